@@ -1,0 +1,1 @@
+"""Speaker-Reasoner: who said what, and when."""

@@ -1,0 +1,46 @@
+"""Every error this package raises on purpose.
+
+    SpeakerReasonerError
+    ├── AudioError          a recording cannot be read, or holds what cannot be heard
+    ├── FormatError         a transcript file (or its text) does not follow its format
+    ├── ProtocolError       a turn, trace, profile or prompt file breaks the dialogue's rules
+    ├── CheckpointError     a model folder is incomplete, of another class, or does not fit
+    ├── EngineError         an engine cannot answer: out of memory, context exceeded
+    ├── DataError           training or evaluation data is missing or contradicts itself
+    └── OutputError         a result cannot be written
+
+Messages say what failed, where, what was got and expected, and the remedy, on one line. Exceptions
+of libraries are converted once, where the library is called; bugs keep their own traceback.
+"""
+
+
+class SpeakerReasonerError(Exception):
+    """Base of all expected failures; the command line prints its message and exits with 1."""
+
+
+class AudioError(SpeakerReasonerError):
+    """A recording cannot be decoded, or its samples are unusable."""
+
+
+class FormatError(SpeakerReasonerError):
+    """A transcript does not follow its format, or cannot be expressed in it."""
+
+
+class ProtocolError(SpeakerReasonerError):
+    """A turn, trace, profile or prompt file breaks the rules of the dialogue."""
+
+
+class CheckpointError(SpeakerReasonerError):
+    """A model folder is incomplete, of an unsupported class, or contradicts its own configuration."""
+
+
+class EngineError(SpeakerReasonerError):
+    """An engine could not produce an answer."""
+
+
+class DataError(SpeakerReasonerError):
+    """Training or evaluation data is missing, unreadable or contradicts itself."""
+
+
+class OutputError(SpeakerReasonerError):
+    """A result could not be written."""

@@ -1,0 +1,132 @@
+"""Who said what, and when: segments and transcripts. Pure data, no reading or writing.
+
+Times are float seconds from the start of the recording. Segments may overlap in time: two people may
+speak at once. `Transcript` keeps them in order of start, end, speaker.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import FormatError
+
+GENDERS = ("female", "male", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """Mean probability the model gave to the tokens of one part of a segment, each in 0..1.
+
+    `None` where the engine reports no probabilities.
+    """
+
+    words: float | None = None
+    speaker: float | None = None
+    times: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One stretch of speech of one speaker.
+
+    Attributes:
+        speaker: label, unique for one person within a transcript (`Speaker1`, or a name).
+        start_s: start in seconds of the recording.
+        end_s: end in seconds of the recording, after `start_s`.
+        text: the words, on one line, without leading or trailing space. May be empty.
+        gender: one of `GENDERS`.
+        confidence: from token probabilities, where known.
+
+    Raises:
+        FormatError: times are not finite, negative or reversed; the gender is not in `GENDERS`;
+            the speaker is empty; speaker or text hold a line break.
+    """
+
+    speaker: str
+    start_s: float
+    end_s: float
+    text: str
+    gender: str = "unknown"
+    confidence: Confidence = Confidence()
+
+    def __post_init__(self) -> None:
+        where = f"segment of {self.speaker!r} [{self.start_s}, {self.end_s}]"
+        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s)):
+            raise FormatError(f"{where}: times must be finite numbers of seconds")
+        if self.start_s < 0 or self.end_s <= self.start_s:
+            raise FormatError(f"{where}: expected 0 <= start < end")
+        if self.gender not in GENDERS:
+            raise FormatError(f"{where}: gender {self.gender!r} is not one of {', '.join(GENDERS)}")
+        if not self.speaker.strip() or "\n" in self.speaker or "\r" in self.speaker:
+            raise FormatError(f"{where}: expected a speaker label on one line")
+        if "\n" in self.text or "\r" in self.text:
+            raise FormatError(f"{where}: the text holds a line break; one segment is one line")
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A stretch of the recording that was not transcribed, and why."""
+
+    start_s: float
+    end_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The transcript of one recording.
+
+    Attributes:
+        recording: name of the recording, used as session or file id by the writers.
+        duration_s: length of the recording in seconds.
+        segments: ordered by start, end, speaker; overlap is allowed.
+        missing: stretches that were not transcribed, each with its reason.
+        warnings: what a reader should know before trusting this transcript, one sentence each.
+        traces: one per chunk: what the model saw and wrote (JSON-ready mappings).
+        info: model, profile, engine, timing, command: whatever is needed to repeat it (JSON-ready).
+    """
+
+    recording: str
+    duration_s: float
+    segments: tuple[Segment, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    warnings: tuple[str, ...] = ()
+    traces: tuple[Mapping[str, Any], ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.segments, key=lambda s: (s.start_s, s.end_s, s.speaker)))
+        object.__setattr__(self, "segments", ordered)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Speaker labels in order of first appearance."""
+        return tuple(dict.fromkeys(segment.speaker for segment in self.segments))
+
+    @property
+    def genders(self) -> dict[str, str]:
+        """The gender of each speaker: the one that covers most of their speech, `unknown` last."""
+        seconds: dict[str, dict[str, float]] = {}
+        for segment in self.segments:
+            of_speaker = seconds.setdefault(segment.speaker, {})
+            known = segment.gender != "unknown"
+            of_speaker[segment.gender] = of_speaker.get(segment.gender, 0.0) + (
+                segment.duration_s if known else 0.0
+            )
+        return {
+            speaker: max(sorted(of_speaker), key=lambda gender: of_speaker[gender])
+            for speaker, of_speaker in seconds.items()
+        }
+
+    @property
+    def text(self) -> str:
+        """All words in order of start, joined by spaces."""
+        return " ".join(segment.text for segment in self.segments if segment.text)
+
+    def with_segments(self, segments: Sequence[Segment]) -> "Transcript":
+        return replace(self, segments=tuple(segments))
