@@ -1,0 +1,531 @@
+"""Decode a recording to 16 kHz mono float32, whole or in blocks, and cut it by the sample.
+
+libsndfile reads wav, flac, mp3, ogg and opus; whatever it does not know by content (m4a, mp4, webm,
+mkv, aac, ...), or would not read to the end, goes to FFmpeg through PyAV (extra `media`). A damaged
+or shortened file is an `AudioError`, never a shorter recording, as far as the file tells: wav, aiff
+and flac state their length; mp3 does so in its Xing header; ogg is found out when cut inside a page;
+mp4 and matroska when more than `_CONTAINER_SLACK_S` is missing. A headerless mp3, aac, w64 or au that
+was cut short reads as a shorter recording.
+
+Not here: gain, voice activity, other sample rates, capture. Of a file with several audio tracks the
+first one is read; gaps between a container's timestamps are not filled.
+"""
+
+import math
+import mmap
+import operator
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from .errors import AudioError
+
+SAMPLE_RATE_HZ = 16_000
+
+Samples = npt.NDArray[np.float32]
+
+_RATES_HZ = range(1_000, 1_000_001)  # outside: a damaged header, and resampling would explode
+_READ_VALUES = 1 << 18  # frames times channels held while decoding
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2**63 - 1 for a FLAC stream without length
+_CONTAINER_SLACK_S = 0.5  # mp4 and matroska durations count codec delay and padding
+_MPEG_SLACK_FRAMES = 4  # encoder delay and padding that a LAME header lets the decoder trim
+_AGAIN = "copy or export it again"
+
+# Demuxers PyAV may use. Playlists (hls, concat, dash) stay out: they open other files and addresses.
+_DEMUXERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
+    "mpegts,ogg,rm,tak,truehd,tta,w64,wav,wv"
+)
+
+_Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What a recording is before it is resampled.
+
+    Attributes:
+        duration_s: length in seconds; of mp4 and matroska as the header states it, which may differ
+            from the decoded length by codec padding.
+        sample_rate_hz: of the file.
+        channels: of the file.
+        format: container, in lower case (`wav`, `flac`, `mp3`, `ogg`, `mov`, `matroska`, ...).
+    """
+
+    duration_s: float
+    sample_rate_hz: int
+    channels: int
+    format: str
+
+
+def to_samples(seconds: float) -> int:
+    """Return the 16 kHz sample nearest to a time in seconds; halves round up, without float error.
+
+    Raises:
+        AudioError: the time is not finite.
+    """
+    if not math.isfinite(seconds):
+        raise AudioError(f"time {seconds} s: expected a finite number of seconds")
+    return math.floor(Fraction(float(seconds)) * SAMPLE_RATE_HZ + Fraction(1, 2))
+
+
+def to_seconds(samples: int) -> float:
+    """Return the time in seconds of a 16 kHz sample; `to_samples` gives the sample back."""
+    return samples / SAMPLE_RATE_HZ
+
+
+def probe(path: _Path) -> AudioInfo:
+    """Describe a recording from its header; decode it only where the header states no length.
+
+    Raises:
+        AudioError: as `load` does, for what can be seen without decoding.
+    """
+    with _open(path) as source:
+        frames = source.frames
+        if frames is None:
+            frames = sum(len(block) for block in _mono(path, source, None))
+        if frames == 0:
+            raise AudioError(_no_samples(path))
+        rate = source.sample_rate_hz
+        return AudioInfo(frames / rate, rate, source.channels, source.format)
+
+
+def load(path: _Path, *, channel: int | None = None) -> Samples:
+    """Read a whole recording.
+
+    Args:
+        path: an audio file, or a video file with an audio track.
+        channel: 0-based channel to take; by default the mean of all channels.
+
+    Returns:
+        float32 samples `[samples]` at 16 kHz, nominally in -1..1.
+
+    Raises:
+        AudioError: the file cannot be read or decoded, is cut off, holds no samples, or NaN or
+            infinite ones; the channel does not exist.
+    """
+    return np.concatenate(list(stream(path, channel=channel)))
+
+
+def stream(path: _Path, *, channel: int | None = None, block_s: float = 30.0) -> Iterator[Samples]:
+    """Read a recording in blocks; memory does not grow with its length.
+
+    The blocks joined are exactly what `load` returns. All but the last have `to_samples(block_s)`
+    samples.
+
+    Args:
+        path: as for `load`.
+        channel: as for `load`.
+        block_s: length of a block in seconds, at least one sample.
+
+    Yields:
+        float32 samples `[block]` at 16 kHz.
+
+    Raises:
+        AudioError: as `load`, while iterating; a file found cut off at its end raises after the
+            blocks that were there.
+    """
+    size = to_samples(block_s)
+    if size < 1:
+        raise AudioError(f"block of {block_s} s: expected at least one sample at 16 kHz")
+    empty = True
+    with _open(path) as source:
+        for block in _reblocked(_resampled(_mono(path, source, channel), source), size):
+            empty = False
+            yield block
+    if empty:
+        raise AudioError(_no_samples(path))
+
+
+def cut(samples: Samples, start_s: float, end_s: float) -> Samples:
+    """Return the samples `[to_samples(start_s), to_samples(end_s))` as a view.
+
+    Times may exceed the recording by the rounding of one sample; further out is an error, so that
+    nothing is clipped silently.
+
+    Args:
+        samples: `[samples]` at 16 kHz.
+        start_s: in seconds.
+        end_s: in seconds, not before `start_s`.
+
+    Raises:
+        AudioError: the times are reversed, not finite, or outside the recording.
+    """
+    total = len(samples)
+    start, end = to_samples(start_s), to_samples(end_s)
+    if not (-1 <= start <= end <= total + 1):
+        raise AudioError(
+            f"cut [{start_s}, {end_s}] s: expected 0 <= start <= end <= {to_seconds(total)} s, "
+            "the length of the recording; correct the times"
+        )
+    return samples[max(start, 0) : min(end, total)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An open recording at its own rate.
+
+    Attributes:
+        sample_rate_hz: of the file.
+        channels: of the file.
+        format: container.
+        frames: samples per channel that the file promises; `None` where it does not say.
+        slack_frames: how many of them may be missing without harm.
+        blocks: float32 `[frames, channels]`, in order.
+        errors: what the decoder raises while `blocks` are read.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    format: str
+    frames: int | None
+    slack_frames: int
+    blocks: Iterator[Samples]
+    errors: tuple[type[Exception], ...]
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A SoundFile that is only read forward.
+
+    A seekable one seeks after every read. On mp3 that makes libmpg123 print errors about its bit
+    reservoir to stderr, and on a FLAC stream without length it loses the last block.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _no_samples(path: _Path) -> str:
+    return f"{_name(path)}: got no samples, expected at least one at 16 kHz; record it again"
+
+
+def _name(path: _Path) -> str:
+    return repr(os.fspath(path))  # quoted: a name with a line break stays on one line
+
+
+@contextmanager
+def _open(path: _Path) -> Iterator[_Source]:
+    _check_readable(path)
+    with ExitStack() as stack:
+        source = _with_soundfile(path, stack) or _with_av(path, stack)
+        if source.sample_rate_hz not in _RATES_HZ or source.channels < 1:
+            raise AudioError(
+                f"{_name(path)}: got {source.sample_rate_hz} Hz, {source.channels} channels, "
+                f"expected {_RATES_HZ[0]}..{_RATES_HZ[-1]} Hz and a channel; {_AGAIN}"
+            )
+        yield source
+
+
+def _check_readable(path: _Path) -> None:
+    name = _name(path)
+    try:
+        if not Path(path).exists():
+            raise AudioError(f"{name}: no such file; check the path")
+        if not Path(path).is_file():
+            raise AudioError(f"{name}: got a directory or device, expected an audio file")
+        with Path(path).open("rb") as handle:
+            if not handle.read(1):
+                raise AudioError(f"{name}: the file is empty (0 bytes); {_AGAIN}")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"{name}: cannot be read: {reason}; check path and permissions") from error
+
+
+def _with_soundfile(path: _Path, stack: ExitStack) -> _Source | None:
+    """Open with libsndfile; `None` where it does not know the file or would not read all of it."""
+    try:
+        file = stack.enter_context(_Forward(os.fspath(path)))
+    except (soundfile.LibsndfileError, TypeError, UnicodeError):
+        return None  # TypeError: the suffix .raw; UnicodeError: a name that is not UTF-8
+    frames, slack = file.frames, 0
+    with (
+        Path(path).open("rb") as handle,
+        mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        if file.format in ("WAV", "WAVEX", "RF64", "AIFF"):
+            whole = _check_iff(path, data, file)
+        elif file.format == "OGG":
+            whole = _check_ogg(path, data)
+        elif file.subtype == "MPEG_LAYER_III":
+            there = _check_mpeg(path, data)
+            slack = _MPEG_SLACK_FRAMES * there.frame_samples
+            whole = there.samples <= frames + slack
+            if frames > there.samples > 0:  # a guess from the size and the first bit rate
+                frames = there.samples
+        else:
+            whole = True
+    if not whole:
+        return None
+    block = max(1, _READ_VALUES // file.channels)
+
+    def blocks() -> Iterator[Samples]:
+        while len(read := file.read(block, dtype="float32", always_2d=True)):
+            yield read
+
+    return _Source(
+        sample_rate_hz=file.samplerate,
+        channels=file.channels,
+        format=file.format.lower(),
+        frames=frames if frames < _UNKNOWN_FRAMES else None,
+        slack_frames=slack,
+        blocks=blocks(),
+        errors=(soundfile.LibsndfileError,),
+    )
+
+
+def _with_av(path: _Path, stack: ExitStack) -> _Source:
+    name = _name(path)
+    try:
+        import av
+    except ImportError as error:
+        raise AudioError(
+            f"{name}: got a file that libsndfile cannot read, expected wav, flac, mp3, ogg or opus; "
+            "for m4a, mp4, webm and others: pip install 'speaker-reasoner[media]'"
+        ) from error
+    handle = stack.enter_context(Path(path).open("rb"))
+    try:
+        container = stack.enter_context(
+            av.open(
+                handle, container_options={"format_whitelist": _DEMUXERS}, metadata_errors="replace"
+            )
+        )
+    except (av.error.FFmpegError, OSError) as error:
+        raise AudioError(
+            f"{name}: got no audio that libsndfile or FFmpeg knows ({_one_line(error)}), expected "
+            f"an audio or video file; {_AGAIN}"
+        ) from error
+    if not container.streams.audio:
+        raise AudioError(f"{name}: got a file without audio track, expected one; {_AGAIN}")
+    track = container.streams.audio[0]
+    rate, channels = track.codec_context.sample_rate, track.codec_context.layout.nb_channels
+    promised_s = _promised_s(container, track)
+
+    def blocks() -> Iterator[Samples]:
+        to_float = av.AudioResampler(format="fltp")
+        for frame in container.decode(track):
+            if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
+                raise AudioError(
+                    f"{name}: got {frame.sample_rate} Hz, {frame.layout.nb_channels} channels "
+                    f"midway, expected {rate} Hz, {channels} as at its start; convert it to wav"
+                )
+            for planar in to_float.resample(frame):
+                yield planar.to_ndarray().T
+
+    return _Source(
+        sample_rate_hz=rate,
+        channels=channels,
+        format=container.format.name.split(",")[0],
+        frames=None if promised_s is None else round(promised_s * rate),
+        slack_frames=round(_CONTAINER_SLACK_S * rate),
+        blocks=blocks(),
+        errors=(av.error.FFmpegError,),
+    )
+
+
+def _promised_s(container: Any, track: Any) -> float | None:
+    """Return the track's length in seconds if its header states it; others only estimate it."""
+    kind = container.format.name
+    if kind.startswith("mov") and track.duration:
+        return float(track.duration * track.time_base)
+    if kind.startswith("matroska") and container.duration:
+        whole_s = container.duration / 1e6
+        try:
+            hours, minutes, seconds = track.metadata["DURATION"].split(":")
+            return min(whole_s, 3600 * int(hours) + 60 * int(minutes) + float(seconds))
+        except (KeyError, ValueError):
+            return whole_s if len(container.streams) == 1 else None
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _mono(path: _Path, source: _Source, channel: int | None) -> Iterator[Samples]:
+    """Yield `[frames]` of one channel or of the mean, checked: finite, and as many as promised."""
+    index = _check_channel(path, channel, source.channels)
+    name, rate, done = _name(path), source.sample_rate_hz, 0
+    promised = "" if source.frames is None else f", expected {source.frames / rate:.3f} s"
+    while True:
+        try:
+            block = next(source.blocks, None)
+        except source.errors as error:
+            raise AudioError(
+                f"{name}: damaged or cut off: got {done / rate:.3f} s{promised} "
+                f"({_one_line(error)}); {_AGAIN}"
+            ) from error
+        if block is None:
+            break
+        mono = block.mean(axis=1) if index is None else np.ascontiguousarray(block[:, index])
+        finite = np.isfinite(mono)
+        if not finite.all():
+            at = int(np.argmin(finite))
+            raise AudioError(
+                f"{name}: got the sample {mono[at]} at {(done + at) / rate:.6f} s, expected finite "
+                "numbers; export the recording again, as 16-bit if the program offers it"
+            )
+        done += len(mono)
+        yield mono
+    if source.frames is not None and done < source.frames - source.slack_frames:
+        raise AudioError(_cut_off(path, done / rate, f"{source.frames / rate:.3f} s"))
+
+
+def _check_channel(path: _Path, channel: int | None, channels: int) -> int | None:
+    if channel is None:
+        return None
+    expected = f"{_name(path)}: got channel {channel!r}, expected"
+    try:
+        index = operator.index(channel)
+    except TypeError as error:
+        raise AudioError(f"{expected} a whole number in 0..{channels - 1}") from error
+    if isinstance(channel, bool) or not 0 <= index < channels:
+        raise AudioError(f"{expected} one of 0..{channels - 1}; leave it out to mix all channels")
+    return index
+
+
+def _resampled(blocks: Iterator[Samples], source: _Source) -> Iterator[Samples]:
+    if source.sample_rate_hz == SAMPLE_RATE_HZ:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(source.sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _reblocked(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
+    """Join pieces of any length and cut them into blocks of `size` samples; the last is shorter."""
+    held: list[Samples] = []
+    missing = size
+    for piece in pieces:
+        rest = piece
+        while len(rest) >= missing:
+            yield np.concatenate([*held, rest[:missing]])
+            rest, held, missing = rest[missing:], [], size
+        if len(rest):
+            held.append(rest)
+            missing -= len(rest)
+    if held:
+        yield np.concatenate(held)
+
+
+def _cut_off(path: _Path, got_s: float, expected: str) -> str:
+    return f"{_name(path)}: cut off: got {got_s:.3f} s, expected {expected}; {_AGAIN}"
+
+
+def _check_iff(path: _Path, data: mmap.mmap, file: Any) -> bool:
+    """Compare the sound chunk's size with the file's; libsndfile shrinks the former silently.
+
+    Returns:
+        False where the size is 0 for "to the end", which libsndfile takes for an empty recording.
+    """
+    order = ">" if data[:4] in (b"FORM", b"RIFX") else "<"
+    stated_bytes = struct.unpack(order + "I", data[4:8])[0]
+    at, large = 12, 0
+    while at + 8 <= len(data):
+        name, size = struct.unpack(order + "4sI", data[at : at + 8])
+        there = len(data) - at - 8
+        if name == b"ds64" and there >= 16:
+            large = struct.unpack("<Q", data[at + 16 : at + 24])[0]
+        elif name in (b"data", b"SSND"):
+            if size == 0:
+                return file.frames > 0 or there == 0 or stated_bytes == len(data) - 8
+            # What writers to a pipe put for an unknown length: 0xFFFFFFFF and 0x7FFFFFFF, or a
+            # little less. RF64 puts the true size into ds64.
+            unknown = size >= 0xFFFF_0000 or 0x7FFF_0000 <= size <= 0x8000_0000
+            size = large if unknown else size
+            if size > there:
+                got_s = file.frames / file.samplerate
+                expected = f"{got_s * size / there:.3f} s" if got_s else f"{size} bytes of sound"
+                raise AudioError(_cut_off(path, got_s, expected))
+            return True
+        at += 8 + size + size % 2  # chunks are padded to even length
+    return True
+
+
+def _check_ogg(path: _Path, data: mmap.mmap) -> bool:
+    """Walk the pages; return False if a second stream follows, of which libsndfile reads nothing."""
+    at, chained, ended, content = 0, False, False, False
+    while len(data) - at >= 27 and data[at : at + 4] == b"OggS":
+        first, last, segments = bool(data[at + 5] & 2), bool(data[at + 5] & 4), data[at + 26]
+        at += 27 + segments + sum(data[at + 27 : at + 27 + segments])
+        chained = chained or (first and content)
+        content, ended = content or not first, last
+    if at > len(data) or (not ended and 0 < len(data) - at < 27):
+        raise AudioError(
+            f"{_name(path)}: cut off: got an end inside an Ogg page, expected whole pages; {_AGAIN}"
+        )
+    return not chained
+
+
+class _Mpeg(NamedTuple):
+    """What the frames of an mp3 hold: samples per channel in all, and in one frame."""
+
+    samples: int
+    frame_samples: int
+
+
+def _check_mpeg(path: _Path, data: mmap.mmap) -> _Mpeg:
+    """Count the frames and compare with the Xing header, if there is one.
+
+    libsndfile trusts that header, which describes only the first of joined files, and without it
+    guesses the length from the first bit rate; either way it reads no further.
+    """
+    at, frames, promised, head = 0, 0, 0, (0, 0, 0)
+    in_sync = False
+    while 0 <= at < len(data) - 4:
+        if data[at : at + 3] == b"ID3":
+            size = data[at + 6 : at + 10]
+            at += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+            continue
+        length, rate_hz, samples = found = _mpeg_frame(data[at : at + 4])
+        end = at + length
+        # Out of step (a tag, damage), bytes that look like a frame count if another one follows.
+        if length and (in_sync or end >= len(data) or _mpeg_frame(data[end : end + 4])[0]):
+            if end > len(data):
+                break
+            tag = max(data.find(b"Xing", at, at + 48), data.find(b"Info", at, at + 48))
+            if not frames and not promised and tag > 0:
+                if data[tag + 7] & 1:
+                    promised = struct.unpack(">I", data[tag + 8 : tag + 12])[0]
+            else:
+                frames += 1
+            head, at, in_sync = found, end, True
+        else:
+            at, in_sync = data.find(b"\xff", at + 1), False
+    _, rate_hz, samples = head
+    if frames < promised - 1:
+        expected = f"{promised * samples / rate_hz:.3f} s"
+        raise AudioError(_cut_off(path, frames * samples / rate_hz, expected))
+    return _Mpeg(frames * samples, samples)
+
+
+_MPEG_KBPS = {
+    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_MPEG_RATES_HZ = (44_100, 48_000, 32_000)
+
+
+def _mpeg_frame(head: bytes) -> tuple[int, int, int]:
+    """Read a layer III frame header: bytes, Hz, samples; zeros where it is none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2 or head[1] & 0x18 == 0x08:
+        return 0, 0, 0
+    version = head[1] >> 3 & 3  # 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
+    kbps_index, rate_index = head[2] >> 4, head[2] >> 2 & 3
+    if kbps_index in (0, 15) or rate_index == 3:
+        return 0, 0, 0
+    kbps = _MPEG_KBPS[1 if version == 3 else 2][kbps_index - 1]
+    rate_hz = _MPEG_RATES_HZ[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
+    samples = 1152 if version == 3 else 576
+    return samples * kbps * 125 // rate_hz + (head[2] >> 1 & 1), rate_hz, samples

@@ -1,0 +1,1 @@
+"""Data: sentences, voices, simulated meetings, observations and training dialogues."""

@@ -1,0 +1,403 @@
+"""Simulated meetings: utterances of a voice bank, mixed with turn-taking, backchannels, overlap, gain,
+noise and reverberation. Everything is drawn from one seed: the same seed gives the same samples.
+
+The split is by construction: a bank is built for training or for evaluation, with its own base voices,
+its own side of the sentences and its own rooms.
+"""
+
+import json
+import multiprocessing
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from ..audio import SAMPLE_RATE_HZ
+from ..errors import DataError
+from . import sentences
+from .voices import BASES, Base, Samples, Utterance, Voice, Word, available, draw_voice, speak
+from .voices import median_f0_hz as _median_f0_hz
+
+_WEIGHTS = {"espeak": 1.0, "flite": 3.0, "festival": 1.5}
+"""How often a base of each family is drawn for training: flite's few bases more often than espeak's many.
+For evaluation every held-out base is as likely as any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class BankConfig:
+    """How large a bank is, and on which side of the split it stands."""
+
+    evaluation: bool
+    voices: int
+    sentences: int
+    backchannels: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One utterance of a bank: where its samples lie, its words, whether it is a backchannel."""
+
+    start: int
+    end: int
+    text: str
+    words: tuple[Word, ...]
+    backchannel: bool
+
+
+@dataclass
+class VoiceBank:
+    """Utterances by voice.
+
+    Attributes:
+        config: what it was built from.
+        samples: all utterances end to end, int16 `[n]` at 16 kHz.
+        voices: the voices.
+        f0_hz: median fundamental frequency of each voice.
+        entries: the utterances of each voice.
+    """
+
+    config: BankConfig
+    samples: np.ndarray[Any, np.dtype[np.int16]]
+    voices: list[Voice]
+    f0_hz: list[float]
+    entries: list[list[Entry]]
+
+    @cached_property
+    def rooms(self) -> list[list[Samples]]:
+        """Impulse responses by room, drawn from the bank's seed and side."""
+        side = 1 if self.config.evaluation else 0
+        return [list(room) for room in _draw_rooms(40, self.config.seed * 2 + side)]
+
+    def utterance(self, entry: Entry) -> Samples:
+        return self.samples[entry.start : entry.end].astype(np.float32) / 32768
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [
+            [[e.start, e.end, e.text, [[w.text, w.start_samples, w.end_samples] for w in e.words], e.backchannel] for e in es]
+            for es in self.entries
+        ]
+        voices = [
+            [v.name, v.base.family, v.base.variant, v.pitch, v.rate, v.warp] for v in self.voices
+        ]
+        c = self.config
+        meta = {
+            "config": [c.evaluation, c.voices, c.sentences, c.backchannels, c.seed],
+            "voices": voices,
+            "f0_hz": self.f0_hz,
+            "entries": rows,
+        }
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, samples=self.samples, meta=np.array(json.dumps(meta)))
+        temporary.replace(path)
+
+
+def load_bank(path: Path) -> VoiceBank:
+    """Read a bank written by `VoiceBank.save`."""
+    try:
+        with np.load(path) as file:
+            samples, meta = file["samples"], json.loads(str(file["meta"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a voice bank: {error}; delete it to build it again") from error
+    bases = {(base.family, base.variant): base for base in BASES}
+    return VoiceBank(
+        BankConfig(*meta["config"]),
+        samples,
+        [Voice(n, bases[f, v], p, r, w) for n, f, v, p, r, w in meta["voices"]],
+        meta["f0_hz"],
+        [
+            [Entry(a, b, text, tuple(Word(*w) for w in words), back) for a, b, text, words, back in row]
+            for row in meta["entries"]
+        ],
+    )
+
+
+def bank(config: BankConfig, folder: Path) -> VoiceBank:
+    """The bank of a configuration: from `folder` where it was built before, else built and kept."""
+    side = "evaluation" if config.evaluation else "training"
+    name = f"bank-{side}-{config.voices}x{config.sentences}+{config.backchannels}-{config.seed}.npz"
+    path = folder / name
+    if path.exists():
+        return load_bank(path)
+    built = build_bank(config)
+    built.save(path)
+    return built
+
+
+def build_bank(config: BankConfig) -> VoiceBank:
+    """Synthesise a bank on all processors, with a progress bar.
+
+    Raises:
+        DataError: no family of synthesisers is installed.
+    """
+    voices = _draw_voices(config)
+    flat, f0_hz, entries, at = [], [], [], 0
+    jobs = [(config, index, voice) for index, voice in enumerate(voices)]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        spoken = track(pool.imap(_speak_one, jobs), description="voices", total=len(jobs))
+        for utterances in spoken:
+            row = []
+            for utterance, backchannel in utterances:
+                flat.append(np.round(utterance.samples * 32767).astype(np.int16))
+                end = at + len(utterance.samples)
+                row.append(Entry(at, end, utterance.text, utterance.words, backchannel))
+                at = end
+            sample = np.concatenate([u.samples for u, _ in utterances[:4]])
+            f0_hz.append(_median_f0_hz(sample))
+            entries.append(row)
+    return VoiceBank(config, np.concatenate(flat), voices, f0_hz, entries)
+
+
+def _draw_voices(config: BankConfig) -> list[Voice]:
+    rng = random.Random(f"voices {config.seed} {config.evaluation}")
+    usable = [base for base in BASES if base.held_out == config.evaluation and available(base.family)]
+    pools = {base: 1.0 if config.evaluation else _WEIGHTS[base.family] for base in usable}
+    if not pools:
+        raise DataError("no synthesiser found: pip install 'speaker-reasoner[simulate]'")
+    voices = []
+    for i in range(config.voices):
+        gender = ("female", "male")[i % 2]
+        fitting = [base for base in BASES if base in pools and base.gender == gender]
+        weights = [pools[base] for base in fitting]
+        base = rng.choices(fitting, weights)[0]
+        voices.append(draw_voice(rng, f"v{i:03d}", base))
+    return voices
+
+
+def _speak_one(job: tuple[BankConfig, int, Voice]) -> list[tuple[Utterance, bool]]:
+    config, index, voice = job
+    rng = random.Random(f"sentences {config.seed} {config.evaluation} {index}")
+    texts = [sentences.draw(rng, evaluation=config.evaluation) for _ in range(config.sentences)]
+    texts += rng.sample(sentences.BACKCHANNELS, config.backchannels)
+    spoken = speak(voice, texts)
+    return [(u, i >= config.sentences) for i, u in enumerate(spoken) if u is not None]
+
+
+def _draw_rooms(count: int, seed: int) -> Iterator[list[Samples]]:
+    """Shoebox rooms with RT60 0.15..0.45 s and four talkers 0.5..2.5 m from one microphone."""
+    import pyroomacoustics as pra
+
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        size = rng.uniform([3.0, 3.0, 2.4], [7.0, 6.0, 3.2])
+        absorption, order = pra.inverse_sabine(float(rng.uniform(0.15, 0.45)), size)
+        room = pra.ShoeBox(
+            size, fs=SAMPLE_RATE_HZ, materials=pra.Material(absorption), max_order=min(order, 12)
+        )
+        microphone = size * rng.uniform(0.35, 0.65, 3)
+        room.add_microphone(microphone)
+        for _ in range(4):
+            direction = rng.normal(size=3)
+            direction[2] *= 0.2
+            direction /= np.linalg.norm(direction)
+            place = microphone + direction * rng.uniform(0.5, 2.5)
+            room.add_source(np.clip(place, 0.2, size - 0.2))
+        room.compute_rir()
+        responses = []
+        for response in room.rir[0]:
+            direct = int(np.argmax(np.abs(response)))
+            cut = np.asarray(response[direct : direct + SAMPLE_RATE_HZ // 2], dtype=np.float32)
+            responses.append(cut / float(np.abs(cut[0]) + 1e-9))
+        yield responses
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingConfig:
+    """What is drawn for one meeting; pairs are inclusive ranges.
+
+    Attributes:
+        max_duration_s: no utterance ends after this.
+        same_speaker_rate: share of turns that stay with the speaker.
+        overlap_rate: share of turn changes that start before the last speaker has ended.
+        backchannel_rate: share of utterances into which another speaker puts a backchannel.
+        reverb_rate: share of meetings held in a simulated room.
+        silence_rate: share of recordings in which nobody speaks.
+    """
+
+    speakers: tuple[int, int] = (1, 3)
+    utterances: tuple[int, int] = (1, 10)
+    max_duration_s: float = 20.0
+    same_speaker_rate: float = 0.15
+    pause_s: tuple[float, float] = (0.15, 0.9)
+    overlap_rate: float = 0.15
+    overlap_s: tuple[float, float] = (0.1, 0.6)
+    backchannel_rate: float = 0.06
+    gain_db: tuple[float, float] = (-8.0, 3.0)
+    snr_db: tuple[float, float] = (18.0, 45.0)
+    reverb_rate: float = 0.3
+    silence_rate: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One utterance in a meeting; `speaker` counts from 1 by order of appearance."""
+
+    speaker: int
+    gender: str
+    start_samples: int
+    end_samples: int
+    text: str
+    words: tuple[Word, ...]
+    voice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """A simulated recording: samples `[n]` float32 at 16 kHz, utterances by start, and its draw."""
+
+    samples: Samples
+    spoken: tuple[Spoken, ...]
+    reverberant: bool = False
+    snr_db: float = 0.0
+    voices: tuple[Voice, ...] = field(default=())
+
+
+def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
+    """Draw one meeting. The same bank, configuration and seed give the same samples."""
+    rng = random.Random(f"meeting {seed}")
+    if rng.random() < config.silence_rate:
+        count = round(rng.uniform(1.0, config.max_duration_s) * SAMPLE_RATE_HZ)
+        level_db = rng.uniform(-75, -40)
+        return Meeting(_noise(count, level_db, rng), (), snr_db=0.0)
+    people = _pick_people(bank, rng.randint(*config.speakers), rng)
+    plan = _plan(bank, config, people, rng)
+    end = max(start + entry.end - entry.start for _, start, entry, _ in plan)
+    total = end + round(rng.uniform(0.1, 0.6) * SAMPLE_RATE_HZ)
+    total = min(total, round(config.max_duration_s * SAMPLE_RATE_HZ))
+    mixed = np.zeros(total, dtype=np.float32)
+    room = rng.choice(bank.rooms) if rng.random() < config.reverb_rate else None
+    places = rng.sample(range(4), 4)
+    gains = {person: rng.uniform(*config.gain_db) for person in people}
+    for person, start, entry, softer_db in plan:
+        voice = bank.utterance(entry) * 10 ** ((gains[person] + softer_db) / 20)
+        if room is not None:
+            from scipy.signal import fftconvolve
+
+            voice = fftconvolve(voice, room[places[people.index(person) % 4]]).astype(np.float32)
+        voice = voice[: total - start]
+        mixed[start : start + len(voice)] += voice
+    snr_db = rng.uniform(*config.snr_db)
+    level_db = 10 * float(np.log10(np.mean(mixed**2) + 1e-12))
+    mixed += _noise(total, level_db - snr_db, rng)
+    mixed *= min(1.0, 0.95 / float(np.abs(mixed).max()))
+    voices = tuple(bank.voices[person] for person in people)
+    return Meeting(mixed, _spoken(bank, plan), room is not None, snr_db, voices)
+
+
+Planned = tuple[int, int, Entry, float]
+"""Voice index, first sample, utterance, level against the speaker's own in dB."""
+
+
+def _pick_people(bank: VoiceBank, count: int, rng: random.Random) -> list[int]:
+    """Voices that a listener can tell apart: same-gender pairs differ in pitch or vocal tract."""
+    chosen: list[int] = []
+    for _ in range(1000):
+        if len(chosen) == count:
+            return chosen
+        candidate = rng.randrange(len(bank.voices))
+        if all(_distance(bank, candidate, other) >= 1.0 for other in chosen):
+            chosen.append(candidate)
+    raise DataError(f"the bank of {len(bank.voices)} voices holds no {count} that differ enough")
+
+
+def _distance(bank: VoiceBank, a: int, b: int) -> float:
+    """Difference of two voices: 1 is 12 % of pitch, or 8 % of vocal tract, or a mix of both."""
+    if a == b:
+        return 0.0
+    one, two = bank.voices[a], bank.voices[b]
+    if one.base.gender != two.base.gender:
+        return 9.0
+    pitch = abs(float(np.log(max(bank.f0_hz[a], 50) / max(bank.f0_hz[b], 50)))) / 0.12
+    return pitch + abs(float(np.log(one.warp / two.warp))) / 0.08
+
+
+def _plan(
+    bank: VoiceBank, config: MeetingConfig, people: Sequence[int], rng: random.Random
+) -> list[Planned]:
+    limit = round(config.max_duration_s * SAMPLE_RATE_HZ)
+    at = round(rng.uniform(0.05, 0.8) * SAMPLE_RATE_HZ)
+    plan: list[Planned] = []
+    last: int | None = None
+    last_end = 0
+    wanted = max(rng.randint(*config.utterances), len(people))
+    unheard = list(people)
+    while len(plan) < wanted:
+        stay = last is not None and rng.random() < config.same_speaker_rate
+        others = [person for person in people if person != last] or list(people)
+        person = last if stay and last is not None else rng.choice(others)
+        if wanted - len(plan) <= len(unheard):
+            person = rng.choice(unheard)
+        back = rng.random() < 0.08
+        entry = rng.choice([e for e in bank.entries[person] if e.backchannel == back])
+        start = at
+        if last is not None and person != last and rng.random() < config.overlap_rate:
+            start = max(last_end - round(rng.uniform(*config.overlap_s) * SAMPLE_RATE_HZ), plan[-1][1] + 4000)
+        elif last is not None:
+            start = last_end + round(rng.uniform(*config.pause_s) * SAMPLE_RATE_HZ)
+        end = start + entry.end - entry.start
+        if end > limit - 800:
+            if plan:
+                break
+            continue
+        plan.append((person, start, entry, 0.0))
+        if person in unheard:
+            unheard.remove(person)
+        last, last_end = person, max(last_end, end)
+        plan += _backchannel(bank, config, people, plan[-1], rng)
+    return plan
+
+
+def _backchannel(
+    bank: VoiceBank, config: MeetingConfig, people: Sequence[int], into: Planned, rng: random.Random
+) -> list[Planned]:
+    """Perhaps a short, softer word of another speaker inside a long utterance."""
+    person, start, entry, _ = into
+    length = entry.end - entry.start
+    others = [other for other in people if other != person]
+    if not others or length < 2 * SAMPLE_RATE_HZ or rng.random() >= config.backchannel_rate:
+        return []
+    other = rng.choice(others)
+    word = rng.choice([e for e in bank.entries[other] if e.backchannel])
+    room = length - (word.end - word.start) - 9600
+    if room <= 0:
+        return []
+    return [(other, start + 8000 + rng.randrange(room), word, -4.0)]
+
+
+def _spoken(bank: VoiceBank, plan: Sequence[Planned]) -> tuple[Spoken, ...]:
+    numbers: dict[int, int] = {}
+    rows = []
+    for person, start, entry, _ in sorted(plan, key=lambda row: (row[1], row[2].end)):
+        number = numbers.setdefault(person, len(numbers) + 1)
+        gender = bank.voices[person].base.gender
+        words = tuple(
+            Word(w.text, start + w.start_samples, start + w.end_samples) for w in entry.words
+        )
+        end = start + entry.end - entry.start
+        rows.append(Spoken(number, gender, start, end, entry.text, words, person))
+    return tuple(rows)
+
+
+@cache
+def _noise_colours() -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Eight long noises from white to pink, `[8, 2**20]`, mean square 1."""
+    generator = np.random.default_rng(20260101)
+    rows = []
+    for tilt in np.linspace(0.0, 0.5, 8):
+        spectrum = np.fft.rfft(generator.standard_normal(2**20))
+        row = np.fft.irfft(spectrum * np.arange(1, len(spectrum) + 1) ** -tilt)
+        rows.append((row / np.sqrt(np.mean(row**2))).astype(np.float32))
+    return np.stack(rows)
+
+
+def _noise(count: int, level_db: float, rng: random.Random) -> Samples:
+    """Noise of a drawn colour at a level in dB relative to full scale."""
+    colours = _noise_colours()
+    colour, offset = rng.randrange(len(colours)), rng.randrange(colours.shape[1] - count)
+    return colours[colour, offset : offset + count] * np.float32(10 ** (level_db / 20))

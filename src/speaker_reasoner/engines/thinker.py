@@ -1,0 +1,87 @@
+"""One view of the thinker classes, whatever the version of transformers: where the audio tower, the text
+model and the output layer are, log-mel features, audio embeddings.
+
+Attribute paths moved between transformers 5.19 and 5.23; saved keys did not. Nothing here decodes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..audio import SAMPLE_RATE_HZ
+from ..errors import CheckpointError
+
+SHORTEST_SAMPLES = SAMPLE_RATE_HZ
+"""Clips under 1 s encode differently alone and in a batch: they are padded with zeros to this."""
+
+
+def text_model(thinker: Any) -> Any:
+    """The text decoder: embeddings in, hidden states out."""
+    inner = thinker.model
+    return getattr(inner, "language_model", inner)
+
+
+def audio_tower(thinker: Any) -> Any:
+    tower = getattr(thinker, "audio_tower", None)
+    return thinker.model.audio_tower if tower is None else tower
+
+
+def embed(thinker: Any, ids: Tensor) -> Tensor:
+    """Token embeddings `[B, T, D]` of ids `[B, T]`."""
+    embedded: Tensor = thinker.get_input_embeddings()(ids)
+    return embedded
+
+
+def log_mel(extractor: Any, clips: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, Tensor]:
+    """Log-mel features of clips at 16 kHz, each computed alone and padded with zeros after it.
+
+    Returns:
+        Features `[N, mels, frames]` (100 frames/s) and their mask `[N, frames]`.
+    """
+    rows = []
+    for clip in clips:
+        if len(clip) < SHORTEST_SAMPLES:
+            clip = np.pad(clip, (0, SHORTEST_SAMPLES - len(clip)))
+        features = extractor(
+            clip,
+            sampling_rate=SAMPLE_RATE_HZ,
+            padding=False,
+            truncation=False,
+            return_tensors="pt",
+        ).input_features
+        rows.append(features[0])
+    frames = max(row.shape[1] for row in rows)
+    out = rows[0].new_zeros(len(rows), rows[0].shape[0], frames)
+    mask = torch.zeros(len(rows), frames, dtype=torch.long)
+    for i, row in enumerate(rows):
+        out[i, :, : row.shape[1]] = row
+        mask[i, : row.shape[1]] = 1
+    return out, mask
+
+
+def encode_audio(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
+    """Audio embeddings of each clip, `[tokens, D]`, as the text model takes them."""
+    output = thinker.get_audio_features(features, mask, return_dict=True)
+    flat = getattr(output, "last_hidden_state", output)
+    counts = audio_tokens(thinker, mask.sum(-1))
+    if flat.shape[0] != sum(counts):
+        raise CheckpointError(
+            f"the audio tower gave {flat.shape[0]} embeddings, its length formula {sum(counts)}"
+        )
+    return list(torch.split(flat, counts))
+
+
+def audio_tokens(thinker: Any, frames: Tensor) -> list[int]:
+    """How many audio tokens the tower gives for so many feature frames, clip by clip."""
+    tower = audio_tower(thinker)
+    if hasattr(tower, "conv2d1"):  # Qwen3-Omni: windows of 100 frames give 13 tokens each
+        rest = frames % 100
+        tail = (rest + 1) // 2
+        tail = (tail + 1) // 2
+        tail = (tail + 1) // 2
+        return [int(n) for n in frames // 100 * 13 + tail]
+    _, after = tower._get_feat_extract_output_lengths(frames)  # Qwen2.5-Omni: 25 a second
+    return [int(n) for n in after]

@@ -1,0 +1,27 @@
+"""The dialogue's language: profiles, prompts, rendering, parsing, and the trace."""
+
+from .profile import PROFILE_FILE, Profile, load_profile, released_profile
+from .text import Box, Line, Overview, Turn, parse_turn, render_turn
+from .trace import Answer, Audio, Part, Piece, Text, Trace, observe, opening, pieces
+
+__all__ = [
+    "PROFILE_FILE",
+    "Answer",
+    "Audio",
+    "Box",
+    "Line",
+    "Overview",
+    "Part",
+    "Piece",
+    "Profile",
+    "Text",
+    "Trace",
+    "Turn",
+    "load_profile",
+    "observe",
+    "opening",
+    "parse_turn",
+    "pieces",
+    "released_profile",
+    "render_turn",
+]

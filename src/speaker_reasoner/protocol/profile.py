@@ -1,0 +1,199 @@
+"""Profiles: the wording a checkpoint was trained with, and the limits of what it may hear.
+
+A profile is saved beside the weights as `speaker_reasoner.json`. The released checkpoints carry no
+such file: the built-in `released` profile plus the prompt file published with them takes its place.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProtocolError
+
+PROFILE_FILE = "speaker_reasoner.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """The words of one language: prompts of the two kinds of user turn, labels, overview.
+
+    `{n}` is a number, `{gender}` a gender word, `{turn}` the number of the observation from 1.
+    """
+
+    initial_text: str
+    turn_text: str
+    base_text: str
+    speaker: str
+    genders: Mapping[str, str]
+    overview: str
+    overview_one: str
+    separator: str
+    colon: str
+
+
+WORDINGS = {
+    "en": Wording(
+        initial_text="Who said what, and when? Count the speakers, then box the first stretch.",
+        turn_text="",
+        base_text="Write who said what, and when, in one pass.",
+        speaker="Speaker{n}-{gender}",
+        genders={"female": "female", "male": "male", "unknown": "unknown"},
+        overview="{n} speakers",
+        overview_one="1 speaker",
+        separator=", ",
+        colon=": ",
+    ),
+    "zh": Wording(
+        initial_text="谁在何时说了什么？先数出说话人，再框出第一段。",
+        turn_text="",
+        base_text="一次写出谁在何时说了什么。",
+        speaker="说话人{n}-{gender}",
+        genders={"female": "女", "male": "男", "unknown": "未知"},
+        overview="{n}位说话人",
+        overview_one="1位说话人",
+        separator="，",
+        colon="：",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How a checkpoint speaks the protocol.
+
+    Attributes:
+        name: `native` (our wording, every turn strictly shaped) or `released` (free wording).
+        language: key of `WORDINGS`; decides prompts, labels and overview.
+        decimals: decimals of a time as written by the model.
+        chunk_s: longest recording the model hears at once, in seconds.
+        max_turns: most observations in one dialogue (100 in the released runner).
+        max_speakers: largest speaker number the model may write.
+        initial_text: instruction of the first user turn; empty means the wording's own.
+        turn_text: text of the later user turns; empty means the wording's own.
+        domain: what the checkpoint is for, in one sentence a user reads.
+        word_confidence_floor: mean word probability under which a recording is reported as foreign
+            to the checkpoint's domain; `None` where it was never measured.
+        training: stage, configuration, commit: how the checkpoint came to be (JSON-ready).
+    """
+
+    name: str = "native"
+    language: str = "en"
+    decimals: int = 2
+    chunk_s: float = 50.0
+    max_turns: int = 100
+    max_speakers: int = 16
+    initial_text: str = ""
+    turn_text: str = ""
+    domain: str = ""
+    word_confidence_floor: float | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in ("native", "released"):
+            raise ProtocolError(f"profile: name {self.name!r} is neither 'native' nor 'released'")
+        if self.language not in WORDINGS:
+            raise ProtocolError(
+                f"profile: language {self.language!r} is not one of {', '.join(WORDINGS)}"
+            )
+        if self.decimals not in (1, 2, 3):
+            raise ProtocolError(f"profile: decimals {self.decimals} is not 1, 2 or 3")
+        if not 1.0 <= self.chunk_s <= 3600.0:
+            raise ProtocolError(f"profile: chunk_s {self.chunk_s} is not within 1..3600 seconds")
+        if self.max_turns < 1 or self.max_speakers < 1:
+            raise ProtocolError("profile: max_turns and max_speakers must be at least 1")
+
+    @property
+    def wording(self) -> Wording:
+        return WORDINGS[self.language]
+
+    @property
+    def strict(self) -> bool:
+        """Whether turns follow our own layout to the letter."""
+        return self.name == "native"
+
+    @property
+    def ticks_per_s(self) -> int:
+        """Resolution of written times: a tick is the last decimal."""
+        return int(10**self.decimals)
+
+    def save(self, folder: Path) -> None:
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        (folder / PROFILE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_profile(folder: Path) -> Profile | None:
+    """Read a checkpoint's profile; `None` where the folder has none.
+
+    Raises:
+        ProtocolError: the file is not JSON, or holds unknown or impossible settings.
+    """
+    path = folder / PROFILE_FILE
+    if not path.exists():
+        return None
+    values = _read_object(path)
+    unknown = sorted(set(values) - {f.name for f in fields(Profile)})
+    if unknown:
+        raise ProtocolError(f"{path}: unknown settings {', '.join(unknown)}; is it of a later version?")
+    try:
+        return Profile(**values)
+    except TypeError as error:
+        raise ProtocolError(f"{path}: a setting has the wrong type: {error}") from error
+
+
+def released_profile(prompts: Path) -> Profile:
+    """The profile of a released checkpoint, from the prompt file published beside it.
+
+    Args:
+        prompts: JSON with the keys `chat_template`, `initial_user_text`, `turn_user_text`.
+
+    Raises:
+        ProtocolError: the file is missing, lacks a key, or its chat template is not Qwen's plain one
+            (then our traces would not be what that model was trained on).
+    """
+    values = _read_object(prompts)
+    for key in ("chat_template", "initial_user_text", "turn_user_text"):
+        if not isinstance(values.get(key), str):
+            raise ProtocolError(f"{prompts}: expected text under {key!r}; is it a prompt file?")
+    _check_chat_template(values["chat_template"], prompts)
+    language = "zh" if any("一" <= c <= "鿿" for c in values["initial_user_text"]) else "en"
+    return replace(
+        Profile(name="released", language=language, decimals=2, chunk_s=50.0),
+        initial_text=values["initial_user_text"],
+        turn_text=values["turn_user_text"],
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ProtocolError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ProtocolError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ProtocolError(f"{path}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _check_chat_template(template: str, where: Path) -> None:
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from .trace import MARKUP
+
+    probe: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": "Q"}]},
+        {"role": "assistant", "content": "A"},
+    ]
+    expected = MARKUP.user_open + MARKUP.audio + MARKUP.audio_close + "Q" + MARKUP.user_close
+    expected += "A" + MARKUP.end + "\n"
+    try:
+        got = ImmutableSandboxedEnvironment().from_string(template).render(messages=probe)
+    except TemplateError as error:
+        raise ProtocolError(f"{where}: the chat template does not render: {error}") from error
+    if got != expected:
+        raise ProtocolError(
+            f"{where}: unsupported chat template: expected {expected!r} for one turn, got {got!r}"
+        )

@@ -1,0 +1,205 @@
+"""The dialogue's text: render turns, parse turns. `parse(render(x)) == x`.
+
+Times are kept as integer ticks (the last written decimal), so that rendering and parsing are exact.
+Lines and boxes satisfy the two expressions of the released runner, line for line:
+
+    (?:^|\\n)([^\\[\\n]+?)\\s*\\[\\s*(\\d+(?:\\.\\d+)?)\\s*,\\s*(\\d+(?:\\.\\d+)?)\\s*\\]\\s*:\\s*(.*)
+    <box>\\[\\s*(\\d+(?:\\.\\d+)?)\\s*,\\s*(\\d+(?:\\.\\d+)?)\\s*\\]</box>
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import ProtocolError
+from .profile import Profile
+
+THINK, THINK_END = "<think>", "</think>"
+BOX, BOX_END = "<box>", "</box>"
+ANSWER, ANSWER_END = "<answer>", "</answer>"
+
+LINE = re.compile(
+    r"(?:^|\n)([^\[\n]+?)\s*\[\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*\]\s*:[^\S\n]*(.*)"
+)
+BOX_TEXT = re.compile(r"<box>\[\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*\]</box>")
+_NUMBER = re.compile(r"\d+")
+_OVERVIEW = re.compile(r"\s*(\d+)\s*(?:speakers?|(?:位|个|名)?\s*(?:说话人|发言人|讲话人))")
+_FEMALE = re.compile(r"female|woman|女", re.IGNORECASE)
+_MALE = re.compile(r"male|\bman\b|男", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The boundary of an observation, in ticks of the chunk."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One segment as the model writes it: speaker number, gender, ticks of the chunk, words."""
+
+    speaker: int
+    gender: str
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Genders of speakers 1..n in order of appearance."""
+
+    genders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One assistant turn.
+
+    Attributes:
+        overview: in the first turn, where it could be read.
+        lines: segments of the observation just heard.
+        box: the next observation; `None` when the dialogue ends with this turn.
+        answer: the final transcript, where the turn holds one.
+    """
+
+    overview: Overview | None = None
+    lines: tuple[Line, ...] = ()
+    box: Box | None = None
+    answer: tuple[Line, ...] | None = None
+
+
+def seconds(ticks: int, profile: Profile) -> str:
+    """Ticks as written: `52` is `0.52` with two decimals."""
+    whole, part = divmod(ticks, profile.ticks_per_s)
+    return f"{whole}.{part:0{profile.decimals}d}"
+
+
+def speaker_label(number: int, gender: str, profile: Profile) -> str:
+    words = profile.wording
+    return words.speaker.format(n=number, gender=words.genders[gender])
+
+
+def render_overview(overview: Overview, profile: Profile) -> str:
+    words, count = profile.wording, len(overview.genders)
+    head = words.overview_one if count == 1 else words.overview.format(n=count)
+    labels = [speaker_label(n, g, profile) for n, g in enumerate(overview.genders, start=1)]
+    return head + (words.colon + words.separator.join(labels) if labels else "")
+
+
+def render_line(line: Line, profile: Profile) -> str:
+    label = speaker_label(line.speaker, line.gender, profile)
+    times = f"[{seconds(line.start, profile)}, {seconds(line.end, profile)}]"
+    return f"{label} {times}: {line.text}".rstrip(" ")
+
+
+def render_lines(lines: Sequence[Line], profile: Profile) -> str:
+    """Lines, each followed by a line break."""
+    return "".join(render_line(line, profile) + "\n" for line in lines)
+
+
+def render_answer(lines: Sequence[Line], profile: Profile) -> str:
+    return f"{ANSWER}\n{render_lines(lines, profile)}{ANSWER_END}"
+
+
+def render_turn(turn: Turn, profile: Profile) -> str:
+    """An assistant turn as a model of this profile writes it (`native` layout)."""
+    inner = render_lines(turn.lines, profile)
+    if turn.overview is not None:
+        inner = render_overview(turn.overview, profile) + "\n"
+    text = f"{THINK}\n{inner}{THINK_END}"
+    if turn.box is not None:
+        span = f"[{seconds(turn.box.start, profile)}, {seconds(turn.box.end, profile)}]"
+        text += f"{BOX}{span}{BOX_END}"
+    if turn.answer is not None:
+        text += render_answer(turn.answer, profile)
+    return text
+
+
+def _ticks(text: str, profile: Profile) -> int:
+    return int(float(text) * profile.ticks_per_s + 0.5)
+
+
+def parse_gender(label: str) -> str:
+    """The gender a speaker label names: female/woman/女, male/man/男, else unknown."""
+    if _FEMALE.search(label):
+        return "female"
+    return "male" if _MALE.search(label) else "unknown"
+
+
+def parse_lines(text: str, profile: Profile, numbers: dict[str, int] | None = None) -> tuple[Line, ...]:
+    """Every transcript line in `text`, by the released expression.
+
+    Args:
+        numbers: speaker numbers given so far to labels that carry no digits ("Alice (F)", "甲-男");
+            extended in place, next free number first.
+
+    Raises:
+        ProtocolError: a line's end is not after its start, or its speaker number is 0.
+    """
+    lines = []
+    for label, start, end, words in LINE.findall(text):
+        found = _NUMBER.search(label)
+        if found:
+            number = int(found.group())
+        else:
+            known = {} if numbers is None else numbers
+            number = known.setdefault(label.strip(), max(known.values(), default=0) + 1)
+        line = Line(
+            number, parse_gender(label), _ticks(start, profile), _ticks(end, profile), words.strip()
+        )
+        if line.end <= line.start or line.speaker < 1:
+            raise ProtocolError(f"line {label.strip()!r} [{start}, {end}]: expected start < end and speaker >= 1")
+        lines.append(line)
+    return tuple(lines)
+
+
+def parse_overview(text: str) -> Overview | None:
+    """Speaker count and genders of the first turn; `None` where no count can be read."""
+    found = _OVERVIEW.search(text)
+    if found is None:
+        return None
+    count = int(found.group(1))
+    words = re.findall(r"female|male|unknown|女|男|未知", text[found.end() :], re.IGNORECASE)
+    genders = [parse_gender(word) for word in words[:count]]
+    return Overview(tuple(genders + ["unknown"] * (count - len(genders))))
+
+
+def parse_turn(
+    text: str, profile: Profile, *, first: bool, numbers: dict[str, int] | None = None
+) -> Turn:
+    """Read one assistant turn.
+
+    Args:
+        text: the turn, without its end-of-turn token.
+        first: whether it is the overview turn, which holds no segments.
+
+    Raises:
+        ProtocolError: a tag is missing or unclosed, or the turn has neither box nor answer.
+    """
+    thought, rest = _between(text, THINK, THINK_END)
+    box_text = BOX_TEXT.search(rest)
+    box = None
+    if box_text is not None:
+        box = Box(_ticks(box_text.group(1), profile), _ticks(box_text.group(2), profile))
+        if box.end <= box.start:
+            raise ProtocolError(f"box {box_text.group()!r} ends before it starts")
+    answer = None
+    if box is None:
+        if ANSWER not in rest:
+            raise ProtocolError(f"turn has neither a readable {BOX} nor {ANSWER}: {rest[:80]!r}")
+        if ANSWER_END in rest:
+            answer = parse_lines(_between(rest, ANSWER, ANSWER_END)[0], profile, numbers)
+    if first:
+        return Turn(overview=parse_overview(thought), box=box, answer=answer)
+    return Turn(lines=parse_lines(thought, profile, numbers), box=box, answer=answer)
+
+
+def _between(text: str, start: str, end: str) -> tuple[str, str]:
+    head = text.find(start)
+    tail = text.find(end, head + len(start))
+    if head < 0 or tail < 0:
+        raise ProtocolError(f"turn has no complete {start}...{end}: {text[:80]!r}")
+    return text[head + len(start) : tail], text[tail + len(end) :]

@@ -1,0 +1,149 @@
+"""The trace: what the model saw, part by part; the same for inference and training.
+
+Concatenating the parts of a trace gives the token ids, the audio slices and the loss mask. Whoever
+needs a prompt (the reasoner, the training data) takes it from `opening` and `observe` here, so that
+history is rendered in one way, `<think>` included.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Markup:
+    """Qwen's chat markup around one audio part."""
+
+    user_open: str = "<|im_start|>user\n<|audio_start|>"
+    audio: str = "<|audio_pad|>"
+    audio_close: str = "<|audio_end|>"
+    user_close: str = "<|im_end|>\n<|im_start|>assistant\n"
+    end: str = "<|im_end|>"
+
+
+MARKUP = Markup()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Prompt text with its markup; the model reads it, it is never learned."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A slice of the chunk, in samples at 16 kHz: `[start_samples, end_samples)`."""
+
+    start_samples: int
+    end_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the assistant wrote in one turn, without its closing `<|im_end|>`; this is learned.
+
+    Attributes:
+        text: the turn.
+        ids: the generated token ids, where the model wrote it; `None` where it was rendered.
+        closed: whether the turn ended (a cut training target does not).
+    """
+
+    text: str
+    ids: tuple[int, ...] | None = None
+    closed: bool = True
+
+
+Part = Text | Audio | Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One dialogue over one chunk, in order."""
+
+    parts: tuple[Part, ...] = ()
+
+    def __add__(self, parts: Sequence[Part]) -> "Trace":
+        return Trace(self.parts + tuple(parts))
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Answer))
+
+    @property
+    def audio(self) -> tuple[Audio, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Audio))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The trace for people and files: text, slices in samples, answers; token ids left out."""
+        rows: list[dict[str, Any]] = []
+        for part in self.parts:
+            match part:
+                case Text(text):
+                    rows.append({"text": text})
+                case Audio(start, end):
+                    rows.append({"audio": [start, end]})
+                case Answer(text):
+                    rows.append({"answer": text})
+        return rows
+
+
+def opening(profile: Profile, chunk_samples: int, *, task: str = "dialogue") -> tuple[Part, ...]:
+    """The first user turn: the whole chunk X, then the instruction (Sec. "Dialogue", step 1)."""
+    text = profile.initial_text or profile.wording.initial_text
+    if task == "base":
+        text = profile.wording.base_text
+    return (
+        Text(MARKUP.user_open),
+        Audio(0, chunk_samples),
+        Text(MARKUP.audio_close + text + MARKUP.user_close),
+    )
+
+
+def observe(profile: Profile, turn: int, start: int, end: int) -> tuple[Part, ...]:
+    """A later user turn: the observation O_turn = X[start:end] as audio (step 3).
+
+    Args:
+        turn: number of the observation, from 1.
+        start: first sample of the slice.
+        end: sample after its last.
+    """
+    text = (profile.turn_text or profile.wording.turn_text).replace("{turn}", str(turn))
+    return (
+        Text("\n" + MARKUP.user_open),
+        Audio(start, end),
+        Text(MARKUP.audio_close + text + MARKUP.user_close),
+    )
+
+
+class Tokenizer(Protocol):
+    """The little that is needed of a Hugging Face tokenizer."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Token ids of one part, or the slice that stands in their place."""
+
+    ids: tuple[int, ...]
+    audio: Audio | None
+    learned: bool
+
+
+def pieces(parts: Sequence[Part], tokenizer: Tokenizer, end_id: int) -> Iterator[Piece]:
+    """Token ids part by part: each part is tokenised alone, so that a prefix of the dialogue has the
+    same ids whatever follows. Generated ids are kept as they were generated."""
+    for part in parts:
+        match part:
+            case Text(text):
+                yield Piece(tuple(tokenizer.encode(text, add_special_tokens=False)), None, False)
+            case Audio():
+                yield Piece((), part, False)
+            case Answer(text, ids, closed):
+                written = ids
+                if written is None:
+                    written = tuple(tokenizer.encode(text, add_special_tokens=False))
+                yield Piece((*written, end_id) if closed else written, None, True)

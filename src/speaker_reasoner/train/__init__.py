@@ -1,0 +1,1 @@
+"""Training: the stages, their data, the tiny model from scratch."""

@@ -1,0 +1,174 @@
+"""Meetings to training batches: token ids, labels, log-mel features, and what each audio frame holds.
+
+A batch is built from the traces alone, by the same `pieces` that inference uses, so that the loss mask
+is exactly the assistant's tokens. Frame labels come from the synthesisers' word times.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..audio import SAMPLE_RATE_HZ
+from ..data.dialogues import Reference
+from ..data.simulate import Meeting
+from ..engines.thinker import SHORTEST_SAMPLES, log_mel
+from ..protocol import Audio, Trace, pieces
+
+IGNORED = -100
+
+
+@dataclass(slots=True)
+class Batch:
+    """Tensors of one step; N clips (whole chunks and their slices) hold F audio tokens in all.
+
+    Attributes:
+        ids: `[B, T]`, padded right; audio placeholders stand for the clips in order.
+        mask: `[B, T]`, 1 on real tokens.
+        labels: `[B, T]`, -100 wherever the model is not taught.
+        features, feature_mask: log-mel `[N, mels, frames]` and `[N, frames]`.
+        word: `[F]` token of the word spoken in the frame; the placeholder token in silence.
+        gender: `[F]` 0 nobody, 1 female, 2 male.
+        voice: `[F]` index of the bank's voice, -100 in silence.
+        speaker: `[F]` 0 nobody, else the speaker's number in the dialogue.
+        second, tenth: `[F]` time of the frame in the chunk: whole second, tenth of it.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+    features: Tensor
+    feature_mask: Tensor
+    word: Tensor
+    gender: Tensor
+    voice: Tensor
+    speaker: Tensor
+    second: Tensor
+    tenth: Tensor
+    audio_s: float
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            moved[name] = value.to(device) if isinstance(value, Tensor) else value
+        return Batch(**moved)
+
+
+def references(meeting: Meeting) -> list[Reference]:
+    """A meeting's utterances as reference segments."""
+    return [
+        Reference(s.speaker, s.gender, s.start_samples, s.end_samples, s.text) for s in meeting.spoken
+    ]
+
+
+class Batcher:
+    """Builds batches for one tokenizer and feature extractor."""
+
+    def __init__(self, tokenizer: Any, extractor: Any) -> None:
+        self.tokenizer = tokenizer
+        self.extractor = extractor
+        self.end_id: int = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.pad_id: int = tokenizer.pad_token_id
+        self.audio_id: int = tokenizer.convert_tokens_to_ids("<|audio_pad|>")
+        self._words: dict[str, int] = {}
+
+    def word_id(self, word: str) -> int:
+        """The token that stands for a word in frame labels: its last one."""
+        if word not in self._words:
+            self._words[word] = self.tokenizer.encode(" " + word, add_special_tokens=False)[-1]
+        return self._words[word]
+
+    def batch(
+        self,
+        meetings: Sequence[Meeting],
+        traces: Sequence[Trace],
+        rng: random.Random,
+        *,
+        augment: bool,
+    ) -> Batch:
+        """Tensors for one step of teacher forcing.
+
+        Args:
+            meetings: the chunks.
+            traces: one dialogue over each.
+            rng: source of the augmentation.
+            augment: mask bands of mel bins and frames.
+        """
+        clips, frames = [], []
+        for meeting, trace in zip(meetings, traces, strict=True):
+            for part in trace.audio:
+                clips.append(meeting.samples[part.start_samples : part.end_samples])
+                frames.append(self._frames(meeting, part))
+        features, feature_mask = log_mel(self.extractor, clips)
+        if augment:
+            _mask_bands(features, rng)
+        counts = iter([len(rows) for rows in frames])
+        ids, labels = [], []
+        for trace in traces:
+            row: list[int] = []
+            target: list[int] = []
+            for piece in pieces(trace.parts, self.tokenizer, self.end_id):
+                tokens = list(piece.ids) if piece.audio is None else [self.audio_id] * next(counts)
+                row += tokens
+                target += tokens if piece.learned else [IGNORED] * len(tokens)
+            ids.append(row)
+            labels.append(target)
+        labelled = np.concatenate(frames)  # [F, 6]
+        columns = [torch.from_numpy(labelled[:, i].copy()) for i in range(6)]
+        return Batch(
+            _pad(ids, self.pad_id),
+            _pad([[1] * len(row) for row in ids], 0),
+            _pad(labels, IGNORED),
+            features,
+            feature_mask,
+            *columns,
+            audio_s=sum(len(clip) for clip in clips) / SAMPLE_RATE_HZ,
+        )
+
+    def _frames(self, meeting: Meeting, part: Audio) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Labels of a clip's audio tokens, `[tokens, 6]`: word, gender, voice, speaker, second, tenth."""
+        length = max(part.end_samples - part.start_samples, SHORTEST_SAMPLES)
+        times = part.start_samples + _token_centres(length // 160)
+        rows = np.zeros((len(times), 6), dtype=np.int64)
+        rows[:, 0] = self.audio_id
+        rows[:, 2] = IGNORED
+        for spoken in meeting.spoken:
+            for word in spoken.words:
+                inside = (times >= word.start_samples) & (times < word.end_samples)
+                inside &= times < part.end_samples
+                if inside.any():
+                    gender = 1 if spoken.gender == "female" else 2
+                    rows[inside, :4] = (self.word_id(word.text), gender, spoken.voice, spoken.speaker)
+        rows[:, 4] = times // SAMPLE_RATE_HZ
+        rows[:, 5] = times % SAMPLE_RATE_HZ * 10 // SAMPLE_RATE_HZ
+        return rows
+
+
+def _token_centres(frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Sample positions of a clip's audio tokens: 13 in each second of 100 frames, 80 ms apart, then
+    what the three convolutions leave of the rest."""
+    rest = frames % 100
+    for _ in range(3):
+        rest = (rest + 1) // 2
+    index = np.arange(frames // 100 * 13 + rest)
+    return index // 13 * SAMPLE_RATE_HZ + index % 13 * 1280 + 640
+
+
+def _mask_bands(features: Tensor, rng: random.Random) -> None:
+    """SpecAugment: two bands of mel bins of each clip are silenced."""
+    mels = features.shape[1]
+    for clip in features:
+        for _ in range(2):
+            width = rng.randint(0, 12)
+            first = rng.randint(0, mels - width)
+            clip[first : first + width] = 0.0
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

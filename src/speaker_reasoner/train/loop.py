@@ -1,0 +1,161 @@
+"""One training loop for every stage: AdamW, warm-up and cosine, bf16 autocast, atomic checkpoints.
+
+The data of step n depend on the stage, the seed and n alone, so a run that was killed goes on as if it
+had not been. Checkpoints are written beside the final one and replaced in one move.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..errors import OutputError
+from .batches import Batch
+from .model import Learner, LossWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Length and learning rate of a stage: linear warm-up, then cosine down to `floor` of the peak."""
+
+    steps: int
+    learning_rate: float
+    warm_up_steps: int = 60
+    floor: float = 0.05
+
+    def rate(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / self.warm_up_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * warm * (self.floor + (1 - self.floor) * cosine)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A stage as the loop sees it.
+
+    Attributes:
+        name: of the stage, in logs and file names.
+        draw: the batch of a step.
+        check: a fixed held-out batch, looked at every `check_steps`; never learned from.
+    """
+
+    name: str
+    schedule: Schedule
+    weights: LossWeights
+    draw: Callable[[int], Batch]
+    check: Batch
+    check_steps: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a run happens and how often it is saved."""
+
+    device: torch.device
+    bf16: bool = True
+    save_every_s: float = 240.0
+
+
+def run(task: Task, learner: Learner, folder: Path, machine: Machine) -> None:
+    """Train one stage to its end, from its last checkpoint if `folder` holds one.
+
+    Args:
+        folder: gets `<stage>.pt` (weights, optimiser, step) and `log.jsonl`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    learner.to(machine.device).train()
+    optimiser = torch.optim.AdamW(
+        learner.parameters(), task.schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.02
+    )
+    path = folder / f"{task.name}.pt"
+    first = _resume(path, learner, optimiser, machine.device)
+    saved_at = started = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+        bar = progress.add_task(task.name, total=task.schedule.steps, completed=first)
+        heard_s = 0.0
+        for step in range(first, task.schedule.steps):
+            batch = task.draw(step).to(machine.device)
+            log = train_step(task, learner, optimiser, batch, step, machine)
+            heard_s += batch.audio_s
+            if step % 20 == 19:
+                speed = {"audio_s_per_s": heard_s / (time.monotonic() - started)}
+                _append(folder, {"stage": task.name, "step": step + 1, **log, **speed})
+                progress.update(bar, description=f"{task.name} {_headline(log)}")
+            if (step + 1) % task.check_steps == 0 or step + 1 == task.schedule.steps:
+                held_out = check(task, learner, machine)
+                _append(folder, {"stage": task.name, "step": step + 1, "held_out": held_out})
+            progress.advance(bar)
+            if time.monotonic() - saved_at > machine.save_every_s:
+                save(path, learner, optimiser, step + 1)
+                saved_at = time.monotonic()
+    save(path, learner, optimiser, task.schedule.steps)
+
+
+def train_step(
+    task: Task,
+    learner: Learner,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    machine: Machine,
+) -> dict[str, float]:
+    """One optimiser step; returns the losses and accuracies of the batch."""
+    for group in optimiser.param_groups:
+        group["lr"] = task.schedule.rate(step)
+    with torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.bf16):
+        loss, log = learner(batch, task.weights)
+    optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+    optimiser.step()
+    return log
+
+
+def check(task: Task, learner: Learner, machine: Machine) -> dict[str, float]:
+    """Losses and accuracies on the stage's held-out batch."""
+    learner.eval()
+    with torch.no_grad(), torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.bf16):
+        _, log = learner(task.check.to(machine.device), task.weights)
+    learner.train()
+    return log
+
+
+def save(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, step: int) -> None:
+    """Write a checkpoint in one move: a full disk or a kill leaves the last one whole."""
+    temporary = path.with_suffix(".tmp")
+    state = {"learner": learner.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot save the checkpoint: {error}; free some space") from error
+
+
+def _resume(
+    path: Path, learner: Learner, optimiser: torch.optim.Optimizer, device: torch.device
+) -> int:
+    if not path.exists():
+        return 0
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    learner.load_state_dict(state["learner"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def _append(folder: Path, row: dict[str, Any]) -> None:
+    rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(rounded) + "\n")
+
+
+def _headline(log: dict[str, float]) -> str:
+    names: Iterable[str] = ("answer", "word_accuracy", "voice_accuracy", "speaker_accuracy")
+    return " ".join(f"{name} {log[name]:.3f}" for name in names if name in log)

@@ -1,0 +1,153 @@
+"""CTM: words with times, which a transcript of segments can only estimate."""
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import accumulate
+
+from ..errors import FormatError
+from ..transcript import Confidence, Transcript
+from .clock import decimal_seconds, span_ms
+from .scoring import fields_of
+from .sessions import Sessions, file_token, parse_seconds, token, unique_labels
+
+MAX_PAUSE_S = Decimal("0.5")
+"""Words of one speaker that are further apart belong to different segments."""
+
+_NO_WORD_TYPES = frozenset({"non-lex", "misc", "noise"})
+# Han with its extensions, and kana: scripts written without spaces, where one character counts as
+# one word. Punctuation stays with the character it stands beside.
+_UNSPACED = "\u3005\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
+_WORD = re.compile(rf"[^\w\s]*[{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+")
+
+
+def render_ctm(transcript: Transcript) -> str:
+    """Render CTM (NIST RT-09): `<file> 1 <start> <duration> <word> <confidence> lex <speaker>`.
+
+    One line per word, ordered by start, seconds with three decimals. Word times are interpolated:
+    the words of a segment share its time in proportion to their lengths in characters. Text without
+    spaces (Chinese, Japanese) counts each character as a word. The confidence is that of the
+    segment's words, or `NA`.
+
+    White space in file and speaker becomes `_`. Holds no genders, no segment borders, no segments
+    without words, no spaces between Chinese characters. Tools that know six columns at most, and
+    one speaker per file (MeetEval), should be given STM or SegLST instead.
+    """
+    file = file_token(transcript.recording)
+    labels = unique_labels(transcript.speakers, token)
+    rows: list[tuple[int, str]] = []
+    for segment in transcript.segments:
+        words = split_words(segment.text)
+        start_ms, end_ms = span_ms(segment)
+        lengths = list(accumulate((len(word) for word in words), initial=0))
+        borders_ms = [
+            start_ms + round((end_ms - start_ms) * length / (lengths[-1] or 1))
+            for length in lengths
+        ]
+        known = segment.confidence.words
+        confidence = "NA" if known is None else f"{known:.3f}"
+        for word, from_ms, to_ms in zip(words, borders_ms, borders_ms[1:], strict=False):
+            times = f"{decimal_seconds(from_ms)} {decimal_seconds(to_ms - from_ms)}"
+            line = f"{file} 1 {times} {word} {confidence} lex {labels[segment.speaker]}\n"
+            rows.append((from_ms, line))
+    rows.sort(key=lambda row: row[0])  # stable: the order of words that start together stays
+    return "".join(line for _, line in rows)
+
+
+def split_words(text: str) -> list[str]:
+    """Split at spaces, and around every Chinese or Japanese character."""
+    return _WORD.findall(text)
+
+
+def join_words(words: list[str]) -> str:
+    """Join words with spaces, except between two of Chinese or Japanese characters."""
+    text = ""
+    unspaced_before = False
+    for word in words:
+        unspaced = _UNSPACED_CHARACTER.search(word) is not None
+        text += word if not text or (unspaced and unspaced_before) else f" {word}"
+        unspaced_before = unspaced
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    start_s: Decimal
+    end_s: Decimal
+    word: str
+    confidence: float | None
+    at: str
+
+
+def parse_ctm(text: str, where: str) -> list[Transcript]:
+    """Parse CTM of five to eight columns: confidence, type and speaker are optional.
+
+    The words of one speaker in one file become segments, split at pauses above `MAX_PAUSE_S`. Where
+    the speaker is not given, the channel stands for it: `channel1`. Words of the types non-lex,
+    misc and noise are left out and counted in the transcript's warnings. Lines that begin with `;;`
+    are comments.
+
+    Raises:
+        FormatError: a line has too few or too many fields, or a time is none.
+    """
+    sessions = Sessions()
+    words: dict[tuple[str, str], list[_Word]] = defaultdict(list)
+    for number, fields in fields_of(text):
+        at = f"{where}:{number}"
+        if fields[0].startswith(";;"):
+            continue
+        if not 5 <= len(fields) <= 8:
+            raise FormatError(f"{at}: expected 5 to 8 CTM fields, got {len(fields)}")
+        file, channel, start, duration, word, confidence, kind, speaker = (
+            fields + ["NA", "lex", "NA"][len(fields) - 5 :]
+        )
+        sessions.open(file)
+        if kind.lower() in _NO_WORD_TYPES:
+            sessions.count(file, f"CTM tokens of type {kind.lower()} were not read")
+            continue
+        start_s = parse_seconds(start, at, "start")
+        end_s = start_s + parse_seconds(duration, at, "duration")
+        label = f"channel{channel}" if speaker.upper() in ("NA", "<NA>") else speaker
+        known = _parse_confidence(confidence, at)
+        words[file, label].append(_Word(start_s, end_s, word, known, at))
+    for (file, label), of_speaker in words.items():
+        _add_segments(sessions, file, label, of_speaker)
+    return sessions.transcripts()
+
+
+def _parse_confidence(field: str, at: str) -> float | None:
+    if field.upper() in ("NA", "<NA>"):
+        return None
+    try:
+        confidence = float(field)
+    except ValueError:
+        confidence = math.nan
+    if not math.isfinite(confidence):
+        raise FormatError(f"{at}: expected a confidence or NA, got {field!r}")
+    return confidence
+
+
+def _add_segments(sessions: Sessions, file: str, speaker: str, words: list[_Word]) -> None:
+    """Add the words of one speaker, grouped into segments at pauses."""
+    groups: list[list[_Word]] = []
+    end_s = Decimal(0)
+    for word in sorted(words, key=lambda word: word.start_s):
+        if not groups or word.start_s - end_s > MAX_PAUSE_S:
+            groups.append([])
+            end_s = word.end_s
+        groups[-1].append(word)
+        end_s = max(end_s, word.end_s)
+    for group in groups:
+        known = [word.confidence for word in group if word.confidence is not None]
+        sessions.add(
+            file,
+            group[0].at,
+            speaker=speaker,
+            start_s=group[0].start_s,
+            end_s=max(word.end_s for word in group),
+            text=join_words([word.word for word in group]),
+            confidence=Confidence(words=sum(known) / len(known) if known else None),
+        )

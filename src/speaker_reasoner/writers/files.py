@@ -1,0 +1,130 @@
+"""Transcript files on disk: names, decoding, and writing that never leaves half a file."""
+
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import FormatError, OutputError
+from ..transcript import Transcript
+from .formats import FORMATS, Format, find_format
+
+# What cannot be part of a file name on one of the usual systems, and dots that would hide the file
+# or climb out of the directory.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^\.+')
+
+
+def write(
+    transcript: Transcript,
+    directory: str | os.PathLike[str],
+    formats: Iterable[str],
+    *,
+    overwrite: bool = True,
+) -> list[Path]:
+    """Write `directory/<recording><suffix>` for each format and return the paths.
+
+    All formats are rendered before the first file is written. Characters of the recording's name
+    that do not belong in a file name become `_`.
+
+    Args:
+        transcript: what to write.
+        directory: created if it does not exist.
+        formats: keys of `FORMATS`.
+        overwrite: replace files that exist; otherwise one that exists is an error and nothing is
+            written.
+
+    Raises:
+        FormatError: a format is unknown or cannot express this transcript.
+        OutputError: a file exists and may not be replaced, or cannot be written.
+    """
+    target = Path(directory)
+    name = _UNSAFE.sub("_", transcript.recording) or "_"
+    wanted = [find_format(format_name) for format_name in dict.fromkeys(formats)]
+    texts = {target / f"{name}{known.suffix}": known.render(transcript) for known in wanted}
+    for path in texts:
+        if not overwrite and os.path.lexists(path):
+            raise OutputError(f"{path} exists; remove it, or allow it to be overwritten")
+    for path, text in texts.items():
+        write_text_atomically(path, text)
+    return list(texts)
+
+
+def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
+    r"""Write `text` to `path` as UTF-8 with `\n` line ends: completely, or not at all.
+
+    The text goes to a temporary file beside the target, which then takes the target's place. The
+    temporary file is removed whatever happens. Missing directories are created.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is untouched.
+    """
+    target = Path(path)
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        data = text.encode("utf-8")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"cannot write {str(target)!r}: {error.reason} (character {error.start}); "
+            "the text or the name holds half of a surrogate pair: remove it"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(
+            f"cannot write {target}: {reason}; choose a directory that can be written to"
+        ) from error
+
+
+def read(path: str | os.PathLike[str], format: str | None = None) -> list[Transcript]:
+    """Read a transcript file: one transcript per session (recording) found in it.
+
+    Args:
+        path: a file in UTF-8, or UTF-16 with a byte order mark.
+        format: a key of `FORMATS`; by default told from the file's suffix.
+
+    Raises:
+        FormatError: the format is unknown or write-only, or the file cannot be read or does not
+            follow its format; the message names file and line.
+    """
+    source = Path(path)
+    known = find_format(format) if format is not None else _format_of(source)
+    if known.parse is None:
+        readable = ", ".join(name for name, other in FORMATS.items() if other.parse)
+        raise FormatError(f"{source}: {known.name} is written, not read; readable: {readable}")
+    return known.parse(_decode(source), str(source))
+
+
+def _format_of(path: Path) -> Format:
+    """Return the format with the longest suffix that `path` ends in."""
+    name = path.name.lower()
+    for known in sorted(FORMATS.values(), key=lambda known: -len(known.suffix)):
+        if name.endswith(known.suffix.lower()):
+            return known
+    suffixes = ", ".join(known.suffix for known in FORMATS.values())
+    raise FormatError(f"{path}: the suffix is none of {suffixes}; say which format it is")
+
+
+def _decode(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise FormatError(f"cannot read {path}: {reason}; check the path") from error
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return data.decode(encoding).replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise FormatError(
+            f"{path}:{line}: not {encoding.removesuffix('-sig').upper()} text "
+            f"(byte {error.start}: {error.reason}); convert it to UTF-8"
+        ) from error

@@ -1,0 +1,220 @@
+"""The formats that scoring tools read: SegLST, RTTM, STM. CTM, being made of words, has its own.
+
+Lines begin anew at a line feed only: other Unicode line separators may be part of a text.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+from ..errors import FormatError
+from ..transcript import Transcript
+from .clock import decimal_seconds, span_ms
+from .sessions import (
+    Sessions,
+    file_token,
+    load_json,
+    parse_gender,
+    parse_seconds,
+    token,
+    unique_labels,
+)
+
+_RTTM_GENDERS = {"female": "adult_female", "male": "adult_male"}
+_RTTM_OTHER_TYPES = frozenset(
+    {"SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT"}
+    | {"IP", "SU", "CB", "A/P"}
+)
+_STM_LABEL = re.compile(r"<o(?:,[^<>\s]*)+>(?=\s|$)", re.IGNORECASE)
+
+
+def fields_of(text: str, maxsplit: int = -1) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and fields of each line that is not empty."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.strip().split(maxsplit=maxsplit)
+        if fields:
+            yield number, fields
+
+
+def render_seglst(transcript: Transcript) -> str:
+    """Render SegLST, the JSON of MeetEval and CHiME: a list with one object per segment.
+
+    Keys: `session_id`, `speaker`, `start_time` and `end_time` in seconds (exact), `words`; and
+    `gender`, an addition of ours: SegLST allows other keys. One segment per line. An empty
+    transcript is an empty list, without a session. Holds no duration, no confidence.
+    """
+    entries = [
+        json.dumps(
+            {
+                "session_id": transcript.recording,
+                "speaker": segment.speaker,
+                "start_time": float(segment.start_s),
+                "end_time": float(segment.end_s),
+                "words": segment.text,
+                "gender": segment.gender,
+            },
+            ensure_ascii=False,
+        )
+        for segment in transcript.segments
+    ]
+    return "[\n  " + ",\n  ".join(entries) + "\n]\n" if entries else "[]\n"
+
+
+def parse_seglst(text: str, where: str) -> list[Transcript]:
+    """Parse SegLST: numbers may be written as text, ids as numbers; `words` may be absent.
+
+    Raises:
+        FormatError: it is not a list of segments, or one lacks a session, speaker or time.
+    """
+    entries = load_json(text, where)
+    if not isinstance(entries, list):
+        raise FormatError(f"{where}: expected a list of segments; a transcript object is 'json'")
+    sessions = Sessions()
+    for number, entry in enumerate(entries, start=1):
+        at = f"{where}, entry {number}"
+        if not isinstance(entry, dict):
+            raise FormatError(f"{at}: expected an object, got {entry!r}")
+        names = {}
+        for key in ("session_id", "speaker"):
+            if not isinstance(entry.get(key), str | int):
+                raise FormatError(f"{at}: expected {key} as text, got {entry.get(key)!r}")
+            names[key] = str(entry[key])
+        words = entry.get("words", "")
+        if not isinstance(words, str):
+            raise FormatError(f"{at}: expected words as text, got {words!r}")
+        sessions.add(
+            names["session_id"],
+            at,
+            speaker=names["speaker"],
+            start_s=parse_seconds(entry.get("start_time"), at, "start_time"),
+            end_s=parse_seconds(entry.get("end_time"), at, "end_time"),
+            text=words,
+            gender=parse_gender(str(entry.get("gender", "unknown"))),
+        )
+    return sessions.transcripts()
+
+
+def render_rttm(transcript: Transcript) -> str:
+    """Render RTTM (NIST RT-09): who speaks when, without words.
+
+    `SPEAKER <file> 1 <start> <duration> <NA> <NA> <speaker> <NA> <NA>` per segment, in seconds with
+    three decimals. Before them, for each speaker of known gender (speakers without such a record
+    count as unknown), `SPKR-INFO <file> 1 <NA> <NA> <NA> <adult_female|adult_male> <speaker> <NA>
+    <NA>`. md-eval, dscore and pyannote.database read or skip these; tools that take every line for
+    a turn (MeetEval up to 0.4.3) need the SPEAKER records alone: `grep ^SPEAKER`.
+
+    White space in file and speaker becomes `_`. An empty transcript is an empty file. Holds no
+    words, no duration.
+    """
+    file = file_token(transcript.recording)
+    labels = unique_labels(transcript.speakers, token)
+    lines = [
+        f"SPKR-INFO {file} 1 <NA> <NA> <NA> {_RTTM_GENDERS[gender]} {labels[speaker]} <NA> <NA>"
+        for speaker, gender in transcript.genders.items()
+        if gender in _RTTM_GENDERS
+    ]
+    for segment in transcript.segments:
+        start_ms, end_ms = span_ms(segment)
+        start, duration = decimal_seconds(start_ms), decimal_seconds(end_ms - start_ms)
+        speaker = labels[segment.speaker]
+        lines.append(f"SPEAKER {file} 1 {start} {duration} <NA> <NA> {speaker} <NA> <NA>")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def parse_rttm(text: str, where: str) -> list[Transcript]:
+    """Parse the SPEAKER and SPKR-INFO records of RTTM, of nine (RT-05) or ten (RT-09) fields.
+
+    Lines that begin with `;` or `#` are comments. Records of RTTM's other types are counted in the
+    transcript's warnings. Texts are empty.
+
+    Raises:
+        FormatError: an unknown record type, a wrong number of fields, a time that is none.
+    """
+    sessions = Sessions()
+    for number, fields in fields_of(text):
+        at = f"{where}:{number}"
+        if fields[0].startswith((";", "#")):
+            continue
+        kind = fields[0].upper()
+        if len(fields) not in (9, 10):
+            raise FormatError(f"{at}: expected 9 or 10 RTTM fields, got {len(fields)}")
+        file, speaker = fields[1], fields[7]
+        if kind == "SPKR-INFO":
+            sessions.set_gender(file, speaker, parse_gender(fields[6]))
+        elif kind == "SPEAKER":
+            start = parse_seconds(fields[3], at, "start")
+            duration = parse_seconds(fields[4], at, "duration")
+            sessions.add(file, at, speaker=speaker, start_s=start, end_s=start + duration)
+        elif kind in _RTTM_OTHER_TYPES:
+            sessions.count(file, f"RTTM records of type {kind} were not read")
+        else:
+            raise FormatError(f"{at}: unknown RTTM record type {fields[0]!r}")
+    return sessions.transcripts()
+
+
+def render_stm(transcript: Transcript) -> str:
+    """Render STM (NIST): `<file> 1 <speaker> <start> <end> <text>`, seconds with three decimals.
+
+    STM's optional label field before the text (`<o,f0,female>`) is left out, because MeetEval and
+    others read it as a word. Genders stand in comments instead, which every reader skips:
+    `;; GENDER <file> <speaker> <female|male>` for each speaker of known gender. Only a text that
+    itself begins like a label is preceded by an empty one, `<o,,>`.
+
+    White space in file and speaker becomes `_`. An empty transcript is an empty file. Holds no
+    duration, no confidence.
+    """
+    file = file_token(transcript.recording)
+    labels = unique_labels(transcript.speakers, token)
+    lines = [
+        f";; GENDER {file} {labels[speaker]} {gender}"
+        for speaker, gender in transcript.genders.items()
+        if gender != "unknown"
+    ]
+    for segment in transcript.segments:
+        start, end = (decimal_seconds(ms) for ms in span_ms(segment))
+        text = segment.text.strip()
+        words = f"<o,,> {text}" if _STM_LABEL.match(text) else text
+        lines.append(f"{file} 1 {labels[segment.speaker]} {start} {end} {words}".rstrip())
+    return "".join(f"{line}\n" for line in lines)
+
+
+def parse_stm(text: str, where: str) -> list[Transcript]:
+    """Parse STM: any channel; a label field that begins with `<o,` may give the gender.
+
+    Lines that begin with `;` are comments. A file may hold several sessions. Stretches marked
+    `ignore_time_segment_in_scoring` are segments with that text.
+
+    Raises:
+        FormatError: a line has fewer than five fields, or a time is none.
+    """
+    sessions = Sessions()
+    for number, fields in fields_of(text, maxsplit=5):
+        at = f"{where}:{number}"
+        if fields[0].startswith(";"):
+            comment = " ".join(fields).split()
+            if comment[:2] == [";;", "GENDER"] and len(comment) == 5:
+                sessions.set_gender(comment[2], comment[3], parse_gender(comment[4]))
+            continue
+        if len(fields) < 5:
+            raise FormatError(f"{at}: expected at least 5 STM fields, got {len(fields)}")
+        file, _, speaker, start, end, *rest = fields
+        words, gender = _split_label(rest[0] if rest else "")
+        sessions.add(
+            file,
+            at,
+            speaker=speaker,
+            start_s=parse_seconds(start, at, "start"),
+            end_s=parse_seconds(end, at, "end"),
+            text=words,
+            gender=gender,
+        )
+    return sessions.transcripts()
+
+
+def _split_label(words: str) -> tuple[str, str]:
+    """Take a label field off a text; return the text and the gender in the label."""
+    label = _STM_LABEL.match(words)
+    if label is None:
+        return words, "unknown"
+    genders = {parse_gender(part) for part in label[0].strip("<>").split(",")} - {"unknown"}
+    return words[label.end() :], genders.pop() if len(genders) == 1 else "unknown"

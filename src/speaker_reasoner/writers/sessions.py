@@ -1,0 +1,182 @@
+"""What the parsers share: fields to numbers, rows to transcripts; and labels that fit a format.
+
+Every error names its place, `at`: the file with its line, or the entry of a JSON list.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from ..errors import FormatError
+from ..transcript import Confidence, Segment, Transcript
+
+UNKNOWN_SPEAKER = "unknown"
+"""Label of segments whose file names no speaker."""
+
+_MILLISECOND = Decimal("0.001")
+_GENDER_WORDS = {"f": "female", "adult_female": "female", "m": "male", "adult_male": "male"}
+
+
+class Sessions:
+    """The segments of one file, gathered by session, sessions in order of first appearance.
+
+    Files written elsewhere may hold what a `Segment` cannot: a segment of zero length is given one
+    millisecond. Whatever is changed or left out is counted, and the counts become warnings of the
+    transcript.
+    """
+
+    def __init__(self) -> None:
+        self._segments: dict[str, list[Segment]] = {}
+        self._genders: dict[tuple[str, str], str] = {}
+        self._counts: dict[str, Counter[str]] = {}
+        self._durations: dict[str, float] = {}
+
+    def open(self, session: str, duration_s: Decimal = Decimal(0)) -> None:
+        """Note that a session exists, with or without segments."""
+        self._segments.setdefault(session, [])
+        self._durations[session] = float(duration_s)
+
+    def add(
+        self,
+        session: str,
+        at: str,
+        *,
+        speaker: str,
+        start_s: Decimal,
+        end_s: Decimal,
+        text: str = "",
+        gender: str = "unknown",
+        confidence: Confidence = Confidence(),  # noqa: B008 - frozen
+    ) -> None:
+        """Add a segment; text on several lines becomes one line.
+
+        Raises:
+            FormatError: times are negative or reversed, or the speaker is empty.
+        """
+        if end_s < start_s:
+            raise FormatError(f"{at}: ends at {end_s} s, before it starts at {start_s} s")
+        if end_s == start_s:
+            end_s += _MILLISECOND
+            self.count(session, "segments had no length and were given 1 ms")
+        words = " ".join(line.strip() for line in text.replace("\r", "\n").split("\n")).strip()
+        try:
+            segment = Segment(
+                speaker=speaker,
+                start_s=float(start_s),
+                end_s=float(end_s),
+                text=words,
+                gender=gender,
+                confidence=confidence,
+            )
+        except FormatError as error:
+            raise FormatError(f"{at}: {error}") from error
+        self._segments.setdefault(session, []).append(segment)
+
+    def set_gender(self, session: str, speaker: str, gender: str) -> None:
+        """State a speaker's gender; it fills in for segments that have none of their own."""
+        self._genders[session, speaker] = gender
+
+    def count(self, session: str, what: str) -> None:
+        """Count something that a reader should know, reported as `<count> <what>`."""
+        self._segments.setdefault(session, [])
+        self._counts.setdefault(session, Counter())[what] += 1
+
+    def transcripts(self) -> list[Transcript]:
+        """Return one transcript per session; it lasts at least to the end of its last segment."""
+        found = []
+        for session, rows in self._segments.items():
+            segments = tuple(self._with_gender(session, segment) for segment in rows)
+            ends = [segment.end_s for segment in segments]
+            found.append(
+                Transcript(
+                    recording=session,
+                    duration_s=max([self._durations.get(session, 0.0), *ends]),
+                    segments=segments,
+                    warnings=tuple(
+                        f"{count} {what}" for what, count in self._counts.get(session, {}).items()
+                    ),
+                )
+            )
+        return found
+
+    def _with_gender(self, session: str, segment: Segment) -> Segment:
+        gender = self._genders.get((session, segment.speaker), "unknown")
+        return replace(segment, gender=gender) if segment.gender == "unknown" else segment
+
+
+def parse_seconds(value: object, at: str, what: str) -> Decimal:
+    """Return a time field, number or text, as exact seconds.
+
+    Raises:
+        FormatError: it is no finite number, or negative.
+    """
+    seconds = None
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            seconds = Decimal(str(value))
+        except (ArithmeticError, ValueError):
+            seconds = None
+    if seconds is None or not seconds.is_finite() or abs(seconds) > 10**12:
+        raise FormatError(f"{at}: expected {what} in seconds, got {value!r}")
+    if seconds < 0:
+        raise FormatError(f"{at}: {what} is negative: {value!r}")
+    return seconds
+
+
+def parse_gender(word: str) -> str:
+    """Return the gender that a file's word for it means; `unknown` for any other word."""
+    gender = _GENDER_WORDS.get(word.lower(), word.lower())
+    return gender if gender in ("female", "male") else "unknown"
+
+
+def load_json(text: str, where: str) -> Any:
+    """Parse JSON without `NaN` and infinities.
+
+    Raises:
+        FormatError: with the line where the text stops being JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{where}:{error.lineno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: not usable JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def unique_labels(labels: Iterable[str], fit: Callable[[str], str]) -> dict[str, str]:
+    """Fit labels into a format that cannot hold all characters, without merging two speakers.
+
+    A label that `fit` makes equal to an earlier one gets `_2`, `_3` and so on. Labels that fit as
+    they are keep their form.
+    """
+    wanted = list(dict.fromkeys(labels))
+    fitted = {label: label for label in wanted if fit(label) == label}
+    taken = set(fitted.values())
+    for label in wanted:
+        if label in fitted:
+            continue
+        base = candidate = fit(label)
+        number = 2
+        while candidate in taken:
+            candidate, number = f"{base}_{number}", number + 1
+        taken.add(candidate)
+        fitted[label] = candidate
+    return fitted
+
+
+def token(label: str) -> str:
+    """Fit a label into one field of a line whose fields are separated by white space."""
+    return "_".join(label.split()) or "_"
+
+
+def file_token(recording: str) -> str:
+    """Fit a recording's name into the first field, where `;` and `#` would begin a comment."""
+    name = token(recording)
+    return f"_{name[1:]}" if name[0] in ";#" else name
