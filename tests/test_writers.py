@@ -1,5 +1,6 @@
 """Laws (write, then read), goldens, foreign files, broken files, and files that stay whole."""
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ SHARED = Path(__file__).parents[2] / "shared/data"
 READABLE = [name for name, known in writers.FORMATS.items() if known.parse]
 BY_LINE = ["rttm", "stm", "ctm"]
 PER_SPEAKER_GENDER = ["rttm", "stm", "textgrid"]
-MS = 1.001e-3  # rounding of both ends, or the least length of a segment
+MS = 1.501e-3  # rounding, and the least length of a segment
 
 WORDS = [
     "hello",
@@ -90,11 +91,16 @@ def segments(draw: st.DrawFn) -> Segment:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=("Cs",)), max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -137,7 +143,13 @@ def label_in(name: str, labels: Sequence[str]) -> dict[str, str]:
     warnings=st.lists(texts, max_size=2),
 )
 @settings(deadline=None, max_examples=60)
-def test_json_keeps_everything(transcript, info, traces, missing, warnings):  # type: ignore[no-untyped-def]
+def test_json_keeps_everything(
+    transcript: Transcript,
+    info: dict[str, object],
+    traces: list[dict[str, object]],
+    missing: list[Missing],
+    warnings: list[str],
+) -> None:
     full = Transcript(
         transcript.recording,
         transcript.duration_s,
@@ -487,7 +499,10 @@ def test_seglst_with_numbers_as_text_and_other_keys() -> None:
 
 
 def test_ctm_without_speakers_and_with_noises() -> None:
-    text = ";; c\nf A 0 0.5 one\nf A 0.75 0.25 two 0.5\nf A 3 .5 three NA lex\nf B 0 1 [laugh] 1 non-lex\n"
+    text = (
+        ";; c\nf A 0 0.5 one\nf A 0.75 0.25 two 0.5\nf A 3 .5 three NA lex\n"
+        "f B 0 1 [laugh] 1 non-lex\n"
+    )
     [found] = parse("ctm", text)
     assert found.segments == (
         Segment("channelA", 0.0, 1.0, "one two", confidence=Confidence(0.5)),
@@ -497,7 +512,10 @@ def test_ctm_without_speakers_and_with_noises() -> None:
 
 
 def test_srt_of_others() -> None:
-    text = "1\n0:00:01.000 --> 00:00:02,000 X1:1\nAnn:\ntwo\nlines\n\n\n00:00:03,000 --> 00:00:04,000\nat 10:30\n"
+    text = (
+        "1\n0:00:01.000 --> 00:00:02,000 X1:1\nAnn:\ntwo\nlines\n\n\n"
+        "00:00:03,000 --> 00:00:04,000\nat 10:30\n"
+    )
     [found] = parse("srt", text, "dir/talk.srt")
     assert found.recording == "talk"
     assert found.segments == (
@@ -510,8 +528,8 @@ def test_srt_of_others() -> None:
 def test_vtt_of_others() -> None:
     text = (
         "WEBVTT - title\nKind: captions\n\nSTYLE\n::cue { color: red }\n\nNOTE a\nb\n\nid-1\n"
-        "00:01.000 --> 00:02.000 align:start\n<v.loud Ann>Hi <i>you</i>\n<v Bob>R&amp;D <00:01.500>ok\n\n"
-        "01:00:03.000 --> 01:00:04.000\nnobody\n"
+        "00:01.000 --> 00:02.000 align:start\n<v.loud Ann>Hi <i>you</i>\n"
+        "<v Bob>R&amp;D <00:01.500>ok\n\n01:00:03.000 --> 01:00:04.000\nnobody\n"
     )
     [found] = parse("vtt", text)
     assert found.segments == (
@@ -524,7 +542,8 @@ def test_vtt_of_others() -> None:
 def test_short_textgrid_in_utf_16(tmp_path: Path) -> None:
     text = (
         'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0 ! from\n2.5\n<exists>\n2\n'
-        '"IntervalTier"\n"张三"\n0\n2.5\n2\n0\n1\n""\n1\n2.5\n"say ""a"""\n"TextTier"\n"p"\n0\n2.5\n1\n1\n"x"\n'
+        '"IntervalTier"\n"张三"\n0\n2.5\n2\n0\n1\n""\n1\n2.5\n"say ""a"""\n'
+        '"TextTier"\n"p"\n0\n2.5\n1\n1\n"x"\n'
     )
     path = tmp_path / "g.textgrid"
     path.write_bytes(text.encode("utf-16"))
@@ -558,7 +577,7 @@ def test_reads_the_aishell4_references() -> None:
 @pytest.mark.parametrize(
     ("path", "sessions", "segments", "speakers"),
     [
-        ("meeteval_examples/ref.stm", 2, 7, 4),
+        ("meeteval_examples/ref.stm", 2, 7, 3),
         ("meeteval_examples/hyp.stm", 2, 6, 4),
         ("meeteval_examples/refA.stm", 1, 4, 2),
         ("meeteval_examples/refB.stm", 1, 2, 1),
@@ -566,17 +585,17 @@ def test_reads_the_aishell4_references() -> None:
         ("meeteval_examples/hypB.stm", 1, 2, 2),
         ("meeteval_examples/ref_siso.stm", 2, 3, 3),
         ("meeteval_examples/hyp_siso.stm", 2, 3, 3),
-        ("meeteval_examples/ref.rttm", 2, 6, 4),
+        ("meeteval_examples/ref.rttm", 2, 6, 3),
         ("meeteval_examples/hyp.rttm", 2, 6, 4),
-        ("meeteval_examples/ref.seglst.json", 2, 6, 4),
+        ("meeteval_examples/ref.seglst.json", 2, 6, 3),
         ("meeteval_examples/hyp.seglst.json", 2, 6, 4),
         ("meeteval_examples/hyp1.ctm", 2, 63, 2),
         ("meeteval_examples/hyp2.ctm", 2, 22, 2),
-        ("dscore_tests/ref.rttm", 1, 13, 4),
-        ("dscore_tests/sys.rttm", 1, 11, 4),
-        ("alimeeting_der/ref.rttm", 1, 638, 4),
-        ("alimeeting_der/sys.rttm", 1, 345, 4),
-        ("audio/ami_clips.rttm", 4, 23, 12),
+        ("dscore_tests/ref.rttm", 1, 13, 2),
+        ("dscore_tests/sys.rttm", 1, 11, 2),
+        ("alimeeting_der/ref.rttm", 1, 638, 3),
+        ("alimeeting_der/sys.rttm", 1, 345, 3),
+        ("audio/ami_clips.rttm", 4, 23, 11),
         ("audio/two_party_call.rttm", 1, 10, 2),
         ("audio/two_party_call.stm", 1, 13, 2),
     ],
@@ -590,8 +609,16 @@ def test_reads_real_files(path: str, sessions: int, segments: int, speakers: int
 
 # --- broken files -------------------------------------------------------------------------------
 
-SEG = '{"schema": "speaker-reasoner/transcript", "version": 1, "recording": "r", "duration_s": 9, "segments": [%s]}'
-TG = 'File type = "ooTextFile"\nObject class = "TextGrid"\n0\n5\n<exists>\n1\n"IntervalTier"\n"A"\n0\n5\n1\n'
+SEG = (
+    '{"schema": "speaker-reasoner/transcript", "version": 1, "recording": "r", "duration_s": 9, '
+    '"segments": [%s]}'
+)
+TG = (
+    'File type = "ooTextFile"\nObject class = "TextGrid"\n0\n5\n<exists>\n1\n'
+    '"IntervalTier"\n"A"\n0\n5\n1\n'
+)
+SEGLST = '[{"session_id": "s", "speaker": "a"%s}]'
+REVERSED = '{"speaker": "a", "start_s": 2, "end_s": 1, "text": ""}'
 BROKEN = [
     ("stm", "a 1 s 0 1 x\na 1 s 2 1 x\n", "f.x:2: ends at 1 s, before it starts at 2 s"),
     ("stm", "a 1 s -1 1 x\n", "f.x:1: start is negative"),
@@ -615,19 +642,19 @@ BROKEN = [
     ("seglst", "{}", "f.x: expected a list of segments"),
     ("seglst", "[3]", "f.x, entry 1: expected an object"),
     ("seglst", '[{"speaker": "a"}]', "f.x, entry 1: expected session_id"),
-    ("seglst", '[{"session_id": "s", "speaker": "a"}]', "f.x, entry 1: expected start_time in sec"),
-    ("seglst", '[{"session_id": "s", "speaker": "a", "start_time": NaN}]', "f.x: not usable JSON: NaN"),
+    ("seglst", SEGLST % "", "f.x, entry 1: expected start_time in seconds"),
+    ("seglst", SEGLST % ', "start_time": NaN', "f.x: not usable JSON: NaN"),
     ("seglst", "[" * 100_000, "f.x: not usable JSON"),
     ("json", "{", "f.x:1: not JSON"),
     ("json", "[]", "f.x: expected an object .* read it as 'seglst'"),
     ("json", '{"schema": "x"}', "f.x: expected an object with"),
-    ("json", SEG.replace('": 1,', '": 2,') % "", "f.x: transcript version 2, but this program reads version 1"),
+    ("json", SEG.replace('": 1,', '": 2,') % "", "transcript version 2, but this program reads"),
     ("json", SEG.replace("9", "-9") % "", "f.x: duration_s is negative"),
     ("json", SEG.replace("9", "1e999") % "", "f.x: duration_s: expected a finite number"),
     ("json", SEG.replace("9", "9" * 400) % "", "f.x: duration_s: expected a finite number"),
     ("json", SEG % "3", r"f.x: segments\[0\]: expected an object"),
     ("json", SEG % '{"speaker": 3}', r"f.x: segments\[0\]: speaker: expected text, got 3"),
-    ("json", SEG % '{"speaker": "a", "start_s": 2, "end_s": 1, "text": ""}', r"segments\[0\]: .*start < end"),
+    ("json", SEG % REVERSED, r"segments\[0\]: .*start < end"),
     ("json", SEG.replace('"segments"', '"segment"') % "", "f.x: segments: expected a list"),
     ("textgrid", "", "f.x:1: expected file type"),
     ("textgrid", TG.replace("TextGrid", "Pitch"), 'f.x:2: expected "ooTextFile" and "TextGrid"'),
@@ -649,10 +676,8 @@ def test_broken_file_is_named_with_its_line(name: str, text: str, message: str) 
 @given(text=st.text(max_size=60))
 @settings(deadline=None, max_examples=40)
 def test_noise_is_no_crash(name: str, text: str) -> None:
-    try:
+    with contextlib.suppress(FormatError):
         parse(name, text)
-    except FormatError:
-        pass
 
 
 def test_undecodable_bytes(tmp_path: Path) -> None:
@@ -729,7 +754,7 @@ def test_failed_write_leaves_the_old_file_and_no_debris(
 
     monkeypatch.setattr(os, "replace", fail)
     expected = OutputError if isinstance(failure, OSError) else KeyboardInterrupt
-    with pytest.raises(expected, match=r"a\.txt: No space left" if expected is OutputError else ""):
+    with pytest.raises(expected, match=r"a\.txt: No space left|^$"):
         writers.write_text_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -1,14 +1,15 @@
 """Decode a recording to 16 kHz mono float32, whole or in blocks, and cut it by the sample.
 
-libsndfile reads wav, flac, mp3, ogg and opus; whatever it does not know by content (m4a, mp4, webm,
-mkv, aac, ...), or would not read to the end, goes to FFmpeg through PyAV (extra `media`). A damaged
-or shortened file is an `AudioError`, never a shorter recording, as far as the file tells: wav, aiff
-and flac state their length; mp3 does so in its Xing header; ogg is found out when cut inside a page;
-mp4 and matroska when more than `_CONTAINER_SLACK_S` is missing. A headerless mp3, aac, w64 or au that
-was cut short reads as a shorter recording.
+libsndfile reads wav, flac, mp3, ogg and opus. What it does not know by content (m4a, mp4, webm,
+mkv, aac, ...), or would not read to the end, goes to FFmpeg through PyAV (extra `media`).
 
-Not here: gain, voice activity, other sample rates, capture. Of a file with several audio tracks the
-first one is read; gaps between a container's timestamps are not filled.
+A damaged or shortened file is an `AudioError`, not a shorter recording, as far as the file tells:
+wav, aiff and flac state their length; mp3 does so in its Xing header; ogg tells when cut inside a
+page; mp4 and matroska when more than `_CONTAINER_SLACK_S` is missing. An mp3 without Xing header,
+aac, avi, caf, w64 and au that were cut short read as shorter recordings.
+
+Not here: gain, voice activity, other sample rates, capture. Of several audio tracks the first is
+read; gaps between a container's timestamps are not filled.
 """
 
 import math
@@ -21,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,13 +36,15 @@ SAMPLE_RATE_HZ = 16_000
 Samples = npt.NDArray[np.float32]
 
 _RATES_HZ = range(1_000, 1_000_001)  # outside: a damaged header, and resampling would explode
-_READ_VALUES = 1 << 18  # frames times channels held while decoding
+_READ_FRAMES = 4_096  # per read of libsndfile; a decoding error loses the frames of its read
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2**63 - 1 for a FLAC stream without length
 _CONTAINER_SLACK_S = 0.5  # mp4 and matroska durations count codec delay and padding
 _MPEG_SLACK_FRAMES = 4  # encoder delay and padding that a LAME header lets the decoder trim
+_MPEG1_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # layer III
+_MPEG2_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _AGAIN = "copy or export it again"
 
-# Demuxers PyAV may use. Playlists (hls, concat, dash) stay out: they open other files and addresses.
+# Demuxers FFmpeg may use. Playlists (hls, concat, dash) stay out: they open files and addresses.
 _DEMUXERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
     "mpegts,ogg,rm,tak,truehd,tta,w64,wav,wv"
@@ -229,16 +232,16 @@ def _open(path: _Path) -> Iterator[_Source]:
 def _check_readable(path: _Path) -> None:
     name = _name(path)
     try:
-        if not Path(path).exists():
-            raise AudioError(f"{name}: no such file; check the path")
-        if not Path(path).is_file():
+        if Path(path).exists() and not Path(path).is_file():
             raise AudioError(f"{name}: got a directory or device, expected an audio file")
         with Path(path).open("rb") as handle:
             if not handle.read(1):
-                raise AudioError(f"{name}: the file is empty (0 bytes); {_AGAIN}")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"{name}: cannot be read: {reason}; check path and permissions") from error
+                raise AudioError(f"{name}: got an empty file (0 bytes), expected audio; {_AGAIN}")
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise AudioError(
+            f"{name}: cannot be read ({_reason(error)}), expected a readable audio file; "
+            "check path and permissions"
+        ) from error
 
 
 def _with_soundfile(path: _Path, stack: ExitStack) -> _Source | None:
@@ -257,19 +260,17 @@ def _with_soundfile(path: _Path, stack: ExitStack) -> _Source | None:
         elif file.format == "OGG":
             whole = _check_ogg(path, data)
         elif file.subtype == "MPEG_LAYER_III":
-            there = _check_mpeg(path, data)
-            slack = _MPEG_SLACK_FRAMES * there.frame_samples
-            whole = there.samples <= frames + slack
-            if frames > there.samples > 0:  # a guess from the size and the first bit rate
-                frames = there.samples
+            there, in_one = _check_mpeg(path, data)
+            slack = _MPEG_SLACK_FRAMES * in_one
+            whole = there <= frames + slack
+            frames = min(frames, there or frames)  # libsndfile guesses without a Xing header
         else:
             whole = True
     if not whole:
         return None
-    block = max(1, _READ_VALUES // file.channels)
 
     def blocks() -> Iterator[Samples]:
-        while len(read := file.read(block, dtype="float32", always_2d=True)):
+        while len(read := file.read(_READ_FRAMES, dtype="float32", always_2d=True)):
             yield read
 
     return _Source(
@@ -289,10 +290,10 @@ def _with_av(path: _Path, stack: ExitStack) -> _Source:
         import av
     except ImportError as error:
         raise AudioError(
-            f"{name}: got a file that libsndfile cannot read, expected wav, flac, mp3, ogg or opus; "
-            "for m4a, mp4, webm and others: pip install 'speaker-reasoner[media]'"
+            f"{name}: got a file that libsndfile does not read in full, expected wav, flac, mp3, "
+            "ogg or opus; for m4a, mp4, webm, ...: pip install 'speaker-reasoner[media]'"
         ) from error
-    handle = stack.enter_context(Path(path).open("rb"))
+    handle = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115
     try:
         container = stack.enter_context(
             av.open(
@@ -301,12 +302,14 @@ def _with_av(path: _Path, stack: ExitStack) -> _Source:
         )
     except (av.error.FFmpegError, OSError) as error:
         raise AudioError(
-            f"{name}: got no audio that libsndfile or FFmpeg knows ({_one_line(error)}), expected "
-            f"an audio or video file; {_AGAIN}"
+            f"{name}: neither libsndfile nor FFmpeg can open it ({_reason(error)}), expected a "
+            f"whole audio or video file; {_AGAIN}"
         ) from error
     if not container.streams.audio:
         raise AudioError(f"{name}: got a file without audio track, expected one; {_AGAIN}")
     track = container.streams.audio[0]
+    if track.codec_context is None:
+        raise AudioError(f"{name}: got a codec FFmpeg cannot decode, expected another; {_AGAIN}")
     rate, channels = track.codec_context.sample_rate, track.codec_context.layout.nb_channels
     promised_s = _promised_s(container, track)
 
@@ -328,7 +331,7 @@ def _with_av(path: _Path, stack: ExitStack) -> _Source:
         frames=None if promised_s is None else round(promised_s * rate),
         slack_frames=round(_CONTAINER_SLACK_S * rate),
         blocks=blocks(),
-        errors=(av.error.FFmpegError,),
+        errors=(av.error.FFmpegError, OSError, IndexError),  # IndexError: a track appears midway
     )
 
 
@@ -341,14 +344,14 @@ def _promised_s(container: Any, track: Any) -> float | None:
         whole_s = container.duration / 1e6
         try:
             hours, minutes, seconds = track.metadata["DURATION"].split(":")
-            return min(whole_s, 3600 * int(hours) + 60 * int(minutes) + float(seconds))
+            return float(min(whole_s, 3600 * int(hours) + 60 * int(minutes) + float(seconds)))
         except (KeyError, ValueError):
-            return whole_s if len(container.streams) == 1 else None
+            return float(whole_s) if len(container.streams) == 1 else None
     return None
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def _mono(path: _Path, source: _Source, channel: int | None) -> Iterator[Samples]:
@@ -362,7 +365,7 @@ def _mono(path: _Path, source: _Source, channel: int | None) -> Iterator[Samples
         except source.errors as error:
             raise AudioError(
                 f"{name}: damaged or cut off: got {done / rate:.3f} s{promised} "
-                f"({_one_line(error)}); {_AGAIN}"
+                f"({_reason(error)}); {_AGAIN}"
             ) from error
         if block is None:
             break
@@ -454,7 +457,7 @@ def _check_iff(path: _Path, data: mmap.mmap, file: Any) -> bool:
 
 
 def _check_ogg(path: _Path, data: mmap.mmap) -> bool:
-    """Walk the pages; return False if a second stream follows, of which libsndfile reads nothing."""
+    """Walk the pages; return False if a second stream follows, which libsndfile does not read."""
     at, chained, ended, content = 0, False, False, False
     while len(data) - at >= 27 and data[at : at + 4] == b"OggS":
         first, last, segments = bool(data[at + 5] & 2), bool(data[at + 5] & 4), data[at + 26]
@@ -468,34 +471,30 @@ def _check_ogg(path: _Path, data: mmap.mmap) -> bool:
     return not chained
 
 
-class _Mpeg(NamedTuple):
-    """What the frames of an mp3 hold: samples per channel in all, and in one frame."""
-
-    samples: int
-    frame_samples: int
-
-
-def _check_mpeg(path: _Path, data: mmap.mmap) -> _Mpeg:
+def _check_mpeg(path: _Path, data: mmap.mmap) -> tuple[int, int]:
     """Count the frames and compare with the Xing header, if there is one.
 
     libsndfile trusts that header, which describes only the first of joined files, and without it
     guesses the length from the first bit rate; either way it reads no further.
+
+    Returns:
+        samples per channel in all frames, and in one frame; zeros if no frame is found.
     """
     at, frames, promised, head = 0, 0, 0, (0, 0, 0)
     in_sync = False
     while 0 <= at < len(data) - 4:
-        if data[at : at + 3] == b"ID3":
+        if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
             size = data[at + 6 : at + 10]
             at += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
             continue
-        length, rate_hz, samples = found = _mpeg_frame(data[at : at + 4])
-        end = at + length
+        found = _mpeg_frame(data[at : at + 4])
+        length, end = found[0], at + found[0]
         # Out of step (a tag, damage), bytes that look like a frame count if another one follows.
         if length and (in_sync or end >= len(data) or _mpeg_frame(data[end : end + 4])[0]):
             if end > len(data):
                 break
             tag = max(data.find(b"Xing", at, at + 48), data.find(b"Info", at, at + 48))
-            if not frames and not promised and tag > 0:
+            if not frames and not promised and 0 < tag <= end - 12:
                 if data[tag + 7] & 1:
                     promised = struct.unpack(">I", data[tag + 8 : tag + 12])[0]
             else:
@@ -507,14 +506,7 @@ def _check_mpeg(path: _Path, data: mmap.mmap) -> _Mpeg:
     if frames < promised - 1:
         expected = f"{promised * samples / rate_hz:.3f} s"
         raise AudioError(_cut_off(path, frames * samples / rate_hz, expected))
-    return _Mpeg(frames * samples, samples)
-
-
-_MPEG_KBPS = {
-    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_MPEG_RATES_HZ = (44_100, 48_000, 32_000)
+    return frames * samples, samples
 
 
 def _mpeg_frame(head: bytes) -> tuple[int, int, int]:
@@ -525,7 +517,7 @@ def _mpeg_frame(head: bytes) -> tuple[int, int, int]:
     kbps_index, rate_index = head[2] >> 4, head[2] >> 2 & 3
     if kbps_index in (0, 15) or rate_index == 3:
         return 0, 0, 0
-    kbps = _MPEG_KBPS[1 if version == 3 else 2][kbps_index - 1]
-    rate_hz = _MPEG_RATES_HZ[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
+    kbps = (_MPEG1_KBPS if version == 3 else _MPEG2_KBPS)[kbps_index - 1]
+    rate_hz = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
     samples = 1152 if version == 3 else 576
     return samples * kbps * 125 // rate_hz + (head[2] >> 1 & 1), rate_hz, samples

@@ -119,7 +119,7 @@ def parse_seconds(value: object, at: str, what: str) -> Decimal:
             seconds = Decimal(str(value))
         except (ArithmeticError, ValueError):
             seconds = None
-    if seconds is None or not seconds.is_finite() or abs(seconds) > 10**12:
+    if seconds is None or not seconds.is_finite() or seconds > 10**12:
         raise FormatError(f"{at}: expected {what} in seconds, got {value!r}")
     if seconds < 0:
         raise FormatError(f"{at}: {what} is negative: {value!r}")

@@ -23,10 +23,10 @@ _NO_SPEAKER = f"cues name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 def render_srt(transcript: Transcript) -> str:
     """Render SubRip: numbered cues of a timing line and a line `Speaker1 (female): text`.
 
-    The timing line is `hh:mm:ss,mmm --> hh:mm:ss,mmm`. A cue lasts at least 1 ms. An unknown gender is left out. A colon in a speaker's label becomes
-    `_`, since the first colon ends the label. SubRip has no escapes: text stays as it is, and
-    players may take `<i>` for a tag. An empty transcript is an empty file. Holds no duration, no
-    name of the recording.
+    The timing line is `hh:mm:ss,mmm --> hh:mm:ss,mmm`. A cue lasts at least 1 ms. An unknown gender
+    is left out. A colon in a speaker's label becomes `_`, since the first colon ends the label.
+    SubRip has no escapes: text stays as it is, and players may take `<i>` for a tag. An empty
+    transcript is an empty file. Holds no duration, no name of the recording.
     """
     labels = unique_labels(transcript.speakers, lambda label: label.strip().replace(":", "_"))
     cues = []
