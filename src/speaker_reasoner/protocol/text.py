@@ -137,7 +137,7 @@ def parse_lines(text: str, profile: Profile, numbers: dict[str, int] | None = No
             extended in place, next free number first.
 
     Raises:
-        ProtocolError: a line's end is not after its start, or its speaker number is 0.
+        ProtocolError: a line's end is not after its start.
     """
     lines = []
     for label, start, end, words in LINE.findall(text):
@@ -150,8 +150,8 @@ def parse_lines(text: str, profile: Profile, numbers: dict[str, int] | None = No
         line = Line(
             number, parse_gender(label), _ticks(start, profile), _ticks(end, profile), words.strip()
         )
-        if line.end <= line.start or line.speaker < 1:
-            raise ProtocolError(f"line {label.strip()!r} [{start}, {end}]: expected start < end and speaker >= 1")
+        if line.end <= line.start:
+            raise ProtocolError(f"line {label.strip()!r} [{start}, {end}]: expected start < end")
         lines.append(line)
     return tuple(lines)
 

@@ -1,0 +1,78 @@
+"""The interface between the reasoner and whatever writes the turns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..protocol import Part, Profile
+from ..protocol.grammar import TurnRules
+
+Samples = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One dialogue as an engine remembers it.
+
+    Attributes:
+        samples: the chunk X, float32 `[n]` at 16 kHz.
+        memory: whatever the engine keeps between turns; dropped with the session.
+    """
+
+    samples: Samples
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One more turn of a dialogue.
+
+    Attributes:
+        session: the dialogue.
+        parts: what came since the last reply.
+        rules: what a valid turn is.
+    """
+
+    session: Session
+    parts: tuple[Part, ...]
+    rules: TurnRules
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the engine wrote.
+
+    Attributes:
+        text: the turn, without its end token.
+        ids: its token ids; empty where the engine works on text.
+        sizes: bytes of `text` that each token spells.
+        probabilities: probability of each token before the grammar was applied; empty if unknown.
+        looped: whether a text was closed because it repeated itself.
+        error: why the turn could not be written; the text is then empty.
+        seconds: time by stage (`encode`, `prefill`, `decode`, `grammar`), a batch's time shared evenly.
+    """
+
+    text: str
+    ids: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    looped: bool = False
+    error: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Writes turns for many dialogues at once.
+
+    `ask` takes one request of each of several sessions and returns their replies in order. The same
+    requests give the same replies, alone or together.
+    """
+
+    profile: Profile
+    name: str
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]: ...
+
+    def describe(self) -> dict[str, Any]: ...

@@ -1,0 +1,309 @@
+"""The engine on transformers: Qwen3-Omni and Qwen2.5-Omni thinkers in this process.
+
+Each dialogue keeps its own keys and values, trimmed of padding; a batch joins those of its rows by left
+padding and takes them apart again afterwards. So a turn costs its new slice and tokens, any dialogues can
+share a batch, and none sees the others. Positions are given explicitly (with audio alone, the three axes of
+the rotary embedding count the same), so no state of the module is involved.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import EngineError
+from ..protocol import Piece, pieces
+from ..protocol.grammar import State, caught_loop, closed, complete, start
+from ..protocol.vocabulary import Vocabulary
+from .base import Reply, Request, Session
+from .checkpoint import Checkpoint
+from .thinker import embed, encode_audio, log_mel, text_model
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Per layer: keys and values `[1, heads, T, D]`."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a session remembers: all pieces so far, how many tokens are in the cache, the cache."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    pending: list[Piece] = field(default_factory=list)
+    cached_tokens: int = 0
+    cache: KeysValues | None = None
+
+
+@dataclass(slots=True)
+class _Row:
+    """One dialogue while its turn is written."""
+
+    request: Request
+    memory: _Memory
+    state: State
+    ids: list[int] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    looped: bool = False
+    done: bool = False
+
+
+class TransformersEngine:
+    """Runs a checkpoint in this process.
+
+    Args:
+        checkpoint: loaded model, tokenizer, feature extractor and profile.
+        keep_cache: keep keys and values over turns; without it every turn computes the dialogue anew.
+        constrained: let the grammar choose among tokens; without it the most probable one is taken.
+        max_new_tokens: most tokens of one turn.
+    """
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        keep_cache: bool = True,
+        constrained: bool = True,
+        max_new_tokens: int = 2048,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.profile = checkpoint.profile
+        self.thinker = checkpoint.thinker
+        self.keep_cache = keep_cache
+        self.constrained = constrained
+        self.max_new_tokens = max_new_tokens
+        config = self.thinker.config.get_text_config()
+        self.context_tokens = int(config.max_position_embeddings)
+        self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+        self.audio_id = int(self.thinker.config.audio_token_id)
+        self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything about the engine that a transcript should record."""
+        from transformers import __version__ as transformers_version
+
+        return {
+            "engine": self.name,
+            "model": self.checkpoint.name,
+            "class": type(self.thinker).__name__,
+            "device": str(self.thinker.device),
+            "dtype": str(self.thinker.dtype).removeprefix("torch."),
+            "keep_cache": self.keep_cache,
+            "constrained": self.constrained,
+            "torch": torch.__version__,
+            "transformers": transformers_version,
+        }
+
+    @torch.inference_mode()
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """Write one turn of each session.
+
+        Raises:
+            EngineError: memory is exhausted, or the tokenizer cannot spell the protocol.
+        """
+        rows = [self._row(request) for request in requests]
+        fitting = [row for row in rows if self._fits(row)]
+        seconds: dict[str, float] = {}
+        if fitting:
+            try:
+                self._write(fitting, seconds)
+            except torch.OutOfMemoryError as error:
+                raise EngineError(
+                    f"out of memory with {len(fitting)} dialogues at once on {self.thinker.device}: "
+                    "use a smaller --batch or --dtype bfloat16"
+                ) from error
+        shared = {stage: value / len(requests) for stage, value in seconds.items()}
+        return [self._reply(row, shared) for row in rows]
+
+    def _row(self, request: Request) -> _Row:
+        memory = request.session.memory.setdefault("transformers", _Memory())
+        new = list(pieces(request.parts, self.checkpoint.tokenizer, self.end_id))
+        memory.pieces += new
+        memory.pending += new
+        if not self.keep_cache:
+            memory.pending, memory.cached_tokens = list(memory.pieces), 0
+        return _Row(request, memory, start(request.rules))
+
+    def _fits(self, row: _Row) -> bool:
+        samples = sum(
+            p.audio.end_samples - p.audio.start_samples for p in row.memory.pending if p.audio
+        )
+        tokens = row.memory.cached_tokens + samples * 13 // 16_000
+        tokens += sum(len(piece.ids) for piece in row.memory.pending)
+        return tokens + min(self.max_new_tokens, 256) < self.context_tokens
+
+    def _write(self, rows: list[_Row], seconds: dict[str, float]) -> None:
+        """Encode the new slices, prefill, then decode token by token until every row is done."""
+        clock = time.perf_counter()
+        embedded = self._embed([(row.request.session, row.memory.pending) for row in rows])
+        seconds["encode"] = time.perf_counter() - clock
+        clock = time.perf_counter()
+        cache, mask, positions = self._join(rows, [len(e) for e in embedded])
+        width = max(len(e) for e in embedded)
+        inputs = torch.stack([_left_pad(e, width) for e in embedded])  # [B, T, D]
+        new = positions[:, -width:]
+        logits = self._forward(inputs, mask, new, cache)
+        seconds["prefill"] = time.perf_counter() - clock
+        seconds["grammar"] = 0.0
+        clock = time.perf_counter()
+        place = new[:, -1:]
+        for _ in range(self.max_new_tokens):
+            chosen = self._choose(rows, logits, seconds)
+            if all(row.done for row in rows):
+                break
+            alive = torch.tensor([[0 if row.done else 1] for row in rows], device=mask.device)
+            mask = torch.cat([mask, alive], dim=1)
+            place = place + 1
+            ids = torch.tensor([[token] for token in chosen], device=mask.device)
+            logits = self._forward(embed(self.thinker, ids), mask, place, cache)
+        seconds["decode"] = time.perf_counter() - clock - seconds["grammar"]
+        self._take_apart(rows, cache, mask)
+
+    def _embed(self, rows: Sequence[tuple[Session, Sequence[Piece]]]) -> list[Tensor]:
+        """Embeddings `[T, D]` of each row's pieces, audio in place."""
+        clips = [
+            session.samples[piece.audio.start_samples : piece.audio.end_samples]
+            for session, pending in rows
+            for piece in pending
+            if piece.audio is not None
+        ]
+        device, dtype = self.thinker.device, self.thinker.dtype
+        heard: list[Tensor] = []
+        if clips:
+            features, mask = log_mel(self.checkpoint.extractor, clips)
+            heard = encode_audio(self.thinker, features.to(device, dtype), mask.to(device))
+        audio = iter(heard)
+        embedded = []
+        for _, pending in rows:
+            parts = [
+                next(audio).to(dtype)
+                if piece.audio is not None
+                else embed(self.thinker, torch.tensor(piece.ids, dtype=torch.long, device=device))
+                for piece in pending
+            ]
+            embedded.append(torch.cat(parts))
+        return embedded
+
+    def _join(self, rows: list[_Row], new: list[int]) -> tuple[Any, Tensor, Tensor]:
+        """One cache, mask `[B, past + T]` and positions `[B, past + T]` for all rows, padded left."""
+        from transformers import DynamicCache
+
+        device, width = self.thinker.device, max(new)
+        past = [row.memory.cached_tokens for row in rows]
+        longest = max(past)
+        mask = torch.zeros(len(rows), longest + width, dtype=torch.long, device=device)
+        positions = torch.zeros_like(mask)
+        for i, (old, fresh) in enumerate(zip(past, new, strict=True)):
+            mask[i, longest - old : longest] = 1
+            mask[i, longest + width - fresh :] = 1
+            positions[i, longest + width - fresh :] = torch.arange(old, old + fresh)
+        cache = DynamicCache()
+        if longest:
+            caches = [row.memory.cache for row in rows]
+            for layer in range(len(next(c for c in caches if c))):
+                like = next(c for c in caches if c)[layer][0]
+                keys = [_pad_keys(c[layer][0] if c else None, like, longest) for c in caches]
+                values = [_pad_keys(c[layer][1] if c else None, like, longest) for c in caches]
+                cache.update(torch.cat(keys), torch.cat(values), layer)
+        return cache, mask, positions
+
+    def _forward(self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        """Logits of the last position, `[B, V]` float32."""
+        output = text_model(self.thinker)(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            position_ids=positions.expand(3, *positions.shape),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits: Tensor = self.thinker.lm_head(output.last_hidden_state[:, -1])
+        return logits.float()
+
+    def _choose(self, rows: list[_Row], logits: Tensor, seconds: dict[str, float]) -> list[int]:
+        """The next token of each row; a row that is done gets its end token again, unseen."""
+        table = logits.cpu().numpy()
+        normaliser = torch.logsumexp(logits, dim=-1).cpu().numpy()
+        chosen = []
+        clock = time.perf_counter()
+        for i, row in enumerate(rows):
+            if row.done:
+                chosen.append(self.end_id)
+                continue
+            token = self._pick(row, table[i])
+            row.ids.append(token)
+            row.probabilities.append(float(np.exp(table[i, token] - normaliser[i])))
+            row.done = token == self.end_id or self._finished(row)
+            chosen.append(token)
+        seconds["grammar"] += time.perf_counter() - clock
+        return chosen
+
+    def _pick(self, row: _Row, logits: np.ndarray[Any, Any]) -> int:
+        if not self.constrained:
+            data = self.vocabulary.tokens
+            for i in np.argsort(-logits)[:64]:
+                if data[int(i)] or int(i) == self.end_id:
+                    return int(i)
+            return self.end_id
+        row.looped = row.looped or caught_loop(row.state)
+        token, row.state = self.vocabulary.choose(logits, row.state)
+        return token
+
+    def _finished(self, row: _Row) -> bool:
+        """An assembled answer needs no end token: its opening tag says all."""
+        return (
+            self.constrained
+            and not row.request.rules.model_answer
+            and row.request.rules.task == "dialogue"
+            and closed(row.state)
+            and b"".join(self.vocabulary.tokens[i] or b"" for i in row.ids[-12:]).endswith(b"<answer>")
+        )
+
+    def _take_apart(self, rows: list[_Row], cache: Any, mask: Tensor) -> None:
+        """Give every row its own keys and values back, without padding."""
+        for i, row in enumerate(rows):
+            memory = row.memory
+            written = Piece(tuple(row.ids), None, True)
+            memory.pieces.append(written)
+            if not self.keep_cache:
+                continue
+            kept = mask[i].bool()
+            memory.cache = [
+                (layer.keys[i : i + 1, :, kept], layer.values[i : i + 1, :, kept])
+                for layer in cache.layers
+            ]
+            memory.cached_tokens = int(kept.sum())
+            # The last token of a finished turn was chosen, never fed.
+            memory.pending = [Piece(tuple(row.ids[-1:]), None, True)] if row.done else []
+
+    def _reply(self, row: _Row, seconds: dict[str, float]) -> Reply:
+        if not row.ids:
+            return Reply("", error=f"the dialogue outgrew the context of {self.context_tokens} tokens")
+        ids = row.ids[:-1] if row.ids[-1] == self.end_id else row.ids
+        spelled = [self.vocabulary.tokens[i] or b"" for i in ids]
+        text = b"".join(spelled).decode("utf-8", errors="replace")
+        error = None
+        if self.constrained and not complete(row.state):
+            error = f"the turn was not finished within {self.max_new_tokens} tokens"
+        return Reply(
+            text,
+            ids=tuple(ids),
+            sizes=tuple(len(data) for data in spelled),
+            probabilities=tuple(row.probabilities[: len(ids)]),
+            looped=row.looped,
+            error=error,
+            seconds=seconds,
+        )
+
+
+def _left_pad(rows: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(rows, (0, 0, width - len(rows), 0))
+
+
+def _pad_keys(rows: Tensor | None, like: Tensor, width: int) -> Tensor:
+    if rows is None:
+        return like.new_zeros(1, like.shape[1], width, like.shape[3])
+    return torch.nn.functional.pad(rows, (0, 0, width - rows.shape[2], 0))

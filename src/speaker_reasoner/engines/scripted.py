@@ -1,0 +1,47 @@
+"""An engine that plays turns from a list: for tests of everything above the engine."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..protocol import Profile
+from .base import Reply, Request
+
+
+class ScriptedEngine:
+    """Replies with prepared turns.
+
+    Args:
+        turns: the turns of each dialogue, dialogue by dialogue in the order their first requests come;
+            or a function from request to turn.
+        profile: the profile the turns are written in.
+
+    Attributes:
+        requests: everything that was asked, in order.
+    """
+
+    name = "scripted"
+
+    def __init__(
+        self,
+        turns: Iterable[Sequence[str]] | Callable[[Request], str],
+        profile: Profile | None = None,
+    ) -> None:
+        self.profile = profile or Profile()
+        self.requests: list[Request] = []
+        self._turns = turns if callable(turns) else iter(turns)
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        self.requests += requests
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply:
+        if callable(self._turns):
+            return Reply(self._turns(request))
+        memory = request.session.memory
+        if "turns" not in memory:
+            memory["turns"] = iter(next(self._turns, ()))
+        text = next(memory["turns"], None)
+        return Reply("", error="the script has no further turn") if text is None else Reply(text)
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": self.name}

@@ -1,0 +1,227 @@
+"""The dialogue over one chunk, without I/O of its own.
+
+A `Dialogue` says what to ask next (`request`) and is fed the reply (`feed`), which yields the turn as it
+is known. One loop therefore serves a single file, a batch, a server: `run` is the simplest driver. A
+dialogue always ends, with a named reason; what was transcribed before a failure is kept, the rest is
+reported as missing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .audio import SAMPLE_RATE_HZ
+from .engines.base import Engine, Reply, Request, Samples, Session
+from .errors import ProtocolError
+from .protocol import Answer, Box, Line, Part, Profile, Trace, Turn, observe, opening, parse_turn
+from .protocol.confidence import LineConfidence, line_confidences
+from .protocol.grammar import TurnRules, advance, complete, start
+from .protocol.text import parse_lines
+
+
+class Stop(StrEnum):
+    """Why a dialogue ended."""
+
+    ANSWERED = "answered"
+    TURN_LIMIT = "turn-limit"
+    MALFORMED = "malformed"
+    ENGINE = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One transcribed line of a chunk, with the confidence of its parts."""
+
+    line: Line
+    confidence: LineConfidence
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEvent:
+    """One turn, as soon as it is known.
+
+    Attributes:
+        turn: 0 for the overview, then the number of the observation.
+        heard: the observation that was listened to; `None` in turn 0.
+        lines: its segments.
+        speakers: genders of speakers 1..n as the overview counts them; `None` in other turns.
+        box: the next observation; `None` at the end.
+        seconds: the engine's time by stage.
+    """
+
+    turn: int
+    heard: Box | None
+    lines: tuple[Heard, ...]
+    speakers: tuple[str, ...] | None
+    box: Box | None
+    tokens: int
+    looped: bool
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a dialogue came to.
+
+    Attributes:
+        lines: all segments, in the order they were written.
+        stop: why it ended.
+        detail: more about a failure; empty otherwise.
+        missing: the stretch of the chunk that was not transcribed, in ticks; `None` if it ended well.
+        trace: what the model saw and wrote.
+    """
+
+    lines: tuple[Heard, ...]
+    stop: Stop
+    detail: str
+    missing: Box | None
+    trace: Trace
+
+
+class Dialogue:
+    """One chunk's dialogue.
+
+    Args:
+        samples: the chunk X, float32 `[n]` at 16 kHz, at most as long as the model hears at once.
+        profile: of the checkpoint that answers.
+        answer: `assembled` puts the transcript together from the turns; `model` lets the model write
+            it once more, as published.
+    """
+
+    def __init__(self, samples: Samples, profile: Profile, *, answer: str = "assembled") -> None:
+        if answer not in ("assembled", "model"):
+            raise ProtocolError(f"answer {answer!r} is neither 'assembled' nor 'model'")
+        if len(samples) == 0:
+            raise ProtocolError("a dialogue needs a chunk of at least one sample")
+        self.profile = profile
+        self.session = Session(samples)
+        self.chunk = len(samples) * profile.ticks_per_s // SAMPLE_RATE_HZ
+        self.outcome: Outcome | None = None
+        self.events: list[TurnEvent] = []
+        self._model_answer = answer == "model"
+        self._numbers: dict[str, int] = {}
+        self._turn = 0
+        self._box: Box | None = None
+        self._new: tuple[Part, ...] = opening(profile, len(samples))
+        self._trace = Trace(self._new)
+
+    @property
+    def rules(self) -> TurnRules:
+        """What a valid next turn is."""
+        return TurnRules(
+            self.profile,
+            turn=self._turn,
+            chunk=self.chunk,
+            box=self._box,
+            speakers=max((heard.line.speaker for heard in self._lines()), default=0),
+            model_answer=self._model_answer,
+            last=self._turn >= self.profile.max_turns,
+        )
+
+    @property
+    def request(self) -> Request | None:
+        """What to ask the engine next; `None` when the dialogue has ended."""
+        return None if self.outcome else Request(self.session, self._new, self.rules)
+
+    def feed(self, reply: Reply) -> TurnEvent:
+        """Take the engine's reply to the last request.
+
+        Returns:
+            The turn. A reply that breaks the rules still gives an event, with the lines that can be
+            read of it, and ends the dialogue.
+        """
+        if self.outcome:
+            raise ProtocolError("the dialogue has ended")
+        rules = self.rules
+        ended = reply.text.endswith("<answer>") and not self._model_answer
+        self._trace += (Answer(reply.text, reply.ids or None, closed=not ended),)
+        if reply.error is not None or not complete(advance(start(rules), reply.text.encode())):
+            return self._salvage(reply)
+        turn = parse_turn(reply.text, self.profile, first=self._turn == 0, numbers=self._numbers)
+        event = self._event(reply, turn)
+        if turn.box is None:
+            self._finish(rules, turn, reply)
+        else:
+            self._listen(turn.box)
+        return event
+
+    def _lines(self) -> Iterator[Heard]:
+        for event in self.events:
+            yield from event.lines
+
+    def _event(self, reply: Reply, turn: Turn) -> TurnEvent:
+        confidences = line_confidences(reply.text, reply.sizes, reply.probabilities)
+        speakers = turn.overview.genders if turn.overview else None
+        lines = tuple(
+            Heard(line, confidences[i] if i < len(confidences) else LineConfidence())
+            for i, line in enumerate(turn.lines)
+        )
+        event = TurnEvent(
+            self._turn,
+            self._box,
+            lines,
+            speakers,
+            turn.box,
+            len(reply.ids),
+            reply.looped,
+            reply.seconds,
+        )
+        self.events.append(event)
+        return event
+
+    def _listen(self, box: Box) -> None:
+        """Cut the observation out of the chunk and make it the next user turn."""
+        self._turn += 1
+        self._box = box
+        first = box.start * SAMPLE_RATE_HZ // self.profile.ticks_per_s
+        last = min(box.end * SAMPLE_RATE_HZ // self.profile.ticks_per_s, len(self.session.samples))
+        self._new = observe(self.profile, self._turn, first, last)
+        self._trace += self._new
+
+    def _finish(self, rules: TurnRules, turn: Turn, reply: Reply) -> None:
+        lines = tuple(self._lines())
+        if turn.answer is not None:
+            head = reply.text.index("<answer>")
+            skipped = len(line_confidences(reply.text[:head], (), ()))
+            confidences = line_confidences(reply.text, reply.sizes, reply.probabilities)[skipped:]
+            lines = tuple(Heard(*pair) for pair in zip(turn.answer, confidences, strict=True))
+        box = self._box or Box(0, 0)
+        cut = rules.last and box.end < self.chunk
+        self._end(
+            Stop.TURN_LIMIT if cut else Stop.ANSWERED,
+            lines,
+            f"after {self.profile.max_turns} observations" if cut else "",
+            Box(box.end, self.chunk) if cut else None,
+        )
+
+    def _salvage(self, reply: Reply) -> TurnEvent:
+        """End the dialogue on a broken turn: keep what can be read, report the rest as missing."""
+        try:
+            lines = () if self._turn == 0 else parse_lines(reply.text, self.profile, self._numbers)
+        except ProtocolError:
+            lines = ()
+        inside = tuple(line for line in lines if line.end <= self.chunk)
+        event = self._event(reply, Turn(lines=inside))
+        stop = Stop.MALFORMED if reply.error is None else Stop.ENGINE
+        detail = reply.error or f"turn {self._turn} broke the protocol: {reply.text[:120]!r}"
+        done = self._box.start if self._box else 0
+        done = max([done, *(line.end for line in inside)])
+        self._end(stop, tuple(self._lines()), detail, Box(done, max(self.chunk, done)))
+        return event
+
+    def _end(self, stop: Stop, lines: tuple[Heard, ...], detail: str, missing: Box | None) -> None:
+        self.outcome = Outcome(lines, stop, detail, missing, self._trace)
+        self.session.memory.clear()
+
+
+def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:
+    """Drive dialogues to their ends, one batched request a round; yields each turn as it is known."""
+    while active := [dialogue for dialogue in dialogues if dialogue.request is not None]:
+        yield from ask(active, engine)
+
+
+def ask(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:
+    """One round: one turn of each dialogue that has not ended."""
+    requests = [request for dialogue in dialogues if (request := dialogue.request) is not None]
+    for dialogue, reply in zip(dialogues, engine.ask(requests), strict=True):
+        yield dialogue, dialogue.feed(reply)

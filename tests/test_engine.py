@@ -1,0 +1,194 @@
+"""The engine on transformers: kept caches, batches, constrained turns, loading."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from speaker_reasoner import load_engine
+from speaker_reasoner.engines import Request
+from speaker_reasoner.engines.local import TransformersEngine
+from speaker_reasoner.protocol.grammar import advance, complete, start
+from speaker_reasoner.reasoner import Dialogue, Stop, run
+
+from .conftest import draw_seconds, noise
+
+
+def transcripts(engine: Any, clips: list[Any], **options: Any) -> list[list[str]]:
+    """The turns of one dialogue for each clip, all in one batch."""
+    dialogues = [Dialogue(clip, engine.profile, **options) for clip in clips]
+    for _ in run(dialogues, engine):
+        pass
+    return [[answer.text for answer in d.outcome.trace.answers] for d in dialogues if d.outcome]
+
+
+def test_random_model_never_malformed(random_engine: Any) -> None:
+    """200 dialogues with a model that left alone writes garbage: all well-formed, all finished."""
+    rng = random.Random(0)
+    clips = [noise(draw_seconds(rng), seed) for seed in range(200)]
+    for first in range(0, len(clips), 25):
+        dialogues = [Dialogue(clip, random_engine.profile) for clip in clips[first : first + 25]]
+        for dialogue, event in run(dialogues, random_engine):
+            for heard in event.lines:
+                line = heard.line
+                assert 0 <= line.start < line.end <= max(dialogue.chunk, 1)
+        for dialogue in dialogues:
+            assert dialogue.outcome is not None
+            assert dialogue.outcome.stop in (Stop.ANSWERED, Stop.TURN_LIMIT), dialogue.outcome.detail
+
+
+def test_left_alone_it_writes_garbage(random_checkpoint: Path) -> None:
+    """The test above could fail: without the grammar the same model breaks the protocol at once."""
+    engine = load_engine(random_checkpoint, device="cpu")
+    engine.constrained, engine.max_new_tokens = False, 32
+    dialogue = Dialogue(noise(3.0), engine.profile)
+    for _ in run([dialogue], engine):
+        pass
+    assert dialogue.outcome is not None and dialogue.outcome.stop is Stop.MALFORMED
+    assert dialogue.outcome.missing is not None
+
+
+def test_batch_equals_single(random_engine: Any) -> None:
+    clips = [noise(seconds, i) for i, seconds in enumerate((5.0, 0.4, 12.3, 1.0, 8.7))]
+    together = transcripts(random_engine, clips)
+    alone = [transcripts(random_engine, [clip])[0] for clip in clips]
+    assert together == alone
+
+
+def test_cached_equals_recomputed(random_checkpoint: Path) -> None:
+    kept = load_engine(random_checkpoint, device="cpu")
+    anew = TransformersEngine(kept.checkpoint, keep_cache=False)
+    clips = [noise(9.0, 1), noise(3.2, 2)]
+    assert transcripts(kept, clips, answer="model") == transcripts(anew, clips, answer="model")
+
+
+def test_cached_logits_equal_recomputed(random_checkpoint: Path, monkeypatch: Any) -> None:
+    """Within 1e-4 in float32, at every step of every turn."""
+    kept = load_engine(random_checkpoint, device="cpu")
+    anew = TransformersEngine(kept.checkpoint, keep_cache=False)
+    seen: dict[str, list[Any]] = {"kept": [], "anew": []}
+    for name, engine in (("kept", kept), ("anew", anew)):
+        forward = engine._forward
+
+        def watched(*arguments: Any, forward: Any = forward, name: str = name) -> Any:
+            logits = forward(*arguments)
+            seen[name].append(logits)
+            return logits
+
+        monkeypatch.setattr(engine, "_forward", watched)
+        transcripts(engine, [noise(7.0, 3)])
+    assert len(seen["kept"]) == len(seen["anew"]) > 20
+    worst = max(float((a - b).abs().max()) for a, b in zip(seen["kept"], seen["anew"], strict=True))
+    assert worst < 1e-4
+
+
+def test_positions_equal_the_models_own(random_engine: Any) -> None:
+    """Our explicit positions are what the model would compute for an audio prompt."""
+    thinker = random_engine.thinker
+    ids = [5, thinker.config.audio_start_token_id, *[random_engine.audio_id] * 26]
+    ids += [thinker.config.audio_end_token_id, 7, 8]
+    rope, _ = thinker.get_rope_index(
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        audio_seqlens=torch.tensor([200]),
+    )
+    assert torch.equal(rope.long(), torch.arange(len(ids)).expand(3, 1, -1))
+
+
+def test_same_tokens_as_generate(random_engine: Any) -> None:
+    """The first turn, unconstrained, equals transformers' own generate over the whole prompt."""
+    engine = TransformersEngine(random_engine.checkpoint, constrained=False, max_new_tokens=12)
+    clip = noise(2.0, 5)
+    dialogue = Dialogue(clip, engine.profile)
+    request = dialogue.request
+    assert request is not None
+    [reply] = engine.ask([request])
+    from speaker_reasoner.engines.thinker import log_mel
+    from speaker_reasoner.protocol import pieces
+
+    features, mask = log_mel(engine.checkpoint.extractor, [clip])
+    ids: list[int] = []
+    for piece in pieces(request.parts, engine.checkpoint.tokenizer, engine.end_id):
+        ids += [engine.audio_id] * 26 if piece.audio else piece.ids
+    special = [i for i, data in enumerate(engine.vocabulary.tokens) if data is None]
+    out = engine.thinker.generate(
+        input_ids=torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        input_features=features,
+        feature_attention_mask=mask,
+        max_new_tokens=12,
+        do_sample=False,
+        suppress_tokens=[i for i in special if i != engine.end_id],
+        eos_token_id=engine.end_id,
+        pad_token_id=engine.checkpoint.tokenizer.pad_token_id,
+    )
+    generated = [i for i in out[0, len(ids) :].tolist() if i != engine.end_id]
+    assert generated[: len(reply.ids)] == list(reply.ids)
+
+
+def test_short_slices_encode_alike_alone_and_in_a_batch(random_engine: Any) -> None:
+    from speaker_reasoner.engines.thinker import encode_audio, log_mel
+
+    clips = [noise(s, i) for i, s in enumerate((0.1, 0.7, 3.3, 1.0))]
+    extractor, thinker = random_engine.checkpoint.extractor, random_engine.thinker
+    with torch.inference_mode():
+        together = encode_audio(thinker, *log_mel(extractor, clips))
+        alone = [encode_audio(thinker, *log_mel(extractor, [clip]))[0] for clip in clips]
+    for a, b in zip(together, alone, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_placeholders_are_never_generated(random_engine: Any) -> None:
+    tokens = random_engine.vocabulary.tokens
+    for special in ("<|audio_pad|>", "<|im_start|>", "<|endoftext|>", "<|image_pad|>"):
+        assert tokens[random_engine.checkpoint.tokenizer.convert_tokens_to_ids(special)] is None
+
+
+def test_confidences_are_reported(random_engine: Any) -> None:
+    dialogue = Dialogue(noise(4.0, 9), random_engine.profile)
+    lines = [h for _, event in run([dialogue], random_engine) for h in event.lines]
+    assert lines
+    for heard in lines:
+        assert heard.confidence.speaker is not None and 0 < heard.confidence.speaker <= 1
+        assert heard.confidence.times is not None and 0 < heard.confidence.times <= 1
+
+
+def test_outgrown_context_is_a_reason(random_checkpoint: Path) -> None:
+    engine = load_engine(random_checkpoint, device="cpu")
+    engine.context_tokens = 400
+    dialogue = Dialogue(noise(19.0), engine.profile)
+    for _ in run([dialogue], engine):
+        pass
+    assert dialogue.outcome is not None and dialogue.outcome.stop is Stop.ENGINE
+    assert "400 tokens" in dialogue.outcome.detail
+
+
+@pytest.mark.parametrize("answer", ["assembled", "model"])
+def test_both_answers(random_engine: Any, answer: str) -> None:
+    dialogue = Dialogue(noise(5.0, 4), random_engine.profile, answer=answer)
+    for _ in run([dialogue], random_engine):
+        pass
+    assert dialogue.outcome is not None
+    last = dialogue.outcome.trace.answers[-1].text
+    assert last.endswith("<answer>" if answer == "assembled" else "</answer>")
+
+
+def test_every_reply_is_accepted_by_the_grammar(random_engine: Any) -> None:
+    profile = replace(random_engine.profile, decimals=2)
+    dialogue = Dialogue(noise(6.0, 8), profile)
+    while (request := dialogue.request) is not None:
+        [reply] = random_engine.ask([Request(request.session, request.parts, request.rules)])
+        assert complete(advance(start(request.rules), reply.text.encode()))
+        dialogue.feed(reply)
+
+
+def test_probabilities_are_of_the_unconstrained_model(random_engine: Any) -> None:
+    request = Dialogue(noise(2.0), random_engine.profile).request
+    assert request is not None
+    [reply] = random_engine.ask([request])
+    assert len(reply.probabilities) == len(reply.ids) == len(reply.sizes)
+    assert np.mean(reply.probabilities) < 0.9
