@@ -16,19 +16,18 @@ import math
 import mmap
 import operator
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
+from .containers import AGAIN, check_iff, check_mpeg, check_ogg, cut_off, quoted, stated_s
 from .errors import AudioError
 
 SAMPLE_RATE_HZ = 16_000
@@ -40,9 +39,6 @@ _READ_FRAMES = 4_096  # per read of libsndfile; a decoding error loses the frame
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2**63 - 1 for a FLAC stream without length
 _CONTAINER_SLACK_S = 0.5  # mp4 and matroska durations count codec delay and padding
 _MPEG_SLACK_FRAMES = 4  # encoder delay and padding that a LAME header lets the decoder trim
-_MPEG1_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # layer III
-_MPEG2_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-_AGAIN = "copy or export it again"
 
 # Demuxers FFmpeg may use. Playlists (hls, concat, dash) stay out: they open files and addresses.
 _DEMUXERS = (
@@ -209,34 +205,35 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _no_samples(path: _Path) -> str:
-    return f"{_name(path)}: got no samples, expected at least one at 16 kHz; record it again"
-
-
-def _name(path: _Path) -> str:
-    return repr(os.fspath(path))  # quoted: a name with a line break stays on one line
+    return f"{quoted(path)}: got no samples, expected at least one at 16 kHz; record it again"
 
 
 @contextmanager
 def _open(path: _Path) -> Iterator[_Source]:
-    _check_readable(path)
+    check_readable(path)
     with ExitStack() as stack:
         source = _with_soundfile(path, stack) or _with_av(path, stack)
         if source.sample_rate_hz not in _RATES_HZ or source.channels < 1:
             raise AudioError(
-                f"{_name(path)}: got {source.sample_rate_hz} Hz, {source.channels} channels, "
-                f"expected {_RATES_HZ[0]}..{_RATES_HZ[-1]} Hz and a channel; {_AGAIN}"
+                f"{quoted(path)}: got {source.sample_rate_hz} Hz, {source.channels} channels, "
+                f"expected {_RATES_HZ[0]}..{_RATES_HZ[-1]} Hz and a channel; {AGAIN}"
             )
         yield source
 
 
-def _check_readable(path: _Path) -> None:
-    name = _name(path)
+def check_readable(path: _Path) -> None:
+    """Make sure that there is a file and that it may be read, without looking at what it holds.
+
+    Raises:
+        AudioError: it is missing, empty, a directory, or may not be read.
+    """
+    name = quoted(path)
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise AudioError(f"{name}: got a directory or device, expected an audio file")
         with Path(path).open("rb") as handle:
             if not handle.read(1):
-                raise AudioError(f"{name}: got an empty file (0 bytes), expected audio; {_AGAIN}")
+                raise AudioError(f"{name}: got an empty file (0 bytes), expected audio; {AGAIN}")
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise AudioError(
             f"{name}: cannot be read ({_reason(error)}), expected a readable audio file; "
@@ -256,11 +253,11 @@ def _with_soundfile(path: _Path, stack: ExitStack) -> _Source | None:
         mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         if file.format in ("WAV", "WAVEX", "RF64", "AIFF"):
-            whole = _check_iff(path, data, file)
+            whole = check_iff(path, data, file)
         elif file.format == "OGG":
-            whole = _check_ogg(path, data)
+            whole = check_ogg(path, data)
         elif file.subtype == "MPEG_LAYER_III":
-            there, in_one = _check_mpeg(path, data)
+            there, in_one = check_mpeg(path, data)
             slack = _MPEG_SLACK_FRAMES * in_one
             whole = there <= frames + slack
             frames = min(frames, there or frames)  # libsndfile guesses without a Xing header
@@ -285,7 +282,7 @@ def _with_soundfile(path: _Path, stack: ExitStack) -> _Source | None:
 
 
 def _with_av(path: _Path, stack: ExitStack) -> _Source:
-    name = _name(path)
+    name = quoted(path)
     try:
         import av
     except ImportError as error:
@@ -303,15 +300,15 @@ def _with_av(path: _Path, stack: ExitStack) -> _Source:
     except (av.error.FFmpegError, OSError) as error:
         raise AudioError(
             f"{name}: neither libsndfile nor FFmpeg can open it ({_reason(error)}), expected a "
-            f"whole audio or video file; {_AGAIN}"
+            f"whole audio or video file; {AGAIN}"
         ) from error
     if not container.streams.audio:
-        raise AudioError(f"{name}: got a file without audio track, expected one; {_AGAIN}")
+        raise AudioError(f"{name}: got a file without audio track, expected one; {AGAIN}")
     track = container.streams.audio[0]
     if track.codec_context is None:
-        raise AudioError(f"{name}: got a codec FFmpeg cannot decode, expected another; {_AGAIN}")
+        raise AudioError(f"{name}: got a codec FFmpeg cannot decode, expected another; {AGAIN}")
     rate, channels = track.codec_context.sample_rate, track.codec_context.layout.nb_channels
-    promised_s = _promised_s(container, track)
+    promised_s = stated_s(container, track)
 
     def blocks() -> Iterator[Samples]:
         to_float = av.AudioResampler(format="fltp")
@@ -335,21 +332,6 @@ def _with_av(path: _Path, stack: ExitStack) -> _Source:
     )
 
 
-def _promised_s(container: Any, track: Any) -> float | None:
-    """Return the track's length in seconds if its header states it; others only estimate it."""
-    kind = container.format.name
-    if kind.startswith("mov") and track.duration:
-        return float(track.duration * track.time_base)
-    if kind.startswith("matroska") and container.duration:
-        whole_s = container.duration / 1e6
-        try:
-            hours, minutes, seconds = track.metadata["DURATION"].split(":")
-            return float(min(whole_s, 3600 * int(hours) + 60 * int(minutes) + float(seconds)))
-        except (KeyError, ValueError):
-            return float(whole_s) if len(container.streams) == 1 else None
-    return None
-
-
 def _reason(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())
 
@@ -357,7 +339,7 @@ def _reason(error: Exception) -> str:
 def _mono(path: _Path, source: _Source, channel: int | None) -> Iterator[Samples]:
     """Yield `[frames]` of one channel or of the mean, checked: finite, and as many as promised."""
     index = _check_channel(path, channel, source.channels)
-    name, rate, done = _name(path), source.sample_rate_hz, 0
+    name, rate, done = quoted(path), source.sample_rate_hz, 0
     promised = "" if source.frames is None else f", expected {source.frames / rate:.3f} s"
     while True:
         try:
@@ -365,7 +347,7 @@ def _mono(path: _Path, source: _Source, channel: int | None) -> Iterator[Samples
         except source.errors as error:
             raise AudioError(
                 f"{name}: damaged or cut off: got {done / rate:.3f} s{promised} "
-                f"({_reason(error)}); {_AGAIN}"
+                f"({_reason(error)}); {AGAIN}"
             ) from error
         if block is None:
             break
@@ -380,13 +362,13 @@ def _mono(path: _Path, source: _Source, channel: int | None) -> Iterator[Samples
         done += len(mono)
         yield mono
     if source.frames is not None and done < source.frames - source.slack_frames:
-        raise AudioError(_cut_off(path, done / rate, f"{source.frames / rate:.3f} s"))
+        raise AudioError(cut_off(path, done / rate, f"{source.frames / rate:.3f} s"))
 
 
 def _check_channel(path: _Path, channel: int | None, channels: int) -> int | None:
     if channel is None:
         return None
-    expected = f"{_name(path)}: got channel {channel!r}, expected"
+    expected = f"{quoted(path)}: got channel {channel!r}, expected"
     try:
         index = operator.index(channel)
     except TypeError as error:
@@ -420,104 +402,3 @@ def _reblocked(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
             missing -= len(rest)
     if held:
         yield np.concatenate(held)
-
-
-def _cut_off(path: _Path, got_s: float, expected: str) -> str:
-    return f"{_name(path)}: cut off: got {got_s:.3f} s, expected {expected}; {_AGAIN}"
-
-
-def _check_iff(path: _Path, data: mmap.mmap, file: Any) -> bool:
-    """Compare the sound chunk's size with the file's; libsndfile shrinks the former silently.
-
-    Returns:
-        False where the size is 0 for "to the end", which libsndfile takes for an empty recording.
-    """
-    order = ">" if data[:4] in (b"FORM", b"RIFX") else "<"
-    stated_bytes = struct.unpack(order + "I", data[4:8])[0]
-    at, large = 12, 0
-    while at + 8 <= len(data):
-        name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        there = len(data) - at - 8
-        if name == b"ds64" and there >= 16:
-            large = struct.unpack("<Q", data[at + 16 : at + 24])[0]
-        elif name in (b"data", b"SSND"):
-            if size == 0:
-                return file.frames > 0 or there == 0 or stated_bytes == len(data) - 8
-            # What writers to a pipe put for an unknown length: 0xFFFFFFFF and 0x7FFFFFFF, or a
-            # little less. RF64 puts the true size into ds64.
-            unknown = size >= 0xFFFF_0000 or 0x7FFF_0000 <= size <= 0x8000_0000
-            size = large if unknown else size
-            if size > there:
-                got_s = file.frames / file.samplerate
-                expected = f"{got_s * size / there:.3f} s" if got_s else f"{size} bytes of sound"
-                raise AudioError(_cut_off(path, got_s, expected))
-            return True
-        at += 8 + size + size % 2  # chunks are padded to even length
-    return True
-
-
-def _check_ogg(path: _Path, data: mmap.mmap) -> bool:
-    """Walk the pages; return False if a second stream follows, which libsndfile does not read."""
-    at, chained, ended, content = 0, False, False, False
-    while len(data) - at >= 27 and data[at : at + 4] == b"OggS":
-        first, last, segments = bool(data[at + 5] & 2), bool(data[at + 5] & 4), data[at + 26]
-        at += 27 + segments + sum(data[at + 27 : at + 27 + segments])
-        chained = chained or (first and content)
-        content, ended = content or not first, last
-    if at > len(data) or (not ended and 0 < len(data) - at < 27):
-        raise AudioError(
-            f"{_name(path)}: cut off: got an end inside an Ogg page, expected whole pages; {_AGAIN}"
-        )
-    return not chained
-
-
-def _check_mpeg(path: _Path, data: mmap.mmap) -> tuple[int, int]:
-    """Count the frames and compare with the Xing header, if there is one.
-
-    libsndfile trusts that header, which describes only the first of joined files, and without it
-    guesses the length from the first bit rate; either way it reads no further.
-
-    Returns:
-        samples per channel in all frames, and in one frame; zeros if no frame is found.
-    """
-    at, frames, promised, head = 0, 0, 0, (0, 0, 0)
-    in_sync = False
-    while 0 <= at < len(data) - 4:
-        if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
-            size = data[at + 6 : at + 10]
-            at += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
-            continue
-        found = _mpeg_frame(data[at : at + 4])
-        length, end = found[0], at + found[0]
-        # Out of step (a tag, damage), bytes that look like a frame count if another one follows.
-        if length and (in_sync or end >= len(data) or _mpeg_frame(data[end : end + 4])[0]):
-            if end > len(data):
-                break
-            tag = max(data.find(b"Xing", at, at + 48), data.find(b"Info", at, at + 48))
-            if not frames and not promised and 0 < tag <= end - 12:
-                if data[tag + 7] & 1:
-                    promised = struct.unpack(">I", data[tag + 8 : tag + 12])[0]
-            else:
-                frames += 1
-            head, at, in_sync = found, end, True
-        else:
-            at, in_sync = data.find(b"\xff", at + 1), False
-    _, rate_hz, samples = head
-    if frames < promised - 1:
-        expected = f"{promised * samples / rate_hz:.3f} s"
-        raise AudioError(_cut_off(path, frames * samples / rate_hz, expected))
-    return frames * samples, samples
-
-
-def _mpeg_frame(head: bytes) -> tuple[int, int, int]:
-    """Read a layer III frame header: bytes, Hz, samples; zeros where it is none."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2 or head[1] & 0x18 == 0x08:
-        return 0, 0, 0
-    version = head[1] >> 3 & 3  # 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
-    kbps_index, rate_index = head[2] >> 4, head[2] >> 2 & 3
-    if kbps_index in (0, 15) or rate_index == 3:
-        return 0, 0, 0
-    kbps = (_MPEG1_KBPS if version == 3 else _MPEG2_KBPS)[kbps_index - 1]
-    rate_hz = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
-    samples = 1152 if version == 3 else 576
-    return samples * kbps * 125 // rate_hz + (head[2] >> 1 & 1), rate_hz, samples

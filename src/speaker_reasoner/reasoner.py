@@ -1,14 +1,16 @@
 """The dialogue over one chunk, without I/O of its own.
 
-A `Dialogue` says what to ask next (`request`) and is fed the reply (`feed`), which yields the turn as it
-is known. One loop therefore serves a single file, a batch, a server: `run` is the simplest driver. A
-dialogue always ends, with a named reason; what was transcribed before a failure is kept, the rest is
-reported as missing.
+A `Dialogue` says what to ask next (`request`) and is fed the reply (`feed`), which yields the turn
+as it is known. One loop therefore serves a single file, a batch, a server: `run` is the simplest
+driver. A dialogue always ends, with a named reason; what was transcribed before a failure is kept,
+the rest is reported as missing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+import numpy as np
 
 from .audio import SAMPLE_RATE_HZ
 from .engines.base import Engine, Reply, Request, Samples, Session
@@ -16,7 +18,7 @@ from .errors import ProtocolError
 from .protocol import Answer, Box, Line, Part, Profile, Trace, Turn, observe, opening, parse_turn
 from .protocol.confidence import LineConfidence, line_confidences
 from .protocol.grammar import TurnRules, advance, complete, start
-from .protocol.text import parse_lines
+from .protocol.text import ANSWER, THINK, THINK_END, parse_lines
 
 
 class Stop(StrEnum):
@@ -43,9 +45,12 @@ class TurnEvent:
     Attributes:
         turn: 0 for the overview, then the number of the observation.
         heard: the observation that was listened to; `None` in turn 0.
-        lines: its segments.
+        lines: its segments, without duplicates of earlier ones; see `without_duplicates`.
         speakers: genders of speakers 1..n as the overview counts them; `None` in other turns.
         box: the next observation; `None` at the end.
+        tokens: how many were written.
+        looped: whether a text was closed because it repeated itself.
+        duplicates: lines left out because an earlier one said the same.
         seconds: the engine's time by stage.
     """
 
@@ -56,6 +61,7 @@ class TurnEvent:
     box: Box | None
     tokens: int
     looped: bool
+    duplicates: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -67,7 +73,7 @@ class Outcome:
         lines: all segments, in the order they were written.
         stop: why it ended.
         detail: more about a failure; empty otherwise.
-        missing: the stretch of the chunk that was not transcribed, in ticks; `None` if it ended well.
+        missing: the stretch of the chunk that was not transcribed, in ticks; `None` if none.
         trace: what the model saw and wrote.
     """
 
@@ -84,8 +90,10 @@ class Dialogue:
     Args:
         samples: the chunk X, float32 `[n]` at 16 kHz, at most as long as the model hears at once.
         profile: of the checkpoint that answers.
-        answer: `assembled` puts the transcript together from the turns; `model` lets the model write
-            it once more, as published.
+        answer: `assembled` puts the transcript together from the turns; `model` lets the model
+            write it once more, as published.
+
+    An ended dialogue keeps its turns and lets go of the samples: no long recording is held.
     """
 
     def __init__(self, samples: Samples, profile: Profile, *, answer: str = "assembled") -> None:
@@ -133,8 +141,8 @@ class Dialogue:
         if self.outcome:
             raise ProtocolError("the dialogue has ended")
         rules = self.rules
-        ended = reply.text.endswith("<answer>") and not self._model_answer
-        self._trace += (Answer(reply.text, reply.ids or None, closed=not ended),)
+        cut = reply.error is not None or (reply.text.endswith(ANSWER) and not self._model_answer)
+        self._trace += (Answer(reply.text, reply.ids or None, closed=not cut),)
         if reply.error is not None or not complete(advance(start(rules), reply.text.encode())):
             return self._salvage(reply)
         turn = parse_turn(reply.text, self.profile, first=self._turn == 0, numbers=self._numbers)
@@ -150,20 +158,17 @@ class Dialogue:
             yield from event.lines
 
     def _event(self, reply: Reply, turn: Turn) -> TurnEvent:
-        confidences = line_confidences(reply.text, reply.sizes, reply.probabilities)
-        speakers = turn.overview.genders if turn.overview else None
-        lines = tuple(
-            Heard(line, confidences[i] if i < len(confidences) else LineConfidence())
-            for i, line in enumerate(turn.lines)
-        )
+        lines = _heard(turn.lines, _confidences(reply))
+        kept = without_duplicates(lines, self._lines())
         event = TurnEvent(
             self._turn,
             self._box,
-            lines,
-            speakers,
+            kept,
+            turn.overview.genders if turn.overview else None,
             turn.box,
             len(reply.ids),
             reply.looped,
+            len(lines) - len(kept),
             reply.seconds,
         )
         self.events.append(event)
@@ -181,10 +186,8 @@ class Dialogue:
     def _finish(self, rules: TurnRules, turn: Turn, reply: Reply) -> None:
         lines = tuple(self._lines())
         if turn.answer is not None:
-            head = reply.text.index("<answer>")
-            skipped = len(line_confidences(reply.text[:head], (), ()))
-            confidences = line_confidences(reply.text, reply.sizes, reply.probabilities)[skipped:]
-            lines = tuple(Heard(*pair) for pair in zip(turn.answer, confidences, strict=True))
+            confidences = _confidences(reply)
+            lines = _heard(turn.answer, confidences[len(confidences) - len(turn.answer) :])
         box = self._box or Box(0, 0)
         cut = rules.last and box.end < self.chunk
         self._end(
@@ -196,26 +199,74 @@ class Dialogue:
 
     def _salvage(self, reply: Reply) -> TurnEvent:
         """End the dialogue on a broken turn: keep what can be read, report the rest as missing."""
-        try:
-            lines = () if self._turn == 0 else parse_lines(reply.text, self.profile, self._numbers)
-        except ProtocolError:
-            lines = ()
-        inside = tuple(line for line in lines if line.end <= self.chunk)
-        event = self._event(reply, Turn(lines=inside))
+        lines = () if self._turn == 0 else self._readable(reply.text)
+        event = self._event(reply, Turn(lines=lines))
         stop = Stop.MALFORMED if reply.error is None else Stop.ENGINE
         detail = reply.error or f"turn {self._turn} broke the protocol: {reply.text[:120]!r}"
-        done = self._box.start if self._box else 0
-        done = max([done, *(line.end for line in inside)])
-        self._end(stop, tuple(self._lines()), detail, Box(done, max(self.chunk, done)))
+        done = max([self._box.start if self._box else 0, *(line.end for line in lines)])
+        missing = Box(done, self.chunk) if done < self.chunk else None
+        self._end(stop, tuple(self._lines()), detail, missing)
         return event
+
+    def _readable(self, text: str) -> tuple[Line, ...]:
+        """The lines of a broken turn up to the first that ends before it starts or outside X."""
+        lines: list[Line] = []
+        thought = text[text.find(THINK) + len(THINK) :] if THINK in text else text
+        for row in thought.partition(THINK_END)[0].split("\n"):
+            try:
+                found = parse_lines(row, self.profile, self._numbers)
+            except ProtocolError:
+                break
+            if any(line.end > self.chunk for line in found):
+                break
+            lines += found
+        return tuple(lines)
 
     def _end(self, stop: Stop, lines: tuple[Heard, ...], detail: str, missing: Box | None) -> None:
         self.outcome = Outcome(lines, stop, detail, missing, self._trace)
         self.session.memory.clear()
+        self.session.samples = np.zeros(0, dtype=np.float32)
+
+
+def without_duplicates(lines: Iterable[Heard], before: Iterable[Heard] = ()) -> tuple[Heard, ...]:
+    """Leave out lines that say again what an earlier one said.
+
+    Neighbouring observations may overlap in time; what lies in both is heard, and may be written,
+    twice. A line duplicates an earlier one if it has the same speaker and text, and the two overlap
+    by more than half of the shorter.
+
+    Args:
+        lines: of one turn.
+        before: of the turns before it.
+    """
+    known = [heard.line for heard in before]
+    kept = []
+    for heard in lines:
+        if not any(_is_duplicate(heard.line, earlier) for earlier in known):
+            kept.append(heard)
+            known.append(heard.line)
+    return tuple(kept)
+
+
+def _is_duplicate(line: Line, earlier: Line) -> bool:
+    common = min(line.end, earlier.end) - max(line.start, earlier.start)
+    shorter = min(line.end - line.start, earlier.end - earlier.start)
+    return (line.speaker, line.text) == (earlier.speaker, earlier.text) and 2 * common > shorter
+
+
+def _confidences(reply: Reply) -> list[LineConfidence]:
+    """Of every line in a reply: those of the thought, then those of the answer."""
+    return line_confidences(reply.text, reply.sizes, reply.probabilities)
+
+
+def _heard(lines: Sequence[Line], confidences: Sequence[LineConfidence]) -> tuple[Heard, ...]:
+    """Lines with their confidences; a line of which none is known gets an empty one."""
+    unknown = [LineConfidence()] * max(0, len(lines) - len(confidences))
+    return tuple(Heard(*pair) for pair in zip(lines, [*confidences, *unknown], strict=False))
 
 
 def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:
-    """Drive dialogues to their ends, one batched request a round; yields each turn as it is known."""
+    """Drive dialogues to their ends, one batched request a round; yields each turn when known."""
     while active := [dialogue for dialogue in dialogues if dialogue.request is not None]:
         yield from ask(active, engine)
 

@@ -1,22 +1,33 @@
 """Reference segments to observations, observations to training dialogues.
 
-Observations follow the tau rule of Sec. 2 (arXiv 2604.03074): neighbours A, B with overlap d_AB share an
-observation unless d_AB/d_A < tau and d_AB/d_B < tau. Differs from the paper: a segment is compared with
-every segment of the open observation, not with the last one alone, so that the second of two backchannels
-inside one long segment is heard together with it as well.
+Observations follow the tau rule of Sec. 2 (arXiv 2604.03074): neighbours A, B with overlap d_AB
+share an observation unless d_AB/d_A < tau and d_AB/d_B < tau. Differs from the paper: a segment is
+compared with every segment of the open observation, not with the last one alone, so that the second
+of two backchannels inside one long segment is heard together with it as well.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..audio import SAMPLE_RATE_HZ
-from ..protocol import Answer, Box, Line, Overview, Profile, Trace, Turn, observe, opening, render_turn
+from ..protocol import (
+    Answer,
+    Box,
+    Line,
+    Overview,
+    Profile,
+    Trace,
+    Turn,
+    observe,
+    opening,
+    render_turn,
+)
 from ..protocol.text import ANSWER, render_answer
 
 TAU = 0.8
 BOX_MARGIN_S = 0.05
-"""A box spans its segments and this much around them, so that a box that is a little off when the model
-draws it still holds every word."""
+"""A box spans its segments and this much around them, so that a box that is a little off when the
+model draws it still holds every word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +63,10 @@ def box_ticks(group: Sequence[Reference], chunk_samples: int, profile: Profile) 
     margin = round(BOX_MARGIN_S * SAMPLE_RATE_HZ)
     first = max(0, min(s.start_samples for s in group) - margin)
     last = min(chunk_samples, max(s.end_samples for s in group) + margin)
-    start = first * profile.ticks_per_s // SAMPLE_RATE_HZ
+    shortest, chunk = shortest_ticks(profile), floor_ticks(chunk_samples, profile)
+    start = min(first * profile.ticks_per_s // SAMPLE_RATE_HZ, max(0, chunk - shortest))
     end = -(-last * profile.ticks_per_s // SAMPLE_RATE_HZ)
-    return Box(start, max(min(end, floor_ticks(chunk_samples, profile)), start + shortest_ticks(profile)))
+    return Box(start, max(min(end, chunk), start + shortest))
 
 
 def floor_ticks(samples: int, profile: Profile) -> int:
@@ -102,14 +114,17 @@ def dialogue(
     """
     groups = observations(segments)
     boxes = [box_ticks(group, chunk_samples, profile) for group in groups]
-    lines = [tuple(line(s, box, profile) for s in group) for group, box in zip(groups, boxes, strict=True)]
+    lines = [
+        tuple(line(s, box, profile) for s in group)
+        for group, box in zip(groups, boxes, strict=True)
+    ]
     everything = tuple(row for rows in lines for row in rows)
     trace = Trace(opening(profile, chunk_samples))
     for turn in range(len(groups) + 1):
         if turn:
             box = boxes[turn - 1]
             samples = slice_samples(box, chunk_samples, profile)
-            trace = trace + observe(profile, turn, *samples)
+            trace += observe(profile, turn, *samples)
         text = render_turn(
             Turn(
                 overview=None if turn else overview(segments),
@@ -121,7 +136,7 @@ def dialogue(
         last = turn == len(groups)
         if last:
             text += render_answer(everything, profile) if answer else ANSWER
-        trace = trace + (Answer(text, closed=answer or not last),)
+        trace += (Answer(text, closed=answer or not last),)
     return trace
 
 

@@ -1,8 +1,8 @@
 """What simulated speakers say: a small English grammar, and the split of its sentences.
 
 The grammar yields far more sentences than any training run draws. A sentence is held out when the
-CRC-32 of its text is divisible by `HELD_OUT_EVERY`: the split needs no list, and no sentence is ever
-on both sides. Backchannels ("okay", "i see") are a closed set and therefore the same on both.
+CRC-32 of its text is divisible by `HELD_OUT_EVERY`: the split needs no list, and no sentence is
+ever on both sides. Backchannels ("okay", "i see") are a closed set and therefore the same on both.
 """
 
 import random
@@ -11,10 +11,11 @@ from functools import cache
 
 HELD_OUT_EVERY = 6
 
-BACKCHANNELS = (
+_BACKCHANNELS = (
     "yes|okay|right|sure|i see|no|good|great|really|exactly|of course|all right|that is right|"
     "very good|thank you|i know|not yet|maybe|oh no|no problem"
-).split("|")
+)
+BACKCHANNELS = tuple(_BACKCHANNELS.split("|"))
 
 _RULES = {
     "name": "anna peter maria david laura simon emma jacob nina oscar alice robert helen victor "
@@ -22,21 +23,24 @@ _RULES = {
     "noun": "dog cat bird horse letter book lamp chair table picture ticket camera phone computer "
     "bottle basket jacket hammer ladder piano guitar bicycle engine mirror pencil paper report "
     "contract invoice package key map box cup plate blanket umbrella sandwich carpet printer",
-    "plural": "dogs cats birds letters books chairs tickets cameras bottles baskets keys boxes cups "
-    "plates reports contracts apples oranges potatoes flowers windows doors pencils sandwiches",
+    "plural": "dogs cats birds letters books chairs tickets cameras bottles baskets keys boxes "
+    "cups plates reports contracts apples oranges potatoes flowers windows doors pencils "
+    "sandwiches",
     "mass": "coffee tea water bread butter cheese sugar music money paint snow rain",
-    "adj": "red blue green black white yellow small large old new heavy empty broken cheap expensive "
-    "wooden quiet strange beautiful simple long short warm cold clean",
+    "adj": "red blue green black white yellow small large old new heavy empty broken cheap "
+    "expensive wooden quiet strange beautiful simple long short warm cold clean",
     "place": "garden kitchen river school market office station bridge hospital library museum "
-    "airport hotel village factory restaurant theater harbor castle church bank studio forest beach",
-    "past": "found bought sold lost painted carried opened closed moved forgot wanted dropped fixed "
-    "cleaned ordered borrowed noticed described needed brought",
+    "airport hotel village factory restaurant theater harbor castle church bank studio forest "
+    "beach",
+    "past": "found bought sold lost painted carried opened closed moved forgot wanted dropped "
+    "fixed cleaned ordered borrowed noticed described needed brought",
     "verb": "find buy sell paint carry open close move fix clean order borrow bring check send "
     "finish read write order use",
     "time": "today|tomorrow|yesterday|on monday|on tuesday|on wednesday|on thursday|on friday|"
     "this morning|this evening|next week|last night|before lunch|after dinner|next summer|"
     "in winter|at noon|this afternoon|every weekend|last month",
-    "number": "two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty",
+    "number": "two three four five six seven eight nine ten eleven twelve twenty thirty forty "
+    "fifty",
     "digit": "one two three four five six seven eight nine zero",
     "job": "doctor teacher driver farmer manager student lawyer singer baker painter nurse captain",
     "weather": "sunny rainy windy cloudy foggy stormy freezing humid",

@@ -1,18 +1,22 @@
-"""Simulated meetings: utterances of a voice bank, mixed with turn-taking, backchannels, overlap, gain,
-noise and reverberation. Everything is drawn from one seed: the same seed gives the same samples.
+"""Simulated meetings: utterances of a voice bank, mixed into one recording.
 
-The split is by construction: a bank is built for training or for evaluation, with its own base voices,
-its own side of the sentences and its own rooms.
+Turn-taking, backchannels, overlap, gain, noise and reverberation are drawn from one seed: the same
+seed gives the same samples.
+
+The split is by construction: a bank is built for training or for evaluation, with its own base
+voices, its own side of the sentences and its own rooms.
 """
 
 import json
 import multiprocessing
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from rich.progress import track
@@ -20,12 +24,12 @@ from rich.progress import track
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import DataError
 from . import sentences
-from .voices import BASES, Base, Samples, Utterance, Voice, Word, available, draw_voice, speak
+from .voices import BASES, Samples, Utterance, Voice, Word, available, draw_voice, speak
 from .voices import median_f0_hz as _median_f0_hz
 
 _WEIGHTS = {"espeak": 1.0, "flite": 3.0, "festival": 1.5}
-"""How often a base of each family is drawn for training: flite's few bases more often than espeak's many.
-For evaluation every held-out base is as likely as any other."""
+"""How often a base of each family is drawn for training: flite's few bases more often than espeak's
+many. For evaluation every held-out base is as likely as any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +79,24 @@ class VoiceBank:
         return [list(room) for room in _draw_rooms(40, self.config.seed * 2 + side)]
 
     def utterance(self, entry: Entry) -> Samples:
-        return self.samples[entry.start : entry.end].astype(np.float32) / 32768
+        scaled: Samples = self.samples[entry.start : entry.end].astype(np.float32) / np.float32(
+            32768
+        )
+        return scaled
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [
-            [[e.start, e.end, e.text, [[w.text, w.start_samples, w.end_samples] for w in e.words], e.backchannel] for e in es]
+            [
+                [
+                    e.start,
+                    e.end,
+                    e.text,
+                    [[w.text, w.start_samples, w.end_samples] for w in e.words],
+                    e.backchannel,
+                ]
+                for e in es
+            ]
             for es in self.entries
         ]
         voices = [
@@ -99,23 +115,33 @@ class VoiceBank:
 
 
 def load_bank(path: Path) -> VoiceBank:
-    """Read a bank written by `VoiceBank.save`."""
+    """Read a bank written by `VoiceBank.save`.
+
+    Raises:
+        DataError: the file is missing, damaged, or not a bank of this version.
+    """
+    bases = {(base.family, base.variant): base for base in BASES}
     try:
         with np.load(path) as file:
             samples, meta = file["samples"], json.loads(str(file["meta"]))
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a voice bank: {error}; delete it to build it again") from error
-    bases = {(base.family, base.variant): base for base in BASES}
-    return VoiceBank(
-        BankConfig(*meta["config"]),
-        samples,
-        [Voice(n, bases[f, v], p, r, w) for n, f, v, p, r, w in meta["voices"]],
-        meta["f0_hz"],
-        [
-            [Entry(a, b, text, tuple(Word(*w) for w in words), back) for a, b, text, words, back in row]
-            for row in meta["entries"]
-        ],
-    )
+        return VoiceBank(
+            BankConfig(*meta["config"]),
+            samples,
+            [Voice(n, bases[f, v], p, r, w) for n, f, v, p, r, w in meta["voices"]],
+            meta["f0_hz"],
+            [
+                [
+                    Entry(a, b, text, tuple(Word(*w) for w in words), back)
+                    for a, b, text, words, back in row
+                ]
+                for row in meta["entries"]
+            ],
+        )
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{path}: not a voice bank: {reason}; delete it to build it again"
+        ) from error
 
 
 def bank(config: BankConfig, folder: Path) -> VoiceBank:
@@ -137,11 +163,18 @@ def build_bank(config: BankConfig) -> VoiceBank:
         DataError: no family of synthesisers is installed.
     """
     voices = _draw_voices(config)
-    flat, f0_hz, entries, at = [], [], [], 0
+    flat: list[np.ndarray[Any, np.dtype[np.int16]]] = []
+    f0_hz: list[float] = []
+    entries: list[list[Entry]] = []
+    at = 0
     jobs = [(config, index, voice) for index, voice in enumerate(voices)]
-    with multiprocessing.get_context("spawn").Pool() as pool:
+    # espeak keeps state that no call resets: a process speaks one voice, or the samples of a voice
+    # would depend on which ones the same process spoke before.
+    with multiprocessing.get_context("spawn").Pool(maxtasksperchild=1) as pool:
         spoken = track(pool.imap(_speak_one, jobs), description="voices", total=len(jobs))
         for utterances in spoken:
+            if not utterances:
+                raise DataError(f"voice {voices[len(entries)].name} spoke none of its sentences")
             row = []
             for utterance, backchannel in utterances:
                 flat.append(np.round(utterance.samples * 32767).astype(np.int16))
@@ -156,7 +189,9 @@ def build_bank(config: BankConfig) -> VoiceBank:
 
 def _draw_voices(config: BankConfig) -> list[Voice]:
     rng = random.Random(f"voices {config.seed} {config.evaluation}")
-    usable = [base for base in BASES if base.held_out == config.evaluation and available(base.family)]
+    usable = [
+        base for base in BASES if base.held_out == config.evaluation and available(base.family)
+    ]
     pools = {base: 1.0 if config.evaluation else _WEIGHTS[base.family] for base in usable}
     if not pools:
         raise DataError("no synthesiser found: pip install 'speaker-reasoner[simulate]'")
@@ -292,6 +327,7 @@ def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
 
 Planned = tuple[int, int, Entry, float]
 """Voice index, first sample, utterance, level against the speaker's own in dB."""
+_MOST_TRIES = 10_000
 
 
 def _pick_people(bank: VoiceBank, count: int, rng: random.Random) -> list[int]:
@@ -327,6 +363,7 @@ def _plan(
     last_end = 0
     wanted = max(rng.randint(*config.utterances), len(people))
     unheard = list(people)
+    tries = 0
     while len(plan) < wanted:
         stay = last is not None and rng.random() < config.same_speaker_rate
         others = [person for person in people if person != last] or list(people)
@@ -334,16 +371,25 @@ def _plan(
         if wanted - len(plan) <= len(unheard):
             person = rng.choice(unheard)
         back = rng.random() < 0.08
-        entry = rng.choice([e for e in bank.entries[person] if e.backchannel == back])
+        fitting = [e for e in bank.entries[person] if e.backchannel == back]
+        entry = rng.choice(fitting or bank.entries[person])
         start = at
         if last is not None and person != last and rng.random() < config.overlap_rate:
-            start = max(last_end - round(rng.uniform(*config.overlap_s) * SAMPLE_RATE_HZ), plan[-1][1] + 4000)
+            start = max(
+                last_end - round(rng.uniform(*config.overlap_s) * SAMPLE_RATE_HZ),
+                plan[-1][1] + 4000,
+            )
         elif last is not None:
             start = last_end + round(rng.uniform(*config.pause_s) * SAMPLE_RATE_HZ)
         end = start + entry.end - entry.start
         if end > limit - 800:
             if plan:
                 break
+            tries += 1
+            if tries == _MOST_TRIES:
+                raise DataError(
+                    f"no utterance fits in {config.max_duration_s} s; raise max_duration_s"
+                )
             continue
         plan.append((person, start, entry, 0.0))
         if person in unheard:
@@ -360,6 +406,7 @@ def _backchannel(
     person, start, entry, _ = into
     length = entry.end - entry.start
     others = [other for other in people if other != person]
+    others = [other for other in others if any(e.backchannel for e in bank.entries[other])]
     if not others or length < 2 * SAMPLE_RATE_HZ or rng.random() >= config.backchannel_rate:
         return []
     other = rng.choice(others)
@@ -399,5 +446,8 @@ def _noise_colours() -> np.ndarray[Any, np.dtype[np.float32]]:
 def _noise(count: int, level_db: float, rng: random.Random) -> Samples:
     """Noise of a drawn colour at a level in dB relative to full scale."""
     colours = _noise_colours()
-    colour, offset = rng.randrange(len(colours)), rng.randrange(colours.shape[1] - count)
-    return colours[colour, offset : offset + count] * np.float32(10 ** (level_db / 20))
+    colour, length = rng.randrange(len(colours)), colours.shape[1]
+    offset = rng.randrange(length - count if count < length else length)
+    # A colour comes from a Fourier transform: its end goes over into its start without a seam.
+    row = np.take(colours[colour], np.arange(offset, offset + count), mode="wrap")
+    return np.asarray(row * np.float32(10 ** (level_db / 20)), dtype=np.float32)

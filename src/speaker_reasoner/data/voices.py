@@ -1,10 +1,10 @@
 """A voice bank: utterances from offline synthesisers, with word times and the speaker's gender.
 
-Two families run in-process: espeak-ng (formant synthesis, from the wheel `espeakng-loader`) and flite
-(recorded units and statistical voices, from the system's libflite); festival runs as one process for a
-list of sentences where it is installed. A *base* is a synthesiser's voice; whole bases are held out for
-evaluation. A *voice* is one person: a base with their own pitch, rate and vocal tract length (the
-waveform played `warp` times faster).
+Two families run in-process: espeak-ng (formant synthesis, from the wheel `espeakng-loader`) and
+flite (recorded units and statistical voices, from the system's libflite); festival runs as one
+process for a list of sentences where it is installed. A *base* is a synthesiser's voice; whole
+bases are held out for evaluation. A *voice* is one person: a base with their own pitch, rate and
+vocal tract length (the waveform played `warp` times faster).
 
 Does not mix voices into meetings: see `simulate`.
 """
@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +84,17 @@ Speech = tuple[Samples, int, list[tuple[float, float]]]
 """What a synthesiser returns: samples, rate in Hz, (start_s, end_s) of each word."""
 
 _ESPEAK_MALE = (
-    "Andy Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed Alex adam "
-    "antonio benjamin boris david ed edward ian john m1 m2 m3 m4 m5 m6 m7 m8 marcelo max "
+    "Andy Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed Alex "
+    "adam antonio benjamin boris david ed edward ian john m1 m2 m3 m4 m5 m6 m7 m8 marcelo max "
     "michel miguel norbert pablo paul pedro sandro travis victor klatt2 klatt3"
-).split()
-_ESPEAK_FEMALE = (
-    "Alicia Andrea Annie anika aunty belinda f1 f2 f3 f4 f5 linda steph steph2 steph3"
-).split()
-_ESPEAK_HELD_OUT = {"f4", "Andrea", "Alicia", "linda", "m4", "edward", "Hugo", "david", "pablo", "Reed"}
+)
+_ESPEAK_FEMALE = "Alicia Andrea Annie anika aunty belinda f1 f2 f3 f4 f5 linda steph steph2 steph3"
+_ESPEAK_HELD_OUT = "f4 Andrea Alicia linda m4 edward Hugo david pablo Reed"
 _ACCENTS = ("en-us", "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc")
 
 BASES: tuple[Base, ...] = (
-    *(Base("espeak", v, "male", v in _ESPEAK_HELD_OUT) for v in _ESPEAK_MALE),
-    *(Base("espeak", v, "female", v in _ESPEAK_HELD_OUT) for v in _ESPEAK_FEMALE),
+    *(Base("espeak", v, "male", v in _ESPEAK_HELD_OUT.split()) for v in _ESPEAK_MALE.split()),
+    *(Base("espeak", v, "female", v in _ESPEAK_HELD_OUT.split()) for v in _ESPEAK_FEMALE.split()),
     Base("flite", "kal16", "male"),
     Base("flite", "awb", "male"),
     Base("flite", "slt", "female"),
@@ -143,7 +142,8 @@ def speak(voice: Voice, sentences: Sequence[str]) -> list[Utterance | None]:
     if not available(voice.base.family):
         raise DataError(
             f"voice {voice.name}: {voice.base.family} is not installed; espeak comes with "
-            "`pip install 'speaker-reasoner[simulate]'`, flite and festival with the system's packages"
+            "`pip install 'speaker-reasoner[simulate]'`, flite and festival with the system's "
+            "packages"
         )
     if voice.base.family == "festival":
         spoken = _speak_festival(voice, sentences)
@@ -204,9 +204,15 @@ _SYNCHRONOUS, _EVENT_WORD, _EVENT_END = 2, 1, 5
 _RATE_PARAMETER, _PITCH_PARAMETER, _CHARS_UTF8 = 1, 3, 1
 
 
+def _floats(wave: Any, count: int) -> Samples:
+    """A copy of a synthesiser's int16 buffer as float32."""
+    scaled: Samples = np.ctypeslib.as_array(wave, (count,)).astype(np.float32) / np.float32(32768)
+    return scaled
+
+
 @cache
 def _espeak() -> tuple[ctypes.CDLL, int, list[Samples], list[tuple[int, float]], Any]:
-    """The library, its rate in Hz, the buffers its callback fills, and the callback (kept alive)."""
+    """The library, its rate in Hz, the buffers its callback fills, the callback (kept alive)."""
     import espeakng_loader
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -216,10 +222,9 @@ def _espeak() -> tuple[ctypes.CDLL, int, list[Samples], list[tuple[int, float]],
     blocks: list[Samples] = []
     events: list[tuple[int, float]] = []
 
-    @_ESPEAK_CALLBACK
     def collect(wave: Any, count: int, event: Any) -> int:
         if wave and count > 0:
-            blocks.append(np.ctypeslib.as_array(wave, (count,)).astype(np.float32) / 32768)
+            blocks.append(_floats(wave, count))
         i = 0
         while event[i].type:
             if event[i].type == _EVENT_WORD:
@@ -229,8 +234,9 @@ def _espeak() -> tuple[ctypes.CDLL, int, list[Samples], list[tuple[int, float]],
             i += 1
         return 0
 
-    library.espeak_SetSynthCallback(collect)
-    return library, rate_hz, blocks, events, collect
+    callback = _ESPEAK_CALLBACK(collect)
+    library.espeak_SetSynthCallback(callback)
+    return library, rate_hz, blocks, events, callback
 
 
 def _speak_espeak(voice: Voice, sentence: str) -> Speech | None:
@@ -252,17 +258,19 @@ def _speak_espeak(voice: Voice, sentence: str) -> Speech | None:
     ends = [time_s for position, time_s in events if position < 0]
     samples = np.concatenate(blocks)
     bounds = _word_starts(positions, starts, len(sentence), ends[-1]) if ends else []
-    return (samples, rate_hz, list(zip(bounds, bounds[1:], strict=False))) if bounds else None
+    return (samples, rate_hz, list(pairwise(bounds))) if bounds else None
 
 
 def _word_starts(
     positions: Sequence[int], starts: dict[int, float], length: int, end_s: float
 ) -> list[float]:
-    """Start of each word, then the end. espeak speaks some pairs ("in the") as one word: the start of
-    the second is put in proportion to the letters. Empty where an event fits no word."""
+    """Start of each word, then the end; empty where an event fits no word.
+
+    espeak speaks some pairs ("in the") as one word: the start of the second is put in proportion to
+    the letters."""
     if positions[0] not in starts or not set(starts) <= set(positions):
         return []
-    known = sorted(starts.items()) + [(length + 1, end_s)]
+    known = [*sorted(starts.items()), (length + 1, end_s)]
     at, times = zip(*known, strict=True)
     return [float(np.interp(position, at, times)) for position in (*positions, length + 1)]
 
@@ -317,7 +325,7 @@ def _speak_flite(voice: Voice, sentence: str) -> Speech | None:
     library.feat_set_float(features, b"duration_stretch", voice.rate)
     utterance = library.flite_synth_text(sentence.encode(), ctypes.cast(handle, ctypes.c_void_p))
     wave = library.utt_wave(utterance).contents
-    samples = np.ctypeslib.as_array(wave.samples, (wave.count,)).astype(np.float32) / 32768
+    samples = _floats(wave.samples, wave.count)
     rate_hz, times = int(wave.rate_hz), []
     item = library.relation_head(library.utt_relation(utterance, b"Word"))
     first = b"R:SylStructure.daughter1.daughter1.R:Segment.p.end"
@@ -331,7 +339,8 @@ def _speak_flite(voice: Voice, sentence: str) -> Speech | None:
 
 _FESTIVAL_SCRIPT = """(voice_{variant})
 (Parameter.set 'Duration_Stretch {rate})
-(set! int_lr_params '((target_f0_mean {pitch}) (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)))
+(set! int_lr_params
+  '((target_f0_mean {pitch}) (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)))
 (define (say text path)
   (set! u (utt.synth (eval (list 'Utterance 'Text text))))
   (utt.save.wave u path 'riff)

@@ -1,9 +1,17 @@
-"""How sure the model was of each line: mean token probability of its words, speaker label and times."""
+"""How sure the model was of each line: mean token probability of its words, speaker and times."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .text import LINE
+
+_TAG = re.compile(r"</?(?:think|answer|box)>")
+
+
+def _blank(tag: re.Match[str]) -> str:
+    """What stands for a tag: of its length, and ending the line, as `parse_turn` has it."""
+    return " " * (len(tag.group()) - 1) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +33,7 @@ def line_confidences(
         sizes: bytes of each token.
         probabilities: of each token; empty if unknown.
     """
-    found = list(LINE.finditer(text))
+    found = list(LINE.finditer(_TAG.sub(_blank, text)))
     if not probabilities or len(sizes) != len(probabilities):
         return [LineConfidence() for _ in found]
     ends, at = [], 0
@@ -45,7 +53,9 @@ def line_confidences(
 
     return [
         LineConfidence(
-            words=mean(*match.span(4)) if match.group(4).strip() else None,
+            words=mean(match.start(4), match.start(4) + len(match.group(4).rstrip()))
+            if match.group(4).strip()
+            else None,
             speaker=mean(*match.span(1)),
             times=mean(match.start(2), match.end(3)),
         )

@@ -1,11 +1,11 @@
 """What a valid turn is, byte by byte: the state machine that constrains decoding.
 
-A state is the set of ways the turn may go on; `advance` moves it over the bytes of a token. It knows
-what no regular expression can: a segment ends after it starts and lies in the box just heard, boxes never
-go back and always make progress, new speakers take the next free number, the text of a turn is bounded by
-the length of what was heard, and a text that repeats itself may only be closed. Working on bytes, it
-serves any tokenizer: a tag may be one token or nine, a token may hold the end of one tag and the start of
-the next.
+A state is the set of ways the turn may go on; `advance` moves it over the bytes of a token. It
+knows what no regular expression can: a segment ends after it starts and lies in the box just heard,
+boxes never go back and always make progress, new speakers take the next free number, the text of a
+turn is bounded by the length of what was heard, and a text that repeats itself may only be closed.
+Working on bytes, it serves any tokenizer: a tag may be one token or nine, a token may hold the end
+of one tag and the start of the next.
 
 Does not look at probabilities: see `Vocabulary.choose`.
 """
@@ -133,9 +133,9 @@ class _Number(Node):
 
     def _reachable(self, whole: str, part: str | None) -> bool:
         """Whether some completion of these digits lies within the bounds."""
-        unit = 10**self.decimals
+        unit = int(10**self.decimals)
         if part is not None:
-            width = 10 ** (self.decimals - len(part))
+            width = int(10 ** (self.decimals - len(part)))
             least = int(whole + part) * width
             return least <= self.high and least + width - 1 >= self.low
         value, width = int(whole), 1
@@ -160,7 +160,7 @@ class _Words(Node):
     Attributes:
         then: gets the budget that is left, after the stop was read.
         forbidden: bytes that may not occur.
-        least: 1 where the text may not be empty or blank.
+        least: 1 where the text may not be empty or begin with a space.
     """
 
     budget: int
@@ -177,8 +177,10 @@ class _Words(Node):
             if not self.continuation[0] <= byte <= self.continuation[1]:
                 return ()
             return (self._grow(byte, self.pending - 1),)
-        if byte in self.stops and (self.least == 0 or self.text.strip(b" ")):
+        if byte in self.stops and (self.text or not self.least):
             return self.then(byte, self.budget - len(self.text))
+        if byte == 0x20 and self.least and not self.text:
+            return ()
         if byte < 0x20 or byte == 0x7F or byte in self.forbidden or byte in self.stops:
             return ()
         following = _following(byte)
@@ -355,7 +357,9 @@ class _Strict:
         before, between, after = self.words
         genders = self.rules.profile.wording.genders.values()
         return tuple(
-            _Literal(before + str(n).encode() + between + gender.encode() + after + b" ", _bind(then, n))
+            _Literal(
+                before + str(n).encode() + between + gender.encode() + after + b" ", _bind(then, n)
+            )
             for n in range(1, highest + 1)
             for gender in genders
         )
@@ -410,7 +414,7 @@ def _bind(then: Callable[[int], State], number: int) -> Then:
 
 
 def _box_ways(rules: TurnRules, *, loose: bool) -> State:
-    """The next box: inside X, at least 0.1 s, no earlier than the last one, and not the last one again.
+    """The next box: inside X, at least 0.1 s, no earlier than the last one, nor the last one again.
 
     In the strict layout it does not end before the last one either.
     """
@@ -456,14 +460,16 @@ class _Free:
     def _overview(self) -> State:
         def ended(stop: int, left: int) -> State:
             if stop == 0x0A:
-                return (_Words(left - 1, b"\n<", ended),)
+                return (_Words(left - 1, b"\n<" if left > 1 else b"<", ended),)
             return (_Literal(THINK_END[1:].encode(), self._tail),)
 
         return (_Words(1200, b"\n<", ended),)
 
     def _observation(self) -> State:
         box = self.rules.box or Box(0, self.rules.chunk)
-        return (_Spaces(2, self._lines(self.rules.budget(box.end - box.start), THINK_END, self._tail)),)
+        return (
+            _Spaces(2, self._lines(self.rules.budget(box.end - box.start), THINK_END, self._tail)),
+        )
 
     def _lines(self, budget: int, close: str, then: Then) -> State:
         """Lines whose times lie anywhere in the chunk, as the released runner has it."""
@@ -486,14 +492,15 @@ class _Free:
     def _times(self, then: Then) -> State:
         rules = self.rules
         decimals, shortest = rules.profile.decimals, rules.shortest
+        chunk = max(rules.chunk, shortest)
 
         def end(start: int) -> State:
             number = _Number(
-                start + shortest, rules.chunk, decimals, True, lambda _: (_Literal(b"]:", then),)
+                start + shortest, chunk, decimals, True, lambda _: (_Literal(b"]:", then),)
             )
             return (_Literal(b",", lambda: (_Spaces(1, (number,)),)),)
 
-        return (_Number(0, rules.chunk - shortest, decimals, True, end),)
+        return (_Number(0, chunk - shortest, decimals, True, end),)
 
     def _tail(self) -> State:
         rules = self.rules

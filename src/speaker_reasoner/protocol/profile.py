@@ -135,11 +135,15 @@ def load_profile(folder: Path) -> Profile | None:
     values = _read_object(path)
     unknown = sorted(set(values) - {f.name for f in fields(Profile)})
     if unknown:
-        raise ProtocolError(f"{path}: unknown settings {', '.join(unknown)}; is it of a later version?")
-    try:
-        return Profile(**values)
-    except TypeError as error:
-        raise ProtocolError(f"{path}: a setting has the wrong type: {error}") from error
+        raise ProtocolError(
+            f"{path}: unknown settings {', '.join(unknown)}; is it of a later version?"
+        )
+    for name, value in values.items():
+        if not _fits(value, getattr(Profile(), name)):
+            raise ProtocolError(
+                f"{path}: setting {name!r} is of the wrong type: {type(value).__name__}"
+            )
+    return Profile(**values)
 
 
 def released_profile(prompts: Path) -> Profile:
@@ -149,8 +153,8 @@ def released_profile(prompts: Path) -> Profile:
         prompts: JSON with the keys `chat_template`, `initial_user_text`, `turn_user_text`.
 
     Raises:
-        ProtocolError: the file is missing, lacks a key, or its chat template is not Qwen's plain one
-            (then our traces would not be what that model was trained on).
+        ProtocolError: the file is missing, lacks a key, or its chat template is not Qwen's plain
+            one (then our traces would not be what that model was trained on).
     """
     values = _read_object(prompts)
     for key in ("chat_template", "initial_user_text", "turn_user_text"):
@@ -163,6 +167,16 @@ def released_profile(prompts: Path) -> Profile:
         initial_text=values["initial_user_text"],
         turn_text=values["turn_user_text"],
     )
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value read from JSON is of its setting's type."""
+    if isinstance(default, float) or default is None:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number or (value is None and default is None)
+    if isinstance(default, int):
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, type(default))
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -178,7 +192,6 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _check_chat_template(template: str, where: Path) -> None:
-    from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     from .trace import MARKUP
@@ -191,8 +204,9 @@ def _check_chat_template(template: str, where: Path) -> None:
     expected += "A" + MARKUP.end + "\n"
     try:
         got = ImmutableSandboxedEnvironment().from_string(template).render(messages=probe)
-    except TemplateError as error:
-        raise ProtocolError(f"{where}: the chat template does not render: {error}") from error
+    except Exception as error:  # a template is a program: it raises what it likes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ProtocolError(f"{where}: the chat template does not render: {reason}") from error
     if got != expected:
         raise ProtocolError(
             f"{where}: unsupported chat template: expected {expected!r} for one turn, got {got!r}"

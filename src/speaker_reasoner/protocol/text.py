@@ -129,23 +129,25 @@ def parse_gender(label: str) -> str:
     return "male" if _MALE.search(label) else "unknown"
 
 
-def parse_lines(text: str, profile: Profile, numbers: dict[str, int] | None = None) -> tuple[Line, ...]:
+def parse_lines(
+    text: str, profile: Profile, numbers: dict[str, int] | None = None
+) -> tuple[Line, ...]:
     """Every transcript line in `text`, by the released expression.
 
     Args:
-        numbers: speaker numbers given so far to labels that carry no digits ("Alice (F)", "甲-男");
-            extended in place, next free number first.
+        numbers: speaker numbers given so far to labels that carry no digits ("Alice (F)",
+            "甲-男"); extended in place, next free number first.
 
     Raises:
         ProtocolError: a line's end is not after its start.
     """
     lines = []
+    known = {} if numbers is None else numbers
     for label, start, end, words in LINE.findall(text):
         found = _NUMBER.search(label)
         if found:
             number = int(found.group())
         else:
-            known = {} if numbers is None else numbers
             number = known.setdefault(label.strip(), max(known.values(), default=0) + 1)
         line = Line(
             number, parse_gender(label), _ticks(start, profile), _ticks(end, profile), words.strip()

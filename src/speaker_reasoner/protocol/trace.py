@@ -134,8 +134,8 @@ class Piece:
 
 
 def pieces(parts: Sequence[Part], tokenizer: Tokenizer, end_id: int) -> Iterator[Piece]:
-    """Token ids part by part: each part is tokenised alone, so that a prefix of the dialogue has the
-    same ids whatever follows. Generated ids are kept as they were generated."""
+    """Token ids part by part: each part is tokenised alone, so that a prefix of the dialogue has
+    the same ids whatever follows. Generated ids are kept as they were generated."""
     for part in parts:
         match part:
             case Text(text):

@@ -9,6 +9,7 @@ from ..errors import EngineError
 from .grammar import State, advance, complete, next_bytes
 
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPACE = "▁"
 _TRIED_FIRST = 4
 
 
@@ -31,13 +32,16 @@ class Vocabulary:
         added = tokenizer.added_tokens_decoder
         special = {int(i) for i in tokenizer.all_special_ids}
         pieces = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
+        byte_level = not any(_SPACE in piece for piece in pieces if piece)
         for i, piece in enumerate(pieces):
             if i in special or piece is None:
                 continue
             if i in added:
                 self.tokens[i] = None if added[i].special else added[i].content.encode()
+            elif byte_level:
+                self.tokens[i] = _spell_bytes(piece, alphabet) or None
             else:
-                self.tokens[i] = _spell(piece, alphabet) or None
+                self.tokens[i] = _spell_marked(piece) or None
         by_first: dict[int, list[int]] = {}
         for i, data in enumerate(self.tokens):
             if data:
@@ -80,13 +84,19 @@ class Vocabulary:
         return None
 
 
-def _spell(piece: str, alphabet: dict[str, int]) -> bytes:
+def _spell_bytes(piece: str, alphabet: dict[str, int]) -> bytes:
+    """A piece of a byte-level tokenizer: one character a byte."""
     if all(character in alphabet for character in piece):
         return bytes(alphabet[character] for character in piece)
+    return piece.encode()
+
+
+def _spell_marked(piece: str) -> bytes:
+    """A piece of a tokenizer that marks spaces with U+2581 and writes lone bytes as `<0x41>`."""
     fallback = _BYTE_FALLBACK.fullmatch(piece)
     if fallback:
         return bytes((int(fallback.group(1), 16),))
-    return piece.replace("▁", " ").encode()
+    return piece.replace(_SPACE, " ").encode()
 
 
 def _byte_alphabet() -> dict[str, int]:

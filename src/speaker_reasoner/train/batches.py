@@ -1,7 +1,7 @@
-"""Meetings to training batches: token ids, labels, log-mel features, and what each audio frame holds.
+"""Meetings to training batches: token ids, labels, log-mel features, what each audio frame holds.
 
-A batch is built from the traces alone, by the same `pieces` that inference uses, so that the loss mask
-is exactly the assistant's tokens. Frame labels come from the synthesisers' word times.
+A batch is built from the traces alone, by the same `pieces` that inference uses, so that the loss
+mask is exactly the assistant's tokens. Frame labels come from the synthesisers' word times.
 """
 
 import random
@@ -52,7 +52,7 @@ class Batch:
     audio_s: float
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {}
+        moved: dict[str, Any] = {}
         for name in self.__slots__:
             value = getattr(self, name)
             moved[name] = value.to(device) if isinstance(value, Tensor) else value
@@ -62,7 +62,8 @@ class Batch:
 def references(meeting: Meeting) -> list[Reference]:
     """A meeting's utterances as reference segments."""
     return [
-        Reference(s.speaker, s.gender, s.start_samples, s.end_samples, s.text) for s in meeting.spoken
+        Reference(s.speaker, s.gender, s.start_samples, s.end_samples, s.text)
+        for s in meeting.spoken
     ]
 
 
@@ -119,19 +120,27 @@ class Batcher:
             ids.append(row)
             labels.append(target)
         labelled = np.concatenate(frames)  # [F, 6]
-        columns = [torch.from_numpy(labelled[:, i].copy()) for i in range(6)]
+        word, gender, voice, speaker, second, tenth = torch.from_numpy(labelled.T.copy())
         return Batch(
-            _pad(ids, self.pad_id),
-            _pad([[1] * len(row) for row in ids], 0),
-            _pad(labels, IGNORED),
-            features,
-            feature_mask,
-            *columns,
+            ids=_pad(ids, self.pad_id),
+            mask=_pad([[1] * len(row) for row in ids], 0),
+            labels=_pad(labels, IGNORED),
+            features=features,
+            feature_mask=feature_mask,
+            word=word,
+            gender=gender,
+            voice=voice,
+            speaker=speaker,
+            second=second,
+            tenth=tenth,
             audio_s=sum(len(clip) for clip in clips) / SAMPLE_RATE_HZ,
         )
 
     def _frames(self, meeting: Meeting, part: Audio) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Labels of a clip's audio tokens, `[tokens, 6]`: word, gender, voice, speaker, second, tenth."""
+        """Labels of a clip's audio tokens, `[tokens, 6]`.
+
+        The columns: word, gender, voice, speaker, second, tenth.
+        """
         length = max(part.end_samples - part.start_samples, SHORTEST_SAMPLES)
         times = part.start_samples + _token_centres(length // 160)
         rows = np.zeros((len(times), 6), dtype=np.int64)
@@ -143,7 +152,12 @@ class Batcher:
                 inside &= times < part.end_samples
                 if inside.any():
                     gender = 1 if spoken.gender == "female" else 2
-                    rows[inside, :4] = (self.word_id(word.text), gender, spoken.voice, spoken.speaker)
+                    rows[inside, :4] = (
+                        self.word_id(word.text),
+                        gender,
+                        spoken.voice,
+                        spoken.speaker,
+                    )
         rows[:, 4] = times // SAMPLE_RATE_HZ
         rows[:, 5] = times % SAMPLE_RATE_HZ * 10 // SAMPLE_RATE_HZ
         return rows

@@ -1,7 +1,7 @@
-"""One training loop for every stage: AdamW, warm-up and cosine, bf16 autocast, atomic checkpoints.
+"""One training loop for every stage: AdamW, warm-up and cosine, bf16 autocast, atomic saves.
 
-The data of step n depend on the stage, the seed and n alone, so a run that was killed goes on as if it
-had not been. Checkpoints are written beside the final one and replaced in one move.
+The data of step n depend on the stage, the seed and n alone, so a run that was killed goes on as if
+it had not been. Checkpoints are written beside the final one and replaced in one move.
 """
 
 import json
@@ -10,19 +10,21 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
-from ..errors import OutputError
+from ..errors import CheckpointError, OutputError
 from .batches import Batch
 from .model import Learner, LossWeights
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Length and learning rate of a stage: linear warm-up, then cosine down to `floor` of the peak."""
+    """Length and learning rate of a stage: linear warm-up, cosine down to `floor` of the peak."""
 
     steps: int
     learning_rate: float
@@ -76,7 +78,11 @@ def run(task: Task, learner: Learner, folder: Path, machine: Machine) -> None:
     path = folder / f"{task.name}.pt"
     first = _resume(path, learner, optimiser, machine.device)
     saved_at = started = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task(task.name, total=task.schedule.steps, completed=first)
         heard_s = 0.0
@@ -110,9 +116,10 @@ def train_step(
     for group in optimiser.param_groups:
         group["lr"] = task.schedule.rate(step)
     with torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.bf16):
-        loss, log = learner(batch, task.weights)
+        result: tuple[Tensor, dict[str, float]] = learner(batch, task.weights)
+    loss, log = result
     optimiser.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
     optimiser.step()
     return log
@@ -122,9 +129,11 @@ def check(task: Task, learner: Learner, machine: Machine) -> dict[str, float]:
     """Losses and accuracies on the stage's held-out batch."""
     learner.eval()
     with torch.no_grad(), torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.bf16):
-        _, log = learner(task.check.to(machine.device), task.weights)
+        result: tuple[Tensor, dict[str, float]] = learner(
+            task.check.to(machine.device), task.weights
+        )
     learner.train()
-    return log
+    return result[1]
 
 
 def save(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, step: int) -> None:
@@ -136,7 +145,9 @@ def save(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, step: i
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot save the checkpoint: {error}; free some space") from error
+        raise OutputError(
+            f"{path}: cannot save the checkpoint: {error}; free some space"
+        ) from error
 
 
 def _resume(
@@ -144,10 +155,17 @@ def _resume(
 ) -> int:
     if not path.exists():
         return 0
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    learner.load_state_dict(state["learner"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        learner.load_state_dict(state["learner"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["step"])
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot go on from this checkpoint: {reason}; it is damaged or of another "
+            "configuration: delete it to start the stage again"
+        ) from error
 
 
 def _append(folder: Path, row: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """What is trained: a thinker, and the auxiliary heads that teach it what each audio frame holds.
 
-The heads are thrown away after training. They are read at two places: on the tower's embeddings (which
-word, which gender, which voice), and in the middle of the text decoder at the audio positions (which
-speaker number, what time), where the layers above can still read it off.
+The heads are thrown away after training. They are read at two places: on the tower's embeddings
+(which word, which gender, which voice), and in the middle of the text decoder at the audio
+positions (which speaker number, what time), where the layers above can still read it off.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """A tiny Qwen3-Omni thinker from scratch: tokenizer, configuration, feature extractor.
 
-The same classes as the 30B model, dense, with 8 million parameters. Its tokenizer splits digits one by
-one as Qwen's does, and knows the words of the sentences it is given.
+The same classes as the 30B model, dense, with 8 million parameters. Its tokenizer splits digits one
+by one as Qwen's does, and knows the words of the sentences it is given.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,17 @@ from typing import Any
 from ..protocol.text import ANSWER, ANSWER_END, BOX, BOX_END, THINK, THINK_END
 
 _SPECIAL = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|audio_start|> <|audio_end|> <|audio_pad|> <|vision_start|> "
-    "<|vision_end|> <|image_pad|> <|video_pad|>"
-).split()
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|audio_start|>",
+    "<|audio_end|>",
+    "<|audio_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 _TAGS = (THINK, THINK_END, BOX, BOX_END, ANSWER, ANSWER_END)
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -25,7 +33,8 @@ CHAT_TEMPLATE = (
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for item in message['content'] %}{% if item['type'] == 'audio' %}"
     "<|audio_start|><|audio_pad|><|audio_end|>{% else %}{{ item['text'] }}{% endif %}{% endfor %}"
-    "{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -37,6 +46,7 @@ class TinyConfig:
     audio_layers: int = 4
     audio_heads: int = 4
     audio_channels: int = 32
+    audio_block_frames: int = 200
     text_width: int = 256
     text_layers: int = 5
     text_heads: int = 4
@@ -134,7 +144,7 @@ def make_thinker(tokenizer: Any, config: TinyConfig) -> Any:
         "output_dim": c.text_width,
         "downsample_hidden_size": c.audio_channels,
         "n_window": 50,
-        "n_window_infer": 800,
+        "n_window_infer": c.audio_block_frames,
         "num_mel_bins": 128,
     }
     vision = {

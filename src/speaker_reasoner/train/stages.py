@@ -1,11 +1,11 @@
 """The stages that make the embedded checkpoint, each from the last one's weights.
 
 1. `warm_up`: the audio tower alone learns, frame by frame, which word, gender and voice it hears.
-2. `single_pass`: the whole chunk is transcribed in one turn ("Base"), with the frame losses kept on.
+2. `single_pass`: the whole chunk is transcribed in one turn ("Base"), frame losses kept on.
 3. `dialogues`: the multi-turn dialogue, loss on every assistant turn, boxes included.
 
-Differs from the paper: its stages start from a pretrained 30B thinker; these start from nothing, hence
-the frame losses.
+Differs from the paper: its stages start from a pretrained 30B thinker; these start from nothing,
+hence the frame losses.
 """
 
 import random
@@ -23,7 +23,13 @@ from ..protocol import Profile, Trace
 from .batches import Batch, Batcher, references
 from .loop import Machine, Schedule, Task, run
 from .model import Learner, LossWeights
-from .scratch import TinyConfig, make_feature_extractor, make_thinker, make_tokenizer, save_checkpoint
+from .scratch import (
+    TinyConfig,
+    make_feature_extractor,
+    make_thinker,
+    make_tokenizer,
+    save_checkpoint,
+)
 
 DOMAIN = "simulated English meetings of synthetic voices, up to 20 s and 3 speakers, 350 words"
 
@@ -34,7 +40,8 @@ class StageConfig:
 
     Attributes:
         audio_s: seconds of chunks in a batch; short chunks make larger batches.
-        chunk_s: shortest and longest chunk; the longest drawn grows over the first `growth` of the stage.
+        chunk_s: shortest and longest chunk; the longest drawn grows over the first `growth` of the
+            stage.
         single_rate: share of batches made of single utterances.
     """
 
@@ -57,27 +64,31 @@ class TrainingConfig:
             decimals=1, chunk_s=20.0, max_turns=24, max_speakers=4, domain=DOMAIN
         )
     )
-    training: BankConfig = BankConfig(evaluation=False, voices=260, sentences=70)
-    evaluation: BankConfig = BankConfig(evaluation=True, voices=40, sentences=40)
-    meetings: MeetingConfig = MeetingConfig()
+    training: BankConfig = field(
+        default_factory=lambda: BankConfig(evaluation=False, voices=260, sentences=70)
+    )
+    evaluation: BankConfig = field(
+        default_factory=lambda: BankConfig(evaluation=True, voices=40, sentences=40)
+    )
+    meetings: MeetingConfig = field(default_factory=MeetingConfig)
     answer_rate: float = 0.3
     layer: int = 3
     warm_up: StageConfig = StageConfig(
-        Schedule(3000, 1.5e-3, floor=0.3),
+        Schedule(4400, 1.5e-3, floor=0.3),
         LossWeights(answer=0, speaker=0, time=0),
         audio_s=80.0,
         chunk_s=(3.0, 8.0),
         single_rate=0.5,
     )
     single_pass: StageConfig = StageConfig(
-        Schedule(700, 1.2e-3, floor=0.5),
+        Schedule(600, 1.2e-3, floor=0.5),
         LossWeights(word=0.5, gender=0.15, voice=0.15),
         audio_s=80.0,
         chunk_s=(4.0, 20.0),
         single_rate=0.2,
     )
     dialogues: StageConfig = StageConfig(
-        Schedule(3400, 1e-3, floor=0.02),
+        Schedule(3000, 1e-3, floor=0.02),
         LossWeights(word=0.3, gender=0.1, voice=0.1),
         audio_s=50.0,
         chunk_s=(5.0, 20.0),
@@ -179,7 +190,9 @@ def _tokenizer_texts(config: TrainingConfig) -> list[str]:
         speaker, gender = rng.randint(1, 9), rng.choice(["female", "male", "unknown"])
         texts.append(f"Speaker{speaker}-{gender} [{rng.uniform(0, 20):.1f}, 3.4]:")
         texts.append(" " + sentences.draw(rng, evaluation=False))
-        texts.append(rng.choice([*prompts, "user", "assistant", "speakers: Speaker", "1 speaker: "]))
+        texts.append(
+            rng.choice([*prompts, "user", "assistant", "speakers: Speaker", "1 speaker: "])
+        )
     return texts + [f" {word}" for word in sentences.vocabulary()] * 20
 
 

@@ -1,0 +1,125 @@
+"""Write the tables of README and model card from the stored results, between their markers.
+
+    python benchmarks/tables.py          # write
+    python benchmarks/tables.py --check  # exit 1 if a table is not what the results say
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
+FILES = (ROOT / "README.md", ROOT / "src/speaker_reasoner/checkpoints/tiny/README.md")
+
+
+def load(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def percent(rate: float | None) -> str:
+    return "–" if rate is None else f"{100 * rate:.1f} %"
+
+
+def heldout_table() -> str:
+    stored = load("heldout-assembled")
+    rows = ["| meetings | n | cpWER | WER | DER (collar 0.25 s) | gender | speaker count |"]
+    rows.append("|---|--:|--:|--:|--:|--:|--:|")
+    groups = {"all": {"meetings": stored["meetings"], **stored["scores"]}, **stored["subsets"]}
+    for name, row in groups.items():
+        rates = [row[k]["rate"] for k in ("cpwer", "wer", "der_025", "gender", "speaker_count")]
+        cells = [name, str(row["meetings"]), *map(percent, rates)]
+        rows.append("| " + " | ".join(cells) + " |")
+    low, high = stored["intervals_95"]["cpwer"]
+    der_low, der_high = stored["intervals_95"]["der_025"]
+    rows.append("")
+    rows.append(
+        f"{stored['finished']} of {stored['meetings']} dialogues finished. 95 % intervals over meetings: "
+        f"cpWER {percent(low)} to {percent(high)}, DER {percent(der_low)} to {percent(der_high)}. "
+        f"Real-time factor {stored['real_time_factor']:.3f} with 8 dialogues at once on "
+        f"{stored['machine']['cores']} cores ({stored['machine']['processor']}); the grammar takes "
+        f"{percent(stored['grammar_share'])} of the time."
+    )
+    return "\n".join(rows)
+
+
+def answers_table() -> str:
+    rows = ["| `--answer` | cpWER | DER (collar 0.25 s) | seconds for the 100 meetings |", "|---|--:|--:|--:|"]
+    for name in ("assembled", "model"):
+        stored = load(f"heldout-{name}")
+        scores = stored["scores"]
+        rows.append(
+            f"| `{name}` | {percent(scores['cpwer']['rate'])} | {percent(scores['der_025']['rate'])} "
+            f"| {stored['wall_s']:.0f} |"
+        )
+    return "\n".join(rows)
+
+
+def benchmark_table() -> str:
+    turns, batch = load("turns"), load("batch")
+    rows = ["| dialogue of | kept cache | cache recomputed / kept | answer by model / assembled |"]
+    rows.append("|---|--:|--:|--:|")
+    for row in turns["dialogues"]:
+        kept = row["seconds"]["kept"]["median"]
+        ratios = row["ratios"]
+        rows.append(
+            f"| {row['turns']} turns | {kept:.2f} s | {ratios['recomputed/kept']['median']:.2f} "
+            f"| {ratios['answer-model/assembled']['median']:.2f} |"
+        )
+    rows += ["", "| dialogues at once | 16 recordings | speed-up |", "|---|--:|--:|"]
+    for size, seconds in batch["seconds"].items():
+        speed_up = batch["speed_up"][size]["median"]
+        rows.append(f"| {size} | {seconds['median']:.1f} s | {speed_up:.2f} |")
+    machine = turns["machine"]
+    rows += ["", f"Medians of paired runs on {machine['cores']} cores ({machine['processor']}), float32."]
+    return "\n".join(rows)
+
+
+def domain_sentence() -> str:
+    found = load("heldout-assembled")["foreign"]
+    return (
+        f"Measured: the warning came on {found['foreign_warned']} of {found['foreign']} recordings of "
+        f"real or neural voices, and stayed away on {found['held_out_not_warned']} of "
+        f"{found['held_out']} held-out meetings (floor {found['floor']:.2f})."
+    )
+
+
+TABLES = {
+    "heldout-table": heldout_table,
+    "answers-table": answers_table,
+    "benchmark-table": benchmark_table,
+    "domain-sentence": domain_sentence,
+}
+
+
+def filled(text: str) -> str:
+    for name, render in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if pattern.search(text):
+            table = render()
+            text = pattern.sub(lambda m, table=table: f"{m.group(1)}{table}\n{m.group(2)}", text)
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    stale = 0
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            stale += 1
+            print(f"{path.relative_to(ROOT)}: {'is not' if arguments.check else 'now is'} what the results say")
+            if not arguments.check:
+                path.write_text(new, encoding="utf-8")
+    return 1 if stale and arguments.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The held-out meetings that score a checkpoint: 100 of them, voices and sentences never trained on.
+
+The set is drawn anew from its seeds wherever it is needed; nothing of it is stored. It needs all three
+families of synthesisers, so that it is the same everywhere.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..audio import to_seconds
+from ..data.simulate import BankConfig, Meeting, MeetingConfig, bank, meeting
+from ..data.voices import available
+from ..errors import DataError
+from ..transcript import Segment, Transcript
+
+BANK = BankConfig(evaluation=True, voices=40, sentences=40)
+MEETINGS = MeetingConfig(utterances=(2, 10), silence_rate=0.0)
+COUNT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """One held-out meeting: its samples and what is known of it, and the transcript it should give."""
+
+    meeting: Meeting
+    reference: Transcript
+
+    @property
+    def overlap(self) -> float:
+        """Share of speech time in which more than one person speaks."""
+        edges = sorted(
+            [(s.start_s, 1) for s in self.reference.segments]
+            + [(s.end_s, -1) for s in self.reference.segments]
+        )
+        speech = overlap = at = 0.0
+        talking = 0
+        for time_s, change in edges:
+            speech += (time_s - at) if talking else 0.0
+            overlap += (time_s - at) if talking > 1 else 0.0
+            at, talking = time_s, talking + change
+        return overlap / speech if speech else 0.0
+
+
+def held_out(folder: Path, count: int = COUNT) -> list[HeldOut]:
+    """Draw the held-out meetings; the voice bank is kept in `folder`.
+
+    Raises:
+        DataError: a family of synthesisers is missing, so the set would be another one.
+    """
+    for family in ("espeak", "flite", "festival"):
+        if not available(family):
+            raise DataError(
+                f"the held-out meetings need {family}: pip install 'speaker-reasoner[simulate]', and "
+                "the system packages flite, festival, festvox-kallpc16k, festvox-kdlpc16k, "
+                "festvox-us-slt-hts"
+            )
+    voices = bank(BANK, folder)
+    drawn = [meeting(voices, MEETINGS, f"held-out {i}") for i in range(count)]
+    return [HeldOut(one, reference(one, f"heldout-{i:03d}")) for i, one in enumerate(drawn)]
+
+
+def reference(meeting: Meeting, name: str) -> Transcript:
+    """What was really said in a simulated meeting."""
+    segments = tuple(
+        Segment(
+            f"Speaker{s.speaker}",
+            to_seconds(s.start_samples),
+            to_seconds(s.end_samples),
+            s.text,
+            s.gender,
+        )
+        for s in meeting.spoken
+    )
+    return Transcript(name, to_seconds(len(meeting.samples)), segments)
