@@ -42,7 +42,7 @@ def load_engine(
     """Load a checkpoint as an engine; the embedded one if `model` is `None`.
 
     Args:
-        model: folder or hub id of a Qwen3-Omni or Qwen2.5-Omni (thinker) checkpoint or LoRA adapter.
+        model: folder or hub id of a Qwen3-Omni or Qwen2.5-Omni thinker, or of a LoRA adapter.
         device: `cpu`, `cuda`, `mps`, ...; the best one present if `None`.
         dtype: `float32`, `bfloat16` or `float16`; fitting the device if `None`.
         prompts: the prompt file published with a released checkpoint.
@@ -71,7 +71,7 @@ def transcribe(
     Args:
         path: wav, flac, mp3, ogg, opus; m4a, mp4, webm and others with the extra `media`.
         model: as for `load_engine`.
-        answer: `assembled` from the turns, or `model`: written once more by the model, as published.
+        answer: `assembled` from the turns, or `model`: written once more, as published.
         channel: 0-based channel to listen to; all are mixed down if `None`.
 
     Raises:

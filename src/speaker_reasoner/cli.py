@@ -1,13 +1,16 @@
 """The command line: `speaker-reasoner transcribe` and `speaker-reasoner train`.
 
-Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed (with
-a one-line reason), 2 wrong usage, 130 interrupted.
+Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
+(with a one-line reason), 2 wrong usage, 130 interrupted.
 """
 
 import argparse
 import difflib
+import io
 import os
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -17,25 +20,29 @@ from .errors import OutputError, SpeakerReasonerError
 from .writers import FORMATS, render, write
 
 if TYPE_CHECKING:
-    from .longform import Failure, Progress
-    from .transcript import Segment, Transcript
+    from .engines.base import Engine
 
+_FILES = ("json", "txt")
 _EXAMPLES = """examples:
   speaker-reasoner transcribe meeting.wav
   speaker-reasoner transcribe *.flac -o out --format json,srt,rttm --batch 8
   speaker-reasoner transcribe call.wav --channel 1 --format txt
   speaker-reasoner transcribe meeting.wav --model DIR --prompts prompt.json --device cuda
 """
-_COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
+_TRAIN_EXAMPLES = """examples:
+  speaker-reasoner train tiny --output runs
+  speaker-reasoner train tiny --output runs --device cuda
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a character the terminal cannot show
     try:
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
-        return status
+        arguments = _parser().parse_args(argv)
+        return int(arguments.run(arguments))
     except SpeakerReasonerError as error:
         _say_error(str(error))
         return 1
@@ -43,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_error("interrupted; nothing half-written was left")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return 1
 
 
@@ -70,15 +77,11 @@ def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("recordings", nargs="+", metavar="FILE", type=Path, help="wav, flac, mp3, ogg, opus, m4a, ...")
-    add("-o", "--output", metavar="DIR", type=Path, help="write files there (default formats: json,txt)")
-    add(
-        "-f",
-        "--format",
-        metavar="LIST",
-        type=_formats,
-        help=f"{', '.join(FORMATS)}; without -o, one format for standard output",
-    )
+    add("recordings", nargs="+", metavar="FILE", type=Path, help="wav, flac, mp3, ogg, m4a, ...")
+    add("-o", "--output", metavar="DIR", type=Path, help="write files there (default: json,txt)")
+    known = f"{', '.join(FORMATS)}; without -o, one format for standard output"
+    add("-f", "--format", metavar="LIST", type=_formats, help=known)
+    add("-q", "--quiet", action="store_true", help="only transcripts, warnings and errors")
     model = command.add_argument_group("model")
     add = model.add_argument
     add("--model", metavar="PATH|HUB_ID", help="another checkpoint than the embedded one")
@@ -97,7 +100,6 @@ def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     audio.add_argument(
         "--channel", metavar="N", type=_channel, help="listen to one channel, from 0 (default: mix)"
     )
-    command.add_argument("-q", "--quiet", action="store_true", help="no lines while it works")
     command.set_defaults(run=_transcribe, parser=command)
 
 
@@ -105,8 +107,10 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command = commands.add_parser(
         "train",
         help="train a checkpoint",
-        description="Train the tiny checkpoint from scratch on simulated meetings: three stages, about "
-        "two hours on two cores. A run that was stopped goes on where it was.",
+        description="Train the tiny checkpoint from scratch on simulated meetings: three stages, "
+        "hours on\ntwo cores. A run that was stopped goes on where it was.",
+        epilog=_TRAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("recipe", choices=("tiny",), help="what to train")
     command.add_argument(
@@ -143,44 +147,107 @@ def _channel(text: str) -> int:
 
 
 def _transcribe(arguments: argparse.Namespace) -> int:
-    from . import load_engine
-    from .longform import Failure, Transcriber
-
-    formats: list[str] | None = arguments.format
-    if arguments.output is None and formats is not None and len(formats) > 1:
-        _usage(arguments, "several formats need a directory: add -o DIR")
-    names = [path.stem for path in arguments.recordings]
-    if arguments.output is not None and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        _usage(arguments, f"two recordings are named {twice!r}; their files would overwrite each other")
+    _check_usage(arguments)
     if arguments.output is not None:
-        _prepare(arguments.output)
-    for path in arguments.recordings:
-        if not path.exists():
-            raise OutputError(f"{path}: no such file; check the path") from None
-    engine = load_engine(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, prompts=arguments.prompts
-    )
+        _check_output(arguments.output)
+    readable = _readable(arguments.recordings)
+    failed = len(arguments.recordings) - len(readable)
+    if not readable:
+        return 1
+    engine = _load(arguments)
+
+    from .longform import Failure, Transcriber
+    from .screen import Screen
+
     transcriber = Transcriber(
         engine, answer=arguments.answer, batch=arguments.batch, channel=arguments.channel
     )
-    live = not arguments.quiet and (arguments.output is not None or formats is None)
-    screen = _Screen(live, len(arguments.recordings))
-    failed = 0
-    for result in transcriber.transcribe_all(arguments.recordings, screen.turn):
-        if isinstance(result, Failure):
-            failed += 1
-            _say_error(str(result.error))
-            continue
-        screen.finish(result)
-        if arguments.output is not None:
-            for path in write(result, arguments.output, formats or ["json", "txt"]):
-                screen.note(f"wrote {path}")
-        elif formats is not None:
-            sys.stdout.write(render(result, formats[0]))
-        elif arguments.quiet:
-            sys.stdout.write(render(result, "txt"))
+    with Screen(readable, lines=_lines_live(arguments), quiet=arguments.quiet) as screen:
+        results = transcriber.transcribe_all(readable, screen.turn)
+        for path, result in zip(readable, results, strict=True):
+            text = ""
+            try:
+                if isinstance(result, Failure):
+                    raise result.error
+                screen.finish(path, result)
+                if arguments.output is not None:
+                    for file in write(result, arguments.output, arguments.format or _FILES):
+                        screen.wrote(file)
+                elif arguments.quiet or not _lines_live(arguments):
+                    text = render(result, (arguments.format or ["txt"])[0])
+            except SpeakerReasonerError as error:
+                screen.finish(path, None)
+                screen.error(str(error))
+                failed += 1
+            _print(text)
     return 1 if failed else 0
+
+
+def _check_usage(arguments: argparse.Namespace) -> None:
+    if arguments.output is None:
+        if len(arguments.format or ()) > 1:
+            _usage(arguments, "several formats need a directory: add -o DIR")
+        return
+    [(name, count)] = Counter(path.stem for path in arguments.recordings).most_common(1)
+    if count > 1:
+        _usage(arguments, f"{count} recordings are named {name!r}: their files need other names")
+
+
+def _usage(arguments: argparse.Namespace, message: str) -> NoReturn:
+    arguments.parser.error(message)
+    raise AssertionError
+
+
+def _check_output(directory: Path) -> None:
+    """Make sure before any work that files can be written there; it is made with the first."""
+    places = (directory, *directory.absolute().parents)
+    there = next(path for path in places if os.path.lexists(path))
+    if not there.is_dir():
+        raise OutputError(f"{there}: got a file, expected a directory; choose another for -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{there}: not writable; choose another directory for -o")
+
+
+def _readable(paths: Sequence[Path]) -> list[Path]:
+    """The recordings that can be opened; the others are reported at once, before a model loads."""
+    from .audio import check_readable
+
+    readable = []
+    for path in paths:
+        try:
+            check_readable(path)
+            readable.append(path)
+        except SpeakerReasonerError as error:
+            _say_error(str(error))
+    return readable
+
+
+def _load(arguments: argparse.Namespace) -> "Engine":
+    """Load the engine; what the libraries say meanwhile is not for the user, but for downloads."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    from . import load_engine
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if sys.stderr.isatty() and not arguments.quiet:
+        enable_progress_bars()
+    return load_engine(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, prompts=arguments.prompts
+    )
+
+
+def _lines_live(arguments: argparse.Namespace) -> bool:
+    """Whether lines are printed as they are known: to a terminal, where they are the transcript.
+
+    Elsewhere the whole transcript is printed when it is finished, so that a pipe or file gets all
+    of it or nothing.
+    """
+    final = arguments.answer == "assembled" and (arguments.output or arguments.format is None)
+    return bool(final) and sys.stdout.isatty()
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -191,105 +258,31 @@ def _train(arguments: argparse.Namespace) -> int:
     trainer = train(TrainingConfig(), arguments.output, torch.device(arguments.device))
     folder = arguments.output / "tiny"
     trainer.export(folder)
-    print(f"wrote {folder}; try: speaker-reasoner transcribe FILE --model {folder}", file=sys.stderr)
+    say = f"wrote {folder}; try: speaker-reasoner transcribe FILE --model {folder}"
+    print(say, file=sys.stderr)
     return 0
 
 
-def _prepare(directory: Path) -> None:
-    """Make sure of the output directory before any work is done."""
+def _print(text: str) -> None:
+    """Hand text to standard output, all of it now, so that a full disk can still be reported."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
+        _forget_stdout()
         raise OutputError(
-            f"{directory}: cannot be used for output: {error.strerror}; choose another directory"
+            f"standard output: {error.strerror}; write to another place, or to files with -o"
         ) from error
-    if not os.access(directory, os.W_OK):
-        raise OutputError(f"{directory}: not writable; choose another directory")
 
 
-def _usage(arguments: argparse.Namespace, message: str) -> NoReturn:
-    arguments.parser.error(message)
-    raise AssertionError
+def _forget_stdout() -> None:
+    """What is still in the buffer goes nowhere, so that the interpreter ends in silence."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_error(message: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
+    from .screen import say_error
 
-    Console(stderr=True, soft_wrap=True).print(Text("error: ", "bold red") + Text(message))
-
-
-class _Screen:
-    """What a person sees while it works: the overview, each box, each line as it is known."""
-
-    def __init__(self, live: bool, recordings: int) -> None:
-        from rich.console import Console
-
-        self.live = live
-        self.several = recordings > 1
-        self.out = Console(soft_wrap=True, highlight=False)
-        self.side = Console(stderr=True, soft_wrap=True, highlight=False)
-
-    def turn(self, progress: "Progress") -> None:
-        if not self.live:
-            return
-        from rich.text import Text
-
-        name = f"{progress.recording}  " if self.several else ""
-        if progress.event.speakers is not None:
-            genders = ", ".join(progress.event.speakers) or "nobody speaks"
-            count = len(progress.event.speakers)
-            people = f"{count} speaker{'s' if count != 1 else ''}: {genders}"
-            self.side.print(Text(f"{name}{_clock(progress.start_s)}  {people}", "dim"))
-        for segment in progress.segments:
-            self.out.print(Text(name, "dim") + _line(segment))
-        if progress.boxed is not None and self.side.is_terminal:
-            start_s, end_s = progress.boxed
-            note = f"{name}  listening to [{_clock(start_s)} - {_clock(end_s)}]"
-            self.side.print(Text(note, "dim italic"))
-
-    def finish(self, transcript: "Transcript") -> None:
-        from rich.text import Text
-
-        name = f"{transcript.recording}: " if self.several else ""
-        for warning in transcript.warnings:
-            self.side.print(Text("warning: ", "bold yellow") + Text(name + warning))
-        for gap in transcript.missing:
-            span = f"[{_clock(gap.start_s)} - {_clock(gap.end_s)}]"
-            self.side.print(Text("missing: ", "bold yellow") + Text(f"{name}{span} {gap.reason}"))
-        if self.live:
-            if not transcript.segments:
-                self.side.print(Text(f"{name}nobody speaks in this recording", "dim"))
-            info = transcript.info
-            self.side.print(
-                Text(
-                    f"{name}{transcript.duration_s:.1f} s of audio in {info['wall_s']:.1f} s, "
-                    f"{info['turns']} turns, {info['tokens']} tokens",
-                    "dim",
-                )
-            )
-
-    def note(self, text: str) -> None:
-        from rich.text import Text
-
-        self.side.print(Text(text, "dim"))
-
-
-def _line(segment: "Segment") -> "Text":
-    from rich.text import Text
-
-    digits = "".join(c for c in segment.speaker if c.isdigit())
-    colour = _COLOURS[(int(digits or 1) - 1) % len(_COLOURS)]
-    times = f"[{_clock(segment.start_s)} - {_clock(segment.end_s)}] "
-    who = f"{segment.speaker} ({segment.gender}): "
-    return Text(times, "dim") + Text(who, f"bold {colour}") + Text(segment.text)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{rest:05.2f}" if hours else f"{minutes:02d}:{rest:05.2f}"
-
-
-if TYPE_CHECKING:
-    from rich.text import Text
+    say_error(message)

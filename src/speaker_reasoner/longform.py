@@ -1,9 +1,9 @@
 """Recordings of any length: cut into chunks where it is quiet, one dialogue a chunk, stitched.
 
 Chunks are read from disk as they are needed and share the engine's batches, also between
-recordings; a chunk's samples are let go with its dialogue. Speakers are not linked between chunks: a
-label of one chunk is never used in another, and a warning says so. Silence that nobody could hear is
-not shown to the model.
+recordings; a chunk's samples are let go with its dialogue. Speakers are not linked between chunks:
+a label of one chunk is never used in another, and a warning says so. Silence that nobody could hear
+is not shown to the model.
 """
 
 import time

@@ -122,7 +122,7 @@ def load_bank(path: Path) -> VoiceBank:
     """
     bases = {(base.family, base.variant): base for base in BASES}
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             samples, meta = file["samples"], json.loads(str(file["meta"]))
         return VoiceBank(
             BankConfig(*meta["config"]),

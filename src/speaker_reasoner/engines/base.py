@@ -51,7 +51,7 @@ class Reply:
         probabilities: probability of each token before the grammar was applied; empty if unknown.
         looped: whether a text was closed because it repeated itself.
         error: why the turn could not be written; the text is then empty.
-        seconds: time by stage (`encode`, `prefill`, `decode`, `grammar`), a batch's time shared evenly.
+        seconds: time by stage (`encode`, `prefill`, `decode`, `grammar`), a batch's shared evenly.
     """
 
     text: str

@@ -1,10 +1,12 @@
-"""Load a checkpoint: a Hugging Face folder or hub id of the Qwen3-Omni or Qwen2.5-Omni thinker classes.
+"""Load a checkpoint: a folder or hub id of the Qwen3-Omni or Qwen2.5-Omni thinker classes.
 
-A folder of the full model (thinker and talker) loads its thinker alone. A folder of a LoRA adapter loads
-the base it names and the adapter on top. Errors are told before any weight is read where possible.
+A folder of the full model (thinker and talker) loads its thinker alone. A folder of a LoRA adapter
+loads the base it names and the adapter on top. Errors are told before any weight is read where
+possible.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from ..protocol import Profile, load_profile, released_profile
+from ..protocol import PROFILE_FILE, Profile, load_profile, released_profile
+from ..protocol.trace import MARKUP
+from .adapter import SETTINGS_FILE, merge_adapter
+from .thinker import audio_marks
 
 EMBEDDED = Path(__file__).parent.parent / "checkpoints" / "tiny"
 """The checkpoint that ships with the package."""
@@ -24,6 +29,7 @@ _CLASSES = {
     "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
 }
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_LAYER = re.compile(r"(?!talker\.|code2wav\.|token2wav\.).*\blayers\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ def load_checkpoint(
     Args:
         model: folder or hub id; the embedded checkpoint if `None`.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; the best one present if `None`.
-        dtype: `float32`, `bfloat16`, `float16`; if `None`, float32 on the CPU and MPS, bfloat16 on CUDA.
+        dtype: `float32`, `bfloat16`, `float16`; `None` is bfloat16 on CUDA, else float32.
         prompts: prompt file of a released checkpoint, in place of a profile.
         revision: branch, tag or commit of a hub id.
 
@@ -67,30 +73,25 @@ def load_checkpoint(
         ProtocolError: the profile or the prompt file is wrong.
     """
     name = "embedded" if model is None else str(model)
-    folder = _folder(model, revision)
     target = _device(device)
     precision = _dtype(dtype, target)
-    adapter = folder / "adapter_config.json"
-    base = folder
-    if adapter.exists():
-        base = _folder(_read_json(adapter).get("base_model_name_or_path") or "", None)
-    thinker = _load_thinker(base, precision)
-    if adapter.exists():
-        thinker = _with_adapter(thinker, folder)
-    extractor, tokenizer = _load_inputs(folder if (folder / "tokenizer_config.json").exists() else base)
+    folder = _folder(model, revision)
+    adapter = folder / SETTINGS_FILE
+    settings = _read_json(adapter) if adapter.exists() else None
+    base = _base_of(adapter, settings) if settings is not None else folder
+    config = _read_config(base)
+    tokenizer, extractor = _load_tokenizer(folder, base), _load_extractor(folder, base)
+    _check_tokenizer(tokenizer, config, folder)
     profile = released_profile(prompts) if prompts else load_profile(folder) or load_profile(base)
     if profile is None:
         raise CheckpointError(
-            f"{folder}: no {_profile_name()} beside the weights: for a released checkpoint give the prompt "
-            "file published with it (--prompts FILE)"
+            f"{folder}: no {PROFILE_FILE} beside the weights: for a released checkpoint give the "
+            "prompt file published with it (--prompts FILE)"
         )
+    thinker = _load_thinker(base, config, precision)
+    if settings is not None:
+        merge_adapter(thinker, folder, settings)
     return Checkpoint(name, thinker.to(target).eval(), tokenizer, extractor, profile)
-
-
-def _profile_name() -> str:
-    from ..protocol import PROFILE_FILE
-
-    return PROFILE_FILE
 
 
 def _folder(model: str | Path | None, revision: str | None) -> Path:
@@ -107,14 +108,14 @@ def _folder(model: str | Path | None, revision: str | None) -> Path:
             f"{text}: expected a model folder or a hub id OWNER/NAME, got {got} at that path"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(text, revision=revision))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{text}: neither a folder here nor to be had from the hub: "
-            f"{str(error).splitlines()[0]}; check the name, the network, and `hf auth login`"
+            f"{_first_line(error)}; check the name, the network, and `hf auth login`"
         ) from error
 
 
@@ -125,10 +126,10 @@ def _device(name: str | None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        float(torch.zeros(1, device=device))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise CheckpointError(
-            f"device {name!r} cannot be used: {str(error).splitlines()[0]}; use cpu, cuda or mps"
+            f"device {name!r} cannot be used: {_first_line(error)}; use cpu, cuda or mps"
         ) from error
     return device
 
@@ -146,7 +147,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent}: {path.name} is missing; is it a model folder?") from error
+        raise CheckpointError(
+            f"{path.parent}: {path.name} is missing; is it a model folder?"
+        ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(value, dict):
@@ -154,8 +157,26 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _load_thinker(folder: Path, dtype: torch.dtype) -> Any:
-    """The thinker of a folder, whether it holds the thinker alone or the full model."""
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _base_of(adapter: Path, settings: dict[str, Any]) -> Path:
+    """The folder of the model that an adapter was trained on."""
+    base = settings.get("base_model_name_or_path")
+    remedy = "set base_model_name_or_path there to the folder or hub id of the base model"
+    if not base:
+        raise CheckpointError(f"{adapter}: names no base model; {remedy}")
+    try:
+        return _folder(base, settings.get("revision"))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{adapter}: its base model cannot be had: {error}; {remedy}"
+        ) from error
+
+
+def _read_config(folder: Path) -> Any:
+    """The thinker's configuration, whether the folder holds the thinker alone or the full model."""
     import transformers
 
     kind = _read_json(folder / "config.json").get("model_type")
@@ -164,53 +185,110 @@ def _load_thinker(folder: Path, dtype: torch.dtype) -> Any:
             f"{folder}: model_type {kind!r} is not supported; expected one of {', '.join(_CLASSES)}"
         )
     if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
-        raise CheckpointError(f"{folder}: no weights (*.safetensors) beside config.json")
-    cls = getattr(transformers, _CLASSES[kind])
-    config = transformers.AutoConfig.from_pretrained(folder)
-    config = getattr(config, "thinker_config", config)
+        raise CheckpointError(
+            f"{folder}: no weights (*.safetensors) beside config.json; is the download complete?"
+        )
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # settings are validated by whatever class they belong to
+        raise CheckpointError(
+            f"{folder / 'config.json'}: not a valid configuration: {_first_line(error)}; "
+            "copy it from the model it was trained from"
+        ) from error
+    return getattr(config, "thinker_config", config)
+
+
+def _load_thinker(folder: Path, config: Any, dtype: torch.dtype) -> Any:
+    """The thinker of a folder; weights of talker and vocoder stay on the disk."""
+    import transformers
+
+    cls = getattr(transformers, _CLASSES[config.model_type])
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
         thinker, info = cls.from_pretrained(
-            folder, config=config, dtype=dtype, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # told below, weight by weight
+            output_loading_info=True,
         )
     except Exception as error:  # the loader raises anything from OSError to SafetensorError
         raise CheckpointError(
-            f"{folder}: the weights cannot be loaded as {cls.__name__}: {str(error).splitlines()[0]}"
+            f"{folder}: the weights cannot be loaded as {cls.__name__}: {_first_line(error)}; "
+            "is the download complete?"
         ) from error
     finally:
         transformers.logging.set_verbosity(verbosity)
-    missing = sorted(info["missing_keys"])
-    if missing or info.get("mismatched_keys"):
-        wrong = missing or sorted(str(key) for key in info["mismatched_keys"])
-        raise CheckpointError(
-            f"{folder}: {len(wrong)} weights are missing or of another shape, the first {wrong[0]}; "
-            "the checkpoint does not fit its config.json"
-        )
+    _check_weights(folder, info)
     return thinker
 
 
-def _with_adapter(thinker: Any, folder: Path) -> Any:
+def _check_weights(folder: Path, info: dict[str, Any]) -> None:
+    """Every weight of the class was read, and no layer of the file was left out."""
+    missing = sorted(info["missing_keys"])
+    shapes = sorted(
+        f"{key} {tuple(got)}, not {tuple(want)}" for key, got, want in info["mismatched_keys"]
+    )
+    left = sorted(key for key in info["unexpected_keys"] if _LAYER.match(key))
+    for what, keys in (("missing", missing), ("of another shape", shapes), ("left over", left)):
+        if keys:
+            raise CheckpointError(
+                f"{folder}: {len(keys)} weights are {what}, the first {keys[0]}: "
+                "the weights do not fit config.json; copy both from the same model"
+            )
+
+
+def _holder(what: str, names: tuple[str, ...], folders: tuple[Path, ...]) -> Path:
+    """The first folder with one of the files; an adapter's own come before its base's."""
+    for folder in folders:
+        if any((folder / name).exists() for name in names):
+            return folder
+    raise CheckpointError(
+        f"{folders[-1]}: {names[0]} is missing, so there is no {what}; copy it from the base model"
+    )
+
+
+def _load_tokenizer(*folders: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    folder = _holder("tokenizer", ("tokenizer_config.json",), folders)
     try:
-        from peft import PeftModel
-    except ImportError as error:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare exceptions
         raise CheckpointError(
-            f"{folder} is a LoRA adapter: pip install 'speaker-reasoner[lora]'"
+            f"{folder}: the tokenizer cannot be loaded: {_first_line(error)}; "
+            "copy tokenizer.json and tokenizer_config.json from the base model"
         ) from error
-    return PeftModel.from_pretrained(thinker, folder).merge_and_unload()
 
 
-def _load_inputs(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoTokenizer, WhisperFeatureExtractor
+def _load_extractor(*folders: Path) -> Any:
+    from transformers import WhisperFeatureExtractor
 
-    for name in ("preprocessor_config.json", "tokenizer_config.json"):
-        if not (folder / name).exists():
-            raise CheckpointError(f"{folder}: {name} is missing; copy it from the base model")
+    names = ("preprocessor_config.json", "processor_config.json")
+    folder = _holder("feature extractor", names, folders)
     try:
-        extractor = WhisperFeatureExtractor.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+        return WhisperFeatureExtractor.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{folder}: tokenizer or feature extractor cannot be loaded: {str(error).splitlines()[0]}"
+            f"{folder}: the feature extractor cannot be loaded: {_first_line(error)}; "
+            f"copy {names[0]} from the base model"
         ) from error
-    return extractor, tokenizer
+
+
+def _check_tokenizer(tokenizer: Any, config: Any, folder: Path) -> None:
+    """The tokenizer is the model's own: its ids have embeddings, its markup is single tokens."""
+    rows = int(config.get_text_config().vocab_size)
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}; "
+            "copy the tokenizer from the base model"
+        )
+    known = tokenizer.get_vocab()
+    lacking = [mark for mark in (MARKUP.end, *audio_marks(tokenizer).values()) if mark not in known]
+    if lacking:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has no token {lacking[0]!r}; "
+            "copy the tokenizer from the base model"
+        )

@@ -1,9 +1,10 @@
 """The engine on transformers: Qwen3-Omni and Qwen2.5-Omni thinkers in this process.
 
-Each dialogue keeps its own keys and values, trimmed of padding; a batch joins those of its rows by left
-padding and takes them apart again afterwards. So a turn costs its new slice and tokens, any dialogues can
-share a batch, and none sees the others. Positions are given explicitly (with audio alone, the three axes of
-the rotary embedding count the same), so no state of the module is involved.
+Each dialogue keeps its own keys and values, trimmed of padding; a batch joins those of its rows by
+left padding and takes them apart again afterwards. So a turn costs its new slice and tokens, any
+dialogues can share a batch, and none sees the others. Positions are given explicitly (with audio
+alone, the three axes of the rotary embedding count the same), so no state of the module is
+involved.
 """
 
 import time
@@ -21,7 +22,7 @@ from ..protocol.grammar import State, caught_loop, closed, complete, start
 from ..protocol.vocabulary import Vocabulary
 from .base import Reply, Request, Session
 from .checkpoint import Checkpoint
-from .thinker import embed, encode_audio, log_mel, text_model
+from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Per layer: keys and values `[1, heads, T, D]`."""
@@ -55,7 +56,7 @@ class TransformersEngine:
 
     Args:
         checkpoint: loaded model, tokenizer, feature extractor and profile.
-        keep_cache: keep keys and values over turns; without it every turn computes the dialogue anew.
+        keep_cache: keep keys and values over turns; without it every turn computes all anew.
         constrained: let the grammar choose among tokens; without it the most probable one is taken.
         max_new_tokens: most tokens of one turn.
     """
@@ -78,6 +79,7 @@ class TransformersEngine:
         self.max_new_tokens = max_new_tokens
         config = self.thinker.config.get_text_config()
         self.context_tokens = int(config.max_position_embeddings)
+        self.tokenizer = MarkedTokenizer(checkpoint.tokenizer)
         self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self.audio_id = int(self.thinker.config.audio_token_id)
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
@@ -113,15 +115,15 @@ class TransformersEngine:
                 self._write(fitting, seconds)
             except torch.OutOfMemoryError as error:
                 raise EngineError(
-                    f"out of memory with {len(fitting)} dialogues at once on {self.thinker.device}: "
-                    "use a smaller --batch or --dtype bfloat16"
+                    f"out of memory with {len(fitting)} dialogues at once on "
+                    f"{self.thinker.device}: use a smaller --batch or --dtype bfloat16"
                 ) from error
         shared = {stage: value / len(requests) for stage, value in seconds.items()}
         return [self._reply(row, shared) for row in rows]
 
     def _row(self, request: Request) -> _Row:
         memory = request.session.memory.setdefault("transformers", _Memory())
-        new = list(pieces(request.parts, self.checkpoint.tokenizer, self.end_id))
+        new = list(pieces(request.parts, self.tokenizer, self.end_id))
         memory.pieces += new
         memory.pending += new
         if not self.keep_cache:
@@ -129,10 +131,10 @@ class TransformersEngine:
         return _Row(request, memory, start(request.rules))
 
     def _fits(self, row: _Row) -> bool:
-        samples = sum(
-            p.audio.end_samples - p.audio.start_samples for p in row.memory.pending if p.audio
+        slices = [p.audio for p in row.memory.pending if p.audio is not None]
+        tokens = row.memory.cached_tokens + sum(
+            slice_tokens(self.thinker, [s.end_samples - s.start_samples for s in slices])
         )
-        tokens = row.memory.cached_tokens + samples * 13 // 16_000
         tokens += sum(len(piece.ids) for piece in row.memory.pending)
         return tokens + min(self.max_new_tokens, 256) < self.context_tokens
 
@@ -189,7 +191,7 @@ class TransformersEngine:
         return embedded
 
     def _join(self, rows: list[_Row], new: list[int]) -> tuple[Any, Tensor, Tensor]:
-        """One cache, mask `[B, past + T]` and positions `[B, past + T]` for all rows, padded left."""
+        """One cache, mask and positions `[B, past + T]` for all rows, padded left."""
         from transformers import DynamicCache
 
         device, width = self.thinker.device, max(new)
@@ -259,7 +261,9 @@ class TransformersEngine:
             and not row.request.rules.model_answer
             and row.request.rules.task == "dialogue"
             and closed(row.state)
-            and b"".join(self.vocabulary.tokens[i] or b"" for i in row.ids[-12:]).endswith(b"<answer>")
+            and b"".join(self.vocabulary.tokens[i] or b"" for i in row.ids[-12:]).endswith(
+                b"<answer>"
+            )
         )
 
     def _take_apart(self, rows: list[_Row], cache: Any, mask: Tensor) -> None:
@@ -281,7 +285,9 @@ class TransformersEngine:
 
     def _reply(self, row: _Row, seconds: dict[str, float]) -> Reply:
         if not row.ids:
-            return Reply("", error=f"the dialogue outgrew the context of {self.context_tokens} tokens")
+            return Reply(
+                "", error=f"the dialogue outgrew the context of {self.context_tokens} tokens"
+            )
         ids = row.ids[:-1] if row.ids[-1] == self.end_id else row.ids
         spelled = [self.vocabulary.tokens[i] or b"" for i in ids]
         text = b"".join(spelled).decode("utf-8", errors="replace")

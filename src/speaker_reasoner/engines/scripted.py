@@ -11,7 +11,7 @@ class ScriptedEngine:
     """Replies with prepared turns.
 
     Args:
-        turns: the turns of each dialogue, dialogue by dialogue in the order their first requests come;
+        turns: the turns of each dialogue, dialogue by dialogue in the order of first requests;
             or a function from request to turn.
         profile: the profile the turns are written in.
 

@@ -1,7 +1,7 @@
-"""One view of the thinker classes, whatever the version of transformers: where the audio tower, the text
-model and the output layer are, log-mel features, audio embeddings.
+"""One view of the thinker classes, whatever the version of transformers: where the audio tower and
+the text model are, markup, log-mel features, audio embeddings.
 
-Attribute paths moved between transformers 5.19 and 5.23; saved keys did not. Nothing here decodes.
+Attribute paths moved between transformers 5.20 and 5.21; saved keys did not. Nothing here decodes.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,14 @@ from torch import Tensor
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import CheckpointError
 
+_OTHER_MARKS = {"<|audio_start|>": "<|audio_bos|>", "<|audio_end|>": "<|audio_eos|>"}
+"""Our audio markup (Qwen3-Omni's) as Qwen2.5-Omni's tokenizer has it."""
+
 SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 """Clips under 1 s encode differently alone and in a batch: they are padded with zeros to this."""
+
+HOP_SAMPLES = SAMPLE_RATE_HZ // 100
+"""10 ms, the step of the log-mel features."""
 
 
 def text_model(thinker: Any) -> Any:
@@ -33,6 +39,25 @@ def embed(thinker: Any, ids: Tensor) -> Tensor:
     """Token embeddings `[B, T, D]` of ids `[B, T]`."""
     embedded: Tensor = thinker.get_input_embeddings()(ids)
     return embedded
+
+
+def audio_marks(tokenizer: Any) -> dict[str, str]:
+    """The audio markup of the protocol, and the tokens that stand for it in this tokenizer."""
+    known = tokenizer.get_vocab()
+    return {ours: ours if ours in known else other for ours, other in _OTHER_MARKS.items()}
+
+
+class MarkedTokenizer:
+    """A tokenizer that takes the protocol's markup and writes its own."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.marks = [(ours, own) for ours, own in audio_marks(tokenizer).items() if ours != own]
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        for ours, own in self.marks:
+            text = text.replace(ours, own)
+        return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
 
 def log_mel(extractor: Any, clips: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, Tensor]:
@@ -85,3 +110,9 @@ def audio_tokens(thinker: Any, frames: Tensor) -> list[int]:
         return [int(n) for n in frames // 100 * 13 + tail]
     _, after = tower._get_feat_extract_output_lengths(frames)  # Qwen2.5-Omni: 25 a second
     return [int(n) for n in after]
+
+
+def slice_tokens(thinker: Any, samples: Sequence[int]) -> list[int]:
+    """How many audio tokens slices of so many samples become."""
+    frames = [max(count, SHORTEST_SAMPLES) // HOP_SAMPLES for count in samples]
+    return audio_tokens(thinker, torch.tensor(frames, dtype=torch.long))

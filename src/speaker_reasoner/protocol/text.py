@@ -135,8 +135,8 @@ def parse_lines(
     """Every transcript line in `text`, by the released expression.
 
     Args:
-        numbers: speaker numbers given so far to labels that carry no digits ("Alice (F)",
-            "甲-男"); extended in place, next free number first.
+        numbers: speaker numbers read so far, by their digits, or by the label where it carries
+            none ("Alice (F)", "甲-男") and gets the next free one; extended in place.
 
     Raises:
         ProtocolError: a line's end is not after its start.
@@ -146,7 +146,7 @@ def parse_lines(
     for label, start, end, words in LINE.findall(text):
         found = _NUMBER.search(label)
         if found:
-            number = int(found.group())
+            number = known.setdefault(found.group(), int(found.group()))
         else:
             number = known.setdefault(label.strip(), max(known.values(), default=0) + 1)
         line = Line(

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -160,7 +159,7 @@ def _resume(
         learner.load_state_dict(state["learner"])
         optimiser.load_state_dict(state["optimiser"])
         return int(state["step"])
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+    except Exception as error:  # of a damaged file, torch raises anything down to struct.error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(
             f"{path}: cannot go on from this checkpoint: {reason}; it is damaged or of another "

@@ -74,21 +74,21 @@ class TrainingConfig:
     answer_rate: float = 0.3
     layer: int = 3
     warm_up: StageConfig = StageConfig(
-        Schedule(4400, 1.5e-3, floor=0.3),
+        Schedule(5400, 1.5e-3, floor=0.3),
         LossWeights(answer=0, speaker=0, time=0),
         audio_s=80.0,
         chunk_s=(3.0, 8.0),
         single_rate=0.5,
     )
     single_pass: StageConfig = StageConfig(
-        Schedule(600, 1.2e-3, floor=0.5),
+        Schedule(500, 1.2e-3, floor=0.5),
         LossWeights(word=0.5, gender=0.15, voice=0.15),
         audio_s=80.0,
         chunk_s=(4.0, 20.0),
         single_rate=0.2,
     )
     dialogues: StageConfig = StageConfig(
-        Schedule(3000, 1e-3, floor=0.02),
+        Schedule(2600, 1e-3, floor=0.02),
         LossWeights(word=0.3, gender=0.1, voice=0.1),
         audio_s=50.0,
         chunk_s=(5.0, 20.0),

@@ -1,0 +1,48 @@
+"""Random reference segments, as a simulated or a real chunk may hold them."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from speaker_reasoner.data.dialogues import Reference
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.protocol import Profile, Trace
+from speaker_reasoner.reasoner import Dialogue, Outcome, run
+
+WORDS = ["ok", "hello", "你好", '"yes"', "[noise]", "3.5", "it's", "呃，", "(ha)", "a: b"]
+
+
+@st.composite
+def chunks(draw: Any) -> tuple[list[Reference], int]:
+    """Up to three speakers whose own segments follow one another, and the chunk's samples."""
+    rows: list[Reference] = []
+    for speaker in range(1, draw(st.integers(0, 3)) + 1):
+        gender = draw(st.sampled_from(["female", "male", "unknown"]))
+        at = 0
+        for _ in range(draw(st.integers(1, 3))):
+            at += draw(st.integers(0, 40_000))
+            length = draw(st.integers(8_000, 64_000))
+            count = draw(st.integers(0, 2 if length >= 16_000 else 1))
+            text = " ".join(draw(st.sampled_from(WORDS)) for _ in range(count))
+            rows.append(Reference(speaker, gender, at, at + length, text))
+            at += length
+    rows = sorted(rows[:7], key=lambda s: (s.start_samples, s.end_samples))
+    numbers: dict[int, int] = {}
+    rows = [
+        replace(s, speaker=numbers.setdefault(s.speaker, len(numbers) + 1))  # by appearance
+        for s in rows
+    ]
+    end = max((s.end_samples for s in rows), default=0)
+    return rows, max(end, 32_000) + draw(st.integers(0, 16_000))
+
+
+def played(trace: Trace, samples: int, profile: Profile, *, answer: str) -> Outcome:
+    """What a dialogue comes to whose engine writes the answers of a trace."""
+    engine = ScriptedEngine([[part.text for part in trace.answers]], profile)
+    dialogue = Dialogue(np.zeros(samples, dtype=np.float32), profile, answer=answer)
+    for _ in run([dialogue], engine):
+        pass
+    assert dialogue.outcome is not None
+    return dialogue.outcome

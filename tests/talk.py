@@ -1,0 +1,33 @@
+"""A scripted conversation, for the tests of what lies above the engine."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from speaker_reasoner.engines import Request
+from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
+
+PROFILE = Profile(decimals=1, chunk_s=4.0, domain="whistling", word_confidence_floor=0.5)
+
+
+def play(request: Request) -> str:
+    """One speaker in the first half of every chunk, another in the second; two boxes, two lines."""
+    rules = request.rules
+    half = rules.chunk // 2
+    if half == 0:
+        return render_turn(Turn(overview=Overview(())), PROFILE) + "<answer>"
+    first, second = Box(0, half), Box(half, rules.chunk)
+    if rules.turn == 0:
+        return render_turn(Turn(overview=Overview(("female", "male")), box=first), PROFILE)
+    if rules.turn == 1:
+        line = Line(1, "female", 0, half, "one")
+        return render_turn(Turn(lines=(line,), box=second), PROFILE)
+    line = Line(2, "male", half, rules.chunk, "two")
+    return render_turn(Turn(lines=(line,)), PROFILE) + "<answer>"
+
+
+def save(path: Path, samples: np.ndarray[Any, Any], rate_hz: int = 16_000, **options: Any) -> Path:
+    soundfile.write(path, samples, rate_hz, **options)
+    return path

@@ -1,0 +1,45 @@
+"""The documents say what the stored results say, and the shipped checkpoint is what they speak of."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
+TINY = ROOT / "src" / "speaker_reasoner" / "checkpoints" / "tiny"
+
+
+def test_tables_are_what_the_results_say() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["heldout-assembled", "heldout-model", "turns", "batch"])
+def test_results_can_be_repeated(name: str) -> None:
+    """A stored result names its command, commit and machine, and its command's file is here."""
+    stored = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert re.fullmatch(r"[0-9a-f]{7,}", stored["commit"])
+    assert stored["machine"]["cores"] >= 1
+    script = stored["command"].split()[1]
+    assert (ROOT / script).exists()
+
+
+def test_embedded_checkpoint_is_small() -> None:
+    size = sum(path.stat().st_size for path in TINY.iterdir())
+    assert size <= 20 * 2**20
+
+
+def test_links_of_documents_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document}: {target}"
