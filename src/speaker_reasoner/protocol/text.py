@@ -24,8 +24,8 @@ LINE = re.compile(
 BOX_TEXT = re.compile(r"<box>\[\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*\]</box>")
 _NUMBER = re.compile(r"\d+")
 _OVERVIEW = re.compile(r"\s*(\d+)\s*(?:speakers?|(?:位|个|名)?\s*(?:说话人|发言人|讲话人))")
-_FEMALE = re.compile(r"female|woman|女", re.IGNORECASE)
-_MALE = re.compile(r"male|\bman\b|男", re.IGNORECASE)
+_FEMALE = re.compile(r"female|woman|女|[-_(（]\s*f\b", re.IGNORECASE)
+_MALE = re.compile(r"male|\bman\b|男|[-_(（]\s*m\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +158,10 @@ def parse_lines(
     return tuple(lines)
 
 
-def parse_overview(text: str) -> Overview | None:
-    """Speaker count and genders of the first turn; `None` where no count can be read."""
+def parse_overview(text: str, most: int) -> Overview | None:
+    """Speaker count and genders of the first turn; `None` where no count up to `most` is given."""
     found = _OVERVIEW.search(text)
-    if found is None:
+    if found is None or int(found.group(1)) > most:
         return None
     count = int(found.group(1))
     words = re.findall(r"female|male|unknown|女|男|未知", text[found.end() :], re.IGNORECASE)
@@ -195,7 +195,7 @@ def parse_turn(
         if ANSWER_END in rest:
             answer = parse_lines(_between(rest, ANSWER, ANSWER_END)[0], profile, numbers)
     if first:
-        return Turn(overview=parse_overview(thought), box=box, answer=answer)
+        return Turn(overview=parse_overview(thought, profile.max_speakers), box=box, answer=answer)
     return Turn(lines=parse_lines(thought, profile, numbers), box=box, answer=answer)
 
 
