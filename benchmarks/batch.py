@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import soundfile as sf
-from common import spread, store
 from rich.console import Console
 from rich.table import Table
 
+from common import spread, store
 from speaker_reasoner import Transcriber, load_engine
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate.heldout import held_out
@@ -75,7 +75,11 @@ def main() -> None:
     for size in SIZES:
         ratio = ratios[str(size)]
         median_s = spread(seconds[size])["median"]
-        table.add_row(str(size), f"{median_s:.2f}", f"{ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f})")
+        table.add_row(
+            str(size),
+            f"{median_s:.2f}",
+            f"{ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f})",
+        )
     Console().print(table)
     Console(stderr=True).print(f"wrote {path}")
 

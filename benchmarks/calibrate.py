@@ -10,10 +10,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from common import store
-from heldout import confidence, transcripts
 from rich.console import Console
 
+from common import store
+from heldout import confidence, transcripts
 from speaker_reasoner import load_engine
 from speaker_reasoner.data.simulate import bank, meeting
 from speaker_reasoner.engines.checkpoint import EMBEDDED

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import soundfile as sf
-from common import store
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from common import store
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
 from speaker_reasoner.evaluate.heldout import HeldOut, held_out
 
 
-def transcripts(engine: Any, meetings: list[HeldOut], answer: str) -> tuple[list[Transcript], float]:
+def transcripts(
+    engine: Any, meetings: list[HeldOut], answer: str
+) -> tuple[list[Transcript], float]:
     """One transcript a meeting, and the seconds it took, 8 dialogues at once."""
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -153,7 +155,11 @@ def show(stored: dict[str, Any]) -> None:
     rows = {"all": {"meetings": stored["meetings"], **stored["scores"]}, **stored["subsets"]}
     for name, row in rows.items():
         rates = [row[k]["rate"] for k in ("cpwer", "wer", "der_025", "gender", "speaker_count")]
-        table.add_row(name, str(row["meetings"]), *("–" if rate is None else f"{100 * rate:.1f} %" for rate in rates))
+        table.add_row(
+            name,
+            str(row["meetings"]),
+            *("–" if rate is None else f"{100 * rate:.1f} %" for rate in rates),
+        )
     Console().print(table)
 
 

@@ -1,7 +1,7 @@
 """Write the tables of README and model card from the stored results, between their markers.
 
-    python benchmarks/tables.py          # write
-    python benchmarks/tables.py --check  # exit 1 if a table is not what the results say
+python benchmarks/tables.py          # write
+python benchmarks/tables.py --check  # exit 1 if a table is not what the results say
 """
 
 import argparse
@@ -48,7 +48,10 @@ def heldout_table() -> str:
 
 
 def answers_table() -> str:
-    rows = ["| `--answer` | cpWER | DER (collar 0.25 s) | seconds for the 100 meetings |", "|---|--:|--:|--:|"]
+    rows = [
+        "| `--answer` | cpWER | DER (collar 0.25 s) | seconds for the 100 meetings |",
+        "|---|--:|--:|--:|",
+    ]
     for name in ("assembled", "model"):
         stored = load(f"heldout-{name}")
         scores = stored["scores"]
@@ -75,7 +78,10 @@ def benchmark_table() -> str:
         speed_up = batch["speed_up"][size]["median"]
         rows.append(f"| {size} | {seconds['median']:.1f} s | {speed_up:.2f} |")
     machine = turns["machine"]
-    rows += ["", f"Medians of paired runs on {machine['cores']} cores ({machine['processor']}), float32."]
+    rows += [
+        "",
+        f"Medians of paired runs on {machine['cores']} cores ({machine['processor']}), float32.",
+    ]
     return "\n".join(rows)
 
 
@@ -115,7 +121,9 @@ def main() -> int:
         new = filled(text)
         if new != text:
             stale += 1
-            print(f"{path.relative_to(ROOT)}: {'is not' if arguments.check else 'now is'} what the results say")
+            print(
+                f"{path.relative_to(ROOT)}: {'is not' if arguments.check else 'now is'} what the results say"
+            )
             if not arguments.check:
                 path.write_text(new, encoding="utf-8")
     return 1 if stale and arguments.check else 0

@@ -13,16 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import spread, store
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from common import spread, store
 from speaker_reasoner import load_engine
 from speaker_reasoner.data.dialogues import Reference, dialogue
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.protocol import Trace
-from speaker_reasoner.protocol.grammar import advance
+from speaker_reasoner.protocol.matcher import advance
 from speaker_reasoner.reasoner import Dialogue, run
 
 UTTERANCE_S, PAUSE_S = 1.6, 0.4
@@ -49,7 +49,7 @@ class Forced(TransformersEngine):
 def meeting(turns: int) -> tuple[list[Reference], int]:
     """Two people who take turns, one observation each."""
     rng = random.Random(turns)
-    words = "we should bring the small map to the office on friday".split()
+    words = ["we", "should", "bring", "the", "small", "map", "to", "the", "office", "on", "friday"]
     step = round((UTTERANCE_S + PAUSE_S) * 16_000)
     rows = []
     for i in range(turns):
@@ -120,7 +120,9 @@ def _ratios(seconds: dict[str, list[float]], one: str, other: str) -> list[float
 def show(rows: list[dict[str, Any]]) -> None:
     table = Table("turns", "kept (s)", *rows[0]["ratios"])
     for row in rows:
-        ratios = [f"{r['median']:.2f} ({r['min']:.2f}-{r['max']:.2f})" for r in row["ratios"].values()]
+        ratios = [
+            f"{r['median']:.2f} ({r['min']:.2f}-{r['max']:.2f})" for r in row["ratios"].values()
+        ]
         table.add_row(str(row["turns"]), f"{row['seconds']['kept']['median']:.2f}", *ratios)
     Console().print(table)
 

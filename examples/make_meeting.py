@@ -21,7 +21,11 @@ def main() -> None:
     for seed in range(1000):
         drawn = meeting(voices, MEETINGS, f"example {seed}")
         known = HeldOut(drawn, reference(drawn, "meeting"))
-        if len(known.reference.speakers) == 3 and known.overlap > 0 and len(drawn.samples) > 12 * 16_000:
+        if (
+            len(known.reference.speakers) == 3
+            and known.overlap > 0
+            and len(drawn.samples) > 12 * 16_000
+        ):
             break
     sf.write(folder / "meeting.flac", drawn.samples, 16_000)
     writers.write_text_atomically(

@@ -18,7 +18,7 @@ from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.engines.thinker import audio_tokens, encode_audio, log_mel, slice_tokens
 from speaker_reasoner.errors import CheckpointError
 from speaker_reasoner.protocol import PROFILE_FILE, Profile
-from speaker_reasoner.protocol.trace import MARKUP
+from speaker_reasoner.protocol.markup import MARKUP
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 from speaker_reasoner.train.scratch import (
     TinyConfig,

@@ -12,7 +12,8 @@ import torch
 from speaker_reasoner import load_engine
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.local import TransformersEngine
-from speaker_reasoner.protocol.grammar import advance, complete, start
+from speaker_reasoner.protocol.grammar import start
+from speaker_reasoner.protocol.matcher import advance, complete
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 
 from .conftest import draw_seconds, noise
@@ -38,7 +39,9 @@ def test_random_model_never_malformed(random_engine: Any) -> None:
                 assert 0 <= line.start < line.end <= max(dialogue.chunk, 1)
         for dialogue in dialogues:
             assert dialogue.outcome is not None
-            assert dialogue.outcome.stop in (Stop.ANSWERED, Stop.TURN_LIMIT), dialogue.outcome.detail
+            assert dialogue.outcome.stop in (Stop.ANSWERED, Stop.TURN_LIMIT), (
+                dialogue.outcome.detail
+            )
 
 
 def test_left_alone_it_writes_garbage(random_checkpoint: Path) -> None:

@@ -14,16 +14,15 @@ from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import EngineError
 from speaker_reasoner.protocol import Box, Profile, parse_turn
-from speaker_reasoner.protocol.grammar import (
+from speaker_reasoner.protocol.grammar import TurnRules, start
+from speaker_reasoner.protocol.matcher import (
     MAX_REPEATS,
     State,
-    TurnRules,
     advance,
     caught_loop,
     closed,
     complete,
     next_bytes,
-    start,
 )
 from speaker_reasoner.protocol.text import parse_lines
 from speaker_reasoner.protocol.vocabulary import Vocabulary

@@ -17,8 +17,10 @@ from .engines.base import Engine, Reply, Request, Samples, Session
 from .errors import ProtocolError
 from .protocol import Answer, Box, Line, Part, Profile, Trace, Turn, observe, opening, parse_turn
 from .protocol.confidence import LineConfidence, line_confidences
-from .protocol.grammar import TurnRules, advance, complete, start
-from .protocol.text import ANSWER, THINK, THINK_END, parse_lines
+from .protocol.grammar import TurnRules, start
+from .protocol.markup import ANSWER, THINK, THINK_END
+from .protocol.matcher import advance, complete
+from .protocol.text import parse_lines
 
 
 class Stop(StrEnum):

@@ -22,7 +22,8 @@ from ..protocol import (
     opening,
     render_turn,
 )
-from ..protocol.text import ANSWER, render_answer
+from ..protocol.markup import ANSWER
+from ..protocol.text import render_answer
 
 TAU = 0.8
 BOX_MARGIN_S = 0.05

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..protocol import PROFILE_FILE, Profile, load_profile, released_profile
-from ..protocol.trace import MARKUP
+from ..protocol.markup import MARKUP
 from .adapter import SETTINGS_FILE, merge_adapter
 from .thinker import audio_marks
 

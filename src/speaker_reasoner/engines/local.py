@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..protocol import Piece, pieces
-from ..protocol.grammar import State, caught_loop, closed, complete, start
+from ..protocol.grammar import start
+from ..protocol.matcher import State, caught_loop, closed, complete
 from ..protocol.vocabulary import Vocabulary
 from .base import Reply, Request, Session
 from .checkpoint import Checkpoint

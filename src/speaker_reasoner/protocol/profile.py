@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProtocolError
+from .markup import MARKUP
 
 PROFILE_FILE = "speaker_reasoner.json"
 
@@ -193,8 +194,6 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _check_chat_template(template: str, where: Path) -> None:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    from .trace import MARKUP
 
     probe: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": "Q"}]},

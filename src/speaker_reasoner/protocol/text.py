@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ProtocolError
+from .markup import ANSWER, ANSWER_END, BOX, BOX_END, THINK, THINK_END
 from .profile import Profile
-
-THINK, THINK_END = "<think>", "</think>"
-BOX, BOX_END = "<box>", "</box>"
-ANSWER, ANSWER_END = "<answer>", "</answer>"
 
 LINE = re.compile(
     r"(?:^|\n)([^\[\n]+?)\s*\[\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*\]\s*:[^\S\n]*(.*)"

@@ -9,21 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .markup import MARKUP
 from .profile import Profile
-
-
-@dataclass(frozen=True, slots=True)
-class Markup:
-    """Qwen's chat markup around one audio part."""
-
-    user_open: str = "<|im_start|>user\n<|audio_start|>"
-    audio: str = "<|audio_pad|>"
-    audio_close: str = "<|audio_end|>"
-    user_close: str = "<|im_end|>\n<|im_start|>assistant\n"
-    end: str = "<|im_end|>"
-
-
-MARKUP = Markup()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError
-from .grammar import State, advance, complete, next_bytes
+from .matcher import State, advance, complete, next_bytes
 
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "▁"

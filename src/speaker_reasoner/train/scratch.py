@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..protocol.text import ANSWER, ANSWER_END, BOX, BOX_END, THINK, THINK_END
+from ..protocol.markup import ANSWER, ANSWER_END, BOX, BOX_END, THINK, THINK_END
 
 _SPECIAL = (
     "<|endoftext|>",
