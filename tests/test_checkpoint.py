@@ -784,6 +784,7 @@ def change_config(folder: Path, **changes: Any) -> None:
 def test_impossible_config(folder: Path) -> None:
     change_config(folder, text_config={"hidden_size": "wide"})
     assert complaint(folder).startswith(f"{folder / 'config.json'}: not a valid configuration: ")
+    assert "hidden_size" in complaint(folder) and "int" in complaint(folder)
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
@@ -796,7 +797,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any
 def test_one_weight_missing(folder: Path) -> None:
     change_weights(folder, lambda w: w.pop("model.layers.1.mlp.up_proj.weight"))
     text = complaint(folder)
-    assert text.startswith(f"{folder}: 1 weights are missing, the first ")
+    assert text.startswith(f"{folder}: 1 of its weights missing, the first ")
     assert "layers.1.mlp.up_proj.weight" in text and "config.json" in text
 
 
@@ -811,7 +812,7 @@ def test_weight_of_another_shape(folder: Path) -> None:
     key = "model.layers.0.mlp.up_proj.weight"
     change_weights(folder, lambda w: w.update({key: w[key][:7].contiguous()}))
     text = complaint(folder)
-    assert text.startswith(f"{folder}: 1 weights are of another shape, the first ")
+    assert text.startswith(f"{folder}: 1 of its weights of another shape, the first ")
     assert "layers.0.mlp.up_proj.weight (7, 64), not (64, 64)" in text
 
 
@@ -819,7 +820,7 @@ def test_config_of_a_shallower_model(folder: Path) -> None:
     """Half a model would load without a word otherwise."""
     change_config(folder, text_config={"num_hidden_layers": 1})
     text = complaint(folder)
-    assert text.startswith(f"{folder}: ") and "weights are left over, the first " in text
+    assert text.startswith(f"{folder}: ") and "of its weights left over, the first " in text
 
 
 @pytest.mark.parametrize("left", [0.9, 0.001, 0.0])

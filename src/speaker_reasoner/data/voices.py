@@ -88,8 +88,8 @@ _ESPEAK_MALE = (
     "adam antonio benjamin boris david ed edward ian john m1 m2 m3 m4 m5 m6 m7 m8 marcelo max "
     "michel miguel norbert pablo paul pedro sandro travis victor klatt2 klatt3"
 )
-_ESPEAK_FEMALE = "Alicia Andrea Annie anika aunty belinda f1 f2 f3 f4 f5 linda steph steph2 steph3"
-_ESPEAK_HELD_OUT = "f4 Andrea Alicia linda m4 edward Hugo david pablo Reed"
+_ESPEAK_FEMALE = "Andrea Annie anika aunty belinda f1 f2 f3 f4 f5 linda steph steph2 steph3"
+_ESPEAK_HELD_OUT = "f4 Andrea linda m4 edward Hugo david pablo Reed"
 _ACCENTS = ("en-us", "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc")
 
 BASES: tuple[Base, ...] = (

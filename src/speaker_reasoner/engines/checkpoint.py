@@ -151,14 +151,21 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path.parent}: {path.name} is missing; is it a model folder?"
         ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+        raise CheckpointError(
+            f"{path}: not readable as JSON: {error}; is the download complete?"
+        ) from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
+        raise CheckpointError(
+            f"{path}: expected a JSON object, got {type(value).__name__}; copy it from the base"
+        )
     return value
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """What an error says, without the reports and hints that follow."""
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text.partition(" For details")[0]
 
 
 def _base_of(adapter: Path, settings: dict[str, Any]) -> Path:
@@ -235,7 +242,7 @@ def _check_weights(folder: Path, info: dict[str, Any]) -> None:
     for what, keys in (("missing", missing), ("of another shape", shapes), ("left over", left)):
         if keys:
             raise CheckpointError(
-                f"{folder}: {len(keys)} weights are {what}, the first {keys[0]}: "
+                f"{folder}: {len(keys)} of its weights {what}, the first {keys[0]}: "
                 "the weights do not fit config.json; copy both from the same model"
             )
 

@@ -71,7 +71,7 @@ class TrainingConfig:
         default_factory=lambda: BankConfig(evaluation=True, voices=40, sentences=40)
     )
     meetings: MeetingConfig = field(default_factory=MeetingConfig)
-    answer_rate: float = 0.3
+    answer_rate: float = 0.15
     layer: int = 3
     warm_up: StageConfig = StageConfig(
         Schedule(5400, 1.5e-3, floor=0.3),
@@ -88,7 +88,7 @@ class TrainingConfig:
         single_rate=0.2,
     )
     dialogues: StageConfig = StageConfig(
-        Schedule(2600, 1e-3, floor=0.02),
+        Schedule(2350, 1e-3, floor=0.02),
         LossWeights(word=0.3, gender=0.1, voice=0.1),
         audio_s=50.0,
         chunk_s=(5.0, 20.0),
