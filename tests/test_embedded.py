@@ -1,0 +1,63 @@
+"""The checkpoint that ships with the package, on the example recording."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speaker_reasoner import Transcriber, Transcript, load_engine, writers
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden" / "meeting.txt"
+LINE = re.compile(r"\[(\S+) - (\S+)\] (\S+) \((\w+)\): (.*)")
+
+
+@pytest.fixture(scope="module")
+def transcriber() -> Transcriber:
+    return Transcriber(load_engine(device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def transcript(transcriber: Transcriber) -> Transcript:
+    return transcriber.transcribe(ROOT / "examples" / "meeting.flac")
+
+
+def words(text: str) -> list[str]:
+    return " ".join(match[4] for match in LINE.findall(text)).split()
+
+
+def test_golden(transcript: Transcript) -> None:
+    """What the checkpoint wrote when it was put in place."""
+    assert writers.render(transcript, "txt") == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_most_words_of_the_example_are_right(transcript: Transcript) -> None:
+    reference = (ROOT / "examples" / "meeting.reference.txt").read_text(encoding="utf-8")
+    spoken, written = words(reference), transcript.text.split()
+    assert len(spoken) > 20
+    common = sum(min(spoken.count(word), written.count(word)) for word in set(spoken))
+    assert common > 0.5 * len(spoken)
+
+
+def test_every_line_has_confidences(transcript: Transcript) -> None:
+    for segment in transcript.segments:
+        for value in (segment.confidence.words, segment.confidence.times):
+            assert value is not None and 0 < value <= 1
+
+
+
+def test_noise_gives_a_transcript_too(transcriber: Transcriber, tmp_path: Path) -> None:
+    import soundfile as sf
+
+    rng = np.random.default_rng(0)
+    sf.write(tmp_path / "noise.wav", rng.standard_normal(48_000) * 0.01, 16_000)
+    assert transcriber.transcribe(tmp_path / "noise.wav").duration_s == 3.0
+
+
+def test_a_foreign_voice_is_warned_about(transcriber: Transcriber) -> None:
+    clip = ROOT.parent / "shared" / "data" / "audio" / "jfk.flac"
+    if not clip.exists():
+        pytest.skip("the reference recordings are not here")
+    [warning] = transcriber.transcribe(clip).warnings
+    assert "does not sound like" in warning
