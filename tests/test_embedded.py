@@ -46,7 +46,6 @@ def test_every_line_has_confidences(transcript: Transcript) -> None:
             assert value is not None and 0 < value <= 1
 
 
-
 def test_noise_gives_a_transcript_too(transcriber: Transcriber, tmp_path: Path) -> None:
     import soundfile as sf
 
