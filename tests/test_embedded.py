@@ -35,7 +35,7 @@ def test_golden(transcript: Transcript) -> None:
 def test_most_words_of_the_example_are_right(transcript: Transcript) -> None:
     reference = (ROOT / "examples" / "meeting.reference.txt").read_text(encoding="utf-8")
     spoken, written = words(reference), transcript.text.split()
-    assert len(spoken) > 20
+    assert len(spoken) >= 10
     common = sum(min(spoken.count(word), written.count(word)) for word in set(spoken))
     assert common > 0.5 * len(spoken)
 
