@@ -9,6 +9,19 @@ import numpy as np
 import pytest
 
 from speaker_reasoner.protocol import Profile
+from speaker_reasoner.train.scratch import TinyConfig
+
+TINY = TinyConfig(
+    audio_width=32,
+    audio_layers=1,
+    audio_channels=8,
+    text_width=64,
+    text_layers=2,
+    text_heads=2,
+    text_kv_heads=1,
+    text_ffn=64,
+)
+"""The smallest thinker that every test shares."""
 
 TEXTS = [
     "Who said what, and when? Count the speakers, then box the first stretch.",
@@ -32,7 +45,6 @@ def random_checkpoint(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) 
     import torch
 
     from speaker_reasoner.train.scratch import (
-        TinyConfig,
         make_feature_extractor,
         make_thinker,
         save_checkpoint,
@@ -40,17 +52,7 @@ def random_checkpoint(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) 
 
     folder = tmp_path_factory.mktemp("random")
     torch.manual_seed(0)
-    config = TinyConfig(
-        audio_width=32,
-        audio_layers=1,
-        audio_channels=8,
-        text_width=64,
-        text_layers=2,
-        text_heads=2,
-        text_kv_heads=1,
-        text_ffn=64,
-    )
-    thinker = make_thinker(tokenizer, config)
+    thinker = make_thinker(tokenizer, TINY)
     with torch.no_grad():
         for parameter in thinker.parameters():
             if parameter.dim() > 1:

@@ -21,24 +21,13 @@ from speaker_reasoner.protocol import PROFILE_FILE, Profile
 from speaker_reasoner.protocol.markup import MARKUP
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 from speaker_reasoner.train.scratch import (
-    TinyConfig,
     make_feature_extractor,
     make_thinker,
     save_checkpoint,
 )
 
-from .conftest import noise
+from .conftest import TINY, noise
 
-TINY = TinyConfig(
-    audio_width=32,
-    audio_layers=1,
-    audio_channels=8,
-    text_width=64,
-    text_layers=2,
-    text_heads=2,
-    text_kv_heads=1,
-    text_ffn=64,
-)
 PROFILE = replace(Profile(), decimals=1, chunk_s=20.0, max_turns=3, max_speakers=2)
 LORA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PROMPTS = {

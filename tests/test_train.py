@@ -22,8 +22,9 @@ from speaker_reasoner.reasoner import Dialogue, Stop, run
 from speaker_reasoner.train import loop, stages
 from speaker_reasoner.train.batches import IGNORED, Batch, references
 from speaker_reasoner.train.loop import Machine, Schedule, Task
-from speaker_reasoner.train.scratch import TinyConfig
 from speaker_reasoner.train.stages import StageConfig, Trainer, TrainingConfig
+
+from .conftest import TINY
 
 STAGES = {"warm-up": "warm_up", "single-pass": "single_pass", "dialogues": "dialogues"}
 CPU = torch.device("cpu")
@@ -39,17 +40,7 @@ FULL = TrainingConfig()
 CONFIG = replace(
     FULL,
     seed=5,
-    tiny=TinyConfig(
-        audio_width=32,
-        audio_layers=1,
-        audio_channels=8,
-        text_width=64,
-        text_layers=2,
-        text_heads=2,
-        text_kv_heads=1,
-        text_ffn=64,
-        vocabulary=600,
-    ),
+    tiny=replace(TINY, vocabulary=600),
     layer=1,
     training=BankConfig(evaluation=False, voices=4, sentences=3, backchannels=2),
     evaluation=BankConfig(evaluation=True, voices=4, sentences=3, backchannels=2),
