@@ -33,7 +33,7 @@ from speaker_reasoner.data.simulate import (
     load_bank,
     meeting,
 )
-from speaker_reasoner.data.voices import BASES, available
+from speaker_reasoner.data.voices import BASES, available, median_f0_hz
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol import Profile
 
@@ -329,3 +329,31 @@ def test_a_bank_without_backchannels(small_bank: VoiceBank) -> None:
     )
     config = replace(QUIET, speakers=(2, 2), backchannel_rate=1.0)
     assert all(meeting(plain, config, seed).spoken for seed in range(10))
+
+
+def test_a_warped_person_is_another_voice(small_bank: VoiceBank) -> None:
+    """Played faster: as much shorter, higher, and every word where it is heard."""
+    plain = meeting(small_bank, replace(QUIET, speakers=(1, 1), utterances=(1, 1)), 3)
+    config = replace(QUIET, speakers=(1, 1), utterances=(1, 1), warp=(1.1, 1.1))
+    fast = meeting(small_bank, config, 3)
+    [one], [other] = plain.spoken, fast.spoken
+    assert one.text == other.text and one.start_samples == other.start_samples
+    length, shorter = (s.end_samples - s.start_samples for s in (one, other))
+    assert shorter == round(length / 1.1)
+    for word, moved in zip(one.words, other.words, strict=True):
+        start = word.start_samples - one.start_samples
+        assert moved.start_samples - other.start_samples == round(start / 1.1)
+    f0_hz = [
+        median_f0_hz(m.samples[s.start_samples : s.end_samples])
+        for m, s in ((plain, one), (fast, other))
+    ]
+    assert f0_hz[1] / f0_hz[0] == pytest.approx(1.1, abs=0.03)
+
+
+def test_warps_keep_people_apart(small_bank: VoiceBank) -> None:
+    config = replace(QUIET, speakers=(2, 2), warp=(0.8, 1.25))
+    for seed in range(20):
+        people = simulate._pick_people(small_bank, config, random.Random(seed))
+        (one, other) = people.items()
+        assert simulate._distance(small_bank, one, other) >= 1.0
+        assert all(0.8 <= warp <= 1.25 for warp in people.values())

@@ -12,16 +12,19 @@ import pytest
 import torch
 
 from speaker_reasoner import load_engine
+from speaker_reasoner.data import sentences
 from speaker_reasoner.data.dialogues import base, dialogue
 from speaker_reasoner.data.simulate import BankConfig, Meeting, MeetingConfig, bank, meeting
 from speaker_reasoner.data.voices import available
 from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
 from speaker_reasoner.errors import CheckpointError
-from speaker_reasoner.protocol import Answer, Profile, Trace, pieces
+from speaker_reasoner.protocol import Answer, Profile, Trace, load_profile, pieces
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 from speaker_reasoner.train import loop, stages
-from speaker_reasoner.train.batches import IGNORED, Batch, references
+from speaker_reasoner.train.batches import IGNORED, MOST_SPEAKERS, Batch, references
 from speaker_reasoner.train.loop import Machine, Schedule, Task
+from speaker_reasoner.train.model import Learner, LossWeights
+from speaker_reasoner.train.scratch import make_thinker, make_tokenizer
 from speaker_reasoner.train.stages import StageConfig, Trainer, TrainingConfig
 
 from .conftest import TINY
@@ -33,7 +36,8 @@ CPU = torch.device("cpu")
 def stage(of: StageConfig) -> StageConfig:
     """The same losses and kind of data, four short steps."""
     schedule = Schedule(4, 1e-3, warm_up_steps=2)
-    return replace(of, schedule=schedule, audio_s=6.0, chunk_s=(2.0, 5.0))
+    kinds = tuple(replace(kind, audio_s=6.0) for kind in of.kinds)
+    return replace(of, schedule=schedule, kinds=kinds, chunk_s=(2.0, 5.0))
 
 
 FULL = TrainingConfig()
@@ -43,8 +47,7 @@ CONFIG = replace(
     tiny=replace(TINY, vocabulary=600),
     layer=1,
     training=BankConfig(evaluation=False, voices=4, sentences=3, backchannels=2),
-    evaluation=BankConfig(evaluation=True, voices=4, sentences=3, backchannels=2),
-    meetings=MeetingConfig(speakers=(1, 2), reverb_rate=0.0),
+    meetings=MeetingConfig(speakers=(1, 2), reverb_rate=0.0, warp=(0.95, 1.05)),
     warm_up=stage(FULL.warm_up),
     single_pass=stage(FULL.single_pass),
     dialogues=stage(FULL.dialogues),
@@ -57,7 +60,6 @@ def banks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("espeak-ng is not installed: pip install 'speaker-reasoner[simulate]'")
     folder = tmp_path_factory.getbasetemp() / "banks"
     bank(CONFIG.training, folder)
-    bank(CONFIG.evaluation, folder)
     return folder
 
 
@@ -87,7 +89,7 @@ def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
     drawn: list[int] = []
 
     def watched(task: Task, learner: Any, folder: Path, machine: Machine) -> None:
-        def draw(step: int) -> Batch:
+        def draw(step: int) -> tuple[Batch, LossWeights]:
             if step == kill_at:
                 raise Killed
             drawn.append(step)
@@ -102,7 +104,7 @@ def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
 def log(folder: Path) -> Iterator[tuple[int, str, float]]:
     for row in (folder / "log.jsonl").read_text().splitlines():
         values = json.loads(row)
-        for name, value in values["held_out"].items():
+        for name, value in values["check"].items():
             yield values["step"], name, value
 
 
@@ -150,12 +152,13 @@ def test_a_damaged_checkpoint_is_told(
         assert "\n" not in str(caught.value)
 
 
-def test_the_check_is_held_out(trainer: Callable[[Path], Trainer], tmp_path: Path) -> None:
+def test_nothing_held_out_is_ever_heard(trainer: Callable[[Path], Trainer], tmp_path: Path) -> None:
+    """Neither by training nor by the check: one bank serves both."""
     made = trainer(tmp_path)
-    texts = {e.text for row in made.bank.entries for e in row if not e.backchannel}
-    held = {e.text for row in made.held_out.entries for e in row if not e.backchannel}
-    assert texts and held and not texts & held
-    assert not {v.base for v in made.bank.voices} & {v.base for v in made.held_out.voices}
+    assert not FULL.training.evaluation
+    assert not any(voice.base.held_out for voice in made.bank.voices)
+    said = {e.text for row in made.bank.entries for e in row if not e.backchannel}
+    assert said and not any(sentences.held_out(text) for text in said)
 
 
 def talks(made: Trainer) -> tuple[list[Meeting], list[Trace]]:
@@ -220,24 +223,63 @@ def test_every_placeholder_has_its_frame(
     at = (word.start_samples + word.end_samples) // 2
     frame = at // 16_000 * 13 + at % 16_000 // 1280
     assert int(batch.word[frame]) == made.batcher.word_id(word.text)
-    assert int(batch.speaker[frame]) == 1 and int(batch.voice[frame]) == spoken.voice
+    assert int(batch.speaker[frame]) == 1
+    people = [{int(v) for v in batch.voice[:first] if v != IGNORED}]
+    people.append({int(v) for v in batch.voice[-len(heard[-1]) :] if v != IGNORED})
+    assert len(people[0]) == len({s.speaker for s in meetings[0].spoken})
+    assert not people[0] & people[1]  # nobody is in two meetings of a batch
     assert batch.audio_s == pytest.approx(
         sum(p.end_samples - p.start_samples for t in traces for p in t.audio) / 16_000
     )
 
 
-def test_augmentation_silences_bands_and_nothing_else(
+def test_augmentation_colours_each_meeting_and_silences_bands(
     trainer: Callable[[Path], Trainer], tmp_path: Path
 ) -> None:
     made = trainer(tmp_path)
     meetings, traces = talks(made)
     plain = made.batcher.batch(meetings, traces, random.Random(0), augment=False)
-    masked = made.batcher.batch(meetings, traces, random.Random(0), augment=True)
-    changed = plain.features != masked.features
-    assert changed.any() and (masked.features[changed] == 0).all()
-    bands = changed.any(-1).sum(-1)  # [N]
-    assert int(bands.max()) <= 24
-    assert torch.equal(plain.ids, masked.ids) and torch.equal(plain.labels, masked.labels)
+    varied = made.batcher.batch(meetings, traces, random.Random(0), augment=True)
+    silenced = (varied.features == 0) & (plain.features != 0)
+    bands = silenced.all(-1).sum(-1)  # [N]
+    assert 0 < int(bands.max()) <= 24
+    gains = varied.features - plain.features
+    clips = [len(trace.audio) for trace in traces]
+    for clip in (0, 1, clips[0]):
+        kept = ~silenced[clip].all(-1)
+        across = gains[clip][kept]  # one gain for each mel bin, whatever the frame
+        assert torch.allclose(across, across[:, :1].expand_as(across), atol=1e-5)
+        assert 0.005 < float(across.abs().max()) <= 0.361
+    both = ~silenced[0].all(-1) & ~silenced[1].all(-1)  # the chunk and its first slice
+    assert torch.allclose(gains[0][both, 0], gains[1][both, 0], atol=1e-5)
+    assert not torch.allclose(gains[0][both, 0], gains[clips[0]][both, 0], atol=1e-3)
+    assert torch.equal(plain.ids, varied.ids) and torch.equal(plain.labels, varied.labels)
+
+
+def test_the_voice_loss_tells_people_apart() -> None:
+    """It falls when frames of one person come together, and counts pairs that are judged right."""
+    learner = make_learner()
+    voice = torch.tensor([1, 1, 2, 2, MOST_SPEAKERS + 1, IGNORED])
+    points = torch.eye(4)[[0, 0, 1, 1, 2, 3]]
+    with torch.no_grad():
+        learner.voice.weight.zero_()
+        learner.voice.weight[:4, :4] = torch.eye(4)
+        learner.voice.bias.zero_()
+    width = learner.voice.in_features
+    frames = torch.zeros(6, width)
+    frames[:, :4] = points
+    apart, right = learner._same_voice(frames, voice)
+    together, wrong = learner._same_voice(torch.ones(6, width), voice)
+    assert float(right) == 1.0 and float(wrong) == pytest.approx(1 / 3)
+    assert float(apart) < float(together)
+    nobody, _ = learner._same_voice(frames, torch.full((6,), IGNORED))
+    assert float(nobody) == 0.0
+
+
+def make_learner() -> Learner:
+    texts = stages._tokenizer_texts(CONFIG)[:300]
+    thinker = make_thinker(make_tokenizer(texts, 400), TINY)
+    return Learner(thinker, speakers=4, seconds=20, layer=1)
 
 
 def test_the_exported_checkpoint_transcribes(
@@ -253,7 +295,7 @@ def test_the_exported_checkpoint_transcribes(
     assert engine.profile.training["stage"] == "dialogues"
     assert engine.profile.training["config"]["seed"] == 5
     assert replace(engine.profile, training={}) == CONFIG.profile
-    talk = Dialogue(meeting(made.held_out, CONFIG.meetings, 1).samples, engine.profile)
+    talk = Dialogue(meeting(made.bank, CONFIG.meetings, 1).samples, engine.profile)
     for _ in run([talk], engine):
         pass
     assert talk.outcome is not None
@@ -269,8 +311,20 @@ def test_train_runs_the_stages_in_order(banks: Path, tmp_path: Path, monkeypatch
     texts = stages._tokenizer_texts(CONFIG)[:900]
     monkeypatch.setattr(stages, "_tokenizer_texts", lambda config: texts)
     (tmp_path / "banks").symlink_to(banks)
-    stages.train(CONFIG, tmp_path, CPU)
+    trainer = stages.train(CONFIG, tmp_path, CPU)
     assert done == list(STAGES)
+    trainer.export(tmp_path / "model")
+    done.clear()
+    again = stages.train(CONFIG, tmp_path, CPU, start=tmp_path / "model")
+    assert done == ["dialogues"]
+    weights = trainer.learner.thinker.state_dict()
+    for name, value in again.learner.thinker.state_dict().items():
+        assert torch.equal(value, weights[name].float()), name
+    again.export(tmp_path / "again")
+    profile = load_profile(tmp_path / "again")
+    assert profile is not None and profile.training["start"]["stage"] == "dialogues"
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        stages.train(CONFIG, tmp_path, CPU, start=tmp_path)
 
 
 def test_the_schedule() -> None:

@@ -7,7 +7,7 @@ of two backchannels inside one long segment is heard together with it as well.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..audio import SAMPLE_RATE_HZ
 from ..protocol import (
@@ -146,9 +146,19 @@ def slice_samples(box: Box, chunk_samples: int, profile: Profile) -> tuple[int, 
     return tick_samples(box.start, profile), min(tick_samples(box.end, profile), chunk_samples)
 
 
-def base(segments: Sequence[Reference], chunk_samples: int, profile: Profile) -> Trace:
-    """The single-pass transcript over one chunk (stage 1, "Base")."""
+def base(
+    segments: Sequence[Reference], chunk_samples: int, profile: Profile, *, words: bool = True
+) -> Trace:
+    """The single-pass transcript over one chunk (stage 1, "Base").
+
+    Args:
+        segments: numbered by order of appearance.
+        chunk_samples: length of the chunk X.
+        words: write the text of each line; without it, who spoke when.
+    """
     whole = Box(0, max(floor_ticks(chunk_samples, profile), shortest_ticks(profile)))
     rows = [line(s, whole, profile) for s in sorted(segments, key=lambda s: s.start_samples)]
-    parts = opening(profile, chunk_samples, task="base")
+    if not words:
+        rows = [replace(row, text="") for row in rows]
+    parts = opening(profile, chunk_samples, task="base" if words else "times")
     return Trace((*parts, Answer(render_answer(rows, profile))))

@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import soxr
 from rich.progress import track
 
 from ..audio import SAMPLE_RATE_HZ
@@ -53,6 +54,10 @@ class Entry:
     words: tuple[Word, ...]
     backchannel: bool
 
+    def length(self, warp: float) -> int:
+        """Samples of the utterance when it is played `warp` times faster."""
+        return round((self.end - self.start) / warp)
+
 
 @dataclass
 class VoiceBank:
@@ -78,11 +83,15 @@ class VoiceBank:
         side = 1 if self.config.evaluation else 0
         return [list(room) for room in _draw_rooms(40, self.config.seed * 2 + side)]
 
-    def utterance(self, entry: Entry) -> Samples:
-        scaled: Samples = self.samples[entry.start : entry.end].astype(np.float32) / np.float32(
-            32768
-        )
-        return scaled
+    def utterance(self, entry: Entry, warp: float = 1.0) -> Samples:
+        """An utterance, played `warp` times faster."""
+        samples: Samples = self.samples[entry.start : entry.end].astype(np.float32)
+        samples /= np.float32(32768)
+        if warp != 1.0:
+            samples = soxr.resample(samples, warp, 1.0, quality="LQ")
+            missing = max(0, entry.length(warp) - len(samples))
+            samples = np.pad(samples, (0, missing))[: entry.length(warp)]
+        return samples
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,6 +261,8 @@ class MeetingConfig:
         overlap_rate: share of turn changes that start before the last speaker has ended.
         backchannel_rate: share of utterances into which another speaker puts a backchannel.
         reverb_rate: share of meetings held in a simulated room.
+        warp: how much faster a person's utterances are played than the bank's voice: another pitch
+            and vocal tract for every meeting, so that training never hears a person twice.
         silence_rate: share of recordings in which nobody speaks.
     """
 
@@ -267,6 +278,7 @@ class MeetingConfig:
     snr_db: tuple[float, float] = (18.0, 45.0)
     reverb_rate: float = 0.3
     silence_rate: float = 0.02
+    warp: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +312,9 @@ def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
         count = round(rng.uniform(1.0, config.max_duration_s) * SAMPLE_RATE_HZ)
         level_db = rng.uniform(-75, -40)
         return Meeting(_noise(count, level_db, rng), (), snr_db=0.0)
-    people = _pick_people(bank, rng.randint(*config.speakers), rng)
+    people = _pick_people(bank, config, rng)
     plan = _plan(bank, config, people, rng)
-    end = max(start + entry.end - entry.start for _, start, entry, _ in plan)
+    end = max(start + entry.length(people[person]) for person, start, entry, _ in plan)
     total = end + round(rng.uniform(0.1, 0.6) * SAMPLE_RATE_HZ)
     total = min(total, round(config.max_duration_s * SAMPLE_RATE_HZ))
     mixed = np.zeros(total, dtype=np.float32)
@@ -310,11 +322,13 @@ def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
     places = rng.sample(range(4), 4)
     gains = {person: rng.uniform(*config.gain_db) for person in people}
     for person, start, entry, softer_db in plan:
-        voice = bank.utterance(entry) * 10 ** ((gains[person] + softer_db) / 20)
+        voice = bank.utterance(entry, people[person]) * 10 ** ((gains[person] + softer_db) / 20)
         if room is not None:
             from scipy.signal import fftconvolve
 
-            voice = fftconvolve(voice, room[places[people.index(person) % 4]]).astype(np.float32)
+            voice = fftconvolve(voice, room[places[list(people).index(person) % 4]]).astype(
+                np.float32
+            )
         voice = voice[: total - start]
         mixed[start : start + len(voice)] += voice
     snr_db = rng.uniform(*config.snr_db)
@@ -322,7 +336,7 @@ def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
     mixed += _noise(total, level_db - snr_db, rng)
     mixed *= min(1.0, 0.95 / float(np.abs(mixed).max()))
     voices = tuple(bank.voices[person] for person in people)
-    return Meeting(mixed, _spoken(bank, plan), room is not None, snr_db, voices)
+    return Meeting(mixed, _spoken(bank, people, plan), room is not None, snr_db, voices)
 
 
 Planned = tuple[int, int, Entry, float]
@@ -330,31 +344,38 @@ Planned = tuple[int, int, Entry, float]
 _MOST_TRIES = 10_000
 
 
-def _pick_people(bank: VoiceBank, count: int, rng: random.Random) -> list[int]:
-    """Voices that a listener can tell apart: same-gender pairs differ in pitch or vocal tract."""
-    chosen: list[int] = []
+def _pick_people(bank: VoiceBank, config: MeetingConfig, rng: random.Random) -> dict[int, float]:
+    """Voices, with their warps, that a listener can tell apart: same-gender pairs differ in pitch
+    or vocal tract."""
+    count = rng.randint(*config.speakers)
+    slowest, fastest = config.warp
+    chosen: dict[int, float] = {}
     for _ in range(1000):
         if len(chosen) == count:
             return chosen
         candidate = rng.randrange(len(bank.voices))
-        if all(_distance(bank, candidate, other) >= 1.0 for other in chosen):
-            chosen.append(candidate)
+        warp = rng.uniform(slowest, fastest) if slowest < fastest else slowest
+        if all(_distance(bank, (candidate, warp), other) >= 1.0 for other in chosen.items()):
+            chosen[candidate] = warp
     raise DataError(f"the bank of {len(bank.voices)} voices holds no {count} that differ enough")
 
 
-def _distance(bank: VoiceBank, a: int, b: int) -> float:
-    """Difference of two voices: 1 is 12 % of pitch, or 8 % of vocal tract, or a mix of both."""
-    if a == b:
+def _distance(bank: VoiceBank, a: tuple[int, float], b: tuple[int, float]) -> float:
+    """Difference of two warped voices: 1 is 12 % of pitch, 8 % of vocal tract, or a mix of both."""
+    (first, first_warp), (second, second_warp) = a, b
+    if first == second:
         return 0.0
-    one, two = bank.voices[a], bank.voices[b]
+    one, two = bank.voices[first], bank.voices[second]
     if one.base.gender != two.base.gender:
         return 9.0
-    pitch = abs(float(np.log(max(bank.f0_hz[a], 50) / max(bank.f0_hz[b], 50)))) / 0.12
-    return pitch + abs(float(np.log(one.warp / two.warp))) / 0.08
+    faster = first_warp / second_warp
+    f0_ratio = max(bank.f0_hz[first], 50) / max(bank.f0_hz[second], 50) * faster
+    pitch = abs(float(np.log(f0_ratio))) / 0.12
+    return pitch + abs(float(np.log(one.warp / two.warp * faster))) / 0.08
 
 
 def _plan(
-    bank: VoiceBank, config: MeetingConfig, people: Sequence[int], rng: random.Random
+    bank: VoiceBank, config: MeetingConfig, people: Mapping[int, float], rng: random.Random
 ) -> list[Planned]:
     limit = round(config.max_duration_s * SAMPLE_RATE_HZ)
     at = round(rng.uniform(0.05, 0.8) * SAMPLE_RATE_HZ)
@@ -381,7 +402,7 @@ def _plan(
             )
         elif last is not None:
             start = last_end + round(rng.uniform(*config.pause_s) * SAMPLE_RATE_HZ)
-        end = start + entry.end - entry.start
+        end = start + entry.length(people[person])
         if end > limit - 800:
             if plan:
                 break
@@ -400,33 +421,45 @@ def _plan(
 
 
 def _backchannel(
-    bank: VoiceBank, config: MeetingConfig, people: Sequence[int], into: Planned, rng: random.Random
+    bank: VoiceBank,
+    config: MeetingConfig,
+    people: Mapping[int, float],
+    into: Planned,
+    rng: random.Random,
 ) -> list[Planned]:
     """Perhaps a short, softer word of another speaker inside a long utterance."""
     person, start, entry, _ = into
-    length = entry.end - entry.start
+    length = entry.length(people[person])
     others = [other for other in people if other != person]
     others = [other for other in others if any(e.backchannel for e in bank.entries[other])]
     if not others or length < 2 * SAMPLE_RATE_HZ or rng.random() >= config.backchannel_rate:
         return []
     other = rng.choice(others)
     word = rng.choice([e for e in bank.entries[other] if e.backchannel])
-    room = length - (word.end - word.start) - 9600
+    room = length - word.length(people[other]) - 9600
     if room <= 0:
         return []
     return [(other, start + 8000 + rng.randrange(room), word, -4.0)]
 
 
-def _spoken(bank: VoiceBank, plan: Sequence[Planned]) -> tuple[Spoken, ...]:
+def _spoken(
+    bank: VoiceBank, people: Mapping[int, float], plan: Sequence[Planned]
+) -> tuple[Spoken, ...]:
     numbers: dict[int, int] = {}
     rows = []
     for person, start, entry, _ in sorted(plan, key=lambda row: (row[1], row[2].end)):
+        warp = people[person]
         number = numbers.setdefault(person, len(numbers) + 1)
         gender = bank.voices[person].base.gender
         words = tuple(
-            Word(w.text, start + w.start_samples, start + w.end_samples) for w in entry.words
+            Word(
+                w.text,
+                start + round(w.start_samples / warp),
+                start + round(w.end_samples / warp),
+            )
+            for w in entry.words
         )
-        end = start + entry.end - entry.start
+        end = start + entry.length(warp)
         rows.append(Spoken(number, gender, start, end, entry.text, words, person))
     return tuple(rows)
 

@@ -18,7 +18,7 @@ PROFILE_FILE = "speaker_reasoner.json"
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """The words of one language: prompts of the two kinds of user turn, labels, overview.
+    """The words of one language: prompts of the user turns, labels, overview.
 
     `{n}` is a number, `{gender}` a gender word, `{turn}` the number of the observation from 1.
     """
@@ -26,6 +26,7 @@ class Wording:
     initial_text: str
     turn_text: str
     base_text: str
+    times_text: str
     speaker: str
     genders: Mapping[str, str]
     overview: str
@@ -39,6 +40,7 @@ WORDINGS = {
         initial_text="Who said what, and when? Count the speakers, then box the first stretch.",
         turn_text="",
         base_text="Write who said what, and when, in one pass.",
+        times_text="Write who spoke when, in one pass.",
         speaker="Speaker{n}-{gender}",
         genders={"female": "female", "male": "male", "unknown": "unknown"},
         overview="{n} speakers",
@@ -50,6 +52,7 @@ WORDINGS = {
         initial_text="谁在何时说了什么？先数出说话人，再框出第一段。",
         turn_text="",
         base_text="一次写出谁在何时说了什么。",
+        times_text="一次写出谁在何时说话。",
         speaker="说话人{n}-{gender}",
         genders={"female": "女", "male": "男", "unknown": "未知"},
         overview="{n}位说话人",

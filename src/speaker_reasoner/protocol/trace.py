@@ -82,6 +82,8 @@ def opening(profile: Profile, chunk_samples: int, *, task: str = "dialogue") -> 
     text = profile.initial_text or profile.wording.initial_text
     if task == "base":
         text = profile.wording.base_text
+    elif task == "times":
+        text = profile.wording.times_text
     return (
         Text(MARKUP.user_open),
         Audio(0, chunk_samples),

@@ -20,6 +20,8 @@ from ..engines.thinker import SHORTEST_SAMPLES, log_mel
 from ..protocol import Audio, Trace, pieces
 
 IGNORED = -100
+MOST_SPEAKERS = 64
+"""Numbers of the people of two meetings in a batch stay this far apart."""
 
 
 @dataclass(slots=True)
@@ -33,7 +35,7 @@ class Batch:
         features, feature_mask: log-mel `[N, mels, frames]` and `[N, frames]`.
         word: `[F]` token of the word spoken in the frame; the placeholder token in silence.
         gender: `[F]` 0 nobody, 1 female, 2 male.
-        voice: `[F]` index of the bank's voice, -100 in silence.
+        voice: `[F]` number of the person within the batch, -100 in silence.
         speaker: `[F]` 0 nobody, else the speaker's number in the dialogue.
         second, tenth: `[F]` time of the frame in the chunk: whole second, tenth of it.
     """
@@ -98,15 +100,17 @@ class Batcher:
             meetings: the chunks.
             traces: one dialogue over each.
             rng: source of the augmentation.
-            augment: mask bands of mel bins and frames.
+            augment: another microphone for each meeting, bands of mel bins masked.
         """
-        clips, frames = [], []
-        for meeting, trace in zip(meetings, traces, strict=True):
+        clips, frames, heard_in = [], [], []
+        for number, (meeting, trace) in enumerate(zip(meetings, traces, strict=True)):
             for part in trace.audio:
                 clips.append(meeting.samples[part.start_samples : part.end_samples])
-                frames.append(self._frames(meeting, part))
+                frames.append(self._frames(meeting, part, number * MOST_SPEAKERS))
+                heard_in.append(number)
         features, feature_mask = log_mel(self.extractor, clips)
         if augment:
+            _equalise(features, heard_in, rng)
             _mask_bands(features, rng)
         counts = iter([len(rows) for rows in frames])
         ids, labels = [], []
@@ -136,7 +140,9 @@ class Batcher:
             audio_s=sum(len(clip) for clip in clips) / SAMPLE_RATE_HZ,
         )
 
-    def _frames(self, meeting: Meeting, part: Audio) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _frames(
+        self, meeting: Meeting, part: Audio, first_voice: int
+    ) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Labels of a clip's audio tokens, `[tokens, 6]`.
 
         The columns: word, gender, voice, speaker, second, tenth.
@@ -155,7 +161,7 @@ class Batcher:
                     rows[inside, :4] = (
                         self.word_id(word.text),
                         gender,
-                        spoken.voice,
+                        first_voice + spoken.speaker,
                         spoken.speaker,
                     )
         rows[:, 4] = times // SAMPLE_RATE_HZ
@@ -171,6 +177,22 @@ def _token_centres(frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         rest = (rest + 1) // 2
     index = np.arange(frames // 100 * 13 + rest)
     return index // 13 * SAMPLE_RATE_HZ + index % 13 * 1280 + 640
+
+
+def _equalise(features: Tensor, heard_in: Sequence[int], rng: random.Random) -> None:
+    """Another microphone for each meeting: a smooth gain over the mel bins, within about 10 dB.
+
+    Args:
+        features: `[N, mels, frames]`; 10 dB are 0.25 in Whisper's scale.
+        heard_in: the meeting of each clip.
+    """
+    across = torch.linspace(0.0, torch.pi, features.shape[1])
+    gains: dict[int, Tensor] = {}
+    for clip, number in zip(features, heard_in, strict=True):
+        if number not in gains:
+            waves = [rng.uniform(-0.12, 0.12) * torch.cos(k * across) for k in (1, 2, 3)]
+            gains[number] = torch.stack(waves).sum(0).unsqueeze(1)
+        clip += gains[number]
 
 
 def _mask_bands(features: Tensor, rng: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""One training loop for every stage: AdamW, warm-up and cosine, bf16 autocast, atomic saves.
+"""One training loop for every stage: Muon and AdamW, warm-up and cosine, bf16 autocast, atomic saves.
 
 The data of step n depend on the stage, the seed and n alone, so a run that was killed goes on as if
 it had not been. Checkpoints are written beside the final one and replaced in one move.
@@ -7,7 +7,7 @@ it had not been. Checkpoints are written beside the final one and replaced in on
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,14 @@ class Task:
 
     Attributes:
         name: of the stage, in logs and file names.
-        draw: the batch of a step.
-        check: a fixed held-out batch, looked at every `check_steps`; never learned from.
+        draw: the batch of a step, and how its losses weigh.
+        check: a fixed batch that is not learned from, looked at every `check_steps`.
     """
 
     name: str
     schedule: Schedule
-    weights: LossWeights
-    draw: Callable[[int], Batch]
-    check: Batch
+    draw: Callable[[int], tuple[Batch, LossWeights]]
+    check: tuple[Batch, LossWeights]
     check_steps: int = 100
 
 
@@ -71,11 +70,9 @@ def run(task: Task, learner: Learner, folder: Path, machine: Machine) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     learner.to(machine.device).train()
-    optimiser = torch.optim.AdamW(
-        learner.parameters(), task.schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.02
-    )
+    optimisers = make_optimisers(learner, task.schedule.learning_rate)
     path = folder / f"{task.name}.pt"
-    first = _resume(path, learner, optimiser, machine.device)
+    first = _resume(path, learner, optimisers, machine.device)
     saved_at = started = time.monotonic()
     columns = (
         TextColumn("{task.description}"),
@@ -86,59 +83,79 @@ def run(task: Task, learner: Learner, folder: Path, machine: Machine) -> None:
         bar = progress.add_task(task.name, total=task.schedule.steps, completed=first)
         heard_s = 0.0
         for step in range(first, task.schedule.steps):
-            batch = task.draw(step).to(machine.device)
-            log = train_step(task, learner, optimiser, batch, step, machine)
+            batch, weights = task.draw(step)
+            rate = task.schedule.rate(step)
+            log = train_step(learner, optimisers, batch.to(machine.device), weights, rate, machine)
             heard_s += batch.audio_s
             if step % 20 == 19:
                 speed = {"audio_s_per_s": heard_s / (time.monotonic() - started)}
                 _append(folder, {"stage": task.name, "step": step + 1, **log, **speed})
                 progress.update(bar, description=f"{task.name} {_headline(log)}")
             if (step + 1) % task.check_steps == 0 or step + 1 == task.schedule.steps:
-                held_out = check(task, learner, machine)
-                _append(folder, {"stage": task.name, "step": step + 1, "held_out": held_out})
+                checked = check(task, learner, machine)
+                _append(folder, {"stage": task.name, "step": step + 1, "check": checked})
             progress.advance(bar)
             if time.monotonic() - saved_at > machine.save_every_s:
-                save(path, learner, optimiser, step + 1)
+                save(path, learner, optimisers, step + 1)
                 saved_at = time.monotonic()
-    save(path, learner, optimiser, task.schedule.steps)
+    save(path, learner, optimisers, task.schedule.steps)
+
+
+def make_optimisers(learner: Learner, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices of the layers, AdamW for all else (Jordan et al. 2024), at one
+    learning rate (Liu et al. 2025, arXiv 2502.16982: updates of the same root mean square)."""
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
+    for name, parameter in learner.named_parameters():
+        in_layer = parameter.ndim == 2 and name.startswith("thinker.") and "embed" not in name
+        (matrices if in_layer and "visual" not in name else others).append(parameter)
+    return [
+        torch.optim.Muon(
+            matrices, learning_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.98), weight_decay=0.02),
+    ]
 
 
 def train_step(
-    task: Task,
     learner: Learner,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     batch: Batch,
-    step: int,
+    weights: LossWeights,
+    rate: float,
     machine: Machine,
 ) -> dict[str, float]:
-    """One optimiser step; returns the losses and accuracies of the batch."""
-    for group in optimiser.param_groups:
-        group["lr"] = task.schedule.rate(step)
+    """One step at a learning rate; returns the losses and accuracies of the batch."""
     with torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.bf16):
-        result: tuple[Tensor, dict[str, float]] = learner(batch, task.weights)
+        result: tuple[Tensor, dict[str, float]] = learner(batch, weights)
     loss, log = result
-    optimiser.zero_grad()
+    learner.zero_grad()
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-    optimiser.step()
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.step()
     return log
 
 
 def check(task: Task, learner: Learner, machine: Machine) -> dict[str, float]:
-    """Losses and accuracies on the stage's held-out batch."""
+    """Losses and accuracies on the stage's fixed batch."""
+    batch, weights = task.check
     learner.eval()
     with torch.no_grad(), torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.bf16):
-        result: tuple[Tensor, dict[str, float]] = learner(
-            task.check.to(machine.device), task.weights
-        )
+        result: tuple[Tensor, dict[str, float]] = learner(batch.to(machine.device), weights)
     learner.train()
     return result[1]
 
 
-def save(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, step: int) -> None:
+def save(
+    path: Path, learner: Learner, optimisers: Sequence[torch.optim.Optimizer], step: int
+) -> None:
     """Write a checkpoint in one move: a full disk or a kill leaves the last one whole."""
     temporary = path.with_suffix(".tmp")
-    state = {"learner": learner.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    states = [optimiser.state_dict() for optimiser in optimisers]
+    state = {"learner": learner.state_dict(), "optimisers": states, "step": step}
     try:
         torch.save(state, temporary)
         temporary.replace(path)
@@ -150,14 +167,18 @@ def save(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, step: i
 
 
 def _resume(
-    path: Path, learner: Learner, optimiser: torch.optim.Optimizer, device: torch.device
+    path: Path,
+    learner: Learner,
+    optimisers: Sequence[torch.optim.Optimizer],
+    device: torch.device,
 ) -> int:
     if not path.exists():
         return 0
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         learner.load_state_dict(state["learner"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         return int(state["step"])
     except Exception as error:  # of a damaged file, torch raises anything down to struct.error
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,7 +1,7 @@
 """What is trained: a thinker, and the auxiliary heads that teach it what each audio frame holds.
 
 The heads are thrown away after training. They are read at two places: on the tower's embeddings
-(which word, which gender, which voice), and in the middle of the text decoder at the audio
+(which word, which gender, whether two frames are one voice), and in the middle of the text decoder at the audio
 positions (which speaker number, what time), where the layers above can still read it off.
 """
 
@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..engines.thinker import embed, encode_audio, text_model
-from .batches import IGNORED, Batch
+from .batches import IGNORED, MOST_SPEAKERS, Batch
+
+VOICE_FRAMES = 500
+"""About how many frames of a batch are compared with each other for the voice loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,12 @@ class Learner(nn.Module):
 
     Args:
         thinker: one of the thinker classes, in float32.
-        voices: how many voices the bank holds.
         speakers: largest speaker number in a dialogue.
         seconds: longest chunk in whole seconds.
         layer: text layer after which speaker and time are read.
     """
 
-    def __init__(self, thinker: Any, voices: int, speakers: int, seconds: int, layer: int) -> None:
+    def __init__(self, thinker: Any, speakers: int, seconds: int, layer: int) -> None:
         super().__init__()
         self.thinker = thinker
         width = thinker.config.get_text_config().hidden_size
@@ -47,7 +49,9 @@ class Learner(nn.Module):
         self.layer = layer
         self.word_scale = nn.Parameter(torch.tensor(2.5))
         self.gender = nn.Linear(width, 3)
-        self.voice = nn.Sequential(nn.Linear(width, 96), nn.Tanh(), nn.Linear(96, voices))
+        self.voice = nn.Linear(width, 64)
+        self.voice_slope = nn.Parameter(torch.tensor(1.6))
+        self.voice_offset = nn.Parameter(torch.tensor(-2.0))
         self.speaker = nn.Linear(width, speakers + 1)
         self.second = nn.Linear(width, seconds + 1)
         self.tenth = nn.Linear(width, 10)
@@ -74,8 +78,36 @@ class Learner(nn.Module):
         return {
             "word": _cross_entropy(words, batch.word),
             "gender": _cross_entropy(self.gender(frames), batch.gender),
-            "voice": _cross_entropy(self.voice(frames), batch.voice),
+            "voice": self._same_voice(frames, batch.voice),
         }
+
+    def _same_voice(self, frames: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether two frames are of one person, judged by the cosine of their voice points.
+
+        Pairs of one person weigh one half, pairs of two people one quarter where they meet and one
+        quarter where they do not: like voices in one meeting are what a dialogue must tell apart.
+
+        Returns:
+            The logistic loss over pairs, and the mean share of the three kinds judged right.
+        """
+        spoken = torch.nonzero(voice != IGNORED).squeeze(1)
+        if len(spoken) < 2:
+            return frames.sum() * 0.0, torch.zeros(())
+        kept = spoken[:: max(1, len(spoken) // VOICE_FRAMES)]
+        points = F.normalize(self.voice(frames[kept]).float(), dim=-1)
+        logits = points @ points.T * self.voice_slope.exp() + self.voice_offset
+        person = voice[kept]
+        same = person.unsqueeze(0) == person.unsqueeze(1)
+        meeting = person // MOST_SPEAKERS
+        meet = meeting.unsqueeze(0) == meeting.unsqueeze(1)
+        loss, right, kinds = frames.sum() * 0.0, torch.zeros(()), 0
+        for pairs, weight in ((same, 0.5), (meet & ~same, 0.25), (~meet, 0.25)):
+            if bool(pairs.any()):
+                judged, target = logits[pairs], same[pairs]
+                loss = loss + weight * F.binary_cross_entropy_with_logits(judged, target.float())
+                right = right + ((judged > 0) == target).float().mean()
+                kinds += 1
+        return loss, right / kinds
 
     def _decoder_losses(self, audio: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         heard = batch.ids == self.audio_id  # [B, T]
@@ -85,7 +117,7 @@ class Learner(nn.Module):
         positions = torch.arange(length, device=batch.ids.device).expand(3, rows, length)
         output = text_model(self.thinker)(
             inputs_embeds=embedded,
-            attention_mask=batch.mask,
+            attention_mask=None,  # rows are padded right: the causal mask alone keeps them apart
             position_ids=positions,
             use_cache=False,
             output_hidden_states=True,
