@@ -1,0 +1,239 @@
+"""Annotation files to rows, line by line: a broken line is counted, the others are read.
+
+The parsers of `writers` read the lines; where one looks at the whole file (JSON of ours, subtitles),
+a fault anywhere loses the file. RTTM has no words: those of a CTM beside it, of the same stem, are
+put into its segments.
+"""
+
+import json
+import re
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ...errors import FormatError
+from ...evaluate.inputs import load
+from ...evaluate.lhotse import parse_lhotse
+from ...transcript import Transcript
+from ...writers import read_text
+from ...writers.captions import parse_caption
+from ...writers.ctm import join_words, parse_ctm
+from ...writers.scoring import parse_rttm, parse_seglst, parse_stm
+from ...writers.sessions import load_json, parse_gender
+from ...writers.textgrid import WORDLESS, Stream
+from .notes import Notes, Row
+
+SUFFIXES = (
+    *(".seglst.json", ".stm", ".textgrid", ".jsonl", ".jsonl.gz"),
+    *(".json", ".vtt", ".srt", ".rttm", ".ctm"),
+)
+"""Suffixes of annotation, in lower case, the richest first."""
+
+SpeakerOf = Callable[[str], tuple[str, str]]
+"""The name of a tier to speaker and gender."""
+
+_GENDERS = {"F": "female", "M": "male"}
+_CHANNEL = re.compile(r"channel\d+|channel[A-Z]")
+
+
+def suffix_of(path: Path) -> str | None:
+    """The suffix by which a file is annotation, in lower case."""
+    fitting = [suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)]
+    return max(fitting, key=len, default=None)
+
+
+def stem_of(path: Path) -> str:
+    """The name of a file of annotation without its suffix."""
+    return path.name[: len(path.name) - len(suffix_of(path) or path.suffix)]
+
+
+def gender_of(letter: str) -> str:
+    """`F` and `M` in the ids of speakers."""
+    return _GENDERS.get(letter, "unknown")
+
+
+def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[Row]:
+    """Read a file of annotation in the format that its suffix tells.
+
+    Args:
+        path: ends in one of `SUFFIXES`.
+        notes: counts lines that cannot be read.
+        encoding: as `writers.read_text`.
+
+    Raises:
+        FormatError: the file cannot be read at all.
+    """
+    suffix = suffix_of(path)
+    if suffix == ".textgrid":
+        return list(textgrid_rows(path, encoding=encoding))
+    text = read_text(path, encoding)
+    if suffix == ".seglst.json" or (suffix == ".json" and text.lstrip().startswith("[")):
+        return list(_seglst(text, path, notes))
+    if suffix == ".stm":
+        return _stm(text, path, notes)
+    if suffix == ".rttm":
+        return _rttm(text, path, notes, encoding)
+    if suffix in (".jsonl", ".jsonl.gz"):
+        lines = enumerate(text.split("\n"), start=1)
+        return [
+            row for n, line in lines if line for row in _line(parse_lhotse, line, path, n, notes)
+        ]
+    return [row for one in load(path, encoding=encoding).values() for row in _rows(one, str(path))]
+
+
+def textgrid_rows(
+    path: Path, speaker_of: SpeakerOf | None = None, encoding: str | None = None
+) -> Iterator[Row]:
+    """Read a TextGrid: each interval tier is a speaker, each mark a row, named after the file.
+
+    The end that a tier states is not looked at: that of two AISHELL-4 files is wrong.
+
+    Args:
+        path: the file.
+        speaker_of: by default the tier's name is the label, perhaps with `(female)` behind it.
+        encoding: as `writers.read_text`.
+
+    Raises:
+        FormatError: with the line at which something else was expected.
+    """
+    stream = Stream(read_text(path, encoding), str(path))
+    if not stream.string("file type").startswith("ooTextFile"):
+        raise FormatError(f"{stream.at}: expected a TextGrid")
+    stream.string("object class")
+    stream.time("xmin")
+    stream.time("xmax")
+    tiers = stream.count("number of tiers") if stream.flag() else 0
+    for _ in range(tiers):
+        kind, name = stream.string("class of tier"), stream.string("name of tier")
+        stream.time("xmin")
+        stream.time("xmax")
+        label = re.sub(r"#\d+$", "", name.strip())
+        speaker, gender = (speaker_of or parse_caption)(label)
+        for _ in range(stream.count("number of intervals")):
+            start_s = stream.time("start")
+            if kind != "IntervalTier":
+                stream.string("mark")
+                continue
+            end_s = stream.time("end")
+            mark = stream.string("text").strip()
+            if mark:
+                text = "" if mark == WORDLESS else mark
+                times = float(start_s), float(end_s)
+                yield Row(stream.at, stem_of(path), speaker, gender, *times, text)
+
+
+def _rows(transcript: Transcript, at: str) -> Iterator[Row]:
+    for s in transcript.segments:
+        yield Row(at, transcript.recording, s.speaker, s.gender, s.start_s, s.end_s, s.text)
+
+
+def _line(
+    parse: Callable[[str, str], list[Transcript]], line: str, path: Path, number: int, notes: Notes
+) -> list[Row]:
+    """Parse one line, or one entry of a list, on its own."""
+    at = f"{path}:{number}"
+    try:
+        return [row for transcript in parse(line, str(path)) for row in _rows(transcript, at)]
+    except FormatError as error:
+        said = re.sub(rf"^{re.escape(str(path))}(:1|, entry 1)?:\s*", "", str(error))
+        notes.drop_error(FormatError(f"{at}: {said}"))
+        return []
+
+
+def _seglst(text: str, path: Path, notes: Notes) -> Iterator[Row]:
+    entries = load_json(text, str(path))
+    if not isinstance(entries, list):
+        raise FormatError(f"{path}: expected a list of segments")
+    for number, entry in enumerate(entries, start=1):
+        try:
+            found = parse_seglst(json.dumps([entry]), str(path))
+        except FormatError as error:
+            said = str(error).replace(f"{path}, entry 1", f"{path}, entry {number}")
+            notes.drop_error(FormatError(said))
+            continue
+        for transcript in found:
+            yield from _rows(transcript, f"{path}, entry {number}")
+
+
+def _stm(text: str, path: Path, notes: Notes) -> list[Row]:
+    rows: list[Row] = []
+    genders: dict[tuple[str, str], str] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.lstrip().startswith(";"):
+            comment = line.split()
+            if comment[:2] == [";;", "GENDER"] and len(comment) == 5:
+                genders[comment[2], comment[3]] = parse_gender(comment[4])
+        elif line.strip():
+            rows += _line(parse_stm, line, path, number, notes)
+    return _with_genders(rows, genders)
+
+
+def _rttm(text: str, path: Path, notes: Notes, encoding: str | None) -> list[Row]:
+    rows: list[Row] = []
+    genders: dict[tuple[str, str], str] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.split()
+        if fields and fields[0].upper() == "SPKR-INFO" and len(fields) > 7:
+            genders[fields[1], fields[7]] = parse_gender(fields[6])
+        elif fields:
+            rows += _line(parse_rttm, line, path, number, notes)
+    rows = _with_genders(rows, genders)
+    beside = next(
+        (p for p in (path.with_suffix(".ctm"), path.with_suffix(".CTM")) if p.exists()), None
+    )
+    return _with_words(rows, beside, notes, encoding) if beside else rows
+
+
+def _with_words(rows: list[Row], ctm: Path, notes: Notes, encoding: str | None) -> list[Row]:
+    """Put each word into the segment of its speaker in which its middle lies.
+
+    Where the CTM names no speakers, the earliest segment of the session that holds it takes it.
+    """
+    words: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for number, line in enumerate(read_text(ctm, encoding).split("\n"), start=1):
+        for word in _line(parse_ctm, line, ctm, number, notes):
+            speaker = "" if _CHANNEL.fullmatch(word.speaker) else word.speaker
+            words[word.session, speaker].append(word)
+    for of_speaker in words.values():
+        of_speaker.sort(key=_middle)
+    filled = []
+    taken: set[str] = set()
+    for row in sorted(rows, key=lambda row: (row.start_s, row.end_s)):
+        inside: list[Row] = []
+        for label in (row.speaker, ""):
+            known = words.get((row.session, label), [])
+            first = bisect_left(known, row.start_s, key=_middle)
+            last = bisect_right(known, row.end_s, key=_middle)
+            inside += [word for word in known[first:last] if word.at not in taken]
+        taken.update(word.at for word in inside)
+        text = join_words([word.text for word in inside])
+        filled.append(
+            Row(row.at, row.session, row.speaker, row.gender, row.start_s, row.end_s, text)
+        )
+    for of_speaker in words.values():
+        for word in of_speaker:
+            if word.at not in taken:
+                notes.drop("word in no segment", f"{word.at}: {word.text!r} at {word.start_s:g} s")
+    return filled
+
+
+def _middle(row: Row) -> float:
+    return (row.start_s + row.end_s) / 2
+
+
+def _with_genders(rows: list[Row], genders: dict[tuple[str, str], str]) -> list[Row]:
+    return [
+        Row(
+            row.at,
+            row.session,
+            row.speaker,
+            genders.get((row.session, row.speaker), "unknown")
+            if row.gender == "unknown"
+            else row.gender,
+            row.start_s,
+            row.end_s,
+            row.text,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,199 @@
+"""Rows of annotation, and the count of what is wrong with them.
+
+A row knows the file and line that it comes from until it has become a segment, so that whatever is
+dropped or changed on the way can be told with its place.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError, FormatError
+from ...transcript import Segment, Transcript
+from ...writers.ctm import join_words
+
+SLACK_S = 0.5
+"""A segment that ends past the recording by at most this is clipped to it; by more, it is dropped."""
+
+_SHORTEST_S = 0.01
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One annotated stretch of speech as its file has it: times may be reversed, text may be empty.
+
+    Attributes:
+        at: file and line, for messages.
+        session: name of the recording.
+        speaker: label within the corpus.
+        gender: `female`, `male` or `unknown`.
+        start_s, end_s: seconds of the recording, not negative.
+        text: with the corpus's tags.
+    """
+
+    at: str
+    session: str
+    speaker: str
+    gender: str
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording of a corpus with its annotation.
+
+    Attributes:
+        split: `train`, `dev`, `test` or `all`.
+        name: unique within the split.
+        audio: its file; several are mixed.
+        rows: what was annotated, in any order.
+    """
+
+    split: str
+    name: str
+    audio: tuple[Path, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(slots=True)
+class Notes:
+    """Counts of what was dropped and changed, by reason, with the first few places of each.
+
+    Attributes:
+        strict: raise at the first fault instead of counting it.
+    """
+
+    strict: bool = False
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    tags: Counter[str] = field(default_factory=Counter)
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def drop(self, reason: str, message: str, *, fault: bool = True) -> None:
+        """Count something that is left out.
+
+        Args:
+            reason: by which it is counted.
+            message: file, line, and what is wrong there.
+            fault: whether the corpus is wrong there; otherwise `strict` does not stop at it.
+
+        Raises:
+            DataError: `strict`, and it is a fault.
+        """
+        if self.strict and fault:
+            raise DataError(f"{message} ({reason}); without --strict it is left out")
+        self._count("dropped", self.dropped, reason, message)
+
+    def drop_error(self, error: FormatError) -> None:
+        """Count a row or file that could not be read."""
+        message = str(error)
+        reason = "broken annotation"
+        if "before it starts" in message:
+            reason = "end before start"
+        elif re.search(r"unknown encoding|: not \S+ text \(byte", message):
+            reason = "unknown encoding"
+        self.drop(reason, message)
+
+    def change(self, reason: str, message: str) -> None:
+        """Count something that is kept, but not as it was."""
+        self._count("changed", self.changed, reason, message)
+
+    def to_json(self, kind: str) -> dict[str, Any]:
+        """Counts and first places of `dropped` or `changed`."""
+        found: dict[str, list[str]] = getattr(self, kind)
+        return {
+            reason: {"count": self._counts[kind, reason], "first": first}
+            for reason, first in found.items()
+        }
+
+    def _count(self, kind: str, found: dict[str, list[str]], reason: str, message: str) -> None:
+        first = found.setdefault(reason, [])
+        if len(first) < _SHOWN:
+            first.append(message)
+        self._counts[kind, reason] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What is done to the text, and no more.
+
+    Attributes:
+        tags: what a corpus writes that is no word; each is replaced by a space, and counted.
+        unspaced: remove spaces between Chinese (and Japanese) characters, which some references put
+            there for scoring tools.
+    """
+
+    tags: re.Pattern[str] | None = None
+    unspaced: bool = False
+
+    def __call__(self, text: str, notes: Notes) -> str:
+        if self.tags is not None:
+            notes.tags.update(self.tags.findall(text))
+            text = self.tags.sub(" ", text)
+        words = text.split()
+        return join_words(words) if self.unspaced else " ".join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "white_space": "runs become one space, none at the ends",
+            "spaces_between_chinese_characters": "removed" if self.unspaced else "kept",
+            "tags_replaced_by_a_space": self.tags.pattern if self.tags else None,
+            "case": "kept",
+            "punctuation": "kept",
+        }
+
+
+def transcript(
+    recording: Recording, duration_s: float, cleaning: Cleaning, notes: Notes
+) -> Transcript:
+    """Make segments of the rows that can be used; count the others.
+
+    Raises:
+        DataError: a row is wrong, and the notes are strict.
+    """
+    return Transcript(
+        recording.name, duration_s, tuple(_segments(recording.rows, duration_s, cleaning, notes))
+    )
+
+
+def _segments(
+    rows: Iterable[Row], duration_s: float, cleaning: Cleaning, notes: Notes
+) -> Iterable[Segment]:
+    seen: set[tuple[str, float, float, str]] = set()
+    for row in rows:
+        here = f"{row.at}: {row.speaker} [{row.start_s:g}, {row.end_s:g}]"
+        if row.end_s < row.start_s:
+            notes.drop("end before start", f"{here}: ends before it starts")
+            continue
+        if row.end_s - row.start_s < _SHORTEST_S:
+            notes.drop("no length", f"{here}: shorter than {_SHORTEST_S:g} s")
+            continue
+        end_s = row.end_s
+        if end_s > duration_s:
+            if row.start_s + _SHORTEST_S > duration_s or end_s > duration_s + SLACK_S:
+                length = f"the recording's {duration_s:.3f} s"
+                notes.drop("beyond the audio", f"{here}: ends after {length}")
+                continue
+            notes.change("end clipped to the audio", f"{here}: recording of {duration_s:.3f} s")
+            end_s = duration_s
+        text = cleaning(row.text, notes)
+        if not text:
+            empty = not row.text.strip()
+            reason = "empty text" if empty else "nothing but tags"
+            notes.drop(reason, f"{here}: {row.text.strip() or 'no words'}", fault=empty)
+            continue
+        key = (row.speaker, row.start_s, row.end_s, text)
+        if key in seen:
+            notes.drop("duplicate", f"{here}: the same speaker, times and text once more")
+            continue
+        seen.add(key)
+        try:
+            yield Segment(row.speaker, row.start_s, end_s, text, row.gender)
+        except FormatError as error:
+            notes.drop("broken annotation", f"{row.at}: {error}")

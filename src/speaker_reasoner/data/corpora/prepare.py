@@ -1,0 +1,314 @@
+"""A corpus to what training and evaluation read: a manifest, references, pieces, a report.
+
+    OUT/<split>/manifest.jsonl           {"audio", "reference", "name"} a session, for `evaluate run --data`
+    OUT/<split>/references.seglst.json   SegLST with genders, all sessions
+    OUT/<split>/pieces.jsonl             {"name", "audio", "start_s", "duration_s", "clipped", "segments"} a piece
+    OUT/<split>/audio/<channel>/         where an array's channel or a mix of headsets is written
+    OUT/report.json                      counts, what was dropped and why; written last
+
+Paths of audio are absolute where the corpus's own file is used, else relative to the split's folder.
+Every recording is decoded once, so that a broken one is found here. Every file is written whole or
+not at all; audio that was written by an earlier call is kept.
+"""
+
+import json
+import os
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+
+from ... import __version__, audio
+from ...audio import SAMPLE_RATE_HZ, Samples, to_samples, to_seconds
+from ...errors import AudioError, DataError, OutputError
+from ...transcript import GENDERS, Transcript
+from ...writers import write_text_atomically
+from ...writers.scoring import render_seglst
+from ..dialogues import Reference
+from ..pieces import Piece, cut
+from .notes import Notes, Recording, transcript
+from .recipes import CORPORA, Source
+
+SCHEMA = "speaker-reasoner/corpus/1"
+SPLITS = ("train", "dev", "test", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a recording as training takes it.
+
+    Attributes:
+        name: of the piece.
+        audio: the recording, of which the chunk is the samples `[start_samples, end_samples)` at
+            16 kHz.
+        start_samples, end_samples: its place in the recording.
+        clipped: segments that go on outside the chunk: their text says more than can be heard.
+        references: in samples of the chunk, speakers numbered by order of appearance.
+    """
+
+    name: str
+    audio: Path
+    start_samples: int
+    end_samples: int
+    clipped: int
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    audio: str
+    transcript: Transcript
+    pieces: list[Piece]
+
+
+def prepare(
+    corpus: str,
+    folder: Path,
+    output: Path,
+    *,
+    pieces_s: tuple[float, float] = (40.0, 50.0),
+    channel: int | None = None,
+    strict: bool = False,
+    reference: Path | None = None,
+    gender_from: str | None = None,
+    encoding: str | None = None,
+    told: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Prepare a corpus.
+
+    Args:
+        corpus: a key of `CORPORA`.
+        folder: where it lies.
+        output: folder that is written; made if it does not exist.
+        pieces_s: shortest and longest piece in seconds.
+        channel: 0-based, of recordings with several; by default as the recipe says.
+        strict: stop at the first fault.
+        reference: file or folder of annotation (`folder` only).
+        gender_from: `suffix` or `prefix` of speaker ids tell genders (`folder` only).
+        encoding: of annotation, as `writers.read_text`.
+        told: called with the name of each session before it is decoded.
+
+    Returns:
+        The report, as written.
+
+    Raises:
+        DataError: the corpus is not there, nothing of it can be used, or, with `strict`, something.
+        OutputError: a file cannot be written.
+    """
+    if corpus not in CORPORA:
+        raise DataError(f"unknown corpus {corpus!r}; known: {', '.join(CORPORA)}")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected the corpus {corpus}")
+    if corpus != "folder" and (reference or gender_from):
+        raise DataError(
+            f"{corpus} keeps its own annotation: --reference, --gender-from are of folder"
+        )
+    recipe, notes = CORPORA[corpus], Notes(strict)
+    _make_way(output)
+    chosen = recipe.channel if channel is None else channel
+    splits: dict[str, dict[str, _Session]] = defaultdict(dict)
+    for recording in recipe.recordings(Source(folder, notes, reference, gender_from, encoding)):
+        ready = splits[recording.split]
+        if recording.name in ready:
+            notes.drop("name twice", f"{recording.audio[0]}: another {recording.name!r} was read")
+            continue
+        if told is not None:
+            told(recording.name)
+        try:
+            where, samples = _sound(recording, output / recording.split, chosen)
+        except AudioError as error:
+            notes.drop("audio broken", str(error))
+            continue
+        session = transcript(recording, to_seconds(samples), recipe.cleaning, notes)
+        if not session.segments:
+            notes.drop(
+                "nothing said", f"{recording.audio[0]}: no segment of {recording.name} is left"
+            )
+            continue
+        ready[recording.name] = _Session(where, session, cut(session, *pieces_s))
+    if not any(splits.values()):
+        first = next(iter(notes.dropped.values()), [""])[0]
+        raise DataError(f"{folder}: nothing of it can be used as {corpus}; first: {first}")
+    for split, ready in splits.items():
+        _write(output / split, list(ready.values()))
+    report = {
+        "schema": SCHEMA,
+        "corpus": corpus,
+        "folder": str(folder.resolve()),
+        "made": {"version": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")},
+        "settings": {
+            "pieces_s": list(pieces_s),
+            "channel": chosen,
+            "reference": None if reference is None else str(reference),
+            "gender_from": gender_from,
+            "encoding": encoding,
+            "strict": strict,
+            "normalisation": recipe.cleaning.to_json(),
+        },
+        "splits": {
+            s: _counts(list(r.values()), recipe.same_people) for s, r in splits.items() if r
+        },
+        "tags_removed": dict(notes.tags.most_common()),
+        "changed": notes.to_json("changed"),
+        "dropped": notes.to_json("dropped"),
+    }
+    write_text_atomically(
+        output / "report.json", json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+    )
+    return report
+
+
+def chunks(path: Path) -> Iterator[Chunk]:
+    """Read a `pieces.jsonl`.
+
+    Raises:
+        DataError: a line is none of a piece.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield _chunk(json.loads(line), path.parent)
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{path}:{number}: not a piece: {error!r}; prepare it again"
+                ) from error
+
+
+def _chunk(row: dict[str, Any], folder: Path) -> Chunk:
+    start = to_samples(row["start_s"])
+    numbers: dict[str, int] = {}
+    references = tuple(
+        Reference(
+            numbers.setdefault(s["speaker"], len(numbers) + 1),
+            s["gender"],
+            to_samples(s["start_s"]),
+            to_samples(s["end_s"]),
+            s["text"],
+        )
+        for s in row["segments"]
+    )
+    end = start + to_samples(row["duration_s"])
+    return Chunk(row["name"], folder / row["audio"], start, end, row["clipped"], references)
+
+
+def _make_way(output: Path) -> None:
+    """Remove what an earlier call wrote, but for audio: none of it may be taken for this call's."""
+    names = ("manifest.jsonl", "pieces.jsonl", "references.seglst.json")
+    stale = [output / split / name for split in SPLITS for name in names]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path in (output / "report.json", *stale):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {output}: {error.strerror}; choose another folder"
+        ) from error
+
+
+def _sound(recording: Recording, folder: Path, channel: int | None) -> tuple[str, int]:
+    """Decode a recording; write what is to be heard of it where the corpus has no such file.
+
+    Returns:
+        The path for manifests, and the number of samples at 16 kHz.
+    """
+    paths = recording.audio
+    if len(paths) == 1 and (channel is None or audio.probe(paths[0]).channels == 1):
+        return str(paths[0].absolute()), sum(
+            len(b) for b in audio.stream(paths[0], channel=channel)
+        )
+    kind = "mix" if channel is None else f"channel-{channel}"
+    target = folder / "audio" / kind / f"{recording.name}.flac"
+    if target.exists():
+        samples = to_samples(audio.probe(target).duration_s)
+    else:
+        samples = _write_flac(target, _mixed(paths, channel))
+    return str(target.relative_to(folder)), samples
+
+
+def _mixed(paths: Sequence[Path], channel: int | None) -> Iterator[Samples]:
+    """The mean of several recordings, the shorter ones silent at their ends."""
+    for blocks in zip_longest(*(audio.stream(path, channel=channel) for path in paths)):
+        present = [block for block in blocks if block is not None]
+        mixed = np.zeros(max(len(block) for block in present), np.float32)
+        for block in present:
+            mixed[: len(block)] += block
+        yield mixed / np.float32(len(paths))
+
+
+def _write_flac(target: Path, blocks: Iterator[Samples]) -> int:
+    """Write 16-bit FLAC, exact for 16-bit sources at 16 kHz: whole, or not at all."""
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    samples = 0
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with sf.SoundFile(temporary, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as file:
+                for block in blocks:
+                    file.write(np.clip(np.rint(block * 32768), -32768, 32767).astype(np.int16))
+                    samples += len(block)
+            if sf.info(temporary).frames != samples:
+                raise OSError(0, "it was not written in full")
+            os.replace(temporary, target)  # noqa: PTH105 - as write_text_atomically
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, sf.LibsndfileError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {target}: {reason}; is the disk full?") from error
+    return samples
+
+
+def _write(folder: Path, sessions: list[_Session]) -> None:
+    manifest = [
+        {"audio": s.audio, "reference": "references.seglst.json", "name": s.transcript.recording}
+        for s in sessions
+    ]
+    entries = [
+        render_seglst(s.transcript).removeprefix("[\n  ").removesuffix("\n]\n") for s in sessions
+    ]
+    write_text_atomically(
+        folder / "references.seglst.json", "[\n  " + ",\n  ".join(entries) + "\n]\n"
+    )
+    pieces = [_piece(s.audio, piece) for s in sessions for piece in s.pieces]
+    for name, rows in (("pieces.jsonl", pieces), ("manifest.jsonl", manifest)):
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        write_text_atomically(folder / name, "".join(lines))
+
+
+def _piece(sound: str, piece: Piece) -> dict[str, Any]:
+    known = ("speaker", "gender", "start_s", "end_s", "text")
+    return {
+        "name": piece.transcript.recording,
+        "audio": sound,
+        "start_s": piece.start_s,
+        "duration_s": piece.transcript.duration_s,
+        "clipped": piece.clipped,
+        "segments": [
+            {key: value for key, value in asdict(s).items() if key in known}
+            for s in piece.transcript.segments
+        ],
+    }
+
+
+def _counts(sessions: list[_Session], same_people: bool) -> dict[str, Any]:
+    people = {
+        (None if same_people else s.transcript.recording, speaker): gender
+        for s in sessions
+        for speaker, gender in s.transcript.genders.items()
+    }
+    pieces = [piece for s in sessions for piece in s.pieces]
+    return {
+        "sessions": len(sessions),
+        "hours": round(sum(s.transcript.duration_s for s in sessions) / 3600, 4),
+        "segments": sum(len(s.transcript.segments) for s in sessions),
+        "speakers": {**dict.fromkeys(GENDERS, 0), **Counter(people.values())},
+        "pieces": len(pieces),
+        "pieces_without_speech": sum(not piece.transcript.segments for piece in pieces),
+        "clipped_segments": sum(piece.clipped for piece in pieces),
+    }
