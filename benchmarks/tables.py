@@ -13,7 +13,11 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-FILES = (ROOT / "README.md", ROOT / "src/speaker_reasoner/checkpoints/tiny/README.md")
+FILES = (
+    ROOT / "README.md",
+    ROOT / "src/speaker_reasoner/checkpoints/tiny/README.md",
+    ROOT / "docs/evaluation.md",
+)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -94,7 +98,50 @@ def domain_sentence() -> str:
     )
 
 
+def conventions_table() -> str:
+    from speaker_reasoner.evaluate import CONVENTIONS
+    from speaker_reasoner.evaluate.breakdown import CONVENTIONS as GROUPS
+
+    rows = ["| key | definition |", "|---|---|"]
+    rows += [f"| `{name}` | {text} |" for name, text in {**CONVENTIONS, **GROUPS}.items()]
+    return "\n".join(rows)
+
+
+def embedded_evaluation() -> str:
+    from speaker_reasoner.evaluate.results import LABELS
+
+    pair = [load(f"evaluation-{mode}") for mode in ("segmented", "long-form")]
+    rows = ["| metric | in pieces | whole |", "|---|--:|--:|"]
+    for name, label in LABELS.items():
+        values = [result["scores"][name]["rate"] for result in pair]
+        as_text = [f"{v:.2f}" if name == "speaker_count_error" else percent(v) for v in values]
+        rows.append(f"| {label} | {' | '.join(as_text)} |")
+    speed = [f"{result['speed']['real_time_factor']:.3f}" for result in pair]
+    rows.append(f"| real-time factor | {' | '.join(speed)} |")
+    counts = [f"{len(result['recordings'])}" for result in pair]
+    rows.append(f"| recordings | {' | '.join(counts)} |")
+    return "\n".join(rows)
+
+
+def paper_tables() -> str:
+    from speaker_reasoner.evaluate.tables import render
+
+    segmented, whole = load("evaluation-segmented"), load("evaluation-long-form")
+    return "\n\n".join(
+        render(table, [result], "markdown").strip()
+        for table, result in (
+            ("segmented", segmented),
+            ("long-form", whole),
+            ("attributes", segmented),
+            ("multi-domain", segmented),
+        )
+    )
+
+
 TABLES = {
+    "conventions": conventions_table,
+    "embedded-evaluation": embedded_evaluation,
+    "paper-tables": paper_tables,
     "heldout-table": heldout_table,
     "answers-table": answers_table,
     "benchmark-table": benchmark_table,

@@ -24,9 +24,7 @@ def main() -> None:
         if len(known.reference.speakers) == 2 and 6 <= known.reference.duration_s <= 10:
             break
     sf.write(folder / "meeting.flac", drawn.samples, 16_000)
-    writers.write_text_atomically(
-        folder / "meeting.reference.txt", writers.render(known.reference, "txt")
-    )
+    writers.write(known.reference, folder, ["seglst"])
     print(f"seed {seed}: {len(drawn.samples) / 16_000:.1f} s, {len(drawn.spoken)} utterances")
 
 

@@ -1,4 +1,4 @@
-"""The command line: `speaker-reasoner transcribe` and `speaker-reasoner train`.
+"""The command line: `speaker-reasoner transcribe`, `evaluate`, `prepare` and `train`.
 
 Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
 (with a one-line reason), 2 wrong usage, 130 interrupted.
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
+from .data.prepare_command import add_prepare
 from .errors import OutputError, SpeakerReasonerError
+from .evaluate.command import add_evaluate
 from .writers import FORMATS, render, write
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _EXAMPLES = """examples:
 _TRAIN_EXAMPLES = """examples:
   speaker-reasoner train tiny --output runs
   speaker-reasoner train tiny --output runs --device cuda
+  speaker-reasoner train tiny --output runs/more --from runs/tiny
 """
 
 
@@ -64,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"speaker-reasoner {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_transcribe(commands)
+    add_evaluate(commands)
+    add_prepare(commands)
     _add_train(commands)
     return parser
 
@@ -116,6 +121,13 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument(
         "--output", metavar="DIR", type=Path, required=True, help="banks, checkpoints, log, result"
     )
+    command.add_argument(
+        "--from",
+        dest="start",
+        metavar="DIR",
+        type=Path,
+        help="a tiny checkpoint that goes through the last stage once more",
+    )
     command.add_argument("--device", metavar="NAME", default="cpu", help="default: cpu")
     command.set_defaults(run=_train, parser=command)
 
@@ -154,7 +166,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     failed = len(arguments.recordings) - len(readable)
     if not readable:
         return 1
-    engine = _load(arguments)
+    engine = load_quietly(arguments, quiet=arguments.quiet)
 
     from .longform import Failure, Transcriber
     from .screen import Screen
@@ -222,7 +234,7 @@ def _readable(paths: Sequence[Path]) -> list[Path]:
     return readable
 
 
-def _load(arguments: argparse.Namespace) -> "Engine":
+def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engine":
     """Load the engine; what the libraries say meanwhile is not for the user, but for downloads."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
@@ -233,7 +245,7 @@ def _load(arguments: argparse.Namespace) -> "Engine":
         warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    if sys.stderr.isatty() and not arguments.quiet:
+    if sys.stderr.isatty() and not quiet:
         enable_progress_bars()
     return load_engine(
         arguments.model, device=arguments.device, dtype=arguments.dtype, prompts=arguments.prompts
@@ -255,7 +267,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
     from .train.stages import TrainingConfig, train
 
-    trainer = train(TrainingConfig(), arguments.output, torch.device(arguments.device))
+    device = torch.device(arguments.device)
+    trainer = train(TrainingConfig(), arguments.output, device, arguments.start)
     folder = arguments.output / "tiny"
     trainer.export(folder)
     say = f"wrote {folder}; try: speaker-reasoner transcribe FILE --model {folder}"

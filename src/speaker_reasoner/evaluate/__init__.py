@@ -1,25 +1,27 @@
 """Evaluation: a hypothesis against its reference, as counts that add up over recordings."""
 
-from .scores import (
-    CONVENTIONS,
+from .counts import (
+    BoundaryCounts,
     Counts,
     DiarizationCounts,
     ErrorCounts,
-    Scores,
-    bootstrap,
-    normalise,
-    score,
-    total,
+    JaccardCounts,
+    MeanError,
 )
+from .scores import CONVENTIONS, Scores, bootstrap, score, total
+from .text import Normalisation
 
 __all__ = [
     "CONVENTIONS",
+    "BoundaryCounts",
     "Counts",
     "DiarizationCounts",
     "ErrorCounts",
+    "JaccardCounts",
+    "MeanError",
+    "Normalisation",
     "Scores",
     "bootstrap",
-    "normalise",
     "score",
     "total",
 ]

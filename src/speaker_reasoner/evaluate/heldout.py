@@ -12,6 +12,7 @@ from ..data.simulate import BankConfig, Meeting, MeetingConfig, bank, meeting
 from ..data.voices import available
 from ..errors import DataError
 from ..transcript import Segment, Transcript
+from .breakdown import overlap_share
 
 BANK = BankConfig(evaluation=True, voices=40, sentences=40)
 MEETINGS = MeetingConfig(utterances=(2, 10), silence_rate=0.0)
@@ -28,17 +29,7 @@ class HeldOut:
     @property
     def overlap(self) -> float:
         """Share of speech time in which more than one person speaks."""
-        edges = sorted(
-            [(s.start_s, 1) for s in self.reference.segments]
-            + [(s.end_s, -1) for s in self.reference.segments]
-        )
-        speech = overlap = at = 0.0
-        talking = 0
-        for time_s, change in edges:
-            speech += (time_s - at) if talking else 0.0
-            overlap += (time_s - at) if talking > 1 else 0.0
-            at, talking = time_s, talking + change
-        return overlap / speech if speech else 0.0
+        return overlap_share(self.reference)
 
 
 def held_out(folder: Path, count: int = COUNT) -> list[HeldOut]:

@@ -1,8 +1,10 @@
 """Transcript files on disk: names, decoding, and writing that never leaves half a file."""
 
+import gzip
 import os
 import re
 import secrets
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -84,12 +86,15 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
         ) from error
 
 
-def read(path: str | os.PathLike[str], format: str | None = None) -> list[Transcript]:
+def read(
+    path: str | os.PathLike[str], format: str | None = None, encoding: str | None = None
+) -> list[Transcript]:
     """Read a transcript file: one transcript per session (recording) found in it.
 
     Args:
         path: a file in UTF-8, or UTF-16 with a byte order mark.
         format: a key of `FORMATS`; by default told from the file's suffix.
+        encoding: as `read_text`.
 
     Raises:
         FormatError: the format is unknown or write-only, or the file cannot be read or does not
@@ -100,7 +105,7 @@ def read(path: str | os.PathLike[str], format: str | None = None) -> list[Transc
     if known.parse is None:
         readable = ", ".join(name for name, other in FORMATS.items() if other.parse)
         raise FormatError(f"{source}: {known.name} is written, not read; readable: {readable}")
-    return known.parse(_decode(source), str(source))
+    return known.parse(read_text(source, encoding), str(source))
 
 
 def _format_of(path: Path) -> Format:
@@ -113,18 +118,37 @@ def _format_of(path: Path) -> Format:
     raise FormatError(f"{path}: the suffix is none of {suffixes}; say which format it is")
 
 
-def _decode(path: Path) -> str:
+def read_text(path: Path, encoding: str | None = None) -> str:
+    """Return the text of a file; one whose name ends in `.gz` is unpacked.
+
+    Args:
+        path: the file.
+        encoding: a name that Python knows, such as `gb18030` or `latin-1`; by default UTF-8, or
+            UTF-16 where the file begins with its byte order mark. It is never guessed.
+
+    Raises:
+        FormatError: the file cannot be read or unpacked, the encoding is unknown, or the bytes do
+            not follow it; the message names the line.
+    """
     try:
         data = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            data = gzip.decompress(data)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise FormatError(f"{path}: not a whole gzip file: {error}; fetch it again") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FormatError(f"cannot read {path}: {reason}; check the path") from error
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    if encoding is None:
+        encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
     try:
-        return data.decode(encoding).replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        return data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
+    except UnicodeError as error:
+        at, reason = getattr(error, "start", 0), getattr(error, "reason", str(error))
+        line = data.count(b"\n", 0, at) + 1
         raise FormatError(
-            f"{path}:{line}: not {encoding.removesuffix('-sig').upper()} text "
-            f"(byte {error.start}: {error.reason}); convert it to UTF-8"
+            f"{path}:{line}: not {encoding.upper()} text "
+            f"(byte {at}: {reason}); convert it to UTF-8, or name its encoding"
         ) from error
+    except LookupError as error:
+        raise FormatError(f"{path}: unknown encoding {encoding!r}; try gb18030, latin-1") from error

@@ -37,7 +37,7 @@ class Sessions:
     def open(self, session: str, duration_s: Decimal = Decimal(0)) -> None:
         """Note that a session exists, with or without segments."""
         self._segments.setdefault(session, [])
-        self._durations[session] = float(duration_s)
+        self._durations[session] = max(self._durations.get(session, 0.0), float(duration_s))
 
     def add(
         self,
@@ -76,7 +76,11 @@ class Sessions:
         self._segments.setdefault(session, []).append(segment)
 
     def set_gender(self, session: str, speaker: str, gender: str) -> None:
-        """State a speaker's gender; it fills in for segments that have none of their own."""
+        """State a speaker's gender; it fills in for segments that have none of their own.
+
+        The speaker need not speak.
+        """
+        self._segments.setdefault(session, [])
         self._genders[session, speaker] = gender
 
     def count(self, session: str, what: str) -> None:
@@ -132,8 +136,8 @@ def parse_gender(word: str) -> str:
     return gender if gender in ("female", "male") else "unknown"
 
 
-def load_json(text: str, where: str) -> Any:
-    """Parse JSON without `NaN` and infinities.
+def load_json(text: str, where: str, line: int | None = None) -> Any:
+    """Parse JSON without `NaN` and infinities; `line` is the number of a text of one line.
 
     Raises:
         FormatError: with the line where the text stops being JSON.
@@ -141,9 +145,10 @@ def load_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise FormatError(f"{where}:{error.lineno}: not JSON: {error.msg}") from error
+        raise FormatError(f"{where}:{line or error.lineno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where}: not usable JSON: {error}") from error
+        at = where if line is None else f"{where}:{line}"
+        raise FormatError(f"{at}: not usable JSON: {error}") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -89,7 +89,7 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     Raises:
         FormatError: with the line at which something else was expected.
     """
-    stream = _Stream(text, where)
+    stream = Stream(text, where)
     file_type, object_class = stream.string("file type"), stream.string("object class")
     if not file_type.startswith("ooTextFile") or object_class != "TextGrid":
         raise FormatError(f'{stream.at}: expected "ooTextFile" and "TextGrid"')
@@ -131,7 +131,7 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     return sessions.transcripts()
 
 
-class _Stream:
+class Stream:
     """The numbers, strings and flags of a Praat text file, one after the other."""
 
     def __init__(self, text: str, where: str) -> None:

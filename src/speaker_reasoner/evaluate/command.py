@@ -1,0 +1,305 @@
+"""`speaker-reasoner evaluate`: score, run, table, report, compare."""
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..errors import DataError
+
+_EXAMPLES = """examples:
+  speaker-reasoner evaluate score reference.stm hypothesis/ -o mine.json
+  speaker-reasoner evaluate run --data meetings/ --segmented 40-50 -o out
+  speaker-reasoner evaluate run --data manifest.jsonl --long-form -o out --model DIR
+  speaker-reasoner evaluate table segmented out/evaluation.json
+  speaker-reasoner evaluate report out/evaluation.json -o report.html
+  speaker-reasoner evaluate compare a.json b.json --metric cpwer
+"""
+_GENDER_HELP = "read genders from speaker ids: 001-M (suffix, AISHELL-4) or FEE005 (prefix, AMI)"
+
+
+def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command and its five verbs."""
+    command = commands.add_parser(
+        "evaluate",
+        help="score transcripts, run a data set, tables, a report, significance",
+        description="Evaluate transcripts of any system against references.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = command.add_subparsers(title="verbs", required=True, metavar="VERB")
+    _add_score(verbs)
+    _add_run(verbs)
+    _add_table(verbs)
+    _add_report(verbs)
+    _add_compare(verbs)
+
+
+def _add_score(verbs: Any) -> None:
+    verb = verbs.add_parser("score", help="score hypotheses against references")
+    verb.add_argument("reference", type=Path, help="file or folder")
+    verb.add_argument("hypothesis", type=Path, help="file or folder")
+    verb.add_argument("--reference-format", metavar="NAME", help="default: by the file's name")
+    verb.add_argument("--hypothesis-format", metavar="NAME", help="default: by the file's name")
+    verb.add_argument("--gender-from", choices=("suffix", "prefix"), help=_GENDER_HELP)
+    verb.add_argument("--encoding", metavar="NAME", help="of both sides; default: UTF-8 or UTF-16")
+    verb.add_argument(
+        "--lost",
+        action="store_true",
+        help="sessions without a hypothesis are scored as if it were empty, not an error",
+    )
+    verb.add_argument("--system", metavar="NAME", help="default: the hypothesis's name")
+    verb.add_argument("--data-name", metavar="NAME", help="default: the reference's name")
+    verb.add_argument("-o", "--output", metavar="FILE", type=Path, help="store the result as JSON")
+    _add_normalisation(verb)
+    verb.set_defaults(run=_score, parser=verb)
+
+
+def _add_run(verbs: Any) -> None:
+    verb = verbs.add_parser("run", help="transcribe a data set and score it; resumes after a kill")
+    add = verb.add_argument
+    add(
+        "--data",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="folder of recordings with references beside them, or a manifest: JSON lines with "
+        "audio, reference and perhaps name",
+    )
+    add("-o", "--output", metavar="DIR", type=Path, required=True, help="transcripts and result")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument(
+        "--segmented", metavar="A-B", type=_lengths, help="cut recordings into pieces of A to B s"
+    )
+    how.add_argument("--long-form", action="store_true", help="whole recordings (the default)")
+    add("--model", metavar="PATH|HUB_ID", help="another checkpoint than the embedded one")
+    add("--prompts", metavar="FILE", type=Path, help="prompt file of a released checkpoint")
+    add("--device", metavar="NAME", help="default: the best there is")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
+    add("--answer", choices=("assembled", "model"), default="assembled")
+    add("--batch", metavar="N", type=_positive, default=8, help="dialogues at once (default: 8)")
+    add("--system", metavar="NAME", help="default: the model's name")
+    add("--data-name", metavar="NAME", help="default: the data's name")
+    _add_normalisation(verb)
+    verb.set_defaults(run=_run, parser=verb)
+
+
+def _add_table(verbs: Any) -> None:
+    verb = verbs.add_parser("table", help="a table of the paper with stored results as rows")
+    verb.add_argument("table", choices=("multi-domain", "segmented", "long-form", "attributes"))
+    verb.add_argument("results", nargs="*", type=Path, metavar="RESULT")
+    verb.add_argument("--style", choices=("terminal", "markdown", "latex"), default="terminal")
+    verb.set_defaults(run=_table, parser=verb)
+
+
+def _add_report(verbs: Any) -> None:
+    verb = verbs.add_parser("report", help="one HTML file: summary, recordings, errors in pictures")
+    verb.add_argument("result", type=Path, metavar="RESULT")
+    verb.add_argument("-o", "--output", metavar="FILE", type=Path, required=True)
+    verb.set_defaults(run=_report, parser=verb)
+
+
+def _add_compare(verbs: Any) -> None:
+    verb = verbs.add_parser("compare", help="paired bootstrap between two results")
+    verb.add_argument("a", type=Path, metavar="RESULT_A")
+    verb.add_argument("b", type=Path, metavar="RESULT_B")
+    verb.add_argument("--metric", choices=("wer", "cpwer", "der_0", "der_025"), default="cpwer")
+    verb.set_defaults(run=_compare, parser=verb)
+
+
+def _add_normalisation(verb: argparse.ArgumentParser) -> None:
+    from .text import Normalisation
+
+    steps = [f.name for f in fields(Normalisation) if f.type in (bool, "bool")]
+    group = verb.add_argument_group("text normalisation (both sides alike; stored with the scores)")
+    group.add_argument("--language", metavar="CODE", help="en, zh, ...; default: auto")
+    known = ", ".join(steps)
+    group.add_argument(
+        "--normalise",
+        metavar="STEPS",
+        type=lambda text: _steps(text, steps),
+        help=f"comma-separated steps, or none: {known}",
+    )
+
+
+def _steps(text: str, known: list[str]) -> list[str]:
+    chosen = [] if text == "none" else [step.strip() for step in text.split(",")]
+    for step in chosen:
+        if step not in known:
+            raise argparse.ArgumentTypeError(f"unknown step {step!r}; known: {', '.join(known)}")
+    return chosen
+
+
+def _lengths(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split("-"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected seconds as 40-50, got {text!r}") from None
+    if not 0 < low < high:
+        raise argparse.ArgumentTypeError(f"expected 0 < shortest < longest, got {text!r}")
+    return low, high
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _normalisation(arguments: argparse.Namespace) -> Any:
+    from .text import Normalisation
+
+    chosen: dict[str, Any] = {}
+    if arguments.language is not None:
+        chosen["language"] = arguments.language
+    if arguments.normalise is not None:
+        steps = [f.name for f in fields(Normalisation) if f.type in (bool, "bool")]
+        chosen |= {step: step in arguments.normalise for step in steps}
+    return Normalisation(**chosen)
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from .inputs import load, pair
+    from .results import evaluate
+
+    normalisation = _normalisation(arguments)
+    read = {
+        "reference": {
+            "format": arguments.reference_format,
+            "encoding": arguments.encoding,
+            "gender_from": arguments.gender_from,
+        },
+        "hypothesis": {"format": arguments.hypothesis_format, "encoding": arguments.encoding},
+    }
+    references = load(arguments.reference, **read["reference"])
+    hypotheses = load(arguments.hypothesis, **read["hypothesis"])
+    pairs = pair(references, hypotheses, lost=arguments.lost)
+    result = evaluate(
+        pairs,
+        normalisation,
+        system=arguments.system or arguments.hypothesis.name,
+        data=arguments.data_name or arguments.reference.name,
+        quiet=not sys.stderr.isatty(),
+    )
+    result["reference"] = str(arguments.reference)
+    result["hypothesis"] = str(arguments.hypothesis)
+    result["settings"]["read"] = read
+    _show(result, arguments.output)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from ..cli import load_quietly
+    from ..writers import write
+    from .inputs import pair
+    from .results import evaluate
+    from .running import hypotheses, read_data, transcribe, units
+
+    normalisation = _normalisation(arguments)
+    items = read_data(arguments.data)
+    rows, clipped = units(items, arguments.segmented)
+    engine = load_quietly(arguments)
+    speed = transcribe(
+        engine, rows, arguments.output, answer=arguments.answer, batch=arguments.batch
+    )
+    failures = speed.pop("failures")
+    for name, message in failures.items():
+        _say(f"{name}: {message}", "red")
+    if clipped:
+        _say(f"{clipped} segments were clipped: nobody was silent where a cut had to be", "yellow")
+    references = {row.reference.recording: row.reference for row in rows}
+    for reference in references.values():
+        write(reference, arguments.output / "references", ["json"])
+    pairs = pair(references, hypotheses(arguments.output), lost=True)
+    result = evaluate(
+        pairs,
+        normalisation,
+        system=arguments.system or str(engine.describe().get("model", "unknown")),
+        data=arguments.data_name or arguments.data.stem,
+        mode="segmented" if arguments.segmented else "long-form",
+        quiet=not sys.stderr.isatty(),
+    )
+    result["made"]["engine"] = engine.describe()
+    result["settings"] |= {
+        "answer": arguments.answer,
+        "batch": arguments.batch,
+        "pieces_s": arguments.segmented,
+        "clipped_segments": clipped,
+    }
+    result["speed"] = speed
+    result["reference"] = str(arguments.output / "references")
+    result["hypothesis"] = str(arguments.output / "hypotheses")
+    _show(result, arguments.output / "evaluation.json")
+    return 1 if failures else 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from .results import load_result
+    from .tables import render
+
+    results = [load_result(path) for path in arguments.results]
+    print(render(arguments.table, results, arguments.style))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from ..writers import write_text_atomically
+    from .inputs import load, pair
+    from .report import report
+    from .results import load_result
+
+    result = load_result(arguments.result)
+    for side in ("reference", "hypothesis"):
+        if not result[side] or not Path(result[side]).exists():
+            raise DataError(
+                f"{arguments.result}: its {side} {result[side]!r} is not there; call from the folder "
+                "that the evaluation was made in, or score again"
+            )
+    read = result["settings"].get("read", {})
+    references, hypotheses = (
+        load(Path(result[side]), **read.get(side, {})) for side in ("reference", "hypothesis")
+    )
+    pairs = pair(references, hypotheses, lost=True)
+    both = {one.name: (one.reference, one.hypothesis) for one in pairs}
+    title = f"{result['system']} on {result['data']}"
+    write_text_atomically(arguments.output, report(result, both, title))
+    _say(f"wrote {arguments.output}", "green")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from .breakdown import compare_results
+    from .results import LABELS, load_result
+
+    a, b = load_result(arguments.a), load_result(arguments.b)
+    found = compare_results(a, b, arguments.metric)
+    console = Console(highlight=False)
+    label = LABELS[arguments.metric]
+    console.print(f"{label} of A ({a['system']}): {100 * found.a:.2f} %")
+    console.print(f"{label} of B ({b['system']}): {100 * found.b:.2f} %")
+    low, high = found.interval
+    console.print(
+        f"A - B: {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to "
+        f"{100 * high:+.2f}; A is better in {100 * found.a_better:.1f} % of {found.draws} draws"
+    )
+    return 0
+
+
+def _show(result: dict[str, Any], output: Path | None) -> None:
+    from .results import save, summary
+
+    console = Console(highlight=False)
+    console.print(summary(result))
+    settings = result["settings"]["normalisation"]
+    steps = ", ".join(name for name, on in settings.items() if on is True) or "none"
+    console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
+    if output is not None:
+        save(result, output)
+        _say(f"wrote {output}", "green")
+
+
+def _say(message: str, style: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, style=style, markup=False)

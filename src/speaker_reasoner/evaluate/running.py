@@ -1,0 +1,292 @@
+"""Transcribe a data set for evaluation: in pieces or as a whole, resumable, with its speed.
+
+A data set is a manifest: JSON lines with `audio` and `reference` (paths relative to the manifest, or
+absolute), and `name` where the reference file holds several sessions. Or it is a folder where each
+recording has its reference beside it, under the same stem.
+
+Finished transcripts are kept in the output folder as they come; the same command goes on after a
+kill. The settings of a run are kept beside them: another model or another data set is another run.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import soundfile as sf
+from rich.progress import Progress
+
+from .. import audio
+from ..audio import SAMPLE_RATE_HZ
+from ..data.pieces import cut
+from ..engines.base import Engine
+from ..errors import DataError
+from ..longform import Failure, Transcriber
+from ..transcript import Transcript
+from ..writers import read, write, write_text_atomically
+from .inputs import load
+
+_Sessions = Callable[[Path], dict[str, Transcript]]
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
+_REFERENCE_SUFFIXES = (".seglst.json", ".stm", ".TextGrid", ".json", ".rttm", ".ctm")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One recording of a data set: its audio, and what was really said in it."""
+
+    audio: Path
+    reference: Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is transcribed at once: a recording, or a piece of one.
+
+    Attributes:
+        item: the recording.
+        start_s: where the unit starts in it.
+        reference: what is said in the unit, its times counted from its start.
+    """
+
+    item: Item
+    start_s: float
+    reference: Transcript
+
+
+def read_data(path: Path) -> list[Item]:
+    """Read a manifest, or a folder of recordings with their references.
+
+    Raises:
+        DataError: an entry is not readable, a file is missing, or a name comes twice.
+    """
+    sessions = cache(load)  # one reference file may serve many lines
+    items = list(_from_folder(path, sessions) if path.is_dir() else _from_manifest(path, sessions))
+    if not items:
+        raise DataError(f"{path}: holds no recordings with references")
+    seen: dict[str, Path] = {}
+    for item in items:
+        name = item.reference.recording
+        if name in seen:
+            raise DataError(
+                f"{path}: the name {name!r} comes twice: {seen[name]} and {item.audio}; "
+                "names must be unique"
+            )
+        seen[name] = item.audio
+    return items
+
+
+def _from_folder(folder: Path, sessions: _Sessions) -> Iterator[Item]:
+    for sound in sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES):
+        beside = [sound.with_name(sound.stem + suffix) for suffix in _REFERENCE_SUFFIXES]
+        reference = next((p for p in beside if p.exists()), None)
+        if reference is None:
+            raise DataError(
+                f"{sound}: no reference beside it; expected {sound.stem} with one of "
+                f"{', '.join(_REFERENCE_SUFFIXES)}"
+            )
+        yield _item(sound, sessions, reference, None, str(sound))
+
+
+def _from_manifest(path: Path, sessions: _Sessions) -> Iterator[Item]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a manifest: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not JSON: {error}") from error
+        wanted = {"audio", "reference"}
+        if not isinstance(row, dict) or not wanted <= set(row) <= {*wanted, "name"}:
+            raise DataError(
+                f'{where}: expected {{"audio": ..., "reference": ...}} and perhaps "name", got '
+                f"{line.strip()[:80]}"
+            )
+        if not all(isinstance(value, str) for value in row.values()):
+            raise DataError(f"{where}: audio, reference and name must be text")
+        folder = path.parent
+        sound, reference = folder / row["audio"], folder / row["reference"]
+        yield _item(sound, sessions, reference, row.get("name"), where)
+
+
+def _item(
+    sound: Path, load_sessions: _Sessions, reference: Path, name: str | None, where: str
+) -> Item:
+    for file in (sound, reference):
+        if not file.exists():
+            raise DataError(f"{where}: {file} does not exist")
+    sessions = load_sessions(reference)
+    if name is None and len(sessions) > 1:
+        name = sound.stem
+    if name is None:
+        [session] = sessions.values()
+    elif name in sessions:
+        session = sessions[name]
+    else:
+        raise DataError(
+            f"{where}: {reference} holds no session {name!r}; it holds {', '.join(sessions)[:200]}"
+        )
+    duration_s = audio.probe(sound).duration_s
+    if session.segments and session.segments[-1].start_s > duration_s:
+        raise DataError(
+            f"{where}: the reference goes on after the end of {sound} ({duration_s:.2f} s); are they "
+            "of the same recording?"
+        )
+    return Item(
+        sound, Transcript(session.recording, max(duration_s, session.duration_s), session.segments)
+    )
+
+
+def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Unit], int]:
+    """What is transcribed at once, and how many segments a cut goes through.
+
+    Args:
+        items: the data set.
+        pieces_s: shortest and longest piece in seconds; whole recordings if `None`.
+    """
+    rows: list[Unit] = []
+    clipped = 0
+    for item in items:
+        if pieces_s is None:
+            rows.append(Unit(item, 0.0, item.reference))
+            continue
+        for piece in cut(item.reference, *pieces_s):
+            rows.append(Unit(item, piece.start_s, piece.transcript))
+            clipped += piece.clipped
+    return rows, clipped
+
+
+def transcribe(
+    engine: Engine, rows: list[Unit], folder: Path, *, answer: str, batch: int
+) -> dict[str, Any]:
+    """Transcribe what is not yet in `folder/hypotheses`, one JSON file a unit.
+
+    Returns:
+        What was measured, over all calls: seconds of audio, wall time, turns, tokens, time by stage;
+        and the failures of this call, `{name: message}`.
+
+    Raises:
+        DataError: the folder holds another run.
+        OutputError: a file cannot be written.
+    """
+    kept = folder / "hypotheses"
+    state = _State(folder / "run.json", _settings(engine, rows, answer))
+    waiting = [row for row in rows if not _done(kept, row)]
+    failures: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as progress:
+        bar = progress.add_task("transcribing", total=len(rows), completed=len(rows) - len(waiting))
+        transcriber = Transcriber(engine, answer=answer, batch=batch)
+        sounds = _sounds(waiting, Path(scratch))
+        begun = time.perf_counter()
+        for row, result in zip(waiting, transcriber.transcribe_all(sounds), strict=True):
+            _scratch(row, Path(scratch)).unlink(missing_ok=True)
+            wall_s, begun = time.perf_counter() - begun, time.perf_counter()
+            if isinstance(result, Failure):
+                failures[row.reference.recording] = str(result.error)
+            else:
+                write(result, kept, ["json"])
+                state.add(result, wall_s)
+            progress.advance(bar)
+    return {**state.speed(), "failures": failures}
+
+
+def hypotheses(folder: Path) -> dict[str, Transcript]:
+    """The transcripts that a run has written so far."""
+    return {
+        transcript.recording: transcript
+        for path in sorted((folder / "hypotheses").glob("*.json"))
+        for transcript in read(path)
+    }
+
+
+class _State:
+    """Settings and measurements of a run, on disk after every unit."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.values: dict[str, Any] = {"settings": settings, "audio_s": 0.0, "wall_s": 0.0}
+        self.values |= {"turns": 0, "tokens": 0, "stage_s": {}}
+        if path.exists():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.get("settings") != settings:
+                differs = [k for k, v in settings.items() if stored["settings"].get(k) != v]
+                raise DataError(
+                    f"{path.parent}: holds another run (other {', '.join(differs)}); choose another "
+                    "-o, or delete it"
+                )
+            self.values = stored
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._save()
+
+    def add(self, result: Transcript, wall_s: float) -> None:
+        info, values = result.info, self.values
+        values["audio_s"] = round(values["audio_s"] + result.duration_s, 3)
+        values["wall_s"] = round(values["wall_s"] + wall_s, 3)
+        values["turns"] += info["turns"]
+        values["tokens"] += info["tokens"]
+        for stage, seconds in info["stage_s"].items():
+            values["stage_s"][stage] = round(values["stage_s"].get(stage, 0.0) + seconds, 3)
+        self._save()
+
+    def speed(self) -> dict[str, Any]:
+        values = {k: v for k, v in self.values.items() if k != "settings"}
+        audio_s, wall_s = values["audio_s"], values["wall_s"]
+        values["real_time_factor"] = round(wall_s / audio_s, 4) if audio_s else None
+        values["turns_per_minute"] = round(60 * values["turns"] / wall_s, 1) if wall_s else None
+        return values
+
+    def _save(self) -> None:
+        write_text_atomically(self.path, json.dumps(self.values, indent=2) + "\n")
+
+
+def _settings(engine: Engine, rows: list[Unit], answer: str) -> dict[str, Any]:
+    """What makes two runs the same; the data set by its names, times and words."""
+    digest = hashlib.sha256()
+    for row in rows:
+        said = [(s.speaker, s.start_s, s.end_s, s.text) for s in row.reference.segments]
+        key = (row.reference.recording, row.start_s, row.reference.duration_s, said)
+        digest.update(repr(key).encode())
+    described = engine.describe()
+    model = {name: described.get(name) for name in ("model", "dtype", "device", "class")}
+    return {**model, "answer": answer, "data": digest.hexdigest()[:16]}
+
+
+def _done(kept: Path, row: Unit) -> bool:
+    return (kept / f"{row.reference.recording}.json").exists()
+
+
+def _scratch(row: Unit, folder: Path) -> Path:
+    return folder / f"{row.reference.recording}.wav"
+
+
+def _sounds(rows: Iterable[Unit], folder: Path) -> Iterator[Path]:
+    """The audio of each unit when it is wanted; pieces are written for the moment.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    decoded: tuple[Path, Any] | None = None
+    for row in rows:
+        whole = row.start_s == 0.0 and row.reference is row.item.reference
+        if whole and row.item.audio.stem == row.reference.recording:
+            yield row.item.audio
+            continue
+        if decoded is None or decoded[0] != row.item.audio:
+            decoded = (row.item.audio, audio.load(row.item.audio))
+        start = audio.to_samples(row.start_s)
+        end = start + audio.to_samples(row.reference.duration_s)
+        path = _scratch(row, folder)
+        sf.write(path, decoded[1][start:end], SAMPLE_RATE_HZ, subtype="FLOAT")
+        yield path

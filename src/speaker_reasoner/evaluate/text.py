@@ -1,0 +1,162 @@
+"""What counts as a word: one `Normalisation`, applied to reference and hypothesis alike.
+
+    Normalisation().words("Hello, 你好!")                         # ["hello", "你", "好"]
+    Normalisation(language="en", fillers=True).words("uh, yes")   # ["yes"]
+
+Nothing is compared here. Each step is a switch; the switches are printed and stored with every
+score (`Normalisation.describe`).
+"""
+
+import importlib
+import importlib.metadata
+import re
+import unicodedata
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+from ..errors import DataError
+
+_ENGLISH_FILLERS = "uh uhh um umm uhm er erm ah hm hmm hmmm mm mmm mhm"  # Whisper's list and more
+_MANDARIN_FILLERS = "嗯呃啊哦噢唔欸诶"  # not 额, which is also a word: 额度
+FILLERS = frozenset((*_ENGLISH_FILLERS.split(), *_MANDARIN_FILLERS))
+"""Hesitations and back-channels, each a whole word, that the switch `fillers` takes out."""
+
+ERHUA_KEPT_AFTER = frozenset("女男婴幼孤少胎患健宠弃育托小生血运")
+"""Characters after which 儿 is a syllable of its own: 女儿, 婴儿, 幼儿, 小儿, 新生儿, 混血儿."""
+
+ERHUA_KEPT_BEFORE = frozenset("子童女科媳歌孙戏郎")
+"""Characters before which 儿 begins a word: 儿子, 儿童, 儿女, 儿科."""
+
+NUMBER_LANGUAGES = ("en", "zh")
+"""Languages whose numbers can be brought into one form."""
+
+_HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_ALONE = re.compile(  # iteration marks, kana, Han and their compatibility forms
+    rf"([\u3005-\u3007\u3041-\u3096\u309d-\u30fa\u30fc-\u30ff\u31f0-\u31ff{_HAN}\uff66-\uff9f])"
+)
+_INSIDE_WORDS = re.compile(r"(?<=[^\W\d_])(['’])(?=[^\W\d_])|(?<=\d)(\.)(?=\d)")
+_ERHUA = re.compile(rf"([{_HAN}])(?<!儿)(?:\s*儿)+(?!\s*[儿{''.join(sorted(ERHUA_KEPT_BEFORE))}])")
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """What is made equal before words are compared; the steps run in the order written here.
+
+    Attributes:
+        language: `auto`, or a language code such as `en` or `zh`. Only `numbers` needs to know it;
+            all other steps go by the script of each character.
+        nfkc: Unicode's compatibility composition: full-width letters, ligatures, half-width kana.
+        lower: lower case.
+        numbers: `zh`: digits, dates, times and units as they are spoken (`wetext`: 2:30 is 两点三十分);
+            `en`: spelled numbers as digits (Whisper's normaliser: twenty one is 21).
+        characters: each Han or kana character is a word, so that the word error rate of Chinese is
+            a character error rate; anything else is divided at white space. Mixed text gives both.
+        punctuation: punctuation and symbols are dropped and divide words, except an apostrophe
+            between letters (it's) and a point between digits (2.5).
+        fillers: the words of `FILLERS` are dropped.
+        erhua: Mandarin's 儿 as a suffix is dropped, over white space too (哪儿 is 哪), but not where
+            it is a syllable of its own, by `ERHUA_KEPT_AFTER` and `ERHUA_KEPT_BEFORE` (女儿, 儿童).
+
+    Raises:
+        DataError: `numbers` without a language of `NUMBER_LANGUAGES`: by text alone, "3" on one
+            side and "三" on the other would not be treated alike.
+    """
+
+    language: str = "auto"
+    nfkc: bool = True
+    lower: bool = True
+    numbers: bool = False
+    characters: bool = True
+    punctuation: bool = True
+    fillers: bool = False
+    erhua: bool = False
+
+    def __post_init__(self) -> None:
+        if self.numbers and self.language not in NUMBER_LANGUAGES:
+            raise DataError(
+                f"normalising numbers needs a language, {' or '.join(NUMBER_LANGUAGES)};"
+                f" got {self.language!r}: name the language, or switch numbers off"
+            )
+
+    def words(self, text: str) -> list[str]:
+        """Return the words that are compared, none of them empty or with white space in it.
+
+        Raises:
+            DataError: numbers of `zh` are to be normalised and `wetext` is not installed.
+        """
+        if self.nfkc:
+            text = unicodedata.normalize("NFKC", text)
+        if self.lower:
+            text = text.lower()
+            if self.nfkc:  # lower case may decompose
+                text = unicodedata.normalize("NFKC", text)
+        if self.numbers:
+            text = _spoken_chinese(text) if self.language == "zh" else _english_digits(text)
+        if self.characters:
+            text = _ALONE.sub(r" \1 ", text)
+        if self.punctuation:
+            text = _without_punctuation(text)
+        if self.fillers:
+            text = " ".join(word for word in text.split() if word not in FILLERS)
+        if self.erhua:
+            text = _ERHUA.sub(_without_erhua, text)
+        return text.split()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the switches, JSON-ready, and what normalised numbers."""
+        tool = {"en": "transformers", "zh": "wetext"}.get(self.language) if self.numbers else None
+        numbers_by = f"{tool} {importlib.metadata.version(tool)}" if tool else None
+        return {**asdict(self), "numbers_by": numbers_by}
+
+
+class _Dropped(dict[int, str | int]):
+    """Table for `str.translate`, filled as characters come up: what divides words is a space."""
+
+    def __missing__(self, code: int) -> str | int:
+        divides = unicodedata.category(chr(code))[0] in "PS"
+        self[code] = " " if divides else code
+        return self[code]
+
+
+_DROPPED = _Dropped()
+
+
+def _without_punctuation(text: str) -> str:
+    parts: list[str] = []
+    end = 0
+    for kept in _INSIDE_WORDS.finditer(text):
+        parts += text[end : kept.start()].translate(_DROPPED), "." if kept[2] else "'"
+        end = kept.end()
+    return "".join((*parts, text[end:].translate(_DROPPED)))
+
+
+def _without_erhua(found: re.Match[str]) -> str:
+    kept = found[1] in ERHUA_KEPT_AFTER or found[1] in FILLERS
+    return found[0] if kept else found[1]
+
+
+def _spoken_chinese(text: str) -> str:
+    return str(_chinese().normalize(text))
+
+
+def _english_digits(text: str) -> str:
+    return str(_english()(text))
+
+
+@cache
+def _chinese() -> Any:
+    try:
+        return importlib.import_module("wetext").Normalizer(lang="zh", operator="tn")
+    except ImportError as error:
+        raise DataError(
+            f"normalising Chinese numbers needs wetext: {error}; pip install"
+            " 'speaker-reasoner[eval]', or switch numbers off"
+        ) from error
+
+
+@cache
+def _english() -> Any:
+    return importlib.import_module(
+        "transformers.models.whisper.english_normalizer"
+    ).EnglishNumberNormalizer()

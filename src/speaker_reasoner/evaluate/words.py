@@ -1,0 +1,219 @@
+"""Word errors: of all words in order, by speaker, by speaker and time, and by stream.
+
+Words are aligned by MeetEval's functions, and above `LONG` by rapidfuzz. Where MeetEval's public
+function cannot serve (more than 20 speakers, whole days of speech), the same definition is applied
+here with its inner functions; the results are tested to be equal.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..transcript import Segment
+from .counts import ErrorCounts, Skip
+from .extra import load
+
+LONG = 4 * 10**8
+"""Reference words times hypothesis words above which rapidfuzz aligns: its time is a hundredth.
+
+The number of errors is the same; where several alignments are equally cheap, it may divide into
+insertions, deletions and substitutions in another way.
+"""
+
+ORC_EXACT = 10**7
+"""Size of the exact ORC search up to which it is made; above it MeetEval's greedy one serves."""
+
+ORC_LONG = 4 * 10**9
+"""Reference words times hypothesis words above which ORC-WER is not computed."""
+
+_BLOCK = 2**18  # words times words that one call of the time-constrained alignment is worth
+
+Spoken = Sequence[tuple[Segment, list[str]]]
+"""Segments in order of start, each with its words."""
+
+_Side = TypeVar("_Side")
+
+
+def word_errors(reference: list[str], hypothesis: list[str]) -> ErrorCounts:
+    """Count the edits of the cheapest alignment (Levenshtein); either side may be empty."""
+    if not reference or not hypothesis:
+        return ErrorCounts(len(hypothesis), len(reference), 0, len(reference))
+    if len(reference) * len(hypothesis) <= LONG:
+        texts = " ".join(reference), " ".join(hypothesis)
+        return _counted(load("meeteval.wer").siso_word_error_rate(*texts))
+    edits = load("rapidfuzz.distance").Levenshtein.editops(reference, hypothesis).as_list()
+    tags = Counter(tag for tag, _, _ in edits)
+    return ErrorCounts(tags["insert"], tags["delete"], tags["replace"], len(reference))
+
+
+def _distance(reference: list[str], hypothesis: list[str]) -> int:
+    if len(reference) * len(hypothesis) <= LONG:
+        matching = load("meeteval.wer.matching.cy_levenshtein")
+        return int(matching.levenshtein_distance(reference, hypothesis))
+    return int(load("rapidfuzz.distance").Levenshtein.distance(reference, hypothesis))
+
+
+def _counted(rate: Any) -> ErrorCounts:
+    return ErrorCounts(rate.insertions, rate.deletions, rate.substitutions, rate.length)
+
+
+def permutation_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
+    """cpWER: each speaker's words in order, speakers mapped one to one at the least cost."""
+    sides = _words_by_speaker(reference), _words_by_speaker(hypothesis)
+    size = math.prod(sum(map(len, side.values())) for side in sides)
+    if all(0 < len(side) <= 20 for side in sides) and size <= LONG:
+        as_text = [{k: " ".join(v) for k, v in side.items()} for side in sides]
+        unsorted = {"reference_sort": False, "hypothesis_sort": False}  # they are in order
+        return _counted(load("meeteval.wer").cp_word_error_rate(*as_text, **unsorted))
+    ours, theirs = (list(side.values()) for side in sides)
+    return _mapped_errors(ours, theirs, [], _distance, word_errors)
+
+
+def _words_by_speaker(spoken: Spoken) -> dict[str, list[str]]:
+    """The words of each speaker who has any."""
+    words: dict[str, list[str]] = {}
+    for segment, theirs in spoken:
+        if theirs:
+            words.setdefault(segment.speaker, []).extend(theirs)
+    return words
+
+
+def _mapped_errors(
+    reference: list[_Side],
+    hypothesis: list[_Side],
+    nobody: _Side,
+    distance: Callable[[_Side, _Side], int],
+    errors: Callable[[_Side, _Side], ErrorCounts],
+) -> ErrorCounts:
+    """Sum of errors over the cheapest one-to-one mapping; the shorter side gets `nobody`."""
+    count = max(len(reference), len(hypothesis))
+    rows = reference + [nobody] * (count - len(reference))
+    columns = hypothesis + [nobody] * (count - len(hypothesis))
+    costs = np.array([distance(row, column) for row in rows for column in columns])
+    best = load("scipy.optimize").linear_sum_assignment(costs.reshape(count, count))
+    return sum((errors(rows[i], columns[j]) for i, j in zip(*best, strict=True)), ErrorCounts())
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """One speaker's words, and start and end of each in seconds."""
+
+    words: list[str]
+    times: list[tuple[float, float]]
+
+
+def timed_errors(reference: Spoken, hypothesis: Spoken, collar_s: float) -> ErrorCounts:
+    """tcpWER: as cpWER, but words match only if their times overlap (MeetEval's definition).
+
+    A reference word lasts its share of its segment, by its number of characters; a hypothesis
+    word is the middle of its share, with `collar_s` on either side.
+    """
+    meeteval = load("meeteval.wer.wer.time_constrained")
+    ours = _timed_by_speaker(reference, meeteval.character_based, 0.0)
+    theirs = _timed_by_speaker(hypothesis, meeteval.character_based_points, collar_s)
+    return _mapped_errors(ours, theirs, _Timed([], []), _timed_distance, _timed_word_errors)
+
+
+def _timed_by_speaker(spoken: Spoken, share: Callable[..., Any], collar_s: float) -> list[_Timed]:
+    found: dict[str, _Timed] = {}
+    for segment, words in spoken:
+        if words:
+            theirs = found.setdefault(segment.speaker, _Timed([], []))
+            theirs.words.extend(words)
+            spans = share((segment.start_s, segment.end_s), words)
+            theirs.times.extend((float(a) - collar_s, float(b) + collar_s) for a, b in spans)
+    return list(found.values())
+
+
+def _timed_distance(reference: _Timed, hypothesis: _Timed) -> int:
+    align = load("meeteval.wer.matching.cy_levenshtein").time_constrained_levenshtein_distance
+    return sum(
+        int(align(r.words, h.words, r.times, h.times)) for r, h in _apart(reference, hypothesis)
+    )
+
+
+def _timed_word_errors(reference: _Timed, hypothesis: _Timed) -> ErrorCounts:
+    matching = load("meeteval.wer.matching.cy_levenshtein")
+    align = matching.time_constrained_levenshtein_distance_with_alignment
+    counts = ErrorCounts()
+    for r, h in _apart(reference, hypothesis):
+        found = align(r.words, h.words, r.times, h.times)
+        counts += ErrorCounts(
+            found["insertions"], found["deletions"], found["substitutions"], len(r.words)
+        )
+    return counts
+
+
+def _apart(reference: _Timed, hypothesis: _Timed) -> Iterator[tuple[_Timed, _Timed]]:
+    """Cut both where no word before overlaps a word behind: the parts are aligned on their own.
+
+    No alignment pairs words across such a cut, so the errors of the parts add up to the whole's,
+    and memory, which grows with the product of both lengths, stays small.
+    """
+    if not reference.words or not hypothesis.words:
+        yield reference, hypothesis
+        return
+    (first_r, last_r), (first_h, last_h) = map(_reach, (reference.times, hypothesis.times))
+    earliest = np.searchsorted(first_h, last_r, side="left")  # [R + 1]
+    latest = np.searchsorted(last_h, first_r, side="right") - 1
+    i = j = 0
+    for at in map(int, np.flatnonzero(earliest <= latest)):  # the last is behind all words
+        end = int(earliest[at]) if at < len(reference.words) else len(hypothesis.words)
+        if at < len(reference.words) and (at - i) * (end - j) < _BLOCK:
+            continue
+        yield (
+            _Timed(reference.words[i:at], reference.times[i:at]),
+            _Timed(hypothesis.words[j:end], hypothesis.times[j:end]),
+        )
+        i, j = at, end
+
+
+def _reach(times: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """For each place between words: the first start behind it, the last end before it. [N + 1]"""
+    starts, ends = np.array(times).T
+    first = np.minimum.accumulate(starts[::-1])[::-1]
+    return np.append(first, np.inf), np.insert(np.maximum.accumulate(ends), 0, -np.inf)
+
+
+def combination_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
+    """ORC-WER: each reference segment goes to the hypothesis speaker that costs least.
+
+    Exact where the search is no larger than `ORC_EXACT` (reference words times the product of the
+    lengths of all hypothesis speakers). Above it MeetEval's greedy search starts from the mapping
+    of cpWER and moves segments while that helps: an upper bound, and mostly equal.
+
+    Raises:
+        Skip: there are over 10 hypothesis speakers, which MeetEval refuses, or too many words.
+    """
+    streams = _words_by_speaker(hypothesis)
+    words = [sum(len(theirs) for _, theirs in side) for side in (reference, hypothesis)]
+    if not all(words):
+        return ErrorCounts(words[1], words[0], 0, words[0])
+    if len(streams) > 10:
+        raise Skip(f"MeetEval takes up to 10 hypothesis speakers, got {len(streams)}")
+    if math.prod(words) > ORC_LONG:
+        raise Skip(f"too long: {words[0]} words times {words[1]} is over {ORC_LONG}")
+    size = words[0] * math.prod(len(theirs) + 1 for theirs in streams.values())
+    module = load("meeteval.wer.wer.orc")
+    search = module.orc_word_error_rate if size <= ORC_EXACT else module.greedy_orc_word_error_rate
+    return _counted(search(_seglst(reference), _seglst(hypothesis)))
+
+
+def _seglst(spoken: Spoken) -> Any:
+    rows = [
+        {
+            "session_id": "one",
+            "speaker": segment.speaker,
+            "start_time": segment.start_s,
+            "end_time": segment.end_s,
+            "words": " ".join(words),
+        }
+        for segment, words in spoken
+        if words
+    ]
+    return load("meeteval.io").SegLST(rows)

@@ -1,0 +1,302 @@
+"""Every format gives the same sessions; folders, encodings, lost sessions and broken input."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speaker_reasoner import writers
+from speaker_reasoner.errors import DataError, FormatError, SpeakerReasonerError
+from speaker_reasoner.evaluate.inputs import INPUTS, load, pair
+from speaker_reasoner.transcript import Segment, Transcript
+
+SHARED = Path(__file__).parents[2] / "shared/data"
+
+MEETING = Transcript(
+    "meeting",
+    5.0,
+    (
+        Segment("001-F", 0.5, 2.0, "hello there", "female"),
+        Segment("002-M", 1.5, 5.0, "你好", "male"),
+    ),
+)
+CALL = Transcript("call", 1.0, (Segment("a", 0.0, 1.0, "yes"),))
+UNKNOWN = MEETING.with_segments([replace(s, gender="unknown") for s in MEETING.segments])
+
+
+def supervision(segment: Segment, name: str, start_s: float) -> dict[str, Any]:
+    return {
+        "id": name,
+        "recording_id": "meeting",
+        "start": start_s,
+        "duration": segment.duration_s,
+        "channel": 0,
+        "text": segment.text,
+        "speaker": segment.speaker,
+        "gender": segment.gender.capitalize(),
+    }
+
+
+SUPERVISIONS = [supervision(s, f"s{i}", s.start_s) for i, s in enumerate(MEETING.segments)]
+
+
+def cut(start_s: float, duration_s: float, of: list[int]) -> dict[str, Any]:
+    """A cut of the meeting; its supervisions count from its start."""
+    rows = [SUPERVISIONS[i] | {"start": SUPERVISIONS[i]["start"] - start_s} for i in of]
+    recording = {"id": "meeting", "sources": [], "sampling_rate": 16000, "duration": 5.0}
+    return {
+        "id": f"cut{start_s}",
+        "start": start_s,
+        "duration": duration_s,
+        "channel": 0,
+        "supervisions": rows,
+        "recording": recording,
+        "type": "MonoCut",
+    }
+
+
+DIARIZED = {
+    "task": "transcribe",
+    "duration": 5.0,
+    "text": "hello there 你好",
+    "segments": [
+        {
+            "type": "transcript.text.segment",
+            "id": f"seg_{i}",
+            "start": s.start_s,
+            "end": s.end_s,
+            "text": f" {s.text}",
+            "speaker": s.speaker,
+        }
+        for i, s in enumerate(MEETING.segments)
+    ],
+}
+
+
+def save(path: Path, *rows: object) -> Path:
+    """Write JSON, or JSON lines."""
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["json", "seglst", "stm", "rttm", "ctm", "textgrid", "srt", "vtt"])
+def test_formats_are_told_from_their_files(tmp_path: Path, name: str) -> None:
+    [path] = writers.write(MEETING, tmp_path, [name])
+    found = load(path)
+    assert list(found) == ["meeting"]
+    assert load(path, name) == load(tmp_path) == found
+    wordless = name == "rttm"
+    words = ["" if wordless else s.text for s in MEETING.segments]
+    assert [s.text for s in found["meeting"].segments] == words
+    assert found["meeting"].speakers == MEETING.speakers
+
+
+def test_lhotse_supervisions(tmp_path: Path) -> None:
+    path = tmp_path / "x_supervisions.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, SUPERVISIONS)).encode()))
+    assert load(path) == load(tmp_path) == {"meeting": MEETING}
+    assert load(save(tmp_path / "y.txt", *SUPERVISIONS), "lhotse") == {"meeting": MEETING}
+
+
+def test_lhotse_cuts_are_in_the_time_of_their_recording(tmp_path: Path) -> None:
+    found = load(save(tmp_path / "cuts.jsonl", cut(0.0, 1.7, [0, 1]), cut(1.7, 3.3, [0, 1])))
+    assert found["meeting"].segments == MEETING.segments  # the second starts before its cut
+    [warning] = found["meeting"].warnings
+    assert warning.startswith("2 supervisions came again")
+    whole = load(save(tmp_path / "whole.jsonl", cut(0.0, 1.0, [])))
+    assert whole == {"meeting": Transcript("meeting", 5.0)}
+
+
+def test_lhotse_mixed_cut_is_a_session_of_its_own(tmp_path: Path) -> None:
+    tracks = [
+        {"cut": cut(0.5, 2.0, [0]), "offset": 0.0},
+        {"cut": {"id": "pad", "duration": 9.0, "type": "PaddingCut"}, "offset": 2.0},
+        {"cut": cut(1.5, 3.5, [1]), "offset": 3.0},
+    ]
+    found = load(save(tmp_path / "mix.jsonl", {"id": "mix", "type": "MixedCut", "tracks": tracks}))
+    assert [(s.start_s, s.end_s) for s in found["mix"].segments] == [(0.0, 1.5), (3.0, 6.5)]
+    assert found["mix"].duration_s == 11.0
+
+
+def test_diarized_json(tmp_path: Path) -> None:
+    path = save(tmp_path / "meeting.json", DIARIZED)
+    assert load(path) == load(path, "diarized_json") == load(tmp_path) == {"meeting": UNKNOWN}
+    assert load(tmp_path, "diarized_json") == {"meeting": UNKNOWN}
+
+
+def test_a_folder_gives_each_recording_once_and_at_its_richest(tmp_path: Path) -> None:
+    writers.write(MEETING, tmp_path, ["txt", "md", "rttm", "ctm", "seglst", "json", "srt"])
+    writers.write(CALL, tmp_path, ["rttm", "stm"])
+    for other in ("call.wav", ".hidden.stm", "notes"):
+        (tmp_path / other).write_text("x")
+    (tmp_path / "older.stm").mkdir()
+    found = load(tmp_path)
+    assert found == {"call": CALL, "meeting": MEETING}
+    assert not any(s.text for t in load(tmp_path, "rttm").values() for s in t.segments)
+    assert list(load(tmp_path, "seglst")) == ["meeting"]
+    with pytest.raises(DataError, match="holds no transcripts: expected files in vtt"):
+        load(tmp_path, "vtt")
+
+
+def test_one_file_with_many_sessions(tmp_path: Path) -> None:
+    path = tmp_path / "all.stm"
+    path.write_text("b 1 x 0 1 one\na 1 x 0 1 two\nb 1 x 1 2 three\n")
+    found = load(path)
+    assert list(found) == ["b", "a"]
+    assert found["b"].text == "one three"
+    (tmp_path / "a.rttm").write_text("SPEAKER a 1 0 1 <NA> <NA> x <NA> <NA>\n")
+    with pytest.raises(DataError, match=r"session 'a' comes twice: in .*a\.rttm and in .*all\.stm"):
+        load(tmp_path)
+    (tmp_path / "ALL.STM").write_text("c 1 x 0 1 one\n")
+    assert list(load(tmp_path, "stm")) == ["c", "b", "a"]
+
+
+def test_the_same_recording_in_two_files_of_one_format(tmp_path: Path) -> None:
+    save(tmp_path / "x.jsonl", *SUPERVISIONS)
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(DataError, match=r"x\.jsonl and .*x\.jsonl\.gz are the same recording"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["quiet.stm", "quiet.rttm", "quiet.seglst.json", "quiet.jsonl"])
+def test_an_empty_file_is_a_silent_recording(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("[]" if name.endswith("json") else "")
+    assert load(tmp_path) == load(tmp_path / name) == {"quiet": Transcript("quiet", 0.0)}
+
+
+def test_a_speaker_who_never_speaks(tmp_path: Path) -> None:
+    (tmp_path / "x.rttm").write_text("SPKR-INFO x 1 <NA> <NA> <NA> adult_male bob <NA> <NA>\n")
+    assert load(tmp_path / "x.rttm") == {"x": Transcript("x", 0.0)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030", "utf-16-le"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "m.stm"
+    path.write_bytes(writers.render(MEETING, "stm").encode(encoding))
+    told = encoding if encoding in ("gb18030", "utf-16-le") else None
+    assert load(path, encoding=told) == {"meeting": MEETING}
+
+
+def test_encodings_are_never_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "m.stm"
+    path.write_bytes("a 1 s 0 1 ok\na 1 s 1 2 café\n".encode("latin-1"))
+    with pytest.raises(FormatError, match=r"m\.stm:2: not UTF-8 text .*or name its encoding"):
+        load(path)
+    assert load(path, encoding="latin-1")["a"].text == "ok café"
+    with pytest.raises(FormatError, match="unknown encoding 'klingon'"):
+        load(path, encoding="klingon")
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b"{}")[:-4])
+    with pytest.raises(FormatError, match=r"x\.jsonl\.gz: not a whole gzip file"):
+        load(tmp_path / "x.jsonl.gz")
+
+
+def test_genders_from_speaker_ids(tmp_path: Path) -> None:
+    path = tmp_path / "m.stm"
+    path.write_text(writers.render(UNKNOWN, "stm"), encoding="utf-8")
+    assert load(path) == {"meeting": UNKNOWN}
+    assert load(path, gender_from="suffix") == {"meeting": MEETING}
+    with pytest.raises(DataError, match=r"no speaker id tells a gender by its prefix: .*'001-F'"):
+        load(path, gender_from="prefix")
+    path.write_text("r 1 FEE005 0 1 x\nr 1 Mary 1 2 x\nr 1 M_SPK8 2 3 x\nr 1 <o,f0,male> 3 4 x\n")
+    found = load(path, gender_from="prefix")["r"].genders
+    assert list(found.values()) == ["female", "unknown", "male", "unknown"]
+    with pytest.raises(DataError, match="expected suffix or prefix, got 'middle'"):
+        load(path, gender_from="middle")
+
+
+def test_what_the_file_says_wins_over_the_id(tmp_path: Path) -> None:
+    path = tmp_path / "m.stm"
+    path.write_text(";; GENDER r 001-M female\nr 1 001-M 0 1 x\nr 1 002-M 1 2 x\n")
+    found = load(path, gender_from="suffix")["r"].genders
+    assert found == {"001-M": "female", "002-M": "male"}
+
+
+LINE = json.dumps(SUPERVISIONS[0])
+BROKEN = [
+    ("a.jsonl", LINE + "\n{", r"a\.jsonl:2: not JSON"),
+    ("a.jsonl", "\n[3]", r"a\.jsonl:2: expected a supervision or a cut, got '\[3\]'"),
+    ("a.jsonl", '{"id": "r", "sources": []}', r"a\.jsonl:1: a manifest of recordings; give"),
+    ("a.jsonl", '{"audio": "x"}', r"a\.jsonl:1: neither a supervision nor a cut: it has audio"),
+    ("a.jsonl", LINE.replace("0.5", "-0.5"), r"a\.jsonl:1: .*expected 0 <= start"),
+    ("a.jsonl", LINE.replace("1.5", "-1.5"), r"a\.jsonl:1: duration is negative"),
+    ("a.jsonl", LINE.replace("0.5", "1e999"), r"a\.jsonl:1: expected start in seconds"),
+    ("a.jsonl", LINE + "\n" + LINE.replace("hello", "hi"), r"a\.jsonl:2: supervision 's0' com"),
+    ("a.jsonl", LINE.replace('"s0"', "null"), r"a\.jsonl:1: expected id as text, got None"),
+    ("a.jsonl", '{"id": "m", "tracks": [{}]}', r"a\.jsonl:1: expected cut to hold objects"),
+    ("a.json", '{"segments": {}}', r'a\.json: expected an object with "segments", a list'),
+    ("a.json", '{"segments": [{"text": ""}]}', r"a\.json, segment 1: expected speaker as text"),
+    (
+        "a.json",
+        '{"segments": [{"text": "", "speaker": "A", "start": 2, "end": 1}]}',
+        r"a\.json, segment 1: ends at 1 s, before",
+    ),
+    ("a.json", '{"answer": 42}', r"a\.json: expected an object with \"schema\""),
+    ("a.doc", "x", r"a\.doc: cannot tell the format; name it \(json, seglst, "),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BROKEN)
+def test_broken_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FormatError, match=message) as caught:
+        load(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    for path, format, message in [
+        (tmp_path / "no.stm", None, r"cannot read .*no\.stm: No such file"),
+        (tmp_path, "pdf", f"unknown format 'pdf'; readable: {', '.join(INPUTS)}"),
+        (tmp_path, None, r"holds no transcripts: expected \.json, \.seglst\.json, "),
+    ]:
+        with pytest.raises(SpeakerReasonerError, match=message):
+            load(path, format)
+
+
+# --- pairs --------------------------------------------------------------------------------------
+
+
+def test_pairs_go_by_name() -> None:
+    longer = replace(CALL, duration_s=7.0)
+    both = pair({"meeting": MEETING, "call": CALL}, {"call": longer, "meeting": UNKNOWN})
+    assert [(p.name, p.reference, p.hypothesis, p.lost) for p in both] == [
+        ("meeting", MEETING, UNKNOWN, False),
+        ("call", CALL, longer, False),
+    ]
+    assert [p.duration_s for p in both] == [5.0, 7.0]
+
+
+def test_missing_sessions_are_an_error_or_count_as_lost() -> None:
+    references = {"meeting": MEETING, **{f"r{i}": CALL for i in range(7)}}
+    hypotheses = {"meeting": MEETING, "call": CALL}
+    with pytest.raises(DataError) as caught:
+        pair(references, hypotheses)
+    assert str(caught.value).startswith(
+        "sessions are missing: 7 without a hypothesis ('r0', 'r1', 'r2', 'r3', 'r4' and 2 more) and "
+        "1 without a reference ('call'); "
+    )
+    found = pair(references, hypotheses, lost=True)
+    assert [p.name for p in found] == [*references, "call"]
+    assert [p.lost for p in found] == [False] + [True] * 8
+    assert found[1].hypothesis == Transcript("r0", 1.0)
+    assert found[-1].reference == Transcript("call", 1.0)
+    assert all(p.lost for p in pair(references, {}, lost=True))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_different_names_are_not_guessed(lost: bool) -> None:
+    with pytest.raises(DataError, match=r"session 'a', the hypothesis of 'b'; .* the same name"):
+        pair({"a": CALL}, {"b": CALL}, lost=lost)
+    with pytest.raises(DataError, match="no session is on both sides"):
+        pair({"a": CALL}, {"b": CALL, "c": CALL}, lost=lost)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is absent")
+def test_aishell4_as_a_folder() -> None:
+    found = load(SHARED / "aishell4_eval_stm", gender_from="suffix")
+    assert len(found) == 20
+    assert sum(len(t.segments) for t in found.values()) == 10_498
+    assert "unknown" not in {g for t in found.values() for g in t.genders.values()}

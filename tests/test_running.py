@@ -1,0 +1,243 @@
+"""A data set transcribed for evaluation: manifests, pieces, resumption, the stored result."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speaker_reasoner import cli
+from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.errors import DataError
+from speaker_reasoner.evaluate.running import hypotheses, read_data, transcribe, units
+from speaker_reasoner.transcript import Segment, Transcript
+from speaker_reasoner.writers import write
+
+from .conftest import noise
+from .talk import PROFILE, play, save
+
+COUNT = 3
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three recordings of 8 s; what is said in them is what the script plays in chunks of 4 s."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for i in range(COUNT):
+        save(folder / f"talk-{i}.wav", noise(8.0))
+        rows = [
+            Segment("A", 0.0, 2.0, "one", "female"),
+            Segment("B", 2.0, 3.9, "two", "male"),
+            Segment("A", 4.1, 6.0, "one", "female"),
+            Segment("B", 6.0, 8.0, "two", "male"),
+        ]
+        write(Transcript(f"talk-{i}", 8.0, tuple(rows)), folder, ["seglst"])
+    return folder
+
+
+class Mortal(ScriptedEngine):
+    """Dies at a request, as a process that is killed."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(play, PROFILE)
+        self.left = at
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().ask(requests)
+
+
+def engine() -> ScriptedEngine:
+    return ScriptedEngine(play, PROFILE)
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    return {n: (t.segments, t.duration_s) for n, t in hypotheses(folder).items()}
+
+
+@pytest.mark.parametrize("pieces_s", [None, (3.0, 5.0)])
+@pytest.mark.parametrize("at", [0, 1, 3, 5, 8])
+def test_a_killed_run_goes_on(
+    data: Path, tmp_path: Path, pieces_s: tuple[float, float] | None, at: int
+) -> None:
+    rows, _ = units(read_data(data), pieces_s)
+    transcribe(engine(), rows, tmp_path / "whole", answer="assembled", batch=1)
+    with pytest.raises(KeyboardInterrupt):
+        transcribe(Mortal(at), rows, tmp_path / "cut", answer="assembled", batch=1)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("hypotheses/*")}
+    speed = transcribe(engine(), rows, tmp_path / "cut", answer="assembled", batch=1)
+    assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
+    assert len(kept(tmp_path / "cut")) == len(rows)
+    assert all(p.stat().st_mtime_ns == time for p, time in before.items())
+    assert speed["audio_s"] == pytest.approx(8.0 * COUNT) and speed["failures"] == {}
+    asked = engine()
+    transcribe(asked, rows, tmp_path / "cut", answer="assembled", batch=1)
+    assert asked.requests == []
+
+
+def test_pieces_are_heard_where_they_lie(data: Path, tmp_path: Path) -> None:
+    rows, clipped = units(read_data(data), (3.0, 5.0))
+    assert clipped == 0 and [row.start_s for row in rows[:2]] == [0.0, 4.0]
+    heard: list[Any] = []
+
+    def listen(request: Request) -> str:
+        if request.rules.turn == 0:
+            heard.append(request.session.samples.copy())
+        return play(request)
+
+    transcribe(ScriptedEngine(listen, PROFILE), rows[:2], tmp_path, answer="assembled", batch=1)
+    assert [len(samples) for samples in heard] == [64_000, 64_000]
+    whole = noise(8.0)
+    assert abs(heard[1] - whole[64_000:]).max() < 1e-4
+
+
+def test_another_run_is_told(data: Path, tmp_path: Path) -> None:
+    items = read_data(data)
+    rows, _ = units(items, None)
+    transcribe(engine(), rows, tmp_path, answer="assembled", batch=1)
+    with pytest.raises(DataError, match=r"another run \(other answer\)"):
+        transcribe(engine(), rows, tmp_path, answer="model", batch=1)
+    with pytest.raises(DataError, match=r"another run \(other data\)"):
+        transcribe(engine(), units(items, (3.0, 5.0))[0], tmp_path, answer="assembled", batch=1)
+
+
+def test_a_recording_that_fails_is_told_and_the_rest_goes_on(data: Path, tmp_path: Path) -> None:
+    rows, _ = units(read_data(data), None)
+    sound = data / "talk-1.wav"
+    sound.write_bytes(sound.read_bytes()[:20_000])
+    speed = transcribe(engine(), rows, tmp_path, answer="assembled", batch=2)
+    assert list(speed["failures"]) == ["talk-1"] and "talk-1.wav" in speed["failures"]["talk-1"]
+    assert sorted(kept(tmp_path)) == ["talk-0", "talk-2"]
+
+
+def manifest(folder: Path, *rows: Any) -> Path:
+    path = folder / "manifest.jsonl"
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_manifest(data: Path) -> None:
+    both = [json.loads((data / f"talk-{i}.seglst.json").read_text()) for i in (0, 1)]
+    (data / "all.seglst.json").write_text(json.dumps(both[0] + both[1]))
+    row = {"audio": "talk-0.wav", "reference": "all.seglst.json"}
+    items = read_data(manifest(data, row, "", {**row, "audio": "talk-2.wav", "name": "talk-1"}))
+    assert [(i.audio.name, i.reference.recording) for i in items] == [
+        ("talk-0.wav", "talk-0"),
+        ("talk-2.wav", "talk-1"),
+    ]
+    assert items[0].reference.duration_s == 8.0 and len(items[0].reference.segments) == 4
+
+
+GOOD = {"audio": "talk-0.wav", "reference": "talk-0.seglst.json"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["{"], r"manifest\.jsonl:1: not JSON"),
+        ([GOOD, {"audio": "talk-0.wav"}], r"manifest\.jsonl:2: expected"),
+        ([{**GOOD, "extra": "x"}], "expected"),
+        ([{**GOOD, "audio": 3}], "must be text"),
+        ([{**GOOD, "audio": "none.wav"}], r"none\.wav does not exist"),
+        ([{**GOOD, "name": "other"}], "no session 'other'"),
+        ([GOOD, GOOD], "comes twice"),
+        ([""], "holds no recordings"),
+    ],
+)
+def test_bad_manifests_are_told(data: Path, rows: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_data(manifest(data, *rows))
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_folders_are_told(data: Path, tmp_path: Path) -> None:
+    (data / "talk-1.seglst.json").unlink()
+    with pytest.raises(DataError, match=r"talk-1\.wav: no reference beside it"):
+        read_data(data)
+    with pytest.raises(DataError, match="cannot be read as a manifest"):
+        read_data(tmp_path / "nothing")
+    save(data / "talk-1.wav", noise(0.5))
+    shutil.copy(data / "talk-2.seglst.json", data / "talk-1.seglst.json")
+    with pytest.raises(DataError, match="the same recording"):
+        read_data(data)
+
+
+def command(*words: Any) -> int:
+    return cli.main(["evaluate", *map(str, words)])
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path, monkeypatch: Any) -> Path:
+    """The folder of a finished `evaluate run`."""
+    monkeypatch.setattr(cli, "load_quietly", lambda arguments, quiet=False: engine())
+    out = tmp_path / "out"
+    assert command("run", "--data", data, "--segmented", "3-5", "-o", out, "--batch", "2") == 0
+    return out
+
+
+def test_evaluate_run_stores_a_result(run: Path, data: Path, capsys: Any) -> None:
+    result = json.loads((run / "evaluation.json").read_text())
+    assert result["mode"] == "segmented" and result["data"] == "data"
+    assert len(result["recordings"]) == 2 * COUNT and not result["lost"]
+    assert result["scores"]["cpwer"]["rate"] == 0.0
+    assert result["scores"]["cpwer"]["reference_words"] == 4 * COUNT
+    assert result["scores"]["speaker_count"]["rate"] == 1.0
+    assert 0 < result["scores"]["der_0"]["rate"] < 0.05  # 0.1 s that nobody speaks, in each half
+    assert result["speed"]["turns"] == 3 * 2 * COUNT
+    assert result["settings"]["pieces_s"] == [3.0, 5.0]
+    stored = (run / "evaluation.json").read_text()
+    assert command("run", "--data", data, "--segmented", "3-5", "-o", run, "--batch", "2") == 0
+    shown = capsys.readouterr().out
+    assert "0 ins, 0 del, 0 sub / 12 words" in " ".join(shown.split()) and "normalisation: nfkc, lower" in shown
+    again = json.loads((run / "evaluation.json").read_text())
+    assert again["scores"] == json.loads(stored)["scores"]
+
+
+def test_score_is_what_run_stored(run: Path, tmp_path: Path) -> None:
+    scored = tmp_path / "scored.json"
+    assert command("score", run / "references", run / "hypotheses", "-o", scored) == 0
+    ours, theirs = (json.loads(p.read_text()) for p in (scored, run / "evaluation.json"))
+    assert ours["scores"]["cpwer"] == theirs["scores"]["cpwer"]
+    assert ours["scores"]["gender"] == theirs["scores"]["gender"]
+
+
+def test_a_missing_hypothesis_is_an_error_or_lost(run: Path, tmp_path: Path, capsys: Any) -> None:
+    (run / "hypotheses" / "talk-1-0002.json").unlink()
+    both = (run / "references", run / "hypotheses")
+    assert command("score", *both) == 1
+    assert "talk-1-0002" in capsys.readouterr().err
+    assert command("score", *both, "--lost", "-o", tmp_path / "lost.json") == 0
+    lost = json.loads((tmp_path / "lost.json").read_text())
+    assert lost["lost"] == ["talk-1-0002"]
+    assert lost["scores"]["cpwer"]["deletions"] == 2
+
+
+def test_table_report_and_compare(run: Path, tmp_path: Path, capsys: Any) -> None:
+    result = run / "evaluation.json"
+    assert command("table", "segmented", result, "--style", "markdown") == 0
+    assert "AISHELL4-Eval" in capsys.readouterr().out
+    assert command("report", result, "-o", tmp_path / "report.html") == 0
+    assert "talk-2-0001" in (tmp_path / "report.html").read_text()
+    assert command("compare", result, result) == 0
+    assert "+0.00 points" in capsys.readouterr().out
+    (run / "hypotheses").rename(run / "elsewhere")
+    assert command("report", result, "-o", tmp_path / "report.html") == 1
+    assert "is not there" in capsys.readouterr().err
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    assert command("table", "segmented", broken) == 1
+    assert "expected an evaluation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps", ["", "lower,nothing"])
+def test_unknown_steps_are_usage(steps: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command("score", "a", "b", "--normalise", steps)
+    assert caught.value.code == 2 and "unknown step" in capsys.readouterr().err
