@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from ..errors import DataError
 
@@ -241,7 +242,11 @@ def _table(arguments: argparse.Namespace) -> int:
     from .tables import render
 
     results = [load_result(path) for path in arguments.results]
-    print(render(arguments.table, results, arguments.style))
+    text = render(arguments.table, results, arguments.style)
+    if arguments.style == "terminal":
+        Console(soft_wrap=True).print(Text.from_ansi(text))
+    else:
+        print(text)
     return 0
 
 

@@ -73,11 +73,12 @@ def evaluate(
         track(_scored(pairs, normalisation), "scoring", len(pairs), transient=True, disable=quiet)
     )
     summed = total(scores)
-    intervals = {
-        name: bootstrap(scores, rate)
-        for name, rate in INTERVALS.items()
-        if len(pairs) > 1 and math.isfinite(rate(summed))
-    }
+    intervals = {}
+    for name, rate in INTERVALS.items():
+        if len(pairs) > 1 and math.isfinite(rate(summed)):
+            low, high = bootstrap(scores, rate)
+            if math.isfinite(low) and math.isfinite(high):  # no draw without a reference
+                intervals[name] = (low, high)
     return {
         "schema": f"{SCHEMA}/{VERSION}",
         "system": system,
@@ -132,7 +133,8 @@ def save(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         OutputError: it cannot be written.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
+    write_text_atomically(path, text + "\n")
 
 
 def load_result(path: Path) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class TrainingConfig:
         chunk_s=(4.0, 20.0),
     )
     dialogues: StageConfig = StageConfig(
-        Schedule(4600, 1.4e-3, floor=0.02),
+        Schedule(4200, 1.4e-3, floor=0.02),
         (
             Kind("dialogue", 0.6, 64.0, ALL),
             Kind("times", 0.25, 96.0, ALL),
