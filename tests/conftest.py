@@ -78,5 +78,6 @@ def noise(seconds: float, seed: int = 0) -> "np.ndarray[Any, np.dtype[np.float32
 def draw_seconds(rng: random.Random) -> float:
     return rng.choice([0.05, 0.3, 0.99, 1.0, 2.5, 8.0, 19.9])
 
+
 SHARED = Path(__file__).parents[2] / "shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is absent")

@@ -147,7 +147,18 @@ def only_error(result: tuple[int, str, str], *parts: str, status: int = 1) -> No
 # Help and usage
 
 
-@pytest.mark.parametrize("command", [[], ["transcribe"], ["train"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["transcribe"],
+        ["train"],
+        ["plan"],
+        ["prepare"],
+        ["evaluate"],
+        *(["evaluate", verb] for verb in ("score", "run", "table", "report", "compare")),
+    ],
+)
 def test_help_shows_examples(run: Run, command: list[str]) -> None:
     status, shown, _ = run(*command, "--help")
     assert status == 0

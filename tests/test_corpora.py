@@ -13,9 +13,9 @@ import soundfile as sf
 from rich.console import Console
 
 from speaker_reasoner import audio
+from speaker_reasoner.commands.prepare import add_prepare
+from speaker_reasoner.commands.prepare import preview as show
 from speaker_reasoner.data.corpora import CORPORA, chunks, prepare
-from speaker_reasoner.data.prepare_command import add_prepare
-from speaker_reasoner.data.prepare_command import preview as show
 from speaker_reasoner.errors import DataError, OutputError
 from speaker_reasoner.evaluate.inputs import load
 from speaker_reasoner.evaluate.running import read_data, units
@@ -543,7 +543,7 @@ def test_the_mask_is_in_colour(tmp_path: Path) -> None:
 
 
 def test_names_of_corpora_agree() -> None:
-    from speaker_reasoner.data.prepare_command import _CORPORA
+    from speaker_reasoner.commands.prepare import _CORPORA
 
     assert set(CORPORA) == set(_CORPORA)
 

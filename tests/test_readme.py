@@ -29,6 +29,7 @@ NOT_RUN = {
         "needs a released checkpoint"
     ),
     "speaker-reasoner train tiny --output runs": "takes hours",
+    "speaker-reasoner train tiny --output runs/more --from runs/tiny": "takes hours",
 }
 """Commands shown but not run, and why; their options must be in the command's help instead."""
 

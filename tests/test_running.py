@@ -3,16 +3,19 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speaker_reasoner import cli
+from speaker_reasoner.commands.evaluate import STEPS
 from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate.running import hypotheses, read_data, transcribe, units
+from speaker_reasoner.evaluate.text import Normalisation
 from speaker_reasoner.transcript import Segment, Transcript
 from speaker_reasoner.writers import write
 
@@ -195,7 +198,10 @@ def test_evaluate_run_stores_a_result(run: Path, data: Path, capsys: Any) -> Non
     stored = (run / "evaluation.json").read_text()
     assert command("run", "--data", data, "--segmented", "3-5", "-o", run, "--batch", "2") == 0
     shown = capsys.readouterr().out
-    assert "0 ins, 0 del, 0 sub / 12 words" in " ".join(shown.split()) and "normalisation: nfkc, lower" in shown
+    assert (
+        "0 ins, 0 del, 0 sub / 12" in " ".join(shown.split())
+        and "normalisation: nfkc, lower" in shown
+    )
     again = json.loads((run / "evaluation.json").read_text())
     assert again["scores"] == json.loads(stored)["scores"]
 
@@ -234,6 +240,11 @@ def test_table_report_and_compare(run: Path, tmp_path: Path, capsys: Any) -> Non
     broken.write_text("{}")
     assert command("table", "segmented", broken) == 1
     assert "expected an evaluation" in capsys.readouterr().err
+
+
+def test_the_commands_steps_are_the_normalisations() -> None:
+    switches = [f.name for f in fields(Normalisation) if isinstance(f.default, bool)]
+    assert list(STEPS) == switches
 
 
 @pytest.mark.parametrize("steps", ["", "lower,nothing"])

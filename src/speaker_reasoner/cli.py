@@ -1,4 +1,4 @@
-"""The command line: `speaker-reasoner transcribe`, `evaluate`, `prepare` and `train`.
+"""The command line: `speaker-reasoner transcribe`, `evaluate`, `prepare`, `train`, `plan`.
 
 Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
 (with a one-line reason), 2 wrong usage, 130 interrupted.
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
-from .data.prepare_command import add_prepare
+from .commands.evaluate import add_evaluate
+from .commands.plan import add_plan
+from .commands.prepare import add_prepare
 from .errors import OutputError, SpeakerReasonerError
-from .evaluate.command import add_evaluate
 from .writers import FORMATS, render, write
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_prepare(commands)
     _add_train(commands)
+    add_plan(commands)
     return parser
 
 

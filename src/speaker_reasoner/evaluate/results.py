@@ -209,7 +209,7 @@ def _counts(values: Mapping[str, Any]) -> str:
     """The counts of a metric in words, whatever its kind."""
     match values:
         case {"insertions": i, "deletions": d, "substitutions": s, "reference_words": n}:
-            return f"{i:,} ins, {d:,} del, {s:,} sub / {n:,} words"
+            return f"{i:,} ins, {d:,} del, {s:,} sub / {n:,}"
         case {"missed_s": m, "false_alarm_s": f, "confusion_s": c, "reference_s": n}:
             return f"{m:,.1f} missed, {f:,.1f} false, {c:,.1f} confused / {n:,.1f} s"
         case {"right": right, "total": float(n)}:

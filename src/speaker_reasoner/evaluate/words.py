@@ -195,7 +195,7 @@ def combination_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
     if not all(words):
         return ErrorCounts(words[1], words[0], 0, words[0])
     if len(streams) > 10:
-        raise Skip(f"MeetEval takes up to 10 hypothesis speakers, got {len(streams)}")
+        raise Skip("MeetEval takes up to 10 hypothesis speakers; there are more")
     if math.prod(words) > ORC_LONG:
         raise Skip(f"too long: {words[0]} words times {words[1]} is over {ORC_LONG}")
     size = words[0] * math.prod(len(theirs) + 1 for theirs in streams.values())

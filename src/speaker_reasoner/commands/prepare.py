@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from .corpora import Chunk
+    from ..data.corpora import Chunk
 
 _CORPORA = (
     *("aishell4", "alimeeting-far", "alimeeting-near", "ami-sdm", "ami-ihm-mix", "mlc-slm"),
@@ -78,7 +78,7 @@ def _number(text: str) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from .corpora import chunks, prepare
+    from ..data.corpora import chunks, prepare
 
     side = Console(stderr=True, highlight=False, soft_wrap=True)
     with side.status("reading") as status:
@@ -133,10 +133,10 @@ def preview(chunk: "Chunk", console: Console) -> None:
     Lines that begin with `+` (green) are taught, the others (grey) are given.
     """
     from ..audio import SAMPLE_RATE_HZ
+    from ..data.dialogues import box_ticks, dialogue, observations
     from ..protocol import Answer, Audio, Profile
     from ..protocol import Text as Prompt
     from ..protocol.markup import MARKUP
-    from .dialogues import box_ticks, dialogue, observations
 
     samples = chunk.end_samples - chunk.start_samples
     length_s = samples / SAMPLE_RATE_HZ

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import DataError
+
+STEPS = ("nfkc", "lower", "numbers", "erhua", "characters", "punctuation", "fillers")
+"""The switches of `Normalisation`, in its order; it is imported when a command runs."""
 
 _EXAMPLES = """examples:
   speaker-reasoner evaluate score reference.stm hypothesis/ -o mine.json
@@ -39,8 +41,20 @@ def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_compare(verbs)
 
 
+def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """A verb's parser; its help shows the examples of the verb alone."""
+    own = [line for line in _EXAMPLES.splitlines() if line.split()[1:3] == ["evaluate", name]]
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=summary,
+        epilog="\n".join(["examples:", *own]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
 def _add_score(verbs: Any) -> None:
-    verb = verbs.add_parser("score", help="score hypotheses against references")
+    verb = _verb(verbs, "score", "score hypotheses against references")
     verb.add_argument("reference", type=Path, help="file or folder")
     verb.add_argument("hypothesis", type=Path, help="file or folder")
     verb.add_argument("--reference-format", metavar="NAME", help="default: by the file's name")
@@ -60,7 +74,7 @@ def _add_score(verbs: Any) -> None:
 
 
 def _add_run(verbs: Any) -> None:
-    verb = verbs.add_parser("run", help="transcribe a data set and score it; resumes after a kill")
+    verb = _verb(verbs, "run", "transcribe a data set and score it; resumes after a kill")
     add = verb.add_argument
     add(
         "--data",
@@ -89,7 +103,7 @@ def _add_run(verbs: Any) -> None:
 
 
 def _add_table(verbs: Any) -> None:
-    verb = verbs.add_parser("table", help="a table of the paper with stored results as rows")
+    verb = _verb(verbs, "table", "a table of the paper with stored results as rows")
     verb.add_argument("table", choices=("multi-domain", "segmented", "long-form", "attributes"))
     verb.add_argument("results", nargs="*", type=Path, metavar="RESULT")
     verb.add_argument("--style", choices=("terminal", "markdown", "latex"), default="terminal")
@@ -97,14 +111,14 @@ def _add_table(verbs: Any) -> None:
 
 
 def _add_report(verbs: Any) -> None:
-    verb = verbs.add_parser("report", help="one HTML file: summary, recordings, errors in pictures")
+    verb = _verb(verbs, "report", "one HTML file: summary, recordings, errors in pictures")
     verb.add_argument("result", type=Path, metavar="RESULT")
     verb.add_argument("-o", "--output", metavar="FILE", type=Path, required=True)
     verb.set_defaults(run=_report, parser=verb)
 
 
 def _add_compare(verbs: Any) -> None:
-    verb = verbs.add_parser("compare", help="paired bootstrap between two results")
+    verb = _verb(verbs, "compare", "paired bootstrap between two results")
     verb.add_argument("a", type=Path, metavar="RESULT_A")
     verb.add_argument("b", type=Path, metavar="RESULT_B")
     verb.add_argument("--metric", choices=("wer", "cpwer", "der_0", "der_025"), default="cpwer")
@@ -112,25 +126,21 @@ def _add_compare(verbs: Any) -> None:
 
 
 def _add_normalisation(verb: argparse.ArgumentParser) -> None:
-    from .text import Normalisation
-
-    steps = [f.name for f in fields(Normalisation) if f.type in (bool, "bool")]
     group = verb.add_argument_group("text normalisation (both sides alike; stored with the scores)")
     group.add_argument("--language", metavar="CODE", help="en, zh, ...; default: auto")
-    known = ", ".join(steps)
     group.add_argument(
         "--normalise",
         metavar="STEPS",
-        type=lambda text: _steps(text, steps),
-        help=f"comma-separated steps, or none: {known}",
+        type=_steps,
+        help=f"comma-separated steps, or none: {', '.join(STEPS)}",
     )
 
 
-def _steps(text: str, known: list[str]) -> list[str]:
+def _steps(text: str) -> list[str]:
     chosen = [] if text == "none" else [step.strip() for step in text.split(",")]
     for step in chosen:
-        if step not in known:
-            raise argparse.ArgumentTypeError(f"unknown step {step!r}; known: {', '.join(known)}")
+        if step not in STEPS:
+            raise argparse.ArgumentTypeError(f"unknown step {step!r}; known: {', '.join(STEPS)}")
     return chosen
 
 
@@ -151,20 +161,19 @@ def _positive(text: str) -> int:
 
 
 def _normalisation(arguments: argparse.Namespace) -> Any:
-    from .text import Normalisation
+    from ..evaluate.text import Normalisation
 
     chosen: dict[str, Any] = {}
     if arguments.language is not None:
         chosen["language"] = arguments.language
     if arguments.normalise is not None:
-        steps = [f.name for f in fields(Normalisation) if f.type in (bool, "bool")]
-        chosen |= {step: step in arguments.normalise for step in steps}
+        chosen |= {step: step in arguments.normalise for step in STEPS}
     return Normalisation(**chosen)
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from .inputs import load, pair
-    from .results import evaluate
+    from ..evaluate.inputs import load, pair
+    from ..evaluate.results import evaluate
 
     normalisation = _normalisation(arguments)
     read = {
@@ -194,10 +203,10 @@ def _score(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..cli import load_quietly
+    from ..evaluate.inputs import pair
+    from ..evaluate.results import evaluate
+    from ..evaluate.running import hypotheses, read_data, transcribe, units
     from ..writers import write
-    from .inputs import pair
-    from .results import evaluate
-    from .running import hypotheses, read_data, transcribe, units
 
     normalisation = _normalisation(arguments)
     items = read_data(arguments.data)
@@ -238,8 +247,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from .results import load_result
-    from .tables import render
+    from ..evaluate.results import load_result
+    from ..evaluate.tables import render
 
     results = [load_result(path) for path in arguments.results]
     text = render(arguments.table, results, arguments.style)
@@ -251,10 +260,10 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from ..evaluate.inputs import load, pair
+    from ..evaluate.report import report
+    from ..evaluate.results import load_result
     from ..writers import write_text_atomically
-    from .inputs import load, pair
-    from .report import report
-    from .results import load_result
 
     result = load_result(arguments.result)
     for side in ("reference", "hypothesis"):
@@ -276,8 +285,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from .breakdown import compare_results
-    from .results import LABELS, load_result
+    from ..evaluate.breakdown import compare_results
+    from ..evaluate.results import LABELS, load_result
 
     a, b = load_result(arguments.a), load_result(arguments.b)
     found = compare_results(a, b, arguments.metric)
@@ -294,7 +303,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _show(result: dict[str, Any], output: Path | None) -> None:
-    from .results import save, summary
+    from ..evaluate.results import save, summary
 
     console = Console(highlight=False)
     console.print(summary(result))
