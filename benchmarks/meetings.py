@@ -18,13 +18,15 @@ from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, reference
 from speaker_reasoner.writers import write
 
 LONG = replace(MEETINGS, speakers=(2, 3), utterances=(50, 70), max_duration_s=180.0)
-"""About three minutes, two or three people."""
+"""Fifty to seventy utterances in at most three minutes, two or three people."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--long", action="store_true", help="3 minutes each, not up to 20 s")
+    parser.add_argument(
+        "--long", action="store_true", help="about two minutes each, not up to 20 s"
+    )
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     arguments = parser.parse_args()

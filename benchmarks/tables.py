@@ -113,7 +113,7 @@ def embedded_evaluation() -> str:
     pair = [load(f"evaluation-{mode}") for mode in ("segmented", "long-form")]
     rows = ["| metric | in pieces | whole |", "|---|--:|--:|"]
     for name, label in LABELS.items():
-        values = [result["scores"][name]["rate"] for result in pair]
+        values = [(result["scores"][name] or {}).get("rate") for result in pair]
         as_text = [f"{v:.2f}" if name == "speaker_count_error" else percent(v) for v in values]
         rows.append(f"| {label} | {' | '.join(as_text)} |")
     speed = [f"{result['speed']['real_time_factor']:.3f}" for result in pair]

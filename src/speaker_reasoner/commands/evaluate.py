@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..errors import DataError
 
-STEPS = ("nfkc", "lower", "numbers", "erhua", "characters", "punctuation", "fillers")
+STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
 
 _EXAMPLES = """examples:

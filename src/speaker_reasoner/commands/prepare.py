@@ -21,7 +21,7 @@ _CORPORA = (
 _EXAMPLES = """examples:
   speaker-reasoner prepare aishell4 /corpora/aishell4 -o prepared/aishell4
   speaker-reasoner prepare ami-sdm /corpora/ami -o prepared/ami --preview 2
-  speaker-reasoner prepare folder calls/ -o prepared/calls --reference calls.stm --gender-from suffix
+  speaker-reasoner prepare folder calls/ -o prepared/calls --reference calls.stm
 
 folder takes audio with SegLST, STM, TextGrid, RTTM + CTM, or a manifest of lhotse.
 """

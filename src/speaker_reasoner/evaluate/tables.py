@@ -10,6 +10,7 @@ and finding the stored evaluations, happen elsewhere.
 
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -234,7 +235,8 @@ def _fill(
         for data in sets:
             values = [x for row in rows if (x := row.percent.get((data, metric.key))) is not None]
             if values:
-                best[data, metric.key] = max(values) if metric.rises else min(values)
+                first = max(values) if metric.rises else min(values)
+                best[data, metric.key] = first if len(values) > 1 else math.nan  # nothing to beat
     by_set = [
         [(data, metric) for metric in layout.metrics if (data, metric.key) in best] for data in sets
     ]
@@ -248,7 +250,7 @@ def _fill(
 
 def _caption(layout: Layout, ours: bool) -> Iterable[str]:
     source = published()["source"]
-    yield "Percent; the best of a column is bold."
+    yield "Percent; the best of several figures in a column is bold."
     if layout.characters:
         yield "CER counts characters of Chinese and words of other languages."
     without = "Rows without a mark are" if ours else "All rows are"
