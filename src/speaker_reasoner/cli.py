@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
+from .commands.arguments import positive
 from .commands.evaluate import add_evaluate
 from .commands.plan import add_plan
 from .commands.prepare import add_prepare
@@ -102,7 +103,7 @@ def _add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         help="put the transcript together from the turns, or let the model write it once more (as "
         "published; slower). default: assembled",
     )
-    add("--batch", metavar="N", type=_positive, default=4, help="dialogues at once (default: 4)")
+    add("--batch", metavar="N", type=positive, default=4, help="dialogues at once (default: 4)")
     audio = command.add_argument_group("audio")
     audio.add_argument(
         "--channel", metavar="N", type=_channel, help="listen to one channel, from 0 (default: mix)"
@@ -146,12 +147,6 @@ def _formats(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError(f"no format given; known: {', '.join(FORMATS)}")
     return names
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _channel(text: str) -> int:

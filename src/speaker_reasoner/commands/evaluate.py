@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import DataError
+from .arguments import lengths, positive
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
@@ -87,7 +88,7 @@ def _add_run(verbs: Any) -> None:
     add("-o", "--output", metavar="DIR", type=Path, required=True, help="transcripts and result")
     how = verb.add_mutually_exclusive_group()
     how.add_argument(
-        "--segmented", metavar="A-B", type=_lengths, help="cut recordings into pieces of A to B s"
+        "--segmented", metavar="A-B", type=lengths, help="cut recordings into pieces of A to B s"
     )
     how.add_argument("--long-form", action="store_true", help="whole recordings (the default)")
     add("--model", metavar="PATH|HUB_ID", help="another checkpoint than the embedded one")
@@ -95,7 +96,7 @@ def _add_run(verbs: Any) -> None:
     add("--device", metavar="NAME", help="default: the best there is")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
     add("--answer", choices=("assembled", "model"), default="assembled")
-    add("--batch", metavar="N", type=_positive, default=8, help="dialogues at once (default: 8)")
+    add("--batch", metavar="N", type=positive, default=8, help="dialogues at once (default: 8)")
     add("--system", metavar="NAME", help="default: the model's name")
     add("--data-name", metavar="NAME", help="default: the data's name")
     _add_normalisation(verb)
@@ -142,22 +143,6 @@ def _steps(text: str) -> list[str]:
         if step not in STEPS:
             raise argparse.ArgumentTypeError(f"unknown step {step!r}; known: {', '.join(STEPS)}")
     return chosen
-
-
-def _lengths(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split("-"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected seconds as 40-50, got {text!r}") from None
-    if not 0 < low < high:
-        raise argparse.ArgumentTypeError(f"expected 0 < shortest < longest, got {text!r}")
-    return low, high
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _normalisation(arguments: argparse.Namespace) -> Any:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .arguments import lengths
+
 if TYPE_CHECKING:
     from ..data.corpora import Chunk
 
@@ -42,9 +44,7 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("corpus", choices=_CORPORA, metavar="CORPUS", help=", ".join(_CORPORA))
     add("folder", type=Path, metavar="DIR", help="where it lies")
     add("-o", "--output", metavar="OUT", type=Path, required=True)
-    add(
-        "--pieces", metavar="A-B", type=_lengths, default=(40.0, 50.0), help="in s (default: 40-50)"
-    )
+    add("--pieces", metavar="A-B", type=lengths, default=(40.0, 50.0), help="in s (default: 40-50)")
     add("--channel", metavar="N", type=_number, help="of arrays, from 0 (default: the first)")
     add("--strict", action="store_true", help="stop at the first fault")
     add("--preview", metavar="N", type=_number, default=0, help="print N dialogues of the pieces")
@@ -59,16 +59,6 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     group.add_argument("--encoding", metavar="NAME", help="default: UTF-8 or UTF-16")
     command.set_defaults(run=_prepare, parser=command)
-
-
-def _lengths(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split("-"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected seconds as 40-50, got {text!r}") from None
-    if not 0 < low < high:
-        raise argparse.ArgumentTypeError(f"expected 0 < shortest < longest, got {text!r}")
-    return low, high
 
 
 def _number(text: str) -> int:
