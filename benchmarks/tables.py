@@ -138,7 +138,17 @@ def paper_tables() -> str:
     )
 
 
+def scoring_sentence() -> str:
+    stored = load("scoring")
+    return (
+        f"Scoring {stored['recordings']} meetings of {stored['data']} ({stored['segments']:,} segments, "
+        f"copies with planted errors) with every metric and subset takes {stored['score_s']:.0f} s on "
+        f"{stored['machine']['cores']} cores (`{stored['command']}`)."
+    )
+
+
 TABLES = {
+    "scoring-sentence": scoring_sentence,
     "conventions": conventions_table,
     "embedded-evaluation": embedded_evaluation,
     "paper-tables": paper_tables,

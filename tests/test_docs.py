@@ -23,7 +23,9 @@ def test_tables_are_what_the_results_say() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["heldout-assembled", "heldout-model", "turns", "batch"])
+@pytest.mark.parametrize(
+    "name", ["heldout-assembled", "heldout-model", "turns", "batch", "scoring"]
+)
 def test_results_can_be_repeated(name: str) -> None:
     """A stored result names its command, commit and machine, and its command's file is here."""
     stored = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))

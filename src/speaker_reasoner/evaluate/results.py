@@ -153,7 +153,9 @@ def load_result(path: Path) -> dict[str, Any]:
 
 def summary(result: Mapping[str, Any]) -> Table:
     """A table for the terminal: rate, interval and counts of each metric."""
-    title = f"{result['system']} on {result['data']}: {len(result['recordings'])} recordings"
+    count = len(result["recordings"])
+    plural = "s" if count != 1 else ""
+    title = f"{result['system']} on {result['data']}: {count} recording{plural}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
     table.add_column("rate", justify="right")
