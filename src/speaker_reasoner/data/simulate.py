@@ -262,7 +262,7 @@ class MeetingConfig:
         backchannel_rate: share of utterances into which another speaker puts a backchannel.
         reverb_rate: share of meetings held in a simulated room.
         warp: how much faster a person's utterances are played than the bank's voice: another pitch
-            and vocal tract for every meeting, so that training never hears a person twice.
+            and vocal tract for every meeting, so that training hardly hears a person twice.
         silence_rate: share of recordings in which nobody speaks.
     """
 

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import DataError
 from ..transcript import Segment, Transcript
 from .counts import ErrorCounts
+from .extra import load
 from .inputs import Pair
 from .scores import Scores, total
 from .text import Normalisation
@@ -157,19 +158,16 @@ class _Alignment:
 
 def _align(pair: Pair, words: Words) -> _Alignment:
     """Align all words in order of their segments' starts, with the fewest edits."""
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError as error:
-        raise DataError(
-            f"aligning words needs rapidfuzz: {error}; pip install 'speaker-reasoner[eval]'"
-        ) from error
     said: list[list[str]] = []
     homes: list[list[int]] = []
     for transcript in (pair.reference, pair.hypothesis):
         rows = [words(segment.text) for segment in transcript.segments]
         said.append([word for row in rows for word in row])
         homes.append([i for i, row in enumerate(rows) for _ in row])
-    edits = [(e.tag, e.src_pos, e.dest_pos) for e in Levenshtein.editops(*said)]
+    edits = [
+        (e.tag, e.src_pos, e.dest_pos)
+        for e in load("rapidfuzz.distance").Levenshtein.editops(*said)
+    ]
     return _Alignment(homes[0], homes[1], edits)
 
 

@@ -5,7 +5,7 @@ by one as Qwen's does, and knows the words of the sentences it is given.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,3 @@ def save_checkpoint(folder: Path, thinker: Any, tokenizer: Any, extractor: Any) 
     thinker.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     extractor.save_pretrained(folder)
-
-
-def describe(config: TinyConfig) -> dict[str, int]:
-    return asdict(config)
