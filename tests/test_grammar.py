@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speaker_reasoner.data.dialogues import Reference, base, dialogue
+from speaker_reasoner.data.dialogues import SINGLE_TURN, Reference, dialogue, single_turn
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import EngineError
@@ -57,8 +57,9 @@ def test_training_dialogues_are_accepted(
     assert outcome.stop is Stop.ANSWERED, outcome.detail
     assert len(outcome.trace.answers) == len(trace.answers)
     ticks = samples * profile.ticks_per_s // 16_000
-    rules = TurnRules(profile, turn=0, chunk=ticks, task="base")
-    assert accepted(base(segments, samples, profile).answers[0].text, rules)
+    for task in SINGLE_TURN:
+        rules = TurnRules(profile, turn=0, chunk=ticks, task=task)
+        assert accepted(single_turn(task, segments, samples, profile).answers[0].text, rules)
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,15 +13,15 @@ import torch
 
 from speaker_reasoner import load_engine
 from speaker_reasoner.data import sentences
-from speaker_reasoner.data.dialogues import base, dialogue
-from speaker_reasoner.data.simulate import BankConfig, Meeting, MeetingConfig, bank, meeting
+from speaker_reasoner.data.dialogues import dialogue, single_turn
+from speaker_reasoner.data.simulate import BankConfig, MeetingConfig, bank, meeting
 from speaker_reasoner.data.voices import available
 from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
 from speaker_reasoner.errors import CheckpointError
-from speaker_reasoner.protocol import Answer, Profile, Trace, load_profile, pieces
+from speaker_reasoner.protocol import Answer, Profile, load_profile, pieces
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 from speaker_reasoner.train import loop, stages
-from speaker_reasoner.train.batches import IGNORED, MOST_SPEAKERS, Batch, references
+from speaker_reasoner.train.batches import IGNORED, MOST_SPEAKERS, Batch, Clip, Example, references
 from speaker_reasoner.train.loop import Machine, Schedule, Task
 from speaker_reasoner.train.model import Learner, LossWeights
 from speaker_reasoner.train.scratch import make_thinker, make_tokenizer
@@ -29,7 +29,12 @@ from speaker_reasoner.train.stages import StageConfig, Trainer, TrainingConfig
 
 from .conftest import TINY
 
-STAGES = {"warm-up": "warm_up", "single-pass": "single_pass", "dialogues": "dialogues"}
+STAGES = {
+    "warm-up": "warm_up",
+    "single-pass": "single_pass",
+    "dialogues": "dialogues",
+    "cached": "cached",
+}
 CPU = torch.device("cpu")
 
 
@@ -51,6 +56,8 @@ CONFIG = replace(
     warm_up=stage(FULL.warm_up),
     single_pass=stage(FULL.single_pass),
     dialogues=stage(FULL.dialogues),
+    cached=stage(FULL.cached),
+    most_people=2,
 )
 
 
@@ -161,24 +168,28 @@ def test_nothing_held_out_is_ever_heard(trainer: Callable[[Path], Trainer], tmp_
     assert said and not any(sentences.held_out(text) for text in said)
 
 
-def talks(made: Trainer) -> tuple[list[Meeting], list[Trace]]:
+def talks(made: Trainer) -> list[Example]:
     config = replace(CONFIG.meetings, max_duration_s=9.0, silence_rate=0.0)
     meetings = [meeting(made.bank, config, seed) for seed in range(3)]
     profile = CONFIG.profile
     traces = [
         dialogue(references(meetings[0]), len(meetings[0].samples), profile),
         dialogue(references(meetings[1]), len(meetings[1].samples), profile, answer=False),
-        base(references(meetings[2]), len(meetings[2].samples), profile),
+        single_turn("base", references(meetings[2]), len(meetings[2].samples), profile),
     ]
-    return meetings, traces
+    return [
+        Example(trace, (Clip(held.samples, held.spoken),))
+        for held, trace in zip(meetings, traces, strict=True)
+    ]
 
 
 def test_the_assistants_tokens_alone_are_taught(
     trainer: Callable[[Path], Trainer], tmp_path: Path
 ) -> None:
     made = trainer(tmp_path)
-    meetings, traces = talks(made)
-    batch = made.batcher.batch(meetings, traces, random.Random(0), augment=False)
+    examples = talks(made)
+    traces = [example.trace for example in examples]
+    batch = made.batcher.batch(examples, random.Random(0), augment=False)
     tokenizer, audio_id = made.tokenizer, made.batcher.audio_id
     counts = iter(audio_tokens(made.learner.thinker, batch.feature_mask.sum(-1)))
     for row, trace in enumerate(traces):
@@ -204,21 +215,24 @@ def test_every_placeholder_has_its_frame(
     trainer: Callable[[Path], Trainer], tmp_path: Path
 ) -> None:
     made = trainer(tmp_path)
-    meetings, traces = talks(made)
-    batch = made.batcher.batch(meetings, traces, random.Random(0), augment=False)
+    examples = talks(made)
+    traces = [example.trace for example in examples]
+    batch = made.batcher.batch(examples, random.Random(0), augment=False)
     frames = int((batch.ids == made.batcher.audio_id).sum())
     with torch.no_grad():
         heard = encode_audio(made.learner.thinker, batch.features, batch.feature_mask)
     assert sum(len(clip) for clip in heard) == frames
-    for name in ("word", "gender", "voice", "speaker", "second", "tenth"):
+    for name in ("word", "gender", "voice", "utterance", "speaker", "second", "tenth"):
         assert getattr(batch, name).shape == (frames,)
     silent = batch.word == made.batcher.audio_id
     assert ((batch.gender == 0) == silent).all() and ((batch.voice == IGNORED) == silent).all()
     assert ((batch.speaker == 0) == silent).all() and 0.1 < silent.float().mean() < 0.9
     first = len(heard[0])
     times = batch.second[:first] * 10 + batch.tenth[:first]
-    assert (times.diff() >= 0).all() and int(times[-1]) <= len(meetings[0].samples) // 1600 + 1
-    spoken = meetings[0].spoken[0]
+    assert (times.diff() >= 0).all() and int(times[-1]) <= len(
+        examples[0].clips[0].samples
+    ) // 1600 + 1
+    spoken = examples[0].clips[0].spoken[0]
     word = spoken.words[0]
     at = (word.start_samples + word.end_samples) // 2
     frame = at // 16_000 * 13 + at % 16_000 // 1280
@@ -226,7 +240,7 @@ def test_every_placeholder_has_its_frame(
     assert int(batch.speaker[frame]) == 1
     people = [{int(v) for v in batch.voice[:first] if v != IGNORED}]
     people.append({int(v) for v in batch.voice[-len(heard[-1]) :] if v != IGNORED})
-    assert len(people[0]) == len({s.speaker for s in meetings[0].spoken})
+    assert len(people[0]) == len({s.speaker for s in examples[0].clips[0].spoken})
     assert not people[0] & people[1]  # nobody is in two meetings of a batch
     assert batch.audio_s == pytest.approx(
         sum(p.end_samples - p.start_samples for t in traces for p in t.audio) / 16_000
@@ -237,9 +251,10 @@ def test_augmentation_colours_each_meeting_and_silences_bands(
     trainer: Callable[[Path], Trainer], tmp_path: Path
 ) -> None:
     made = trainer(tmp_path)
-    meetings, traces = talks(made)
-    plain = made.batcher.batch(meetings, traces, random.Random(0), augment=False)
-    varied = made.batcher.batch(meetings, traces, random.Random(0), augment=True)
+    examples = talks(made)
+    traces = [example.trace for example in examples]
+    plain = made.batcher.batch(examples, random.Random(0), augment=False)
+    varied = made.batcher.batch(examples, random.Random(0), augment=True)
     silenced = (varied.features == 0).all(-1)  # [N, mels]
     assert 0 < int(silenced.sum(-1).max()) <= 24
     gains = varied.features - plain.features
@@ -267,11 +282,11 @@ def test_the_voice_loss_tells_people_apart() -> None:
     width = learner.voice.in_features
     frames = torch.zeros(6, width)
     frames[:, :4] = points
-    apart, right = learner._same_voice(frames, voice)
-    together, wrong = learner._same_voice(torch.ones(6, width), voice)
+    apart, right = learner._same_frames(frames, voice)
+    together, wrong = learner._same_frames(torch.ones(6, width), voice)
     assert right.item() == 1.0 and wrong.item() == pytest.approx(1 / 3)
     assert apart.item() < together.item()
-    nobody, _ = learner._same_voice(frames, torch.full((6,), IGNORED))
+    nobody, _ = learner._same_frames(frames, torch.full((6,), IGNORED))
     assert nobody.item() == 0.0
 
 
@@ -289,9 +304,10 @@ def test_the_exported_checkpoint_transcribes(
     made.warm_up()
     made.single_pass()
     made.dialogues()
+    made.cached()
     made.export(tmp_path / "model")
     engine = load_engine(tmp_path / "model", device="cpu")
-    assert engine.profile.training["stage"] == "dialogues"
+    assert engine.profile.training["stage"] == "cached"
     assert engine.profile.training["config"]["seed"] == 5
     assert replace(engine.profile, training={}) == CONFIG.profile
     talk = Dialogue(meeting(made.bank, CONFIG.meetings, 1).samples, engine.profile)
@@ -315,13 +331,13 @@ def test_train_runs_the_stages_in_order(banks: Path, tmp_path: Path, monkeypatch
     trainer.export(tmp_path / "model")
     done.clear()
     again = stages.train(CONFIG, tmp_path, CPU, start=tmp_path / "model")
-    assert done == ["dialogues"]
+    assert done == ["cached"]
     weights = trainer.learner.thinker.state_dict()
     for name, value in again.learner.thinker.state_dict().items():
         assert torch.equal(value, weights[name].float()), name
     again.export(tmp_path / "again")
     profile = load_profile(tmp_path / "again")
-    assert profile is not None and profile.training["start"]["stage"] == "dialogues"
+    assert profile is not None and profile.training["start"]["stage"] == "cached"
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         stages.train(CONFIG, tmp_path, CPU, start=tmp_path)
 

@@ -15,7 +15,19 @@ import numpy as np
 from .audio import SAMPLE_RATE_HZ
 from .engines.base import Engine, Reply, Request, Samples, Session
 from .errors import ProtocolError
-from .protocol import Answer, Box, Line, Part, Profile, Trace, Turn, observe, opening, parse_turn
+from .protocol import (
+    Answer,
+    Box,
+    CacheEntry,
+    Line,
+    Part,
+    Profile,
+    Trace,
+    Turn,
+    observe,
+    opening,
+    parse_turn,
+)
 from .protocol.confidence import LineConfidence, line_confidences
 from .protocol.grammar import TurnRules, start
 from .protocol.markup import ANSWER, THINK, THINK_END
@@ -94,17 +106,27 @@ class Dialogue:
         profile: of the checkpoint that answers.
         answer: `assembled` puts the transcript together from the turns; `model` lets the model
             write it once more, as published.
+        cache: entries of the speaker cache, in the order of their speakers' numbers from 1.
+        count: fewest and most speakers that the overview may count, those of the cache included.
 
     An ended dialogue keeps its turns and lets go of the samples: no long recording is held.
     """
 
-    def __init__(self, samples: Samples, profile: Profile, *, answer: str = "assembled") -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        profile: Profile,
+        *,
+        answer: str = "assembled",
+        cache: Sequence[CacheEntry] = (),
+        count: tuple[int, int] | None = None,
+    ) -> None:
         if answer not in ("assembled", "model"):
             raise ProtocolError(f"answer {answer!r} is neither 'assembled' nor 'model'")
         if len(samples) == 0:
             raise ProtocolError("a dialogue needs a chunk of at least one sample")
         self.profile = profile
-        self.session = Session(samples)
+        self.session = Session(samples, tuple(entry.samples for entry in cache))
         self.chunk = len(samples) * profile.ticks_per_s // SAMPLE_RATE_HZ
         self.outcome: Outcome | None = None
         self.events: list[TurnEvent] = []
@@ -112,7 +134,9 @@ class Dialogue:
         self._numbers: dict[str, int] = {}
         self._turn = 0
         self._box: Box | None = None
-        self._new: tuple[Part, ...] = opening(profile, len(samples))
+        self._cached = tuple({entry.speaker: entry.gender for entry in cache}.values())
+        self._count = count
+        self._new: tuple[Part, ...] = opening(profile, len(samples), cache=cache)
         self._trace = Trace(self._new)
 
     @property
@@ -123,7 +147,9 @@ class Dialogue:
             turn=self._turn,
             chunk=self.chunk,
             box=self._box,
-            speakers=max((heard.line.speaker for heard in self._lines()), default=0),
+            speakers=max([len(self._cached), *(heard.line.speaker for heard in self._lines())]),
+            cached=self._cached,
+            count=self._count,
             model_answer=self._model_answer,
             last=self._turn >= self.profile.max_turns,
         )
@@ -227,7 +253,7 @@ class Dialogue:
     def _end(self, stop: Stop, lines: tuple[Heard, ...], detail: str, missing: Box | None) -> None:
         self.outcome = Outcome(lines, stop, detail, missing, self._trace)
         self.session.memory.clear()
-        self.session.samples = np.zeros(0, dtype=np.float32)
+        self.session.samples, self.session.cached = np.zeros(0, dtype=np.float32), ()
 
 
 def without_duplicates(lines: Iterable[Heard], before: Iterable[Heard] = ()) -> tuple[Heard, ...]:

@@ -12,7 +12,7 @@ import multiprocessing
 import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -314,33 +314,112 @@ def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
         return Meeting(_noise(count, level_db, rng), (), snr_db=0.0)
     people = _pick_people(bank, config, rng)
     plan = _plan(bank, config, people, rng)
-    end = max(start + entry.length(people[person]) for person, start, entry, _ in plan)
-    total = end + round(rng.uniform(0.1, 0.6) * SAMPLE_RATE_HZ)
-    total = min(total, round(config.max_duration_s * SAMPLE_RATE_HZ))
-    mixed = np.zeros(total, dtype=np.float32)
-    room = rng.choice(bank.rooms) if rng.random() < config.reverb_rate else None
-    places = rng.sample(range(4), 4)
-    gains = {person: rng.uniform(*config.gain_db) for person in people}
-    for person, start, entry, softer_db in plan:
-        voice = bank.utterance(entry, people[person]) * 10 ** ((gains[person] + softer_db) / 20)
-        if room is not None:
-            from scipy.signal import fftconvolve
-
-            voice = fftconvolve(voice, room[places[list(people).index(person) % 4]]).astype(
-                np.float32
-            )
-        voice = voice[: total - start]
-        mixed[start : start + len(voice)] += voice
+    total = _length(config, people, plan, rng)
+    setting = _draw_setting(bank, config, people, rng)
+    mixed = _mix(bank, setting, plan, total)
     snr_db = rng.uniform(*config.snr_db)
-    level_db = 10 * float(np.log10(np.mean(mixed**2) + 1e-12))
-    mixed += _noise(total, level_db - snr_db, rng)
-    mixed *= min(1.0, 0.95 / float(np.abs(mixed).max()))
-    voices = tuple(bank.voices[person] for person in people)
-    return Meeting(mixed, _spoken(bank, people, plan), room is not None, snr_db, voices)
+    return _record(bank, setting, plan, mixed, snr_db, rng)
+
+
+def session(
+    bank: VoiceBank, config: MeetingConfig, seed: int | str, present: Sequence[int]
+) -> list[Meeting]:
+    """Draw stretches of one long meeting: the same people, places and microphone in each.
+
+    Args:
+        present: how many of the people, drawn anew for each stretch, speak in it.
+
+    Returns:
+        One meeting a stretch. Speakers count by order of appearance in each; `Spoken.voice` tells
+        the same person in all.
+    """
+    rng = random.Random(f"session {seed}")
+    people = _pick_people(bank, replace(config, speakers=(max(present), config.speakers[1])), rng)
+    setting = _draw_setting(bank, config, people, rng)
+    snr_db = rng.uniform(*config.snr_db)
+    held = []
+    for count in present:
+        heard = {person: people[person] for person in rng.sample(list(people), count)}
+        plan = _plan(bank, config, heard, rng)
+        mixed = _mix(bank, setting, plan, _length(config, heard, plan, rng))
+        held.append(_record(bank, setting, plan, mixed, snr_db, rng))
+    return held
 
 
 Planned = tuple[int, int, Entry, float]
 """Voice index, first sample, utterance, level against the speaker's own in dB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """Who is there, how fast they speak, how loud they are, and the way from each to the microphone.
+
+    Attributes:
+        people: warp of each voice.
+        responses: of the room, by voice; `None` where nothing reverberates.
+    """
+
+    people: Mapping[int, float]
+    gains_db: Mapping[int, float]
+    responses: Mapping[int, Samples] | None
+
+
+def _draw_setting(
+    bank: VoiceBank, config: MeetingConfig, people: Mapping[int, float], rng: random.Random
+) -> _Setting:
+    room = rng.choice(bank.rooms) if rng.random() < config.reverb_rate else None
+    places = rng.sample(range(4), 4)
+    gains = {person: rng.uniform(*config.gain_db) for person in people}
+    responses = None
+    if room is not None:
+        responses = {person: room[places[i % 4]] for i, person in enumerate(people)}
+    return _Setting(people, gains, responses)
+
+
+def _length(
+    config: MeetingConfig,
+    people: Mapping[int, float],
+    plan: Sequence[Planned],
+    rng: random.Random,
+) -> int:
+    end = max(start + entry.length(people[person]) for person, start, entry, _ in plan)
+    total = end + round(rng.uniform(0.1, 0.6) * SAMPLE_RATE_HZ)
+    return min(total, round(config.max_duration_s * SAMPLE_RATE_HZ))
+
+
+def _mix(bank: VoiceBank, setting: _Setting, plan: Sequence[Planned], total: int) -> Samples:
+    """The voices as the microphone hears them, without noise."""
+    mixed = np.zeros(total, dtype=np.float32)
+    for person, start, entry, softer_db in plan:
+        level = 10 ** ((setting.gains_db[person] + softer_db) / 20)
+        voice = bank.utterance(entry, setting.people[person]) * level
+        if setting.responses is not None:
+            from scipy.signal import fftconvolve
+
+            voice = fftconvolve(voice, setting.responses[person]).astype(np.float32)
+        voice = voice[: total - start]
+        mixed[start : start + len(voice)] += voice
+    return mixed
+
+
+def _record(
+    bank: VoiceBank,
+    setting: _Setting,
+    plan: Sequence[Planned],
+    mixed: Samples,
+    snr_db: float,
+    rng: random.Random,
+) -> Meeting:
+    """Add the noise of the recording, and bring its peak under full scale."""
+    level_db = 10 * float(np.log10(np.mean(mixed**2) + 1e-12))
+    mixed += _noise(len(mixed), level_db - snr_db, rng)
+    mixed *= min(1.0, 0.95 / float(np.abs(mixed).max()))
+    heard = {person for person, *_ in plan}
+    voices = tuple(bank.voices[person] for person in setting.people if person in heard)
+    spoken = _spoken(bank, setting.people, plan)
+    return Meeting(mixed, spoken, setting.responses is not None, snr_db, voices)
+
+
 _MOST_TRIES = 10_000
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..protocol import Part, Profile
+from ..protocol import Audio, Part, Profile
 from ..protocol.grammar import TurnRules
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
@@ -18,11 +18,18 @@ class Session:
 
     Attributes:
         samples: the chunk X, float32 `[n]` at 16 kHz.
+        cached: the clips of the speaker cache, the same way.
         memory: whatever the engine keeps between turns; dropped with the session.
     """
 
     samples: Samples
+    cached: tuple[Samples, ...] = ()
     memory: dict[str, Any] = field(default_factory=dict)
+
+    def clip(self, part: Audio) -> Samples:
+        """The samples that an audio part stands for."""
+        source = self.cached[part.clip - 1] if part.clip else self.samples
+        return source[part.start_samples : part.end_samples]
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class TransformersEngine:
     def _embed(self, rows: Sequence[tuple[Session, Sequence[Piece]]]) -> list[Tensor]:
         """Embeddings `[T, D]` of each row's pieces, audio in place."""
         clips = [
-            session.samples[piece.audio.start_samples : piece.audio.end_samples]
+            session.clip(piece.audio)
             for session, pending in rows
             for piece in pending
             if piece.audio is not None

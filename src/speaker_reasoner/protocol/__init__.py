@@ -2,13 +2,14 @@
 
 from .profile import PROFILE_FILE, Profile, load_profile, released_profile
 from .text import Box, Line, Overview, Turn, parse_turn, render_turn
-from .trace import Answer, Audio, Part, Piece, Text, Trace, observe, opening, pieces
+from .trace import Answer, Audio, CacheEntry, Part, Piece, Text, Trace, observe, opening, pieces
 
 __all__ = [
     "PROFILE_FILE",
     "Answer",
     "Audio",
     "Box",
+    "CacheEntry",
     "Line",
     "Overview",
     "Part",

@@ -31,11 +31,14 @@ class TurnRules:
         turn: 0 for the overview, then the number of the observation just heard.
         chunk: end of the chunk.
         box: the observation just heard; `None` in turn 0.
-        speakers: highest speaker number written so far.
+        speakers: highest speaker number written so far, or in the speaker cache.
+        cached: genders of the speakers of the cache, who stand first in the overview.
+        count: fewest and most speakers that the overview may count; `None` leaves it to the model.
         model_answer: whether the final transcript is generated; otherwise the turn is complete with
             the opening tag.
         last: the turn must end the dialogue.
-        task: `dialogue`, or `base` for the whole transcript in one turn.
+        task: `dialogue`, or a single-turn task: `base` and `times` (lines), `sot` (texts only),
+            `count` (overview only).
     """
 
     profile: Profile
@@ -43,6 +46,8 @@ class TurnRules:
     chunk: int
     box: Box | None = None
     speakers: int = 0
+    cached: tuple[str, ...] = ()
+    count: tuple[int, int] | None = None
     model_answer: bool = False
     last: bool = False
     task: str = "dialogue"
@@ -76,8 +81,10 @@ class _Strict:
 
     def turn(self) -> State:
         rules = self.rules
-        if rules.task == "base":
+        if rules.task in ("base", "times"):
             return self._answer(rules.budget(rules.chunk))
+        if rules.task == "sot":
+            return self._texts(rules.budget(rules.chunk))
         opened = f"{THINK}\n".encode()
         if rules.turn == 0:
             return (Literal(opened, self._overview),)
@@ -92,19 +99,36 @@ class _Strict:
         )
 
     def _overview(self) -> State:
-        """Every count of speakers; nobody ends the dialogue, somebody calls for a box."""
+        """Every count of speakers; nobody ends the dialogue, somebody new calls for a box.
+
+        Where the cache holds all of them, nobody may be heard in this chunk.
+        """
         profile = self.rules.profile
         words = profile.wording
         close = f"\n{THINK_END}".encode()
         ways: list[Node] = []
-        for count in range(profile.max_speakers + 1):
+        for count in self._counts():
             head = words.overview_one if count == 1 else words.overview.format(n=count)
             if count == 0:
-                ways.append(Literal(head.encode() + close, self._open_answer))
+                ways.append(Literal(head.encode() + close, self._after_nobody))
             else:
                 lead = (head + words.colon).encode()
                 ways.append(Literal(lead, self._roll(1, count, close)))
         return tuple(ways)
+
+    def _counts(self) -> range:
+        known, most = len(self.rules.cached), self.rules.profile.max_speakers
+        low, high = self.rules.count or (0, most)
+        high = max(known, min(high, most))
+        return range(min(max(known, low), high), high + 1)
+
+    def _after_nobody(self) -> State:
+        return end_here() if self.rules.task == "count" else self._open_answer()
+
+    def _after_overview(self, count: int) -> State:
+        if self.rules.task == "count":
+            return end_here()
+        return self._tail() if count == len(self.rules.cached) else self._box()
 
     def _roll(self, number: int, count: int, close: bytes) -> Then:
         """Labels `number..count` of the overview, then its end."""
@@ -112,13 +136,16 @@ class _Strict:
         def ways() -> State:
             before, between, after = self.words
             lead = before + str(number).encode() + between
+            then: Then
             if number == count:
-                tail, then = after + close, self._box
+                tail, then = after + close, lambda: self._after_overview(count)
             else:
                 separator = self.rules.profile.wording.separator.encode()
                 tail, then = after + separator, self._roll(number + 1, count, close)
-            genders = self.rules.profile.wording.genders.values()
-            return tuple(Literal(lead + gender.encode() + tail, then) for gender in genders)
+            genders = self.rules.profile.wording.genders
+            cached = self.rules.cached
+            fitting = [genders[cached[number - 1]]] if number <= len(cached) else genders.values()
+            return tuple(Literal(lead + gender.encode() + tail, then) for gender in fitting)
 
         return ways
 
@@ -175,6 +202,21 @@ class _Strict:
 
         start = Number(earliest, box.end - shortest, decimals, False, end)
         return (Literal(b"[", lambda: (start,)),)
+
+    def _texts(self, budget: int) -> State:
+        """Lines of words alone, a new one wherever the speaker changes."""
+
+        def lines(left: int) -> State:
+            done = Literal(ANSWER_END.encode(), end_here)
+            if left < LINE_BYTES:
+                return (done,)
+            words = Words(left, b"\n", ended, least=1)
+            return (done, Literal(b" ", lambda: (words,)))
+
+        def ended(_: int, left: int) -> State:
+            return lines(left - 1)
+
+        return (Literal(f"{ANSWER}\n".encode(), lambda: lines(budget)),)
 
     def _tail(self) -> State:
         return (*self._box(), *self._open_answer())

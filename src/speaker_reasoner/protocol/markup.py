@@ -11,11 +11,17 @@ ANSWER, ANSWER_END = "<answer>", "</answer>"
 class Markup:
     """Qwen's chat markup around one audio part."""
 
-    user_open: str = "<|im_start|>user\n<|audio_start|>"
+    user: str = "<|im_start|>user\n"
+    audio_open: str = "<|audio_start|>"
     audio: str = "<|audio_pad|>"
     audio_close: str = "<|audio_end|>"
     user_close: str = "<|im_end|>\n<|im_start|>assistant\n"
     end: str = "<|im_end|>"
+
+    @property
+    def user_open(self) -> str:
+        """A user turn that begins with audio."""
+        return self.user + self.audio_open
 
 
 MARKUP = Markup()

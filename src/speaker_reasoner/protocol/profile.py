@@ -18,15 +18,14 @@ PROFILE_FILE = "speaker_reasoner.json"
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """The words of one language: prompts of the user turns, labels, overview.
+    """The words of one language: prompts of the user turns and single-turn tasks, labels, overview.
 
     `{n}` is a number, `{gender}` a gender word, `{turn}` the number of the observation from 1.
     """
 
     initial_text: str
     turn_text: str
-    base_text: str
-    times_text: str
+    tasks: Mapping[str, str]
     speaker: str
     genders: Mapping[str, str]
     overview: str
@@ -34,13 +33,21 @@ class Wording:
     separator: str
     colon: str
 
+    def label(self, number: int, gender: str) -> str:
+        """A speaker as the model writes it."""
+        return self.speaker.format(n=number, gender=self.genders[gender])
+
 
 WORDINGS = {
     "en": Wording(
         initial_text="Who said what, and when? Count the speakers, then box the first stretch.",
         turn_text="",
-        base_text="Write who said what, and when, in one pass.",
-        times_text="Write who spoke when, in one pass.",
+        tasks={
+            "base": "Write who said what, and when, in one pass.",
+            "sot": "Write what was said; start a line where the speaker changes.",
+            "times": "Write who spoke when, in one pass.",
+            "count": "Count the speakers.",
+        },
         speaker="Speaker{n}-{gender}",
         genders={"female": "female", "male": "male", "unknown": "unknown"},
         overview="{n} speakers",
@@ -51,8 +58,12 @@ WORDINGS = {
     "zh": Wording(
         initial_text="谁在何时说了什么？先数出说话人，再框出第一段。",
         turn_text="",
-        base_text="一次写出谁在何时说了什么。",
-        times_text="一次写出谁在何时说话。",
+        tasks={
+            "base": "一次写出谁在何时说了什么。",
+            "sot": "写出说了什么，换人时另起一行。",
+            "times": "一次写出谁在何时说话。",
+            "count": "数出说话人。",
+        },
         speaker="说话人{n}-{gender}",
         genders={"female": "女", "male": "男", "unknown": "未知"},
         overview="{n}位说话人",
@@ -74,6 +85,8 @@ class Profile:
         chunk_s: longest recording the model hears at once, in seconds.
         max_turns: most observations in one dialogue (100 in the released runner).
         max_speakers: largest speaker number the model may write.
+        cache_s: seconds of speaker cache the checkpoint was trained to hear before a chunk; 0 if
+            it never heard one, and speakers of its chunks must be linked by their voices alone.
         initial_text: instruction of the first user turn; empty means the wording's own.
         turn_text: text of the later user turns; empty means the wording's own.
         domain: what the checkpoint is for, in one sentence a user reads.
@@ -88,6 +101,7 @@ class Profile:
     chunk_s: float = 50.0
     max_turns: int = 100
     max_speakers: int = 16
+    cache_s: float = 0.0
     initial_text: str = ""
     turn_text: str = ""
     domain: str = ""

@@ -74,20 +74,15 @@ def seconds(ticks: int, profile: Profile) -> str:
     return f"{whole}.{part:0{profile.decimals}d}"
 
 
-def speaker_label(number: int, gender: str, profile: Profile) -> str:
-    words = profile.wording
-    return words.speaker.format(n=number, gender=words.genders[gender])
-
-
 def render_overview(overview: Overview, profile: Profile) -> str:
     words, count = profile.wording, len(overview.genders)
     head = words.overview_one if count == 1 else words.overview.format(n=count)
-    labels = [speaker_label(n, g, profile) for n, g in enumerate(overview.genders, start=1)]
+    labels = [words.label(n, g) for n, g in enumerate(overview.genders, start=1)]
     return head + (words.colon + words.separator.join(labels) if labels else "")
 
 
 def render_line(line: Line, profile: Profile) -> str:
-    label = speaker_label(line.speaker, line.gender, profile)
+    label = profile.wording.label(line.speaker, line.gender)
     times = f"[{seconds(line.start, profile)}, {seconds(line.end, profile)}]"
     return f"{label} {times}: {line.text}".rstrip(" ")
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from .markup import MARKUP
 from .profile import Profile
 
@@ -22,10 +24,15 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """A slice of the chunk, in samples at 16 kHz: `[start_samples, end_samples)`."""
+    """A slice of a clip, in samples at 16 kHz: `[start_samples, end_samples)`.
+
+    Attributes:
+        clip: 0 for the chunk X, k for the k-th entry of the speaker cache.
+    """
 
     start_samples: int
     end_samples: int
+    clip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,23 @@ class Answer:
 
 
 Part = Text | Audio | Answer
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CacheEntry:
+    """A past segment of a speaker, heard again before the chunk (Sec. "Speaker-aware cache").
+
+    Attributes:
+        speaker: number in this dialogue; the speakers of the cache come first.
+        gender: of the speaker.
+        text: what is said in the clip; empty if unknown.
+        samples: float32 `[n]` at 16 kHz.
+    """
+
+    speaker: int
+    gender: str
+    text: str
+    samples: np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +94,47 @@ class Trace:
             match part:
                 case Text(text):
                     rows.append({"text": text})
-                case Audio(start, end):
-                    rows.append({"audio": [start, end]})
+                case Audio(start, end, clip):
+                    rows.append({"audio": [start, end]} | ({"clip": clip} if clip else {}))
                 case Answer(text):
                     rows.append({"answer": text})
         return rows
 
 
-def opening(profile: Profile, chunk_samples: int, *, task: str = "dialogue") -> tuple[Part, ...]:
-    """The first user turn: the whole chunk X, then the instruction (Sec. "Dialogue", step 1)."""
-    text = profile.initial_text or profile.wording.initial_text
-    if task == "base":
-        text = profile.wording.base_text
-    elif task == "times":
-        text = profile.wording.times_text
+def opening(
+    profile: Profile,
+    chunk_samples: int,
+    *,
+    task: str = "dialogue",
+    cache: Sequence[CacheEntry] = (),
+) -> tuple[Part, ...]:
+    """The first user turn: the speaker cache, the whole chunk X, then the instruction.
+
+    An entry is its speaker's label, its clip and its text, on a line of its own (the paper prints no
+    wording for it).
+
+    Args:
+        chunk_samples: length of X.
+        task: `dialogue`, or a single-turn task of stage 1: `base`, `sot`, `times`, `count`.
+        cache: entries, in the order of their speakers' numbers.
+    """
+    words = profile.wording
+    text = profile.initial_text or words.initial_text
+    if task != "dialogue":
+        text = words.tasks[task]
+    parts: list[Part] = []
+    lead = MARKUP.user
+    for number, entry in enumerate(cache, start=1):
+        label = words.label(entry.speaker, entry.gender)
+        parts += [
+            Text(lead + label + words.colon + MARKUP.audio_open),
+            Audio(0, len(entry.samples), number),
+        ]
+        said = f" {entry.text}" if entry.text else ""
+        lead = f"{MARKUP.audio_close}{said}\n"
     return (
-        Text(MARKUP.user_open),
+        *parts,
+        Text(lead + MARKUP.audio_open),
         Audio(0, chunk_samples),
         Text(MARKUP.audio_close + text + MARKUP.user_close),
     )

@@ -17,6 +17,8 @@ from .batches import IGNORED, MOST_SPEAKERS, Batch
 
 VOICE_FRAMES = 500
 """About how many frames of a batch are compared with each other for the voice loss."""
+LEAST_FRAMES = 4
+"""Utterances of fewer audio tokens are not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class LossWeights:
     word: float = 1.0
     gender: float = 0.3
     voice: float = 0.3
+    utterance: float = 0.3
     speaker: float = 0.5
     time: float = 0.3
 
@@ -78,11 +81,38 @@ class Learner(nn.Module):
         return {
             "word": _cross_entropy(words, batch.word),
             "gender": _cross_entropy(self.gender(frames), batch.gender),
-            "voice": self._same_voice(frames, batch.voice),
+            "voice": self._same_frames(frames, batch.voice),
+            "utterance": self._same_utterances(frames, batch.voice, batch.utterance),
         }
 
-    def _same_voice(self, frames: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether two frames are of one person, judged by the cosine of their voice points.
+    def _same_frames(self, frames: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether two frames are of one person, judged by the cosine of their voice points."""
+        spoken = torch.nonzero(voice != IGNORED).squeeze(1)
+        if len(spoken) < 2:
+            return frames.sum() * 0.0, torch.zeros(())
+        kept = spoken[:: max(1, len(spoken) // VOICE_FRAMES)]
+        return self._same_voice(self._points(frames[kept]), voice[kept])
+
+    def _same_utterances(
+        self, frames: Tensor, voice: Tensor, utterance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same of whole utterances: the mean of their frames' points, which is what a witness
+        compares (see `witness`)."""
+        spoken = utterance != IGNORED
+        numbers, counts = torch.unique(utterance[spoken], return_counts=True)
+        long_enough = numbers[counts >= LEAST_FRAMES]
+        if len(long_enough) < 2:
+            return frames.sum() * 0.0, torch.zeros(())
+        member = (utterance.unsqueeze(0) == long_enough.unsqueeze(1)).float()  # [U, F]
+        person = voice[member.argmax(1)]
+        points = F.normalize(member @ self._points(frames), dim=-1)
+        return self._same_voice(points, person)
+
+    def _points(self, frames: Tensor) -> Tensor:
+        return F.normalize(self.voice(frames).float(), dim=-1)
+
+    def _same_voice(self, points: Tensor, person: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether two points of length 1 are of one person.
 
         Pairs of one person weigh one half, pairs of two people one quarter where they meet and one
         quarter where they do not: like voices in one meeting are what a dialogue must tell apart.
@@ -90,17 +120,11 @@ class Learner(nn.Module):
         Returns:
             The logistic loss over pairs, and the mean share of the three kinds judged right.
         """
-        spoken = torch.nonzero(voice != IGNORED).squeeze(1)
-        if len(spoken) < 2:
-            return frames.sum() * 0.0, torch.zeros(())
-        kept = spoken[:: max(1, len(spoken) // VOICE_FRAMES)]
-        points = F.normalize(self.voice(frames[kept]).float(), dim=-1)
         logits = points @ points.T * self.voice_slope.exp() + self.voice_offset
-        person = voice[kept]
         same = person.unsqueeze(0) == person.unsqueeze(1)
         meeting = person // MOST_SPEAKERS
         meet = meeting.unsqueeze(0) == meeting.unsqueeze(1)
-        loss, right, kinds = frames.sum() * 0.0, torch.zeros(()), 0
+        loss, right, kinds = points.sum() * 0.0, torch.zeros(()), 0
         for pairs, weight in ((same, 0.5), (meet & ~same, 0.25), (~meet, 0.25)):
             if bool(pairs.any()):
                 judged, target = logits[pairs], same[pairs]

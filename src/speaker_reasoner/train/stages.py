@@ -1,13 +1,14 @@
 """The stages that make the embedded checkpoint, each from the last one's weights.
 
-1. `warm_up`: the audio tower alone learns, frame by frame, which word, gender and voice it hears.
-2. `single_pass`: the whole chunk is transcribed in one turn ("Base"), frame losses kept on.
-3. `dialogues`: the multi-turn dialogue, loss on every assistant turn, boxes included; now and then
+0. `warm_up`: the audio tower alone learns, frame by frame, which word, gender and voice it hears.
+1. `single_pass`: tasks of one turn over the whole chunk, frame losses kept on.
+2. `dialogues`: the multi-turn dialogue, loss on every assistant turn, boxes included; now and then
    who spoke when in one turn (most of what a box must know, for a third of the tokens), and the
    tower alone.
+3. `cached`: as 2, with a simulated speaker cache before the chunk.
 
 Differs from the paper: its stages start from a pretrained 30B thinker; these start from nothing,
-hence the frame losses.
+hence the warm-up and the frame losses.
 """
 
 import math
@@ -19,10 +20,11 @@ from typing import Any
 import torch
 
 from ..data import sentences
-from ..data.dialogues import base, dialogue
-from ..data.simulate import BankConfig, Meeting, MeetingConfig, bank, meeting
-from ..protocol import Profile, Trace, load_profile
-from .batches import Batch, Batcher, references
+from ..data.cache import CacheConfig, condition, draw_cache
+from ..data.dialogues import SINGLE_TURN, dialogue, single_turn
+from ..data.simulate import BankConfig, MeetingConfig, Spoken, bank, meeting, session
+from ..protocol import Profile, load_profile
+from .batches import Batch, Batcher, Clip, Example, references
 from .loop import Machine, Schedule, Task, run
 from .model import Learner, LossWeights
 from .scratch import (
@@ -34,7 +36,7 @@ from .scratch import (
     save_checkpoint,
 )
 
-DOMAIN = "simulated English meetings of synthetic voices, up to 20 s and 3 speakers, 350 words"
+DOMAIN = "simulated English meetings of synthetic voices, up to 4 speakers in 30 s, 350 words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Kind:
     """One kind of batch.
 
     Attributes:
-        task: `dialogue`, `base` (the transcript in one turn) or `times` (the same without words).
+        task: `dialogue`, `cached` (with a speaker cache), or one of `SINGLE_TURN`.
         share: how often it is drawn against the stage's other kinds.
         audio_s: seconds of chunks in a batch; short chunks make larger batches.
         single: one utterance a chunk.
@@ -84,14 +86,24 @@ class TrainingConfig:
     tiny: TinyConfig = field(default_factory=TinyConfig)
     profile: Profile = field(
         default_factory=lambda: Profile(
-            decimals=1, chunk_s=20.0, max_turns=24, max_speakers=4, domain=DOMAIN
+            decimals=1, chunk_s=30.0, max_turns=40, max_speakers=8, cache_s=20.0, domain=DOMAIN
         )
     )
     training: BankConfig = field(
         default_factory=lambda: BankConfig(evaluation=False, voices=520, sentences=60)
     )
-    meetings: MeetingConfig = field(default_factory=lambda: MeetingConfig(warp=(0.93, 1.07)))
-    answer_rate: float = 0.15
+    meetings: MeetingConfig = field(
+        default_factory=lambda: MeetingConfig(
+            speakers=(1, 4),
+            warp=(0.88, 1.14),
+            overlap_rate=0.2,
+            reverb_rate=0.45,
+            snr_db=(12.0, 45.0),
+        )
+    )
+    most_people: int = 6
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    answer_rate: float = 0.1
     layer: int = 3
     warm_up: StageConfig = StageConfig(
         Schedule(5400, 1.5e-3, floor=0.3),
@@ -101,11 +113,13 @@ class TrainingConfig:
     single_pass: StageConfig = StageConfig(
         Schedule(500, 1.2e-3, floor=0.5),
         (
-            Kind("base", 0.5, 80.0, ALL),
-            Kind("times", 0.3, 80.0, ALL),
+            Kind("base", 0.35, 80.0, ALL),
+            Kind("times", 0.2, 80.0, ALL),
+            Kind("sot", 0.15, 80.0, ALL),
+            Kind("count", 0.1, 80.0, ALL),
             Kind("base", 0.2, 80.0, ALL, single=True),
         ),
-        chunk_s=(4.0, 20.0),
+        chunk_s=(4.0, 30.0),
     )
     dialogues: StageConfig = StageConfig(
         Schedule(4200, 1.4e-3, floor=0.02),
@@ -114,8 +128,19 @@ class TrainingConfig:
             Kind("times", 0.25, 96.0, ALL),
             Kind("base", 0.15, 96.0, TOWER),
         ),
-        chunk_s=(5.0, 20.0),
+        chunk_s=(5.0, 30.0),
         growth=0.3,
+    )
+    cached: StageConfig = StageConfig(
+        Schedule(3000, 1.2e-3, floor=0.02),
+        (
+            Kind("cached", 0.45, 64.0, ALL),
+            Kind("dialogue", 0.2, 64.0, ALL),
+            Kind("times", 0.2, 96.0, ALL),
+            Kind("base", 0.15, 96.0, TOWER),
+        ),
+        chunk_s=(5.0, 30.0),
+        growth=0.1,
     )
 
 
@@ -158,22 +183,57 @@ class Trainer:
     def dialogues(self) -> None:
         self._run("dialogues", self.config.dialogues)
 
+    def cached(self) -> None:
+        self._run("cached", self.config.cached)
+
     def export(self, folder: Path) -> None:
         """Write the checkpoint: bf16 weights, tokenizer, feature extractor, profile."""
         thinker = self.learner.thinker.to(torch.bfloat16)
         save_checkpoint(folder, thinker, self.tokenizer, self.extractor)
-        training = {"stage": "dialogues", "config": _plain(asdict(self.config))}
+        training = {"stage": "cached", "config": _plain(asdict(self.config))}
         before = None if self.start is None else load_profile(self.start)
         if before is not None:
             training["start"] = before.training
         replace(self.config.profile, training=training).save(folder)
 
-    def _trace(self, task: str, meeting: Meeting, rng: random.Random) -> Trace:
-        said, profile = references(meeting), self.config.profile
-        if task == "dialogue":
+    def _example(self, task: str, config: MeetingConfig, rng: random.Random) -> Example:
+        if task == "cached":
+            return self._cached_example(config, rng)
+        held, profile = meeting(self.bank, config, rng.getrandbits(48)), self.config.profile
+        said, length = references(held), len(held.samples)
+        if task in SINGLE_TURN:
+            trace = single_turn(task, said, length, profile)
+        else:
             answer = rng.random() < self.config.answer_rate
-            return dialogue(said, len(meeting.samples), profile, answer=answer)
-        return base(said, len(meeting.samples), profile, words=task == "base")
+            trace = dialogue(said, length, profile, answer=answer)
+        return Example(trace, (Clip(held.samples, held.spoken),))
+
+    def _cached_example(self, config: MeetingConfig, rng: random.Random) -> Example:
+        """A chunk of a long meeting, and entries from a stretch before it."""
+        people = rng.randint(2, self.config.most_people)
+        present = rng.randint(1, min(people, config.speakers[1]))
+        config = replace(config, speakers=(people, people))
+        counts = (people, present)
+        past, chunk = session(self.bank, config, rng.getrandbits(48), counts)
+        earlier = references(past, by_voice=True)
+        drawn = draw_cache(earlier, self.config.cache, rng)
+        texts = rng.random() >= self.config.cache.textless_rate
+        said = references(chunk, by_voice=True)
+        entries, segments = condition(drawn, past.samples, said, texts=texts)
+        answer = rng.random() < self.config.answer_rate
+        trace = dialogue(
+            segments, len(chunk.samples), self.config.profile, answer=answer, cache=entries
+        )
+        by_start = sorted(chunk.spoken, key=lambda s: (s.start_samples, s.end_samples))
+        numbered = tuple(
+            replace(spoken, speaker=segment.speaker)
+            for spoken, segment in zip(by_start, segments, strict=True)
+        )
+        clips = [Clip(chunk.samples, numbered)]
+        for segment, entry in zip(drawn, entries, strict=True):
+            [spoken] = [s for s in past.spoken if s.start_samples == segment.start_samples]
+            clips.append(Clip(entry.samples, (_shifted(spoken, entry.speaker),)))
+        return Example(trace, tuple(clips))
 
     def _run(self, name: str, stage: StageConfig) -> None:
         def draw(step: int, side: str = "training") -> tuple[Batch, LossWeights]:
@@ -182,10 +242,8 @@ class Trainer:
             if side == "check":
                 kind = stage.kinds[0]
             config, count = _draw_config(self.config.meetings, stage, kind, step, rng)
-            held = [meeting(self.bank, config, rng.getrandbits(48)) for _ in range(count)]
-            traces = [self._trace(kind.task, one, rng) for one in held]
-            augment = side == "training"
-            return self.batcher.batch(held, traces, rng, augment=augment), kind.weights
+            examples = [self._example(kind.task, config, rng) for _ in range(count)]
+            return self.batcher.batch(examples, rng, augment=side == "training"), kind.weights
 
         task = Task(name, stage.schedule, draw, draw(_FULLY_GROWN, "check"))
         run(task, self.learner, self.folder, self.machine)
@@ -194,7 +252,7 @@ class Trainer:
 def train(
     config: TrainingConfig, folder: Path, device: torch.device, start: Path | None = None
 ) -> Trainer:
-    """Run the three stages; a run that was stopped goes on where its last checkpoint stands.
+    """Run the stages; a run that was stopped goes on where its last checkpoint stands.
 
     Args:
         start: folder of a tiny checkpoint: its weights go through the last stage once more.
@@ -203,7 +261,8 @@ def train(
     if start is None:
         trainer.warm_up()
         trainer.single_pass()
-    trainer.dialogues()
+        trainer.dialogues()
+    trainer.cached()
     return trainer
 
 
@@ -218,15 +277,26 @@ def _draw_config(
     low, high = stage.chunk_s
     grown = min(1.0, 0.3 + 0.7 * step / max(1, stage.growth * stage.schedule.steps))
     longest_s = low + (high - low) * grown * math.sqrt(rng.random())
-    fewest = max(1, min(8, int(longest_s / 3)))
-    config = replace(meetings, utterances=(fewest, 10), max_duration_s=longest_s)
+    fewest = max(1, int(longest_s / 3))
+    config = replace(meetings, utterances=(fewest, 20), max_duration_s=longest_s)
     return config, max(2, round(kind.audio_s / longest_s))
+
+
+def _shifted(spoken: Spoken, speaker: int) -> Spoken:
+    """An utterance as a clip of its own, under another number."""
+    first = spoken.start_samples
+    words = tuple(
+        replace(w, start_samples=w.start_samples - first, end_samples=w.end_samples - first)
+        for w in spoken.words
+    )
+    end = spoken.end_samples - first
+    return replace(spoken, speaker=speaker, start_samples=0, end_samples=end, words=words)
 
 
 def _tokenizer_texts(config: TrainingConfig) -> list[str]:
     rng = random.Random(f"tokenizer {config.seed}")
     profile = config.profile
-    prompts = [profile.wording.initial_text, profile.wording.base_text]
+    prompts = [profile.wording.initial_text, *profile.wording.tasks.values()]
     texts = []
     for _ in range(4000):
         speaker, gender = rng.randint(1, 9), rng.choice(["female", "male", "unknown"])
