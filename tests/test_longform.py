@@ -53,7 +53,7 @@ def with_pauses(seconds: float, pauses_s: Sequence[float]) -> np.ndarray[Any, An
 
 
 def transcribe(path: Path, **options: Any) -> Transcript:
-    return Transcriber(ScriptedEngine(play, PROFILE), **options).transcribe(path)
+    return Transcriber(ScriptedEngine(play, PROFILE), detect=None, **options).transcribe(path)
 
 
 def without_time(result: Transcript | Failure) -> Any:
@@ -139,7 +139,9 @@ def test_speakers_of_different_chunks_have_different_labels(tmp_path: Path) -> N
 
 def test_silence_is_not_shown_to_the_model(tmp_path: Path) -> None:
     engine = ScriptedEngine(play, PROFILE)
-    result = Transcriber(engine).transcribe(save(tmp_path / "still.wav", np.zeros(160_000)))
+    result = Transcriber(engine, detect=None).transcribe(
+        save(tmp_path / "still.wav", np.zeros(160_000))
+    )
     assert engine.requests == []
     assert (result.segments, result.missing, result.traces, result.warnings) == ((), (), (), ())
     assert result.duration_s == 10.0
@@ -180,7 +182,7 @@ def test_finished_chunks_are_let_go(tmp_path: Path) -> None:
         return play(request)
 
     engine = ScriptedEngine(weigh, PROFILE)
-    result = Transcriber(engine, batch=2).transcribe(path)
+    result = Transcriber(engine, batch=2, detect=None).transcribe(path)
     assert len(result.traces) > 14
     assert max(held) <= 2 * PROFILE.chunk_s * SAMPLE_RATE_HZ
 
@@ -192,7 +194,7 @@ def test_what_could_not_be_transcribed_is_missing(tmp_path: Path) -> None:
 
     engine = ScriptedEngine(fail_second, PROFILE)
     path = save(tmp_path / "talk.wav", with_pauses(6.0, (3.0,)))
-    result = Transcriber(engine).transcribe(path)
+    result = Transcriber(engine, detect=None).transcribe(path)
     [gap] = result.missing
     start_s = result.traces[1]["start_s"]
     assert gap.start_s == pytest.approx(start_s + (6.0 - start_s) / 2, abs=0.1)
@@ -209,7 +211,7 @@ def test_a_duplicate_is_counted(tmp_path: Path) -> None:
         return render_turn(Turn(lines=(Line(1, "female", 1, 15, "one"),)), PROFILE) + "<answer>"
 
     path = save(tmp_path / "talk.wav", noise(3.0))
-    result = Transcriber(ScriptedEngine(twice, PROFILE)).transcribe(path)
+    result = Transcriber(ScriptedEngine(twice, PROFILE), detect=None).transcribe(path)
     assert [(s.start_s, s.text) for s in result.segments] == [(0.0, "one")]
     assert result.info["duplicates_dropped"] == 1
     assert result.info["stops"] == {"answered": 1}
@@ -218,7 +220,7 @@ def test_a_duplicate_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("probability", "warned"), [(0.4, True), (0.6, False)])
 def test_words_the_model_was_unsure_of(tmp_path: Path, probability: float, warned: bool) -> None:
     path = save(tmp_path / "talk.wav", noise(3.0))
-    result = Transcriber(Hesitant(probability)).transcribe(path)
+    result = Transcriber(Hesitant(probability), detect=None).transcribe(path)
     assert [s.confidence.words for s in result.segments] == pytest.approx([probability] * 2)
     assert len(result.warnings) == warned
     for warning in result.warnings:
@@ -227,7 +229,7 @@ def test_words_the_model_was_unsure_of(tmp_path: Path, probability: float, warne
 
 def test_info_says_what_was_done_and_how_long_it_took(tmp_path: Path) -> None:
     path = save(tmp_path / "talk.wav", with_pauses(6.0, (3.0,)))
-    info = Transcriber(Hesitant(1.0), batch=3).transcribe(path).info
+    info = Transcriber(Hesitant(1.0), batch=3, detect=None).transcribe(path).info
     assert (info["engine"], info["profile"], info["answer"]) == ("scripted", "native", "assembled")
     assert (info["chunks"], info["turns"]) == (2, 6)
     assert info["stage_s"] == {"decode": 1.5}
@@ -250,7 +252,9 @@ def recordings(tmp_path: Path) -> list[Path]:
 
 
 def test_one_that_fails_is_a_result_in_its_place(recordings: list[Path]) -> None:
-    results = list(Transcriber(ScriptedEngine(play, PROFILE), batch=4).transcribe_all(recordings))
+    results = list(
+        Transcriber(ScriptedEngine(play, PROFILE), batch=4, detect=None).transcribe_all(recordings)
+    )
     assert [result.recording for result in results] == [path.stem for path in recordings]
     assert [isinstance(result, Failure) for result in results] == [
         False,
@@ -272,7 +276,7 @@ def test_any_batch_gives_the_same(recordings: list[Path]) -> None:
     results = {}
     for batch in (1, 4, 50):
         told[batch] = []
-        transcriber = Transcriber(ScriptedEngine(play, PROFILE), batch=batch)
+        transcriber = Transcriber(ScriptedEngine(play, PROFILE), batch=batch, detect=None)
         found = transcriber.transcribe_all(recordings, told[batch].append)
         results[batch] = [without_time(result) for result in found]
     assert results[1] == results[4] == results[50]
@@ -282,7 +286,7 @@ def test_any_batch_gives_the_same(recordings: list[Path]) -> None:
 def test_turns_are_told_in_order_and_with_the_labels_of_the_transcript(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{i}.wav", noise(s, i)) for i, s in enumerate((11.0, 6.0))]
     told: list[Progress] = []
-    transcriber = Transcriber(ScriptedEngine(play, PROFILE), batch=3)
+    transcriber = Transcriber(ScriptedEngine(play, PROFILE), batch=3, detect=None)
     for path, result in zip(paths, transcriber.transcribe_all(paths, told.append), strict=True):
         assert isinstance(result, Transcript)
         assert {progress.path for progress in told} == {path}, "told before the first has ended"
@@ -301,7 +305,7 @@ def test_turns_are_told_while_the_recording_is_transcribed(tmp_path: Path) -> No
         order.append(f"asked {request.rules.turn}")
         return play(request)
 
-    transcriber = Transcriber(ScriptedEngine(watch, PROFILE))
+    transcriber = Transcriber(ScriptedEngine(watch, PROFILE), detect=None)
     transcriber.transcribe(path, lambda progress: order.append(f"told {progress.event.turn}"))
     assert order == ["asked 0", "told 0", "asked 1", "told 1", "asked 2", "told 2"]
 
@@ -312,7 +316,7 @@ def test_one_recording_that_fails_raises(tmp_path: Path) -> None:
 
 
 def test_no_recordings() -> None:
-    assert list(Transcriber(ScriptedEngine(play, PROFILE)).transcribe_all([])) == []
+    assert list(Transcriber(ScriptedEngine(play, PROFILE), detect=None).transcribe_all([])) == []
 
 
 def test_an_engine_that_fails_as_a_whole(tmp_path: Path) -> None:
@@ -321,7 +325,7 @@ def test_an_engine_that_fails_as_a_whole(tmp_path: Path) -> None:
 
     path = save(tmp_path / "talk.wav", noise(3.0))
     with pytest.raises(EngineError, match="out of memory"):
-        Transcriber(ScriptedEngine(fail, PROFILE)).transcribe(path)
+        Transcriber(ScriptedEngine(fail, PROFILE), detect=None).transcribe(path)
 
 
 def test_one_channel(tmp_path: Path) -> None:

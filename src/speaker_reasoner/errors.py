@@ -6,8 +6,10 @@
     ├── ProtocolError       a turn, trace, profile or prompt file breaks the dialogue's rules
     ├── CheckpointError     a model folder is incomplete, of another class, or does not fit
     ├── EngineError         an engine cannot answer: out of memory, context exceeded
+    ├── SettingsError       what the user asked for contradicts itself, or does not fit the checkpoint
     ├── DataError           training or evaluation data is missing or contradicts itself
-    └── OutputError         a result cannot be written
+    ├── OutputError         a result cannot be written
+    └── ServerError         a server cannot start, or a request cannot be served
 
 Messages say what failed, where, what was got and expected, and the remedy, on one line. Exceptions
 of libraries are converted once, where the library is called; bugs keep their own traceback.
@@ -38,9 +40,17 @@ class EngineError(SpeakerReasonerError):
     """An engine could not produce an answer."""
 
 
+class SettingsError(SpeakerReasonerError):
+    """Options that contradict each other or do not fit the checkpoint."""
+
+
 class DataError(SpeakerReasonerError):
     """Training or evaluation data is missing, unreadable or contradicts itself."""
 
 
 class OutputError(SpeakerReasonerError):
     """A result could not be written."""
+
+
+class ServerError(SpeakerReasonerError):
+    """A server could not start, or a request could not be served."""

@@ -32,7 +32,7 @@ from .protocol.confidence import LineConfidence, line_confidences
 from .protocol.grammar import TurnRules, start
 from .protocol.markup import ANSWER, THINK, THINK_END
 from .protocol.matcher import advance, complete
-from .protocol.text import parse_lines
+from .protocol.text import parse_lines, render_box
 
 
 class Stop(StrEnum):
@@ -134,6 +134,8 @@ class Dialogue:
         self._numbers: dict[str, int] = {}
         self._turn = 0
         self._box: Box | None = None
+        self._last = profile.max_turns
+        self._known = max((entry.speaker for entry in cache), default=0)
         self._cached = tuple({entry.speaker: entry.gender for entry in cache}.values())
         self._count = count
         self._new: tuple[Part, ...] = opening(profile, len(samples), cache=cache)
@@ -147,17 +149,49 @@ class Dialogue:
             turn=self._turn,
             chunk=self.chunk,
             box=self._box,
-            speakers=max([len(self._cached), *(heard.line.speaker for heard in self._lines())]),
+            speakers=max([self._known, *(heard.line.speaker for heard in self._lines())]),
             cached=self._cached,
             count=self._count,
             model_answer=self._model_answer,
-            last=self._turn >= self.profile.max_turns,
+            last=self._turn >= self._last,
         )
 
     @property
     def request(self) -> Request | None:
         """What to ask the engine next; `None` when the dialogue has ended."""
         return None if self.outcome else Request(self.session, self._new, self.rules)
+
+    def insist(self, samples: Samples, cache: Sequence[CacheEntry], box: Box) -> "Dialogue":
+        """A dialogue that takes the turns of this one up to a box, which is given and not chosen,
+        hears it and ends: for speech that this one passed over.
+
+        Args:
+            samples: the chunk X of this dialogue.
+            cache: the speaker cache of this dialogue.
+            box: in ticks of the chunk.
+
+        Raises:
+            ProtocolError: this dialogue has not ended.
+        """
+        if self.outcome is None:
+            raise ProtocolError("only a dialogue that has ended can be asked to hear a box")
+        again = Dialogue(samples, self.profile, cache=cache)
+        before = [e for e in self.events if e.heard is None or e.heard.start <= box.start]
+        parts: list[Part] = []
+        turns = 0
+        for part in self.outcome.trace.parts:
+            if isinstance(part, Answer):
+                turns += 1
+                if turns == len(before):
+                    parts.append(Answer(_with_box(part.text, box, self.profile)))
+                    break
+            parts.append(part)
+        again._turn, again._last = turns - 1, turns
+        again._known, again._numbers = self.rules.speakers, dict(self._numbers)
+        again._trace = Trace(tuple(parts))
+        again._listen(box)
+        again._new = again._trace.parts
+        return again
 
     def feed(self, reply: Reply) -> TurnEvent:
         """Take the engine's reply to the last request.
@@ -217,7 +251,7 @@ class Dialogue:
             confidences = _confidences(reply)
             lines = _heard(turn.answer, confidences[len(confidences) - len(turn.answer) :])
         box = self._box or Box(0, 0)
-        cut = rules.last and box.end < self.chunk
+        cut = self._turn >= self.profile.max_turns and box.end < self.chunk
         self._end(
             Stop.TURN_LIMIT if cut else Stop.ANSWERED,
             lines,
@@ -254,6 +288,12 @@ class Dialogue:
         self.outcome = Outcome(lines, stop, detail, missing, self._trace)
         self.session.memory.clear()
         self.session.samples, self.session.cached = np.zeros(0, dtype=np.float32), ()
+
+
+def _with_box(text: str, box: Box, profile: Profile) -> str:
+    """A turn with another box, or with one in place of the answer."""
+    thought = text[: text.index(THINK_END) + len(THINK_END)]
+    return thought + render_box(box, profile)
 
 
 def without_duplicates(lines: Iterable[Heard], before: Iterable[Heard] = ()) -> tuple[Heard, ...]:

@@ -96,6 +96,10 @@ def render_answer(lines: Sequence[Line], profile: Profile) -> str:
     return f"{ANSWER}\n{render_lines(lines, profile)}{ANSWER_END}"
 
 
+def render_box(box: Box, profile: Profile) -> str:
+    return f"{BOX}[{seconds(box.start, profile)}, {seconds(box.end, profile)}]{BOX_END}"
+
+
 def render_turn(turn: Turn, profile: Profile) -> str:
     """An assistant turn as a model of this profile writes it (`native` layout)."""
     inner = render_lines(turn.lines, profile)
@@ -103,8 +107,7 @@ def render_turn(turn: Turn, profile: Profile) -> str:
         inner = render_overview(turn.overview, profile) + "\n"
     text = f"{THINK}\n{inner}{THINK_END}"
     if turn.box is not None:
-        span = f"[{seconds(turn.box.start, profile)}, {seconds(turn.box.end, profile)}]"
-        text += f"{BOX}{span}{BOX_END}"
+        text += render_box(turn.box, profile)
     if turn.answer is not None:
         text += render_answer(turn.answer, profile)
     return text

@@ -1,0 +1,91 @@
+"""What a chunk came to: all that the rest of the recording sees of it, and a line of the journal."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import audio
+from ..transcript import Confidence, Missing, Segment
+
+Points = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One line in seconds of the recording; `number` is the speaker's in the chunk's dialogue."""
+
+    number: int
+    gender: str
+    start_s: float
+    end_s: float
+    text: str
+    confidence: Confidence = field(default_factory=Confidence)
+
+    @property
+    def seconds(self) -> float:
+        return self.end_s - self.start_s
+
+    def segment(self, speaker: str, gender: str | None = None) -> Segment:
+        return Segment(
+            speaker, self.start_s, self.end_s, self.text, gender or self.gender, self.confidence
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished chunk.
+
+    Attributes:
+        start_samples, samples: where it lies in the recording.
+        spoken: its lines.
+        points: voice embedding of each line `[n, d]`, NaN where there is none; `None` without a
+            witness.
+        people: who stood behind the numbers of the speaker cache, from 1.
+        stop: why the dialogue ended; empty for a silent chunk.
+        trace: what the model saw and wrote.
+        counts, seconds: of turns, tokens, ...; of the engine's stages.
+    """
+
+    start_samples: int
+    samples: int
+    spoken: tuple[Spoken, ...] = ()
+    points: Points | None = None
+    people: tuple[int, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    stop: str = ""
+    trace: Mapping[str, Any] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def end_s(self) -> float:
+        return audio.to_seconds(self.start_samples + self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        row = asdict(self)
+        if self.points is not None:
+            data = np.ascontiguousarray(self.points, dtype="<f4").tobytes()
+            row["points"] = [list(self.points.shape), base64.b64encode(data).decode("ascii")]
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Finished":
+        """Read a row that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such row.
+        """
+        points = None
+        if row["points"] is not None:
+            shape, data = row["points"]
+            points = np.frombuffer(base64.b64decode(data), dtype="<f4").reshape(shape)
+        spoken = tuple(
+            Spoken(**{**one, "confidence": Confidence(**one["confidence"])})
+            for one in row["spoken"]
+        )
+        missing = tuple(Missing(**one) for one in row["missing"])
+        values = {**row, "points": points, "spoken": spoken, "missing": missing}
+        return cls(**{**values, "people": tuple(row["people"])})

@@ -1,0 +1,436 @@
+"""The people of a recording: who they are in each chunk, and over the whole of it.
+
+Lines of a chunk are grouped into units (one voice in one chunk). A unit is given to a person as
+soon as its chunk is finished, by the cache and by its voice; when the recording ends, all units are
+linked once more with everything known. Labels of the dialogue stay order-of-appearance; people live
+here.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..audio import SAMPLE_RATE_HZ
+from ..engines.base import Samples
+from ..errors import SettingsError
+from ..protocol import CacheEntry, Profile
+from ..transcript import Segment
+from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
+from .finished import Finished, Points, Spoken
+from .linking import Matrix, Trust, merge, voice_odds
+
+if TYPE_CHECKING:
+    from ..witness import Witness
+
+_SHORTEST_VOICE_S = 0.5
+"""Shorter lines are not embedded; they follow the line they share a number with."""
+_NEW_PEOPLE = 2
+"""Numbers of a dialogue that are kept free of cached people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """An enrolled person: clips float32 `[n]` at 16 kHz, and the gender where it is known."""
+
+    name: str
+    clips: tuple[Samples, ...]
+    gender: str = "unknown"
+
+
+@dataclass
+class _Unit:
+    """Lines of one voice in one chunk, or an enrolled voice.
+
+    Attributes:
+        point: sum of the lines' embeddings, weighted by their seconds; `None` if there is none.
+        seconds: of speech.
+        told: what dialogues say about it and earlier units, in log-odds.
+        person: whom it was given to.
+    """
+
+    point: Points | None
+    seconds: float
+    told: dict[int, float] = field(default_factory=dict)
+    person: int = -1
+
+
+@dataclass
+class _Person:
+    name: str | None = None
+    units: list[int] = field(default_factory=list)
+    genders: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def gender(self) -> str:
+        return vote(self.genders)[0]
+
+
+class Speakers:
+    """Everybody in one recording.
+
+    Args:
+        profile: of the checkpoint.
+        cached: whether chunks hear the speaker cache.
+        rules: how its entries are chosen.
+        witness: embeds voices; `None` trusts the dialogues alone.
+        trust: how much either counts.
+        bounds: fewest and most speakers of the recording, if the user says so.
+        voices: enrolled people.
+
+    Raises:
+        SettingsError: more speakers are enrolled as different people than bounds allow, or voices
+            are given that neither a cache nor a witness could use.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        cached: bool,
+        rules: CacheRules,
+        witness: "Witness | None",
+        trust: Trust,
+        bounds: tuple[int, int] | None = None,
+        voices: Sequence[Voice] = (),
+    ) -> None:
+        if voices and not cached and witness is None:
+            raise SettingsError(
+                "voices were given, but this checkpoint hears no speaker cache and there is no "
+                "witness to compare voices; choose a witness"
+            )
+        self.witness = witness
+        self.trust = trust
+        self.bounds = bounds
+        self.cached = cached
+        self._cache = SpeakerCache(
+            rules, profile.cache_s, max(1, profile.max_speakers - _NEW_PEOPLE)
+        )
+        self._people: list[_Person] = []
+        self._units: list[_Unit] = []
+        self._lines: list[list[tuple[int, str]]] = []  # unit and provisional label, by chunk
+        self._enrolled: list[int] = []
+        for voice in voices:
+            self._enrol(voice)
+
+    @property
+    def linked(self) -> bool:
+        """Whether speakers of different chunks are linked at all."""
+        return self.cached or self.witness is not None
+
+    def cache(self, now_s: float) -> tuple[list[CacheEntry], list[int]]:
+        """Entries for a chunk that starts at `now_s`, and the person behind each number from 1."""
+        genders = {i: person.gender for i, person in enumerate(self._people)}
+        return self._cache.choose(now_s, genders)
+
+    def count(self, cached: int, *, alone: bool = False) -> tuple[int, int] | None:
+        """Fewest and most speakers that a chunk's overview may count.
+
+        Args:
+            cached: people in its cache.
+            alone: whether it is the whole recording.
+        """
+        if self.bounds is None:
+            return None
+        low, high = self.bounds
+        heard = sum(bool(set(p.units) - set(self._enrolled)) for p in self._people)
+        return (low if alone else 0), cached + max(0 if heard else 1, high - heard)
+
+    def provisional(self, number: int, people: Sequence[int]) -> str:
+        """The label of a number in a dialogue under way."""
+        if number <= len(people):
+            return self._label(people[number - 1])
+        strangers = sum(person.name is None for person in self._people)
+        return f"Speaker{strangers + number - len(people)}"
+
+    def embed(self, spoken: Sequence[Spoken], start: int, samples: Samples) -> Points | None:
+        """Voice embeddings of a chunk's lines; rows of NaN for short and overlapped ones."""
+        if self.witness is None or not spoken:
+            return None
+        chosen, clips = [], []
+        for i, one in enumerate(spoken):
+            if one.seconds >= _SHORTEST_VOICE_S and not _overlapped(one, spoken):
+                chosen.append(i)
+                clips.append(_cut(one, start, samples))
+        if not chosen:
+            return None
+        embedded = self.witness.embed(clips)
+        points = np.full((len(spoken), embedded.shape[1]), np.nan, dtype=np.float32)
+        points[chosen] = embedded
+        return points
+
+    def absorb(self, finished: Finished, samples: Samples) -> None:
+        """Take the lines of the next chunk: give them to people, offer them to the cache."""
+        labels = [self.provisional(one.number, finished.people) for one in finished.spoken]
+        groups = self._group(finished)
+        first = len(self._units)
+        numbers: list[int] = []
+        for group in range(max(groups, default=-1) + 1):
+            own = [i for i, g in enumerate(groups) if g == group]
+            numbers.append(_number(own, finished.spoken))
+            self._units.append(self._unit(own, finished))
+            self._tell(first + group, numbers, first, finished.people)
+        for group in sorted(range(len(numbers)), key=lambda g: numbers[g]):
+            self._place(first + group, first)
+        self._lines.append(
+            [(first + group, label) for group, label in zip(groups, labels, strict=True)]
+        )
+        for i, one in enumerate(finished.spoken):
+            person = self._people[self._units[first + groups[i]].person]
+            person.genders[one.gender] += one.seconds
+        if self.cached:
+            self._offer(finished, groups, first, samples)
+
+    def settle(self) -> tuple[list[list[str]], list[dict[str, Any]]]:
+        """Link all units once more.
+
+        Returns:
+            The label of every line, chunk by chunk, and what that changed of the provisional ones.
+        """
+        groups = self._final()
+        names: dict[int, str] = {}
+        for unit in self._enrolled:
+            names[groups[unit]] = self._label(self._units[unit].person)
+        strangers = 0
+        for lines in self._lines:
+            for unit, _ in lines:
+                if groups[unit] not in names:
+                    strangers += 1
+                    names[groups[unit]] = f"Speaker{strangers}"
+        labels = [[names[groups[unit]] for unit, _ in lines] for lines in self._lines]
+        return labels, self._corrections(labels)
+
+    def segments(
+        self, finished: Sequence[Finished], labels: Sequence[Sequence[str]]
+    ) -> list[Segment]:
+        """All lines under their labels, each with the gender that its speaker's lines vote for."""
+        genders: dict[str, dict[str, float]] = {}
+        for chunk, row in zip(finished, labels, strict=True):
+            for one, label in zip(chunk.spoken, row, strict=True):
+                genders.setdefault(label, defaultdict(float))[one.gender] += one.seconds
+        voted = {label: vote(seconds)[0] for label, seconds in genders.items()}
+        return [
+            one.segment(label, voted[label])
+            for chunk, row in zip(finished, labels, strict=True)
+            for one, label in zip(chunk.spoken, row, strict=True)
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "speaker_cache": self.cached,
+            "witness": None if self.witness is None else self.witness.name,
+            "speakers_given": None if self.bounds is None else list(self.bounds),
+            "voices": [self._label(self._units[unit].person) for unit in self._enrolled],
+        }
+
+    def _enrol(self, voice: Voice) -> None:
+        unit, seconds = len(self._units), sum(len(c) for c in voice.clips) / SAMPLE_RATE_HZ
+        point = None
+        if self.witness is not None:
+            point = self.witness.embed(voice.clips).mean(0) * seconds
+        self._units.append(_Unit(point, seconds, person=len(self._people)))
+        person = _Person(voice.name, [unit])
+        if voice.gender != "unknown":
+            person.genders[voice.gender] += seconds
+        self._people.append(person)
+        self._enrolled.append(unit)
+        entries = [
+            Candidate(0.0, clip, "", voice.gender, unit, enrolled=True) for clip in voice.clips
+        ]
+        self._cache.add(self._units[unit].person, entries, 0.0)
+
+    def _label(self, person: int) -> str:
+        name = self._people[person].name
+        if name is not None:
+            return name
+        return f"Speaker{1 + sum(p.name is None for p in self._people[:person])}"
+
+    def _group(self, finished: Finished) -> list[int]:
+        """Which lines of a chunk are one voice."""
+        spoken = finished.spoken
+        numbers = np.array([one.number for one in spoken])
+        if finished.points is None or self.witness is None:
+            order: dict[int, int] = {}
+            return [order.setdefault(one.number, len(order)) for one in spoken]
+        seconds = [one.seconds for one in spoken]
+        known = ~np.isnan(finished.points).any(1)
+        same = numbers[:, None] == numbers[None, :]
+        told = np.where(same, self.trust.same, -self.trust.other)
+        # A line without a voice of its own stays with the longest line of its number that has one.
+        chosen = np.flatnonzero(known)
+        grouped = merge(
+            self._odds(finished.points[chosen], [seconds[i] for i in chosen]),
+            told[np.ix_(chosen, chosen)],
+            [seconds[i] for i in chosen],
+            most=self.trust.most,
+        )
+        groups = dict(zip(chosen.tolist(), grouped, strict=True))
+        fresh: dict[int, int] = {}
+        following = max(grouped, default=-1) + 1
+        for i in np.flatnonzero(~known).tolist():
+            fellows = [j for j in chosen.tolist() if numbers[j] == numbers[i]]
+            if fellows:
+                groups[i] = groups[max(fellows, key=lambda j: seconds[j])]
+            else:
+                groups[i] = fresh.setdefault(int(numbers[i]), following + len(fresh))
+        return [groups[i] for i in range(len(spoken))]
+
+    def _odds(self, points: Points, seconds: Sequence[float]) -> Matrix:
+        assert self.witness is not None
+        return voice_odds(points, seconds, self.witness.threshold, self.witness.scale)
+
+    def _unit(self, own: Sequence[int], finished: Finished) -> _Unit:
+        seconds = sum(finished.spoken[i].seconds for i in own)
+        point = None
+        if finished.points is not None:
+            voiced = [i for i in own if not np.isnan(finished.points[i]).any()]
+            if voiced:
+                weights = np.array([finished.spoken[i].seconds for i in voiced], np.float32)
+                point = weights @ finished.points[voiced]
+        return _Unit(point, seconds)
+
+    def _tell(self, unit: int, numbers: Sequence[int], first: int, people: Sequence[int]) -> None:
+        """Note what the dialogue says about a unit: of its chunk, and of the cache."""
+        number, told = numbers[-1], self._units[unit].told
+        for other, its_number in enumerate(numbers[:-1]):
+            if its_number != number:
+                told[first + other] = -self.trust.other
+        for cached, person in enumerate(people, start=1):
+            sign = 1.0 if cached == number else -1.0
+            for source in self._people[person].units:
+                told[source] = sign * self.trust.cached
+        if self.witness is None and number <= len(people):
+            self._units[unit].person = people[number - 1]
+
+    def _place(self, unit: int, first: int) -> None:
+        """Give a unit to the likeliest person, or to a new one."""
+        mine = self._units[unit]
+        if self.witness is not None:
+            scores = [self._score(mine, person) for person in self._people]
+            best = int(np.argmax(scores)) if scores else -1
+            if best >= 0 and scores[best] > 0:
+                mine.person = best
+        if mine.person < 0:
+            mine.person = len(self._people)
+            self._people.append(_Person())
+        self._people[mine.person].units.append(unit)
+
+    def _score(self, mine: _Unit, person: _Person) -> float:
+        theirs = [self._units[unit] for unit in person.units]
+        told = sum(mine.told.get(unit, 0.0) for unit in person.units)
+        told = float(np.clip(told, -self.trust.most, self.trust.most))
+        voiced = [u for u in theirs if u.point is not None]
+        if mine.point is None or not voiced:
+            return told
+        points = np.stack([_unit_length(u.point) for u in (mine, *voiced) if u.point is not None])
+        odds = self._odds(points, [u.seconds for u in (mine, *voiced)])[0, 1:]
+        return told + float(np.average(odds, weights=[u.seconds for u in voiced]))
+
+    def _offer(
+        self, finished: Finished, groups: Sequence[int], first: int, samples: Samples
+    ) -> None:
+        """Clean lines become candidates of the cache."""
+        by_person: dict[int, list[Candidate]] = {}
+        for i, one in enumerate(finished.spoken):
+            sure = one.confidence.speaker
+            if sure is not None and sure < self._cache.rules.least_confidence:
+                continue
+            if one.seconds < SHORTEST_S or _overlapped(one, finished.spoken):
+                continue
+            if one.seconds > self._cache.budget_s / 2:
+                continue
+            unit = first + groups[i]
+            clip = _cut(one, finished.start_samples, samples).copy()
+            by_person.setdefault(self._units[unit].person, []).append(
+                Candidate(one.start_s, clip, one.text, one.gender, unit)
+            )
+        for person, candidates in by_person.items():
+            self._cache.add(person, candidates, finished.end_s)
+
+    def _final(self) -> list[int]:
+        """The final group of every unit."""
+        if self.witness is None:
+            return [unit.person for unit in self._units]
+        count = len(self._units)
+        width = next((len(u.point) for u in self._units if u.point is not None), 1)
+        points = np.full((count, width), np.nan, np.float32)
+        told = np.zeros((count, count))
+        for i, unit in enumerate(self._units):
+            if unit.point is not None:
+                points[i] = _unit_length(unit.point)
+            for other, odds in unit.told.items():
+                told[i, other] = told[other, i] = odds
+        seconds = [unit.seconds for unit in self._units]
+        voices = self._odds(points, seconds)
+
+        def group(highest: int | None) -> list[int]:
+            fewest = 1 if self.bounds is None else self.bounds[0]
+            return merge(
+                voices,
+                told,
+                seconds,
+                most=self.trust.most,
+                fewest=fewest,
+                highest=highest,
+                apart=self._enrolled,
+            )
+
+        groups = group(None)
+        speaking = {groups[unit] for lines in self._lines for unit, _ in lines}
+        if self.bounds is not None and len(speaking) > self.bounds[1]:
+            groups = group(self.bounds[1] + len(set(groups) - speaking))
+        return groups
+
+    def _corrections(self, labels: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        """Where the last pass says something else than was told while the recording was heard."""
+        became: dict[str, Counter[str]] = {}
+        for lines, row in zip(self._lines, labels, strict=True):
+            for (_, told), now in zip(lines, row, strict=True):
+                became.setdefault(told, Counter())[now] += 1
+        usual = {label: counts.most_common(1)[0][0] for label, counts in became.items()}
+        merged: dict[str, list[str]] = {}
+        for label, final in usual.items():
+            merged.setdefault(final, []).append(label)
+        rows: list[dict[str, Any]] = [
+            {"merged": sorted(old), "into": final} for final, old in merged.items() if len(old) > 1
+        ]
+        for chunk, (lines, row) in enumerate(zip(self._lines, labels, strict=True)):
+            for i, ((_, told), now) in enumerate(zip(lines, row, strict=True)):
+                if usual[told] != now:
+                    rows.append({"chunk": chunk, "line": i, "from": usual[told], "to": now})
+        return rows
+
+
+def vote(seconds: Mapping[str, float]) -> tuple[str, float]:
+    """The gender that most seconds speak for, and their share; `unknown` only if nothing else."""
+    known = {gender: value for gender, value in seconds.items() if gender != "unknown"}
+    if not known:
+        return "unknown", 0.0
+    best = max(sorted(known), key=lambda gender: known[gender])
+    return best, known[best] / (sum(known.values()) or 1.0)
+
+
+def _number(own: Sequence[int], spoken: Sequence[Spoken]) -> int:
+    """The number that most of a group's seconds carry."""
+    seconds: dict[int, float] = defaultdict(float)
+    for i in own:
+        seconds[spoken[i].number] += spoken[i].seconds
+    return max(sorted(seconds), key=lambda number: seconds[number])
+
+
+def _overlapped(one: Spoken, spoken: Sequence[Spoken]) -> bool:
+    return any(
+        other is not one and other.start_s < one.end_s and one.start_s < other.end_s
+        for other in spoken
+    )
+
+
+def _cut(one: Spoken, start: int, samples: Samples) -> Samples:
+    first = round(one.start_s * SAMPLE_RATE_HZ) - start
+    return samples[max(0, first) : round(one.end_s * SAMPLE_RATE_HZ) - start]
+
+
+def _unit_length(point: Points) -> Points:
+    return point / max(float(np.linalg.norm(point)), 1e-9)

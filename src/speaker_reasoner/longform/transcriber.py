@@ -1,0 +1,230 @@
+"""Recordings of any length, several at a time, with one engine."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import audio
+from ..engines.base import Engine, Samples
+from ..errors import AudioError, SettingsError, SpeakerReasonerError
+from ..protocol import Profile
+from ..reasoner import Dialogue, ask
+from ..speech import speech_regions
+from ..transcript import Transcript
+from .cache import CacheRules
+from .chunks import Chunk, chunks
+from .journal import Journal, fingerprint
+from .linking import Trust
+from .recording import Failure, Listener, Recording, Settings
+from .speakers import Speakers, Voice
+
+if TYPE_CHECKING:
+    from ..witness import Witness
+
+
+class Transcriber:
+    """Transcribes recordings with one engine.
+
+    Args:
+        engine: writes the turns.
+        answer: `assembled` or `model`; see `Dialogue`.
+        batch: dialogues that share the engine's batches.
+        channel: 0-based channel to listen to; all mixed down if `None`.
+        cached: whether chunks hear the speaker cache; by default, where the checkpoint was trained
+            with one.
+        rules: how its entries are chosen.
+        witness: embeds voices, to check and link speakers; `None` trusts the dialogues alone.
+        trust: how much dialogues and voices count against each other.
+        detect: speech in samples, as regions in seconds; `None` leaves coverage unchecked.
+
+    Raises:
+        SettingsError: a cache is asked of a checkpoint that never heard one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        answer: str = "assembled",
+        batch: int = 1,
+        channel: int | None = None,
+        cached: bool | None = None,
+        rules: CacheRules | None = None,
+        witness: "Witness | None" = None,
+        trust: Trust | None = None,
+        detect: Callable[[Samples], Sequence[tuple[float, float]]] | None = speech_regions,
+    ) -> None:
+        self.engine = engine
+        self.profile: Profile = engine.profile
+        self.batch = max(1, batch)
+        self.channel = channel
+        hears = self.profile.cache_s > 0
+        if cached and not hears:
+            raise SettingsError(
+                "this checkpoint was never trained with a speaker cache; leave it off, and link "
+                "speakers by their voices"
+            )
+        self.settings = Settings(
+            answer,
+            hears if cached is None else cached,
+            rules or CacheRules(),
+            witness,
+            trust or Trust(),
+            detect,
+        )
+
+    def transcribe(
+        self, path: str | Path, on_turn: Listener | None = None, **options: Any
+    ) -> Transcript:
+        """Transcribe one recording.
+
+        Args:
+            options: those of `open`.
+
+        Raises:
+            AudioError: it cannot be read.
+            EngineError: the engine failed as a whole.
+        """
+        [result] = self.transcribe_all([path], on_turn, **options)
+        if isinstance(result, Failure):
+            raise result.error
+        return result
+
+    def open(
+        self,
+        path: str | Path,
+        *,
+        speakers: tuple[int, int] | None = None,
+        voices: Sequence[Voice] = (),
+        journal: Path | None = None,
+    ) -> Recording:
+        """A recording, ready to be driven.
+
+        Args:
+            speakers: fewest and most people who speak in it.
+            voices: enrolled people.
+            journal: file that keeps finished chunks; one that is there is gone on from.
+
+        Raises:
+            SettingsError: the hints contradict each other.
+            OutputError: the journal is about something else.
+        """
+        path = Path(path)
+        settings = self.settings
+        if speakers is not None:
+            _check_bounds(speakers)
+        people = Speakers(
+            self.profile,
+            cached=settings.cached,
+            rules=settings.cache,
+            witness=settings.witness,
+            trust=settings.trust,
+            bounds=speakers,
+            voices=voices,
+        )
+        kept = None
+        if journal is not None:
+            kept = Journal(journal, self._about(path, people))
+        return Recording(
+            path,
+            _unchanged(
+                path, chunks(audio.stream(path, channel=self.channel), self.profile.chunk_s)
+            ),
+            self.profile,
+            settings,
+            people,
+            self.engine.describe(),
+            kept,
+        )
+
+    def transcribe_all(
+        self,
+        paths: Iterable[str | Path],
+        on_turn: Listener | None = None,
+        *,
+        journal: Callable[[Path], Path] | None = None,
+        **options: Any,
+    ) -> Iterator[Transcript | Failure]:
+        """Transcribe recordings together; results come in order. One that fails is a result too.
+
+        Turns are told in the order of the recordings and of their chunks, whatever the batch: those
+        of a later chunk wait until the one before has ended.
+
+        Args:
+            journal: where the journal of a recording is kept; removed by the caller.
+            options: those of `open`, for every recording.
+
+        Raises:
+            EngineError: the engine failed as a whole.
+        """
+        waiting = iter(paths)
+        opened: list[Recording | Failure] = []
+        while True:
+            under_way: list[Dialogue] = []
+            for one in opened:
+                if isinstance(one, Recording):
+                    under_way += one.dialogues(self.batch - len(under_way))
+            while len(under_way) < self.batch and (path := next(waiting, None)) is not None:
+                one = self._try(Path(path), journal, options)
+                opened.append(one)
+                if isinstance(one, Recording):
+                    under_way += one.dialogues(self.batch - len(under_way))
+            while opened:
+                first = opened[0]
+                if isinstance(first, Recording):
+                    first.tell(on_turn)
+                    if not first.done:
+                        break
+                yield first.result() if isinstance(first, Recording) else first
+                opened.pop(0)
+            if not under_way:
+                if not opened:
+                    return
+                continue
+            for _ in ask(under_way, self.engine):
+                pass
+
+    def _try(
+        self, path: Path, journal: Callable[[Path], Path] | None, options: dict[str, Any]
+    ) -> Recording | Failure:
+        try:
+            return self.open(path, journal=journal(path) if journal else None, **options)
+        except SpeakerReasonerError as error:
+            return Failure(path.stem, error)
+
+    def _about(self, path: Path, people: Speakers) -> dict[str, Any]:
+        """Everything that a journal must agree on."""
+        from .. import __version__
+
+        s = self.settings
+        return {
+            "version": __version__,
+            "file": fingerprint(path),
+            "model": self.engine.describe(),
+            "settings": {
+                "answer": s.answer,
+                "channel": self.channel,
+                "rules": repr(s.cache),
+                "trust": repr(s.trust),
+                **people.describe(),
+            },
+        }
+
+
+def _unchanged(path: Path, source: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The chunks of a file, which must be the same when the last was read as when it was opened."""
+    before = None
+    for chunk in source:
+        if before is None:
+            before = fingerprint(path)
+        yield chunk
+    if before is not None and fingerprint(path) != before:
+        raise AudioError(
+            f"{path}: changed while it was being read; wait until it is finished, then start again"
+        )
+
+
+def _check_bounds(speakers: tuple[int, int]) -> None:
+    low, high = speakers
+    if not 1 <= low <= high:
+        raise SettingsError(f"speakers {low}-{high}: expected 1 <= fewest <= most")
