@@ -22,10 +22,11 @@ from common import store
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
 from speaker_reasoner.evaluate.heldout import HeldOut, held_out
+from speaker_reasoner.witness import Witness, choose
 
 
 def transcripts(
-    engine: Any, meetings: list[HeldOut], answer: str
+    engine: Any, meetings: list[HeldOut], answer: str, witness: Witness | None
 ) -> tuple[list[Transcript], float]:
     """One transcript a meeting, and the seconds it took, 8 dialogues at once."""
     with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +35,7 @@ def transcripts(
             paths.append(Path(folder) / f"{one.reference.recording}.wav")
             sf.write(paths[-1], one.meeting.samples, 16_000, subtype="FLOAT")
         begun = time.perf_counter()
-        results = Transcriber(engine, answer=answer, batch=8).transcribe_all(paths)
+        results = Transcriber(engine, answer=answer, batch=8, witness=witness).transcribe_all(paths)
         done = list(track(results, description="transcribing", total=len(paths)))
         return [r for r in done if isinstance(r, Transcript)], time.perf_counter() - begun
 
@@ -51,10 +52,11 @@ def subset(meetings: list[HeldOut], scores: list[Scores]) -> dict[str, Any]:
         "1 speaker": lambda m: len(m.reference.speakers) == 1,
         "2 speakers": lambda m: len(m.reference.speakers) == 2,
         "3 speakers": lambda m: len(m.reference.speakers) == 3,
+        "4 speakers": lambda m: len(m.reference.speakers) == 4,
         "no overlap": lambda m: m.overlap == 0,
         "overlap": lambda m: m.overlap > 0,
-        "dry": lambda m: not m.meeting.reverberant,
-        "reverberant": lambda m: m.meeting.reverberant,
+        "near": lambda m: not m.meeting.reverberant,
+        "far-field": lambda m: m.meeting.reverberant,
         "same-gender pair": lambda m: _same_gender(m),
         "espeak voices only": lambda m: _families(m) == {"espeak"},
         "with other voices": lambda m: _families(m) != {"espeak"},
@@ -107,6 +109,7 @@ def foreign(engine: Any, folder: Path, known: list[float]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--answer", choices=("assembled", "model"), default="assembled")
+    parser.add_argument("--no-witness", action="store_true", help="trust the dialogues alone")
     parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     parser.add_argument("--foreign", type=Path, help="folder of recordings of another domain")
@@ -115,7 +118,8 @@ def main() -> None:
     arguments = parser.parse_args()
     engine = load_engine(arguments.model)
     meetings = held_out(arguments.banks, arguments.count)
-    results, wall_s = transcripts(engine, meetings, arguments.answer)
+    witness = None if arguments.no_witness else choose("auto", engine.checkpoint)
+    results, wall_s = transcripts(engine, meetings, arguments.answer, witness)
     scores = [score(m.reference, t) for m, t in zip(meetings, results, strict=True)]
     summed = total(scores)
     stages: dict[str, float] = {}
@@ -128,6 +132,7 @@ def main() -> None:
         "meetings": len(meetings),
         "audio_s": round(audio_s, 1),
         "answer": arguments.answer,
+        "witness": None if witness is None else witness.name,
         "engine": engine.describe(),
         "scores": summed.to_json(),
         "intervals_95": {

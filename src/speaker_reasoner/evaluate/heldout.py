@@ -15,7 +15,16 @@ from ..transcript import Segment, Transcript
 from .breakdown import overlap_share
 
 BANK = BankConfig(evaluation=True, voices=40, sentences=40)
-MEETINGS = MeetingConfig(utterances=(2, 10), silence_rate=0.0)
+MEETINGS = MeetingConfig(
+    speakers=(1, 4),
+    utterances=(2, 20),
+    max_duration_s=30.0,
+    overlap_rate=0.2,
+    reverb_rate=0.5,
+    snr_db=(12.0, 45.0),
+    silence_rate=0.0,
+)
+"""Up to 30 s and four people, half of them heard across a room."""
 COUNT = 100
 
 

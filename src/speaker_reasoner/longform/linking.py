@@ -29,10 +29,10 @@ class Trust:
         most: bound of what a dialogue may say in all about two groups.
     """
 
-    same: float = 4.0
-    other: float = 3.0
-    cached: float = 3.0
-    most: float = 6.0
+    same: float = 1.0
+    other: float = 2.0
+    cached: float = 2.0
+    most: float = 2.5
 
 
 def voice_odds(

@@ -299,8 +299,9 @@ class Speakers:
                 told[first + other] = -self.trust.other
         for cached, person in enumerate(people, start=1):
             sign = 1.0 if cached == number else -1.0
-            for source in self._people[person].units:
-                told[source] = sign * self.trust.cached
+            sources = self._people[person].units
+            for source in sources:  # said once about the person, not once about each chunk
+                told[source] = sign * self.trust.cached / len(sources)
         if self.witness is None and number <= len(people):
             self._units[unit].person = people[number - 1]
 

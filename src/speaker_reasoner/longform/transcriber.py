@@ -74,18 +74,25 @@ class Transcriber:
         )
 
     def transcribe(
-        self, path: str | Path, on_turn: Listener | None = None, **options: Any
+        self,
+        path: str | Path,
+        on_turn: Listener | None = None,
+        *,
+        journal: Path | None = None,
+        **options: Any,
     ) -> Transcript:
         """Transcribe one recording.
 
         Args:
+            journal: file that keeps finished chunks; see `open`.
             options: those of `open`.
 
         Raises:
             AudioError: it cannot be read.
             EngineError: the engine failed as a whole.
         """
-        [result] = self.transcribe_all([path], on_turn, **options)
+        kept = None if journal is None else lambda _: journal
+        [result] = self.transcribe_all([path], on_turn, journal=kept, **options)
         if isinstance(result, Failure):
             raise result.error
         return result

@@ -1,0 +1,200 @@
+"""Whole meetings: what the speaker cache and the second witness do, each alone and together.
+
+    python benchmarks/longform.py [--meetings 3] [--minutes 20] [--model PATH]
+
+Held-out voices, sentences and rooms; 4 to 6 people. `neither` links nothing: within its chunks it is
+also the reference point, each chunk's speakers linked by an oracle. `cache as published` is the
+paper's (phi, no witness). With `--names` half of the people of each meeting are enrolled, each with
+a clip of 5 s or more from another recording.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+from rich.console import Console
+from rich.table import Table
+
+from common import store
+from speaker_reasoner import Transcriber, Transcript, load_engine
+from speaker_reasoner.data.simulate import Meeting, VoiceBank, bank, meeting
+from speaker_reasoner.evaluate import Scores, bootstrap, score, total
+from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, reference
+from speaker_reasoner.longform import Voice
+from speaker_reasoner.transcript import Segment
+from speaker_reasoner.witness import choose
+
+VARIANTS = {
+    "neither": {"cached": False, "witness": False},
+    "cache as published": {"cached": True, "witness": False},
+    "witness alone": {"cached": False, "witness": True},
+    "both": {"cached": True, "witness": True},
+}
+
+
+def draw(voices: VoiceBank, minutes: float, number: int) -> Meeting:
+    config = replace(
+        MEETINGS,
+        speakers=(4, 6),
+        utterances=(5000, 5000),
+        max_duration_s=60 * minutes,
+        snr_db=(18.0, 40.0),
+    )
+    return meeting(voices, config, f"long-form {number}")
+
+
+def within_chunks(truth: Transcript, found: Transcript) -> list[Scores]:
+    """Scores of each chunk for itself: speakers of different chunks cannot be confused."""
+    rows = []
+    for trace in found.traces:
+        start, end = trace["start_s"], trace["start_s"] + trace["duration_s"]
+
+        def inside(side: Transcript, start: float = start, end: float = end) -> Transcript:
+            kept = [s for s in side.segments if start <= (s.start_s + s.end_s) / 2 < end]
+            shifted = [_shift(s, start, end) for s in kept]
+            return Transcript(side.recording, end - start, tuple(shifted))
+
+        rows.append(score(inside(truth), inside(found)))
+    return rows
+
+
+def _shift(segment: Segment, start: float, end: float) -> Segment:
+    first = max(0.0, segment.start_s - start)
+    return replace(segment, start_s=first, end_s=max(first + 0.01, min(segment.end_s, end) - start))
+
+
+def clips(voices: VoiceBank, held: Meeting, count: int) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """A clip of 5 s or more for the first people of a meeting, of sentences that they read alone."""
+    people = list(dict.fromkeys(s.voice for s in held.spoken))[:count]
+    rows = []
+    for number, person in enumerate(people):
+        parts: list[np.ndarray[Any, Any]] = []
+        for entry in reversed(voices.entries[person]):
+            parts.append(voices.utterance(entry))
+            if sum(len(p) for p in parts) >= 80_000:
+                break
+        rows.append((f"Person {number + 1}", np.concatenate(parts)))
+    return rows
+
+
+def named(truth: Transcript, found: Transcript, names: Sequence[str]) -> dict[str, float]:
+    """Share of enrolled people's words under their name, and of strangers' words under any name.
+
+    A reference line is matched with the hypothesis line that overlaps it most.
+    """
+    labels = list(truth.speakers)
+    right = enrolled = wrong = strange = 0
+    for line in truth.segments:
+        words = len(line.text.split())
+        best = max(
+            found.segments,
+            key=lambda s: min(s.end_s, line.end_s) - max(s.start_s, line.start_s),
+            default=None,
+        )
+        label = best.speaker if best is not None else ""
+        place = labels.index(line.speaker)
+        if place < len(names):
+            enrolled += words
+            right += words * (label == names[place])
+        else:
+            strange += words
+            wrong += words * (label in names)
+    return {"named_right": right / max(1, enrolled), "strangers_named": wrong / max(1, strange)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--meetings", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
+    parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
+    parser.add_argument("--variants", default=",".join([*VARIANTS, "names"]))
+    arguments = parser.parse_args()
+    engine = load_engine(arguments.model)
+    witness = choose("tower", engine.checkpoint)
+    voices = bank(BANK, arguments.banks)
+    held = [draw(voices, arguments.minutes, i) for i in range(arguments.meetings)]
+    truths = [reference(one, f"longform-{i:02d}") for i, one in enumerate(held)]
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for one, truth in zip(held, truths, strict=True):
+            paths.append(Path(folder) / f"{truth.recording}.flac")
+            sf.write(paths[-1], one.samples, 16_000)
+        for name in arguments.variants.split(","):
+            setting = VARIANTS.get(name, VARIANTS["both"])
+            transcriber = Transcriber(
+                engine,
+                cached=setting["cached"],
+                witness=witness if setting["witness"] else None,
+                batch=8,
+            )
+            begun = time.perf_counter()
+            enrolled = [clips(voices, one, 2) for one in held] if name == "names" else []
+            if enrolled:
+                found = [
+                    transcriber.transcribe(path, voices=[Voice(n, (c,)) for n, c in who])
+                    for path, who in zip(paths, enrolled, strict=True)
+                ]
+            else:
+                found = [t for t in transcriber.transcribe_all(paths) if isinstance(t, Transcript)]
+            wall_s = time.perf_counter() - begun
+            scores = [score(truth, one) for truth, one in zip(truths, found, strict=True)]
+            rows[name] = {
+                **total(scores).to_json(),
+                "speakers": [
+                    [len(t.speakers), len(f.speakers)] for t, f in zip(truths, found, strict=True)
+                ],
+                "missing_s": round(sum(m.end_s - m.start_s for f in found for m in f.missing), 1),
+                "corrections": sum(len(f.info["corrections"]) for f in found),
+                "real_time_factor": round(wall_s / sum(f.duration_s for f in found), 4),
+                "intervals_95": {"cpwer": bootstrap(scores, lambda s: s.cpwer.rate)},
+            }
+            if name == "neither":
+                chunked = [
+                    s for pair in zip(truths, found, strict=True) for s in within_chunks(*pair)
+                ]
+                rows["chunks, oracle links"] = total(chunked).to_json()
+            if enrolled:
+                each = [
+                    named(truth, one, [n for n, _ in who])
+                    for truth, one, who in zip(truths, found, enrolled, strict=True)
+                ]
+                for key in each[0]:
+                    rows[name][key] = round(float(np.mean([row[key] for row in each])), 4)
+    stored = {
+        "meetings": len(held),
+        "minutes": round(sum(len(one.samples) for one in held) / 960_000, 1),
+        "people": [len(truth.speakers) for truth in truths],
+        "engine": engine.describe(),
+        "witness": witness.name,
+        "variants": rows,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    path = store("longform", stored)
+    show(rows)
+    Console(stderr=True).print(f"wrote {path}")
+
+
+def show(rows: dict[str, Any]) -> None:
+    base = rows.get("chunks, oracle links")
+    table = Table("", "cpWER", "against chunks", "DER (0.25 s)", "against chunks", "WER")
+    for name, row in rows.items():
+        cells = []
+        for metric in ("cpwer", "der_025"):
+            rate = row[metric]["rate"]
+            cells.append(f"{100 * rate:.1f} %")
+            cells.append("–" if base is None else f"{rate / base[metric]['rate']:.2f}")
+        table.add_row(name, *cells, f"{100 * row['wer']['rate']:.1f} %")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The last thing to be trained: a voice head on the finished tower (see `engines.voice`).
+
+People are voices of the bank, warped anew; a step compares a few clips of each of many people of one
+gender, as meetings have them. The loss is that of angular prototypes (Chung et al. 2020, Sec. 3.1,
+arXiv 2003.11982), and a logistic one over pairs, which makes the odds honest.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor
+
+from ..audio import SAMPLE_RATE_HZ
+from ..data.simulate import VoiceBank, _noise
+from ..data.voices import Samples
+from ..engines.thinker import log_mel
+from ..engines.voice import VoiceHead, tower_layers
+from .batches import _equalise
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessConfig:
+    """How the voice head is trained.
+
+    Attributes:
+        people, clips: in a step, and of each.
+        seconds: shortest and longest clip.
+        reverb_rate: share of clips heard in a room; `elsewhere_rate`: of people whose clips come
+            from different rooms and microphones, as an enrolled voice does.
+    """
+
+    steps: int = 1500
+    learning_rate: float = 2e-3
+    people: int = 24
+    clips: int = 4
+    seconds: tuple[float, float] = (0.6, 3.0)
+    warp: tuple[float, float] = (0.86, 1.16)
+    reverb_rate: float = 0.5
+    elsewhere_rate: float = 0.3
+    snr_db: tuple[float, float] = (12.0, 45.0)
+    least_distance: float = 1.0
+
+
+def train_witness(
+    thinker: Any, extractor: Any, bank: VoiceBank, config: WitnessConfig, seed: int
+) -> VoiceHead:
+    """Train a voice head on a tower that stays as it is.
+
+    Args:
+        thinker: with the tower, in float32.
+        extractor: log-mel features.
+        bank: of training voices.
+    """
+    torch.manual_seed(seed)
+    head: VoiceHead | None = None
+    optimiser: torch.optim.Optimizer | None = None
+    for step in track(range(config.steps), description="voice head"):
+        rng = random.Random(f"witness {seed} {step}")
+        clips, places = _draw(bank, config, rng)
+        features, mask = log_mel(extractor, clips)
+        _equalise(features, places, rng)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            heard = tower_layers(thinker, features, mask)
+        if head is None:
+            head = VoiceHead(heard[0].shape[1])
+            optimiser = torch.optim.AdamW(head.parameters(), config.learning_rate)
+        assert optimiser is not None
+        for group in optimiser.param_groups:
+            warm = min(1.0, (step + 1) / 30)
+            group["lr"] = config.learning_rate * warm * (1 - step / config.steps)
+        loss = witness_loss(head, head(heard).reshape(config.people, config.clips, -1))
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+    assert head is not None
+    return head.eval()
+
+
+def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
+    """Loss of points `[people, clips, size]`."""
+    people, clips, _ = points.shape
+    total = points.sum(1)
+    loss = points.new_zeros(())
+    for i in range(clips):
+        others = F.normalize(total - points[:, i], dim=-1)  # each against the rest of everybody's
+        logits = points[:, i] @ others.T * head.slope.exp()
+        loss = loss + F.cross_entropy(logits, torch.arange(people)) / clips
+    flat = points.flatten(0, 1)
+    odds = flat @ flat.T * head.slope.exp() + head.offset
+    person = torch.arange(people).repeat_interleave(clips)
+    same = person.unsqueeze(0) == person.unsqueeze(1)
+    apart = ~torch.eye(len(flat), dtype=torch.bool)
+    for pairs in (same & apart, ~same):
+        judged = odds[pairs]
+        target = same[pairs].float()
+        loss = loss + F.binary_cross_entropy_with_logits(judged, target)
+    return loss
+
+
+def _draw(
+    bank: VoiceBank, config: WitnessConfig, rng: random.Random
+) -> tuple[list[Samples], list[int]]:
+    """Clips, those of one person together, and the microphone that recorded each."""
+    gender = rng.choice(["female", "male"])
+    voices = [i for i, voice in enumerate(bank.voices) if voice.base.gender == gender]
+    clips: list[Samples] = []
+    places: list[int] = []
+    chosen: list[tuple[int, float]] = []
+    from ..data.simulate import _distance
+
+    while len(chosen) < config.people:
+        candidate = (rng.choice(voices), rng.uniform(*config.warp))
+        if all(_distance(bank, candidate, other) >= config.least_distance for other in chosen[-8:]):
+            chosen.append(candidate)
+    for number, (voice, warp) in enumerate(chosen):
+        elsewhere = rng.random() < config.elsewhere_rate
+        room = _room(bank, config, rng)
+        for i in range(config.clips):
+            entry = rng.choice(bank.entries[voice])
+            if elsewhere:
+                room = _room(bank, config, rng)
+            clips.append(_clip(bank.utterance(entry, warp), room, config, rng))
+            places.append(number * config.clips + (i if elsewhere else 0))
+    return clips, places
+
+
+def _room(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> Samples | None:
+    return rng.choice(rng.choice(bank.rooms)) if rng.random() < config.reverb_rate else None
+
+
+def _clip(
+    samples: Samples, room: Samples | None, config: WitnessConfig, rng: random.Random
+) -> Samples:
+    if room is not None:
+        from scipy.signal import fftconvolve
+
+        samples = fftconvolve(samples, room)[: len(samples)].astype(np.float32)
+    length = round(rng.uniform(*config.seconds) * SAMPLE_RATE_HZ)
+    if len(samples) > length:
+        first = rng.randrange(len(samples) - length)
+        samples = samples[first : first + length]
+    samples = samples * np.float32(10 ** (rng.uniform(-8, 3) / 20))
+    level_db = 10 * float(np.log10(np.mean(samples**2) + 1e-12))
+    noisy = samples + _noise(len(samples), level_db - rng.uniform(*config.snr_db), rng)
+    return np.asarray(noisy, dtype=np.float32)

@@ -1,0 +1,456 @@
+"""Whole meetings: linking by cache and voice, names, hints, coverage, resumption."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speaker_reasoner.audio import SAMPLE_RATE_HZ
+from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines.base import Samples
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.errors import AudioError, OutputError, SettingsError
+from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
+from speaker_reasoner.longform.cache import Candidate, SpeakerCache
+from speaker_reasoner.longform.finished import Finished, Spoken
+from speaker_reasoner.longform.journal import Journal
+from speaker_reasoner.longform.linking import merge, voice_odds
+from speaker_reasoner.longform.speakers import vote
+from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
+from speaker_reasoner.transcript import Missing, Transcript
+from speaker_reasoner.writers import render
+
+from .talk import save
+
+CACHED = Profile(decimals=1, chunk_s=6.0, max_speakers=6, cache_s=12.0)
+PLAIN = Profile(decimals=1, chunk_s=6.0, max_speakers=6)
+
+
+def tone(hertz: float, seconds: float, level: float = 0.3) -> Samples:
+    at = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    return (level * np.sin(2 * np.pi * hertz * at)).astype(np.float32)
+
+
+class Pitch:
+    """A witness for tones: everybody hums at one pitch."""
+
+    name, threshold, scale = "pitch", 0.5, 10.0
+
+    def embed(self, clips: Sequence[Samples]) -> Any:
+        points = np.zeros((len(clips), 40), np.float32)
+        for row, clip in zip(points, clips, strict=True):
+            row[int(np.argmax(np.abs(np.fft.rfft(clip[:8_000]))) * 2 // 50)] = 1.0
+        return points
+
+
+def talk(*turns: tuple[float, float]) -> Samples:
+    """Tones of a pitch and a length, 0.3 s apart; a gap of 1 s after each whole chunk's worth."""
+    gap = np.zeros(round(0.3 * SAMPLE_RATE_HZ), np.float32)
+    return np.concatenate([part for pitch, length in turns for part in (tone(pitch, length), gap)])
+
+
+def spans(samples: Samples) -> list[tuple[int, int, int]]:
+    """Tones in ticks of 0.1 s, and their pitch in hertz."""
+    loud = np.abs(samples[: len(samples) // 1600 * 1600].reshape(-1, 1600)).max(1) > 0.05
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], loud.astype(int), [0]])))
+    rows = []
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        if last - first < 3:
+            continue
+        clip = samples[first * 1600 : last * 1600]
+        middle = clip[len(clip) // 3 : len(clip) // 3 + 1600]
+        rows.append((int(first), int(last), int(np.argmax(np.abs(np.fft.rfft(middle))) * 10)))
+    return rows
+
+
+class Humming:
+    """Plays the dialogue of a perfect model over tones; it knows cached people by their pitch.
+
+    Attributes:
+        blind: whether it takes every cached person for somebody else.
+        deaf: chunks in which it passes over the second tone.
+    """
+
+    def __init__(self, blind: bool = False, deaf: bool = False) -> None:
+        self.blind, self.deaf = blind, deaf
+        self.caches: list[int] = []
+
+    def __call__(self, request: Request) -> str:
+        memory, rules = request.session.memory, request.rules
+        if "rows" not in memory:
+            rows = spans(request.session.samples)
+            known = [spans(np.pad(clip, (0, 1600)))[0][2] for clip in request.session.cached]
+            self.caches.append(len(known))
+            numbers: dict[int, int] = {}
+            for pitch in known:
+                numbers.setdefault(-pitch if self.blind else pitch, len(numbers) + 1)
+            for *_, pitch in rows:
+                numbers.setdefault(pitch, len(numbers) + 1)
+            memory["numbers"], memory["rows"] = numbers, rows
+        numbers, rows = memory["numbers"], memory["rows"]
+        heard = rows[:1] + rows[2:] if self.deaf and len(rows) > 1 else rows
+        gender = {n: "female" if abs(p) > 500 else "male" for p, n in numbers.items()}
+        gender |= dict(enumerate(rules.cached, start=1))
+        if rules.turn == 0:
+            overview = Overview(tuple(gender[n] for n in sorted(gender)))
+            box = Box(*heard[0][:2]) if heard else None
+            text = render_turn(Turn(overview=overview, box=box), request.rules.profile)
+            return text if box else text + "<answer>"
+        assert rules.box is not None
+        inside = [r for r in rows if r[0] < rules.box.end and rules.box.start < r[1]][:1]
+        lines = tuple(
+            Line(
+                numbers[p],
+                gender[numbers[p]],
+                max(a, rules.box.start),
+                min(b, rules.box.end),
+                f"hum {p}",
+            )
+            for a, b, p in inside
+        )
+        later = [r for r in heard if r[0] > rules.box.start and r[1] > rules.box.end]
+        box = None if rules.last or not later else Box(*later[0][:2])
+        text = render_turn(Turn(lines=lines, box=box), request.rules.profile)
+        return text if box else text + "<answer>"
+
+
+def tones(samples: Samples) -> list[tuple[float, float]]:
+    return [(a / 10, b / 10) for a, b, _ in spans(samples)]
+
+
+MEETING = talk(*[(300, 1.5), (700, 1.6), (300, 1.2), (1000, 1.5), (700, 1.1)] * 4)
+
+
+def transcribe(
+    path: Path, play: Any = None, profile: Profile = CACHED, **options: Any
+) -> Transcript:
+    given = {k: options.pop(k) for k in ("speakers", "voices", "journal") if k in options}
+    engine = ScriptedEngine(play or Humming(), profile)
+    return Transcriber(engine, **{"detect": tones, **options}).transcribe(path, **given)
+
+
+def people(result: Transcript) -> dict[str, set[str]]:
+    """What each label hums."""
+    found: dict[str, set[str]] = {}
+    for segment in result.segments:
+        found.setdefault(segment.speaker, set()).add(segment.text)
+    return found
+
+
+@pytest.fixture
+def meeting(tmp_path: Path) -> Path:
+    return save(tmp_path / "meeting.wav", MEETING)
+
+
+# Linking
+
+
+def test_the_cache_carries_labels_over_chunks(meeting: Path) -> None:
+    play = Humming()
+    result = transcribe(meeting, play)
+    assert len(result.traces) > 3 and play.caches[0] == 0 and max(play.caches) > 2
+    assert people(result) == {
+        "Speaker1": {"hum 300"},
+        "Speaker2": {"hum 700"},
+        "Speaker3": {"hum 1000"},
+    }
+    assert not result.warnings and not result.info["corrections"]
+    clips = [part for part in result.traces[1]["parts"] if part.get("clip")]
+    assert clips, "the trace shows the cached clips"
+
+
+def test_without_cache_and_witness_nobody_is_linked(meeting: Path) -> None:
+    result = transcribe(meeting, profile=PLAIN)
+    assert len(people(result)) > 6
+    assert any("not linked" in warning for warning in result.warnings)
+
+
+def test_the_witness_links_what_never_saw_a_cache(meeting: Path) -> None:
+    result = transcribe(meeting, profile=PLAIN, witness=Pitch())
+    assert sorted(map(sorted, people(result).values())) == [["hum 1000"], ["hum 300"], ["hum 700"]]
+    assert not result.warnings
+
+
+def test_the_witness_corrects_the_cache(meeting: Path) -> None:
+    """A model that never recognises anybody is overruled, and that is recorded."""
+    alone = transcribe(meeting, Humming(blind=True))
+    assert len(people(alone)) > 3
+    both = transcribe(meeting, Humming(blind=True), witness=Pitch())
+    assert len(people(both)) == 3 and both.info["witness"] == "pitch"
+
+
+def test_labels_count_by_first_appearance(meeting: Path) -> None:
+    result = transcribe(meeting, Humming(blind=True), witness=Pitch())
+    assert list(result.speakers) == ["Speaker1", "Speaker2", "Speaker3"]
+
+
+def test_genders_are_voted_for(meeting: Path) -> None:
+    assert transcribe(meeting).genders == {
+        "Speaker1": "male",
+        "Speaker2": "female",
+        "Speaker3": "female",
+    }
+    assert vote({"female": 2.0, "male": 1.0, "unknown": 9.0}) == ("female", pytest.approx(2 / 3))
+    assert vote({"unknown": 1.0}) == ("unknown", 0.0)
+
+
+# Names and hints
+
+
+@pytest.mark.parametrize("profile", [CACHED, PLAIN])
+def test_enrolled_voices_carry_their_names(meeting: Path, profile: Profile) -> None:
+    voices = [Voice("Ana", (tone(700, 3.0),)), Voice("Bo", (tone(450, 3.0),))]
+    result = transcribe(meeting, profile=profile, witness=Pitch(), voices=voices)
+    assert people(result) == {"Speaker1": {"hum 300"}, "Ana": {"hum 700"}, "Speaker2": {"hum 1000"}}
+    assert result.info["voices"] == ["Ana", "Bo"]
+
+
+def test_names_need_a_cache_or_a_witness(meeting: Path) -> None:
+    with pytest.raises(SettingsError, match="witness"):
+        transcribe(meeting, profile=PLAIN, voices=[Voice("Ana", (tone(700, 3.0),))])
+
+
+def test_a_cache_is_refused_where_none_was_learned(meeting: Path) -> None:
+    with pytest.raises(SettingsError, match="never trained"):
+        transcribe(meeting, profile=PLAIN, cached=True)
+
+
+def test_the_most_speakers_are_enforced(meeting: Path) -> None:
+    result = transcribe(meeting, profile=PLAIN, witness=Pitch(), speakers=(1, 2))
+    assert len(people(result)) == 2 and result.info["speakers_given"] == [1, 2]
+
+
+def test_the_fewest_are_told_to_a_recording_of_one_chunk(tmp_path: Path) -> None:
+    path = save(tmp_path / "short.wav", talk((300, 1.0), (700, 1.0)))
+    engine = ScriptedEngine(Humming(), CACHED)
+    Transcriber(engine, detect=None).transcribe(path, speakers=(2, 3))
+    assert engine.requests[0].rules.count == (2, 3)
+    with pytest.raises(SettingsError, match="3-2"):
+        Transcriber(engine, detect=None).transcribe(path, speakers=(3, 2))
+
+
+# Coverage
+
+
+def test_what_was_passed_over_is_heard_again(meeting: Path) -> None:
+    careless = transcribe(meeting, Humming(deaf=True), detect=None)
+    checked = transcribe(meeting, Humming(deaf=True))
+    assert len(careless.segments) < len(checked.segments) == len(transcribe(meeting).segments)
+    assert checked.info["insisted"] > 0 and not checked.missing
+    assert any("insisted" in trace for trace in checked.traces)
+
+
+def test_speech_that_stays_unheard_is_missing(meeting: Path) -> None:
+    def play(request: Request) -> str:
+        turn = "<think>\n</think>" if request.rules.turn else "<think>\n0 speakers\n</think>"
+        return turn + "<answer>"
+
+    result = transcribe(meeting, play, profile=PLAIN)
+    assert not result.segments
+    spoken = sum(b - a for a, b in tones(MEETING))
+    assert sum(m.end_s - m.start_s for m in result.missing) == pytest.approx(spoken, abs=3)
+    assert all("heard again" in m.reason for m in result.missing)
+
+
+def test_no_text_on_silence(tmp_path: Path) -> None:
+    samples = np.concatenate([tone(300, 1.5), np.zeros(40_000, np.float32), tone(300, 0.05)])
+    path = save(tmp_path / "still.wav", samples)
+
+    def play(request: Request) -> str:
+        if request.rules.turn == 0:
+            turn = Turn(overview=Overview(("male",)), box=Box(0, request.rules.chunk))
+            return render_turn(turn, PLAIN)
+        lines = (Line(1, "male", 0, 15, "hum"), Line(1, "male", 20, 30, "thank you for watching"))
+        return render_turn(Turn(lines=lines), PLAIN) + "<answer>"
+
+    result = transcribe(path, play, profile=PLAIN)
+    assert [s.text for s in result.segments] == ["hum"]
+    assert result.info["silent_dropped"] == 1
+
+
+# Cache
+
+
+def candidate(start_s: float, seconds: float, unit: int = 0, enrolled: bool = False) -> Candidate:
+    clip = np.zeros(round(seconds * SAMPLE_RATE_HZ), np.float32)
+    return Candidate(start_s, clip, f"{start_s:g}", "female", unit, enrolled)
+
+
+def test_phi_weighs_duration_and_recency() -> None:
+    old, new = candidate(0.0, 2.0), candidate(90.0, 1.5)
+    assert old.score(100.0, 0.0) > new.score(100.0, 0.0)
+    assert new.score(100.0, 1.0) == pytest.approx(1.5 * 1.9)
+    assert new.score(100.0, 1.0) > old.score(100.0, 1.0)
+
+
+def test_everybody_has_an_entry_before_anybody_has_two() -> None:
+    cache = SpeakerCache(CacheRules(entries=2), budget_s=5.0, most=4)
+    for person in range(3):
+        cache.add(person, [candidate(person * 10.0, 1.5), candidate(person * 10 + 5.0, 1.4)], 40.0)
+    entries, who = cache.choose(40.0, dict.fromkeys(range(3), "female"))
+    assert who == [0, 1, 2] and [e.speaker for e in entries] == [1, 2, 3]
+    assert sum(len(e.samples) for e in entries) <= 5 * SAMPLE_RATE_HZ
+    few = SpeakerCache(CacheRules(), budget_s=20.0, most=2)
+    for person in range(3):
+        few.add(person, [candidate(person * 10.0, 1.0)], 40.0)
+    assert few.choose(40.0, dict.fromkeys(range(3), "male"))[1] == [1, 2]  # those heard last
+
+
+def test_memory_does_not_grow_and_enrolled_clips_stay() -> None:
+    cache = SpeakerCache(CacheRules(), budget_s=20.0, most=4)
+    cache.add(0, [candidate(0.0, 0.7, enrolled=True)], 0.0)
+    for i in range(100):
+        cache.add(0, [candidate(float(i), 2.0, unit=i)], float(i))
+    held = cache._candidates[0]
+    assert len(held) <= 6 and held[0].enrolled
+
+
+# Linking arithmetic
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 4), st.integers(0, 99))
+def test_merge_finds_what_is_clear(count: int, people_count: int, seed: int) -> None:
+    rng = random.Random(seed)
+    who = [rng.randrange(people_count) for _ in range(count)]
+    same = np.array([[a == b for b in who] for a in who])
+    groups = merge(np.where(same, 3.0, -3.0), np.zeros((count, count)), [1.0] * count, most=6.0)
+    for i in range(count):
+        for j in range(count):
+            assert (groups[i] == groups[j]) == (who[i] == who[j])
+    assert [g for i, g in enumerate(groups) if g not in groups[:i]] == sorted(set(groups))
+
+
+def test_merge_keeps_to_bounds_and_bans() -> None:
+    odds = np.full((4, 4), -1.0)
+    nothing = np.zeros((4, 4))
+    assert len(set(merge(odds, nothing, [1.0] * 4, most=6.0))) == 4
+    assert len(set(merge(odds, nothing, [1.0] * 4, most=6.0, highest=2))) == 2
+    assert len(set(merge(-odds, nothing, [1.0] * 4, most=6.0, fewest=3))) == 3
+    apart = merge(-odds, nothing, [1.0] * 4, most=6.0, apart=[0, 1])
+    assert apart[0] != apart[1] and len(set(apart)) == 2
+    assert merge(np.zeros((0, 0)), np.zeros((0, 0)), [], most=6.0) == []
+
+
+def test_short_voices_say_less_and_unknown_ones_nothing() -> None:
+    points = np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, np.nan]])
+    odds = voice_odds(points, [2.0, 0.5, 2.0], 0.5, 10.0)
+    assert odds[0, 0] == pytest.approx(5.0) and odds[0, 1] == pytest.approx(2.5)
+    assert not odds[2].any() and not odds[:, 2].any()
+
+
+def test_dialogues_and_voices_add_up() -> None:
+    """Voices that are even leave it to the dialogue; clear ones overrule it."""
+    told = np.array([[0.0, -3.0], [-3.0, 0.0]])
+    for voice, groups in ((0.0, 2), (2.0, 2), (4.0, 1)):
+        voices = np.array([[0.0, voice], [voice, 0.0]])
+        assert len(set(merge(voices, told, [1.0, 1.0], most=6.0))) == groups
+    assert Trust().most >= Trust().same
+
+
+# Resumption
+
+
+class Killed(Exception):
+    pass
+
+
+class Mortal(ScriptedEngine):
+    """Dies after so many requests."""
+
+    def __init__(self, lives: int) -> None:
+        super().__init__(Humming(), CACHED)
+        self.lives = lives
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        self.lives -= 1
+        if self.lives < 0:
+            raise Killed
+        return super().ask(requests)
+
+
+def files(result: Transcript) -> str:
+    """Every format, without the times that it took."""
+    info = {k: v for k, v in result.info.items() if k not in ("wall_s", "real_time_factor")}
+    rest = "".join(render(result, name) for name in ("rttm", "srt", "txt", "seglst"))
+    rows = json.dumps([info, list(result.traces)], sort_keys=True, default=str)
+    return rest + rows
+
+
+def test_killed_and_resumed_is_the_same(meeting: Path, tmp_path: Path) -> None:
+    whole = files(transcribe(meeting, witness=Pitch()))
+    for kill in range(20):
+        rng = random.Random(kill)
+        journal = tmp_path / f"{kill}.journal"
+        result = None
+        for _ in range(100):
+            transcriber = Transcriber(Mortal(rng.randint(4, 12)), witness=Pitch(), detect=tones)
+            try:
+                result = transcriber.transcribe(meeting, journal=journal)
+                break
+            except Killed:
+                if journal.exists() and rng.random() < 0.5:  # a kill in the middle of writing
+                    data = journal.read_bytes()
+                    journal.write_bytes(data[: len(data) - rng.randint(1, 60)])
+        assert result is not None and files(result) == whole
+        assert journal.exists()
+
+
+def test_a_journal_spares_the_work(meeting: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "j"
+    transcribe(meeting, journal=journal)
+    engine = ScriptedEngine(Humming(), CACHED)
+    Transcriber(engine, detect=tones).transcribe(meeting, journal=journal)
+    assert engine.requests == []
+
+
+def test_journals_about_something_else_are_refused(meeting: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "j"
+    transcribe(meeting, journal=journal)
+    with pytest.raises(OutputError, match=r"another settings.*delete it"):
+        transcribe(meeting, journal=journal, witness=Pitch())
+    other = save(tmp_path / "other.wav", MEETING[: 20 * SAMPLE_RATE_HZ])
+    with pytest.raises(OutputError, match="another file"):
+        transcribe(other, journal=journal)
+    journal.write_text("no journal\n")
+    with pytest.raises(OutputError, match="no journal"):
+        transcribe(meeting, journal=journal)
+
+
+def test_a_full_disk_keeps_what_is_there(meeting: Path, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "absent" / "j", {"file": "x"})
+    (tmp_path / "absent").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot write the journal"):
+        journal.add(Finished(0, 16_000))
+
+
+def test_a_file_that_changes_midway(meeting: Path) -> None:
+    def touch(request: Request) -> str:
+        meeting.write_bytes(meeting.read_bytes()[:-2000])
+        return Humming()(request)
+
+    with pytest.raises(AudioError):
+        transcribe(meeting, touch)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 4), st.booleans(), st.integers(0, 9))
+def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    spoken = tuple(Spoken(i + 1, "female", i * 0.1, i + 0.7, "ça va\u2028") for i in range(lines))
+    table = rng.standard_normal((lines, 3)).astype(np.float32) if points else None
+    if table is not None and lines:
+        table[0] = np.nan
+    one = Finished(
+        5, 16_000, spoken, table, (3, 1), (Missing(0.1, 0.3, "why"),), "answered", {"a": [1]}
+    )
+    back = Finished.from_json(json.loads(json.dumps(one.to_json())))
+    assert back.to_json() == one.to_json() and back.spoken == one.spoken and back.people == (3, 1)
+    if table is not None:
+        assert back.points is not None and back.points.tobytes() == table.tobytes()
