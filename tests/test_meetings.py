@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.longform.linking import merge, voice_odds
 from speaker_reasoner.longform.speakers import vote
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
+from speaker_reasoner.reasoner import ask
 from speaker_reasoner.transcript import Missing, Transcript
 from speaker_reasoner.writers import render
 
@@ -454,3 +456,37 @@ def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int
     assert back.to_json() == one.to_json() and back.spoken == one.spoken and back.people == (3, 1)
     if table is not None:
         assert back.points is not None and back.points.tobytes() == table.tobytes()
+
+
+# Listening again
+
+
+def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: Path) -> None:
+    engine = ScriptedEngine(Humming(), CACHED)
+    transcriber = Transcriber(engine, witness=Pitch(), detect=tones)
+    whole = transcriber.transcribe(meeting)
+    named = whole.with_segments(
+        [replace(s, speaker="Ana") if s.text == "hum 700" else s for s in whole.segments]
+    )
+    recording = transcriber.listen_again(meeting, named, 2)
+    while asked := recording.dialogues(1):
+        for _ in ask(asked, engine):
+            pass
+    again = recording.result()
+    assert isinstance(again, Transcript)
+    start_s = whole.traces[2]["start_s"]
+    end_s = start_s + whole.traces[2]["duration_s"]
+    before = [s for s in named.segments if start_s <= s.start_s < end_s]
+    assert again.segments == tuple(before)
+    with pytest.raises(SettingsError, match="chunk 99"):
+        transcriber.listen_again(meeting, named, 99)
+
+
+def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> None:
+    voices = [Voice("Speaker1", (tone(700, 3.0),))]
+    result = transcribe(meeting, witness=Pitch(), voices=voices)
+    assert people(result) == {
+        "Speaker1": {"hum 700"},
+        "Speaker2": {"hum 300"},
+        "Speaker3": {"hum 1000"},
+    }

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import audio
 from ..engines.base import Samples
@@ -21,15 +21,13 @@ from ..errors import SpeakerReasonerError
 from ..protocol import Box, CacheEntry, Profile
 from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplicates
 from ..transcript import Confidence, Missing, Segment, Transcript
+from ..witness import Witness
 from .cache import CacheRules
 from .chunks import Chunk
 from .finished import Finished, Spoken
 from .journal import Journal
 from .linking import Trust
 from .speakers import Speakers
-
-if TYPE_CHECKING:
-    from ..witness import Witness
 
 Regions = Sequence[tuple[float, float]]
 """Start and end of stretches, in seconds."""
@@ -94,7 +92,7 @@ class Settings:
     answer: str = "assembled"
     cached: bool = False
     cache: CacheRules = field(default_factory=CacheRules)
-    witness: "Witness | None" = None
+    witness: Witness | None = None
     trust: Trust = field(default_factory=Trust)
     detect: Callable[[Samples], Regions] | None = None
 

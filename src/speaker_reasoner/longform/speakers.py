@@ -9,7 +9,8 @@ here.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import count, islice
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +19,10 @@ from ..engines.base import Samples
 from ..errors import SettingsError
 from ..protocol import CacheEntry, Profile
 from ..transcript import Segment
+from ..witness import Witness
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
 from .finished import Finished, Points, Spoken
 from .linking import Matrix, Trust, merge, voice_odds
-
-if TYPE_CHECKING:
-    from ..witness import Witness
 
 _SHORTEST_VOICE_S = 0.5
 """Shorter lines are not embedded; they follow the line they share a number with."""
@@ -91,7 +90,7 @@ class Speakers:
         *,
         cached: bool,
         rules: CacheRules,
-        witness: "Witness | None",
+        witness: Witness | None,
         trust: Trust,
         bounds: tuple[int, int] | None = None,
         voices: Sequence[Voice] = (),
@@ -143,7 +142,7 @@ class Speakers:
         if number <= len(people):
             return self._label(people[number - 1])
         strangers = sum(person.name is None for person in self._people)
-        return f"Speaker{strangers + number - len(people)}"
+        return self._stranger(strangers + number - len(people))
 
     def embed(self, spoken: Sequence[Spoken], start: int, samples: Samples) -> Points | None:
         """Voice embeddings of a chunk's lines; rows of NaN for short and overlapped ones."""
@@ -198,7 +197,7 @@ class Speakers:
             for unit, _ in lines:
                 if groups[unit] not in names:
                     strangers += 1
-                    names[groups[unit]] = f"Speaker{strangers}"
+                    names[groups[unit]] = self._stranger(strangers)
         labels = [[names[groups[unit]] for unit, _ in lines] for lines in self._lines]
         return labels, self._corrections(labels)
 
@@ -245,7 +244,13 @@ class Speakers:
         name = self._people[person].name
         if name is not None:
             return name
-        return f"Speaker{1 + sum(p.name is None for p in self._people[:person])}"
+        return self._stranger(1 + sum(p.name is None for p in self._people[:person]))
+
+    def _stranger(self, number: int) -> str:
+        """The label of the n-th person without a name; a label that is a name is left out."""
+        taken = {person.name for person in self._people if person.name is not None}
+        labels = (f"Speaker{n}" for n in count(1))
+        return next(islice((label for label in labels if label not in taken), number - 1, None))
 
     def _group(self, finished: Finished) -> list[int]:
         """Which lines of a chunk are one voice."""
@@ -354,10 +359,10 @@ class Speakers:
         """The final group of every unit."""
         if self.witness is None:
             return [unit.person for unit in self._units]
-        count = len(self._units)
+        size = len(self._units)
         width = next((len(u.point) for u in self._units if u.point is not None), 1)
-        points = np.full((count, width), np.nan, np.float32)
-        told = np.zeros((count, count))
+        points = np.full((size, width), np.nan, np.float32)
+        told = np.zeros((size, size))
         for i, unit in enumerate(self._units):
             if unit.point is not None:
                 points[i] = _unit_length(unit.point)

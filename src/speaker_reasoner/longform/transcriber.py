@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import audio
 from ..engines.base import Engine, Samples
@@ -11,15 +11,13 @@ from ..protocol import Profile
 from ..reasoner import Dialogue, ask
 from ..speech import speech_regions
 from ..transcript import Transcript
+from ..witness import Witness, choose
 from .cache import CacheRules
 from .chunks import Chunk, chunks
 from .journal import Journal, fingerprint
 from .linking import Trust
 from .recording import Failure, Listener, Recording, Settings
 from .speakers import Speakers, Voice
-
-if TYPE_CHECKING:
-    from ..witness import Witness
 
 
 class Transcriber:
@@ -33,7 +31,9 @@ class Transcriber:
         cached: whether chunks hear the speaker cache; by default, where the checkpoint was trained
             with one.
         rules: how its entries are chosen.
-        witness: embeds voices, to check and link speakers; `None` trusts the dialogues alone.
+        witness: embeds voices, to check and link speakers; a name as `witness.choose` takes it
+            (an engine without a checkpoint in this process has no tower to ask, and goes without);
+            `None` trusts the dialogues alone.
         trust: how much dialogues and voices count against each other.
         detect: speech in samples, as regions in seconds; `None` leaves coverage unchecked.
 
@@ -50,7 +50,7 @@ class Transcriber:
         channel: int | None = None,
         cached: bool | None = None,
         rules: CacheRules | None = None,
-        witness: "Witness | None" = None,
+        witness: Witness | str | None = "tower",
         trust: Trust | None = None,
         detect: Callable[[Samples], Sequence[tuple[float, float]]] | None = speech_regions,
     ) -> None:
@@ -68,7 +68,7 @@ class Transcriber:
             answer,
             hears if cached is None else cached,
             rules or CacheRules(),
-            witness,
+            _witness(witness, engine),
             trust or Trust(),
             detect,
         )
@@ -144,6 +144,45 @@ class Transcriber:
             kept,
         )
 
+    def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> Recording:
+        """Hear one chunk of a recording again, with what is known of its speakers by now.
+
+        Args:
+            path: of the recording.
+            transcript: of it, corrected perhaps; everybody in it outside the chunk is enrolled
+                under their label with their longest lines.
+            chunk: number of the chunk among the transcript's traces.
+
+        Returns:
+            A recording of that chunk alone; its times are those of the whole.
+
+        Raises:
+            SettingsError: there is no such chunk.
+            AudioError: the recording cannot be read.
+        """
+        found = [trace for trace in transcript.traces if trace["chunk"] == chunk]
+        if not found:
+            known = ", ".join(str(trace["chunk"]) for trace in transcript.traces)
+            raise SettingsError(f"chunk {chunk}: expected one that was heard: {known or 'none'}")
+        start = audio.to_samples(found[0]["start_s"])
+        end = start + audio.to_samples(found[0]["duration_s"])
+        heard = Chunk(start, audio.load_slice(path, start, end))
+        people = Speakers(
+            self.profile,
+            cached=self.settings.cached,
+            rules=self.settings.cache,
+            witness=self.settings.witness,
+            trust=self.settings.trust,
+            voices=_voices_of(path, transcript, start, end) if self._links else (),
+        )
+        return Recording(
+            Path(path), iter([heard]), self.profile, self.settings, people, self.engine.describe()
+        )
+
+    @property
+    def _links(self) -> bool:
+        return self.settings.cached or self.settings.witness is not None
+
     def transcribe_all(
         self,
         paths: Iterable[str | Path],
@@ -216,6 +255,38 @@ class Transcriber:
                 **people.describe(),
             },
         }
+
+
+def _witness(witness: Witness | str | None, engine: Engine) -> Witness | None:
+    if not isinstance(witness, str):
+        return witness
+    checkpoint = getattr(engine, "checkpoint", None)
+    return None if checkpoint is None else choose(witness, checkpoint)
+
+
+_VOICE_LINES = 3
+_VOICE_S = (0.8, 8.0)
+
+
+def _voices_of(path: str | Path, transcript: Transcript, start: int, end: int) -> list[Voice]:
+    """Everybody outside a stretch of a transcript, with clips of their longest clean lines."""
+    voices = []
+    for speaker in transcript.speakers:
+        clips: list[Samples] = []
+        lines = [s for s in transcript.segments if s.speaker == speaker]
+        for line in sorted(lines, key=lambda s: -s.duration_s):
+            first, last = audio.to_samples(line.start_s), audio.to_samples(line.end_s)
+            outside = last <= start or end <= first
+            alone = not any(
+                s is not line and s.start_s < line.end_s and line.start_s < s.end_s
+                for s in transcript.segments
+            )
+            fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
+            if outside and alone and fits and len(clips) < _VOICE_LINES:
+                clips.append(audio.load_slice(path, first, last))
+        if clips:
+            voices.append(Voice(speaker, tuple(clips), transcript.genders[speaker]))
+    return voices
 
 
 def _unchanged(path: Path, source: Iterator[Chunk]) -> Iterator[Chunk]:
