@@ -124,6 +124,12 @@ class Screen:
         name = f"{_plain(path.name)}: " if self._several else ""
         for warning in transcript.warnings:
             self._note(f"{name}{warning}", label="warning: ")
+        if self._lines and not self._quiet and (changes := transcript.info.get("corrections")):
+            self._note(
+                f"{name}the last pass over the speakers changed {len(changes)} "
+                f"label{'s' if len(changes) != 1 else ''} above; here is how it stands"
+            )
+            self.print([_line(segment) for segment in transcript.segments])
         for gap in transcript.missing:
             span = f"[{reading_time(gap.start_s)} - {reading_time(gap.end_s)}]"
             self._note(f"{name}{span} {gap.reason}", label="missing: ")

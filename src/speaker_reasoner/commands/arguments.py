@@ -1,6 +1,7 @@
 """Values that several commands take."""
 
 import argparse
+from pathlib import Path
 
 
 def positive(text: str) -> int:
@@ -17,3 +18,20 @@ def lengths(text: str) -> tuple[float, float]:
     if not 0 < low < high:
         raise argparse.ArgumentTypeError(f"expected 0 < shortest < longest, got {text!r}")
     return low, high
+
+
+def speaker_range(text: str) -> tuple[int, int]:
+    """`3` or `2-5`: fewest and most speakers."""
+    low, _, high = text.partition("-")
+    if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
+        raise argparse.ArgumentTypeError(f"expected how many speakers, as 3 or 2-5, got {text!r}")
+    return int(low), int(high or low)
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Which checkpoint, and where it runs."""
+    add = command.add_argument_group("model").add_argument
+    add("--model", metavar="PATH|HUB_ID", help="another checkpoint than the embedded one")
+    add("--prompts", metavar="FILE", type=Path, help="prompt file of a released checkpoint")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
