@@ -31,7 +31,7 @@ def main() -> None:
     voices = bank(BANK, arguments.banks)
     drawn = [meeting(voices, MEETINGS, f"development {i}") for i in range(COUNT)]
     meetings = [HeldOut(m, reference(m, f"development-{i:03d}")) for i, m in enumerate(drawn)]
-    results, _ = transcripts(engine, meetings, "assembled")
+    results, _ = transcripts(engine, meetings, "assembled", None)
     sure = sorted(c for t in results if (c := confidence(t)) is not None)
     floor = round(sure[round((1 - REACHED) * len(sure))], 3)
     replace(engine.profile, word_confidence_floor=floor).save(arguments.model)

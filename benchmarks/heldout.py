@@ -118,7 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     engine = load_engine(arguments.model)
     meetings = held_out(arguments.banks, arguments.count)
-    witness = None if arguments.no_witness else choose("auto", engine.checkpoint)
+    witness = None if arguments.no_witness else choose("tower", engine.checkpoint)
     results, wall_s = transcripts(engine, meetings, arguments.answer, witness)
     scores = [score(m.reference, t) for m, t in zip(meetings, results, strict=True)]
     summed = total(scores)

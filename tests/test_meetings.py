@@ -22,7 +22,7 @@ from speaker_reasoner.longform.cache import Candidate, SpeakerCache
 from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.longform.linking import merge, voice_odds
-from speaker_reasoner.longform.speakers import vote
+from speaker_reasoner.longform.speakers import _alone, vote
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
 from speaker_reasoner.transcript import Missing, Transcript
@@ -490,3 +490,19 @@ def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> Non
         "Speaker2": {"hum 300"},
         "Speaker3": {"hum 1000"},
     }
+
+
+def test_a_voice_is_heard_where_nobody_else_speaks() -> None:
+    def line(start_s: float, end_s: float) -> Spoken:
+        return Spoken(1, "male", start_s, end_s, "")
+
+    one = line(2.0, 5.0)
+    for others, alone in (
+        ([], (2.0, 5.0)),
+        ([line(0.0, 2.5), line(4.5, 6.0)], (2.5, 4.5)),
+        ([line(3.0, 3.5)], (3.5, 5.0)),
+        ([line(1.0, 6.0)], (2.0, 2.0)),
+        ([line(7.0, 8.0), line(0.0, 1.0)], (2.0, 5.0)),
+    ):
+        first_s, last_s = _alone(one, [one, *others])
+        assert (first_s, last_s) == alone or last_s - first_s == alone[1] - alone[0]

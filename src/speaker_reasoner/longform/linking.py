@@ -29,9 +29,9 @@ class Trust:
         most: bound of what a dialogue may say in all about two groups.
     """
 
-    same: float = 1.0
-    other: float = 2.0
-    cached: float = 2.0
+    same: float = 0.5
+    other: float = 1.0
+    cached: float = 1.0
     most: float = 2.5
 
 

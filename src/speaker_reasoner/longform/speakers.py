@@ -32,11 +32,13 @@ _NEW_PEOPLE = 2
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """An enrolled person: clips float32 `[n]` at 16 kHz, and the gender where it is known."""
+    """An enrolled person: clips float32 `[n]` at 16 kHz, the gender where it is known, and what a
+    witness says against the clips, one sentence each."""
 
     name: str
     clips: tuple[Samples, ...]
     gender: str = "unknown"
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -145,14 +147,16 @@ class Speakers:
         return self._stranger(strangers + number - len(people))
 
     def embed(self, spoken: Sequence[Spoken], start: int, samples: Samples) -> Points | None:
-        """Voice embeddings of a chunk's lines; rows of NaN for short and overlapped ones."""
+        """Voice embeddings of a chunk's lines, each of its longest part in which nobody else speaks;
+        rows of NaN where that is too short."""
         if self.witness is None or not spoken:
             return None
         chosen, clips = [], []
         for i, one in enumerate(spoken):
-            if one.seconds >= _SHORTEST_VOICE_S and not _overlapped(one, spoken):
+            first_s, last_s = _alone(one, spoken)
+            if last_s - first_s >= _SHORTEST_VOICE_S:
                 chosen.append(i)
-                clips.append(_cut(one, start, samples))
+                clips.append(_cut(first_s, last_s, start, samples))
         if not chosen:
             return None
         embedded = self.witness.embed(clips)
@@ -348,7 +352,7 @@ class Speakers:
             if one.seconds > self._cache.budget_s / 2:
                 continue
             unit = first + groups[i]
-            clip = _cut(one, finished.start_samples, samples).copy()
+            clip = _cut(one.start_s, one.end_s, finished.start_samples, samples).copy()
             by_person.setdefault(self._units[unit].person, []).append(
                 Candidate(one.start_s, clip, one.text, one.gender, unit)
             )
@@ -433,9 +437,22 @@ def _overlapped(one: Spoken, spoken: Sequence[Spoken]) -> bool:
     )
 
 
-def _cut(one: Spoken, start: int, samples: Samples) -> Samples:
-    first = round(one.start_s * SAMPLE_RATE_HZ) - start
-    return samples[max(0, first) : round(one.end_s * SAMPLE_RATE_HZ) - start]
+def _alone(one: Spoken, spoken: Sequence[Spoken]) -> tuple[float, float]:
+    """The longest part of a line that no other line overlaps."""
+    others = sorted((s.start_s, s.end_s) for s in spoken if s is not one)
+    best, at = (one.start_s, one.start_s), one.start_s
+    for start_s, end_s in [*others, (one.end_s, one.end_s)]:
+        last = min(start_s, one.end_s)
+        if last - at > best[1] - best[0]:
+            best = (at, last)
+        at = max(at, min(end_s, one.end_s))
+    return best
+
+
+def _cut(start_s: float, end_s: float, offset: int, samples: Samples) -> Samples:
+    """A stretch of the recording, out of samples that start at sample `offset`."""
+    first = round(start_s * SAMPLE_RATE_HZ) - offset
+    return samples[max(0, first) : round(end_s * SAMPLE_RATE_HZ) - offset]
 
 
 def _unit_length(point: Points) -> Points:

@@ -1,7 +1,7 @@
 """The last thing to be trained: a voice head on the finished tower (see `engines.voice`).
 
-People are voices of the bank, warped anew; a step compares a few clips of each of many people of one
-gender, as meetings have them. The loss is that of angular prototypes (Chung et al. 2020, Sec. 3.1,
+People are voices of the bank, warped anew; a step compares a few clips of each of many people, in
+two steps of three all of one gender: those are hard to tell apart. The loss is that of angular prototypes (Chung et al. 2020, Sec. 3.1,
 arXiv 2003.11982), and a logistic one over pairs, which makes the odds honest.
 """
 
@@ -106,8 +106,8 @@ def _draw(
     bank: VoiceBank, config: WitnessConfig, rng: random.Random
 ) -> tuple[list[Samples], list[int]]:
     """Clips, those of one person together, and the microphone that recorded each."""
-    gender = rng.choice(["female", "male"])
-    voices = [i for i, voice in enumerate(bank.voices) if voice.base.gender == gender]
+    genders = rng.choice([("female",), ("male",), ("female", "male")])
+    voices = [i for i, voice in enumerate(bank.voices) if voice.base.gender in genders]
     clips: list[Samples] = []
     places: list[int] = []
     chosen: list[tuple[int, float]] = []

@@ -1,0 +1,426 @@
+"""The second witness: whose voice is it, asked of another model than the one that writes.
+
+A `Witness` gives each clip a point on a sphere; clips of one voice lie close together. With nothing
+installed it is the checkpoint's own audio tower (`TowerWitness`), with a model at hand one that was
+trained for this alone (`XVectorWitness`, `SpeechBrainWitness`). `cluster` groups points into voices.
+
+Does not know labels, times or names.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .audio import SAMPLE_RATE_HZ, Samples
+from .errors import CheckpointError, SettingsError
+
+if TYPE_CHECKING:
+    from .engines.checkpoint import Checkpoint
+
+Points = npt.NDArray[np.float32]
+"""Voice embeddings `[n, d]`, rows of length 1."""
+
+Floats = npt.NDArray[np.float64]
+
+WITNESSES = ("tower", "xvector", "speechbrain", "none")
+
+_BATCH_S = 60.0
+_SHORTEST_SAMPLES = SAMPLE_RATE_HZ
+"""Models trained on whole sentences get no less than this; a shorter clip is repeated."""
+
+
+class Witness(Protocol):
+    """Tells voices apart.
+
+    Attributes:
+        name: what a transcript records.
+        threshold: cosine of two points at which one voice and two are as likely.
+        scale: log-odds for one voice that a unit of cosine is worth.
+    """
+
+    name: str
+    threshold: float
+    scale: float
+
+    def embed(self, clips: Sequence[Samples]) -> Points:
+        """Embed clips, each float32 `[n]` at 16 kHz and of one voice, whatever else is in the list.
+
+        Returns:
+            `[clips, d]`, rows of length 1.
+        """
+
+
+def choose(name: str, checkpoint: "Checkpoint") -> Witness | None:
+    """A witness by name: `tower`, `xvector[=MODEL]`, `speechbrain[=MODEL]`, or `none`.
+
+    Args:
+        name: MODEL is a local folder or a hub id.
+        checkpoint: whose tower is asked, and whose device is used.
+
+    Raises:
+        SettingsError: there is no witness of that name.
+        CheckpointError: its model or its package cannot be used.
+    """
+    kind, _, model = name.partition("=")
+    device = str(checkpoint.thinker.device)
+    match kind:
+        case "none" if not model:
+            return None
+        case "tower" if not model:
+            return TowerWitness(checkpoint)
+        case "xvector":
+            return XVectorWitness(model or "microsoft/wavlm-base-plus-sv", device)
+        case "speechbrain":
+            return SpeechBrainWitness(model or "speechbrain/spkrec-ecapa-voxceleb", device)
+    raise SettingsError(
+        f"witness {name!r}: expected one of {', '.join(WITNESSES)}; xvector and speechbrain take a "
+        "model, as in xvector=FOLDER"
+    )
+
+
+class TowerWitness:
+    """Asks the checkpoint's own audio tower.
+
+    With a voice head beside the checkpoint (see `engines.voice`) the point is the head's. Without
+    one it is the mean of the tower's embeddings: these were made for words, so that it tells women
+    from men rather than one woman from another (equal error rate on held-out simulated voices, in
+    clips of 1 to 4 s: 4 % across, 22 % within gender), and threshold and scale, measured on the
+    embedded checkpoint, need not fit another one.
+    """
+
+    def __init__(self, checkpoint: "Checkpoint") -> None:
+        from .engines.voice import load_voice_head
+
+        self._thinker, self._extractor = checkpoint.thinker, checkpoint.extractor
+        head = None if checkpoint.folder is None else load_voice_head(checkpoint.folder)
+        self.name = "tower" if head is None else "tower with voice head"
+        self.threshold, self.scale = 0.52, 15.0
+        self._head = None
+        if head is not None:
+            self.scale = float(head.slope.exp())
+            self.threshold = -float(head.offset) / self.scale
+            self._head = head.to(self._thinker.device)
+
+    def embed(self, clips: Sequence[Samples]) -> Points:
+        """See `Witness`. Clips of like length share a batch."""
+        import torch
+
+        order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
+        found: dict[int, Points] = {}
+        with torch.inference_mode():
+            for batch in _batches(order, [len(clip) for clip in clips]):
+                points = self._encode([clips[i] for i in batch])
+                found.update(zip(batch, points, strict=True))
+        return _on_sphere([found[i] for i in range(len(clips))])
+
+    def _encode(self, clips: Sequence[Samples]) -> Points:
+        import torch
+
+        from .engines.thinker import encode_audio, log_mel
+        from .engines.voice import tower_layers
+
+        features, mask = log_mel(self._extractor, clips)
+        device = self._thinker.device
+        features, mask = features.to(device, self._thinker.dtype), mask.to(device)
+        if self._head is not None:
+            points = self._head(tower_layers(self._thinker, features, mask))
+        else:
+            heard = encode_audio(self._thinker, features, mask)
+            points = torch.stack([frames.float().mean(0) for frames in heard])
+        return np.asarray(points.float().cpu().numpy())
+
+
+def _batches(order: Iterable[int], lengths: Sequence[int]) -> Iterable[list[int]]:
+    """Cut indices, by rising length, into batches of at most `_BATCH_S` after padding."""
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * lengths[i] > _BATCH_S * SAMPLE_RATE_HZ:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+class XVectorWitness:
+    """A speaker verification model of transformers (WavLM, Wav2Vec2, ... with an x-vector head).
+
+    The threshold is the one that comes with `microsoft/wavlm-base-plus-sv`; the scale is assumed.
+
+    Args:
+        model: local folder or hub id.
+        device: as torch names it.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+    """
+
+    threshold, scale = 0.86, 30.0
+
+    def __init__(self, model: str | Path, device: str = "cpu") -> None:
+        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+        self.name = f"xvector={model}"
+        try:
+            self._extractor = AutoFeatureExtractor.from_pretrained(model)
+            loaded, info = AutoModelForAudioXVector.from_pretrained(model, output_loading_info=True)
+        except Exception as error:  # a folder can be wrong in as many ways as there are loaders
+            raise CheckpointError(_unusable("xvector", model, error)) from error
+        if info["missing_keys"]:
+            lacking = sorted(info["missing_keys"])
+            raise CheckpointError(
+                f"witness xvector={model}: {len(lacking)} weights are missing, the first "
+                f"{lacking[0]}; expected a model with an x-vector head"
+            )
+        self._model = loaded.to(device).eval()
+
+    def embed(self, clips: Sequence[Samples]) -> Points:
+        """See `Witness`. Clips are heard one by one: these models are not blind to padding."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for clip in clips:
+                heard = self._extractor(
+                    _long_enough(clip), sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt"
+                ).to(self._model.device)
+                rows.append(self._model(**heard).embeddings[0].float().cpu().numpy())
+        return _on_sphere(rows)
+
+
+class SpeechBrainWitness:
+    """A speaker model of SpeechBrain, such as ECAPA-TDNN (extra `speechbrain`).
+
+    The threshold is the one that SpeechBrain verifies with; the scale is assumed.
+
+    Args:
+        model: local folder with `hyperparams.yaml`, or hub id. The file may name any code to be
+            run: use only folders you trust.
+        device: as torch names it.
+
+    Raises:
+        CheckpointError: SpeechBrain is not installed, or cannot load the model.
+    """
+
+    threshold, scale = 0.25, 20.0
+
+    def __init__(self, model: str | Path, device: str = "cpu") -> None:
+        self.name = f"speechbrain={model}"
+        try:
+            classifiers = importlib.import_module("speechbrain.inference.classifiers")
+        except ImportError as error:
+            raise CheckpointError(
+                f"witness {self.name}: {error}; pip install 'speaker-reasoner[speechbrain]', with a "
+                "torchaudio that fits your torch"
+            ) from error
+        local = Path(model).expanduser().is_dir()
+        # A published hyperparams.yaml names the hub for its weights, wherever it lies itself.
+        here = {"overrides": {"pretrained_path": str(model)}, "overrides_must_match": False}
+        try:
+            self._model: Any = classifiers.EncoderClassifier.from_hparams(
+                source=str(model), run_opts={"device": device}, **(here if local else {})
+            )
+        except Exception as error:  # YAML, pickle and network errors, unwrapped
+            raise CheckpointError(_unusable("speechbrain", model, error)) from error
+
+    def embed(self, clips: Sequence[Samples]) -> Points:
+        """See `Witness`."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for clip in clips:
+                heard = torch.from_numpy(_long_enough(clip))[None]  # [1, samples]
+                rows.append(self._model.encode_batch(heard)[0, 0].float().cpu().numpy())
+        return _on_sphere(rows)
+
+
+def _unusable(kind: str, model: str | Path, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"witness {kind}={model}: cannot be loaded: {reason}; give a local folder or a hub id"
+
+
+def _long_enough(clip: Samples) -> Samples:
+    missing = _SHORTEST_SAMPLES - len(clip)
+    return np.pad(clip, (0, missing), mode="wrap") if missing > 0 else clip
+
+
+def _on_sphere(rows: Sequence[Points]) -> Points:
+    if not rows:
+        return np.zeros((0, 1), dtype=np.float32)
+    points = np.stack(rows).astype(np.float32)
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    return np.asarray(points / np.maximum(lengths, 1e-9), dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Clusters:
+    """Which points are of one voice.
+
+    Attributes:
+        labels: of each point `[n]`, counted from 0 by first appearance.
+        broken: pairs that were to be kept apart and are together nevertheless.
+    """
+
+    labels: npt.NDArray[np.intp]
+    broken: int
+
+
+def cluster(
+    embeddings: Points,
+    durations_s: Sequence[float],
+    low: int,
+    high: int | None,
+    threshold: float,
+    must: Iterable[tuple[int, int]] = (),
+    cannot: Iterable[tuple[int, int]] = (),
+) -> Clusters:
+    """Group points into voices.
+
+    The closest two groups are merged while the mean cosine between their points, weighted by
+    duration, is at least the threshold. Where that leaves more voices than `high` or fewer than
+    `low`, those that cost least are merged instead (Ward: distance times duration), until there are
+    so many: a stray second then goes before a person does. `must` counts for more than `high`,
+    `high` for more than `cannot`, and `cannot` for more than `threshold`.
+
+    5,000 points of 64 numbers take 2 s on one core, 5 s where `low` has to be reached; no matrix of all
+    pairs is held.
+
+    Args:
+        embeddings: `[n, d]`, rows of length 1.
+        durations_s: of speech behind each point, `[n]`.
+        low: fewest voices; there are fewer only if `must` leaves fewer.
+        high: most voices, at least `low`; `None` if it is not known.
+        threshold: cosine of two points that are as likely of one voice as of two.
+        must: pairs of points that are of one voice.
+        cannot: pairs that are not.
+    """
+    cannot = list(cannot)
+    if len(embeddings) == 0:
+        return Clusters(np.zeros(0, dtype=np.intp), 0)
+    joined = _joined(len(embeddings), must)
+    linkage = _Linkage(embeddings, durations_s, joined, cannot)
+    linkage.merge(linkage.cosines, 1, threshold)
+    if linkage.count < low:
+        linkage = _Linkage(embeddings, durations_s, joined, cannot)
+        linkage.merge(linkage.costs, low)
+    elif high is not None and linkage.count > high:
+        linkage.merge(linkage.costs, high)
+        if linkage.count > high:
+            linkage.allow_all()
+            linkage.merge(linkage.costs, high)
+    labels = _by_appearance(linkage.group)
+    return Clusters(labels, sum(int(labels[a] == labels[b]) for a, b in cannot))
+
+
+def _by_appearance(groups: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(int(g), len(numbers)) for g in groups], dtype=np.intp)
+
+
+def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.intp]:
+    """The group `[count]` of each item when pairs are joined, counted by first appearance."""
+    root = list(range(count))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = i = root[root[i]]
+        return i
+
+    for a, b in pairs:
+        root[find(a)] = find(b)
+    return _by_appearance(np.array([find(i) for i in range(count)], dtype=np.intp))
+
+
+class _Linkage:
+    """Groups of points that are merged two by two.
+
+    A group is its weight and its mean: the mean cosine between the points of two groups is the
+    product of their means, so that no matrix of all pairs is needed. Both measures are reducible: a
+    merged group is no closer to a third one than the closer of its parts was. So what was once the
+    closeness of a group's closest partner stays an upper bound, and it is looked for again only
+    when that bound is the highest of all.
+
+    Args:
+        groups: of each point `[n]`, counted from 0.
+        cannot: pairs of points whose groups are kept apart.
+    """
+
+    def __init__(
+        self,
+        points: Points,
+        weights: Sequence[float],
+        groups: npt.NDArray[np.intp],
+        cannot: Iterable[tuple[int, int]],
+    ) -> None:
+        count = int(groups.max()) + 1
+        each = np.maximum(np.asarray(weights, dtype=float), 1e-3)
+        self.group = groups.copy()
+        self.count = count
+        self.weight = np.bincount(groups, each, count)
+        self.mean = np.zeros((count, points.shape[1]))
+        np.add.at(self.mean, groups, points * each[:, None])
+        self.mean /= self.weight[:, None]
+        self.square = np.sum(self.mean**2, axis=1)
+        self.alive = np.ones(count, dtype=bool)
+        self.apart: list[set[int]] = [set() for _ in range(count)]
+        for a, b in cannot:
+            if groups[a] != groups[b]:
+                self.apart[groups[a]].add(int(groups[b]))
+                self.apart[groups[b]].add(int(groups[a]))
+
+    def cosines(self, a: int) -> Floats:
+        """Mean cosine between the points of a group and of each other, `[groups]`."""
+        return np.asarray(self.mean @ self.mean[a])
+
+    def costs(self, a: int) -> Floats:
+        """What a merger adds to the weighted squares within groups, negative (Ward 1963)."""
+        distance = np.maximum(self.square + self.square[a] - 2 * self.cosines(a), 0.0)
+        return np.asarray(-distance * self.weight * self.weight[a] / (self.weight + self.weight[a]))
+
+    def allow_all(self) -> None:
+        """Keep no groups apart any longer."""
+        self.apart = [set() for _ in self.apart]
+
+    def merge(
+        self, closeness: Callable[[int], Floats], down_to: int, least: float = -np.inf
+    ) -> None:
+        """Merge the closest two groups until so many are left, or none are as close as `least`."""
+        bound = np.where(self.alive, np.inf, -np.inf)
+        partner = np.full(len(bound), -1)  # -1: its closest group is to be looked for
+        while self.count > down_to:
+            a = int(np.argmax(bound))
+            if bound[a] == -np.inf or bound[a] < least:
+                return
+            b = int(partner[a])
+            if b < 0:
+                bound[a], partner[a] = self._closest(closeness(a), a)
+                continue
+            self._join(a, b)
+            partner[(partner == a) | (partner == b)] = -1
+            bound[b], partner[a] = -np.inf, -1
+
+    def _closest(self, scores: Floats, a: int) -> tuple[float, int]:
+        """The closest group that a group may be merged with: closeness and number."""
+        scores[~self.alive] = -np.inf
+        scores[[a, *self.apart[a]]] = -np.inf
+        best = int(np.argmax(scores))
+        return float(scores[best]), best
+
+    def _join(self, a: int, b: int) -> None:
+        both = self.weight[a] + self.weight[b]
+        self.mean[a] = (self.mean[a] * self.weight[a] + self.mean[b] * self.weight[b]) / both
+        self.square[a], self.weight[a] = np.sum(self.mean[a] ** 2), both
+        self.alive[b] = False
+        self.count -= 1
+        self.group[self.group == b] = a
+        for other in self.apart[b]:
+            self.apart[other].discard(b)
+            self.apart[other].add(a)
+        self.apart[a] |= self.apart[b]
+        self.apart[b] = set()
