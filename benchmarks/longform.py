@@ -169,16 +169,18 @@ def main() -> None:
                 ]
                 for key in each[0]:
                     rows[name][key] = round(float(np.mean([row[key] for row in each])), 4)
-    stored = {
-        "meetings": len(held),
-        "minutes": round(sum(len(one.samples) for one in held) / 960_000, 1),
-        "people": [len(truth.speakers) for truth in truths],
-        "engine": engine.describe(),
-        "witness": witness.name,
-        "variants": rows,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
-    path = store("longform", stored)
+            path = store(
+                "longform",
+                {
+                    "meetings": len(held),
+                    "minutes": round(sum(len(one.samples) for one in held) / 960_000, 1),
+                    "people": [len(truth.speakers) for truth in truths],
+                    "engine": engine.describe(),
+                    "witness": witness.name,
+                    "variants": rows,
+                    "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                },
+            )
     show(rows)
     Console(stderr=True).print(f"wrote {path}")
 

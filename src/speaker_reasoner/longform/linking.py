@@ -29,8 +29,8 @@ class Trust:
         most: bound of what a dialogue may say in all about two groups.
     """
 
-    same: float = 0.5
-    other: float = 1.0
+    same: float = 1.0
+    other: float = 2.0
     cached: float = 1.0
     most: float = 2.5
 

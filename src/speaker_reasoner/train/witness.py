@@ -16,11 +16,11 @@ from rich.progress import track
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ
-from ..data.simulate import VoiceBank, _noise
+from ..data.simulate import VoiceBank, distance, noise
 from ..data.voices import Samples
 from ..engines.thinker import log_mel
 from ..engines.voice import VoiceHead, tower_layers
-from .batches import _equalise
+from .batches import equalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +57,18 @@ def train_witness(
         bank: of training voices.
     """
     torch.manual_seed(seed)
+    device = next(thinker.parameters()).device
     head: VoiceHead | None = None
     optimiser: torch.optim.Optimizer | None = None
     for step in track(range(config.steps), description="voice head"):
         rng = random.Random(f"witness {seed} {step}")
         clips, places = _draw(bank, config, rng)
         features, mask = log_mel(extractor, clips)
-        _equalise(features, places, rng)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            heard = tower_layers(thinker, features, mask)
+        equalise(features, places, rng)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            heard = tower_layers(thinker, features.to(device), mask.to(device))
         if head is None:
-            head = VoiceHead(heard[0].shape[1])
+            head = VoiceHead(heard[0].shape[1]).to(device)
             optimiser = torch.optim.AdamW(head.parameters(), config.learning_rate)
         assert optimiser is not None
         for group in optimiser.param_groups:
@@ -81,6 +82,45 @@ def train_witness(
     return head.eval()
 
 
+@torch.no_grad()
+def calibrate(
+    head: VoiceHead,
+    thinker: Any,
+    extractor: Any,
+    bank: VoiceBank,
+    config: WitnessConfig,
+    seed: int,
+    draws: int = 6,
+) -> None:
+    """Set the head's offset so that the odds are even where both kinds of error are as frequent.
+
+    Training itself puts it too low: its people are more different than those of a meeting of new
+    voices seem to the head.
+
+    Args:
+        bank: of development voices, neither trained on nor held out.
+    """
+    device = next(thinker.parameters()).device
+    same, apart = [], []
+    for number in range(draws):
+        rng = random.Random(f"calibration {seed} {number}")
+        clips, places = _draw(bank, config, rng)
+        features, mask = log_mel(extractor, clips)
+        equalise(features, places, rng)
+        points = head(tower_layers(thinker, features.to(device), mask.to(device)))
+        cosines = (points @ points.T).cpu().numpy()
+        person = np.arange(len(clips)) // config.clips
+        upper = np.triu_indices(len(clips), 1)
+        alike = (person[:, None] == person[None, :])[upper]
+        same.append(cosines[upper][alike])
+        apart.append(cosines[upper][~alike])
+    known, others = np.sort(np.concatenate(same)), np.sort(np.concatenate(apart))
+    missed = np.arange(len(known)) / len(known)
+    taken = 1 - np.searchsorted(others, known) / len(others)
+    threshold = float(known[int(np.argmin(np.abs(missed - taken)))])
+    head.offset.fill_(-threshold * float(head.slope.exp()))
+
+
 def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
     """Loss of points `[people, clips, size]`."""
     people, clips, _ = points.shape
@@ -89,12 +129,12 @@ def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
     for i in range(clips):
         others = F.normalize(total - points[:, i], dim=-1)  # each against the rest of everybody's
         logits = points[:, i] @ others.T * head.slope.exp()
-        loss = loss + F.cross_entropy(logits, torch.arange(people)) / clips
+        loss = loss + F.cross_entropy(logits, torch.arange(people, device=points.device)) / clips
     flat = points.flatten(0, 1)
     odds = flat @ flat.T * head.slope.exp() + head.offset
-    person = torch.arange(people).repeat_interleave(clips)
+    person = torch.arange(people, device=points.device).repeat_interleave(clips)
     same = person.unsqueeze(0) == person.unsqueeze(1)
-    apart = ~torch.eye(len(flat), dtype=torch.bool)
+    apart = ~torch.eye(len(flat), dtype=torch.bool, device=points.device)
     for pairs in (same & apart, ~same):
         judged = odds[pairs]
         target = same[pairs].float()
@@ -111,11 +151,9 @@ def _draw(
     clips: list[Samples] = []
     places: list[int] = []
     chosen: list[tuple[int, float]] = []
-    from ..data.simulate import _distance
-
     while len(chosen) < config.people:
         candidate = (rng.choice(voices), rng.uniform(*config.warp))
-        if all(_distance(bank, candidate, other) >= config.least_distance for other in chosen[-8:]):
+        if all(distance(bank, candidate, other) >= config.least_distance for other in chosen[-8:]):
             chosen.append(candidate)
     for number, (voice, warp) in enumerate(chosen):
         elsewhere = rng.random() < config.elsewhere_rate
@@ -146,5 +184,5 @@ def _clip(
         samples = samples[first : first + length]
     samples = samples * np.float32(10 ** (rng.uniform(-8, 3) / 20))
     level_db = 10 * float(np.log10(np.mean(samples**2) + 1e-12))
-    noisy = samples + _noise(len(samples), level_db - rng.uniform(*config.snr_db), rng)
+    noisy = samples + noise(len(samples), level_db - rng.uniform(*config.snr_db), rng)
     return np.asarray(noisy, dtype=np.float32)
