@@ -1,12 +1,13 @@
 """The last thing to be trained: a voice head on the finished tower (see `engines.voice`).
 
 People are voices of the bank, warped anew; a step compares a few clips of each of many people, in
-two steps of three all of one gender: those are hard to tell apart. The loss is that of angular prototypes (Chung et al. 2020, Sec. 3.1,
-arXiv 2003.11982), and a logistic one over pairs, which makes the odds honest.
+two steps of three all of one gender: those are hard to tell apart. The loss is that of angular
+prototypes (Chung et al. 2020, Sec. 3.1, arXiv 2003.11982), and a logistic one over pairs, which
+makes the odds honest.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,6 @@ def train_witness(
     return head.eval()
 
 
-@torch.no_grad()
 def calibrate(
     head: VoiceHead,
     thinker: Any,
@@ -90,35 +90,43 @@ def calibrate(
     bank: VoiceBank,
     config: WitnessConfig,
     seed: int,
-    draws: int = 6,
+    draws: int = 12,
 ) -> None:
-    """Set the head's offset so that the odds are even where both kinds of error are as frequent.
+    """Fit the head's slope and offset, so that its odds are those of pairs of clips of one meeting.
 
-    Training itself puts it too low: its people are more different than those of a meeting of new
-    voices seem to the head.
+    Training leaves both too low: it compares across rooms and microphones as well.
 
     Args:
         bank: of development voices, neither trained on nor held out.
     """
     device = next(thinker.parameters()).device
-    same, apart = [], []
+    config = replace(config, elsewhere_rate=0.0, seconds=(1.0, 4.0))
+    cosines, alike = [], []
     for number in range(draws):
         rng = random.Random(f"calibration {seed} {number}")
         clips, places = _draw(bank, config, rng)
         features, mask = log_mel(extractor, clips)
         equalise(features, places, rng)
-        points = head(tower_layers(thinker, features.to(device), mask.to(device)))
-        cosines = (points @ points.T).cpu().numpy()
-        person = np.arange(len(clips)) // config.clips
-        upper = np.triu_indices(len(clips), 1)
-        alike = (person[:, None] == person[None, :])[upper]
-        same.append(cosines[upper][alike])
-        apart.append(cosines[upper][~alike])
-    known, others = np.sort(np.concatenate(same)), np.sort(np.concatenate(apart))
-    missed = np.arange(len(known)) / len(known)
-    taken = 1 - np.searchsorted(others, known) / len(others)
-    threshold = float(known[int(np.argmin(np.abs(missed - taken)))])
-    head.offset.fill_(-threshold * float(head.slope.exp()))
+        with torch.no_grad():
+            points = head(tower_layers(thinker, features.to(device), mask.to(device)))
+        person = torch.arange(len(clips), device=device) // config.clips
+        first, second = torch.triu_indices(len(clips), len(clips), 1, device=device)
+        cosines.append((points[first] * points[second]).sum(-1))
+        alike.append(person[first] == person[second])
+    cosine, same = torch.cat(cosines), torch.cat(alike)
+    optimiser = torch.optim.LBFGS([head.slope, head.offset], max_iter=100)
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        odds = cosine * head.slope.exp() + head.offset
+        found = F.binary_cross_entropy_with_logits(odds[same], torch.ones_like(odds[same]))
+        found = found + F.binary_cross_entropy_with_logits(
+            odds[~same], torch.zeros_like(odds[~same])
+        )
+        torch.autograd.backward(found)
+        return found
+
+    optimiser.step(loss)
 
 
 def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
