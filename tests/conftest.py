@@ -1,6 +1,9 @@
 """Shared fixtures: small random checkpoints of the real classes."""
 
 import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +80,56 @@ def noise(seconds: float, seed: int = 0) -> "np.ndarray[Any, np.dtype[np.float32
 
 def draw_seconds(rng: random.Random) -> float:
     return rng.choice([0.05, 0.3, 0.99, 1.0, 2.5, 8.0, 19.9])
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sessions of 24 s in pieces of 4 to 6 s, as `speaker-reasoner prepare` writes them."""
+    import soundfile
+
+    from speaker_reasoner.data.corpora import prepare
+
+    root = tmp_path_factory.mktemp("corpus")
+    for number, (name, length) in enumerate((("one", 2), ("two", 6))):
+        soundfile.write(root / f"{name}.wav", noise(24.0, number), 16_000, subtype="PCM_16")
+        rng = random.Random(name)
+        rows = []
+        for turn in range(14):
+            start = 0.3 + turn * 1.65
+            words = " ".join(rng.choices(TEXTS[2].split()[3:], k=rng.randint(1, length)))
+            speaker = rng.choice(["ann-F", "bob-M", "cat-F"])
+            rows.append(
+                f"{name} 1 {speaker} {start:.2f} {start + 1.2 + turn % 3 * 0.2:.2f} {words}"
+            )
+        (root / f"{name}.stm").write_text("\n".join(rows) + "\n")
+    out = root / "prepared"
+    prepare("folder", root, out, pieces_s=(4.0, 6.0), gender_from="suffix")
+    return out / "all"
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps the settings of a process's first run; every test has its own."""
+    yield
+    if "accelerate" in sys.modules:
+        sys.modules["accelerate"].state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def file_size_limit() -> Any:
+    """A context in which no file grows beyond so many bytes: writing more fails, as on a full disk."""
+    resource = pytest.importorskip("resource")  # not on Windows
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 SHARED = Path(__file__).parents[2] / "shared/data"

@@ -456,3 +456,21 @@ def test_both_decoders_agree_on_a_real_mp3(capfd: pytest.CaptureFixture[str]) ->
     common = min(len(first), len(other)) - 200
     np.testing.assert_allclose(first[:common], other[:common], atol=1e-4)
     assert capfd.readouterr().err == ""  # libmpg123 complains if it is made to seek
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels"),
+    [("a.wav", 16_000, 1), ("a.flac", 16_000, 2), ("a.wav", 44_100, 1), ("a.ogg", 16_000, 1)],
+)
+def test_a_slice_is_what_load_has_there(
+    tmp_path: Path, name: str, rate: int, channels: int
+) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / name, rng.uniform(-0.5, 0.5, (rate * 3, channels)), rate)
+    whole = audio.load(tmp_path / name)
+    for start, end in ((0, 1), (7, 16_000), (31_999, 40_001), (0, len(whole))):
+        assert np.array_equal(audio.load_slice(tmp_path / name, start, end), whole[start:end])
+    with pytest.raises(AudioError, match=r"ends after 3\.0\d\d s, expected 4\.000 s"):
+        audio.load_slice(tmp_path / name, 100, 64_000)
+    with pytest.raises(AudioError, match="expected 0 <= start < end"):
+        audio.load_slice(tmp_path / name, 5, 5)

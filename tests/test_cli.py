@@ -17,13 +17,14 @@ import pytest
 
 import speaker_reasoner
 from speaker_reasoner import writers
+from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.cli import main
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import EngineError
 
-from .conftest import noise
 from .talk import PROFILE, play, save
+from .vocal import voice
 
 ROOT = Path(__file__).parents[1]
 ALL_FORMATS = "json,srt,rttm,stm,ctm,vtt,textgrid,txt,md,seglst"
@@ -81,7 +82,7 @@ def run(capsys: pytest.CaptureFixture[str], asked: list[Any]) -> Run:
 
 @pytest.fixture
 def talk(tmp_path: Path) -> Path:
-    return save(tmp_path / "talk.wav", noise(3.0))
+    return save(tmp_path / "talk.wav", voice(3.0))
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -153,6 +154,7 @@ def only_error(result: tuple[int, str, str], *parts: str, status: int = 1) -> No
         [],
         ["transcribe"],
         ["train"],
+        ["merge"],
         ["plan"],
         ["prepare"],
         ["evaluate"],
@@ -202,7 +204,9 @@ def test_help_and_version_do_not_load_heavy_libraries() -> None:
         (["transcribe", "a.wav", "--channel", "left"], "got 'left'"),
         (["transcribe", "a.wav", "--dtype", "int8"], "--dtype"),
         (["transcribe", "a/x.wav", "b/x.flac", "-o", "out"], "2 recordings are named 'x'"),
-        (["train", "tiny"], "--output"),
+        (["train"], "CONFIG"),
+        (["train", "tiny", "--stage", "4"], "--stage"),
+        (["merge", "adapter"], "--output"),
     ],
 )
 def test_wrong_usage(run: Run, asked: list[Any], arguments: list[str], part: str) -> None:
@@ -229,7 +233,7 @@ def test_quiet(run: Run, talk: Path, tmp_path: Path) -> None:
 
 
 def test_warnings_are_shown_even_if_quiet(run: Run, tmp_path: Path) -> None:
-    _, shown, said = run("transcribe", "-q", save(tmp_path / "long.wav", noise(7.0)))
+    _, shown, said = run("transcribe", "-q", save(tmp_path / "long.wav", voice(7.0)))
     assert said.startswith("warning: ") and "speakers are not linked" in said
     assert said.count("\n") == 1 and "Speaker4" in shown
 
@@ -263,7 +267,7 @@ def test_default_files(run: Run, talk: Path, tmp_path: Path) -> None:
 
 
 def test_several_recordings(run: Run, tmp_path: Path) -> None:
-    paths = [save(tmp_path / f"{name}.flac", noise(3.0)) for name in "abc"]
+    paths = [save(tmp_path / f"{name}.flac", voice(3.0)) for name in "abc"]
     status, shown, said = run("transcribe", *paths, "--batch", "2")
     assert (status, shown.splitlines()) == (0, LINES * 3)
     heads = [line for line in said.splitlines() if line.endswith(".flac")]
@@ -304,7 +308,9 @@ def test_options_reach_the_engine(run: Run, asked: list[Any], talk: Path, tmp_pa
 def test_unusual_recordings(
     run: Run, tmp_path: Path, shape: tuple[int, ...], rate_hz: int, options: dict[str, Any]
 ) -> None:
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, shape)
+    heard = voice(shape[0] / rate_hz + 0.01)
+    at = np.arange(shape[0]) * SAMPLE_RATE_HZ // rate_hz
+    samples = np.broadcast_to(heard[at].reshape(-1, *[1] * (len(shape) - 1)), shape)
     path = save(tmp_path / "odd.wav", samples, rate_hz, **options)
     status, shown, _ = run("transcribe", path)
     assert status == 0
@@ -348,19 +354,19 @@ def text(folder: Path) -> Path:
 
 
 def short_wav(folder: Path) -> Path:
-    return cut_short(save(folder / "short.wav", noise(3.0)))
+    return cut_short(save(folder / "short.wav", voice(3.0)))
 
 
 def short_flac(folder: Path) -> Path:
-    return cut_short(save(folder / "short.flac", noise(3.0)))
+    return cut_short(save(folder / "short.flac", voice(3.0)))
 
 
 def short_mp3(folder: Path) -> Path:
-    return cut_short(save(folder / "short.mp3", noise(3.0)))
+    return cut_short(save(folder / "short.mp3", voice(3.0)))
 
 
 def not_a_number(folder: Path) -> Path:
-    samples = noise(3.0)
+    samples = voice(3.0)
     samples[9] = np.nan
     return save(folder / "nan.wav", samples, subtype="FLOAT")
 
@@ -413,7 +419,7 @@ def test_an_unreadable_recording(run: Run, talk: Path, monkeypatch: pytest.Monke
 def test_a_bad_recording_among_good_ones(
     run: Run, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    good = [save(tmp_path / f"{name}.wav", noise(3.0)) for name in "ab"]
+    good = [save(tmp_path / f"{name}.wav", voice(3.0)) for name in "ab"]
     out = tmp_path / "out"
     status, _, said = run("transcribe", good[0], make(tmp_path), good[1], "-o", out)
     assert status == 1
@@ -448,7 +454,7 @@ def test_output_that_cannot_be_written(
 
 def test_a_file_that_cannot_be_replaced(run: Run, tmp_path: Path) -> None:
     """One recording's output fails, the other's does not."""
-    paths = [save(tmp_path / f"{name}.wav", noise(3.0)) for name in "ab"]
+    paths = [save(tmp_path / f"{name}.wav", voice(3.0)) for name in "ab"]
     out = tmp_path / "out"
     (out / "a.json").mkdir(parents=True)
     status, _, said = run("transcribe", *paths, "-o", out, "-f", "json")
@@ -457,7 +463,7 @@ def test_a_file_that_cannot_be_replaced(run: Run, tmp_path: Path) -> None:
         f"error: cannot write {out / 'a.json'}: Is a directory; choose a directory that can be "
         "written to"
     ]
-    assert sorted(path.name for path in out.iterdir()) == ["a.json", "b.json"]
+    assert sorted(path.name for path in out.iterdir()) == [".a.journal", "a.json", "b.json"]
 
 
 @pytest.mark.parametrize(
@@ -538,7 +544,7 @@ def test_a_real_model(random_checkpoint: Path, talk: Path, tmp_path: Path) -> No
 
 
 def test_interrupted(tmp_path: Path) -> None:
-    path, out = save(tmp_path / "long.wav", noise(60.0)), tmp_path / "out"
+    path, out = save(tmp_path / "long.wav", voice(60.0)), tmp_path / "out"
     process = start("transcribe", path, "-o", out, delay_s=0.2, stderr=subprocess.PIPE)
     assert process.stderr is not None
     assert "2 speakers" in process.stderr.readline()
@@ -571,7 +577,7 @@ def test_a_full_disk(talk: Path) -> None:
 
 
 def test_on_a_terminal_lines_appear_above_a_bar(tmp_path: Path) -> None:
-    sent = on_terminal("transcribe", save(tmp_path / "long.wav", noise(66.0)))
+    sent = on_terminal("transcribe", save(tmp_path / "long.wav", voice(66.0)))
     assert COLOUR.search(sent)
     positions = re.findall(r"(\d\d:\d\d\.\d\d) / 01:06\.00", sent)
     assert positions == sorted(positions) and len(set(positions)) > 15
@@ -588,7 +594,7 @@ def test_on_a_terminal_lines_appear_above_a_bar(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_no_bar_for_a_short_recording_or_when_quiet(tmp_path: Path, quiet: bool) -> None:
-    path = save(tmp_path / "a.wav", noise(66.0 if quiet else 3.0))
+    path = save(tmp_path / "a.wav", voice(66.0 if quiet else 3.0))
     shown = on_terminal("transcribe", path, *(["--quiet"] if quiet else []), NO_COLOR="1")
     assert " / " not in shown
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", shown), "a colour in spite of NO_COLOR"
@@ -600,7 +606,7 @@ def test_no_bar_for_a_short_recording_or_when_quiet(tmp_path: Path, quiet: bool)
 
 def test_a_bad_recording_does_not_spoil_the_bar(tmp_path: Path) -> None:
     """The bar's look at the lengths fails on it; it is reported once, in its place."""
-    save(tmp_path / "good.wav", noise(61.0))
+    save(tmp_path / "good.wav", voice(61.0))
     save(tmp_path / "bad.wav", np.zeros(0))
     sent = on_terminal("transcribe", *sorted(tmp_path.iterdir()), status=1, pipe=True)
     assert sent.count("got no samples") == 1

@@ -305,7 +305,7 @@ def test_silence_longer_than_the_stored_noise(small_bank: VoiceBank) -> None:
 
 def test_noise_of_any_length() -> None:
     for count in (1, 16_000, 2**20 - 1, 2**20, 2**20 + 7, 3 * 2**20):
-        noise = simulate._noise(count, -40.0, random.Random(count))
+        noise = simulate.noise(count, -40.0, random.Random(count))
         assert noise.shape == (count,) and noise.dtype == np.float32
         if count > 1:
             assert abs(10 * np.log10(np.mean(noise.astype(np.float64) ** 2)) + 40) < 1.5
@@ -313,7 +313,7 @@ def test_noise_of_any_length() -> None:
     colours = simulate._noise_colours()
     colour, offset = rng.randrange(8), rng.randrange(2**20 - 5_000)
     expected = colours[colour, offset : offset + 5_000] * np.float32(0.01)
-    assert np.array_equal(simulate._noise(5_000, -40.0, random.Random(3)), expected)
+    assert np.array_equal(simulate.noise(5_000, -40.0, random.Random(3)), expected)
 
 
 def test_impossible_meetings_are_told(small_bank: VoiceBank) -> None:
@@ -355,5 +355,5 @@ def test_warps_keep_people_apart(small_bank: VoiceBank) -> None:
     for seed in range(20):
         people = simulate._pick_people(small_bank, config, random.Random(seed))
         (one, other) = people.items()
-        assert simulate._distance(small_bank, one, other) >= 1.0
+        assert simulate.distance(small_bank, one, other) >= 1.0
         assert all(0.8 <= warp <= 1.25 for warp in people.values())

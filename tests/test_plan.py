@@ -11,6 +11,7 @@ import pytest
 
 from speaker_reasoner.engines.thinker import audio_tower, encode_audio, text_model
 from speaker_reasoner.errors import CheckpointError, DataError
+from speaker_reasoner.train.adapters import Lora, adapt
 from speaker_reasoner.train.plan import Setup, activations, memory, plan
 from speaker_reasoner.train.scratch import make_thinker
 from speaker_reasoner.train.shapes import Dialogue, Model, average_dialogue, load_model
@@ -62,22 +63,13 @@ def test_config_of_the_full_model(dense: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("experts", [False, True])
-def test_adapters_are_those_of_peft(thinker: Any, experts: bool, tokenizer: Any) -> None:
-    peft = pytest.importorskip("peft")
-    expected = Model("thinker", thinker).lora(3, experts=experts)
+def test_adapters_are_those_that_are_trained(thinker: Any, experts: bool) -> None:
+    pytest.importorskip("peft")
     mixture = hasattr(text_model(thinker).layers[0].mlp, "experts")
-    modules = LORA if experts or not mixture else LORA[:4]
     copy = type(thinker)(thinker.config)
-    if not mixture:  # peft takes every thinker of this type for one with experts
-        copy.config = type(thinker.config)(**thinker.config.to_dict())
-        copy.config.model_type = "qwen2"
-    config = peft.LoraConfig(
-        r=3, target_modules=modules, exclude_modules=".*(audio_tower|visual).*"
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        adapted = peft.get_peft_model(copy, config)
-    assert expected == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    adapt(copy, Lora(rank=3, experts=experts and mixture))
+    expected = Model("thinker", thinker).lora(3, experts=experts)
+    assert expected == sum(p.numel() for p in copy.parameters() if p.requires_grad)
 
 
 def kept_bytes(thinker: Any, run: Callable[[], Any]) -> int:
@@ -139,24 +131,16 @@ def test_activations_of_the_text_model(thinker: Any, dtype: str) -> None:
 def test_activations_with_adapters(kind: str, tokenizer: Any, dtype: str) -> None:
     import torch
 
-    peft = pytest.importorskip("peft")
+    pytest.importorskip("peft")
     thinker = THINKERS[kind](tokenizer)
     tokens = 256
     spoken = Dialogue(1, 0.0, 0, tokens, 0, True)
     expected, _, _ = activations(Model(kind, thinker), Setup(dtype=dtype), spoken)
     bf16 = dtype == "bf16"
     thinker.to(torch.bfloat16 if bf16 else torch.float32)
-    if kind != "experts":
-        thinker.config.model_type = "qwen2"
-    modules = LORA[:4] if kind == "experts" else LORA
-    config = peft.LoraConfig(
-        r=8, target_modules=modules, exclude_modules=".*(audio_tower|visual).*"
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        adapted = peft.get_peft_model(thinker, config).train()
+    adapt(thinker, Lora())
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        got = kept_bytes(adapted, decode(thinker, tokens))
+        got = kept_bytes(thinker.train(), decode(thinker, tokens))
     assert expected == pytest.approx(got, rel=0.1)
 
 

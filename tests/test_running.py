@@ -19,8 +19,8 @@ from speaker_reasoner.evaluate.text import Normalisation
 from speaker_reasoner.transcript import Segment, Transcript
 from speaker_reasoner.writers import write
 
-from .conftest import noise
 from .talk import PROFILE, play, save
+from .vocal import voice
 
 COUNT = 3
 
@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
     for i in range(COUNT):
-        save(folder / f"talk-{i}.wav", noise(8.0))
+        save(folder / f"talk-{i}.wav", voice(8.0))
         rows = [
             Segment("A", 0.0, 2.0, "one", "female"),
             Segment("B", 2.0, 3.9, "two", "male"),
@@ -96,7 +96,7 @@ def test_pieces_are_heard_where_they_lie(data: Path, tmp_path: Path) -> None:
 
     transcribe(ScriptedEngine(listen, PROFILE), rows[:2], tmp_path, answer="assembled", batch=1)
     assert [len(samples) for samples in heard] == [64_000, 64_000]
-    whole = noise(8.0)
+    whole = voice(8.0)
     assert abs(heard[1] - whole[64_000:]).max() < 1e-4
 
 
@@ -166,7 +166,7 @@ def test_bad_folders_are_told(data: Path, tmp_path: Path) -> None:
         read_data(data)
     with pytest.raises(DataError, match="cannot be read as a manifest"):
         read_data(tmp_path / "nothing")
-    save(data / "talk-1.wav", noise(0.5))
+    save(data / "talk-1.wav", voice(0.5))
     shutil.copy(data / "talk-2.seglst.json", data / "talk-1.seglst.json")
     with pytest.raises(DataError, match="the same recording"):
         read_data(data)

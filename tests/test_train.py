@@ -1,4 +1,4 @@
-"""Training stages: killed and resumed, labels of a batch, the exported checkpoint."""
+"""Training stages on simulated meetings: killed and resumed, labels of a batch, the checkpoint."""
 
 import json
 import random
@@ -17,47 +17,53 @@ from speaker_reasoner.data.dialogues import dialogue, single_turn
 from speaker_reasoner.data.simulate import BankConfig, MeetingConfig, bank, meeting
 from speaker_reasoner.data.voices import available
 from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
-from speaker_reasoner.errors import CheckpointError
-from speaker_reasoner.protocol import Answer, Profile, load_profile, pieces
+from speaker_reasoner.errors import CheckpointError, DataError, OutputError
+from speaker_reasoner.protocol import Answer, load_profile, pieces
 from speaker_reasoner.reasoner import Dialogue, Stop, run
-from speaker_reasoner.train import loop, stages
-from speaker_reasoner.train.batches import IGNORED, MOST_SPEAKERS, Batch, Clip, Example, references
-from speaker_reasoner.train.loop import Machine, Schedule, Task
-from speaker_reasoner.train.model import Learner, LossWeights
-from speaker_reasoner.train.scratch import make_thinker, make_tokenizer
-from speaker_reasoner.train.stages import StageConfig, Trainer, TrainingConfig
+from speaker_reasoner.train import loop, models, stages
+from speaker_reasoner.train.accelerators import Prepared
+from speaker_reasoner.train.batches import (
+    IGNORED,
+    MOST_SPEAKERS,
+    Batcher,
+    Clip,
+    Example,
+    Frames,
+)
+from speaker_reasoner.train.config import SimulatedConfig, StageConfig, load_config
+from speaker_reasoner.train.loop import Drawn, RunConfig, Schedule, Task
+from speaker_reasoner.train.model import Heads
+from speaker_reasoner.train.simulated import Simulated, references, tokenizer_texts
+from speaker_reasoner.train.stages import Trainer
 
 from .conftest import TINY
 
-STAGES = {
-    "warm-up": "warm_up",
-    "single-pass": "single_pass",
-    "dialogues": "dialogues",
-    "cached": "cached",
-}
-CPU = torch.device("cpu")
+STAGES = ("warm_up", "single_pass", "dialogues", "cached")
 
 
-def stage(of: StageConfig) -> StageConfig:
+def short(of: StageConfig | None) -> StageConfig:
     """The same losses and kind of data, four short steps."""
+    assert of is not None
     schedule = Schedule(4, 1e-3, warm_up_steps=2)
     kinds = tuple(replace(kind, audio_s=6.0) for kind in of.kinds)
     return replace(of, schedule=schedule, kinds=kinds, chunk_s=(2.0, 5.0))
 
 
-FULL = TrainingConfig()
+FULL = load_config("tiny")
 CONFIG = replace(
     FULL,
     seed=5,
-    tiny=replace(TINY, vocabulary=600),
-    layer=1,
-    training=BankConfig(evaluation=False, voices=4, sentences=3, backchannels=2),
-    meetings=MeetingConfig(speakers=(1, 2), reverb_rate=0.0, warp=(0.95, 1.05)),
-    warm_up=stage(FULL.warm_up),
-    single_pass=stage(FULL.single_pass),
-    dialogues=stage(FULL.dialogues),
-    cached=stage(FULL.cached),
-    most_people=2,
+    model=replace(FULL.model, tiny=replace(TINY, vocabulary=600), layer=1),
+    run=RunConfig(bf16=False, log_steps=1, check_steps=1, save_every_s=0.0),
+    simulated=SimulatedConfig(
+        bank=BankConfig(evaluation=False, voices=4, sentences=3, backchannels=2),
+        meetings=MeetingConfig(speakers=(1, 2), reverb_rate=0.0, warp=(0.95, 1.05)),
+        most_people=2,
+    ),
+    warm_up=short(FULL.warm_up),
+    single_pass=short(FULL.single_pass),
+    dialogues=short(FULL.dialogues),
+    cached=short(FULL.cached),
 )
 
 
@@ -66,23 +72,22 @@ def banks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not available("espeak"):
         pytest.skip("espeak-ng is not installed: pip install 'speaker-reasoner[simulate]'")
     folder = tmp_path_factory.getbasetemp() / "banks"
-    bank(CONFIG.training, folder)
+    assert CONFIG.simulated is not None
+    bank(CONFIG.simulated.bank, folder)
     return folder
 
 
 @pytest.fixture
-def trainer(banks: Path, monkeypatch: Any) -> Callable[[Path], Trainer]:
-    """Makes the trainer of a folder: a quickly trained tokenizer, every step saved."""
-    texts = stages._tokenizer_texts(CONFIG)
-    monkeypatch.setattr(stages, "_tokenizer_texts", lambda config: texts[:900] + texts[12_000:])
+def trainer(banks: Path, monkeypatch: Any) -> Callable[..., Trainer]:
+    """Makes the trainer of a folder, with a quickly trained tokenizer."""
+    texts = tokenizer_texts(CONFIG)
+    monkeypatch.setattr(models, "tokenizer_texts", lambda config: texts[:900] + texts[12_000:])
 
-    def make(folder: Path) -> Trainer:
+    def make(folder: Path, config: Any = CONFIG, start: Path | None = None) -> Trainer:
         folder.mkdir(exist_ok=True)
         if not (folder / "banks").exists():
             (folder / "banks").symlink_to(banks)
-        made = Trainer(CONFIG, folder, CPU)
-        made.machine = Machine(CPU, bf16=False, save_every_s=0.0)
-        return made
+        return Trainer(config, folder, start=start, cpu=True)
 
     return make
 
@@ -92,17 +97,17 @@ class Killed(Exception):
 
 
 def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
-    """Check after every step, note the steps that are drawn, and raise at one of them."""
+    """Note the steps that are drawn, and raise at one of them."""
     drawn: list[int] = []
 
-    def watched(task: Task, learner: Any, folder: Path, machine: Machine) -> None:
-        def draw(step: int) -> tuple[Batch, LossWeights]:
+    def watched(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+        def draw(step: int, part: int) -> Drawn:
             if step == kill_at:
                 raise Killed
             drawn.append(step)
-            return task.draw(step)
+            return task.draw(step, part)
 
-        loop.run(replace(task, draw=draw, check_steps=1), learner, folder, machine)
+        loop.run(replace(task, draw=draw), prepared, folder, config)
 
     monkeypatch.setattr(stages, "run", watched)
     return drawn
@@ -111,66 +116,75 @@ def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
 def log(folder: Path) -> Iterator[tuple[int, str, float]]:
     for row in (folder / "log.jsonl").read_text().splitlines():
         values = json.loads(row)
-        for name, value in values["check"].items():
-            yield values["step"], name, value
+        for name, value in (values.get("check") or values).items():
+            if name not in ("stage", "step", "audio_s_per_s"):
+                yield values["step"], name, value
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    trainer: Callable[[Path], Trainer], tmp_path: Path, monkeypatch: Any, name: str
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any, name: str
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     watch(monkeypatch)
-    getattr(trainer(whole), STAGES[name])()
+    trainer(whole)._run(name)
     watch(monkeypatch, kill_at=2)
     with pytest.raises(Killed):
-        getattr(trainer(cut), STAGES[name])()
+        trainer(cut)._run(name)
+    with (cut / "log.jsonl").open("a") as file:  # rows after the last save, and a cut one
+        file.write(f'{{"stage": "{name.replace("_", "-")}", "step": 3, "word": 0}}\n{{"sta')
     drawn = watch(monkeypatch)
-    getattr(trainer(cut), STAGES[name])()
+    trainer(cut)._run(name)
     assert drawn == [2, 3]
     expected, got = list(log(whole)), list(log(cut))
-    assert len(expected) >= 4 * 6
+    assert len(expected) >= 4 * 8
     assert [row[:2] for row in got] == [row[:2] for row in expected]
     assert [row[2] for row in got] == pytest.approx([row[2] for row in expected], abs=1e-6)
     losses = {step: value for step, kind, value in got if kind == "word"}
     assert losses[1] != losses[4]
     drawn = watch(monkeypatch)  # a finished stage is not trained again
-    getattr(trainer(cut), STAGES[name])()
+    trainer(cut)._run(name)
     assert drawn == []
 
 
 def test_a_damaged_checkpoint_is_told(
-    trainer: Callable[[Path], Trainer], tmp_path: Path, monkeypatch: Any
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any
 ) -> None:
     watch(monkeypatch, kill_at=1)
     with pytest.raises(Killed):
-        trainer(tmp_path).warm_up()
+        trainer(tmp_path)._run("warm_up")
     path = tmp_path / "warm-up.pt"
     state = torch.load(path, weights_only=True)
     data = path.read_bytes()
-    state["learner"].pop("word_scale")
+    state["weights"].pop("heads.word_scale")
     for damage in (b"", b"junk", data[: len(data) // 2], None):
         if damage is None:
             torch.save(state, path)
         else:
             path.write_bytes(damage)
         with pytest.raises(CheckpointError, match="delete it") as caught:
-            trainer(tmp_path).warm_up()
+            trainer(tmp_path)._run("warm_up")
         assert "\n" not in str(caught.value)
 
 
-def test_nothing_held_out_is_ever_heard(trainer: Callable[[Path], Trainer], tmp_path: Path) -> None:
+def test_nothing_held_out_is_ever_heard(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     """Neither by training nor by the check: one bank serves both."""
-    made = trainer(tmp_path)
-    assert not FULL.training.evaluation
-    assert not any(voice.base.held_out for voice in made.bank.voices)
-    said = {e.text for row in made.bank.entries for e in row if not e.backchannel}
+    source = trainer(tmp_path).source
+    assert isinstance(source, Simulated)
+    assert not any(voice.base.held_out for voice in source.bank.voices)
+    said = {e.text for row in source.bank.entries for e in row if not e.backchannel}
     assert said and not any(sentences.held_out(text) for text in said)
 
 
+def batcher_of(made: Trainer) -> Batcher:
+    assert isinstance(made.source, Simulated)
+    return made.source.batcher
+
+
 def talks(made: Trainer) -> list[Example]:
-    config = replace(CONFIG.meetings, max_duration_s=9.0, silence_rate=0.0)
-    meetings = [meeting(made.bank, config, seed) for seed in range(3)]
+    assert isinstance(made.source, Simulated)
+    config = replace(made.source.simulated.meetings, max_duration_s=9.0, silence_rate=0.0)
+    meetings = [meeting(made.source.bank, config, seed) for seed in range(3)]
     profile = CONFIG.profile
     traces = [
         dialogue(references(meetings[0]), len(meetings[0].samples), profile),
@@ -184,22 +198,23 @@ def talks(made: Trainer) -> list[Example]:
 
 
 def test_the_assistants_tokens_alone_are_taught(
-    trainer: Callable[[Path], Trainer], tmp_path: Path
+    trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     made = trainer(tmp_path)
-    examples = talks(made)
+    examples, batcher = talks(made), batcher_of(made)
     traces = [example.trace for example in examples]
-    batch = made.batcher.batch(examples, random.Random(0), augment=False)
-    tokenizer, audio_id = made.tokenizer, made.batcher.audio_id
-    counts = iter(audio_tokens(made.learner.thinker, batch.feature_mask.sum(-1)))
+    batch = batcher.batch(examples, random.Random(0), augment=False)
+    tokenizer, audio_id = made.model.tokenizer, batcher.audio_id
+    counts = iter(audio_tokens(made.model.thinker, batch.feature_mask.sum(-1)))
     for row, trace in enumerate(traces):
         ids: list[int] = []
         labels: list[int] = []
-        for piece in pieces(trace.parts, tokenizer, made.batcher.end_id):
+        for piece in pieces(trace.parts, tokenizer, batcher.end_id):
             own = [audio_id] * next(counts) if piece.audio else list(piece.ids)
             ids += own
             labels += own if piece.learned else [IGNORED] * len(own)
         length = len(ids)
+        assert length == batcher.tokens(trace)
         assert batch.ids[row, :length].tolist() == ids
         assert batch.labels[row, :length].tolist() == labels
         assert batch.mask[row].tolist() == [1] * length + [0] * (batch.ids.shape[1] - length)
@@ -211,50 +226,52 @@ def test_the_assistants_tokens_alone_are_taught(
     assert not traces[1].answers[-1].closed and int(batch.labels[1, -1]) == IGNORED
 
 
-def test_every_placeholder_has_its_frame(
-    trainer: Callable[[Path], Trainer], tmp_path: Path
-) -> None:
+def test_every_placeholder_has_its_frame(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     made = trainer(tmp_path)
-    examples = talks(made)
+    examples, batcher = talks(made), batcher_of(made)
     traces = [example.trace for example in examples]
-    batch = made.batcher.batch(examples, random.Random(0), augment=False)
-    frames = int((batch.ids == made.batcher.audio_id).sum())
+    batch = batcher.batch(examples, random.Random(0), augment=False)
+    held = batch.frames
+    assert held is not None
+    frames = int((batch.ids == batcher.audio_id).sum())
     with torch.no_grad():
-        heard = encode_audio(made.learner.thinker, batch.features, batch.feature_mask)
+        heard = encode_audio(made.model.thinker, batch.features, batch.feature_mask)
     assert sum(len(clip) for clip in heard) == frames
-    for name in ("word", "gender", "voice", "utterance", "speaker", "second", "tenth"):
-        assert getattr(batch, name).shape == (frames,)
-    silent = batch.word == made.batcher.audio_id
-    assert ((batch.gender == 0) == silent).all() and ((batch.voice == IGNORED) == silent).all()
-    assert ((batch.speaker == 0) == silent).all() and 0.1 < silent.float().mean() < 0.9
+    for name in Frames.__slots__:
+        assert getattr(held, name).shape == (frames,)
+    silent = held.word == batcher.audio_id
+    assert ((held.gender == 0) == silent).all() and ((held.voice == IGNORED) == silent).all()
+    assert ((held.speaker == 0) == silent).all() and 0.1 < silent.float().mean() < 0.9
     first = len(heard[0])
-    times = batch.second[:first] * 10 + batch.tenth[:first]
-    assert (times.diff() >= 0).all() and int(times[-1]) <= len(
-        examples[0].clips[0].samples
-    ) // 1600 + 1
-    spoken = examples[0].clips[0].spoken[0]
-    word = spoken.words[0]
+    times = held.second[:first] * 10 + held.tenth[:first]
+    chunk = examples[0].clips[0]
+    assert chunk.spoken is not None
+    assert (times.diff() >= 0).all() and int(times[-1]) <= len(chunk.samples) // 1600 + 1
+    word = chunk.spoken[0].words[0]
     at = (word.start_samples + word.end_samples) // 2
     frame = at // 16_000 * 13 + at % 16_000 // 1280
-    assert int(batch.word[frame]) == made.batcher.word_id(word.text)
-    assert int(batch.speaker[frame]) == 1
-    people = [{int(v) for v in batch.voice[:first] if v != IGNORED}]
-    people.append({int(v) for v in batch.voice[-len(heard[-1]) :] if v != IGNORED})
-    assert len(people[0]) == len({s.speaker for s in examples[0].clips[0].spoken})
+    assert int(held.word[frame]) == batcher.word_id(word.text)
+    assert int(held.speaker[frame]) == 1
+    people = [{int(v) for v in held.voice[:first] if v != IGNORED}]
+    people.append({int(v) for v in held.voice[-len(heard[-1]) :] if v != IGNORED})
+    assert len(people[0]) == len({s.speaker for s in chunk.spoken})
     assert not people[0] & people[1]  # nobody is in two meetings of a batch
     assert batch.audio_s == pytest.approx(
         sum(p.end_samples - p.start_samples for t in traces for p in t.audio) / 16_000
     )
+    unknown = [Example(e.trace, (Clip(e.clips[0].samples),)) for e in examples]
+    without = batcher.batch(unknown, random.Random(0), augment=False)
+    assert without.frames is None and torch.equal(without.ids, batch.ids)
 
 
 def test_augmentation_colours_each_meeting_and_silences_bands(
-    trainer: Callable[[Path], Trainer], tmp_path: Path
+    trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     made = trainer(tmp_path)
-    examples = talks(made)
+    examples, batcher = talks(made), batcher_of(made)
     traces = [example.trace for example in examples]
-    plain = made.batcher.batch(examples, random.Random(0), augment=False)
-    varied = made.batcher.batch(examples, random.Random(0), augment=True)
+    plain = batcher.batch(examples, random.Random(0), augment=False)
+    varied = batcher.batch(examples, random.Random(0), augment=True)
     silenced = (varied.features == 0).all(-1)  # [N, mels]
     assert 0 < int(silenced.sum(-1).max()) <= 24
     gains = varied.features - plain.features
@@ -272,45 +289,74 @@ def test_augmentation_colours_each_meeting_and_silences_bands(
 
 def test_the_voice_loss_tells_people_apart() -> None:
     """It falls when frames of one person come together, and counts pairs that are judged right."""
-    learner = make_learner()
+    heads = Heads(width=64, speakers=4, seconds=20, layer=1)
     voice = torch.tensor([1, 1, 2, 2, MOST_SPEAKERS + 1, IGNORED])
     points = torch.eye(4)[[0, 0, 1, 1, 2, 3]]
     with torch.no_grad():
-        learner.voice.weight.zero_()
-        learner.voice.weight[:4, :4] = torch.eye(4)
-        learner.voice.bias.zero_()
-    width = learner.voice.in_features
-    frames = torch.zeros(6, width)
+        heads.voice.weight.zero_()
+        heads.voice.weight[:4, :4] = torch.eye(4)
+        heads.voice.bias.zero_()
+    frames = torch.zeros(6, 64)
     frames[:, :4] = points
-    apart, right = learner._same_frames(frames, voice)
-    together, wrong = learner._same_frames(torch.ones(6, width), voice)
+    apart, right = heads.same_frames(frames, voice)
+    together, wrong = heads.same_frames(torch.ones(6, 64), voice)
     assert right.item() == 1.0 and wrong.item() == pytest.approx(1 / 3)
     assert apart.item() < together.item()
-    nobody, _ = learner._same_frames(frames, torch.full((6,), IGNORED))
+    nobody, _ = heads.same_frames(frames, torch.full((6,), IGNORED))
     assert nobody.item() == 0.0
 
 
-def make_learner() -> Learner:
-    texts = stages._tokenizer_texts(CONFIG)[:300]
-    thinker = make_thinker(make_tokenizer(texts, 400), TINY)
-    return Learner(thinker, speakers=4, seconds=20, layer=1)
-
-
-def test_the_exported_checkpoint_transcribes(
-    trainer: Callable[[Path], Trainer], tmp_path: Path, monkeypatch: Any
+def test_a_step_is_the_mean_over_its_batches(
+    trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
-    made = trainer(tmp_path / "run")
-    watch(monkeypatch)
-    made.warm_up()
-    made.single_pass()
-    made.dialogues()
-    made.cached()
-    made.export(tmp_path / "model")
-    engine = load_engine(tmp_path / "model", device="cpu")
-    assert engine.profile.training["stage"] == "cached"
-    assert engine.profile.training["config"]["seed"] == 5
+    """Whatever their sizes: gradients of two batches are those of both as one."""
+    made = trainer(tmp_path, replace(CONFIG, run=replace(CONFIG.run, batches_per_step=2)))
+    learner, examples = made.prepared.learner, talks(made)
+    weights = replace(CONFIG.weights["all"], voice=0.0, utterance=0.0)  # means over pairs
+    whole = batcher_of(made).batch(examples, random.Random(0), augment=False)
+    parts = [
+        batcher_of(made).batch(part, random.Random(0), augment=False)
+        for part in (examples[:1], examples[1:])
+    ]
+    counts = learner.counts(whole, weights)
+    assert counts["answer"] == sum(learner.counts(part, weights)["answer"] for part in parts)
+    losses = learner(whole, weights)
+    total = sum(getattr(weights, name) * losses[name][0] / n for name, n in counts.items())
+    torch.autograd.backward(total)
+    expected = {n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None}
+    learner.zero_grad()
+    drawn = [(part, weights) for part in parts]
+    seen: list[dict[str, torch.Tensor]] = []
+    made.accelerator.clip_grad_norm_ = lambda parameters, norm: seen.append(
+        {n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None}
+    )
+    means = loop.train_step(made.prepared, drawn, 0.0, 1.0).means(made.accelerator)
+    assert means["answer"] == pytest.approx(
+        float(losses["answer"][0].detach()) / counts["answer"], rel=1e-5
+    )
+    assert len(seen) == 1 and seen[0].keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(seen[0][name], gradient, atol=1e-6), name
+
+
+def test_the_checkpoints_transcribe(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """One folder a stage, loadable at once; only the last has heard a speaker cache."""
+    done: list[str] = []
+    monkeypatch.setattr(stages, "run", lambda task, *rest: done.append(task.name))
+    trainer(tmp_path / "run")
+    folders = stages.train(CONFIG, tmp_path / "run", cpu=True)
+    assert done == ["warm-up", "single-pass", "dialogues", "cached"]
+    assert [folder.name for folder in folders] == ["stage-1", "stage-2", "stage-3"]
+    profiles = [load_profile(folder) for folder in folders]
+    assert [p.cache_s for p in profiles if p] == [0.0, 0.0, CONFIG.profile.cache_s]
+    engine = load_engine(folders[-1], device="cpu")
+    record = engine.profile.training
+    assert record["stage"] == "cached" and record["config"]["seed"] == 5
+    assert len(record.get("commit", "0" * 40)) == 40
     assert replace(engine.profile, training={}) == CONFIG.profile
-    talk = Dialogue(meeting(made.bank, CONFIG.meetings, 1).samples, engine.profile)
+    talk = Dialogue(np.zeros(40_000, np.float32), engine.profile)
     for _ in run([talk], engine):
         pass
     assert talk.outcome is not None
@@ -318,28 +364,60 @@ def test_the_exported_checkpoint_transcribes(
     assert isinstance(talk.outcome.trace.parts[-1], Answer)
 
 
-def test_train_runs_the_stages_in_order(banks: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_stage_begins_from_a_checkpoint_or_from_the_stage_before(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any
+) -> None:
+    first = trainer(tmp_path / "run")
+    with pytest.raises(DataError, match="has not ended there"):
+        stages.train(CONFIG, tmp_path / "run", stages=[2], cpu=True)
+    folder = first.single_pass()
     done: list[str] = []
-    monkeypatch.setattr(
-        stages, "run", lambda task, learner, folder, machine: done.append(task.name)
-    )
-    texts = stages._tokenizer_texts(CONFIG)[:900]
-    monkeypatch.setattr(stages, "_tokenizer_texts", lambda config: texts)
-    (tmp_path / "banks").symlink_to(banks)
-    trainer = stages.train(CONFIG, tmp_path, CPU)
-    assert done == list(STAGES)
-    trainer.export(tmp_path / "model")
-    done.clear()
-    again = stages.train(CONFIG, tmp_path, CPU, start=tmp_path / "model")
-    assert done == ["cached"]
-    weights = trainer.learner.thinker.state_dict()
-    for name, value in again.learner.thinker.state_dict().items():
-        assert torch.equal(value, weights[name].float()), name
-    again.export(tmp_path / "again")
-    profile = load_profile(tmp_path / "again")
-    assert profile is not None and profile.training["start"]["stage"] == "cached"
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
-        stages.train(CONFIG, tmp_path, CPU, start=tmp_path)
+    monkeypatch.setattr(stages, "run", lambda task, *rest: done.append(task.name))
+    weights = {n: p.clone() for n, p in first.prepared.learner.named_parameters()}
+    second = trainer(tmp_path / "run")
+    second.take_up("single_pass")
+    for name, value in second.prepared.learner.named_parameters():
+        if value.requires_grad:
+            assert torch.equal(value, weights[name]), name
+    third = trainer(tmp_path / "other", start=folder)
+    for name, value in third.model.thinker.named_parameters():
+        assert torch.equal(value, weights[f"thinker.{name}"].bfloat16().float()), name
+    again = third.single_pass()
+    assert done == ["single-pass"]  # a model that has been trained does not warm up
+    profile = load_profile(again)
+    assert profile is not None and profile.training["start"]["stage"] == "single_pass"
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        trainer(tmp_path / "none", start=tmp_path)
+
+
+def test_a_full_disk(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any, file_size_limit: Any
+) -> None:
+    """What was saved before stays whole, and nothing half-written is left."""
+    made = trainer(tmp_path)
+    made._run("warm_up")
+    folder = made._finish("single_pass")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with file_size_limit(20_000):
+        for act in (lambda: made._saves("warm_up").save(9), lambda: made.export("x", folder)):
+            with pytest.raises(OutputError, match="disk full") as caught:
+                act()
+            assert "\n" not in str(caught.value)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_the_model_transcribes_while_it_is_trained(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    pytest.importorskip("meeteval")
+    config = replace(CONFIG.run, bf16=True, dialogue_steps=4, dialogues=2)
+    made = trainer(tmp_path, replace(CONFIG, run=config))
+    made._run("cached")
+    rows = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
+    [found] = [row["dialogues"] for row in rows if "dialogues" in row]
+    assert found.keys() == {"cpwer", "speaker_count", "finished"}
+    assert found["cpwer"] >= 0 and 0 <= found["finished"] <= 1
 
 
 def test_the_schedule() -> None:
@@ -348,11 +426,3 @@ def test_the_schedule() -> None:
     assert int(np.argmax(rates)) in range(49, 60)
     assert rates[-1] == pytest.approx(1e-4, rel=0.01)
     assert rates[60:] == sorted(rates[60:], reverse=True)
-
-
-def test_the_embedded_checkpoints_profile_holds_its_meetings() -> None:
-    """Chunks fit the profile, and simulated speakers its labels."""
-    profile: Profile = FULL.profile
-    for one in (FULL.warm_up, FULL.single_pass, FULL.dialogues):
-        assert one.chunk_s[1] <= profile.chunk_s
-    assert FULL.meetings.speakers[1] <= profile.max_speakers

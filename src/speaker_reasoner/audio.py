@@ -146,6 +146,54 @@ def stream(path: _Path, *, channel: int | None = None, block_s: float = 30.0) ->
         raise AudioError(_no_samples(path))
 
 
+def load_slice(path: _Path, start: int, end: int) -> Samples:
+    """Read the samples `[start, end)` of what `load` returns, all channels mixed.
+
+    A wav or flac file at 16 kHz is read from there; whatever else, from its beginning to `end`. What
+    lies outside the slice is not checked.
+
+    Args:
+        path: as for `load`.
+        start: first sample at 16 kHz.
+        end: sample after the last, behind `start`.
+
+    Raises:
+        AudioError: as `load`, for the slice; the recording ends before it does.
+    """
+    if not 0 <= start < end:
+        raise AudioError(f"{quoted(path)}: slice [{start}, {end}): expected 0 <= start < end")
+    held = _seek(path, start, end)
+    if held is None:
+        blocks, done = [], 0
+        for block in stream(path):
+            blocks.append(block[max(0, start - done) : max(0, end - done)])
+            done += len(block)
+            if done >= end:
+                break
+        held = np.concatenate(blocks)
+    if len(held) < end - start:
+        raise AudioError(
+            f"{quoted(path)}: ends after {to_seconds(start + len(held)):.3f} s, expected "
+            f"{to_seconds(end):.3f} s at least; is it another file than was prepared?"
+        )
+    return held
+
+
+def _seek(path: _Path, start: int, end: int) -> Samples | None:
+    """The slice of a file at 16 kHz in which libsndfile finds any sample; `None` for others."""
+    check_readable(path)
+    try:
+        with soundfile.SoundFile(os.fspath(path)) as file:
+            seekable = file.format in ("WAV", "WAVEX", "RF64", "FLAC") and file.seekable()
+            if not seekable or file.samplerate != SAMPLE_RATE_HZ or file.frames >= _UNKNOWN_FRAMES:
+                return None
+            file.seek(min(start, file.frames))
+            held: Samples = file.read(end - start, dtype="float32", always_2d=True).mean(axis=1)
+    except (soundfile.LibsndfileError, TypeError, UnicodeError):
+        return None  # `stream` finds out, and says, what is wrong
+    return held if np.isfinite(held).all() else None
+
+
 def cut(samples: Samples, start_s: float, end_s: float) -> Samples:
     """Return the samples `[to_samples(start_s), to_samples(end_s))` as a view.
 

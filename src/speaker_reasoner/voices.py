@@ -371,7 +371,7 @@ class VoiceStore:
         if added:
             rows = [{"file": file, "speech_s": speech} for file, speech in listed.items()]
             index = {"version": _VERSION, "name": name, "clips": rows}
-            write_text_atomically(folder / _INDEX, json.dumps(index, ensure_ascii=False, indent=1))
+            write_text_atomically(folder / _INDEX, json.dumps(index, ensure_ascii=False) + "\n")
         return added
 
     def remove(self, name: str) -> None:

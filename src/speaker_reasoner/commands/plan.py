@@ -4,11 +4,14 @@ import argparse
 import json
 import sys
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ..errors import DataError
 
 if TYPE_CHECKING:
     from ..train.plan import Plan
@@ -17,6 +20,7 @@ _EXAMPLES = """examples:
   speaker-reasoner plan qwen3-omni-30b-a3b --gpus 8 --sharding fsdp --gradient-checkpointing
   speaker-reasoner plan qwen2.5-omni-7b --batch 2 --hours 200
   speaker-reasoner plan DIR --method full --gpus 8 --sharding zero3 --json
+  speaker-reasoner plan omni-30b --gpus 8 --sharding fsdp
 """
 _STYLES = {"fits": "bold green", "tight": "bold yellow", "does not fit": "bold red"}
 
@@ -33,8 +37,9 @@ def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     command.add_argument(
         "model",
-        metavar="MODEL",
-        help="folder, config.json, qwen3-omni-30b-a3b or qwen2.5-omni-7b (published sizes)",
+        metavar="MODEL|CONFIG",
+        help="folder, config.json, qwen3-omni-30b-a3b or qwen2.5-omni-7b (published sizes), or a "
+        "training configuration",
     )
     _add_training(command.add_argument_group("training"))
     _add_machine(command.add_argument_group("machine"))
@@ -43,51 +48,76 @@ def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_training(group: Any) -> None:
-    add = group.add_argument
-    add("--method", choices=("lora", "full"), default="lora", help="default: lora")
-    add("--rank", metavar="R", type=int, default=8, help="of the adapters (default: 8)")
+    add = partial(group.add_argument, default=argparse.SUPPRESS)  # absent unless it is given
+    add("--method", choices=("lora", "full"), help="default: lora")
+    add("--rank", metavar="R", type=int, help="of the adapters (default: 8)")
     add("--lora-experts", action="store_true", help="adapters on the routed experts as well")
-    add("--batch", metavar="N", type=int, default=1, help="dialogues on a GPU (default: 1)")
-    add("--chunk-s", metavar="S", type=float, default=50.0, help="of a dialogue (default: 50)")
+    add("--batch", metavar="N", type=int, help="dialogues on a GPU (default: 1)")
+    add("--chunk-s", metavar="S", type=float, help="of a dialogue (default: 50)")
     add("--turns", metavar="N", type=int, help="observations (default: one each 5 s)")
     add("--gradient-checkpointing", action="store_true", help="compute layers again, keep less")
     add("--all-logits", action="store_true", help="logits at every token, not at taught ones")
-    add("--dtype", choices=("bf16", "fp32"), default="bf16", help="default: bf16")
-    add("--hours", metavar="H", type=float, default=100.0, help="audio of an epoch (default: 100)")
+    add("--dtype", choices=("bf16", "fp32"), help="default: bf16")
+    add("--hours", metavar="H", type=float, help="audio of an epoch (default: 100)")
 
 
 def _add_machine(group: Any) -> None:
-    add = group.add_argument
-    add("--gpus", metavar="N", type=int, default=1, help="default: 1")
-    add("--gpu-memory", metavar="GB", dest="gpu_memory_gb", type=float, default=80.0)
-    add("--head-room", metavar="SHARE", type=float, default=0.1, help="left free (default: 0.1)")
+    add = partial(group.add_argument, default=argparse.SUPPRESS)  # absent unless it is given
+    add("--gpus", metavar="N", type=int, help="default: 1")
+    add("--gpu-memory", metavar="GB", dest="gpu_memory_gb", type=float, help="default: 80")
+    add("--head-room", metavar="SHARE", type=float, help="left free (default: 0.1)")
     add(
         "--sharding",
         choices=("none", "zero2", "zero3", "fsdp"),
-        default="none",
         help="over the GPUs (default: none)",
     )
-    add("--mfu", metavar="SHARE", type=float, default=0.35, help="of the peak (default: 0.35)")
+    add("--mfu", metavar="SHARE", type=float, help="of the peak (default: 0.35)")
     add(
         "--peak-tflops",
         metavar="T",
         type=float,
-        default=312.0,
         help="of a GPU, dense bf16 (default: 312, an A100; an H100 SXM has 989)",
     )
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from ..train.config import CONFIGS
     from ..train.plan import Setup, plan
     from ..train.shapes import load_model
 
-    setup = Setup(**{field.name: getattr(arguments, field.name) for field in fields(Setup)})
-    found = plan(load_model(arguments.model), setup)
+    model: str = arguments.model
+    settings: dict[str, Any] = {}
+    if model.endswith(".toml") or (CONFIGS / f"{model}.toml").exists():
+        model, settings = _configured(model)
+    names = [field.name for field in fields(Setup)]
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    found = plan(load_model(model), Setup(**{**settings, **given}))
     if arguments.json:
         print(json.dumps(found.to_json(), indent=2))
     else:
         show(found, Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
     return 0
+
+
+def _configured(name: str) -> tuple[str, dict[str, Any]]:
+    """Model and settings of a training configuration."""
+    from ..train.config import load_config
+    from ..train.shapes import PUBLISHED
+
+    config = load_config(name)
+    if config.corpora is None:
+        raise DataError(f"{name}: trains from scratch; a plan is of a model that there is")
+    model, run = config.model, config.run
+    published = model.base.rpartition("/")[2].lower().removesuffix("-instruct")
+    return published if published in PUBLISHED else model.base, {
+        "method": model.method,
+        "rank": model.lora.rank,
+        "lora_experts": model.lora.experts,
+        "batch": config.corpora.batch,
+        "chunk_s": config.profile.chunk_s,
+        "gradient_checkpointing": run.gradient_checkpointing,
+        "dtype": "bf16" if run.bf16 else "fp32",
+    }
 
 
 def show(found: "Plan", console: Console) -> None:

@@ -311,7 +311,7 @@ def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
     if rng.random() < config.silence_rate:
         count = round(rng.uniform(1.0, config.max_duration_s) * SAMPLE_RATE_HZ)
         level_db = rng.uniform(-75, -40)
-        return Meeting(_noise(count, level_db, rng), (), snr_db=0.0)
+        return Meeting(noise(count, level_db, rng), (), snr_db=0.0)
     people = _pick_people(bank, config, rng)
     plan = _plan(bank, config, people, rng)
     total = _length(config, people, plan, rng)
@@ -412,7 +412,7 @@ def _record(
 ) -> Meeting:
     """Add the noise of the recording, and bring its peak under full scale."""
     level_db = 10 * float(np.log10(np.mean(mixed**2) + 1e-12))
-    mixed += _noise(len(mixed), level_db - snr_db, rng)
+    mixed += noise(len(mixed), level_db - snr_db, rng)
     mixed *= min(1.0, 0.95 / float(np.abs(mixed).max()))
     heard = {person for person, *_ in plan}
     voices = tuple(bank.voices[person] for person in setting.people if person in heard)
@@ -434,12 +434,12 @@ def _pick_people(bank: VoiceBank, config: MeetingConfig, rng: random.Random) -> 
             return chosen
         candidate = rng.randrange(len(bank.voices))
         warp = rng.uniform(slowest, fastest) if slowest < fastest else slowest
-        if all(_distance(bank, (candidate, warp), other) >= 1.0 for other in chosen.items()):
+        if all(distance(bank, (candidate, warp), other) >= 1.0 for other in chosen.items()):
             chosen[candidate] = warp
     raise DataError(f"the bank of {len(bank.voices)} voices holds no {count} that differ enough")
 
 
-def _distance(bank: VoiceBank, a: tuple[int, float], b: tuple[int, float]) -> float:
+def distance(bank: VoiceBank, a: tuple[int, float], b: tuple[int, float]) -> float:
     """Difference of two warped voices: 1 is 12 % of pitch, 8 % of vocal tract, or a mix of both."""
     (first, first_warp), (second, second_warp) = a, b
     if first == second:
@@ -555,7 +555,7 @@ def _noise_colours() -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.stack(rows)
 
 
-def _noise(count: int, level_db: float, rng: random.Random) -> Samples:
+def noise(count: int, level_db: float, rng: random.Random) -> Samples:
     """Noise of a drawn colour at a level in dB relative to full scale."""
     colours = _noise_colours()
     colour, length = rng.randrange(len(colours)), colours.shape[1]

@@ -42,6 +42,7 @@ class Checkpoint:
         tokenizer: Hugging Face tokenizer.
         extractor: Whisper feature extractor.
         profile: how it speaks the protocol.
+        folder: it was loaded from; `None` for one that is still trained.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Checkpoint:
     tokenizer: Any
     extractor: Any
     profile: Profile
+    folder: Path | None = None
 
 
 def load_checkpoint(
@@ -75,6 +77,47 @@ def load_checkpoint(
     name = "embedded" if model is None else str(model)
     target = _device(device)
     precision = _dtype(dtype, target)
+    found = find_checkpoint(model, revision)
+    profile = released_profile(prompts) if prompts else found.profile()
+    if profile is None:
+        raise CheckpointError(
+            f"{found.folder}: no {PROFILE_FILE} beside the weights: for a released checkpoint give "
+            "the prompt file published with it (--prompts FILE)"
+        )
+    thinker = load_thinker(found, precision)
+    if found.adapter is not None:
+        merge_adapter(thinker, found.folder, found.adapter)
+    thinker = thinker.to(target).eval()
+    return Checkpoint(name, thinker, found.tokenizer, found.extractor, profile, found.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a model folder holds, but for its weights.
+
+    Attributes:
+        folder: of the model, or of an adapter.
+        base: of the model's weights; the same folder where there is no adapter.
+        adapter: settings of the adapter; `None` for a model.
+        config: of the thinker.
+        tokenizer: Hugging Face tokenizer.
+        extractor: Whisper feature extractor.
+    """
+
+    folder: Path
+    base: Path
+    adapter: dict[str, Any] | None
+    config: Any
+    tokenizer: Any
+    extractor: Any
+
+    def profile(self) -> Profile | None:
+        """The folder's own, else its base's; `None` where neither has one."""
+        return load_profile(self.folder) or load_profile(self.base)
+
+
+def find_checkpoint(model: str | Path | None, revision: str | None = None) -> Found:
+    """Read everything of a model but its weights; arguments and errors as `load_checkpoint`."""
     folder = _folder(model, revision)
     adapter = folder / SETTINGS_FILE
     settings = _read_json(adapter) if adapter.exists() else None
@@ -82,16 +125,7 @@ def load_checkpoint(
     config = _read_config(base)
     tokenizer, extractor = _load_tokenizer(folder, base), _load_extractor(folder, base)
     _check_tokenizer(tokenizer, config, folder)
-    profile = released_profile(prompts) if prompts else load_profile(folder) or load_profile(base)
-    if profile is None:
-        raise CheckpointError(
-            f"{folder}: no {PROFILE_FILE} beside the weights: for a released checkpoint give the "
-            "prompt file published with it (--prompts FILE)"
-        )
-    thinker = _load_thinker(base, config, precision)
-    if settings is not None:
-        merge_adapter(thinker, folder, settings)
-    return Checkpoint(name, thinker.to(target).eval(), tokenizer, extractor, profile)
+    return Found(folder, base, settings, config, tokenizer, extractor)
 
 
 def _folder(model: str | Path | None, revision: str | None) -> Path:
@@ -205,10 +239,15 @@ def _read_config(folder: Path) -> Any:
     return getattr(config, "thinker_config", config)
 
 
-def _load_thinker(folder: Path, config: Any, dtype: torch.dtype) -> Any:
-    """The thinker of a folder; weights of talker and vocoder stay on the disk."""
+def load_thinker(found: Found, dtype: torch.dtype) -> Any:
+    """The thinker of a model, or of an adapter's base; weights of talker and vocoder stay on the disk.
+
+    Raises:
+        CheckpointError: the weights are damaged, or do not fit the configuration.
+    """
     import transformers
 
+    folder, config = found.base, found.config
     cls = getattr(transformers, _CLASSES[config.model_type])
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()

@@ -70,13 +70,14 @@ def log_mel(extractor: Any, clips: Sequence[np.ndarray[Any, Any]]) -> tuple[Tens
     for clip in clips:
         if len(clip) < SHORTEST_SAMPLES:
             clip = np.pad(clip, (0, SHORTEST_SAMPLES - len(clip)))
-        features = extractor(
-            clip,
-            sampling_rate=SAMPLE_RATE_HZ,
-            padding=False,
-            truncation=False,
-            return_tensors="pt",
-        ).input_features
+        with torch.autocast("cpu", enabled=False):  # float32, whatever the model computes in
+            features = extractor(
+                clip,
+                sampling_rate=SAMPLE_RATE_HZ,
+                padding=False,
+                truncation=False,
+                return_tensors="pt",
+            ).input_features
         rows.append(features[0])
     frames = max(row.shape[1] for row in rows)
     out = rows[0].new_zeros(len(rows), rows[0].shape[0], frames)

@@ -51,7 +51,9 @@ class VoiceHead(nn.Module):
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
-        state = {name: value.detach().float().contiguous() for name, value in self.state_dict().items()}
+        state = {
+            name: value.detach().float().contiguous() for name, value in self.state_dict().items()
+        }
         save_file(state, folder / VOICE_FILE)
 
 

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ
-from ..data.dialogues import Reference
-from ..data.simulate import Meeting, Spoken
+from ..data.simulate import Spoken
 from ..data.voices import Samples
-from ..engines.thinker import SHORTEST_SAMPLES, log_mel
+from ..engines.thinker import SHORTEST_SAMPLES, MarkedTokenizer, log_mel, slice_tokens
 from ..protocol import Audio, Trace, pieces
 
 IGNORED = -100
@@ -29,28 +28,18 @@ ENROLLED_RATE = 0.3
 
 
 @dataclass(slots=True)
-class Batch:
-    """Tensors of one step; N clips (whole chunks and their slices) hold F audio tokens in all.
+class Frames:
+    """What each of a batch's F audio tokens holds.
 
     Attributes:
-        ids: `[B, T]`, padded right; audio placeholders stand for the clips in order.
-        mask: `[B, T]`, 1 on real tokens.
-        labels: `[B, T]`, -100 wherever the model is not taught.
-        features, feature_mask: log-mel `[N, mels, frames]` and `[N, frames]`.
-        word: `[F]` token of the word spoken in the frame; the placeholder token in silence.
+        word: `[F]` token of the word spoken; the placeholder token in silence.
         gender: `[F]` 0 nobody, 1 female, 2 male.
         voice: `[F]` number of the person within the batch, -100 in silence.
         utterance: `[F]` number of the utterance within the batch, -100 in silence.
         speaker: `[F]` 0 nobody, else the speaker's number in the dialogue.
-        second, tenth: `[F]` time of the frame in the chunk: whole second, tenth of it; -100 in
-            the speaker cache.
+        second, tenth: `[F]` time in the chunk: whole second, tenth of it; -100 in the speaker cache.
     """
 
-    ids: Tensor
-    mask: Tensor
-    labels: Tensor
-    features: Tensor
-    feature_mask: Tensor
     word: Tensor
     gender: Tensor
     voice: Tensor
@@ -58,29 +47,42 @@ class Batch:
     speaker: Tensor
     second: Tensor
     tenth: Tensor
+
+
+@dataclass(slots=True)
+class Batch:
+    """Tensors of one batch; N clips (whole chunks and their slices) hold F audio tokens in all.
+
+    Attributes:
+        ids: `[B, T]`, padded right; audio placeholders stand for the clips in order.
+        mask: `[B, T]`, 1 on real tokens.
+        labels: `[B, T]`, -100 wherever the model is not taught.
+        features, feature_mask: log-mel `[N, mels, frames]` and `[N, frames]`.
+        frames: labels of the audio tokens; `None` where word times are not known.
+        audio_s: seconds of all clips.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+    features: Tensor
+    feature_mask: Tensor
+    frames: Frames | None
     audio_s: float
 
     def to(self, device: torch.device) -> "Batch":
-        moved: dict[str, Any] = {}
-        for name in self.__slots__:
-            value = getattr(self, name)
-            moved[name] = value.to(device) if isinstance(value, Tensor) else value
-        return Batch(**moved)
-
-
-def references(meeting: Meeting, *, by_voice: bool = False) -> list[Reference]:
-    """A meeting's utterances as reference segments.
-
-    Args:
-        by_voice: a person's number is that of the voice, the same in all stretches of a session,
-            and not by order of appearance.
-    """
-    return [
-        Reference(
-            s.voice if by_voice else s.speaker, s.gender, s.start_samples, s.end_samples, s.text
+        frames = self.frames
+        if frames is not None:
+            frames = Frames(*(getattr(frames, name).to(device) for name in Frames.__slots__))
+        return Batch(
+            self.ids.to(device),
+            self.mask.to(device),
+            self.labels.to(device),
+            self.features.to(device),
+            self.feature_mask.to(device),
+            frames,
+            self.audio_s,
         )
-        for s in meeting.spoken
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,12 @@ class Clip:
 
     Attributes:
         samples: float32 `[n]` at 16 kHz.
-        spoken: utterances with their word times, numbered as in the dialogue; none where word times
-            are not known, and frame losses cannot be had.
+        spoken: utterances with their word times, numbered as in the dialogue; `None` where word
+            times are not known.
     """
 
     samples: Samples
-    spoken: tuple[Spoken, ...] = ()
+    spoken: tuple[Spoken, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +108,15 @@ class Example:
 
 
 class Batcher:
-    """Builds batches for one tokenizer and feature extractor."""
+    """Builds batches for one thinker, with its tokenizer and feature extractor."""
 
-    def __init__(self, tokenizer: Any, extractor: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, thinker: Any, tokenizer: Any, extractor: Any) -> None:
+        self.thinker = thinker
+        self.tokenizer = MarkedTokenizer(tokenizer)
         self.extractor = extractor
         self.end_id: int = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.pad_id: int = tokenizer.pad_token_id
-        self.audio_id: int = tokenizer.convert_tokens_to_ids("<|audio_pad|>")
+        self.audio_id = int(thinker.config.audio_token_id)
         self._words: dict[str, int] = {}
 
     def word_id(self, word: str) -> int:
@@ -122,8 +125,14 @@ class Batcher:
             self._words[word] = self.tokenizer.encode(" " + word, add_special_tokens=False)[-1]
         return self._words[word]
 
+    def tokens(self, trace: Trace) -> int:
+        """Length of a dialogue in tokens, those of its audio included."""
+        samples = [part.end_samples - part.start_samples for part in trace.audio]
+        written = pieces(trace.parts, self.tokenizer, self.end_id)
+        return sum(slice_tokens(self.thinker, samples)) + sum(len(piece.ids) for piece in written)
+
     def batch(self, examples: Sequence[Example], rng: random.Random, *, augment: bool) -> Batch:
-        """Tensors for one step of teacher forcing.
+        """Tensors for teacher forcing.
 
         Args:
             examples: dialogues with what they hear.
@@ -131,20 +140,20 @@ class Batcher:
             augment: another microphone for each example, and for some of their caches; bands of mel
                 bins masked.
         """
-        clips, frames, heard_in = [], [], []
-        utterances = count()
-        for number, example in enumerate(examples):
-            elsewhere = augment and rng.random() < ENROLLED_RATE
-            for part in example.trace.audio:
-                clip = example.clips[part.clip]
-                clips.append(clip.samples[part.start_samples : part.end_samples])
-                frames.append(self._frames(clip, part, number * MOST_SPEAKERS, utterances))
-                heard_in.append(-1 - number if part.clip and elsewhere else number)
+        heard = [
+            (n, example, part) for n, example in enumerate(examples) for part in example.trace.audio
+        ]
+        clips = [
+            example.clips[part.clip].samples[part.start_samples : part.end_samples]
+            for _, example, part in heard
+        ]
         features, feature_mask = log_mel(self.extractor, clips)
         if augment:
-            _equalise(features, heard_in, rng)
+            elsewhere = [rng.random() < ENROLLED_RATE for _ in examples]
+            microphones = [-1 - n if part.clip and elsewhere[n] else n for n, _, part in heard]
+            equalise(features, microphones, rng)
             _mask_bands(features, rng)
-        counts = iter([len(rows) for rows in frames])
+        counts = iter(slice_tokens(self.thinker, [len(clip) for clip in clips]))
         ids, labels = [], []
         for example in examples:
             row: list[int] = []
@@ -155,28 +164,30 @@ class Batcher:
                 target += tokens if piece.learned else [IGNORED] * len(tokens)
             ids.append(row)
             labels.append(target)
-        labelled = np.concatenate(frames)  # [F, 7]
-        word, gender, voice, utterance, speaker, second, tenth = torch.from_numpy(labelled.T.copy())
+        known = all(clip.spoken is not None for example in examples for clip in example.clips)
         return Batch(
             ids=_pad(ids, self.pad_id),
             mask=_pad([[1] * len(row) for row in ids], 0),
             labels=_pad(labels, IGNORED),
             features=features,
             feature_mask=feature_mask,
-            word=word,
-            gender=gender,
-            voice=voice,
-            utterance=utterance,
-            speaker=speaker,
-            second=second,
-            tenth=tenth,
+            frames=self._all_frames(examples) if known else None,
             audio_s=sum(len(clip) for clip in clips) / SAMPLE_RATE_HZ,
         )
+
+    def _all_frames(self, examples: Sequence[Example]) -> Frames:
+        utterances = count()
+        rows = [
+            self._frames(example.clips[part.clip], part, number * MOST_SPEAKERS, utterances)
+            for number, example in enumerate(examples)
+            for part in example.trace.audio
+        ]
+        return Frames(*torch.from_numpy(np.concatenate(rows).T.copy()))
 
     def _frames(
         self, clip: Clip, part: Audio, first_voice: int, utterances: Iterator[int]
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Labels of an audio part's tokens, `[tokens, 7]`.
+        """Labels of an audio part's tokens in a Qwen3-Omni thinker, `[tokens, 7]`.
 
         The columns: word, gender, voice, utterance, speaker, second, tenth.
         """
@@ -185,7 +196,7 @@ class Batcher:
         rows = np.zeros((len(times), 7), dtype=np.int64)
         rows[:, 0] = self.audio_id
         rows[:, 2:4] = IGNORED
-        for spoken in clip.spoken:
+        for spoken in clip.spoken or ():
             utterance = next(utterances)
             for word in spoken.words:
                 inside = (times >= word.start_samples) & (times < word.end_samples)
@@ -214,7 +225,7 @@ def _token_centres(frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return index // 13 * SAMPLE_RATE_HZ + index % 13 * 1280 + 640
 
 
-def _equalise(features: Tensor, heard_in: Sequence[int], rng: random.Random) -> None:
+def equalise(features: Tensor, heard_in: Sequence[int], rng: random.Random) -> None:
     """Another microphone for each number: a smooth gain over the mel bins, within 14.4 dB.
 
     Args:

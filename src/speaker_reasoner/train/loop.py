@@ -1,13 +1,14 @@
-"""One training loop for every stage: Muon and AdamW, warm-up and cosine, bf16 autocast, atomic saves.
+"""One training loop for every stage and model, on accelerate: one process, DDP, FSDP2 or DeepSpeed.
 
-The data of step n depend on the stage, the seed and n alone, so a run that was killed goes on as if
-it had not been. Checkpoints are written beside the final one and replaced in one move.
+A step consists of a number of batches that the processes share. What batch n of step m holds depends on
+stage, seed, m and n alone, and every loss is a mean over all batches of the step: two processes give
+what one with twice the accumulation gives, and a run that was killed goes on as if it had not been.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,16 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from ..errors import CheckpointError, OutputError
+from ..errors import DataError, SpeakerReasonerError
+from .accelerators import Prepared
 from .batches import Batch
-from .model import Learner, LossWeights
+from .log import Log
+from .model import LossWeights
+from .saves import Saves
+
+Drawn = tuple[Batch, LossWeights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +37,58 @@ class Schedule:
     warm_up_steps: int = 60
     floor: float = 0.05
 
+    def __post_init__(self) -> None:
+        if min(self.steps, self.warm_up_steps) < 1 or not 0 <= self.floor <= 1:
+            raise DataError(
+                f"schedule of {self.steps} steps, {self.warm_up_steps} of them warm-up, floor "
+                f"{self.floor:g}: expected at least 1 of each, and a floor within 0..1"
+            )
+
     def rate(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self.warm_up_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.learning_rate * warm * (self.floor + (1 - self.floor) * cosine)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """How a run goes about its stages.
+
+    Attributes:
+        batches_per_step: over all processes; each accumulates its share of them.
+        bf16: compute in bfloat16 where that is safe (autocast); what is trained stays float32.
+        gradient_checkpointing: compute layers again in the backward pass, and keep less.
+        clip: largest norm of the gradient.
+        workers: processes that prepare batches ahead; 0 prepares them in between.
+        log_steps: steps between rows of the log.
+        check_steps: steps between looks at fixed batches, `checks` of them.
+        dialogue_steps: steps between transcribing fixed dialogues, so many `dialogues`; 0 for never.
+        save_every_s: seconds between saves; the end of a stage is always saved.
+        compile: compile the text model's layers (torch.compile; on a CPU it takes a C++ compiler).
+        log_with: trackers by accelerate's names (`tensorboard`, `wandb`, ...).
+    """
+
+    batches_per_step: int = 1
+    bf16: bool = True
+    gradient_checkpointing: bool = False
+    clip: float = 1.0
+    workers: int = 0
+    log_steps: int = 20
+    check_steps: int = 100
+    checks: int = 1
+    dialogue_steps: int = 0
+    dialogues: int = 8
+    save_every_s: float = 240.0
+    compile: bool = False
+    log_with: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("batches_per_step", "log_steps", "check_steps", "dialogues", "clip"):
+            if getattr(self, name) <= 0:
+                raise DataError(f"{name}: expected more than 0, got {getattr(self, name)}")
+        for name in ("workers", "checks", "dialogue_steps", "save_every_s"):
+            if getattr(self, name) < 0:
+                raise DataError(f"{name}: expected at least 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,158 +97,207 @@ class Task:
 
     Attributes:
         name: of the stage, in logs and file names.
-        draw: the batch of a step, and how its losses weigh.
-        check: a fixed batch that is not learned from, looked at every `check_steps`.
+        draw: the n-th batch of a step, and how its losses weigh.
+        checks: fixed batches that are not learned from.
+        transcribe: transcribes the fixed dialogues as a user's are, and gives their error rates;
+            every process calls it.
     """
 
     name: str
     schedule: Schedule
-    draw: Callable[[int], tuple[Batch, LossWeights]]
-    check: tuple[Batch, LossWeights]
-    check_steps: int = 100
+    draw: Callable[[int, int], Drawn]
+    checks: Sequence[Drawn] = ()
+    transcribe: Callable[[], dict[str, float]] | None = None
+
+
+def run(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+    """Train one stage to its end, from where `folder` has it.
+
+    Args:
+        folder: gets `<stage>.pt` (trained weights, optimisers, step) and `log.jsonl`.
+
+    Raises:
+        CheckpointError: the state in `folder` is damaged, or of another configuration.
+        OutputError: the state cannot be written.
+    """
+    accelerator, learner = prepared.accelerator, prepared.learner
+    saves = Saves(
+        folder / f"{task.name}.pt", learner, prepared.model, prepared.optimisers, accelerator
+    )
+    _forget(prepared.optimisers)
+    first = saves.load()
+    log = Log(folder / "log.jsonl", task.name, accelerator)
+    log.cut(first)
+    steps = task.schedule.steps
+    saved_at = started = time.monotonic()
+    heard_s = 0.0
+    with _progress(accelerator.is_main_process) as progress:
+        bar = progress.add_task(task.name, total=steps, completed=first)
+        for step, drawn in zip(
+            range(first, steps), batches(task, first, config, accelerator), strict=True
+        ):
+            losses = train_step(prepared, drawn, task.schedule.rate(step), config.clip)
+            heard_s += sum(batch.audio_s for batch, _ in drawn) * accelerator.num_processes
+            done = step + 1
+            if done % config.log_steps == 0:
+                speed = {"audio_s_per_s": heard_s / (time.monotonic() - started)}
+                means = losses.means(accelerator)
+                log.write(done, {**means, **speed})
+                progress.update(bar, description=f"{task.name} {_headline(means)}")
+            if task.checks and (done % config.check_steps == 0 or done == steps):
+                log.write(done, check(prepared, task.checks), "check")
+            if task.transcribe is not None and _due(done, config.dialogue_steps, steps):
+                log.write(done, task.transcribe(), "dialogues")
+            progress.advance(bar)
+            if done == steps or time.monotonic() - saved_at > config.save_every_s:
+                saves.save(done)
+                saved_at = time.monotonic()
+
+
+def _due(done: int, every: int, steps: int) -> bool:
+    return every > 0 and (done % every == 0 or done == steps)
+
+
+def _forget(optimisers: Sequence[Any]) -> None:
+    """A stage begins without the moments of the one before."""
+    for optimiser in optimisers:
+        getattr(optimiser, "optimizer", optimiser).state.clear()
+
+
+class _Draws(Dataset[Any]):
+    """The batches of one process in order; an error is handed over, not raised in a worker."""
+
+    def __init__(self, task: Task, first: int, own: range) -> None:
+        self.task = task
+        self.first = first
+        self.own = own
+
+    def __len__(self) -> int:
+        return (self.task.schedule.steps - self.first) * len(self.own)
+
+    def __getitem__(self, index: int) -> Drawn | SpeakerReasonerError:
+        step, part = divmod(index, len(self.own))
+        try:
+            return self.task.draw(self.first + step, self.own[part])
+        except SpeakerReasonerError as error:
+            return error
+
+
+def batches(task: Task, first: int, config: RunConfig, accelerator: Any) -> Iterator[list[Drawn]]:
+    """What a process gets to see of each step from `first` on."""
+    share = config.batches_per_step // accelerator.num_processes
+    own = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    loader: Iterable[Any] = DataLoader(
+        _Draws(task, first, own),
+        batch_size=None,
+        num_workers=config.workers,
+        collate_fn=_as_is,
+        multiprocessing_context="fork" if config.workers else None,
+    )
+    held: list[Drawn] = []
+    for drawn in loader:
+        if isinstance(drawn, SpeakerReasonerError):
+            raise drawn
+        held.append(drawn)
+        if len(held) == share:
+            yield held
+            held = []
+
+
+def _as_is(drawn: Any) -> Any:
+    return drawn
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Where a run happens and how often it is saved."""
+class Losses:
+    """Losses of one step on one process: sums and right answers `[2]` by name, and of how many items
+    the sums over all processes are."""
 
-    device: torch.device
-    bf16: bool = True
-    save_every_s: float = 240.0
+    sums: dict[str, Tensor]
+    counts: dict[str, int]
+
+    def means(self, accelerator: Any) -> dict[str, float]:
+        """Means over all processes; every process must call it."""
+        found: dict[str, float] = {}
+        for name in sorted(self.counts):
+            own = self.sums.get(name, torch.zeros(2, device=accelerator.device))
+            loss, right = accelerator.reduce(own, "sum").tolist()
+            found[name] = loss / self.counts[name]
+            found[f"{name}_accuracy"] = right / self.counts[name]
+        return found
 
 
-def run(task: Task, learner: Learner, folder: Path, machine: Machine) -> None:
-    """Train one stage to its end, from its last checkpoint if `folder` holds one.
+def train_step(prepared: Prepared, drawn: Sequence[Drawn], rate: float, clip: float) -> Losses:
+    """One step at a learning rate.
 
     Args:
-        folder: gets `<stage>.pt` (weights, optimiser, step) and `log.jsonl`.
+        drawn: the process's batches of the step.
+        rate: of every optimiser.
+        clip: largest norm of the gradient.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    learner.to(machine.device).train()
-    optimisers = make_optimisers(learner, task.schedule.learning_rate)
-    path = folder / f"{task.name}.pt"
-    first = _resume(path, learner, optimisers, machine.device)
-    saved_at = started = time.monotonic()
+    accelerator, model = prepared.accelerator, prepared.model
+    model.train()
+    counts = _counted(prepared, drawn)
+    # accelerate takes the mean over accumulated batches, and the backends over processes; both are
+    # undone, because the counts are of all batches of the step already.
+    batches_per_step = accelerator.gradient_accumulation_steps * accelerator.num_processes
+    sums: dict[str, Tensor] = {}
+    for batch, weights in drawn:
+        with accelerator.accumulate(model):
+            losses = model(batch.to(accelerator.device), weights)
+            total = torch.zeros((), device=accelerator.device)
+            for name, values in losses.items():
+                total = total + getattr(weights, name) * values[0] / max(1, counts[name])
+                sums[name] = sums.get(name, 0.0) + values.detach()
+            accelerator.backward(total * batches_per_step)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(prepared.learner.parameters(), clip)
+            for optimiser in prepared.optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                optimiser.step()
+                optimiser.zero_grad()
+    return Losses(sums, counts)
+
+
+def _counted(prepared: Prepared, drawn: Sequence[Drawn]) -> dict[str, int]:
+    """Of how many items each loss of the step is a sum, over all processes."""
+    own: Counter[str] = Counter()
+    for batch, weights in drawn:
+        own.update(prepared.learner.counts(batch, weights))
+    names = LossWeights.__slots__
+    row = torch.tensor([own[name] for name in names], device=prepared.accelerator.device)
+    totals = prepared.accelerator.reduce(row, "sum").tolist()
+    return {name: count for name, count in zip(names, totals, strict=True) if count}
+
+
+@torch.no_grad()
+def check(prepared: Prepared, checks: Sequence[Drawn]) -> dict[str, float]:
+    """Mean losses and accuracies on fixed batches; every process looks at all of them."""
+    prepared.model.eval()
+    sums: dict[str, Tensor] = {}
+    counts: Counter[str] = Counter()
+    for batch, weights in checks:
+        counts.update(prepared.learner.counts(batch, weights))
+        for name, values in prepared.model(batch.to(prepared.accelerator.device), weights).items():
+            sums[name] = sums.get(name, 0.0) + values
+    found: dict[str, float] = {}
+    for name, values in sums.items():
+        loss, right = values.tolist()
+        found[name] = loss / max(1, counts[name])
+        found[f"{name}_accuracy"] = right / max(1, counts[name])
+    return found
+
+
+def _progress(shown: bool) -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
     )
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
-        bar = progress.add_task(task.name, total=task.schedule.steps, completed=first)
-        heard_s = 0.0
-        for step in range(first, task.schedule.steps):
-            batch, weights = task.draw(step)
-            rate = task.schedule.rate(step)
-            log = train_step(learner, optimisers, batch.to(machine.device), weights, rate, machine)
-            heard_s += batch.audio_s
-            if step % 20 == 19:
-                speed = {"audio_s_per_s": heard_s / (time.monotonic() - started)}
-                _append(folder, {"stage": task.name, "step": step + 1, **log, **speed})
-                progress.update(bar, description=f"{task.name} {_headline(log)}")
-            if (step + 1) % task.check_steps == 0 or step + 1 == task.schedule.steps:
-                checked = check(task, learner, machine)
-                _append(folder, {"stage": task.name, "step": step + 1, "check": checked})
-            progress.advance(bar)
-            if time.monotonic() - saved_at > machine.save_every_s:
-                save(path, learner, optimisers, step + 1)
-                saved_at = time.monotonic()
-    save(path, learner, optimisers, task.schedule.steps)
-
-
-def make_optimisers(learner: Learner, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the weight matrices of the layers, AdamW for all else (Jordan et al. 2024), at one
-    learning rate (Liu et al. 2025, arXiv 2502.16982: updates of the same root mean square)."""
-    matrices: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for name, parameter in learner.named_parameters():
-        in_layer = parameter.ndim == 2 and name.startswith("thinker.") and "embed" not in name
-        (matrices if in_layer and "visual" not in name else others).append(parameter)
-    return [
-        torch.optim.Muon(
-            matrices, learning_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.98), weight_decay=0.02),
-    ]
-
-
-def train_step(
-    learner: Learner,
-    optimisers: Sequence[torch.optim.Optimizer],
-    batch: Batch,
-    weights: LossWeights,
-    rate: float,
-    machine: Machine,
-) -> dict[str, float]:
-    """One step at a learning rate; returns the losses and accuracies of the batch."""
-    with torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.bf16):
-        result: tuple[Tensor, dict[str, float]] = learner(batch, weights)
-    loss, log = result
-    learner.zero_grad()
-    torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.step()
-    return log
-
-
-def check(task: Task, learner: Learner, machine: Machine) -> dict[str, float]:
-    """Losses and accuracies on the stage's fixed batch."""
-    batch, weights = task.check
-    learner.eval()
-    with torch.no_grad(), torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.bf16):
-        result: tuple[Tensor, dict[str, float]] = learner(batch.to(machine.device), weights)
-    learner.train()
-    return result[1]
-
-
-def save(
-    path: Path, learner: Learner, optimisers: Sequence[torch.optim.Optimizer], step: int
-) -> None:
-    """Write a checkpoint in one move: a full disk or a kill leaves the last one whole."""
-    temporary = path.with_suffix(".tmp")
-    states = [optimiser.state_dict() for optimiser in optimisers]
-    state = {"learner": learner.state_dict(), "optimisers": states, "step": step}
-    try:
-        torch.save(state, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot save the checkpoint: {error}; free some space"
-        ) from error
-
-
-def _resume(
-    path: Path,
-    learner: Learner,
-    optimisers: Sequence[torch.optim.Optimizer],
-    device: torch.device,
-) -> int:
-    if not path.exists():
-        return 0
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        learner.load_state_dict(state["learner"])
-        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        return int(state["step"])
-    except Exception as error:  # of a damaged file, torch raises anything down to struct.error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(
-            f"{path}: cannot go on from this checkpoint: {reason}; it is damaged or of another "
-            "configuration: delete it to start the stage again"
-        ) from error
-
-
-def _append(folder: Path, row: dict[str, Any]) -> None:
-    rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(rounded) + "\n")
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not shown)
 
 
 def _headline(log: dict[str, float]) -> str:
-    names: Iterable[str] = ("answer", "word_accuracy", "voice_accuracy", "speaker_accuracy")
+    names = ("answer", "word_accuracy", "voice_accuracy", "speaker_accuracy")
     return " ".join(f"{name} {log[name]:.3f}" for name in names if name in log)

@@ -1,8 +1,13 @@
-"""What is trained: a thinker, and the auxiliary heads that teach it what each audio frame holds.
+"""What is trained: a thinker, and, from scratch, heads that teach it what each audio frame holds.
 
 The heads are thrown away after training. They are read at two places: on the tower's embeddings
-(which word, which gender, whether two frames are one voice), and in the middle of the text decoder at the audio
-positions (which speaker number, what time), where the layers above can still read it off.
+(which word, which gender, whether two frames, or two utterances, are one voice), and in the middle of the
+text decoder at the audio positions (which speaker number, what time), where the layers above can
+still read it off. A pretrained thinker needs none, and real corpora, which have no word times, could
+not teach them.
+
+Losses are sums over what they are a mean of (`Learner.counts`), so that the mean can be taken over all
+batches of a step, on whatever process they are.
 """
 
 from dataclasses import dataclass
@@ -12,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engines.thinker import embed, encode_audio, text_model
-from .batches import IGNORED, MOST_SPEAKERS, Batch
+from ..engines.thinker import audio_tower, embed, encode_audio, text_model
+from .batches import IGNORED, MOST_SPEAKERS, Batch, Frames
 
 VOICE_FRAMES = 500
 """About how many frames of a batch are compared with each other for the voice loss."""
@@ -23,32 +28,40 @@ LEAST_FRAMES = 4
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """Weight of each loss; 0 leaves it out."""
+    """Weight of each loss; 0 leaves it out. All but `answer` need the labels of frames."""
 
     answer: float = 1.0
-    word: float = 1.0
-    gender: float = 0.3
-    voice: float = 0.3
-    utterance: float = 0.3
-    speaker: float = 0.5
-    time: float = 0.3
+    word: float = 0.0
+    gender: float = 0.0
+    voice: float = 0.0
+    utterance: float = 0.0
+    speaker: float = 0.0
+    time: float = 0.0
+
+    @property
+    def frames(self) -> bool:
+        """Whether any loss is read off audio frames."""
+        tower = self.word or self.gender or self.voice or self.utterance
+        return bool(tower or self.speaker or self.time)
+
+    @property
+    def decoder(self) -> bool:
+        """Whether any loss needs the text decoder."""
+        return bool(self.answer or self.speaker or self.time)
 
 
-class Learner(nn.Module):
-    """A thinker with its auxiliary heads.
+class Heads(nn.Module):
+    """Heads over audio frames.
 
     Args:
-        thinker: one of the thinker classes, in float32.
+        width: of the thinker's embeddings.
         speakers: largest speaker number in a dialogue.
         seconds: longest chunk in whole seconds.
         layer: text layer after which speaker and time are read.
     """
 
-    def __init__(self, thinker: Any, speakers: int, seconds: int, layer: int) -> None:
+    def __init__(self, width: int, speakers: int, seconds: int, layer: int) -> None:
         super().__init__()
-        self.thinker = thinker
-        width = thinker.config.get_text_config().hidden_size
-        self.audio_id = thinker.config.audio_token_id
         self.layer = layer
         self.word_scale = nn.Parameter(torch.tensor(2.5))
         self.gender = nn.Linear(width, 3)
@@ -59,50 +72,44 @@ class Learner(nn.Module):
         self.second = nn.Linear(width, seconds + 1)
         self.tenth = nn.Linear(width, 10)
 
-    def forward(self, batch: Batch, weights: LossWeights) -> tuple[Tensor, dict[str, float]]:
-        """The weighted loss of one batch, and each loss and accuracy for the log."""
-        audio = torch.cat(encode_audio(self.thinker, batch.features, batch.feature_mask))  # [F, D]
-        losses = self._tower_losses(audio, batch)
-        if weights.answer or weights.speaker or weights.time:
-            losses |= self._decoder_losses(audio, batch)
-        total = torch.zeros((), device=audio.device)
-        for name, (loss, _) in losses.items():
-            total = total + float(getattr(weights, name)) * loss
-        log = {}
-        for name, (loss, accuracy) in losses.items():
-            log[name] = float(loss.detach())
-            log[f"{name}_accuracy"] = float(accuracy)
-        return total, log
-
-    def _tower_losses(self, audio: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        table = F.normalize(self.thinker.get_input_embeddings().weight.float(), dim=-1)  # [V, D]
-        frames = audio.float()
-        words = F.linear(F.normalize(frames, dim=-1), table) * self.word_scale.exp()
+    def tower_losses(self, audio: Tensor, table: Tensor, frames: Frames) -> dict[str, Tensor]:
+        """Losses on the tower's embeddings `[F, D]`, given those of the tokens `[V, D]`."""
+        heard = audio.float()
+        table = F.normalize(table.float(), dim=-1)
+        words = F.linear(F.normalize(heard, dim=-1), table) * self.word_scale.exp()
         return {
-            "word": _cross_entropy(words, batch.word),
-            "gender": _cross_entropy(self.gender(frames), batch.gender),
-            "voice": self._same_frames(frames, batch.voice),
-            "utterance": self._same_utterances(frames, batch.voice, batch.utterance),
+            "word": _cross_entropy(words, frames.word),
+            "gender": _cross_entropy(self.gender(heard), frames.gender),
+            "voice": self.same_frames(heard, frames.voice),
+            "utterance": self.same_utterances(heard, frames.voice, frames.utterance),
         }
 
-    def _same_frames(self, frames: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
+    def decoder_losses(self, states: Tensor, frames: Frames) -> dict[str, Tensor]:
+        """Losses on the decoder's states at the audio positions, `[F, D]`."""
+        states = states.float()
+        second = _cross_entropy(self.second(states), frames.second)
+        tenth = _cross_entropy(self.tenth(states), frames.tenth)
+        return {
+            "speaker": _cross_entropy(self.speaker(states), frames.speaker),
+            "time": torch.stack([second[0] + tenth[0], tenth[1]]),
+        }
+
+    def same_frames(self, frames: Tensor, voice: Tensor) -> Tensor:
         """Whether two frames are of one person, judged by the cosine of their voice points."""
         spoken = torch.nonzero(voice != IGNORED).squeeze(1)
         if len(spoken) < 2:
-            return frames.sum() * 0.0, torch.zeros(())
+            return _nothing(frames)
         kept = spoken[:: max(1, len(spoken) // VOICE_FRAMES)]
         return self._same_voice(self._points(frames[kept]), voice[kept])
 
-    def _same_utterances(
-        self, frames: Tensor, voice: Tensor, utterance: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def same_utterances(self, frames: Tensor, voice: Tensor, utterance: Tensor) -> Tensor:
         """The same of whole utterances: the mean of their frames' points, which is what a witness
         compares (see `witness`)."""
         spoken = utterance != IGNORED
         numbers, counts = torch.unique(utterance[spoken], return_counts=True)
         long_enough = numbers[counts >= LEAST_FRAMES]
         if len(long_enough) < 2:
-            return frames.sum() * 0.0, torch.zeros(())
+            return _nothing(frames)
         member = (utterance.unsqueeze(0) == long_enough.unsqueeze(1)).float()  # [U, F]
         person = voice[member.argmax(1)]
         points = F.normalize(member @ self._points(frames), dim=-1)
@@ -111,30 +118,81 @@ class Learner(nn.Module):
     def _points(self, frames: Tensor) -> Tensor:
         return F.normalize(self.voice(frames).float(), dim=-1)
 
-    def _same_voice(self, points: Tensor, person: Tensor) -> tuple[Tensor, Tensor]:
+    def _same_voice(self, points: Tensor, person: Tensor) -> Tensor:
         """Whether two points of length 1 are of one person.
 
         Pairs of one person weigh one half, pairs of two people one quarter where they meet and one
         quarter where they do not: like voices in one meeting are what a dialogue must tell apart.
 
         Returns:
-            The logistic loss over pairs, and the mean share of the three kinds judged right.
+            The logistic loss over pairs, and the mean share of the three kinds judged right: `[2]`.
         """
         logits = points @ points.T * self.voice_slope.exp() + self.voice_offset
         same = person.unsqueeze(0) == person.unsqueeze(1)
         meeting = person // MOST_SPEAKERS
         meet = meeting.unsqueeze(0) == meeting.unsqueeze(1)
-        loss, right, kinds = points.sum() * 0.0, torch.zeros(()), 0
+        loss, rights = points.sum() * 0.0, []
         for pairs, weight in ((same, 0.5), (meet & ~same, 0.25), (~meet, 0.25)):
             if bool(pairs.any()):
                 judged, target = logits[pairs], same[pairs]
                 loss = loss + weight * F.binary_cross_entropy_with_logits(judged, target.float())
-                right = right + ((judged > 0) == target).float().mean()
-                kinds += 1
-        return loss, right / kinds
+                rights.append(((judged > 0) == target).float().mean())
+        return torch.stack([loss, torch.stack(rights).mean()])
 
-    def _decoder_losses(self, audio: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        heard = batch.ids == self.audio_id  # [B, T]
+
+class Learner(nn.Module):
+    """A thinker with its auxiliary heads.
+
+    Args:
+        thinker: one of the thinker classes.
+        heads: over audio frames; `None` for the loss on answers alone.
+    """
+
+    def __init__(self, thinker: Any, heads: Heads | None = None) -> None:
+        super().__init__()
+        self.thinker = thinker
+        self.heads = heads
+        self.audio_id = int(thinker.config.audio_token_id)
+
+    def counts(self, batch: Batch, weights: LossWeights) -> dict[str, int]:
+        """Of how many items each loss of the batch is a sum: tokens, frames, or the batch as one."""
+        found: dict[str, int] = {}
+        frames = batch.frames if self.heads is not None else None
+        if frames is not None:
+            everywhere = len(frames.word)
+            found = {"word": everywhere, "gender": everywhere, "voice": 1, "utterance": 1}
+        if weights.decoder:
+            found["answer"] = int((batch.labels[:, 1:] != IGNORED).sum())
+            if frames is not None:
+                found["speaker"] = len(frames.speaker)
+                found["time"] = int((frames.second != IGNORED).sum())
+        return found
+
+    def forward(self, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
+        """Each loss of one batch: its sum, and the number of items that were right, `[2]` float32.
+
+        Args:
+            weights: what has no weight and costs the text decoder is left out.
+        """
+        tower = audio_tower(self.thinker)
+        first = tower.conv2d1 if hasattr(tower, "conv2d1") else tower.conv1
+        features = batch.features.to(first.weight.dtype)
+        audio = torch.cat(encode_audio(self.thinker, features, batch.feature_mask))  # [F, D]
+        losses: dict[str, Tensor] = {}
+        frames = batch.frames if self.heads is not None else None
+        if self.heads is not None and frames is not None:
+            table = self.thinker.get_input_embeddings().weight
+            losses = self.heads.tower_losses(audio, table, frames)
+        if weights.decoder:
+            heard = batch.ids == self.audio_id  # [B, T]
+            states, answer = self._decode(batch, audio, heard)
+            losses["answer"] = answer
+            if self.heads is not None and frames is not None:
+                losses |= self.heads.decoder_losses(states[self.heads.layer][heard], frames)
+        return losses
+
+    def _decode(self, batch: Batch, audio: Tensor, heard: Tensor) -> tuple[Any, Tensor]:
+        """States after each layer (where heads read them), and the loss on taught tokens."""
         embedded = embed(self.thinker, batch.ids)
         embedded = embedded.masked_scatter(heard.unsqueeze(-1), audio.to(embedded.dtype))
         rows, length = batch.ids.shape
@@ -144,23 +202,23 @@ class Learner(nn.Module):
             attention_mask=None,  # rows are padded right: the causal mask alone keeps them apart
             position_ids=positions,
             use_cache=False,
-            output_hidden_states=True,
+            output_hidden_states=self.heads is not None,
         )
         taught = batch.labels[:, 1:] != IGNORED
         logits = self.thinker.lm_head(output.last_hidden_state[:, :-1][taught])  # [taught, V]
-        frames = output.hidden_states[self.layer][heard].float()  # [F, D]
-        second = _cross_entropy(self.second(frames), batch.second)
-        tenth = _cross_entropy(self.tenth(frames), batch.tenth)
-        return {
-            "answer": _cross_entropy(logits, batch.labels[:, 1:][taught]),
-            "speaker": _cross_entropy(self.speaker(frames), batch.speaker),
-            "time": (second[0] + tenth[0], tenth[1]),
-        }
+        return output.hidden_states, _cross_entropy(logits, batch.labels[:, 1:][taught])
 
 
-def _cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Sum of the loss over targets that are not ignored, and how many of them are right: `[2]`."""
     kept = target != IGNORED
     if not bool(kept.any()):
-        return logits.sum() * 0.0, torch.zeros(())
-    loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORED)
-    return loss, (logits.argmax(-1)[kept] == target[kept]).float().mean()
+        return _nothing(logits)
+    loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORED, reduction="sum")
+    return torch.stack([loss, (logits.argmax(-1)[kept] == target[kept]).float().sum()])
+
+
+def _nothing(inputs: Tensor) -> Tensor:
+    """A loss of 0 that hangs on its inputs, so that every process has the same graph."""
+    zero = inputs.float().sum() * 0.0
+    return torch.stack([zero, zero.detach()])

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..errors import CheckpointError
 from ..protocol.markup import ANSWER, ANSWER_END, BOX, BOX_END, THINK, THINK_END
 
 _SPECIAL = (
@@ -179,19 +176,6 @@ def make_thinker(tokenizer: Any, config: TinyConfig) -> Any:
         tie_word_embeddings=True,
     )
     return Qwen3OmniMoeThinkerForConditionalGeneration(thinker_config)
-
-
-def load_tiny(folder: Path) -> tuple[Any, Any]:
-    """Tokenizer and thinker, float32, of a checkpoint that `save_checkpoint` wrote."""
-    from transformers import PreTrainedTokenizerFast, Qwen3OmniMoeThinkerForConditionalGeneration
-
-    if not (folder / "config.json").exists():
-        raise CheckpointError(f"{folder}: no config.json; expected the folder of a tiny checkpoint")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    thinker = Qwen3OmniMoeThinkerForConditionalGeneration.from_pretrained(
-        folder, dtype=torch.float32
-    )
-    return tokenizer, thinker
 
 
 def save_checkpoint(folder: Path, thinker: Any, tokenizer: Any, extractor: Any) -> None:

@@ -151,8 +151,8 @@ class Model:
         """Parameters of adapters on the text model's attention and MLP projections.
 
         Args:
-            experts: on the routed experts as well. Their gate and up projections are one weight in
-                the class; peft, asked for both by name, adapts it with twice the rank.
+            experts: on the routed experts as well, whose gate and up projections are one weight in
+                the class and share a factor (`adapters`).
         """
         return sum(
             rank * copies * (first + second)
@@ -255,7 +255,7 @@ def _projections(layer: Any, experts: bool) -> Iterator[tuple[int, int, int]]:
             yield module.in_features, module.out_features, 1
     if experts and hasattr(layer.mlp, "experts"):
         count, both, stream = layer.mlp.experts.gate_up_proj.shape
-        yield both, stream, 2 * count
+        yield both, stream, count
         yield stream, both // 2, count
 
 

@@ -7,7 +7,7 @@ makes the odds honest.
 """
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ
-from ..data.simulate import VoiceBank, distance, noise
+from ..data.simulate import MeetingConfig, VoiceBank, distance, meeting, noise
 from ..data.voices import Samples
 from ..engines.thinker import log_mel
 from ..engines.voice import VoiceHead, tower_layers
@@ -88,29 +88,32 @@ def calibrate(
     thinker: Any,
     extractor: Any,
     bank: VoiceBank,
-    config: WitnessConfig,
+    meetings: MeetingConfig,
     seed: int,
-    draws: int = 12,
+    count: int = 20,
 ) -> None:
-    """Fit the head's slope and offset, so that its odds are those of pairs of clips of one meeting.
+    """Fit the head's slope and offset, so that its odds are those of two lines of one meeting.
 
     Training leaves both too low: it compares across rooms and microphones as well.
 
     Args:
         bank: of development voices, neither trained on nor held out.
+        meetings: how the meetings are drawn; each should hold a few lines of each person.
     """
     device = next(thinker.parameters()).device
-    config = replace(config, elsewhere_rate=0.0, seconds=(1.0, 4.0))
     cosines, alike = [], []
-    for number in range(draws):
-        rng = random.Random(f"calibration {seed} {number}")
-        clips, places = _draw(bank, config, rng)
+    for number in range(count):
+        held = meeting(bank, meetings, f"calibration {seed} {number}")
+        lines = [s for s in held.spoken if s.end_samples - s.start_samples >= SAMPLE_RATE_HZ]
+        clips = [held.samples[s.start_samples : s.end_samples] for s in lines]
         features, mask = log_mel(extractor, clips)
-        equalise(features, places, rng)
         with torch.no_grad():
             points = head(tower_layers(thinker, features.to(device), mask.to(device)))
-        person = torch.arange(len(clips), device=device) // config.clips
+        person = torch.tensor([s.speaker for s in lines], device=device)
+        gender = torch.tensor([s.gender == "male" for s in lines], device=device)
         first, second = torch.triu_indices(len(clips), len(clips), 1, device=device)
+        near = gender[first] == gender[second]  # the others are told apart at any threshold
+        first, second = first[near], second[near]
         cosines.append((points[first] * points[second]).sum(-1))
         alike.append(person[first] == person[second])
     cosine, same = torch.cat(cosines), torch.cat(alike)

@@ -51,6 +51,7 @@ class Chunk:
         start_samples, end_samples: its place in the recording.
         clipped: segments that go on outside the chunk: their text says more than can be heard.
         references: in samples of the chunk, speakers numbered by order of appearance.
+        speakers: the session's label of each number.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Chunk:
     end_samples: int
     clipped: int
     references: tuple[Reference, ...]
+    speakers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,10 @@ def _chunk(row: dict[str, Any], folder: Path) -> Chunk:
         for s in row["segments"]
     )
     end = start + to_samples(row["duration_s"])
-    return Chunk(row["name"], folder / row["audio"], start, end, row["clipped"], references)
+    speakers = tuple(numbers)
+    return Chunk(
+        row["name"], folder / row["audio"], start, end, row["clipped"], references, speakers
+    )
 
 
 def _make_way(output: Path) -> None:

@@ -1,0 +1,202 @@
+"""`speaker-reasoner serve`: OpenAI's API, jobs, and the page, in one process."""
+
+import argparse
+import ipaddress
+import os
+import socket
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ServerError
+from .arguments import add_model, positive
+
+if TYPE_CHECKING:
+    from ..server.service import Service
+
+_GRACE_S = 30
+_KEY = "SPEAKER_REASONER_API_KEY"
+_EXAMPLES = """examples:
+  speaker-reasoner serve
+  speaker-reasoner serve --model DIR --batch 32 --store /data/transcripts
+  speaker-reasoner serve --host 0.0.0.0 --api-key KEY --database postgresql+psycopg://HOST/NAME
+"""
+
+
+def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "serve",
+        help="an API that OpenAI's clients know, and a page to see, hear and correct",
+        description="Serve one model over HTTP. Ctrl+C stops it: requests are finished, jobs go on "
+        "at the next start.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model(command)
+    add = command.add_argument_group("dialogue").add_argument
+    add("--batch", metavar="N", type=positive, default=16, help="dialogues at once (default: 16)")
+    add(
+        "--witness",
+        metavar="NAME",
+        default="tower",
+        help="what compares voices, as for transcribe (default: tower)",
+    )
+    add = command.add_argument_group("network").add_argument
+    add("--host", metavar="NAME", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
+    add("--port", metavar="N", type=_port, default=8000, help="0 takes a free one (default: 8000)")
+    add(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get(_KEY),
+        help=f"that requests must carry; else the environment's {_KEY}. Needed beyond loopback",
+    )
+    add = command.add_argument_group("store").add_argument
+    add(
+        "--store",
+        metavar="DIR",
+        type=Path,
+        default=_default_store(),
+        help="jobs, with their audio, and uploads (default: %(default)s)",
+    )
+    add("--database", metavar="URL", help="of SQLAlchemy (default: a SQLite file in the store)")
+    add = command.add_argument_group("limits").add_argument
+    add("--queue", metavar="N", type=positive, default=256, help="may wait; more get 429")
+    add("--max-mb", metavar="N", type=positive, default=1024, help="of an upload (default: 1024)")
+    add(
+        "--max-duration",
+        metavar="HOURS",
+        type=_hours,
+        default=6.0,
+        help="of a recording, decoded (default: 6; at most 18)",
+    )
+    add(
+        "--allow-folder",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="jobs may name files in it; may be given several times (default: none)",
+    )
+    command.set_defaults(run=_serve, parser=command)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"expected a port in 0..65535, got {text!r}")
+    return int(text)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours <= 18:
+        raise argparse.ArgumentTypeError(f"expected hours above 0, at most 18, got {text!r}")
+    return hours
+
+
+def _default_store() -> Path:
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local/share") / "speaker-reasoner/server"
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    _check_host(arguments.host, arguments.api_key)
+    try:
+        import uvicorn
+
+        from ..server.app import create_app
+        from ..server.service import Settings
+        from ..server.uploads import Limits
+    except ImportError as error:
+        raise ServerError(
+            f"serving needs {error.name}; pip install 'speaker-reasoner[serve]'"
+        ) from error
+    from ..cli import load_quietly
+    from ..longform import Transcriber
+
+    settings = Settings(
+        store=arguments.store,
+        database=arguments.database,
+        api_key=arguments.api_key,
+        batch=arguments.batch,
+        queue=arguments.queue,
+        limits=Limits(arguments.max_mb * 1024**2, arguments.max_duration * 3600.0),
+        allowed=tuple(_folder(path) for path in arguments.allow_folder),
+    )
+    listening = _listen(arguments.host, arguments.port)
+    transcriber = Transcriber(load_quietly(arguments), witness=arguments.witness)
+    app = create_app(transcriber, settings)
+    config = uvicorn.Config(
+        app, timeout_graceful_shutdown=_GRACE_S, server_header=False, log_level="warning"
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and passes it on
+        _server(config, app.state.service).run(sockets=[listening])
+    return 0
+
+
+def _check_host(host: str, api_key: str | None) -> None:
+    """Refuse to listen for other machines without a key."""
+    if api_key is not None and (not api_key or not api_key.isascii() or not api_key.isprintable()):
+        raise ServerError("--api-key: expected printable ASCII characters, got none or others")
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback and api_key is None:
+        raise ServerError(
+            f"--host {host}: other machines can reach it, expected a key; add --api-key KEY, or "
+            f"set {_KEY}"
+        )
+
+
+def _folder(path: Path) -> Path:
+    try:
+        found = path.expanduser().resolve(strict=True)
+    except OSError as error:
+        raise ServerError(f"--allow-folder {path}: {error.strerror}") from error
+    if not found.is_dir():
+        raise ServerError(f"--allow-folder {path}: got a file, expected a folder")
+    return found
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, before any model loads."""
+    with ExitStack() as stack:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listening = stack.enter_context(socket.socket(family, kind))
+            if sys.platform != "win32":
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError as error:
+            raise ServerError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+            ) from error
+        stack.pop_all()
+    return listening
+
+
+def _server(config: Any, service: "Service") -> Any:
+    """A server that says where it listens, and lets the service know of the first signal."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for listening in sockets or ():
+                host, port = listening.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                say = f"listening on http://{shown}:{port}; jobs in {service.settings.store}"
+                print(say, file=sys.stderr, flush=True)
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            service.drain()
+            super().handle_exit(sig, frame)
+
+    return Server(config)

@@ -1,0 +1,80 @@
+"""`speaker-reasoner train`: the three stages, by a configuration."""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+
+_EXAMPLES = """examples:
+  speaker-reasoner train tiny
+  speaker-reasoner train tiny --stage 3 --from runs/tiny/stage-3 -o runs/more
+  speaker-reasoner train my.toml --stage 1 -o runs/mine
+  accelerate launch --num_processes 2 -m speaker_reasoner train tiny-gpu
+  accelerate launch --config_file omni-30b.fsdp2.yaml -m speaker_reasoner train omni-30b
+"""
+
+
+def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "train",
+        help="train a checkpoint",
+        description="Train a model in three stages, each from the last one's weights. A run that was "
+        "stopped goes on\nwhere it was. On several GPUs, start it by `accelerate launch`.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("config", metavar="CONFIG", help="a TOML file, or tiny, tiny-gpu, omni-7b, omni-30b")
+    add(
+        "--stage",
+        choices=("1", "2", "3", "all"),
+        default="all",
+        help="1 single turns, 2 dialogues, 3 with a speaker cache (default: all there are)",
+    )
+    add(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="folder or hub id of the checkpoint to begin from (default: the configuration's model, "
+        "or what the stage before left in OUT)",
+    )
+    add(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="log, states and checkpoints (default: runs/CONFIG)",
+    )
+    add("--cpu", action="store_true", help="use no GPU")
+    command.set_defaults(run=_train, parser=command)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    from ..train.config import config_path, load_config
+    from ..train.stages import STAGES, train
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    config = load_config(arguments.config)
+    output = arguments.output or Path("runs") / config_path(arguments.config).stem
+    if arguments.stage == "all":
+        stages = [number for number, name in STAGES.items() if name in config.stages]
+    else:
+        stages = [int(arguments.stage)]
+    side = Console(stderr=True, highlight=False, soft_wrap=True)
+    train(
+        config,
+        output,
+        stages=stages,
+        start=arguments.start,
+        cpu=arguments.cpu,
+        told=lambda text: side.print(text, markup=False),
+    )
+    return 0

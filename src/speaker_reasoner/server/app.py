@@ -1,0 +1,247 @@
+"""The routes. Each one is a few lines over `Service`; OpenAPI describes them at /openapi.json."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import generate_latest
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from .. import __version__
+from ..errors import SpeakerReasonerError
+from ..longform import Transcriber
+from ..writers import FORMATS, render
+from . import documentation as docs
+from .corrections import parse_operation
+from .guard import Guard
+from .openai import RequestError, answer, as_request_error
+from .service import Service, Settings
+from .transcription import Transcription, too_slow
+from .uploads import read_json
+
+PAGE = Path(__file__).parent / "page"
+_MEDIA_TYPES = {
+    "json": "application/json",
+    "seglst": "application/json",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "html": "text/html",
+    "md": "text/markdown",
+}
+
+
+def create_app(transcriber: Transcriber, settings: Settings) -> FastAPI:
+    """The server as an ASGI application.
+
+    Its `state.service` is a `Service`; whoever runs it may call `drain` on a signal.
+
+    Raises:
+        ServerError, OutputError: the store cannot be used.
+    """
+    service = Service(transcriber, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(service.start)
+        yield
+        await run_in_threadpool(service.stop)
+
+    app = FastAPI(
+        title="Speaker-Reasoner",
+        version=__version__,
+        description=docs.DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # they load scripts of another site
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.service = service
+    app.add_middleware(Guard, api_key=settings.api_key, registry=service.registry)
+    _add_errors(app)
+    _add_transcriptions(app, service)
+    _add_jobs(app, service)
+    _add_documents(app, service)
+    _add_rest(app, service)
+    return app
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events; closes what it streams from, also where nobody reads them."""
+
+    def __init__(self, events: AsyncIterator[str], source: Transcription | None = None) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self._source is not None:
+                self._source.close()
+
+
+def _error(error: RequestError) -> JSONResponse:
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(SpeakerReasonerError)
+    async def _known(_: Request, error: SpeakerReasonerError) -> Response:
+        return _error(as_request_error(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        param = str(first["loc"][-1])
+        message = f"{param}: {first['msg']}"
+        return _error(RequestError(400, message, code="invalid_value", param=param))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        code = str(error.detail).lower().replace(" ", "_")
+        return _error(RequestError(error.status_code, message, code=code))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it; nginx counts it so
+
+    @app.exception_handler(Exception)
+    async def _bug(_: Request, __: Exception) -> Response:
+        message = "internal error; see the server's log"
+        return _error(RequestError(500, message, code="internal_error"))
+
+
+def _add_transcriptions(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/audio/transcriptions", **docs.TRANSCRIPTIONS)
+    async def transcribe(request: Request) -> Response:
+        transcription = await service.transcribe(request)
+        if transcription.form.stream:
+            return _EventStream(transcription.events(), transcription)
+        try:
+            transcript = await service.connected(
+                request, transcription.transcript(), transcription.close
+            )
+        except TimeoutError as error:
+            raise too_slow() from error
+        finally:
+            transcription.close()
+        media_type, body = answer(transcript, transcription.form, service.profile.language)
+        if isinstance(body, str):
+            return Response(body, media_type=media_type)
+        return JSONResponse(body)
+
+    def model() -> dict[str, Any]:
+        profile = service.profile
+        return {
+            "id": service.model,
+            "object": "model",
+            "created": service.created,
+            "owned_by": "speaker-reasoner",
+            "language": profile.language,
+            "domain": profile.domain,
+        }
+
+    @app.get("/v1/models", **docs.MODELS)
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [model()]}
+
+    @app.get("/v1/models/{name:path}", **docs.MODEL)
+    async def one_model(name: str) -> dict[str, Any]:
+        if name != service.model:
+            message = f"The model {name!r} does not exist"
+            raise RequestError(404, message, code="model_not_found", param="model")
+        return model()
+
+
+def _add_jobs(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/jobs", status_code=202, **docs.ADD_JOB)
+    async def add_job(request: Request) -> dict[str, Any]:
+        return await service.add_job(request)
+
+    @app.get("/v1/jobs", **docs.JOBS)
+    def jobs(limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
+        return {"data": service.newest(limit)}
+
+    @app.get("/v1/jobs/{job_id}", **docs.JOB)
+    def job(job_id: str) -> dict[str, Any]:
+        return service.body(service.job(job_id))
+
+    @app.delete("/v1/jobs/{job_id}", **docs.END_JOB)
+    def end_job(job_id: str) -> dict[str, Any]:
+        return service.end_job(job_id)
+
+    @app.get("/v1/jobs/{job_id}/events", **docs.EVENTS)
+    async def events(job_id: str, last_event_id: int = Header(0, ge=0)) -> Response:
+        await run_in_threadpool(service.job, job_id)
+        return _EventStream(service.events(job_id, last_event_id))
+
+    @app.get("/v1/jobs/{job_id}/audio", **docs.AUDIO)
+    def audio(job_id: str, request: Request) -> Response:
+        pcm = service.pcm(job_id)
+        span = pcm.span(request.headers.get("range"))
+        start, end = span or (0, pcm.size)
+        headers = {
+            "accept-ranges": "bytes",
+            "cache-control": "private, max-age=3600",
+            "content-length": str(end - start),
+        }
+        if span is not None:
+            headers["content-range"] = f"bytes {start}-{end - 1}/{pcm.size}"
+        status = 200 if span is None else 206
+        blocks: Iterator[bytes] = pcm.read(start, end)
+        return StreamingResponse(blocks, status, headers, media_type="audio/wav")
+
+
+def _add_documents(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/jobs/{job_id}/transcript", **docs.TRANSCRIPT)
+    def transcript(job_id: str, format: str = "json") -> Response:
+        corrected = service.transcript(job_id)
+        text = render(corrected, format)
+        name = f"{corrected.recording}{FORMATS[format].suffix}"
+        return Response(
+            text,
+            media_type=_MEDIA_TYPES.get(format, "text/plain"),
+            headers={"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"},
+        )
+
+    @app.get("/v1/jobs/{job_id}/document", **docs.DOCUMENT)
+    def document(job_id: str) -> dict[str, Any]:
+        return service.document(job_id)
+
+    @app.post("/v1/jobs/{job_id}/corrections", **docs.CORRECT)
+    async def correct(job_id: str, request: Request) -> Response:
+        revision, operation = parse_operation(await read_json(request, service.settings.limits))
+        status, body = await run_in_threadpool(service.correct, job_id, revision, operation)
+        return JSONResponse(body, status)
+
+    @app.get("/v1/jobs/{job_id}/trace", **docs.TRACE)
+    def trace(job_id: str, chunk: int = Query(ge=0)) -> dict[str, Any]:
+        return service.trace(job_id, chunk)
+
+
+def _add_rest(app: FastAPI, service: Service) -> None:
+    @app.get("/health", **docs.HEALTH)
+    async def health() -> dict[str, str]:
+        return {"status": "stopping" if service.closing else "ok"}
+
+    @app.get("/metrics", **docs.METRICS)
+    async def metrics() -> Response:
+        text = await asyncio.to_thread(generate_latest, service.registry)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/static", StaticFiles(directory=PAGE), name="static")

@@ -1,0 +1,86 @@
+"""The events of a job: a log that outlives the server, and readers that follow it."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a job: its number from 1, its name, its data."""
+
+    number: int
+    name: str
+    data: dict[str, Any]
+
+
+class EventLog:
+    """The events of a job, one JSON line each, kept as long as the job.
+
+    A line that a crash cut off is removed when the log is next written to.
+
+    Args:
+        path: of the file; made with the first event.
+        again: events that are there already are not added once more: whoever goes on after a
+            restart tells the turns of an unfinished chunk a second time.
+    """
+
+    def __init__(self, path: Path, *, again: bool = False) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        known = path.read_bytes() if again and path.exists() else b""
+        self._there = frozenset(known.split(b"\n"))
+
+    def append(self, name: str, data: Mapping[str, Any]) -> None:
+        """Add an event, which readers see at once; nothing is added to a closed log."""
+        row = json.dumps({"event": name, "data": data}, ensure_ascii=False).encode()
+        with self._lock:
+            if self._closed or row in self._there:
+                return
+            if self._file is None:
+                self._file = self._path.open("ab")
+                self._file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
+            self._file.write(row + b"\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """No event comes after this; from any thread."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+class EventReader:
+    """Reads a log that still grows.
+
+    Args:
+        path: of the log.
+        after: number of the last event that is known already.
+    """
+
+    def __init__(self, path: Path, after: int = 0) -> None:
+        self._path = path
+        self._after = after
+        self._number = self._at = 0
+
+    def new(self) -> Iterator[Event]:
+        """The events that were added since the last call."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._at += len(line)
+                self._number += 1
+                if self._number > self._after:
+                    row = json.loads(line)
+                    yield Event(self._number, row["event"], row["data"])

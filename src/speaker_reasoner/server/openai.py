@@ -1,0 +1,424 @@
+"""What OpenAI's clients send and expect: forms, errors, transcripts, server-sent events.
+
+Nothing here reads a request or runs a model. Sources: OpenAI's API reference for
+`POST /v1/audio/transcriptions`, and the types of its official Python client.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..errors import (
+    AudioError,
+    EngineError,
+    FormatError,
+    OutputError,
+    ServerError,
+    SettingsError,
+    SpeakerReasonerError,
+)
+from ..transcript import Segment, Transcript
+from ..voices import check_name
+from ..writers import render
+from ..writers.native import find_overlaps
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+class RequestError(ServerError):
+    """A request that is not served, as OpenAI's clients understand it.
+
+    Attributes:
+        status: of HTTP.
+        param: the field at fault.
+        code: a word a program can tell it by.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """`{"error": {message, type, param, code}}`."""
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": str(self),
+                "type": kinds.get(self.status, kind),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def as_request_error(error: SpeakerReasonerError) -> RequestError:
+    """What a client is told about a failure of this package."""
+    if isinstance(error, RequestError):
+        return error
+    message = str(error)
+    if isinstance(error, AudioError):
+        return RequestError(400, message, code="invalid_audio", param="file")
+    if isinstance(error, FormatError | SettingsError):
+        return RequestError(400, message, code="invalid_value")
+    if isinstance(error, OutputError):
+        return RequestError(507, message, code="storage_failed")
+    if isinstance(error, EngineError):
+        return RequestError(503, message, code="engine_failed", headers={"Retry-After": "5"})
+    return RequestError(500, message, code="internal_error")
+
+
+class ServerVad(BaseModel):
+    """Voice activity detection as OpenAI's clients configure it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["server_vad"]
+    prefix_padding_ms: int = Field(300, ge=0)
+    silence_duration_ms: int = Field(200, ge=0)
+    threshold: float = Field(0.5, ge=0, le=1)
+
+
+class Hints(BaseModel):
+    """What a client knows about a recording beforehand."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    speakers: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d?(-[1-9]\d?)?$",
+        description="How many people speak: `3`, or between two numbers: `2-5`.",
+        examples=["2-5"],
+    )
+    known_speaker_names: list[str] = Field(
+        default=[],
+        description="Names, one for each of `known_speaker_references[]`; a name may come several "
+        "times, with several clips of one person. Any number.",
+        examples=[["Ana", "Ben"]],
+    )
+
+    @field_validator("known_speaker_names")
+    @classmethod
+    def _usable(cls, names: list[str]) -> list[str]:
+        try:
+            return [check_name(name.strip()) for name in names]
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def count(self) -> tuple[int, int] | None:
+        """Fewest and most speakers."""
+        if self.speakers is None:
+            return None
+        low, _, high = self.speakers.partition("-")
+        return int(low), int(high or low)
+
+
+STREAMED_FORMATS = ("json", "text", "diarized_json")
+
+
+class TranscriptionForm(Hints):
+    """Fields of `POST /v1/audio/transcriptions` besides its files."""
+
+    model: str = Field(description="A model of `GET /v1/models`.", examples=["embedded"])
+    language: str | None = Field(
+        None,
+        description="ISO-639-1 code of the spoken language; it must be the model's.",
+        examples=["en"],
+    )
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = Field(
+        "json", examples=["diarized_json"]
+    )
+    stream: bool = Field(
+        False, description="Send server-sent events, each segment as soon as its turn is known."
+    )
+    chunking_strategy: Literal["auto"] | ServerVad | None = Field(
+        None,
+        description="Checked, without effect: recordings are always cut at quiet places into what "
+        "the model hears at once.",
+        examples=["auto"],
+    )
+    temperature: float = Field(
+        0, ge=0, le=0, description="0: the most probable token is always taken."
+    )
+    timestamp_granularities: list[Literal["segment"]] = Field(
+        default=[], description="`segment`; there are no times of words."
+    )
+
+    @field_validator("chunking_strategy", mode="before")
+    @classmethod
+    def _from_json(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            try:
+                return json.loads(value)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"expected 'auto' or a JSON object: {error}") from error
+        return value
+
+
+class JobForm(Hints):
+    """Fields of `POST /v1/jobs` besides its files."""
+
+    name: str | None = Field(
+        None, min_length=1, max_length=300, description="What to call it; else the file's name."
+    )
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="In place of `file`: a file inside a folder that the server was told to allow.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str | None) -> str | None:
+        if name is not None and not name.isprintable():
+            raise ValueError(f"expected printable characters on one line, got {name!r}")
+        return name
+
+
+def parse_form(kind: type[Form], values: Mapping[str, Any]) -> Form:
+    """Check the fields of a form.
+
+    Raises:
+        RequestError: 400, of the first field that is wrong.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        param = str(first["loc"][0]) if first["loc"] else None
+        message = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "not a field of this request; leave it out"
+        elif first["type"] == "missing":
+            message = "this field is required"
+        elif first["type"] != "value_error":
+            message += f", got {repr(first['input'])[:80]}"
+        code = "missing_field" if first["type"] == "missing" else "invalid_value"
+        raise RequestError(400, f"{param}: {message}", code=code, param=param) from error
+
+
+def check_transcription(form: TranscriptionForm, model: str, language: str) -> None:
+    """Compare what a form asks for with what the model can do.
+
+    Args:
+        form: with valid fields.
+        model: the name of the one model there is.
+        language: what it transcribes.
+
+    Raises:
+        RequestError: 404 for another model, 400 for another language or a format not streamed.
+    """
+    if form.model != model:
+        raise RequestError(
+            404,
+            f"The model {form.model!r} does not exist; this server has {model!r}",
+            code="model_not_found",
+            param="model",
+        )
+    if form.language is not None and form.language.lower().split("-")[0] != language:
+        raise RequestError(
+            400,
+            f"language {form.language!r}: the model {model!r} transcribes {language!r}; leave "
+            "language out, or start the server with a model of that language",
+            code="unsupported_language",
+            param="language",
+        )
+    if form.stream and form.response_format not in STREAMED_FORMATS:
+        raise RequestError(
+            400,
+            f"response_format {form.response_format!r} cannot be streamed; expected one of "
+            f"{', '.join(STREAMED_FORMATS)}",
+            code="invalid_value",
+            param="response_format",
+        )
+
+
+@dataclass
+class Letters:
+    """Labels of a transcript as OpenAI gives them: known names stay, others are A, B, ..., AA.
+
+    Attributes:
+        names: of the known speakers.
+    """
+
+    names: frozenset[str] = frozenset()
+    _given: dict[str, str] = field(default_factory=dict)
+    _next: int = 0
+
+    def of(self, label: str) -> str:
+        """The name or letter of a label; a new label gets the next letter."""
+        if label in self.names:
+            return label
+        if label not in self._given:
+            self._given[label] = self._free()
+        return self._given[label]
+
+    def _free(self) -> str:
+        while True:
+            number, letters = self._next + 1, ""
+            self._next += 1
+            while number:
+                number, rest = divmod(number - 1, 26)
+                letters = chr(ord("A") + rest) + letters
+            if letters not in self.names:
+                return letters
+
+
+def confidence_body(segment: Segment) -> dict[str, float | None]:
+    """Confidence of a segment's words, speaker and times; null where unknown."""
+    known = segment.confidence
+    return {"words": known.words, "speaker": known.speaker, "times": known.times}
+
+
+def segment_body(segment: Segment, number: int, letters: Letters, overlap: bool) -> dict[str, Any]:
+    """A segment of `diarized_json`, also the event of a stream."""
+    return {
+        "type": "transcript.text.segment",
+        "id": f"seg_{number}",
+        "start": segment.start_s,
+        "end": segment.end_s,
+        "speaker": letters.of(segment.speaker),
+        "text": segment.text,
+        "gender": segment.gender,
+        "confidence": confidence_body(segment),
+        "overlap": overlap,
+    }
+
+
+def diarized_body(transcript: Transcript, letters: Letters) -> dict[str, Any]:
+    """`diarized_json`, with what our transcripts know besides."""
+    overlaps = find_overlaps(transcript.segments)
+    return {
+        "task": "transcribe",
+        "duration": transcript.duration_s,
+        "text": transcript.text,
+        "segments": [
+            segment_body(segment, number, letters, overlap)
+            for number, (segment, overlap) in enumerate(
+                zip(transcript.segments, overlaps, strict=True)
+            )
+        ],
+        "usage": usage_body(transcript.duration_s),
+        **_notes(transcript),
+    }
+
+
+def verbose_body(transcript: Transcript, letters: Letters, language: str) -> dict[str, Any]:
+    """`verbose_json`. `avg_logprob` is the logarithm of the mean probability of the words, null
+    where unknown; `no_speech_prob` is not estimated: 0."""
+    overlaps = find_overlaps(transcript.segments)
+    segments = []
+    for number, segment in enumerate(transcript.segments):
+        data, words = segment.text.encode(), segment.confidence.words
+        segments.append(
+            {
+                **segment_body(segment, number, letters, overlaps[number]),
+                "id": number,
+                "seek": 0,
+                "tokens": [],
+                "temperature": 0.0,
+                "avg_logprob": None if words is None else math.log(max(words, 1e-9)),
+                "compression_ratio": len(data) / len(zlib.compress(data)) if data else 1.0,
+                "no_speech_prob": 0.0,
+            }
+        )
+    return {
+        "task": "transcribe",
+        "language": language,
+        "duration": transcript.duration_s,
+        "text": transcript.text,
+        "segments": segments,
+        "usage": usage_body(transcript.duration_s),
+        **_notes(transcript),
+    }
+
+
+def usage_body(duration_s: float) -> dict[str, Any]:
+    """What a request cost: the seconds of its audio."""
+    return {"type": "duration", "seconds": duration_s}
+
+
+def _notes(transcript: Transcript) -> dict[str, Any]:
+    """What was not transcribed, and what a reader should know."""
+    return {
+        "missing": [
+            {"start": gap.start_s, "end": gap.end_s, "reason": gap.reason}
+            for gap in transcript.missing
+        ],
+        "warnings": list(transcript.warnings),
+    }
+
+
+def answer(
+    transcript: Transcript, form: TranscriptionForm, language: str
+) -> tuple[str, dict[str, Any] | str]:
+    """The media type and body of a transcription that is not streamed."""
+    letters = Letters(frozenset(form.known_speaker_names))
+    match form.response_format:
+        case "diarized_json":
+            return "application/json", diarized_body(transcript, letters)
+        case "verbose_json":
+            return "application/json", verbose_body(transcript, letters, language)
+        case "json":
+            usage = usage_body(transcript.duration_s)
+            return "application/json", {"text": transcript.text, "usage": usage}
+        case "text":
+            return "text/plain", f"{transcript.text}\n"
+        case "srt":
+            return "application/x-subrip", render(transcript, "srt")
+        case "vtt":
+            return "text/vtt", render(transcript, "vtt")
+
+
+class TranscriptStream:
+    """The events of a streamed transcription, as text.
+
+    Args:
+        form: of the request; `diarized_json` tells segments besides deltas.
+    """
+
+    def __init__(self, form: TranscriptionForm) -> None:
+        self._segments = form.response_format == "diarized_json"
+        self._letters = Letters(frozenset(form.known_speaker_names))
+        self._begun = False
+
+    def segment(self, segment: Segment, number: int, overlap: bool) -> Iterator[str]:
+        """Events of a segment that is newly known: its words, then itself."""
+        if segment.text:
+            delta = {"delta": f" {segment.text}" if self._begun else segment.text}
+            if self._segments:
+                delta["segment_id"] = f"seg_{number}"
+            self._begun = True
+            yield sse({"type": "transcript.text.delta", **delta})
+        if self._segments:
+            yield sse(segment_body(segment, number, self._letters, overlap))
+
+    def done(self, transcript: Transcript) -> str:
+        """The last event, with the whole text in order of start."""
+        usage = usage_body(transcript.duration_s)
+        return sse({"type": "transcript.text.done", "text": transcript.text, "usage": usage})
+
+
+def sse(data: Mapping[str, Any], *, event: str | None = None, number: int | None = None) -> str:
+    """One server-sent event; named after the data's `type` unless told otherwise."""
+    name = event or data["type"]
+    lead = "" if number is None else f"id: {number}\n"
+    return f"{lead}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -1,0 +1,181 @@
+/** One open recording: connects what is known of it with the waveform, the lanes and the lines. */
+
+import { ApiError } from "./api.js";
+import { $, clock, count, describe, h, icon, notice } from "./dom.js";
+import { state, updateJob } from "./jobs.js";
+import { Lanes } from "./lanes.js";
+import { isUnderWay, Recording } from "./store.js";
+import { showTrace } from "./trace.js";
+import { Transcript } from "./transcript.js";
+import { Waveform } from "./waveform.js";
+
+const FRAME_MS = 16;
+const CALM_MS = 500; // lines that come within are told to screen readers together
+
+/** Tell of a failure that the server has words for; anything else is a bug and stays one. */
+export function complain(error) {
+  if (!(error instanceof ApiError)) throw error;
+  notice(error.message, { bad: true });
+}
+
+export class View {
+  #closed = false;
+  #loaded = false;
+  #unsaid = [];
+
+  constructor(id) {
+    this.recording = new Recording(id);
+    this.waveform = new Waveform($("wave"));
+    for (const place of ["title", "facts", "warnings", "empty"]) $(place).replaceChildren();
+    const { recording, waveform } = this;
+    const hear = (segment) => waveform.play(segment.start, segment.end);
+    this.lanes = new Lanes($("lanes"), $("names"), {
+      recording, waveform, hear: (segment) => { hear(segment); this.transcript.focus(segment.id); },
+    });
+    this.transcript = new Transcript($("lines"), {
+      recording, waveform, hear,
+      select: (segment) => this.#select(segment),
+      trace: (segment) => showTrace(recording, waveform, segment).catch(complain),
+      renameSpeaker: (label) => this.lanes.rename(label),
+    });
+    this.#connect();
+  }
+
+  /** Fetch it. @returns {Promise<boolean>} whether the server knows it. */
+  async open() {
+    try {
+      await this.recording.open();
+      if (!this.#closed) $("title").focus({ preventScroll: true });
+    } catch (error) {
+      complain(error);
+      return error.status !== 404;
+    }
+    return true;
+  }
+
+  close() {
+    this.#closed = true;
+    this.recording.close();
+    this.waveform.destroy();
+  }
+
+  #connect() {
+    const { recording, waveform, lanes } = this;
+    const on = (source, name, act) => source.addEventListener(name, ({ detail }) => { if (!this.#closed) act(detail); });
+    const lines = this.#soon(() => this.#drawLines());
+    const listening = this.#soon(() => this.#drawListening());
+    const trouble = (text) => notice(text, { bad: true });
+    on(recording, "job", () => { this.#drawHead(); listening(); lines(); });
+    on(recording, "lines", () => { lines(); listening(); });
+    on(recording, "listening", listening);
+    on(recording, "heard", (segment) => this.#announce(segment));
+    on(recording, "corrected", ({ op }) => {
+      const done = { merge: "Merged.", delete: "Deleted." }[op];
+      if (done) notice(done, { action: ["Undo", () => recording.correct({ op: "undo" })] });
+    });
+    on(recording, "trouble", trouble);
+    on(waveform, "trouble", trouble);
+    on(waveform, "view", () => lanes.follow());
+    on(waveform, "ready", () => { lines(); this.#drawTime(); });
+    on(waveform, "time", () => this.#drawTime());
+    on(waveform, "playing", () => this.#drawPlaying());
+  }
+
+  /** Do it once before the next frame, however often it is asked for until then. */
+  #soon(act) {
+    let asked = false;
+    return () => {
+      if (asked) return;
+      asked = true;
+      setTimeout(() => {
+        asked = false;
+        if (!this.#closed) act();
+      }, FRAME_MS);
+    };
+  }
+
+  #select(segment) {
+    this.transcript.chosen(segment.id);
+    this.lanes.select(segment.id);
+    this.waveform.reveal(segment.start);
+  }
+
+  #drawHead() {
+    const { recording, recording: { job, editable, document: doc } } = this;
+    updateJob(job);
+    document.title = `${job.name} · Speaker Reasoner`;
+    $("title").textContent = job.name;
+    $("length").textContent = job.duration ? `of ${clock(job.duration, 1)}` : "";
+    $("undo").disabled = !editable || !doc.can_undo;
+    $("redo").disabled = !editable || !doc.can_redo;
+    $("export").disabled = doc === null;
+    if (!this.#loaded && job.duration) {
+      this.#loaded = true;
+      this.waveform.load(recording.id);
+    }
+  }
+
+  #drawLines() {
+    const { recording, transcript } = this;
+    const follow = transcript.atEnd && isUnderWay(recording.job) && !recording.document;
+    this.lanes.draw();
+    transcript.draw();
+    this.#drawFacts();
+    if (follow) transcript.toEnd();
+  }
+
+  #drawFacts() {
+    const { job, document: doc, segments, speakers } = this.recording;
+    const parts = job.status === "done" || segments.length
+      ? [clock(job.duration), speakers.length && count(speakers.length, "speaker"), segments.length && count(segments.length, "line")]
+      : [state(job)];
+    $("facts").textContent = parts.filter(Boolean).join(" · ");
+    const failed = job.error ? [h("li", { class: "bad" }, job.error.message)] : [];
+    $("warnings").replaceChildren(...failed, ...(doc?.warnings ?? []).map((text) => h("li", {}, text)));
+    const silent = !segments.length && !isUnderWay(job);
+    const why = { done: "No speech was heard in this recording.", cancelled: "Stopped before the first line." };
+    $("empty").hidden = !silent;
+    $("empty").textContent = silent ? why[job.status] ?? "There is no transcript." : "";
+  }
+
+  #drawListening() {
+    const { job, document: doc, overviews, now } = this.recording;
+    const under = isUnderWay(job);
+    this.lanes.drawBoxes();
+    this.waveform.show({ now: [...now.values()], heard: under && !doc ? job.position : Infinity, missing: doc?.missing ?? [] });
+    $("listening").hidden = !under;
+    if (!under) return;
+    const box = [...now.values()].at(-1);
+    const overview = overviews.get(box?.chunk) ?? [...overviews.values()].at(-1);
+    const parts = [job.status === "queued" ? "Waiting for its turn" : doc ? "Listening again" : "Listening"];
+    if (overview) parts.push(`hears ${describe(overview.speakers)}`);
+    if (box) parts.push(`now ${clock(box.start, 1)} to ${clock(box.end, 1)}`);
+    $("listening").querySelector("p").textContent = parts.join(" · ");
+  }
+
+  #drawTime() {
+    const { time, playing } = this.waveform;
+    const heard = playing ? this.recording.segments.filter(({ start, end }) => start <= time && time < end) : [];
+    const current = new Set(heard.map((segment) => segment.id));
+    $("now").textContent = clock(time, 1);
+    this.lanes.mark(time, current);
+    this.transcript.mark(current);
+  }
+
+  #drawPlaying() {
+    const { playing } = this.waveform;
+    $("play").replaceChildren(icon(playing ? "pause" : "play"));
+    $("play").setAttribute("aria-label", playing ? "Pause" : "Play");
+    this.#drawTime();
+  }
+
+  /** Read new lines to screen readers; a flood only as its number. */
+  #announce(segment) {
+    if (this.#unsaid.push(segment) > 1) return;
+    setTimeout(() => {
+      const fresh = this.#unsaid.splice(0);
+      const said = fresh.length > 3 ? [count(fresh.length, "line")] : fresh.map((one) => `${one.speaker}: ${one.text}`);
+      if (!this.#closed) $("spoken").replaceChildren(...said.map((text) => h("p", {}, text)));
+    }, CALM_MS);
+  }
+}

@@ -1,0 +1,459 @@
+"""What stands behind the routes: one model, its worker, the store, and the jobs under way."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from prometheus_client import CollectorRegistry
+from starlette.requests import ClientDisconnect
+
+from ..longform import Transcriber
+from ..transcript import Transcript
+from .corrections import History, Listen, Operation, apply, chunk_spans, replay
+from .events import EventReader
+from .jobs import WAITING, Job, Store
+from .openai import (
+    Hints,
+    JobForm,
+    RequestError,
+    TranscriptionForm,
+    check_transcription,
+    parse_form,
+    sse,
+)
+from .runs import AUDIO, EVENTS, JobRun, RequestRun, load_original, voice_file
+from .sound import Pcm, decode
+from .transcription import PING_S, Transcription
+from .uploads import (
+    FILE,
+    REFERENCES,
+    Limits,
+    ReceivedForm,
+    allowed_file,
+    decode_reference,
+    display_name,
+    receive,
+)
+from .worker import Worker
+
+T = TypeVar("T")
+
+_DECODERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a server runs.
+
+    Attributes:
+        store: folder of jobs and uploads.
+        database: SQLAlchemy URL; a SQLite file in the store if `None`.
+        api_key: that requests must carry; `None` on loopback only.
+        batch: dialogues at once.
+        queue: recordings that may wait.
+        limits: of what clients send.
+        answer_s: longest time in which a request is answered; jobs have no such limit.
+        allowed: folders whose files may become jobs by their path, resolved.
+    """
+
+    store: Path
+    database: str | None = None
+    api_key: str | None = None
+    batch: int = 16
+    queue: int = 256
+    limits: Limits = field(default_factory=Limits)
+    answer_s: float = 3600.0
+    allowed: tuple[Path, ...] = ()
+
+
+class Service:
+    """One model that serves requests and jobs.
+
+    Args:
+        transcriber: opens recordings; its engine is asked by the worker alone.
+        settings: of the server.
+
+    Raises:
+        ServerError, OutputError: the store cannot be used.
+    """
+
+    def __init__(self, transcriber: Transcriber, settings: Settings) -> None:
+        self.settings = settings
+        self.registry = CollectorRegistry()
+        self.store = Store(settings.store, settings.database)
+        self.worker = Worker(
+            transcriber.engine,
+            batch=settings.batch,
+            queue=settings.queue,
+            registry=self.registry,
+        )
+        engine = transcriber.engine
+        name = str(engine.describe().get("model", engine.name))
+        self.model = Path(name).name if Path(name).is_absolute() else name
+        self.profile = engine.profile
+        self.created = int(time.time())
+        self.closing = False
+        self._transcriber = transcriber
+        self._runs: dict[str, JobRun] = {}
+        self._decoders = anyio.CapacityLimiter(_DECODERS)
+
+    def start(self) -> None:
+        """Begin to work, with the jobs that were left."""
+        self.worker.start()
+        for job in self.store.unfinished():
+            self._launch(job, resumed=True)
+
+    def drain(self) -> None:
+        """Refuse new work and end event streams; for a signal handler."""
+        self.closing = True
+        self.worker.drain()
+
+    def stop(self) -> None:
+        """End after the round that is being written; jobs go on at the next start."""
+        self.drain()
+        self.worker.stop()
+        self.store.close()
+
+    # Requests
+
+    async def transcribe(self, request: Request) -> Transcription:
+        """Take a recording in and let it wait for its turn.
+
+        Raises:
+            RequestError: it is not served.
+            ClientDisconnect: the client is gone.
+        """
+        stack = ExitStack()
+        try:
+            place = self.worker.reserve()
+            stack.callback(place.release)
+            folder = stack.enter_context(self.store.incoming())
+            received = await receive(request, folder, self.settings.limits)
+            form = parse_form(TranscriptionForm, received.values)
+            check_transcription(form, self.model, self.profile.language)
+            if received.file is None:
+                raise _no_file("a file")
+            run = RequestRun(self._transcriber, folder, form)
+            stack.callback(self.worker.cancel, run)
+            taken = self._take(received, folder, form, lambda: run.cancelled)
+            await self.connected(request, taken, lambda: self.worker.cancel(run))
+            self.worker.submit(run, place)
+        except BaseException:
+            stack.close()
+            raise
+        return Transcription(run, form, self.settings.answer_s, stack)
+
+    async def connected(
+        self, request: Request, work: Awaitable[T], abandon: Callable[[], None]
+    ) -> T:
+        """Do work as long as the client is there.
+
+        Raises:
+            ClientDisconnect: it hung up; the work was abandoned.
+            TimeoutError: the work took longer than a request may.
+        """
+        gone = asyncio.ensure_future(_gone(request))
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait(
+                (gone, task),
+                timeout=self.settings.answer_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if task.done():
+                return task.result()
+            abandon()
+            if gone.done():
+                raise ClientDisconnect
+            raise TimeoutError
+        finally:
+            gone.cancel()
+            task.cancel()
+            await asyncio.gather(gone, task, return_exceptions=True)
+
+    async def _take(
+        self,
+        received: ReceivedForm,
+        folder: Path,
+        hints: Hints,
+        abandoned: Callable[[], bool] = lambda: False,
+        path: Path | None = None,
+    ) -> float:
+        """Decode the recording of a form and its voices into a folder; the length in seconds."""
+        names, clips = hints.known_speaker_names, received.references
+        if len(names) != len(clips):
+            raise _wrong_references(
+                f"got {len(names)} known_speaker_names[] and {len(clips)} {REFERENCES}[]; expected "
+                "one clip for each name"
+            )
+        source, name = path, path.name if path is not None else ""
+        if received.file is not None:
+            source, name = received.file.path, received.file.name
+        assert source is not None
+
+        def decode_all() -> float:
+            longest_s = self.settings.limits.duration_s
+            duration_s = decode(source, folder / AUDIO, name, longest_s, abandoned)
+            if received.file is not None:
+                received.file.path.unlink()
+            owners: dict[str, str] = {}
+            for number, (clip, owner) in enumerate(zip(clips, names, strict=True)):
+                sound = decode_reference(clip, voice_file(folder, number), number, owner)
+                if owners.setdefault(sound, owner) != owner:
+                    raise _wrong_references(
+                        f"{owners[sound]!r} and {owner!r} have the same clip; leave one of them out"
+                    )
+            return duration_s
+
+        return await anyio.to_thread.run_sync(decode_all, limiter=self._decoders)
+
+    # Jobs
+
+    async def add_job(self, request: Request) -> dict[str, Any]:
+        """Take a long recording in.
+
+        Raises:
+            RequestError: it is not served.
+            ClientDisconnect: the client is gone before it was accepted.
+        """
+        with ExitStack() as stack:
+            place = self.worker.reserve()
+            stack.callback(place.release)
+            folder = stack.enter_context(self.store.incoming())
+            received = await receive(request, folder, self.settings.limits)
+            form = parse_form(JobForm, received.values)
+            if (received.file is None) == (form.path is None):
+                raise _no_file("either a file or a path")
+            path = None
+            if form.path is not None:
+                path = await run_in_threadpool(allowed_file, form.path, self.settings.allowed)
+            gone = threading.Event()
+            taken = self._take(received, folder, form, gone.is_set, path)
+            duration_s = await self.connected(request, taken, gone.set)
+            found = received.file.name if received.file else display_name(str(path))
+            job = await run_in_threadpool(
+                self.store.add,
+                folder,
+                form.name or found,
+                duration_s,
+                form.speakers,
+                form.known_speaker_names,
+            )
+            self._launch(job)
+        return self.body(job)
+
+    def _launch(self, job: Job, *, resumed: bool = False) -> JobRun:
+        run = JobRun(
+            self._transcriber,
+            self.store,
+            job,
+            resumed=resumed,
+            finished=lambda run: self._forget(run),
+        )
+        self._runs[job.id] = run
+        self.worker.submit(run)
+        return run
+
+    def _forget(self, run: JobRun) -> None:
+        if self._runs.get(run.job.id) is run:
+            del self._runs[run.job.id]
+
+    def job(self, job_id: str) -> Job:
+        """A job as it is now.
+
+        Raises:
+            RequestError: 404, there is none of this id.
+        """
+        run = self._runs.get(job_id)
+        job = run.job if run is not None else self.store.get(job_id)
+        if job is None:
+            raise RequestError(404, f"there is no job {job_id!r}", code="job_not_found")
+        return job
+
+    def newest(self, most: int) -> list[dict[str, Any]]:
+        """Jobs as clients read them, newest first."""
+        jobs = self.store.newest(most)
+        live = {job.id: self._runs[job.id].job for job in jobs if job.id in self._runs}
+        return [self.body(live.get(job.id, job)) for job in jobs]
+
+    def body(self, job: Job) -> dict[str, Any]:
+        """A job as clients read it."""
+        run = self._runs.get(job.id)
+        ended = job.status == "done"
+        return {
+            "id": job.id,
+            "name": job.name,
+            "status": job.status,
+            "created": job.created,
+            "duration": job.duration_s,
+            "position": run.position_s if run is not None else job.duration_s * ended,
+            "speakers": job.found if job.found is not None or run is None else run.speakers,
+            "queue_position": self.worker.position(run) if run is not None else None,
+            "error": job.error,
+            "revision": job.revision,
+        }
+
+    def end_job(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job under way, or remove one that has ended."""
+        job = self.job(job_id)
+        run = self._runs.get(job_id)
+        if run is None:
+            self.store.remove(job)
+            return {"id": job.id, "deleted": True}
+        self.worker.cancel(run)
+        if job.listen is None:
+            self.store.change(job, status="cancelled")
+        else:
+            self.store.change(job, status="done", listen=None)
+        run.job = self.store.get(job_id) or job
+        run.close()
+        return self.body(run.job)
+
+    async def events(self, job_id: str, after: int) -> AsyncIterator[str]:
+        """The events of a job as text: all after a number, then as they come, until it has ended."""
+        job = await run_in_threadpool(self.job, job_id)
+        reader = EventReader(self.store.folder(job) / EVENTS, after)
+        run = self._runs.get(job_id)
+        if run is None:
+            for event in reader.new():
+                yield sse(event.data, event=event.name, number=event.number)
+            yield sse(self.body(job), event="job")
+            return
+        told: dict[str, Any] = {}
+        quiet_since = time.monotonic()
+        with run.watch() as changed:
+            while True:
+                changed.clear()
+                over, body = run.over, self.body(run.job)
+                if body != told and not over:
+                    yield sse(body, event="job")
+                for event in reader.new():
+                    quiet_since = time.monotonic()
+                    yield sse(event.data, event=event.name, number=event.number)
+                if over:
+                    yield sse(body, event="job")
+                    return
+                told = body
+                if time.monotonic() - quiet_since > PING_S:
+                    quiet_since = time.monotonic()
+                    yield ": still here\n\n"
+                try:
+                    await asyncio.wait_for(changed.wait(), 1.0)
+                except TimeoutError:
+                    if self.closing:
+                        return
+
+    # Documents
+
+    def document(self, job_id: str) -> dict[str, Any]:
+        """The document of a job, corrections applied."""
+        job = self._transcribed(job_id)
+        document, history = replay(load_original(self.store, job), self.store.corrections(job))
+        return document.body(job.revision, history)
+
+    def transcript(self, job_id: str) -> Transcript:
+        """The transcript of a job, corrections applied."""
+        job = self._transcribed(job_id)
+        document, _ = replay(load_original(self.store, job), self.store.corrections(job))
+        transcript = document.corrected()
+        return replace(transcript, info={**transcript.info, "revision": job.revision})
+
+    def trace(self, job_id: str, chunk: int) -> dict[str, Any]:
+        """What the model saw and wrote in a chunk.
+
+        Raises:
+            RequestError: 404, the chunk does not exist or was silent.
+        """
+        for trace in self.transcript(job_id).traces:
+            if trace["chunk"] == chunk:
+                names = {"start_s": "start", "duration_s": "duration"}
+                return {names.get(key, key): value for key, value in trace.items()}
+        raise _no_chunk(chunk)
+
+    def pcm(self, job_id: str) -> Pcm:
+        """The audio of a job."""
+        return Pcm(self.store.folder(self.job(job_id)) / AUDIO)
+
+    def correct(
+        self, job_id: str, revision: int, operation: Operation
+    ) -> tuple[int, dict[str, Any]]:
+        """Apply a correction: status 200 and the document, or 202 and the job that listens again.
+
+        Raises:
+            RequestError: 409 for a job that is under way, or one that was corrected meanwhile; what
+                `corrections.apply` raises.
+        """
+        job = self._transcribed(job_id)
+        if job.status in WAITING:
+            raise RequestError(409, f"the job is {job.status}; wait", code="job_under_way")
+        document, history = replay(load_original(self.store, job), self.store.corrections(job))
+        if revision != job.revision:
+            raise _stale(revision, job.revision)
+        if isinstance(operation, Listen):
+            return 202, self._listen(job, operation.chunk, chunk_spans(document.transcript))
+        made = operation.model_dump(by_alias=True, exclude_none=True)
+        then = history.then(made)
+        if made["op"] not in ("undo", "redo"):
+            apply(document, made)
+        if not self.store.correct(job, revision, made):
+            raise _stale(revision, self.job(job_id).revision)
+        return 200, self._after(job, then)
+
+    def _after(self, job: Job, history: History) -> dict[str, Any]:
+        document, _ = replay(load_original(self.store, job), history.done)
+        return document.body(job.revision + 1, history)
+
+    def _listen(self, job: Job, chunk: int, spans: list[dict[str, Any]]) -> dict[str, Any]:
+        if chunk not in [span["chunk"] for span in spans]:
+            raise _no_chunk(chunk)
+        changes: Mapping[str, Any] = {"status": "queued", "listen": chunk, "error": None}
+        if not self.store.change(job, among=("done",), **changes):
+            raise RequestError(409, "the job is under way; wait", code="job_under_way")
+        run = self._launch(replace(job, **changes))
+        return self.body(run.job)
+
+    def _transcribed(self, job_id: str) -> Job:
+        """A job that has a transcript."""
+        job = self.job(job_id)
+        if job.status != "done" and job.listen is None:
+            raise RequestError(
+                409, f"the job is {job.status}: it has no transcript", code="job_not_done"
+            )
+        return job
+
+
+async def _gone(request: Request) -> None:
+    """Wait until the client hangs up, after its body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _no_file(expected: str) -> RequestError:
+    return RequestError(400, f"expected {expected}", code="missing_field", param=FILE)
+
+
+def _wrong_references(message: str) -> RequestError:
+    return RequestError(400, message, code="invalid_value", param=REFERENCES)
+
+
+def _no_chunk(chunk: int) -> RequestError:
+    return RequestError(
+        404, f"chunk {chunk} does not exist, or is silent", code="chunk_not_found", param="chunk"
+    )
+
+
+def _stale(made_on: int, now: int) -> RequestError:
+    return RequestError(
+        409,
+        f"made on revision {made_on}, but the transcript is at {now}; fetch it again",
+        code="stale_revision",
+        param="revision",
+    )

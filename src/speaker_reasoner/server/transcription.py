@@ -1,0 +1,77 @@
+"""A request's recording under way, as the route that answers it sees it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+from ..errors import SpeakerReasonerError
+from ..transcript import Transcript
+from .openai import RequestError, TranscriptionForm, TranscriptStream, as_request_error, sse
+from .runs import RequestRun
+
+PING_S = 15.0
+"""A stream is never silent for longer, so that nothing between takes it for dead."""
+
+
+class Transcription:
+    """A request's recording under way; whoever answers it closes it.
+
+    Attributes:
+        form: of the request.
+    """
+
+    def __init__(
+        self, run: RequestRun, form: TranscriptionForm, answer_s: float, stack: ExitStack
+    ) -> None:
+        self.form = form
+        self._run = run
+        self._answer_s = answer_s
+        self._stack = stack
+
+    async def transcript(self) -> Transcript:
+        """The whole of it."""
+        return await self._run.transcript()
+
+    async def events(self) -> AsyncIterator[str]:
+        """Server-sent events; a failure is the last of them."""
+        stream = TranscriptStream(self.form)
+        news = aiter(self._run.news())
+        until = time.monotonic() + self._answer_s
+        following: asyncio.Task[Any] | None = None
+        try:
+            while True:
+                following = following or asyncio.ensure_future(anext(news))
+                left_s = until - time.monotonic()
+                done, _ = await asyncio.wait({following}, timeout=min(PING_S, max(0.0, left_s)))
+                if not done and left_s <= PING_S:
+                    raise too_slow()
+                if not done:
+                    yield ": still here\n\n"
+                    continue
+                item, following = following.result(), None
+                if isinstance(item, Transcript):
+                    yield stream.done(item)
+                    return
+                for told in item:
+                    for event in stream.segment(told.segment, told.number, told.overlap):
+                        yield event
+        except SpeakerReasonerError as error:
+            yield sse(as_request_error(error).body(), event="error")
+        finally:
+            if following is not None:
+                following.cancel()
+
+    def close(self) -> None:
+        """Let go of the recording, whatever became of it."""
+        self._stack.close()
+
+
+def too_slow() -> RequestError:
+    """A request that took longer than requests may."""
+    return RequestError(
+        504,
+        "the recording is not transcribed yet; send long ones to /v1/jobs",
+        code="answer_timeout",
+    )

@@ -1,0 +1,100 @@
+"""A learner and its optimisers in accelerate's hands: one process, DDP, FSDP2 or DeepSpeed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..errors import DataError
+from .model import Learner
+from .saves import is_deepspeed
+
+if TYPE_CHECKING:
+    from .loop import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A learner and its optimisers in accelerate's hands.
+
+    Attributes:
+        learner: without a wrapper around it.
+        model: the same as accelerate prepared it, to be called in its place.
+        optimisers: as accelerate prepared them.
+    """
+
+    learner: Learner
+    model: Any
+    optimisers: Sequence[Any]
+    accelerator: Any
+
+
+def make_accelerator(config: "RunConfig", folder: Path, *, cpu: bool, unused: bool) -> Any:
+    """The accelerator of a run: how many processes, and how weights are sharded, is told by the
+    environment that `accelerate launch` makes.
+
+    Args:
+        folder: where trackers that write files do so.
+        cpu: use no GPU.
+        unused: some weights get no gradient in some batches.
+
+    Raises:
+        DataError: accelerate is not installed; the batches of a step do not divide among processes.
+    """
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+    except ImportError as error:
+        raise DataError(
+            f"training needs accelerate: {error}; pip install 'speaker-reasoner[train]'"
+        ) from error
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="bf16" if config.bf16 else "no",
+        log_with=list(config.log_with) or None,
+        project_dir=str(folder),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+    )
+    processes = accelerator.num_processes
+    if config.batches_per_step % processes:
+        raise DataError(
+            f"batches_per_step {config.batches_per_step} do not divide among {processes} "
+            f"processes; set a multiple of {processes}"
+        )
+    accelerator.gradient_accumulation_steps = config.batches_per_step // processes
+    if is_deepspeed(accelerator):  # it asks for what a data loader would have told
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config
+        settings["train_micro_batch_size_per_gpu"] = 1
+        settings["gradient_accumulation_steps"] = accelerator.gradient_accumulation_steps
+    return accelerator
+
+
+def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> Prepared:
+    """Hand a learner to accelerate, with optimisers for what is trained.
+
+    Args:
+        muon: Muon for the weight matrices of the layers; otherwise AdamW for all.
+    """
+    optimisers = make_optimisers(learner, muon=muon)
+    model, *prepared = accelerator.prepare(learner, *optimisers)
+    return Prepared(learner, model, prepared, accelerator)
+
+
+def make_optimisers(learner: Learner, *, muon: bool) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices of the layers, AdamW for all else (Jordan et al. 2024), at one
+    learning rate (Liu et al. 2025, arXiv 2502.16982: updates of the same root mean square); or AdamW
+    alone, without decay, as for LoRA and fine-tuning. The rate is the schedule's, step by step."""
+    trained = {n: p for n, p in learner.named_parameters() if p.requires_grad}
+    if not muon:
+        return [torch.optim.AdamW(trained.values(), 0.0, betas=(0.9, 0.98), weight_decay=0.0)]
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in trained.items():
+        in_layer = parameter.ndim == 2 and name.startswith("thinker.") and "embed" not in name
+        (matrices if in_layer else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, 0.0, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, 0.0, betas=(0.9, 0.98), weight_decay=0.02),
+    ]

@@ -1,0 +1,113 @@
+"""Prepared corpora to a folder for ms-swift: every piece once in each stage of a configuration.
+
+What a stage asks of a piece, and the speaker cache before it, is drawn from the same shares and settings as
+in `speaker-reasoner train`, but once and for all: ms-swift hears the same in every epoch.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..audio import load_slice
+from ..data.cache import CacheConfig, condition, draw_cache
+from ..data.corpora.notes import Notes
+from ..data.dialogues import Reference
+from ..errors import AudioError, DataError
+from .config import StageConfig, TrainingConfig
+from .prepared import Piece, read_pieces
+from .stages import STAGES
+from .swift import SwiftExport
+from .talks import Talk, make_example
+
+_MOST_PAST = 200
+"""Of a longer past, so many segments are drawn before a cache is drawn from them."""
+
+
+def export_corpora(
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    strict: bool = False,
+    told: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Export the corpora of a configuration.
+
+    Args:
+        config: its corpora, profile, stages and seed; of these, no schedule and no answer rate.
+        folder: a new or empty one.
+        strict: stop at the first piece that cannot be used.
+        told: called with the name of each file before it is filled.
+
+    Returns:
+        What `export.json` says.
+
+    Raises:
+        DataError: there is no table `corpora`, audio is missing, nothing can be used, or, with
+            `strict`, something cannot.
+        OutputError: the folder is not empty, or cannot be written; nothing of the export is left.
+    """
+    corpora = config.corpora
+    if corpora is None:
+        raise DataError(
+            "the configuration has no table corpora; simulated meetings, which are drawn anew for "
+            "every batch, are written from Python: speaker_reasoner.train.swift"
+        )
+    notes, left_out = Notes(strict), Counter[str]()
+    sides = {}
+    for side, folders in (("", corpora.train), (".check", corpora.check)):
+        pieces = read_pieces(folders, config.profile, clipped=corpora.clipped)
+        sides[side] = pieces.used
+        left_out.update(pieces.left_out)
+    with SwiftExport(folder) as out:
+        for stage in (name for name in STAGES.values() if name in config.stages):
+            for side, used in sides.items():
+                if told is not None and used:
+                    told(stage + side)
+                for number, piece in enumerate(used):
+                    name = f"{side.removeprefix('.') or 'train'}-{number:06d}-{piece.chunk.name}"
+                    rng = random.Random(f"export {stage} {config.seed} {name}")
+                    try:
+                        task, talk = _ask(piece, config, config.stages[stage], corpora.cache, rng)
+                        out.add(stage + side, name, make_example(task, talk, config.profile))
+                    except AudioError as error:
+                        notes.drop("audio broken", f"{stage}{side}: {error}")
+                    except DataError as error:
+                        notes.drop("text taken for media", f"{stage}{side}: {name}: {error}")
+        return out.finish(
+            {
+                "made": {"version": __version__},
+                "config": config.to_json(),
+                "left_out": dict(left_out),
+                "dropped": notes.to_json("dropped"),
+            }
+        )
+
+
+def _ask(
+    piece: Piece, config: TrainingConfig, stage: StageConfig, cache: CacheConfig, rng: random.Random
+) -> tuple[str, Talk]:
+    """What a stage asks of a piece, and what is heard then."""
+    kinds = stage.kinds
+    task = rng.choices(kinds, [kind.share for kind in kinds])[0].task
+    drawn: Sequence[Reference] = []
+    if task == "cached":
+        past = rng.sample(piece.past, min(len(piece.past), _MOST_PAST))
+        drawn = draw_cache(sorted(past, key=lambda s: s.start_samples), cache, rng)
+        if len({s.speaker for s in (*drawn, *piece.said)}) > config.profile.max_speakers:
+            drawn = []  # there would be no labels for all of them
+    texts = rng.random() >= cache.textless_rate
+    chunk = piece.chunk
+    silence = np.broadcast_to(np.float32(0), chunk.end_samples)  # takes no memory
+    entries, segments = condition(drawn, silence, piece.said, texts=texts)
+    heard = [
+        replace(entry, samples=load_slice(chunk.audio, s.start_samples, s.end_samples))
+        for entry, s in zip(entries, drawn, strict=True)
+    ]
+    samples = load_slice(chunk.audio, chunk.start_samples, chunk.end_samples)
+    return task, Talk(samples, tuple(segments), tuple(heard))

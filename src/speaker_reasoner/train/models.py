@@ -1,0 +1,162 @@
+"""The model of a run: from nothing, from a folder or hub id, or from an adapter; and its checkpoint.
+
+What is written is a Hugging Face folder that `--model` takes at once: the thinker in bfloat16, or a LoRA
+adapter, and the profile with the configuration it was trained by.
+"""
+
+import copy
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..engines.adapter import merge_adapter
+from ..engines.checkpoint import Found, find_checkpoint, load_thinker
+from ..engines.thinker import text_model
+from ..errors import CheckpointError
+from ..protocol import Profile
+from .adapters import adapt, load_adapter, save_adapter
+from .config import TrainingConfig
+from .scratch import make_feature_extractor, make_thinker, make_tokenizer
+from .simulated import tokenizer_texts
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is trained, and what belongs to it.
+
+    Attributes:
+        thinker: with its adapters; what is frozen takes no gradient.
+        base: folder or hub id of the weights under an adapter.
+        before: how the checkpoint it starts from came to be.
+    """
+
+    thinker: Any
+    tokenizer: Any
+    extractor: Any
+    base: str
+    before: Mapping[str, Any] | None
+
+
+def build(config: TrainingConfig, start: str | Path | None = None) -> Model:
+    """Make or load the model of a run.
+
+    Args:
+        start: folder or hub id of a model, or of an adapter of the configuration's base, in place
+            of what the configuration names.
+
+    Raises:
+        CheckpointError: the folder is incomplete or damaged, or does not fit the configuration.
+    """
+    torch.manual_seed(config.seed)
+    if start is None and not config.model.base:
+        tokenizer = make_tokenizer(tokenizer_texts(config), config.model.tiny.vocabulary)
+        thinker, extractor = make_thinker(tokenizer, config.model.tiny), make_feature_extractor()
+        model = Model(thinker, tokenizer, extractor, "", None)
+    else:
+        model = _load(config, start)
+    for name, parameter in model.thinker.named_parameters():
+        if "visual." in name:
+            parameter.requires_grad_(False)
+    if config.run.gradient_checkpointing:
+        enable = getattr(model.thinker, "activation_checkpointing_enable", None)
+        enable = enable or model.thinker.gradient_checkpointing_enable  # before transformers 5.23
+        enable({"use_reentrant": False})
+    if config.run.compile:
+        for layer in text_model(model.thinker).layers:
+            layer.compile(dynamic=True)
+    return model
+
+
+def _load(config: TrainingConfig, start: str | Path | None) -> Model:
+    settings = config.model
+    source = settings.base if start is None else start
+    found = find_checkpoint(source, settings.revision if start is None else None)
+    lora = settings.method == "lora"
+    half = lora and config.run.bf16  # frozen weights; trained ones stay float32
+    thinker = load_thinker(found, torch.bfloat16 if half else torch.float32)
+    base = settings.base if start is None else str(start)
+    if lora:
+        base = _base(found, base, settings.base)
+        adapt(thinker, settings.lora)
+        if found.adapter is not None:
+            load_adapter(thinker, found.folder, found.adapter, settings.lora)
+    elif found.adapter is not None:
+        merge_adapter(thinker, found.folder, found.adapter)
+    profile = found.profile()
+    before = None if profile is None else profile.training
+    return Model(thinker, found.tokenizer, found.extractor, base, before)
+
+
+def _base(found: Found, given: str, configured: str) -> str:
+    """Where the frozen weights are, as an adapter's settings name it."""
+    if found.adapter is None:
+        return _absolute(given)
+    named = str(found.adapter["base_model_name_or_path"])
+    if named != _absolute(configured):
+        raise CheckpointError(
+            f"{found.folder}: is an adapter of {named}, not of the configuration's "
+            f"{_absolute(configured)}; set model.base to it"
+        )
+    return named
+
+
+def _absolute(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_dir() else name
+
+
+def write_model(
+    folder: Path,
+    model: Model,
+    state: Mapping[str, Tensor],
+    profile: Profile,
+    config: TrainingConfig,
+) -> None:
+    """Write a checkpoint's files into a folder that is there.
+
+    Args:
+        state: of the thinker: its trained parameters for LoRA, else all, whole.
+        profile: with its record of training.
+    """
+    if config.model.method == "lora":
+        save_adapter(
+            folder, model.thinker, state, config.model.lora, model.base, config.model.revision
+        )
+    else:
+        with torch.device("meta"):
+            shell = type(model.thinker)(copy.deepcopy(model.thinker.config))
+        shell.to(torch.bfloat16).save_pretrained(folder, state_dict=dict(state))
+        model.tokenizer.save_pretrained(folder)
+        model.extractor.save_pretrained(folder)
+    profile.save(folder)
+
+
+def record(stage: str, config: TrainingConfig, model: Model) -> dict[str, Any]:
+    """How a checkpoint came to be, as its profile keeps it."""
+    found: dict[str, Any] = {"stage": stage, "version": __version__, "commit": _commit()}
+    found["config"] = config.to_json()
+    if model.before:
+        found["start"] = dict(model.before)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _commit() -> str | None:
+    """Of the repository that this file is part of; `None` for an installed package."""
+    here = Path(__file__)
+    tracked = ["ls-files", "--error-unmatch", here.name]
+    try:
+        for arguments in (tracked, ["rev-parse", "HEAD"]):
+            done = subprocess.run(
+                ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True
+            )
+            if done.returncode:
+                return None
+    except OSError:  # there is no git
+        return None
+    return done.stdout.strip()

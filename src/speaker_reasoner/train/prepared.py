@@ -1,0 +1,280 @@
+"""Talks from corpora that `speaker-reasoner prepare` wrote: pieces of sessions, in batches of like length.
+
+Which pieces make up a batch, and what is asked of each, follows from their transcripts alone; only then
+is audio read, and of it no more than is heard. Every piece comes once before any comes again.
+"""
+
+import random
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..audio import load_slice, to_samples
+from ..data.cache import condition, draw_cache
+from ..data.corpora import Chunk, chunks
+from ..data.dialogues import Reference, observations
+from ..errors import DataError
+from ..protocol import CacheEntry, Profile
+from .batches import Batcher
+from .config import TrainingConfig
+from .loop import Drawn
+from .talks import Talk, make_example, make_trace
+
+_MOST_PAST = 200
+"""Of a longer past, so many segments are drawn before a cache is drawn from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a session.
+
+    Attributes:
+        chunk: with its segments.
+        said: the same, in samples of the chunk; a speaker is the same number in all of the session.
+        past: segments of the session that end before the chunk and overlap no other, in samples of
+            the session, numbered the same way.
+    """
+
+    chunk: Chunk
+    said: tuple[Reference, ...]
+    past: Sequence[Reference]
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What is used of some folders, and why the rest is not.
+
+    Attributes:
+        used: in the order of the folders.
+        left_out: how many pieces, by reason.
+    """
+
+    used: tuple[Piece, ...]
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """One dialogue of a batch, before its audio is read."""
+
+    piece: Piece
+    task: str
+    answer: bool
+    drawn: tuple[Reference, ...]
+    texts: bool
+    tokens: int
+
+
+class Prepared:
+    """Talks of prepared corpora.
+
+    Args:
+        config: with a table `corpora`.
+        batcher: of the model.
+
+    Raises:
+        DataError: a folder is none that `prepare` wrote, audio is missing, or nothing can be used.
+    """
+
+    def __init__(self, config: TrainingConfig, batcher: Batcher) -> None:
+        if config.corpora is None:
+            raise DataError("the configuration has no table corpora")
+        self.config = config
+        self.corpora = config.corpora
+        self.batcher = batcher
+        clipped = config.corpora.clipped
+        self.train = read_pieces(config.corpora.train, config.profile, clipped=clipped)
+        self.held = read_pieces(config.corpora.check, config.profile, clipped=clipped)
+        if not self.train.used:
+            raise DataError(
+                f"{', '.join(config.corpora.train)}: no piece can be used: {self.train.left_out}"
+            )
+        self._window: tuple[tuple[str, int], list[list[_Planned]]] | None = None
+
+    def draw(self, stage: str, step: int, part: int) -> Drawn:
+        window, batch = divmod(step * self.config.run.batches_per_step + part, self.corpora.window)
+        return self._batch(stage, self._planned(stage, window)[batch])
+
+    def checks(self, stage: str, count: int) -> list[Drawn]:
+        rows = self.corpora.batch
+        chosen = self._spread(count * rows)
+        planned = [
+            self._plan(stage, piece, f"check {i}", first_kind=True)
+            for i, piece in enumerate(chosen)
+        ]
+        return [self._batch(stage, planned[at : at + rows]) for at in range(0, len(planned), rows)]
+
+    def talks(self, stage: str, count: int) -> list[Talk]:
+        return [
+            self._talk(self._plan(stage, piece, f"check {i}", first_kind=True))
+            for i, piece in enumerate(self._spread(count))
+        ]
+
+    def _spread(self, count: int) -> list[Piece]:
+        """So many of the pieces that are held back, from all over them."""
+        total = len(self.held.used)
+        count = min(count, total)
+        return [self.held.used[i * total // count] for i in range(count)]
+
+    def _planned(self, stage: str, window: int) -> list[list[_Planned]]:
+        """The batches of a window: its dialogues sorted by length, the batches in random order."""
+        if self._window is not None and self._window[0] == (stage, window):
+            return self._window[1]
+        size = self.corpora.window * self.corpora.batch
+        total = len(self.train.used)
+        planned = []
+        orders: dict[int, list[int]] = {}
+        for position in range(window * size, (window + 1) * size):
+            epoch, place = divmod(position, total)
+            if epoch not in orders:
+                orders[epoch] = list(range(total))
+                self._rng(stage, f"epoch {epoch}").shuffle(orders[epoch])
+            piece = self.train.used[orders[epoch][place]]
+            planned.append(self._plan(stage, piece, str(position)))
+        planned.sort(key=lambda one: one.tokens)
+        rows = self.corpora.batch
+        found = [planned[at : at + rows] for at in range(0, size, rows)]
+        self._rng(stage, f"window {window}").shuffle(found)
+        self._window = (stage, window), found
+        return found
+
+    def _plan(self, stage: str, piece: Piece, name: str, *, first_kind: bool = False) -> _Planned:
+        rng = self._rng(stage, name)
+        kinds = self.config.stages[stage].kinds
+        task = rng.choices(kinds, [kind.share for kind in kinds])[0].task
+        task = kinds[0].task if first_kind else task
+        answer = first_kind or rng.random() < self.config.answer_rate
+        drawn: list[Reference] = []
+        if task == "cached":
+            past = sorted(
+                rng.sample(piece.past, min(len(piece.past), _MOST_PAST)),
+                key=lambda s: s.start_samples,
+            )
+            drawn = draw_cache(past, self.corpora.cache, rng)
+            people = {s.speaker for s in (*drawn, *piece.said)}
+            if len(people) > self.config.profile.max_speakers:
+                drawn = []  # there would be no labels for all of them
+        texts = rng.random() >= self.corpora.cache.textless_rate
+        planned = _Planned(piece, task, answer, tuple(drawn), texts, 0)
+        entries, segments = _numbered(planned)
+        length = piece.chunk.end_samples - piece.chunk.start_samples
+        trace = make_trace(
+            task, segments, length, self.config.profile, answer=answer, cache=entries
+        )
+        return replace(planned, tokens=self.batcher.tokens(trace))
+
+    def _batch(self, stage: str, planned: Sequence[_Planned]) -> Drawn:
+        examples = [
+            make_example(one.task, self._talk(one), self.config.profile, answer=one.answer)
+            for one in planned
+        ]
+        weights = self.config.loss_weights(self.config.stages[stage].kinds[0])
+        return self.batcher.batch(examples, random.Random(0), augment=False), weights
+
+    def _talk(self, planned: _Planned) -> Talk:
+        chunk = planned.piece.chunk
+        entries, segments = _numbered(planned)
+        heard = [
+            replace(entry, samples=load_slice(chunk.audio, s.start_samples, s.end_samples))
+            for entry, s in zip(entries, planned.drawn, strict=True)
+        ]
+        samples = load_slice(chunk.audio, chunk.start_samples, chunk.end_samples)
+        return Talk(samples, tuple(segments), tuple(heard))
+
+    def _rng(self, stage: str, name: str) -> random.Random:
+        return random.Random(f"{stage} {self.config.seed} {name}")
+
+
+def _numbered(planned: _Planned) -> tuple[list[CacheEntry], list[Reference]]:
+    """Entries (silent, but of their length) and segments, numbered over both."""
+    silence = np.broadcast_to(np.float32(0), planned.piece.chunk.end_samples)  # takes no memory
+    return condition(planned.drawn, silence, planned.piece.said, texts=planned.texts)
+
+
+def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> Pieces:
+    """Read the pieces of splits that `prepare` wrote.
+
+    Args:
+        profile: what does not fit it is left out, and counted.
+        clipped: use pieces with segments that go on outside.
+
+    Raises:
+        DataError: a folder is none that `prepare` wrote, or audio is missing.
+    """
+    used: list[Piece] = []
+    left_out: Counter[str] = Counter()
+    for folder in map(Path, folders):
+        file = folder / "pieces.jsonl"
+        if not file.is_file():
+            raise DataError(
+                f"{folder}: no pieces.jsonl; expected the folder of a split that "
+                "`speaker-reasoner prepare` wrote, such as prepared/ami/train"
+            )
+        sessions: dict[Path, list[Chunk]] = defaultdict(list)
+        for chunk in chunks(file):
+            sessions[chunk.audio].append(chunk)
+        for path, parts in sessions.items():
+            if not path.is_file():
+                raise DataError(f"{path}: is missing, but {file} names it; prepare it again")
+            for piece in _of_session(parts):
+                reason = _unfit(piece.chunk, profile, clipped=clipped)
+                if reason is None:
+                    used.append(piece)
+                else:
+                    left_out[reason] += 1
+    return Pieces(tuple(used), dict(left_out))
+
+
+def _of_session(parts: Sequence[Chunk]) -> Iterator[Piece]:
+    """The pieces of one recording, each with the past of its session."""
+    numbers: dict[str, int] = {}
+    said = [
+        tuple(
+            replace(s, speaker=numbers.setdefault(chunk.speakers[s.speaker - 1], len(numbers) + 1))
+            for s in chunk.references
+        )
+        for chunk in parts
+    ]
+    spoken = [
+        replace(
+            s,
+            start_samples=s.start_samples + chunk.start_samples,
+            end_samples=s.end_samples + chunk.start_samples,
+        )
+        for chunk, rows in zip(parts, said, strict=True)
+        for s in rows
+    ]
+    alone = sorted(_alone(spoken), key=lambda s: s.end_samples)
+    ends = [s.end_samples for s in alone]
+    for chunk, rows in zip(parts, said, strict=True):
+        yield Piece(chunk, rows, alone[: bisect_right(ends, chunk.start_samples)])
+
+
+def _alone(segments: Sequence[Reference]) -> list[Reference]:
+    """Those that overlap no other."""
+    ordered = sorted(segments, key=lambda s: s.start_samples)
+    found = []
+    latest = 0
+    for i, segment in enumerate(ordered):
+        after = ordered[i + 1].start_samples if i + 1 < len(ordered) else segment.end_samples
+        if latest <= segment.start_samples and segment.end_samples <= after:
+            found.append(segment)
+        latest = max(latest, segment.end_samples)
+    return found
+
+
+def _unfit(chunk: Chunk, profile: Profile, *, clipped: bool) -> str | None:
+    """Why a chunk cannot be used; `None` if it can."""
+    if chunk.end_samples - chunk.start_samples > to_samples(profile.chunk_s):
+        return f"longer than profile.chunk_s, {profile.chunk_s:g} s"
+    if len(chunk.speakers) > profile.max_speakers:
+        return f"more speakers than profile.max_speakers, {profile.max_speakers}"
+    if len(observations(chunk.references)) > profile.max_turns:
+        return f"more observations than profile.max_turns, {profile.max_turns}"
+    if chunk.clipped and not clipped:
+        return "segments that go on outside the piece"
+    return None

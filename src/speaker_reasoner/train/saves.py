@@ -1,0 +1,248 @@
+"""What a training run keeps on disk: the state of a stage, in one file that takes its place in one move.
+
+Frozen weights are not saved. Those that are sharded (FSDP2) are gathered one by one, so that a run may
+go on with another number of processes. DeepSpeed keeps its shards itself, in a folder.
+"""
+
+import importlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ..errors import CheckpointError, OutputError
+
+_REMEDY = "it is damaged or of another configuration: delete it to start the stage again"
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU, gathered from its shards; every process must call it."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+
+
+def is_deepspeed(accelerator: Any) -> bool:
+    return str(accelerator.distributed_type).endswith("DEEPSPEED")
+
+
+def weights(
+    module: nn.Module, accelerator: Any, *, trained: bool = True, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Parameters by name, whole and on the CPU; empty but on the main process.
+
+    Every process must call it.
+
+    Args:
+        module: what was prepared, without a wrapper around it.
+        trained: only those that are trained.
+        dtype: that floating ones are cast to.
+    """
+    found: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        if trained and not parameter.requires_grad:
+            continue
+        if hasattr(parameter, "ds_id"):  # ZeRO-3 keeps a shard in the parameter's place
+            deepspeed: Any = importlib.import_module("deepspeed")
+            with deepspeed.zero.GatheredParameters([parameter]):
+                value = parameter.detach().cpu().clone()
+        else:
+            value = whole(parameter)
+        if accelerator.is_main_process:
+            found[name] = value if dtype is None else value.to(dtype)
+    return found
+
+
+class Saves:
+    """The saved state of one stage.
+
+    Args:
+        path: of the file; of a folder beside it under DeepSpeed.
+        module: what is trained, without a wrapper around it.
+        prepared: the same as accelerate prepared it.
+        optimisers: as accelerate prepared them.
+        accelerator: of the run.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        module: nn.Module,
+        prepared: Any,
+        optimisers: Sequence[Any],
+        accelerator: Any,
+    ) -> None:
+        self.path = path
+        self.module = module
+        self.prepared = prepared
+        self.optimisers = [getattr(one, "optimizer", one) for one in optimisers]
+        self.accelerator = accelerator
+
+    def save(self, step: int) -> None:
+        """Write the state after so many steps. A full disk or a kill leaves the last one whole.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if is_deepspeed(self.accelerator):
+            self._save_shards(step)
+            return
+        state = {
+            "weights": weights(self.module, self.accelerator),
+            "optimisers": [_gathered(one.state_dict()) for one in self.optimisers],
+            "step": step,
+        }
+        if self.accelerator.is_main_process:
+            replace_file(self.path, lambda path: torch.save(state, path))
+        self.accelerator.wait_for_everyone()
+
+    def load(self) -> int:
+        """Take up the state; returns its step, 0 where nothing was saved.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another configuration.
+        """
+        if is_deepspeed(self.accelerator):
+            return self._load_shards()
+        if not self.path.exists():
+            return 0
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            self._fill(state["weights"])
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                _restore(optimiser, saved)
+            return int(state["step"])
+        except Exception as error:  # of a damaged file, torch raises anything down to struct.error
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise CheckpointError(
+                f"{self.path}: cannot go on from this checkpoint: {reason}; {_REMEDY}"
+            ) from error
+
+    @torch.no_grad()
+    def _fill(self, saved: dict[str, Tensor]) -> None:
+        trained = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        if saved.keys() != trained.keys():
+            other = min(saved.keys() ^ trained.keys())
+            raise CheckpointError(f"{len(saved)} weights, not {len(trained)}; first other: {other}")
+        for name, parameter in trained.items():
+            if saved[name].shape != parameter.shape:
+                raise CheckpointError(
+                    f"{name} is {tuple(saved[name].shape)}, not {tuple(parameter.shape)}"
+                )
+            parameter.copy_(_sharded(saved[name], parameter))
+
+    def _save_shards(self, step: int) -> None:
+        folder = self.path.with_suffix("")
+        try:
+            self.prepared.save_checkpoint(
+                str(folder),
+                tag=str(step),
+                client_state={"step": step},
+                exclude_frozen_parameters=True,
+            )
+        except Exception as error:
+            raise _unwritten(folder, error) from error
+        if self.accelerator.is_main_process:
+            for old in folder.iterdir():
+                if old.is_dir() and old.name != str(step):
+                    shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def _load_shards(self) -> int:
+        folder = self.path.with_suffix("")
+        if not (folder / "latest").exists():  # DeepSpeed writes this file last
+            return 0
+        try:
+            _, state = self.prepared.load_checkpoint(str(folder), load_module_strict=False)
+            return int(state["step"])
+        except Exception as error:  # as `load`
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise CheckpointError(
+                f"{folder}: cannot go on from this checkpoint: {reason}; {_REMEDY}"
+            ) from error
+
+
+def _gathered(state: Any) -> Any:
+    """An optimiser's state with every tensor whole and on the CPU."""
+    if isinstance(state, Tensor):
+        return whole(state)
+    if isinstance(state, dict):
+        return {key: _gathered(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_gathered(value) for value in state]
+    return state
+
+
+def _restore(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load a state that was gathered, sharded as the parameters are."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    state = {
+        index: {
+            name: _sharded(value, parameters[index])
+            if isinstance(value, Tensor) and value.shape == parameters[index].shape
+            else value
+            for name, value in values.items()
+        }
+        for index, values in saved["state"].items()
+    }
+    optimiser.load_state_dict({**saved, "state": state})
+
+
+def _sharded(value: Tensor, like: Tensor) -> Tensor:
+    if not isinstance(like, DTensor):
+        return value
+    mesh, placements = like.device_mesh, like.placements
+    return distribute_tensor(value.to(like.device), mesh, placements, src_data_rank=None)
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside another and put it in its place.
+
+    Raises:
+        OutputError: it cannot be written; what was there is untouched.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritten(path, error) from error
+
+
+def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder beside another and put it in its place.
+
+    Raises:
+        OutputError: it cannot be written; what was there is untouched.
+    """
+    temporary, old = (path.with_name(f".{path.name}.{kind}") for kind in ("tmp", "old"))
+    if old.exists() and not path.exists():  # a run was killed between the two moves
+        old.rename(path)
+    for left in (temporary, old):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists():
+            old.rename(path)
+        raise _unwritten(path, error) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _unwritten(path: Path, error: Exception) -> Exception:
+    """An `OutputError` for what libraries raise when a disk is full; other errors as they are."""
+    disk = isinstance(error, OSError | RuntimeError | SafetensorError) or type(error) is Exception
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if not disk:  # a tokenizer raises a bare Exception; all else is a bug
+        return error
+    return OutputError(f"{path}: cannot be saved: {reason}; is the disk full?")

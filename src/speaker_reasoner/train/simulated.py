@@ -1,0 +1,158 @@
+"""Talks from simulated meetings: drawn anew for every batch from a voice bank, word times known."""
+
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from ..data import sentences
+from ..data.cache import condition, draw_cache
+from ..data.dialogues import Reference
+from ..data.simulate import Meeting, MeetingConfig, Spoken, bank, meeting, session
+from ..errors import DataError
+from .batches import Batcher
+from .config import Kind, StageConfig, TrainingConfig
+from .loop import Drawn
+from .talks import Talk, make_example
+
+_FULLY_GROWN = 10**9
+"""A step at which every stage draws its longest chunks."""
+
+
+class Simulated:
+    """Talks of synthetic voices.
+
+    Args:
+        config: with a table `simulated`.
+        folder: where the voice bank is kept.
+        batcher: of the model.
+    """
+
+    def __init__(self, config: TrainingConfig, folder: Path, batcher: Batcher) -> None:
+        if config.simulated is None:
+            raise DataError("the configuration has no table simulated")
+        self.config = config
+        self.simulated = config.simulated
+        self.bank = bank(config.simulated.bank, folder)
+        self.batcher = batcher
+
+    def draw(self, stage: str, step: int, part: int) -> Drawn:
+        rng = random.Random(f"training {stage} {self.config.seed} {step} {part}")
+        kinds = self.config.stages[stage].kinds
+        kind = rng.choices(kinds, [kind.share for kind in kinds])[0]
+        return self._batch(stage, kind, step, rng, augment=True)
+
+    def checks(self, stage: str, count: int) -> list[Drawn]:
+        kind = self.config.stages[stage].kinds[0]
+        return [
+            self._batch(stage, kind, _FULLY_GROWN, self._check_rng(stage, part), augment=False)
+            for part in range(count)
+        ]
+
+    def talks(self, stage: str, count: int) -> list[Talk]:
+        settings = self.config.stages[stage]
+        task = settings.kinds[0].task
+        found = []
+        for part in range(count):
+            rng = self._check_rng(stage, part)
+            found.append(self._talk(task, self._meetings(settings, _FULLY_GROWN, rng), rng))
+        return found
+
+    def _check_rng(self, stage: str, part: int) -> random.Random:
+        return random.Random(f"check {stage} {self.config.seed} {part}")
+
+    def _batch(
+        self, stage: str, kind: Kind, step: int, rng: random.Random, *, augment: bool
+    ) -> Drawn:
+        settings, audio_s = self.config.stages[stage], kind.audio_s or 0.0
+        meetings = self._meetings(settings, step, rng)
+        rows = max(2, round(audio_s / meetings.max_duration_s))
+        if kind.single:
+            meetings = replace(meetings, speakers=(1, 1), utterances=(1, 1), max_duration_s=6.0)
+            rows = max(1, round(audio_s / 3))
+        examples = []
+        for _ in range(rows):
+            talk = self._talk(kind.task, meetings, rng)
+            answer = rng.random() < self.config.answer_rate
+            examples.append(make_example(kind.task, talk, self.config.profile, answer=answer))
+        batch = self.batcher.batch(examples, rng, augment=augment)
+        return batch, self.config.loss_weights(kind)
+
+    def _meetings(self, stage: StageConfig, step: int, rng: random.Random) -> MeetingConfig:
+        """Chunks of one batch have about the same length, so that little is padded; long ones are as
+        much more likely than short ones as they are longer, or the last seconds would hardly occur."""
+        low, high = stage.chunk_s or (1.0, self.config.profile.chunk_s)
+        grown = min(1.0, 0.3 + 0.7 * step / max(1, stage.growth * stage.schedule.steps))
+        longest_s = low + (high - low) * grown * math.sqrt(rng.random())
+        fewest = max(1, int(longest_s / 3))
+        return replace(self.simulated.meetings, utterances=(fewest, 20), max_duration_s=longest_s)
+
+    def _talk(self, task: str, meetings: MeetingConfig, rng: random.Random) -> Talk:
+        if task == "cached":
+            return self._cached_talk(meetings, rng)
+        held = meeting(self.bank, meetings, rng.getrandbits(48))
+        return Talk(held.samples, tuple(references(held)), spoken=(held.spoken,))
+
+    def _cached_talk(self, meetings: MeetingConfig, rng: random.Random) -> Talk:
+        """A chunk of a long meeting, and entries from a stretch before it."""
+        people = rng.randint(2, self.simulated.most_people)
+        present = rng.randint(1, min(people, meetings.speakers[1]))
+        meetings = replace(meetings, speakers=(people, people))
+        past, chunk = session(self.bank, meetings, rng.getrandbits(48), (people, present))
+        drawn = draw_cache(references(past, by_voice=True), self.simulated.cache, rng)
+        texts = rng.random() >= self.simulated.cache.textless_rate
+        said = references(chunk, by_voice=True)
+        entries, segments = condition(drawn, past.samples, said, texts=texts)
+        by_start = sorted(chunk.spoken, key=lambda s: (s.start_samples, s.end_samples))
+        spoken = [
+            tuple(
+                replace(spoken, speaker=segment.speaker)
+                for spoken, segment in zip(by_start, segments, strict=True)
+            )
+        ]
+        for segment, entry in zip(drawn, entries, strict=True):
+            [own] = [s for s in past.spoken if s.start_samples == segment.start_samples]
+            spoken.append((_shifted(own, entry.speaker),))
+        return Talk(chunk.samples, tuple(segments), tuple(entries), tuple(spoken))
+
+
+def references(meeting: Meeting, *, by_voice: bool = False) -> list[Reference]:
+    """A meeting's utterances as reference segments.
+
+    Args:
+        by_voice: a person's number is that of the voice, the same in all stretches of a session,
+            and not by order of appearance.
+    """
+    return [
+        Reference(
+            s.voice if by_voice else s.speaker, s.gender, s.start_samples, s.end_samples, s.text
+        )
+        for s in meeting.spoken
+    ]
+
+
+def _shifted(spoken: Spoken, speaker: int) -> Spoken:
+    """An utterance as a clip of its own, under another number."""
+    first = spoken.start_samples
+    words = tuple(
+        replace(w, start_samples=w.start_samples - first, end_samples=w.end_samples - first)
+        for w in spoken.words
+    )
+    end = spoken.end_samples - first
+    return replace(spoken, speaker=speaker, start_samples=0, end_samples=end, words=words)
+
+
+def tokenizer_texts(config: TrainingConfig) -> list[str]:
+    """What the tokenizer of a model from scratch is trained on: prompts, labels, sentences."""
+    rng = random.Random(f"tokenizer {config.seed}")
+    profile = config.profile
+    prompts = [profile.wording.initial_text, *profile.wording.tasks.values()]
+    texts = []
+    for _ in range(4000):
+        speaker, gender = rng.randint(1, 9), rng.choice(["female", "male", "unknown"])
+        texts.append(f"Speaker{speaker}-{gender} [{rng.uniform(0, 20):.1f}, 3.4]:")
+        texts.append(" " + sentences.draw(rng, evaluation=False))
+        texts.append(
+            rng.choice([*prompts, "user", "assistant", "speakers: Speaker", "1 speaker: "])
+        )
+    return texts + [f" {word}" for word in sentences.vocabulary()] * 20

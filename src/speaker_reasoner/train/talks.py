@@ -1,0 +1,81 @@
+"""A talk: a chunk, what is said in it, and the speaker cache before it; a talk to an example.
+
+Simulated meetings and prepared corpora both give talks, so that what is learned from either is built,
+and what is transcribed of either is scored, in one way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..data.dialogues import SINGLE_TURN, Reference, dialogue, single_turn
+from ..data.simulate import Spoken
+from ..data.voices import Samples
+from ..protocol import CacheEntry, Profile, Trace
+from .batches import Clip, Example
+from .loop import Drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A chunk as training and its checks take it.
+
+    Attributes:
+        samples: float32 `[n]` at 16 kHz.
+        segments: what is said, speakers numbered over cache and chunk.
+        cache: entries that stand before the chunk.
+        spoken: of the chunk and of each entry, utterances with their word times, numbered the same
+            way; `None` where they are not known.
+    """
+
+    samples: Samples
+    segments: tuple[Reference, ...]
+    cache: tuple[CacheEntry, ...] = ()
+    spoken: tuple[tuple[Spoken, ...], ...] | None = None
+
+
+class Source(Protocol):
+    """Where the dialogues of a run come from."""
+
+    def draw(self, stage: str, step: int, part: int) -> Drawn:
+        """The batch `part` of a step, and how its losses weigh: the same for the same arguments."""
+        ...
+
+    def checks(self, stage: str, count: int) -> list[Drawn]:
+        """Fixed batches that are not learned from."""
+        ...
+
+    def talks(self, stage: str, count: int) -> list[Talk]:
+        """Fixed talks that are not learned from, as the stage hears them."""
+        ...
+
+
+def make_trace(
+    task: str,
+    segments: Sequence[Reference],
+    chunk_samples: int,
+    profile: Profile,
+    *,
+    answer: bool = True,
+    cache: Sequence[CacheEntry] = (),
+) -> Trace:
+    """The dialogue of a task.
+
+    Args:
+        task: `dialogue` or `cached`, which are one where there is a cache, or one of `SINGLE_TURN`.
+        answer: whether a dialogue's last turn writes the whole transcript.
+    """
+    if task in SINGLE_TURN:
+        return single_turn(task, segments, chunk_samples, profile)
+    return dialogue(segments, chunk_samples, profile, answer=answer, cache=cache)
+
+
+def make_example(task: str, talk: Talk, profile: Profile, *, answer: bool = True) -> Example:
+    """A talk as it is learned from."""
+    trace = make_trace(
+        task, talk.segments, len(talk.samples), profile, answer=answer, cache=talk.cache
+    )
+    heard = [talk.samples, *(entry.samples for entry in talk.cache)]
+    if talk.spoken is None:
+        return Example(trace, tuple(Clip(samples) for samples in heard))
+    return Example(trace, tuple(Clip(*pair) for pair in zip(heard, talk.spoken, strict=True)))

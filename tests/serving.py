@@ -1,0 +1,147 @@
+"""A server over an engine that plays turns, for tests; what is sent to it, and read from it."""
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from starlette.testclient import TestClient
+
+from speaker_reasoner.engines import Request
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.longform import Transcriber
+from speaker_reasoner.protocol import Profile
+from speaker_reasoner.server.app import create_app
+from speaker_reasoner.server.service import Settings
+
+from .conftest import noise
+from .talk import PROFILE, play
+from .test_meetings import CACHED, Humming, tone
+
+URL = "http://127.0.0.1"
+
+
+def wav(seconds: float = 3.0, seed: int = 0, **options: Any) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, noise(seconds, seed), 16_000, format="WAV", **options)
+    return file.getvalue()
+
+
+def sound(samples: Any) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV")
+    return file.getvalue()
+
+
+def data_url(clip: bytes) -> str:
+    return f"data:audio/wav;base64,{base64.b64encode(clip).decode()}"
+
+
+class Gate:
+    """Plays turns, each only once it is let through."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Event()
+
+    def __call__(self, request: Request) -> str:
+        self.reached.set()
+        assert self.open.wait(20)
+        return play(request)
+
+
+Serve = Callable[..., TestClient]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start servers on one store, one after the other."""
+    running: list[TestClient] = []
+
+    def stop() -> None:
+        while running:
+            running.pop().__exit__(None, None, None)
+
+    def start(
+        turns: Callable[[Request], str] = play,
+        profile: Profile = PROFILE,
+        **settings: Any,
+    ) -> TestClient:
+        stop()
+        transcriber = Transcriber(ScriptedEngine(turns, profile), detect=None)
+        app = create_app(transcriber, Settings(tmp_path / "store", **settings))
+        client = TestClient(app, base_url=URL, raise_server_exceptions=False)
+        client.__enter__()
+        running.append(client)
+        return client
+
+    yield start
+    stop()
+
+
+def post(client: TestClient, data: bytes = b"", name: str = "talk.wav", **fields: Any) -> Any:
+    form = {"model": "scripted", **fields}
+    return client.post(
+        "/v1/audio/transcriptions", data=form, files={"file": (name, data or wav(), "audio/wav")}
+    )
+
+
+def add_job(client: TestClient, data: bytes = b"", name: str = "talk.wav", **fields: Any) -> Any:
+    answer = client.post("/v1/jobs", data=fields, files={"file": (name, data or wav(9.0))})
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+def wait(client: TestClient, job: Any, *until: str) -> Any:
+    for _ in range(2000):
+        now = client.get(f"/v1/jobs/{job['id']}").json()
+        if now["status"] in (until or ("done", "failed", "cancelled")):
+            return now
+        time.sleep(0.005)
+    raise AssertionError(f"still {now}")
+
+
+def events_of(text: str) -> list[tuple[str | None, str, Any]]:
+    """Id, name and data of server-sent events."""
+    events = []
+    for block in text.split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.split("\n") if line[:1] not in ("", ":"))
+        if lines:
+            events.append((lines.get("id"), lines["event"], json.loads(lines["data"])))
+    return events
+
+
+def error_of(answer: Any, status: int, code: str) -> str:
+    """The message of an error in OpenAI's shape."""
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code, error
+    return str(error["message"])
+
+
+def known(**clips: Any) -> dict[str, Any]:
+    """Fields of voices that are known by name."""
+    return {
+        "known_speaker_names[]": list(clips),
+        "known_speaker_references[]": [data_url(sound(clip)) for clip in clips.values()],
+    }
+
+
+def hum(pitch: float) -> Any:
+    """A clip of somebody who hums, between silences."""
+    quiet = np.zeros(8000, np.float32)
+    return np.concatenate([quiet, tone(pitch, 2.5), quiet])
+
+
+@pytest.fixture
+def meeting(serve: Serve) -> TestClient:
+    """A server with a model that remembers voices, and hears who hums at which pitch."""
+    return serve(Humming(), CACHED)

@@ -1,0 +1,372 @@
+"""Jobs of the server: their life, events, audio, restarts; the store."""
+
+import io
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from speaker_reasoner import audio, writers
+from speaker_reasoner.engines import Request
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.errors import EngineError, OutputError, ServerError
+from speaker_reasoner.longform import Transcriber
+from speaker_reasoner.server.events import EventLog, EventReader
+from speaker_reasoner.server.jobs import Store
+from speaker_reasoner.server.sound import Pcm, decode
+
+from . import serving
+from .conftest import noise
+from .serving import Gate, Serve, add_job, error_of, events_of, post, wait, wav
+from .talk import PROFILE, play, save
+
+serve = serving.serve
+
+# Jobs
+
+
+def test_a_job(serve: Serve) -> None:
+    client = serve()
+    job = add_job(client, name="board meeting.wav")
+    assert (job["name"], job["duration"], job["revision"]) == ("board meeting.wav", 9.0, 0)
+    done = wait(client, job)
+    assert (done["status"], done["position"], done["speakers"]) == ("done", 9.0, 6)
+    assert done["error"] is None and done["queue_position"] is None
+    assert client.get("/v1/jobs").json()["data"] == [done]
+    native = client.get(f"/v1/jobs/{job['id']}/transcript")
+    [transcript] = writers.formats.parse_json(native.text, "answer")
+    assert (transcript.recording, transcript.duration_s) == ("board meeting", 9.0)
+    assert [s.text for s in transcript.segments] == ["one", "two"] * 3
+    assert "board%20meeting.json" in native.headers["content-disposition"]
+
+
+def test_the_transcript_is_that_of_the_command_line(serve: Serve, tmp_path: Path) -> None:
+    """Of a file at another rate: what is kept of it is exactly what is heard of the file itself."""
+    path = save(tmp_path / "talk.flac", noise(9.0), 22_050)
+    client = serve()
+    job = add_job(client, path.read_bytes(), name="talk.flac")
+    wait(client, job)
+    got = client.get(f"/v1/jobs/{job['id']}/transcript?format=seglst").text
+    expected = Transcriber(ScriptedEngine(play, PROFILE), detect=None).transcribe(path)
+    assert got == writers.render(expected, "seglst")
+    stored = next((tmp_path / "store/jobs").iterdir()) / "audio.wav"
+    assert np.array_equal(audio.load(stored), audio.load(path))
+
+
+@pytest.mark.parametrize("name", list(writers.FORMATS))
+def test_every_format(serve: Serve, name: str) -> None:
+    client = serve()
+    job = add_job(client)
+    wait(client, job)
+    answer = client.get(f"/v1/jobs/{job['id']}/transcript", params={"format": name})
+    assert answer.status_code == 200 and answer.text
+
+
+def test_an_unknown_format(serve: Serve) -> None:
+    client = serve()
+    job = add_job(client)
+    wait(client, job)
+    answer = client.get(f"/v1/jobs/{job['id']}/transcript?format=docx")
+    assert "known formats" in error_of(answer, 400, "invalid_value")
+
+
+def test_events(serve: Serve) -> None:
+    client = serve()
+    job = add_job(client, wav(3.0))
+    wait(client, job)
+    events = events_of(client.get(f"/v1/jobs/{job['id']}/events").text)
+    assert [name for _, name, _ in events] == [
+        "overview",
+        "box",
+        "segment",
+        "box",
+        "segment",
+        "done",
+        "job",
+    ]
+    assert [number for number, _, _ in events] == ["1", "2", "3", "4", "5", "6", None]
+    data = [data for _, _, data in events]
+    assert data[0] == {"chunk": 0, "start": 0.0, "end": 3.0, "speakers": ["female", "male"]}
+    assert data[1] == {"chunk": 0, "turn": 1, "start": 0.0, "end": 1.5}
+    assert (data[2]["id"], data[2]["turn"], data[2]["text"]) == ("0", 1, "one")
+    assert data[5] == {"revision": 0}
+    assert data[6]["status"] == "done"
+    later = client.get(f"/v1/jobs/{job['id']}/events", headers={"last-event-id": "4"})
+    assert events_of(later.text) == events[4:]
+    error_of(
+        client.get(f"/v1/jobs/{job['id']}/events", headers={"last-event-id": "x"}),
+        400,
+        "invalid_value",
+    )
+
+
+def test_events_of_a_job_under_way_end_with_it(serve: Serve) -> None:
+    gate = Gate()
+    client = serve(gate)
+    job = add_job(client, wav(3.0))
+    assert gate.reached.wait(5)
+    threading.Timer(0.2, gate.open.set).start()
+    events = events_of(client.get(f"/v1/jobs/{job['id']}/events").text)
+    names = [name for _, name, _ in events]
+    assert names[0] == "job" and names[-2:] == ["done", "job"]
+    assert [n for n in names if n != "job"] == [
+        "overview",
+        "box",
+        "segment",
+        "box",
+        "segment",
+        "done",
+    ]
+    assert (events[0][2]["status"], events[-1][2]["status"]) == ("running", "done")
+
+
+def test_cancel_and_remove(serve: Serve, tmp_path: Path) -> None:
+    gate = Gate()
+    client = serve(gate, batch=1)
+    running, queued = add_job(client), add_job(client)
+    gate.reached.wait(5)
+    for job in (running, queued):
+        assert client.delete(f"/v1/jobs/{job['id']}").json()["status"] == "cancelled"
+        assert wait(client, job)["status"] == "cancelled"
+    error_of(client.get(f"/v1/jobs/{running['id']}/document"), 409, "job_not_done")
+    events = events_of(client.get(f"/v1/jobs/{running['id']}/events").text)
+    assert [(name, data["status"]) for _, name, data in events] == [("job", "cancelled")]
+    gate.open.set()
+    assert post(client).json()["text"] == "one two"
+    removed = client.delete(f"/v1/jobs/{running['id']}").json()
+    assert removed == {"id": running["id"], "deleted": True}
+    error_of(client.get(f"/v1/jobs/{running['id']}"), 404, "job_not_found")
+    assert [folder.name for folder in (tmp_path / "store/jobs").iterdir()] == [queued["id"]]
+
+
+def test_a_job_that_fails(serve: Serve) -> None:
+    def fail(request: Request) -> str:
+        raise EngineError("out of memory")
+
+    client = serve(fail)
+    job = wait(client, add_job(client))
+    assert (job["status"], job["error"]["code"]) == ("failed", "engine_failed")
+    error_of(client.get(f"/v1/jobs/{job['id']}/transcript"), 409, "job_not_done")
+
+
+@pytest.mark.parametrize("job", ["x", "../store", "%2e%2e%2fstore", "job_", "a" * 3000])
+def test_jobs_that_do_not_exist(serve: Serve, job: str) -> None:
+    client = serve()
+    for path in ("", "/events", "/audio", "/document", "/transcript", "/trace?chunk=0"):
+        assert client.get(f"/v1/jobs/{job}{path}").status_code == 404
+
+
+def test_a_path_in_an_allowed_folder(serve: Serve, tmp_path: Path) -> None:
+    allowed = tmp_path / "recordings"
+    (allowed / "inside").mkdir(parents=True)
+    save(allowed / "inside/talk.wav", noise(3.0))
+    save(tmp_path / "secret.wav", noise(3.0))
+    (allowed / "link.wav").symlink_to(tmp_path / "secret.wav")
+    client = serve(allowed=(allowed.resolve(),))
+    for path in ("inside/talk.wav", str(allowed / "inside/talk.wav"), "inside/../inside/talk.wav"):
+        answer = client.post("/v1/jobs", files={"path": (None, path)})
+        assert answer.json()["name"] == "talk.wav"
+        assert wait(client, answer.json())["status"] == "done"
+    for path in (
+        "../secret.wav",
+        str(tmp_path / "secret.wav"),
+        "link.wav",
+        "nothing.wav",
+        "inside",
+        "/etc/passwd",
+        "a\0b",
+        "x" * 5000,
+    ):
+        answer = client.post("/v1/jobs", files={"path": (None, path)})
+        error_of(answer, 400, "path_not_allowed")
+    assert (allowed / "inside/talk.wav").exists()
+    both = client.post("/v1/jobs", files={"path": (None, "a"), "file": ("a.wav", wav())})
+    error_of(both, 400, "missing_field")
+    error_of(client.post("/v1/jobs", files={"name": (None, "a")}), 400, "missing_field")
+    lines = client.post("/v1/jobs", files={"name": (None, "a\nb"), "file": ("a", wav())})
+    assert "one line" in error_of(lines, 400, "invalid_value")
+
+
+def test_no_path_without_an_allowed_folder(serve: Serve, tmp_path: Path) -> None:
+    save(tmp_path / "talk.wav", noise(3.0))
+    answer = serve().post("/v1/jobs", files={"path": (None, str(tmp_path / "talk.wav"))})
+    error_of(answer, 400, "path_not_allowed")
+
+
+def test_audio_by_the_byte(serve: Serve) -> None:
+    client = serve()
+    job = add_job(client, wav(3.0, subtype="FLOAT"))
+    whole = client.get(f"/v1/jobs/{job['id']}/audio")
+    samples, rate = soundfile.read(io.BytesIO(whole.content), dtype="float32")
+    assert (rate, samples.shape) == (16_000, (48_000,))
+    assert samples == pytest.approx(noise(3.0), abs=1 / 65_536)
+    for asked, span in {
+        "bytes=0-9": slice(0, 10),
+        "bytes=43-46": slice(43, 47),
+        "bytes=45-45": slice(45, 46),
+        "bytes=1001-": slice(1001, None),
+        "bytes=-7": slice(-7, None),
+        "bytes=90000-999999": slice(90_000, None),
+    }.items():
+        part = client.get(f"/v1/jobs/{job['id']}/audio", headers={"range": asked})
+        assert part.status_code == 206, asked
+        assert part.content == whole.content[span], asked
+        assert part.headers["content-range"].endswith(f"/{len(whole.content)}")
+    for asked in ("bytes=96044-", "bytes=5-2", "bytes=-0"):
+        answer = client.get(f"/v1/jobs/{job['id']}/audio", headers={"range": asked})
+        error_of(answer, 416, "invalid_range")
+    several = client.get(f"/v1/jobs/{job['id']}/audio", headers={"range": "bytes=0-1,5-6"})
+    assert several.status_code == 200
+
+
+def test_loud_samples_do_not_wrap(tmp_path: Path) -> None:
+    path = save(tmp_path / "loud.wav", np.array([1.5, -1.5, 1.0] * 1000), subtype="FLOAT")
+    decode(path, tmp_path / "kept.wav", "loud.wav", 10.0)
+    pcm = Pcm(tmp_path / "kept.wav")
+    samples = np.frombuffer(b"".join(pcm.read(44, 50)), "<i2")
+    assert list(samples) == [32767, -32768, 32767]
+
+
+# Restarts
+
+
+def test_a_job_goes_on_after_a_restart(serve: Serve) -> None:
+    calls: list[int] = []
+
+    def stop_midway(request: Request) -> str:
+        calls.append(request.rules.turn)
+        if len(calls) == 8:
+            client.app.state.service.drain()  # type: ignore[attr-defined]
+        return play(request)
+
+    expected = serve()
+    whole = add_job(expected, wav(20.0))
+    wait(expected, whole)
+    wanted = expected.get(f"/v1/jobs/{whole['id']}/transcript?format=seglst").text
+    client = serve(stop_midway, batch=1)
+    job = add_job(client, wav(20.0))
+    waiting = add_job(client)
+    while client.app.state.service.worker._active or len(calls) < 8:  # type: ignore[attr-defined]
+        time.sleep(0.01)
+    error_of(post(client), 503, "server_stopping")
+    client = serve()
+    assert wait(client, job)["status"] == wait(client, waiting)["status"] == "done"
+    assert client.get(f"/v1/jobs/{job['id']}/transcript?format=seglst").text == wanted
+    both = [
+        [e for e in events_of(client.get(f"/v1/jobs/{one['id']}/events").text) if e[1] != "job"]
+        for one in (whole, job)
+    ]
+    assert both[0] == both[1]
+
+
+def test_a_journal_of_another_version_begins_anew(
+    serve: Serve, tmp_path: Path, caplog: Any
+) -> None:
+    gate, calls = Gate(), []
+
+    def hold(request: Request) -> str:
+        calls.append(request)
+        return gate(request) if len(calls) > 8 else play(request)
+
+    client = serve(hold, batch=1)
+    job = add_job(client, wav(20.0))
+    assert gate.reached.wait(5)
+    client.app.state.service.drain()  # type: ignore[attr-defined]
+    gate.open.set()
+    client.__exit__(None, None, None)
+    journal = tmp_path / "store/jobs" / job["id"] / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"version": "', '"version": "0.0.', 1))
+    client = serve()
+    assert wait(client, job)["status"] == "done"
+    assert "begins anew" in caplog.text
+    events = events_of(client.get(f"/v1/jobs/{job['id']}/events").text)
+    told = [data["id"] for _, name, data in events if name == "segment"]
+    assert told == [str(n) for n in range(len(told))]
+    document = client.get(f"/v1/jobs/{job['id']}/document").json()
+    assert sorted(s["id"] for s in document["segments"]) == sorted(told)
+
+
+def test_what_a_crash_left_is_removed(serve: Serve, tmp_path: Path) -> None:
+    serve()
+    for left in ("incoming/half", "jobs/job_never_accepted"):
+        (tmp_path / "store" / left).mkdir()
+    serve()
+    assert [p for part in ("incoming", "jobs") for p in (tmp_path / "store" / part).iterdir()] == []
+
+
+def test_one_server_on_a_store(serve: Serve, tmp_path: Path) -> None:
+    serve()
+    with pytest.raises(ServerError, match="another server"):
+        Store(tmp_path / "store")
+
+
+def test_stores_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="another folder"):
+        Store(tmp_path / "file")
+    with pytest.raises(ServerError, match="expected a SQLAlchemy URL"):
+        Store(tmp_path / "a", "nonsense")
+    with pytest.raises(ServerError, match="nowhere"):
+        Store(tmp_path / "b", "sqlite:////nowhere/at/all.sqlite")
+
+
+@pytest.mark.parametrize("database", [None, os.environ.get("SPEAKER_REASONER_TEST_DATABASE")])
+def test_what_a_store_keeps(tmp_path: Path, database: str | None) -> None:
+    """In SQLite, and in the database of the environment (one that nothing else uses)."""
+    store = Store(tmp_path, database)
+    with store.incoming() as folder:
+        job = store.add(folder, "会议 'a'", 1.5, "2-5", ["Ana", "Ana"])
+    with store.incoming() as folder:
+        other = store.add(folder, "other", 2.0, None, [])
+    assert store.get(job.id) == job and store.get("job_") is None
+    assert store.newest(1) == [other] and store.unfinished() == [job, other]
+    assert store.correct(job, 0, {"op": "undo"})
+    assert not store.correct(job, 0, {"op": "redo"})
+    assert store.change(job, status="done", found=2, error={"message": "m"})
+    assert not store.change(job, status="cancelled")
+    store.close()
+    store = Store(tmp_path, database)
+    kept = store.get(job.id)
+    assert kept is not None
+    assert (kept.status, kept.found, kept.error, kept.revision) == ("done", 2, {"message": "m"}, 1)
+    assert store.corrections(job) == [{"op": "undo"}] and store.corrections(other) == []
+    assert store.unfinished() == [other] and store.folder(job).exists()
+    for one in (job, other):
+        store.remove(one)
+    assert store.newest(10) == [] and not store.folder(job).exists()
+    store.close()
+
+
+def test_stores_may_share_a_database(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'shared.sqlite'}"
+    stores = [Store(tmp_path / name, database) for name in "ab"]
+    for store in stores:
+        with store.incoming() as folder:
+            store.add(folder, "talk", 1.0, None, [])
+    for store in stores:
+        [job] = store.newest(10)
+        assert store.folder(job).exists()
+        store.close()
+
+
+def test_a_log_that_a_crash_cut(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.append("box", {"n": 1})
+    log.close()
+    with path.open("ab") as file:
+        file.write(b'{"event": "bo')
+    assert [e.data for e in EventReader(path).new()] == [{"n": 1}]
+    log = EventLog(path, again=True)
+    for n in (1, 2):
+        log.append("box", {"n": n})
+    reader = EventReader(path, after=1)
+    assert [(e.number, e.data) for e in reader.new()] == [(2, {"n": 2})]
+    log.append("box", {"n": 3})
+    assert [e.number for e in reader.new()] == [3]
+    log.close()

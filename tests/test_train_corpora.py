@@ -1,0 +1,191 @@
+"""Prepared corpora as training takes them: which pieces, in what batches, with what cache."""
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from speaker_reasoner import audio
+from speaker_reasoner.data.cache import CacheConfig
+from speaker_reasoner.errors import AudioError, DataError
+from speaker_reasoner.protocol import Profile
+from speaker_reasoner.train.batches import IGNORED, Batcher
+from speaker_reasoner.train.config import (
+    CorporaConfig,
+    Kind,
+    ModelConfig,
+    StageConfig,
+    TrainingConfig,
+)
+from speaker_reasoner.train.loop import RunConfig, Schedule
+from speaker_reasoner.train.prepared import Prepared, read_pieces
+from speaker_reasoner.train.scratch import make_feature_extractor, make_thinker
+
+from .conftest import TINY
+
+PROFILE = replace(Profile(), chunk_s=10.0, max_speakers=4)
+
+
+def make_config(corpus: Path, **changes: Any) -> TrainingConfig:
+    schedule = Schedule(10, 1e-3)
+    corpora = CorporaConfig(
+        train=(str(corpus),),
+        check=(str(corpus),),
+        batch=2,
+        window=3,
+        cache=CacheConfig(empty_rate=0.0, absence_rate=0.0),
+    )
+    return TrainingConfig(
+        model=ModelConfig(base="of no matter"),
+        profile=PROFILE,
+        run=RunConfig(batches_per_step=2),
+        corpora=replace(corpora, **changes),
+        single_pass=StageConfig(schedule, (Kind("base"), Kind("sot"), Kind("count"))),
+        dialogues=StageConfig(schedule, (Kind("dialogue"),)),
+        cached=StageConfig(schedule, (Kind("cached"),)),
+    )
+
+
+@pytest.fixture(scope="module")
+def batcher(tokenizer: Any) -> Batcher:
+    return Batcher(make_thinker(tokenizer, TINY), tokenizer, make_feature_extractor())
+
+
+def drawn_names(prepared: Prepared, stage: str, count: int) -> list[list[str]]:
+    """Names of the pieces in the batches of a stage, from the first."""
+    windows = -(-count // prepared.corpora.window)
+    planned = [batch for n in range(windows) for batch in prepared._planned(stage, n)]
+    return [[one.piece.chunk.name for one in batch] for batch in planned[:count]]
+
+
+def test_every_piece_once_an_epoch(corpus: Path, batcher: Batcher) -> None:
+    prepared = Prepared(make_config(corpus), batcher)
+    total = len(prepared.train.used)
+    assert total >= 8
+    batches = 3 * total  # six epochs, in whole windows
+    names = [name for batch in drawn_names(prepared, "dialogues", batches) for name in batch]
+    counts = Counter(names)
+    assert len(counts) == total and set(counts.values()) == {6}
+    other = drawn_names(prepared, "cached", batches)
+    assert [name for batch in other for name in batch] != names
+
+
+def test_batches_hold_dialogues_of_like_length(corpus: Path, batcher: Batcher) -> None:
+    prepared = Prepared(make_config(corpus, window=6), batcher)
+    planned = prepared._planned("dialogues", 0)
+    lengths = [[one.tokens for one in batch] for batch in planned]
+    flat = sorted(tokens for batch in lengths for tokens in batch)
+    assert sorted(map(sorted, lengths)) == [flat[i : i + 2] for i in range(0, len(flat), 2)]
+    firsts = [batch[0] for batch in lengths]
+    assert firsts != sorted(firsts)  # long ones do not all come last
+    batch, _ = prepared.draw("dialogues", 0, 0)
+    assert batch.mask.sum(-1).tolist() == lengths[0]
+
+
+def test_a_batch_is_the_same_whenever_it_is_drawn(corpus: Path, batcher: Batcher) -> None:
+    """In any order, by any process, and in a run of another share of the batches."""
+    first, again = (Prepared(make_config(corpus), batcher) for _ in range(2))
+    for step, part in ((7, 1), (0, 0), (3, 1)):
+        one, weights = first.draw("cached", step, part)
+        other, _ = again.draw("cached", step, part)
+        assert torch.equal(one.ids, other.ids) and torch.equal(one.features, other.features)
+        assert one.frames is None and weights.answer == 1.0 and not weights.frames
+        taught = one.labels != IGNORED
+        assert taught.any() and (one.labels[taught] == one.ids[taught]).all()
+
+
+def test_a_cache_is_of_the_sessions_past(corpus: Path, batcher: Batcher) -> None:
+    prepared = Prepared(make_config(corpus), batcher)
+    held = {path: audio.load(path) for path in {p.chunk.audio for p in prepared.train.used}}
+    entries = 0
+    for n in range(4):
+        for planned in (one for batch in prepared._planned("cached", n) for one in batch):
+            talk = prepared._talk(planned)
+            chunk, whole = planned.piece.chunk, held[planned.piece.chunk.audio]
+            assert np.array_equal(talk.samples, whole[chunk.start_samples : chunk.end_samples])
+            numbers = list(dict.fromkeys(entry.speaker for entry in talk.cache))
+            assert numbers == list(range(1, len(numbers) + 1))
+            people = [s.speaker for s in (*talk.cache, *talk.segments)]
+            assert list(dict.fromkeys(people)) == list(range(1, len(set(people)) + 1))
+            labels = {s.text: s.speaker for s in talk.segments}
+            for entry, segment in zip(talk.cache, planned.drawn, strict=True):
+                assert segment.end_samples <= chunk.start_samples
+                expected = whole[segment.start_samples : segment.end_samples]
+                assert np.array_equal(entry.samples, expected)
+                assert entry.text in ("", segment.text)
+                for mine, said in zip(talk.segments, planned.piece.said, strict=True):
+                    same = said.speaker == segment.speaker
+                    assert (mine.speaker == entry.speaker) == same
+            entries += len(talk.cache)
+            assert labels
+    assert entries > 10
+    first = next(p for p in prepared.train.used if p.chunk.start_samples == 0)
+    assert not first.past
+
+
+def test_more_people_than_labels_leave_the_cache_empty(corpus: Path, batcher: Batcher) -> None:
+    config = make_config(corpus)
+    few = replace(config, profile=replace(PROFILE, max_speakers=2))
+    prepared = Prepared(few, batcher)
+    assert any("max_speakers" in reason for reason in prepared.train.left_out)
+    for planned in (one for batch in prepared._planned("cached", 0) for one in batch):
+        assert len({s.speaker for s in (*planned.drawn, *planned.piece.said)}) <= 2
+
+
+def test_what_does_not_fit_is_counted(corpus: Path, tmp_path: Path, batcher: Batcher) -> None:
+    everything = read_pieces([str(corpus)], PROFILE, clipped=True)
+    assert not everything.left_out
+    fewer = read_pieces([str(corpus)], replace(PROFILE, chunk_s=4.5, max_turns=1), clipped=True)
+    assert sum(fewer.left_out.values()) + len(fewer.used) == len(everything.used)
+    assert {reason.partition(",")[0] for reason in fewer.left_out} == {
+        "longer than profile.chunk_s",
+        "more observations than profile.max_turns",
+    }
+    shutil.copytree(corpus, tmp_path / "c")
+    file = tmp_path / "c/pieces.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[1]["clipped"] = 1
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = read_pieces([str(tmp_path / "c")], PROFILE, clipped=False)
+    assert whole.left_out == {"segments that go on outside the piece": 1}
+    with pytest.raises(DataError, match="no piece can be used"):
+        Prepared(replace(make_config(corpus), profile=replace(PROFILE, chunk_s=1.0)), batcher)
+
+
+def test_checks_are_fixed_and_from_all_over(corpus: Path, batcher: Batcher) -> None:
+    prepared = Prepared(make_config(corpus), batcher)
+    checks = prepared.checks("dialogues", 2)
+    assert [len(batch.ids) for batch, _ in checks] == [2, 2]
+    assert torch.equal(checks[0][0].ids, prepared.checks("dialogues", 2)[0][0].ids)
+    talks = prepared.talks("cached", 3)
+    assert len(talks) == 3 and not talks[0].cache and talks[2].cache
+    total = len(prepared.held.used)
+    assert len(prepared.talks("dialogues", 99)) == total
+    nothing = Prepared(make_config(corpus, check=()), batcher)
+    assert nothing.checks("dialogues", 2) == [] and nothing.talks("dialogues", 2) == []
+
+
+def test_missing_and_broken_corpora(corpus: Path, tmp_path: Path, batcher: Batcher) -> None:
+    with pytest.raises(DataError, match=r"no pieces\.jsonl"):
+        Prepared(make_config(tmp_path), batcher)
+    copy = tmp_path / "c"
+    shutil.copytree(corpus, copy)
+    file = copy / "pieces.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text(json.dumps(rows[0]) + "\n{broken\n")
+    with pytest.raises(DataError, match=r"pieces\.jsonl:2: not a piece"):
+        Prepared(make_config(copy), batcher)
+    for row in rows:
+        row["audio"] = str(tmp_path / "gone.wav")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"gone\.wav: is missing"):
+        Prepared(make_config(copy), batcher)
+    (tmp_path / "gone.wav").write_bytes(b"RIFF no audio at all")
+    with pytest.raises(AudioError, match=r"gone\.wav"):
+        Prepared(make_config(copy), batcher).draw("dialogues", 0, 0)

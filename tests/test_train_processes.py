@@ -1,0 +1,147 @@
+"""Several processes, as `accelerate launch` starts them: gloo on this machine's CPU."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from speaker_reasoner.cli import main
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+seed = 7
+
+[model]
+base = "{base}"
+method = "{method}"
+
+[profile]
+chunk_s = 10.0
+max_speakers = 4
+
+[run]
+bf16 = {bf16}
+gradient_checkpointing = true
+batches_per_step = 2
+log_steps = 1
+check_steps = 1
+dialogue_steps = {dialogue_steps}
+dialogues = 3
+
+[corpora]
+train = ["{corpus}"]
+check = ["{corpus}"]
+window = 4
+
+[cached]
+schedule = {{ steps = 3, learning_rate = 3e-3, warm_up_steps = 1 }}
+kinds = [{{ task = "cached" }}]
+"""
+
+
+@pytest.fixture
+def configure(random_checkpoint: Path, corpus: Path, tmp_path: Path) -> Any:
+    def write(method: str, *, bf16: bool = False, dialogue_steps: int = 0) -> Path:
+        path = tmp_path / "small.toml"
+        path.write_text(
+            CONFIG.format(
+                base=random_checkpoint,
+                corpus=corpus,
+                method=method,
+                bf16=str(bf16).lower(),
+                dialogue_steps=dialogue_steps,
+            )
+        )
+        return path
+
+    return write
+
+
+def train_in_two(config: Path, out: Path, *program: str) -> None:
+    """Run the command in two processes that know of each other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-W", "ignore", *(program or ("-m", "speaker_reasoner"))]
+    command += ["train", str(config), "--cpu", "-o", str(out)]
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    running = []
+    for rank in ("0", "1"):
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": path}
+        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        running.append(
+            subprocess.Popen(command, env=os.environ | own, stderr=subprocess.PIPE, text=True)
+        )
+    told = [process.communicate(timeout=900)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    assert "wrote" in told[0] and "wrote" not in told[1]
+
+
+def assert_same(one: Path, other: Path, tolerance: float) -> None:
+    """The logs, states and checkpoints of two runs are equal."""
+    logs = [
+        [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (one, other)
+    ]
+    assert len(logs[0]) >= 6
+    for mine, theirs in zip(*logs, strict=True):
+        assert mine.keys() == theirs.keys()
+        for key in mine.keys() - {"stage", "audio_s_per_s"}:
+            assert mine[key] == pytest.approx(theirs[key], abs=tolerance), (key, mine, theirs)
+    states = [torch.load(folder / "cached.pt", weights_only=True) for folder in (one, other)]
+    assert states[0]["step"] == states[1]["step"] == 3
+    for name, value in states[0]["weights"].items():
+        assert torch.allclose(value, states[1]["weights"][name], atol=tolerance), name
+    names = [{path.name for path in (folder / "stage-3").iterdir()} for folder in (one, other)]
+    assert names[0] == names[1] and "speaker_reasoner.json" in names[0]
+
+
+def test_two_processes_are_one_with_twice_the_accumulation(configure: Any, tmp_path: Path) -> None:
+    config = configure("full")
+    assert main(["train", str(config), "--cpu", "-o", str(tmp_path / "alone")]) == 0
+    train_in_two(config, tmp_path / "both")
+    assert_same(tmp_path / "alone", tmp_path / "both", 3e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_sharded_processes_are_one_as_well(configure: Any, tmp_path: Path, method: str) -> None:
+    """FSDP2: the same losses, transcripts and checkpoints; a run goes on with unsharded weights."""
+    pytest.importorskip("meeteval")
+    config = configure(method, dialogue_steps=3)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert main(["train", str(config), "--cpu", "-o", str(alone)]) == 0
+    sharded = ("-m", "tests.sharded")
+    train_in_two(config, both, *sharded)
+    assert_same(alone, both, 3e-5)
+    text = config.read_text()
+    for first, then in (((), sharded), (sharded, ())):
+        out = tmp_path / f"resumed-{bool(first)}"
+        config.write_text(text.replace("steps = 3,", "steps = 2,"))
+        train_in_two(config, out, *first)
+        config.write_text(text)
+        train_in_two(config, out, *then)
+        state = torch.load(out / "cached.pt", weights_only=True)
+        assert state["step"] == 3 and state["weights"].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [(), ("-m", "tests.sharded")])
+def test_lora_in_bfloat16_in_two_processes(
+    configure: Any, tmp_path: Path, program: tuple[str, ...]
+) -> None:
+    """A frozen base in bfloat16 under factors in float32."""
+    pytest.importorskip("meeteval")
+    config = configure("lora", bf16=True, dialogue_steps=3)
+    train_in_two(config, tmp_path / "both", *program)
+    rows = [json.loads(row) for row in (tmp_path / "both/log.jsonl").read_text().splitlines()]
+    losses = [row["check"]["answer"] for row in rows if "check" in row]
+    assert losses[-1] < losses[0]
+    state = torch.load(tmp_path / "both/cached.pt", weights_only=True)
+    assert {value.dtype for value in state["weights"].values()} == {torch.float32}
