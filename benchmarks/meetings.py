@@ -7,17 +7,16 @@ Voices, sentences and rooms are of the held-out side; the same call writes the s
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import soundfile as sf
 from rich.progress import track
 
-from speaker_reasoner.data.simulate import bank, meeting
+from speaker_reasoner.data.simulate import MeetingConfig, bank, meeting
 from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, reference
 from speaker_reasoner.writers import write
 
-LONG = replace(MEETINGS, speakers=(2, 3), utterances=(50, 70), max_duration_s=180.0)
+LONG = MeetingConfig(speakers=(2, 3), utterances=(50, 70), max_duration_s=180.0, silence_rate=0.0)
 """Fifty to seventy utterances in at most three minutes, two or three people."""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -196,6 +197,18 @@ def test_openai_errors(live: Any) -> None:
         assert int(full.value.response.headers["retry-after"]) >= 1
         place.release()
         assert create(model="scripted", file=("talk.wav", wav())).text == "one two"
+
+
+def test_the_example(live: Any, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    (tmp_path / "talk.wav").write_bytes(wav())
+    arguments = [str(tmp_path / "talk.wav"), "--url", f"{live().url}/v1"]
+    monkeypatch.setattr(sys, "argv", ["client.py", *arguments])
+    runpy.run_path(str(EXAMPLE.parent / "client.py"), run_name="__main__")
+    assert capsys.readouterr().out.splitlines() == [
+        "[   0.00 -    1.50] A: one",
+        "[   1.50 -    3.00] B: two",
+        "3.0 s of audio",
+    ]
 
 
 def test_an_error_in_a_stream_reaches_the_client(live: Any) -> None:

@@ -450,6 +450,7 @@ class Recording:
                     f"({self.profile.domain}): mean word confidence {mean:.2f}, expected at least "
                     f"{floor:.2f}; do not trust the words"
                 )
+        warnings += self.speakers.doubts
         chunks = sum(finished.trace is not None for finished in self._finished)
         if chunks > 1 and not self.speakers.linked:
             warnings.append(

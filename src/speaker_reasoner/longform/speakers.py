@@ -113,6 +113,7 @@ class Speakers:
         self._units: list[_Unit] = []
         self._lines: list[list[tuple[int, str]]] = []  # unit and provisional label, by chunk
         self._enrolled: list[int] = []
+        self.doubts = [doubt for voice in voices for doubt in voice.doubts]
         for voice in voices:
             self._enrol(voice)
 
