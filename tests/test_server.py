@@ -300,7 +300,11 @@ def test_wrong_parts(serve: Serve) -> None:
     assert "language" in error_of(large, 413, "request_too_large")
     twice = client.post(route, files=[("model", (None, "a")), ("model", (None, "b"))])
     assert "given twice" in error_of(twice, 400, "invalid_value")
-    many = client.post(route, files=[("x[]", (None, ""))] * 2001)
+    mixed = client.post(route, files=[("x[a]", (None, "1")), ("x", (None, "2"))])
+    assert "given twice" in error_of(mixed, 400, "invalid_value")
+    long = client.post(route, files=[("x[]", (None, "x" * 10_000))] * 30)
+    assert "together" in error_of(long, 413, "request_too_large")
+    many = client.post(route, files=[("x[]", (None, ""))] * 1001)
     error_of(many, 413, "request_too_large")
     latin = client.post(route, files={"model": (None, b"\xff\xfe")})
     assert "UTF-8" in error_of(latin, 400, "invalid_value")
@@ -438,7 +442,10 @@ def test_other_sites_may_not_post(serve: Serve) -> None:
         error_of(answer, 403, "origin_not_allowed")
     answer = client.post("/v1/jobs", headers={"origin": URL}, files={"file": ("a", wav())})
     assert answer.status_code == 202
-    error_of(client.get("/v1/jobs", headers={"host": "evil.example"}), 403, "host_not_allowed")
+    for host in ("evil.example", "", "127.0.0.1.evil.example", "10.0.0.1", "["):
+        error_of(client.get("/v1/jobs", headers={"host": host}), 403, "host_not_allowed")
+    for host in ("localhost:8000", "[::1]:8000", "127.0.0.2"):
+        assert client.get("/v1/jobs", headers={"host": host}).status_code == 200
 
 
 def test_headers_of_every_answer(serve: Serve) -> None:

@@ -17,6 +17,7 @@ from speaker_reasoner.data.dialogues import dialogue, single_turn
 from speaker_reasoner.data.simulate import BankConfig, MeetingConfig, bank, meeting
 from speaker_reasoner.data.voices import available
 from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
+from speaker_reasoner.engines.voice import load_voice_head
 from speaker_reasoner.errors import CheckpointError, DataError, OutputError
 from speaker_reasoner.protocol import Answer, load_profile, pieces
 from speaker_reasoner.reasoner import Dialogue, Stop, run
@@ -35,6 +36,7 @@ from speaker_reasoner.train.loop import Drawn, RunConfig, Schedule, Task
 from speaker_reasoner.train.model import Heads
 from speaker_reasoner.train.simulated import Simulated, references, tokenizer_texts
 from speaker_reasoner.train.stages import Trainer
+from speaker_reasoner.train.witness import WitnessConfig, calibrate, train_witness, witness_loss
 
 from .conftest import TINY
 
@@ -52,6 +54,7 @@ def short(of: StageConfig | None) -> StageConfig:
 FULL = load_config("tiny")
 CONFIG = replace(
     FULL,
+    witness=None,
     seed=5,
     model=replace(FULL.model, tiny=replace(TINY, vocabulary=600), layer=1),
     run=RunConfig(bf16=False, log_steps=1, check_steps=1, save_every_s=0.0),
@@ -426,3 +429,31 @@ def test_the_schedule() -> None:
     assert int(np.argmax(rates)) in range(49, 60)
     assert rates[-1] == pytest.approx(1e-4, rel=0.01)
     assert rates[60:] == sorted(rates[60:], reverse=True)
+
+
+def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    assert isinstance(made.source, Simulated)
+    voices, thinker = made.source.bank, made.model.thinker.eval()
+    config = WitnessConfig(steps=12, people=3, clips=2, least_distance=0.0)
+    head = train_witness(thinker, made.model.extractor, voices, config, 1)
+    points = torch.nn.functional.normalize(torch.randn(3, 2, 8), dim=-1)
+    apart = points[:, :1].expand(3, 2, 8)
+    assert witness_loss(head, apart) < witness_loss(head, points)
+    before = float(head.offset.detach())
+    meetings = replace(CONFIG.simulated.meetings, speakers=(2, 2), utterances=(6, 8))
+    calibrate(head, thinker, made.model.extractor, voices, meetings, 1, count=3)
+    assert float(head.offset.detach()) != before
+    head.save(tmp_path)
+    again = load_voice_head(tmp_path)
+    assert again is not None
+    clips = [torch.randn(n, head.frames.in_features) for n in (5, 20)]
+    assert torch.allclose(again(clips), head(clips), atol=1e-6)
+    assert torch.allclose(again(clips).norm(dim=-1), torch.ones(2), atol=1e-5)
+    assert load_voice_head(tmp_path / "nowhere") is None
+    (tmp_path / "voice.safetensors").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="not a voice head"):
+        load_voice_head(tmp_path)
+    with pytest.raises(DataError, match="differ enough"):
+        many = WitnessConfig(steps=1, people=20, clips=1, least_distance=9.5)
+        train_witness(thinker, made.model.extractor, voices, many, 1)

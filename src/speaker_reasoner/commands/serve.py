@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..server.service import Service
 
 _GRACE_S = 30
+_MOST_HOURS = 18
+"""What a wav file of float samples holds: 4 GiB."""
 _KEY = "SPEAKER_REASONER_API_KEY"
 _EXAMPLES = """examples:
   speaker-reasoner serve
@@ -49,7 +51,7 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add(
         "--api-key",
         metavar="KEY",
-        default=os.environ.get(_KEY),
+        default=os.environ.get(_KEY) or None,
         help=f"that requests must carry; else the environment's {_KEY}. Needed beyond loopback",
     )
     add = command.add_argument_group("store").add_argument
@@ -57,8 +59,7 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--store",
         metavar="DIR",
         type=Path,
-        default=_default_store(),
-        help="jobs, with their audio, and uploads (default: %(default)s)",
+        help="jobs, with their audio, and uploads (default: where the system keeps a user's data)",
     )
     add("--database", metavar="URL", help="of SQLAlchemy (default: a SQLite file in the store)")
     add = command.add_argument_group("limits").add_argument
@@ -69,7 +70,7 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         metavar="HOURS",
         type=_hours,
         default=6.0,
-        help="of a recording, decoded (default: 6; at most 18)",
+        help=f"of a recording, decoded (default: 6; at most {_MOST_HOURS})",
     )
     add(
         "--allow-folder",
@@ -93,14 +94,17 @@ def _hours(text: str) -> float:
         hours = float(text)
     except ValueError:
         hours = 0.0
-    if not 0 < hours <= 18:
-        raise argparse.ArgumentTypeError(f"expected hours above 0, at most 18, got {text!r}")
+    if not 0 < hours <= _MOST_HOURS:
+        raise argparse.ArgumentTypeError(
+            f"expected hours above 0, at most {_MOST_HOURS}, got {text!r}"
+        )
     return hours
 
 
 def _default_store() -> Path:
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local/share") / "speaker-reasoner/server"
+    from platformdirs import user_data_path
+
+    return user_data_path("speaker-reasoner") / "server"
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -119,7 +123,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from ..longform import Transcriber
 
     settings = Settings(
-        store=arguments.store,
+        store=arguments.store or _default_store(),
         database=arguments.database,
         api_key=arguments.api_key,
         batch=arguments.batch,

@@ -26,7 +26,7 @@ from .corrections import parse_operation
 from .guard import Guard
 from .openai import RequestError, answer, as_request_error
 from .service import Service, Settings
-from .transcription import Transcription, too_slow
+from .transcription import Transcription
 from .uploads import read_json
 
 PAGE = Path(__file__).parent / "page"
@@ -132,8 +132,6 @@ def _add_transcriptions(app: FastAPI, service: Service) -> None:
             transcript = await service.connected(
                 request, transcription.transcript(), transcription.close
             )
-        except TimeoutError as error:
-            raise too_slow() from error
         finally:
             transcription.close()
         media_type, body = answer(transcript, transcription.form, service.profile.language)

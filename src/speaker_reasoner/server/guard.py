@@ -5,6 +5,7 @@ Pure ASGI, so that bodies and disconnects pass through untouched.
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import time
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .openai import RequestError
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OPEN = ("/", "/health")
 _LINGER_S = 2.0
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -106,7 +106,7 @@ class Guard:
     def _refuse(self, scope: Scope) -> RequestError | None:
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
-        if self._key is None and _name(host) not in LOOPBACK_NAMES:
+        if self._key is None and not _is_loopback(host):
             return RequestError(
                 403,
                 f"host {host!r}: a server without a key answers on localhost only",
@@ -145,12 +145,13 @@ async def _drain(receive: Receive) -> None:
                 pass
 
 
-def _name(host: str) -> str:
-    """The name in a Host header, without its port."""
+def _is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
+        name = urlsplit(f"//{host}").hostname or ""
+        return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
-        return ""
+        return False
 
 
 def _same(origin: str, host: str) -> bool:

@@ -31,7 +31,7 @@ from .openai import (
 )
 from .runs import AUDIO, EVENTS, JobRun, RequestRun, load_original, voice_file
 from .sound import Pcm, decode
-from .transcription import PING_S, Transcription
+from .transcription import PING_S, Transcription, too_slow
 from .uploads import (
     FILE,
     REFERENCES,
@@ -158,7 +158,7 @@ class Service:
 
         Raises:
             ClientDisconnect: it hung up; the work was abandoned.
-            TimeoutError: the work took longer than a request may.
+            RequestError: 504, the work took longer than a request may.
         """
         gone = asyncio.ensure_future(_gone(request))
         task = asyncio.ensure_future(work)
@@ -173,7 +173,7 @@ class Service:
             abandon()
             if gone.done():
                 raise ClientDisconnect
-            raise TimeoutError
+            raise too_slow()
         finally:
             gone.cancel()
             task.cancel()

@@ -18,8 +18,6 @@ from ..containers import quoted
 from ..errors import AudioError, OutputError
 from .openai import RequestError
 
-LONGEST_S = 18 * 3600.0
-"""A float wav file holds no more than 4 GiB."""
 _BLOCK_S = 10.0
 _BLOCK_BYTES = 1 << 18
 _PCM_HEADER = 44

@@ -29,8 +29,9 @@ from .sound import decode, not_stored
 FILE = "file"
 REFERENCES = "known_speaker_references"
 _FIELD_BYTES = 16 * 1024
+_FIELDS_BYTES = 256 * 1024
 _JSON_BYTES = 64 * 1024
-_PARTS = 2000
+_PARTS = 1000
 _REFERENCE_BYTES = 16 * 1024 * 1024
 _SLOWEST_BYTES_PER_S = 4096
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
@@ -98,7 +99,6 @@ async def body(request: Request, most: int, limits: Limits) -> AsyncIterator[byt
         f"the request is larger than {most / 1024**2:.3g} MiB, the most this server takes; send a "
         "compressed file (flac, opus), or cut the recording",
         code="request_too_large",
-        param=FILE,
     )
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
@@ -194,6 +194,7 @@ class _FormReader:
         self._open: tuple[_Part, BinaryIO] | None = None
         self._header = (bytearray(), bytearray())
         self._disposition = b""
+        self._held = 0
 
     def callbacks(self) -> Any:
         return {
@@ -249,6 +250,7 @@ class _FormReader:
             raise RequestError(
                 413, f"the form has more than {_PARTS} parts", code="request_too_large"
             )
+        self._hold(len(self._disposition))
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise RequestError(400, "a part of the form has no name", code="invalid_multipart")
@@ -286,9 +288,20 @@ class _FormReader:
                 param=part.name,
             )
         if part.path is None:
+            self._hold(end - start)
             part.data += data[start:end]
         else:
             self.unwritten.append((part, data[start:end]))
+
+    def _hold(self, size: int) -> None:
+        """Count what of the form lies in memory."""
+        self._held += size
+        if self._held > _FIELDS_BYTES:
+            raise RequestError(
+                413,
+                f"the fields of the form are larger than {_FIELDS_BYTES // 1024} KiB together",
+                code="request_too_large",
+            )
 
     def _end(self) -> None:
         self.ended = True
@@ -304,26 +317,25 @@ def _utf8(data: bytes | bytearray, what: str) -> str:
 
 
 def _values(parts: Iterable[_Part]) -> dict[str, Any]:
-    """Fields by name; `name[]` gives a list, `name[key]` an object, a name twice a list."""
+    """Fields by name; `name[]` gives a list, `name[key]` an object.
+
+    Raises:
+        RequestError: 400, a field is given twice.
+    """
     values: dict[str, Any] = {}
     for part in parts:
         text = _utf8(part.data, part.name)
         bracketed = _BRACKETED.fullmatch(part.name)
         name, key = bracketed.groups() if bracketed else (part.name, None)
-        if key:
-            inside = values.setdefault(name, {})
-            if isinstance(inside, dict):
-                inside[key] = text
-        elif key == "":
-            held = values.setdefault(name, [])
-            if isinstance(held, list):
-                held.append(text)
-        elif name in values:
+        held = values.setdefault(name, {} if key else [] if key == "" else text)
+        if key and isinstance(held, dict) and key not in held:
+            held[key] = text
+        elif key == "" and isinstance(held, list):
+            held.append(text)
+        elif key is not None or held is not text:
             raise RequestError(
-                400, f"{name}: given twice, expected once", code="invalid_value", param=name
+                400, f"{part.name}: given twice, expected once", code="invalid_value", param=name
             )
-        else:
-            values[name] = text
     return values
 
 

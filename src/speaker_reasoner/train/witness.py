@@ -21,7 +21,10 @@ from ..data.simulate import MeetingConfig, VoiceBank, distance, meeting, noise
 from ..data.voices import Samples
 from ..engines.thinker import log_mel
 from ..engines.voice import VoiceHead, tower_layers
+from ..errors import DataError
 from .batches import equalise
+
+_MOST_TRIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +165,17 @@ def _draw(
     clips: list[Samples] = []
     places: list[int] = []
     chosen: list[tuple[int, float]] = []
-    while len(chosen) < config.people:
+    for _ in range(_MOST_TRIES):
+        if len(chosen) == config.people:
+            break
         candidate = (rng.choice(voices), rng.uniform(*config.warp))
         if all(distance(bank, candidate, other) >= config.least_distance for other in chosen[-8:]):
             chosen.append(candidate)
+    else:
+        raise DataError(
+            f"the bank of {len(bank.voices)} voices holds no {config.people} that differ enough; "
+            "give it more voices, or compare fewer people at once"
+        )
     for number, (voice, warp) in enumerate(chosen):
         elsewhere = rng.random() < config.elsewhere_rate
         room = _room(bank, config, rng)
