@@ -28,8 +28,9 @@ NOT_RUN = {
     "speaker-reasoner transcribe meeting.wav --model path/to/released --prompts prompts.json": (
         "needs a released checkpoint"
     ),
-    "speaker-reasoner train tiny --output runs": "takes hours",
-    "speaker-reasoner train tiny --output runs/more --from runs/tiny": "takes hours",
+    "speaker-reasoner serve": "serves until it is stopped",
+    "speaker-reasoner train tiny": "takes hours",
+    "speaker-reasoner train tiny --stage 3 --from runs/tiny/stage-3 -o runs/more": "takes hours",
 }
 """Commands shown but not run, and why; their options must be in the command's help instead."""
 

@@ -492,7 +492,7 @@ def test_a_server_that_is_stopped(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_killed(tmp_path: Path) -> None:
-    _kill_and_compare(SCRIPTED, tmp_path, wav(60.0), kills=2)
+    _kill_and_compare(SCRIPTED, tmp_path, wav(60.0), kills=1)
 
 
 @pytest.mark.slow
