@@ -132,7 +132,7 @@ def calibrate(
         torch.autograd.backward(found)
         return found
 
-    optimiser.step(loss)
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
 
 
 def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
