@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -327,6 +328,63 @@ def test_merge_finds_what_is_clear(count: int, people_count: int, seed: int) -> 
         for j in range(count):
             assert (groups[i] == groups[j]) == (who[i] == who[j])
     assert [g for i, g in enumerate(groups) if g not in groups[:i]] == sorted(set(groups))
+
+
+def voiced(counts: list[int], spread: float = 0.25, seed: int = 0) -> tuple[Any, list[int]]:
+    """Points around as many centres, and whose they are."""
+    rng = np.random.default_rng(seed)
+    centres = np.linalg.qr(rng.standard_normal((16, 16)))[0]
+    whose = [person for person, count in enumerate(counts) for _ in range(count)]
+    points = centres[whose] + spread * rng.standard_normal((len(whose), 16)) / 4
+    return points / np.linalg.norm(points, axis=1, keepdims=True), whose
+
+
+def by_voice(points: Any, seconds: list[float], threshold: float, **bounds: Any) -> list[int]:
+    odds = voice_odds(points, seconds, threshold, 10.0)
+    return merge(odds, np.zeros_like(odds), seconds, most=0.0, **bounds)
+
+
+def same_groups(one: Any, other: Any) -> bool:
+    pairs = set(zip(one, other, strict=True))
+    return len(pairs) == len(set(one)) == len(set(other))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(2, 40), threshold=st.floats(-0.5, 0.9))
+def test_merge_by_voice_alone_is_average_linkage(seed: int, count: int, threshold: float) -> None:
+    hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
+    points, _ = voiced([count], spread=4.0, seed=seed)
+    distance = (1 - points @ points.T)[np.triu_indices(count, 1)]
+    tree = hierarchy.linkage(distance, "average")
+    if np.abs(tree[:, 2] - (1 - threshold)).min() < 1e-4:
+        return  # a merger exactly at the threshold may be rounded either way
+    expected = hierarchy.fcluster(tree, 1 - threshold, "distance")
+    assert same_groups(by_voice(points, [2.0] * count, threshold), expected)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), high=st.integers(1, 6))
+def test_merge_beyond_the_bound_is_wards(seed: int, high: int) -> None:
+    hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
+    points, _ = voiced([4, 3, 5, 6], spread=2.0, seed=seed)
+    tree = hierarchy.linkage(points, "ward")
+    expected = hierarchy.fcluster(tree, high, "maxclust")
+    assert same_groups(by_voice(points, [2.0] * 18, 2.0, highest=high), expected)
+
+
+def test_a_stray_second_goes_before_a_person_does() -> None:
+    points, whose = voiced([6, 6])
+    stray = np.concatenate([points, -points[:1]])
+    assert by_voice(stray, [3.0] * 12 + [0.5], 0.5, highest=2)[:12] == whose
+
+
+@pytest.mark.slow
+def test_units_of_a_day() -> None:
+    """Four hours make about 2,000 units."""
+    points, whose = voiced([400] * 5, spread=0.5)
+    clock = time.process_time()
+    assert by_voice(points, [2.0] * 2000, 0.3, highest=5) == whose
+    assert time.process_time() - clock < 60
 
 
 def test_merge_keeps_to_bounds_and_bans() -> None:

@@ -24,8 +24,9 @@ from . import audio
 from .audio import SAMPLE_RATE_HZ, Samples
 from .containers import quoted
 from .errors import AudioError, OutputError, SettingsError
+from .longform.linking import merge, voice_odds
 from .speech import Region, Vad, levels_db, speech_regions, spoken_s
-from .witness import Points, Witness, cluster
+from .witness import Points, Witness
 from .writers.files import write_text_atomically
 
 if TYPE_CHECKING:
@@ -260,8 +261,10 @@ def _holds_two(clip: EnrolmentClip, witness: Witness, threshold: float) -> bool:
     spans = [span for region in clip.speech_regions for span in _pieces(region)]
     pieces = [audio.cut(clip.samples, *span) for span in spans]
     seconds = [end_s - start_s for start_s, end_s in spans]
-    labels = cluster(witness.embed(pieces), seconds, 1, None, threshold).labels
-    return bool(len(pieces)) and int(labels.max()) > 0
+    if not pieces:
+        return False
+    odds = voice_odds(witness.embed(pieces), seconds, threshold, witness.scale)
+    return max(merge(odds, np.zeros_like(odds), seconds, most=0.0)) > 0
 
 
 def _pieces(region: Region) -> list[Region]:

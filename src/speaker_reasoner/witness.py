@@ -2,14 +2,13 @@
 
 A `Witness` gives each clip a point on a sphere; clips of one voice lie close together. With nothing
 installed it is the checkpoint's own audio tower (`TowerWitness`), with a model at hand one that was
-trained for this alone (`XVectorWitness`, `SpeechBrainWitness`). `cluster` groups points into voices.
+trained for this alone (`XVectorWitness`, `SpeechBrainWitness`).
 
 Does not know labels, times or names.
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 Points = npt.NDArray[np.float32]
 """Voice embeddings `[n, d]`, rows of length 1."""
-
-Floats = npt.NDArray[np.float64]
 
 WITNESSES = ("tower", "xvector", "speechbrain", "none")
 
@@ -256,171 +253,3 @@ def _on_sphere(rows: Sequence[Points]) -> Points:
     points = np.stack(rows).astype(np.float32)
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     return np.asarray(points / np.maximum(lengths, 1e-9), dtype=np.float32)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Clusters:
-    """Which points are of one voice.
-
-    Attributes:
-        labels: of each point `[n]`, counted from 0 by first appearance.
-        broken: pairs that were to be kept apart and are together nevertheless.
-    """
-
-    labels: npt.NDArray[np.intp]
-    broken: int
-
-
-def cluster(
-    embeddings: Points,
-    durations_s: Sequence[float],
-    low: int,
-    high: int | None,
-    threshold: float,
-    must: Iterable[tuple[int, int]] = (),
-    cannot: Iterable[tuple[int, int]] = (),
-) -> Clusters:
-    """Group points into voices.
-
-    The closest two groups are merged while the mean cosine between their points, weighted by
-    duration, is at least the threshold. Where that leaves more voices than `high` or fewer than
-    `low`, those that cost least are merged instead (Ward: distance times duration), until there are
-    so many: a stray second then goes before a person does. `must` counts for more than `high`,
-    `high` for more than `cannot`, and `cannot` for more than `threshold`.
-
-    5,000 points of 64 numbers take 2 s on one core, 5 s where `low` has to be reached; no matrix of all
-    pairs is held.
-
-    Args:
-        embeddings: `[n, d]`, rows of length 1.
-        durations_s: of speech behind each point, `[n]`.
-        low: fewest voices; there are fewer only if `must` leaves fewer.
-        high: most voices, at least `low`; `None` if it is not known.
-        threshold: cosine of two points that are as likely of one voice as of two.
-        must: pairs of points that are of one voice.
-        cannot: pairs that are not.
-    """
-    cannot = list(cannot)
-    if len(embeddings) == 0:
-        return Clusters(np.zeros(0, dtype=np.intp), 0)
-    joined = _joined(len(embeddings), must)
-    linkage = _Linkage(embeddings, durations_s, joined, cannot)
-    linkage.merge(linkage.cosines, 1, threshold)
-    if linkage.count < low:
-        linkage = _Linkage(embeddings, durations_s, joined, cannot)
-        linkage.merge(linkage.costs, low)
-    elif high is not None and linkage.count > high:
-        linkage.merge(linkage.costs, high)
-        if linkage.count > high:
-            linkage.allow_all()
-            linkage.merge(linkage.costs, high)
-    labels = _by_appearance(linkage.group)
-    return Clusters(labels, sum(int(labels[a] == labels[b]) for a, b in cannot))
-
-
-def _by_appearance(groups: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(int(g), len(numbers)) for g in groups], dtype=np.intp)
-
-
-def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.intp]:
-    """The group `[count]` of each item when pairs are joined, counted by first appearance."""
-    root = list(range(count))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            root[i] = i = root[root[i]]
-        return i
-
-    for a, b in pairs:
-        root[find(a)] = find(b)
-    return _by_appearance(np.array([find(i) for i in range(count)], dtype=np.intp))
-
-
-class _Linkage:
-    """Groups of points that are merged two by two.
-
-    A group is its weight and its mean: the mean cosine between the points of two groups is the
-    product of their means, so that no matrix of all pairs is needed. Both measures are reducible: a
-    merged group is no closer to a third one than the closer of its parts was. So what was once the
-    closeness of a group's closest partner stays an upper bound, and it is looked for again only
-    when that bound is the highest of all.
-
-    Args:
-        groups: of each point `[n]`, counted from 0.
-        cannot: pairs of points whose groups are kept apart.
-    """
-
-    def __init__(
-        self,
-        points: Points,
-        weights: Sequence[float],
-        groups: npt.NDArray[np.intp],
-        cannot: Iterable[tuple[int, int]],
-    ) -> None:
-        count = int(groups.max()) + 1
-        each = np.maximum(np.asarray(weights, dtype=float), 1e-3)
-        self.group = groups.copy()
-        self.count = count
-        self.weight = np.bincount(groups, each, count)
-        self.mean = np.zeros((count, points.shape[1]))
-        np.add.at(self.mean, groups, points * each[:, None])
-        self.mean /= self.weight[:, None]
-        self.square = np.sum(self.mean**2, axis=1)
-        self.alive = np.ones(count, dtype=bool)
-        self.apart: list[set[int]] = [set() for _ in range(count)]
-        for a, b in cannot:
-            if groups[a] != groups[b]:
-                self.apart[groups[a]].add(int(groups[b]))
-                self.apart[groups[b]].add(int(groups[a]))
-
-    def cosines(self, a: int) -> Floats:
-        """Mean cosine between the points of a group and of each other, `[groups]`."""
-        return np.asarray(self.mean @ self.mean[a])
-
-    def costs(self, a: int) -> Floats:
-        """What a merger adds to the weighted squares within groups, negative (Ward 1963)."""
-        distance = np.maximum(self.square + self.square[a] - 2 * self.cosines(a), 0.0)
-        return np.asarray(-distance * self.weight * self.weight[a] / (self.weight + self.weight[a]))
-
-    def allow_all(self) -> None:
-        """Keep no groups apart any longer."""
-        self.apart = [set() for _ in self.apart]
-
-    def merge(
-        self, closeness: Callable[[int], Floats], down_to: int, least: float = -np.inf
-    ) -> None:
-        """Merge the closest two groups until so many are left, or none are as close as `least`."""
-        bound = np.where(self.alive, np.inf, -np.inf)
-        partner = np.full(len(bound), -1)  # -1: its closest group is to be looked for
-        while self.count > down_to:
-            a = int(np.argmax(bound))
-            if bound[a] == -np.inf or bound[a] < least:
-                return
-            b = int(partner[a])
-            if b < 0:
-                bound[a], partner[a] = self._closest(closeness(a), a)
-                continue
-            self._join(a, b)
-            partner[(partner == a) | (partner == b)] = -1
-            bound[b], partner[a] = -np.inf, -1
-
-    def _closest(self, scores: Floats, a: int) -> tuple[float, int]:
-        """The closest group that a group may be merged with: closeness and number."""
-        scores[~self.alive] = -np.inf
-        scores[[a, *self.apart[a]]] = -np.inf
-        best = int(np.argmax(scores))
-        return float(scores[best]), best
-
-    def _join(self, a: int, b: int) -> None:
-        both = self.weight[a] + self.weight[b]
-        self.mean[a] = (self.mean[a] * self.weight[a] + self.mean[b] * self.weight[b]) / both
-        self.square[a], self.weight[a] = np.sum(self.mean[a] ** 2), both
-        self.alive[b] = False
-        self.count -= 1
-        self.group[self.group == b] = a
-        for other in self.apart[b]:
-            self.apart[other].discard(b)
-            self.apart[other].add(a)
-        self.apart[a] |= self.apart[b]
-        self.apart[b] = set()

@@ -3,8 +3,8 @@
 The dialogue says which lines of a chunk are one speaker's, and, with a speaker cache, whose of
 before; the voices say how much two stretches of speech sound like one person. Both are log-odds
 that two things are one person's, so they add. Things are merged, the surest pair first, while the
-sum speaks for it (average linkage for the voices, a bounded sum for the dialogue) or while there
-are more people than the user allows.
+sum speaks for it (average linkage for the voices, a bounded sum for the dialogue), and further
+where there are more people than the user allows.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-Matrix = np.ndarray[Any, np.dtype[np.float64]]
+Matrix = np.ndarray[Any, np.dtype[np.float32]]
 NEVER = -1e9
 """Log-odds of what cannot be one person."""
 
@@ -47,13 +47,13 @@ def voice_odds(
         scale: log-odds for each unit of cosine.
     """
     known = ~np.isnan(points).any(1)
-    clean = np.where(known[:, None], points, 0.0)
+    clean = np.where(known[:, None], points, 0.0).astype(np.float32)
     odds = (clean @ clean.T - threshold) * scale
-    length = np.minimum.outer(np.asarray(seconds, float), np.asarray(seconds, float))
-    odds *= np.minimum(1.0, length / 2.0) ** 0.5
+    told = np.minimum(1.0, np.asarray(seconds, np.float32) / 2.0) ** 0.5
+    odds *= np.minimum.outer(told, told)
     odds[~known] = 0.0
     odds[:, ~known] = 0.0
-    return odds
+    return np.asarray(odds, np.float32)
 
 
 def merge(
@@ -68,13 +68,17 @@ def merge(
 ) -> list[int]:
     """Group things that are one person's.
 
+    The surest pair is merged first, while the sum of both witnesses speaks for it. If more groups
+    than `highest` are left then, those are merged that cost least (Ward: distance times duration):
+    a stray second goes before a person does.
+
     Args:
         voices: log-odds by voice `[n, n]`.
         told: log-odds by the dialogues `[n, n]`.
         weights: of each thing in the average linkage, seconds of speech.
         most: bound of the dialogues' sum over two groups.
         fewest: go no further than so many groups.
-        highest: merge what is likest until there are no more than so many.
+        highest: most groups, at least `fewest`; `None` if it is not known.
         apart: things that are known to be different people (enrolled voices).
 
     Returns:
@@ -83,36 +87,40 @@ def merge(
     count = len(weights)
     if count == 0:
         return []
-    mean, total = voices.astype(float).copy(), told.astype(float).copy()
-    weight = np.maximum(np.asarray(weights, float), 1e-3)
-    banned = np.zeros((count, count), bool)
+    own = voices.diagonal().copy()  # mean odds within a group
+    mean, total = voices.copy(), told.copy()
+    weight = np.maximum(np.asarray(weights, mean.dtype), 1e-3)
+    banned = np.eye(count, dtype=bool)
     banned[np.ix_(list(apart), list(apart))] = True
-    np.fill_diagonal(banned, True)
-    group = list(range(count))
-    alive = np.ones(count, bool)
     score = mean + np.clip(total, -most, most)
     score[banned] = NEVER
+    group = np.arange(count)
     left = count
     while left > max(1, fewest):
         best = int(np.argmax(score))
+        if score.flat[best] <= 0.0:
+            if highest is None or left <= highest:
+                break
+            shared = np.multiply.outer(weight, weight) / np.add.outer(weight, weight)
+            costs = (np.add.outer(own, own) - 2 * score) * shared
+            best = int(np.argmin(np.where(score > NEVER / 2, costs, np.inf)))
+            if score.flat[best] <= NEVER / 2:
+                break
         a, b = sorted(divmod(best, count))
-        enough = highest is None or left <= highest
-        if score[a, b] <= NEVER / 2 or (enough and score[a, b] <= 0.0):
-            break
-        wa, wb = weight[a], weight[b]
-        mean[a] = (wa * mean[a] + wb * mean[b]) / (wa + wb)
-        mean[:, a] = mean[a]
-        total[a] += total[b]
-        total[:, a] = total[a]
+        both = weight[a] + weight[b]
+        crossed = 2 * weight[a] * weight[b] * mean[a, b]
+        own[a] = (weight[a] ** 2 * own[a] + weight[b] ** 2 * own[b] + crossed) / both**2
+        mean[a] = mean[:, a] = (weight[a] * mean[a] + weight[b] * mean[b]) / both
+        total[a] = total[:, a] = total[a] + total[b]
         banned[a] |= banned[b]
         banned[:, a] = banned[a]
-        banned[a, a] = True
-        weight[a] = wa + wb
-        alive[b] = False
-        score[a] = np.where(alive & ~banned[a], mean[a] + np.clip(total[a], -most, most), NEVER)
-        score[:, a] = score[a]
+        banned[b] = banned[:, b] = True
+        weight[a] = both
+        score[a] = score[:, a] = np.where(
+            banned[a], NEVER, mean[a] + np.clip(total[a], -most, most)
+        )
         score[b] = score[:, b] = NEVER
-        group = [a if g == b else g for g in group]
+        group[group == b] = a
         left -= 1
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(g, len(numbers)) for g in group]
+    return [numbers.setdefault(int(g), len(numbers)) for g in group]

@@ -367,7 +367,7 @@ class Speakers:
         size = len(self._units)
         width = next((len(u.point) for u in self._units if u.point is not None), 1)
         points = np.full((size, width), np.nan, np.float32)
-        told = np.zeros((size, size))
+        told = np.zeros((size, size), np.float32)
         for i, unit in enumerate(self._units):
             if unit.point is not None:
                 points[i] = _unit_length(unit.point)
