@@ -2,8 +2,8 @@
 
     python -m tests.scripted_server
 
-It speaks the part of the server's language that the page uses, keeps everything in memory, and answers
-any upload with the same conversation.
+It speaks the part of the server's language that the page uses, under the same headers, keeps everything
+in memory, and answers any upload with the same conversation.
 """
 
 import copy
@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
+
+from speaker_reasoner.server.guard import HEADERS
 
 PAGE = Path(__file__).parents[1] / "src/speaker_reasoner/server/page"
 RATE_HZ = 16_000
@@ -470,6 +472,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

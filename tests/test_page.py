@@ -190,11 +190,11 @@ def finished(server: Scripted, name: str = "budget talk.wav") -> str:
 
 
 def names(tab: Any) -> list[str]:
-    return [str(text) for text in tab.locator("#names .name span").all_inner_texts()]
+    return [str(text) for text in tab.locator("#names .name span").all_text_contents()]
 
 
 def speakers(tab: Any) -> list[str]:
-    return [str(text) for text in tab.locator(".line .who span").all_inner_texts()]
+    return [str(text) for text in tab.locator(".line .who span").all_text_contents()]
 
 
 def ready(tab: Any) -> None:

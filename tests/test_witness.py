@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from speaker_reasoner.engines.checkpoint import Checkpoint, load_checkpoint
 from speaker_reasoner.engines.voice import VOICE_FILE, VoiceHead

@@ -87,6 +87,13 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     audio.add_argument(
         "--channel", metavar="N", type=_channel, help="listen to one channel, from 0 (default: mix)"
     )
+    audio.add_argument(
+        "--vad",
+        choices=("energy", "silero"),
+        default="energy",
+        help="what finds speech, for cuts and coverage; silero takes the extra vad and knows music "
+        "from speech (default: energy)",
+    )
     command.set_defaults(run=_transcribe, parser=command)
 
 
@@ -129,6 +136,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
         batch=arguments.batch,
         channel=arguments.channel,
         witness=arguments.witness,
+        detect=arguments.vad,
     )
     output = arguments.output
     voices = _voices(arguments, transcriber)

@@ -1,13 +1,16 @@
 """A stream of samples to chunks that end where nobody speaks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..audio import SAMPLE_RATE_HZ
 from ..engines.base import Samples
-from ..speech import levels_db, quietest_cut
+from ..speech import Region, levels_db, quietest_cut
+
+Detect = Callable[[Samples], Sequence[Region]]
+"""Finds speech in samples, as regions in seconds."""
 
 AUDIBLE_DBFS = -65.0
 """A chunk whose loudest 20 ms stay below this is silence."""
@@ -25,15 +28,22 @@ class Chunk:
         return float(levels_db(self.samples).max(initial=-200.0)) >= AUDIBLE_DBFS
 
 
-def chunks(blocks: Iterable[Samples], chunk_s: float) -> Iterator[Chunk]:
+def chunks(
+    blocks: Iterable[Samples], chunk_s: float, detect: Detect | None = None
+) -> Iterator[Chunk]:
     """Cut a stream of samples into chunks of at most `chunk_s`, each in the longest pause of its
-    second half, or at its quietest place. Every sample is in exactly one chunk, in order."""
+    second half, or at its quietest place. Every sample is in exactly one chunk, in order.
+
+    Args:
+        detect: finds the pauses; by energy if `None`.
+    """
     longest = round(chunk_s * SAMPLE_RATE_HZ)
     held, at = np.zeros(0, dtype=np.float32), 0
     for block in blocks:
         held = np.concatenate([held, block])
         while len(held) > longest:
-            cut = quietest_cut(held[:longest], longest // 2, longest)
+            regions = None if detect is None else detect(held[:longest])
+            cut = quietest_cut(held[:longest], longest // 2, longest, regions)
             yield Chunk(at, held[:cut])
             held, at = held[cut:], at + cut
     if len(held):

@@ -23,14 +23,11 @@ from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplic
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..witness import Witness
 from .cache import CacheRules
-from .chunks import Chunk
+from .chunks import Chunk, Detect
 from .finished import Finished, Spoken
 from .journal import Journal
 from .linking import Trust
 from .speakers import Speakers
-
-Regions = Sequence[tuple[float, float]]
-"""Start and end of stretches, in seconds."""
 
 _SHORTEST_GAP_S = 0.4
 _MARGIN_S = 0.25
@@ -94,7 +91,7 @@ class Settings:
     cache: CacheRules = field(default_factory=CacheRules)
     witness: Witness | None = None
     trust: Trust = field(default_factory=Trust)
-    detect: Callable[[Samples], Regions] | None = None
+    detect: Detect | None = None
 
 
 @dataclass
@@ -217,7 +214,7 @@ class Recording:
         if self.error is not None:
             return Failure(self.name, self.error)
         labels, corrections = self.speakers.settle()
-        segments = self.speakers.segments(self._finished, labels)
+        segments, people = self.speakers.segments(self._finished, labels)
         missing = [missing for finished in self._finished for missing in finished.missing]
         return Transcript(
             self.name,
@@ -226,7 +223,7 @@ class Recording:
             tuple(missing),
             self._warnings(segments),
             tuple(f.trace for f in self._finished if f.trace is not None),
-            self._info(corrections),
+            {**self._info(corrections), "speakers": people},
         )
 
     def _begin(self) -> None:

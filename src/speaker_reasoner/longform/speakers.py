@@ -208,18 +208,28 @@ class Speakers:
 
     def segments(
         self, finished: Sequence[Finished], labels: Sequence[Sequence[str]]
-    ) -> list[Segment]:
-        """All lines under their labels, each with the gender that its speaker's lines vote for."""
+    ) -> tuple[list[Segment], dict[str, dict[str, Any]]]:
+        """All lines under their labels, each with the gender that its speaker's lines vote for.
+
+        Returns:
+            Also, of each label: seconds of speech, gender, and the share of the vote it got, by
+            seconds.
+        """
         genders: dict[str, dict[str, float]] = {}
         for chunk, row in zip(finished, labels, strict=True):
             for one, label in zip(chunk.spoken, row, strict=True):
                 genders.setdefault(label, defaultdict(float))[one.gender] += one.seconds
-        voted = {label: vote(seconds)[0] for label, seconds in genders.items()}
-        return [
-            one.segment(label, voted[label])
+        people: dict[str, dict[str, Any]] = {}
+        for label, seconds in genders.items():
+            gender, share = vote(seconds)
+            spoken_s = round(sum(seconds.values()), 3)
+            people[label] = {"spoken_s": spoken_s, "gender": gender, "share": round(share, 4)}
+        segments = [
+            one.segment(label, people[label]["gender"])
             for chunk, row in zip(finished, labels, strict=True)
             for one, label in zip(chunk.spoken, row, strict=True)
         ]
+        return segments, people
 
     def describe(self) -> dict[str, Any]:
         return {

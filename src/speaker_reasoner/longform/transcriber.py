@@ -1,6 +1,7 @@
 """Recordings of any length, several at a time, with one engine."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ from ..engines.base import Engine, Samples
 from ..errors import AudioError, SettingsError, SpeakerReasonerError
 from ..protocol import Profile
 from ..reasoner import Dialogue, ask
-from ..speech import speech_regions
+from ..speech import load_vad, speech_regions
 from ..transcript import Transcript
 from ..witness import Witness, choose
 from .cache import CacheRules
-from .chunks import Chunk, chunks
+from .chunks import Chunk, Detect, chunks
 from .journal import Journal, fingerprint
 from .linking import Trust
 from .recording import Failure, Listener, Recording, Settings
@@ -35,10 +36,12 @@ class Transcriber:
             (an engine without a checkpoint in this process has no tower to ask, and goes without);
             `None` trusts the dialogues alone.
         trust: how much dialogues and voices count against each other.
-        detect: speech in samples, as regions in seconds; `None` leaves coverage unchecked.
+        detect: finds speech, for cuts and coverage: a name as `speech.load_vad` takes it, or samples
+            to regions in seconds; `None` leaves coverage unchecked.
 
     Raises:
         SettingsError: a cache is asked of a checkpoint that never heard one.
+        AudioError: there is no detector of that name, or its package is not installed.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Transcriber:
         rules: CacheRules | None = None,
         witness: Witness | str | None = "tower",
         trust: Trust | None = None,
-        detect: Callable[[Samples], Sequence[tuple[float, float]]] | None = speech_regions,
+        detect: Detect | str | None = "energy",
     ) -> None:
         self.engine = engine
         self.profile: Profile = engine.profile
@@ -70,8 +73,9 @@ class Transcriber:
             rules or CacheRules(),
             _witness(witness, engine),
             trust or Trust(),
-            detect,
+            _detector(detect),
         )
+        self._vad = detect if isinstance(detect, str) else None
 
     def transcribe(
         self,
@@ -135,7 +139,10 @@ class Transcriber:
         return Recording(
             path,
             _unchanged(
-                path, chunks(audio.stream(path, channel=self.channel), self.profile.chunk_s)
+                path,
+                chunks(
+                    audio.stream(path, channel=self.channel), self.profile.chunk_s, settings.detect
+                ),
             ),
             self.profile,
             settings,
@@ -250,11 +257,16 @@ class Transcriber:
             "settings": {
                 "answer": s.answer,
                 "channel": self.channel,
+                "vad": self._vad,
                 "rules": repr(s.cache),
                 "trust": repr(s.trust),
                 **people.describe(),
             },
         }
+
+
+def _detector(detect: Detect | str | None) -> Detect | None:
+    return partial(speech_regions, vad=load_vad(detect)) if isinstance(detect, str) else detect
 
 
 def _witness(witness: Witness | str | None, engine: Engine) -> Witness | None:

@@ -1,11 +1,15 @@
 """The events of a job: a log that outlives the server, and readers that follow it."""
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from ..errors import OutputError, ServerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class Event:
 class EventLog:
     """The events of a job, one JSON line each, kept as long as the job.
 
-    A line that a crash cut off is removed when the log is next written to.
+    A line that a crash or a full disk cut off is removed when the log is next written to.
 
     Args:
         path: of the file; made with the first event.
@@ -37,24 +41,38 @@ class EventLog:
         self._there = frozenset(known.split(b"\n"))
 
     def append(self, name: str, data: Mapping[str, Any]) -> None:
-        """Add an event, which readers see at once; nothing is added to a closed log."""
+        """Add an event, which readers see at once; nothing is added to a closed log.
+
+        Raises:
+            OutputError: the disk is full, or worse.
+        """
         row = json.dumps({"event": name, "data": data}, ensure_ascii=False).encode()
         with self._lock:
             if self._closed or row in self._there:
                 return
-            if self._file is None:
-                self._file = self._path.open("ab")
-                self._file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
-            self._file.write(row + b"\n")
-            self._file.flush()
+            try:
+                if self._file is None:
+                    self._file = self._path.open("ab", buffering=0)
+                    self._file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
+                if self._file.write(row + b"\n") <= len(row):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                self._let_go()
+                raise OutputError(
+                    f"cannot store an event: {error.strerror or type(error).__name__}; free some "
+                    "space in the server's --store"
+                ) from error
 
     def close(self) -> None:
         """No event comes after this; from any thread."""
         with self._lock:
             self._closed = True
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class EventReader:
@@ -71,7 +89,11 @@ class EventReader:
         self._number = self._at = 0
 
     def new(self) -> Iterator[Event]:
-        """The events that were added since the last call."""
+        """The events that were added since the last call.
+
+        Raises:
+            ServerError: a line is damaged.
+        """
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -82,5 +104,11 @@ class EventReader:
                 self._at += len(line)
                 self._number += 1
                 if self._number > self._after:
-                    row = json.loads(line)
-                    yield Event(self._number, row["event"], row["data"])
+                    yield self._event(line)
+
+    def _event(self, line: bytes) -> Event:
+        try:
+            row = json.loads(line)
+            return Event(self._number, row["event"], dict(row["data"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ServerError(f"event {self._number} of this job is damaged: {error}") from error

@@ -2,11 +2,15 @@
 
 A job's folder holds `audio.wav` (16 kHz mono), `voice-N.wav` of its known speakers, `journal` of
 its finished chunks, `events.jsonl`, and in the end `transcript.json` with `lines.json` beside it.
-A job is accepted when its row is written; folders without a row are what a crash left, and go. Rows
-carry the id of their store, so that several servers may share a database; a folder serves one.
+A job is accepted when its row is written; until then its folder is marked, so that what a crash left
+is told from the folders of a database that is not in use today. Rows carry the id of their store, so
+that several servers may share a database; a folder serves one. A row that cannot be read is a job
+that failed.
 """
 
 import json
+import logging
+import re
 import secrets
 import shutil
 import sys
@@ -37,11 +41,20 @@ from sqlalchemy import event as database_event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
-from ..errors import OutputError, ServerError
+from ..errors import OutputError, ServerError, SpeakerReasonerError
+from ..writers import write_text_atomically
+from .openai import RequestError
 
 WAITING = ("queued", "running")
 """States of a job that goes on after a restart."""
 
+_log = logging.getLogger(__name__)
+
+_STATES = (*WAITING, "done", "failed", "cancelled")
+_ID = re.compile(r"job_[0-9a-f]{24}")
+_STORE_ID = re.compile(r"[0-9a-f]{24}")
+_MARK = "not-accepted"
+"""A file in a folder whose row is not written yet, or is about to go."""
 _metadata = MetaData()
 _jobs = Table(
     "speaker_reasoner_jobs",
@@ -184,6 +197,7 @@ class Store:
             tuple(voices),
         )
         try:
+            (incoming / _MARK).touch()
             incoming.rename(self.folder(job))
         except OSError as error:
             raise OutputError(f"{incoming}: {error.strerror or error}") from error
@@ -203,6 +217,7 @@ class Store:
         except ServerError:
             shutil.rmtree(self.folder(job), ignore_errors=True)
             raise
+        (self.folder(job) / _MARK).unlink()
         return job
 
     def get(self, job_id: str) -> Job | None:
@@ -218,37 +233,59 @@ class Store:
         """Jobs that a stopped server left, oldest first."""
         return self._select(_jobs.c.status.in_(WAITING))[::-1]
 
-    def change(self, job: Job, *, among: Sequence[str] = WAITING, **values: Any) -> bool:
-        """Set columns of a job, if its status is still one of `among`; whether it was."""
+    def change(self, job: Job, **values: Any) -> bool:
+        """Set columns of a job, if it is still under way; whether it was."""
         if "error" in values:
             values["error"] = json.dumps(values["error"]) if values["error"] else None
-        query = update(_jobs).where(_jobs.c.id == job.id, _jobs.c.status.in_(among))
+        query = update(_jobs).where(_jobs.c.id == job.id, _jobs.c.status.in_(WAITING))
         with self._begin() as connection:
             return bool(connection.execute(query.values(values)).rowcount)
 
     def remove(self, job: Job) -> None:
         """Forget a job, its corrections and its files."""
+        if self.folder(job).exists():
+            (self.folder(job) / _MARK).touch()
         with self._begin() as connection:
             connection.execute(delete(_corrections).where(_corrections.c.job == job.id))
             connection.execute(delete(_jobs).where(_jobs.c.id == job.id))
         shutil.rmtree(self.folder(job), ignore_errors=True)
 
     def corrections(self, job: Job) -> list[dict[str, Any]]:
-        """Operations on a job's transcript, in order."""
+        """Operations on a job's transcript, in order.
+
+        Raises:
+            RequestError: 500, one of them is damaged.
+        """
         query = select(_corrections.c.operation).where(_corrections.c.job == job.id)
         with self._begin() as connection:
-            rows = connection.execute(query.order_by(_corrections.c.number))
-            return [json.loads(row.operation) for row in rows]
+            texts = connection.scalars(query.order_by(_corrections.c.number)).all()
+        with undamaged(job, "a correction"):
+            return [_operation(text) for text in texts]
 
     def correct(self, job: Job, revision: int, operation: Mapping[str, Any]) -> bool:
-        """Append an operation; whether `revision` was still the number of those there are."""
+        """Append an operation, if the job is done and `revision` is still the number of those there
+        are; whether it was so."""
         row = {"job": job.id, "number": revision + 1, "operation": json.dumps(operation)}
+        done = update(_jobs).where(_jobs.c.id == job.id, _jobs.c.status == "done")
         try:
             with self._begin() as connection:
+                if not connection.execute(done.values(status="done")).rowcount:
+                    return False
                 connection.execute(insert(_corrections).values(row))
         except IntegrityError:
             return False
         return True
+
+    def listen(self, job: Job, chunk: int) -> bool:
+        """Queue a job that is done, and not corrected since it was read, to hear a chunk again;
+        whether it was so."""
+        count = select(func.count()).where(_corrections.c.job == job.id).scalar_subquery()
+        query = update(_jobs).where(
+            _jobs.c.id == job.id, _jobs.c.status == "done", count == job.revision
+        )
+        with self._begin() as connection:
+            queued = query.values(status="queued", listen=chunk, error=None)
+            return bool(connection.execute(queued).rowcount)
 
     def heard_again(self, job: Job, operation: Mapping[str, Any]) -> bool:
         """Append what a chunk, heard again, came to, and end the job; whether it was under way."""
@@ -271,22 +308,7 @@ class Store:
         query = query.order_by(_jobs.c.created.desc(), _jobs.c.id).limit(limit)
         with self._begin() as connection:
             rows = connection.execute(query).mappings().all()
-        return [
-            Job(
-                row["id"],
-                row["name"],
-                row["status"],
-                row["created"],
-                row["duration_s"],
-                row["speakers"],
-                tuple(json.loads(row["voices"])),
-                row["listen"],
-                row["found"],
-                json.loads(row["error"]) if row["error"] else None,
-                row["revision"],
-            )
-            for row in rows
-        ]
+        return [_job(row) for row in rows if _ID.fullmatch(row["id"])]
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
@@ -308,9 +330,79 @@ class Store:
             known = set(connection.scalars(select(_jobs.c.id).where(_jobs.c.store == self._id)))
         for folder in (self._folder / "incoming").iterdir():
             shutil.rmtree(folder, ignore_errors=True)
+        strange = 0
         for folder in (self._folder / "jobs").iterdir():
-            if folder.name not in known:
+            if folder.name in known:
+                (folder / _MARK).unlink(missing_ok=True)
+            elif (folder / _MARK).exists():
                 shutil.rmtree(folder, ignore_errors=True)
+            else:
+                strange += 1
+        if strange:
+            _log.warning(
+                "%s: %d folders belong to no job of the database %s; they are left alone",
+                self._folder / "jobs",
+                strange,
+                self._where,
+            )
+
+
+@contextmanager
+def undamaged(job: Job, what: str) -> Iterator[None]:
+    """Read what a job has kept; what cannot be read is told without paths.
+
+    Raises:
+        RequestError: 500, it is damaged.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, SpeakerReasonerError) as error:
+        _log.warning("%s: %s: %s", job.id, what, error)
+        raise damaged(what) from error
+
+
+def damaged(what: str) -> RequestError:
+    """Something that a job has kept cannot be used."""
+    return RequestError(
+        500, f"{what} of this job is damaged; remove the job, and send it again", code="job_damaged"
+    )
+
+
+def _operation(text: str) -> dict[str, Any]:
+    operation = json.loads(text)
+    if not isinstance(operation, dict) or not isinstance(operation.get("op"), str):
+        raise ValueError(f"expected an operation, got {text[:80]!r}")
+    return operation
+
+
+def _job(row: Mapping[Any, Any]) -> Job:
+    """A job from its row; one that cannot be read has failed."""
+    try:
+        voices, error = json.loads(row["voices"]), json.loads(row["error"] or "null")
+        if not isinstance(voices, list) or not all(isinstance(name, str) for name in voices):
+            raise ValueError(f"voices: expected a list of names, got {voices!r}")
+        if row["status"] not in _STATES:
+            raise ValueError(f"status: got {row['status']!r}, expected one of {_STATES}")
+        if error is not None and not isinstance(error, dict):
+            raise ValueError(f"error: expected an object, got {error!r}")
+    except (ValueError, TypeError) as reason:
+        _log.warning("%s: its row in the database: %s", row["id"], reason)
+        error = damaged("the row in the database").body()["error"]
+        times = (row["created"], row["duration_s"])
+        return Job(row["id"], row["name"], "failed", *times, error=error)
+    return Job(
+        row["id"],
+        row["name"],
+        row["status"],
+        row["created"],
+        row["duration_s"],
+        row["speakers"],
+        tuple(voices),
+        row["listen"],
+        row["found"],
+        error,
+        row["revision"],
+    )
 
 
 def _durable(connection: Any, _: Any) -> None:
@@ -342,7 +434,17 @@ def _lock(path: Path) -> IO[str]:
 
 
 def _identity(path: Path) -> str:
-    """The store's own id, made at its first start."""
+    """The store's own id, made at its first start.
+
+    Raises:
+        ServerError: it is damaged; with another one the store's jobs would be nobody's.
+    """
     if not path.exists():
-        path.write_text(secrets.token_hex(12))
-    return path.read_text().strip()
+        write_text_atomically(path, secrets.token_hex(12))
+    text = path.read_bytes().decode(errors="replace").strip()
+    if not _STORE_ID.fullmatch(text):
+        raise ServerError(
+            f"{path}: expected 24 letters and digits, got {text[:40]!r}: the file is damaged; take "
+            "it from a backup, or choose another --store"
+        )
+    return text

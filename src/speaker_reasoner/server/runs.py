@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError
+from ..errors import AudioError, OutputError, SpeakerReasonerError
 from ..longform import Failure, Progress, Recording, Transcriber, Voice
 from ..transcript import Segment, Transcript
 from ..voices import EnrolmentClip, doubts, load_clip
@@ -22,7 +22,7 @@ from ..writers import read, render, write_text_atomically
 from ..writers.native import find_overlaps
 from .corrections import Document, Line, heard_again, labels_heard_again, replay
 from .events import EventLog, EventReader
-from .jobs import Job, Store
+from .jobs import Job, Store, damaged, undamaged
 from .openai import Hints, as_request_error, confidence_body
 
 _log = logging.getLogger(__name__)
@@ -268,7 +268,7 @@ class JobRun:
                 self._keep(result)
             else:
                 self._correct(result)
-        except OutputError as error:
+        except SpeakerReasonerError as error:
             self._fail(Failure(self.job.name, error))
         finally:
             self.close()
@@ -288,7 +288,11 @@ class JobRun:
         return changed
 
     def _fail(self, failure: Failure) -> None:
-        error = as_request_error(failure.error).body()["error"]
+        known = failure.error
+        if isinstance(known, AudioError):  # it was decoded before: the disk is to blame
+            _log.warning("%s: %s", self.job.id, known)
+            known = damaged("the recording or a voice")
+        error = as_request_error(known).body()["error"]
         if self.job.listen is None:
             self._change(status="failed", error=error)
         elif self._change(status="done", listen=None, error=error):
@@ -373,14 +377,19 @@ def load_document(store: Store, job: Job) -> Document:
 
 
 def load_original(store: Store, job: Job) -> Document:
-    """A job's document as the model left it."""
+    """A job's document as the model left it.
+
+    Raises:
+        RequestError: 500, it is damaged.
+    """
     folder = store.folder(job)
-    [transcript] = read(folder / _TRANSCRIPT, "json")
-    rows = json.loads((folder / _LINES).read_text())
-    lines = [
-        Line(line_id, segment, chunk, turn)
-        for (line_id, chunk, turn), segment in zip(rows, transcript.segments, strict=True)
-    ]
+    with undamaged(job, "the transcript"):
+        [transcript] = read(folder / _TRANSCRIPT, "json")
+        rows = json.loads((folder / _LINES).read_text())
+        lines = [
+            Line(line_id, segment, chunk, turn)
+            for (line_id, chunk, turn), segment in zip(rows, transcript.segments, strict=True)
+        ]
     return Document(transcript, tuple(lines))
 
 

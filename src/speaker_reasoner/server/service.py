@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -414,10 +414,10 @@ class Service:
     def _listen(self, job: Job, chunk: int, spans: list[dict[str, Any]]) -> dict[str, Any]:
         if chunk not in [span["chunk"] for span in spans]:
             raise _no_chunk(chunk)
-        changes: Mapping[str, Any] = {"status": "queued", "listen": chunk, "error": None}
-        if not self.store.change(job, among=("done",), **changes):
-            raise RequestError(409, "the job is under way; wait", code="job_under_way")
-        run = self._launch(replace(job, **changes))
+        if not self.store.listen(job, chunk):
+            message = "the job is under way, or was corrected meanwhile; fetch it again"
+            raise RequestError(409, message, code="job_under_way")
+        run = self._launch(replace(job, status="queued", listen=chunk, error=None))
         return self.body(run.job)
 
     def _transcribed(self, job_id: str) -> Job:
