@@ -75,15 +75,25 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         **settings: Any,
     ) -> TestClient:
         stop()
-        transcriber = Transcriber(ScriptedEngine(turns, profile), detect=None)
-        app = create_app(transcriber, Settings(tmp_path / "store", **settings))
-        client = TestClient(app, base_url=URL, raise_server_exceptions=False)
-        client.__enter__()
-        running.append(client)
-        return client
+        running.append(start_on(tmp_path / "store", turns, profile, **settings))
+        return running[-1]
 
     yield start
     stop()
+
+
+def start_on(
+    store: Path,
+    turns: Callable[[Request], str] = play,
+    profile: Profile = PROFILE,
+    **settings: Any,
+) -> TestClient:
+    """A server on a store, to be left by `__exit__`."""
+    transcriber = Transcriber(ScriptedEngine(turns, profile), detect=None)
+    app = create_app(transcriber, Settings(store, **settings))
+    client = TestClient(app, base_url=URL, raise_server_exceptions=False)
+    client.__enter__()
+    return client
 
 
 def post(client: TestClient, data: bytes = b"", name: str = "talk.wav", **fields: Any) -> Any:

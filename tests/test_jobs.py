@@ -295,6 +295,7 @@ def test_what_a_crash_left_is_removed(serve: Serve, tmp_path: Path) -> None:
     serve()
     for left in ("incoming/half", "jobs/job_never_accepted"):
         (tmp_path / "store" / left).mkdir()
+    (tmp_path / "store/jobs/job_never_accepted/not-accepted").touch()
     serve()
     assert [p for part in ("incoming", "jobs") for p in (tmp_path / "store" / part).iterdir()] == []
 
@@ -325,10 +326,12 @@ def test_what_a_store_keeps(tmp_path: Path, database: str | None) -> None:
         other = store.add(folder, "other", 2.0, None, [])
     assert store.get(job.id) == job and store.get("job_") is None
     assert store.newest(1) == [other] and store.unfinished() == [job, other]
-    assert store.correct(job, 0, {"op": "undo"})
-    assert not store.correct(job, 0, {"op": "redo"})
+    assert not store.correct(job, 0, {"op": "undo"}), "it is under way"
     assert store.change(job, status="done", found=2, error={"message": "m"})
     assert not store.change(job, status="cancelled")
+    assert store.correct(job, 0, {"op": "undo"})
+    assert not store.correct(job, 0, {"op": "redo"})
+    assert not store.listen(job, 0), "it was corrected meanwhile"
     store.close()
     store = Store(tmp_path, database)
     kept = store.get(job.id)

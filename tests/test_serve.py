@@ -357,7 +357,8 @@ def test_two_gigabytes_against_a_small_limit(live: Any, tmp_path: Path) -> None:
     assert server.idle
 
 
-def test_many_tiny_requests_at_once(live: Any) -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_many_tiny_requests_at_once(live: Any, count: int) -> None:
     """Each is answered: served while there is room, told to come again when there is not."""
     server = live(queue=8)
 
@@ -370,7 +371,7 @@ def test_many_tiny_requests_at_once(live: Any) -> None:
                 answer = await client.post("/v1/jobs", files=files)
                 return int(answer.status_code)
 
-            return await asyncio.gather(*(one(number) for number in range(300)))
+            return await asyncio.gather(*(one(number) for number in range(count)))
 
     codes = asyncio.run(ask())
     assert set(codes) <= {202, 400, 429} and 202 in codes and 429 in codes
@@ -463,8 +464,8 @@ def process(
         text=True,
         env={**os.environ, "PYTHONPATH": path},
     )
+    assert running.stderr is not None
     try:
-        assert running.stderr is not None
         line = running.stderr.readline()
         found = re.match(r"listening on (http://\S+); jobs in ", line)
         assert found, line + running.stderr.read()

@@ -20,7 +20,7 @@ from ..voices import EnrolmentClip, doubts, load_clip
 from ..witness import Witness
 from ..writers import read, render, write_text_atomically
 from ..writers.native import find_overlaps
-from .corrections import Document, Line, heard_again, labels_heard_again, replay
+from .corrections import Document, History, Line, heard_again, labels_heard_again, replay
 from .events import EventLog, EventReader
 from .jobs import Job, Store, damaged, undamaged
 from .openai import Hints, as_request_error, confidence_body
@@ -214,7 +214,7 @@ class JobRun:
         if self.job.listen is None:
             self._recording = self._open_whole()
         else:
-            corrected = load_document(self._store, self.job).corrected()
+            corrected = load_document(self._store, self.job)[0].corrected()
             path = self._folder / AUDIO
             self._recording = self._transcriber.listen_again(path, corrected, self.job.listen)
         return self._recording
@@ -314,7 +314,7 @@ class JobRun:
     def _correct(self, result: Transcript) -> None:
         """Put a chunk that was heard again in its old one's place."""
         assert self.job.listen is not None
-        document = load_document(self._store, self.job)
+        document, _ = load_document(self._store, self.job)
         labels = labels_heard_again(document, self.job.listen, result)
         segments = [replace(s, speaker=labels[s.speaker]) for s in result.segments]
         heard = replace(
@@ -371,9 +371,15 @@ class JobRun:
             loop.call_soon_threadsafe(event.set)
 
 
-def load_document(store: Store, job: Job) -> Document:
-    """A job's document with its corrections."""
-    return replay(load_original(store, job), store.corrections(job))[0]
+def load_document(store: Store, job: Job) -> tuple[Document, History]:
+    """A job's document with its corrections, and their history.
+
+    Raises:
+        RequestError: 500, the transcript or a correction is damaged.
+    """
+    original, operations = load_original(store, job), store.corrections(job)
+    with undamaged(job, "a correction"):
+        return replay(original, operations)
 
 
 def load_original(store: Store, job: Job) -> Document:

@@ -15,21 +15,31 @@ from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect
 
+from ..errors import ServerError
 from ..longform import Transcriber
 from ..transcript import Transcript
 from .corrections import History, Listen, Operation, apply, chunk_spans, replay
 from .events import EventReader
-from .jobs import WAITING, Job, Store
+from .jobs import WAITING, Job, Store, undamaged
 from .openai import (
     Hints,
     JobForm,
     RequestError,
     TranscriptionForm,
+    as_request_error,
     check_transcription,
     parse_form,
     sse,
 )
-from .runs import AUDIO, EVENTS, JobRun, RequestRun, load_original, voice_file
+from .runs import (
+    AUDIO,
+    EVENTS,
+    JobRun,
+    RequestRun,
+    load_document,
+    load_original,
+    voice_file,
+)
 from .sound import Pcm, decode
 from .transcription import PING_S, Transcription, too_slow
 from .uploads import (
@@ -323,8 +333,11 @@ class Service:
         reader = EventReader(self.store.folder(job) / EVENTS, after)
         run = self._runs.get(job_id)
         if run is None:
-            for event in reader.new():
-                yield sse(event.data, event=event.name, number=event.number)
+            try:
+                for event in reader.new():
+                    yield sse(event.data, event=event.name, number=event.number)
+            except ServerError as error:
+                yield sse(as_request_error(error).body(), event="error")
             yield sse(self.body(job), event="job")
             return
         told: dict[str, Any] = {}
@@ -356,13 +369,13 @@ class Service:
     def document(self, job_id: str) -> dict[str, Any]:
         """The document of a job, corrections applied."""
         job = self._transcribed(job_id)
-        document, history = replay(load_original(self.store, job), self.store.corrections(job))
+        document, history = load_document(self.store, job)
         return document.body(job.revision, history)
 
     def transcript(self, job_id: str) -> Transcript:
         """The transcript of a job, corrections applied."""
         job = self._transcribed(job_id)
-        document, _ = replay(load_original(self.store, job), self.store.corrections(job))
+        document, _ = load_document(self.store, job)
         transcript = document.corrected()
         return replace(transcript, info={**transcript.info, "revision": job.revision})
 
@@ -380,7 +393,11 @@ class Service:
 
     def pcm(self, job_id: str) -> Pcm:
         """The audio of a job."""
-        return Pcm(self.store.folder(self.job(job_id)) / AUDIO)
+        job = self.job(job_id)
+        pcm = Pcm(self.store.folder(job) / AUDIO)
+        with undamaged(job, "the recording"):
+            pcm.size  # noqa: B018
+        return pcm
 
     def correct(
         self, job_id: str, revision: int, operation: Operation
@@ -394,7 +411,7 @@ class Service:
         job = self._transcribed(job_id)
         if job.status in WAITING:
             raise RequestError(409, f"the job is {job.status}; wait", code="job_under_way")
-        document, history = replay(load_original(self.store, job), self.store.corrections(job))
+        document, history = load_document(self.store, job)
         if revision != job.revision:
             raise _stale(revision, job.revision)
         if isinstance(operation, Listen):
