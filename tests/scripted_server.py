@@ -30,6 +30,7 @@ from speaker_reasoner.server.guard import HEADERS
 PAGE = Path(__file__).parents[1] / "src/speaker_reasoner/server/page"
 RATE_HZ = 16_000
 DURATION_S = 52.0
+VOICES = ("Cleo", "Dr. <b>No</b>")
 CHUNKS = ((0.0, 26.0), (26.0, 52.0))
 TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "woff2": "font/woff2"}
 
@@ -384,6 +385,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._bytes(file.read_bytes(), TYPES.get(file.suffix[1:], "text/plain"))
         if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
             return self._error(401, "wrong key")
+        if url.path == "/v1/voices":
+            return self._json({"data": [{"name": name} for name in VOICES]})
         if url.path == "/v1/jobs":
             if method == "GET":
                 return self._json(

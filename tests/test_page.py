@@ -528,6 +528,39 @@ def test_the_microphone(server: Scripted, visit: Callable[..., Any]) -> None:
 
 
 @slow
+def test_people_one_knows(server: Scripted, visit: Callable[..., Any]) -> None:
+    tab = visit(server.url)
+    talk = {"name": "talk.wav", "mimeType": "audio/wav", "buffer": b"RIFF"}
+    expect(tab.locator("#stored label")).to_have_text(["Cleo", "Dr. <b>No</b>"])
+    tab.get_by_label("Cleo").check()
+    tab.get_by_role("button", name="Add a voice").click()
+    expect(tab.get_by_label("Name").first).to_be_focused()
+    tab.set_input_files("#file", talk)
+    assert server.sent == [], "a voice without a name is not sent"
+    clips = [{"name": f"ana{n}.flac", "mimeType": "audio/flac", "buffer": b"clip"} for n in "12"]
+    tab.locator(".clips input[type=file]").set_input_files(clips)
+    expect(tab.locator(".clip-file")).to_have_text("ana1.flac and 1 more")
+    expect(tab.get_by_label("Name").first).to_have_value("ana1")
+    tab.get_by_label("Name").first.fill(" Ana ")
+    tab.get_by_role("button", name="Add a voice").click()
+    tab.get_by_label("Name").nth(1).fill("Bo")
+    tab.set_input_files("#file", talk)
+    assert server.sent == [], "a name without a voice is not sent"
+    tab.get_by_role("button", name="Remove this voice").nth(1).click()
+    expect(tab.get_by_label("Name")).to_be_focused()
+    tab.set_input_files("#file", talk)
+    expect(tab.locator("#title")).to_have_text("talk.wav")
+    [sent] = server.sent
+    fields = re.findall(rb'name="([\w\[\]]+)"\r\n\r\n(.*?)\r\n', sent)
+    url = b"data:audio/flac;base64,Y2xpcA=="
+    assert sorted(fields) == [
+        *[(b"known_speaker_names[]", b"Ana")] * 2,
+        *[(b"known_speaker_references[]", url)] * 2,
+        (b"voices[]", b"Cleo"),
+    ]
+
+
+@slow
 def test_a_file_is_dropped(server: Scripted, visit: Callable[..., Any]) -> None:
     tab = visit(server.url)
     drop = """() => {

@@ -406,6 +406,7 @@ def test_events_stop_when_the_server_stops(live: Any) -> None:
         (["--host", "0.0.0.0", "--api-key", ""], "printable"),
         (["--allow-folder", "/nowhere/at/all"], "--allow-folder"),
         (["--allow-folder", __file__], "expected a folder"),
+        (["--voices", "/nowhere/at/all"], "--voices"),
     ],
 )
 def test_usage_that_is_refused(

@@ -19,6 +19,7 @@ from speaker_reasoner.engines import Request
 from speaker_reasoner.errors import EngineError
 from speaker_reasoner.server.openai import Letters
 from speaker_reasoner.server.uploads import Limits, display_name
+from speaker_reasoner.voices import VoiceStore, load_clip
 
 from . import serving
 from .serving import (
@@ -37,7 +38,7 @@ from .serving import (
     wav,
 )
 from .talk import play
-from .test_meetings import MEETING
+from .test_meetings import CACHED, MEETING, Humming
 from .vocal import voice
 
 serve, meeting = serving.serve, serving.meeting
@@ -375,6 +376,40 @@ def test_known_speakers_keep_their_names(meeting: TestClient) -> None:
     assert wait(meeting, job)["status"] == "done"
     text = meeting.get(f"/v1/jobs/{job['id']}/transcript?format=txt").text
     assert "Ana: hum 300" in text and "Ana: hum 700" not in text
+
+
+def test_people_of_the_voice_store(serve: Serve, tmp_path: Path) -> None:
+    store = VoiceStore(tmp_path / "voices")
+    for name, pitch in (("Ana", 300), ("Bo=B", 700)):
+        (tmp_path / "clip.wav").write_bytes(sound(hum(pitch)))
+        store.add(name, [load_clip(tmp_path / "clip.wav")])
+    client = serve(Humming(), CACHED, voices=tmp_path / "voices")
+    people = client.get("/v1/voices").json()["data"]
+    assert [(one["name"], one["clips"]) for one in people] == [("Ana", 1), ("Bo=B", 1)]
+    assert people[0]["seconds"] == pytest.approx(2.5, abs=0.2)
+    fields = {"voices[]": ["Ana"], **known(Bo=hum(700))}
+    answer = post(client, sound(MEETING), response_format="diarized_json", **fields)
+    assert answer.status_code == 200, answer.text
+    told = {(s["speaker"], s["text"]) for s in answer.json()["segments"]}
+    assert told == {("Ana", "hum 300"), ("Bo", "hum 700"), ("A", "hum 1000")}
+    job = wait(client, add_job(client, sound(MEETING), **{"voices[]": ["Ana", "Bo=B", "Ana"]}))
+    assert job["status"] == "done"
+    text = client.get(f"/v1/jobs/{job['id']}/transcript?format=txt").text
+    assert "Ana: hum 300" in text and "Bo=B: hum 700" in text
+    wrong = post(client, sound(MEETING), **{"voices[]": "Cleo"})
+    assert "'Cleo'" in error_of(wrong, 400, "voice_not_found")
+    same = post(client, sound(MEETING), **{"voices[]": "Ana", **known(Cleo=hum(300))})
+    assert "have the same clip" in error_of(same, 400, "invalid_value")
+    next((tmp_path / "voices").glob("*/voice.json")).write_text("{")
+    answer = client.get("/v1/voices")
+    assert str(tmp_path) not in error_of(answer, 500, "voices_damaged")
+    assert post(client, sound(MEETING)).status_code == 200
+
+
+def test_no_voices_without_a_store(serve: Serve) -> None:
+    client = serve()
+    assert client.get("/v1/voices").json() == {"data": []}
+    error_of(post(client, **{"voices[]": "Ana"}), 400, "voice_not_found")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,13 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default="tower",
         help="what compares voices, as for transcribe (default: tower)",
     )
+    add(
+        "--voices",
+        metavar="DIR",
+        type=Path,
+        help="a voice store (see: speaker-reasoner voices): clients see its names, and choose who "
+        "may be in a recording (default: none)",
+    )
     add = command.add_argument_group("network").add_argument
     add("--host", metavar="NAME", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     add("--port", metavar="N", type=_port, default=8000, help="0 takes a free one (default: 8000)")
@@ -129,7 +136,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         batch=arguments.batch,
         queue=arguments.queue,
         limits=Limits(arguments.max_mb * 1024**2, arguments.max_duration * 3600.0),
-        allowed=tuple(_folder(path) for path in arguments.allow_folder),
+        allowed=tuple(_folder("--allow-folder", path) for path in arguments.allow_folder),
+        voices=arguments.voices and _folder("--voices", arguments.voices),
     )
     listening = _listen(arguments.host, arguments.port)
     transcriber = Transcriber(load_quietly(arguments), witness=arguments.witness)
@@ -157,13 +165,13 @@ def _check_host(host: str, api_key: str | None) -> None:
         )
 
 
-def _folder(path: Path) -> Path:
+def _folder(option: str, path: Path) -> Path:
     try:
         found = path.expanduser().resolve(strict=True)
     except OSError as error:
-        raise ServerError(f"--allow-folder {path}: {error.strerror}") from error
+        raise ServerError(f"{option} {path}: {error.strerror}") from error
     if not found.is_dir():
-        raise ServerError(f"--allow-folder {path}: got a file, expected a folder")
+        raise ServerError(f"{option} {path}: got a file, expected a folder")
     return found
 
 

@@ -5,6 +5,7 @@
     guard          who may ask, from where; headers; counts for Prometheus
     openai         what OpenAI's clients send and expect, errors included
     uploads        form bodies to disk, within limits
+    intake         a recording and its known voices, decoded
     sound          recordings as they are kept, and as they are played
     worker         one engine thread that batches dialogues over connections
     runs           a recording on its way through it, for a request or for a job

@@ -24,6 +24,7 @@ from ..writers import FORMATS, render
 from . import documentation as docs
 from .corrections import parse_operation
 from .guard import Guard
+from .intake import stored_voices
 from .openai import RequestError, answer, as_request_error
 from .service import Service, Settings
 from .transcription import Transcription
@@ -229,6 +230,15 @@ def _add_documents(app: FastAPI, service: Service) -> None:
 
 
 def _add_rest(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/voices", **docs.VOICES)
+    def voices() -> dict[str, Any]:
+        return {
+            "data": [
+                {"name": one.name, "clips": len(one.clips), "seconds": round(one.speech_s, 1)}
+                for one in stored_voices(service.settings.voices)
+            ]
+        }
+
     @app.get("/health", **docs.HEALTH)
     async def health() -> dict[str, str]:
         return {"status": "stopping" if service.closing else "ok"}

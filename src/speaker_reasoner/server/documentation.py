@@ -341,6 +341,16 @@ TRACE: dict[str, Any] = {
         **_NOT_DONE,
     },
 }
+VOICES: dict[str, Any] = {
+    "summary": "People whose voices the server knows",
+    "description": "Those of the voice store it was started with. `voices[]` of a transcription or "
+    "a job names some of them; their clips stay on the server.",
+    "tags": ["server"],
+    "responses": {
+        200: _json({"data": [{"name": "Cleo", "clips": 2, "seconds": 11.4}]}, "By name."),
+        500: _failure("The store cannot be read.", "voices_damaged"),
+    },
+}
 HEALTH: dict[str, Any] = {
     "summary": "Whether the server takes work",
     "tags": ["server"],

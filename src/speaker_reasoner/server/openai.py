@@ -114,7 +114,13 @@ class Hints(BaseModel):
         examples=[["Ana", "Ben"]],
     )
 
-    @field_validator("known_speaker_names")
+    voices: list[str] = Field(
+        default=[],
+        description="People of the server's voice store (`GET /v1/voices`), by name.",
+        examples=[["Cleo"]],
+    )
+
+    @field_validator("known_speaker_names", "voices")
     @classmethod
     def _usable(cls, names: list[str]) -> list[str]:
         try:

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import AudioError, OutputError, SpeakerReasonerError
 from ..longform import Failure, Progress, Recording, Transcriber, Voice
 from ..transcript import Segment, Transcript
-from ..voices import EnrolmentClip, doubts, load_clip
+from ..voices import EnrolmentClip, StoredClip, doubts, load_clip
 from ..witness import Witness
 from ..writers import read, render, write_text_atomically
 from ..writers.native import find_overlaps
@@ -74,11 +74,27 @@ def voice_file(folder: Path, number: int) -> Path:
     return folder / f"voice-{number}.wav"
 
 
+def spoken_file(voice: Path) -> Path:
+    """Where it is written down in which stretches of a clip somebody speaks, if a store knew it."""
+    return voice.with_suffix(".json")
+
+
+def _load_voice(folder: Path, number: int) -> EnrolmentClip:
+    path = voice_file(folder, number)
+    if not spoken_file(path).exists():
+        return load_clip(path)
+    try:
+        spoken = tuple((float(a), float(b)) for a, b in json.loads(spoken_file(path).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise AudioError(f"{path}: {error}") from error
+    return StoredClip(path, spoken).load()
+
+
 def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list[Voice]:
     """Known voices, the clips of one name together, with what a witness says against them."""
     people: dict[str, list[EnrolmentClip]] = {}
     for number, name in enumerate(names):
-        clip = load_clip(voice_file(folder, number))
+        clip = _load_voice(folder, number)
         shown = replace(clip, path=Path(f"known_speaker_references[{number}]"))
         people.setdefault(name, []).append(shown)
     said = doubts(people, witness) if witness is not None and people else {}

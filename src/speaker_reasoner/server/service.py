@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from starlette.requests import ClientDisconnect
 from ..errors import ServerError
 from ..longform import Transcriber
 from ..transcript import Transcript
+from ..voices import StoredClip
+from . import intake
 from .corrections import History, Listen, Operation, apply, chunk_spans, replay
 from .events import EventReader
 from .jobs import WAITING, Job, Store, undamaged
@@ -38,17 +40,14 @@ from .runs import (
     RequestRun,
     load_document,
     load_original,
-    voice_file,
 )
-from .sound import Pcm, decode
+from .sound import Pcm
 from .transcription import PING_S, Transcription, too_slow
 from .uploads import (
     FILE,
-    REFERENCES,
     Limits,
     ReceivedForm,
     allowed_file,
-    decode_reference,
     display_name,
     receive,
 )
@@ -72,6 +71,7 @@ class Settings:
         limits: of what clients send.
         answer_s: longest time in which a request is answered; jobs have no such limit.
         allowed: folders whose files may become jobs by their path, resolved.
+        voices: a voice store, whose people clients may name; `None` for none.
     """
 
     store: Path
@@ -82,6 +82,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     answer_s: float = 3600.0
     allowed: tuple[Path, ...] = ()
+    voices: Path | None = None
 
 
 class Service:
@@ -151,9 +152,10 @@ class Service:
             check_transcription(form, self.model, self.profile.language)
             if received.file is None:
                 raise _no_file("a file")
+            form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
             run = RequestRun(self._transcriber, folder, form)
             stack.callback(self.worker.cancel, run)
-            taken = self._take(received, folder, form, lambda: run.cancelled)
+            taken = self._take(received, folder, form, stored, lambda: run.cancelled)
             await self.connected(request, taken, lambda: self.worker.cancel(run))
             self.worker.submit(run, place)
         except BaseException:
@@ -194,34 +196,15 @@ class Service:
         received: ReceivedForm,
         folder: Path,
         hints: Hints,
+        stored: Sequence[StoredClip],
         abandoned: Callable[[], bool] = lambda: False,
         path: Path | None = None,
     ) -> float:
-        """Decode the recording of a form and its voices into a folder; the length in seconds."""
-        names, clips = hints.known_speaker_names, received.references
-        if len(names) != len(clips):
-            raise _wrong_references(
-                f"got {len(names)} known_speaker_names[] and {len(clips)} {REFERENCES}[]; expected "
-                "one clip for each name"
-            )
-        source, name = path, path.name if path is not None else ""
-        if received.file is not None:
-            source, name = received.file.path, received.file.name
-        assert source is not None
+        """Decode a recording and its voices as `intake.decode_all`, a few at a time."""
+        longest_s = self.settings.limits.duration_s
 
         def decode_all() -> float:
-            longest_s = self.settings.limits.duration_s
-            duration_s = decode(source, folder / AUDIO, name, longest_s, abandoned)
-            if received.file is not None:
-                received.file.path.unlink()
-            owners: dict[str, str] = {}
-            for number, (clip, owner) in enumerate(zip(clips, names, strict=True)):
-                sound = decode_reference(clip, voice_file(folder, number), number, owner)
-                if owners.setdefault(sound, owner) != owner:
-                    raise _wrong_references(
-                        f"{owners[sound]!r} and {owner!r} have the same clip; leave one of them out"
-                    )
-            return duration_s
+            return intake.decode_all(received, folder, hints, stored, longest_s, abandoned, path)
 
         return await anyio.to_thread.run_sync(decode_all, limiter=self._decoders)
 
@@ -245,8 +228,9 @@ class Service:
             path = None
             if form.path is not None:
                 path = await run_in_threadpool(allowed_file, form.path, self.settings.allowed)
+            form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
             gone = threading.Event()
-            taken = self._take(received, folder, form, gone.is_set, path)
+            taken = self._take(received, folder, form, stored, gone.is_set, path)
             duration_s = await self.connected(request, taken, gone.set)
             found = received.file.name if received.file else display_name(str(path))
             job = await run_in_threadpool(
@@ -455,10 +439,6 @@ async def _gone(request: Request) -> None:
 
 def _no_file(expected: str) -> RequestError:
     return RequestError(400, f"expected {expected}", code="missing_field", param=FILE)
-
-
-def _wrong_references(message: str) -> RequestError:
-    return RequestError(400, message, code="invalid_value", param=REFERENCES)
 
 
 def _no_chunk(chunk: int) -> RequestError:

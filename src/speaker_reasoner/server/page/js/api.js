@@ -65,10 +65,10 @@ export async function post(path, body) {
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
-/** Send a file as a new job (XMLHttpRequest, since fetch does not tell how much was sent). */
+/** Send a file as a new job; a field may have several values (XMLHttpRequest, since fetch does not tell how much was sent). */
 export function upload(file, fields, onprogress, signal) {
   const form = new FormData();
-  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  for (const [name, values] of Object.entries(fields)) for (const value of [values].flat()) form.append(name, value);
   form.append("file", file, file.name);
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();

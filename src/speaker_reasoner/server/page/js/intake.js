@@ -2,6 +2,7 @@
 
 import { upload } from "./api.js";
 import { $, clock, notice } from "./dom.js";
+import { checkPeople, peopleFields, setUpPeople } from "./people.js";
 
 const MIMES = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4"];
 const SUFFIXES = { "audio/webm": "webm", "audio/ogg": "ogg", "audio/mp4": "m4a" };
@@ -13,14 +14,14 @@ export function setUpIntake(oncreated) {
   async function send(file) {
     const speakers = $("speakers");
     if (sending) return notice("A recording is being sent; wait for it, or cancel it.");
-    if (!speakers.reportValidity()) return undefined;
+    if (!speakers.reportValidity() || !checkPeople()) return undefined;
     const wanted = speakers.value.replace(/\s/g, "").replace("–", "-");
     sending = new AbortController();
     const bar = $("uploading");
     bar.hidden = false;
     bar.querySelector("b").textContent = file.name;
     try {
-      const fields = wanted ? { speakers: wanted } : {};
+      const fields = { ...(wanted ? { speakers: wanted } : {}), ...await peopleFields() };
       const job = await upload(file, fields, (done) => { bar.querySelector("progress").value = done; }, sending.signal);
       speakers.value = "";
       oncreated(job);
@@ -40,6 +41,7 @@ export function setUpIntake(oncreated) {
     event.target.value = "";
     if (file) send(file);
   };
+  setUpPeople();
   setUpDrop(send);
   setUpRecorder(send);
 }

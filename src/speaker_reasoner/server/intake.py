@@ -1,0 +1,130 @@
+"""What a recording begins with: its sound, and the voices of people it may hold, decoded to a folder.
+
+Voices come as clips with the request, or from a voice store that the server was started with.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import SettingsError
+from ..voices import MOST_S, StoredClip, StoredVoice, VoiceStore
+from ..writers import write_text_atomically
+from .openai import Hints, RequestError
+from .runs import AUDIO, spoken_file, voice_file
+from .sound import decode
+from .uploads import REFERENCES, ReceivedForm, decode_reference
+
+Form = TypeVar("Form", bound=Hints)
+
+_log = logging.getLogger(__name__)
+
+
+def stored_voices(store: Path | None) -> list[StoredVoice]:
+    """Everybody in a voice store, by name; nobody without one.
+
+    Raises:
+        RequestError: 500, the store cannot be read.
+    """
+    if store is None:
+        return []
+    try:
+        return VoiceStore(store).voices()
+    except SettingsError as error:
+        _log.warning("%s", error)
+        message = "the server's voice store cannot be read; see the server's log"
+        raise RequestError(500, message, code="voices_damaged") from error
+
+
+def add_stored(form: Form, store: Path | None) -> tuple[Form, list[StoredClip]]:
+    """Find the people of the store that a form asks for.
+
+    Returns:
+        The form, with a name for each of their clips after its own names, and those clips.
+
+    Raises:
+        RequestError: 400, somebody is not in the store.
+    """
+    if not form.voices:
+        return form, []
+    known = {voice.name: voice for voice in stored_voices(store)}
+    if strangers := sorted(set(form.voices) - set(known)):
+        raise RequestError(
+            400,
+            f"voices: nobody in the server's voice store is called {strangers[0]!r}; see "
+            "GET /v1/voices",
+            code="voice_not_found",
+            param="voices",
+        )
+    people = [known[name] for name in dict.fromkeys(form.voices)]
+    theirs = [voice.name for voice in people for _ in voice.clips]
+    names = [*form.known_speaker_names, *theirs]
+    clips = [clip for voice in people for clip in voice.clips]
+    return form.model_copy(update={"known_speaker_names": names}), clips
+
+
+def decode_all(
+    received: ReceivedForm,
+    folder: Path,
+    hints: Hints,
+    stored: Sequence[StoredClip],
+    longest_s: float,
+    abandoned: Callable[[], bool],
+    path: Path | None,
+) -> float:
+    """Decode the recording of a form, and its voices.
+
+    Args:
+        received: with its files in `folder`; they are removed when they were decoded.
+        folder: gets the sound.
+        hints: with a name for each clip, those of the store last.
+        stored: clips of the store.
+        longest_s: where decoding stops.
+        abandoned: whether nobody waits for it any more.
+        path: of the recording, where it is not a file of the form.
+
+    Returns:
+        The length of the recording in seconds.
+
+    Raises:
+        AudioError, RequestError, OutputError: as `decode` and `decode_reference`; 400 where names
+            and clips do not match.
+    """
+    names, clips = hints.known_speaker_names, received.references
+    if len(names) != len(clips) + len(stored):
+        raise _wrong(
+            f"got {len(names) - len(stored)} known_speaker_names[] and {len(clips)} "
+            f"{REFERENCES}[]; expected one clip for each name"
+        )
+    source, name = path, path.name if path is not None else ""
+    if received.file is not None:
+        source, name = received.file.path, received.file.name
+    assert source is not None
+    duration_s = decode(source, folder / AUDIO, name, longest_s, abandoned)
+    if received.file is not None:
+        received.file.path.unlink()
+    owners: dict[str, str] = {}
+    for number, owner in enumerate(names):
+        target = voice_file(folder, number)
+        if number < len(clips):
+            sound = decode_reference(clips[number], target, number, owner)
+        else:
+            sound = _copy_stored(stored[number - len(clips)], target, owner)
+        if owners.setdefault(sound, owner) != owner:
+            raise _wrong(
+                f"{owners[sound]!r} and {owner!r} have the same clip; leave one of them out"
+            )
+    return duration_s
+
+
+def _copy_stored(clip: StoredClip, target: Path, name: str) -> str:
+    """Copy a clip of the store, with what the store knows of it; what tells it from another's."""
+    decode(clip.path, target, name, MOST_S)
+    write_text_atomically(spoken_file(target), json.dumps(clip.speech_regions))
+    return StoredClip(target, clip.speech_regions).load().digest
+
+
+def _wrong(message: str) -> RequestError:
+    return RequestError(400, message, code="invalid_value", param=REFERENCES)
