@@ -29,6 +29,7 @@ async function show() {
   view = null;
   document.body.dataset.view = id ? "job" : "home";
   $("home").hidden = Boolean(id);
+  for (const place of ["export", "undo", "redo"]) $(place).disabled = true; // until the recording is there
   $("job").hidden = !id;
   document.title = "Speaker Reasoner";
   markCurrent(id);

@@ -150,7 +150,7 @@ export class View {
     const parts = [job.status === "queued" ? "Waiting for its turn" : doc ? "Listening again" : "Listening"];
     if (overview) parts.push(`hears ${describe(overview.speakers)}`);
     if (box) parts.push(`now ${clock(box.start, 1)} to ${clock(box.end, 1)}`);
-    $("listening").querySelector("p").textContent = parts.join(" · ");
+    $("listening").querySelector("p").replaceChildren(...parts.flatMap((part, k) => [k ? " " : "", h("span", {}, part + (k + 1 < parts.length ? " ·" : ""))]));
   }
 
   #drawTime() {
