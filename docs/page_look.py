@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
 WIDE = {"viewport": {"width": 1280, "height": 640}, "color_scheme": "light"}
 PHONE = {
-    "viewport": {"width": 390, "height": 700},
+    "viewport": {"width": 390, "height": 780},
     "color_scheme": "dark",
     "device_scale_factor": 2,
     "is_mobile": True,
@@ -72,7 +72,7 @@ def finished(browser: Any, url: str, recording: Path, target: Path) -> None:
     tab.locator(".line .words").first.click()
     expect(tab.locator(".line.current")).to_be_attached()
     tab.wait_for_timeout(1500)
-    tab.screenshot(path=target)
+    tab.screenshot(path=target, animations="disabled")
     tab.close()
 
 
@@ -85,8 +85,8 @@ def under_way(browser: Any, url: str, recording: Path, target: Path) -> None:
     expect(tab.locator(".line").nth(1)).to_be_attached()
     expect(tab.locator("#listening p")).to_contain_text("now ")
     expect(tab.locator("#wave canvas").first).to_be_attached()
-    tab.wait_for_timeout(600)  # until what is new has come up
-    tab.screenshot(path=target)
+    tab.evaluate("() => scrollTo({top: 0, behavior: 'instant'})")
+    tab.screenshot(path=target, animations="disabled")
     tab.close()
 
 
