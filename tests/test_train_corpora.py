@@ -61,7 +61,7 @@ def drawn_names(prepared: Prepared, stage: str, count: int) -> list[list[str]]:
     """Names of the pieces in the batches of a stage, from the first."""
     windows = -(-count // prepared.corpora.window)
     planned = [batch for n in range(windows) for batch in prepared._planned(stage, n)]
-    return [[one.piece.chunk.name for one in batch] for batch in planned[:count]]
+    return [[one.asked.piece.chunk.name for one in batch] for batch in planned[:count]]
 
 
 def test_every_piece_once_an_epoch(corpus: Path, batcher: Batcher) -> None:
@@ -105,21 +105,21 @@ def test_a_cache_is_of_the_sessions_past(corpus: Path, batcher: Batcher) -> None
     held = {path: audio.load(path) for path in {p.chunk.audio for p in prepared.train.used}}
     entries = 0
     for n in range(4):
-        for planned in (one for batch in prepared._planned("cached", n) for one in batch):
-            talk = prepared._talk(planned)
-            chunk, whole = planned.piece.chunk, held[planned.piece.chunk.audio]
+        for asked in (one.asked for batch in prepared._planned("cached", n) for one in batch):
+            talk = asked.talk()
+            chunk, whole = asked.piece.chunk, held[asked.piece.chunk.audio]
             assert np.array_equal(talk.samples, whole[chunk.start_samples : chunk.end_samples])
             numbers = list(dict.fromkeys(entry.speaker for entry in talk.cache))
             assert numbers == list(range(1, len(numbers) + 1))
             people = [s.speaker for s in (*talk.cache, *talk.segments)]
             assert list(dict.fromkeys(people)) == list(range(1, len(set(people)) + 1))
             labels = {s.text: s.speaker for s in talk.segments}
-            for entry, segment in zip(talk.cache, planned.drawn, strict=True):
+            for entry, segment in zip(talk.cache, asked.drawn, strict=True):
                 assert segment.end_samples <= chunk.start_samples
                 expected = whole[segment.start_samples : segment.end_samples]
                 assert np.array_equal(entry.samples, expected)
                 assert entry.text in ("", segment.text)
-                for mine, said in zip(talk.segments, planned.piece.said, strict=True):
+                for mine, said in zip(talk.segments, asked.piece.said, strict=True):
                     same = said.speaker == segment.speaker
                     assert (mine.speaker == entry.speaker) == same
             entries += len(talk.cache)
@@ -134,8 +134,8 @@ def test_more_people_than_labels_leave_the_cache_empty(corpus: Path, batcher: Ba
     few = replace(config, profile=replace(PROFILE, max_speakers=2))
     prepared = Prepared(few, batcher)
     assert any("max_speakers" in reason for reason in prepared.train.left_out)
-    for planned in (one for batch in prepared._planned("cached", 0) for one in batch):
-        assert len({s.speaker for s in (*planned.drawn, *planned.piece.said)}) <= 2
+    for asked in (one.asked for batch in prepared._planned("cached", 0) for one in batch):
+        assert len({s.speaker for s in (*asked.drawn, *asked.piece.said)}) <= 2
 
 
 def test_what_does_not_fit_is_counted(corpus: Path, tmp_path: Path, batcher: Batcher) -> None:

@@ -6,27 +6,18 @@ in `speaker-reasoner train`, but once and for all: ms-swift hears the same in ev
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import __version__
-from ..audio import load_slice
-from ..data.cache import CacheConfig, condition, draw_cache
 from ..data.corpora.notes import Notes
-from ..data.dialogues import Reference
 from ..errors import AudioError, DataError
-from .config import StageConfig, TrainingConfig
-from .prepared import Piece, read_pieces
+from .config import TrainingConfig
+from .prepared import ask, read_pieces
 from .stages import STAGES
 from .swift import SwiftExport
-from .talks import Talk, make_example
-
-_MOST_PAST = 200
-"""Of a longer past, so many segments are drawn before a cache is drawn from them."""
+from .talks import make_example
 
 
 def export_corpora(
@@ -73,8 +64,9 @@ def export_corpora(
                     name = f"{side.removeprefix('.') or 'train'}-{number:06d}-{piece.chunk.name}"
                     rng = random.Random(f"export {stage} {config.seed} {name}")
                     try:
-                        task, talk = _ask(piece, config, config.stages[stage], corpora.cache, rng)
-                        out.add(stage + side, name, make_example(task, talk, config.profile))
+                        asked = ask(piece, stage, config, rng)
+                        example = make_example(asked.task, asked.talk(), config.profile)
+                        out.add(stage + side, name, example)
                     except AudioError as error:
                         notes.drop("audio broken", f"{stage}{side}: {error}")
                     except DataError as error:
@@ -87,27 +79,3 @@ def export_corpora(
                 "dropped": notes.to_json("dropped"),
             }
         )
-
-
-def _ask(
-    piece: Piece, config: TrainingConfig, stage: StageConfig, cache: CacheConfig, rng: random.Random
-) -> tuple[str, Talk]:
-    """What a stage asks of a piece, and what is heard then."""
-    kinds = stage.kinds
-    task = rng.choices(kinds, [kind.share for kind in kinds])[0].task
-    drawn: Sequence[Reference] = []
-    if task == "cached":
-        past = rng.sample(piece.past, min(len(piece.past), _MOST_PAST))
-        drawn = draw_cache(sorted(past, key=lambda s: s.start_samples), cache, rng)
-        if len({s.speaker for s in (*drawn, *piece.said)}) > config.profile.max_speakers:
-            drawn = []  # there would be no labels for all of them
-    texts = rng.random() >= cache.textless_rate
-    chunk = piece.chunk
-    silence = np.broadcast_to(np.float32(0), chunk.end_samples)  # takes no memory
-    entries, segments = condition(drawn, silence, piece.said, texts=texts)
-    heard = [
-        replace(entry, samples=load_slice(chunk.audio, s.start_samples, s.end_samples))
-        for entry, s in zip(entries, drawn, strict=True)
-    ]
-    samples = load_slice(chunk.audio, chunk.start_samples, chunk.end_samples)
-    return task, Talk(samples, tuple(segments), tuple(heard))

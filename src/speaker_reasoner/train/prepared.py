@@ -58,14 +58,77 @@ class Pieces:
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
-    """One dialogue of a batch, before its audio is read."""
+class Asked:
+    """What a stage asks of a piece, and what is heard before it; no audio is read yet.
+
+    Attributes:
+        task: as of `make_trace`.
+        answer: whether a dialogue's last turn writes the whole transcript.
+        drawn: the speaker cache, of the piece's past.
+        texts: whether its entries have their text.
+    """
 
     piece: Piece
     task: str
     answer: bool
     drawn: tuple[Reference, ...]
     texts: bool
+
+    def numbered(self) -> tuple[list[CacheEntry], list[Reference]]:
+        """Entries (silent, but of their length) and segments, numbered over both."""
+        silence = np.broadcast_to(np.float32(0), self.piece.chunk.end_samples)  # takes no memory
+        return condition(self.drawn, silence, self.piece.said, texts=self.texts)
+
+    def talk(self) -> Talk:
+        """The same with its audio.
+
+        Raises:
+            AudioError: it cannot be read.
+        """
+        chunk = self.piece.chunk
+        entries, segments = self.numbered()
+        heard = [
+            replace(entry, samples=load_slice(chunk.audio, s.start_samples, s.end_samples))
+            for entry, s in zip(entries, self.drawn, strict=True)
+        ]
+        samples = load_slice(chunk.audio, chunk.start_samples, chunk.end_samples)
+        return Talk(samples, tuple(segments), tuple(heard))
+
+
+def ask(
+    piece: Piece,
+    stage: str,
+    config: TrainingConfig,
+    rng: random.Random,
+    *,
+    first_kind: bool = False,
+) -> Asked:
+    """Draw what a stage asks of a piece.
+
+    Args:
+        config: with a table `corpora`.
+        first_kind: ask for the stage's first kind, with the whole answer, instead of drawing them.
+    """
+    assert config.corpora is not None
+    cache, kinds = config.corpora.cache, config.stages[stage].kinds
+    task = rng.choices(kinds, [kind.share for kind in kinds])[0].task
+    task = kinds[0].task if first_kind else task
+    answer = first_kind or rng.random() < config.answer_rate
+    drawn: list[Reference] = []
+    if task == "cached":
+        past = rng.sample(piece.past, min(len(piece.past), _MOST_PAST))
+        drawn = draw_cache(sorted(past, key=lambda s: s.start_samples), cache, rng)
+        if len({s.speaker for s in (*drawn, *piece.said)}) > config.profile.max_speakers:
+            drawn = []  # there would be no labels for all of them
+    texts = rng.random() >= cache.textless_rate
+    return Asked(piece, task, answer, tuple(drawn), texts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """One dialogue of a batch, before its audio is read."""
+
+    asked: Asked
     tokens: int
 
 
@@ -97,20 +160,20 @@ class Prepared:
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:
         window, batch = divmod(step * self.config.run.batches_per_step + part, self.corpora.window)
-        return self._batch(stage, self._planned(stage, window)[batch])
+        return self._batch(stage, [one.asked for one in self._planned(stage, window)[batch]])
 
     def checks(self, stage: str, count: int) -> list[Drawn]:
         rows = self.corpora.batch
-        chosen = self._spread(count * rows)
-        planned = [
-            self._plan(stage, piece, f"check {i}", first_kind=True)
-            for i, piece in enumerate(chosen)
-        ]
-        return [self._batch(stage, planned[at : at + rows]) for at in range(0, len(planned), rows)]
+        asked = self._held(stage, count * rows)
+        return [self._batch(stage, asked[at : at + rows]) for at in range(0, len(asked), rows)]
 
     def talks(self, stage: str, count: int) -> list[Talk]:
+        return [asked.talk() for asked in self._held(stage, count)]
+
+    def _held(self, stage: str, count: int) -> list[Asked]:
+        """The stage's first kind of so many pieces that are held back."""
         return [
-            self._talk(self._plan(stage, piece, f"check {i}", first_kind=True))
+            ask(piece, stage, self.config, self._rng(stage, f"check {i}"), first_kind=True)
             for i, piece in enumerate(self._spread(count))
         ]
 
@@ -142,57 +205,25 @@ class Prepared:
         self._window = (stage, window), found
         return found
 
-    def _plan(self, stage: str, piece: Piece, name: str, *, first_kind: bool = False) -> _Planned:
-        rng = self._rng(stage, name)
-        kinds = self.config.stages[stage].kinds
-        task = rng.choices(kinds, [kind.share for kind in kinds])[0].task
-        task = kinds[0].task if first_kind else task
-        answer = first_kind or rng.random() < self.config.answer_rate
-        drawn: list[Reference] = []
-        if task == "cached":
-            past = sorted(
-                rng.sample(piece.past, min(len(piece.past), _MOST_PAST)),
-                key=lambda s: s.start_samples,
-            )
-            drawn = draw_cache(past, self.corpora.cache, rng)
-            people = {s.speaker for s in (*drawn, *piece.said)}
-            if len(people) > self.config.profile.max_speakers:
-                drawn = []  # there would be no labels for all of them
-        texts = rng.random() >= self.corpora.cache.textless_rate
-        planned = _Planned(piece, task, answer, tuple(drawn), texts, 0)
-        entries, segments = _numbered(planned)
+    def _plan(self, stage: str, piece: Piece, name: str) -> _Planned:
+        asked = ask(piece, stage, self.config, self._rng(stage, name))
+        entries, segments = asked.numbered()
         length = piece.chunk.end_samples - piece.chunk.start_samples
         trace = make_trace(
-            task, segments, length, self.config.profile, answer=answer, cache=entries
+            asked.task, segments, length, self.config.profile, answer=asked.answer, cache=entries
         )
-        return replace(planned, tokens=self.batcher.tokens(trace))
+        return _Planned(asked, self.batcher.tokens(trace))
 
-    def _batch(self, stage: str, planned: Sequence[_Planned]) -> Drawn:
+    def _batch(self, stage: str, asked: Sequence[Asked]) -> Drawn:
         examples = [
-            make_example(one.task, self._talk(one), self.config.profile, answer=one.answer)
-            for one in planned
+            make_example(one.task, one.talk(), self.config.profile, answer=one.answer)
+            for one in asked
         ]
         weights = self.config.loss_weights(self.config.stages[stage].kinds[0])
         return self.batcher.batch(examples, random.Random(0), augment=False), weights
 
-    def _talk(self, planned: _Planned) -> Talk:
-        chunk = planned.piece.chunk
-        entries, segments = _numbered(planned)
-        heard = [
-            replace(entry, samples=load_slice(chunk.audio, s.start_samples, s.end_samples))
-            for entry, s in zip(entries, planned.drawn, strict=True)
-        ]
-        samples = load_slice(chunk.audio, chunk.start_samples, chunk.end_samples)
-        return Talk(samples, tuple(segments), tuple(heard))
-
     def _rng(self, stage: str, name: str) -> random.Random:
         return random.Random(f"{stage} {self.config.seed} {name}")
-
-
-def _numbered(planned: _Planned) -> tuple[list[CacheEntry], list[Reference]]:
-    """Entries (silent, but of their length) and segments, numbered over both."""
-    silence = np.broadcast_to(np.float32(0), planned.piece.chunk.end_samples)  # takes no memory
-    return condition(planned.drawn, silence, planned.piece.said, texts=planned.texts)
 
 
 def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> Pieces:
