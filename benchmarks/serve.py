@@ -1,12 +1,15 @@
 """Load and faults: many clients at once, clients that hang up, a server that is killed.
 
-    python benchmarks/serve.py [--clients 64] [--seconds 120] [--kills 5]
+    python benchmarks/serve.py [--clients 64] [--seconds 120] [--kills 5] [--tiny 1000]
+    python benchmarks/serve.py --clients 3 --seconds 10 --kills 1 --tiny 50 --recordings 3 --dry   # does it run?
 
 Starts `speaker-reasoner serve` on a free port of loopback. One client, then many, send recordings and
 compare each transcript with that of the library for the same recording, so that a lost or mixed-up one is
 counted; throughput is seconds of audio a second. Then clients hang up while they send and while they are
-answered, among others that do not. Then jobs are accepted and the server is killed (SIGKILL) under load, again
-and again; every job must end with the transcript that it would have had.
+answered, among others that do not. Then all that is no recording: tiny requests at once, uploads beyond the
+limit, bodies that lie about their length, archives, a file that decodes to days; each has its status, and the
+server's memory is read before and after. Then the server is killed (SIGKILL) while clients send jobs, again and
+again; every job that was accepted must end with the transcript that it would have had.
 
 The recordings are held-out meetings where the synthesisers are installed, else the example with silences of
 different lengths before it.
@@ -14,15 +17,18 @@ different lengths before it.
 
 import argparse
 import asyncio
+import io
 import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +45,9 @@ from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate.heldout import held_out
 from speaker_reasoner.server.openai import Letters
 
-COUNT = 16
+LIMITS = ("--max-mb", "64", "--max-duration", "0.1")
+"""Of the server that gets what is no recording: 64 MiB, 6 minutes."""
+
 ROUTE = "/v1/audio/transcriptions"
 
 Said = list[tuple[str, float, float, str]]
@@ -76,12 +84,12 @@ class Tally:
         }
 
 
-def recordings(banks: Path, folder: Path) -> list[Path]:
+def recordings(banks: Path, folder: Path, count: int) -> list[Path]:
     try:
-        sounds = [one.meeting.samples for one in held_out(banks, COUNT)]
+        sounds = [one.meeting.samples for one in held_out(banks, count)]
     except DataError:
         example, _ = sf.read(Path(__file__).parent.parent / "examples" / "meeting.flac")
-        sounds = [np.concatenate([np.zeros(1600 * i), example]) for i in range(COUNT)]
+        sounds = [np.concatenate([np.zeros(1600 * i), example]) for i in range(count)]
     paths = []
     for i, samples in enumerate(sounds):
         paths.append(folder / f"meeting-{i:02d}.flac")
@@ -92,7 +100,7 @@ def recordings(banks: Path, folder: Path) -> list[Path]:
 def listen(paths: list[Path]) -> list[Sample]:
     """What the library hears in each recording."""
     samples = []
-    results = Transcriber(load_engine(), batch=COUNT).transcribe_all(paths)
+    results = Transcriber(load_engine(), batch=len(paths)).transcribe_all(paths)
     for path, result in zip(paths, results, strict=True):
         assert isinstance(result, Transcript), result
         letters = Letters()
@@ -102,20 +110,29 @@ def listen(paths: list[Path]) -> list[Sample]:
 
 
 @contextmanager
-def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its address."""
+def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server process and its address; what it says is kept beside its store."""
     command = [sys.executable, "-m", "speaker_reasoner", "serve", "--port", "0"]
-    running = subprocess.Popen(
-        [*command, "--store", str(folder), *options], stderr=subprocess.PIPE, text=True
-    )
+    path = folder.with_suffix(".log")
+    with path.open("wb") as log:
+        running = subprocess.Popen([*command, "--store", str(folder), *options], stderr=log)
     try:
-        assert running.stderr is not None
-        found = re.match(r"listening on (\S+);", line := running.stderr.readline())
-        assert found, line + running.stderr.read()
+        while (found := re.search(r"^listening on (\S+);", path.read_text(), re.M)) is None:
+            assert running.poll() is None, path.read_text()
+            time.sleep(0.1)
         yield running, found[1]
     finally:
         running.kill()
         running.wait()
+
+
+def memory_mb(process: subprocess.Popen[bytes]) -> float | None:
+    """The most memory that a process has held so far; `None` where the system does not say."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return None
+    return round(int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.M)[0]) / 1024, 1)
 
 
 def body_of(sample: Sample) -> dict[str, Any]:
@@ -215,18 +232,139 @@ async def settled(url: str) -> dict[str, float]:
     return gauges
 
 
-def kills(folder: Path, samples: list[Sample], count: int) -> dict[str, Any]:
-    """Accept jobs, kill the server under load, start it again; what became of the jobs."""
+@dataclass(frozen=True)
+class Bad:
+    """What is no recording, or no request: its name, status, body, and headers."""
+
+    name: str
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def form(data: bytes, name: str = "talk.wav", **fields: str) -> bytes:
+    """A multipart form with boundary `b`."""
+    parts = [
+        f'--b\r\ncontent-disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+        for key, value in {"model": "embedded", **fields}.items()
+    ]
+    head = f'--b\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+    return "".join([*parts, head]).encode() + data + b"\r\n--b--\r\n"
+
+
+def days(folder: Path) -> bytes:
+    """Three days of silence at 1 kHz, in less than 2 MB."""
+    path = folder / "days.flac"
+    with sf.SoundFile(path, "w", 1000, 1, "PCM_16", format="FLAC") as file:
+        for _ in range(3 * 24):
+            file.write(np.zeros(3600 * 1000, np.int16))
+    return path.read_bytes()
+
+
+def bad_requests(folder: Path, good: bytes) -> list[Bad]:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("talk.wav", bytes(200_000_000))
+    known = {
+        "known_speaker_names[]": "Ana",
+        "known_speaker_references[]": "data:audio/wav;base64,AA",
+    }
+    return [
+        Bad("no audio", 400, form(b"no audio")),
+        Bad("an archive that grows", 400, form(archive.getvalue())),
+        Bad("a recording that is an archive too", 200, form(good + archive.getvalue())),
+        Bad("cut off", 400, form(good[: len(good) // 2])),
+        Bad("three days of silence", 413, form(days(folder), "days.flac")),
+        Bad("no form", 415, b"{}", {"content-type": "application/json"}),
+        Bad("a form that is cut off", 400, form(good)[:-10]),
+        Bad("a wrong type of field", 400, form(good, temperature="warm")),
+        Bad("an unknown model", 404, form(good, model="whisper-1")),
+        Bad("a reference that is no audio", 400, form(good, **known)),
+        Bad("a name that climbs", 400, form(b"x", "../../../../etc/passwd")),
+        Bad("another site's form", 403, form(good), {"origin": "https://evil.example"}),
+        Bad("a length that is too small", 400, form(good), {"content-length": "100"}),
+        Bad("a length of 2 GB", 413, form(good), {"content-length": str(2 << 30)}),
+    ]
+
+
+async def bad_input(url: str, folder: Path, sample: Sample, tiny: int) -> Counter[str]:
+    """Send what is no recording; how often the answer was the proper one, and what it was else."""
+    outcomes: Counter[str] = Counter()
+    host = url.removeprefix("http://")
+
+    def count(name: str, got: int, *proper: int) -> None:
+        outcomes["proper" if got in proper else f"{name}: {got}"] += 1
+
+    for bad in bad_requests(folder, sample.path.read_bytes()):
+        head = {
+            "host": host,
+            "content-type": "multipart/form-data; boundary=b",
+            "content-length": str(len(bad.body)),
+            "connection": "close",
+            **bad.headers,
+        }
+        count(bad.name, await raw(host, head, [bad.body]), bad.status)
+    chunk = b"%x\r\n%s\r\n" % (1 << 20, bytes(1 << 20))
+    first = form(b"")[: -len(b"\r\n--b--\r\n")]
+    endless = [b"%x\r\n%s\r\n" % (len(first), first), *[chunk] * 2048]
+    head = {
+        "host": host,
+        "content-type": "multipart/form-data; boundary=b",
+        "transfer-encoding": "chunked",
+    }
+    count("2 GB", await raw(host, head, endless), 413)
+    async with httpx2.AsyncClient(
+        base_url=url, timeout=600, limits=httpx2.Limits(max_connections=256)
+    ) as http:
+
+        async def small() -> int:
+            answer = await http.post("/v1/jobs", files={"file": ("a.wav", b"x")})
+            return int(answer.status_code)
+
+        for status in await asyncio.gather(*(small() for _ in range(tiny))):
+            count("a tiny request", status, 400, 429)
+        count("health", (await http.get("/health")).status_code, 200)
+    return outcomes
+
+
+async def raw(host: str, head: dict[str, str], pieces: Sequence[bytes]) -> int:
+    """Send a request as it stands, until it is answered; the status."""
+    name, port = host.split(":")
+    reader, writer = await asyncio.open_connection(name, int(port))
+    lines = "".join(f"{key}: {value}\r\n" for key, value in head.items())
+    writer.write(f"POST {ROUTE} HTTP/1.1\r\n{lines}\r\n".encode())
+    answer = asyncio.ensure_future(reader.readline())
+    with suppress(ConnectionError):
+        for piece in pieces:
+            if answer.done():
+                break
+            writer.write(piece)
+            await writer.drain()
+    try:
+        status = (await asyncio.wait_for(answer, 120)).split()
+    except (ConnectionError, TimeoutError):
+        status = []
+    writer.close()
+    return int(status[1]) if len(status) > 1 else 0
+
+
+def kills(folder: Path, samples: list[Sample], count: int, clients: int) -> dict[str, Any]:
+    """Kill the server while clients send jobs, start it again; what became of those it accepted."""
     rng = random.Random(count)
     accepted: dict[str, Sample] = {}
     for _ in range(count):
-        with server(folder) as (running, url):
-            for sample in rng.sample(samples, 4):
-                files = {"file": (sample.path.name, sample.path.read_bytes())}
-                answer = httpx2.post(f"{url}/v1/jobs", files=files, timeout=60)
-                accepted[answer.json()["id"]] = sample
+        with server(folder) as (running, url), ThreadPoolExecutor(clients) as threads:
+            before = len(accepted)
+            ends = [
+                threads.submit(_send_jobs, url, rng.sample(samples, len(samples)), accepted)
+                for _ in range(clients)
+            ]
+            while len(accepted) < before + 4:
+                time.sleep(0.05)
             time.sleep(rng.uniform(0.0, 2.0))
             running.kill()
+            for end in ends:
+                end.result()
     outcomes: Counter[str] = Counter()
     with server(folder) as (_, url), httpx2.Client(base_url=url, timeout=60) as http:
         for job, sample in accepted.items():
@@ -242,19 +380,32 @@ def kills(folder: Path, samples: list[Sample], count: int) -> dict[str, Any]:
     return {"kills": count, "accepted": len(accepted), "outcomes": dict(outcomes)}
 
 
+def _send_jobs(url: str, samples: list[Sample], accepted: dict[str, Sample]) -> None:
+    """Send jobs until the server is gone, two a client at most; note those that it accepted."""
+    with suppress(httpx2.TransportError), httpx2.Client(base_url=url, timeout=60) as http:
+        for sample in samples[:2]:
+            files = {"file": (sample.path.name, sample.path.read_bytes())}
+            answer = http.post("/v1/jobs", files=files)
+            if answer.status_code == 202:
+                accepted[answer.json()["id"]] = sample
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=120.0, help="of load by all clients")
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--tiny", type=int, default=1000, help="tiny requests at once")
+    parser.add_argument("--recordings", type=int, default=16, help="different ones")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
+    parser.add_argument("--dry", action="store_true", help="store no result")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        samples = listen(recordings(arguments.banks, folder))
+        samples = listen(recordings(arguments.banks, folder, arguments.recordings))
         console.print(f"{len(samples)} recordings")
-        with server(folder / "load") as (_, url):
+        with server(folder / "load") as (running, url):
             asyncio.run(load(url, samples, 1, 5.0))  # warm
             one = asyncio.run(load(url, samples, 1, arguments.seconds / 4))
             console.print(f"one client: {one.to_json()}")
@@ -262,10 +413,21 @@ def main() -> None:
             console.print(f"{arguments.clients} clients: {many.to_json()}")
             faults = asyncio.run(hang_ups(url, samples, arguments.clients))
             left = asyncio.run(settled(url))
-            console.print(f"hang-ups: {faults.to_json()}, left: {left}")
-        killed = kills(folder / "kills", samples, arguments.kills)
+            loaded_mb = memory_mb(running)
+            console.print(f"hang-ups: {faults.to_json()}, left: {left}, memory: {loaded_mb} MB")
+        with server(folder / "bad", *LIMITS) as (running, url):
+            asyncio.run(load(url, samples[:1], 1, 0.1))  # warm
+            before_mb = memory_mb(running)
+            bad = asyncio.run(bad_input(url, folder, samples[0], arguments.tiny))
+            bad_mb = {"before": before_mb, "after": memory_mb(running)}
+            stored = [path.name for path in (folder / "bad" / "incoming").iterdir()]
+            console.print(f"bad input: {dict(bad)}, memory: {bad_mb} MB, left: {stored}")
+        killed = kills(folder / "kills", samples, arguments.kills, min(arguments.clients, 16))
         console.print(f"kills: {killed}")
-    ratio = (many.audio_s / many.wall_s) / (one.audio_s / one.wall_s)
+    ratio = (many.audio_s / many.wall_s) / (one.audio_s / one.wall_s) if one.audio_s else 0.0
+    _show(one, many, arguments.clients, ratio)
+    if arguments.dry:
+        return
     path = store(
         "serve",
         {
@@ -275,10 +437,11 @@ def main() -> None:
             "many_clients": many.to_json(),
             "throughput_ratio": round(ratio, 2),
             "hang_ups": {**faults.to_json(), "left": left},
+            "memory_mb": loaded_mb,
+            "bad_input": {"outcomes": dict(bad), "memory_mb": bad_mb, "left": len(stored)},
             "killed": killed,
         },
     )
-    _show(one, many, arguments.clients, ratio)
     console.print(f"wrote {path}")
 
 
