@@ -368,6 +368,8 @@ bad 1 B 0.1 0.5 good
 bad 1 A 1.5 2.2 clipped
 bad 1 A 1.5 2.6 too long
 bad 1 A 3.0 4.0 far beyond
+bad 1 A 0.15 0.55 good
+bad 1 A 0.48 0.8 good
 """
 
 
@@ -393,6 +395,7 @@ def test_bad_input_is_told_with_file_and_line_and_the_rest_goes_on(tmp_path: Pat
     assert [(row[0], row[3], row[4]) for row in found["bad"]] == [
         ("A", 0.5, "good"),
         ("B", 0.5, "good"),
+        ("A", 0.8, "good"),  # said again, over the end of the first
         ("A", 2.0, "clipped"),
     ]
     assert dropped(report) == {
@@ -400,7 +403,7 @@ def test_bad_input_is_told_with_file_and_line_and_the_rest_goes_on(tmp_path: Pat
         "broken annotation": 3,
         "no length": 1,
         "empty text": 2,
-        "duplicate": 1,
+        "duplicate": 2,
         "beyond the audio": 2,
         "unknown encoding": 1,
         "annotation missing": 1,
@@ -413,6 +416,7 @@ def test_bad_input_is_told_with_file_and_line_and_the_rest_goes_on(tmp_path: Pat
     assert places["broken annotation"][0].startswith(f"{bad}:3: ")
     assert places["empty text"][0].startswith(f"{bad}:6: ")
     assert places["duplicate"][0].startswith(f"{bad}:7: ")
+    assert places["duplicate"][1].startswith(f"{bad}:12: ")
     assert places["beyond the audio"][1].startswith(f"{bad}:11: ")
     assert places["unknown encoding"][0].startswith(f"{corpus / 'gbk.stm'}:2: ")
     assert str(corpus / "cut.wav") in places["audio broken"][0]
@@ -516,7 +520,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     arguments = parser.parse_args([*command, "--pieces", "1-1.5"])
     assert arguments.run(arguments) == 0
     told = capsys.readouterr()
-    assert "dropped: duplicate: 1" in told.err and f"{corpus / 'bad.stm'}:7: " in told.err
+    assert "dropped: duplicate: 2" in told.err and f"{corpus / 'bad.stm'}:7: " in told.err
     taught = [line for line in told.out.splitlines() if line.startswith("+ ")]
     assert taught[:4] == [
         "+ taught   given",

@@ -189,3 +189,42 @@ def test_missing_and_broken_corpora(corpus: Path, tmp_path: Path, batcher: Batch
     (tmp_path / "gone.wav").write_bytes(b"RIFF no audio at all")
     with pytest.raises(AudioError, match=r"gone\.wav"):
         Prepared(make_config(copy), batcher).draw("dialogues", 0, 0)
+
+
+BROKEN = {
+    "end before start": ({"start_s": 2.0, "end_s": 1.0}, "2.*1"),
+    "beyond the piece": ({"end_s": 100.0}, "ends at 100 s, after the piece's"),
+    "negative": ({"start_s": -1.0}, "-1"),
+    "no number": ({"start_s": float("nan")}, "nan"),
+    "gender": ({"gender": "x"}, "'x'"),
+    "text": ({"text": None}, "None|text"),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN)
+def test_a_piece_changed_by_hand_is_told_with_its_line(
+    corpus: Path, tmp_path: Path, change: str
+) -> None:
+    values, message = BROKEN[change]
+    rows = [json.loads(line) for line in (corpus / "pieces.jsonl").read_text().splitlines()]
+    rows[1]["segments"][0] |= values
+    file = tmp_path / "pieces.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=rf"pieces\.jsonl:2: not a piece: .*({message})"):
+        read_pieces([str(tmp_path)], PROFILE, clipped=True)
+
+
+def test_pieces_of_an_unknown_encoding_or_of_other_audio(
+    corpus: Path, tmp_path: Path, batcher: Batcher
+) -> None:
+    file = tmp_path / "pieces.jsonl"
+    first, second, *_ = (corpus / "pieces.jsonl").read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + second.replace(b"one", b"\xff\xfe"))
+    with pytest.raises(DataError, match=r"pieces\.jsonl:2: not a piece: .*utf-8"):
+        read_pieces([str(tmp_path)], PROFILE, clipped=True)
+    row = json.loads(first)
+    row["start_s"] = 100.0
+    file.write_text(json.dumps(row) + "\n")
+    prepared = Prepared(make_config(tmp_path), batcher)
+    with pytest.raises(AudioError, match=r"ends after .* is it another file than was prepared"):
+        prepared.draw("dialogues", 0, 0)

@@ -5,7 +5,7 @@ dropped or changed on the way can be told with its place.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +165,7 @@ def transcript(
 def _segments(
     rows: Iterable[Row], duration_s: float, cleaning: Cleaning, notes: Notes
 ) -> Iterable[Segment]:
-    seen: set[tuple[str, float, float, str]] = set()
+    seen: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         here = f"{row.at}: {row.speaker} [{row.start_s:g}, {row.end_s:g}]"
         if row.end_s < row.start_s:
@@ -188,12 +188,19 @@ def _segments(
             reason = "empty text" if empty else "nothing but tags"
             notes.drop(reason, f"{here}: {row.text.strip() or 'no words'}", fault=empty)
             continue
-        key = (row.speaker, row.start_s, row.end_s, text)
-        if key in seen:
-            notes.drop("duplicate", f"{here}: the same speaker, times and text once more")
+        times = row.start_s, row.end_s
+        known = seen[row.speaker, text]
+        if any(_mostly_over(times, other) for other in known):
+            notes.drop("duplicate", f"{here}: the same speaker and text at these times once more")
             continue
-        seen.add(key)
+        known.append(times)
         try:
             yield Segment(row.speaker, row.start_s, end_s, text, row.gender)
         except FormatError as error:
             notes.drop("broken annotation", f"{row.at}: {error}")
+
+
+def _mostly_over(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether stretches overlap by half of the shorter one at least."""
+    shared_s = min(one[1], other[1]) - max(one[0], other[0])
+    return shared_s >= min(one[1] - one[0], other[1] - other[0]) / 2

@@ -27,8 +27,8 @@ import soundfile as sf
 
 from ... import __version__, audio
 from ...audio import SAMPLE_RATE_HZ, Samples, to_samples, to_seconds
-from ...errors import AudioError, DataError, OutputError
-from ...transcript import GENDERS, Transcript
+from ...errors import AudioError, DataError, OutputError, SpeakerReasonerError
+from ...transcript import GENDERS, Segment, Transcript
 from ...writers import write_text_atomically
 from ...writers.scoring import render_seglst
 from ..dialogues import Reference
@@ -173,34 +173,45 @@ def chunks(path: Path) -> Iterator[Chunk]:
     Raises:
         DataError: a line is none of a piece.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield _chunk(json.loads(line), path.parent)
-            except (ValueError, KeyError, TypeError) as error:
+                yield _chunk(json.loads(line.decode()), path.parent)
+            except (ValueError, KeyError, TypeError, SpeakerReasonerError) as error:
+                told = str(error) if isinstance(error, SpeakerReasonerError) else repr(error)
                 raise DataError(
-                    f"{path}:{number}: not a piece: {error!r}; prepare it again"
+                    f"{path}:{number}: not a piece: {told}; prepare it again"
                 ) from error
 
 
 def _chunk(row: dict[str, Any], folder: Path) -> Chunk:
-    start = to_samples(row["start_s"])
+    start, samples = to_samples(row["start_s"]), to_samples(row["duration_s"])
+    if start < 0 or samples <= 0:
+        raise DataError(f"start_s {row['start_s']:g}, duration_s {row['duration_s']:g}")
     numbers: dict[str, int] = {}
     references = tuple(
-        Reference(
+        _reference(
+            Segment(s["speaker"], s["start_s"], s["end_s"], s["text"], s["gender"]),
             numbers.setdefault(s["speaker"], len(numbers) + 1),
-            s["gender"],
-            to_samples(s["start_s"]),
-            to_samples(s["end_s"]),
-            s["text"],
+            samples,
         )
         for s in row["segments"]
     )
-    end = start + to_samples(row["duration_s"])
+    end = start + samples
     speakers = tuple(numbers)
     return Chunk(
         row["name"], folder / row["audio"], start, end, row["clipped"], references, speakers
     )
+
+
+def _reference(segment: Segment, number: int, samples: int) -> Reference:
+    """A segment in a chunk of so many samples."""
+    start, end = to_samples(segment.start_s), to_samples(segment.end_s)
+    if end > samples + 1:  # each is rounded by itself
+        raise DataError(
+            f"a segment ends at {segment.end_s:g} s, after the piece's {to_seconds(samples):g} s"
+        )
+    return Reference(number, segment.gender, start, end, segment.text)
 
 
 def _make_way(output: Path) -> None:
