@@ -336,6 +336,8 @@ def test_a_profile_survives(tmp_path: Path) -> None:
     for one in (profile, Profile(), replace(profile, name="released", initial_text="x")):
         one.save(tmp_path)
         assert load_profile(tmp_path) == one
+    with pytest.raises(ProtocolError, match="training None"):
+        Profile(training=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

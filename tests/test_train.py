@@ -32,8 +32,10 @@ from speaker_reasoner.train.batches import (
     Frames,
 )
 from speaker_reasoner.train.config import SimulatedConfig, StageConfig, load_config
+from speaker_reasoner.train.log import Log
 from speaker_reasoner.train.loop import Drawn, RunConfig, Schedule, Task
 from speaker_reasoner.train.model import Heads
+from speaker_reasoner.train.saves import replace_file, replace_folder
 from speaker_reasoner.train.simulated import Simulated, references, tokenizer_texts
 from speaker_reasoner.train.stages import Trainer
 from speaker_reasoner.train.witness import WitnessConfig, calibrate, train_witness, witness_loss
@@ -408,6 +410,24 @@ def test_a_full_disk(
             assert "\n" not in str(caught.value)
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert after == before
+    log = Log(tmp_path / "log.jsonl", "warm-up", made.accelerator)
+    with file_size_limit(1), pytest.raises(OutputError, match=r"log\.jsonl: .*disk full"):
+        log.write(9, {"word": 1.0})
+
+
+def test_what_is_no_fault_of_the_disk_is_no_full_disk(tmp_path: Path) -> None:
+    def buggy(path: Path) -> None:
+        path.with_suffix(".part").touch()
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    for replace_it in (replace_file, replace_folder):
+        with pytest.raises(RuntimeError, match="mat1") as caught:
+            replace_it(tmp_path / "made", buggy)
+        assert caught.value.__cause__ is None
+    gone = tmp_path / "gone" / "warm-up.pt"
+    with pytest.raises(OutputError, match="Parent directory"):
+        replace_file(gone, lambda path: torch.save({}, path))
+    assert not (tmp_path / "made").exists()
 
 
 def test_the_model_transcribes_while_it_is_trained(
@@ -440,10 +460,10 @@ def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_pat
     points = torch.nn.functional.normalize(torch.randn(3, 2, 8), dim=-1)
     apart = points[:, :1].expand(3, 2, 8)
     assert witness_loss(head, apart) < witness_loss(head, points)
-    before = float(head.offset.detach())
+    before = float(head.threshold.detach())
     meetings = replace(CONFIG.simulated.meetings, speakers=(2, 2), utterances=(6, 8))
     calibrate(head, thinker, made.model.extractor, voices, meetings, 1, count=3)
-    assert float(head.offset.detach()) != before
+    assert float(head.threshold.detach()) != before
     head.save(tmp_path)
     again = load_voice_head(tmp_path)
     assert again is not None

@@ -1,4 +1,5 @@
-"""The command line: `speaker-reasoner transcribe`, `serve`, `evaluate`, `prepare`, `train`, `merge`, `plan`.
+"""The command line: `speaker-reasoner transcribe`, `voices`, `serve`, `evaluate`, `prepare`, `train`,
+`merge`, `export`, `plan`.
 
 Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
 (with a one-line reason), 2 wrong usage, 130 interrupted.

@@ -121,6 +121,10 @@ class Profile:
             raise ProtocolError(f"profile: chunk_s {self.chunk_s} is not within 1..3600 seconds")
         if self.max_turns < 1 or self.max_speakers < 1:
             raise ProtocolError("profile: max_turns and max_speakers must be at least 1")
+        if not isinstance(self.training, Mapping):  # a saved null would not be read again
+            raise ProtocolError(
+                f"profile: training {self.training!r} is not a record; {{}} for none"
+            )
 
     @property
     def wording(self) -> Wording:

@@ -68,6 +68,7 @@ def make_accelerator(config: "RunConfig", folder: Path, *, cpu: bool, unused: bo
         settings = accelerator.state.deepspeed_plugin.deepspeed_config
         settings["train_micro_batch_size_per_gpu"] = 1
         settings["gradient_accumulation_steps"] = accelerator.gradient_accumulation_steps
+        settings["gradient_clipping"] = config.clip  # it clips and steps by itself
     return accelerator
 
 

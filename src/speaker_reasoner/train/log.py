@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..errors import OutputError
 from ..writers import write_text_atomically
 
 
@@ -37,7 +38,11 @@ class Log:
         return bool(values.get("stage") == self.stage and values.get("step", 0) > step)
 
     def write(self, step: int, values: dict[str, float], kind: str | None = None) -> None:
-        """Append a row; those of a `kind` are nested under its name."""
+        """Append a row; those of a `kind` are nested under its name.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         self.accelerator.log(
             {f"{self.stage}/{kind or 'train'}/{k}": v for k, v in values.items()}, step=step
         )
@@ -46,5 +51,11 @@ class Log:
         rounded = {k: round(v, 5) for k, v in values.items()}
         row = {"stage": self.stage, "step": step}
         row |= {kind: rounded} if kind else rounded
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: cannot be written: {error.strerror}; is the disk full? The run goes on "
+                "from its last save when it is started again"
+            ) from error

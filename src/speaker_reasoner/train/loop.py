@@ -237,6 +237,9 @@ def train_step(prepared: Prepared, drawn: Sequence[Drawn], rate: float, clip: fl
     """
     accelerator, model = prepared.accelerator, prepared.model
     model.train()
+    for optimiser in prepared.optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
     counts = _counted(prepared, drawn)
     # accelerate takes the mean over accumulated batches, and the backends over processes; both are
     # undone, because the counts are of all batches of the step already.
@@ -249,12 +252,10 @@ def train_step(prepared: Prepared, drawn: Sequence[Drawn], rate: float, clip: fl
             for name, values in losses.items():
                 total = total + getattr(weights, name) * values[0] / max(1, counts[name])
                 sums[name] = sums.get(name, 0.0) + values.detach()
-            accelerator.backward(total * batches_per_step)
+            accelerator.backward(total * batches_per_step)  # DeepSpeed also clips and steps here
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(prepared.learner.parameters(), clip)
             for optimiser in prepared.optimisers:
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
                 optimiser.step()
                 optimiser.zero_grad()
     return Losses(sums, counts)

@@ -145,6 +145,8 @@ class Saves:
                 exclude_frozen_parameters=True,
             )
         except Exception as error:
+            if not _of_the_disk(error):
+                raise
             raise _unwritten(folder, error) from error
         if self.accelerator.is_main_process:
             for old in folder.iterdir():
@@ -211,6 +213,8 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
+        if not _of_the_disk(error):
+            raise
         raise _unwritten(path, error) from error
 
 
@@ -235,14 +239,19 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         if old.exists():
             old.rename(path)
+        if not _of_the_disk(error):
+            raise
         raise _unwritten(path, error) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _unwritten(path: Path, error: Exception) -> Exception:
-    """An `OutputError` for what libraries raise when a disk is full; other errors as they are."""
-    disk = isinstance(error, OSError | RuntimeError | SafetensorError) or type(error) is Exception
+def _of_the_disk(error: Exception) -> bool:
+    """Whether a library raises this when it cannot write; all else is a bug, and stays one."""
+    if isinstance(error, RuntimeError):  # torch.save
+        return any(sign in str(error) for sign in ("inline_container", "Parent directory"))
+    return isinstance(error, OSError | SafetensorError) or type(error) is Exception  # tokenizers
+
+
+def _unwritten(path: Path, error: Exception) -> OutputError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if not disk:  # a tokenizer raises a bare Exception; all else is a bug
-        return error
     return OutputError(f"{path}: cannot be saved: {reason}; is the disk full?")
