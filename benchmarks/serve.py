@@ -265,6 +265,8 @@ def bad_requests(folder: Path, good: bytes) -> list[Bad]:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("talk.wav", bytes(200_000_000))
+    wav = io.BytesIO()
+    sf.write(wav, *sf.read(io.BytesIO(good)), format="WAV")
     known = {
         "known_speaker_names[]": "Ana",
         "known_speaker_references[]": "data:audio/wav;base64,AA",
@@ -272,7 +274,7 @@ def bad_requests(folder: Path, good: bytes) -> list[Bad]:
     return [
         Bad("no audio", 400, form(b"no audio")),
         Bad("an archive that grows", 400, form(archive.getvalue())),
-        Bad("a recording that is an archive too", 200, form(good + archive.getvalue())),
+        Bad("a recording that is an archive too", 200, form(wav.getvalue() + archive.getvalue())),
         Bad("cut off", 400, form(good[: len(good) // 2])),
         Bad("three days of silence", 413, form(days(folder), "days.flac")),
         Bad("no form", 415, b"{}", {"content-type": "application/json"}),
