@@ -1,42 +1,81 @@
-"""Set a checkpoint's domain floor: the word confidence that 98 of 100 development meetings reach.
+"""What a checkpoint knows about its own certainty, fitted on development meetings.
 
-    python benchmarks/calibrate.py
+    python benchmarks/calibrate.py floor     # the word confidence that 98 of 100 meetings reach
+    python benchmarks/calibrate.py voices    # the odds of the voice head
 
-Development meetings are drawn as the held-out ones are, from other seeds: the floor never sees the
-meetings that measure it. Writes `word_confidence_floor` into the checkpoint's profile.
+Meetings for the floor are drawn as the held-out ones are, from other seeds: it never sees the meetings
+that measure it. Those for the voices are of development voices, which are of the training side and yet
+not among those that the embedded checkpoint learned from. Writes into the checkpoint.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from common import store
 from heldout import confidence, transcripts
 from speaker_reasoner import load_engine
-from speaker_reasoner.data.simulate import bank, meeting
+from speaker_reasoner.data.simulate import BankConfig, MeetingConfig, bank, meeting
 from speaker_reasoner.engines.checkpoint import EMBEDDED
+from speaker_reasoner.engines.voice import load_voice_head
 from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, HeldOut, reference
+from speaker_reasoner.train.witness import calibrate
 
 COUNT, REACHED = 100, 0.98
+DEVELOPMENT = BankConfig(evaluation=False, voices=40, sentences=30, seed=11)
+LIVELY = MeetingConfig(
+    speakers=(3, 6),
+    utterances=(20, 30),
+    max_duration_s=90.0,
+    silence_rate=0.0,
+    reverb_rate=0.5,
+    snr_db=(15.0, 45.0),
+)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=EMBEDDED, help="folder of the checkpoint")
-    parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
-    arguments = parser.parse_args()
-    engine = load_engine(arguments.model)
-    voices = bank(BANK, arguments.banks)
+def fit_floor(engine: Any, model: Path, banks: Path) -> dict[str, Any]:
+    voices = bank(BANK, banks)
     drawn = [meeting(voices, MEETINGS, f"development {i}") for i in range(COUNT)]
     meetings = [HeldOut(m, reference(m, f"development-{i:03d}")) for i, m in enumerate(drawn)]
     results, _ = transcripts(engine, meetings, "assembled", None)
     sure = sorted(c for t in results if (c := confidence(t)) is not None)
     floor = round(sure[round((1 - REACHED) * len(sure))], 3)
-    replace(engine.profile, word_confidence_floor=floor).save(arguments.model)
-    path = store("calibration", {"meetings": COUNT, "lowest": round(sure[0], 4), "floor": floor})
-    Console(stderr=True).print(f"floor {floor}; wrote {path}")
+    replace(engine.profile, word_confidence_floor=floor).save(model)
+    return {"meetings": COUNT, "lowest": round(sure[0], 4), "floor": floor}
+
+
+def fit_voices(engine: Any, model: Path, banks: Path) -> dict[str, Any]:
+    head = load_voice_head(model)
+    if head is None:
+        raise SystemExit(f"{model} has no voice head")
+    head.requires_grad_(True)
+    checkpoint, voices = engine.checkpoint, bank(DEVELOPMENT, banks)
+    calibrate(head, checkpoint.thinker, checkpoint.extractor, voices, LIVELY, 1, count=40)
+    head.save(model)
+    return {
+        "meetings": 40,
+        "threshold": round(float(head.threshold), 4),
+        "elsewhere": round(float(head.elsewhere), 4),
+        "scale": round(float(head.slope.exp()), 2),
+        "settle_s": round(float(head.settle_s), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("floor", "voices"))
+    parser.add_argument("--model", type=Path, default=EMBEDDED, help="folder of the checkpoint")
+    parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
+    arguments = parser.parse_args()
+    engine = load_engine(arguments.model)
+    fit = fit_floor if arguments.what == "floor" else fit_voices
+    stored = fit(engine, arguments.model, arguments.banks)
+    name = "calibration" if arguments.what == "floor" else "calibration-voices"
+    path = store(name, stored)
+    Console(stderr=True).print(f"{stored}; wrote {path}")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def tone(hertz: float, seconds: float, level: float = 0.3) -> Samples:
 class Pitch:
     """A witness for tones: everybody hums at one pitch."""
 
-    name, threshold, scale = "pitch", 0.5, 10.0
+    name, threshold, elsewhere, scale, settle_s = "pitch", 0.5, 0.5, 10.0, 0.1
 
     def embed(self, clips: Sequence[Samples]) -> Any:
         points = np.zeros((len(clips), 40), np.float32)
@@ -316,6 +316,8 @@ def test_memory_does_not_grow_and_enrolled_clips_stay() -> None:
 
 # Linking arithmetic
 
+EVEN = Trust(least=-6.0, most=6.0)
+
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(0, 99))
@@ -323,7 +325,7 @@ def test_merge_finds_what_is_clear(count: int, people_count: int, seed: int) -> 
     rng = random.Random(seed)
     who = [rng.randrange(people_count) for _ in range(count)]
     same = np.array([[a == b for b in who] for a in who])
-    groups = merge(np.where(same, 3.0, -3.0), np.zeros((count, count)), [1.0] * count, most=6.0)
+    groups = merge(np.where(same, 3.0, -3.0), np.zeros((count, count)), [1.0] * count, trust=EVEN)
     for i in range(count):
         for j in range(count):
             assert (groups[i] == groups[j]) == (who[i] == who[j])
@@ -340,8 +342,10 @@ def voiced(counts: list[int], spread: float = 0.25, seed: int = 0) -> tuple[Any,
 
 
 def by_voice(points: Any, seconds: list[float], threshold: float, **bounds: Any) -> list[int]:
-    odds = voice_odds(points, seconds, threshold, 10.0)
-    return merge(odds, np.zeros_like(odds), seconds, most=0.0, **bounds)
+    witness = Pitch()
+    witness.threshold = threshold
+    odds = voice_odds(points, seconds, witness)
+    return merge(odds, np.zeros_like(odds), seconds, trust=EVEN, **bounds)
 
 
 def same_groups(one: Any, other: Any) -> bool:
@@ -390,19 +394,33 @@ def test_units_of_a_day() -> None:
 def test_merge_keeps_to_bounds_and_bans() -> None:
     odds = np.full((4, 4), -1.0)
     nothing = np.zeros((4, 4))
-    assert len(set(merge(odds, nothing, [1.0] * 4, most=6.0))) == 4
-    assert len(set(merge(odds, nothing, [1.0] * 4, most=6.0, highest=2))) == 2
-    assert len(set(merge(-odds, nothing, [1.0] * 4, most=6.0, fewest=3))) == 3
-    apart = merge(-odds, nothing, [1.0] * 4, most=6.0, apart=[0, 1])
+    assert len(set(merge(odds, nothing, [1.0] * 4, trust=EVEN))) == 4
+    assert len(set(merge(odds, nothing, [1.0] * 4, trust=EVEN, highest=2))) == 2
+    assert len(set(merge(-odds, nothing, [1.0] * 4, trust=EVEN, fewest=3))) == 3
+    apart = merge(-odds, nothing, [1.0] * 4, trust=EVEN, apart=[0, 1])
     assert apart[0] != apart[1] and len(set(apart)) == 2
-    assert merge(np.zeros((0, 0)), np.zeros((0, 0)), [], most=6.0) == []
+    assert merge(np.zeros((0, 0)), np.zeros((0, 0)), [], trust=EVEN) == []
 
 
-def test_short_voices_say_less_and_unknown_ones_nothing() -> None:
-    points = np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, np.nan]])
-    odds = voice_odds(points, [2.0, 0.5, 2.0], 0.5, 10.0)
-    assert odds[0, 0] == pytest.approx(5.0) and odds[0, 1] == pytest.approx(2.5)
-    assert not odds[2].any() and not odds[:, 2].any()
+def test_short_voices_are_held_to_less_and_unknown_ones_say_nothing() -> None:
+    points = np.array([[1.0, 0.0], [0.6, 0.8], [np.nan, np.nan]])
+    witness = Pitch()
+    witness.threshold, witness.elsewhere, witness.settle_s = 0.8, 0.4, 1.0
+    long, short = (voice_odds(points, [5.0, seconds, 5.0], witness) for seconds in (5.0, 0.7))
+    assert long[0, 1] < 0 < short[0, 1]  # 0.6 against 0.8, and against half of it
+    assert voice_odds(points, [5.0] * 3, witness, elsewhere=[0])[0, 1] > 0
+    assert not long[2].any() and not long[:, 2].any()
+
+
+def test_strays_go_to_whom_they_are_likest() -> None:
+    points, whose = voiced([4, 4], spread=0.05)
+    stray = np.concatenate([points, [0.9 * points[0] + 0.6 * points[5]]])
+    stray /= np.linalg.norm(stray, axis=1, keepdims=True)
+    seconds = [3.0] * 8 + [0.8]
+    assert by_voice(stray, seconds, 0.95) == [*whose, 2]
+    assert by_voice(stray, seconds, 0.95, least=2.0) == [*whose, 0]
+    enrolled = by_voice(stray, seconds, 0.95, least=2.0, apart=[8])
+    assert enrolled == [*whose, 2]  # however little an enrolled person says
 
 
 def test_dialogues_and_voices_add_up() -> None:
@@ -410,7 +428,7 @@ def test_dialogues_and_voices_add_up() -> None:
     told = np.array([[0.0, -3.0], [-3.0, 0.0]])
     for voice, groups in ((0.0, 2), (2.0, 2), (4.0, 1)):
         voices = np.array([[0.0, voice], [voice, 0.0]])
-        assert len(set(merge(voices, told, [1.0, 1.0], most=6.0))) == groups
+        assert len(set(merge(voices, told, [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
 
 

@@ -44,7 +44,7 @@ def with_head(random_checkpoint: Path, tmp_path: Path) -> Path:
     head = VoiceHead(32, hidden=12, size=6)
     with torch.no_grad():
         head.slope.fill_(float(np.log(10.0)))
-        head.offset.fill_(-4.0)
+        head.threshold.fill_(0.4)
     head.save(folder)
     return folder
 

@@ -24,7 +24,7 @@ from . import audio
 from .audio import SAMPLE_RATE_HZ, Samples
 from .containers import quoted
 from .errors import AudioError, OutputError, SettingsError
-from .longform.linking import merge, voice_odds
+from .longform.linking import Trust, merge, voice_odds
 from .speech import Region, Vad, levels_db, speech_regions, spoken_s
 from .witness import Points, Witness
 from .writers.files import write_text_atomically
@@ -231,7 +231,7 @@ def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> d
             f"{quoted(clip.path)} ({name}) sounds like two voices; use a stretch in which {name} "
             "alone speaks"
             for clip in clips
-            if _holds_two(clip, witness, witness.threshold - margin)
+            if _holds_two(clip, witness)
         ]
         rows += [
             f"{quoted(clips[i].path)} and {quoted(clips[j].path)} ({name}) sound like two people; "
@@ -256,15 +256,15 @@ def _middle(points: Points) -> Points:
     return np.asarray(mean / np.linalg.norm(mean))
 
 
-def _holds_two(clip: EnrolmentClip, witness: Witness, threshold: float) -> bool:
-    """Whether pieces of a clip fall into two voices, of which the lesser speaks a piece at least."""
+def _holds_two(clip: EnrolmentClip, witness: Witness) -> bool:
+    """Whether pieces of a clip surely fall into two voices."""
     spans = [span for region in clip.speech_regions for span in _pieces(region)]
     pieces = [audio.cut(clip.samples, *span) for span in spans]
     seconds = [end_s - start_s for start_s, end_s in spans]
     if not pieces:
         return False
-    odds = voice_odds(witness.embed(pieces), seconds, threshold, witness.scale)
-    return max(merge(odds, np.zeros_like(odds), seconds, most=0.0)) > 0
+    odds = voice_odds(witness.embed(pieces), seconds, witness) + np.float32(_SURE)
+    return max(merge(odds, np.zeros_like(odds), seconds, trust=Trust())) > 0
 
 
 def _pieces(region: Region) -> list[Region]:

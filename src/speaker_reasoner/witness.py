@@ -27,6 +27,8 @@ Points = npt.NDArray[np.float32]
 WITNESSES = ("tower", "xvector", "speechbrain", "none")
 
 _BATCH_S = 60.0
+_SETTLE_S = 0.6
+"""Of models that nobody calibrated: about that of the embedded checkpoint's voice head."""
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 """Models trained on whole sentences get no less than this; a shorter clip is repeated."""
 
@@ -36,13 +38,18 @@ class Witness(Protocol):
 
     Attributes:
         name: what a transcript records.
-        threshold: cosine of two points at which one voice and two are as likely.
+        threshold: cosine of two points of one recording at which one voice and two are as likely.
+        elsewhere: that of two points of different recordings.
         scale: log-odds for one voice that a unit of cosine is worth.
+        settle_s: seconds of speech in which a clip's point settles: the threshold of clips of T seconds
+            is `1 - exp(-T / settle_s)` of that of long ones.
     """
 
     name: str
     threshold: float
+    elsewhere: float
     scale: float
+    settle_s: float
 
     def embed(self, clips: Sequence[Samples]) -> Points:
         """Embed clips, each float32 `[n]` at 16 kHz and of one voice, whatever else is in the list.
@@ -96,11 +103,13 @@ class TowerWitness:
         self._thinker, self._extractor = checkpoint.thinker, checkpoint.extractor
         head = None if checkpoint.folder is None else load_voice_head(checkpoint.folder)
         self.name = "tower" if head is None else "tower with voice head"
-        self.threshold, self.scale = 0.52, 15.0
+        self.threshold = self.elsewhere = 0.52
+        self.scale, self.settle_s = 15.0, _SETTLE_S
         self._head = None
         if head is not None:
             self.scale = float(head.slope.exp())
-            self.threshold = -float(head.offset) / self.scale
+            self.threshold, self.elsewhere = float(head.threshold), float(head.elsewhere)
+            self.settle_s = float(head.settle_s)
             self._head = head.to(self._thinker.device)
 
     def embed(self, clips: Sequence[Samples]) -> Points:
@@ -157,7 +166,7 @@ class XVectorWitness:
         CheckpointError: the model cannot be loaded.
     """
 
-    threshold, scale = 0.86, 30.0
+    threshold, elsewhere, scale, settle_s = 0.86, 0.86, 30.0, _SETTLE_S
 
     def __init__(self, model: str | Path, device: str = "cpu") -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
@@ -204,7 +213,7 @@ class SpeechBrainWitness:
         CheckpointError: SpeechBrain is not installed, or cannot load the model.
     """
 
-    threshold, scale = 0.25, 20.0
+    threshold, elsewhere, scale, settle_s = 0.25, 0.25, 20.0, _SETTLE_S
 
     def __init__(self, model: str | Path, device: str = "cpu") -> None:
         self.name = f"speechbrain={model}"

@@ -23,7 +23,9 @@ VOICE_FILE = "voice.safetensors"
 class VoiceHead(nn.Module):
     """Clips' frames to points of length 1.
 
-    Two clips are one voice's where `cos * exp(slope) + offset > 0`, which is that in log-odds.
+    In log-odds, two clips are one voice's by `exp(slope) * (cos - threshold * (1 - exp(-T / settle_s)))`,
+    T being the seconds of speech in the shorter one: points of short clips lie farther from each other.
+    Of clips from two recordings, `elsewhere` is the threshold: another room makes another point.
 
     Args:
         width: of the tower's layers taken together.
@@ -36,7 +38,9 @@ class VoiceHead(nn.Module):
         self.frames = nn.Linear(width, hidden)
         self.point = nn.Linear(2 * hidden, size)
         self.slope = nn.Parameter(torch.tensor(2.0))
-        self.offset = nn.Parameter(torch.tensor(-3.0))
+        self.threshold = nn.Parameter(torch.tensor(0.4))
+        self.elsewhere = nn.Parameter(torch.tensor(0.4))
+        self.settle = nn.Parameter(torch.tensor(-1.0))
 
     def forward(self, clips: Sequence[Tensor]) -> Tensor:
         """Points `[N, size]` of clips `[tokens, width]`: mean and deviation over time, projected."""
@@ -47,6 +51,21 @@ class VoiceHead(nn.Module):
             deviation = (frames.var(0, unbiased=False) + 1e-5).sqrt()
             pooled.append(torch.cat([frames.mean(0), deviation]))
         return F.normalize(self.point(torch.stack(pooled)), dim=-1)
+
+    @property
+    def settle_s(self) -> Tensor:
+        return self.settle.exp()
+
+    def odds(self, cosines: Tensor, seconds: Tensor, *, elsewhere: bool = False) -> Tensor:
+        """Log-odds of cosines between clips.
+
+        Args:
+            seconds: of speech in the shorter clip of each pair.
+            elsewhere: whether the two are from different recordings.
+        """
+        settled = 1 - torch.exp(-seconds / self.settle_s)
+        threshold = self.elsewhere if elsewhere else self.threshold
+        return (cosines - threshold * settled) * self.slope.exp()
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..witness import Witness
+
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 NEVER = -1e9
 """Log-odds of what cannot be one person."""
@@ -26,31 +28,40 @@ class Trust:
         same: a dialogue gave two lines of a chunk the same number.
         other: it gave them different numbers.
         cached: it gave a line the number of a cached person, or not.
-        most: bound of what a dialogue may say in all about two groups.
+        least, most: bounds of what dialogues may say in all about two groups: against one person, and
+            for it. They take two people for one more often than one for two.
     """
 
-    same: float = 1.0
+    same: float = 0.5
     other: float = 2.0
     cached: float = 1.0
-    most: float = 2.5
+    least: float = -2.5
+    most: float = 1.0
+
+    def bounded(self, told: Matrix) -> Matrix:
+        return np.asarray(np.clip(told, self.least, self.most), np.float32)
 
 
 def voice_odds(
-    points: np.ndarray[Any, Any], seconds: Sequence[float], threshold: float, scale: float
+    points: np.ndarray[Any, Any],
+    seconds: Sequence[float],
+    witness: Witness,
+    elsewhere: Sequence[int] = (),
 ) -> Matrix:
     """Log-odds that two stretches of speech are of one voice, `[n, n]`.
 
     Args:
         points: embeddings `[n, d]` of length 1; rows of NaN where there is none.
-        seconds: of speech behind each; the odds of short stretches count for less.
-        threshold: cosine at which the odds are even.
-        scale: log-odds for each unit of cosine.
+        seconds: of speech behind each.
+        witness: whose points they are.
+        elsewhere: things that are from other recordings (enrolled voices).
     """
     known = ~np.isnan(points).any(1)
     clean = np.where(known[:, None], points, 0.0).astype(np.float32)
-    odds = (clean @ clean.T - threshold) * scale
-    told = np.minimum(1.0, np.asarray(seconds, np.float32) / 2.0) ** 0.5
-    odds *= np.minimum.outer(told, told)
+    settled = 1 - np.exp(-np.asarray(seconds, np.float32) / witness.settle_s)
+    threshold = np.full((len(clean), len(clean)), witness.threshold, np.float32)
+    threshold[list(elsewhere)] = threshold[:, list(elsewhere)] = witness.elsewhere
+    odds = (clean @ clean.T - threshold * np.minimum.outer(settled, settled)) * witness.scale
     odds[~known] = 0.0
     odds[:, ~known] = 0.0
     return np.asarray(odds, np.float32)
@@ -61,10 +72,11 @@ def merge(
     told: Matrix,
     weights: Sequence[float],
     *,
-    most: float,
+    trust: Trust,
     fewest: int = 1,
     highest: int | None = None,
     apart: Sequence[int] = (),
+    least: float = 0.0,
 ) -> list[int]:
     """Group things that are one person's.
 
@@ -76,10 +88,11 @@ def merge(
         voices: log-odds by voice `[n, n]`.
         told: log-odds by the dialogues `[n, n]`.
         weights: of each thing in the average linkage, seconds of speech.
-        most: bound of the dialogues' sum over two groups.
+        trust: bounds of the dialogues' sum over two groups.
         fewest: go no further than so many groups.
         highest: most groups, at least `fewest`; `None` if it is not known.
         apart: things that are known to be different people (enrolled voices).
+        least: weight of a person; what is left and lighter goes to whom it is likest.
 
     Returns:
         The group of each thing; groups count by their first thing.
@@ -92,20 +105,25 @@ def merge(
     weight = np.maximum(np.asarray(weights, mean.dtype), 1e-3)
     banned = np.eye(count, dtype=bool)
     banned[np.ix_(list(apart), list(apart))] = True
-    score = mean + np.clip(total, -most, most)
+    score = mean + trust.bounded(total)
     score[banned] = NEVER
+    known = np.zeros(count, bool)  # no strays: enrolled, or merged into another
+    known[list(apart)] = True
     group = np.arange(count)
     left = count
     while left > max(1, fewest):
         best = int(np.argmax(score))
-        if score.flat[best] <= 0.0:
-            if highest is None or left <= highest:
-                break
+        if score.flat[best] <= 0.0 and highest is not None and left > highest:
             shared = np.multiply.outer(weight, weight) / np.add.outer(weight, weight)
             costs = (np.add.outer(own, own) - 2 * score) * shared
             best = int(np.argmin(np.where(score > NEVER / 2, costs, np.inf)))
-            if score.flat[best] <= NEVER / 2:
+        elif score.flat[best] <= 0.0:
+            stray = int(np.argmin(np.where(known, np.inf, weight)))
+            if known[stray] or weight[stray] >= least:
                 break
+            best = stray * count + int(np.argmax(score[stray]))
+        if score.flat[best] <= NEVER / 2:
+            break
         a, b = sorted(divmod(best, count))
         both = weight[a] + weight[b]
         crossed = 2 * weight[a] * weight[b] * mean[a, b]
@@ -116,9 +134,9 @@ def merge(
         banned[:, a] = banned[a]
         banned[b] = banned[:, b] = True
         weight[a] = both
-        score[a] = score[:, a] = np.where(
-            banned[a], NEVER, mean[a] + np.clip(total[a], -most, most)
-        )
+        known[a] |= known[b]
+        known[b] = True
+        score[a] = score[:, a] = np.where(banned[a], NEVER, mean[a] + trust.bounded(total[a]))
         score[b] = score[:, b] = NEVER
         group[group == b] = a
         left -= 1

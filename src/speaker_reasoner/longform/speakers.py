@@ -26,6 +26,8 @@ from .linking import Matrix, Trust, merge, voice_odds
 
 _SHORTEST_VOICE_S = 0.5
 """Shorter lines are not embedded; they follow the line they share a number with."""
+_PERSON_S, _PERSON_SHARE = 5.0, 0.01
+"""Who speaks for less, in seconds and of all speech, is taken for a stray piece of somebody else."""
 _NEW_PEOPLE = 2
 """Numbers of a dialogue that are kept free of cached people."""
 
@@ -284,7 +286,7 @@ class Speakers:
             self._odds(finished.points[chosen], [seconds[i] for i in chosen]),
             told[np.ix_(chosen, chosen)],
             [seconds[i] for i in chosen],
-            most=self.trust.most,
+            trust=self.trust,
         )
         groups = dict(zip(chosen.tolist(), grouped, strict=True))
         fresh: dict[int, int] = {}
@@ -297,9 +299,11 @@ class Speakers:
                 groups[i] = fresh.setdefault(int(numbers[i]), following + len(fresh))
         return [groups[i] for i in range(len(spoken))]
 
-    def _odds(self, points: Points, seconds: Sequence[float]) -> Matrix:
+    def _odds(
+        self, points: Points, seconds: Sequence[float], elsewhere: Sequence[int] = ()
+    ) -> Matrix:
         assert self.witness is not None
-        return voice_odds(points, seconds, self.witness.threshold, self.witness.scale)
+        return voice_odds(points, seconds, self.witness, elsewhere)
 
     def _unit(self, own: Sequence[int], finished: Finished) -> _Unit:
         seconds = sum(finished.spoken[i].seconds for i in own)
@@ -341,12 +345,14 @@ class Speakers:
     def _score(self, mine: _Unit, person: _Person) -> float:
         theirs = [self._units[unit] for unit in person.units]
         told = sum(mine.told.get(unit, 0.0) for unit in person.units)
-        told = float(np.clip(told, -self.trust.most, self.trust.most))
+        told = float(np.clip(told, self.trust.least, self.trust.most))
         voiced = [u for u in theirs if u.point is not None]
         if mine.point is None or not voiced:
             return told
         points = np.stack([_unit_length(u.point) for u in (mine, *voiced) if u.point is not None])
-        odds = self._odds(points, [u.seconds for u in (mine, *voiced)])[0, 1:]
+        enrolled = [self._units[unit] for unit in self._enrolled]
+        elsewhere = [i for i, u in enumerate(voiced, start=1) if any(u is e for e in enrolled)]
+        odds = self._odds(points, [u.seconds for u in (mine, *voiced)], elsewhere)[0, 1:]
         return told + float(np.average(odds, weights=[u.seconds for u in voiced]))
 
     def _offer(
@@ -384,7 +390,9 @@ class Speakers:
             for other, odds in unit.told.items():
                 told[i, other] = told[other, i] = odds
         seconds = [unit.seconds for unit in self._units]
-        voices = self._odds(points, seconds)
+        voices = self._odds(points, seconds, self._enrolled)
+
+        spoken_s = sum(seconds) - sum(seconds[unit] for unit in self._enrolled)
 
         def group(highest: int | None) -> list[int]:
             fewest = 1 if self.bounds is None else self.bounds[0]
@@ -392,10 +400,11 @@ class Speakers:
                 voices,
                 told,
                 seconds,
-                most=self.trust.most,
+                trust=self.trust,
                 fewest=fewest,
                 highest=highest,
                 apart=self._enrolled,
+                least=min(_PERSON_S, _PERSON_SHARE * spoken_s),
             )
 
         groups = group(None)

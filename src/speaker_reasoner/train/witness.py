@@ -7,7 +7,8 @@ makes the odds honest.
 """
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ
-from ..data.simulate import MeetingConfig, VoiceBank, distance, meeting, noise
+from ..data.simulate import MeetingConfig, Spoken, VoiceBank, distance, meeting, noise
 from ..data.voices import Samples
 from ..engines.thinker import log_mel
 from ..engines.voice import VoiceHead, tower_layers
@@ -95,48 +96,139 @@ def calibrate(
     seed: int,
     count: int = 20,
 ) -> None:
-    """Fit the head's slope and offset, so that its odds are those of two lines of one meeting.
+    """Fit the head's odds to what linking asks of them: whose a unit of a meeting is, a unit being a
+    line of a person or a few, judged by the mean odds with their other units, and whether it is an
+    enrolled person's.
 
-    Training leaves both too low: it compares across rooms and microphones as well.
+    Training leaves one threshold for both, that of short clips.
 
     Args:
         bank: of development voices, neither trained on nor held out.
-        meetings: how the meetings are drawn; each should hold a few lines of each person.
+        meetings: how the meetings are drawn, but for warps; each should hold a few lines of each
+            person.
     """
+    meetings = replace(meetings, warp=(1.0, 1.0))  # an enrolled clip is then of the same voice
     device = next(thinker.parameters()).device
-    cosines, alike = [], []
-    for number in range(count):
-        held = meeting(bank, meetings, f"calibration {seed} {number}")
-        lines = [s for s in held.spoken if s.end_samples - s.start_samples >= SAMPLE_RATE_HZ]
-        clips = [held.samples[s.start_samples : s.end_samples] for s in lines]
+    here: list[_Match] = []
+    away: list[_Match] = []
+
+    def embed(clips: Sequence[Samples]) -> Tensor:
         features, mask = log_mel(extractor, clips)
         with torch.no_grad():
-            points = head(tower_layers(thinker, features.to(device), mask.to(device)))
-        person = torch.tensor([s.speaker for s in lines], device=device)
-        gender = torch.tensor([s.gender == "male" for s in lines], device=device)
-        first, second = torch.triu_indices(len(clips), len(clips), 1, device=device)
-        near = gender[first] == gender[second]  # the others are told apart at any threshold
-        first, second = first[near], second[near]
-        cosines.append((points[first] * points[second]).sum(-1))
-        alike.append(person[first] == person[second])
-    cosine, same = torch.cat(cosines), torch.cat(alike)
-    optimiser = torch.optim.LBFGS([head.slope, head.offset], max_iter=100)
+            points: Tensor = head(tower_layers(thinker, features.to(device), mask.to(device)))
+        return points
+
+    for number in range(count):
+        rng = random.Random(f"calibration {seed} {number}")
+        held = meeting(bank, meetings, f"calibration {seed} {number}")
+        lines = [s for s in held.spoken if s.end_samples - s.start_samples >= SAMPLE_RATE_HZ // 2]
+        units = _units(
+            embed([held.samples[s.start_samples : s.end_samples] for s in lines]), lines, rng
+        )
+        here += _matches(units, units)
+        enrolled = _enrolled(bank, lines, embed, rng)
+        away += _matches(enrolled, units)
+    optimiser = torch.optim.LBFGS(
+        [head.slope, head.threshold, head.elsewhere, head.settle], max_iter=200
+    )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        odds = cosine * head.slope.exp() + head.offset
-        found = F.binary_cross_entropy_with_logits(odds[same], torch.ones_like(odds[same]))
-        found = found + F.binary_cross_entropy_with_logits(
-            odds[~same], torch.zeros_like(odds[~same])
-        )
-        torch.autograd.backward(found)
-        return found
+        loss = torch.zeros((), device=device)
+        for matches, elsewhere in ((here, False), (away, True)):
+            odds = [head.odds(c, s, elsewhere=elsewhere).mean() for c, s, _ in matches]
+            same = torch.tensor([own for *_, own in matches], device=device)
+            loss = loss + _both_ways(torch.stack(odds), same)
+        torch.autograd.backward(loss)
+        return loss
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
 
 
+_Match = tuple[Tensor, Tensor, bool]
+"""A unit against those of a person: cosines, seconds in the shorter of each two, whether it is theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    point: Tensor
+    seconds: float
+    voice: int
+
+
+def _units(points: Tensor, lines: Sequence[Spoken], rng: random.Random) -> list[_Unit]:
+    """Lines of a meeting pooled as chunks pool them: one to four of a person."""
+    units = []
+    for voice in sorted({line.voice for line in lines}):
+        own = [i for i, line in enumerate(lines) if line.voice == voice]
+        while own:
+            chosen, own = own[: (size := rng.randint(1, 4))], own[size:]
+            seconds = [
+                (lines[i].end_samples - lines[i].start_samples) / SAMPLE_RATE_HZ for i in chosen
+            ]
+            point = F.normalize(points.new_tensor(seconds) @ points[chosen], dim=-1)
+            units.append(_Unit(point, sum(seconds), voice))
+    return units
+
+
+def _enrolled(
+    bank: VoiceBank,
+    lines: Sequence[Spoken],
+    embed: Callable[[Sequence[Samples]], Tensor],
+    rng: random.Random,
+) -> list[_Unit]:
+    """Everybody of a meeting once more, by a clip of about 5 s from elsewhere."""
+    voices = sorted({line.voice for line in lines})
+    clips = []
+    for voice in voices:
+        entries = rng.sample(bank.entries[voice], min(3, len(bank.entries[voice])))
+        samples = np.concatenate([bank.utterance(entry) for entry in entries])
+        clips.append(_heard(samples, _room(bank, WitnessConfig(), rng), WitnessConfig(), rng))
+    points = embed(clips)
+    return [
+        _Unit(point, len(clip) / SAMPLE_RATE_HZ, voice)
+        for point, clip, voice in zip(points, clips, voices, strict=True)
+    ]
+
+
+def _matches(ones: Sequence[_Unit], others: Sequence[_Unit]) -> list[_Match]:
+    """Each unit against the others of its person, and against whoever sounds most alike: everybody
+    else is told apart anyhow."""
+    alike = _most_alike(others)
+    found = []
+    for one in ones:
+        for voice in (one.voice, alike.get(one.voice)):
+            theirs = [other for other in others if other.voice == voice and other is not one]
+            if theirs:
+                points = torch.stack([other.point for other in theirs])
+                seconds = points.new_tensor([min(one.seconds, other.seconds) for other in theirs])
+                found.append((points @ one.point, seconds, voice == one.voice))
+    return found
+
+
+def _most_alike(units: Sequence[_Unit]) -> dict[int, int]:
+    """Who sounds most like each voice."""
+    voices = sorted({unit.voice for unit in units})
+    if len(voices) < 2:
+        return {}
+    means = torch.stack(
+        [torch.stack([u.point for u in units if u.voice == v]).mean(0) for v in voices]
+    )
+    near = F.normalize(means, dim=-1)
+    cosines = (near @ near.T).fill_diagonal_(-2.0)
+    return {voice: voices[int(row.argmax())] for voice, row in zip(voices, cosines, strict=True)}
+
+
+def _both_ways(odds: Tensor, same: Tensor) -> Tensor:
+    """Cross-entropy of pairs of one voice and of pairs of two, either as much as the other."""
+    alike, apart = odds[same], odds[~same]
+    return F.binary_cross_entropy_with_logits(
+        alike, torch.ones_like(alike)
+    ) + F.binary_cross_entropy_with_logits(apart, torch.zeros_like(apart))
+
+
 def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
-    """Loss of points `[people, clips, size]`."""
+    """Loss of points `[people, clips, size]` of clips of like length."""
     people, clips, _ = points.shape
     total = points.sum(1)
     loss = points.new_zeros(())
@@ -145,15 +237,11 @@ def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
         logits = points[:, i] @ others.T * head.slope.exp()
         loss = loss + F.cross_entropy(logits, torch.arange(people, device=points.device)) / clips
     flat = points.flatten(0, 1)
-    odds = flat @ flat.T * head.slope.exp() + head.offset
+    odds = (flat @ flat.T - head.threshold) * head.slope.exp()
     person = torch.arange(people, device=points.device).repeat_interleave(clips)
     same = person.unsqueeze(0) == person.unsqueeze(1)
     apart = ~torch.eye(len(flat), dtype=torch.bool, device=points.device)
-    for pairs in (same & apart, ~same):
-        judged = odds[pairs]
-        target = same[pairs].float()
-        loss = loss + F.binary_cross_entropy_with_logits(judged, target)
-    return loss
+    return loss + _both_ways(odds[apart], same[apart])
 
 
 def _draw(
@@ -195,14 +283,21 @@ def _room(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> Samples
 def _clip(
     samples: Samples, room: Samples | None, config: WitnessConfig, rng: random.Random
 ) -> Samples:
-    if room is not None:
-        from scipy.signal import fftconvolve
-
-        samples = fftconvolve(samples, room)[: len(samples)].astype(np.float32)
     length = round(rng.uniform(*config.seconds) * SAMPLE_RATE_HZ)
     if len(samples) > length:
         first = rng.randrange(len(samples) - length)
         samples = samples[first : first + length]
+    return _heard(samples, room, config, rng)
+
+
+def _heard(
+    samples: Samples, room: Samples | None, config: WitnessConfig, rng: random.Random
+) -> Samples:
+    """As a microphone somewhere takes them."""
+    if room is not None:
+        from scipy.signal import fftconvolve
+
+        samples = fftconvolve(samples, room)[: len(samples)].astype(np.float32)
     samples = samples * np.float32(10 ** (rng.uniform(-8, 3) / 20))
     level_db = 10 * float(np.log10(np.mean(samples**2) + 1e-12))
     noisy = samples + noise(len(samples), level_db - rng.uniform(*config.snr_db), rng)
