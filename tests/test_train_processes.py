@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from speaker_reasoner.cli import main
 
@@ -83,8 +84,8 @@ def train_in_two(config: Path, out: Path, *program: str) -> None:
     assert "wrote" in told[0] and "wrote" not in told[1]
 
 
-def assert_same(one: Path, other: Path, tolerance: float) -> None:
-    """The logs, states and checkpoints of two runs are equal."""
+def assert_same_losses(one: Path, other: Path, tolerance: float) -> None:
+    """The logs of two runs are equal."""
     logs = [
         [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
         for folder in (one, other)
@@ -94,6 +95,11 @@ def assert_same(one: Path, other: Path, tolerance: float) -> None:
         assert mine.keys() == theirs.keys()
         for key in mine.keys() - {"stage", "audio_s_per_s"}:
             assert mine[key] == pytest.approx(theirs[key], abs=tolerance), (key, mine, theirs)
+
+
+def assert_same(one: Path, other: Path, tolerance: float) -> None:
+    """The logs, states and checkpoints of two runs are equal."""
+    assert_same_losses(one, other, tolerance)
     states = [torch.load(folder / "cached.pt", weights_only=True) for folder in (one, other)]
     assert states[0]["step"] == states[1]["step"] == 3
     for name, value in states[0]["weights"].items():
@@ -146,3 +152,22 @@ def test_lora_in_bfloat16_in_two_processes(
     assert losses[-1] < losses[0]
     state = torch.load(tmp_path / "both/cached.pt", weights_only=True)
     assert {value.dtype for value in state["weights"].values()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["2", "3"])
+def test_deepspeed_is_one_as_well(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """ZeRO: the same losses and weights as one process."""
+    pytest.importorskip("deepspeed")
+    config = configure("full")
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert main(["train", str(config), "--cpu", "-o", str(alone)]) == 0
+    monkeypatch.setenv("ZERO_STAGE", stage)
+    train_in_two(config, both, "-m", "tests.zero")
+    assert_same_losses(alone, both, 3e-5)
+    first, second = (load_file(folder / "stage-3/model.safetensors") for folder in (alone, both))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.allclose(value.float(), second[name].float(), atol=3e-4, rtol=0.01), name

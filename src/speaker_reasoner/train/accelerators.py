@@ -1,4 +1,8 @@
-"""A learner and its optimisers in accelerate's hands: one process, DDP, FSDP2 or DeepSpeed."""
+"""A learner and its optimisers in accelerate's hands: one process, DDP, FSDP2 or DeepSpeed.
+
+Tested on two CPUs (`tests/test_train_processes.py`): the same losses and weights as one process; DeepSpeed
+(ZeRO-2 and ZeRO-3, 0.19) in float32 and without adapters, where it is installed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

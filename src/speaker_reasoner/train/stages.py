@@ -123,6 +123,10 @@ class Trainer:
             cache_s=self.config.profile.cache_s if stage == "cached" else 0.0,
             training=record(stage, self.config, self.model),
         )
+        if is_deepspeed(self.accelerator):  # what one process builds below must not be sharded
+            from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+            unset_hf_deepspeed_config()
         if self.accelerator.is_main_process:
             replace_folder(
                 folder, lambda path: write_model(path, self.model, state, profile, self.config)
