@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from calibrate import DEVELOPMENT
 from common import store
 from longform import draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
-from speaker_reasoner.data.simulate import BankConfig, bank
+from speaker_reasoner.data.simulate import bank
 from speaker_reasoner.evaluate import bootstrap, score, total
 from speaker_reasoner.evaluate.heldout import reference
 from speaker_reasoner.longform import CacheRules
 
-DEVELOPMENT = BankConfig(evaluation=False, voices=40, sentences=30, seed=11)
 DEFAULT: dict[str, Any] = {"alpha": 1.0, "entries": 2, "budget_s": 20.0}
 CHANGES: tuple[dict[str, Any], ...] = (
     {},

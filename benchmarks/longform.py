@@ -5,7 +5,8 @@
 Held-out voices, sentences and rooms; 4 to 6 people. `neither` links nothing: within its chunks it is
 also the reference point, each chunk's speakers linked by an oracle. `cache as published` is the
 paper's (phi, no witness). With `--names` half of the people of each meeting are enrolled, each with
-a clip of 5 s or more from another recording.
+a clip of 5 s or more from another recording. `--development` draws voices of the training side, which
+the embedded checkpoint did not learn from, to choose settings by; nothing of it is stored.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import soundfile as sf
 from rich.console import Console
 from rich.table import Table
 
+from calibrate import DEVELOPMENT
 from common import store
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data.simulate import Meeting, VoiceBank, bank, meeting
@@ -115,11 +117,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
+    parser.add_argument("--development", action="store_true", help="other voices; store nothing")
     parser.add_argument("--variants", default=",".join([*VARIANTS, "names"]))
     arguments = parser.parse_args()
     engine = load_engine(arguments.model)
     witness = choose("tower", engine.checkpoint)
-    voices = bank(BANK, arguments.banks)
+    voices = bank(DEVELOPMENT if arguments.development else BANK, arguments.banks)
     held = [draw(voices, arguments.minutes, i) for i in range(arguments.meetings)]
     truths = [reference(one, f"longform-{i:02d}") for i, one in enumerate(held)]
     rows: dict[str, Any] = {}
@@ -169,6 +172,8 @@ def main() -> None:
                 ]
                 for key in each[0]:
                     rows[name][key] = round(float(np.mean([row[key] for row in each])), 4)
+            if arguments.development:
+                continue
             path = store(
                 "longform",
                 {
@@ -182,19 +187,25 @@ def main() -> None:
                 },
             )
     show(rows)
-    Console(stderr=True).print(f"wrote {path}")
+    if not arguments.development:
+        Console(stderr=True).print(f"wrote {path}")
 
 
 def show(rows: dict[str, Any]) -> None:
     base = rows.get("chunks, oracle links")
-    table = Table("", "cpWER", "against chunks", "DER (0.25 s)", "against chunks", "WER")
+    table = Table(
+        "", "cpWER", "against chunks", "DER (0.25 s)", "against chunks", "WER", "named", "strangers"
+    )
     for name, row in rows.items():
         cells = []
         for metric in ("cpwer", "der_025"):
             rate = row[metric]["rate"]
             cells.append(f"{100 * rate:.1f} %")
             cells.append("–" if base is None else f"{rate / base[metric]['rate']:.2f}")
-        table.add_row(name, *cells, f"{100 * row['wer']['rate']:.1f} %")
+        cells.append(f"{100 * row['wer']['rate']:.1f} %")
+        for key in ("named_right", "strangers_named"):
+            cells.append(f"{100 * row[key]:.1f} %" if key in row else "–")
+        table.add_row(name, *cells)
     Console().print(table)
 
 
