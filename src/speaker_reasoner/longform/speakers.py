@@ -26,7 +26,7 @@ from .linking import Matrix, Trust, merge, voice_odds
 
 _SHORTEST_VOICE_S = 0.5
 """Shorter lines are not embedded; they follow the line they share a number with."""
-_PERSON_S, _PERSON_SHARE = 5.0, 0.01
+_PERSON_S, _PERSON_SHARE = 6.0, 0.01
 """Who speaks for less, in seconds and of all speech, is taken for a stray piece of somebody else."""
 _NEW_PEOPLE = 2
 """Numbers of a dialogue that are kept free of cached people."""
