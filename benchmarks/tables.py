@@ -17,6 +17,8 @@ FILES = (
     ROOT / "README.md",
     ROOT / "src/speaker_reasoner/checkpoints/tiny/README.md",
     ROOT / "docs/evaluation.md",
+    ROOT / "docs/whole-meetings.md",
+    ROOT / "docs/stages.md",
 )
 
 
@@ -141,7 +143,147 @@ def scoring_sentence() -> str:
     )
 
 
+def table(head: str, rows: list[list[str]]) -> str:
+    """Markdown; the first column to the left, the others to the right."""
+    names = head.split("|")
+    lines = [
+        "| " + " | ".join(name.strip() for name in names) + " |",
+        "|---|" + "--:|" * (len(names) - 1),
+    ]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def rate(scores: dict[str, Any], name: str) -> float | None:
+    found: float | None = (scores.get(name) or {}).get("rate")
+    return found
+
+
+def longform_table() -> str:
+    stored = load("longform")
+    variants = stored["variants"]
+    base = variants["chunks, oracle links"]
+    names = {
+        "chunks, oracle links": "each chunk for itself, speakers linked by an oracle",
+        "neither": "neither: nothing links the chunks",
+        "cache as published": "the paper's cache (phi, no voices compared)",
+        "witness alone": "voices alone",
+        "both": "cache and voices (the default)",
+        "names": "the same, half of the people enrolled by a clip",
+    }
+    rows = []
+    for name, title in names.items():
+        row = variants[name]
+        cells = [title]
+        for metric in ("cpwer", "der_025"):
+            value = row[metric]["rate"]
+            cells += [percent(value), f"{value / base[metric]['rate']:.2f}"]
+        right = sum(ours == theirs for ours, theirs in row.get("speakers", ()))
+        counted = f"{right} of {len(row['speakers'])}" if "speakers" in row else "–"
+        rows.append([*cells, counted])
+    text = table("|cpWER|factor|DER (0.25 s)|factor|count right", rows)
+    low, high = variants["both"]["intervals_95"]["cpwer"]
+    named = variants["names"]
+    return (
+        f"{text}\n\n{stored['meetings']} meetings, {stored['minutes']:g} minutes, "
+        f"{min(stored['people'])} to {max(stored['people'])} people; WER {percent(rate(base, 'wer'))}. "
+        f"95 % interval of the default's cpWER over meetings: {percent(low)} to {percent(high)}. Of the "
+        f"enrolled people's words {percent(named['named_right'])} carry their name, of the strangers' "
+        f"{percent(named['strangers_named'])} somebody's."
+    )
+
+
+def linking_table() -> str:
+    stored = load("linking")
+    people = " ".join(map(str, stored["people"]))
+    rows = [
+        [
+            row["name"],
+            percent(row["mislabelled"]),
+            " ".join(map(str, row["found"])),
+            percent(row["mislabelled_count_known"]),
+        ]
+        for row in stored["settings"]
+    ]
+    return table(f"|mislabelled|speakers found (there are {people})|count known", rows)
+
+
+def cache_table() -> str:
+    rows = [
+        [
+            f"{row['alpha']:g}",
+            str(row["entries"]),
+            f"{row['budget_s']:g} s",
+            percent(rate(row, "cpwer")),
+            percent(rate(row, "der_025")),
+        ]
+        for row in load("cache")["settings"]
+    ]
+    return table("alpha|entries of a person|budget|cpWER|DER (0.25 s)", rows)
+
+
+def scaling_sentence() -> str:
+    time, memory = load("scaling-time"), load("scaling-memory")
+    short, long = (row["s_per_minute"]["median"] for row in time["recordings"].values())
+    low, high = (row["peak_mib"]["median"] for row in memory["recordings"].values())
+    return (
+        f"A minute of audio takes {short:.2f} s in a recording of 5 minutes and {long:.2f} s in one of 60 "
+        f"(ratio {time['ratio']['median']:.2f}); peak memory is {low:.0f} MiB at 10 minutes and "
+        f"{high:.0f} MiB at 4 hours (ratio {memory['ratio']['median']:.2f})."
+    )
+
+
+def stages_table() -> str:
+    rows = []
+    for row in load("stages")["rows"].values():
+        names = ("wer", "cpwer", "der_025", "gender", "speaker_count")
+        cells = [percent(rate(row["pieces"], name)) for name in names]
+        cells += [percent(rate(row.get("whole", {}), name)) for name in ("cpwer", "der_025")]
+        rows.append([row["title"], *cells])
+    return table("|WER|cpWER|DER (0.25 s)|gender|count|whole: cpWER|whole: DER", rows)
+
+
+def stages_intervals() -> str:
+    stored = load("stages")
+    rows = []
+    for row in stored["rows"].values():
+        low, high = row["pieces"]["intervals_95"]["cpwer"]
+        rows.append([row["title"], f"{percent(low)} to {percent(high)}"])
+    text = table("|95 % interval of cpWER", rows)
+    paired = [
+        f"{name}: {100 * row['cpwer_difference']:+.1f} points "
+        f"({100 * row['interval_95'][0]:+.1f} to {100 * row['interval_95'][1]:+.1f})"
+        for name, row in stored["paired"].items()
+    ]
+    return f"{text}\n\nDifferences over the same meetings: {'; '.join(paired)}."
+
+
+def stages_groups() -> str:
+    stored = load("stages")["rows"]
+    rows = []
+    for kind, metric in (
+        ("speakers", "cpwer"),
+        ("overlap", "cpwer"),
+        ("turn_rate", "cpwer"),
+        ("position", "wer"),
+    ):
+        for label in stored["base"]["pieces"]["subsets"][kind]:
+            cells = [
+                percent(rate(row["pieces"]["subsets"][kind][label], metric))
+                for row in stored.values()
+            ]
+            what = {"turn_rate": "turns a minute"}.get(kind, kind)
+            rows.append([f"{what}: {label} ({'WER' if metric == 'wer' else 'cpWER'})", *cells])
+    return table("|" + "|".join(row["title"] for row in stored.values()), rows)
+
+
 TABLES = {
+    "longform-table": longform_table,
+    "linking-table": linking_table,
+    "cache-table": cache_table,
+    "scaling-sentence": scaling_sentence,
+    "stages-table": stages_table,
+    "stages-intervals": stages_intervals,
+    "stages-groups": stages_groups,
     "scoring-sentence": scoring_sentence,
     "conventions": conventions_table,
     "embedded-evaluation": embedded_evaluation,
