@@ -163,12 +163,13 @@ def longform_table() -> str:
     variants = stored["variants"]
     base = variants["chunks, oracle links"]
     names = {
-        "chunks, oracle links": "each chunk for itself, speakers linked by an oracle",
+        "chunks, oracle links": "the default, each chunk for itself (an oracle links them)",
+        "chunks, dialogues alone": "dialogues alone, each chunk for itself",
         "neither": "neither: nothing links the chunks",
         "cache as published": "the paper's cache (phi, no voices compared)",
         "witness alone": "voices alone",
         "both": "cache and voices (the default)",
-        "names": "the same, half of the people enrolled by a clip",
+        "names": "the same, two people of each meeting enrolled by a clip",
     }
     rows = []
     for name, title in names.items():
