@@ -4,9 +4,10 @@
 
 Held-out voices, sentences and rooms; 4 to 6 people. `neither` links nothing; `cache as published` is
 the paper's (phi, no witness); `names` enrols two people of each meeting, each with a clip of 5 s or more
-from another recording. The reference point is `both` with each chunk scored for itself, as if an
-oracle had linked the speakers of different chunks. Variants that are not asked for are kept as stored. `--development` draws voices of the training side, which
-the embedded checkpoint did not learn from, to choose settings by; nothing of it is stored.
+from another recording. The reference point is `both` with each chunk scored for itself, as if an oracle
+had linked the speakers of different chunks. Variants that are not asked for are kept as stored.
+`--development` draws voices of the training side, which the embedded checkpoint did not learn from, to
+choose settings by; nothing of it is stored.
 """
 
 import argparse
