@@ -24,7 +24,21 @@ def test_tables_are_what_the_results_say() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["heldout-assembled", "heldout-dialogues-alone", "turns", "batch", "scoring"]
+    "name",
+    [
+        "heldout-assembled",
+        "heldout-dialogues-alone",
+        "turns",
+        "batch",
+        "scoring",
+        "longform",
+        "linking",
+        "cache",
+        "stages",
+        "scaling-time",
+        "serve",
+        "calibration-voices",
+    ],
 )
 def test_results_can_be_repeated(name: str) -> None:
     """A stored result names its command, commit and machine, and its command's file is here."""
