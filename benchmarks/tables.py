@@ -235,6 +235,19 @@ def scaling_sentence() -> str:
     )
 
 
+def serve_sentence() -> str:
+    stored = load("serve")
+    many, killed = stored["many_clients"], stored["killed"]
+    sent = sum(many["outcomes"].values())
+    return (
+        f"Measured on loopback: {stored['clients']} clients for {stored['seconds']:.0f} s got "
+        f"{many['outcomes']['right']} of {sent} transcripts right, at {stored['throughput_ratio']:.1f} times "
+        f"the throughput of one client; the server was killed {killed['kills']} times under load, and "
+        f"{killed['outcomes']['right']} of {killed['accepted']} accepted jobs ended with the transcript that "
+        "they would have had (`python benchmarks/serve.py`)."
+    )
+
+
 def stages_table() -> str:
     rows = []
     for row in load("stages")["rows"].values():
@@ -280,6 +293,7 @@ def stages_groups() -> str:
 
 
 TABLES = {
+    "serve-sentence": serve_sentence,
     "longform-table": longform_table,
     "linking-table": linking_table,
     "cache-table": cache_table,
