@@ -35,6 +35,7 @@ def test_tables_are_what_the_results_say() -> None:
         "linking",
         "cache",
         "stages",
+        "scaling-time",
         "serve",
         "calibration-voices",
     ],
