@@ -12,9 +12,10 @@ import torch
 from speaker_reasoner import load_engine
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.local import TransformersEngine
+from speaker_reasoner.engines.memory import KeysValues, join, take_apart
 from speaker_reasoner.protocol.grammar import start
 from speaker_reasoner.protocol.matcher import advance, complete
-from speaker_reasoner.reasoner import Dialogue, Stop, run
+from speaker_reasoner.reasoner import Dialogue, Stop, ask, run
 
 from .conftest import draw_seconds, noise
 
@@ -60,6 +61,45 @@ def test_batch_equals_single(random_engine: Any) -> None:
     together = transcripts(random_engine, clips)
     alone = [transcripts(random_engine, [clip])[0] for clip in clips]
     assert together == alone
+
+
+def test_who_joins_late_changes_nothing(random_engine: Any) -> None:
+    """Dialogues at different turns share a batch: whole chunks and short slices are read in one."""
+    clips = [noise(seconds, i) for i, seconds in enumerate((15.0, 6.0, 19.0, 0.7))]
+    alone = [transcripts(random_engine, [clip])[0] for clip in clips]
+    dialogues: list[Dialogue] = []
+    for clip in clips:
+        dialogues.append(Dialogue(clip, random_engine.profile))
+        for _ in ask(dialogues, random_engine):
+            pass
+    for _ in run(dialogues, random_engine):
+        pass
+    late = [[answer.text for answer in d.outcome.trace.answers] for d in dialogues if d.outcome]
+    assert late == alone
+
+
+def test_keys_survive_joining_growth_and_taking_apart() -> None:
+    """Rows of different lengths, padded left, grow beyond the room of a batch and come back whole."""
+    torch.manual_seed(0)
+
+    def keys(tokens: int) -> KeysValues:
+        return [(torch.randn(1, 2, tokens, 4), torch.randn(1, 2, tokens, 4)) for _ in range(3)]
+
+    rows: list[KeysValues | None] = [keys(5), None, keys(9)]
+    cache = join(rows, 9)
+    mask = torch.tensor([[0] * 4 + [1] * 5, [0] * 9, [1] * 9])
+    written = [keys(1) for _ in range(150)]
+    for new in written:
+        for layer, (key, value) in enumerate(new):
+            held, _ = cache.update(key.expand(3, -1, -1, -1), value.expand(3, -1, -1, -1), layer)
+        mask = torch.cat([mask, torch.tensor([[1], [1], [0]])], dim=1)
+    assert held.shape[2] == cache.get_seq_length() == 159
+    for row, own, grows in zip(rows, take_apart(cache, mask), (True, True, False), strict=True):
+        for layer, found in enumerate(own):
+            for kind in (0, 1):
+                parts = [row[layer][kind]] if row else []
+                parts += [new[layer][kind] for new in written] if grows else []
+                assert torch.equal(found[kind], torch.cat(parts, dim=2))
 
 
 def test_cached_equals_recomputed(random_checkpoint: Path) -> None:

@@ -28,7 +28,7 @@ from . import sentences
 from .voices import BASES, Samples, Utterance, Voice, Word, available, draw_voice, speak
 from .voices import median_f0_hz as _median_f0_hz
 
-_WEIGHTS = {"espeak": 1.0, "flite": 3.0, "festival": 1.5}
+_WEIGHTS = {"espeak": 1.0, "flite": 6.0, "festival": 4.0}
 """How often a base of each family is drawn for training: flite's few bases more often than espeak's
 many. For evaluation every held-out base is as likely as any other."""
 

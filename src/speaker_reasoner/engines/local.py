@@ -2,15 +2,16 @@
 
 Each dialogue keeps its own keys and values, trimmed of padding; a batch joins those of its rows by
 left padding and takes them apart again afterwards. So a turn costs its new slice and tokens, any
-dialogues can share a batch, and none sees the others. Positions are given explicitly (with audio
-alone, the three axes of the rotary embedding count the same), so no state of the module is
-involved.
+dialogues can share a batch, and none sees the others. What is new to a turn is read among rows with
+about as much of it: a dialogue that begins brings its whole chunk, ten times what later turns bring.
+Positions are given explicitly (with audio alone, the three axes of the rotary embedding count the
+same), so no state of the module is involved.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ from .base import Reply, Request, Session
 from .checkpoint import Checkpoint
 from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
 
-KeysValues = list[tuple[Tensor, Tensor]]
-"""Per layer: keys and values `[1, heads, T, D]`."""
+if TYPE_CHECKING:
+    from .memory import KeysValues
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class _Memory:
     pieces: list[Piece] = field(default_factory=list)
     pending: list[Piece] = field(default_factory=list)
     cached_tokens: int = 0
-    cache: KeysValues | None = None
+    cache: "KeysValues | None" = None
 
 
 @dataclass(slots=True)
@@ -145,25 +146,49 @@ class TransformersEngine:
         embedded = self._embed([(row.request.session, row.memory.pending) for row in rows])
         seconds["encode"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        cache, mask, positions = self._join(rows, [len(e) for e in embedded])
-        width = max(len(e) for e in embedded)
-        inputs = torch.stack([_left_pad(e, width) for e in embedded])  # [B, T, D]
-        new = positions[:, -width:]
-        logits = self._forward(inputs, mask, new, cache)
+        logits = self._prefill(rows, embedded)
         seconds["prefill"] = time.perf_counter() - clock
         seconds["grammar"] = 0.0
         clock = time.perf_counter()
-        place = new[:, -1:]
+        self._decode(rows, logits, seconds)
+        seconds["decode"] = time.perf_counter() - clock - seconds["grammar"]
+        for row in rows:
+            self._remember(row)
+
+    def _prefill(self, rows: list[_Row], embedded: list[Tensor]) -> Tensor:
+        """Read what is new to each row, among rows of like length; logits `[B, V]` of what follows."""
+        alike: dict[int, list[int]] = {}
+        for i, new in enumerate(embedded):
+            alike.setdefault(len(new).bit_length(), []).append(i)
+        logits: dict[int, Tensor] = {}
+        for own in alike.values():
+            group, width = [rows[i] for i in own], max(len(embedded[i]) for i in own)
+            cache, mask, positions = self._join(group, [len(embedded[i]) for i in own])
+            inputs = torch.stack([_left_pad(embedded[i], width) for i in own])  # [B, T, D]
+            found = self._forward(inputs, mask, positions[:, -width:], cache)
+            self._take_apart(group, cache, mask)
+            logits |= zip(own, found, strict=True)
+        return torch.stack([logits[i] for i in range(len(rows))])
+
+    def _decode(self, rows: list[_Row], logits: Tensor, seconds: dict[str, float]) -> None:
+        """Write a turn of each row; those that are done leave when they are half of the batch."""
+        cache, mask, positions = self._join(rows, [0] * len(rows))
+        place = positions[:, -1:]
         for _ in range(self.max_new_tokens):
             chosen = self._choose(rows, logits, seconds)
-            if all(row.done for row in rows):
+            writing = [i for i, row in enumerate(rows) if not row.done]
+            if not writing:
                 break
+            if len(writing) <= len(rows) // 2:
+                self._take_apart(rows, cache, mask)
+                rows, chosen = [rows[i] for i in writing], [chosen[i] for i in writing]
+                cache, mask, positions = self._join(rows, [0] * len(rows))
+                place = positions[:, -1:]
             alive = torch.tensor([[0 if row.done else 1] for row in rows], device=mask.device)
             mask = torch.cat([mask, alive], dim=1)
             place = place + 1
             ids = torch.tensor([[token] for token in chosen], device=mask.device)
             logits = self._forward(embed(self.thinker, ids), mask, place, cache)
-        seconds["decode"] = time.perf_counter() - clock - seconds["grammar"]
         self._take_apart(rows, cache, mask)
 
     def _embed(self, rows: Sequence[tuple[Session, Sequence[Piece]]]) -> list[Tensor]:
@@ -193,7 +218,7 @@ class TransformersEngine:
 
     def _join(self, rows: list[_Row], new: list[int]) -> tuple[Any, Tensor, Tensor]:
         """One cache, mask and positions `[B, past + T]` for all rows, padded left."""
-        from transformers import DynamicCache
+        from .memory import join
 
         device, width = self.thinker.device, max(new)
         past = [row.memory.cached_tokens for row in rows]
@@ -203,15 +228,9 @@ class TransformersEngine:
         for i, (old, fresh) in enumerate(zip(past, new, strict=True)):
             mask[i, longest - old : longest] = 1
             mask[i, longest + width - fresh :] = 1
+            positions[i, longest - old : longest] = torch.arange(old)
             positions[i, longest + width - fresh :] = torch.arange(old, old + fresh)
-        cache = DynamicCache()
-        if longest:
-            caches = [row.memory.cache for row in rows]
-            for layer in range(len(next(c for c in caches if c))):
-                like = next(c for c in caches if c)[layer][0]
-                keys = [_pad_keys(c[layer][0] if c else None, like, longest) for c in caches]
-                values = [_pad_keys(c[layer][1] if c else None, like, longest) for c in caches]
-                cache.update(torch.cat(keys), torch.cat(values), layer)
+        cache = join([row.memory.cache for row in rows], longest)
         return cache, mask, positions
 
     def _forward(self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
@@ -269,20 +288,22 @@ class TransformersEngine:
 
     def _take_apart(self, rows: list[_Row], cache: Any, mask: Tensor) -> None:
         """Give every row its own keys and values back, without padding."""
-        for i, row in enumerate(rows):
-            memory = row.memory
-            written = Piece(tuple(row.ids), None, True)
-            memory.pieces.append(written)
-            if not self.keep_cache:
-                continue
-            kept = mask[i].bool()
-            memory.cache = [
-                (layer.keys[i : i + 1, :, kept], layer.values[i : i + 1, :, kept])
-                for layer in cache.layers
-            ]
-            memory.cached_tokens = int(kept.sum())
-            # The last token of a finished turn was chosen, never fed.
-            memory.pending = [Piece(tuple(row.ids[-1:]), None, True)] if row.done else []
+        from .memory import take_apart
+
+        for row, own, tokens in zip(
+            rows, take_apart(cache, mask), mask.sum(1).tolist(), strict=True
+        ):
+            row.memory.cache, row.memory.cached_tokens = own, tokens
+
+    def _remember(self, row: _Row) -> None:
+        """Note what a row wrote, for its next turn."""
+        memory = row.memory
+        memory.pieces.append(Piece(tuple(row.ids), None, True))
+        if not self.keep_cache:
+            memory.cache = None
+            return
+        # The last token of a finished turn was chosen, never fed.
+        memory.pending = [Piece(tuple(row.ids[-1:]), None, True)] if row.done else []
 
     def _reply(self, row: _Row, seconds: dict[str, float]) -> Reply:
         if not row.ids:
@@ -308,9 +329,3 @@ class TransformersEngine:
 
 def _left_pad(rows: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(rows, (0, 0, width - len(rows), 0))
-
-
-def _pad_keys(rows: Tensor | None, like: Tensor, width: int) -> Tensor:
-    if rows is None:
-        return like.new_zeros(1, like.shape[1], width, like.shape[3])
-    return torch.nn.functional.pad(rows, (0, 0, width - rows.shape[2], 0))

@@ -1,0 +1,72 @@
+"""Keys and values of a batch: joined from those of its rows, and taken apart again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Per layer: keys and values `[1, heads, T, D]`."""
+
+_ROOM = 64
+"""Tokens that fit in before a layer must be copied to a larger place."""
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer, with room behind what it holds: transformers' own is copied anew for each token."""
+
+    def hold(self, places: tuple[Tensor, Tensor], tokens: int) -> None:
+        """Take places for keys and values `[B, heads, T, D]`, of which so many tokens are filled."""
+        self.dtype, self.device = places[0].dtype, places[0].device
+        self.is_initialized = True
+        self._places = places
+        self.keys, self.values = (place[:, :, :tokens] for place in places)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add what is new; returns all there is by then."""
+        held = self.get_seq_length()
+        total = held + key_states.shape[2]
+        news = (key_states, value_states)
+        if not held or total > self._places[0].shape[2]:
+            batch, heads, _, size = key_states.shape
+            shape = (batch, heads, total + _ROOM, size)
+            places = key_states.new_empty(shape), value_states.new_empty(shape)
+            if held:
+                for place, old in zip(places, (self.keys, self.values), strict=True):
+                    place[:, :, :held] = old
+            self.hold(places, held)
+        for place, new in zip(self._places, news, strict=True):
+            place[:, :, held:total] = new
+        self.hold(self._places, total)
+        return self.keys, self.values
+
+
+def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
+    """One cache of rows, padded left to `longest` tokens; `None` is a row that holds nothing yet."""
+    cache = Cache(layer_class_to_replicate=RoomyLayer)
+    like = next((row for row in rows if row), None)
+    for number in range(len(like) if like else 0):
+        assert like is not None
+        first, _ = like[number]
+        shape = (len(rows), first.shape[1], longest + _ROOM, first.shape[3])
+        places = first.new_zeros(shape), first.new_zeros(shape)
+        for i, row in enumerate(rows):
+            for place, own in zip(places, row[number] if row else (), strict=False):
+                place[i, :, longest - own.shape[2] : longest] = own[0]
+        cache.layers.append(RoomyLayer())
+        cache.layers[-1].hold(places, longest)
+    return cache
+
+
+def take_apart(cache: Cache, mask: Tensor) -> list[KeysValues]:
+    """The keys and values of each row, without what `mask` `[B, T]` leaves out."""
+    return [
+        [
+            (layer.keys[i : i + 1, :, kept], layer.values[i : i + 1, :, kept])
+            for layer in cache.layers
+        ]
+        for i, kept in enumerate(mask.bool())
+    ]
