@@ -341,6 +341,7 @@ def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogu
 
 def ask(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:
     """One round: one turn of each dialogue that has not ended."""
-    requests = [request for dialogue in dialogues if (request := dialogue.request) is not None]
-    for dialogue, reply in zip(dialogues, engine.ask(requests), strict=True):
+    asked = [(d, request) for d in dialogues if (request := d.request) is not None]
+    replies = engine.ask([request for _, request in asked])
+    for (dialogue, _), reply in zip(asked, replies, strict=True):
         yield dialogue, dialogue.feed(reply)
