@@ -280,9 +280,9 @@ def test_no_text_on_silence(tmp_path: Path) -> None:
 # Cache
 
 
-def candidate(start_s: float, seconds: float, unit: int = 0, enrolled: bool = False) -> Candidate:
+def candidate(start_s: float, seconds: float, enrolled: bool = False) -> Candidate:
     clip = np.zeros(round(seconds * SAMPLE_RATE_HZ), np.float32)
-    return Candidate(start_s, clip, f"{start_s:g}", "female", unit, enrolled)
+    return Candidate(start_s, clip, f"{start_s:g}", "female", enrolled)
 
 
 def test_phi_weighs_duration_and_recency() -> None:
@@ -309,9 +309,11 @@ def test_memory_does_not_grow_and_enrolled_clips_stay() -> None:
     cache = SpeakerCache(CacheRules(), budget_s=20.0, most=4)
     cache.add(0, [candidate(0.0, 0.7, enrolled=True)], 0.0)
     for i in range(100):
-        cache.add(0, [candidate(float(i), 2.0, unit=i)], float(i))
+        cache.add(0, [candidate(float(i), 2.0)], float(i))
+        cache.add(i + 1, [candidate(float(i), 2.0)], float(i))
     held = cache._candidates[0]
     assert len(held) <= 6 and held[0].enrolled
+    assert set(cache._candidates) == {0, *range(77, 101)}  # who was heard last, and who is enrolled
 
 
 # Linking arithmetic

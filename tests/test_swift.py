@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 
 from speaker_reasoner import audio
@@ -258,20 +259,31 @@ def test_broken_corpora(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "out"
     assert main(["export", "swift", str(config), "-o", str(out)]) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert "dropped: audio broken: 6" in told and "ends after 24.000 s" in told
+    assert "left out: 2 pieces: audio shorter than the piece" in told
+    assert "dropped: audio shorter than the piece: 1" in told and "ends after 24.000 s" in told
     assert "dropped: text taken for media:" in told and "<audio>" in told
     assert len((out / "dialogues.jsonl").read_text().splitlines()) == len(rows) - 2
     assert main(["export", "swift", str(config), "-o", str(tmp_path / "s"), "--strict"]) == 1
+    assert "without --strict it is left out" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
     assert main(["export", "swift", str(config), "-o", str(out)]) == 1
     assert "is not empty" in capsys.readouterr().err
     few = configured(tmp_path, copy, speakers=2)
     assert main(["export", "swift", str(few), "-o", str(tmp_path / "few")]) == 0
     assert "more speakers than profile.max_speakers, 2" in capsys.readouterr().err
+    config = configured(tmp_path, copy)
     rows[2]["audio"] = str(tmp_path / "gone.wav")
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert main(["export", "swift", str(config), "-o", str(tmp_path / "g")]) == 1
-    assert "gone.wav: is missing" in capsys.readouterr().err
+    assert main(["export", "swift", str(config), "-o", str(tmp_path / "g")]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "dropped: audio missing: 1" in told and "gone.wav': cannot be read" in told
+    assert len((tmp_path / "g/dialogues.jsonl").read_text().splitlines()) == len(rows) - 3
+    damaged = tmp_path / "damaged.wav"  # behind a header that is whole
+    soundfile.write(damaged, np.full(24 * 16_000, np.nan), 16_000, subtype="FLOAT")
+    rows[2]["audio"] = str(damaged)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["export", "swift", str(config), "-o", str(tmp_path / "d")]) == 0
+    assert "dropped: audio damaged: 6" in capsys.readouterr().err
     assert main(["export", "swift", "tiny", "-o", str(tmp_path / "t")]) == 1
     assert "no table corpora" in capsys.readouterr().err
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from speaker_reasoner import audio
 from speaker_reasoner.data.cache import CacheConfig
+from speaker_reasoner.data.corpora import Chunk
+from speaker_reasoner.data.corpora.notes import Notes
 from speaker_reasoner.errors import AudioError, DataError
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.train.batches import IGNORED, Batcher
@@ -25,9 +28,10 @@ from speaker_reasoner.train.config import (
 )
 from speaker_reasoner.train.loop import RunConfig, Schedule
 from speaker_reasoner.train.prepared import Prepared, read_pieces
+from speaker_reasoner.train.recordings import find_faults
 from speaker_reasoner.train.scratch import make_feature_extractor, make_thinker
 
-from .conftest import TINY
+from .conftest import TINY, noise
 
 PROFILE = replace(Profile(), chunk_s=10.0, max_speakers=4)
 
@@ -181,14 +185,143 @@ def test_missing_and_broken_corpora(corpus: Path, tmp_path: Path, batcher: Batch
     file.write_text(json.dumps(rows[0]) + "\n{broken\n")
     with pytest.raises(DataError, match=r"pieces\.jsonl:2: not a piece"):
         Prepared(make_config(copy), batcher)
-    for row in rows:
-        row["audio"] = str(tmp_path / "gone.wav")
+
+
+def rewritten(corpus: Path, folder: Path, *audio: Path) -> Path:
+    """A copy of a prepared split whose pieces are of these recordings in turn."""
+    shutil.copytree(corpus, folder)
+    file = folder / "pieces.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["audio"] = str(audio[number % len(audio)])
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match=r"gone\.wav: is missing"):
-        Prepared(make_config(copy), batcher)
-    (tmp_path / "gone.wav").write_bytes(b"RIFF no audio at all")
-    with pytest.raises(AudioError, match=r"gone\.wav"):
-        Prepared(make_config(copy), batcher).draw("dialogues", 0, 0)
+    return folder
+
+
+def faulty_audio(folder: Path) -> dict[str, Path]:
+    """Recordings with a fault that their headers show, by reason."""
+    paths = {name: folder / f"{name}.wav" for name in ("gone", "text", "empty", "cut", "short")}
+    paths["text"].write_bytes(b"RIFF no audio at all")
+    paths["empty"].write_bytes(b"")
+    paths["folder"] = folder / "folder.wav"
+    paths["folder"].mkdir()
+    soundfile.write(paths["cut"], noise(24.0), 16_000, subtype="PCM_16")
+    paths["cut"].write_bytes(paths["cut"].read_bytes()[:100_000])
+    soundfile.write(paths["short"], noise(3.9), 16_000, subtype="PCM_16")
+    return paths
+
+
+REASONS = {
+    "gone": "audio missing",
+    "text": "audio broken",
+    "empty": "audio broken",
+    "folder": "audio broken",
+    "cut": "audio broken",
+    "short": "audio shorter than the piece",
+}
+
+
+def test_pieces_without_their_audio_are_left_out(
+    corpus: Path, tmp_path: Path, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted by reason, told by recording, each of which is opened once."""
+    whole = Prepared(make_config(corpus), batcher).train.used[0].chunk.audio
+    faulty = faulty_audio(tmp_path)
+    config = make_config(rewritten(corpus, tmp_path / "c", whole, *faulty.values()))
+    opened: Counter[Path] = Counter()
+    monkeypatch.setattr(
+        "speaker_reasoner.train.recordings.probe",
+        lambda path: [opened.update([path]), audio.probe(path)][1],
+    )
+    prepared = Prepared(config, batcher)
+    assert opened == dict.fromkeys((whole, *faulty.values()), 1)
+    assert {p.chunk.audio for p in prepared.train.used} == {whole}
+    total = len(read_pieces(config.corpora.train, PROFILE, clipped=True).used)
+    assert len(prepared.train.used) + sum(prepared.train.left_out.values()) == total
+    assert prepared.train.left_out.keys() == set(REASONS.values())
+    assert prepared.held.left_out == prepared.train.left_out
+    told = prepared.found.notes.to_json("dropped")
+    for name, reason in REASONS.items():
+        assert told[reason]["count"] == list(REASONS.values()).count(reason)
+        [message] = [text for text in told[reason]["first"] if str(faulty[name]) in text]
+        assert "expected" in message and "\n" not in message
+    for step in range(4):
+        prepared.draw("dialogues", step, 0)
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_strict_stops_at_audio_with_a_fault(
+    corpus: Path, tmp_path: Path, batcher: Batcher, name: str
+) -> None:
+    faulty = faulty_audio(tmp_path)[name]
+    config = make_config(rewritten(corpus, tmp_path / "c", faulty))
+    expected = rf"{name}\.wav.* expected .* \({REASONS[name]}\); without --strict it is left out"
+    with pytest.raises(DataError, match=expected):
+        Prepared(config, batcher, strict=True)
+    with pytest.raises(
+        DataError, match=rf"no piece can be used: {REASONS[name]}: \d+; first: .*{name}"
+    ):
+        Prepared(config, batcher)
+    Prepared(make_config(corpus), batcher, strict=True)
+    few = replace(
+        config, profile=replace(PROFILE, chunk_s=1.0)
+    )  # what is not used is not looked at
+    with pytest.raises(DataError, match="longer than profile"):
+        Prepared(few, batcher, strict=True)
+
+
+def test_a_short_recording_keeps_the_pieces_that_it_holds(
+    corpus: Path, tmp_path: Path, batcher: Batcher
+) -> None:
+    pieces = Prepared(make_config(corpus), batcher).train.used
+    first = pieces[0].chunk.audio
+    ends = sorted(p.chunk.end_samples for p in pieces if p.chunk.audio == first)
+    assert len(ends) >= 3
+    short = tmp_path / "short.wav"
+    for samples, held in ((ends[1], 2), (ends[1] - 1, 1)):
+        soundfile.write(short, noise(24.0)[:samples], 16_000, subtype="PCM_16")
+        copy = tmp_path / f"c{held}"
+        shutil.copytree(corpus, copy)
+        file = copy / "pieces.jsonl"
+        file.write_text(file.read_text().replace(json.dumps(str(first)), json.dumps(str(short))))
+        prepared = Prepared(make_config(copy), batcher)
+        heard = [p.chunk for p in prepared.train.used if p.chunk.audio == short]
+        assert [chunk.end_samples for chunk in heard] == ends[:held]
+        assert prepared.train.left_out == {"audio shorter than the piece": len(ends) - held}
+        [message] = prepared.found.notes.dropped["audio shorter than the piece"]
+        assert f"ends after {samples / 16_000:.3f} s, expected" in message
+
+
+@pytest.mark.parametrize(("rate_hz", "kind"), [(44_100, "wav"), (22_051, "flac"), (48_000, "mp3")])
+def test_a_whole_recording_is_never_too_short(tmp_path: Path, rate_hz: int, kind: str) -> None:
+    """Headers count samples of other rates, or codec padding; pieces end where decoding ended."""
+    path = tmp_path / f"a.{kind}"
+    for length in range(40_000, 40_012):
+        soundfile.write(path, noise(5.0)[:length], rate_hz)
+        end = len(audio.load(path))
+        whole = Chunk("a", path, 0, end, 0, (), ())
+        assert find_faults([whole], Notes()) == {}
+        notes = Notes()
+        found = find_faults([whole, replace(whole, end_samples=end + 1)], notes)
+        assert found[path].reason == "audio shorter than the piece"
+        assert found[path].heard_samples >= end - 1
+
+
+def test_audio_that_breaks_later_stops_the_run(
+    corpus: Path, tmp_path: Path, batcher: Batcher
+) -> None:
+    """Behind its header, or after the run has begun: the batches after it would be others."""
+    broken = tmp_path / "broken.wav"
+    soundfile.write(broken, np.full(24 * 16_000, np.nan), 16_000, subtype="FLOAT")
+    config = make_config(rewritten(corpus, tmp_path / "c", broken))
+    with pytest.raises(AudioError, match=r"broken\.wav.*expected finite"):
+        Prepared(config, batcher).draw("dialogues", 0, 0)
+    soundfile.write(broken, noise(24.0), 16_000, subtype="PCM_16")
+    prepared = Prepared(config, batcher)
+    prepared.draw("dialogues", 0, 0)
+    broken.unlink()
+    with pytest.raises(AudioError, match=r"broken\.wav.*cannot be read"):
+        prepared.draw("dialogues", 0, 1)
 
 
 BROKEN = {
@@ -225,6 +358,5 @@ def test_pieces_of_an_unknown_encoding_or_of_other_audio(
     row = json.loads(first)
     row["start_s"] = 100.0
     file.write_text(json.dumps(row) + "\n")
-    prepared = Prepared(make_config(tmp_path), batcher)
-    with pytest.raises(AudioError, match=r"ends after .* is it another file than was prepared"):
-        prepared.draw("dialogues", 0, 0)
+    with pytest.raises(DataError, match=r"ends after .* is it another file than was prepared"):
+        Prepared(make_config(tmp_path), batcher)

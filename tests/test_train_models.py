@@ -241,3 +241,89 @@ def test_merge(
     assert main(["merge", str(out), "-o", str(tmp_path / "x")]) == 1
     assert "expected a LoRA adapter" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+SETTINGS = """
+[model]
+base = "{base}"
+method = "lora"
+[profile]
+chunk_s = 10.0
+max_speakers = 4
+[run]
+bf16 = false
+[corpora]
+train = ["{corpus}"]
+check = ["{corpus}"]
+[single_pass]
+schedule = {{ steps = 2, learning_rate = 1e-3 }}
+kinds = [{{ task = "base" }}]
+"""
+
+
+def test_audio_with_a_fault_is_told_before_training(
+    bases: dict[str, Path], corpus: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    """Its pieces are left out and the rest is learned from; `--strict` stops before anything is."""
+    copy, gone, file = tmp_path / "corpus", tmp_path / "gone.wav", tmp_path / "my.toml"
+    shutil.copytree(corpus, copy)
+    pieces = (copy / "pieces.jsonl").read_text().splitlines()
+    first = json.loads(pieces[0])["audio"]
+    lost = sum(json.loads(piece)["audio"] == first for piece in pieces)
+    assert 0 < lost < len(pieces)
+    text = "\n".join(pieces).replace(json.dumps(first), json.dumps(str(gone)))
+    (copy / "pieces.jsonl").write_text(text)
+    file.write_text(SETTINGS.format(base=bases["dense"], corpus=copy))
+    command = ["train", str(file), "--cpu", "-o", str(tmp_path / "out")]
+    assert main([*command, "--strict"]) == 1
+    told = capsys.readouterr().err
+    assert f"{str(gone)!r}: cannot be read (No such file or directory)" in told
+    assert "(audio missing); without --strict it is left out" in told and "Traceback" not in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == []
+    assert main(command) == 0
+    told = capsys.readouterr().err
+    for name in ("train", "check"):
+        assert f"{name}: {len(pieces) - lost} pieces\n" in told
+        assert f"{name}: {lost} pieces left out: audio missing\n" in told
+    assert f"recordings, audio missing: 1\n  {str(gone)!r}: cannot be read" in told
+    assert (tmp_path / "out/stage-1/adapter_model.safetensors").is_file()
+
+    mine: list[Any] = []
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda own: mine + own)
+    again = [*command[:-1], str(tmp_path / "again")]
+    mine.append(set())  # as a process on another machine, that has the recording
+    assert main(again) == 1
+    assert (
+        f"{gone}: got a recording that some of 2 processes cannot hear" in capsys.readouterr().err
+    )
+
+
+def test_merge_on_a_full_disk(
+    bases: dict[str, Path], corpus: Path, tmp_path: Path, capsys: Any, file_size_limit: Any
+) -> None:
+    """Whichever file no longer fits, nothing half-written is left and what was there is untouched."""
+    config = make_config(bases["dense"], corpus, "lora")
+    [adapter] = train(config, tmp_path / "run", stages=[1], cpu=True)
+    out, empty, new = (tmp_path / "out" / name for name in ("merged", "empty", "new"))
+    assert main(["merge", str(adapter), "-o", str(out)]) == 0
+    empty.mkdir()
+    sizes = {path.stat().st_size for path in out.iterdir()}
+    assert max(sizes) > 100 * min(sizes)
+    before = contents(tmp_path)
+    capsys.readouterr()
+    for size in sizes:
+        for folder in (empty, new):
+            with file_size_limit(size - 1):
+                assert main(["merge", str(adapter), "-o", str(folder)]) == 1
+            told = " ".join(capsys.readouterr().err.split())
+            assert f"{folder}: cannot be saved" in told and "is the disk full?" in told, size
+            assert contents(tmp_path) == before
+    with file_size_limit(max(sizes)):
+        assert main(["merge", str(adapter), "-o", str(empty)]) == 0
+    merged = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in (out, empty)]
+    assert merged[0] == merged[1]
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    """What lies in a folder and below; `None` for folders."""
+    return {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}

@@ -49,6 +49,12 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="log, states and checkpoints (default: runs/CONFIG)",
     )
     add("--cpu", action="store_true", help="use no GPU")
+    add(
+        "--strict",
+        action="store_true",
+        help="stop before training where audio of a prepared corpus is missing, broken or too short "
+        "(default: leave its pieces out, and say which)",
+    )
     command.set_defaults(run=_train, parser=command)
 
 
@@ -75,6 +81,7 @@ def _train(arguments: argparse.Namespace) -> int:
         stages=stages,
         start=arguments.start,
         cpu=arguments.cpu,
+        strict=arguments.strict,
         told=lambda text: side.print(text, markup=False),
     )
     return 0

@@ -5,7 +5,7 @@ best of each speaker are kept. Not published, and chosen here by measurement (do
 how many entries a speaker has, and which segments are candidates at all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..audio import SAMPLE_RATE_HZ
@@ -14,8 +14,9 @@ from ..protocol import CacheEntry
 
 SHORTEST_S = 0.6
 """A shorter segment tells little about a voice: it is no candidate."""
-_CANDIDATES = 6
-"""How many candidates of a person are held at once; memory does not grow with the recording."""
+_CANDIDATES, _PEOPLE = 6, 24
+"""How many candidates of a person, and of how many people, are held at once: memory does not grow with
+the recording. Those go whom nobody heard for longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,6 @@ class Candidate:
     Attributes:
         start_s: where it starts in the recording.
         samples: float32 `[n]` at 16 kHz.
-        unit: the group of lines it was taken from; see `linking`.
         enrolled: from a clip that the user gave; it is never crowded out.
     """
 
@@ -48,7 +48,6 @@ class Candidate:
     samples: Samples
     text: str
     gender: str
-    unit: int
     enrolled: bool = False
 
     @property
@@ -81,6 +80,9 @@ class SpeakerCache:
         held = [*self._candidates.get(person, ()), *candidates]
         held.sort(key=lambda c: (c.enrolled, c.score(now_s, self.rules.alpha)), reverse=True)
         self._candidates[person] = held[:_CANDIDATES]
+        strangers = [p for p, own in self._candidates.items() if not any(c.enrolled for c in own)]
+        if len(strangers) > _PEOPLE:
+            del self._candidates[min(strangers, key=self._last_heard_s)]
 
     def choose(
         self, now_s: float, genders: Mapping[int, str]
@@ -101,9 +103,7 @@ class SpeakerCache:
             for person, held in self._candidates.items()
         }
         latest = sorted(
-            (person for person in ranked if ranked[person]),
-            key=lambda person: max(c.start_s for c in ranked[person]),
-            reverse=True,
+            (person for person in ranked if ranked[person]), key=self._last_heard_s, reverse=True
         )
         chosen: dict[int, list[Candidate]] = {}
         left_s = self.budget_s
@@ -122,6 +122,5 @@ class SpeakerCache:
         ]
         return entries, people
 
-    def units(self, person: int) -> Sequence[int]:
-        """The groups of lines that a person's candidates come from."""
-        return sorted({candidate.unit for candidate in self._candidates.get(person, ())})
+    def _last_heard_s(self, person: int) -> float:
+        return max(c.start_s for c in self._candidates[person])

@@ -252,9 +252,7 @@ class Speakers:
             person.genders[voice.gender] += seconds
         self._people.append(person)
         self._enrolled.append(unit)
-        entries = [
-            Candidate(0.0, clip, "", voice.gender, unit, enrolled=True) for clip in voice.clips
-        ]
+        entries = [Candidate(0.0, clip, "", voice.gender, enrolled=True) for clip in voice.clips]
         self._cache.add(self._units[unit].person, entries, 0.0)
 
     def _label(self, person: int) -> str:
@@ -368,10 +366,10 @@ class Speakers:
                 continue
             if one.seconds > self._cache.budget_s / 2:
                 continue
-            unit = first + groups[i]
+            person = self._units[first + groups[i]].person
             clip = _cut(one.start_s, one.end_s, finished.start_samples, samples).copy()
-            by_person.setdefault(self._units[unit].person, []).append(
-                Candidate(one.start_s, clip, one.text, one.gender, unit)
+            by_person.setdefault(person, []).append(
+                Candidate(one.start_s, clip, one.text, one.gender)
             )
         for person, candidates in by_person.items():
             self._cache.add(person, candidates, finished.end_s)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..data.corpora.notes import Notes
 from ..errors import AudioError, DataError
 from .config import TrainingConfig
-from .prepared import ask, read_pieces
+from .prepared import ask, read_corpora
 from .stages import STAGES
 from .swift import SwiftExport
 from .talks import make_example
@@ -39,8 +38,8 @@ def export_corpora(
         What `export.json` says.
 
     Raises:
-        DataError: there is no table `corpora`, audio is missing, nothing can be used, or, with
-            `strict`, something cannot.
+        DataError: there is no table `corpora`, nothing can be used, or, with `strict`, something
+            cannot.
         OutputError: the folder is not empty, or cannot be written; nothing of the export is left.
     """
     corpora = config.corpora
@@ -49,12 +48,10 @@ def export_corpora(
             "the configuration has no table corpora; simulated meetings, which are drawn anew for "
             "every batch, are written from Python: speaker_reasoner.train.swift"
         )
-    notes, left_out = Notes(strict), Counter[str]()
-    sides = {}
-    for side, folders in (("", corpora.train), (".check", corpora.check)):
-        pieces = read_pieces(folders, config.profile, clipped=corpora.clipped)
-        sides[side] = pieces.used
-        left_out.update(pieces.left_out)
+    found = read_corpora(corpora, config.profile, strict=strict)
+    sides = {"": found.train.used, ".check": found.check.used}
+    left_out = Counter(found.train.left_out) + Counter(found.check.left_out)
+    notes = found.notes
     with SwiftExport(folder) as out:
         for stage in (name for name in STAGES.values() if name in config.stages):
             for side, used in sides.items():
@@ -67,8 +64,8 @@ def export_corpora(
                         asked = ask(piece, stage, config, rng)
                         example = make_example(asked.task, asked.talk(), config.profile)
                         out.add(stage + side, name, example)
-                    except AudioError as error:
-                        notes.drop("audio broken", f"{stage}{side}: {error}")
+                    except AudioError as error:  # behind its header
+                        notes.drop("audio damaged", f"{stage}{side}: {error}")
                     except DataError as error:
                         notes.drop("text taken for media", f"{stage}{side}: {name}: {error}")
         return out.finish(

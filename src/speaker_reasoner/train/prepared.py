@@ -2,12 +2,16 @@
 
 Which pieces make up a batch, and what is asked of each, follows from their transcripts alone; only then
 is audio read, and of it no more than is heard. Every piece comes once before any comes again.
+
+Pieces whose recording is missing, broken or too short are left out before a run begins, because batches
+follow from the list of pieces: a recording that breaks later stops the run, and a run that goes on after
+one was lost or mended draws other batches than before.
 """
 
 import random
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +20,14 @@ import numpy as np
 from ..audio import load_slice, to_samples
 from ..data.cache import condition, draw_cache
 from ..data.corpora import Chunk, chunks
+from ..data.corpora.notes import Notes
 from ..data.dialogues import Reference, observations
 from ..errors import DataError
 from ..protocol import CacheEntry, Profile
 from .batches import Batcher
-from .config import TrainingConfig
+from .config import CorporaConfig, TrainingConfig
 from .loop import Drawn
+from .recordings import Fault, find_faults
 from .talks import Talk, make_example, make_trace
 
 _MOST_PAST = 200
@@ -55,6 +61,34 @@ class Pieces:
 
     used: tuple[Piece, ...]
     left_out: dict[str, int]
+
+    def without(self, faults: Mapping[Path, Fault]) -> "Pieces":
+        """The same, less those that cannot be heard."""
+        used: list[Piece] = []
+        left_out = Counter(self.left_out)
+        for piece in self.used:
+            fault = faults.get(piece.chunk.audio)
+            if fault is None or piece.chunk.end_samples <= fault.heard_samples:
+                used.append(piece)
+            else:
+                left_out[fault.reason] += 1
+        return Pieces(tuple(used), dict(left_out))
+
+
+@dataclass(frozen=True, slots=True)
+class Corpora:
+    """What is used of a configuration's corpora, and what is wrong with their audio.
+
+    Attributes:
+        train, check: pieces to learn from, and never to.
+        faults: of recordings, by path.
+        notes: how many recordings have a fault, by reason, and the first of each.
+    """
+
+    train: Pieces
+    check: Pieces
+    faults: Mapping[Path, Fault]
+    notes: Notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,27 +172,38 @@ class Prepared:
     Args:
         config: with a table `corpora`.
         batcher: of the model.
+        strict: stop where audio is missing, broken or too short, instead of leaving its pieces out.
+        shown: show how far the look at the audio is.
+
+    Attributes:
+        found: pieces, and what was left out.
 
     Raises:
-        DataError: a folder is none that `prepare` wrote, audio is missing, or nothing can be used.
+        DataError: a folder is none that `prepare` wrote, nothing can be used, or, with `strict`, the
+            audio of something cannot.
     """
 
-    def __init__(self, config: TrainingConfig, batcher: Batcher) -> None:
+    def __init__(
+        self, config: TrainingConfig, batcher: Batcher, *, strict: bool = False, shown: bool = False
+    ) -> None:
         if config.corpora is None:
             raise DataError("the configuration has no table corpora")
         self.config = config
         self.corpora = config.corpora
         self.batcher = batcher
-        clipped = config.corpora.clipped
-        self.train = read_pieces(config.corpora.train, config.profile, clipped=clipped)
-        self.held = read_pieces(config.corpora.check, config.profile, clipped=clipped)
+        self.found = read_corpora(config.corpora, config.profile, strict=strict, shown=shown)
+        self.train, self.held = self.found.train, self.found.check
         if not self.train.used:
-            raise DataError(
-                f"{', '.join(config.corpora.train)}: no piece can be used: {self.train.left_out}"
-            )
+            raise DataError(_nothing_used(self.corpora, self.found))
         self._window: tuple[tuple[str, int], list[list[_Planned]]] | None = None
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:
+        """As of `Source`.
+
+        Raises:
+            AudioError: a recording has broken since the run began, or is damaged behind its header.
+                It is not passed over, because the batches after it would be others.
+        """
         window, batch = divmod(step * self.config.run.batches_per_step + part, self.corpora.window)
         return self._batch(stage, [one.asked for one in self._planned(stage, window)[batch]])
 
@@ -226,15 +271,46 @@ class Prepared:
         return random.Random(f"{stage} {self.config.seed} {name}")
 
 
+def read_corpora(
+    corpora: CorporaConfig, profile: Profile, *, strict: bool = False, shown: bool = False
+) -> Corpora:
+    """Read the pieces of a configuration, and look at the audio of those that fit its profile.
+
+    Args:
+        strict: stop at the first recording that is missing, broken or too short.
+        shown: show how far the look at the audio is.
+
+    Raises:
+        DataError: a folder is none that `prepare` wrote, or, with `strict`, audio has a fault.
+    """
+    notes = Notes(strict)
+    train, check = (
+        read_pieces(folders, profile, clipped=corpora.clipped)
+        for folders in (corpora.train, corpora.check)
+    )
+    taken = (piece.chunk for piece in (*train.used, *check.used))
+    faults = find_faults(taken, notes, shown=shown)
+    return Corpora(train.without(faults), check.without(faults), faults, notes)
+
+
+def _nothing_used(corpora: CorporaConfig, found: Corpora) -> str:
+    """The message that nothing is left to learn from."""
+    left_out, dropped = found.train.left_out, found.notes.dropped
+    reasons = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
+    told = f"{', '.join(corpora.train)}: no piece can be used: {reasons or 'there is none'}"
+    first = next((dropped[reason][0] for reason in left_out if reason in dropped), None)
+    return told if first is None else f"{told}; first: {first}"
+
+
 def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> Pieces:
-    """Read the pieces of splits that `prepare` wrote.
+    """Read the pieces of splits that `prepare` wrote; their audio is not looked at.
 
     Args:
         profile: what does not fit it is left out, and counted.
         clipped: use pieces with segments that go on outside.
 
     Raises:
-        DataError: a folder is none that `prepare` wrote, or audio is missing.
+        DataError: a folder is none that `prepare` wrote.
     """
     used: list[Piece] = []
     left_out: Counter[str] = Counter()
@@ -248,9 +324,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
         sessions: dict[Path, list[Chunk]] = defaultdict(list)
         for chunk in chunks(file):
             sessions[chunk.audio].append(chunk)
-        for path, parts in sessions.items():
-            if not path.is_file():
-                raise DataError(f"{path}: is missing, but {file} names it; prepare it again")
+        for parts in sessions.values():
             for piece in _of_session(parts):
                 reason = _unfit(piece.chunk, profile, clipped=clipped)
                 if reason is None:

@@ -24,7 +24,8 @@ from .config import TrainingConfig
 from .loop import Task, run
 from .model import Heads, Learner
 from .models import build, record, write_model
-from .prepared import Prepared
+from .prepared import Corpora, Prepared
+from .recordings import Fault
 from .saves import Saves, is_deepspeed, replace_folder, weights
 from .simulated import Simulated
 from .talks import Source
@@ -41,6 +42,7 @@ class Trainer:
         folder: of the run: states of stages, log, checkpoints, voice banks.
         start: folder or hub id in place of the configuration's model.
         cpu: use no GPU.
+        strict: stop where audio of prepared corpora has a fault, instead of leaving its pieces out.
 
     Attributes:
         remarks: what a user should know of the data before it starts.
@@ -53,6 +55,7 @@ class Trainer:
         *,
         start: str | Path | None = None,
         cpu: bool = False,
+        strict: bool = False,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -61,7 +64,7 @@ class Trainer:
         self.accelerator = make_accelerator(config.run, folder, cpu=cpu, unused=config.frames)
         self.model = build(config, start)
         batcher = Batcher(self.model.thinker, self.model.tokenizer, self.model.extractor)
-        self.source, self.remarks = self._source(batcher)
+        self.source, self.remarks = self._source(batcher, strict)
         profile = config.profile
         heads = None
         if config.frames:
@@ -133,17 +136,14 @@ class Trainer:
             )
         self.accelerator.wait_for_everyone()
 
-    def _source(self, batcher: Batcher) -> tuple[Source, list[str]]:
+    def _source(self, batcher: Batcher, strict: bool) -> tuple[Source, list[str]]:
         if self.config.simulated is not None:
             with self.accelerator.main_process_first():  # it builds the bank, the others find it
                 return Simulated(self.config, self.folder / "banks", batcher), []
-        prepared = Prepared(self.config, batcher)
-        remarks = []
-        for name, pieces in (("train", prepared.train), ("check", prepared.held)):
-            remarks.append(f"{name}: {len(pieces.used)} pieces")
-            for reason, count in pieces.left_out.items():
-                remarks.append(f"{name}: {count} pieces left out: {reason}")
-        return prepared, remarks
+        shown = self.accelerator.is_main_process
+        prepared = Prepared(self.config, batcher, strict=strict, shown=shown)
+        _same_everywhere(prepared.found)
+        return prepared, _remarks(prepared.found)
 
     def _finish(self, stage: str) -> Path:
         self._run(stage)
@@ -212,6 +212,7 @@ def train(
     stages: Sequence[int] = (1, 2, 3),
     start: str | Path | None = None,
     cpu: bool = False,
+    strict: bool = False,
     told: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Run stages in their order; a run that was stopped goes on where it was.
@@ -221,13 +222,14 @@ def train(
             in `folder`, where one is configured.
         start: folder or hub id of the model to begin from, in place of the configuration's.
         cpu: use no GPU.
+        strict: stop where audio of prepared corpora has a fault, instead of leaving its pieces out.
         told: called by the main process with what a user should know.
 
     Returns:
         The folders of the checkpoints, one a stage.
 
     Raises:
-        DataError: a stage is not configured, or data are missing.
+        DataError: a stage is not configured, data are missing, or, with `strict`, some audio is.
         CheckpointError: what is begun or gone on from is damaged or does not fit.
         OutputError: something cannot be written.
     """
@@ -235,7 +237,7 @@ def train(
     for name in names:
         if name not in config.stages:
             raise DataError(f"the configuration has no table {name}; choose another --stage")
-    trainer = Trainer(config, folder, start=start, cpu=cpu)
+    trainer = Trainer(config, folder, start=start, cpu=cpu, strict=strict)
     if len(names) > 1 and is_deepspeed(trainer.accelerator):
         raise DataError(
             "under DeepSpeed, whose moments cannot be cleared, train one stage after the other: "
@@ -253,6 +255,36 @@ def train(
         say(f"wrote {written[-1]}")
     trainer.accelerator.end_training()
     return written
+
+
+def _same_everywhere(found: Corpora) -> None:
+    """Make sure that the processes leave out the same pieces: what they draw follows from the rest.
+
+    Raises:
+        DataError: one finds a fault in a recording that another does not.
+    """
+    from accelerate.utils import gather_object
+
+    seen: list[set[tuple[Path, Fault]]] = gather_object([set(found.faults.items())])
+    different = [path for path, _ in seen[0].union(*seen) - seen[0].intersection(*seen)]
+    if different:
+        raise DataError(
+            f"{min(different)}: got a recording that some of {len(seen)} processes cannot hear, "
+            "expected the same audio for all; copy it to every machine"
+        )
+
+
+def _remarks(found: Corpora) -> list[str]:
+    """How many pieces are used, and why the others are not."""
+    remarks = []
+    for name, pieces in (("train", found.train), ("check", found.check)):
+        remarks.append(f"{name}: {len(pieces.used)} pieces")
+        for reason, count in pieces.left_out.items():
+            remarks.append(f"{name}: {count} pieces left out: {reason}")
+    for reason, told in found.notes.to_json("dropped").items():
+        remarks.append(f"recordings, {reason}: {told['count']}")
+        remarks += (f"  {message}" for message in told["first"])
+    return remarks
 
 
 def _nothing(told: str) -> None:

@@ -1,0 +1,77 @@
+"""Whether the recordings of prepared pieces are there, told before a run begins.
+
+A recording is opened once, however many pieces are of it, and judged by its header. It is decoded only where
+the header states no length, or less than a piece takes: lengths of containers leave out what a codec adds,
+those at other sample rates are rounded. What is damaged behind the header shows when it is drawn.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from ..audio import load_slice, probe, to_samples
+from ..data.corpora import Chunk
+from ..data.corpora.notes import Notes
+from ..errors import AudioError
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why pieces of a recording cannot be heard.
+
+    Attributes:
+        reason: by which they are counted.
+        heard_samples: at 16 kHz; pieces that end later cannot be heard. 0: none of them can.
+    """
+
+    reason: str
+    heard_samples: int = 0
+
+
+def find_faults(chunks: Iterable[Chunk], notes: Notes, *, shown: bool = False) -> dict[Path, Fault]:
+    """Look at every recording that chunks are of.
+
+    Args:
+        notes: get the recordings that are faulty, by reason.
+        shown: show how far it is.
+
+    Returns:
+        The faulty ones.
+
+    Raises:
+        DataError: there is one, and the notes are strict.
+    """
+    ends: dict[Path, set[int]] = defaultdict(set)
+    for chunk in chunks:
+        ends[chunk.audio].add(chunk.end_samples)
+    console = Console(stderr=True)
+    rows = track(ends.items(), "audio", console=console, transient=True, disable=not shown)
+    faults: dict[Path, Fault] = {}
+    for path, taken in rows:
+        found = _look(path, sorted(taken))
+        if found is not None:
+            faults[path], message = found
+            notes.drop(faults[path].reason, message)
+    return faults
+
+
+def _look(path: Path, ends: Sequence[int]) -> tuple[Fault, str] | None:
+    """What is wrong with a recording of which pieces end at these samples, and how it is told."""
+    try:
+        heard = to_samples(probe(path).duration_s)
+    except AudioError as error:
+        gone = isinstance(error.__cause__, FileNotFoundError)
+        return Fault("audio missing" if gone else "audio broken"), str(error)
+    for end in ends:
+        if end <= heard:
+            continue
+        try:
+            load_slice(path, heard, end)
+        except AudioError as error:
+            return Fault("audio shorter than the piece", heard), str(error)
+        heard = end
+    return None

@@ -1,0 +1,31 @@
+"""Free memory goes back to the system."""
+
+import subprocess
+import sys
+
+import pytest
+
+from speaker_reasoner import heap
+
+_FRAGMENTED = """
+import re
+from speaker_reasoner.heap import give_back
+def resident_mb():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+held = [b"x" * 100_000 for _ in range(3000)]
+del held[:-1]  # the last one keeps the heap from shrinking by itself
+before = resident_mb()
+give_back()
+print(before - resident_mb())
+"""
+
+
+@pytest.mark.skipif(heap._trim() is None, reason="the C library cannot give memory back")
+def test_a_fragmented_heap_shrinks() -> None:
+    done = subprocess.run([sys.executable, "-c", _FRAGMENTED], capture_output=True, text=True)
+    assert float(done.stdout) > 200, done.stderr
+
+
+def test_without_such_a_library_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "_trim", lambda: None)
+    heap.give_back()
