@@ -25,7 +25,9 @@ from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, HeldOut, reference
 from speaker_reasoner.train.witness import calibrate
 
 COUNT, REACHED = 100, 0.98
-DEVELOPMENT = BankConfig(evaluation=False, voices=40, sentences=30, seed=11)
+DEVELOPMENT = BankConfig(evaluation=False, voices=160, sentences=30, seed=12)
+ALIKE_RATE = 0.35
+"""The held-out voices are of few synthesisers; so are those of these meetings as often as that."""
 LIVELY = MeetingConfig(
     speakers=(3, 6),
     utterances=(20, 30),
@@ -33,6 +35,7 @@ LIVELY = MeetingConfig(
     silence_rate=0.0,
     reverb_rate=0.5,
     snr_db=(15.0, 45.0),
+    alike_rate=ALIKE_RATE,
 )
 
 

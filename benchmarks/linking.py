@@ -1,11 +1,11 @@
-"""Who is who over a meeting: the settings of linking, on meetings of development voices.
+"""Who is who: the settings of linking, on whole meetings and on single chunks of development voices.
 
     python benchmarks/linking.py
 
-The meetings are transcribed once, into journals under --runs; then every setting links the same lines
-anew. What counts is the share of the transcribed seconds that carry another label than their speaker's,
-under the best one-to-one mapping, and the number of speakers found. Labels that the speaker cache
-suggested are left out: what is linked is numbers within chunks, and voices.
+They are transcribed once without a speaker cache, into journals under --runs; then every setting links the
+same lines anew, by their numbers within chunks and their voices. What counts is the share of the transcribed
+seconds that carry another label than their speaker's, under the best one-to-one mapping, and the number of
+speakers found.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from rich.progress import track
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
 
-from calibrate import DEVELOPMENT
+from calibrate import ALIKE_RATE, DEVELOPMENT
 from common import store
 from longform import draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
-from speaker_reasoner.data.simulate import bank
-from speaker_reasoner.evaluate.heldout import reference
+from speaker_reasoner.data.simulate import Meeting, bank, meeting
+from speaker_reasoner.evaluate.heldout import MEETINGS, reference
 from speaker_reasoner.longform import CacheRules, Trust, speakers
 from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.witness import choose
@@ -69,23 +69,28 @@ SETTINGS = {
 }
 
 
-def transcribed(folder: Path, banks: Path, count: int) -> list[tuple[Transcript, list[Finished]]]:
-    """Each meeting's truth, and its finished chunks."""
-    engine = load_engine()
-    voices, rows = bank(DEVELOPMENT, banks), []
+Data = list[tuple[Transcript, list[Finished]]]
+"""Each recording's truth, and its finished chunks."""
+
+
+def transcribed(folder: Path, model: Path | None, held: dict[str, Meeting]) -> Data:
+    engine = load_engine(model)
+    witness = choose("tower", engine.checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    for i in track(range(count), description="meetings"):
-        held = draw(voices, 12.0, f"dev-{i}")
-        journal = folder / f"dev-{i}.journal"
-        if not journal.exists():
-            path = folder / f"dev-{i}.flac"
-            sf.write(path, held.samples, 16_000)
-            witness = choose("tower", engine.checkpoint)
-            Transcriber(engine, witness=witness).transcribe(path, journal=journal)
-        lines = journal.read_text(encoding="utf-8").splitlines()[1:]
-        rows.append(
-            (reference(held, f"dev-{i}"), [Finished.from_json(json.loads(line)) for line in lines])
-        )
+    paths = [folder / f"{name}.flac" for name in held]
+    for path in paths:
+        if not path.exists():
+            sf.write(path, held[path.stem].samples, 16_000)
+    missing = [path for path in paths if not path.with_suffix(".journal").exists()]
+    transcriber = Transcriber(engine, witness=witness, cached=False, batch=16)
+    made = transcriber.transcribe_all(missing, journal=lambda path: path.with_suffix(".journal"))
+    for one in track(made, description="transcribing", total=len(missing)):
+        assert isinstance(one, Transcript), one
+    rows = []
+    for path in paths:
+        lines = path.with_suffix(".journal").read_text(encoding="utf-8").splitlines()[1:]
+        chunks = [Finished.from_json(json.loads(line)) for line in lines]
+        rows.append((reference(held[path.stem], path.stem), chunks))
     return rows
 
 
@@ -125,35 +130,60 @@ def _speaker(truth: Transcript, line: Spoken) -> str:
     ).speaker
 
 
+def tried(data: Data, setting: Setting, profile: Any, *, known: bool) -> tuple[float, list[int]]:
+    """Share of all seconds under a wrong label, and the labels in each recording."""
+    wrong_s = all_s = 0.0
+    found = []
+    for truth, chunks in data:
+        count = len(truth.speakers) if known else None
+        share, labels = mislabelled(truth, chunks, link(chunks, setting, profile, count))
+        seconds = sum(line.seconds for chunk in chunks for line in chunk.spoken)
+        wrong_s, all_s = wrong_s + share * seconds, all_s + seconds
+        found.append(labels)
+    return wrong_s / max(all_s, 1e-9), found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--meetings", type=int, default=3)
+    parser.add_argument("--meetings", type=int, default=5, help="of 12 minutes")
+    parser.add_argument("--pieces", type=int, default=100, help="of up to 30 s")
+    parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
     parser.add_argument("--runs", type=Path, default=Path("runs/linking"), help="journals")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     arguments = parser.parse_args()
-    data = transcribed(arguments.runs, arguments.banks, arguments.meetings)
-    profile = replace(load_engine().profile, cache_s=0.0)
-    table = Table("", "mislabelled", "speakers found", "mislabelled, count known")
+    voices = bank(DEVELOPMENT, arguments.banks)
+    whole = {f"dev-{i}": draw(voices, 12.0, f"dev-{i}") for i in range(arguments.meetings)}
+    chunk = replace(MEETINGS, alike_rate=ALIKE_RATE)
+    single = {f"piece-{i}": meeting(voices, chunk, f"linking {i}") for i in range(arguments.pieces)}
+    meetings = transcribed(arguments.runs, arguments.model, whole)
+    pieces = transcribed(
+        arguments.runs, arguments.model, {n: one for n, one in single.items() if one.spoken}
+    )
+    profile = replace(load_engine(arguments.model).profile, cache_s=0.0)
+    table = Table("", "mislabelled", "speakers found", "count known", "in pieces", "count right")
     rows = []
     for name, setting in track(SETTINGS.items(), description="settings"):
-        free = [mislabelled(t, c, link(c, setting, profile, None)) for t, c in data]
-        told = [mislabelled(t, c, link(c, setting, profile, len(t.speakers))) for t, c in data]
+        wrong, found = tried(meetings, setting, profile, known=False)
+        in_pieces, counts = tried(pieces, setting, profile, known=False)
+        right = [n == len(t.speakers) for n, (t, _) in zip(counts, pieces, strict=True)]
         row = {
             "name": name,
             **asdict(setting),
-            "mislabelled": round(float(np.mean([share for share, _ in free])), 4),
-            "each": [round(share, 4) for share, _ in free],
-            "found": [count for _, count in free],
-            "mislabelled_count_known": round(float(np.mean([share for share, _ in told])), 4),
+            "mislabelled": round(wrong, 4),
+            "found": found,
+            "mislabelled_count_known": round(tried(meetings, setting, profile, known=True)[0], 4),
+            "mislabelled_in_pieces": round(in_pieces, 4),
+            "count_right_in_pieces": round(sum(right) / max(1, len(right)), 4),
         }
         rows.append(row)
-        found = " ".join(str(count) for count in row["found"])
-        shares = [f"{100 * row[key]:.1f} %" for key in ("mislabelled", "mislabelled_count_known")]
-        table.add_row(name, shares[0], found, shares[1])
+        keys = [key for key in row if key.startswith(("mislabelled", "count"))]
+        shares = [f"{100 * float(str(row[key])):.1f} %" for key in keys]
+        table.add_row(name, shares[0], " ".join(map(str, found)), *shares[1:])
     stored = {
-        "meetings": len(data),
-        "minutes": round(sum(truth.duration_s for truth, _ in data) / 60, 1),
-        "people": [len(truth.speakers) for truth, _ in data],
+        "meetings": len(meetings),
+        "minutes": round(sum(truth.duration_s for truth, _ in meetings) / 60, 1),
+        "people": [len(truth.speakers) for truth, _ in meetings],
+        "pieces": len(pieces),
         "settings": rows,
     }
     path = store("linking", stored)

@@ -25,7 +25,7 @@ import soundfile as sf
 from rich.console import Console
 from rich.table import Table
 
-from calibrate import DEVELOPMENT
+from calibrate import ALIKE_RATE, DEVELOPMENT
 from common import RESULTS, store
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data.simulate import Meeting, VoiceBank, bank, meeting
@@ -45,13 +45,14 @@ WITHIN = {"neither": "chunks, dialogues alone", "both": "chunks, oracle links"}
 """Under which name the chunks of a variant are scored, each for itself."""
 
 
-def draw(voices: VoiceBank, minutes: float, number: int) -> Meeting:
+def draw(voices: VoiceBank, minutes: float, number: int | str) -> Meeting:
     config = replace(
         MEETINGS,
         speakers=(4, 6),
         utterances=(5000, 5000),
         max_duration_s=60 * minutes,
         snr_db=(18.0, 40.0),
+        alike_rate=0.0 if voices.config.evaluation else ALIKE_RATE,
     )
     return meeting(voices, config, f"long-form {number}")
 
@@ -93,7 +94,8 @@ def clips(voices: VoiceBank, held: Meeting, count: int) -> list[tuple[str, np.nd
 def named(truth: Transcript, found: Transcript, names: Sequence[str]) -> dict[str, float]:
     """Share of enrolled people's words under their name, and of strangers' words under any name.
 
-    A reference line is matched with the hypothesis line that overlaps it most.
+    A reference line is matched with the hypothesis line that shares most of their common time: one that
+    lies inside another's is not taken for it.
     """
     labels = list(truth.speakers)
     right = enrolled = wrong = strange = 0
@@ -101,7 +103,10 @@ def named(truth: Transcript, found: Transcript, names: Sequence[str]) -> dict[st
         words = len(line.text.split())
         best = max(
             found.segments,
-            key=lambda s: min(s.end_s, line.end_s) - max(s.start_s, line.start_s),
+            key=lambda s: (
+                (min(s.end_s, line.end_s) - max(s.start_s, line.start_s))
+                / (max(s.end_s, line.end_s) - min(s.start_s, line.start_s))
+            ),
             default=None,
         )
         label = best.speaker if best is not None else ""

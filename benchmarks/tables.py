@@ -202,10 +202,15 @@ def linking_table() -> str:
             percent(row["mislabelled"]),
             " ".join(map(str, row["found"])),
             percent(row["mislabelled_count_known"]),
+            percent(row["mislabelled_in_pieces"]),
+            percent(row["count_right_in_pieces"]),
         ]
         for row in stored["settings"]
     ]
-    return table(f"|mislabelled|speakers found (there are {people})|count known", rows)
+    return table(
+        f"|mislabelled|speakers found (there are {people})|count known|in single chunks|count right",
+        rows,
+    )
 
 
 def cache_table() -> str:

@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ from speaker_reasoner.data.simulate import (
     load_bank,
     meeting,
 )
-from speaker_reasoner.data.voices import BASES, available, median_f0_hz
+from speaker_reasoner.data.voices import BASES, Voice, available, median_f0_hz
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol import Profile
+from speaker_reasoner.train import witness
+from speaker_reasoner.train.witness import WitnessConfig
 
 from .references import chunks
 
@@ -357,3 +360,46 @@ def test_warps_keep_people_apart(small_bank: VoiceBank) -> None:
         (one, other) = people.items()
         assert simulate.distance(small_bank, one, other) >= 1.0
         assert all(0.8 <= warp <= 1.25 for warp in people.values())
+
+
+def many_voices() -> VoiceBank:
+    """Six synthesisers' voices at eight pitches each; nobody says anything."""
+    trained = [base for base in BASES if not base.held_out]
+    bases = [b for g in ("female", "male") for b in [b for b in trained if b.gender == g][:3]]
+    voices = [Voice(f"{b.variant}{i}", b, 50.0, 150.0, 1.0) for b in bases for i in range(8)]
+    f0_hz = [90.0 * 1.15**i for _ in bases for i in range(8)]
+    return VoiceBank(SMALL, np.zeros(0, np.int16), voices, f0_hz, [[] for _ in voices])
+
+
+def test_people_who_are_alike_differ_in_pitch_alone() -> None:
+    voices = many_voices()
+    everywhere = replace(QUIET, speakers=(4, 4))
+    alike = replace(everywhere, alike_rate=1.0)
+
+    def bases(config: MeetingConfig, seed: int) -> int:
+        people = simulate._pick_people(voices, config, random.Random(seed))
+        assert len(people) == 4
+        for one, other in combinations(people.items(), 2):
+            assert simulate.distance(voices, one, other) >= 1.0
+        return len({voices.voices[i].base for i in people})
+
+    assert max(bases(alike, seed) for seed in range(30)) == 2
+    assert max(bases(everywhere, seed) for seed in range(30)) > 2
+    crowd = replace(alike, speakers=(16, 16))  # more than two of one gender have: anybody will do
+    for seed in range(5):
+        assert len(simulate._pick_people(voices, crowd, random.Random(seed))) == 16
+
+
+def test_a_voice_head_is_shown_people_who_are_alike() -> None:
+    voices = many_voices()
+    config = WitnessConfig(people=12, alike_rate=1.0, warp=(1.0, 1.0))
+    for seed in range(20):
+        people = witness._people(voices, config, random.Random(seed))
+        assert 2 <= len(people) <= 12
+        assert len({voices.voices[i].base for i, _ in people}) <= 3
+        for one, other in combinations(people, 2):
+            assert simulate.distance(voices, one, other) >= 1.0
+    mixed = replace(config, alike_rate=0.0)
+    found = [witness._people(voices, mixed, random.Random(seed)) for seed in range(20)]
+    assert all(len(people) == 12 for people in found)
+    assert max(len({voices.voices[i].base for i, _ in people}) for people in found) > 3

@@ -264,6 +264,8 @@ class MeetingConfig:
         warp: how much faster a person's utterances are played than the bank's voice: another pitch
             and vocal tract for every meeting, so that training hardly hears a person twice.
         silence_rate: share of recordings in which nobody speaks.
+        alike_rate: share of meetings in which everybody is of two synthesisers' voices, told apart by
+            pitch and vocal tract alone.
     """
 
     speakers: tuple[int, int] = (1, 3)
@@ -279,6 +281,7 @@ class MeetingConfig:
     reverb_rate: float = 0.3
     silence_rate: float = 0.02
     warp: tuple[float, float] = (1.0, 1.0)
+    alike_rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,16 +430,38 @@ def _pick_people(bank: VoiceBank, config: MeetingConfig, rng: random.Random) -> 
     """Voices, with their warps, that a listener can tell apart: same-gender pairs differ in pitch
     or vocal tract."""
     count = rng.randint(*config.speakers)
-    slowest, fastest = config.warp
+    everybody = range(len(bank.voices))
+    chosen: dict[int, float] = {}
+    if config.alike_rate and rng.random() < config.alike_rate:
+        known = sorted({voice.base for voice in bank.voices}, key=str)
+        bases = rng.sample(known, min(2, len(known)))
+        alike = [i for i in everybody if bank.voices[i].base in bases]
+        chosen = _apart(bank, alike, count, config.warp, rng)
+    if len(chosen) < count:
+        chosen = _apart(bank, everybody, count, config.warp, rng)
+    if len(chosen) < count:
+        raise DataError(f"the bank of {len(everybody)} voices holds no {count} that differ enough")
+    return chosen
+
+
+def _apart(
+    bank: VoiceBank,
+    candidates: Sequence[int],
+    count: int,
+    warps: tuple[float, float],
+    rng: random.Random,
+) -> dict[int, float]:
+    """Up to so many candidates, with their warps, that differ enough."""
+    slowest, fastest = warps
     chosen: dict[int, float] = {}
     for _ in range(1000):
         if len(chosen) == count:
-            return chosen
-        candidate = rng.randrange(len(bank.voices))
+            break
+        candidate = rng.choice(candidates)
         warp = rng.uniform(slowest, fastest) if slowest < fastest else slowest
         if all(distance(bank, (candidate, warp), other) >= 1.0 for other in chosen.items()):
             chosen[candidate] = warp
-    raise DataError(f"the bank of {len(bank.voices)} voices holds no {count} that differ enough")
+    return chosen
 
 
 def distance(bank: VoiceBank, a: tuple[int, float], b: tuple[int, float]) -> float:

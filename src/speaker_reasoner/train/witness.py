@@ -1,7 +1,8 @@
 """The last thing to be trained: a voice head on the finished tower (see `engines.voice`).
 
 People are voices of the bank, warped anew; a step compares a few clips of each of many people, in
-two steps of three all of one gender: those are hard to tell apart. The loss is that of angular
+two steps of three all of one gender, and in some all of a few synthesisers' voices: those are hard to
+tell apart. The loss is that of angular
 prototypes (Chung et al. 2020, Sec. 3.1, arXiv 2003.11982), and a logistic one over pairs, which
 makes the odds honest.
 """
@@ -37,6 +38,8 @@ class WitnessConfig:
         seconds: shortest and longest clip.
         reverb_rate: share of clips heard in a room; `elsewhere_rate`: of people whose clips come
             from different rooms and microphones, as an enrolled voice does.
+        alike_rate: share of steps whose people are all of three synthesisers' voices: fewer people
+            than otherwise, who differ in pitch and vocal tract alone.
     """
 
     steps: int = 1500
@@ -49,6 +52,7 @@ class WitnessConfig:
     elsewhere_rate: float = 0.3
     snr_db: tuple[float, float] = (12.0, 45.0)
     least_distance: float = 1.0
+    alike_rate: float = 0.4
 
 
 def train_witness(
@@ -67,7 +71,8 @@ def train_witness(
     optimiser: torch.optim.Optimizer | None = None
     for step in track(range(config.steps), description="voice head"):
         rng = random.Random(f"witness {seed} {step}")
-        clips, places = _draw(bank, config, rng)
+        people = _people(bank, config, rng)
+        clips, places = _clips(bank, config, people, rng)
         features, mask = log_mel(extractor, clips)
         equalise(features, places, rng)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
@@ -79,7 +84,7 @@ def train_witness(
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 30)
             group["lr"] = config.learning_rate * warm * (1 - step / config.steps)
-        loss = witness_loss(head, head(heard).reshape(config.people, config.clips, -1))
+        loss = witness_loss(head, head(heard).reshape(len(people), config.clips, -1))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -244,27 +249,41 @@ def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
     return loss + _both_ways(odds[apart], same[apart])
 
 
-def _draw(
-    bank: VoiceBank, config: WitnessConfig, rng: random.Random
-) -> tuple[list[Samples], list[int]]:
-    """Clips, those of one person together, and the microphone that recorded each."""
+def _people(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> list[tuple[int, float]]:
+    """Whom a step compares: voices and warps."""
     genders = rng.choice([("female",), ("male",), ("female", "male")])
     voices = [i for i, voice in enumerate(bank.voices) if voice.base.gender in genders]
+    bases = sorted({bank.voices[i].base for i in voices}, key=str)
+    alike = len(bases) > 3 and rng.random() < config.alike_rate
+    if alike:
+        bases = rng.sample(bases, 3)
+        voices = [i for i in voices if bank.voices[i].base in bases]
+    chosen: list[tuple[int, float]] = []
+    for _ in range(_MOST_TRIES // 20 if alike else _MOST_TRIES):
+        if len(chosen) == config.people:
+            return chosen
+        candidate = (rng.choice(voices), rng.uniform(*config.warp))
+        others = chosen if alike else chosen[-8:]
+        if all(distance(bank, candidate, other) >= config.least_distance for other in others):
+            chosen.append(candidate)
+    if alike and len(chosen) > 1:
+        return chosen
+    raise DataError(
+        f"the bank of {len(bank.voices)} voices holds no {config.people} that differ enough; "
+        "give it more voices, or compare fewer people at once"
+    )
+
+
+def _clips(
+    bank: VoiceBank,
+    config: WitnessConfig,
+    people: Sequence[tuple[int, float]],
+    rng: random.Random,
+) -> tuple[list[Samples], list[int]]:
+    """Clips, those of one person together, and the microphone that recorded each."""
     clips: list[Samples] = []
     places: list[int] = []
-    chosen: list[tuple[int, float]] = []
-    for _ in range(_MOST_TRIES):
-        if len(chosen) == config.people:
-            break
-        candidate = (rng.choice(voices), rng.uniform(*config.warp))
-        if all(distance(bank, candidate, other) >= config.least_distance for other in chosen[-8:]):
-            chosen.append(candidate)
-    else:
-        raise DataError(
-            f"the bank of {len(bank.voices)} voices holds no {config.people} that differ enough; "
-            "give it more voices, or compare fewer people at once"
-        )
-    for number, (voice, warp) in enumerate(chosen):
+    for number, (voice, warp) in enumerate(people):
         elsewhere = rng.random() < config.elsewhere_rate
         room = _room(bank, config, rng)
         for i in range(config.clips):
