@@ -228,15 +228,13 @@ def cache_table() -> str:
 
 
 def scaling_sentence() -> str:
-    stored = load("scaling-time")
-    short, long = stored["recordings"].values()
-    times, peaks = (
-        [row[key]["median"] for row in (short, long)] for key in ("s_per_minute", "peak_mib")
-    )
+    time, memory = load("scaling-time"), load("scaling-memory")
+    times = [row["s_per_minute"]["median"] for row in time["recordings"].values()]
+    peaks = [row["peak_mib"]["median"] for row in memory["recordings"].values()]
     return (
         f"A minute of audio takes {times[0]:.2f} s in a recording of 5 minutes and {times[1]:.2f} s in one "
-        f"of 60 (ratio {stored['ratio']['median']:.2f}); peak memory is {peaks[0]:.0f} and "
-        f"{peaks[1]:.0f} MiB (ratio {peaks[1] / peaks[0]:.2f})."
+        f"of 60 (ratio {time['ratio']['median']:.2f}). Peak memory is {peaks[0]:.0f} MiB for 10 minutes and "
+        f"{peaks[1]:.0f} MiB for 4 hours (ratio {memory['ratio']['median']:.2f})."
     )
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import sqlite3
 import threading
@@ -176,8 +177,33 @@ def test_a_disk_that_fills_up_under_a_job(
     assert (ended["status"], ended["error"]["code"]) == ("failed", "storage_failed")
     assert "No space left" in ended["error"]["message"]
     disk.now = False
-    assert wait(client, add_job(client))["status"] == "done"
+    other = wait(client, add_job(client))
+    assert other["status"] == "done"
+    again = client.post(f"/v1/jobs/{job['id']}/retry")
+    assert again.status_code == 202 and again.json()["error"] is None
+    assert wait(client, job)["status"] == "done"
+    texts = [client.get(f"/v1/jobs/{one['id']}/transcript?format=txt").text for one in (job, other)]
+    assert texts[0] == texts[1]
+    events = events_of(client.get(f"/v1/jobs/{job['id']}/events").text)
+    told = [json.dumps(data) for _, name, data in events if name == "segment"]
+    assert told and len(told) == len(set(told))
     assert client.delete(f"/v1/jobs/{job['id']}").json()["deleted"]
+
+
+def test_only_what_ended_without_a_transcript_is_tried_again(serve: Serve) -> None:
+    gate = Gate()
+    client = serve(gate)
+    job = add_job(client)
+    path = f"/v1/jobs/{job['id']}"
+    error_of(client.post(f"{path}/retry"), 409, "job_not_failed")  # under way
+    assert client.delete(path).json()["status"] == "cancelled"
+    gate.open.set()
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda _: client.post(f"{path}/retry"), range(2)))
+    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    assert wait(client, job)["status"] == "done"
+    error_of(client.post(f"{path}/retry"), 409, "job_not_failed")
+    error_of(client.post("/v1/jobs/job-nobody/retry"), 404, "job_not_found")
 
 
 def test_a_disk_that_is_full_for_the_transcript(serve: Serve, monkeypatch: Any) -> None:

@@ -519,7 +519,7 @@ def test_everything_is_documented(serve: Serve) -> None:
             where = f"{method} {path}"
             assert route["summary"] and route["tags"], where
             assert any(code.startswith("2") for code in route["responses"]), where
-            if method == "post":
+            if method == "post" and not path.endswith("/retry"):
                 assert route["requestBody"]["content"], where
     form = schema["paths"]["/v1/audio/transcriptions"]["post"]["requestBody"]["content"]
     properties = form["multipart/form-data"]["schema"]["properties"]

@@ -180,6 +180,10 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
     def end_job(job_id: str) -> dict[str, Any]:
         return service.end_job(job_id)
 
+    @app.post("/v1/jobs/{job_id}/retry", status_code=202, **docs.RETRY)
+    def retry(job_id: str) -> dict[str, Any]:
+        return service.retry(job_id)
+
     @app.get("/v1/jobs/{job_id}/events", **docs.EVENTS)
     async def events(job_id: str, last_event_id: int = Header(0, ge=0)) -> Response:
         await run_in_threadpool(service.job, job_id)

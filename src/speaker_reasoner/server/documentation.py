@@ -267,6 +267,17 @@ END_JOB: dict[str, Any] = {
         **_MISSING_JOB,
     },
 }
+RETRY: dict[str, Any] = {
+    "summary": "Try a job again that failed or was cancelled",
+    "description": "It goes on from its last finished chunk.",
+    "tags": ["jobs"],
+    "responses": {
+        202: _json(_JOB, "The job, which waits for its turn."),
+        **_MISSING_JOB,
+        409: _failure("It is under way, or done.", "job_not_failed"),
+        **{status: _INCOMING[status] for status in (429, 503)},
+    },
+}
 EVENTS: dict[str, Any] = {
     "response_class": Response,
     "summary": "What happens while a job is heard",

@@ -241,6 +241,13 @@ class Store:
         with self._begin() as connection:
             return bool(connection.execute(query.values(values)).rowcount)
 
+    def retry(self, job: Job) -> bool:
+        """Queue a job once more that failed or was cancelled; whether it was so."""
+        ended = _jobs.c.status.in_(("failed", "cancelled"))
+        query = update(_jobs).where(_jobs.c.id == job.id, ended)
+        with self._begin() as connection:
+            return bool(connection.execute(query.values(status="queued", error=None)).rowcount)
+
     def remove(self, job: Job) -> None:
         """Forget a job, its corrections and its files."""
         if self.folder(job).exists():

@@ -311,6 +311,24 @@ class Service:
         run.close()
         return self.body(run.job)
 
+    def retry(self, job_id: str) -> dict[str, Any]:
+        """Let a job that failed or was cancelled go on from its last finished chunk.
+
+        Raises:
+            RequestError: 404, there is none of this id; 409, it is under way or done; 503 while the
+                server is stopping.
+        """
+        job = self.job(job_id)
+        with ExitStack() as stack:
+            stack.callback(self.worker.reserve().release)
+            if not self.store.retry(job):
+                message = (
+                    f"the job is {self.job(job_id).status}; only one that failed or was cancelled"
+                )
+                raise RequestError(409, f"{message} can be tried again", code="job_not_failed")
+            run = self._launch(replace(job, status="queued", error=None), resumed=True)
+        return self.body(run.job)
+
     async def events(self, job_id: str, after: int) -> AsyncIterator[str]:
         """The events of a job as text: all after a number, then as they come, until it has ended."""
         job = await run_in_threadpool(self.job, job_id)

@@ -57,6 +57,16 @@ async function remove() {
   return refreshJobs();
 }
 
+/** A job that failed or was stopped goes on where it was. */
+async function retry() {
+  try {
+    updateJob(await (await request(jobPath(view.recording.id, "/retry"), { method: "POST" })).json());
+  } catch (error) {
+    return complain(error);
+  }
+  return show();
+}
+
 function onKey(event) {
   const { target, key } = event;
   if (target.closest("input, textarea, select, dialog, [popover]") || event.altKey) return;
@@ -88,6 +98,7 @@ $("export").onclick = () => menu($("export"), EXPORTS.map((one) =>
 $("job-more").onclick = () => menu($("job-more"), [isUnderWay(view.recording.job)
   ? { label: "Stop listening", icon: "stop", run: remove }
   : { label: "Delete recording and transcript", icon: "trash", bad: true, run: remove }]);
+$("retry").onclick = retry;
 $("help").querySelector("dl").append(...KEYS.flatMap(([keys, what]) =>
   [h("dt", {}, ...keys.split(/ +/).map((key) => h("kbd", {}, key))), h("dd", {}, what)]));
 $("help-button").onclick = () => $("help").showModal();

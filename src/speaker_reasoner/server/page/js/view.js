@@ -132,6 +132,7 @@ export class View {
     $("facts").textContent = parts.filter(Boolean).join(" · ");
     const failed = job.error ? [h("li", { class: "bad" }, job.error.message)] : [];
     $("warnings").replaceChildren(...failed, ...(doc?.warnings ?? []).map((text) => h("li", {}, text)));
+    $("retry").hidden = !["failed", "cancelled"].includes(job.status);
     const silent = !segments.length && !isUnderWay(job);
     const why = { done: "No speech was heard in this recording.", cancelled: "Stopped before the first line." };
     $("empty").hidden = !silent;
