@@ -36,6 +36,7 @@ def test_tables_are_what_the_results_say() -> None:
         "cache",
         "stages",
         "scaling-time",
+        "scaling-memory",
         "serve",
         "calibration-voices",
     ],
