@@ -415,6 +415,10 @@ class _Handler(BaseHTTPRequestHandler):
                 else:
                     del self.server.jobs[job.id]
                 return self._json(job.body())
+            case "POST", "retry":
+                job.set(status="running", position=0.0, error=None)
+                threading.Thread(target=job.run, daemon=True).start()
+                return self._json(job.body(), 202)
             case "GET", "audio":
                 return self._bytes(self.server.audio, "audio/wav")
             case "GET", "trace":
