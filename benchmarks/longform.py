@@ -3,8 +3,9 @@
     python benchmarks/longform.py [--meetings 3] [--minutes 20] [--model PATH]
 
 Held-out voices, sentences and rooms; 4 to 6 people. `neither` links nothing; `cache as published` is
-the paper's (phi, no witness); `names` enrols two people of each meeting, each with a clip of 5 s or more
-from another recording. The reference point is `both` with each chunk scored for itself, as if an oracle
+the paper's (phi, no witness); `names` is `witness alone` with two people of each meeting enrolled by a clip of
+5 s or more from another recording. The reference point is `witness alone`, the embedded checkpoint's default,
+with each chunk scored for itself, as if an oracle
 had linked the speakers of different chunks. Variants that are not asked for are kept as stored.
 `--development` draws voices of the training side, which the embedded checkpoint did not learn from, to
 choose settings by; nothing of it is stored.
@@ -41,7 +42,7 @@ VARIANTS = {
     "witness alone": {"cached": False, "witness": True},
     "both": {"cached": True, "witness": True},
 }
-WITHIN = {"neither": "chunks, dialogues alone", "both": "chunks, oracle links"}
+WITHIN = {"neither": "chunks, dialogues alone", "witness alone": "chunks, oracle links"}
 """Under which name the chunks of a variant are scored, each for itself."""
 
 
@@ -147,7 +148,7 @@ def main() -> None:
             paths.append(Path(folder) / f"{truth.recording}.flac")
             sf.write(paths[-1], one.samples, 16_000)
         for name in arguments.variants.split(","):
-            setting = VARIANTS.get(name, VARIANTS["both"])
+            setting = VARIANTS.get(name, VARIANTS["witness alone"])
             transcriber = Transcriber(
                 engine,
                 cached=setting["cached"],

@@ -180,6 +180,20 @@ def test_the_witness_links_what_never_saw_a_cache(meeting: Path) -> None:
     assert not result.warnings
 
 
+def test_the_profile_says_whether_the_cache_is_heard(meeting: Path) -> None:
+    """Where it says no, the cache still links what no witness does, and who asks for it gets it."""
+    shy = replace(CACHED, cache_by_default=False)
+    for given, heard in (
+        ({"witness": Pitch()}, False),
+        ({"witness": Pitch(), "cached": True}, True),
+        ({"witness": None}, True),
+    ):
+        play = Humming()
+        result = transcribe(meeting, play, profile=shy, **given)
+        assert bool(max(play.caches)) == heard == result.info["speaker_cache"], given
+        assert len(people(result)) == 3
+
+
 def test_the_witness_corrects_the_cache(meeting: Path) -> None:
     """A model that never recognises anybody is overruled, and that is recorded."""
     alone = transcribe(meeting, Humming(blind=True))

@@ -330,6 +330,7 @@ def test_a_profile_survives(tmp_path: Path) -> None:
         decimals=3,
         chunk_s=20,
         domain="会议",
+        cache_by_default=False,
         word_confidence_floor=0.5,
         training={"stage": "dialogues", "config": {"seed": 1}},
     )
@@ -346,6 +347,7 @@ def test_a_profile_survives(tmp_path: Path) -> None:
         {"colour": "red"},
         {"name": "mine"},
         {"name": None},
+        {"cache_by_default": 1},
         {"language": "fr"},
         {"language": []},
         {"decimals": 4},

@@ -79,7 +79,7 @@ def transcribe(
     """
     from .longform import Transcriber
 
-    transcriber = Transcriber(load_engine(model), answer=answer, channel=channel)
+    transcriber = Transcriber(load_engine(model), answer=answer, channel=channel, batch=4)
     return transcriber.transcribe(Path(path))
 
 

@@ -46,6 +46,11 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="what compares voices, as for transcribe (default: tower)",
     )
     add(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        help="let the model hear people again before each chunk, as for transcribe",
+    )
+    add(
         "--voices",
         metavar="DIR",
         type=Path,
@@ -140,7 +145,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         voices=arguments.voices and _folder("--voices", arguments.voices),
     )
     listening = _listen(arguments.host, arguments.port)
-    transcriber = Transcriber(load_quietly(arguments), witness=arguments.witness)
+    transcriber = Transcriber(
+        load_quietly(arguments), cached=arguments.cache, witness=arguments.witness
+    )
     app = create_app(transcriber, settings)
     config = uvicorn.Config(
         app, timeout_graceful_shutdown=_GRACE_S, server_header=False, log_level="warning"

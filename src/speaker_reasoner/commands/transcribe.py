@@ -83,6 +83,12 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         help="what compares voices: tower (of the model itself), xvector[=MODEL], "
         "speechbrain[=MODEL], or none (default: tower)",
     )
+    people(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        help="let the model hear people again before each chunk, one chunk after the other "
+        "(default: as its profile says)",
+    )
     audio = command.add_argument_group("audio")
     audio.add_argument(
         "--channel", metavar="N", type=_channel, help="listen to one channel, from 0 (default: mix)"
@@ -135,6 +141,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
         answer=arguments.answer,
         batch=arguments.batch,
         channel=arguments.channel,
+        cached=arguments.cache,
         witness=arguments.witness,
         detect=arguments.vad,
     )

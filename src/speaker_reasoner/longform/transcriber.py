@@ -29,8 +29,8 @@ class Transcriber:
         answer: `assembled` or `model`; see `Dialogue`.
         batch: dialogues that share the engine's batches.
         channel: 0-based channel to listen to; all mixed down if `None`.
-        cached: whether chunks hear the speaker cache; by default, where the checkpoint was trained
-            with one.
+        cached: whether chunks hear the speaker cache, one after the other; by default, where the
+            checkpoint was trained with one and its profile says so, or no witness links them.
         rules: how its entries are chosen.
         witness: embeds voices, to check and link speakers; a name as `witness.choose` takes it
             (an engine without a checkpoint in this process has no tower to ask, and goes without);
@@ -67,11 +67,14 @@ class Transcriber:
                 "this checkpoint was never trained with a speaker cache; leave it off, and link "
                 "speakers by their voices"
             )
+        compares = _witness(witness, engine)
+        if cached is None:
+            cached = hears and (self.profile.cache_by_default or compares is None)
         self.settings = Settings(
             answer,
-            hears if cached is None else cached,
+            cached,
             rules or CacheRules(),
-            _witness(witness, engine),
+            compares,
             trust or Trust(),
             _detector(detect),
         )

@@ -87,6 +87,8 @@ class Profile:
         max_speakers: largest speaker number the model may write.
         cache_s: seconds of speaker cache the checkpoint was trained to hear before a chunk; 0 if
             it never heard one, and speakers of its chunks must be linked by their voices alone.
+        cache_by_default: whether it hears one unless the caller says otherwise; without it, chunks
+            of a recording are heard several at a time, and voices link them.
         initial_text: instruction of the first user turn; empty means the wording's own.
         turn_text: text of the later user turns; empty means the wording's own.
         domain: what the checkpoint is for, in one sentence a user reads.
@@ -102,6 +104,7 @@ class Profile:
     max_turns: int = 100
     max_speakers: int = 16
     cache_s: float = 0.0
+    cache_by_default: bool = True
     initial_text: str = ""
     turn_text: str = ""
     domain: str = ""
@@ -196,7 +199,7 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, float) or default is None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return number or (value is None and default is None)
-    if isinstance(default, int):
+    if isinstance(default, int) and not isinstance(default, bool):
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, type(default))
 
