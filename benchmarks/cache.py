@@ -22,7 +22,7 @@ from calibrate import DEVELOPMENT
 from common import store
 from longform import draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
-from speaker_reasoner.data.simulate import bank
+from speaker_reasoner.data.banks import bank
 from speaker_reasoner.evaluate import bootstrap, score, total
 from speaker_reasoner.evaluate.heldout import reference
 from speaker_reasoner.longform import CacheRules

@@ -18,7 +18,8 @@ from rich.console import Console
 from common import store
 from heldout import confidence, transcripts
 from speaker_reasoner import load_engine
-from speaker_reasoner.data.simulate import BankConfig, MeetingConfig, bank, meeting
+from speaker_reasoner.data.banks import BankConfig, bank
+from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.engines.checkpoint import EMBEDDED
 from speaker_reasoner.engines.voice import load_voice_head
 from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, HeldOut, reference

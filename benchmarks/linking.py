@@ -27,7 +27,8 @@ from calibrate import ALIKE_RATE, DEVELOPMENT
 from common import store
 from longform import draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
-from speaker_reasoner.data.simulate import Meeting, bank, meeting
+from speaker_reasoner.data.banks import bank
+from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.evaluate.heldout import MEETINGS, reference
 from speaker_reasoner.longform import CacheRules, Trust, speakers
 from speaker_reasoner.longform.finished import Finished, Spoken

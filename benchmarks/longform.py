@@ -29,7 +29,8 @@ from rich.table import Table
 from calibrate import ALIKE_RATE, DEVELOPMENT
 from common import RESULTS, store
 from speaker_reasoner import Transcriber, Transcript, load_engine
-from speaker_reasoner.data.simulate import Meeting, VoiceBank, bank, meeting
+from speaker_reasoner.data.banks import VoiceBank, bank
+from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
 from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, reference
 from speaker_reasoner.longform import Voice

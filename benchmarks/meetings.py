@@ -12,7 +12,8 @@ from pathlib import Path
 import soundfile as sf
 from rich.progress import track
 
-from speaker_reasoner.data.simulate import MeetingConfig, bank, meeting
+from speaker_reasoner.data.banks import bank
+from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, reference
 from speaker_reasoner.writers import write
 

@@ -20,7 +20,8 @@ import soundfile as sf
 from rich.console import Console
 
 from common import spread, store
-from speaker_reasoner.data.simulate import bank, meeting
+from speaker_reasoner.data.banks import bank
+from speaker_reasoner.data.simulate import meeting
 from speaker_reasoner.evaluate.heldout import BANK, MEETINGS
 
 PART_MIN = 5

@@ -26,7 +26,8 @@ from rich.table import Table
 from common import store
 from meetings import LONG
 from speaker_reasoner import Transcriber, Transcript, load_engine
-from speaker_reasoner.data.simulate import bank, meeting
+from speaker_reasoner.data.banks import bank
+from speaker_reasoner.data.simulate import meeting
 from speaker_reasoner.engines.base import Request, Session
 from speaker_reasoner.engines.checkpoint import find_checkpoint, load_thinker
 from speaker_reasoner.engines.thinker import audio_tower

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
-from speaker_reasoner.data import sentences, simulate
+from speaker_reasoner.data import banks, sentences, simulate
+from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank, load_bank
 from speaker_reasoner.data.dialogues import (
     BOX_MARGIN_S,
     TAU,
@@ -26,14 +27,7 @@ from speaker_reasoner.data.dialogues import (
     shortest_ticks,
     slice_samples,
 )
-from speaker_reasoner.data.simulate import (
-    BankConfig,
-    MeetingConfig,
-    VoiceBank,
-    bank,
-    load_bank,
-    meeting,
-)
+from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.voices import BASES, Voice, available, median_f0_hz
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol import Profile
@@ -167,11 +161,11 @@ def test_the_two_sides_never_share_a_sentence() -> None:
 
 def test_no_base_is_on_both_sides(monkeypatch: Any) -> None:
     """Whole bases are held out, whatever is installed."""
-    monkeypatch.setattr(simulate, "available", lambda family: True)
+    monkeypatch.setattr(banks, "available", lambda family: True)
     names = [(base.family, base.variant) for base in BASES]
     assert len(names) == len(set(names))
     drawn = [
-        {v.base for v in simulate._draw_voices(BankConfig(side, voices=200, sentences=1))}
+        {v.base for v in banks._draw_voices(BankConfig(side, voices=200, sentences=1))}
         for side in (False, True)
     ]
     assert drawn[0] and drawn[1] and not drawn[0] & drawn[1]
@@ -181,9 +175,9 @@ def test_no_base_is_on_both_sides(monkeypatch: Any) -> None:
 
 
 def test_no_synthesiser_is_told(monkeypatch: Any) -> None:
-    monkeypatch.setattr(simulate, "available", lambda family: False)
+    monkeypatch.setattr(banks, "available", lambda family: False)
     with pytest.raises(DataError, match="no synthesiser"):
-        simulate.build_bank(SMALL)
+        banks.build_bank(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +209,7 @@ def test_a_bank(small_bank: VoiceBank) -> None:
 
 def test_a_bank_built_again_is_the_same(small_bank: VoiceBank) -> None:
     """Whatever the same process spoke before: espeak remembers what no call resets."""
-    again = simulate.build_bank(SMALL)
+    again = banks.build_bank(SMALL)
     assert np.array_equal(again.samples, small_bank.samples)
     assert (again.voices, again.entries) == (small_bank.voices, small_bank.entries)
 
@@ -290,7 +284,7 @@ def test_a_seed_decides_a_meeting(small_bank: VoiceBank) -> None:
 
 
 def test_reverberation_and_silence(small_bank: VoiceBank, monkeypatch: Any) -> None:
-    rooms = [list(room) for room in simulate._draw_rooms(2, 0)]
+    rooms = [list(room) for room in banks._draw_rooms(2, 0)]
     monkeypatch.setitem(small_bank.__dict__, "rooms", rooms)
     wet = meeting(small_bank, replace(QUIET, reverb_rate=1.0), 1)
     assert wet.reverberant and np.isfinite(wet.samples).all()

@@ -183,14 +183,14 @@ def test_the_witness_links_what_never_saw_a_cache(meeting: Path) -> None:
 def test_the_profile_says_whether_the_cache_is_heard(meeting: Path) -> None:
     """Where it says no, the cache still links what no witness does, and who asks for it gets it."""
     shy = replace(CACHED, cache_by_default=False)
-    for given, heard in (
+    for options, heard in (
         ({"witness": Pitch()}, False),
         ({"witness": Pitch(), "cached": True}, True),
         ({"witness": None}, True),
     ):
         play = Humming()
-        result = transcribe(meeting, play, profile=shy, **given)
-        assert bool(max(play.caches)) == heard == result.info["speaker_cache"], given
+        result = transcribe(meeting, play, profile=shy, **options)
+        assert bool(max(play.caches)) == heard == result.info["speaker_cache"], options
         assert len(people(result)) == 3
 
 

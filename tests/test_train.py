@@ -13,8 +13,9 @@ import torch
 
 from speaker_reasoner import load_engine
 from speaker_reasoner.data import sentences
+from speaker_reasoner.data.banks import BankConfig, bank
 from speaker_reasoner.data.dialogues import dialogue, single_turn
-from speaker_reasoner.data.simulate import BankConfig, MeetingConfig, bank, meeting
+from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.voices import available
 from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
 from speaker_reasoner.engines.voice import load_voice_head

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..audio import to_seconds
-from ..data.simulate import BankConfig, Meeting, MeetingConfig, bank, meeting
+from ..data.banks import BankConfig, bank
+from ..data.simulate import Meeting, MeetingConfig, meeting
 from ..data.voices import available
 from ..errors import DataError
 from ..transcript import Segment, Transcript

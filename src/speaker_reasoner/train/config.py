@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.banks import BankConfig
 from ..data.cache import CacheConfig
 from ..data.dialogues import SINGLE_TURN
-from ..data.simulate import BankConfig, MeetingConfig
+from ..data.simulate import MeetingConfig
 from ..errors import DataError
 from ..protocol import Profile
 from .adapters import Lora

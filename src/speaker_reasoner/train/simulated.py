@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..data import sentences
+from ..data.banks import bank
 from ..data.cache import condition, draw_cache
 from ..data.dialogues import Reference
-from ..data.simulate import Meeting, MeetingConfig, Spoken, bank, meeting, session
+from ..data.simulate import Meeting, MeetingConfig, Spoken, meeting, session
 from ..errors import DataError
 from .batches import Batcher
 from .config import Kind, StageConfig, TrainingConfig

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..data.simulate import bank
+from ..data.banks import bank
 from ..errors import DataError
 from .accelerators import make_accelerator, prepare
 from .batches import Batcher

@@ -19,7 +19,8 @@ from rich.progress import track
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ
-from ..data.simulate import MeetingConfig, Spoken, VoiceBank, distance, meeting, noise
+from ..data.banks import VoiceBank
+from ..data.simulate import MeetingConfig, Spoken, distance, meeting, noise
 from ..data.voices import Samples
 from ..engines.thinker import log_mel
 from ..engines.voice import VoiceHead, tower_layers
