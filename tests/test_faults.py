@@ -197,6 +197,8 @@ def test_only_what_ended_without_a_transcript_is_tried_again(serve: Serve) -> No
     path = f"/v1/jobs/{job['id']}"
     error_of(client.post(f"{path}/retry"), 409, "job_not_failed")  # under way
     assert client.delete(path).json()["status"] == "cancelled"
+    elsewhere = client.post(f"{path}/retry", headers={"origin": "https://evil.example"})
+    error_of(elsewhere, 403, "origin_not_allowed")
     gate.open.set()
     with ThreadPoolExecutor() as threads:
         answers = list(threads.map(lambda _: client.post(f"{path}/retry"), range(2)))
@@ -204,6 +206,55 @@ def test_only_what_ended_without_a_transcript_is_tried_again(serve: Serve) -> No
     assert wait(client, job)["status"] == "done"
     error_of(client.post(f"{path}/retry"), 409, "job_not_failed")
     error_of(client.post("/v1/jobs/job-nobody/retry"), 404, "job_not_found")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_another_try_hears_only_the_rest(serve: Serve, monkeypatch: Any, restarted: bool) -> None:
+    """The last of three chunks cannot be kept: it is heard again, and nothing is told twice."""
+    disk, turns = Full(monkeypatch, "journal.jsonl"), list[int]()
+
+    def hear(request: Request) -> str:
+        turns.append(request.rules.turn)
+        disk.now = len(turns) == 18  # nine turns of each job
+        return play(request)
+
+    client = serve(hear, batch=1)
+    whole = wait(client, add_job(client))
+    job = wait(client, add_job(client))
+    assert (whole["status"], job["status"]) == ("done", "failed")
+    assert turns == [0, 1, 2] * 6
+    if restarted:
+        client = serve(hear, batch=1)
+        assert wait(client, job) == {**job, "position": 0}
+    assert client.post(f"/v1/jobs/{job['id']}/retry").status_code == 202
+    assert wait(client, job)["status"] == "done"
+    assert turns[18:] == [0, 1, 2]
+    paths = [f"/v1/jobs/{one['id']}" for one in (whole, job)]
+    texts = [client.get(f"{path}/transcript?format=seglst").text for path in paths]
+    assert texts[0] == texts[1]
+    told = [events_of(client.get(f"{path}/events").text)[:-1] for path in paths]
+    assert told[0] == told[1] and told[0][-1][1] == "done"
+
+
+@pytest.mark.parametrize("content", [None, b"RIFF"])
+def test_another_try_of_a_recording_that_is_damaged(
+    serve: Serve, tmp_path: Path, content: bytes | None
+) -> None:
+    gate = Gate()
+    client = serve(gate)
+    job = add_job(client)
+    path, audio = f"/v1/jobs/{job['id']}", tmp_path / "store/jobs" / job["id"] / "audio.wav"
+    assert gate.reached.wait(5)
+    client.delete(path)
+    gate.open.set()
+    audio.unlink()
+    if content is not None:
+        audio.write_bytes(content)
+    for _ in range(2):
+        assert client.post(f"{path}/retry").status_code == 202
+        ended = wait(client, job)
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "job_damaged")
+        assert str(tmp_path) not in ended["error"]["message"]
 
 
 def test_a_disk_that_is_full_for_the_transcript(serve: Serve, monkeypatch: Any) -> None:

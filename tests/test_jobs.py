@@ -357,13 +357,15 @@ def test_stores_may_share_a_database(tmp_path: Path) -> None:
         store.close()
 
 
-def test_a_log_that_a_crash_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [b'{"event": "bo', b'{"event": "box", "data": {"n": 2}}'])
+def test_a_log_that_a_crash_cut(tmp_path: Path, cut: bytes) -> None:
+    """Within a line, or just before its end."""
     path = tmp_path / "events.jsonl"
     log = EventLog(path)
     log.append("box", {"n": 1})
     log.close()
     with path.open("ab") as file:
-        file.write(b'{"event": "bo')
+        file.write(cut)
     assert [e.data for e in EventReader(path).new()] == [{"n": 1}]
     log = EventLog(path, again=True)
     for n in (1, 2):
@@ -373,3 +375,15 @@ def test_a_log_that_a_crash_cut(tmp_path: Path) -> None:
     log.append("box", {"n": 3})
     assert [e.number for e in reader.new()] == [3]
     log.close()
+
+
+def test_a_log_that_another_still_writes_to(tmp_path: Path) -> None:
+    """A cancelled job may be tried again while the turn that was under way is still told."""
+    path = tmp_path / "events.jsonl"
+    log, again = EventLog(path), EventLog(path, again=True)
+    log.append("box", {"n": 1})
+    log.close()
+    for n in (1, 2):
+        again.append("box", {"n": n})
+    again.close()
+    assert [event.data["n"] for event in EventReader(path).new()] == [1, 2]

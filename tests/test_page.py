@@ -470,7 +470,7 @@ def test_what_failed_and_what_was_stopped(server: Scripted, visit: Callable[...,
     tab.locator("#listening").get_by_role("button", name="Stop").click()
     expect(tab.locator("#empty")).to_have_text("Stopped before the first line.")
     server.go()
-    tab.get_by_role("button", name="Try again").click()
+    tab.get_by_role("button", name="Try again").press("Enter")
     expect(tab.locator("#listening p")).to_contain_text("Listening")
     expect(tab.get_by_role("button", name="Try again")).to_be_hidden()
     tab.locator("#listening").get_by_role("button", name="Stop").click()

@@ -269,10 +269,11 @@ END_JOB: dict[str, Any] = {
 }
 RETRY: dict[str, Any] = {
     "summary": "Try a job again that failed or was cancelled",
-    "description": "It goes on from its last finished chunk.",
+    "description": "It goes on from its last finished chunk, and tells no event twice. A cancelled "
+    "job keeps its files until it is removed.",
     "tags": ["jobs"],
     "responses": {
-        202: _json(_JOB, "The job, which waits for its turn."),
+        202: _json({**_JOB, "status": "queued"}, "The job, which waits for its turn."),
         **_MISSING_JOB,
         409: _failure("It is under way, or done.", "job_not_failed"),
         **{status: _INCOMING[status] for status in (429, 503)},

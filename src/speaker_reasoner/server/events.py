@@ -28,17 +28,17 @@ class EventLog:
 
     Args:
         path: of the file; made with the first event.
-        again: events that are there already are not added once more: whoever goes on after a
-            restart tells the turns of an unfinished chunk a second time.
+        again: events that are there when the first one comes are not added once more: whoever goes
+            on after a restart tells the turns of an unfinished chunk a second time.
     """
 
     def __init__(self, path: Path, *, again: bool = False) -> None:
         self._path = path
+        self._again = again
+        self._there: frozenset[bytes] = frozenset()
         self._file: IO[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()
-        known = path.read_bytes() if again and path.exists() else b""
-        self._there = frozenset(known.split(b"\n"))
 
     def append(self, name: str, data: Mapping[str, Any]) -> None:
         """Add an event, which readers see at once; nothing is added to a closed log.
@@ -48,12 +48,17 @@ class EventLog:
         """
         row = json.dumps({"event": name, "data": data}, ensure_ascii=False).encode()
         with self._lock:
-            if self._closed or row in self._there:
+            if self._closed:
                 return
             try:
                 if self._file is None:
                     self._file = self._path.open("ab", buffering=0)
-                    self._file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
+                    known = self._path.read_bytes()
+                    self._file.truncate(known.rfind(b"\n") + 1)
+                    if self._again:
+                        self._there = frozenset(known.split(b"\n")[:-1])
+                if row in self._there:
+                    return
                 if self._file.write(row + b"\n") <= len(row):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:

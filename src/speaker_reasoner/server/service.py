@@ -315,8 +315,8 @@ class Service:
         """Let a job that failed or was cancelled go on from its last finished chunk.
 
         Raises:
-            RequestError: 404, there is none of this id; 409, it is under way or done; 503 while the
-                server is stopping.
+            RequestError: 404, there is none of this id; 409, it is under way or done; what
+                `Worker.reserve` raises.
         """
         job = self.job(job_id)
         with ExitStack() as stack:

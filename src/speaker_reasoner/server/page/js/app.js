@@ -30,6 +30,7 @@ async function show() {
   document.body.dataset.view = id ? "job" : "home";
   $("home").hidden = Boolean(id);
   for (const place of ["export", "undo", "redo"]) $(place).disabled = true; // until the recording is there
+  $("retry").hidden = true;
   $("job").hidden = !id;
   document.title = "Speaker Reasoner";
   markCurrent(id);
