@@ -86,7 +86,9 @@ def test_keys_survive_joining_growth_and_taking_apart() -> None:
         return [(torch.randn(1, 2, tokens, 4), torch.randn(1, 2, tokens, 4)) for _ in range(3)]
 
     rows: list[KeysValues | None] = [keys(5), None, keys(9)]
-    cache = join(rows, 9)
+    given = [list(row) if row else None for row in rows]
+    cache = join(given, 9)
+    assert given == [[], None, []]  # nothing is held twice
     mask = torch.tensor([[0] * 4 + [1] * 5, [0] * 9, [1] * 9])
     written = [keys(1) for _ in range(150)]
     for new in written:
@@ -94,7 +96,9 @@ def test_keys_survive_joining_growth_and_taking_apart() -> None:
             held, _ = cache.update(key.expand(3, -1, -1, -1), value.expand(3, -1, -1, -1), layer)
         mask = torch.cat([mask, torch.tensor([[1], [1], [0]])], dim=1)
     assert held.shape[2] == cache.get_seq_length() == 159
-    for row, own, grows in zip(rows, take_apart(cache, mask), (True, True, False), strict=True):
+    apart = take_apart(cache, mask)
+    assert not cache.layers
+    for row, own, grows in zip(rows, apart, (True, True, False), strict=True):
         for layer, found in enumerate(own):
             for kind in (0, 1):
                 parts = [row[layer][kind]] if row else []

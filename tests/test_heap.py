@@ -7,22 +7,35 @@ import pytest
 
 from speaker_reasoner import heap
 
-_FRAGMENTED = """
+_RESIDENT = """
 import re
 from speaker_reasoner.heap import give_back
 def resident_mb():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+"""
+_FRAGMENTED = """
 held = [b"x" * 100_000 for _ in range(3000)]
 del held[:-1]  # the last one keeps the heap from shrinking by itself
 before = resident_mb()
 give_back()
 print(before - resident_mb())
 """
+_LARGE = """
+give_back()
+b"x" * 8_000_000  # from now on, glibc would keep blocks of this size
+held = [(b"x" * 3_000_000, b"y" * 10_000) for _ in range(100)]
+small = [b for _, b in held]
+before = resident_mb()
+del held
+print(before - resident_mb())
+"""
 
 
 @pytest.mark.skipif(heap._trim() is None, reason="the C library cannot give memory back")
-def test_a_fragmented_heap_shrinks() -> None:
-    done = subprocess.run([sys.executable, "-c", _FRAGMENTED], capture_output=True, text=True)
+@pytest.mark.parametrize("script", [_FRAGMENTED, _LARGE])
+def test_a_fragmented_heap_shrinks(script: str) -> None:
+    command = [sys.executable, "-c", _RESIDENT + script]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert float(done.stdout) > 200, done.stderr
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EngineError
+from ..heap import give_back
 from ..protocol import Piece, pieces
 from ..protocol.grammar import start
 from ..protocol.matcher import State, caught_loop, closed, complete
@@ -85,6 +86,7 @@ class TransformersEngine:
         self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self.audio_id = int(self.thinker.config.audio_token_id)
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
+        give_back()
 
     def describe(self) -> dict[str, Any]:
         """Everything about the engine that a transcript should record."""
@@ -120,6 +122,7 @@ class TransformersEngine:
                     f"out of memory with {len(fitting)} dialogues at once on "
                     f"{self.thinker.device}: use a smaller --batch or --dtype bfloat16"
                 ) from error
+        give_back()
         shared = {stage: value / len(requests) for stage, value in seconds.items()}
         return [self._reply(row, shared) for row in rows]
 

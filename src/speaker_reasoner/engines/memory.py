@@ -45,16 +45,17 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
-    """One cache of rows, padded left to `longest` tokens; `None` is a row that holds nothing yet."""
+    """One cache of rows, padded left to `longest` tokens; `None` is a row that holds nothing yet.
+
+    The rows are emptied layer by layer, so that nothing is held twice.
+    """
     cache = Cache(layer_class_to_replicate=RoomyLayer)
-    like = next((row for row in rows if row), None)
-    for number in range(len(like) if like else 0):
-        assert like is not None
-        first, _ = like[number]
-        shape = (len(rows), first.shape[1], longest + _ROOM, first.shape[3])
-        places = first.new_zeros(shape), first.new_zeros(shape)
+    while like := next((row[0] for row in rows if row), None):
+        _, heads, _, size = like[0].shape
+        shape = (len(rows), heads, longest + _ROOM, size)
+        places = like[0].new_zeros(shape), like[0].new_zeros(shape)
         for i, row in enumerate(rows):
-            for place, own in zip(places, row[number] if row else (), strict=False):
+            for place, own in zip(places, row.pop(0) if row else (), strict=False):
                 place[i, :, longest - own.shape[2] : longest] = own[0]
         cache.layers.append(RoomyLayer())
         cache.layers[-1].hold(places, longest)
@@ -62,11 +63,14 @@ def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
 
 
 def take_apart(cache: Cache, mask: Tensor) -> list[KeysValues]:
-    """The keys and values of each row, without what `mask` `[B, T]` leaves out."""
-    return [
-        [
-            (layer.keys[i : i + 1, :, kept], layer.values[i : i + 1, :, kept])
-            for layer in cache.layers
-        ]
-        for i, kept in enumerate(mask.bool())
-    ]
+    """The keys and values of each row, without what `mask` `[B, T]` leaves out.
+
+    The cache is emptied layer by layer, so that nothing is held twice.
+    """
+    kept, rows = mask.bool(), [KeysValues() for _ in mask]
+    while cache.layers:
+        layer = cache.layers.pop(0)
+        for i, row in enumerate(rows):
+            own = layer.keys[i : i + 1, :, kept[i]], layer.values[i : i + 1, :, kept[i]]
+            row.append(own)
+    return rows

@@ -18,7 +18,6 @@ from typing import Any
 from .. import audio
 from ..engines.base import Samples
 from ..errors import SpeakerReasonerError
-from ..heap import give_back
 from ..protocol import Box, CacheEntry, Profile
 from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplicates
 from ..transcript import Confidence, Missing, Segment, Transcript
@@ -286,7 +285,6 @@ class Recording:
             if self._journal is not None:
                 self._journal.add(finished)
             self._absorb(finished, stretch.chunk.samples)
-            give_back()
 
     def _insist(self, stretch: _Stretch) -> list[Dialogue]:
         """Dialogues over speech that the stretch's own dialogue left out."""
