@@ -45,6 +45,7 @@ class Setting:
     same: float = 0.5
     most: float = 1.0
     person_s: float = 6.0
+    reconsidered: bool = True
 
     name = "development"
 
@@ -53,12 +54,13 @@ class Setting:
         return self.threshold
 
 
-BEFORE = Setting(0.72, 33.0, 0.01, 1.0, 2.5, 0.0)
+BEFORE = Setting(0.72, 33.0, 0.01, 1.0, 2.5, 0.0, False)
 SETTINGS = {
     "before: one threshold for short and long": BEFORE,
     "a threshold that rises with the seconds": replace(BEFORE, threshold=0.85, settle_s=0.6),
-    "and dialogues trusted less": Setting(person_s=0.0),
-    "and strays joined (chosen)": Setting(),
+    "and dialogues trusted less": Setting(person_s=0.0, reconsidered=False),
+    "and strays joined": Setting(reconsidered=False),
+    "and each line reconsidered (chosen)": Setting(),
     "threshold 0.76, scale 22, 0.74 s (fitted odds)": Setting(0.76, 22.0, 0.74),
     "threshold 0.80": Setting(threshold=0.80),
     "threshold 0.90": Setting(threshold=0.90),
@@ -97,7 +99,10 @@ def transcribed(folder: Path, model: Path | None, held: dict[str, Meeting]) -> D
 
 def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | None) -> Any:
     trust = Trust(setting.same, least=-2.5, most=setting.most)
-    with mock.patch.object(speakers, "_PERSON_S", setting.person_s):
+    changes: dict[str, Any] = {"_PERSON_S": setting.person_s}
+    if not setting.reconsidered:
+        changes["reconsider"] = lambda people, *rest: list(people)
+    with mock.patch.multiple(speakers, **changes):
         people = speakers.Speakers(
             profile,
             cached=False,

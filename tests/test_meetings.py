@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
 from speaker_reasoner.longform.cache import Candidate, SpeakerCache
 from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.longform.journal import Journal
-from speaker_reasoner.longform.linking import merge, voice_odds
-from speaker_reasoner.longform.speakers import _alone, vote
+from speaker_reasoner.longform.linking import merge, reconsider, voice_odds
+from speaker_reasoner.longform.speakers import Speakers, _alone, vote
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
 from speaker_reasoner.transcript import Missing, Transcript
@@ -446,6 +446,64 @@ def test_dialogues_and_voices_add_up() -> None:
         voices = np.array([[0.0, voice], [voice, 0.0]])
         assert len(set(merge(voices, told, [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), wrong=st.integers(0, 6))
+def test_lines_go_to_whose_voice_they_are(seed: int, wrong: int) -> None:
+    points, whose = voiced([8, 8, 8], seed=seed)
+    rng = random.Random(seed)
+    people = list(whose)
+    for i in rng.sample(range(len(people)), wrong):
+        people[i] = rng.randrange(3)
+    nothing: list[dict[int, float]] = [{} for _ in people]
+    assert reconsider(people, points, [2.0] * 24, nothing, Pitch(), EVEN) == whose
+
+
+def test_what_keeps_a_line_where_it_is() -> None:
+    points, whose = voiced([4, 4], spread=0.05)
+    people, seconds = [*whose[:-1], 0], [2.0] * 8
+
+    def again(people: list[int], points: Any, told: Mapping[int, Mapping[int, float]]) -> list[int]:
+        every = [told.get(i, {}) for i in range(len(people))]
+        return reconsider(
+            people, points, seconds[: len(people)], every, Pitch(), Trust(least=-20.0)
+        )
+
+    assert again(people, points, {}) == whose
+    assert again(people, points, {7: {4: -20.0}}) == people  # the dialogue, if it may say so much
+    unheard = points.copy()
+    unheard[7] = np.nan
+    assert again(people, unheard, {}) == people  # no voice
+    points[4] = 0.9 * points[0] + 0.4 * points[5]
+    points[4] /= np.linalg.norm(points[4])
+    last = [0, 0, 0, 0, 1]
+    assert again(last, points[:5], {}) == last  # it is all that person 1 says
+    assert again([], points[:0], {}) == []
+
+
+def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
+    """Half a chunk is too little to tell; the whole recording is not."""
+    profile = replace(PLAIN, chunk_s=30.0)
+    points, _ = voiced([8, 8], spread=0.05)
+    mixed = 0.8 * points[0] + 0.65 * points[8]
+    mixed /= np.linalg.norm(mixed)
+    witness = Pitch()
+    witness.settle_s = 3.0
+    people = Speakers(profile, cached=False, rules=CacheRules(), witness=witness, trust=Trust())
+    rows = [[points[0], points[1]], [points[8], mixed], [points[9], points[10]], [points[2]]]
+    for chunk, row in enumerate(rows):
+        spoken = tuple(
+            Spoken(1, "male", 30.0 * chunk + 5 * i, 30.0 * chunk + 5 * i + 1.0, "x")
+            for i in range(len(row))
+        )
+        start, samples = chunk * 30 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
+        heard = Finished(start, samples, spoken=spoken, points=np.array(row, np.float32))
+        people.absorb(heard, np.zeros(samples, np.float32))
+    labels, corrections = people.settle()
+    one, two = "Speaker1", "Speaker2"
+    assert labels == [[one, one], [two, one], [two, two], [one]]
+    assert {"chunk": 1, "line": 1, "from": two, "to": one} in corrections
 
 
 # Resumption

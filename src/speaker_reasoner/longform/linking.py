@@ -4,10 +4,11 @@ The dialogue says which lines of a chunk are one speaker's, and, with a speaker 
 before; the voices say how much two stretches of speech sound like one person. Both are log-odds
 that two things are one person's, so they add. Things are merged, the surest pair first, while the
 sum speaks for it (average linkage for the voices, a bounded sum for the dialogue), and further
-where there are more people than the user allows.
+where there are more people than the user allows. When it is known how everybody sounds, each line
+is weighed once more by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from ..witness import Witness
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 NEVER = -1e9
 """Log-odds of what cannot be one person."""
+_PASSES = 3
+"""Most passes over the lines of a recording; a second one moves few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def voice_odds(
     """
     known = ~np.isnan(points).any(1)
     clean = np.where(known[:, None], points, 0.0).astype(np.float32)
-    settled = 1 - np.exp(-np.asarray(seconds, np.float32) / witness.settle_s)
+    settled = _settled(np.asarray(seconds, np.float32), witness)
     threshold = np.full((len(clean), len(clean)), witness.threshold, np.float32)
     threshold[list(elsewhere)] = threshold[:, list(elsewhere)] = witness.elsewhere
     odds = (clean @ clean.T - threshold * np.minimum.outer(settled, settled)) * witness.scale
@@ -142,3 +145,59 @@ def merge(
         left -= 1
     numbers: dict[int, int] = {}
     return [numbers.setdefault(int(g), len(numbers)) for g in group]
+
+
+def reconsider(
+    people: Sequence[int],
+    points: np.ndarray[Any, Any],
+    seconds: Sequence[float],
+    told: Sequence[Mapping[int, float]],
+    witness: Witness,
+    trust: Trust,
+) -> list[int]:
+    """Give single lines to whom they are likest, against all that a person says elsewhere.
+
+    Nobody loses their last line.
+
+    Args:
+        people: whose each line is, from 0.
+        points: embeddings of lines `[n, d]`; rows of NaN where there is none, which stay.
+        seconds: of each line.
+        told: of each line, what the dialogue says about it and others, in log-odds.
+    """
+    found = np.array(people)
+    weights = np.asarray(seconds, np.float64)
+    known = np.flatnonzero(~np.isnan(points).any(1)).tolist()
+    sums = np.zeros((max(people, default=-1) + 1, points.shape[1]))
+    spoken = np.zeros(len(sums))
+    settled = _settled(weights, witness)
+    for i in known:
+        sums[found[i]] += weights[i] * points[i]
+        spoken[found[i]] += weights[i]
+    for _ in range(_PASSES):
+        before = found.copy()
+        for i in known:
+            own = found[i]
+            sums[own] -= weights[i] * points[i]
+            spoken[own] -= weights[i]
+            heard = spoken > 1e-6
+            if heard[own]:
+                lengths = np.maximum(np.linalg.norm(sums, axis=1), 1e-9)
+                ask = witness.threshold * np.minimum(settled[i], _settled(spoken, witness))
+                dialogue = np.zeros(len(sums), np.float32)
+                for other, odds in told[i].items():
+                    dialogue[found[other]] += odds
+                odds = (sums @ points[i] / lengths - ask) * witness.scale + trust.bounded(dialogue)
+                best = int(np.argmax(np.where(heard, odds, NEVER)))
+                found[i] = best if odds[best] > odds[own] else own
+            sums[found[i]] += weights[i] * points[i]
+            spoken[found[i]] += weights[i]
+        if np.array_equal(found, before):
+            break
+    return [int(person) for person in found]
+
+
+def _settled(seconds: np.ndarray[Any, Any], witness: Witness) -> np.ndarray[Any, Any]:
+    """How far a cosine can be trusted to be as high as one voice's, by the seconds behind it: 0 to 1."""
+    share: np.ndarray[Any, Any] = 1 - np.exp(-seconds / witness.settle_s)
+    return share

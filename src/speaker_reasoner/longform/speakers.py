@@ -22,7 +22,7 @@ from ..transcript import Segment
 from ..witness import Witness
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
 from .finished import Finished, Points, Spoken
-from .linking import Matrix, Trust, merge, voice_odds
+from .linking import Matrix, Trust, merge, reconsider, voice_odds
 
 _SHORTEST_VOICE_S = 0.5
 """Shorter lines are not embedded; they follow the line they share a number with."""
@@ -58,6 +58,18 @@ class _Unit:
     seconds: float
     told: dict[int, float] = field(default_factory=dict)
     person: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a chunk: its unit, the label it was told under, its number in the dialogue, seconds,
+    and embedding (`None` if there is none)."""
+
+    unit: int
+    label: str
+    number: int
+    seconds: float
+    point: Points | None
 
 
 @dataclass
@@ -113,7 +125,7 @@ class Speakers:
         )
         self._people: list[_Person] = []
         self._units: list[_Unit] = []
-        self._lines: list[list[tuple[int, str]]] = []  # unit and provisional label, by chunk
+        self._lines: list[list[_Line]] = []  # by chunk
         self._enrolled: list[int] = []
         self.doubts = [doubt for voice in voices for doubt in voice.doubts]
         for voice in voices:
@@ -180,8 +192,14 @@ class Speakers:
             self._tell(first + group, numbers, first, finished.people)
         for group in sorted(range(len(numbers)), key=lambda g: numbers[g]):
             self._place(first + group, first)
+        points = finished.points
         self._lines.append(
-            [(first + group, label) for group, label in zip(groups, labels, strict=True)]
+            [
+                _Line(first + group, label, one.number, one.seconds, _row(points, i))
+                for i, (group, label, one) in enumerate(
+                    zip(groups, labels, finished.spoken, strict=True)
+                )
+            ]
         )
         for i, one in enumerate(finished.spoken):
             person = self._people[self._units[first + groups[i]].person]
@@ -190,7 +208,7 @@ class Speakers:
             self._offer(finished, groups, first, samples)
 
     def settle(self) -> tuple[list[list[str]], list[dict[str, Any]]]:
-        """Link all units once more.
+        """Link all units once more, then weigh each line by itself.
 
         Returns:
             The label of every line, chunk by chunk, and what that changed of the provisional ones.
@@ -199,13 +217,15 @@ class Speakers:
         names: dict[int, str] = {}
         for unit in self._enrolled:
             names[groups[unit]] = self._label(self._units[unit].person)
-        strangers = 0
+        people = iter(self._reconsidered(groups))
+        strangers, labels = 0, list[list[str]]()
         for lines in self._lines:
-            for unit, _ in lines:
-                if groups[unit] not in names:
+            labels.append([])
+            for person in islice(people, len(lines)):
+                if person not in names:
                     strangers += 1
-                    names[groups[unit]] = self._stranger(strangers)
-        labels = [[names[groups[unit]] for unit, _ in lines] for lines in self._lines]
+                    names[person] = self._stranger(strangers)
+                labels[-1].append(names[person])
         return labels, self._corrections(labels)
 
     def segments(
@@ -406,17 +426,41 @@ class Speakers:
             )
 
         groups = group(None)
-        speaking = {groups[unit] for lines in self._lines for unit, _ in lines}
+        speaking = {groups[line.unit] for lines in self._lines for line in lines}
         if self.bounds is not None and len(speaking) > self.bounds[1]:
             groups = group(self.bounds[1] + len(set(groups) - speaking))
         return groups
+
+    def _reconsidered(self, groups: Sequence[int]) -> list[int]:
+        """The group of every line, chunk after chunk."""
+        every, trust = [line for lines in self._lines for line in lines], self.trust
+        people = [groups[line.unit] for line in every]
+        width = next((len(line.point) for line in every if line.point is not None), 0)
+        if self.witness is None or not width:
+            return people
+        points = np.full((len(every), width), np.nan, np.float32)
+        told: list[dict[int, float]] = []
+        for lines in self._lines:
+            first = len(told)
+            for i, line in enumerate(lines):
+                if line.point is not None:
+                    points[first + i] = line.point
+                told.append(
+                    {
+                        first + j: trust.same if line.number == other.number else -trust.other
+                        for j, other in enumerate(lines)
+                        if j != i
+                    }
+                )
+        seconds = [line.seconds for line in every]
+        return reconsider(people, points, seconds, told, self.witness, trust)
 
     def _corrections(self, labels: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         """Where the last pass says something else than was told while the recording was heard."""
         became: dict[str, Counter[str]] = {}
         for lines, row in zip(self._lines, labels, strict=True):
-            for (_, told), now in zip(lines, row, strict=True):
-                became.setdefault(told, Counter())[now] += 1
+            for line, now in zip(lines, row, strict=True):
+                became.setdefault(line.label, Counter())[now] += 1
         usual = {label: counts.most_common(1)[0][0] for label, counts in became.items()}
         merged: dict[str, list[str]] = {}
         for label, final in usual.items():
@@ -425,9 +469,10 @@ class Speakers:
             {"merged": sorted(old), "into": final} for final, old in merged.items() if len(old) > 1
         ]
         for chunk, (lines, row) in enumerate(zip(self._lines, labels, strict=True)):
-            for i, ((_, told), now) in enumerate(zip(lines, row, strict=True)):
-                if usual[told] != now:
-                    rows.append({"chunk": chunk, "line": i, "from": usual[told], "to": now})
+            for i, (line, now) in enumerate(zip(lines, row, strict=True)):
+                before = usual[line.label]
+                if before != now:
+                    rows.append({"chunk": chunk, "line": i, "from": before, "to": now})
         return rows
 
 
@@ -471,6 +516,11 @@ def _cut(start_s: float, end_s: float, offset: int, samples: Samples) -> Samples
     """A stretch of the recording, out of samples that start at sample `offset`."""
     first = round(start_s * SAMPLE_RATE_HZ) - offset
     return samples[max(0, first) : round(end_s * SAMPLE_RATE_HZ) - offset]
+
+
+def _row(points: Points | None, number: int) -> Points | None:
+    """A line's embedding, if it has one."""
+    return None if points is None or np.isnan(points[number]).any() else points[number]
 
 
 def _unit_length(point: Points) -> Points:
