@@ -408,12 +408,13 @@ def test_units_of_a_day() -> None:
 
 
 def test_merge_keeps_to_bounds_and_bans() -> None:
-    odds = np.full((4, 4), -1.0)
-    nothing = np.zeros((4, 4))
-    assert len(set(merge(odds, nothing, [1.0] * 4, trust=EVEN))) == 4
-    assert len(set(merge(odds, nothing, [1.0] * 4, trust=EVEN, highest=2))) == 2
-    assert len(set(merge(-odds, nothing, [1.0] * 4, trust=EVEN, fewest=3))) == 3
-    apart = merge(-odds, nothing, [1.0] * 4, trust=EVEN, apart=[0, 1])
+    def merged(odds: float, **bounds: Any) -> list[int]:
+        return merge(np.full((4, 4), odds), np.zeros((4, 4)), [1.0] * 4, trust=EVEN, **bounds)
+
+    assert len(set(merged(-1.0))) == 4
+    assert len(set(merged(-1.0, highest=2))) == 2
+    assert len(set(merged(1.0, fewest=3))) == 3
+    apart = merged(1.0, apart=[0, 1])
     assert apart[0] != apart[1] and len(set(apart)) == 2
     assert merge(np.zeros((0, 0)), np.zeros((0, 0)), [], trust=EVEN) == []
 
@@ -444,7 +445,7 @@ def test_dialogues_and_voices_add_up() -> None:
     told = np.array([[0.0, -3.0], [-3.0, 0.0]])
     for voice, groups in ((0.0, 2), (2.0, 2), (4.0, 1)):
         voices = np.array([[0.0, voice], [voice, 0.0]])
-        assert len(set(merge(voices, told, [1.0, 1.0], trust=EVEN))) == groups
+        assert len(set(merge(voices, told.copy(), [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
 
 

@@ -64,10 +64,13 @@ def voice_odds(
     settled = _settled(np.asarray(seconds, np.float32), witness)
     threshold = np.full((len(clean), len(clean)), witness.threshold, np.float32)
     threshold[list(elsewhere)] = threshold[:, list(elsewhere)] = witness.elsewhere
-    odds = (clean @ clean.T - threshold * np.minimum.outer(settled, settled)) * witness.scale
+    threshold *= np.minimum.outer(settled, settled)
+    odds: Matrix = clean @ clean.T
+    odds -= threshold
+    odds *= witness.scale
     odds[~known] = 0.0
     odds[:, ~known] = 0.0
-    return np.asarray(odds, np.float32)
+    return odds
 
 
 def merge(
@@ -88,8 +91,8 @@ def merge(
     a stray second goes before a person does.
 
     Args:
-        voices: log-odds by voice `[n, n]`.
-        told: log-odds by the dialogues `[n, n]`.
+        voices: log-odds by voice `[n, n]`; used up.
+        told: log-odds by the dialogues `[n, n]`; used up.
         weights: of each thing in the average linkage, seconds of speech.
         trust: bounds of the dialogues' sum over two groups.
         fewest: go no further than so many groups.
@@ -104,11 +107,12 @@ def merge(
     if count == 0:
         return []
     own = voices.diagonal().copy()  # mean odds within a group
-    mean, total = voices.copy(), told.copy()
+    mean, total = voices, told  # among groups; in place, for these are the largest of all
     weight = np.maximum(np.asarray(weights, mean.dtype), 1e-3)
     banned = np.eye(count, dtype=bool)
     banned[np.ix_(list(apart), list(apart))] = True
-    score = mean + trust.bounded(total)
+    score = trust.bounded(total)
+    score += mean
     score[banned] = NEVER
     known = np.zeros(count, bool)  # no strays: enrolled, or merged into another
     known[list(apart)] = True

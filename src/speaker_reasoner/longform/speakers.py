@@ -398,28 +398,15 @@ class Speakers:
         """The final group of every unit."""
         if self.witness is None:
             return [unit.person for unit in self._units]
-        size = len(self._units)
-        width = next((len(u.point) for u in self._units if u.point is not None), 1)
-        points = np.full((size, width), np.nan, np.float32)
-        told = np.zeros((size, size), np.float32)
-        for i, unit in enumerate(self._units):
-            if unit.point is not None:
-                points[i] = _unit_length(unit.point)
-            for other, odds in unit.told.items():
-                told[i, other] = told[other, i] = odds
         seconds = [unit.seconds for unit in self._units]
-        voices = self._odds(points, seconds, self._enrolled)
-
         spoken_s = sum(seconds) - sum(seconds[unit] for unit in self._enrolled)
 
         def group(highest: int | None) -> list[int]:
-            fewest = 1 if self.bounds is None else self.bounds[0]
             return merge(
-                voices,
-                told,
+                *self._matrices(),
                 seconds,
                 trust=self.trust,
-                fewest=fewest,
+                fewest=1 if self.bounds is None else self.bounds[0],
                 highest=highest,
                 apart=self._enrolled,
                 least=min(_PERSON_S, _PERSON_SHARE * spoken_s),
@@ -430,6 +417,19 @@ class Speakers:
         if self.bounds is not None and len(speaking) > self.bounds[1]:
             groups = group(self.bounds[1] + len(set(groups) - speaking))
         return groups
+
+    def _matrices(self) -> tuple[Matrix, Matrix]:
+        """What voices and dialogues say about every two units."""
+        size = len(self._units)
+        width = next((len(u.point) for u in self._units if u.point is not None), 1)
+        points = np.full((size, width), np.nan, np.float32)
+        told = np.zeros((size, size), np.float32)
+        for i, unit in enumerate(self._units):
+            if unit.point is not None:
+                points[i] = _unit_length(unit.point)
+            for other, odds in unit.told.items():
+                told[i, other] = told[other, i] = odds
+        return self._odds(points, [unit.seconds for unit in self._units], self._enrolled), told
 
     def _reconsidered(self, groups: Sequence[int]) -> list[int]:
         """The group of every line, chunk after chunk."""
