@@ -189,8 +189,8 @@ def reconsider(
                 lengths = np.maximum(np.linalg.norm(sums, axis=1), 1e-9)
                 ask = witness.threshold * np.minimum(settled[i], _settled(spoken, witness))
                 dialogue = np.zeros(len(sums), np.float32)
-                for other, odds in told[i].items():
-                    dialogue[found[other]] += odds
+                for other, said in told[i].items():
+                    dialogue[found[other]] += said
                 odds = (sums @ points[i] / lengths - ask) * witness.scale + trust.bounded(dialogue)
                 best = int(np.argmax(np.where(heard, odds, NEVER)))
                 found[i] = best if odds[best] > odds[own] else own
