@@ -28,7 +28,8 @@ from speaker_reasoner.data.dialogues import (
     slice_samples,
 )
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
-from speaker_reasoner.data.voices import BASES, Voice, available, median_f0_hz
+from speaker_reasoner.data.tracts import Tract, draw_tract
+from speaker_reasoner.data.voices import BASES, Samples, Voice, available, median_f0_hz
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.train import witness
@@ -353,7 +354,7 @@ def test_warps_keep_people_apart(small_bank: VoiceBank) -> None:
         people = simulate._pick_people(small_bank, config, random.Random(seed))
         (one, other) = people.items()
         assert simulate.distance(small_bank, one, other) >= 1.0
-        assert all(0.8 <= warp <= 1.25 for warp in people.values())
+        assert all(0.8 <= tract.warp <= 1.25 for tract in people.values())
 
 
 def many_voices() -> VoiceBank:
@@ -397,3 +398,45 @@ def test_a_voice_head_is_shown_people_who_are_alike() -> None:
     found = [witness._people(voices, mixed, random.Random(seed)) for seed in range(20)]
     assert all(len(people) == 6 for people in found)
     assert max(len({voices.voices[i].base for i, _ in people}) for people in found) > 3
+
+
+def test_shifted_formants_move_the_spectrum_and_leave_pitch_times_and_level() -> None:
+    time_s = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    buzz = sum(np.sin(2 * np.pi * 125 * n * time_s) for n in range(1, 60))
+    centre = np.exp(-(((np.fft.rfftfreq(len(time_s), 1 / SAMPLE_RATE_HZ) - 1500) / 300) ** 2))
+    vowel = np.fft.irfft(np.fft.rfft(buzz) * (centre + 0.01)).astype(np.float32)
+    vowel *= 0.5 / np.abs(vowel).max()
+
+    def peak_hz(samples: Samples) -> float:
+        power = np.abs(np.fft.rfft(samples)) ** 2
+        return float(power @ np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE_HZ) / power.sum())
+
+    for shift in (-0.1, 0.1):
+        moved = Tract(1.0, (shift,) * 4).applied(vowel, len(vowel))
+        assert moved.dtype == np.float32
+        assert len(moved) == len(vowel)
+        assert peak_hz(moved) / peak_hz(vowel) == pytest.approx(np.exp(shift), abs=0.03)
+        assert median_f0_hz(moved) == pytest.approx(median_f0_hz(vowel), abs=1)
+        assert np.mean(moved**2) == pytest.approx(np.mean(vowel**2), rel=1e-4)
+    np.testing.assert_array_equal(Tract(1.0, (0.0,) * 4).applied(vowel, len(vowel)), vowel)
+    silence = np.zeros(1000, np.float32)
+    np.testing.assert_array_equal(Tract(1.0, (0.1,) * 4).applied(silence, 1000), silence)
+
+
+def test_formants_are_drawn_only_where_they_may_move(small_bank: VoiceBank) -> None:
+    one = replace(QUIET, speakers=(1, 1))
+    shifting = replace(one, formants=0.1)
+    assert all(
+        tract == Tract()
+        for tract in simulate._pick_people(small_bank, one, random.Random(3)).values()
+    )
+    [tract] = simulate._pick_people(small_bank, shifting, random.Random(3)).values()
+    assert len(tract.shifts) == 4
+    moved, again = (meeting(small_bank, shifting, 3) for _ in range(2))
+    np.testing.assert_array_equal(moved.samples, again.samples)
+    tracts = [draw_tract(random.Random(i), (0.9, 1.1), 0.1) for i in range(200)]
+    shifts = [shift for tract in tracts for shift in tract.shifts]
+    assert len(shifts) == 800
+    assert -0.1 <= min(shifts) < -0.09
+    assert 0.09 < max(shifts) <= 0.1
+    assert draw_tract(random.Random(0), (1.0, 1.0), 0.0) == Tract()

@@ -16,16 +16,16 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import soxr
 from rich.progress import track
 
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import DataError
 from . import sentences
+from .tracts import Tract
 from .voices import BASES, Samples, Utterance, Voice, Word, available, draw_voice, speak
 from .voices import median_f0_hz as _median_f0_hz
 
-_WEIGHTS = {"espeak": 1.0, "flite": 6.0, "festival": 4.0}
+_WEIGHTS = {"espeak": 1.0, "flite": 9.0, "festival": 6.0}
 """How often a base of each family is drawn for training: flite's few bases more often than espeak's
 many. For evaluation every held-out base is as likely as any other."""
 
@@ -80,15 +80,11 @@ class VoiceBank:
         side = 1 if self.config.evaluation else 0
         return [list(room) for room in _draw_rooms(40, self.config.seed * 2 + side)]
 
-    def utterance(self, entry: Entry, warp: float = 1.0) -> Samples:
-        """An utterance, played `warp` times faster."""
+    def utterance(self, entry: Entry, tract: Tract | None = None) -> Samples:
+        """An utterance, as another vocal tract would speak it."""
         samples: Samples = self.samples[entry.start : entry.end].astype(np.float32)
         samples /= np.float32(32768)
-        if warp != 1.0:
-            samples = soxr.resample(samples, warp, 1.0, quality="LQ")
-            missing = max(0, entry.length(warp) - len(samples))
-            samples = np.pad(samples, (0, missing))[: entry.length(warp)]
-        return samples
+        return samples if tract is None else tract.applied(samples, entry.length(tract.warp))
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import DataError
 from .banks import Entry, VoiceBank
+from .tracts import Tract, draw_tract
 from .voices import Samples, Voice, Word
 
 
@@ -30,6 +31,8 @@ class MeetingConfig:
         reverb_rate: share of meetings held in a simulated room.
         warp: how much faster a person's utterances are played than the bank's voice: another pitch
             and vocal tract for every meeting, so that training hardly hears a person twice.
+        formants: how far a person's formants move against each other, at most, as the natural
+            logarithm of a factor: a vocal tract of another shape for every meeting.
         silence_rate: share of recordings in which nobody speaks.
         alike_rate: share of meetings in which everybody is of two synthesisers' voices, told apart by
             pitch and vocal tract alone.
@@ -48,6 +51,7 @@ class MeetingConfig:
     reverb_rate: float = 0.3
     silence_rate: float = 0.02
     warp: tuple[float, float] = (1.0, 1.0)
+    formants: float = 0.0
     alike_rate: float = 0.0
 
 
@@ -125,17 +129,17 @@ class _Setting:
     """Who is there, how fast they speak, how loud they are, and the way from each to the microphone.
 
     Attributes:
-        people: warp of each voice.
+        people: the vocal tract of each voice.
         responses: of the room, by voice; `None` where nothing reverberates.
     """
 
-    people: Mapping[int, float]
+    people: Mapping[int, Tract]
     gains_db: Mapping[int, float]
     responses: Mapping[int, Samples] | None
 
 
 def _draw_setting(
-    bank: VoiceBank, config: MeetingConfig, people: Mapping[int, float], rng: random.Random
+    bank: VoiceBank, config: MeetingConfig, people: Mapping[int, Tract], rng: random.Random
 ) -> _Setting:
     room = rng.choice(bank.rooms) if rng.random() < config.reverb_rate else None
     places = rng.sample(range(4), 4)
@@ -148,11 +152,11 @@ def _draw_setting(
 
 def _length(
     config: MeetingConfig,
-    people: Mapping[int, float],
+    people: Mapping[int, Tract],
     plan: Sequence[Planned],
     rng: random.Random,
 ) -> int:
-    end = max(start + entry.length(people[person]) for person, start, entry, _ in plan)
+    end = max(start + entry.length(people[person].warp) for person, start, entry, _ in plan)
     total = end + round(rng.uniform(0.1, 0.6) * SAMPLE_RATE_HZ)
     return min(total, round(config.max_duration_s * SAMPLE_RATE_HZ))
 
@@ -193,19 +197,19 @@ def _record(
 _MOST_TRIES = 10_000
 
 
-def _pick_people(bank: VoiceBank, config: MeetingConfig, rng: random.Random) -> dict[int, float]:
-    """Voices, with their warps, that a listener can tell apart: same-gender pairs differ in pitch
+def _pick_people(bank: VoiceBank, config: MeetingConfig, rng: random.Random) -> dict[int, Tract]:
+    """Voices, with their tracts, that a listener can tell apart: same-gender pairs differ in pitch
     or vocal tract."""
     count = rng.randint(*config.speakers)
     everybody = range(len(bank.voices))
-    chosen: dict[int, float] = {}
+    chosen: dict[int, Tract] = {}
     if config.alike_rate and rng.random() < config.alike_rate:
         known = sorted({voice.base for voice in bank.voices}, key=str)
         bases = rng.sample(known, min(2, len(known)))
         alike = [i for i in everybody if bank.voices[i].base in bases]
-        chosen = _apart(bank, alike, count, config.warp, rng)
+        chosen = _apart(bank, alike, count, config, rng)
     if len(chosen) < count:
-        chosen = _apart(bank, everybody, count, config.warp, rng)
+        chosen = _apart(bank, everybody, count, config, rng)
     if len(chosen) < count:
         raise DataError(f"the bank of {len(everybody)} voices holds no {count} that differ enough")
     return chosen
@@ -215,38 +219,38 @@ def _apart(
     bank: VoiceBank,
     candidates: Sequence[int],
     count: int,
-    warps: tuple[float, float],
+    config: MeetingConfig,
     rng: random.Random,
-) -> dict[int, float]:
-    """Up to so many candidates, with their warps, that differ enough."""
-    slowest, fastest = warps
-    chosen: dict[int, float] = {}
+) -> dict[int, Tract]:
+    """Up to so many candidates, with their tracts, that differ enough."""
+    chosen: dict[int, Tract] = {}
     for _ in range(1000):
         if len(chosen) == count:
             break
         candidate = rng.choice(candidates)
-        warp = rng.uniform(slowest, fastest) if slowest < fastest else slowest
-        if all(distance(bank, (candidate, warp), other) >= 1.0 for other in chosen.items()):
-            chosen[candidate] = warp
+        tract = draw_tract(rng, config.warp, config.formants)
+        if all(distance(bank, (candidate, tract), other) >= 1.0 for other in chosen.items()):
+            chosen[candidate] = tract
     return chosen
 
 
-def distance(bank: VoiceBank, a: tuple[int, float], b: tuple[int, float]) -> float:
-    """Difference of two warped voices: 1 is 12 % of pitch, 8 % of vocal tract, or a mix of both."""
-    (first, first_warp), (second, second_warp) = a, b
+def distance(bank: VoiceBank, a: tuple[int, Tract], b: tuple[int, Tract]) -> float:
+    """Difference of two voices played so fast: 1 is 12 % of pitch, 8 % of vocal tract, or a mix of
+    both; shifted formants can only add to it."""
+    (first, first_tract), (second, second_tract) = a, b
     if first == second:
         return 0.0
     one, two = bank.voices[first], bank.voices[second]
     if one.base.gender != two.base.gender:
         return 9.0
-    faster = first_warp / second_warp
+    faster = first_tract.warp / second_tract.warp
     f0_ratio = max(bank.f0_hz[first], 50) / max(bank.f0_hz[second], 50) * faster
     pitch = abs(float(np.log(f0_ratio))) / 0.12
     return pitch + abs(float(np.log(one.warp / two.warp * faster))) / 0.08
 
 
 def _plan(
-    bank: VoiceBank, config: MeetingConfig, people: Mapping[int, float], rng: random.Random
+    bank: VoiceBank, config: MeetingConfig, people: Mapping[int, Tract], rng: random.Random
 ) -> list[Planned]:
     limit = round(config.max_duration_s * SAMPLE_RATE_HZ)
     at = round(rng.uniform(0.05, 0.8) * SAMPLE_RATE_HZ)
@@ -273,7 +277,7 @@ def _plan(
             )
         elif last is not None:
             start = last_end + round(rng.uniform(*config.pause_s) * SAMPLE_RATE_HZ)
-        end = start + entry.length(people[person])
+        end = start + entry.length(people[person].warp)
         if end > limit - 800:
             if plan:
                 break
@@ -294,32 +298,32 @@ def _plan(
 def _backchannel(
     bank: VoiceBank,
     config: MeetingConfig,
-    people: Mapping[int, float],
+    people: Mapping[int, Tract],
     into: Planned,
     rng: random.Random,
 ) -> list[Planned]:
     """Perhaps a short, softer word of another speaker inside a long utterance."""
     person, start, entry, _ = into
-    length = entry.length(people[person])
+    length = entry.length(people[person].warp)
     others = [other for other in people if other != person]
     others = [other for other in others if any(e.backchannel for e in bank.entries[other])]
     if not others or length < 2 * SAMPLE_RATE_HZ or rng.random() >= config.backchannel_rate:
         return []
     other = rng.choice(others)
     word = rng.choice([e for e in bank.entries[other] if e.backchannel])
-    room = length - word.length(people[other]) - 9600
+    room = length - word.length(people[other].warp) - 9600
     if room <= 0:
         return []
     return [(other, start + 8000 + rng.randrange(room), word, -4.0)]
 
 
 def _spoken(
-    bank: VoiceBank, people: Mapping[int, float], plan: Sequence[Planned]
+    bank: VoiceBank, people: Mapping[int, Tract], plan: Sequence[Planned]
 ) -> tuple[Spoken, ...]:
     numbers: dict[int, int] = {}
     rows = []
     for person, start, entry, _ in sorted(plan, key=lambda row: (row[1], row[2].end)):
-        warp = people[person]
+        warp = people[person].warp
         number = numbers.setdefault(person, len(numbers) + 1)
         gender = bank.voices[person].base.gender
         words = tuple(

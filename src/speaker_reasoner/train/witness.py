@@ -21,6 +21,7 @@ from torch import Tensor
 from ..audio import SAMPLE_RATE_HZ
 from ..data.banks import VoiceBank
 from ..data.simulate import MeetingConfig, Spoken, distance, meeting, noise
+from ..data.tracts import Tract, draw_tract
 from ..data.voices import Samples
 from ..engines.thinker import log_mel
 from ..engines.voice import VoiceHead, tower_layers
@@ -49,6 +50,7 @@ class WitnessConfig:
     clips: int = 4
     seconds: tuple[float, float] = (0.6, 3.0)
     warp: tuple[float, float] = (0.86, 1.16)
+    formants: float = 0.0
     reverb_rate: float = 0.5
     elsewhere_rate: float = 0.3
     snr_db: tuple[float, float] = (12.0, 45.0)
@@ -250,8 +252,8 @@ def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
     return loss + _both_ways(odds[apart], same[apart])
 
 
-def _people(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> list[tuple[int, float]]:
-    """Whom a step compares: voices and warps."""
+def _people(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> list[tuple[int, Tract]]:
+    """Whom a step compares: voices and tracts."""
     genders = rng.choice([("female",), ("male",), ("female", "male")])
     voices = [i for i, voice in enumerate(bank.voices) if voice.base.gender in genders]
     bases = sorted({bank.voices[i].base for i in voices}, key=str)
@@ -259,11 +261,11 @@ def _people(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> list[
     if alike:
         bases = rng.sample(bases, 3)
         voices = [i for i in voices if bank.voices[i].base in bases]
-    chosen: list[tuple[int, float]] = []
+    chosen: list[tuple[int, Tract]] = []
     for _ in range(_MOST_TRIES // 20 if alike else _MOST_TRIES):
         if len(chosen) == config.people:
             return chosen
-        candidate = (rng.choice(voices), rng.uniform(*config.warp))
+        candidate = (rng.choice(voices), draw_tract(rng, config.warp, config.formants))
         others = chosen if alike else chosen[-8:]
         if all(distance(bank, candidate, other) >= config.least_distance for other in others):
             chosen.append(candidate)
@@ -278,20 +280,20 @@ def _people(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> list[
 def _clips(
     bank: VoiceBank,
     config: WitnessConfig,
-    people: Sequence[tuple[int, float]],
+    people: Sequence[tuple[int, Tract]],
     rng: random.Random,
 ) -> tuple[list[Samples], list[int]]:
     """Clips, those of one person together, and the microphone that recorded each."""
     clips: list[Samples] = []
     places: list[int] = []
-    for number, (voice, warp) in enumerate(people):
+    for number, (voice, tract) in enumerate(people):
         elsewhere = rng.random() < config.elsewhere_rate
         room = _room(bank, config, rng)
         for i in range(config.clips):
             entry = rng.choice(bank.entries[voice])
             if elsewhere:
                 room = _room(bank, config, rng)
-            clips.append(_clip(bank.utterance(entry, warp), room, config, rng))
+            clips.append(_clip(bank.utterance(entry, tract), room, config, rng))
             places.append(number * config.clips + (i if elsewhere else 0))
     return clips, places
 

@@ -1,0 +1,91 @@
+"""Another vocal tract for an utterance: training hardly hears a person twice.
+
+A *warp* plays the waveform faster: pitch, formants and rate rise together. *Shifts* then move the
+formants against each other and against the pitch, as vocal tracts of other shapes do: each frame's
+spectral envelope, smoothed by its cepstrum, is read at other frequencies (piecewise-linear vocal
+tract normalisation, Cohen et al., 1995, used the other way round).
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soxr
+
+from ..audio import SAMPLE_RATE_HZ
+from .voices import Samples
+
+_KNOTS_HZ = (500.0, 1500.0, 2500.0, 3500.0)
+"""Where shifts are given; between them straight lines, from 0 at 0 Hz, level above the last."""
+_FRAME, _HOP = 512, 128
+_CEPSTRUM = 30
+"""Coefficients that make an envelope: below the period, in samples, of any voice's pitch."""
+_MOST_GAIN = 2.3
+"""Bound of the gain at a frequency, as a natural logarithm: 20 dB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tract:
+    """How an utterance is changed.
+
+    Attributes:
+        warp: how much faster it is played.
+        shifts: natural logarithm of the factor by which formants near 500, 1500, 2500 and 3500 Hz
+            rise; empty for none.
+    """
+
+    warp: float = 1.0
+    shifts: tuple[float, ...] = ()
+
+    def applied(self, samples: Samples, length: int) -> Samples:
+        """Samples `[n]` at 16 kHz of another person, `length` of them."""
+        if self.warp != 1.0:
+            samples = soxr.resample(samples, self.warp, 1.0, quality="LQ")
+            samples = np.pad(samples, (0, max(0, length - len(samples))))[:length]
+        return _shifted(samples, self.shifts) if any(self.shifts) else samples
+
+
+def draw_tract(rng: random.Random, warp: tuple[float, float], formants: float) -> Tract:
+    """Draw a tract: a warp within a range, shifts of at most `formants`; what cannot vary is not
+    drawn."""
+    slowest, fastest = warp
+    factor = rng.uniform(slowest, fastest) if slowest < fastest else slowest
+    if not formants:
+        return Tract(factor)
+    return Tract(factor, tuple(rng.uniform(-formants, formants) for _ in _KNOTS_HZ))
+
+
+def _shifted(samples: Samples, shifts: tuple[float, ...]) -> Samples:
+    window = np.hanning(_FRAME + 1)[:-1].astype(np.float32)
+    count = -(-len(samples) // _HOP) + _FRAME // _HOP - 1
+    padded = np.zeros((count - 1) * _HOP + _FRAME, np.float32)
+    first = _FRAME - _HOP
+    padded[first : first + len(samples)] = samples
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP]
+    spectra = np.fft.rfft(frames * window)
+    spectra *= np.exp(_gains(np.abs(spectra), shifts))
+    changed = np.fft.irfft(spectra, _FRAME) * window
+    mixed = np.zeros_like(padded)
+    for part in range(_FRAME // _HOP):  # frames that do not overlap, laid end to end
+        own = changed[part :: _FRAME // _HOP].reshape(-1)
+        mixed[part * _HOP : part * _HOP + len(own)] += own
+    result: Samples = mixed[first : first + len(samples)]
+    power, before = float(np.mean(result**2)), float(np.mean(samples**2))
+    return result * np.float32(np.sqrt(before / power)) if power > 0 else samples
+
+
+def _gains(levels: np.ndarray[Any, Any], shifts: tuple[float, ...]) -> np.ndarray[Any, Any]:
+    """Of each frame and frequency, as natural logarithms, from magnitudes `[frames, bins]`."""
+    cepstra = np.fft.irfft(np.log(levels + 1e-4))
+    cepstra[:, _CEPSTRUM : 1 - _CEPSTRUM] = 0
+    envelopes = np.fft.rfft(cepstra).real
+    bins = np.arange(levels.shape[1])
+    frequencies = bins * SAMPLE_RATE_HZ / _FRAME
+    at = bins / np.exp(np.interp(frequencies, (0.0, *_KNOTS_HZ), (0.0, *shifts)))
+    at = np.minimum(at, bins[-1])
+    low = np.minimum(at.astype(int), bins[-1] - 1)
+    share = at - low
+    moved = envelopes[:, low] * (1 - share) + envelopes[:, low + 1] * share
+    gains: np.ndarray[Any, Any] = np.clip(moved - envelopes, -_MOST_GAIN, _MOST_GAIN)
+    return gains
