@@ -20,10 +20,10 @@ from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
 from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
 from speaker_reasoner.longform.cache import Candidate, SpeakerCache
-from speaker_reasoner.longform.finished import Finished, Spoken
+from speaker_reasoner.longform.finished import Finished, Spoken, alone
 from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.longform.linking import merge, reconsider, voice_odds
-from speaker_reasoner.longform.speakers import Speakers, _alone, vote
+from speaker_reasoner.longform.speakers import Speakers, vote
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
 from speaker_reasoner.transcript import Missing, Transcript
@@ -655,5 +655,5 @@ def test_a_voice_is_heard_where_nobody_else_speaks() -> None:
         ([line(1.0, 6.0)], (2.0, 2.0)),
         ([line(7.0, 8.0), line(0.0, 1.0)], (2.0, 5.0)),
     ):
-        first_s, last_s = _alone(one, [one, *others])
+        first_s, last_s = alone(one, [one, *others])
         assert (first_s, last_s) == alone or last_s - first_s == alone[1] - alone[0]

@@ -21,7 +21,7 @@ from ..protocol import CacheEntry, Profile
 from ..transcript import Segment
 from ..witness import Witness
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
-from .finished import Finished, Points, Spoken
+from .finished import Finished, Points, Spoken, alone, overlapped
 from .linking import Matrix, Trust, merge, reconsider, voice_odds
 
 _SHORTEST_VOICE_S = 0.5
@@ -168,7 +168,7 @@ class Speakers:
             return None
         chosen, clips = [], []
         for i, one in enumerate(spoken):
-            first_s, last_s = _alone(one, spoken)
+            first_s, last_s = alone(one, spoken)
             if last_s - first_s >= _SHORTEST_VOICE_S:
                 chosen.append(i)
                 clips.append(_cut(first_s, last_s, start, samples))
@@ -382,7 +382,7 @@ class Speakers:
             sure = one.confidence.speaker
             if sure is not None and sure < self._cache.rules.least_confidence:
                 continue
-            if one.seconds < SHORTEST_S or _overlapped(one, finished.spoken):
+            if one.seconds < SHORTEST_S or overlapped(one, finished.spoken):
                 continue
             if one.seconds > self._cache.budget_s / 2:
                 continue
@@ -491,25 +491,6 @@ def _number(own: Sequence[int], spoken: Sequence[Spoken]) -> int:
     for i in own:
         seconds[spoken[i].number] += spoken[i].seconds
     return max(sorted(seconds), key=lambda number: seconds[number])
-
-
-def _overlapped(one: Spoken, spoken: Sequence[Spoken]) -> bool:
-    return any(
-        other is not one and other.start_s < one.end_s and one.start_s < other.end_s
-        for other in spoken
-    )
-
-
-def _alone(one: Spoken, spoken: Sequence[Spoken]) -> tuple[float, float]:
-    """The longest part of a line that no other line overlaps."""
-    others = sorted((s.start_s, s.end_s) for s in spoken if s is not one)
-    best, at = (one.start_s, one.start_s), one.start_s
-    for start_s, end_s in [*others, (one.end_s, one.end_s)]:
-        last = min(start_s, one.end_s)
-        if last - at > best[1] - best[0]:
-            best = (at, last)
-        at = max(at, min(end_s, one.end_s))
-    return best
 
 
 def _cut(start_s: float, end_s: float, offset: int, samples: Samples) -> Samples:
