@@ -20,7 +20,7 @@ from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
 from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
 from speaker_reasoner.longform.cache import Candidate, SpeakerCache
-from speaker_reasoner.longform.finished import Finished, Spoken, alone
+from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.longform.linking import merge, reconsider, voice_odds
 from speaker_reasoner.longform.speakers import Speakers, vote
@@ -648,7 +648,7 @@ def test_a_voice_is_heard_where_nobody_else_speaks() -> None:
         return Spoken(1, "male", start_s, end_s, "")
 
     one = line(2.0, 5.0)
-    for others, alone in (
+    for others, expected in (
         ([], (2.0, 5.0)),
         ([line(0.0, 2.5), line(4.5, 6.0)], (2.5, 4.5)),
         ([line(3.0, 3.5)], (3.5, 5.0)),
@@ -656,4 +656,4 @@ def test_a_voice_is_heard_where_nobody_else_speaks() -> None:
         ([line(7.0, 8.0), line(0.0, 1.0)], (2.0, 5.0)),
     ):
         first_s, last_s = alone(one, [one, *others])
-        assert (first_s, last_s) == alone or last_s - first_s == alone[1] - alone[0]
+        assert (first_s, last_s) == expected or last_s - first_s == expected[1] - expected[0]
