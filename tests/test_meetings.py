@@ -20,7 +20,7 @@ from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
 from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
 from speaker_reasoner.longform.cache import Candidate, SpeakerCache
-from speaker_reasoner.longform.finished import Finished, Spoken
+from speaker_reasoner.longform.finished import Finished, Spoken, alone
 from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.longform.linking import merge, reconsider, voice_odds
 from speaker_reasoner.longform.speakers import Speakers, vote
