@@ -32,6 +32,7 @@ from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.evaluate.heldout import MEETINGS, reference
 from speaker_reasoner.longform import CacheRules, Trust, speakers
 from speaker_reasoner.longform.finished import Finished, Spoken
+from speaker_reasoner.longform.linking import heard
 from speaker_reasoner.witness import choose
 
 
@@ -39,11 +40,12 @@ from speaker_reasoner.witness import choose
 class Setting:
     """One way to link; the defaults are the embedded checkpoint's."""
 
-    threshold: float = 0.85
-    scale: float = 33.0
-    settle_s: float = 0.6
+    threshold: float = 0.945
+    scale: float = 160.0
+    settle_s: float = 0.33
     same: float = 0.5
-    most: float = 1.0
+    least: float = -6.0
+    most: float = 2.0
     person_s: float = 6.0
     reconsidered: bool = True
 
@@ -54,23 +56,27 @@ class Setting:
         return self.threshold
 
 
-BEFORE = Setting(0.72, 33.0, 0.01, 1.0, 2.5, 0.0, False)
 SETTINGS = {
-    "before: one threshold for short and long": BEFORE,
-    "a threshold that rises with the seconds": replace(BEFORE, threshold=0.85, settle_s=0.6),
-    "and dialogues trusted less": Setting(person_s=0.0, reconsidered=False),
-    "and strays joined": Setting(reconsidered=False),
+    "strays kept, lines not reconsidered": Setting(person_s=0.0, reconsidered=False),
+    "strays joined": Setting(reconsidered=False),
     "and each line reconsidered (chosen)": Setting(),
-    "threshold 0.76, scale 22, 0.74 s (fitted odds)": Setting(0.76, 22.0, 0.74),
-    "threshold 0.80": Setting(threshold=0.80),
-    "threshold 0.90": Setting(threshold=0.90),
-    "settled after 0.8 s": Setting(settle_s=0.8),
-    "scale 20": Setting(scale=20.0),
+    "threshold 0.93": Setting(threshold=0.93),
+    "threshold 0.96": Setting(threshold=0.96),
+    "threshold 0.97": Setting(threshold=0.97),
+    "settles with 0.25 s": Setting(settle_s=0.25),
+    "settles with 0.42 s": Setting(settle_s=0.42),
+    "scale 100": Setting(scale=100.0),
+    "scale 220": Setting(scale=220.0),
+    "as sure of little speech as of much": Setting(0.85, 33.0, 1e-6),
     "same number says nothing": Setting(same=0.0),
+    "dialogues say up to 1 for one person": Setting(most=1.0),
+    "dialogues say up to 4 against": Setting(least=-4.0),
     "strays of 3 s": Setting(person_s=3.0),
     "strays of 9 s": Setting(person_s=9.0),
 }
 
+
+LENGTHS_S = (1, 2, 4, 8, 16, 32)
 
 Data = list[tuple[Transcript, list[Finished]]]
 """Each recording's truth, and its finished chunks."""
@@ -98,7 +104,7 @@ def transcribed(folder: Path, model: Path | None, held: dict[str, Meeting]) -> D
 
 
 def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | None) -> Any:
-    trust = Trust(setting.same, least=-2.5, most=setting.most)
+    trust = Trust(setting.same, least=setting.least, most=setting.most)
     changes: dict[str, Any] = {"_PERSON_S": setting.person_s}
     if not setting.reconsidered:
         changes["reconsider"] = lambda people, *rest: list(people)
@@ -149,9 +155,58 @@ def tried(data: Data, setting: Setting, profile: Any, *, known: bool) -> tuple[f
     return wrong_s / max(all_s, 1e-9), found
 
 
+def cosines(data: Data) -> list[dict[str, float]]:
+    """How alike two stretches of speech are, by their length: of one person, none of it in both, and of
+    two people, the likest there is in the meeting."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for seconds in LENGTHS_S:
+        same, likest = list[float](), list[float]()
+        for truth, chunks in data:
+            said: dict[str, list[np.ndarray[Any, Any]]] = {}
+            for chunk in chunks:
+                if chunk.points is None:
+                    continue
+                known = heard(chunk.points, [line.seconds for line in chunk.spoken])
+                for line, row in zip(chunk.spoken, known, strict=True):
+                    if row[-2] > 0:
+                        said.setdefault(_speaker(truth, line), []).append(row)
+            for person, own in said.items():
+                others = [lines for other, lines in said.items() if other != person]
+                for _ in range(20):
+                    order = rng.permutation(len(own))
+                    one, two = ([own[i] for i in order[half::2]] for half in (0, 1))
+                    first, second = (_stretch(lines, seconds, rng) for lines in (one, two))
+                    if first is None or second is None:
+                        continue
+                    same.append(float(first @ second))
+                    strange = [_stretch(lines, seconds, rng) for lines in others]
+                    likest.append(max(float(first @ s) for s in strange if s is not None))
+        quantiles = [*np.quantile(same, [0.01, 0.05, 0.5]), *np.quantile(likest, [0.5, 0.95, 0.99])]
+        names = ("same_1", "same_5", "same_50", "likest_50", "likest_95", "likest_99")
+        row = {name: round(float(q), 3) for name, q in zip(names, quantiles, strict=True)}
+        rows.append({"seconds": seconds, "pairs": len(same), **row})
+    return rows
+
+
+def _stretch(
+    lines: list[np.ndarray[Any, Any]], seconds: float, rng: np.random.Generator
+) -> np.ndarray[Any, Any] | None:
+    """The point of so many seconds of lines, or of some more; `None` if there are less."""
+    total = np.zeros(len(lines[0])) if lines else np.zeros(3)
+    for i in rng.permutation(len(lines)):
+        if total[-2] >= seconds:
+            break
+        total = total + lines[i]
+    if total[-2] < 0.8 * seconds:
+        return None
+    point: np.ndarray[Any, Any] = total[:-2] / np.linalg.norm(total[:-2])
+    return point
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--meetings", type=int, default=5, help="of 12 minutes")
+    parser.add_argument("--meetings", type=int, default=8, help="of 12 minutes")
     parser.add_argument("--pieces", type=int, default=100, help="of up to 30 s")
     parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
     parser.add_argument("--runs", type=Path, default=Path("runs/linking"), help="journals")
@@ -190,6 +245,7 @@ def main() -> None:
         "minutes": round(sum(truth.duration_s for truth, _ in meetings) / 60, 1),
         "people": [len(truth.speakers) for truth, _ in meetings],
         "pieces": len(pieces),
+        "cosines": cosines(meetings),
         "settings": rows,
     }
     path = store("linking", stored)

@@ -213,6 +213,18 @@ def linking_table() -> str:
     )
 
 
+def cosines_table() -> str:
+    names = ("same_1", "same_5", "same_50", "likest_50", "likest_95", "likest_99")
+    rows = [
+        [f"{row['seconds']} s", *(f"{row[name]:.2f}" for name in names)]
+        for row in load("linking")["cosines"]
+    ]
+    return table(
+        "seconds of each|one person: 1 % are below|5 % below|half|likest other: half|5 % above|1 % above",
+        rows,
+    )
+
+
 def cache_table() -> str:
     rows = [
         [
@@ -299,6 +311,7 @@ TABLES = {
     "serve-sentence": serve_sentence,
     "longform-table": longform_table,
     "linking-table": linking_table,
+    "cosines-table": cosines_table,
     "cache-table": cache_table,
     "scaling-sentence": scaling_sentence,
     "stages-table": stages_table,

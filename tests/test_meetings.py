@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
 from speaker_reasoner.longform.cache import Candidate, SpeakerCache
 from speaker_reasoner.longform.finished import Finished, Spoken, alone
 from speaker_reasoner.longform.journal import Journal
-from speaker_reasoner.longform.linking import merge, reconsider, voice_odds
+from speaker_reasoner.longform.linking import Voices, heard, merge, reconsider
 from speaker_reasoner.longform.speakers import Speakers, vote
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
 from speaker_reasoner.transcript import Missing, Transcript
+from speaker_reasoner.witness import log_odds
 from speaker_reasoner.writers import render
 
 from .talk import save
@@ -43,7 +45,7 @@ def tone(hertz: float, seconds: float, level: float = 0.3) -> Samples:
 class Pitch:
     """A witness for tones: everybody hums at one pitch."""
 
-    name, threshold, elsewhere, scale, settle_s = "pitch", 0.5, 0.5, 10.0, 0.1
+    name, threshold, elsewhere, scale, settle_s = "pitch", 0.5, 0.5, 10.0, 0.01
 
     def embed(self, clips: Sequence[Samples]) -> Any:
         points = np.zeros((len(clips), 40), np.float32)
@@ -183,14 +185,14 @@ def test_the_witness_links_what_never_saw_a_cache(meeting: Path) -> None:
 def test_the_profile_says_whether_the_cache_is_heard(meeting: Path) -> None:
     """Where it says no, the cache still links what no witness does, and who asks for it gets it."""
     shy = replace(CACHED, cache_by_default=False)
-    for options, heard in (
+    for options, hears in (
         ({"witness": Pitch()}, False),
         ({"witness": Pitch(), "cached": True}, True),
         ({"witness": None}, True),
     ):
         play = Humming()
         result = transcribe(meeting, play, profile=shy, **options)
-        assert bool(max(play.caches)) == heard == result.info["speaker_cache"], options
+        assert bool(max(play.caches)) == hears == result.info["speaker_cache"], options
         assert len(people(result)) == 3
 
 
@@ -335,13 +337,17 @@ def test_memory_does_not_grow_and_enrolled_clips_stay() -> None:
 EVEN = Trust(least=-6.0, most=6.0)
 
 
+def unheard(count: int) -> Voices:
+    return Voices(np.zeros((count, 4)), Pitch())
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(0, 99))
 def test_merge_finds_what_is_clear(count: int, people_count: int, seed: int) -> None:
     rng = random.Random(seed)
     who = [rng.randrange(people_count) for _ in range(count)]
     same = np.array([[a == b for b in who] for a in who])
-    groups = merge(np.where(same, 3.0, -3.0), np.zeros((count, count)), [1.0] * count, trust=EVEN)
+    groups = merge(unheard(count), np.where(same, 3.0, -3.0), [1.0] * count, trust=EVEN)
     for i in range(count):
         for j in range(count):
             assert (groups[i] == groups[j]) == (who[i] == who[j])
@@ -360,8 +366,8 @@ def voiced(counts: list[int], spread: float = 0.25, seed: int = 0) -> tuple[Any,
 def by_voice(points: Any, seconds: list[float], threshold: float, **bounds: Any) -> list[int]:
     witness = Pitch()
     witness.threshold = threshold
-    odds = voice_odds(points, seconds, witness)
-    return merge(odds, np.zeros_like(odds), seconds, trust=EVEN, **bounds)
+    voices = Voices(heard(points, seconds), witness)
+    return merge(voices, np.zeros((len(points),) * 2), seconds, trust=EVEN, **bounds)
 
 
 def same_groups(one: Any, other: Any) -> bool:
@@ -370,16 +376,28 @@ def same_groups(one: Any, other: Any) -> bool:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), count=st.integers(2, 40), threshold=st.floats(-0.5, 0.9))
-def test_merge_by_voice_alone_is_average_linkage(seed: int, count: int, threshold: float) -> None:
-    hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
+@given(seed=st.integers(0, 10_000), count=st.integers(2, 25), threshold=st.floats(-0.5, 0.9))
+def test_merge_by_voice_alone_weighs_what_is_merged_as_one(
+    seed: int, count: int, threshold: float
+) -> None:
     points, _ = voiced([count], spread=4.0, seed=seed)
-    distance = (1 - points @ points.T)[np.triu_indices(count, 1)]
-    tree = hierarchy.linkage(distance, "average")
-    if np.abs(tree[:, 2] - (1 - threshold)).min() < 1e-4:
-        return  # a merger exactly at the threshold may be rounded either way
-    expected = hierarchy.fcluster(tree, 1 - threshold, "distance")
-    assert same_groups(by_voice(points, [2.0] * count, threshold), expected)
+    seconds = np.random.default_rng(seed).uniform(0.5, 9.0, count)
+    groups = [[i] for i in range(count)]
+
+    def odds(one: list[int], other: list[int]) -> float:
+        first, second = (seconds[own] @ points[own] for own in (one, other))
+        cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+        spoken = (seconds[own].sum() for own in (one, other))
+        said: float = log_odds(cosine, *spoken, threshold=threshold, scale=10.0, settle_s=0.01)
+        return said
+
+    while len(groups) > 1:
+        one, other = max(combinations(groups, 2), key=lambda pair: odds(*pair))
+        if odds(one, other) <= 0:
+            break
+        groups = [g for g in groups if g not in (one, other)] + [one + other]
+    expected = [next(i for i, group in enumerate(groups) if k in group) for k in range(count)]
+    assert same_groups(by_voice(points, list(seconds), threshold), expected)
 
 
 @settings(max_examples=15, deadline=None)
@@ -409,24 +427,33 @@ def test_units_of_a_day() -> None:
 
 def test_merge_keeps_to_bounds_and_bans() -> None:
     def merged(odds: float, **bounds: Any) -> list[int]:
-        return merge(np.full((4, 4), odds), np.zeros((4, 4)), [1.0] * 4, trust=EVEN, **bounds)
+        return merge(unheard(4), np.full((4, 4), odds), [1.0] * 4, trust=EVEN, **bounds)
 
     assert len(set(merged(-1.0))) == 4
     assert len(set(merged(-1.0, highest=2))) == 2
     assert len(set(merged(1.0, fewest=3))) == 3
     apart = merged(1.0, apart=[0, 1])
     assert apart[0] != apart[1] and len(set(apart)) == 2
-    assert merge(np.zeros((0, 0)), np.zeros((0, 0)), [], trust=EVEN) == []
+    assert merge(unheard(0), np.zeros((0, 0)), [], trust=EVEN) == []
 
 
-def test_short_voices_are_held_to_less_and_unknown_ones_say_nothing() -> None:
+def test_the_more_is_heard_the_more_is_asked_and_the_surer_it_is() -> None:
     points = np.array([[1.0, 0.0], [0.6, 0.8], [np.nan, np.nan]])
     witness = Pitch()
     witness.threshold, witness.elsewhere, witness.settle_s = 0.8, 0.4, 1.0
-    long, short = (voice_odds(points, [5.0, seconds, 5.0], witness) for seconds in (5.0, 0.7))
-    assert long[0, 1] < 0 < short[0, 1]  # 0.6 against 0.8, and against half of it
-    assert voice_odds(points, [5.0] * 3, witness, elsewhere=[0])[0, 1] > 0
-    assert not long[2].any() and not long[:, 2].any()
+
+    def odds(seconds: float, elsewhere: bool = False) -> Any:
+        rows = heard(points, [seconds, seconds, 5.0], elsewhere=elsewhere)
+        voices = Voices(rows, witness)
+        assert not voices.odds(2).any() and not any(voices.odds(i)[2] for i in range(3))
+        assert voices.odds(0)[1] == pytest.approx(voices.odds(1)[0])
+        return voices.odds(0)[1]
+
+    assert odds(1e9) == pytest.approx(10.0 * (0.6 - 0.8))
+    assert odds(1e9, elsewhere=True) == pytest.approx(10.0 * (0.6 - 0.4))
+    assert odds(3.0) == pytest.approx(0.0, abs=1e-6)  # 0.6 against 0.8 / (1 + 1 / 3)
+    assert odds(1e9) < odds(10.0) < 0 < odds(2.0) < odds(1.5)
+    assert abs(odds(0.01)) < 0.3  # hardly anything was heard: hardly anything is said
 
 
 def test_strays_go_to_whom_they_are_likest() -> None:
@@ -443,8 +470,9 @@ def test_strays_go_to_whom_they_are_likest() -> None:
 def test_dialogues_and_voices_add_up() -> None:
     """Voices that are even leave it to the dialogue; clear ones overrule it."""
     told = np.array([[0.0, -3.0], [-3.0, 0.0]])
-    for voice, groups in ((0.0, 2), (2.0, 2), (4.0, 1)):
-        voices = np.array([[0.0, voice], [voice, 0.0]])
+    for cosine, groups in ((0.5, 2), (0.7, 2), (0.9, 1)):  # log-odds of 0, 2 and 4
+        points = np.array([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
+        voices = Voices(heard(points, [1e9, 1e9]), Pitch())
         assert len(set(merge(voices, told.copy(), [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
 
@@ -490,7 +518,7 @@ def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
     mixed = 0.8 * points[0] + 0.65 * points[8]
     mixed /= np.linalg.norm(mixed)
     witness = Pitch()
-    witness.settle_s = 3.0
+    witness.settle_s, witness.scale = 0.1, 40.0
     people = Speakers(profile, cached=False, rules=CacheRules(), witness=witness, trust=Trust())
     rows = [[points[0], points[1]], [points[8], mixed], [points[9], points[10]], [points[2]]]
     for chunk, row in enumerate(rows):

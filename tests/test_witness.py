@@ -41,7 +41,7 @@ def with_head(random_checkpoint: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "with-head"
     shutil.copytree(random_checkpoint, folder)
     torch.manual_seed(1)
-    head = VoiceHead(32, hidden=12, size=6)
+    head = VoiceHead(64, hidden=12, size=6)
     with torch.no_grad():
         head.slope.fill_(float(np.log(10.0)))
         head.threshold.fill_(0.4)
@@ -92,6 +92,12 @@ def test_a_checkpoint_in_training_has_no_head(checkpoint: Checkpoint) -> None:
     c = checkpoint
     bare = Checkpoint(c.name, c.thinker, c.tokenizer, c.extractor, c.profile)
     assert TowerWitness(bare).name == "tower"
+
+
+def test_a_head_of_another_tower(with_head: Path) -> None:
+    VoiceHead(32, hidden=12, size=6).save(with_head)
+    with pytest.raises(CheckpointError, match=rf"{VOICE_FILE}: .* 32 numbers; .* gives 64; train"):
+        TowerWitness(load_checkpoint(with_head, device="cpu"))
 
 
 def test_a_damaged_head(with_head: Path) -> None:

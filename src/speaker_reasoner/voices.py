@@ -24,9 +24,9 @@ from . import audio
 from .audio import SAMPLE_RATE_HZ, Samples
 from .containers import quoted
 from .errors import AudioError, OutputError, SettingsError
-from .longform.linking import Trust, merge, voice_odds
+from .longform.linking import Array, Trust, Voices, heard, merge
 from .speech import Region, Vad, levels_db, speech_regions, spoken_s
-from .witness import Points, Witness
+from .witness import Witness
 from .writers.files import write_text_atomically
 
 if TYPE_CHECKING:
@@ -222,10 +222,10 @@ def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> d
         people: clips by name.
         witness: whose word it is; it is passed on when odds are at least 7 to 1.
     """
-    margin = _SURE / witness.scale
     said: dict[str, list[str]] = {}
-    middles: dict[str, Points] = {}
+    others: dict[str, Array] = {}
     for name, clips in people.items():
+        seconds = [len(clip.samples) / audio.SAMPLE_RATE_HZ for clip in clips]
         points = witness.embed([clip.samples for clip in clips])
         rows = [
             f"{quoted(clip.path)} ({name}) sounds like two voices; use a stretch in which {name} "
@@ -233,27 +233,23 @@ def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> d
             for clip in clips
             if _holds_two(clip, witness)
         ]
+        apart = Voices(heard(points, seconds, elsewhere=True), witness)
         rows += [
             f"{quoted(clips[i].path)} and {quoted(clips[j].path)} ({name}) sound like two people; "
             "leave one out"
             for i, j in combinations(range(len(clips)), 2)
-            if points[i] @ points[j] < witness.threshold - margin
+            if apart.odds(i)[j] < -_SURE
         ]
-        middle = _middle(points)
+        own = heard(points, seconds).sum(0)
         rows += [
             f"{name} sounds like {other}; leave one of them out if they are one person"
-            for other, its in middles.items()
-            if its @ middle > witness.threshold + margin
+            for other, its in others.items()
+            if Voices(np.stack([own, its]), witness).odds(0)[1] > _SURE
         ]
-        middles[name] = middle
+        others[name] = own
         if rows:
             said[name] = rows
     return said
-
-
-def _middle(points: Points) -> Points:
-    mean = points.mean(axis=0)
-    return np.asarray(mean / np.linalg.norm(mean))
 
 
 def _holds_two(clip: EnrolmentClip, witness: Witness) -> bool:
@@ -263,8 +259,9 @@ def _holds_two(clip: EnrolmentClip, witness: Witness) -> bool:
     seconds = [end_s - start_s for start_s, end_s in spans]
     if not pieces:
         return False
-    odds = voice_odds(witness.embed(pieces), seconds, witness) + np.float32(_SURE)
-    return max(merge(odds, np.zeros_like(odds), seconds, trust=Trust())) > 0
+    voices = Voices(heard(witness.embed(pieces), seconds), witness)
+    told = np.full((len(pieces), len(pieces)), _SURE, np.float32)
+    return max(merge(voices, told, seconds, trust=Trust(most=_SURE))) > 0
 
 
 def _pieces(region: Region) -> list[Region]:

@@ -27,8 +27,11 @@ Points = npt.NDArray[np.float32]
 WITNESSES = ("tower", "xvector", "speechbrain", "none")
 
 _BATCH_S = 60.0
-_SETTLE_S = 0.6
-"""Of models that nobody calibrated: about that of the embedded checkpoint's voice head."""
+_SETTLE_S = 0.1
+"""Of models that nobody calibrated: little, so that long stretches are held to hardly more than the
+sentences of which their thresholds are known."""
+_DOUBT = 0.04
+"""What noise would have to take of a cosine to halve what it says."""
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 """Models trained on whole sentences get no less than this; a shorter clip is repeated."""
 
@@ -38,11 +41,12 @@ class Witness(Protocol):
 
     Attributes:
         name: what a transcript records.
-        threshold: cosine of two points of one recording at which one voice and two are as likely.
-        elsewhere: that of two points of different recordings.
-        scale: log-odds for one voice that a unit of cosine is worth.
-        settle_s: seconds of speech in which a clip's point settles: the threshold of clips of T seconds
-            is `1 - exp(-T / settle_s)` of that of long ones.
+        threshold: cosine of two long stretches of one recording at which one voice and two are as
+            likely.
+        elsewhere: that of two stretches of different recordings.
+        scale: log-odds for one voice that a unit of cosine is worth between long stretches.
+        settle_s: how much a short stretch scatters: of two of T seconds, the expected cosine is
+            `1 / (1 + settle_s / T)` of that of long ones (see `log_odds`).
     """
 
     name: str
@@ -57,6 +61,24 @@ class Witness(Protocol):
         Returns:
             `[clips, d]`, rows of length 1.
         """
+
+
+def log_odds(
+    cosines: Any, seconds: Any, others: Any, *, threshold: Any, scale: Any, settle_s: Any
+) -> Any:
+    """Log-odds that two stretches of speech are of one voice.
+
+    A point of T seconds is that of the voice and noise, whose square falls as 1 / T: the cosine
+    expected of two is that of long ones times `((1 + settle_s / T1) (1 + settle_s / T2)) ** -0.5`.
+    The threshold falls with it, and the less is left of it the less a cosine says.
+
+    Args:
+        cosines, seconds, others: arrays or tensors of one shape, or numbers: of both stretches.
+        threshold, scale, settle_s: see `Witness`.
+    """
+    settled = ((1 + settle_s / seconds) * (1 + settle_s / others)) ** -0.5
+    sure = _DOUBT / (1 - settled + _DOUBT)
+    return scale * sure * (cosines - threshold * settled)
 
 
 def choose(name: str, checkpoint: "Checkpoint") -> Witness | None:
@@ -98,15 +120,22 @@ class TowerWitness:
     """
 
     def __init__(self, checkpoint: "Checkpoint") -> None:
-        from .engines.voice import load_voice_head
+        from .engines.voice import VOICE_FILE, load_voice_head, tower_width
 
         self._thinker, self._extractor = checkpoint.thinker, checkpoint.extractor
         head = None if checkpoint.folder is None else load_voice_head(checkpoint.folder)
         self.name = "tower" if head is None else "tower with voice head"
-        self.threshold = self.elsewhere = 0.52
-        self.scale, self.settle_s = 15.0, _SETTLE_S
+        self.threshold = self.elsewhere = 0.54
+        self.scale, self.settle_s = 26.0, _SETTLE_S
         self._head = None
         if head is not None:
+            width, expected = head.frames.in_features, tower_width(self._thinker)
+            if width != expected:
+                raise CheckpointError(
+                    f"{checkpoint.folder}/{VOICE_FILE}: a voice head for frames of {width} numbers; "
+                    f"this audio tower gives {expected}; train stage 3's voice head again, or delete "
+                    "the file to compare voices by the tower alone"
+                )
             self.scale = float(head.slope.exp())
             self.threshold, self.elsewhere = float(head.threshold), float(head.elsewhere)
             self.settle_s = float(head.settle_s)
@@ -166,7 +195,7 @@ class XVectorWitness:
         CheckpointError: the model cannot be loaded.
     """
 
-    threshold, elsewhere, scale, settle_s = 0.86, 0.86, 30.0, _SETTLE_S
+    threshold, elsewhere, scale, settle_s = 0.88, 0.88, 50.0, _SETTLE_S
 
     def __init__(self, model: str | Path, device: str = "cpu") -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
@@ -213,7 +242,7 @@ class SpeechBrainWitness:
         CheckpointError: SpeechBrain is not installed, or cannot load the model.
     """
 
-    threshold, elsewhere, scale, settle_s = 0.25, 0.25, 20.0, _SETTLE_S
+    threshold, elsewhere, scale, settle_s = 0.26, 0.26, 35.0, _SETTLE_S
 
     def __init__(self, model: str | Path, device: str = "cpu") -> None:
         self.name = f"speechbrain={model}"

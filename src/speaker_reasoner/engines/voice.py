@@ -1,8 +1,9 @@
 """A voice in a few numbers, from a checkpoint's own audio tower.
 
-The head reads what every layer of the tower holds (the lower ones still know pitch and timbre, which
-the last one gives up for words), pools it over a clip, and gives a point on a sphere. It is trained
-on the finished tower and saved beside the checkpoint as `voice.safetensors`.
+The head reads what every layer of the tower holds and what the first one is given (the lower ones
+still know pitch and timbre, which the last one gives up for words), pools it over a clip, and gives a
+point on a sphere. It is trained on the finished tower and saved beside the checkpoint as
+`voice.safetensors`.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..witness import log_odds
 from .thinker import audio_tokens, audio_tower, encode_audio
 
 VOICE_FILE = "voice.safetensors"
@@ -23,9 +25,9 @@ VOICE_FILE = "voice.safetensors"
 class VoiceHead(nn.Module):
     """Clips' frames to points of length 1.
 
-    In log-odds, two clips are one voice's by `exp(slope) * (cos - threshold * (1 - exp(-T / settle_s)))`,
-    T being the seconds of speech in the shorter one: points of short clips lie farther from each other.
-    Of clips from two recordings, `elsewhere` is the threshold: another room makes another point.
+    Its `threshold`, `elsewhere`, scale (`exp(slope)`) and `settle_s` are those of a
+    `speaker_reasoner.witness.Witness`: points of short clips lie farther from each other, and another
+    room makes another point.
 
     Args:
         width: of the tower's layers taken together.
@@ -56,16 +58,24 @@ class VoiceHead(nn.Module):
     def settle_s(self) -> Tensor:
         return self.settle.exp()
 
-    def odds(self, cosines: Tensor, seconds: Tensor, *, elsewhere: bool = False) -> Tensor:
-        """Log-odds of cosines between clips.
+    def odds(
+        self, cosines: Tensor, seconds: Tensor, others: Tensor, *, elsewhere: bool = False
+    ) -> Tensor:
+        """Log-odds of cosines between voices, by the seconds of speech behind either.
 
         Args:
-            seconds: of speech in the shorter clip of each pair.
             elsewhere: whether the two are from different recordings.
         """
-        settled = 1 - torch.exp(-seconds / self.settle_s)
         threshold = self.elsewhere if elsewhere else self.threshold
-        return (cosines - threshold * settled) * self.slope.exp()
+        odds: Tensor = log_odds(
+            cosines,
+            seconds,
+            others,
+            threshold=threshold,
+            scale=self.slope.exp(),
+            settle_s=self.settle_s,
+        )
+        return odds
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
@@ -98,15 +108,28 @@ def load_voice_head(folder: Path) -> VoiceHead | None:
     return head.eval().requires_grad_(False)
 
 
+def tower_width(thinker: Any) -> int:
+    """How many numbers `tower_layers` gives for each token."""
+    tower = audio_tower(thinker)
+    return (1 + len(tower.layers)) * int(tower.config.d_model)
+
+
 def tower_layers(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
-    """What all layers of the tower hold of each clip, side by side: `[tokens, layers * D]`."""
+    """What the tower's first layer is given and what all of them hold of each clip, side by side:
+    `[tokens, (1 + layers) * D]`."""
     held: list[Tensor] = []
+
+    def given(module: Any, inputs: Any, named: Any) -> None:
+        held.append(inputs[0] if inputs else named["hidden_states"])
 
     def keep(module: Any, inputs: Any, output: Any) -> None:
         held.append(output[0] if isinstance(output, tuple) else output)
 
+    layers = audio_tower(thinker).layers
     with ExitStack() as stack:
-        for layer in audio_tower(thinker).layers:
+        first = layers[0].register_forward_pre_hook(given, with_kwargs=True)
+        stack.callback(first.remove)
+        for layer in layers:
             stack.callback(layer.register_forward_hook(keep).remove)
         encode_audio(thinker, features, mask)
     rows = torch.cat([F.layer_norm(h, h.shape[-1:]) for h in held], dim=-1).float()

@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..witness import Witness
+from ..witness import Witness, log_odds
 
+Array = np.ndarray[Any, Any]
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 NEVER = -1e9
 """Log-odds of what cannot be one person."""
+_LEAST_S = 1e-3
+"""Seconds of the shortest stretch of speech."""
 _PASSES = 3
 """Most passes over the lines of a recording; a second one moves few."""
 
@@ -38,43 +41,74 @@ class Trust:
     same: float = 0.5
     other: float = 2.0
     cached: float = 1.0
-    least: float = -2.5
-    most: float = 1.0
+    least: float = -6.0
+    most: float = 2.0
 
     def bounded(self, told: Matrix) -> Matrix:
         return np.asarray(np.clip(told, self.least, self.most), np.float32)
 
 
-def voice_odds(
-    points: np.ndarray[Any, Any],
-    seconds: Sequence[float],
-    witness: Witness,
-    elsewhere: Sequence[int] = (),
-) -> Matrix:
-    """Log-odds that two stretches of speech are of one voice, `[n, n]`.
+def heard(points: Array, seconds: Sequence[float], *, elsewhere: bool = False) -> Array:
+    """What is known of voices, in rows that add up when they are one person's.
 
     Args:
-        points: embeddings `[n, d]` of length 1; rows of NaN where there is none.
+        points: embeddings `[n, d]` of length 1, rows of NaN where there is none.
         seconds: of speech behind each.
-        witness: whose points they are.
-        elsewhere: things that are from other recordings (enrolled voices).
+        elsewhere: whether they are from another recording (enrolled voices).
+
+    Returns:
+        `[n, d + 2]`: embeddings times seconds, the seconds, and how many of them are from elsewhere;
+        zero where there is no embedding.
     """
-    known = ~np.isnan(points).any(1)
-    clean = np.where(known[:, None], points, 0.0).astype(np.float32)
-    settled = _settled(np.asarray(seconds, np.float32), witness)
-    threshold = np.full((len(clean), len(clean)), witness.threshold, np.float32)
-    threshold[list(elsewhere)] = threshold[:, list(elsewhere)] = witness.elsewhere
-    threshold *= np.minimum.outer(settled, settled)
-    odds: Matrix = clean @ clean.T
-    odds -= threshold
-    odds *= witness.scale
-    odds[~known] = 0.0
-    odds[:, ~known] = 0.0
-    return odds
+    weights = np.maximum(np.asarray(seconds, np.float64), _LEAST_S)[:, None]
+    rows = np.concatenate([points * weights, weights, weights * elsewhere], axis=1)
+    rows[np.isnan(points).any(1)] = 0.0
+    return rows
+
+
+class Voices:
+    """How things sound: stretches of speech, or people.
+
+    Attributes:
+        rows: see `heard`.
+    """
+
+    def __init__(self, rows: Array, witness: Witness) -> None:
+        self.rows = rows
+        self._witness = witness
+
+    def odds(self, one: int) -> Array:
+        """Log-odds that it and each are of one voice `[n]`; 0 where either was not heard."""
+        witness, sums = self._witness, self.rows[:, :-2]
+        seconds = np.maximum(self.rows[:, -2], _LEAST_S)
+        lengths = np.linalg.norm(sums, axis=1) * np.linalg.norm(sums[one])
+        shares = self.rows[:, -1] / seconds
+        away = shares + shares[one] - shares * shares[one]
+        threshold = witness.threshold + (witness.elsewhere - witness.threshold) * away
+        found = log_odds(
+            sums @ sums[one] / np.maximum(lengths, 1e-12),
+            seconds,
+            seconds[one],
+            threshold=threshold,
+            scale=witness.scale,
+            settle_s=witness.settle_s,
+        )
+        known = self.known()
+        return np.where(known & known[one], found, 0.0)
+
+    def distances(self, those: Array) -> Array:
+        """Squared distances between the mean embeddings of some, in log-odds `[m, m]`."""
+        means = self.rows[those, :-2] / np.maximum(self.rows[those, -2:-1], _LEAST_S)
+        squares: Array = (means**2).sum(1)
+        return (np.add.outer(squares, squares) - 2 * means @ means.T) * self._witness.scale
+
+    def known(self) -> Array:
+        """Which were heard at all `[n]`; sums that were added and taken away are not exact."""
+        return self.rows[:, -2] > _LEAST_S / 2
 
 
 def merge(
-    voices: Matrix,
+    voices: Voices,
     told: Matrix,
     weights: Sequence[float],
     *,
@@ -86,14 +120,14 @@ def merge(
 ) -> list[int]:
     """Group things that are one person's.
 
-    The surest pair is merged first, while the sum of both witnesses speaks for it. If more groups
-    than `highest` are left then, those are merged that cost least (Ward: distance times duration):
-    a stray second goes before a person does.
+    The surest pair is merged first, while the sum of both witnesses speaks for it; what is merged is
+    weighed as one from then on. If more groups than `highest` are left then, those are merged that
+    cost least (Ward: distance times duration): a stray second goes before a person does.
 
     Args:
-        voices: log-odds by voice `[n, n]`; used up.
+        voices: how they sound; used up.
         told: log-odds by the dialogues `[n, n]`; used up.
-        weights: of each thing in the average linkage, seconds of speech.
+        weights: seconds of speech, embedded or not.
         trust: bounds of the dialogues' sum over two groups.
         fewest: go no further than so many groups.
         highest: most groups, at least `fewest`; `None` if it is not known.
@@ -106,24 +140,26 @@ def merge(
     count = len(weights)
     if count == 0:
         return []
-    own = voices.diagonal().copy()  # mean odds within a group
-    mean, total = voices, told  # among groups; in place, for these are the largest of all
-    weight = np.maximum(np.asarray(weights, mean.dtype), 1e-3)
+    weight = np.maximum(np.asarray(weights, np.float64), 1e-3)
     banned = np.eye(count, dtype=bool)
     banned[np.ix_(list(apart), list(apart))] = True
-    score = trust.bounded(total)
-    score += mean
-    score[banned] = NEVER
     known = np.zeros(count, bool)  # no strays: enrolled, or merged into another
     known[list(apart)] = True
     group = np.arange(count)
     left = count
+
+    def weighed(one: int) -> Array:
+        return np.where(banned[one], NEVER, voices.odds(one) + trust.bounded(told[one]))
+
+    score = np.empty((count, count), np.float32)
+    for one in range(count):
+        score[one] = weighed(one)
     while left > max(1, fewest):
         best = int(np.argmax(score))
         if score.flat[best] <= 0.0 and highest is not None and left > highest:
-            shared = np.multiply.outer(weight, weight) / np.add.outer(weight, weight)
-            costs = (np.add.outer(own, own) - 2 * score) * shared
-            best = int(np.argmin(np.where(score > NEVER / 2, costs, np.inf)))
+            if banned.all():
+                break
+            best = _cheapest(voices, told, trust, weight, banned)
         elif score.flat[best] <= 0.0:
             stray = int(np.argmin(np.where(known, np.inf, weight)))
             if known[stray] or weight[stray] >= least:
@@ -132,18 +168,15 @@ def merge(
         if score.flat[best] <= NEVER / 2:
             break
         a, b = sorted(divmod(best, count))
-        both = weight[a] + weight[b]
-        crossed = 2 * weight[a] * weight[b] * mean[a, b]
-        own[a] = (weight[a] ** 2 * own[a] + weight[b] ** 2 * own[b] + crossed) / both**2
-        mean[a] = mean[:, a] = (weight[a] * mean[a] + weight[b] * mean[b]) / both
-        total[a] = total[:, a] = total[a] + total[b]
+        voices.rows[a] += voices.rows[b]
+        told[a] = told[:, a] = told[a] + told[b]
         banned[a] |= banned[b]
         banned[:, a] = banned[a]
         banned[b] = banned[:, b] = True
-        weight[a] = both
+        weight[a] += weight[b]
         known[a] |= known[b]
         known[b] = True
-        score[a] = score[:, a] = np.where(banned[a], NEVER, mean[a] + trust.bounded(total[a]))
+        score[a] = score[:, a] = weighed(a)
         score[b] = score[:, b] = NEVER
         group[group == b] = a
         left -= 1
@@ -151,9 +184,19 @@ def merge(
     return [numbers.setdefault(int(g), len(numbers)) for g in group]
 
 
+def _cheapest(voices: Voices, told: Matrix, trust: Trust, weight: Array, banned: Array) -> int:
+    """The pair, as a place in a matrix, that costs least to merge."""
+    those = np.flatnonzero(~banned.all(1))
+    among, light = np.ix_(those, those), weight[those]
+    shared = np.multiply.outer(light, light) / np.add.outer(light, light)
+    costs = (voices.distances(those) - 2 * trust.bounded(told[among])) * shared
+    a, b = divmod(int(np.argmin(np.where(banned[among], np.inf, costs))), len(those))
+    return int(those[a] * len(weight) + those[b])
+
+
 def reconsider(
     people: Sequence[int],
-    points: np.ndarray[Any, Any],
+    points: Array,
     seconds: Sequence[float],
     told: Sequence[Mapping[int, float]],
     witness: Witness,
@@ -169,39 +212,26 @@ def reconsider(
         seconds: of each line.
         told: of each line, what the dialogue says about it and others, in log-odds.
     """
-    found = np.array(people)
-    weights = np.asarray(seconds, np.float64)
-    known = np.flatnonzero(~np.isnan(points).any(1)).tolist()
-    sums = np.zeros((max(people, default=-1) + 1, points.shape[1]))
-    spoken = np.zeros(len(sums))
-    settled = _settled(weights, witness)
-    for i in known:
-        sums[found[i]] += weights[i] * points[i]
-        spoken[found[i]] += weights[i]
+    found = np.array(people, np.intp)
+    lines = heard(points, seconds)
+    size = max(people, default=-1) + 1
+    everybody = Voices(np.zeros((size + 1, lines.shape[1])), witness)  # the last is the line
+    np.add.at(everybody.rows, found, lines)
     for _ in range(_PASSES):
         before = found.copy()
-        for i in known:
+        for i in np.flatnonzero(lines[:, -2]).tolist():
             own = found[i]
-            sums[own] -= weights[i] * points[i]
-            spoken[own] -= weights[i]
-            heard = spoken > 1e-6
-            if heard[own]:
-                lengths = np.maximum(np.linalg.norm(sums, axis=1), 1e-9)
-                ask = witness.threshold * np.minimum(settled[i], _settled(spoken, witness))
-                dialogue = np.zeros(len(sums), np.float32)
+            everybody.rows[own] -= lines[i]
+            everybody.rows[size] = lines[i]
+            known = everybody.known()[:size]
+            if known[own]:
+                dialogue = np.zeros(size, np.float32)
                 for other, said in told[i].items():
                     dialogue[found[other]] += said
-                odds = (sums @ points[i] / lengths - ask) * witness.scale + trust.bounded(dialogue)
-                best = int(np.argmax(np.where(heard, odds, NEVER)))
+                odds = everybody.odds(size)[:size] + trust.bounded(dialogue)
+                best = int(np.argmax(np.where(known, odds, NEVER)))
                 found[i] = best if odds[best] > odds[own] else own
-            sums[found[i]] += weights[i] * points[i]
-            spoken[found[i]] += weights[i]
+            everybody.rows[found[i]] += lines[i]
         if np.array_equal(found, before):
             break
     return [int(person) for person in found]
-
-
-def _settled(seconds: np.ndarray[Any, Any], witness: Witness) -> np.ndarray[Any, Any]:
-    """How far a cosine can be trusted to be as high as one voice's, by the seconds behind it: 0 to 1."""
-    share: np.ndarray[Any, Any] = 1 - np.exp(-seconds / witness.settle_s)
-    return share

@@ -22,7 +22,7 @@ from ..transcript import Segment
 from ..witness import Witness
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
 from .finished import Finished, Points, Spoken, alone, overlapped
-from .linking import Matrix, Trust, merge, reconsider, voice_odds
+from .linking import Array, Matrix, Trust, Voices, heard, merge, reconsider
 
 _SHORTEST_VOICE_S = 0.5
 """Shorter lines are not embedded; they follow the line they share a number with."""
@@ -48,13 +48,13 @@ class _Unit:
     """Lines of one voice in one chunk, or an enrolled voice.
 
     Attributes:
-        point: sum of the lines' embeddings, weighted by their seconds; `None` if there is none.
+        heard: how it sounds, a row of `Voices`; `None` without a witness.
         seconds: of speech.
         told: what dialogues say about it and earlier units, in log-odds.
         person: whom it was given to.
     """
 
-    point: Points | None
+    heard: Array | None
     seconds: float
     told: dict[int, float] = field(default_factory=dict)
     person: int = -1
@@ -77,6 +77,12 @@ class _Person:
     name: str | None = None
     units: list[int] = field(default_factory=list)
     genders: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    heard: Array | None = None
+
+    def add(self, number: int, unit: _Unit) -> None:
+        self.units.append(number)
+        if unit.heard is not None:
+            self.heard = unit.heard if self.heard is None else self.heard + unit.heard
 
     @property
     def gender(self) -> str:
@@ -191,7 +197,7 @@ class Speakers:
             self._units.append(self._unit(own, finished))
             self._tell(first + group, numbers, first, finished.people)
         for group in sorted(range(len(numbers)), key=lambda g: numbers[g]):
-            self._place(first + group, first)
+            self._place(first + group)
         points = finished.points
         self._lines.append(
             [
@@ -262,18 +268,19 @@ class Speakers:
         }
 
     def _enrol(self, voice: Voice) -> None:
-        unit, seconds = len(self._units), sum(len(c) for c in voice.clips) / SAMPLE_RATE_HZ
-        point = None
+        number, seconds = len(self._units), [len(c) / SAMPLE_RATE_HZ for c in voice.clips]
+        unit = _Unit(None, sum(seconds), person=len(self._people))
         if self.witness is not None:
-            point = self.witness.embed(voice.clips).mean(0) * seconds
-        self._units.append(_Unit(point, seconds, person=len(self._people)))
-        person = _Person(voice.name, [unit])
+            unit.heard = heard(self.witness.embed(voice.clips), seconds, elsewhere=True).sum(0)
+        self._units.append(unit)
+        person = _Person(voice.name)
+        person.add(number, unit)
         if voice.gender != "unknown":
-            person.genders[voice.gender] += seconds
+            person.genders[voice.gender] += unit.seconds
         self._people.append(person)
-        self._enrolled.append(unit)
+        self._enrolled.append(number)
         entries = [Candidate(0.0, clip, "", voice.gender, enrolled=True) for clip in voice.clips]
-        self._cache.add(self._units[unit].person, entries, 0.0)
+        self._cache.add(unit.person, entries, 0.0)
 
     def _label(self, person: int) -> str:
         name = self._people[person].name
@@ -301,7 +308,7 @@ class Speakers:
         # A line without a voice of its own stays with the longest line of its number that has one.
         chosen = np.flatnonzero(known)
         grouped = merge(
-            self._odds(finished.points[chosen], [seconds[i] for i in chosen]),
+            Voices(heard(finished.points, seconds)[chosen], self.witness),
             told[np.ix_(chosen, chosen)],
             [seconds[i] for i in chosen],
             trust=self.trust,
@@ -317,21 +324,11 @@ class Speakers:
                 groups[i] = fresh.setdefault(int(numbers[i]), following + len(fresh))
         return [groups[i] for i in range(len(spoken))]
 
-    def _odds(
-        self, points: Points, seconds: Sequence[float], elsewhere: Sequence[int] = ()
-    ) -> Matrix:
-        assert self.witness is not None
-        return voice_odds(points, seconds, self.witness, elsewhere)
-
     def _unit(self, own: Sequence[int], finished: Finished) -> _Unit:
-        seconds = sum(finished.spoken[i].seconds for i in own)
-        point = None
-        if finished.points is not None:
-            voiced = [i for i in own if not np.isnan(finished.points[i]).any()]
-            if voiced:
-                weights = np.array([finished.spoken[i].seconds for i in voiced], np.float32)
-                point = weights @ finished.points[voiced]
-        return _Unit(point, seconds)
+        seconds = [finished.spoken[i].seconds for i in own]
+        if finished.points is None:
+            return _Unit(None, sum(seconds))
+        return _Unit(heard(finished.points[own], seconds).sum(0), sum(seconds))
 
     def _tell(self, unit: int, numbers: Sequence[int], first: int, people: Sequence[int]) -> None:
         """Note what the dialogue says about a unit: of its chunk, and of the cache."""
@@ -347,31 +344,23 @@ class Speakers:
         if self.witness is None and number <= len(people):
             self._units[unit].person = people[number - 1]
 
-    def _place(self, unit: int, first: int) -> None:
+    def _place(self, unit: int) -> None:
         """Give a unit to the likeliest person, or to a new one."""
         mine = self._units[unit]
-        if self.witness is not None:
-            scores = [self._score(mine, person) for person in self._people]
-            best = int(np.argmax(scores)) if scores else -1
-            if best >= 0 and scores[best] > 0:
+        if self.witness is not None and self._people:
+            said = np.zeros(len(self._people), np.float32)
+            for other, odds in mine.told.items():
+                if self._units[other].person >= 0:
+                    said[self._units[other].person] += odds
+            voices = self._voices([*(person.heard for person in self._people), mine.heard])
+            scores = voices.odds(len(self._people))[:-1] + self.trust.bounded(said)
+            best = int(np.argmax(scores))
+            if scores[best] > 0:
                 mine.person = best
         if mine.person < 0:
             mine.person = len(self._people)
             self._people.append(_Person())
-        self._people[mine.person].units.append(unit)
-
-    def _score(self, mine: _Unit, person: _Person) -> float:
-        theirs = [self._units[unit] for unit in person.units]
-        told = sum(mine.told.get(unit, 0.0) for unit in person.units)
-        told = float(np.clip(told, self.trust.least, self.trust.most))
-        voiced = [u for u in theirs if u.point is not None]
-        if mine.point is None or not voiced:
-            return told
-        points = np.stack([_unit_length(u.point) for u in (mine, *voiced) if u.point is not None])
-        enrolled = [self._units[unit] for unit in self._enrolled]
-        elsewhere = [i for i, u in enumerate(voiced, start=1) if any(u is e for e in enrolled)]
-        odds = self._odds(points, [u.seconds for u in (mine, *voiced)], elsewhere)[0, 1:]
-        return told + float(np.average(odds, weights=[u.seconds for u in voiced]))
+        self._people[mine.person].add(unit, mine)
 
     def _offer(
         self, finished: Finished, groups: Sequence[int], first: int, samples: Samples
@@ -403,7 +392,8 @@ class Speakers:
 
         def group(highest: int | None) -> list[int]:
             return merge(
-                *self._matrices(),
+                self._voices([unit.heard for unit in self._units]),
+                self._told(),
                 seconds,
                 trust=self.trust,
                 fewest=1 if self.bounds is None else self.bounds[0],
@@ -418,18 +408,20 @@ class Speakers:
             groups = group(self.bounds[1] + len(set(groups) - speaking))
         return groups
 
-    def _matrices(self) -> tuple[Matrix, Matrix]:
-        """What voices and dialogues say about every two units."""
-        size = len(self._units)
-        width = next((len(u.point) for u in self._units if u.point is not None), 1)
-        points = np.full((size, width), np.nan, np.float32)
-        told = np.zeros((size, size), np.float32)
+    def _voices(self, rows: Sequence[Array | None]) -> Voices:
+        """Voices of rows of which some are not known."""
+        assert self.witness is not None
+        width = next((len(row) for row in rows if row is not None), 2)
+        empty = np.zeros(width)
+        return Voices(np.stack([empty if row is None else row for row in rows]), self.witness)
+
+    def _told(self) -> Matrix:
+        """What dialogues say about every two units."""
+        told = np.zeros((len(self._units), len(self._units)), np.float32)
         for i, unit in enumerate(self._units):
-            if unit.point is not None:
-                points[i] = _unit_length(unit.point)
             for other, odds in unit.told.items():
                 told[i, other] = told[other, i] = odds
-        return self._odds(points, [unit.seconds for unit in self._units], self._enrolled), told
+        return told
 
     def _reconsidered(self, groups: Sequence[int]) -> list[int]:
         """The group of every line, chunk after chunk."""
@@ -502,7 +494,3 @@ def _cut(start_s: float, end_s: float, offset: int, samples: Samples) -> Samples
 def _row(points: Points | None, number: int) -> Points | None:
     """A line's embedding, if it has one."""
     return None if points is None or np.isnan(points[number]).any() else points[number]
-
-
-def _unit_length(point: Points) -> Points:
-    return point / max(float(np.linalg.norm(point)), 1e-9)
