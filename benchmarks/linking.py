@@ -40,9 +40,9 @@ from speaker_reasoner.witness import choose
 class Setting:
     """One way to link; the defaults are the embedded checkpoint's."""
 
-    threshold: float = 0.945
-    scale: float = 160.0
-    settle_s: float = 0.33
+    threshold: float = 0.94
+    scale: float = 220.0
+    settle_s: float = 0.38
     same: float = 0.5
     least: float = -6.0
     most: float = 2.0
@@ -60,13 +60,14 @@ SETTINGS = {
     "strays kept, lines not reconsidered": Setting(person_s=0.0, reconsidered=False),
     "strays joined": Setting(reconsidered=False),
     "and each line reconsidered (chosen)": Setting(),
+    "threshold 0.92": Setting(threshold=0.92),
     "threshold 0.93": Setting(threshold=0.93),
+    "threshold 0.95": Setting(threshold=0.95),
     "threshold 0.96": Setting(threshold=0.96),
-    "threshold 0.97": Setting(threshold=0.97),
-    "settles with 0.25 s": Setting(settle_s=0.25),
-    "settles with 0.42 s": Setting(settle_s=0.42),
-    "scale 100": Setting(scale=100.0),
-    "scale 220": Setting(scale=220.0),
+    "settles with 0.30 s": Setting(settle_s=0.30),
+    "settles with 0.45 s": Setting(settle_s=0.45),
+    "scale 160": Setting(scale=160.0),
+    "scale 300": Setting(scale=300.0),
     "as sure of little speech as of much": Setting(0.85, 33.0, 1e-6),
     "same number says nothing": Setting(same=0.0),
     "dialogues say up to 1 for one person": Setting(most=1.0),
