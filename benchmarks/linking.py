@@ -40,10 +40,10 @@ from speaker_reasoner.witness import choose
 class Setting:
     """One way to link; the defaults are the embedded checkpoint's."""
 
-    threshold: float = 0.94
+    threshold: float = 0.96
     scale: float = 220.0
-    settle_s: float = 0.38
-    same: float = 0.5
+    settle_s: float = 0.6
+    same: float = 1.0
     least: float = -6.0
     most: float = 2.0
     person_s: float = 6.0
@@ -60,12 +60,12 @@ SETTINGS = {
     "strays kept, lines not reconsidered": Setting(person_s=0.0, reconsidered=False),
     "strays joined": Setting(reconsidered=False),
     "and each line reconsidered (chosen)": Setting(),
-    "threshold 0.92": Setting(threshold=0.92),
-    "threshold 0.93": Setting(threshold=0.93),
+    "threshold 0.94": Setting(threshold=0.94),
     "threshold 0.95": Setting(threshold=0.95),
-    "threshold 0.96": Setting(threshold=0.96),
-    "settles with 0.30 s": Setting(settle_s=0.30),
-    "settles with 0.45 s": Setting(settle_s=0.45),
+    "threshold 0.97": Setting(threshold=0.97),
+    "threshold 0.98": Setting(threshold=0.98),
+    "settles with 0.4 s": Setting(settle_s=0.4),
+    "settles with 0.8 s": Setting(settle_s=0.8),
     "scale 160": Setting(scale=160.0),
     "scale 300": Setting(scale=300.0),
     "as sure of little speech as of much": Setting(0.85, 33.0, 1e-6),

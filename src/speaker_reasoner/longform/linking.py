@@ -38,7 +38,7 @@ class Trust:
             for it. They take two people for one more often than one for two.
     """
 
-    same: float = 0.5
+    same: float = 1.0
     other: float = 2.0
     cached: float = 1.0
     least: float = -6.0
