@@ -40,11 +40,11 @@ from speaker_reasoner.witness import choose
 class Setting:
     """One way to link; the defaults are the embedded checkpoint's."""
 
-    threshold: float = 0.96
-    scale: float = 220.0
-    settle_s: float = 0.6
+    threshold: float = 0.9
+    scale: float = 70.0
+    settle_s: float = 0.9
     same: float = 1.0
-    least: float = -6.0
+    least: float = -8.0
     most: float = 2.0
     person_s: float = 6.0
     reconsidered: bool = True

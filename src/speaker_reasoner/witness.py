@@ -30,7 +30,7 @@ _BATCH_S = 60.0
 _SETTLE_S = 0.1
 """Of models that nobody calibrated: little, so that long stretches are held to hardly more than the
 sentences of which their thresholds are known."""
-_DOUBT = 0.1
+_DOUBT = 0.2
 """What noise would have to take of a cosine to halve what it says."""
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 """Models trained on whole sentences get no less than this; a shorter clip is repeated."""

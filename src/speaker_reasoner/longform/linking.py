@@ -41,7 +41,7 @@ class Trust:
     same: float = 1.0
     other: float = 2.0
     cached: float = 1.0
-    least: float = -6.0
+    least: float = -8.0
     most: float = 2.0
 
     def bounded(self, told: Matrix) -> Matrix:

@@ -32,7 +32,7 @@ from .batches import equalise
 _MOST_TRIES = 10_000
 
 
-_SCALE, _SETTLE_S = 220.0, 0.6
+_SCALE, _SETTLE_S = 70.0, 0.9
 """Of a `Witness`, as whole meetings are linked best (docs/whole-meetings.md)."""
 
 
