@@ -195,32 +195,38 @@ def longform_table() -> str:
 
 def linking_table() -> str:
     stored = load("linking")
-    people = " ".join(map(str, stored["people"]))
+    people, strange = (" ".join(map(str, stored[key])) for key in ("people", "strange_people"))
     rows = [
         [
             row["name"],
             percent(row["mislabelled"]),
             " ".join(map(str, row["found"])),
-            percent(row["mislabelled_count_known"]),
             percent(row["mislabelled_in_pieces"]),
             percent(row["count_right_in_pieces"]),
+            percent(row["strange_mislabelled"]),
+            " ".join(map(str, row["strange_found"])),
+            percent(row["strange_mislabelled_in_pieces"]),
+            percent(row["strange_count_right_in_pieces"]),
         ]
         for row in stored["settings"]
     ]
     return table(
-        f"|mislabelled|speakers found (there are {people})|count known|in single chunks|count right",
+        f"|mislabelled|speakers found (there are {people})|in single chunks|count right|strange voices"
+        f"|speakers found (there are {strange})|in single chunks|count right",
         rows,
     )
 
 
 def cosines_table() -> str:
     names = ("same_1", "same_5", "same_50", "likest_50", "likest_95", "likest_99")
+    stored = load("linking")
     rows = [
-        [f"{row['seconds']} s", *(f"{row[name]:.2f}" for name in names)]
-        for row in load("linking")["cosines"]
+        [title, f"{row['seconds']} s", *(f"{row[name]:.2f}" for name in names)]
+        for title, key in (("development", "cosines"), ("strange", "strange_cosines"))
+        for row in stored[key]
     ]
     return table(
-        "seconds of each|one person: 1 % are below|5 % below|half|likest other: half|5 % above|1 % above",
+        "voices|seconds of each|one person: 1 % are below|5 % below|half|likest other: half|5 % above|1 % above",
         rows,
     )
 
