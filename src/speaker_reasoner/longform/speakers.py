@@ -412,8 +412,11 @@ class Speakers:
         """Voices of rows of which some are not known."""
         assert self.witness is not None
         width = next((len(row) for row in rows if row is not None), 2)
-        empty = np.zeros(width)
-        return Voices(np.stack([empty if row is None else row for row in rows]), self.witness)
+        known = np.zeros((len(rows), width))
+        for i, row in enumerate(rows):
+            if row is not None:
+                known[i] = row
+        return Voices(known, self.witness)
 
     def _told(self) -> Matrix:
         """What dialogues say about every two units."""
