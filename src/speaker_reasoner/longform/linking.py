@@ -4,8 +4,8 @@ The dialogue says which lines of a chunk are one speaker's, and, with a speaker 
 before; the voices say how much two stretches of speech sound like one person. Both are log-odds
 that two things are one person's, so they add. Things are merged, the surest pair first, while the
 sum speaks for it (of all their speech together for the voices, and the more there is the surer; a
-bounded sum for the dialogue), and further where there are more people than the user allows. When it is known how everybody sounds, each line
-is weighed once more by itself.
+bounded sum for the dialogue), and further where there are more people than the user allows. When it
+is known how everybody sounds, each line is weighed once more by itself.
 """
 
 from collections.abc import Mapping, Sequence
