@@ -289,7 +289,7 @@ class Service:
             "created": job.created,
             "duration": job.duration_s,
             "position": run.position_s if run is not None else job.duration_s * ended,
-            "speakers": job.found if job.found is not None or run is None else run.speakers,
+            "speakers": run.speakers if run is not None and job.status in WAITING else job.found,
             "queue_position": self.worker.position(run) if run is not None else None,
             "error": job.error,
             "revision": job.revision,
