@@ -453,7 +453,9 @@ def test_the_more_is_heard_the_more_is_asked_and_the_surer_it_is() -> None:
     assert odds(1e9, elsewhere=True) == pytest.approx(10.0 * (0.6 - 0.4))
     assert odds(3.0) == pytest.approx(0.0, abs=1e-6)  # 0.6 against 0.8 / (1 + 1 / 3)
     assert odds(1e9) < odds(10.0) < 0 < odds(2.0) < odds(1.5)
-    assert odds(1e-3) == pytest.approx(10.0 * 0.2 / 1.2 * 0.6, rel=0.01)  # what a cosine says at least
+    assert odds(1e-3) == pytest.approx(
+        10.0 * 0.2 / 1.2 * 0.6, rel=0.01
+    )  # what a cosine says at least
 
 
 def test_strays_go_to_whom_they_are_likest() -> None:
