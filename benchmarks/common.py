@@ -1,5 +1,6 @@
 """What every benchmark records: command, commit, machine, versions; and how it writes its result."""
 
+import hashlib
 import json
 import os
 import platform
@@ -9,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from speaker_reasoner.engines.checkpoint import Checkpoint
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
@@ -48,6 +51,16 @@ def store(name: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({**provenance(), **result}, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def weights(checkpoint: Checkpoint) -> str:
+    """Which weights, of model and voice head, a checkpoint of one file each holds."""
+    assert checkpoint.folder is not None
+    digest = hashlib.sha256()
+    for name in ("model.safetensors", "voice.safetensors"):
+        path = checkpoint.folder / name
+        digest.update(path.read_bytes() if path.exists() else b"")
+    return digest.hexdigest()[:12]
 
 
 def _git(*arguments: str) -> str:

@@ -26,13 +26,14 @@ from rich.table import Table
 from scipy.optimize import linear_sum_assignment
 
 from calibrate import ALIKE_RATE, DEVELOPMENT
-from common import store
+from common import store, weights
 from longform import draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import banks
 from speaker_reasoner.data.banks import BankConfig, bank
 from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.data.voices import Base, Voice, draw_voice
+from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.evaluate.heldout import MEETINGS, reference
 from speaker_reasoner.longform import CacheRules, Trust, speakers
 from speaker_reasoner.longform.finished import Finished, Spoken
@@ -124,8 +125,7 @@ def strange_meetings(whole: int, single: int) -> tuple[dict[str, Meeting], dict[
     )
 
 
-def transcribed(folder: Path, model: Path | None, held: dict[str, Meeting]) -> Data:
-    engine = load_engine(model)
+def transcribed(folder: Path, engine: TransformersEngine, held: dict[str, Meeting]) -> Data:
     witness = choose("tower", engine.checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.flac" for name in held]
@@ -263,18 +263,18 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/linking"), help="journals")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     arguments = parser.parse_args()
+    engine = load_engine(arguments.model)
+    runs = arguments.runs / weights(engine.checkpoint)
     voices = bank(DEVELOPMENT, arguments.banks)
     whole = {f"dev-{i}": draw(voices, 12.0, f"dev-{i}") for i in range(arguments.meetings)}
     chunk = replace(MEETINGS, alike_rate=ALIKE_RATE)
     single = {f"piece-{i}": meeting(voices, chunk, f"linking {i}") for i in range(arguments.pieces)}
-    meetings = transcribed(arguments.runs, arguments.model, whole)
-    pieces = transcribed(
-        arguments.runs, arguments.model, {n: one for n, one in single.items() if one.spoken}
-    )
+    meetings = transcribed(runs, engine, whole)
+    pieces = transcribed(runs, engine, {n: one for n, one in single.items() if one.spoken})
     far, near = strange_meetings(5, 60)
-    strange = transcribed(arguments.runs, arguments.model, far)
-    strange_pieces = transcribed(arguments.runs, arguments.model, near)
-    profile = replace(load_engine(arguments.model).profile, cache_s=0.0)
+    strange = transcribed(runs, engine, far)
+    strange_pieces = transcribed(runs, engine, near)
+    profile = replace(engine.profile, cache_s=0.0)
     columns = ("mislabelled", "count known", "in pieces", "count right")
     table = Table("", *columns, *(f"strange: {name}" for name in columns if name != "count known"))
     rows = []
@@ -295,6 +295,7 @@ def main() -> None:
         keys = [key for key in row if "mislabelled" in key or "count_right" in key]
         table.add_row(name, *(f"{100 * float(str(row[key])):.1f} %" for key in keys))
     stored = {
+        "weights": runs.name,
         "meetings": len(meetings),
         "minutes": round(sum(truth.duration_s for truth, _ in meetings) / 60, 1),
         "people": [len(truth.speakers) for truth, _ in meetings],

@@ -1,18 +1,17 @@
 """Whole meetings: what the speaker cache and the second witness do, each alone and together.
 
-    python benchmarks/longform.py [--meetings 3] [--minutes 20] [--model PATH]
+    python benchmarks/longform.py [--meetings 3] [--minutes 20] [--first 0] [--model PATH] [--name longform]
 
 Held-out voices, sentences and rooms; 4 to 6 people. `neither` links nothing; `cache as published` is
 the paper's (phi, no witness); `names` is `witness alone` with two people of each meeting enrolled by a clip of
 5 s or more from another recording. The reference point is `witness alone`, the embedded checkpoint's default,
 with each chunk scored for itself, as if an oracle
-had linked the speakers of different chunks. Variants that are not asked for are kept as stored.
-`--development` draws voices of the training side, which the embedded checkpoint did not learn from, to
-choose settings by; nothing of it is stored.
+had linked the speakers of different chunks. `--first` draws other meetings of the same voices.
+`--development` draws voices of the training side, which the embedded checkpoint did not learn from, to choose
+settings by; nothing of it is stored.
 """
 
 import argparse
-import json
 import resource
 import tempfile
 import time
@@ -27,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from calibrate import ALIKE_RATE, DEVELOPMENT
-from common import RESULTS, store
+from common import store, weights
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data.banks import VoiceBank, bank
 from speaker_reasoner.data.simulate import Meeting, meeting
@@ -126,6 +125,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--meetings", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first meeting")
+    parser.add_argument("--name", default="longform", help="of the stored result")
     parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     parser.add_argument("--development", action="store_true", help="other voices; store nothing")
@@ -134,15 +135,11 @@ def main() -> None:
     engine = load_engine(arguments.model)
     witness = choose("tower", engine.checkpoint)
     voices = bank(DEVELOPMENT if arguments.development else BANK, arguments.banks)
-    held = [draw(voices, arguments.minutes, i) for i in range(arguments.meetings)]
-    truths = [reference(one, f"longform-{i:02d}") for i, one in enumerate(held)]
+    numbers = range(arguments.first, arguments.first + arguments.meetings)
+    held = [draw(voices, arguments.minutes, i) for i in numbers]
+    truths = [reference(one, f"longform-{i:02d}") for i, one in zip(numbers, held, strict=True)]
     minutes = round(sum(len(one.samples) for one in held) / 960_000, 1)
     rows: dict[str, Any] = {}
-    kept = RESULTS / "longform.json"
-    if kept.exists() and not arguments.development:
-        before = json.loads(kept.read_text(encoding="utf-8"))
-        same = before["minutes"] == minutes and before["engine"] == engine.describe()
-        rows = before["variants"] if same else {}
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for one, truth in zip(held, truths, strict=True):
@@ -189,23 +186,19 @@ def main() -> None:
                 ]
                 for key in each[0]:
                     rows[name][key] = round(float(np.mean([row[key] for row in each])), 4)
-            if arguments.development:
-                continue
-            path = store(
-                "longform",
-                {
-                    "meetings": len(held),
-                    "minutes": minutes,
-                    "people": [len(truth.speakers) for truth in truths],
-                    "engine": engine.describe(),
-                    "witness": witness.name,
-                    "variants": rows,
-                    "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                },
-            )
     show(rows)
     if not arguments.development:
-        Console(stderr=True).print(f"wrote {path}")
+        stored = {
+            "meetings": len(held),
+            "minutes": minutes,
+            "people": [len(truth.speakers) for truth in truths],
+            "engine": engine.describe(),
+            "weights": weights(engine.checkpoint),
+            "witness": witness.name,
+            "variants": rows,
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
+        Console(stderr=True).print(f"wrote {store(arguments.name, stored)}")
 
 
 def show(rows: dict[str, Any]) -> None:

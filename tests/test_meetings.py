@@ -347,7 +347,7 @@ def test_merge_finds_what_is_clear(count: int, people_count: int, seed: int) -> 
     rng = random.Random(seed)
     who = [rng.randrange(people_count) for _ in range(count)]
     same = np.array([[a == b for b in who] for a in who])
-    groups = merge(unheard(count), np.where(same, 3.0, -3.0), [1.0] * count, trust=EVEN)
+    groups = merge(unheard(count), np.where(same, 3.0, -3.0)[None], [1.0] * count, trust=EVEN)
     for i in range(count):
         for j in range(count):
             assert (groups[i] == groups[j]) == (who[i] == who[j])
@@ -367,7 +367,7 @@ def by_voice(points: Any, seconds: list[float], threshold: float, **bounds: Any)
     witness = Pitch()
     witness.threshold = threshold
     voices = Voices(heard(points, seconds), witness)
-    return merge(voices, np.zeros((len(points),) * 2), seconds, trust=EVEN, **bounds)
+    return merge(voices, np.zeros((1, len(points), len(points))), seconds, trust=EVEN, **bounds)
 
 
 def same_groups(one: Any, other: Any) -> bool:
@@ -427,14 +427,14 @@ def test_units_of_a_day() -> None:
 
 def test_merge_keeps_to_bounds_and_bans() -> None:
     def merged(odds: float, **bounds: Any) -> list[int]:
-        return merge(unheard(4), np.full((4, 4), odds), [1.0] * 4, trust=EVEN, **bounds)
+        return merge(unheard(4), np.full((1, 4, 4), odds), [1.0] * 4, trust=EVEN, **bounds)
 
     assert len(set(merged(-1.0))) == 4
     assert len(set(merged(-1.0, highest=2))) == 2
     assert len(set(merged(1.0, fewest=3))) == 3
     apart = merged(1.0, apart=[0, 1])
     assert apart[0] != apart[1] and len(set(apart)) == 2
-    assert merge(unheard(0), np.zeros((0, 0)), [], trust=EVEN) == []
+    assert merge(unheard(0), np.zeros((1, 0, 0)), [], trust=EVEN) == []
 
 
 def test_the_more_is_heard_the_more_is_asked_and_the_surer_it_is() -> None:
@@ -471,12 +471,31 @@ def test_strays_go_to_whom_they_are_likest() -> None:
 
 def test_dialogues_and_voices_add_up() -> None:
     """Voices that are even leave it to the dialogue; clear ones overrule it."""
-    told = np.array([[0.0, -3.0], [-3.0, 0.0]])
+    told = np.array([[[0.0, -3.0], [-3.0, 0.0]]])
     for cosine, groups in ((0.5, 2), (0.7, 2), (0.9, 1)):  # log-odds of 0, 2 and 4
         points = np.array([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
         voices = Voices(heard(points, [1e9, 1e9]), Pitch())
         assert len(set(merge(voices, told.copy(), [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
+
+
+def test_not_being_recognised_again_and_again_is_one_mistake() -> None:
+    """What is said of cached people has bounds of its own, beside that of a chunk's numbers."""
+    trust = Trust()
+    numbers, cached = np.array([-40.0, 0.0, 40.0]), np.array([0.0, -40.0, 40.0])
+    assert list(trust.bounded(numbers[None])) == [trust.least, 0.0, trust.most]
+    assert list(trust.bounded(np.stack([numbers, cached]))) == [
+        trust.least,
+        trust.cached_least,
+        trust.most + trust.cached_most,
+    ]
+    points = np.array([[1.0, 0.0], [0.9, 0.19**0.5]])  # log-odds of 4 that they are one voice
+    told = np.zeros((2, 2, 2))
+    for source, groups in ((0, 2), (1, 1)):
+        said = told.copy()
+        said[source, [0, 1], [1, 0]] = -40.0
+        voices = Voices(heard(points, [1e9, 1e9]), Pitch())
+        assert len(set(merge(voices, said, [1.0, 1.0], trust=trust))) == groups
 
 
 @settings(max_examples=25, deadline=None)

@@ -260,7 +260,7 @@ def _holds_two(clip: EnrolmentClip, witness: Witness) -> bool:
     if not pieces:
         return False
     voices = Voices(heard(witness.embed(pieces), seconds), witness)
-    told = np.full((len(pieces), len(pieces)), _SURE, np.float32)
+    told = np.full((1, len(pieces), len(pieces)), _SURE, np.float32)
     return max(merge(voices, told, seconds, trust=Trust(most=_SURE))) > 0
 
 

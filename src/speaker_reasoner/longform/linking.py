@@ -34,8 +34,10 @@ class Trust:
         same: a dialogue gave two lines of a chunk the same number.
         other: it gave them different numbers.
         cached: it gave a line the number of a cached person, or not.
-        least, most: bounds of what dialogues may say in all about two groups: against one person, and
-            for it. They take two people for one more often than one for two.
+        least, most: bounds of what numbers within chunks may say in all about two groups: against one
+            person, and for it. Dialogues take two people for one more often than one for two.
+        cached_least, cached_most: bounds of what may be said of cached people. A dialogue that does
+            not recognise somebody says so in every chunk: it is one mistake, made over and over.
     """
 
     same: float = 1.0
@@ -43,9 +45,16 @@ class Trust:
     cached: float = 1.0
     least: float = -8.0
     most: float = 2.0
+    cached_least: float = -2.5
+    cached_most: float = 1.0
 
     def bounded(self, told: Matrix) -> Matrix:
-        return np.asarray(np.clip(told, self.least, self.most), np.float32)
+        """What dialogues say in all `[...]`, of what they say by the numbers of a chunk and, if there
+        is a cache, by those of cached people `[1 or 2, ...]`."""
+        said = np.clip(told[0], self.least, self.most)
+        for recalled in told[1:]:
+            said = said + np.clip(recalled, self.cached_least, self.cached_most)
+        return np.asarray(said, np.float32)
 
 
 def heard(points: Array, seconds: Sequence[float], *, elsewhere: bool = False) -> Array:
@@ -126,7 +135,7 @@ def merge(
 
     Args:
         voices: how they sound; used up.
-        told: log-odds by the dialogues `[n, n]`; used up.
+        told: log-odds by the dialogues `[1 or 2, n, n]` (see `Trust.bounded`); used up.
         weights: seconds of speech, embedded or not.
         trust: bounds of the dialogues' sum over two groups.
         fewest: go no further than so many groups.
@@ -149,7 +158,7 @@ def merge(
     left = count
 
     def weighed(one: int) -> Array:
-        return np.where(banned[one], NEVER, voices.odds(one) + trust.bounded(told[one]))
+        return np.where(banned[one], NEVER, voices.odds(one) + trust.bounded(told[:, one]))
 
     score = np.empty((count, count), np.float32)
     for one in range(count):
@@ -169,7 +178,8 @@ def merge(
             break
         a, b = sorted(divmod(best, count))
         voices.rows[a] += voices.rows[b]
-        told[a] = told[:, a] = told[a] + told[b]
+        told[:, a] += told[:, b]
+        told[:, :, a] = told[:, a]
         banned[a] |= banned[b]
         banned[:, a] = banned[a]
         banned[b] = banned[:, b] = True
@@ -189,7 +199,7 @@ def _cheapest(voices: Voices, told: Matrix, trust: Trust, weight: Array, banned:
     those = np.flatnonzero(~banned.all(1))
     among, light = np.ix_(those, those), weight[those]
     shared = np.multiply.outer(light, light) / np.add.outer(light, light)
-    costs = (voices.distances(those) - 2 * trust.bounded(told[among])) * shared
+    costs = (voices.distances(those) - 2 * trust.bounded(told[:, those][:, :, those])) * shared
     a, b = divmod(int(np.argmin(np.where(banned[among], np.inf, costs))), len(those))
     return int(those[a] * len(weight) + those[b])
 
@@ -210,7 +220,7 @@ def reconsider(
         people: whose each line is, from 0.
         points: embeddings of lines `[n, d]`; rows of NaN where there is none, which stay.
         seconds: of each line.
-        told: of each line, what the dialogue says about it and others, in log-odds.
+        told: of each line, what the dialogue says about it and others of its chunk, in log-odds.
     """
     found = np.array(people, np.intp)
     lines = heard(points, seconds)
@@ -225,9 +235,9 @@ def reconsider(
             everybody.rows[size] = lines[i]
             known = everybody.known()[:size]
             if known[own]:
-                dialogue = np.zeros(size, np.float32)
+                dialogue = np.zeros((1, size), np.float32)
                 for other, said in told[i].items():
-                    dialogue[found[other]] += said
+                    dialogue[0, found[other]] += said
                 odds = everybody.odds(size)[:size] + trust.bounded(dialogue)
                 best = int(np.argmax(np.where(known, odds, NEVER)))
                 found[i] = best if odds[best] > odds[own] else own

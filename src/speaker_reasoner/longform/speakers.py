@@ -50,13 +50,15 @@ class _Unit:
     Attributes:
         heard: how it sounds, a row of `Voices`; `None` without a witness.
         seconds: of speech.
-        told: what dialogues say about it and earlier units, in log-odds.
+        told: what its dialogue says about it and earlier units of its chunk, in log-odds.
+        recalled: and what about it and the units of cached people.
         person: whom it was given to.
     """
 
     heard: Array | None
     seconds: float
     told: dict[int, float] = field(default_factory=dict)
+    recalled: dict[int, float] = field(default_factory=dict)
     person: int = -1
 
 
@@ -304,12 +306,12 @@ class Speakers:
         seconds = [one.seconds for one in spoken]
         known = ~np.isnan(finished.points).any(1)
         same = numbers[:, None] == numbers[None, :]
-        told = np.where(same, self.trust.same, -self.trust.other)
+        told = np.where(same, self.trust.same, -self.trust.other)[None]
         # A line without a voice of its own stays with the longest line of its number that has one.
         chosen = np.flatnonzero(known)
         grouped = merge(
             Voices(heard(finished.points, seconds)[chosen], self.witness),
-            told[np.ix_(chosen, chosen)],
+            told[:, chosen][:, :, chosen],
             [seconds[i] for i in chosen],
             trust=self.trust,
         )
@@ -332,26 +334,27 @@ class Speakers:
 
     def _tell(self, unit: int, numbers: Sequence[int], first: int, people: Sequence[int]) -> None:
         """Note what the dialogue says about a unit: of its chunk, and of the cache."""
-        number, told = numbers[-1], self._units[unit].told
+        number, mine = numbers[-1], self._units[unit]
         for other, its_number in enumerate(numbers[:-1]):
             if its_number != number:
-                told[first + other] = -self.trust.other
+                mine.told[first + other] = -self.trust.other
         for cached, person in enumerate(people, start=1):
             sign = 1.0 if cached == number else -1.0
             sources = self._people[person].units
             for source in sources:  # said once about the person, not once about each chunk
-                told[source] = sign * self.trust.cached / len(sources)
+                mine.recalled[source] = sign * self.trust.cached / len(sources)
         if self.witness is None and number <= len(people):
-            self._units[unit].person = people[number - 1]
+            mine.person = people[number - 1]
 
     def _place(self, unit: int) -> None:
         """Give a unit to the likeliest person, or to a new one."""
         mine = self._units[unit]
         if self.witness is not None and self._people:
-            said = np.zeros(len(self._people), np.float32)
-            for other, odds in mine.told.items():
-                if self._units[other].person >= 0:
-                    said[self._units[other].person] += odds
+            said = np.zeros((2, len(self._people)), np.float32)
+            for sums, told in zip(said, (mine.told, mine.recalled), strict=True):
+                for other, odds in told.items():
+                    if self._units[other].person >= 0:
+                        sums[self._units[other].person] += odds
             voices = self._voices([*(person.heard for person in self._people), mine.heard])
             scores = voices.odds(len(self._people))[:-1] + self.trust.bounded(said)
             best = int(np.argmax(scores))
@@ -420,10 +423,11 @@ class Speakers:
 
     def _told(self) -> Matrix:
         """What dialogues say about every two units."""
-        told = np.zeros((len(self._units), len(self._units)), np.float32)
+        told = np.zeros((1 + self.cached, len(self._units), len(self._units)), np.float32)
         for i, unit in enumerate(self._units):
-            for other, odds in unit.told.items():
-                told[i, other] = told[other, i] = odds
+            for table, said in zip(told, (unit.told, unit.recalled), strict=False):
+                for other, odds in said.items():
+                    table[i, other] = table[other, i] = odds
         return told
 
     def _reconsidered(self, groups: Sequence[int]) -> list[int]:
