@@ -339,11 +339,11 @@ def _with_av(path: _Path, stack: ExitStack) -> _Source:
             "ogg or opus; for m4a, mp4, webm, ...: pip install 'speaker-reasoner[media]'"
         ) from error
     handle = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115
+    # From version 19 on, metadata that is not UTF-8 is no error any more.
+    lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
     try:
         container = stack.enter_context(
-            av.open(
-                handle, container_options={"format_whitelist": _DEMUXERS}, metadata_errors="replace"
-            )
+            av.open(handle, container_options={"format_whitelist": _DEMUXERS}, **lenient)
         )
     except (av.error.FFmpegError, OSError) as error:
         raise AudioError(
