@@ -45,7 +45,7 @@ from speaker_reasoner.witness import choose
 class Setting:
     """One way to link; the defaults are the embedded checkpoint's."""
 
-    threshold: float = 0.9
+    threshold: float = 0.88
     scale: float = 70.0
     settle_s: float = 0.9
     same: float = 1.0
@@ -66,7 +66,7 @@ SETTINGS = {
     "strays joined": Setting(reconsidered=False),
     "and each line reconsidered (chosen)": Setting(),
     "threshold 0.85": Setting(threshold=0.85),
-    "threshold 0.88": Setting(threshold=0.88),
+    "threshold 0.9": Setting(threshold=0.9),
     "threshold 0.92": Setting(threshold=0.92),
     "threshold 0.95": Setting(threshold=0.95),
     "settles with 0.4 s": Setting(settle_s=0.4),

@@ -158,8 +158,8 @@ def rate(scores: dict[str, Any], name: str) -> float | None:
     return found
 
 
-def longform_table() -> str:
-    stored = load("longform")
+def longform_table(stored_name: str = "longform") -> str:
+    stored = load(stored_name)
     variants = stored["variants"]
     base = variants["chunks, oracle links"]
     names = {
@@ -173,7 +173,9 @@ def longform_table() -> str:
     }
     rows = []
     for name, title in names.items():
-        row = variants[name]
+        row = variants.get(name)
+        if row is None:
+            continue
         cells = [title]
         for metric in ("cpwer", "der_025"):
             value = row[metric]["rate"]
@@ -316,6 +318,7 @@ def stages_groups() -> str:
 TABLES = {
     "serve-sentence": serve_sentence,
     "longform-table": longform_table,
+    "longform-fresh-table": lambda: longform_table("longform-fresh"),
     "linking-table": linking_table,
     "cosines-table": cosines_table,
     "cache-table": cache_table,

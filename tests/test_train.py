@@ -18,6 +18,7 @@ from speaker_reasoner.data.dialogues import dialogue, single_turn
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.voices import available
 from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
+from speaker_reasoner.engines.pitch import PITCHES
 from speaker_reasoner.engines.voice import load_voice_head
 from speaker_reasoner.errors import CheckpointError, DataError, OutputError
 from speaker_reasoner.protocol import Answer, load_profile, pieces
@@ -469,8 +470,10 @@ def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_pat
     again = load_voice_head(tmp_path)
     assert again is not None
     clips = [torch.randn(n, head.frames.in_features) for n in (5, 20)]
-    assert torch.allclose(again(clips), head(clips), atol=1e-6)
-    assert torch.allclose(again(clips).norm(dim=-1), torch.ones(2), atol=1e-5)
+    sung = torch.rand(2, PITCHES)
+    assert torch.allclose(again(clips, sung), head(clips, sung), atol=1e-6)
+    assert torch.allclose(again(clips, sung).norm(dim=-1), torch.ones(2), atol=1e-5)
+    assert not torch.allclose(again(clips, sung), again(clips, sung.flip(1)), atol=1e-3)
     assert load_voice_head(tmp_path / "nowhere") is None
     (tmp_path / "voice.safetensors").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="not a voice head"):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.engines.checkpoint import Checkpoint, load_checkpoint
+from speaker_reasoner.engines.pitch import PITCHES, melodies, pitches
 from speaker_reasoner.engines.voice import VOICE_FILE, VoiceHead
 from speaker_reasoner.errors import CheckpointError, SettingsError
 from speaker_reasoner.witness import (
@@ -104,6 +106,46 @@ def test_a_damaged_head(with_head: Path) -> None:
     (with_head / VOICE_FILE).write_bytes(b"\0" * 40)
     with pytest.raises(CheckpointError, match=VOICE_FILE):
         TowerWitness(load_checkpoint(with_head, device="cpu"))
+
+
+# Pitch
+
+
+def buzz(hertz: float, seconds: float = 1.0) -> Any:
+    """A pulse train softened by a falling spectrum, with some noise: voiced speech at its plainest."""
+    at = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    harmonics = range(1, int(4_000 / hertz))
+    wave = sum(np.sin(2 * np.pi * hertz * n * at) / n for n in harmonics)
+    noise = np.random.default_rng(0).standard_normal(len(at))
+    return (0.1 * wave + 0.01 * noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("hertz", [70, 97, 120, 180, 251, 390])
+def test_pitch_is_heard_right(hertz: float) -> None:
+    found, voiced = pitches(buzz(hertz))
+    assert np.allclose(found, hertz, rtol=0.01)
+    assert voiced.min() > 0.9
+
+
+def test_noise_and_silence_have_no_pitch() -> None:
+    noise = np.random.default_rng(1).standard_normal(SAMPLE_RATE_HZ).astype(np.float32)
+    _, voiced = pitches(noise)
+    assert voiced.mean() < 0.05
+    rows = melodies(
+        [np.zeros(SAMPLE_RATE_HZ, np.float32), np.zeros(0, np.float32), buzz(120)[:100]]
+    )
+    assert np.isfinite(rows).all()
+    assert not rows[:2].any()
+
+
+def test_melodies_are_the_less_alike_the_farther_apart() -> None:
+    rows = melodies([buzz(hertz) for hertz in (120, 121, 134, 160)])
+    assert rows.shape == (4, PITCHES)
+    alike = rows @ rows[0]
+    assert alike[0] == pytest.approx(1.0, abs=0.01)
+    assert alike[0] > alike[1] > alike[2] > alike[3]
+    assert alike[2] < 0.75
+    assert alike[3] < 0.1
 
 
 # Other models

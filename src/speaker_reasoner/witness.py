@@ -156,6 +156,7 @@ class TowerWitness:
     def _encode(self, clips: Sequence[Samples]) -> Points:
         import torch
 
+        from .engines.pitch import melodies
         from .engines.thinker import encode_audio, log_mel
         from .engines.voice import tower_layers
 
@@ -163,7 +164,8 @@ class TowerWitness:
         device = self._thinker.device
         features, mask = features.to(device, self._thinker.dtype), mask.to(device)
         if self._head is not None:
-            points = self._head(tower_layers(self._thinker, features, mask))
+            sung = torch.from_numpy(melodies(clips)).to(device)
+            points = self._head(tower_layers(self._thinker, features, mask), sung)
         else:
             heard = encode_audio(self._thinker, features, mask)
             points = torch.stack([frames.float().mean(0) for frames in heard])

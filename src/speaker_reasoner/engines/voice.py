@@ -1,9 +1,9 @@
 """A voice in a few numbers, from a checkpoint's own audio tower.
 
 The head reads what every layer of the tower holds and what the first one is given (the lower ones
-still know pitch and timbre, which the last one gives up for words), pools it over a clip, and gives a
-point on a sphere. It is trained on the finished tower and saved beside the checkpoint as
-`voice.safetensors`.
+still know timbre, which the last one gives up for words), pools it over a clip, adds how often each
+pitch is heard in it, and gives a point on a sphere. It is trained on the finished tower and saved
+beside the checkpoint as `voice.safetensors`.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..witness import log_odds
+from .pitch import PITCHES
 from .thinker import audio_tokens, audio_tower, encode_audio
 
 VOICE_FILE = "voice.safetensors"
 
 
 class VoiceHead(nn.Module):
-    """Clips' frames to points of length 1.
+    """Clips' frames and pitches to points of length 1.
 
     Its `threshold`, `elsewhere`, scale (`exp(slope)`) and `settle_s` are those of a
     `speaker_reasoner.witness.Witness`: points of short clips lie farther from each other, and another
@@ -38,21 +39,24 @@ class VoiceHead(nn.Module):
     def __init__(self, width: int, hidden: int = 160, size: int = 64) -> None:
         super().__init__()
         self.frames = nn.Linear(width, hidden)
-        self.point = nn.Linear(2 * hidden, size)
+        self.point = nn.Linear(2 * hidden + PITCHES, size)
+        self.melody = nn.Parameter(torch.tensor(2.0))
         self.slope = nn.Parameter(torch.tensor(2.0))
         self.threshold = nn.Parameter(torch.tensor(0.4))
         self.elsewhere = nn.Parameter(torch.tensor(0.4))
         self.settle = nn.Parameter(torch.tensor(-1.0))
 
-    def forward(self, clips: Sequence[Tensor]) -> Tensor:
-        """Points `[N, size]` of clips `[tokens, width]`: mean and deviation over time, projected."""
+    def forward(self, clips: Sequence[Tensor], melodies: Tensor) -> Tensor:
+        """Points `[N, size]` of clips `[tokens, width]`: mean and deviation over time and melodies
+        `[N, PITCHES]` (see `engines.pitch`), projected."""
         pooled = []
         for frames in torch.split(
             F.relu(self.frames(torch.cat(list(clips)))), [len(c) for c in clips]
         ):
             deviation = (frames.var(0, unbiased=False) + 1e-5).sqrt()
             pooled.append(torch.cat([frames.mean(0), deviation]))
-        return F.normalize(self.point(torch.stack(pooled)), dim=-1)
+        known = torch.cat([torch.stack(pooled), self.melody * melodies], dim=-1)
+        return F.normalize(self.point(known), dim=-1)
 
     @property
     def settle_s(self) -> Tensor:

@@ -24,6 +24,7 @@ from ..data.banks import VoiceBank
 from ..data.simulate import MeetingConfig, Spoken, distance, meeting, noise
 from ..data.tracts import Tract, draw_tract
 from ..data.voices import Samples
+from ..engines.pitch import melodies
 from ..engines.thinker import log_mel
 from ..engines.voice import VoiceHead, tower_layers
 from ..errors import DataError
@@ -92,7 +93,8 @@ def train_witness(
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 30)
             group["lr"] = config.learning_rate * warm * (1 - step / config.steps)
-        loss = witness_loss(head, head(heard).reshape(len(people), config.clips, -1))
+        points = head(heard, torch.from_numpy(melodies(clips)).to(device))
+        loss = witness_loss(head, points.reshape(len(people), config.clips, -1))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -129,7 +131,8 @@ def calibrate(
     def embed(clips: Sequence[Samples]) -> Tensor:
         features, mask = log_mel(extractor, clips)
         with torch.no_grad():
-            points: Tensor = head(tower_layers(thinker, features.to(device), mask.to(device)))
+            heard = tower_layers(thinker, features.to(device), mask.to(device))
+            points: Tensor = head(heard, torch.from_numpy(melodies(clips)).to(device))
         return points
 
     for number in range(count):
