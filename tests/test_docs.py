@@ -32,6 +32,7 @@ def test_tables_are_what_the_results_say() -> None:
         "batch",
         "scoring",
         "longform",
+        "longform-fresh",
         "linking",
         "cache",
         "stages",
