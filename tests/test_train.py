@@ -17,8 +17,8 @@ from speaker_reasoner.data.banks import BankConfig, bank
 from speaker_reasoner.data.dialogues import dialogue, single_turn
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.voices import available
-from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
 from speaker_reasoner.engines.pitch import PITCHES
+from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
 from speaker_reasoner.engines.voice import load_voice_head
 from speaker_reasoner.errors import CheckpointError, DataError, OutputError
 from speaker_reasoner.protocol import Answer, load_profile, pieces

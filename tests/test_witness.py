@@ -141,6 +141,8 @@ def test_noise_and_silence_have_no_pitch() -> None:
 def test_melodies_are_the_less_alike_the_farther_apart() -> None:
     rows = melodies([buzz(hertz) for hertz in (120, 121, 134, 160)])
     assert rows.shape == (4, PITCHES)
+    long = melodies([buzz(120, 61.0)])  # more frames than are looked at together
+    assert np.allclose(long[0], rows[0], atol=0.01)
     alike = rows @ rows[0]
     assert alike[0] == pytest.approx(1.0, abs=0.01)
     assert alike[0] > alike[1] > alike[2] > alike[3]

@@ -19,6 +19,8 @@ _WIDTH = 0.06
 _FRAME, _HOP, _FFT = 640, 480, 1280
 _LOUD = 0.7
 """Frames softer than this, of the clip's level, are left out."""
+_BLOCK = 1000
+"""Frames at a time: about 80 MB."""
 _NEARLY = 0.9
 _LEAST, _SURE = 0.4, 0.8
 """Correlations from which a frame counts, and counts in full."""
@@ -47,12 +49,18 @@ def pitches(samples: Samples) -> tuple[Array, Array]:
     Returns:
         Hz `[frames]`, and 0 (unvoiced) to 1 `[frames]`.
     """
-    padded = np.pad(samples, (0, max(0, _FRAME - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP].astype(np.float64)
-    level = np.sqrt((frames**2).mean(1))
-    frames = frames[level >= _LOUD * np.sqrt((padded.astype(np.float64) ** 2).mean())]
-    frames = (frames - frames.mean(1, keepdims=True)) * _WINDOW
-    found = _correlation(frames)
+    padded = np.pad(samples, (0, max(0, _FRAME - len(samples)))).astype(np.float64)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP]
+    level = np.sqrt(np.einsum("nf,nf->n", frames, frames) / _FRAME)
+    loud = np.flatnonzero(level >= _LOUD * np.sqrt((padded**2).mean()))
+    blocks = [_of(frames[loud[i : i + _BLOCK]]) for i in range(0, max(1, len(loud)), _BLOCK)]
+    hertz, voiced = zip(*blocks, strict=True)
+    return np.concatenate(hertz), np.concatenate(voiced)
+
+
+def _of(frames: Array) -> tuple[Array, Array]:
+    """See `pitches`, of frames `[n, _FRAME]`."""
+    found = _correlation((frames - frames.mean(1, keepdims=True)) * _WINDOW)
     found = found / np.maximum(found[:, :1], 1e-12) / np.maximum(_OF_WINDOW / _OF_WINDOW[0], 0.1)
     found = found[:, _SHORTEST:_LONGEST]
     rows, last = np.arange(len(found)), found.shape[1] - 1
