@@ -50,7 +50,7 @@ class Setting:
     settle_s: float = 0.9
     same: float = 1.0
     least: float = -8.0
-    most: float = 2.0
+    most: float = 1.0
     person_s: float = 6.0
     reconsidered: bool = True
 
@@ -75,7 +75,7 @@ SETTINGS = {
     "scale 100": Setting(scale=100.0),
     "as sure of little speech as of much": Setting(0.85, 33.0, 1e-6),
     "same number says nothing": Setting(same=0.0),
-    "dialogues say up to 1 for one person": Setting(most=1.0),
+    "dialogues say up to 2 for one person": Setting(most=2.0),
     "dialogues say up to 4 against": Setting(least=-4.0),
     "strays of 3 s": Setting(person_s=3.0),
     "strays of 9 s": Setting(person_s=9.0),

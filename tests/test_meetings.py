@@ -432,7 +432,7 @@ def test_merge_keeps_to_bounds_and_bans() -> None:
     assert len(set(merged(-1.0))) == 4
     assert len(set(merged(-1.0, highest=2))) == 2
     assert len(set(merged(1.0, fewest=3))) == 3
-    apart = merged(1.0, apart=[0, 1])
+    apart = merged(1.0, enrolled=[0, 1])
     assert apart[0] != apart[1] and len(set(apart)) == 2
     assert merge(unheard(0), np.zeros((1, 0, 0)), [], trust=EVEN) == []
 
@@ -465,8 +465,20 @@ def test_strays_go_to_whom_they_are_likest() -> None:
     seconds = [3.0] * 8 + [0.8]
     assert by_voice(stray, seconds, 0.95) == [*whose, 2]
     assert by_voice(stray, seconds, 0.95, least=2.0) == [*whose, 0]
-    enrolled = by_voice(stray, seconds, 0.95, least=2.0, apart=[8])
-    assert enrolled == [*whose, 2]  # however little an enrolled person says
+    clip = np.concatenate([stray, stray[8:]])
+    enrolled = by_voice(clip, [*seconds, 5.0], 0.95, least=2.0, enrolled=[9])
+    assert enrolled == [*whose, 2, 2]  # however little an enrolled person says
+
+
+def test_a_clip_names_the_one_person_who_is_likest() -> None:
+    points, whose = voiced([4, 4, 4], spread=0.05)
+    between = 0.8 * points[0] + 0.6 * points[4]
+    clips = np.stack([between, 0.9 * points[4] + 0.4 * points[8], points[0] - points[4]])
+    both = np.concatenate([points, clips / np.linalg.norm(clips, axis=1, keepdims=True)])
+    seconds = [3.0] * 12 + [60.0] * 3
+    named = by_voice(both, seconds, 0.5, enrolled=[12, 13, 14])
+    assert named == [*whose, 0, 1, 3]  # nobody's voice is the last one
+    assert by_voice(both, seconds, 0.5, enrolled=[12, 13, 14], highest=2)[12:] == [0, 1, 2]
 
 
 def test_dialogues_and_voices_add_up() -> None:
@@ -517,11 +529,11 @@ def test_what_keeps_a_line_where_it_is() -> None:
     def again(people: list[int], points: Any, told: Mapping[int, Mapping[int, float]]) -> list[int]:
         every = [told.get(i, {}) for i in range(len(people))]
         return reconsider(
-            people, points, seconds[: len(people)], every, Pitch(), Trust(least=-20.0)
+            people, points, seconds[: len(people)], every, Pitch(), Trust(least=-50.0)
         )
 
     assert again(people, points, {}) == whose
-    assert again(people, points, {7: {4: -20.0}}) == people  # the dialogue, if it may say so much
+    assert again(people, points, {7: {4: -50.0}}) == people  # the dialogue, if it may say so much
     unheard = points.copy()
     unheard[7] = np.nan
     assert again(people, unheard, {}) == people  # no voice

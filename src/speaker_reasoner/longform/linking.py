@@ -24,6 +24,9 @@ _LEAST_S = 1e-3
 """Seconds of the shortest stretch of speech."""
 _PASSES = 3
 """Most passes over the lines of a recording; a second one moves few."""
+_BETWEEN = 2.5
+"""How much more a voice says about which of two known people a line is of than about whether two
+stretches are of one person: what blurs both, noise or few seconds, cancels out. By measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Trust:
     other: float = 2.0
     cached: float = 1.0
     least: float = -8.0
-    most: float = 2.0
+    most: float = 1.0
     cached_least: float = -2.5
     cached_most: float = 1.0
 
@@ -124,14 +127,16 @@ def merge(
     trust: Trust,
     fewest: int = 1,
     highest: int | None = None,
-    apart: Sequence[int] = (),
+    enrolled: Sequence[int] = (),
     least: float = 0.0,
 ) -> list[int]:
     """Group things that are one person's.
 
     The surest pair is merged first, while the sum of both witnesses speaks for it; what is merged is
-    weighed as one from then on. If more groups than `highest` are left then, those are merged that
-    cost least (Ward: distance times duration): a stray second goes before a person does.
+    weighed as one from then on. Then whoever is enrolled is given the group that is likeliest theirs,
+    if any is: a clip from elsewhere names a person, it does not say who of a meeting is one. If more
+    groups than `highest` are left then, those are merged that cost least (Ward: distance times
+    duration): a stray second goes before a person does.
 
     Args:
         voices: how they sound; used up.
@@ -140,7 +145,8 @@ def merge(
         trust: bounds of the dialogues' sum over two groups.
         fewest: go no further than so many groups.
         highest: most groups, at least `fewest`; `None` if it is not known.
-        apart: things that are known to be different people (enrolled voices).
+        enrolled: things that are voices from elsewhere, of different people. They are no groups unless
+            one is theirs, and do not count as such.
         least: weight of a person; what is left and lighter goes to whom it is likest.
 
     Returns:
@@ -150,12 +156,13 @@ def merge(
     if count == 0:
         return []
     weight = np.maximum(np.asarray(weights, np.float64), 1e-3)
+    clips = list(enrolled)
     banned = np.eye(count, dtype=bool)
-    banned[np.ix_(list(apart), list(apart))] = True
+    banned[clips] = banned[:, clips] = True
     known = np.zeros(count, bool)  # no strays: enrolled, or merged into another
-    known[list(apart)] = True
+    known[clips] = True
     group = np.arange(count)
-    left = count
+    left = count - len(clips)
 
     def weighed(one: int) -> Array:
         return np.where(banned[one], NEVER, voices.odds(one) + trust.bounded(told[:, one]))
@@ -163,8 +170,18 @@ def merge(
     score = np.empty((count, count), np.float32)
     for one in range(count):
         score[one] = weighed(one)
-    while left > max(1, fewest):
+    while True:
         best = int(np.argmax(score))
+        if clips and (score.flat[best] <= 0.0 or left <= max(1, fewest)):
+            for clip, theirs in _recognised(voices, told, trust, clips, np.unique(group)):
+                group[clip] = theirs
+                known[theirs] = True
+            named = group[clips]
+            banned[np.ix_(named, named)] = True
+            score[np.ix_(named, named)] = NEVER
+            clips = []
+        if left <= max(1, fewest):
+            break
         if score.flat[best] <= 0.0 and highest is not None and left > highest:
             if banned.all():
                 break
@@ -192,6 +209,20 @@ def merge(
         left -= 1
     numbers: dict[int, int] = {}
     return [numbers.setdefault(int(g), len(numbers)) for g in group]
+
+
+def _recognised(
+    voices: Voices, told: Matrix, trust: Trust, clips: Sequence[int], groups: Array
+) -> list[tuple[int, int]]:
+    """Clips of enrolled people, each with the group that is theirs: the surest pair first."""
+    others = np.setdiff1d(groups, clips)
+    pairs: list[tuple[int, int]] = []
+    odds = np.array([voices.odds(c)[others] + trust.bounded(told[:, c, others]) for c in clips])
+    while odds.size and odds.max() > 0.0:
+        clip, other = divmod(int(odds.argmax()), len(others))
+        pairs.append((clips[clip], int(others[other])))
+        odds[clip] = odds[:, other] = NEVER
+    return pairs
 
 
 def _cheapest(voices: Voices, told: Matrix, trust: Trust, weight: Array, banned: Array) -> int:
@@ -238,7 +269,7 @@ def reconsider(
                 dialogue = np.zeros((1, size), np.float32)
                 for other, said in told[i].items():
                     dialogue[0, found[other]] += said
-                odds = everybody.odds(size)[:size] + trust.bounded(dialogue)
+                odds = _BETWEEN * everybody.odds(size)[:size] + trust.bounded(dialogue)
                 best = int(np.argmax(np.where(known, odds, NEVER)))
                 found[i] = best if odds[best] > odds[own] else own
             everybody.rows[found[i]] += lines[i]

@@ -393,23 +393,16 @@ class Speakers:
         seconds = [unit.seconds for unit in self._units]
         spoken_s = sum(seconds) - sum(seconds[unit] for unit in self._enrolled)
 
-        def group(highest: int | None) -> list[int]:
-            return merge(
-                self._voices([unit.heard for unit in self._units]),
-                self._told(),
-                seconds,
-                trust=self.trust,
-                fewest=1 if self.bounds is None else self.bounds[0],
-                highest=highest,
-                apart=self._enrolled,
-                least=min(_PERSON_S, _PERSON_SHARE * spoken_s),
-            )
-
-        groups = group(None)
-        speaking = {groups[line.unit] for lines in self._lines for line in lines}
-        if self.bounds is not None and len(speaking) > self.bounds[1]:
-            groups = group(self.bounds[1] + len(set(groups) - speaking))
-        return groups
+        return merge(
+            self._voices([unit.heard for unit in self._units]),
+            self._told(),
+            seconds,
+            trust=self.trust,
+            fewest=1 if self.bounds is None else self.bounds[0],
+            highest=None if self.bounds is None else self.bounds[1],
+            enrolled=self._enrolled,
+            least=min(_PERSON_S, _PERSON_SHARE * spoken_s),
+        )
 
     def _voices(self, rows: Sequence[Array | None]) -> Voices:
         """Voices of rows of which some are not known."""
