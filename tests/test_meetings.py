@@ -23,7 +23,7 @@ from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
 from speaker_reasoner.longform.cache import Candidate, SpeakerCache
 from speaker_reasoner.longform.finished import Finished, Spoken, alone
 from speaker_reasoner.longform.journal import Journal
-from speaker_reasoner.longform.linking import Voices, heard, merge, reconsider
+from speaker_reasoner.longform.linking import Voices, heard, merge, recognise, reconsider
 from speaker_reasoner.longform.speakers import Speakers, vote
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
@@ -432,8 +432,7 @@ def test_merge_keeps_to_bounds_and_bans() -> None:
     assert len(set(merged(-1.0))) == 4
     assert len(set(merged(-1.0, highest=2))) == 2
     assert len(set(merged(1.0, fewest=3))) == 3
-    apart = merged(1.0, enrolled=[0, 1])
-    assert apart[0] != apart[1] and len(set(apart)) == 2
+    assert merged(1.0, enrolled=[0, 1]) == [0, 1, 2, 2]
     assert merge(unheard(0), np.zeros((1, 0, 0)), [], trust=EVEN) == []
 
 
@@ -467,7 +466,7 @@ def test_strays_go_to_whom_they_are_likest() -> None:
     assert by_voice(stray, seconds, 0.95, least=2.0) == [*whose, 0]
     clip = np.concatenate([stray, stray[8:]])
     enrolled = by_voice(clip, [*seconds, 5.0], 0.95, least=2.0, enrolled=[9])
-    assert enrolled == [*whose, 2, 2]  # however little an enrolled person says
+    assert enrolled == [*whose, 2, 3]  # however little an enrolled person says
 
 
 def test_a_clip_names_the_one_person_who_is_likest() -> None:
@@ -475,10 +474,14 @@ def test_a_clip_names_the_one_person_who_is_likest() -> None:
     between = 0.8 * points[0] + 0.6 * points[4]
     clips = np.stack([between, 0.9 * points[4] + 0.4 * points[8], points[0] - points[4]])
     both = np.concatenate([points, clips / np.linalg.norm(clips, axis=1, keepdims=True)])
-    seconds = [3.0] * 12 + [60.0] * 3
-    named = by_voice(both, seconds, 0.5, enrolled=[12, 13, 14])
-    assert named == [*whose, 0, 1, 3]  # nobody's voice is the last one
-    assert by_voice(both, seconds, 0.5, enrolled=[12, 13, 14], highest=2)[12:] == [0, 1, 2]
+    seconds, enrolled = [3.0] * 12 + [60.0] * 3, [12, 13, 14]
+    assert by_voice(both, seconds, 0.5, enrolled=enrolled) == [*whose, 3, 4, 5]  # as without clips
+    fewer = by_voice(both, seconds, 0.5, enrolled=enrolled, highest=2)
+    assert len(set(fewer[:12])) == 2 and fewer[0] != fewer[4]  # both are named
+    people = np.stack([points[0], points[4], points[8], *both[12:]])
+    voices = Voices(heard(people, [12.0] * 3 + [60.0] * 3), Pitch())
+    named = recognise(voices, np.zeros((1, 6, 6)), [3, 4, 5], [0, 1, 2], EVEN)
+    assert named == {3: 0, 4: 1}  # nobody's voice is the last one
 
 
 def test_dialogues_and_voices_add_up() -> None:

@@ -133,10 +133,8 @@ def merge(
     """Group things that are one person's.
 
     The surest pair is merged first, while the sum of both witnesses speaks for it; what is merged is
-    weighed as one from then on. Then whoever is enrolled is given the group that is likeliest theirs,
-    if any is: a clip from elsewhere names a person, it does not say who of a meeting is one. If more
-    groups than `highest` are left then, those are merged that cost least (Ward: distance times
-    duration): a stray second goes before a person does.
+    weighed as one from then on. If more groups than `highest` are left then, those are merged that
+    cost least (Ward: distance times duration): a stray second goes before a person does.
 
     Args:
         voices: how they sound; used up.
@@ -145,8 +143,9 @@ def merge(
         trust: bounds of the dialogues' sum over two groups.
         fewest: go no further than so many groups.
         highest: most groups, at least `fewest`; `None` if it is not known.
-        enrolled: things that are voices from elsewhere, of different people. They are no groups unless
-            one is theirs, and do not count as such.
+        enrolled: things that are clips of different people from elsewhere. A clip names a person, it
+            does not say which lines are one's: it is merged with nothing and counts as no group, but
+            whom it names is no stray, nor anybody else.
         least: weight of a person; what is left and lighter goes to whom it is likest.
 
     Returns:
@@ -173,10 +172,9 @@ def merge(
     while True:
         best = int(np.argmax(score))
         if clips and (score.flat[best] <= 0.0 or left <= max(1, fewest)):
-            for clip, theirs in _recognised(voices, told, trust, clips, np.unique(group)):
-                group[clip] = theirs
-                known[theirs] = True
-            named = group[clips]
+            groups = np.setdiff1d(group, clips)
+            named = list(recognise(voices, told, clips, groups.tolist(), trust).values())
+            known[named] = True
             banned[np.ix_(named, named)] = True
             score[np.ix_(named, named)] = NEVER
             clips = []
@@ -211,18 +209,26 @@ def merge(
     return [numbers.setdefault(int(g), len(numbers)) for g in group]
 
 
-def _recognised(
-    voices: Voices, told: Matrix, trust: Trust, clips: Sequence[int], groups: Array
-) -> list[tuple[int, int]]:
-    """Clips of enrolled people, each with the group that is theirs: the surest pair first."""
-    others = np.setdiff1d(groups, clips)
-    pairs: list[tuple[int, int]] = []
-    odds = np.array([voices.odds(c)[others] + trust.bounded(told[:, c, others]) for c in clips])
+def recognise(
+    voices: Voices, told: Matrix, clips: Sequence[int], groups: Sequence[int], trust: Trust
+) -> dict[int, int]:
+    """Of each enrolled clip whose it is, the surest pair first; nobody has two names.
+
+    Args:
+        voices: of clips and of people.
+        told: log-odds by the dialogues `[1 or 2, n, n]`.
+        clips, groups: which of the voices are clips, and which are people.
+
+    Returns:
+        By clip; left out is a clip that is nobody's.
+    """
+    found: dict[int, int] = {}
+    odds = np.array([voices.odds(c)[groups] + trust.bounded(told[:, c, groups]) for c in clips])
     while odds.size and odds.max() > 0.0:
-        clip, other = divmod(int(odds.argmax()), len(others))
-        pairs.append((clips[clip], int(others[other])))
-        odds[clip] = odds[:, other] = NEVER
-    return pairs
+        clip, person = divmod(int(odds.argmax()), len(groups))
+        found[clips[clip]] = groups[person]
+        odds[clip] = odds[:, person] = NEVER
+    return found
 
 
 def _cheapest(voices: Voices, told: Matrix, trust: Trust, weight: Array, banned: Array) -> int:

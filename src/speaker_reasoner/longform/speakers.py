@@ -22,7 +22,7 @@ from ..transcript import Segment
 from ..witness import Witness
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
 from .finished import Finished, Points, Spoken, alone, overlapped
-from .linking import Array, Matrix, Trust, Voices, heard, merge, reconsider
+from .linking import Array, Matrix, Trust, Voices, heard, merge, recognise, reconsider
 
 _SHORTEST_VOICE_S = 0.5
 """Shorter lines are not embedded; they follow the line they share a number with."""
@@ -222,10 +222,12 @@ class Speakers:
             The label of every line, chunk by chunk, and what that changed of the provisional ones.
         """
         groups = self._final()
-        names: dict[int, str] = {}
-        for unit in self._enrolled:
-            names[groups[unit]] = self._label(self._units[unit].person)
-        people = iter(self._reconsidered(groups))
+        found = self._reconsidered(groups)
+        names = {
+            person: self._label(self._units[unit].person)
+            for unit, person in self._recognised(groups, found).items()
+        }
+        people = iter(found)
         strangers, labels = 0, list[list[str]]()
         for lines in self._lines:
             labels.append([])
@@ -446,6 +448,30 @@ class Speakers:
                 )
         seconds = [line.seconds for line in every]
         return reconsider(people, points, seconds, told, self.witness, trust)
+
+    def _recognised(self, groups: Sequence[int], people: Sequence[int]) -> dict[int, int]:
+        """Whose voice each enrolled one is, of the people that lines were given to in the end."""
+        if self.witness is None:
+            return {unit: groups[unit] for unit in self._enrolled}
+        everybody = sorted(set(people))
+        rows: list[Array | None] = [self._units[unit].heard for unit in self._enrolled]
+        rows += [None] * len(everybody)
+        clips = len(self._enrolled)
+        for line, person in zip((li for lines in self._lines for li in lines), people, strict=True):
+            if line.point is not None:
+                row = heard(line.point[None], [line.seconds])[0]
+                place = clips + everybody.index(person)
+                rows[place] = row if rows[place] is None else rows[place] + row
+        told = np.zeros((1 + self.cached, len(rows), len(rows)), np.float32)
+        for unit, group in zip(self._units, groups, strict=True):
+            if group in everybody:
+                place = clips + everybody.index(group)
+                for clip, source in enumerate(self._enrolled):
+                    told[-1, clip, place] += unit.recalled.get(source, 0.0)
+        found = recognise(
+            self._voices(rows), told, range(clips), range(clips, len(rows)), self.trust
+        )
+        return {self._enrolled[clip]: everybody[place - clips] for clip, place in found.items()}
 
     def _corrections(self, labels: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         """Where the last pass says something else than was told while the recording was heard."""
