@@ -7,12 +7,16 @@ same lines anew, by their numbers within chunks and their voices. What counts is
 seconds that carry another label than their speaker's, under the best one-to-one mapping, and the number of
 speakers found. Since tower and voice head have heard the synthesisers of development voices, and held-out ones
 are not, a third set is of espeak's variants that are neither trained on nor held out.
+
+Then names: two people of a whole meeting are enrolled by a clip, two and two of them in turn; and somebody who
+is not there.
 """
 
 import argparse
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,15 +31,15 @@ from scipy.optimize import linear_sum_assignment
 
 from calibrate import ALIKE_RATE, DEVELOPMENT
 from common import store, weights
-from longform import draw
+from longform import clips, draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import banks
-from speaker_reasoner.data.banks import BankConfig, bank
+from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank
 from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.data.voices import Base, Voice, draw_voice
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.evaluate.heldout import MEETINGS, reference
-from speaker_reasoner.longform import CacheRules, Trust, speakers
+from speaker_reasoner.longform import CacheRules, Trust, linking, speakers
 from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.longform.linking import heard
 from speaker_reasoner.witness import choose
@@ -52,6 +56,7 @@ class Setting:
     least: float = -8.0
     most: float = 1.0
     person_s: float = 6.0
+    between: float = 2.5
     reconsidered: bool = True
 
     name = "development"
@@ -77,12 +82,16 @@ SETTINGS = {
     "same number says nothing": Setting(same=0.0),
     "dialogues say up to 2 for one person": Setting(most=2.0),
     "dialogues say up to 4 against": Setting(least=-4.0),
+    "voices say as much of lines as of people": Setting(between=1.0),
+    "voices say five times as much of lines": Setting(between=5.0),
     "strays of 3 s": Setting(person_s=3.0),
     "strays of 9 s": Setting(person_s=9.0),
 }
 
 
 LENGTHS_S = (1, 2, 4, 8, 16, 32)
+ELSEWHERE = (0.6, 0.68, 0.74, 0.8, 0.86)
+"""Thresholds of enrolled clips."""
 
 Data = list[tuple[Transcript, list[Finished]]]
 """Each recording's truth, and its finished chunks."""
@@ -106,7 +115,9 @@ def strange_voices(config: BankConfig) -> list[Voice]:
     return voices
 
 
-def strange_meetings(whole: int, single: int) -> tuple[dict[str, Meeting], dict[str, Meeting]]:
+def strange_meetings(
+    whole: int, single: int
+) -> tuple[VoiceBank, dict[str, Meeting], dict[str, Meeting]]:
     with mock.patch.object(banks, "_draw_voices", strange_voices):
         voices = banks.build_bank(BankConfig(evaluation=False, voices=64, sentences=24, seed=77))
     long = replace(
@@ -120,6 +131,7 @@ def strange_meetings(whole: int, single: int) -> tuple[dict[str, Meeting], dict[
         f"strange-piece-{i}": meeting(voices, MEETINGS, f"new linking {i}") for i in range(single)
     }
     return (
+        voices,
         {f"strange-{i}": meeting(voices, long, f"new {i}") for i in range(whole)},
         {name: one for name, one in drawn.items() if one.spoken},
     )
@@ -150,7 +162,8 @@ def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | No
     changes: dict[str, Any] = {"_PERSON_S": setting.person_s}
     if not setting.reconsidered:
         changes["reconsider"] = lambda people, *rest: list(people)
-    with mock.patch.multiple(speakers, **changes):
+    between = mock.patch.object(linking, "_BETWEEN", setting.between)
+    with mock.patch.multiple(speakers, **changes), between:
         people = speakers.Speakers(
             profile,
             cached=False,
@@ -176,6 +189,59 @@ def mislabelled(
     shared = np.array([[seconds[a, b] for b in theirs] for a in ours])
     right = shared[linear_sum_assignment(-shared)].sum()
     return 1 - float(right / shared.sum()), len(theirs)
+
+
+def naming(
+    data: Data,
+    held: Sequence[Meeting],
+    enrolment: dict[int, np.ndarray[Any, Any]],
+    witness: Any,
+    profile: Any,
+) -> dict[str, float]:
+    """Shares of seconds: of enrolled people's under their name, of strangers' under somebody's, and of all under
+    the name of somebody who is not there."""
+    right = enrolled = wrong = strange = absent = 0.0
+    for number, ((truth, chunks), one) in enumerate(zip(data, held, strict=True)):
+        spoken = [line for chunk in chunks for line in chunk.spoken]
+        seconds = sum(line.seconds for line in spoken)
+        whose = [truth.speakers.index(_speaker(truth, line)) for line in spoken]
+        everybody = list(dict.fromkeys(s.voice for s in one.spoken))
+        for first in range(len(everybody)):
+            pair = (first, (first + 1) % len(everybody))
+            found = _named(chunks, [enrolment[everybody[i]] for i in pair], witness, profile)
+            for line, person, name in zip(spoken, whose, found, strict=True):
+                if person in pair:
+                    enrolled += line.seconds
+                    right += line.seconds * (name == str(pair.index(person)))
+                else:
+                    strange += line.seconds
+                    wrong += line.seconds * (name in ("0", "1"))
+        others = sorted(set(enrolment) - set(everybody))
+        found = _named(chunks, [enrolment[random.Random(number).choice(others)]], witness, profile)
+        named_s = sum(
+            line.seconds * (name == "0") for line, name in zip(spoken, found, strict=True)
+        )
+        absent += named_s / seconds
+    return {
+        "named_right": round(right / enrolled, 4),
+        "strangers_named": round(wrong / strange, 4),
+        "absent_named": round(absent / len(data), 4),
+    }
+
+
+def _named(chunks: list[Finished], clips: Sequence[Any], witness: Any, profile: Any) -> list[str]:
+    """The label of each line, enrolled people's being their numbers."""
+    people = speakers.Speakers(
+        profile,
+        cached=False,
+        rules=CacheRules(),
+        witness=witness,
+        trust=Trust(),
+        voices=[speakers.Voice(str(i), (samples,)) for i, samples in enumerate(clips)],
+    )
+    for chunk in chunks:
+        people.absorb(replace(chunk, people=()), np.zeros(chunk.samples, np.float32))
+    return [label for row in people.settle()[0] for label in row]
 
 
 def _speaker(truth: Transcript, line: Spoken) -> str:
@@ -271,7 +337,7 @@ def main() -> None:
     single = {f"piece-{i}": meeting(voices, chunk, f"linking {i}") for i in range(arguments.pieces)}
     meetings = transcribed(runs, engine, whole)
     pieces = transcribed(runs, engine, {n: one for n, one in single.items() if one.spoken})
-    far, near = strange_meetings(5, 60)
+    strangers, far, near = strange_meetings(5, 60)
     strange = transcribed(runs, engine, far)
     strange_pieces = transcribed(runs, engine, near)
     profile = replace(engine.profile, cache_s=0.0)
@@ -294,6 +360,21 @@ def main() -> None:
         rows.append(row)
         keys = [key for key in row if "mislabelled" in key or "count_right" in key]
         table.add_row(name, *(f"{100 * float(str(row[key])):.1f} %" for key in keys))
+    names, witness = list[dict[str, float]](), choose("tower", engine.checkpoint)
+    enrolled = []
+    for held, side in ((whole, voices), (far, strangers)):
+        everybody = sorted({s.voice for one in held.values() for s in one.spoken})
+        enrolled.append(dict(zip(everybody, clips(side, everybody), strict=True)))
+    for elsewhere in track(ELSEWHERE, description="names"):
+        witness.elsewhere = elsewhere
+        found_names = {"elsewhere": elsewhere}
+        for prefix, data, held, enrolment in (
+            ("", meetings, whole, enrolled[0]),
+            ("strange_", strange, far, enrolled[1]),
+        ):
+            named = naming(data, list(held.values()), enrolment, witness, profile)
+            found_names |= {f"{prefix}{key}": value for key, value in named.items()}
+        names.append(found_names)
     stored = {
         "weights": runs.name,
         "meetings": len(meetings),
@@ -306,6 +387,7 @@ def main() -> None:
         "cosines": cosines(meetings),
         "strange_cosines": cosines(strange),
         "settings": rows,
+        "names": names,
     }
     path = store("linking", stored)
     Console().print(table)

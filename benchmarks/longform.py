@@ -4,14 +4,16 @@
 
 Held-out voices, sentences and rooms; 4 to 6 people. `neither` links nothing; `cache as published` is
 the paper's (phi, no witness); `names` is `witness alone` with two people of each meeting enrolled by a clip of
-5 s or more from another recording. The reference point is `witness alone`, the embedded checkpoint's default,
-with each chunk scored for itself, as if an oracle
-had linked the speakers of different chunks. `--first` draws other meetings of the same voices.
+5 s or more of sentences that they do not say in it. The reference point is `witness alone`, the embedded
+checkpoint's default, with each chunk scored for itself, as if an oracle had linked the speakers of different
+chunks. `--first` draws other meetings of the same voices.
 `--development` draws voices of the training side, which the embedded checkpoint did not learn from, to choose
 settings by; nothing of it is stored.
 """
 
 import argparse
+import multiprocessing
+import random
 import resource
 import tempfile
 import time
@@ -28,11 +30,13 @@ from rich.table import Table
 from calibrate import ALIKE_RATE, DEVELOPMENT
 from common import store, weights
 from speaker_reasoner import Transcriber, Transcript, load_engine
+from speaker_reasoner.data import sentences
 from speaker_reasoner.data.banks import VoiceBank, bank
 from speaker_reasoner.data.simulate import Meeting, meeting
+from speaker_reasoner.data.voices import Voice, speak
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
 from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, reference
-from speaker_reasoner.longform import Voice
+from speaker_reasoner.longform import Voice as Enrolled
 from speaker_reasoner.transcript import Segment
 from speaker_reasoner.witness import choose
 
@@ -78,18 +82,35 @@ def _shift(segment: Segment, start: float, end: float) -> Segment:
     return replace(segment, start_s=first, end_s=max(first + 0.01, min(segment.end_s, end) - start))
 
 
-def clips(voices: VoiceBank, held: Meeting, count: int) -> list[tuple[str, np.ndarray[Any, Any]]]:
-    """A clip of 5 s or more for the first people of a meeting, of sentences that they read alone."""
-    people = list(dict.fromkeys(s.voice for s in held.spoken))[:count]
-    rows = []
-    for number, person in enumerate(people):
-        parts: list[np.ndarray[Any, Any]] = []
-        for entry in reversed(voices.entries[person]):
-            parts.append(voices.utterance(entry))
-            if sum(len(p) for p in parts) >= 80_000:
-                break
-        rows.append((f"Person {number + 1}", np.concatenate(parts)))
-    return rows
+def clips(voices: VoiceBank, people: Sequence[int]) -> list[np.ndarray[Any, Any]]:
+    """A clip of 5 s or more of each, reading sentences that the bank does not hold."""
+    known = [{entry.text for entry in voices.entries[one]} for one in people]
+    jobs = [
+        (voices.voices[one], texts, voices.config.evaluation)
+        for one, texts in zip(people, known, strict=True)
+    ]
+    # A process speaks one voice, as in a bank.
+    with multiprocessing.get_context("spawn").Pool(maxtasksperchild=1) as pool:
+        return pool.starmap(_read, jobs, chunksize=1)
+
+
+def _read(voice: Voice, known: set[str], evaluation: bool) -> np.ndarray[Any, Any]:
+    rng, parts = random.Random(f"enrolled {voice.name}"), list[np.ndarray[Any, Any]]()
+    while sum(len(part) for part in parts) < 80_000:
+        text = sentences.draw(rng, evaluation=evaluation)
+        spoken = None if text in known else speak(voice, [text])[0]
+        if spoken is not None:
+            parts.append(spoken.samples)
+    return np.concatenate(parts)
+
+
+def first_two(voices: VoiceBank, held: Meeting) -> list[Enrolled]:
+    """The first two people of a meeting, each with a clip."""
+    people = list(dict.fromkeys(s.voice for s in held.spoken))[:2]
+    return [
+        Enrolled(f"Person {number}", (clip,))
+        for number, clip in enumerate(clips(voices, people), start=1)
+    ]
 
 
 def named(truth: Transcript, found: Transcript, names: Sequence[str]) -> dict[str, float]:
@@ -154,10 +175,10 @@ def main() -> None:
                 batch=8,
             )
             begun = time.perf_counter()
-            enrolled = [clips(voices, one, 2) for one in held] if name == "names" else []
+            enrolled = [first_two(voices, one) for one in held] if name == "names" else []
             if enrolled:
                 found = [
-                    transcriber.transcribe(path, voices=[Voice(n, (c,)) for n, c in who])
+                    transcriber.transcribe(path, voices=who)
                     for path, who in zip(paths, enrolled, strict=True)
                 ]
             else:
@@ -181,7 +202,7 @@ def main() -> None:
                 rows[WITHIN[name]] = total(chunked).to_json()
             if enrolled:
                 each = [
-                    named(truth, one, [n for n, _ in who])
+                    named(truth, one, [voice.name for voice in who])
                     for truth, one, who in zip(truths, found, enrolled, strict=True)
                 ]
                 for key in each[0]:

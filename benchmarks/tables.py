@@ -219,6 +219,22 @@ def linking_table() -> str:
     )
 
 
+def names_table() -> str:
+    shares = ("named_right", "strangers_named", "absent_named")
+    rows = [
+        [
+            f"{row['elsewhere']:g}",
+            *(percent(row[prefix + share]) for prefix in ("", "strange_") for share in shares),
+        ]
+        for row in load("linking")["names"]
+    ]
+    return table(
+        "threshold|enrolled people under their name|others under one|under the name of somebody absent"
+        "|strange voices: enrolled|others|absent",
+        rows,
+    )
+
+
 def cosines_table() -> str:
     names = ("same_1", "same_5", "same_50", "likest_50", "likest_95", "likest_99")
     stored = load("linking")
@@ -320,6 +336,7 @@ TABLES = {
     "longform-table": longform_table,
     "longform-fresh-table": lambda: longform_table("longform-fresh"),
     "linking-table": linking_table,
+    "names-table": names_table,
     "cosines-table": cosines_table,
     "cache-table": cache_table,
     "scaling-sentence": scaling_sentence,
