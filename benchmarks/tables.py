@@ -195,6 +195,29 @@ def longform_table(stored_name: str = "longform") -> str:
     )
 
 
+def longform_sentence() -> str:
+    """All whole meetings together: errors are summed, then divided."""
+    runs = [load(name)["variants"] for name in ("longform", "longform-fresh", "longform-unseen")]
+    counts = {
+        "cpwer": (("insertions", "deletions", "substitutions"), "reference_words"),
+        "der_025": (("missed_s", "false_alarm_s", "confusion_s"), "reference_s"),
+    }
+    cells = []
+    for metric, (errors, total) in counts.items():
+        ours, oracle = (
+            sum(run[kind][metric][error] for run in runs for error in errors)
+            / sum(run[kind][metric][total] for run in runs)
+            for kind in ("witness alone", "chunks, oracle links")
+        )
+        cells.append(f"{percent(ours)} against {percent(oracle)} (factor {ours / oracle:.2f})")
+    pairs = [pair for run in runs for pair in run["witness alone"]["speakers"]]
+    right = sum(ours == theirs for ours, theirs in pairs)
+    return (
+        f"All {len(pairs)} meetings together: cpWER {cells[0]}, DER {cells[1]}, speakers counted right in "
+        f"{right} of {len(pairs)}."
+    )
+
+
 def linking_table() -> str:
     stored = load("linking")
     people, strange = (" ".join(map(str, stored[key])) for key in ("people", "strange_people"))
@@ -335,6 +358,8 @@ TABLES = {
     "serve-sentence": serve_sentence,
     "longform-table": longform_table,
     "longform-fresh-table": lambda: longform_table("longform-fresh"),
+    "longform-unseen-table": lambda: longform_table("longform-unseen"),
+    "longform-sentence": longform_sentence,
     "linking-table": linking_table,
     "names-table": names_table,
     "cosines-table": cosines_table,

@@ -33,6 +33,7 @@ def test_tables_are_what_the_results_say() -> None:
         "scoring",
         "longform",
         "longform-fresh",
+        "longform-unseen",
         "linking",
         "cache",
         "stages",
