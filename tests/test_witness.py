@@ -16,6 +16,7 @@ from speaker_reasoner.engines.pitch import PITCHES, melodies, pitches
 from speaker_reasoner.engines.voice import VOICE_FILE, VoiceHead
 from speaker_reasoner.errors import CheckpointError, SettingsError
 from speaker_reasoner.witness import (
+    ResemblyzerWitness,
     SpeechBrainWitness,
     TowerWitness,
     XVectorWitness,
@@ -232,6 +233,23 @@ def test_speechbrain_loads_a_folder_from_that_folder(
     asked.clear()
     SpeechBrainWitness("owner/name")
     assert set(asked) == {"source", "run_opts"}
+
+
+def test_resemblyzer_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resemblyzer", None)
+    with pytest.raises(CheckpointError, match=r"pip install 'speaker-reasoner\[resemblyzer\]'"):
+        ResemblyzerWitness()
+
+
+def test_resemblyzer() -> None:
+    """With its own weights: one voice is closer to itself than to another, silence to nobody."""
+    pytest.importorskip("resemblyzer")
+    witness = ResemblyzerWitness()
+    check_points(witness.embed(CLIPS), len(CLIPS))
+    clips = [voice(3.0, 110.0, 1), voice(3.0, 110.0, 2), voice(3.0, 230.0, 3)]
+    points = witness.embed([*clips, np.zeros(8_000, np.float32)])
+    assert points[0] @ points[1] > points[0] @ points[2]
+    assert not points[3].any()
 
 
 def test_choose(checkpoint: Checkpoint, xvector: Path) -> None:

@@ -2,12 +2,13 @@
 
 A `Witness` gives each clip a point on a sphere; clips of one voice lie close together. With nothing
 installed it is the checkpoint's own audio tower (`TowerWitness`), with a model at hand one that was
-trained for this alone (`XVectorWitness`, `SpeechBrainWitness`).
+trained for this alone, on real voices (`ResemblyzerWitness`, `XVectorWitness`, `SpeechBrainWitness`).
 
 Does not know labels, times or names.
 """
 
 import importlib
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Points = npt.NDArray[np.float32]
 """Voice embeddings `[n, d]`, rows of length 1."""
 
-WITNESSES = ("tower", "xvector", "speechbrain", "none")
+WITNESSES = ("tower", "resemblyzer", "xvector", "speechbrain", "none")
 
 _BATCH_S = 60.0
 _SETTLE_S = 0.1
@@ -32,6 +33,7 @@ _SETTLE_S = 0.1
 sentences of which their thresholds are known."""
 _DOUBT = 0.2
 """What noise would have to take of a cosine to halve what it says."""
+_RESEMBLYZER_DBFS = -30
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 """Models trained on whole sentences get no less than this; a shorter clip is repeated."""
 
@@ -82,7 +84,7 @@ def log_odds(
 
 
 def choose(name: str, checkpoint: "Checkpoint") -> Witness | None:
-    """A witness by name: `tower`, `xvector[=MODEL]`, `speechbrain[=MODEL]`, or `none`.
+    """A witness by name: `tower`, `resemblyzer`, `xvector[=MODEL]`, `speechbrain[=MODEL]`, or `none`.
 
     Args:
         name: MODEL is a local folder or a hub id.
@@ -99,6 +101,8 @@ def choose(name: str, checkpoint: "Checkpoint") -> Witness | None:
             return None
         case "tower" if not model:
             return TowerWitness(checkpoint)
+        case "resemblyzer" if not model:
+            return ResemblyzerWitness(device)
         case "xvector":
             return XVectorWitness(model or "microsoft/wavlm-base-plus-sv", device)
         case "speechbrain":
@@ -182,6 +186,45 @@ def _batches(order: Iterable[int], lengths: Sequence[int]) -> Iterable[list[int]
         batch.append(i)
     if batch:
         yield batch
+
+
+class ResemblyzerWitness:
+    """The voice encoder of Resemblyzer (extra `resemblyzer`): its weights come with the package.
+
+    Trained on real voices (GE2E: Wan et al., ICASSP 2018). Threshold, scale and settling were chosen
+    on simulated development meetings (docs/whole-meetings.md).
+
+    Args:
+        device: as torch names it.
+
+    Raises:
+        CheckpointError: Resemblyzer is not installed, or cannot be loaded.
+    """
+
+    name = "resemblyzer"
+    threshold, elsewhere, scale, settle_s = 0.82, 0.82, 50.0, 0.9
+
+    def __init__(self, device: str = "cpu") -> None:
+        try:
+            with warnings.catch_warnings():  # about what it imports from other packages
+                warnings.simplefilter("ignore")
+                package = importlib.import_module("resemblyzer")
+                self._louder = importlib.import_module("resemblyzer.audio").normalize_volume
+        except ImportError as error:
+            raise CheckpointError(
+                f"witness resemblyzer: {error}; pip install 'speaker-reasoner[resemblyzer]'"
+            ) from error
+        self._encoder: Any = package.VoiceEncoder(device, verbose=False)
+
+    def embed(self, clips: Sequence[Samples]) -> Points:
+        """See `Witness`. Quiet clips are made louder, as in its training; silence has no voice: zeros."""
+        return _on_sphere([self._heard(_long_enough(clip)) for clip in clips])
+
+    def _heard(self, clip: Samples) -> Points:
+        if not clip.any():
+            return np.zeros(self._encoder.linear.out_features, np.float32)
+        louder = self._louder(clip, _RESEMBLYZER_DBFS, increase_only=True)
+        return np.asarray(self._encoder.embed_utterance(louder), np.float32)
 
 
 class XVectorWitness:

@@ -80,8 +80,8 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--witness",
         metavar="NAME",
         default="tower",
-        help="what compares voices: tower (of the model itself), xvector[=MODEL], "
-        "speechbrain[=MODEL], or none (default: tower)",
+        help="what compares voices: tower (of the model itself), resemblyzer (for real voices), "
+        "xvector[=MODEL], speechbrain[=MODEL], or none (default: tower)",
     )
     people(
         "--cache",

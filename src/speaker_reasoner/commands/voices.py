@@ -37,7 +37,7 @@ def add_voices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--witness",
         metavar="NAME",
         help="check that no clip holds two voices and nobody is there twice: tower, "
-        "xvector[=MODEL], speechbrain[=MODEL] (default: not checked)",
+        "resemblyzer, xvector[=MODEL], speechbrain[=MODEL] (default: not checked)",
     )
     _action(actions, "list", "show who is there", _list)
     remove = _action(actions, "remove", "forget a person", _remove)
