@@ -257,5 +257,5 @@ def test_choose(checkpoint: Checkpoint, xvector: Path) -> None:
     assert isinstance(choose("tower", checkpoint), TowerWitness)
     assert isinstance(choose(f"xvector={xvector}", checkpoint), XVectorWitness)
     for wrong in ("", "ecapa", "tower=x", "none=x"):
-        with pytest.raises(SettingsError, match="expected one of tower, xvector"):
+        with pytest.raises(SettingsError, match="expected one of tower, resemblyzer"):
             choose(wrong, checkpoint)
