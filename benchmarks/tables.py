@@ -218,6 +218,18 @@ def longform_sentence() -> str:
     )
 
 
+def real_table() -> str:
+    stored = load("real")
+    rows = []
+    for row in stored["rows"]:
+        counts = row["der_025"]
+        told = f", told that there are {stored['people']}" if row["count_known"] else ""
+        confusion = counts["confusion_s"] / counts["reference_s"]
+        cells = [str(row["speakers"]), percent(counts["rate"]), percent(confusion)]
+        rows.append([f"`{row['witness']}`{told}", *cells])
+    return table("witness|speakers found|DER (0.25 s)|of it, confused", rows)
+
+
 def linking_table() -> str:
     stored = load("linking")
     people, strange = (" ".join(map(str, stored[key])) for key in ("people", "strange_people"))
@@ -360,6 +372,7 @@ TABLES = {
     "longform-fresh-table": lambda: longform_table("longform-fresh"),
     "longform-unseen-table": lambda: longform_table("longform-unseen"),
     "longform-sentence": longform_sentence,
+    "real-table": real_table,
     "linking-table": linking_table,
     "names-table": names_table,
     "cosines-table": cosines_table,

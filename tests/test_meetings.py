@@ -571,6 +571,26 @@ def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
     assert {"chunk": 1, "line": 1, "from": two, "to": one} in corrections
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -> None:
+    """One voice under two numbers in every chunk: two people, unless the checkpoint knows no word."""
+    points, _ = voiced([8], spread=0.05)
+    witness = Pitch()
+    witness.settle_s, witness.scale, witness.threshold = 0.1, 3.5, 0.5
+    profile = replace(PLAIN, chunk_s=30.0)
+    people = Speakers(profile, cached=False, rules=CacheRules(), witness=witness, trust=Trust())
+    for chunk in range(4):
+        first_s, samples = 30.0 * chunk, 30 * SAMPLE_RATE_HZ
+        spoken = tuple(
+            Spoken(1 + i, "male", first_s + 10 * i, first_s + 10 * i + 9, "x") for i in range(2)
+        )
+        row = np.array(points[2 * chunk : 2 * chunk + 2], np.float32)
+        heard = Finished(chunk * samples, samples, spoken=spoken, points=row)
+        people.absorb(heard, np.zeros(samples, np.float32))
+    labels, _ = people.settle(foreign=foreign)
+    assert len({label for row in labels for label in row}) == (1 if foreign else 2)
+
+
 # Resumption
 
 

@@ -39,6 +39,8 @@ class Trust:
         cached: it gave a line the number of a cached person, or not.
         least, most: bounds of what numbers within chunks may say in all about two groups: against one
             person, and for it. Dialogues take two people for one more often than one for two.
+        foreign_least: `least` where the checkpoint does not know such words: it is lost, and numbers
+            one voice in many ways.
         cached_least, cached_most: bounds of what may be said of cached people. A dialogue that does
             not recognise somebody says so in every chunk: it is one mistake, made over and over.
     """
@@ -48,6 +50,7 @@ class Trust:
     cached: float = 1.0
     least: float = -8.0
     most: float = 1.0
+    foreign_least: float = -1.0
     cached_least: float = -2.5
     cached_most: float = 1.0
 

@@ -213,7 +213,7 @@ class Recording:
         """The transcript, once `done`."""
         if self.error is not None:
             return Failure(self.name, self.error)
-        labels, corrections = self.speakers.settle()
+        labels, corrections = self.speakers.settle(foreign=self._foreign is not None)
         segments, people = self.speakers.segments(self._finished, labels)
         missing = [missing for finished in self._finished for missing in finished.missing]
         return Transcript(
@@ -221,7 +221,7 @@ class Recording:
             self.duration_s,
             tuple(segments),
             tuple(missing),
-            self._warnings(segments),
+            self._warnings(),
             tuple(f.trace for f in self._finished if f.trace is not None),
             {**self._info(corrections), "speakers": people},
         )
@@ -433,20 +433,26 @@ class Recording:
             )
         stretch.told = len(events)
 
-    def _warnings(self, segments: Sequence[Segment]) -> tuple[str, ...]:
-        warnings = []
-        sure = [
-            (s.confidence.words, s.duration_s) for s in segments if s.confidence.words is not None
-        ]
+    @property
+    def _foreign(self) -> float | None:
+        """The mean word confidence by seconds, if the checkpoint does not know what it heard."""
         floor = self.profile.word_confidence_floor
-        if sure and floor is not None:
-            mean = sum(p * d for p, d in sure) / sum(d for _, d in sure)
-            if mean < floor:
-                warnings.append(
-                    "this recording does not sound like what the checkpoint knows "
-                    f"({self.profile.domain}): mean word confidence {mean:.2f}, expected at least "
-                    f"{floor:.2f}; do not trust the words"
-                )
+        lines = [one for finished in self._finished for one in finished.spoken]
+        sure = [(one.confidence.words, one.seconds) for one in lines]
+        known = [(words, seconds) for words, seconds in sure if words is not None]
+        if not known or floor is None:
+            return None
+        mean = sum(words * seconds for words, seconds in known) / sum(s for _, s in known)
+        return mean if mean < floor else None
+
+    def _warnings(self) -> tuple[str, ...]:
+        warnings = []
+        if (mean := self._foreign) is not None:
+            warnings.append(
+                "this recording does not sound like what the checkpoint knows "
+                f"({self.profile.domain}): mean word confidence {mean:.2f}, expected at least "
+                f"{self.profile.word_confidence_floor:.2f}; do not trust the words"
+            )
         warnings += self.speakers.doubts
         chunks = sum(finished.trace is not None for finished in self._finished)
         if chunks > 1 and not self.speakers.linked:

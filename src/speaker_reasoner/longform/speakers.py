@@ -8,7 +8,7 @@ here.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from typing import Any
 
@@ -215,12 +215,17 @@ class Speakers:
         if self.cached:
             self._offer(finished, groups, first, samples)
 
-    def settle(self) -> tuple[list[list[str]], list[dict[str, Any]]]:
+    def settle(self, *, foreign: bool = False) -> tuple[list[list[str]], list[dict[str, Any]]]:
         """Link all units once more, then weigh each line by itself.
+
+        Args:
+            foreign: whether the words are such as the checkpoint does not know.
 
         Returns:
             The label of every line, chunk by chunk, and what that changed of the provisional ones.
         """
+        if foreign:
+            self.trust = replace(self.trust, least=max(self.trust.least, self.trust.foreign_least))
         groups = self._final()
         found = self._reconsidered(groups)
         names = {
