@@ -28,6 +28,9 @@ NOT_RUN = {
     "speaker-reasoner transcribe meeting.wav --model path/to/released --prompts prompts.json": (
         "needs a released checkpoint"
     ),
+    "speaker-reasoner transcribe meeting.wav --model path/to/checkpoint --witness resemblyzer": (
+        "needs a checkpoint"
+    ),
     "speaker-reasoner serve": "serves until it is stopped",
     "speaker-reasoner train tiny": "takes hours",
     "speaker-reasoner train tiny --stage 3 --from runs/tiny/stage-3 -o runs/more": "takes hours",
