@@ -28,8 +28,9 @@ from speaker_reasoner.data.dialogues import (
     slice_samples,
 )
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
+from speaker_reasoner.data.synthesisers import Samples, available
 from speaker_reasoner.data.tracts import Tract, draw_tract
-from speaker_reasoner.data.voices import BASES, Samples, Voice, available, median_f0_hz
+from speaker_reasoner.data.voices import BASES, Voice, median_f0_hz
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.train import witness

@@ -16,7 +16,7 @@ from speaker_reasoner.data import sentences
 from speaker_reasoner.data.banks import BankConfig, bank
 from speaker_reasoner.data.dialogues import dialogue, single_turn
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
-from speaker_reasoner.data.voices import available
+from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.engines.pitch import PITCHES
 from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
 from speaker_reasoner.engines.voice import load_voice_head
@@ -99,6 +99,9 @@ def trainer(banks: Path, monkeypatch: Any) -> Callable[..., Trainer]:
     return make
 
 
+AVERAGED = replace(CONFIG, run=replace(CONFIG.run, average=0.9))
+
+
 class Killed(Exception):
     """What the test raises where a process would be killed."""
 
@@ -134,14 +137,14 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     watch(monkeypatch)
-    trainer(whole)._run(name)
+    trainer(whole, AVERAGED)._run(name)
     watch(monkeypatch, kill_at=2)
     with pytest.raises(Killed):
-        trainer(cut)._run(name)
+        trainer(cut, AVERAGED)._run(name)
     with (cut / "log.jsonl").open("a") as file:  # rows after the last save, and a cut one
         file.write(f'{{"stage": "{name.replace("_", "-")}", "step": 3, "word": 0}}\n{{"sta')
     drawn = watch(monkeypatch)
-    trainer(cut)._run(name)
+    trainer(cut, AVERAGED)._run(name)
     assert drawn == [2, 3]
     expected, got = list(log(whole)), list(log(cut))
     assert len(expected) >= 4 * 8
@@ -150,8 +153,36 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     losses = {step: value for step, kind, value in got if kind == "word"}
     assert losses[1] != losses[4]
     drawn = watch(monkeypatch)  # a finished stage is not trained again
-    trainer(cut)._run(name)
+    trainer(cut, AVERAGED)._run(name)
     assert drawn == []
+
+
+def test_a_stage_ends_with_the_average_of_its_weights(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any
+) -> None:
+    made = trainer(tmp_path, AVERAGED)
+    name = "heads.word_scale"
+    learner = made.prepared.learner
+    value = dict(learner.named_parameters())[name]
+    passed = [value.detach().clone()]
+    step = loop.train_step
+
+    def watched(*arguments: Any) -> Any:
+        losses = step(*arguments)
+        passed.append(value.detach().clone())
+        return losses
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    made._run("warm_up")
+    average = passed[0]
+    for number, after in enumerate(passed[1:]):
+        decay = min(0.9, (1 + number) / (10 + number))
+        average = decay * average + (1 - decay) * after
+    assert len(passed) == 5 and not torch.allclose(average, passed[-1], atol=1e-7)
+    assert torch.allclose(value, average, atol=1e-7)
+    taken = trainer(tmp_path)  # the next stage begins there, however it is trained itself
+    taken.take_up("warm_up")
+    assert torch.equal(dict(taken.prepared.learner.named_parameters())[name], value)
 
 
 def test_a_damaged_checkpoint_is_told(

@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,24 +21,30 @@ from rich.progress import track
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import DataError
 from . import sentences
+from .synthesisers import Samples, available
 from .tracts import Tract
-from .voices import BASES, Samples, Utterance, Voice, Word, available, draw_voice, speak
+from .voices import BASES, Base, Utterance, Voice, Word, base_of, draw_voice, drawn_base, speak
 from .voices import median_f0_hz as _median_f0_hz
 
-_WEIGHTS = {"espeak": 1.0, "flite": 9.0, "festival": 6.0}
-"""How often a base of each family is drawn for training: flite's few bases more often than espeak's
-many. For evaluation every held-out base is as likely as any other."""
+_RECORDED = 0.55
+"""Share of training voices that are made of somebody's recorded speech, where such synthesisers are
+installed; the others are espeak's, which are many. For evaluation every held-out base is as likely as
+any other."""
+_WEIGHTS = {"flite": 3.0, "festival": 2.0, "rhvoice": 3.0, "pico": 3.0}
+"""How often a base of each family is drawn among those."""
 
 
 @dataclass(frozen=True, slots=True)
 class BankConfig:
-    """How large a bank is, and on which side of the split it stands."""
+    """How large a bank is, on which side of the split it stands, and how many of espeak's voices are of
+    variants drawn at random rather than of its own (training only)."""
 
     evaluation: bool
     voices: int
     sentences: int
     backchannels: int = 8
     seed: int = 0
+    drawn: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class VoiceBank:
         ]
         c = self.config
         meta = {
-            "config": [c.evaluation, c.voices, c.sentences, c.backchannels, c.seed],
+            "config": [c.evaluation, c.voices, c.sentences, c.backchannels, c.seed, c.drawn],
             "voices": voices,
             "f0_hz": self.f0_hz,
             "entries": rows,
@@ -122,14 +128,13 @@ def load_bank(path: Path) -> VoiceBank:
     Raises:
         DataError: the file is missing, damaged, or not a bank of this version.
     """
-    bases = {(base.family, base.variant): base for base in BASES}
     try:
         with path.open("rb") as opened, np.load(opened) as file:
             samples, meta = file["samples"], json.loads(str(file["meta"]))
         return VoiceBank(
             BankConfig(*meta["config"]),
             samples,
-            [Voice(n, bases[f, v], p, r, w) for n, f, v, p, r, w in meta["voices"]],
+            [Voice(n, base_of(f, v), p, r, w) for n, f, v, p, r, w in meta["voices"]],
             meta["f0_hz"],
             [
                 [
@@ -149,8 +154,9 @@ def load_bank(path: Path) -> VoiceBank:
 def bank(config: BankConfig, folder: Path) -> VoiceBank:
     """The bank of a configuration: from `folder` where it was built before, else built and kept."""
     side = "evaluation" if config.evaluation else "training"
-    name = f"bank-{side}-{config.voices}x{config.sentences}+{config.backchannels}-{config.seed}.npz"
-    path = folder / name
+    size = f"{config.voices}x{config.sentences}+{config.backchannels}"
+    drawn = f"-drawn-{config.drawn:g}" if config.drawn else ""
+    path = folder / f"bank-{side}-{size}-{config.seed}{drawn}.npz"
     if path.exists():
         return load_bank(path)
     built = build_bank(config)
@@ -194,17 +200,29 @@ def _draw_voices(config: BankConfig) -> list[Voice]:
     usable = [
         base for base in BASES if base.held_out == config.evaluation and available(base.family)
     ]
-    pools = {base: 1.0 if config.evaluation else _WEIGHTS[base.family] for base in usable}
-    if not pools:
+    if not usable:
         raise DataError("no synthesiser found: pip install 'speaker-reasoner[simulate]'")
     voices = []
     for i in range(config.voices):
         gender = ("female", "male")[i % 2]
-        fitting = [base for base in BASES if base in pools and base.gender == gender]
-        weights = [pools[base] for base in fitting]
+        fitting = [base for base in usable if base.gender == gender]
+        weights = [1.0] * len(fitting) if config.evaluation else _weights(fitting)
         base = rng.choices(fitting, weights)[0]
+        if config.drawn and base.family == "espeak" and rng.random() < config.drawn:
+            base = drawn_base(gender, 1000 * config.seed + i)
         voices.append(draw_voice(rng, f"v{i:03d}", base))
     return voices
+
+
+def _weights(bases: Sequence[Base]) -> list[float]:
+    recorded = sum(_WEIGHTS.get(base.family, 0.0) for base in bases)
+    drawn = sum(base.family not in _WEIGHTS for base in bases)
+    return [
+        _RECORDED * _WEIGHTS[base.family] / recorded
+        if base.family in _WEIGHTS
+        else (1 - _RECORDED) / drawn
+        for base in bases
+    ]
 
 
 def _speak_one(job: tuple[BankConfig, int, Voice]) -> list[tuple[Utterance, bool]]:

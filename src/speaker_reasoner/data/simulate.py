@@ -15,8 +15,9 @@ import numpy as np
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import DataError
 from .banks import Entry, VoiceBank
+from .synthesisers import Samples
 from .tracts import Tract, draw_tract
-from .voices import Samples, Voice, Word
+from .voices import Voice, Word
 
 
 @dataclass(frozen=True, slots=True)

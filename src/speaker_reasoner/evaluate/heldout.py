@@ -10,7 +10,7 @@ from pathlib import Path
 from ..audio import to_seconds
 from ..data.banks import BankConfig, bank
 from ..data.simulate import Meeting, MeetingConfig, meeting
-from ..data.voices import available
+from ..data.synthesisers import available
 from ..errors import DataError
 from ..transcript import Segment, Transcript
 from .breakdown import overlap_share

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ
 from ..data.simulate import Spoken
-from ..data.voices import Samples
+from ..data.synthesisers import Samples
 from ..engines.thinker import SHORTEST_SAMPLES, MarkedTokenizer, log_mel, slice_tokens
 from ..protocol import Audio, Trace, pieces
 

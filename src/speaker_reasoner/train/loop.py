@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError, SpeakerReasonerError
@@ -59,6 +59,8 @@ class RunConfig:
         bf16: compute in bfloat16 where that is safe (autocast); what is trained stays float32.
         gradient_checkpointing: compute layers again in the backward pass, and keep less.
         clip: largest norm of the gradient.
+        average: decay of an average of the weights over steps, which a stage ends with; 0 for those of
+            its last step.
         workers: processes that prepare batches ahead; 0 prepares them in between.
         log_steps: steps between rows of the log.
         check_steps: steps between looks at fixed batches, `checks` of them.
@@ -72,6 +74,7 @@ class RunConfig:
     bf16: bool = True
     gradient_checkpointing: bool = False
     clip: float = 1.0
+    average: float = 0.0
     workers: int = 0
     log_steps: int = 20
     check_steps: int = 100
@@ -89,6 +92,8 @@ class RunConfig:
         for name in ("workers", "checks", "dialogue_steps", "save_every_s"):
             if getattr(self, name) < 0:
                 raise DataError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if not 0 <= self.average < 1:
+            raise DataError(f"average: expected at least 0 and less than 1, got {self.average:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +126,14 @@ def run(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None
         OutputError: the state cannot be written.
     """
     accelerator, learner = prepared.accelerator, prepared.learner
+    average = Average(learner, config.average) if config.average else None
     saves = Saves(
-        folder / f"{task.name}.pt", learner, prepared.model, prepared.optimisers, accelerator
+        folder / f"{task.name}.pt",
+        learner,
+        prepared.model,
+        prepared.optimisers,
+        accelerator,
+        average.values if average else None,
     )
     _forget(prepared.optimisers)
     first = saves.load()
@@ -139,6 +150,10 @@ def run(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None
             losses = train_step(prepared, drawn, task.schedule.rate(step), config.clip)
             heard_s += sum(batch.audio_s for batch, _ in drawn) * accelerator.num_processes
             done = step + 1
+            if average is not None:
+                average.add(step)
+                if done == steps:
+                    average.put()
             if done % config.log_steps == 0:
                 speed = {"audio_s_per_s": heard_s / (time.monotonic() - started)}
                 means = losses.means(accelerator)
@@ -152,6 +167,33 @@ def run(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None
             if done == steps or time.monotonic() - saved_at > config.save_every_s:
                 saves.save(done)
                 saved_at = time.monotonic()
+
+
+class Average:
+    """An exponential moving average of what is trained: it errs less than the weights of any one step
+    (Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407).
+
+    Attributes:
+        values: by name, sharded as the parameters are.
+    """
+
+    def __init__(self, learner: nn.Module, decay: float) -> None:
+        self._trained = {n: p for n, p in learner.named_parameters() if p.requires_grad}
+        self._decay = decay
+        self.values = {name: value.detach().clone() for name, value in self._trained.items()}
+
+    @torch.no_grad()
+    def add(self, step: int) -> None:
+        """Take in the weights after a step; the first ones count more, or the start would stay."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, value in self._trained.items():
+            self.values[name].lerp_(value, 1 - decay)
+
+    @torch.no_grad()
+    def put(self) -> None:
+        """Put the average in the place of the weights."""
+        for name, value in self._trained.items():
+            value.copy_(self.values[name])
 
 
 def _due(done: int, every: int, steps: int) -> bool:

@@ -6,7 +6,7 @@ go on with another number of processes. DeepSpeed keeps its shards itself, in a 
 
 import importlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class Saves:
         prepared: the same as accelerate prepared it.
         optimisers: as accelerate prepared them.
         accelerator: of the run.
+        average: of what is trained, by name; not under DeepSpeed.
+
+    Raises:
+        CheckpointError: there is an average, and DeepSpeed.
     """
 
     def __init__(
@@ -75,12 +79,18 @@ class Saves:
         prepared: Any,
         optimisers: Sequence[Any],
         accelerator: Any,
+        average: dict[str, Tensor] | None = None,
     ) -> None:
+        if average is not None and is_deepspeed(accelerator):
+            raise CheckpointError(
+                "DeepSpeed keeps its shards to itself, and no average of them; set average = 0"
+            )
         self.path = path
         self.module = module
         self.prepared = prepared
         self.optimisers = [getattr(one, "optimizer", one) for one in optimisers]
         self.accelerator = accelerator
+        self.average = average or {}
 
     def save(self, step: int) -> None:
         """Write the state after so many steps. A full disk or a kill leaves the last one whole.
@@ -93,6 +103,7 @@ class Saves:
             return
         state = {
             "weights": weights(self.module, self.accelerator),
+            "average": _gathered(self.average),
             "optimisers": [_gathered(one.state_dict()) for one in self.optimisers],
             "step": step,
         }
@@ -112,7 +123,10 @@ class Saves:
             return 0
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            self._fill(state["weights"])
+            trained = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+            _fill(trained, state["weights"])
+            if self.average:
+                _fill(self.average, state["average"])
             for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
                 _restore(optimiser, saved)
             return int(state["step"])
@@ -121,19 +135,6 @@ class Saves:
             raise CheckpointError(
                 f"{self.path}: cannot go on from this checkpoint: {reason}; {_REMEDY}"
             ) from error
-
-    @torch.no_grad()
-    def _fill(self, saved: dict[str, Tensor]) -> None:
-        trained = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
-        if saved.keys() != trained.keys():
-            other = min(saved.keys() ^ trained.keys())
-            raise CheckpointError(f"{len(saved)} weights, not {len(trained)}; first other: {other}")
-        for name, parameter in trained.items():
-            if saved[name].shape != parameter.shape:
-                raise CheckpointError(
-                    f"{name} is {tuple(saved[name].shape)}, not {tuple(parameter.shape)}"
-                )
-            parameter.copy_(_sharded(saved[name], parameter))
 
     def _save_shards(self, step: int) -> None:
         folder = self.path.with_suffix("")
@@ -166,6 +167,17 @@ class Saves:
             raise CheckpointError(
                 f"{folder}: cannot go on from this checkpoint: {reason}; {_REMEDY}"
             ) from error
+
+
+@torch.no_grad()
+def _fill(held: Mapping[str, Tensor], saved: dict[str, Tensor]) -> None:
+    if saved.keys() != held.keys():
+        other = min(saved.keys() ^ held.keys())
+        raise CheckpointError(f"{len(saved)} weights, not {len(held)}; first other: {other}")
+    for name, value in held.items():
+        if saved[name].shape != value.shape:
+            raise CheckpointError(f"{name} is {tuple(saved[name].shape)}, not {tuple(value.shape)}")
+        value.copy_(_sharded(saved[name], value))
 
 
 def _gathered(state: Any) -> Any:

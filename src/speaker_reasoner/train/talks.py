@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..data.dialogues import SINGLE_TURN, Reference, dialogue, single_turn
 from ..data.simulate import Spoken
-from ..data.voices import Samples
+from ..data.synthesisers import Samples
 from ..protocol import CacheEntry, Profile, Trace
 from .batches import Clip, Example
 from .loop import Drawn

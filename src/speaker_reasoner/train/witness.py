@@ -22,8 +22,8 @@ from torch import Tensor
 from ..audio import SAMPLE_RATE_HZ
 from ..data.banks import VoiceBank
 from ..data.simulate import MeetingConfig, Spoken, distance, meeting, noise
+from ..data.synthesisers import Samples
 from ..data.tracts import Tract, draw_tract
-from ..data.voices import Samples
 from ..engines.pitch import melodies
 from ..engines.thinker import log_mel
 from ..engines.voice import VoiceHead, tower_layers
