@@ -4,8 +4,11 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**20
-"""The number of glibc's option for it, and from what size on a block is mapped on its own."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""The numbers of glibc's options."""
+_LARGE_BYTES, _LARGEST_BYTES = 2**20, 2**25
+"""From what size on a block is mapped on its own; and the largest size that glibc takes for that."""
+_MOST_BYTES = 2**31 - 1
 
 
 def give_back() -> None:
@@ -17,6 +20,15 @@ def give_back() -> None:
     trim = _trim()
     if trim is not None:
         trim(0)
+
+
+def keep() -> None:
+    """Keep what is freed from now on, where the C library can: for training, which asks for the same
+    sizes again at every step and is as large as its largest one anyway."""
+    if _trim() is not None:
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST_BYTES)
+        library.mallopt(_TRIM_THRESHOLD, _MOST_BYTES)
 
 
 @cache

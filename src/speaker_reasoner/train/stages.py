@@ -18,6 +18,7 @@ import torch
 
 from ..data.banks import bank
 from ..errors import DataError
+from ..heap import keep
 from .accelerators import make_accelerator, prepare
 from .batches import Batcher
 from .config import TrainingConfig
@@ -61,6 +62,7 @@ class Trainer:
         self.folder = folder
         self.start = start
         folder.mkdir(parents=True, exist_ok=True)
+        keep()
         self.accelerator = make_accelerator(config.run, folder, cpu=cpu, unused=config.frames)
         self.model = build(config, start)
         batcher = Batcher(self.model.thinker, self.model.tokenizer, self.model.extractor)
