@@ -204,6 +204,7 @@ def test_help_and_version_do_not_load_heavy_libraries() -> None:
         (["transcribe", "a.wav", "--channel", "left"], "got 'left'"),
         (["transcribe", "a.wav", "--dtype", "int8"], "--dtype"),
         (["transcribe", "a/x.wav", "b/x.flac", "-o", "out"], "2 recordings are named 'x'"),
+        (["transcribe", "x.wav", "-o", "-"], "leave it out for standard output"),
         (["train"], "CONFIG"),
         (["train", "tiny", "--stage", "4"], "--stage"),
         (["merge", "adapter"], "--output"),

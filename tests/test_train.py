@@ -90,11 +90,13 @@ def trainer(banks: Path, monkeypatch: Any) -> Callable[..., Trainer]:
     texts = tokenizer_texts(CONFIG)
     monkeypatch.setattr(models, "tokenizer_texts", lambda config: texts[:900] + texts[12_000:])
 
-    def make(folder: Path, config: Any = CONFIG, start: Path | None = None) -> Trainer:
+    def make(
+        folder: Path, config: Any = CONFIG, start: Path | None = None, first: str | None = None
+    ) -> Trainer:
         folder.mkdir(exist_ok=True)
         if not (folder / "banks").exists():
             (folder / "banks").symlink_to(banks)
-        return Trainer(config, folder, start=start, cpu=True)
+        return Trainer(config, folder, start=start, cpu=True, first=first)
 
     return make
 
@@ -426,6 +428,33 @@ def test_a_stage_begins_from_a_checkpoint_or_from_the_stage_before(
     assert profile is not None and profile.training["start"]["stage"] == "single_pass"
     with pytest.raises(CheckpointError, match=r"config\.json"):
         trainer(tmp_path / "none", start=tmp_path)
+
+
+def test_heads_settle_before_a_checkpoint_is_touched(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A checkpoint has no heads: new ones are taught first, on a thinker that stays as it is."""
+    start = trainer(tmp_path / "run").single_pass()
+    config = replace(CONFIG, model=replace(CONFIG.model, heads_steps=25))
+    new = trainer(tmp_path / "new", config, start=start)
+    settled = trainer(tmp_path / "settled", config, start=start, first="dialogues")
+    for (name, before), after in zip(
+        new.prepared.learner.named_parameters(),
+        settled.prepared.learner.parameters(),
+        strict=True,
+    ):
+        assert before.requires_grad == after.requires_grad, name
+        assert torch.equal(before, after) == name.startswith("thinker."), name
+    far = [settled.source.draw("dialogues", 2 * 10**6 + step, 0) for step in range(3)]
+    drawn, [weights, *_] = zip(*far, strict=True)
+    batches = [(batch, weights) for batch in drawn]
+    losses = [loop.check(one.prepared, batches) for one in (new, settled)]
+    for name in ("word", "speaker", "time"):
+        assert losses[1][name] < losses[0][name], name
+    begun = settled._saves("dialogues")
+    begun.save(1)
+    monkeypatch.setattr(stages, "settle", lambda *_, **__: pytest.fail("settled again"))
+    trainer(tmp_path / "settled", config, start=start, first="dialogues")
 
 
 def test_a_full_disk(

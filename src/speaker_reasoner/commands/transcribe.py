@@ -195,6 +195,8 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         if len(arguments.format or ()) > 1:
             _usage(arguments, "several formats need a directory: add -o DIR")
         return
+    if arguments.output == Path("-"):
+        _usage(arguments, "-o names a directory; leave it out for standard output")
     [(name, count)] = Counter(path.stem for path in arguments.recordings).most_common(1)
     if count > 1:
         _usage(arguments, f"{count} recordings are named {name!r}: their files need other names")

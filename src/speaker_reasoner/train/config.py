@@ -88,6 +88,7 @@ class ModelConfig:
         method: `full`, everything but the vision tower, or `lora`.
         tiny: sizes of the thinker from scratch.
         layer: text layer after which the heads of a model from scratch read speaker and time.
+        heads_steps: batches that teach the heads alone where a run begins from a checkpoint.
     """
 
     base: str = ""
@@ -96,10 +97,13 @@ class ModelConfig:
     lora: Lora = field(default_factory=Lora)
     tiny: TinyConfig = field(default_factory=TinyConfig)
     layer: int = 3
+    heads_steps: int = 110
 
     def __post_init__(self) -> None:
         if self.method not in ("full", "lora"):
             raise DataError(f"method {self.method!r} is neither 'full' nor 'lora'")
+        if self.heads_steps < 0:
+            raise DataError(f"heads_steps: expected at least 0, got {self.heads_steps}")
         if self.method == "lora" and not self.base:
             raise DataError("LoRA adapts a model: name its folder or hub id as base")
 

@@ -28,11 +28,15 @@ from .models import build, record, write_model
 from .prepared import Corpora, Prepared
 from .recordings import Fault
 from .saves import Saves, is_deepspeed, replace_folder, weights
+from .settling import settle
 from .simulated import Simulated
 from .talks import Source
 from .witness import WitnessConfig, calibrate, train_witness
 
 STAGES = {1: "single_pass", 2: "dialogues", 3: "cached"}
+
+_BEYOND = 10**6
+"""A step that no schedule reaches: heads settle on batches that their stage does not repeat."""
 
 
 class Trainer:
@@ -44,6 +48,8 @@ class Trainer:
         start: folder or hub id in place of the configuration's model.
         cpu: use no GPU.
         strict: stop where audio of prepared corpora has a fault, instead of leaving its pieces out.
+        first: the stage that begins from `start`: its batches teach the heads that a checkpoint does
+            not have (see `settling`).
 
     Attributes:
         remarks: what a user should know of the data before it starts.
@@ -57,6 +63,7 @@ class Trainer:
         start: str | Path | None = None,
         cpu: bool = False,
         strict: bool = False,
+        first: str | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -74,6 +81,8 @@ class Trainer:
             seconds = int(profile.chunk_s)
             heads = Heads(width, profile.max_speakers, seconds, config.model.layer)
         learner = Learner(self.model.thinker, heads)
+        if first is not None and start is not None and heads is not None:
+            self._settle(learner, first)
         self.prepared = prepare(learner, self.accelerator, muon=not config.model.base)
         self.accelerator.init_trackers("speaker-reasoner", config=_flat(config.to_json()))
 
@@ -147,6 +156,18 @@ class Trainer:
         _same_everywhere(prepared.found)
         return prepared, _remarks(prepared.found)
 
+    def _settle(self, learner: Learner, stage: str) -> None:
+        """Teach new heads, unless the stage has begun already."""
+        if self._state(stage).exists() or self._state(stage).with_suffix("").exists():
+            return
+        settle(
+            learner,
+            lambda step: self.source.draw(stage, _BEYOND + step, 0),
+            self.config.model.heads_steps,
+            self.accelerator,
+            shown=self.accelerator.is_main_process,
+        )
+
     def _finish(self, stage: str) -> Path:
         self._run(stage)
         number = next(n for n, name in STAGES.items() if name == stage)
@@ -201,9 +222,12 @@ class Trainer:
         model, profile = self.model, self.config.profile
         return lambda: transcribe(self.prepared, talks, model.tokenizer, model.extractor, profile)
 
+    def _state(self, stage: str) -> Path:
+        return self.folder / f"{stage.replace('_', '-')}.pt"
+
     def _saves(self, stage: str) -> Saves:
-        path = self.folder / f"{stage.replace('_', '-')}.pt"
         made = self.prepared
+        path = self._state(stage)
         return Saves(path, made.learner, made.model, made.optimisers, self.accelerator)
 
 
@@ -239,7 +263,7 @@ def train(
     for name in names:
         if name not in config.stages:
             raise DataError(f"the configuration has no table {name}; choose another --stage")
-    trainer = Trainer(config, folder, start=start, cpu=cpu, strict=strict)
+    trainer = Trainer(config, folder, start=start, cpu=cpu, strict=strict, first=names[0])
     if len(names) > 1 and is_deepspeed(trainer.accelerator):
         raise DataError(
             "under DeepSpeed, whose moments cannot be cleared, train one stage after the other: "

@@ -1,0 +1,70 @@
+"""Heads for a checkpoint that has none: they are learned before anything else, on a thinker that stays as it is.
+
+A checkpoint keeps its thinker alone. Heads at random would pull at it from the first step on, and what
+they pull at is what carries over to voices that were never heard (Kumar et al. 2022, arXiv 2202.10054).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import nn
+
+from .loop import Drawn
+from .model import Learner
+
+_LEARNING_RATE, _WARM_UP_STEPS = 3e-3, 10
+_SCALES = 20.0
+"""How much faster temperatures and offsets are learned: they have far to go, and nothing to overfit."""
+
+
+def settle(
+    learner: Learner, draw: Callable[[int], Drawn], steps: int, accelerator: Any, *, shown: bool
+) -> None:
+    """Teach the heads of a learner.
+
+    Args:
+        learner: with heads, on no device of the run's yet; afterwards everything it trains is as before.
+        draw: the batch of a step, and how its losses weigh.
+        steps: batches to learn from.
+        accelerator: of the run.
+        shown: whether to show a progress bar.
+    """
+    assert learner.heads is not None
+    learner.to(accelerator.device)
+    trained = [p for p in learner.thinker.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    optimiser = _optimiser(learner.heads)
+    learner.train()
+    for step in track(range(steps), description="heads", disable=not shown):
+        batch, weights = draw(step)
+        with accelerator.autocast():
+            losses = learner(batch.to(accelerator.device), weights)
+        counts = learner.counts(batch, weights)
+        total = torch.stack(
+            [
+                getattr(weights, name) * values[0] / max(1, counts[name])
+                for name, values in losses.items()
+                if values.requires_grad
+            ]
+        ).sum()
+        for group in optimiser.param_groups:
+            warm = min(1.0, (step + 1) / _WARM_UP_STEPS)
+            group["lr"] = group["most"] * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.zero_grad()
+        torch.autograd.backward(total)
+        optimiser.step()
+    for parameter in trained:
+        parameter.requires_grad_(True)
+
+
+def _optimiser(heads: nn.Module) -> torch.optim.Optimizer:
+    rates = {True: _LEARNING_RATE * _SCALES, False: _LEARNING_RATE}
+    groups = [
+        {"params": [p for p in heads.parameters() if (p.ndim == 0) == scale], "most": rate}
+        for scale, rate in rates.items()
+    ]
+    return torch.optim.AdamW(groups, _LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
