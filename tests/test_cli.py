@@ -207,7 +207,12 @@ def test_help_and_version_do_not_load_heavy_libraries() -> None:
         (["transcribe", "x.wav", "-o", "-"], "leave it out for standard output"),
         (["train"], "CONFIG"),
         (["train", "tiny", "--stage", "4"], "--stage"),
+        (["train", "tiny", "--stage", "voices"], "--stage"),
         (["merge", "adapter"], "--output"),
+        (["merge", "a", "b", "-o", "c", "--shares", "1,x"], "got '1,x'"),
+        (["merge", "a", "b", "-o", "c", "--shares", "1,0"], "above 0"),
+        (["merge", "a", "b", "-o", "c", "--shares", "1,2,3"], "got 3, expected 2"),
+        (["merge", "a", "-o", "c", "--shares", "1"], "of several models"),
     ],
 )
 def test_wrong_usage(run: Run, asked: list[Any], arguments: list[str], part: str) -> None:

@@ -541,3 +541,22 @@ def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_pat
     with pytest.raises(DataError, match="differ enough"):
         many = WitnessConfig(steps=1, people=20, clips=1, least_distance=9.5)
         train_witness(thinker, made.model.extractor, voices, many, 1)
+
+
+def test_a_voice_head_for_a_finished_checkpoint(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The weights stay as they are; the head is new."""
+    folder = trainer(tmp_path / "run").single_pass()
+    with pytest.raises(DataError, match="table witness"):
+        stages.train_voice_head(CONFIG, tmp_path / "run", start=folder, cpu=True)
+    monkeypatch.setattr(stages, "bank", lambda *_: None)
+    monkeypatch.setattr(stages, "calibrate", lambda *_: None)
+    head = WitnessConfig(steps=2, people=2, clips=2, least_distance=0.0)
+    made = stages.train_voice_head(
+        replace(CONFIG, witness=head), tmp_path / "run", start=folder, cpu=True
+    )
+    assert made == tmp_path / "run" / "voice"
+    assert load_voice_head(folder) is None and load_voice_head(made) is not None
+    for file in folder.iterdir():
+        assert (made / file.name).read_bytes() == file.read_bytes()

@@ -243,6 +243,45 @@ def test_merge(
     assert not (tmp_path / "x").exists()
 
 
+def test_the_mean_of_models(
+    bases: dict[str, Path], tokenizer: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """Weights are averaged by share; what differs in more than them has no mean."""
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        save(MAKERS["dense"](tokenizer), tokenizer, folder)
+    weights = [load_file(folder / "model.safetensors") for folder in folders]
+    assert any(not torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    command = ["merge", *map(str, folders), "--dtype", "float32", "-o"]
+    for shares, parts in (([], (1 / 3, 1 / 3, 1 / 3)), (["--shares", "1,2,1"], (0.25, 0.5, 0.25))):
+        out = tmp_path / f"mean-{len(shares)}"
+        assert main([*command, str(out), *shares]) == 0
+        for name, value in load_file(out / "model.safetensors").items():
+            expected = sum(p * one[name] for p, one in zip(parts, weights, strict=True))
+            assert torch.allclose(value, expected, atol=1e-6), name
+        profile = load_profile(out)
+        assert profile is not None
+        assert [one["share"] for one in profile.training["mean"]] == [round(p, 4) for p in parts]
+        turns(load_engine(out, device="cpu"), noise(3.0, 1))
+
+    otherwise = [shutil.copytree(folders[1], tmp_path / name) for name in ("says", "writes")]
+    replace(load_profile(folders[1]) or Profile(), decimals=3).save(otherwise[0])
+    written = otherwise[1] / "tokenizer.json"
+    written.write_text(written.read_text().replace("<|im_start|>", "<|im_begin|>"))
+    wider = shutil.copytree(bases["experts"], tmp_path / "wider")
+    shutil.copy(folders[0] / "speaker_reasoner.json", wider)
+    for other, part in (
+        (otherwise[0], "they hold their dialogues differently"),
+        (otherwise[1], "its tokenizer is not that of"),
+        (wider, "a mean is of models of one shape"),
+    ):
+        capsys.readouterr()
+        assert main(["merge", str(folders[0]), str(other), "-o", str(tmp_path / "none")]) == 1
+        assert part in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 SETTINGS = """
 [model]
 base = "{base}"

@@ -1,6 +1,7 @@
 """Values that several commands take."""
 
 import argparse
+import math
 from pathlib import Path
 
 
@@ -18,6 +19,16 @@ def lengths(text: str) -> tuple[float, float]:
     if not 0 < low < high:
         raise argparse.ArgumentTypeError(f"expected 0 < shortest < longest, got {text!r}")
     return low, high
+
+
+def shares(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected shares as 0.3,0.7, got {text!r}") from None
+    if not all(0 < share < math.inf for share in found):
+        raise argparse.ArgumentTypeError(f"expected shares above 0, got {text!r}")
+    return found
 
 
 def speaker_range(text: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ _EXAMPLES = """examples:
   speaker-reasoner train tiny
   speaker-reasoner train tiny --stage 3 --from runs/tiny/stage-3 -o runs/more
   speaker-reasoner train my.toml --stage 1 -o runs/mine
+  speaker-reasoner train tiny --stage voice --from mean
   accelerate launch --num_processes 2 -m speaker_reasoner train tiny-gpu
   accelerate launch --config_file omni-30b.fsdp2.yaml -m speaker_reasoner train omni-30b
 """
@@ -30,9 +31,10 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("config", metavar="CONFIG", help="a TOML file, or tiny, tiny-gpu, omni-7b, omni-30b")
     add(
         "--stage",
-        choices=("1", "2", "3", "all"),
+        choices=("1", "2", "3", "all", "voice"),
         default="all",
-        help="1 single turns, 2 dialogues, 3 with a speaker cache (default: all there are)",
+        help="1 single turns, 2 dialogues, 3 with a speaker cache, after which a voice head is trained "
+        "where one is configured; voice: the head alone (default: all there are)",
     )
     add(
         "--from",
@@ -62,7 +64,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from ..train.config import config_path, load_config
-    from ..train.stages import STAGES, train
+    from ..train.stages import STAGES, train, train_voice_head
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -70,11 +72,15 @@ def _train(arguments: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     config = load_config(arguments.config)
     output = arguments.output or Path("runs") / config_path(arguments.config).stem
+    side = Console(stderr=True, highlight=False, soft_wrap=True)
+    if arguments.stage == "voice":
+        written = train_voice_head(config, output, start=arguments.start, cpu=arguments.cpu)
+        side.print(f"wrote {written}", markup=False)
+        return 0
     if arguments.stage == "all":
         stages = [number for number, name in STAGES.items() if name in config.stages]
     else:
         stages = [int(arguments.stage)]
-    side = Console(stderr=True, highlight=False, soft_wrap=True)
     train(
         config,
         output,

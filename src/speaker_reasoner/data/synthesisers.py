@@ -305,8 +305,15 @@ def _speak_festival(voice: "Voice", sentences: Sequence[str]) -> list[Speech | N
 
 _RHVOICE_FOLDERS = (Path("/usr/share/RHVoice"), Path("/usr/local/share/RHVoice"))
 _RHVOICE_HZ, _RHVOICE_TEXT = 24_000, 0
-_RHVOICE_F0_HZ = {"Alan": 139.0, "Bdl": 125.0, "Clb": 187.0, "Slt": 182.0}
-"""Mean pitch of each of its voices."""
+_RHVOICE_F0_HZ = {
+    "Alan": 139.0,
+    "Bdl": 125.0,
+    "Clb": 187.0,
+    "Evgeniy-Eng": 113.0,
+    "Lyubov": 223.0,
+    "Slt": 182.0,
+}
+"""Mean pitch of each of its voices, those included that nothing is trained on (see `voices.BASES`)."""
 _SET_RATE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 _PLAY = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_uint, ctypes.c_void_p

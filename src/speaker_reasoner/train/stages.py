@@ -9,6 +9,7 @@ What each mixes is the configuration's. Differs from the paper: its stages start
 thinker; the tiny one starts from nothing, hence the warm-up and losses on frames.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from ..data.banks import bank
+from ..engines.checkpoint import find_checkpoint
 from ..errors import DataError
 from ..heap import keep
 from .accelerators import make_accelerator, prepare
@@ -174,29 +176,27 @@ class Trainer:
         folder = self.folder / f"stage-{number}"
         self.export(stage, folder)
         if stage == "cached" and self.config.witness is not None:
-            self._voice_head(folder, self.config.witness)
+            if self.accelerator.is_main_process:
+                self.voice_head(folder, self.config.witness)
+            self.accelerator.wait_for_everyone()
         return folder
 
-    def _voice_head(self, folder: Path, config: WitnessConfig) -> None:
+    def voice_head(self, folder: Path, config: WitnessConfig) -> None:
         """Train the voice head on the finished tower, and write it beside the checkpoint."""
         assert self.config.simulated is not None and isinstance(self.source, Simulated)
-        if self.accelerator.is_main_process:
-            thinker, seed = self.model.thinker.eval(), self.config.seed
-            meetings = replace(
-                self.config.simulated.meetings,
-                speakers=(3, 6),
-                utterances=(20, 30),
-                max_duration_s=90.0,
-                silence_rate=0.0,
-            )
-            development = replace(
-                self.config.simulated.bank, voices=40, sentences=30, seed=seed + 10
-            )
-            head = train_witness(thinker, self.model.extractor, self.source.bank, config, seed)
-            voices = bank(development, self.folder / "banks")
-            calibrate(head, thinker, self.model.extractor, voices, meetings, seed)
-            head.save(folder)
-        self.accelerator.wait_for_everyone()
+        thinker, seed = self.model.thinker.eval(), self.config.seed
+        meetings = replace(
+            self.config.simulated.meetings,
+            speakers=(3, 6),
+            utterances=(20, 30),
+            max_duration_s=90.0,
+            silence_rate=0.0,
+        )
+        development = replace(self.config.simulated.bank, voices=40, sentences=30, seed=seed + 10)
+        head = train_witness(thinker, self.model.extractor, self.source.bank, config, seed)
+        voices = bank(development, self.folder / "banks")
+        calibrate(head, thinker, self.model.extractor, voices, meetings, seed)
+        head.save(folder)
 
     def _run(self, stage: str) -> None:
         config = self.config.stages[stage]
@@ -281,6 +281,39 @@ def train(
         say(f"wrote {written[-1]}")
     trainer.accelerator.end_training()
     return written
+
+
+def train_voice_head(
+    config: TrainingConfig, folder: Path, *, start: str | Path | None = None, cpu: bool = False
+) -> Path:
+    """Train the voice head of a finished checkpoint: of a mean of several, which has none, or anew.
+
+    Args:
+        start: folder or hub id of the checkpoint; what stage 3 left in `folder` by default.
+
+    Returns:
+        The folder of a copy of the checkpoint that has the head.
+
+    Raises:
+        DataError: the configuration has no table `witness`.
+        CheckpointError: the checkpoint cannot be read.
+        OutputError: the copy cannot be written.
+    """
+    if config.witness is None:
+        raise DataError("the configuration has no table witness, which a voice head is trained by")
+    source = folder / "stage-3" if start is None else start
+    found = find_checkpoint(source)
+    trainer, head = Trainer(config, folder, start=source, cpu=cpu), config.witness
+    target = folder / "voice"
+
+    def write(path: Path) -> None:
+        shutil.copytree(found.folder, path, dirs_exist_ok=True)
+        trainer.voice_head(path, head)
+
+    if trainer.accelerator.is_main_process:
+        replace_folder(target, write)
+    trainer.accelerator.wait_for_everyone()
+    return target
 
 
 def _same_everywhere(found: Corpora) -> None:

@@ -1,0 +1,111 @@
+"""The mean of several models' weights: better than each where they began from one (Wortsman et al. 2022,
+arXiv 2203.05482), and a way to train on processors that do not talk to each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..engines.adapter import merge_adapter
+from ..engines.checkpoint import Found, find_checkpoint, load_thinker
+from ..errors import CheckpointError, DataError
+from ..protocol import Profile
+from .saves import replace_folder
+from .scratch import save_checkpoint
+
+
+def mean(
+    models: Sequence[str | Path],
+    folder: Path,
+    shares: Sequence[float] = (),
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write the mean of models; all but the weights is the first one's.
+
+    A voice head, which is of one tower, is left out.
+
+    Args:
+        models: folders or hub ids, of models or adapters; two at least.
+        folder: to be written.
+        shares: weight of each, above 0; alike by default.
+        dtype: of the written weights.
+
+    Raises:
+        DataError: there is one model alone, or other than one share each.
+        CheckpointError: one cannot be read, or they are not of one kind.
+        OutputError: the folder cannot be written.
+    """
+    shares = shares or [1.0] * len(models)
+    if len(models) < 2 or len(shares) != len(models) or min(shares) <= 0:
+        raise DataError(
+            f"{len(models)} models, shares {', '.join(f'{share:g}' for share in shares)}: expected "
+            "two models or more, and a share above 0 for each"
+        )
+    found = [find_checkpoint(model) for model in models]
+    profiles = [one.profile() for one in found]
+    for other, profile in zip(found[1:], profiles[1:], strict=True):
+        _check_alike(found[0], other, profiles[0], profile)
+    parts = [share / sum(shares) for share in shares]
+    thinker = _loaded(found[0])
+    total = {name: value * parts[0] for name, value in thinker.state_dict().items()}
+    for one, part in zip(found[1:], parts[1:], strict=True):
+        _add(total, _loaded(one).state_dict(), part, one)
+    thinker.load_state_dict(total)
+    thinker.to(dtype)
+    profile = profiles[0]
+    if profile is not None:
+        known = [dict(one.training) if one is not None else {} for one in profiles]
+        record = [{"share": round(part, 4), **one} for part, one in zip(parts, known, strict=True)]
+        stage = known[0].get("stage")
+        profile = replace(
+            profile, training={"stage": stage, "version": __version__, "mean": record}
+        )
+
+    def write(path: Path) -> None:
+        save_checkpoint(path, thinker, found[0].tokenizer, found[0].extractor)
+        if profile is not None:
+            profile.save(path)
+
+    replace_folder(folder, write)
+
+
+def _loaded(found: Found) -> Any:
+    thinker = load_thinker(found, torch.float32)
+    if found.adapter is not None:
+        merge_adapter(thinker, found.folder, found.adapter)
+    return thinker
+
+
+def _add(total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, found: Found) -> None:
+    shapes, expected = ({n: tuple(v.shape) for n, v in one.items()} for one in (more, total))
+    if shapes != expected:
+        name = min(n for n in {*shapes, *expected} if shapes.get(n) != expected.get(n))
+        raise CheckpointError(
+            f"{found.folder}: {name} is {shapes.get(name)}, expected {expected.get(name)} as in the "
+            "first model; a mean is of models of one shape"
+        )
+    for name, value in more.items():
+        total[name] += value * part
+
+
+def _check_alike(first: Found, other: Found, own: Profile | None, its: Profile | None) -> None:
+    """Make sure that tokens mean the same in both, and that both speak one dialogue."""
+    if first.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+        raise CheckpointError(
+            f"{other.folder}: its tokenizer is not that of {first.folder}; a mean is of models that "
+            "began from one"
+        )
+    spoken = [
+        replace(one, training={}, word_confidence_floor=None, domain="") if one else None
+        for one in (own, its)
+    ]
+    if spoken[0] != spoken[1]:
+        raise CheckpointError(
+            f"{other.folder}: its profile is not that of {first.folder}: they hold their dialogues "
+            "differently"
+        )
