@@ -49,7 +49,9 @@ def chunks(kind: str, folder: Path, count: int) -> list[HeldOut]:
     if not path.exists():
         with mock.patch.object(banks, "_draw_voices", drawn):
             banks.build_bank(config).save(path)
-    voices: VoiceBank = load_bank(path)
+    bases = {(one.base.family, one.base.variant): one.base for one in drawn(config)}
+    with mock.patch.object(banks, "base_of", lambda *names: bases[names]):
+        voices: VoiceBank = load_bank(path)
     meetings = replace(MEETINGS, alike_rate=ALIKE_RATE if kind == "variants" else 0.0)
     held = (meeting(voices, meetings, f"rounds {kind} {i}") for i in range(count))
     return [HeldOut(one, reference(one, f"{kind}-{i:03d}")) for i, one in enumerate(held)]

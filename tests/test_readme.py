@@ -34,6 +34,8 @@ NOT_RUN = {
     "speaker-reasoner serve": "serves until it is stopped",
     "speaker-reasoner train tiny": "takes hours",
     "speaker-reasoner train tiny --stage 3 --from runs/tiny/stage-3 -o runs/more": "takes hours",
+    "speaker-reasoner merge runs/a/stage-3 runs/b/stage-3 -o runs/mean": "needs checkpoints",
+    "speaker-reasoner train tiny --stage voice --from runs/mean": "needs a checkpoint",
 }
 """Commands shown but not run, and why; their options must be in the command's help instead."""
 
