@@ -251,6 +251,8 @@ def test_the_mean_of_models(
     for seed, folder in enumerate(folders):
         torch.manual_seed(seed)
         save(MAKERS["dense"](tokenizer), tokenizer, folder)
+        training = {"stage": "cached", "start": {"stage": "dialogues"}, "config": seed}
+        replace(load_profile(folder) or Profile(), training=training).save(folder)
     weights = [load_file(folder / "model.safetensors") for folder in folders]
     assert any(not torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     command = ["merge", *map(str, folders), "--dtype", "float32", "-o"]
@@ -262,7 +264,11 @@ def test_the_mean_of_models(
             assert torch.allclose(value, expected, atol=1e-6), name
         profile = load_profile(out)
         assert profile is not None
-        assert [one["share"] for one in profile.training["mean"]] == [round(p, 4) for p in parts]
+        assert profile.training["start"] == {"stage": "dialogues"}
+        assert profile.training["mean"] == [
+            {"share": round(part, 4), "stage": "cached", "config": seed}
+            for seed, part in enumerate(parts)
+        ]
         turns(load_engine(out, device="cpu"), noise(3.0, 1))
 
     otherwise = [shutil.copytree(folders[1], tmp_path / name) for name in ("says", "writes")]

@@ -59,12 +59,7 @@ def mean(
     thinker.to(dtype)
     profile = profiles[0]
     if profile is not None:
-        known = [dict(one.training) if one is not None else {} for one in profiles]
-        record = [{"share": round(part, 4), **one} for part, one in zip(parts, known, strict=True)]
-        stage = known[0].get("stage")
-        profile = replace(
-            profile, training={"stage": stage, "version": __version__, "mean": record}
-        )
+        profile = replace(profile, training=_record(profiles, parts))
 
     def write(path: Path) -> None:
         save_checkpoint(path, thinker, found[0].tokenizer, found[0].extractor)
@@ -72,6 +67,20 @@ def mean(
             profile.save(path)
 
     replace_folder(folder, write)
+
+
+def _record(profiles: Sequence[Profile | None], parts: Sequence[float]) -> dict[str, Any]:
+    """How a mean came to be; what all began from is told once."""
+    known = [dict(one.training) if one is not None else {} for one in profiles]
+    found = {"stage": known[0].get("stage"), "version": __version__}
+    start = known[0].get("start")
+    if all(one.get("start") == start for one in known):
+        known = [{key: value for key, value in one.items() if key != "start"} for one in known]
+        found["start"] = start
+    found["mean"] = [
+        {"share": round(part, 4), **one} for part, one in zip(parts, known, strict=True)
+    ]
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _loaded(found: Found) -> Any:
