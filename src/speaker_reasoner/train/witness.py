@@ -33,7 +33,7 @@ from .batches import equalise
 _MOST_TRIES = 10_000
 
 
-_SCALE, _SETTLE_S = 70.0, 0.9
+_SCALE, _SETTLE_S = 70.0, 0.3
 """Of a `Witness`, as whole meetings are linked best (docs/whole-meetings.md)."""
 
 
