@@ -49,9 +49,9 @@ from speaker_reasoner.witness import choose
 class Setting:
     """One way to link; the defaults are the embedded checkpoint's."""
 
-    threshold: float = 0.88
+    threshold: float = 0.9
     scale: float = 70.0
-    settle_s: float = 0.9
+    settle_s: float = 0.3
     same: float = 1.0
     least: float = -8.0
     most: float = 1.0
@@ -71,11 +71,11 @@ SETTINGS = {
     "strays joined": Setting(reconsidered=False),
     "and each line reconsidered (chosen)": Setting(),
     "threshold 0.85": Setting(threshold=0.85),
-    "threshold 0.9": Setting(threshold=0.9),
+    "threshold 0.88": Setting(threshold=0.88),
     "threshold 0.92": Setting(threshold=0.92),
     "threshold 0.95": Setting(threshold=0.95),
-    "settles with 0.4 s": Setting(settle_s=0.4),
-    "settles with 1.2 s": Setting(settle_s=1.2),
+    "settles with 0.15 s": Setting(settle_s=0.15),
+    "settles with 0.9 s": Setting(settle_s=0.9),
     "scale 50": Setting(scale=50.0),
     "scale 100": Setting(scale=100.0),
     "as sure of little speech as of much": Setting(0.85, 33.0, 1e-6),
