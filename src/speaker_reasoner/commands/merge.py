@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..errors import CheckpointError, OutputError
+from ..errors import OutputError
 from .arguments import shares
 
 _EXAMPLES = """examples:
@@ -41,6 +41,10 @@ def add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _merge(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from ..train.merging import mean, merge
+
     models, folder = arguments.models, arguments.output
     if len(models) == 1 and arguments.shares:
         arguments.parser.error("--shares are of several models; an adapter is added as it is")
@@ -48,51 +52,11 @@ def _merge(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"--shares: got {len(arguments.shares)}, expected {len(models)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: is there already; choose a new folder for -o")
+    dtype = getattr(torch, arguments.dtype)
     if len(models) == 1:
-        merge(models[0], folder, arguments.dtype)
+        merge(models[0], folder, dtype)
     else:
-        import torch
-
-        from ..train.mean import mean
-
-        mean(models, folder, arguments.shares or (), getattr(torch, arguments.dtype))
+        mean(models, folder, arguments.shares or (), dtype)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"wrote {folder}", style="green", markup=False)
     return 0
-
-
-def merge(adapter: str | Path, folder: Path, dtype: str = "bfloat16") -> None:
-    """Merge an adapter.
-
-    Args:
-        adapter: folder or hub id.
-        folder: of the merged model.
-        dtype: `bfloat16` or `float32`, of the merged weights.
-
-    Raises:
-        CheckpointError: it is no adapter, or does not fit its base.
-        OutputError: the folder cannot be written.
-    """
-    import torch
-
-    from ..engines.adapter import merge_adapter
-    from ..engines.checkpoint import find_checkpoint, load_thinker
-    from ..train.saves import replace_folder
-    from ..train.scratch import save_checkpoint
-
-    found = find_checkpoint(adapter)
-    if found.adapter is None:
-        raise CheckpointError(
-            f"{found.folder}: is a model already, expected a LoRA adapter, or "
-            "several models to take the mean of"
-        )
-    thinker = load_thinker(found, getattr(torch, dtype))
-    merge_adapter(thinker, found.folder, found.adapter)
-    profile = found.profile()
-
-    def write(path: Path) -> None:
-        save_checkpoint(path, thinker, found.tokenizer, found.extractor)
-        if profile is not None:
-            profile.save(path)
-
-    replace_folder(folder, write)

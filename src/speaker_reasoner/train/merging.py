@@ -1,5 +1,7 @@
-"""The mean of several models' weights: better than each where they began from one (Wortsman et al. 2022,
-arXiv 2203.05482), and a way to train on processors that do not talk to each other.
+"""One model of a LoRA adapter and its base, or of several models: the mean of their weights.
+
+A mean is better than each where all began from one (Wortsman et al. 2022, arXiv 2203.05482), and a way
+to train on processors that do not talk to each other. A voice head is of one tower, and is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,27 @@ from .saves import replace_folder
 from .scratch import save_checkpoint
 
 
+def merge(adapter: str | Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Add an adapter to the weights of its base.
+
+    Args:
+        adapter: folder or hub id.
+        folder: to be written.
+        dtype: of the written weights.
+
+    Raises:
+        CheckpointError: it is no adapter, or does not fit its base.
+        OutputError: the folder cannot be written.
+    """
+    found = find_checkpoint(adapter)
+    if found.adapter is None:
+        raise CheckpointError(
+            f"{found.folder}: is a model already, expected a LoRA adapter, or several models to take "
+            "the mean of"
+        )
+    _write(folder, found, _loaded(found, dtype), found.profile())
+
+
 def mean(
     models: Sequence[str | Path],
     folder: Path,
@@ -26,8 +49,6 @@ def mean(
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Write the mean of models; all but the weights is the first one's.
-
-    A voice head, which is of one tower, is left out.
 
     Args:
         models: folders or hub ids, of models or adapters; two at least.
@@ -56,13 +77,15 @@ def mean(
     for one, part in zip(found[1:], parts[1:], strict=True):
         _add(total, _loaded(one).state_dict(), part, one)
     thinker.load_state_dict(total)
-    thinker.to(dtype)
     profile = profiles[0]
     if profile is not None:
         profile = replace(profile, training=_record(profiles, parts))
+    _write(folder, found[0], thinker.to(dtype), profile)
 
+
+def _write(folder: Path, found: Found, thinker: Any, profile: Profile | None) -> None:
     def write(path: Path) -> None:
-        save_checkpoint(path, thinker, found[0].tokenizer, found[0].extractor)
+        save_checkpoint(path, thinker, found.tokenizer, found.extractor)
         if profile is not None:
             profile.save(path)
 
@@ -83,8 +106,8 @@ def _record(profiles: Sequence[Profile | None], parts: Sequence[float]) -> dict[
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _loaded(found: Found) -> Any:
-    thinker = load_thinker(found, torch.float32)
+def _loaded(found: Found, dtype: torch.dtype = torch.float32) -> Any:
+    thinker = load_thinker(found, dtype)
     if found.adapter is not None:
         merge_adapter(thinker, found.folder, found.adapter)
     return thinker
