@@ -313,6 +313,7 @@ def train_voice_head(
     if trainer.accelerator.is_main_process:
         replace_folder(target, write)
     trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     return target
 
 
