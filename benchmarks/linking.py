@@ -42,7 +42,7 @@ from speaker_reasoner.evaluate.heldout import MEETINGS, reference
 from speaker_reasoner.longform import CacheRules, Trust, linking, speakers
 from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.longform.linking import heard
-from speaker_reasoner.witness import choose
+from speaker_reasoner.witness import Scatter, choose
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Setting:
     person_s: float = 6.0
     between: float = 2.5
     reconsidered: bool = True
+    scatter: Scatter | None = None
 
     name = "development"
 

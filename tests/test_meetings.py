@@ -28,7 +28,7 @@ from speaker_reasoner.longform.speakers import Speakers, vote
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
 from speaker_reasoner.transcript import Missing, Transcript
-from speaker_reasoner.witness import log_odds
+from speaker_reasoner.witness import Scatter, log_odds
 from speaker_reasoner.writers import render
 
 from .talk import save
@@ -46,6 +46,7 @@ class Pitch:
     """A witness for tones: everybody hums at one pitch."""
 
     name, threshold, elsewhere, scale, settle_s = "pitch", 0.5, 0.5, 10.0, 0.01
+    scatter: Scatter | None = None
 
     def embed(self, clips: Sequence[Samples]) -> Any:
         points = np.zeros((len(clips), 40), np.float32)
@@ -176,8 +177,11 @@ def test_without_cache_and_witness_nobody_is_linked(meeting: Path) -> None:
     assert any("not linked" in warning for warning in result.warnings)
 
 
-def test_the_witness_links_what_never_saw_a_cache(meeting: Path) -> None:
-    result = transcribe(meeting, profile=PLAIN, witness=Pitch())
+@pytest.mark.parametrize("scatter", [None, Scatter(spread=0.5, noise=0.1)])
+def test_the_witness_links_what_never_saw_a_cache(meeting: Path, scatter: Scatter | None) -> None:
+    witness = Pitch()
+    witness.scatter = scatter
+    result = transcribe(meeting, profile=PLAIN, witness=witness)
     assert sorted(map(sorted, people(result).values())) == [["hum 1000"], ["hum 300"], ["hum 700"]]
     assert not result.warnings
 
@@ -684,11 +688,12 @@ def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int
     table = rng.standard_normal((lines, 3)).astype(np.float32) if points else None
     if table is not None and lines:
         table[0] = np.nan
-    one = Finished(
-        5, 16_000, spoken, table, (3, 1), (Missing(0.1, 0.3, "why"),), "answered", {"a": [1]}
-    )
+    levels_db = tuple(-20.25 - i for i in range(lines)) if points else ()
+    missing = (Missing(0.1, 0.3, "why"),)
+    one = Finished(5, 16_000, spoken, table, levels_db, (3, 1), missing, "answered", {"a": [1]})
     back = Finished.from_json(json.loads(json.dumps(one.to_json())))
     assert back.to_json() == one.to_json() and back.spoken == one.spoken and back.people == (3, 1)
+    assert back.levels_db == levels_db
     if table is not None:
         assert back.points is not None and back.points.tobytes() == table.tobytes()
 

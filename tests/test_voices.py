@@ -35,6 +35,7 @@ class PitchWitness:
     """Knows voices by their pitch: an octave is a quarter turn."""
 
     name, threshold, elsewhere, scale, settle_s = "pitch", 0.8, 0.8, 20.0, 0.1
+    scatter = None
 
     def embed(self, clips: Sequence[Any]) -> Any:
         angle = np.array([np.log2(max(median_f0_hz(clip), 50) / 100) for clip in clips]) * np.pi / 2

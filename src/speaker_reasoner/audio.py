@@ -218,6 +218,11 @@ def cut(samples: Samples, start_s: float, end_s: float) -> Samples:
     return samples[max(start, 0) : min(end, total)]
 
 
+def level_db(samples: Samples) -> float:
+    """How loud samples are on the whole, in dB relative to full scale; -120 for silence."""
+    return 10 * float(np.log10(np.mean(samples**2) + 1e-12))
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """An open recording at its own rate.

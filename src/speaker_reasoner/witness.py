@@ -10,6 +10,7 @@ Does not know labels, times or names.
 import importlib
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +39,19 @@ _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 """Models trained on whole sentences get no less than this; a shorter clip is repeated."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """How points of one recording scatter: variances, over all dimensions together.
+
+    Attributes:
+        spread: of people's own points about their mean.
+        noise: of points of one second about their person's.
+    """
+
+    spread: float
+    noise: float
+
+
 class Witness(Protocol):
     """Tells voices apart.
 
@@ -49,6 +63,7 @@ class Witness(Protocol):
         scale: log-odds for one voice that a unit of cosine is worth between long stretches.
         settle_s: how much a short stretch scatters: of two of T seconds, the expected cosine is
             `1 / (1 + settle_s / T)` of that of long ones (see `log_odds`).
+        scatter: of points within a chunk; `None` where nobody measured it, and cosines group lines.
     """
 
     name: str
@@ -56,6 +71,7 @@ class Witness(Protocol):
     elsewhere: float
     scale: float
     settle_s: float
+    scatter: Scatter | None
 
     def embed(self, clips: Sequence[Samples]) -> Points:
         """Embed clips, each float32 `[n]` at 16 kHz and of one voice, whatever else is in the list.
@@ -131,6 +147,7 @@ class TowerWitness:
         self.name = "tower" if head is None else "tower with voice head"
         self.threshold = self.elsewhere = 0.54
         self.scale, self.settle_s = 26.0, _SETTLE_S
+        self.scatter: Scatter | None = None
         self._head = None
         if head is not None:
             width, expected = head.frames.in_features, tower_width(self._thinker)
@@ -143,6 +160,8 @@ class TowerWitness:
             self.scale = float(head.slope.exp())
             self.threshold, self.elsewhere = float(head.threshold), float(head.elsewhere)
             self.settle_s = float(head.settle_s)
+            if float(head.spread):
+                self.scatter = Scatter(float(head.spread), float(head.noise))
             self._head = head.to(self._thinker.device)
 
     def embed(self, clips: Sequence[Samples]) -> Points:
@@ -203,6 +222,7 @@ class ResemblyzerWitness:
 
     name = "resemblyzer"
     threshold, elsewhere, scale, settle_s = 0.82, 0.82, 50.0, 0.9
+    scatter: Scatter | None = None
 
     def __init__(self, device: str = "cpu") -> None:
         try:
@@ -241,6 +261,7 @@ class XVectorWitness:
     """
 
     threshold, elsewhere, scale, settle_s = 0.88, 0.88, 50.0, _SETTLE_S
+    scatter: Scatter | None = None
 
     def __init__(self, model: str | Path, device: str = "cpu") -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
@@ -288,6 +309,7 @@ class SpeechBrainWitness:
     """
 
     threshold, elsewhere, scale, settle_s = 0.26, 0.26, 35.0, _SETTLE_S
+    scatter: Scatter | None = None
 
     def __init__(self, model: str | Path, device: str = "cpu") -> None:
         self.name = f"speechbrain={model}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE_HZ
+from ..audio import SAMPLE_RATE_HZ, level_db
 from ..errors import DataError
 from .banks import Entry, VoiceBank
 from .synthesisers import Samples
@@ -85,8 +85,7 @@ def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
     rng = random.Random(f"meeting {seed}")
     if rng.random() < config.silence_rate:
         count = round(rng.uniform(1.0, config.max_duration_s) * SAMPLE_RATE_HZ)
-        level_db = rng.uniform(-75, -40)
-        return Meeting(noise(count, level_db, rng), (), snr_db=0.0)
+        return Meeting(noise(count, rng.uniform(-75, -40), rng), (), snr_db=0.0)
     people = _pick_people(bank, config, rng)
     plan = _plan(bank, config, people, rng)
     total = _length(config, people, plan, rng)
@@ -186,8 +185,7 @@ def _record(
     rng: random.Random,
 ) -> Meeting:
     """Add the noise of the recording, and bring its peak under full scale."""
-    level_db = 10 * float(np.log10(np.mean(mixed**2) + 1e-12))
-    mixed += noise(len(mixed), level_db - snr_db, rng)
+    mixed += noise(len(mixed), level_db(mixed) - snr_db, rng)
     mixed *= min(1.0, 0.95 / float(np.abs(mixed).max()))
     heard = {person for person, *_ in plan}
     voices = tuple(bank.voices[person] for person in setting.people if person in heard)
@@ -352,11 +350,11 @@ def _noise_colours() -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.stack(rows)
 
 
-def noise(count: int, level_db: float, rng: random.Random) -> Samples:
+def noise(count: int, loud_db: float, rng: random.Random) -> Samples:
     """Noise of a drawn colour at a level in dB relative to full scale."""
     colours = _noise_colours()
     colour, length = rng.randrange(len(colours)), colours.shape[1]
     offset = rng.randrange(length - count if count < length else length)
     # A colour comes from a Fourier transform: its end goes over into its start without a seam.
     row = np.take(colours[colour], np.arange(offset, offset + count), mode="wrap")
-    return np.asarray(row * np.float32(10 ** (level_db / 20)), dtype=np.float32)
+    return np.asarray(row * np.float32(10 ** (loud_db / 20)), dtype=np.float32)

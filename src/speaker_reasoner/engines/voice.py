@@ -28,7 +28,7 @@ class VoiceHead(nn.Module):
 
     Its `threshold`, `elsewhere`, scale (`exp(slope)`) and `settle_s` are those of a
     `speaker_reasoner.witness.Witness`: points of short clips lie farther from each other, and another
-    room makes another point.
+    room makes another point. `spread` and `noise` are its `Scatter`, 0 where nobody measured them.
 
     Args:
         width: of the tower's layers taken together.
@@ -45,6 +45,10 @@ class VoiceHead(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(0.4))
         self.elsewhere = nn.Parameter(torch.tensor(0.4))
         self.settle = nn.Parameter(torch.tensor(-1.0))
+        self.spread: Tensor
+        self.noise: Tensor
+        self.register_buffer("spread", torch.tensor(0.0))
+        self.register_buffer("noise", torch.tensor(0.0))
 
     def forward(self, clips: Sequence[Tensor], melodies: Tensor) -> Tensor:
         """Points `[N, size]` of clips `[tokens, width]`: mean and deviation over time and melodies
@@ -105,7 +109,8 @@ def load_voice_head(folder: Path) -> VoiceHead | None:
         state = load_file(path)
         hidden, width = state["frames.weight"].shape
         head = VoiceHead(width, hidden, state["point.weight"].shape[0])
-        head.load_state_dict(state)
+        unknown = {"spread": head.spread, "noise": head.noise}  # to heads of earlier versions
+        head.load_state_dict(unknown | state)
     except Exception as error:  # safetensors raises its own, torch RuntimeError, a dict KeyError
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path}: not a voice head: {reason}; copy it again") from error

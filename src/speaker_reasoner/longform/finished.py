@@ -63,6 +63,7 @@ class Finished:
         spoken: its lines.
         points: voice embedding of each line `[n, d]`, NaN where there is none; `None` without a
             witness.
+        levels_db: how loud each embedded line is, below full scale; 0 where there is no embedding.
         people: who stood behind the numbers of the speaker cache, from 1.
         stop: why the dialogue ended; empty for a silent chunk.
         trace: what the model saw and wrote.
@@ -73,6 +74,7 @@ class Finished:
     samples: int
     spoken: tuple[Spoken, ...] = ()
     points: Points | None = None
+    levels_db: tuple[float, ...] = ()
     people: tuple[int, ...] = ()
     missing: tuple[Missing, ...] = ()
     stop: str = ""
@@ -108,4 +110,5 @@ class Finished:
         )
         missing = tuple(Missing(**one) for one in row["missing"])
         values = {**row, "points": points, "spoken": spoken, "missing": missing}
-        return cls(**{**values, "people": tuple(row["people"])})
+        values |= {"levels_db": tuple(row["levels_db"]), "people": tuple(row["people"])}
+        return cls(**values)

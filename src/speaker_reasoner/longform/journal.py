@@ -15,7 +15,7 @@ from ..errors import AudioError, OutputError
 from .chunks import Chunk
 from .finished import Finished
 
-_VERSION = 1
+_VERSION = 2
 _PROBE_BYTES = 1 << 20
 
 

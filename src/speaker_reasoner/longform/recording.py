@@ -329,6 +329,7 @@ class Recording:
             return Finished(start, length)
         lines, missing, dropped = self._covered(stretch, outcome)
         spoken = tuple(self._spoken(heard, start) for heard in lines)
+        points, levels_db = self.speakers.embed(spoken, start, stretch.chunk.samples)
         events = stretch.events
         seconds: dict[str, float] = defaultdict(float)
         for event in events:
@@ -338,7 +339,8 @@ class Recording:
             start,
             length,
             spoken=spoken,
-            points=self.speakers.embed(spoken, start, stretch.chunk.samples),
+            points=points,
+            levels_db=levels_db,
             people=tuple(stretch.people),
             missing=tuple(missing),
             stop=str(outcome.stop),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE_HZ
+from ..audio import SAMPLE_RATE_HZ, level_db
 from ..engines.base import Samples
 from ..errors import SettingsError
 from ..protocol import CacheEntry, Profile
@@ -22,6 +22,7 @@ from ..transcript import Segment
 from ..witness import Witness
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
 from .finished import Finished, Points, Spoken, alone, overlapped
+from .grouping import group_lines
 from .linking import Array, Matrix, Trust, Voices, heard, merge, recognise, reconsider
 
 _SHORTEST_VOICE_S = 0.5
@@ -169,11 +170,13 @@ class Speakers:
         strangers = sum(person.name is None for person in self._people)
         return self._stranger(strangers + number - len(people))
 
-    def embed(self, spoken: Sequence[Spoken], start: int, samples: Samples) -> Points | None:
-        """Voice embeddings of a chunk's lines, each of its longest part in which nobody else speaks;
-        rows of NaN where that is too short."""
+    def embed(
+        self, spoken: Sequence[Spoken], start: int, samples: Samples
+    ) -> tuple[Points | None, tuple[float, ...]]:
+        """Voice embeddings of a chunk's lines, each of its longest part in which nobody else speaks,
+        and how loud those are, in dB; rows of NaN, and 0 dB, where that is too short."""
         if self.witness is None or not spoken:
-            return None
+            return None, ()
         chosen, clips = [], []
         for i, one in enumerate(spoken):
             first_s, last_s = alone(one, spoken)
@@ -181,11 +184,14 @@ class Speakers:
                 chosen.append(i)
                 clips.append(_cut(first_s, last_s, start, samples))
         if not chosen:
-            return None
+            return None, ()
         embedded = self.witness.embed(clips)
         points = np.full((len(spoken), embedded.shape[1]), np.nan, dtype=np.float32)
         points[chosen] = embedded
-        return points
+        levels_db = [0.0] * len(spoken)
+        for i, clip in zip(chosen, clips, strict=True):
+            levels_db[i] = round(level_db(clip), 2)
+        return points, tuple(levels_db)
 
     def absorb(self, finished: Finished, samples: Samples) -> None:
         """Take the lines of the next chunk: give them to people, offer them to the cache."""
@@ -310,18 +316,11 @@ class Speakers:
         if finished.points is None or self.witness is None:
             order: dict[int, int] = {}
             return [order.setdefault(one.number, len(order)) for one in spoken]
-        seconds = [one.seconds for one in spoken]
         known = ~np.isnan(finished.points).any(1)
-        same = numbers[:, None] == numbers[None, :]
-        told = np.where(same, self.trust.same, -self.trust.other)[None]
         # A line without a voice of its own stays with the longest line of its number that has one.
         chosen = np.flatnonzero(known)
-        grouped = merge(
-            Voices(heard(finished.points, seconds)[chosen], self.witness),
-            told[:, chosen][:, :, chosen],
-            [seconds[i] for i in chosen],
-            trust=self.trust,
-        )
+        seconds = [one.seconds for one in spoken]
+        grouped = self._by_voice(finished, chosen.tolist())
         groups = dict(zip(chosen.tolist(), grouped, strict=True))
         fresh: dict[int, int] = {}
         following = max(grouped, default=-1) + 1
@@ -332,6 +331,21 @@ class Speakers:
             else:
                 groups[i] = fresh.setdefault(int(numbers[i]), following + len(fresh))
         return [groups[i] for i in range(len(spoken))]
+
+    def _by_voice(self, finished: Finished, chosen: Sequence[int]) -> list[int]:
+        """The group of each chosen line, which all have an embedding."""
+        assert finished.points is not None and self.witness is not None
+        points, spoken = finished.points[chosen], [finished.spoken[i] for i in chosen]
+        numbers = np.array([one.number for one in spoken])
+        if self.witness.scatter is not None:
+            parts = [alone(one, finished.spoken) for one in spoken]
+            seconds = [last_s - first_s for first_s, last_s in parts]
+            levels_db = [finished.levels_db[i] for i in chosen]
+            return group_lines(points, seconds, levels_db, numbers.tolist(), self.witness.scatter)
+        seconds = [one.seconds for one in spoken]
+        same = numbers[:, None] == numbers[None, :]
+        told = np.where(same, self.trust.same, -self.trust.other)[None]
+        return merge(Voices(heard(points, seconds), self.witness), told, seconds, trust=self.trust)
 
     def _unit(self, own: Sequence[int], finished: Finished) -> _Unit:
         seconds = [finished.spoken[i].seconds for i in own]

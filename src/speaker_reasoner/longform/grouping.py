@@ -1,0 +1,150 @@
+"""Which lines of a chunk are one voice: the likeliest way to share them out.
+
+Points of one person's lines scatter about the person's own, the less the longer a line is, and people's
+own about a mean: a two-covariance model (Brümmer and de Villiers, The speaker partitioning problem,
+Odyssey 2010), both alike in all dimensions. How likely it is that some lines are one person's has then a
+closed form, and a chunk has few lines: groups are merged while that makes the whole likelier, then lines
+are moved. How loud somebody is at the microphone counts as one more such number, and several numbers of
+the dialogue within a group count against it.
+
+Over a whole recording voices drift more than within half a minute, which such a model would take for
+more people; `linking` joins groups of different chunks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..witness import Scatter
+
+Array = np.ndarray[Any, Any]
+_LASTING = 0.1
+"""However long it is, a line scatters as one of ten seconds."""
+_INDEPENDENT = 0.3
+"""Share of the dimensions that say something of their own; by measurement."""
+_SPREAD_DB, _NOISE_DB, _LASTING_DB = 10.0, 2.2, 0.3
+"""Levels: variance of people's own, of a line of one second about it, and of any however long."""
+_NUMBER = 1.0
+"""Log-odds against each further number of the dialogue within a group."""
+_LEAST_GAIN = 1e-6
+_MOST_STEPS = 200
+
+
+def group_lines(
+    points: Array,
+    seconds: Sequence[float],
+    levels_db: Sequence[float],
+    numbers: Sequence[int],
+    scatter: Scatter,
+) -> list[int]:
+    """Share lines out among people.
+
+    Args:
+        points: embeddings `[n, d]` of length 1.
+        seconds: that were embedded of each.
+        levels_db: how loud each is.
+        numbers: of speakers in the dialogue.
+        scatter: of the points.
+
+    Returns:
+        The group of each line; groups count by their first line.
+    """
+    lines = _Lines(points, seconds, levels_db, numbers, scatter)
+    groups = np.arange(len(points))
+    for _ in range(_MOST_STEPS):
+        better = lines.merged(groups)
+        better = lines.moved(groups) if better is None else better
+        if better is None:
+            break
+        groups = np.unique(better, return_inverse=True)[1]
+    found: dict[int, int] = {}
+    return [found.setdefault(int(one), len(found)) for one in groups]
+
+
+class _Lines:
+    """Lines of a chunk. Of a group it takes the products of its points, each times its precision, and
+    sums over its lines: of precisions of points and levels, of levels, of lines by number."""
+
+    def __init__(
+        self,
+        points: Array,
+        seconds: Sequence[float],
+        levels_db: Sequence[float],
+        numbers: Sequence[int],
+        scatter: Scatter,
+    ) -> None:
+        self.dimensions = points.shape[1]
+        self.spread = scatter.spread / self.dimensions
+        noises = 1 / np.asarray(seconds, np.float64)
+        precisions = self.dimensions / (scatter.noise * (_LASTING + noises))
+        weighed = precisions[:, None] * points
+        self.products: Array = weighed @ weighed.T
+        surenesses = 1 / (_LASTING_DB + _NOISE_DB * noises)
+        levels = np.asarray(levels_db, np.float64)
+        levels = surenesses * (levels - np.average(levels, weights=surenesses))
+        given = np.asarray(numbers)[:, None] == np.unique(numbers)
+        self.sums: Array = np.column_stack([precisions, surenesses, levels, given])
+
+    def merged(self, groups: Array) -> Array | None:
+        """The two groups made one that gain most by it; `None` if none do."""
+        _, products, sums = self._of(groups)
+        own = products.diagonal()
+        apart = self._likelihood(own, sums)
+        joined = self._likelihood(
+            own[:, None] + own + 2 * products, sums[:, None, :] + sums[None, :, :]
+        )
+        gains = joined - apart[:, None] - apart
+        np.fill_diagonal(gains, -np.inf)
+        one, other = divmod(int(gains.argmax()), len(gains))
+        if gains[one, other] <= _LEAST_GAIN:
+            return None
+        return np.where(groups == other, one, groups)
+
+    def moved(self, groups: Array) -> Array | None:
+        """The line that gains most by another group, or by being a person of its own, given to it."""
+        members, products, sums = self._of(groups)
+        own, towards = products.diagonal(), members @ self.products
+        single, lines = self.products.diagonal(), np.arange(len(groups))
+        apart = self._likelihood(own, sums)
+        left = self._likelihood(
+            own[groups] - 2 * towards[groups, lines] + single, sums[groups] - self.sums
+        )
+        joined = self._likelihood(
+            own[:, None] + 2 * towards + single, sums[:, None, :] + self.sums[None, :, :]
+        )
+        gains = np.vstack([joined - apart[:, None], self._likelihood(single, self.sums)])
+        gains += left - apart[groups]
+        gains[groups, lines] = gains[-1, members.sum(1)[groups] == 1] = -np.inf
+        group, line = divmod(int(gains.argmax()), len(groups))
+        if gains[group, line] <= _LEAST_GAIN:
+            return None
+        changed = groups.copy()
+        changed[line] = group
+        return changed
+
+    def _of(self, groups: Array) -> tuple[Array, Array, Array]:
+        """Which lines are a group's `[k, n]`, products of groups `[k, k]`, and sums `[k, ...]`."""
+        members = (groups == np.arange(groups.max() + 1)[:, None]).astype(np.float64)
+        return members, members @ self.products @ members.T, members @ self.sums
+
+    def _likelihood(self, products: Array, sums: Array) -> Array:
+        """Of lines that are one person's, as a logarithm, but for what is the same of any sharing out."""
+        points = _marginal(self.spread, sums[..., 0], products, self.dimensions)
+        levels = _marginal(_SPREAD_DB, sums[..., 1], sums[..., 2] ** 2, 1)
+        numbers = (sums[..., 3:] > 0.5).sum(-1)
+        found: Array = _INDEPENDENT * points + levels - _NUMBER * numbers
+        return found
+
+
+def _marginal(spread: float, precision: Array, product: Array, dimensions: int) -> Array:
+    """Likelihood of numbers that scatter about one that nobody knows.
+
+    Args:
+        spread: variance of that one.
+        precision: of all of them together.
+        product: square of their sum, each times its precision.
+    """
+    settled = 1 + spread * precision
+    found: Array = 0.5 * (spread * product / settled - dimensions * np.log(settled))
+    return found
