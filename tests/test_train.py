@@ -519,6 +519,9 @@ def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_pat
     voices, thinker = made.source.bank, made.model.thinker.eval()
     config = WitnessConfig(steps=12, people=3, clips=2, least_distance=0.0)
     head = train_witness(thinker, made.model.extractor, voices, config, 1)
+    helped = train_witness(thinker, made.model.extractor, voices, config, 1, workers=1)
+    for name, value in helped.state_dict().items():
+        assert torch.equal(value, head.state_dict()[name]), name
     points = torch.nn.functional.normalize(torch.randn(3, 2, 8), dim=-1)
     apart = points[:, :1].expand(3, 2, 8)
     assert witness_loss(head, apart) < witness_loss(head, points)
@@ -528,7 +531,7 @@ def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_pat
     assert float(head.threshold.detach()) != before
     head.save(tmp_path)
     again = load_voice_head(tmp_path)
-    assert again is not None
+    assert again is not None and float(again.spread) > 0 < float(again.noise)
     clips = [torch.randn(n, head.frames.in_features) for n in (5, 20)]
     sung = torch.rand(2, PITCHES)
     assert torch.allclose(again(clips, sung), head(clips, sung), atol=1e-6)
@@ -540,7 +543,7 @@ def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_pat
         load_voice_head(tmp_path)
     with pytest.raises(DataError, match="differ enough"):
         many = WitnessConfig(steps=1, people=20, clips=1, least_distance=9.5)
-        train_witness(thinker, made.model.extractor, voices, many, 1)
+        train_witness(thinker, made.model.extractor, voices, many, 1, workers=1)
 
 
 def test_a_voice_head_for_a_finished_checkpoint(

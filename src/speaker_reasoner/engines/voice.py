@@ -109,8 +109,7 @@ def load_voice_head(folder: Path) -> VoiceHead | None:
         state = load_file(path)
         hidden, width = state["frames.weight"].shape
         head = VoiceHead(width, hidden, state["point.weight"].shape[0])
-        unknown = {"spread": head.spread, "noise": head.noise}  # to heads of earlier versions
-        head.load_state_dict(unknown | state)
+        head.load_state_dict(state)
     except Exception as error:  # safetensors raises its own, torch RuntimeError, a dict KeyError
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path}: not a voice head: {reason}; copy it again") from error

@@ -207,39 +207,48 @@ def _forget(optimisers: Sequence[Any]) -> None:
 
 
 class _Draws(Dataset[Any]):
-    """The batches of one process in order; an error is handed over, not raised in a worker."""
+    """What a function draws by number; an error is handed over, not raised in a worker."""
 
-    def __init__(self, task: Task, first: int, own: range) -> None:
-        self.task = task
-        self.first = first
-        self.own = own
+    def __init__(self, draw: Callable[[int], Any], count: int) -> None:
+        self.draw = draw
+        self.count = count
 
     def __len__(self) -> int:
-        return (self.task.schedule.steps - self.first) * len(self.own)
+        return self.count
 
-    def __getitem__(self, index: int) -> Drawn | SpeakerReasonerError:
-        step, part = divmod(index, len(self.own))
+    def __getitem__(self, index: int) -> Any:
         try:
-            return self.task.draw(self.first + step, self.own[part])
+            return self.draw(index)
         except SpeakerReasonerError as error:
             return error
+
+
+def ahead(draw: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
+    """What is drawn by the numbers below `count`, in order, prepared ahead by so many processes."""
+    loader: Iterable[Any] = DataLoader(
+        _Draws(draw, count),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_is,
+        multiprocessing_context="fork" if workers else None,
+    )
+    for drawn in loader:
+        if isinstance(drawn, SpeakerReasonerError):
+            raise drawn
+        yield drawn
 
 
 def batches(task: Task, first: int, config: RunConfig, accelerator: Any) -> Iterator[list[Drawn]]:
     """What a process gets to see of each step from `first` on."""
     share = config.batches_per_step // accelerator.num_processes
     own = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-    loader: Iterable[Any] = DataLoader(
-        _Draws(task, first, own),
-        batch_size=None,
-        num_workers=config.workers,
-        collate_fn=_as_is,
-        multiprocessing_context="fork" if config.workers else None,
-    )
+
+    def draw(index: int) -> Drawn:
+        step, part = divmod(index, share)
+        return task.draw(first + step, own[part])
+
     held: list[Drawn] = []
-    for drawn in loader:
-        if isinstance(drawn, SpeakerReasonerError):
-            raise drawn
+    for drawn in ahead(draw, (task.schedule.steps - first) * share, config.workers):
         held.append(drawn)
         if len(held) == share:
             yield held

@@ -193,9 +193,10 @@ class Trainer:
             silence_rate=0.0,
         )
         development = replace(self.config.simulated.bank, voices=40, sentences=30, seed=seed + 10)
-        head = train_witness(thinker, self.model.extractor, self.source.bank, config, seed)
+        extractor, workers = self.model.extractor, self.config.run.workers
+        head = train_witness(thinker, extractor, self.source.bank, config, seed, workers)
         voices = bank(development, self.folder / "banks")
-        calibrate(head, thinker, self.model.extractor, voices, meetings, seed)
+        calibrate(head, thinker, extractor, voices, meetings, seed)
         head.save(folder)
 
     def _run(self, stage: str) -> None:

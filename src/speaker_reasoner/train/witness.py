@@ -26,9 +26,10 @@ from ..data.synthesisers import Samples
 from ..data.tracts import Tract, draw_tract
 from ..engines.pitch import melodies
 from ..engines.thinker import log_mel
-from ..engines.voice import VoiceHead, tower_layers
+from ..engines.voice import VoiceHead, tower_layers, tower_width
 from ..errors import DataError
 from .batches import equalise
+from .loop import ahead
 
 _MOST_TRIES = 10_000
 
@@ -67,7 +68,12 @@ class WitnessConfig:
 
 
 def train_witness(
-    thinker: Any, extractor: Any, bank: VoiceBank, config: WitnessConfig, seed: int
+    thinker: Any,
+    extractor: Any,
+    bank: VoiceBank,
+    config: WitnessConfig,
+    seed: int,
+    workers: int = 0,
 ) -> VoiceHead:
     """Train a voice head on a tower that stays as it is.
 
@@ -75,32 +81,36 @@ def train_witness(
         thinker: with the tower, in float32.
         extractor: log-mel features.
         bank: of training voices.
+        workers: processes that prepare clips ahead; 0 prepares them in between.
     """
     torch.manual_seed(seed)
     device = next(thinker.parameters()).device
-    head: VoiceHead | None = None
-    optimiser: torch.optim.Optimizer | None = None
-    for step in track(range(config.steps), description="voice head"):
+    head = VoiceHead(tower_width(thinker)).to(device)
+    optimiser = torch.optim.AdamW(head.parameters(), config.learning_rate)
+
+    def draw(step: int) -> tuple[int, Tensor, Tensor, Tensor]:
+        """How many people, log-mel features and mask of their clips, melodies."""
         rng = random.Random(f"witness {seed} {step}")
         people = _people(bank, config, rng)
         clips, places = _clips(bank, config, people, rng)
         features, mask = log_mel(extractor, clips)
         equalise(features, places, rng)
+        return len(people), features, mask, torch.from_numpy(melodies(clips))
+
+    steps = ahead(draw, config.steps, workers)
+    for step, (people, features, mask, sung) in enumerate(
+        track(steps, description="voice head", total=config.steps)
+    ):
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             heard = tower_layers(thinker, features.to(device), mask.to(device))
-        if head is None:
-            head = VoiceHead(heard[0].shape[1]).to(device)
-            optimiser = torch.optim.AdamW(head.parameters(), config.learning_rate)
-        assert optimiser is not None
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 30)
             group["lr"] = config.learning_rate * warm * (1 - step / config.steps)
-        points = head(heard, torch.from_numpy(melodies(clips)).to(device))
-        loss = witness_loss(head, points.reshape(len(people), config.clips, -1))
+        points = head(heard, sung.to(device))
+        loss = witness_loss(head, points.reshape(people, config.clips, -1))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-    assert head is not None
     return head.eval()
 
 
