@@ -39,10 +39,12 @@ from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.data.voices import Base, Voice, draw_voice
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.evaluate.heldout import MEETINGS, reference
-from speaker_reasoner.longform import CacheRules, Trust, linking, speakers
+from speaker_reasoner.longform import CacheRules, Trust, grouping, linking, speakers
 from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.longform.linking import heard
 from speaker_reasoner.witness import Scatter, choose
+
+_SCATTER = Scatter(0.2, 0.126)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Setting:
     person_s: float = 6.0
     between: float = 2.5
     reconsidered: bool = True
-    scatter: Scatter | None = None
+    scatter: Scatter | None = _SCATTER
+    loud: bool = True
 
     name = "development"
 
@@ -71,6 +74,12 @@ SETTINGS = {
     "strays kept, lines not reconsidered": Setting(person_s=0.0, reconsidered=False),
     "strays joined": Setting(reconsidered=False),
     "and each line reconsidered (chosen)": Setting(),
+    "lines of a chunk grouped by cosines": Setting(scatter=None),
+    "how loud lines are left out": Setting(loud=False),
+    "people spread by 0.1": Setting(scatter=Scatter(0.1, 0.126)),
+    "people spread by 0.4": Setting(scatter=Scatter(0.4, 0.126)),
+    "lines scatter by 0.09": Setting(scatter=Scatter(0.2, 0.09)),
+    "lines scatter by 0.18": Setting(scatter=Scatter(0.2, 0.18)),
     "threshold 0.85": Setting(threshold=0.85),
     "threshold 0.88": Setting(threshold=0.88),
     "threshold 0.92": Setting(threshold=0.92),
@@ -80,7 +89,6 @@ SETTINGS = {
     "scale 50": Setting(scale=50.0),
     "scale 100": Setting(scale=100.0),
     "as sure of little speech as of much": Setting(0.85, 33.0, 1e-6),
-    "same number says nothing": Setting(same=0.0),
     "dialogues say up to 2 for one person": Setting(most=2.0),
     "dialogues say up to 4 against": Setting(least=-4.0),
     "voices say as much of lines as of people": Setting(between=1.0),
@@ -164,7 +172,9 @@ def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | No
     if not setting.reconsidered:
         changes["reconsider"] = lambda people, *rest: list(people)
     between = mock.patch.object(linking, "_BETWEEN", setting.between)
-    with mock.patch.multiple(speakers, **changes), between:
+    spread = grouping._SPREAD_DB if setting.loud else 0.0
+    loud = mock.patch.object(grouping, "_SPREAD_DB", spread)
+    with mock.patch.multiple(speakers, **changes), between, loud:
         people = speakers.Speakers(
             profile,
             cached=False,
