@@ -372,7 +372,7 @@ TABLES = {
     "longform-fresh-table": lambda: longform_table("longform-fresh"),
     "longform-unseen-table": lambda: longform_table("longform-unseen"),
     "longform-sentence": longform_sentence,
-    "longform-eighth-table": lambda: longform_table("longform-eighth"),
+    "longform-shipped-table": lambda: longform_table("longform-shipped"),
     "real-table": real_table,
     "linking-table": linking_table,
     "names-table": names_table,
