@@ -36,7 +36,7 @@ _MOST_TRIES = 10_000
 
 _SCALE, _SETTLE_S = 70.0, 0.3
 """Of a `Witness`, as whole meetings are linked best (docs/whole-meetings.md)."""
-_SPREAD, _NOISE = 0.2, 0.126
+_SPREAD, _NOISE = 0.3, 0.1
 """Its `Scatter`, as chunks are grouped best: strange voices scatter more than those it learned."""
 
 
