@@ -118,10 +118,13 @@ def test_recorded_voices_are_a_fixed_share_of_training(monkeypatch: Any) -> None
     drawn = banks._draw_voices(BankConfig(evaluation=False, voices=4000, sentences=1))
     for gender in ("female", "male"):
         families = Counter(v.base.family for v in drawn if v.base.gender == gender)
-        assert families["espeak"] / families.total() == pytest.approx(0.45, abs=0.03)
+        assert families["espeak"] / families.total() == pytest.approx(0.55, abs=0.03)
     monkeypatch.setattr(banks, "available", lambda family: family == "espeak")
     drawn = banks._draw_voices(BankConfig(evaluation=False, voices=40, sentences=1))
     assert {voice.base.family for voice in drawn} == {"espeak"}
+    config = BankConfig(evaluation=False, voices=40, sentences=1, drawn=1.0)
+    people = Counter(voice.base.variant for voice in banks._draw_voices(config))
+    assert sorted(people.values()) == [5] * 8
     monkeypatch.setattr(banks, "available", lambda family: family != "espeak")
     drawn = banks._draw_voices(BankConfig(evaluation=False, voices=40, sentences=1))
     assert "espeak" not in {voice.base.family for voice in drawn}
