@@ -89,6 +89,7 @@ SETTINGS = {
     "scale 50": Setting(scale=50.0),
     "scale 100": Setting(scale=100.0),
     "as sure of little speech as of much": Setting(0.85, 33.0, 1e-6),
+    "same number says nothing": Setting(same=0.0),
     "dialogues say up to 2 for one person": Setting(most=2.0),
     "dialogues say up to 4 against": Setting(least=-4.0),
     "voices say as much of lines as of people": Setting(between=1.0),

@@ -34,6 +34,7 @@ def test_tables_are_what_the_results_say() -> None:
         "longform",
         "longform-fresh",
         "longform-unseen",
+        "longform-eighth",
         "longform-shipped",
         "rounds",
         "real",

@@ -7,6 +7,9 @@ closed form, and a chunk has few lines: groups are merged while that makes the w
 are moved. How loud somebody is at the microphone counts as one more such number, and several numbers of
 the dialogue within a group count against it.
 
+Without a witness the dialogue's numbers are all there is; where nobody measured how its points scatter,
+cosines decide, as between chunks.
+
 Over a whole recording voices drift more than within half a minute, which such a model would take for
 more people; `linking` joins groups of different chunks.
 """
@@ -16,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..witness import Scatter
+from ..witness import Scatter, Witness
+from .finished import Finished, alone
+from .linking import Trust, Voices, heard, merge
 
 Array = np.ndarray[Any, Any]
 _LASTING = 0.1
@@ -29,6 +34,51 @@ _NUMBER = 1.0
 """Log-odds against each further number of the dialogue within a group."""
 _LEAST_GAIN = 1e-6
 _MOST_STEPS = 200
+
+
+def grouped(finished: Finished, witness: Witness | None, trust: Trust) -> list[int]:
+    """The group of each line of a chunk.
+
+    Args:
+        witness: whose points the lines have, if they do.
+        trust: how much the dialogue counts beside cosines.
+    """
+    spoken = finished.spoken
+    numbers = [one.number for one in spoken]
+    if finished.points is None or witness is None:
+        order: dict[int, int] = {}
+        return [order.setdefault(number, len(order)) for number in numbers]
+    known = ~np.isnan(finished.points).any(1)
+    chosen = np.flatnonzero(known).tolist()
+    by_voice = _by_voice(finished, chosen, witness, trust)
+    groups = dict(zip(chosen, by_voice, strict=True))
+    fresh: dict[int, int] = {}
+    following = max(by_voice, default=-1) + 1
+    for i in np.flatnonzero(~known).tolist():
+        # A line without a voice of its own stays with the longest line of its number that has one.
+        fellows = [j for j in chosen if numbers[j] == numbers[i]]
+        if fellows:
+            groups[i] = groups[max(fellows, key=lambda j: spoken[j].seconds)]
+        else:
+            groups[i] = fresh.setdefault(numbers[i], following + len(fresh))
+    return [groups[i] for i in range(len(spoken))]
+
+
+def _by_voice(
+    finished: Finished, chosen: Sequence[int], witness: Witness, trust: Trust
+) -> list[int]:
+    """The group of each chosen line, which all have points."""
+    assert finished.points is not None
+    points, spoken = finished.points[chosen], [finished.spoken[i] for i in chosen]
+    numbers = np.array([one.number for one in spoken])
+    if witness.scatter is not None:
+        parts = [alone(one, finished.spoken) for one in spoken]
+        seconds = [last_s - first_s for first_s, last_s in parts]
+        levels_db = [finished.levels_db[i] for i in chosen]
+        return group_lines(points, seconds, levels_db, numbers.tolist(), witness.scatter)
+    seconds = [one.seconds for one in spoken]
+    told = np.where(numbers[:, None] == numbers, trust.same, -trust.other)[None]
+    return merge(Voices(heard(points, seconds), witness), told, seconds, trust=trust)
 
 
 def group_lines(

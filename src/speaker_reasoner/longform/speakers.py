@@ -22,7 +22,7 @@ from ..transcript import Segment
 from ..witness import Witness
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
 from .finished import Finished, Points, Spoken, alone, overlapped
-from .grouping import group_lines
+from .grouping import grouped
 from .linking import Array, Matrix, Trust, Voices, heard, merge, recognise, reconsider
 
 _SHORTEST_VOICE_S = 0.5
@@ -196,7 +196,7 @@ class Speakers:
     def absorb(self, finished: Finished, samples: Samples) -> None:
         """Take the lines of the next chunk: give them to people, offer them to the cache."""
         labels = [self.provisional(one.number, finished.people) for one in finished.spoken]
-        groups = self._group(finished)
+        groups = grouped(finished, self.witness, self.trust)
         first = len(self._units)
         numbers: list[int] = []
         for group in range(max(groups, default=-1) + 1):
@@ -308,44 +308,6 @@ class Speakers:
         taken = {person.name for person in self._people if person.name is not None}
         labels = (f"Speaker{n}" for n in count(1))
         return next(islice((label for label in labels if label not in taken), number - 1, None))
-
-    def _group(self, finished: Finished) -> list[int]:
-        """Which lines of a chunk are one voice."""
-        spoken = finished.spoken
-        numbers = np.array([one.number for one in spoken])
-        if finished.points is None or self.witness is None:
-            order: dict[int, int] = {}
-            return [order.setdefault(one.number, len(order)) for one in spoken]
-        known = ~np.isnan(finished.points).any(1)
-        # A line without a voice of its own stays with the longest line of its number that has one.
-        chosen = np.flatnonzero(known)
-        seconds = [one.seconds for one in spoken]
-        grouped = self._by_voice(finished, chosen.tolist())
-        groups = dict(zip(chosen.tolist(), grouped, strict=True))
-        fresh: dict[int, int] = {}
-        following = max(grouped, default=-1) + 1
-        for i in np.flatnonzero(~known).tolist():
-            fellows = [j for j in chosen.tolist() if numbers[j] == numbers[i]]
-            if fellows:
-                groups[i] = groups[max(fellows, key=lambda j: seconds[j])]
-            else:
-                groups[i] = fresh.setdefault(int(numbers[i]), following + len(fresh))
-        return [groups[i] for i in range(len(spoken))]
-
-    def _by_voice(self, finished: Finished, chosen: Sequence[int]) -> list[int]:
-        """The group of each chosen line, which all have an embedding."""
-        assert finished.points is not None and self.witness is not None
-        points, spoken = finished.points[chosen], [finished.spoken[i] for i in chosen]
-        numbers = np.array([one.number for one in spoken])
-        if self.witness.scatter is not None:
-            parts = [alone(one, finished.spoken) for one in spoken]
-            seconds = [last_s - first_s for first_s, last_s in parts]
-            levels_db = [finished.levels_db[i] for i in chosen]
-            return group_lines(points, seconds, levels_db, numbers.tolist(), self.witness.scatter)
-        seconds = [one.seconds for one in spoken]
-        same = numbers[:, None] == numbers[None, :]
-        told = np.where(same, self.trust.same, -self.trust.other)[None]
-        return merge(Voices(heard(points, seconds), self.witness), told, seconds, trust=self.trust)
 
     def _unit(self, own: Sequence[int], finished: Finished) -> _Unit:
         seconds = [finished.spoken[i].seconds for i in own]
