@@ -65,15 +65,15 @@ def _path(one: Array, other: Array) -> Array:
     """The cheapest way through two sequences that leaves no frame out: pairs of frames `[k, 2]`."""
     squares = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
     costs = np.sqrt(np.maximum(squares, 0.0))
-    total = np.full((len(one) + 1, len(other) + 1), np.inf)
+    rows, columns = costs.shape
+    total = np.full((rows + 1, columns + 1), np.inf)
     total[0, 0] = 0.0
-    for i, row in enumerate(costs.tolist(), 1):
-        before = np.minimum(total[i - 1, 1:], total[i - 1, :-1]).tolist()
-        here, filled = np.inf, [np.inf]
-        for cost, earlier in zip(row, before, strict=True):
-            here = cost + min(here, earlier)
-            filled.append(here)
-        total[i] = filled
+    for diagonal in range(rows + columns - 1):  # its pairs need those of the two before it alone
+        here = np.arange(max(0, diagonal - columns + 1), min(diagonal, rows - 1) + 1)
+        there = diagonal - here
+        cheapest = np.minimum(total[here, there + 1], total[here + 1, there])
+        cheapest = np.minimum(cheapest, total[here, there])
+        total[here + 1, there + 1] = costs[here, there] + cheapest
     i, j = len(one), len(other)
     path = []
     while i and j:

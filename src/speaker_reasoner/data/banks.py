@@ -180,7 +180,7 @@ def build_bank(config: BankConfig) -> VoiceBank:
     jobs = [(config, index, voice) for index, voice in enumerate(voices)]
     # espeak keeps state that no call resets: a process speaks one voice, or the samples of a voice
     # would depend on which ones the same process spoke before.
-    with multiprocessing.get_context("spawn").Pool(maxtasksperchild=1) as pool:
+    with _processes().Pool(maxtasksperchild=1) as pool:
         spoken = track(pool.imap(_speak_one, jobs), description="voices", total=len(jobs))
         for utterances in spoken:
             if not utterances:
@@ -195,6 +195,15 @@ def build_bank(config: BankConfig) -> VoiceBank:
             f0_hz.append(_median_f0_hz(sample))
             entries.append(row)
     return VoiceBank(config, np.concatenate(flat), voices, f0_hz, entries)
+
+
+def _processes() -> Any:
+    """Fresh processes, which share what is imported where the system can fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "transformers.audio_utils"])
+    return context
 
 
 def _draw_voices(config: BankConfig) -> list[Voice]:

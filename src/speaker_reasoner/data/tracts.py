@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.fft
 import soxr
 
 from ..audio import SAMPLE_RATE_HZ
@@ -63,9 +64,9 @@ def _shifted(samples: Samples, shifts: tuple[float, ...]) -> Samples:
     first = _FRAME - _HOP
     padded[first : first + len(samples)] = samples
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP]
-    spectra = np.fft.rfft(frames * window)
+    spectra = scipy.fft.rfft(frames * window)
     spectra *= np.exp(_gains(np.abs(spectra), shifts))
-    changed = np.fft.irfft(spectra, _FRAME) * window
+    changed = scipy.fft.irfft(spectra, _FRAME) * window
     mixed = np.zeros_like(padded)
     for part in range(_FRAME // _HOP):  # frames that do not overlap, laid end to end
         own = changed[part :: _FRAME // _HOP].reshape(-1)
@@ -77,15 +78,15 @@ def _shifted(samples: Samples, shifts: tuple[float, ...]) -> Samples:
 
 def _gains(levels: np.ndarray[Any, Any], shifts: tuple[float, ...]) -> np.ndarray[Any, Any]:
     """Of each frame and frequency, as natural logarithms, from magnitudes `[frames, bins]`."""
-    cepstra = np.fft.irfft(np.log(levels + 1e-4))
-    cepstra[:, _CEPSTRUM : 1 - _CEPSTRUM] = 0
-    envelopes = np.fft.rfft(cepstra).real
     bins = np.arange(levels.shape[1])
     frequencies = bins * SAMPLE_RATE_HZ / _FRAME
     at = bins / np.exp(np.interp(frequencies, (0.0, *_KNOTS_HZ), (0.0, *shifts)))
-    at = np.minimum(at, bins[-1])
-    low = np.minimum(at.astype(int), bins[-1] - 1)
-    share = at - low
-    moved = envelopes[:, low] * (1 - share) + envelopes[:, low + 1] * share
-    gains: np.ndarray[Any, Any] = np.clip(moved - envelopes, -_MOST_GAIN, _MOST_GAIN)
+    order = np.arange(_CEPSTRUM)
+    twice = np.where(order > 0, 2.0, 1.0)
+    there = np.cos(2 * np.pi / _FRAME * np.outer(order, np.minimum(at, bins[-1])))
+    here = np.cos(2 * np.pi / _FRAME * np.outer(order, bins))
+    ends = np.where((bins > 0) & (bins < bins[-1]), 2.0, 1.0) / _FRAME
+    cepstra = np.log(levels + 1e-4) @ (here * ends).T.astype(np.float32)  # [frames, order]
+    moved = cepstra @ (twice[:, None] * (there - here)).astype(np.float32)
+    gains: np.ndarray[Any, Any] = np.clip(moved, -_MOST_GAIN, _MOST_GAIN)
     return gains

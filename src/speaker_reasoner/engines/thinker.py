@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ
@@ -90,14 +91,52 @@ def log_mel(extractor: Any, clips: Sequence[np.ndarray[Any, Any]]) -> tuple[Tens
 
 def encode_audio(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
     """Audio embeddings of each clip, `[tokens, D]`, as the text model takes them."""
-    output = thinker.get_audio_features(features, mask, return_dict=True)
+    tower, frames = audio_tower(thinker), mask.sum(-1)
+    if hasattr(tower, "conv2d1"):
+        output = tower(None, None, return_dict=True, **_windowed(tower, features, frames.cpu()))
+    else:
+        output = thinker.get_audio_features(features, mask, return_dict=True)
     flat = getattr(output, "last_hidden_state", output)
-    counts = audio_tokens(thinker, mask.sum(-1))
+    counts = audio_tokens(thinker, frames.cpu())
     if flat.shape[0] != sum(counts):
         raise CheckpointError(
             f"the audio tower gave {flat.shape[0]} embeddings, its length formula {sum(counts)}"
         )
     return list(torch.split(flat, counts))
+
+
+def _windowed(tower: Any, features: Tensor, frames: Tensor) -> dict[str, Tensor]:
+    """What a Qwen3-Omni tower is given to hear, which it would else lay out clip by clip, asking a GPU
+    for every number.
+
+    Args:
+        features: `[N, mels, frames]`.
+        frames: of each clip, `[N]` on the CPU.
+    """
+    size = 2 * tower.n_window
+    pieces = -(-frames // size)
+    within = torch.arange(int(pieces.max()))
+    real = within < pieces.unsqueeze(1)  # [N, most pieces]
+    lengths = (frames.unsqueeze(1) - within * size).clamp(max=size)[real]  # [P]
+    longest = int(lengths.max())
+    padded = F.pad(features, (0, len(within) * size - features.shape[-1]))
+    padded = padded.reshape(*features.shape[:2], -1, size).transpose(1, 2)[real.to(features.device)]
+    heard = torch.arange(longest) < lengths.unsqueeze(1)
+    padded = padded[..., :longest] * heard.to(features.device).unsqueeze(1)  # [P, mels, longest]
+    tokens = -(-lengths // 8)  # three convolutions of stride 2
+    most = int(tokens.max())
+    valid = (torch.arange(most) < tokens.unsqueeze(1)).flatten().nonzero().squeeze(1)
+    window = most * (tower.n_window_infer // size)
+    bounds = [0]
+    for count in (pieces - 1) * -(-size // 8) + -(-(frames - (pieces - 1) * size) // 8):
+        whole, rest = divmod(int(count), window)
+        bounds += [window] * whole + [rest] * (rest > 0)
+    return {
+        "padded_feature": padded,
+        "chunk_lengths": lengths.to(features.device),
+        "valid_indices": valid.to(features.device),
+        "cu_seqlens": torch.tensor(bounds).cumsum(-1, dtype=torch.int32).to(features.device),
+    }
 
 
 def audio_tokens(thinker: Any, frames: Tensor) -> list[int]:

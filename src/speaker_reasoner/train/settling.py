@@ -12,7 +12,7 @@ import torch
 from rich.progress import track
 from torch import nn
 
-from .loop import Drawn
+from .loop import Drawn, ahead
 from .model import Learner
 
 _LEARNING_RATE, _WARM_UP_STEPS = 3e-3, 10
@@ -21,7 +21,13 @@ _SCALES = 20.0
 
 
 def settle(
-    learner: Learner, draw: Callable[[int], Drawn], steps: int, accelerator: Any, *, shown: bool
+    learner: Learner,
+    draw: Callable[[int], Drawn],
+    steps: int,
+    accelerator: Any,
+    *,
+    workers: int,
+    shown: bool,
 ) -> None:
     """Teach the heads of a learner.
 
@@ -30,6 +36,7 @@ def settle(
         draw: the batch of a step, and how its losses weigh.
         steps: batches to learn from.
         accelerator: of the run.
+        workers: processes that prepare batches ahead.
         shown: whether to show a progress bar.
     """
     assert learner.heads is not None
@@ -39,8 +46,8 @@ def settle(
         parameter.requires_grad_(False)
     optimiser = _optimiser(learner.heads)
     learner.train()
-    for step in track(range(steps), description="heads", disable=not shown):
-        batch, weights = draw(step)
+    drawn = track(ahead(draw, steps, workers), total=steps, description="heads", disable=not shown)
+    for step, (batch, weights) in enumerate(drawn):
         with accelerator.autocast():
             losses = learner(batch.to(accelerator.device), weights)
         counts = learner.counts(batch, weights)

@@ -266,7 +266,13 @@ def average_dialogue(model: Model, chunk_s: float, turns: int | None = None) -> 
         chunk_s: seconds of the chunk.
         turns: observations; `None` for `TURNS_PER_S`.
     """
-    count = turns or max(1, round(chunk_s * TURNS_PER_S))
+    trace = average_trace(chunk_s, turns)
+    return _count(trace, model, _turns(chunk_s, turns))
+
+
+def average_trace(chunk_s: float, turns: int | None = None) -> Trace:
+    """The dialogue over an average chunk, of words of the grammar; what is heard is not there."""
+    count = _turns(chunk_s, turns)
     step = chunk_s / count
     said = WORDS_PER_S * step * HEARD
     words = sentences.vocabulary()
@@ -282,8 +288,11 @@ def average_dialogue(model: Model, chunk_s: float, turns: int | None = None) -> 
         )
         for turn in range(count)
     ]
-    trace = dialogue(segments, round(chunk_s * SAMPLE_RATE_HZ), Profile(chunk_s=chunk_s))
-    return _count(trace, model, count)
+    return dialogue(segments, round(chunk_s * SAMPLE_RATE_HZ), Profile(chunk_s=chunk_s))
+
+
+def _turns(chunk_s: float, turns: int | None) -> int:
+    return turns or max(1, round(chunk_s * TURNS_PER_S))
 
 
 def _count(trace: Trace, model: Model, turns: int) -> Dialogue:

@@ -19,6 +19,7 @@ import torch
 
 from ..data.banks import bank
 from ..engines.checkpoint import find_checkpoint
+from ..engines.thinker import audio_tower
 from ..errors import DataError
 from ..heap import keep
 from .accelerators import make_accelerator, prepare
@@ -33,6 +34,7 @@ from .saves import Saves, is_deepspeed, replace_folder, weights
 from .settling import settle
 from .simulated import Simulated
 from .talks import Source
+from .windows import join_windows
 from .witness import WitnessConfig, calibrate, train_witness
 
 STAGES = {1: "single_pass", 2: "dialogues", 3: "cached"}
@@ -74,6 +76,7 @@ class Trainer:
         keep()
         self.accelerator = make_accelerator(config.run, folder, cpu=cpu, unused=config.frames)
         self.model = build(config, start)
+        join_windows(audio_tower(self.model.thinker))
         batcher = Batcher(self.model.thinker, self.model.tokenizer, self.model.extractor)
         self.source, self.remarks = self._source(batcher, strict)
         profile = config.profile
@@ -167,6 +170,7 @@ class Trainer:
             lambda step: self.source.draw(stage, _BEYOND + step, 0),
             self.config.model.heads_steps,
             self.accelerator,
+            workers=self.config.run.workers,
             shown=self.accelerator.is_main_process,
         )
 
