@@ -8,6 +8,7 @@ counted by the embedded checkpoint's tokenizer, in the plan as well.
 """
 
 import argparse
+import gc
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -93,6 +94,7 @@ def measured(name: str, batches: list[int], steps: int) -> list[dict[str, Any]]:
             }
         )
         print(rows[-1], flush=True)
+    accelerator.free_memory()  # it holds on to what it prepared
     return rows
 
 
@@ -107,6 +109,7 @@ def main() -> None:
     rows = []
     for name in arguments.models:
         rows += measured(name, arguments.batches, arguments.steps)
+        gc.collect()
         torch.cuda.empty_cache()
         store(
             "plan",

@@ -15,7 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from speaker_reasoner import load_engine
 from speaker_reasoner.engines.local import TransformersEngine
-from speaker_reasoner.engines.thinker import audio_tokens, encode_audio, log_mel, slice_tokens
+from speaker_reasoner.engines.thinker import (
+    audio_tokens,
+    audio_tower,
+    encode_audio,
+    log_mel,
+    slice_tokens,
+)
 from speaker_reasoner.errors import CheckpointError
 from speaker_reasoner.protocol import PROFILE_FILE, Profile
 from speaker_reasoner.protocol.markup import MARKUP
@@ -25,6 +31,7 @@ from speaker_reasoner.train.scratch import (
     make_thinker,
     save_checkpoint,
 )
+from speaker_reasoner.train.windows import join_windows
 
 from .conftest import TINY, noise
 
@@ -371,6 +378,27 @@ def test_audio_tokens(saved: dict[str, Path], kind: str, per_second: int) -> Non
     assert [len(e) for e in together] == slice_tokens(engine.thinker, [len(c) for c in clips])
     for a, b in zip(together, alone, strict=True):
         assert torch.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dense", "qwen2.5"])
+def test_laid_out_clips_and_joined_windows_sound_as_the_class_has_them(
+    saved: dict[str, Path], kind: str
+) -> None:
+    engine = load_engine(saved[kind], device="cpu")
+    thinker, tower = engine.thinker, audio_tower(engine.thinker)
+    clips = [noise(s, i) for i, s in enumerate((9.13, 1.0, 2.0, 5.37))]
+    features, mask = log_mel(engine.checkpoint.extractor, clips)
+    beyond = features + 0.3 * (1 - mask.unsqueeze(1))  # what padding holds is not heard
+    with torch.inference_mode():
+        meant = thinker.get_audio_features(features, mask, return_dict=True).last_hidden_state
+        assert torch.equal(torch.cat(encode_audio(thinker, beyond, mask)), meant)
+        before = [layer.self_attn.forward for layer in tower.layers]
+        join_windows(tower)
+        joined = torch.cat(encode_audio(thinker, features, mask))
+    assert all(
+        layer.self_attn.forward != one for layer, one in zip(tower.layers, before, strict=True)
+    )
+    assert torch.allclose(joined, meant, atol=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "tokens"), [("dense", 260), ("qwen2.5", 500)])
