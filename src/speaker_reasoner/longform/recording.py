@@ -9,7 +9,7 @@ has the same effect.
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,22 +18,18 @@ from typing import Any
 from .. import audio
 from ..engines.base import Samples
 from ..errors import SpeakerReasonerError
-from ..protocol import Box, CacheEntry, Profile
+from ..protocol import CacheEntry, Profile
 from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplicates
+from ..speech import Region
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..witness import Witness
 from .cache import CacheRules
 from .chunks import Chunk, Detect
+from .coverage import boxes, in_speech, passed_over
 from .finished import Finished, Spoken
 from .journal import Journal
 from .linking import Trust
 from .speakers import Speakers
-
-_SHORTEST_GAP_S = 0.4
-_MARGIN_S = 0.25
-"""Speech this near to a line is taken for part of it: lines are drawn tighter than detectors hear."""
-_MOST_GAPS = 8
-"""Observations that are insisted on in one chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +100,7 @@ class _Stretch:
         dialogue: over it; `None` where it is silent.
         again: dialogues that insist on what was passed over; `None` before that was looked at.
         told: how many of the dialogues' turns were told.
+        speech: where there is any, in seconds of the chunk; `None` before that was asked.
     """
 
     number: int
@@ -113,6 +110,7 @@ class _Stretch:
     dialogue: Dialogue | None
     again: list[Dialogue] | None = None
     told: int = 0
+    speech: Sequence[Region] | None = None
 
     @property
     def start_s(self) -> float:
@@ -289,37 +287,23 @@ class Recording:
     def _insist(self, stretch: _Stretch) -> list[Dialogue]:
         """Dialogues over speech that the stretch's own dialogue left out."""
         dialogue = stretch.dialogue
-        if dialogue is None or dialogue.outcome is None or self.settings.detect is None:
+        if dialogue is None or dialogue.outcome is None:
             return []
-        if dialogue.outcome.stop is not Stop.ANSWERED:
+        speech = self._speech(stretch)
+        if speech is None or dialogue.outcome.stop is not Stop.ANSWERED:
             return []
-        tick, chunk = self.profile.ticks_per_s, dialogue.chunk
-        samples = stretch.chunk.samples
-        again = []
-        gaps = self._gaps(samples, dialogue.outcome.lines)
-        for start_s, end_s in sorted(gaps, key=lambda gap: gap[0] - gap[1])[:_MOST_GAPS]:
-            box = Box(max(0, int(start_s * tick) - 1), min(chunk, int(end_s * tick) + 2))
-            if box.end - box.start > tick // 10:
-                again.append(dialogue.insist(samples, stretch.cache, box))
-        return again
-
-    def _gaps(self, samples: Samples, lines: Iterable[Heard]) -> list[tuple[float, float]]:
-        """Speech outside all lines, in seconds of the chunk."""
-        assert self.settings.detect is not None
         tick = self.profile.ticks_per_s
-        covered = sorted(
-            (h.line.start / tick - _MARGIN_S, h.line.end / tick + _MARGIN_S) for h in lines
-        )
-        gaps = []
-        for start_s, end_s in self.settings.detect(samples):
-            at = start_s
-            for low, high in covered:
-                if high <= at or low >= end_s:
-                    continue
-                gaps.append((at, low))
-                at = max(at, high)
-            gaps.append((at, end_s))
-        return [(a, b) for a, b in gaps if b - a >= _SHORTEST_GAP_S]
+        gaps = passed_over(speech, dialogue.outcome.lines, tick)
+        return [
+            dialogue.insist(stretch.chunk.samples, stretch.cache, box)
+            for box in boxes(gaps, tick, dialogue.chunk)
+        ]
+
+    def _speech(self, stretch: _Stretch) -> Sequence[Region] | None:
+        """Where the detector hears speech in a chunk; it is asked once. `None` without a detector."""
+        if stretch.speech is None and self.settings.detect is not None:
+            stretch.speech = self.settings.detect(stretch.chunk.samples)
+        return stretch.speech
 
     def _finish(self, stretch: _Stretch) -> Finished:
         """What a chunk came to."""
@@ -365,15 +349,10 @@ class Recording:
         for dialogue in stretch.again or ():
             assert dialogue.outcome is not None
             lines += without_duplicates(dialogue.outcome.lines, lines)
-        if self.settings.detect is None:
+        speech, tick = self._speech(stretch), self.profile.ticks_per_s
+        if speech is None:
             return lines, missing, 0
-        regions = self.settings.detect(stretch.chunk.samples)
-        tick = self.profile.ticks_per_s
-        heard = [
-            h
-            for h in lines
-            if any(a < h.line.end / tick and h.line.start / tick < b for a, b in regions)
-        ]
+        heard = in_speech(speech, lines, tick)
         if outcome.missing is None:
             missing += [
                 Missing(
@@ -381,7 +360,7 @@ class Recording:
                     round(stretch.start_s + b, 6),
                     "passed over: heard again, and nothing was written",
                 )
-                for a, b in self._gaps(stretch.chunk.samples, heard)
+                for a, b in passed_over(speech, heard, tick)
             ]
         return heard, missing, len(lines) - len(heard)
 
