@@ -50,6 +50,18 @@ def test_no_other_sharing_out_is_likelier(seed: int) -> None:
     assert group_lines(points, seconds, levels, numbers, SCATTER) == best
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_bounds_part_people_whom_voices_join(seed: int) -> None:
+    people = [0, 1, 0, 1, 0]
+    points, seconds, levels = drawn(seed, people, apart=0.01)
+    lines = _Lines(points, seconds, levels, [1] * 5, SCATTER)
+    assert group_lines(points, seconds, levels, [1] * 5, SCATTER) == [0] * 5
+    found = group_lines(points, seconds, levels, [1] * 5, SCATTER, fewest=2)
+    assert max(found) == 1 and likelihood(lines, found) >= likelihood(lines, people)
+    every = group_lines(points, seconds, levels, [1] * 5, SCATTER, fewest=9)
+    assert every == list(range(5))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_people_are_told_apart_whatever_the_dialogue_says_and_in_any_order(seed: int) -> None:
     people = [0, 1, 2, 0, 3, 1, 0, 2, 3, 1, 0]

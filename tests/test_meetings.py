@@ -258,6 +258,23 @@ def test_the_fewest_are_told_to_a_recording_of_one_chunk(tmp_path: Path) -> None
         Transcriber(engine, detect=None).transcribe(path, speakers=(3, 2))
 
 
+@pytest.mark.parametrize("scatter", [None, Scatter(0.3, 0.1)])
+def test_the_fewest_hold_within_the_only_chunk_though_voices_are_alike(
+    tmp_path: Path, scatter: Scatter | None
+) -> None:
+    path = save(tmp_path / "alike.wav", talk((300, 1.0), (310, 1.0), (300, 1.0)))
+    witness = Pitch()
+    witness.scatter = scatter
+
+    def labels(speakers: tuple[int, int] | None) -> list[str]:
+        transcriber = Transcriber(ScriptedEngine(Humming(), PLAIN), detect=None, witness=witness)
+        return [s.speaker for s in transcriber.transcribe(path, speakers=speakers).segments]
+
+    assert len(set(labels(None))) == 1
+    assert len(set(labels((2, 2)))) == 2
+    assert len(set(labels((2, 3)))) == 2
+
+
 # Coverage
 
 

@@ -36,12 +36,15 @@ _LEAST_GAIN = 1e-6
 _MOST_STEPS = 200
 
 
-def grouped(finished: Finished, witness: Witness | None, trust: Trust) -> list[int]:
+def grouped(
+    finished: Finished, witness: Witness | None, trust: Trust, *, fewest: int = 1
+) -> list[int]:
     """The group of each line of a chunk.
 
     Args:
         witness: whose points the lines have, if they do.
         trust: how much the dialogue counts beside cosines.
+        fewest: people that voices are shared out among at least, as far as there are lines.
     """
     spoken = finished.spoken
     numbers = [one.number for one in spoken]
@@ -50,7 +53,7 @@ def grouped(finished: Finished, witness: Witness | None, trust: Trust) -> list[i
         return [order.setdefault(number, len(order)) for number in numbers]
     known = ~np.isnan(finished.points).any(1)
     chosen = np.flatnonzero(known).tolist()
-    by_voice = _by_voice(finished, chosen, witness, trust)
+    by_voice = _by_voice(finished, chosen, witness, trust, fewest)
     groups = dict(zip(chosen, by_voice, strict=True))
     fresh: dict[int, int] = {}
     following = max(by_voice, default=-1) + 1
@@ -65,7 +68,7 @@ def grouped(finished: Finished, witness: Witness | None, trust: Trust) -> list[i
 
 
 def _by_voice(
-    finished: Finished, chosen: Sequence[int], witness: Witness, trust: Trust
+    finished: Finished, chosen: Sequence[int], witness: Witness, trust: Trust, fewest: int
 ) -> list[int]:
     """The group of each chosen line, which all have points."""
     assert finished.points is not None
@@ -75,10 +78,13 @@ def _by_voice(
         parts = [alone(one, finished.spoken) for one in spoken]
         seconds = [last_s - first_s for first_s, last_s in parts]
         levels_db = [finished.levels_db[i] for i in chosen]
-        return group_lines(points, seconds, levels_db, numbers.tolist(), witness.scatter)
+        return group_lines(
+            points, seconds, levels_db, numbers.tolist(), witness.scatter, fewest=fewest
+        )
     seconds = [one.seconds for one in spoken]
     told = np.where(numbers[:, None] == numbers, trust.same, -trust.other)[None]
-    return merge(Voices(heard(points, seconds), witness), told, seconds, trust=trust)
+    voices = Voices(heard(points, seconds), witness)
+    return merge(voices, told, seconds, trust=trust, fewest=fewest)
 
 
 def group_lines(
@@ -87,6 +93,8 @@ def group_lines(
     levels_db: Sequence[float],
     numbers: Sequence[int],
     scatter: Scatter,
+    *,
+    fewest: int = 1,
 ) -> list[int]:
     """Share lines out among people.
 
@@ -96,6 +104,7 @@ def group_lines(
         levels_db: how loud each is.
         numbers: of speakers in the dialogue.
         scatter: of the points.
+        fewest: groups, as far as there are lines.
 
     Returns:
         The group of each line; groups count by their first line.
@@ -103,8 +112,9 @@ def group_lines(
     lines = _Lines(points, seconds, levels_db, numbers, scatter)
     groups = np.arange(len(points))
     for _ in range(_MOST_STEPS):
-        better = lines.merged(groups)
-        better = lines.moved(groups) if better is None else better
+        spare = bool(groups.max() >= fewest)
+        better = lines.merged(groups) if spare else None
+        better = lines.moved(groups, spare=spare) if better is None else better
         if better is None:
             break
         groups = np.unique(better, return_inverse=True)[1]
@@ -151,8 +161,9 @@ class _Lines:
             return None
         return np.where(groups == other, one, groups)
 
-    def moved(self, groups: Array) -> Array | None:
-        """The line that gains most by another group, or by being a person of its own, given to it."""
+    def moved(self, groups: Array, *, spare: bool) -> Array | None:
+        """The line that gains most by another group, or by being a person of its own, given to it;
+        `spare` tells whether a group may lose its last one."""
         members, products, sums = self._of(groups)
         own, towards = products.diagonal(), members @ self.products
         single, lines = self.products.diagonal(), np.arange(len(groups))
@@ -165,7 +176,10 @@ class _Lines:
         )
         gains = np.vstack([joined - apart[:, None], self._likelihood(single, self.sums)])
         gains += left - apart[groups]
-        gains[groups, lines] = gains[-1, members.sum(1)[groups] == 1] = -np.inf
+        last = members.sum(1)[groups] == 1
+        gains[groups, lines] = gains[-1, last] = -np.inf
+        if not spare:
+            gains[:, last] = -np.inf
         group, line = divmod(int(gains.argmax()), len(groups))
         if gains[group, line] <= _LEAST_GAIN:
             return None

@@ -167,6 +167,7 @@ class Recording:
         self._journal = journal
         self._begun = time.monotonic()
         self._exhausted = False
+        self._alone = False  # the first chunk is the whole recording, and bounds make that matter
         self._stretches: deque[_Stretch] = deque()
         self._finished: list[Finished] = []
         self._untold: list[Progress] = []
@@ -235,9 +236,8 @@ class Recording:
             return
         self._samples = chunk.start_samples + len(chunk.samples)
         number = len(self._finished) + len(self._stretches)
-        alone = False
         if number == 0 and self.speakers.bounds is not None:
-            alone = self._is_last()
+            self._alone = self._is_last()
         kept = self._journal.next(chunk) if self._journal is not None else None
         if kept is not None:
             self._absorb(kept, chunk.samples)
@@ -253,7 +253,7 @@ class Recording:
                 self.profile,
                 answer=self.settings.answer,
                 cache=cache,
-                count=self.speakers.count(len(people), alone=alone),
+                count=self.speakers.count(len(people), alone=self._alone),
             )
         self._stretches.append(_Stretch(number, chunk, cache, people, dialogue))
 
@@ -366,7 +366,7 @@ class Recording:
 
     def _absorb(self, finished: Finished, samples: Samples) -> None:
         self._finished.append(finished)
-        self.speakers.absorb(finished, samples)
+        self.speakers.absorb(finished, samples, alone=self._alone)
 
     def _spoken(self, heard: Heard, start_samples: int) -> Spoken:
         tick, line, sure = self.profile.ticks_per_s, heard.line, heard.confidence

@@ -193,10 +193,15 @@ class Speakers:
             levels_db[i] = round(level_db(clip), 2)
         return points, tuple(levels_db)
 
-    def absorb(self, finished: Finished, samples: Samples) -> None:
-        """Take the lines of the next chunk: give them to people, offer them to the cache."""
+    def absorb(self, finished: Finished, samples: Samples, *, alone: bool = False) -> None:
+        """Take the lines of the next chunk: give them to people, offer them to the cache.
+
+        Args:
+            alone: whether it is the whole recording, so that all speakers must be in it.
+        """
         labels = [self.provisional(one.number, finished.people) for one in finished.spoken]
-        groups = grouped(finished, self.witness, self.trust)
+        fewest = self.bounds[0] if alone and self.bounds is not None else 1
+        groups = grouped(finished, self.witness, self.trust, fewest=fewest)
         first = len(self._units)
         numbers: list[int] = []
         for group in range(max(groups, default=-1) + 1):
