@@ -9,6 +9,7 @@ counted by the embedded checkpoint's tokenizer, in the plan as well.
 
 import argparse
 import gc
+import random
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -69,7 +70,7 @@ def measured(name: str, batches: list[int], steps: int) -> list[dict[str, Any]]:
     for size in batches:
         setup = Setup(chunk_s=CHUNK_S, batch=size, gradient_checkpointing=True, peak_tflops=989)
         planned = plan(model, setup)
-        batch = batcher.batch([example] * size, None, augment=False)  # type: ignore[arg-type]
+        batch = batcher.batch([example] * size, random.Random(0), augment=False)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         seconds = []
