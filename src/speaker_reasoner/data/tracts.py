@@ -81,7 +81,9 @@ def _gains(levels: np.ndarray[Any, Any], shifts: tuple[float, ...]) -> np.ndarra
     bins = np.arange(levels.shape[1])
     frequencies = bins * SAMPLE_RATE_HZ / _FRAME
     at = bins / np.exp(np.interp(frequencies, (0.0, *_KNOTS_HZ), (0.0, *shifts)))
-    order = np.arange(_CEPSTRUM)  # an envelope is a sum of so many cosines: read where it is asked for
+    order = np.arange(
+        _CEPSTRUM
+    )  # an envelope is a sum of so many cosines: read where it is asked for
     twice = np.where(order > 0, 2.0, 1.0)
     there = np.cos(2 * np.pi / _FRAME * np.outer(order, np.minimum(at, bins[-1])))
     here = np.cos(2 * np.pi / _FRAME * np.outer(order, bins))
