@@ -51,7 +51,7 @@ _SCATTER = Scatter(0.3, 0.1)
 class Setting:
     """One way to link; the defaults are the embedded checkpoint's."""
 
-    threshold: float = 0.92
+    threshold: float = 0.9
     scale: float = 70.0
     settle_s: float = 0.3
     same: float = 1.0
@@ -82,7 +82,7 @@ SETTINGS = {
     "lines scatter by 0.15": Setting(scatter=Scatter(0.3, 0.15)),
     "threshold 0.85": Setting(threshold=0.85),
     "threshold 0.88": Setting(threshold=0.88),
-    "threshold 0.9": Setting(threshold=0.9),
+    "threshold 0.92": Setting(threshold=0.92),
     "threshold 0.95": Setting(threshold=0.95),
     "settles with 0.15 s": Setting(settle_s=0.15),
     "settles with 0.9 s": Setting(settle_s=0.9),
