@@ -24,18 +24,18 @@ from transformers import AutoTokenizer
 from common import store
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.engines.checkpoint import EMBEDDED
-from speaker_reasoner.engines.thinker import audio_tower
 from speaker_reasoner.train.accelerators import make_accelerator, prepare
 from speaker_reasoner.train.adapters import Lora, adapt
 from speaker_reasoner.train.batches import Batcher, Clip, Example
 from speaker_reasoner.train.loop import RunConfig, train_step
 from speaker_reasoner.train.model import Learner, LossWeights
+from speaker_reasoner.train.models import make_ready
 from speaker_reasoner.train.plan import Setup, plan
 from speaker_reasoner.train.scratch import make_feature_extractor
 from speaker_reasoner.train.shapes import average_trace, load_model
-from speaker_reasoner.train.windows import join_windows
 
 CHUNK_S = 50.0
+RUN = RunConfig(bf16=True, gradient_checkpointing=True)
 
 
 def made(name: str) -> Any:
@@ -45,11 +45,8 @@ def made(name: str) -> Any:
     with torch.device("cuda"):
         thinker = type(shell)(shell.config)
     torch.set_default_dtype(torch.float32)
-    enable = getattr(thinker, "activation_checkpointing_enable", None)
-    enable = enable or thinker.gradient_checkpointing_enable  # before transformers 5.23
-    enable({"use_reentrant": False})
-    join_windows(audio_tower(thinker))
     adapt(thinker, Lora())
+    make_ready(thinker, RUN)
     return thinker
 
 
@@ -57,11 +54,10 @@ def measured(name: str, batches: list[int], steps: int) -> list[dict[str, Any]]:
     """Rows of one model: planned and measured."""
     model = load_model(name)
     model.tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
-    config = RunConfig(bf16=True, gradient_checkpointing=True)
     begun = time.perf_counter()
     thinker = made(name)
     print(f"{name}: made in {time.perf_counter() - begun:.0f} s", flush=True)
-    accelerator = make_accelerator(config, Path(), cpu=False, unused=False)
+    accelerator = make_accelerator(RUN, Path(), cpu=False, unused=False)
     prepared = prepare(Learner(thinker), accelerator, muon=False)
     batcher = Batcher(thinker, model.tokenizer, make_feature_extractor())
     noise = np.random.default_rng(0).normal(0, 0.05, round(CHUNK_S * SAMPLE_RATE_HZ))

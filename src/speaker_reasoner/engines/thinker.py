@@ -91,13 +91,13 @@ def log_mel(extractor: Any, clips: Sequence[np.ndarray[Any, Any]]) -> tuple[Tens
 
 def encode_audio(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
     """Audio embeddings of each clip, `[tokens, D]`, as the text model takes them."""
-    tower, frames = audio_tower(thinker), mask.sum(-1)
+    tower, frames = audio_tower(thinker), mask.sum(-1).cpu()
+    counts = audio_tokens(thinker, frames)
     if hasattr(tower, "conv2d1"):
-        output = tower(None, None, return_dict=True, **_windowed(tower, features, frames.cpu()))
+        output = tower(None, None, return_dict=True, **_windowed(tower, features, frames, counts))
     else:
         output = thinker.get_audio_features(features, mask, return_dict=True)
     flat = getattr(output, "last_hidden_state", output)
-    counts = audio_tokens(thinker, frames.cpu())
     if flat.shape[0] != sum(counts):
         raise CheckpointError(
             f"the audio tower gave {flat.shape[0]} embeddings, its length formula {sum(counts)}"
@@ -105,13 +105,16 @@ def encode_audio(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
     return list(torch.split(flat, counts))
 
 
-def _windowed(tower: Any, features: Tensor, frames: Tensor) -> dict[str, Tensor]:
+def _windowed(
+    tower: Any, features: Tensor, frames: Tensor, counts: Sequence[int]
+) -> dict[str, Tensor]:
     """What a Qwen3-Omni tower is given to hear, which it would else lay out clip by clip, asking a GPU
     for every number.
 
     Args:
         features: `[N, mels, frames]`.
         frames: of each clip, `[N]` on the CPU.
+        counts: tokens that each becomes.
     """
     size = 2 * tower.n_window
     pieces = -(-frames // size)
@@ -128,8 +131,8 @@ def _windowed(tower: Any, features: Tensor, frames: Tensor) -> dict[str, Tensor]
     valid = (torch.arange(most) < tokens.unsqueeze(1)).flatten().nonzero().squeeze(1)
     window = most * (tower.n_window_infer // size)
     bounds = [0]
-    for count in (pieces - 1) * -(-size // 8) + -(-(frames - (pieces - 1) * size) // 8):
-        whole, rest = divmod(int(count), window)
+    for count in counts:
+        whole, rest = divmod(count, window)
         bounds += [window] * whole + [rest] * (rest > 0)
     return {
         "padded_feature": padded,

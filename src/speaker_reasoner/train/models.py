@@ -17,13 +17,15 @@ from torch import Tensor
 from .. import __version__
 from ..engines.adapter import merge_adapter
 from ..engines.checkpoint import Found, find_checkpoint, load_thinker
-from ..engines.thinker import text_model
+from ..engines.thinker import audio_tower, text_model
 from ..errors import CheckpointError
 from ..protocol import Profile
 from .adapters import adapt, load_adapter, save_adapter
 from .config import TrainingConfig
+from .loop import RunConfig
 from .scratch import make_feature_extractor, make_thinker, make_tokenizer
 from .simulated import tokenizer_texts
+from .windows import join_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,24 @@ def build(config: TrainingConfig, start: str | Path | None = None) -> Model:
         model = Model(thinker, tokenizer, extractor, "", None)
     else:
         model = _load(config, start)
-    for name, parameter in model.thinker.named_parameters():
+    make_ready(model.thinker, config.run)
+    return model
+
+
+def make_ready(thinker: Any, run: RunConfig) -> None:
+    """Prepare a thinker to be trained, in place: what it sees is frozen, what it hears is windowed in
+    one call (see `windows`), and the run's settings of its layers hold."""
+    for name, parameter in thinker.named_parameters():
         if "visual." in name:
             parameter.requires_grad_(False)
-    if config.run.gradient_checkpointing:
-        enable = getattr(model.thinker, "activation_checkpointing_enable", None)
-        enable = enable or model.thinker.gradient_checkpointing_enable  # before transformers 5.23
+    join_windows(audio_tower(thinker))
+    if run.gradient_checkpointing:
+        enable = getattr(thinker, "activation_checkpointing_enable", None)
+        enable = enable or thinker.gradient_checkpointing_enable  # before transformers 5.23
         enable({"use_reentrant": False})
-    if config.run.compile:
-        for layer in text_model(model.thinker).layers:
+    if run.compile:
+        for layer in text_model(thinker).layers:
             layer.compile(dynamic=True)
-    return model
 
 
 def _load(config: TrainingConfig, start: str | Path | None) -> Model:

@@ -19,7 +19,6 @@ import torch
 
 from ..data.banks import bank
 from ..engines.checkpoint import find_checkpoint
-from ..engines.thinker import audio_tower
 from ..errors import DataError
 from ..heap import keep
 from .accelerators import make_accelerator, prepare
@@ -34,7 +33,6 @@ from .saves import Saves, is_deepspeed, replace_folder, weights
 from .settling import settle
 from .simulated import Simulated
 from .talks import Source
-from .windows import join_windows
 from .witness import WitnessConfig, calibrate, train_witness
 
 STAGES = {1: "single_pass", 2: "dialogues", 3: "cached"}
@@ -76,7 +74,6 @@ class Trainer:
         keep()
         self.accelerator = make_accelerator(config.run, folder, cpu=cpu, unused=config.frames)
         self.model = build(config, start)
-        join_windows(audio_tower(self.model.thinker))
         batcher = Batcher(self.model.thinker, self.model.tokenizer, self.model.extractor)
         self.source, self.remarks = self._source(batcher, strict)
         profile = config.profile
