@@ -389,12 +389,22 @@ def test_laid_out_clips_and_joined_windows_sound_as_the_class_has_them(
     clips = [noise(s, i) for i, s in enumerate((9.13, 1.0, 2.0, 5.37))]
     features, mask = log_mel(engine.checkpoint.extractor, clips)
     beyond = features + 0.3 * (1 - mask.unsqueeze(1))  # what padding holds is not heard
+    learned = list(tower.layers.requires_grad_().parameters())
+
+    def gradients() -> list[torch.Tensor | None]:
+        heard = torch.cat(encode_audio(thinker, features, mask))
+        return list(torch.autograd.grad(heard.square().mean(), learned, allow_unused=True))
+
+    expected = gradients()
     with torch.inference_mode():
         meant = thinker.get_audio_features(features, mask, return_dict=True).last_hidden_state
         assert torch.equal(torch.cat(encode_audio(thinker, beyond, mask)), meant)
         before = [layer.self_attn.forward for layer in tower.layers]
         join_windows(tower)
         joined = torch.cat(encode_audio(thinker, features, mask))
+    for own, other in zip(gradients(), expected, strict=True):
+        assert (own is None) == (other is None)
+        assert own is None or other is None or torch.allclose(own, other, rtol=1e-3, atol=1e-7)
     assert all(
         layer.self_attn.forward != one for layer, one in zip(tower.layers, before, strict=True)
     )

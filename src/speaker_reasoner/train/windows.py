@@ -28,26 +28,28 @@ class _Layout:
     """Where the tokens of windows lie; the layers of a tower, which get the same bounds, share it."""
 
     def __init__(self) -> None:
-        self._held: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
+        self._held: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
-    def __call__(self, bounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens of each window `[W, longest]`, which of them are no padding, and the places
-        `[tokens]` of those among all."""
+    def __call__(self, bounds: Tensor) -> tuple[Tensor, Tensor]:
+        """Which tokens of padded windows `[W, longest]` are real, and their places `[tokens]` among all
+        of them."""
         if self._held is None or self._held[0] is not bounds:
-            starts, lengths = bounds[:-1].long(), bounds.diff().long()
+            lengths = bounds.diff().long()
             within = torch.arange(int(lengths.max()), device=bounds.device)
             real = within < lengths.unsqueeze(1)
-            tokens = torch.where(real, starts.unsqueeze(1) + within, 0)
-            self._held = bounds, (tokens, real, real.flatten().nonzero().squeeze(1))
+            self._held = bounds, (real, real.flatten().nonzero().squeeze(1))
         return self._held[1]
 
 
 def _attend(self: Any, hidden_states: Tensor, cu_seqlens: Tensor, *_: Any, **__: Any) -> Tensor:
     """In place of an audio attention's `forward`: states `[tokens, D]`, bounds of windows `[W + 1]`."""
-    tokens, real, places = self.layout(cu_seqlens)
+    real, places = self.layout(cu_seqlens)
 
     def windows(projected: Tensor) -> Tensor:
-        return projected[tokens].view(*tokens.shape, self.num_heads, -1).transpose(1, 2)
+        # copied to where it belongs, not gathered: that would sum the gradients of all padding
+        padded = projected.new_zeros(real.numel(), projected.shape[-1])
+        padded = padded.index_copy(0, places, projected)
+        return padded.view(*real.shape, self.num_heads, -1).transpose(1, 2)
 
     attended = F.scaled_dot_product_attention(
         windows(self.q_proj(hidden_states)),
@@ -56,5 +58,6 @@ def _attend(self: Any, hidden_states: Tensor, cu_seqlens: Tensor, *_: Any, **__:
         attn_mask=real[:, None, None, :],
         scale=self.scaling,
     )  # [W, heads, longest, D / heads]
-    joined: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2).flatten(0, 1)[places])
+    heard = attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
+    joined: Tensor = self.out_proj(heard)
     return joined
