@@ -451,7 +451,9 @@ def test_a_stage_begins_from_a_checkpoint_or_from_the_stage_before(
     again = third.single_pass()
     assert done == ["single-pass"]  # a model that has been trained does not warm up
     profile = load_profile(again)
-    assert profile is not None and profile.training["start"]["stage"] == "single_pass"
+    assert profile is not None
+    before = profile.training["before"]
+    assert before[profile.training["start"]]["stage"] == "single_pass"
     with pytest.raises(CheckpointError, match=r"config\.json"):
         trainer(tmp_path / "none", start=tmp_path)
 

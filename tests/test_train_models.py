@@ -184,7 +184,9 @@ def test_stages_go_on_with_the_same_adapter(
     for key, value in got.items():
         assert torch.allclose(value, whole[key], atol=1e-5), key
     profile = load_profile(third)
-    assert profile is not None and profile.training["start"]["stage"] == "single_pass"
+    assert profile is not None
+    training = profile.training
+    assert training["before"][training["start"]]["stage"] == "single_pass"
     assert json.loads((third / "adapter_config.json").read_text())[
         "base_model_name_or_path"
     ] == str(bases["experts"])
@@ -251,7 +253,8 @@ def test_the_mean_of_models(
     for seed, folder in enumerate(folders):
         torch.manual_seed(seed)
         save(MAKERS["dense"](tokenizer), tokenizer, folder)
-        training = {"stage": "cached", "start": {"stage": "dialogues"}, "config": seed}
+        before = {"one": {"stage": "dialogues"}}
+        training = {"stage": "cached", "start": "one", "before": before, "config": seed}
         replace(load_profile(folder) or Profile(), training=training).save(folder)
     weights = [load_file(folder / "model.safetensors") for folder in folders]
     assert any(not torch.equal(value, weights[1][name]) for name, value in weights[0].items())
@@ -264,11 +267,11 @@ def test_the_mean_of_models(
             assert torch.allclose(value, expected, atol=1e-6), name
         profile = load_profile(out)
         assert profile is not None
-        assert profile.training["start"] == {"stage": "dialogues"}
-        assert profile.training["mean"] == [
-            {"share": round(part, 4), "stage": "cached", "config": seed}
-            for seed, part in enumerate(parts)
-        ]
+        before = profile.training["before"]
+        assert len(before) == 4 and before["one"] == {"stage": "dialogues"}
+        for seed, (part, told) in enumerate(zip(parts, profile.training["mean"], strict=True)):
+            assert told["share"] == round(part, 4)
+            assert before[told["model"]] == {"stage": "cached", "start": "one", "config": seed}
         turns(load_engine(out, device="cpu"), noise(3.0, 1))
 
     otherwise = [shutil.copytree(folders[1], tmp_path / name) for name in ("says", "writes")]

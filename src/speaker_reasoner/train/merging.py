@@ -17,6 +17,7 @@ from ..engines.adapter import merge_adapter
 from ..engines.checkpoint import Found, find_checkpoint, load_thinker
 from ..errors import CheckpointError, DataError
 from ..protocol import Profile
+from .lineage import named
 from .saves import replace_folder
 from .scratch import save_checkpoint
 
@@ -93,16 +94,15 @@ def _write(folder: Path, found: Found, thinker: Any, profile: Profile | None) ->
 
 
 def _record(profiles: Sequence[Profile | None], parts: Sequence[float]) -> dict[str, Any]:
-    """How a mean came to be; what all began from is told once."""
-    known = [dict(one.training) if one is not None else {} for one in profiles]
-    found = {"stage": known[0].get("stage"), "version": __version__}
-    start = known[0].get("start")
-    if all(one.get("start") == start for one in known):
-        known = [{key: value for key, value in one.items() if key != "start"} for one in known]
-        found["start"] = start
-    found["mean"] = [
-        {"share": round(part, 4), **one} for part, one in zip(parts, known, strict=True)
-    ]
+    """How a mean came to be: its models by name, with their shares (see `lineage`)."""
+    known = [one.training if one is not None else {} for one in profiles]
+    found: dict[str, Any] = {"stage": known[0].get("stage"), "version": __version__, "mean": []}
+    before: dict[str, Any] = {}
+    for record, part in zip(known, parts, strict=True):
+        name, held = named(record)
+        found["mean"].append({"share": round(part, 4), "model": name})
+        before |= held
+    found["before"] = before
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -22,6 +22,7 @@ from ..errors import CheckpointError
 from ..protocol import Profile
 from .adapters import adapt, load_adapter, save_adapter
 from .config import TrainingConfig
+from .lineage import named
 from .loop import RunConfig
 from .scratch import make_feature_extractor, make_thinker, make_tokenizer
 from .simulated import tokenizer_texts
@@ -35,7 +36,7 @@ class Model:
     Attributes:
         thinker: with its adapters; what is frozen takes no gradient.
         base: folder or hub id of the weights under an adapter.
-        before: how the checkpoint it starts from came to be.
+        before: the record of the checkpoint it starts from (see `lineage`).
     """
 
     thinker: Any
@@ -151,7 +152,7 @@ def record(stage: str, config: TrainingConfig, model: Model) -> dict[str, Any]:
     found: dict[str, Any] = {"stage": stage, "version": __version__, "commit": _commit()}
     found["config"] = config.to_json()
     if model.before:
-        found["start"] = dict(model.before)
+        found["start"], found["before"] = named(model.before)
     return {key: value for key, value in found.items() if value is not None}
 
 
