@@ -2,11 +2,9 @@
 
 import json
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -187,30 +185,6 @@ def test_a_stage_ends_with_the_average_of_its_weights(
     taken = trainer(tmp_path)  # the next stage begins there, however it is trained itself
     taken.take_up("warm_up")
     assert torch.equal(dict(taken.prepared.learner.named_parameters())[name], value)
-
-
-@pytest.mark.parametrize("reuse", [1, 3])
-def test_each_batch_is_learned_from_as_often_as_asked(reuse: int) -> None:
-    """Drawn once, and in the same order after a stop, whatever the step it came at."""
-    drawn: list[Any] = []
-
-    def draw(step: int, part: int) -> Any:
-        drawn.append((step, part))
-        return step, part
-
-    task = Task("any", Schedule(101, 1e-3), draw)
-    config = RunConfig(batches_per_step=4, reuse=reuse)
-    one = SimpleNamespace(num_processes=2, process_index=1)
-    seen = list(loop.batches(task, 0, config, one))
-    assert len(seen) == 101 and all([p for _, p in step] == [2, 3] for step in seen)
-    often = Counter(number for (number, _), _ in seen)
-    assert sorted(often) == list(range(len(often)))  # no draw is passed over
-    assert max(often.values()) == reuse and sum(n < reuse for n in often.values()) < 16
-    assert len(drawn) == len(set(drawn)) == 2 * len(often)
-    if reuse > 1:
-        assert seen[0] == seen[16] != seen[1]
-    for first in (1, 16, 50, 95, 100):
-        assert list(loop.batches(task, first, config, one)) == seen[first:]
 
 
 def test_a_damaged_checkpoint_is_told(

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,6 @@ class RunConfig:
         average: decay of an average of the weights over steps, which a stage ends with; 0 for those of
             its last step.
         workers: processes that prepare batches ahead; 0 prepares them in between.
-        reuse: how often each batch is learned from; above 1 where they are learned from faster than
-            they are prepared (data echoing, Choi et al. 2019, arXiv 1907.05550).
         log_steps: steps between rows of the log.
         check_steps: steps between looks at fixed batches, `checks` of them.
         dialogue_steps: steps between transcribing fixed dialogues, so many `dialogues`; 0 for never.
@@ -79,7 +76,6 @@ class RunConfig:
     clip: float = 1.0
     average: float = 0.0
     workers: int = 0
-    reuse: int = 1
     log_steps: int = 20
     check_steps: int = 100
     checks: int = 1
@@ -90,14 +86,7 @@ class RunConfig:
     log_with: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (
-            "batches_per_step",
-            "reuse",
-            "log_steps",
-            "check_steps",
-            "dialogues",
-            "clip",
-        ):
+        for name in ("batches_per_step", "log_steps", "check_steps", "dialogues", "clip"):
             if getattr(self, name) <= 0:
                 raise DataError(f"{name}: expected more than 0, got {getattr(self, name)}")
         for name in ("workers", "checks", "dialogue_steps", "save_every_s"):
@@ -113,8 +102,7 @@ class Task:
 
     Attributes:
         name: of the stage, in logs and file names.
-        draw: the n-th batch of a step, and how its losses weigh; steps that learn from batches of
-            earlier ones are not counted.
+        draw: the n-th batch of a step, and how its losses weigh.
         checks: fixed batches that are not learned from.
         transcribe: transcribes the fixed dialogues as a user's are, and gives their error rates;
             every process calls it.
@@ -250,35 +238,21 @@ def ahead(draw: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]
         yield drawn
 
 
-_REUSED_TOGETHER = 16
-"""Steps whose batches are learned from once more before those of any other step are drawn."""
-
-
-def drawn_for(step: int, reuse: int) -> int:
-    """Which of the draws a step learns from, where each serves so many steps."""
-    together, place = divmod(step, _REUSED_TOGETHER * reuse)
-    return together * _REUSED_TOGETHER + place % _REUSED_TOGETHER
-
-
 def batches(task: Task, first: int, config: RunConfig, accelerator: Any) -> Iterator[list[Drawn]]:
     """What a process gets to see of each step from `first` on."""
     share = config.batches_per_step // accelerator.num_processes
     own = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-    wanted = [drawn_for(step, config.reuse) for step in range(first, task.schedule.steps)]
-    left = Counter(wanted)  # in the order in which they come up first
-    numbers = list(left)
 
     def draw(index: int) -> Drawn:
-        number, part = divmod(index, share)
-        return task.draw(numbers[number], own[part])
+        step, part = divmod(index, share)
+        return task.draw(first + step, own[part])
 
-    drawn = ahead(draw, len(numbers) * share, config.workers)
-    held: dict[int, list[Drawn]] = {}
-    for number in wanted:
-        if number not in held:
-            held[number] = list(islice(drawn, share))
-        left[number] -= 1
-        yield held[number] if left[number] else held.pop(number)
+    held: list[Drawn] = []
+    for drawn in ahead(draw, (task.schedule.steps - first) * share, config.workers):
+        held.append(drawn)
+        if len(held) == share:
+            yield held
+            held = []
 
 
 def _as_is(drawn: Any) -> Any:

@@ -83,8 +83,7 @@ class Simulated:
         """Chunks of one batch have about the same length, so that little is padded; long ones are as
         much more likely than short ones as they are longer, or the last seconds would hardly occur."""
         low, high = stage.chunk_s or (1.0, self.config.profile.chunk_s)
-        draws = stage.schedule.steps / self.config.run.reuse
-        grown = min(1.0, 0.3 + 0.7 * step / max(1, stage.growth * draws))
+        grown = min(1.0, 0.3 + 0.7 * step / max(1, stage.growth * stage.schedule.steps))
         longest_s = low + (high - low) * grown * math.sqrt(rng.random())
         fewest = max(1, int(longest_s / 3))
         return replace(self.simulated.meetings, utterances=(fewest, 20), max_duration_s=longest_s)
