@@ -20,11 +20,12 @@ def provenance() -> dict[str, Any]:
     import torch
     import transformers
 
+    changed = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "changed_files": len(_git("status", "--porcelain", "--untracked-files=no").splitlines()),
+        "commit": _git("rev-parse", "--short", "HEAD") or "unknown",
+        "changed_files": None if changed is None else len(changed.splitlines()),
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
@@ -63,9 +64,13 @@ def weights(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()[:12]
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+def _git(*arguments: str) -> str | None:
+    """What git prints; `None` where it fails."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return None
+    return None if done.returncode else done.stdout.strip()
 
 
 def _processor() -> str:

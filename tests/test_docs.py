@@ -1,6 +1,7 @@
 """The documents say what the stored results say, and the shipped checkpoint is what they speak of."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,35 @@ def test_tables_are_what_the_results_say() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_result_tells_whether_its_code_was_committed(tmp_path: Path) -> None:
+    def told() -> tuple[str, int | None]:
+        script = "import common; p = common.provenance(); print(p['commit'], p['changed_files'])"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        commit, changed = done.stdout.split()
+        return commit, None if changed == "None" else int(changed)
+
+    def git(*arguments: str) -> None:
+        named = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    assert told() == ("unknown", None)
+    git("init")
+    (tmp_path / "code.py").write_text("one")
+    git("add", ".")
+    git("commit", "-m", "one")
+    assert re.fullmatch(r"[0-9a-f]{7,}", told()[0]) and told()[1] == 0
+    (tmp_path / "code.py").write_text("two")
+    (tmp_path / "result.json").write_text("{}")
+    assert told()[1] == 1
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -39,6 +69,7 @@ def test_tables_are_what_the_results_say() -> None:
         "longform-shipped",
         "rounds",
         "rounds-tenth",
+        "rounds-eleventh",
         "plan",
         "real",
         "linking",
