@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ def provenance() -> dict[str, Any]:
 
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _git("rev-parse", "--short", "HEAD") or "unknown",
         "changed_files": None if changed is None else len(changed.splitlines()),

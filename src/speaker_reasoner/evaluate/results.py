@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -229,7 +230,7 @@ def _made() -> dict[str, Any]:
     from .. import __version__
 
     return {
-        "command": " ".join(["speaker-reasoner", *sys.argv[1:]]),
+        "command": shlex.join(["speaker-reasoner", *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "version": __version__,
         "python": platform.python_version(),
