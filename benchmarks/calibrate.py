@@ -52,7 +52,7 @@ def fit_floor(engine: Any, model: Path, banks: Path) -> dict[str, Any]:
 
 
 def fit_voices(engine: Any, model: Path, banks: Path) -> dict[str, Any]:
-    head = load_voice_head(model)
+    head = load_voice_head(model, engine.checkpoint.thinker)
     if head is None:
         raise SystemExit(f"{model} has no voice head")
     head.requires_grad_(True)

@@ -15,12 +15,19 @@ from safetensors.torch import load_file, save_file
 
 from speaker_reasoner import load_engine
 from speaker_reasoner.engines.local import TransformersEngine
+from speaker_reasoner.engines.pitch import PITCHES
 from speaker_reasoner.engines.thinker import (
     audio_tokens,
     audio_tower,
     encode_audio,
     log_mel,
     slice_tokens,
+)
+from speaker_reasoner.engines.voice import (
+    VoiceHead,
+    load_voice_head,
+    new_head,
+    tower_layers,
 )
 from speaker_reasoner.errors import CheckpointError
 from speaker_reasoner.protocol import PROFILE_FILE, Profile
@@ -409,6 +416,35 @@ def test_laid_out_clips_and_joined_windows_sound_as_the_class_has_them(
         layer.self_attn.forward != one for layer, one in zip(tower.layers, before, strict=True)
     )
     assert torch.allclose(joined, meant, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dense", "experts", "qwen2.5"])
+def test_a_voice_head_with_a_tower_of_its_own(
+    saved: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    """It hears by it, before and after it is saved; what is transcribed does not."""
+    engine = load_engine(saved[kind], device="cpu")
+    thinker = engine.thinker
+    features, mask = log_mel(engine.checkpoint.extractor, [noise(s) for s in (1.3, 2.6)])
+    torch.manual_seed(0)
+    head = new_head(thinker, 1)
+    sung = torch.rand(2, PITCHES)
+
+    def points(of: VoiceHead) -> torch.Tensor:
+        with torch.inference_mode():
+            return of(tower_layers(of.hearing(thinker), features, mask), sung)
+
+    with torch.inference_mode():
+        before, same = points(head), torch.cat(encode_audio(thinker, features, mask))
+        for weight in audio_tower(head.hearing(thinker)).layers.parameters():
+            weight.add_(torch.randn_like(weight) / 10)
+        assert not torch.allclose(points(head), before, atol=1e-3)
+        assert torch.equal(torch.cat(encode_audio(thinker, features, mask)), same)
+    assert len(audio_tower(head.hearing(thinker)).layers) == 1
+    head.save(tmp_path)
+    again = load_voice_head(tmp_path, thinker)
+    assert again is not None and again.tower is not None
+    assert torch.allclose(points(again), points(head), atol=0.02)  # it is kept in bfloat16
 
 
 @pytest.mark.parametrize(("kind", "tokens"), [("dense", 260), ("qwen2.5", 500)])

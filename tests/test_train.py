@@ -18,7 +18,7 @@ from speaker_reasoner.data.dialogues import dialogue, single_turn
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.engines.pitch import PITCHES
-from speaker_reasoner.engines.thinker import audio_tokens, encode_audio
+from speaker_reasoner.engines.thinker import audio_tokens, audio_tower, encode_audio
 from speaker_reasoner.engines.voice import load_voice_head
 from speaker_reasoner.errors import CheckpointError, DataError, OutputError
 from speaker_reasoner.protocol import Answer, load_profile, pieces
@@ -532,20 +532,42 @@ def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_pat
     calibrate(head, thinker, made.model.extractor, voices, meetings, 1, count=3)
     assert float(head.threshold.detach()) != before
     head.save(tmp_path)
-    again = load_voice_head(tmp_path)
-    assert again is not None and float(again.spread) > 0 < float(again.noise)
+    again = load_voice_head(tmp_path, thinker)
+    assert again is not None and again.tower is None
+    assert float(again.spread) > 0 < float(again.noise)
     clips = [torch.randn(n, head.frames.in_features) for n in (5, 20)]
     sung = torch.rand(2, PITCHES)
     assert torch.allclose(again(clips, sung), head(clips, sung), atol=1e-6)
     assert torch.allclose(again(clips, sung).norm(dim=-1), torch.ones(2), atol=1e-5)
     assert not torch.allclose(again(clips, sung), again(clips, sung.flip(1)), atol=1e-3)
-    assert load_voice_head(tmp_path / "nowhere") is None
+    assert load_voice_head(tmp_path / "nowhere", thinker) is None
     (tmp_path / "voice.safetensors").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="not a voice head"):
-        load_voice_head(tmp_path)
+        load_voice_head(tmp_path, thinker)
     with pytest.raises(DataError, match="differ enough"):
         many = WitnessConfig(steps=1, people=20, clips=1, least_distance=9.5)
         train_witness(thinker, made.model.extractor, voices, many, 1, workers=1)
+
+
+def test_a_voice_head_teaches_a_tower_of_its_own(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """The same with workers; the tower it was copied from stays as it is."""
+    made = trainer(tmp_path)
+    assert isinstance(made.source, Simulated)
+    thinker, extractor = made.model.thinker.eval(), made.model.extractor
+    before = {name: value.clone() for name, value in thinker.state_dict().items()}
+    config = WitnessConfig(steps=3, layers=1, people=3, clips=2, least_distance=0.0)
+    heads = [
+        train_witness(thinker, extractor, made.source.bank, config, 1, workers=n) for n in (0, 1)
+    ]
+    for name, value in thinker.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    own, whole = audio_tower(heads[0].hearing(thinker)), audio_tower(thinker)
+    assert own is not whole and len(own.layers) == 1
+    assert not torch.equal(own.layers[0].fc1.weight, whole.layers[0].fc1.weight)
+    for name, value in heads[0].state_dict().items():
+        assert torch.equal(value, heads[1].state_dict()[name]), name
 
 
 def test_a_voice_head_for_a_finished_checkpoint(
@@ -562,6 +584,8 @@ def test_a_voice_head_for_a_finished_checkpoint(
         replace(CONFIG, witness=head), tmp_path / "run", start=folder, cpu=True
     )
     assert made == tmp_path / "run" / "voice"
-    assert load_voice_head(folder) is None and load_voice_head(made) is not None
+    thinker = load_engine(made, device="cpu").checkpoint.thinker
+    assert load_voice_head(folder, thinker) is None
+    assert load_voice_head(made, thinker) is not None
     for file in folder.iterdir():
         assert (made / file.name).read_bytes() == file.read_bytes()

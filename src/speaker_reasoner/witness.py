@@ -143,13 +143,16 @@ class TowerWitness:
         from .engines.voice import VOICE_FILE, load_voice_head, tower_width
 
         self._thinker, self._extractor = checkpoint.thinker, checkpoint.extractor
-        head = None if checkpoint.folder is None else load_voice_head(checkpoint.folder)
+        head = None
+        if checkpoint.folder is not None:
+            head = load_voice_head(checkpoint.folder, self._thinker)
         self.name = "tower" if head is None else "tower with voice head"
         self.threshold = self.elsewhere = 0.54
         self.scale, self.settle_s = 26.0, _SETTLE_S
         self.scatter: Scatter | None = None
         self._head = None
         if head is not None:
+            self._thinker = head.hearing(self._thinker)
             width, expected = head.frames.in_features, tower_width(self._thinker)
             if width != expected:
                 raise CheckpointError(

@@ -142,8 +142,9 @@ def _windowed(
     }
 
 
-def audio_tokens(thinker: Any, frames: Tensor) -> list[int]:
-    """How many audio tokens the tower gives for so many feature frames, clip by clip."""
+def audio_tokens(thinker: Any, frames: Tensor, *, pooled: bool = True) -> list[int]:
+    """How many audio tokens the tower gives for so many feature frames, clip by clip; not `pooled`,
+    how many its layers hold."""
     tower = audio_tower(thinker)
     if hasattr(tower, "conv2d1"):  # Qwen3-Omni: windows of 100 frames give 13 tokens each
         rest = frames % 100
@@ -151,8 +152,8 @@ def audio_tokens(thinker: Any, frames: Tensor) -> list[int]:
         tail = (tail + 1) // 2
         tail = (tail + 1) // 2
         return [int(n) for n in frames // 100 * 13 + tail]
-    _, after = tower._get_feat_extract_output_lengths(frames)  # Qwen2.5-Omni: 25 a second
-    return [int(n) for n in after]
+    held, given = tower._get_feat_extract_output_lengths(frames)  # Qwen2.5-Omni: 50 and 25 a second
+    return [int(n) for n in (given if pooled else held)]
 
 
 def slice_tokens(thinker: Any, samples: Sequence[int]) -> list[int]:

@@ -1,11 +1,13 @@
-"""A voice in a few numbers, from a checkpoint's own audio tower.
+"""A voice in a few numbers, from a checkpoint's audio tower or a copy of it that learned voices.
 
 The head reads what every layer of the tower holds and what the first one is given (the lower ones
 still know timbre, which the last one gives up for words), pools it over a clip, adds how often each
-pitch is heard in it, and gives a point on a sphere. It is trained on the finished tower and saved
-beside the checkpoint as `voice.safetensors`.
+pitch is heard in it, and gives a point on a sphere. It is trained when the checkpoint is finished and
+saved beside it as `voice.safetensors`, with the copy of the tower where it has one.
 """
 
+import copy
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +24,9 @@ from .thinker import audio_tokens, audio_tower, encode_audio
 
 VOICE_FILE = "voice.safetensors"
 
+_TOWER = "tower."
+_LAYER = re.compile(r"tower\.layers\.(\d+)\.")
+
 
 class VoiceHead(nn.Module):
     """Clips' frames and pitches to points of length 1.
@@ -34,10 +39,14 @@ class VoiceHead(nn.Module):
         width: of the tower's layers taken together.
         hidden: of the pooled features.
         size: of a point.
+        tower: its own, which goes on learning with it; by default it hears by the checkpoint's.
     """
 
-    def __init__(self, width: int, hidden: int = 160, size: int = 64) -> None:
+    def __init__(
+        self, width: int, hidden: int = 160, size: int = 64, tower: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        self.tower = tower
         self.frames = nn.Linear(width, hidden)
         self.point = nn.Linear(2 * hidden + PITCHES, size)
         self.melody = nn.Parameter(torch.tensor(2.0))
@@ -61,6 +70,11 @@ class VoiceHead(nn.Module):
             pooled.append(torch.cat([frames.mean(0), deviation]))
         known = torch.cat([torch.stack(pooled), self.melody * melodies], dim=-1)
         return F.normalize(self.point(known), dim=-1)
+
+    def hearing(self, thinker: Any) -> Any:
+        """A thinker that hears as the head does: the one given, but for its tower where the head has
+        one of its own."""
+        return thinker if self.tower is None else _with_tower(thinker, self.tower)
 
     @property
     def settle_s(self) -> Tensor:
@@ -88,14 +102,18 @@ class VoiceHead(nn.Module):
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
-        state = {
-            name: value.detach().float().contiguous() for name, value in self.state_dict().items()
-        }
+        state = {}
+        for name, value in self.state_dict().items():
+            kept = torch.bfloat16 if name.startswith(_TOWER) else torch.float32
+            state[name] = value.detach().to(kept).contiguous()
         save_file(state, folder / VOICE_FILE)
 
 
-def load_voice_head(folder: Path) -> VoiceHead | None:
+def load_voice_head(folder: Path, thinker: Any) -> VoiceHead | None:
     """The voice head of a checkpoint; `None` where it has none.
+
+    Args:
+        thinker: of the checkpoint; a tower of the head's own is in its precision, on its device.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -108,12 +126,40 @@ def load_voice_head(folder: Path) -> VoiceHead | None:
     try:
         state = load_file(path)
         hidden, width = state["frames.weight"].shape
-        head = VoiceHead(width, hidden, state["point.weight"].shape[0])
+        layers = [int(m[1]) for name in state if (m := _LAYER.match(name))]
+        tower = _first_layers(thinker, 1 + max(layers)) if layers else None
+        head = VoiceHead(width, hidden, state["point.weight"].shape[0], tower)
         head.load_state_dict(state)
     except Exception as error:  # safetensors raises its own, torch RuntimeError, a dict KeyError
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path}: not a voice head: {reason}; copy it again") from error
     return head.eval().requires_grad_(False)
+
+
+def new_head(thinker: Any, layers: int = 0) -> VoiceHead:
+    """An untrained head for a thinker, with a tower of its own of so many layers if there are any."""
+    if not layers:
+        return VoiceHead(tower_width(thinker))
+    tower = _first_layers(thinker, layers).requires_grad_(True)
+    return VoiceHead(tower_width(_with_tower(thinker, tower)), tower=tower)
+
+
+def _first_layers(thinker: Any, layers: int) -> Any:
+    """A copy of the audio tower that ends after so many layers, or its last."""
+    tower = copy.deepcopy(audio_tower(thinker))
+    tower.layers = tower.layers[:layers]
+    return tower
+
+
+def _with_tower(thinker: Any, tower: nn.Module) -> Any:
+    """The thinker with this tower in place of its own, which is left alone."""
+    other = copy.copy(thinker)
+    other._modules = dict(thinker._modules)
+    if "audio_tower" in other._modules:
+        other.audio_tower = tower
+    else:
+        other.model = _with_tower(thinker.model, tower)
+    return other
 
 
 def tower_width(thinker: Any) -> int:
@@ -124,7 +170,7 @@ def tower_width(thinker: Any) -> int:
 
 def tower_layers(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
     """What the tower's first layer is given and what all of them hold of each clip, side by side:
-    `[tokens, (1 + layers) * D]`."""
+    `[frames, (1 + layers) * D]`, before a tower of Qwen2.5-Omni's makes one token of two."""
     held: list[Tensor] = []
 
     def given(module: Any, inputs: Any, named: Any) -> None:
@@ -141,4 +187,5 @@ def tower_layers(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
             stack.callback(layer.register_forward_hook(keep).remove)
         encode_audio(thinker, features, mask)
     rows = torch.cat([F.layer_norm(h, h.shape[-1:]) for h in held], dim=-1).float()
-    return list(torch.split(rows, audio_tokens(thinker, mask.sum(-1))))
+    counts = audio_tokens(thinker, mask.sum(-1), pooled=False)
+    return list(torch.split(rows, counts))

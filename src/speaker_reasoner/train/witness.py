@@ -1,4 +1,4 @@
-"""The last thing to be trained: a voice head on the finished tower (see `engines.voice`).
+"""The last thing to be trained: a voice head (see `engines.voice`).
 
 People are voices of the bank, warped anew; a step compares a few clips of each of many people, in
 two steps of three all of one gender, and in some all of a few synthesisers' voices: those are hard to
@@ -26,7 +26,7 @@ from ..data.synthesisers import Samples
 from ..data.tracts import Tract, draw_tract
 from ..engines.pitch import melodies
 from ..engines.thinker import log_mel
-from ..engines.voice import VoiceHead, tower_layers, tower_width
+from ..engines.voice import VoiceHead, new_head, tower_layers
 from ..errors import DataError
 from .batches import equalise
 from .loop import ahead
@@ -45,6 +45,8 @@ class WitnessConfig:
     """How the voice head is trained.
 
     Attributes:
+        layers: of a tower of the head's own, a copy of the finished one that goes on learning with
+            it; with 0 it hears by the finished one.
         people, clips: in a step, and of each.
         seconds: shortest and longest clip.
         reverb_rate: share of clips heard in a room; `elsewhere_rate`: of people whose clips come
@@ -55,6 +57,7 @@ class WitnessConfig:
 
     steps: int = 1500
     learning_rate: float = 2e-3
+    layers: int = 0
     people: int = 24
     clips: int = 4
     seconds: tuple[float, float] = (0.6, 3.0)
@@ -75,7 +78,7 @@ def train_witness(
     seed: int,
     workers: int = 0,
 ) -> VoiceHead:
-    """Train a voice head on a tower that stays as it is.
+    """Train a voice head; the thinker's tower stays as it is.
 
     Args:
         thinker: with the tower, in float32.
@@ -85,7 +88,8 @@ def train_witness(
     """
     torch.manual_seed(seed)
     device = next(thinker.parameters()).device
-    head = VoiceHead(tower_width(thinker)).to(device)
+    head = new_head(thinker, config.layers).to(device)
+    listener = head.hearing(thinker)
     optimiser = torch.optim.AdamW(head.parameters(), config.learning_rate)
 
     def draw(step: int) -> tuple[int, Tensor, Tensor, Tensor]:
@@ -101,8 +105,11 @@ def train_witness(
     for step, (people, features, mask, sung) in enumerate(
         track(steps, description="voice head", total=config.steps)
     ):
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            heard = tower_layers(thinker, features.to(device), mask.to(device))
+        with (
+            torch.set_grad_enabled(head.tower is not None),
+            torch.autocast(device.type, torch.bfloat16),
+        ):
+            heard = tower_layers(listener, features.to(device), mask.to(device))
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 30)
             group["lr"] = config.learning_rate * warm * (1 - step / config.steps)
@@ -135,6 +142,7 @@ def calibrate(
         meetings: how the meetings are drawn, but for warps; each should hold a few lines of each
             person.
     """
+    thinker = head.hearing(thinker)
     meetings = replace(meetings, warp=(1.0, 1.0))  # an enrolled clip is then of the same voice
     device = next(thinker.parameters()).device
     here: list[_Match] = []
