@@ -32,6 +32,7 @@ from .batches import equalise
 from .loop import ahead
 
 _MOST_TRIES = 10_000
+_CLIP = 5.0
 
 
 _SCALE, _SETTLE_S = 70.0, 0.3
@@ -117,6 +118,7 @@ def train_witness(
         loss = witness_loss(head, points.reshape(people, config.clips, -1))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(head.parameters(), _CLIP)
         optimiser.step()
     return head.eval()
 
