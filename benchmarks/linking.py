@@ -44,14 +44,14 @@ from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.longform.linking import heard
 from speaker_reasoner.witness import Scatter, choose
 
-_SCATTER = Scatter(0.3, 0.1)
+_SCATTER = Scatter(0.3, 0.118)
 
 
 @dataclass(frozen=True)
 class Setting:
     """One way to link; the defaults are the embedded checkpoint's."""
 
-    threshold: float = 0.9
+    threshold: float = 0.92
     scale: float = 70.0
     settle_s: float = 0.3
     same: float = 1.0
@@ -76,10 +76,10 @@ SETTINGS = {
     "and each line reconsidered (chosen)": Setting(),
     "lines of a chunk grouped by cosines": Setting(scatter=None),
     "how loud lines are left out": Setting(loud=False),
-    "people spread by 0.15": Setting(scatter=Scatter(0.15, 0.1)),
-    "people spread by 0.6": Setting(scatter=Scatter(0.6, 0.1)),
-    "lines scatter by 0.07": Setting(scatter=Scatter(0.3, 0.07)),
-    "lines scatter by 0.15": Setting(scatter=Scatter(0.3, 0.15)),
+    "people spread by 0.15": Setting(scatter=Scatter(0.15, 0.118)),
+    "people spread by 0.6": Setting(scatter=Scatter(0.6, 0.118)),
+    "lines scatter by 0.08": Setting(scatter=Scatter(0.3, 0.08)),
+    "lines scatter by 0.17": Setting(scatter=Scatter(0.3, 0.17)),
     "threshold 0.85": Setting(threshold=0.85),
     "threshold 0.88": Setting(threshold=0.88),
     "threshold 0.92": Setting(threshold=0.92),

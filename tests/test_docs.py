@@ -65,6 +65,7 @@ def test_a_result_tells_what_it_was_made_by(tmp_path: Path, monkeypatch: Any) ->
         "longform-unseen",
         "longform-eighth",
         "longform-ninth",
+        "longform-tenth",
         "longform-shipped",
         "rounds",
         "rounds-tenth",

@@ -37,7 +37,7 @@ _CLIP = 5.0
 
 _SCALE, _SETTLE_S = 70.0, 0.3
 """Of a `Witness`, as whole meetings are linked best (docs/whole-meetings.md)."""
-_SPREAD, _NOISE = 0.3, 0.1
+_SPREAD, _NOISE = 0.3, 0.118
 """Its `Scatter`, as chunks are grouped best: strange voices scatter more than those it learned."""
 
 
