@@ -443,8 +443,12 @@ def test_a_voice_head_with_a_tower_of_its_own(
     assert len(audio_tower(head.hearing(thinker)).layers) == 1
     head.save(tmp_path)
     again = load_voice_head(tmp_path, thinker)
-    assert again is not None and again.tower is not None
-    assert torch.allclose(points(again), points(head), atol=0.02)  # it is kept in bfloat16
+    assert again is not None and again.tower is not None and head.tower is not None
+    assert torch.allclose(points(again), points(head), atol=0.02)
+    for name, weight in head.tower.state_dict().items():  # its matrices in eight bits, by rows
+        rows, kept = weight.flatten(1) if weight.ndim > 1 else weight.unsqueeze(1), again.tower
+        lost = (kept.state_dict()[name].reshape(rows.shape) - rows).abs().amax(1)
+        assert (lost <= rows.abs().amax(1) / 250 * (weight.ndim > 1)).all(), name
 
 
 @pytest.mark.parametrize(("kind", "tokens"), [("dense", 260), ("qwen2.5", 500)])
