@@ -133,11 +133,10 @@ class TowerWitness:
     """Asks the checkpoint's own audio tower.
 
     With a voice head beside the checkpoint (see `engines.voice`) the point is the head's, which may hear
-    by a tower that learned voices. Without
-    one it is the mean of the tower's embeddings: these were made for words, so that it tells women
-    from men rather than one woman from another (equal error rate on held-out simulated voices, in
-    clips of 1 to 4 s: 4 % across, 22 % within gender), and threshold and scale, measured on the
-    embedded checkpoint, need not fit another one.
+    by a tower that learned voices. Without one it is the mean of the tower's embeddings: these were
+    made for words, so that it tells women from men rather than one woman from another (equal error
+    rate on held-out simulated voices, in clips of 1 to 4 s: 4 % across, 22 % within gender), and
+    threshold and scale, measured on the embedded checkpoint, need not fit another one.
     """
 
     def __init__(self, checkpoint: "Checkpoint") -> None:

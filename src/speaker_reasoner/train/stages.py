@@ -183,7 +183,7 @@ class Trainer:
         return folder
 
     def voice_head(self, folder: Path, config: WitnessConfig) -> None:
-        """Train the voice head on the finished tower, and write it beside the checkpoint."""
+        """Train the voice head of a finished checkpoint, and write it beside it."""
         assert self.config.simulated is not None and isinstance(self.source, Simulated)
         thinker, seed = self.model.thinker.eval(), self.config.seed
         meetings = replace(
