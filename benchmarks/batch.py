@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from common import spread, store
+from heldout_set import held_out
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.errors import DataError
-from speaker_reasoner.evaluate.heldout import held_out
 
 COUNT = 16
 SIZES = (1, 4, 16)

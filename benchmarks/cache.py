@@ -20,11 +20,11 @@ from rich.table import Table
 
 from calibrate import DEVELOPMENT
 from common import store
+from heldout_set import reference
 from longform import draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data.banks import bank
 from speaker_reasoner.evaluate import bootstrap, score, total
-from speaker_reasoner.evaluate.heldout import reference
 from speaker_reasoner.longform import CacheRules
 
 DEFAULT: dict[str, Any] = {"alpha": 1.0, "entries": 2, "budget_s": 20.0}

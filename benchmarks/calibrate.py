@@ -17,12 +17,12 @@ from rich.console import Console
 
 from common import store
 from heldout import confidence, transcripts
+from heldout_set import BANK, MEETINGS, HeldOut, reference
 from speaker_reasoner import load_engine
 from speaker_reasoner.data.banks import BankConfig, bank
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.engines.checkpoint import EMBEDDED
 from speaker_reasoner.engines.voice import load_voice_head
-from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, HeldOut, reference
 from speaker_reasoner.train.witness import calibrate
 
 COUNT, REACHED = 100, 0.98

@@ -19,9 +19,9 @@ from rich.progress import track
 from rich.table import Table
 
 from common import store
+from heldout_set import HeldOut, held_out
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
-from speaker_reasoner.evaluate.heldout import HeldOut, held_out
 from speaker_reasoner.witness import Witness, choose
 
 

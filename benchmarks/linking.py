@@ -31,14 +31,15 @@ from scipy.optimize import linear_sum_assignment
 
 from calibrate import ALIKE_RATE, DEVELOPMENT
 from common import store, weights
+from heldout_set import MEETINGS, reference
 from longform import clips, draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import banks
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank
+from speaker_reasoner.data.people import Base, Voice
 from speaker_reasoner.data.simulate import Meeting, meeting
-from speaker_reasoner.data.voices import Base, Voice, draw_voice
+from speaker_reasoner.data.voices import draw_voice
 from speaker_reasoner.engines.local import TransformersEngine
-from speaker_reasoner.evaluate.heldout import MEETINGS, reference
 from speaker_reasoner.longform import CacheRules, Trust, grouping, linking, speakers
 from speaker_reasoner.longform.finished import Finished, Spoken
 from speaker_reasoner.longform.linking import heard

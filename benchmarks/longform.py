@@ -29,13 +29,14 @@ from rich.table import Table
 
 from calibrate import ALIKE_RATE, DEVELOPMENT
 from common import store, weights
+from heldout_set import BANK, MEETINGS, reference
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import sentences
 from speaker_reasoner.data.banks import VoiceBank, bank
+from speaker_reasoner.data.people import Voice
 from speaker_reasoner.data.simulate import Meeting, meeting
-from speaker_reasoner.data.voices import Voice, speak
+from speaker_reasoner.data.voices import speak
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
-from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, reference
 from speaker_reasoner.longform import Voice as Enrolled
 from speaker_reasoner.transcript import Segment
 from speaker_reasoner.witness import choose

@@ -12,9 +12,9 @@ from pathlib import Path
 import soundfile as sf
 from rich.progress import track
 
+from heldout_set import BANK, MEETINGS, reference
 from speaker_reasoner.data.banks import bank
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
-from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, reference
 from speaker_reasoner.writers import write
 
 LONG = MeetingConfig(speakers=(2, 3), utterances=(50, 70), max_duration_s=180.0, silence_rate=0.0)

@@ -19,14 +19,15 @@ from rich.table import Table
 from calibrate import ALIKE_RATE
 from common import store, weights
 from heldout import transcripts
+from heldout_set import MEETINGS, HeldOut, reference
 from linking import strange_voices
 from speaker_reasoner import load_engine
 from speaker_reasoner.data import banks
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, load_bank
+from speaker_reasoner.data.people import Base, Voice
 from speaker_reasoner.data.simulate import meeting
-from speaker_reasoner.data.voices import Base, Voice, draw_voice
+from speaker_reasoner.data.voices import draw_voice
 from speaker_reasoner.evaluate import score, total
-from speaker_reasoner.evaluate.heldout import MEETINGS, HeldOut, reference
 from speaker_reasoner.witness import choose
 
 

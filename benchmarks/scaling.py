@@ -20,9 +20,9 @@ import soundfile as sf
 from rich.console import Console
 
 from common import spread, store
+from heldout_set import BANK, MEETINGS
 from speaker_reasoner.data.banks import bank
 from speaker_reasoner.data.simulate import meeting
-from speaker_reasoner.evaluate.heldout import BANK, MEETINGS
 
 PART_MIN = 5
 MINUTES = {"time": (5, 60), "memory": (10, 240)}

@@ -40,9 +40,9 @@ from rich.console import Console
 from rich.table import Table
 
 from common import store
+from heldout_set import held_out
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.errors import DataError
-from speaker_reasoner.evaluate.heldout import held_out
 from speaker_reasoner.server.openai import Letters
 
 LIMITS = ("--max-mb", "64", "--max-duration", "0.1")

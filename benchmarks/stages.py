@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from common import store
+from heldout_set import BANK, held_out, reference
 from meetings import LONG
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data.banks import bank
@@ -41,7 +42,6 @@ from speaker_reasoner.evaluate import (
     total,
 )
 from speaker_reasoner.evaluate.breakdown import compare, subsets
-from speaker_reasoner.evaluate.heldout import BANK, held_out, reference
 from speaker_reasoner.evaluate.inputs import Pair
 from speaker_reasoner.evaluate.words import combination_errors
 from speaker_reasoner.longform.chunks import Chunk, chunks
@@ -51,7 +51,7 @@ from speaker_reasoner.protocol.markup import ANSWER, ANSWER_END
 from speaker_reasoner.protocol.text import parse_lines
 from speaker_reasoner.protocol.trace import opening
 from speaker_reasoner.train.config import Kind, StageConfig, TrainingConfig, load_config
-from speaker_reasoner.train.loop import Schedule
+from speaker_reasoner.train.schedule import Schedule
 from speaker_reasoner.train.stages import train
 from speaker_reasoner.transcript import Segment
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from speaker_reasoner import Transcriber, load_engine
-from speaker_reasoner.screen import Screen
+from speaker_reasoner.commands.screen import Screen
 
 ROOT = Path(__file__).parent.parent
 COMMAND = "speaker-reasoner transcribe examples/meeting.flac"

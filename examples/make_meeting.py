@@ -9,10 +9,10 @@ makes of it; it is not one of the meetings that score the checkpoint.
 from pathlib import Path
 
 import soundfile as sf
+from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, HeldOut, reference
 
 from speaker_reasoner import writers
 from speaker_reasoner.data.simulate import bank, meeting
-from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, HeldOut, reference
 
 
 def main() -> None:

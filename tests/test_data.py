@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speaker_reasoner.audio import SAMPLE_RATE_HZ
+from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.data import banks, sentences, simulate
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank, load_bank
 from speaker_reasoner.data.dialogues import (
@@ -27,10 +27,11 @@ from speaker_reasoner.data.dialogues import (
     shortest_ticks,
     slice_samples,
 )
+from speaker_reasoner.data.people import Voice
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
-from speaker_reasoner.data.synthesisers import Samples, available
+from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.data.tracts import Tract, draw_tract
-from speaker_reasoner.data.voices import BASES, Voice, median_f0_hz
+from speaker_reasoner.data.voices import BASES, median_f0_hz
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.train import witness

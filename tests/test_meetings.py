@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speaker_reasoner.audio import SAMPLE_RATE_HZ
+from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.engines import Reply, Request
-from speaker_reasoner.engines.base import Samples
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
 from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice

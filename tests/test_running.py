@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from speaker_reasoner import cli
+from speaker_reasoner.commands import evaluate
 from speaker_reasoner.commands.evaluate import STEPS
 from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
@@ -179,7 +180,7 @@ def command(*words: Any) -> int:
 @pytest.fixture
 def run(data: Path, tmp_path: Path, monkeypatch: Any) -> Path:
     """The folder of a finished `evaluate run`."""
-    monkeypatch.setattr(cli, "load_quietly", lambda arguments, quiet=False: engine())
+    monkeypatch.setattr(evaluate, "load_quietly", lambda arguments, quiet=False: engine())
     out = tmp_path / "out"
     assert command("run", "--data", data, "--segmented", "3-5", "-o", out, "--batch", "2") == 0
     return out

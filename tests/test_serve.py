@@ -438,6 +438,7 @@ SCRIPTED = """
 import functools
 import speaker_reasoner.cli as cli
 import speaker_reasoner.longform as longform
+from speaker_reasoner.commands import serve
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from tests.talk import PROFILE, play
 
@@ -446,7 +447,7 @@ def slow(request):
     return play(request)
 
 longform.Transcriber = functools.partial(longform.Transcriber, detect=None)
-cli.load_quietly = lambda arguments: ScriptedEngine(slow, PROFILE)
+serve.load_quietly = lambda arguments: ScriptedEngine(slow, PROFILE)
 sys.exit(cli.main(["serve", *sys.argv[1:]]))
 """
 

@@ -35,9 +35,10 @@ from speaker_reasoner.train.batches import (
 )
 from speaker_reasoner.train.config import SimulatedConfig, StageConfig, load_config
 from speaker_reasoner.train.log import Log
-from speaker_reasoner.train.loop import Drawn, RunConfig, Schedule, Task
+from speaker_reasoner.train.loop import Drawn, Task
 from speaker_reasoner.train.model import Heads
 from speaker_reasoner.train.saves import replace_file, replace_folder
+from speaker_reasoner.train.schedule import RunConfig, Schedule
 from speaker_reasoner.train.simulated import Simulated, references, tokenizer_texts
 from speaker_reasoner.train.stages import Trainer
 from speaker_reasoner.train.witness import WitnessConfig, calibrate, train_witness, witness_loss

@@ -26,9 +26,9 @@ from speaker_reasoner.train.config import (
     StageConfig,
     TrainingConfig,
 )
-from speaker_reasoner.train.loop import RunConfig, Schedule
 from speaker_reasoner.train.prepared import Prepared, read_pieces
 from speaker_reasoner.train.recordings import find_faults
+from speaker_reasoner.train.schedule import RunConfig, Schedule
 from speaker_reasoner.train.scratch import make_feature_extractor, make_thinker
 
 from .conftest import TINY, noise

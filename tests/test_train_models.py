@@ -23,7 +23,7 @@ from speaker_reasoner.train.config import (
     StageConfig,
     TrainingConfig,
 )
-from speaker_reasoner.train.loop import RunConfig, Schedule
+from speaker_reasoner.train.schedule import RunConfig, Schedule
 from speaker_reasoner.train.scratch import make_thinker
 from speaker_reasoner.train.stages import Trainer, train
 

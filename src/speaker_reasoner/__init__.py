@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from .errors import SpeakerReasonerError
 from .transcript import Confidence, Missing, Segment, Transcript
+from .version import __version__
 
 if TYPE_CHECKING:
     from .engines.local import TransformersEngine
     from .longform import Transcriber
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Confidence",
@@ -27,6 +26,7 @@ __all__ = [
     "SpeakerReasonerError",
     "Transcriber",
     "Transcript",
+    "__version__",
     "load_engine",
     "transcribe",
 ]

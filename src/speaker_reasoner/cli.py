@@ -8,9 +8,7 @@ Transcripts go to standard output, everything else to standard error. Exit statu
 import argparse
 import io
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from . import __version__
 from .commands.evaluate import add_evaluate
@@ -23,9 +21,6 @@ from .commands.train import add_train
 from .commands.transcribe import EXAMPLES, add_transcribe, forget_stdout
 from .commands.voices import add_voices
 from .errors import SpeakerReasonerError
-
-if TYPE_CHECKING:
-    from .engines.base import Engine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,25 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engine":
-    """Load the engine; what the libraries say meanwhile is not for the user, but for downloads."""
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers.utils import logging
-
-    from . import load_engine
-
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    if sys.stderr.isatty() and not quiet:
-        enable_progress_bars()
-    return load_engine(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, prompts=arguments.prompts
-    )
-
-
 def _say_error(message: str) -> None:
-    from .screen import say_error
+    from .commands.screen import say_error
 
     say_error(message)

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from .audio import SAMPLE_RATE_HZ
-from .engines.base import Engine, Reply, Request, Samples, Session
+from .audio import SAMPLE_RATE_HZ, Samples
+from .engines.base import Engine, Reply, Request, Session
 from .errors import ProtocolError
 from .protocol import (
     Answer,

@@ -2,7 +2,13 @@
 
 import argparse
 import math
+import sys
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..engines.base import Engine
 
 
 def positive(text: str) -> int:
@@ -46,3 +52,21 @@ def add_model(command: argparse.ArgumentParser) -> None:
     add("--prompts", metavar="FILE", type=Path, help="prompt file of a released checkpoint")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
+
+
+def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engine":
+    """Load the engine; what the libraries say meanwhile is not for the user, but for downloads."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    from .. import load_engine
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if sys.stderr.isatty() and not quiet:
+        enable_progress_bars()
+    return load_engine(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, prompts=arguments.prompts
+    )

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import DataError
-from .arguments import lengths, positive
+from .arguments import lengths, load_quietly, positive
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
@@ -187,7 +187,6 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..cli import load_quietly
     from ..evaluate.inputs import pair
     from ..evaluate.results import evaluate
     from ..evaluate.running import hypotheses, read_data, transcribe, units

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerError
-from .arguments import add_model, positive
+from .arguments import add_model, load_quietly, positive
 
 if TYPE_CHECKING:
     from ..server.service import Service
@@ -131,7 +131,6 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ServerError(
             f"serving needs {error.name}; pip install 'speaker-reasoner[serve]'"
         ) from error
-    from ..cli import load_quietly
     from ..longform import Transcriber
 
     settings = Settings(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import OutputError, SpeakerReasonerError
 from ..writers import FORMATS, render, write
-from .arguments import add_model, positive, speaker_range
+from .arguments import add_model, load_quietly, positive, speaker_range
 
 if TYPE_CHECKING:
     from ..longform import Voice
@@ -131,9 +131,8 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     failed = len(arguments.recordings) - len(readable)
     if not readable:
         return 1
-    from ..cli import load_quietly
     from ..longform import Failure, Transcriber
-    from ..screen import Screen
+    from .screen import Screen
 
     engine = load_quietly(arguments, quiet=arguments.quiet)
     transcriber = Transcriber(
@@ -220,7 +219,7 @@ def _check_output(directory: Path) -> None:
 def _readable(paths: Sequence[Path]) -> list[Path]:
     """The recordings that can be opened; the others are reported at once, before a model loads."""
     from ..audio import check_readable
-    from ..screen import say_error
+    from .screen import say_error
 
     readable = []
     for path in paths:

@@ -18,12 +18,13 @@ from zipfile import BadZipFile
 import numpy as np
 from rich.progress import track
 
-from ..audio import SAMPLE_RATE_HZ
+from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
 from . import sentences
-from .synthesisers import Samples, available
+from .people import Base, Utterance, Voice, Word
+from .synthesisers import available
 from .tracts import Tract
-from .voices import BASES, Base, Utterance, Voice, Word, base_of, draw_voice, drawn_base, speak
+from .voices import BASES, base_of, draw_voice, drawn_base, speak
 from .voices import median_f0_hz as _median_f0_hz
 
 _RECORDED = 0.45

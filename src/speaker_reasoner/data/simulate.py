@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE_HZ, level_db
+from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..errors import DataError
 from .banks import Entry, VoiceBank
-from .synthesisers import Samples
+from .people import Voice, Word
 from .tracts import Tract, draw_tract
-from .voices import Voice, Word
 
 
 @dataclass(frozen=True, slots=True)

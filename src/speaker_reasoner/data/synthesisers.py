@@ -16,20 +16,16 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import soundfile as sf
 import soxr
 
-from ..audio import SAMPLE_RATE_HZ
+from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
 from .alignment import word_times
-
-if TYPE_CHECKING:
-    from .voices import Voice
-
-Samples = np.ndarray[Any, np.dtype[np.float32]]
+from .people import Voice
 
 Speech = tuple[Samples, int, list[tuple[float, float]]]
 """What a synthesiser returns: samples, rate in Hz, (start_s, end_s) of each word."""
@@ -158,7 +154,7 @@ def _espeak() -> tuple[ctypes.CDLL, int, list[Samples], list[tuple[int, float]],
     return library, rate_hz, blocks, events, callback
 
 
-def _speak_espeak(voice: "Voice", sentence: str) -> Speech | None:
+def _speak_espeak(voice: Voice, sentence: str) -> Speech | None:
     library, rate_hz, blocks, events, _ = _espeak()
     blocks.clear()
     events.clear()
@@ -260,7 +256,7 @@ def flite(variant: str, sentence: str, pitch: float, rate: float = 1.0) -> Speec
     return samples, rate_hz, times
 
 
-def _speak_flite(voice: "Voice", sentence: str) -> Speech | None:
+def _speak_flite(voice: Voice, sentence: str) -> Speech | None:
     return flite(voice.base.variant, sentence, voice.pitch, voice.rate)
 
 
@@ -277,7 +273,7 @@ _FESTIVAL_SCRIPT = """(voice_{variant})
 """
 
 
-def _speak_festival(voice: "Voice", sentences: Sequence[str]) -> list[Speech | None]:
+def _speak_festival(voice: Voice, sentences: Sequence[str]) -> list[Speech | None]:
     with tempfile.TemporaryDirectory() as folder:
         script = _FESTIVAL_SCRIPT.format(
             variant=voice.base.variant, rate=voice.rate, pitch=voice.pitch
@@ -378,7 +374,7 @@ def _rhvoice() -> tuple[ctypes.CDLL, Any, list[Samples], Any]:
     return library, engine, blocks, setup
 
 
-def _speak_rhvoice(voice: "Voice", sentence: str) -> Speech | None:
+def _speak_rhvoice(voice: Voice, sentence: str) -> Speech | None:
     library, engine, blocks, _ = _rhvoice()
     blocks.clear()
     text, variant = sentence.encode(), voice.base.variant
@@ -402,7 +398,7 @@ _PICO_F0_HZ = {"en-US": 167.0, "en-GB": 178.0}
 """Mean pitch of each of its voices."""
 
 
-def _speak_pico(voice: "Voice", sentence: str) -> Speech | None:
+def _speak_pico(voice: Voice, sentence: str) -> Speech | None:
     speed, pitch = 100 / voice.rate, 100 * voice.pitch / _PICO_F0_HZ[voice.base.variant]
     text = f'<speed level="{speed:.0f}"><pitch level="{pitch:.0f}">{sentence}</pitch></speed>'
     with tempfile.TemporaryDirectory() as folder:
@@ -421,7 +417,7 @@ _ALIKE = {"female": ("slt", 185.0), "male": ("kal16", 105.0)}
 """flite's voice that others are aligned with, and its pitch."""
 
 
-def _timed(samples: Samples, rate_hz: int, voice: "Voice", sentence: str) -> Speech | None:
+def _timed(samples: Samples, rate_hz: int, voice: Voice, sentence: str) -> Speech | None:
     """With the times of words, by flite's rendition of the sentence."""
     variant, pitch = _ALIKE[voice.base.gender]
     said, said_hz, times = flite(variant, sentence, pitch)
@@ -433,7 +429,7 @@ def _timed(samples: Samples, rate_hz: int, voice: "Voice", sentence: str) -> Spe
     return samples, rate_hz, word_times(here, there, times)
 
 
-def _each(one: Callable[["Voice", str], Speech | None]) -> Callable[..., list[Speech | None]]:
+def _each(one: Callable[[Voice, str], Speech | None]) -> Callable[..., list[Speech | None]]:
     return lambda voice, sentences: [one(voice, sentence) for sentence in sentences]
 
 

@@ -14,8 +14,7 @@ import numpy as np
 import scipy.fft
 import soxr
 
-from ..audio import SAMPLE_RATE_HZ
-from .synthesisers import Samples
+from ..audio import SAMPLE_RATE_HZ, Samples
 
 _KNOTS_HZ = (500.0, 1500.0, 2500.0, 3500.0)
 """Where shifts are given; between them straight lines, from 0 at 0 Hz, level above the last."""

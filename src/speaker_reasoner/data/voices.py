@@ -8,63 +8,14 @@ Does not mix voices into meetings: see `simulate`. How synthesisers speak: see `
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
-from ..audio import SAMPLE_RATE_HZ
+from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
-from .synthesisers import DRAWN, FAMILIES, Samples, Speech, available
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """A synthesiser's voice."""
-
-    family: str
-    variant: str
-    gender: str
-    held_out: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """One simulated person.
-
-    Attributes:
-        name: unique within a bank.
-        base: the synthesiser's voice it is made from.
-        pitch: espeak's pitch value (0..99), or the others' mean F0 in Hz.
-        rate: espeak's words per minute, or the others' duration stretch.
-        warp: factor by which the waveform is played faster: a shorter vocal tract.
-    """
-
-    name: str
-    base: Base
-    pitch: float
-    rate: float
-    warp: float
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """One word with its times in samples of its utterance."""
-
-    text: str
-    start_samples: int
-    end_samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """One sentence by one voice: samples `[n]` at 16 kHz, peak 0.5, trimmed to the speech."""
-
-    voice: Voice
-    text: str
-    words: tuple[Word, ...]
-    samples: Samples
-
+from .people import Base, Utterance, Voice, Word
+from .synthesisers import DRAWN, FAMILIES, Speech, available
 
 _ESPEAK_MALE = (
     "Andy Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed Alex "

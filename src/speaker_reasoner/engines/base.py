@@ -4,12 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
+from ..audio import Samples
 from ..protocol import Audio, Part, Profile
 from ..protocol.grammar import TurnRules
-
-Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(eq=False, slots=True)

@@ -8,8 +8,7 @@ how many entries a speaker has, and which segments are candidates at all.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..audio import SAMPLE_RATE_HZ
-from ..engines.base import Samples
+from ..audio import SAMPLE_RATE_HZ, Samples
 from ..protocol import CacheEntry
 
 SHORTEST_S = 0.6

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE_HZ
-from ..engines.base import Samples
+from ..audio import SAMPLE_RATE_HZ, Samples
 from ..speech import Region, levels_db, quietest_cut
 
 Detect = Callable[[Samples], Sequence[Region]]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import audio
-from ..engines.base import Samples
+from ..audio import Samples
 from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
 from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplicates

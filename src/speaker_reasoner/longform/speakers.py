@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE_HZ, level_db
-from ..engines.base import Samples
+from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..errors import SettingsError
 from ..protocol import CacheEntry, Profile
 from ..transcript import Segment

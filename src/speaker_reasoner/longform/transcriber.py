@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import audio
-from ..engines.base import Engine, Samples
+from ..audio import Samples
+from ..engines.base import Engine
 from ..errors import AudioError, SettingsError, SpeakerReasonerError
 from ..protocol import Profile
 from ..reasoner import Dialogue, ask

@@ -7,7 +7,7 @@ Tested on two CPUs (`tests/test_train_processes.py`): the same losses and weight
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,9 +15,7 @@ from torch import nn
 from ..errors import DataError
 from .model import Learner
 from .saves import is_deepspeed
-
-if TYPE_CHECKING:
-    from .loop import RunConfig
+from .schedule import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Prepared:
     accelerator: Any
 
 
-def make_accelerator(config: "RunConfig", folder: Path, *, cpu: bool, unused: bool) -> Any:
+def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool) -> Any:
     """The accelerator of a run: how many processes, and how weights are sharded, is told by the
     environment that `accelerate launch` makes.
 

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio import SAMPLE_RATE_HZ
+from ..audio import SAMPLE_RATE_HZ, Samples
 from ..data.simulate import Spoken
-from ..data.synthesisers import Samples
 from ..engines.thinker import SHORTEST_SAMPLES, MarkedTokenizer, log_mel, slice_tokens
 from ..protocol import Audio, Trace, pieces
 

@@ -19,8 +19,8 @@ from ..data.simulate import MeetingConfig
 from ..errors import DataError
 from ..protocol import Profile
 from .adapters import Lora
-from .loop import RunConfig, Schedule
 from .model import LossWeights
+from .schedule import RunConfig, Schedule
 from .scratch import TinyConfig
 from .settings import plain, read_settings
 from .witness import WitnessConfig

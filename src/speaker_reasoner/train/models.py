@@ -23,7 +23,7 @@ from ..protocol import Profile
 from .adapters import adapt, load_adapter, save_adapter
 from .config import TrainingConfig
 from .lineage import named
-from .loop import RunConfig
+from .schedule import RunConfig
 from .scratch import make_feature_extractor, make_thinker, make_tokenizer
 from .simulated import tokenizer_texts
 from .windows import join_windows

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..audio import Samples
 from ..data.dialogues import SINGLE_TURN, Reference, dialogue, single_turn
 from ..data.simulate import Spoken
-from ..data.synthesisers import Samples
 from ..protocol import CacheEntry, Profile, Trace
 from .batches import Clip, Example
 from .loop import Drawn

@@ -19,10 +19,9 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
-from ..audio import SAMPLE_RATE_HZ, level_db
+from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..data.banks import VoiceBank
 from ..data.simulate import MeetingConfig, Spoken, distance, meeting, noise
-from ..data.synthesisers import Samples
 from ..data.tracts import Tract, draw_tract
 from ..engines.pitch import melodies
 from ..engines.thinker import log_mel

@@ -7,13 +7,13 @@ families of synthesisers, so that it is the same everywhere.
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..audio import to_seconds
-from ..data.banks import BankConfig, bank
-from ..data.simulate import Meeting, MeetingConfig, meeting
-from ..data.synthesisers import available
-from ..errors import DataError
-from ..transcript import Segment, Transcript
-from .breakdown import overlap_share
+from speaker_reasoner.audio import to_seconds
+from speaker_reasoner.data.banks import BankConfig, bank
+from speaker_reasoner.data.simulate import Meeting, MeetingConfig, meeting
+from speaker_reasoner.data.synthesisers import available
+from speaker_reasoner.errors import DataError
+from speaker_reasoner.evaluate.breakdown import overlap_share
+from speaker_reasoner.transcript import Segment, Transcript
 
 BANK = BankConfig(evaluation=True, voices=40, sentences=40)
 MEETINGS = MeetingConfig(

@@ -15,11 +15,11 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from .audio import probe
-from .errors import AudioError
-from .longform import Progress
-from .transcript import Segment, Transcript
-from .writers.clock import reading_time
+from ..audio import probe
+from ..errors import AudioError
+from ..longform import Progress
+from ..transcript import Segment, Transcript
+from ..writers.clock import reading_time
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 _LONG_S = 60.0
