@@ -15,7 +15,7 @@ from rich.progress import track
 from heldout_set import BANK, MEETINGS, reference
 from speaker_reasoner.data.banks import bank
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
-from speaker_reasoner.writers import write
+from speaker_reasoner.formats import write
 
 LONG = MeetingConfig(speakers=(2, 3), utterances=(50, 70), max_duration_s=180.0, silence_rate=0.0)
 """Fifty to seventy utterances in at most three minutes, two or three people."""

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from common import store
 from speaker_reasoner.evaluate import Normalisation
-from speaker_reasoner.evaluate.inputs import load, pair
+from speaker_reasoner.evaluate.pairs import pair
 from speaker_reasoner.evaluate.results import evaluate, summary
+from speaker_reasoner.formats.folders import load
 from speaker_reasoner.transcript import Transcript
 
 

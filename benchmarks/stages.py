@@ -42,7 +42,7 @@ from speaker_reasoner.evaluate import (
     total,
 )
 from speaker_reasoner.evaluate.breakdown import compare, subsets
-from speaker_reasoner.evaluate.inputs import Pair
+from speaker_reasoner.evaluate.pairs import Pair
 from speaker_reasoner.evaluate.words import combination_errors
 from speaker_reasoner.longform.chunks import Chunk, chunks
 from speaker_reasoner.protocol import Profile

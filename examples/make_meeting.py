@@ -11,7 +11,7 @@ from pathlib import Path
 import soundfile as sf
 from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, HeldOut, reference
 
-from speaker_reasoner import writers
+from speaker_reasoner import formats
 from speaker_reasoner.data.simulate import bank, meeting
 
 
@@ -24,7 +24,7 @@ def main() -> None:
         if len(known.reference.speakers) == 2 and 6 <= known.reference.duration_s <= 10:
             break
     sf.write(folder / "meeting.flac", drawn.samples, 16_000)
-    writers.write(known.reference, folder, ["seglst"])
+    formats.write(known.reference, folder, ["seglst"])
     print(f"seed {seed}: {len(drawn.samples) / 16_000:.1f} s, {len(drawn.spoken)} utterances")
 
 

@@ -19,7 +19,7 @@ from speaker_reasoner.evaluate.breakdown import (
     turn_rate,
     word_errors_by_position,
 )
-from speaker_reasoner.evaluate.inputs import Pair
+from speaker_reasoner.evaluate.pairs import Pair
 from speaker_reasoner.evaluate.scores import ErrorCounts, Scores
 from speaker_reasoner.evaluate.text import Normalisation
 from speaker_reasoner.transcript import Confidence, Segment, Transcript

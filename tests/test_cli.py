@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import speaker_reasoner
-from speaker_reasoner import writers
+from speaker_reasoner import formats
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.cli import main
 from speaker_reasoner.engines import Request
@@ -170,8 +170,8 @@ def test_help_shows_examples(run: Run, command: list[str]) -> None:
 
 def test_help_names_every_format(run: Run) -> None:
     _, shown, _ = run("transcribe", "--help")
-    assert all(re.search(rf"\b{name}\b", shown) for name in writers.FORMATS)
-    assert set(ALL_FORMATS.split(",")) == set(writers.FORMATS)
+    assert all(re.search(rf"\b{name}\b", shown) for name in formats.FORMATS)
+    assert set(ALL_FORMATS.split(",")) == set(formats.FORMATS)
 
 
 def test_help_and_version_do_not_load_heavy_libraries() -> None:
@@ -244,11 +244,11 @@ def test_warnings_are_shown_even_if_quiet(run: Run, tmp_path: Path) -> None:
     assert said.count("\n") == 1 and "Speaker4" in shown
 
 
-@pytest.mark.parametrize("name", writers.FORMATS)
+@pytest.mark.parametrize("name", formats.FORMATS)
 def test_one_format_on_standard_output(run: Run, talk: Path, name: str) -> None:
     status, shown, _ = run("transcribe", talk, "--format", name)
     assert status == 0
-    known = writers.FORMATS[name]
+    known = formats.FORMATS[name]
     if known.parse is None:
         assert "one" in shown and "Speaker2" in shown
     else:
@@ -260,10 +260,10 @@ def test_all_formats_as_files(run: Run, talk: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     status, shown, said = run("transcribe", talk, "-o", out, "--format", ALL_FORMATS)
     assert (status, shown) == (0, "")
-    names = {f"talk{known.suffix}" for known in writers.FORMATS.values()}
+    names = {f"talk{known.suffix}" for known in formats.FORMATS.values()}
     assert {path.name for path in out.iterdir()} == names
     assert said.count("wrote ") == len(names)
-    [transcript] = writers.read(out / "talk.json")
+    [transcript] = formats.read(out / "talk.json")
     assert [segment.text for segment in transcript.segments] == ["one", "two"]
 
 

@@ -17,8 +17,8 @@ from speaker_reasoner.commands.prepare import add_prepare
 from speaker_reasoner.commands.prepare import preview as show
 from speaker_reasoner.data.corpora import CORPORA, chunks, prepare
 from speaker_reasoner.errors import DataError, OutputError
-from speaker_reasoner.evaluate.inputs import load
 from speaker_reasoner.evaluate.running import read_data, units
+from speaker_reasoner.formats.folders import load
 
 from .conftest import SHARED, needs_shared, noise
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speaker_reasoner import Transcriber, Transcript, load_engine, writers
+from speaker_reasoner import Transcriber, Transcript, formats, load_engine
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "meeting.txt"
@@ -23,11 +23,11 @@ def transcript(transcriber: Transcriber) -> Transcript:
 
 def test_golden(transcript: Transcript) -> None:
     """What the checkpoint wrote when it was put in place."""
-    assert writers.render(transcript, "txt") == GOLDEN.read_text(encoding="utf-8")
+    assert formats.render(transcript, "txt") == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_most_words_of_the_example_are_right(transcript: Transcript) -> None:
-    [reference] = writers.read(ROOT / "examples" / "meeting.seglst.json")
+    [reference] = formats.read(ROOT / "examples" / "meeting.seglst.json")
     spoken, written = reference.text.split(), transcript.text.split()
     assert len(spoken) >= 10
     common = sum(min(spoken.count(word), written.count(word)) for word in set(spoken))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speaker_reasoner import writers
+from speaker_reasoner import formats
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate import (
     BoundaryCounts,
@@ -54,8 +54,8 @@ WORDS = 8 + 1 + 5 + 6
 
 
 def read_pair(folder: str, reference: str, hypothesis: str) -> list[tuple[Transcript, Transcript]]:
-    ours = {t.recording: t for t in writers.read(SHARED / folder / hypothesis)}
-    return [(t, ours[t.recording]) for t in writers.read(SHARED / folder / reference)]
+    ours = {t.recording: t for t in formats.read(SHARED / folder / hypothesis)}
+    return [(t, ours[t.recording]) for t in formats.read(SHARED / folder / reference)]
 
 
 def relabel(transcript: Transcript, labels: dict[str, str]) -> Transcript:
@@ -458,7 +458,7 @@ def test_gender_by_time_weighs_segments() -> None:
 
 
 def meeting_of_aishell(name: str) -> Transcript:
-    [reference] = writers.read(SHARED / f"aishell4_eval_stm/{name}.stm")
+    [reference] = formats.read(SHARED / f"aishell4_eval_stm/{name}.stm")
     return reference.with_segments(
         [
             replace(s, gender="male" if s.speaker.endswith("-M") else "female")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speaker_reasoner import writers
+from speaker_reasoner import formats
 from speaker_reasoner.engines import Request
 from speaker_reasoner.errors import ServerError
 from speaker_reasoner.server.events import EventLog, EventReader
@@ -131,7 +131,7 @@ def test_names_stay_words(serve: Serve) -> None:
     assert client.post(f"{url}/corrections", json=rename).status_code == 200
     edit = {"revision": 1, "op": "edit", "segment": "1", "text": EVIL}
     assert client.post(f"{url}/corrections", json=edit).status_code == 200
-    for name, known in writers.FORMATS.items():
+    for name, known in formats.FORMATS.items():
         answer = client.get(f"{url}/transcript", params={"format": name})
         assert answer.status_code == 200, name
         header = answer.headers["content-disposition"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speaker_reasoner import audio, writers
+from speaker_reasoner import audio, formats
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import EngineError, OutputError, ServerError
@@ -39,7 +39,7 @@ def test_a_job(serve: Serve) -> None:
     assert done["error"] is None and done["queue_position"] is None
     assert client.get("/v1/jobs").json()["data"] == [done]
     native = client.get(f"/v1/jobs/{job['id']}/transcript")
-    [transcript] = writers.formats.parse_json(native.text, "answer")
+    [transcript] = formats.table.parse_json(native.text, "answer")
     assert (transcript.recording, transcript.duration_s) == ("board meeting", 9.0)
     assert [s.text for s in transcript.segments] == ["one", "two"] * 3
     assert "board%20meeting.json" in native.headers["content-disposition"]
@@ -53,12 +53,12 @@ def test_the_transcript_is_that_of_the_command_line(serve: Serve, tmp_path: Path
     wait(client, job)
     got = client.get(f"/v1/jobs/{job['id']}/transcript?format=seglst").text
     expected = Transcriber(ScriptedEngine(play, PROFILE), detect=None).transcribe(path)
-    assert got == writers.render(expected, "seglst")
+    assert got == formats.render(expected, "seglst")
     stored = next((tmp_path / "store/jobs").iterdir()) / "audio.wav"
     assert np.array_equal(audio.load(stored), audio.load(path))
 
 
-@pytest.mark.parametrize("name", list(writers.FORMATS))
+@pytest.mark.parametrize("name", list(formats.FORMATS))
 def test_every_format(serve: Serve, name: str) -> None:
     client = serve()
     job = add_job(client)

@@ -18,6 +18,7 @@ from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
+from speaker_reasoner.formats import render
 from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
 from speaker_reasoner.longform.cache import Candidate, SpeakerCache
 from speaker_reasoner.longform.finished import Finished, Spoken, alone
@@ -28,7 +29,6 @@ from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render
 from speaker_reasoner.reasoner import ask
 from speaker_reasoner.transcript import Missing, Transcript
 from speaker_reasoner.witness import Scatter, log_odds
-from speaker_reasoner.writers import render
 
 from .talk import save
 

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import speaker_reasoner
-from speaker_reasoner.writers import FORMATS
+from speaker_reasoner.formats import FORMATS
 
 from .scripted_server import PAGE, SPOKEN, Scripted
 

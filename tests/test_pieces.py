@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speaker_reasoner.data.pieces import cut
 from speaker_reasoner.errors import DataError
+from speaker_reasoner.formats.pieces import cut
 from speaker_reasoner.transcript import Segment, Transcript
 
 from .conftest import needs_shared
@@ -79,7 +79,7 @@ def test_impossible_lengths_are_told(lengths: tuple[float, float]) -> None:
 @needs_shared
 def test_aishell4_is_cut_through_few_segments() -> None:
     """The 20 real evaluation sessions: what a cut goes through is rare."""
-    from speaker_reasoner.evaluate.inputs import load
+    from speaker_reasoner.formats.folders import load
 
     from .conftest import SHARED
 

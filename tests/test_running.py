@@ -17,8 +17,8 @@ from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate.running import hypotheses, read_data, transcribe, units
 from speaker_reasoner.evaluate.text import Normalisation
+from speaker_reasoner.formats import write
 from speaker_reasoner.transcript import Segment, Transcript
-from speaker_reasoner.writers import write
 
 from .talk import PROFILE, play, save
 from .vocal import voice

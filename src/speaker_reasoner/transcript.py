@@ -82,7 +82,7 @@ class Transcript:
     """The transcript of one recording.
 
     Attributes:
-        recording: name of the recording, used as session or file id by the writers.
+        recording: name of the recording, used as session or file id by `formats`.
         duration_s: length of the recording in seconds.
         segments: ordered by start, end, speaker; overlap is allowed.
         missing: stretches that were not transcribed, each with its reason.

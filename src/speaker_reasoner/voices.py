@@ -24,10 +24,10 @@ from . import audio
 from .audio import SAMPLE_RATE_HZ, Samples
 from .containers import quoted
 from .errors import AudioError, OutputError, SettingsError
+from .formats.files import write_text_atomically
 from .longform.linking import Array, Trust, Voices, heard, merge
 from .speech import Region, Vad, levels_db, speech_regions, spoken_s
 from .witness import Witness
-from .writers.files import write_text_atomically
 
 if TYPE_CHECKING:
     from .longform import Voice

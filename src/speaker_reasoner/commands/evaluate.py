@@ -157,8 +157,9 @@ def _normalisation(arguments: argparse.Namespace) -> Any:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from ..evaluate.inputs import load, pair
+    from ..evaluate.pairs import pair
     from ..evaluate.results import evaluate
+    from ..formats.folders import load
 
     normalisation = _normalisation(arguments)
     read = {
@@ -187,10 +188,10 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..evaluate.inputs import pair
+    from ..evaluate.pairs import pair
     from ..evaluate.results import evaluate
     from ..evaluate.running import hypotheses, read_data, transcribe, units
-    from ..writers import write
+    from ..formats import write
 
     normalisation = _normalisation(arguments)
     items = read_data(arguments.data)
@@ -244,10 +245,11 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from ..evaluate.inputs import load, pair
+    from ..evaluate.pairs import pair
     from ..evaluate.report import report
     from ..evaluate.results import load_result
-    from ..writers import write_text_atomically
+    from ..formats import write_text_atomically
+    from ..formats.folders import load
 
     result = load_result(arguments.result)
     for side in ("reference", "hypothesis"):

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from ..audio import probe
 from ..errors import AudioError
+from ..formats.clock import reading_time
 from ..longform import Progress
 from ..transcript import Segment, Transcript
-from ..writers.clock import reading_time
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 _LONG_S = 60.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import OutputError, SpeakerReasonerError
-from ..writers import FORMATS, render, write
+from ..formats import FORMATS, render, write
 from .arguments import add_model, load_quietly, positive, speaker_range
 
 if TYPE_CHECKING:

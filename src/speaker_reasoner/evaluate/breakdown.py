@@ -20,7 +20,7 @@ from ..errors import DataError
 from ..transcript import Segment, Transcript
 from .counts import ErrorCounts
 from .extra import load
-from .inputs import Pair
+from .pairs import Pair
 from .scores import Scores, total
 from .text import Normalisation
 

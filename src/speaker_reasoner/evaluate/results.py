@@ -24,9 +24,9 @@ from rich.progress import track
 from rich.table import Table
 
 from ..errors import DataError
-from ..writers import write_text_atomically
+from ..formats import write_text_atomically
 from . import breakdown
-from .inputs import Pair
+from .pairs import Pair
 from .scores import CONVENTIONS, Scores, bootstrap, score, total
 from .tables import SCHEMA, VERSION, check_evaluation
 from .text import Normalisation

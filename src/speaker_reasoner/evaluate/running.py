@@ -23,18 +23,17 @@ from rich.progress import Progress
 
 from .. import audio
 from ..audio import SAMPLE_RATE_HZ
-from ..data.pieces import cut
 from ..engines.base import Engine
 from ..errors import DataError
+from ..formats import read, write, write_text_atomically
+from ..formats.folders import SUFFIXES, beside, load
+from ..formats.pieces import cut
 from ..longform import Failure, Transcriber
 from ..transcript import Transcript
-from ..writers import read, write, write_text_atomically
-from .inputs import load
 
 _Sessions = Callable[[Path], dict[str, Transcript]]
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
-_REFERENCE_SUFFIXES = (".seglst.json", ".stm", ".TextGrid", ".json", ".rttm", ".ctm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +83,11 @@ def read_data(path: Path) -> list[Item]:
 
 def _from_folder(folder: Path, sessions: _Sessions) -> Iterator[Item]:
     for sound in sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES):
-        beside = [sound.with_name(sound.stem + suffix) for suffix in _REFERENCE_SUFFIXES]
-        reference = next((p for p in beside if p.exists()), None)
+        reference = beside(sound)
         if reference is None:
             raise DataError(
                 f"{sound}: no reference beside it; expected {sound.stem} with one of "
-                f"{', '.join(_REFERENCE_SUFFIXES)}"
+                f"{', '.join(SUFFIXES)}"
             )
         yield _item(sound, sessions, reference, None, str(sound))
 

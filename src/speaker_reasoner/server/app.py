@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from .. import __version__
 from ..errors import SpeakerReasonerError
+from ..formats import FORMATS, render
 from ..longform import Transcriber
-from ..writers import FORMATS, render
 from . import documentation as docs
 from .corrections import parse_operation
 from .guard import Guard

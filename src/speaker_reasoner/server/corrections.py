@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import FormatError
+from ..formats.native import find_overlaps
 from ..transcript import Confidence, Missing, Segment, Transcript
-from ..writers.native import find_overlaps
 from .openai import RequestError, confidence_body
 
 _SLACK_S = 0.05

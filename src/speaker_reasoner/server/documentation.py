@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from starlette.responses import Response
 
-from ..writers import FORMATS
+from ..formats import FORMATS
 from .corrections import Operation
 from .openai import JobForm, TranscriptionForm
 

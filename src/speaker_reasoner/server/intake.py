@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import SettingsError
+from ..formats import write_text_atomically
 from ..voices import MOST_S, StoredClip, StoredVoice, VoiceStore
-from ..writers import write_text_atomically
 from .openai import Hints, RequestError
 from .runs import AUDIO, spoken_file, voice_file
 from .sound import decode

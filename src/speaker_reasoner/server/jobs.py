@@ -42,7 +42,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from ..errors import OutputError, ServerError, SpeakerReasonerError
-from ..writers import write_text_atomically
+from ..formats import write_text_atomically
 from .openai import RequestError
 
 WAITING = ("queued", "running")

@@ -22,10 +22,10 @@ from ..errors import (
     SettingsError,
     SpeakerReasonerError,
 )
+from ..formats import render
+from ..formats.native import find_overlaps
 from ..transcript import Segment, Transcript
 from ..voices import check_name
-from ..writers import render
-from ..writers.native import find_overlaps
 
 Form = TypeVar("Form", bound=BaseModel)
 

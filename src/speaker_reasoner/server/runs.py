@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AudioError, OutputError, SpeakerReasonerError
+from ..formats import read, render, write_text_atomically
+from ..formats.native import find_overlaps
 from ..longform import Failure, Progress, Recording, Transcriber, Voice
 from ..transcript import Segment, Transcript
 from ..voices import EnrolmentClip, StoredClip, doubts, load_clip
 from ..witness import Witness
-from ..writers import read, render, write_text_atomically
-from ..writers.native import find_overlaps
 from .corrections import Document, History, Line, heard_again, labels_heard_again, replay
 from .events import EventLog, EventReader
 from .jobs import Job, Store, damaged, undamaged

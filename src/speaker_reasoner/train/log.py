@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..writers import write_text_atomically
+from ..formats import write_text_atomically
 
 
 class Log:

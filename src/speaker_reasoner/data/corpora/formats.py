@@ -1,6 +1,6 @@
 """Annotation files to rows, line by line: a broken line is counted, the others are read.
 
-The parsers of `writers` read the lines; where one looks at the whole file (JSON of ours, subtitles),
+The parsers of `formats` read the lines; where one looks at the whole file (JSON of ours, subtitles),
 a fault anywhere loses the file. RTTM has no words: those of a CTM beside it, of the same stem, are
 put into its segments.
 """
@@ -13,39 +13,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...errors import FormatError
-from ...evaluate.inputs import load
-from ...evaluate.lhotse import parse_lhotse
+from ...formats import read_text
+from ...formats.captions import parse_caption
+from ...formats.ctm import join_words, parse_ctm
+from ...formats.folders import load, stem_of, suffix_of
+from ...formats.lhotse import parse_lhotse
+from ...formats.scoring import parse_rttm, parse_seglst, parse_stm
+from ...formats.sessions import load_json, parse_gender
+from ...formats.textgrid import WORDLESS, Stream
 from ...transcript import Transcript
-from ...writers import read_text
-from ...writers.captions import parse_caption
-from ...writers.ctm import join_words, parse_ctm
-from ...writers.scoring import parse_rttm, parse_seglst, parse_stm
-from ...writers.sessions import load_json, parse_gender
-from ...writers.textgrid import WORDLESS, Stream
 from .notes import Notes, Row
-
-SUFFIXES = (
-    *(".seglst.json", ".stm", ".textgrid", ".jsonl", ".jsonl.gz"),
-    *(".json", ".vtt", ".srt", ".rttm", ".ctm"),
-)
-"""Suffixes of annotation, in lower case, the richest first."""
 
 SpeakerOf = Callable[[str], tuple[str, str]]
 """The name of a tier to speaker and gender."""
 
 _GENDERS = {"F": "female", "M": "male"}
 _CHANNEL = re.compile(r"channel\d+|channel[A-Z]")
-
-
-def suffix_of(path: Path) -> str | None:
-    """The suffix by which a file is annotation, in lower case."""
-    fitting = [suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)]
-    return max(fitting, key=len, default=None)
-
-
-def stem_of(path: Path) -> str:
-    """The name of a file of annotation without its suffix."""
-    return path.name[: len(path.name) - len(suffix_of(path) or path.suffix)]
 
 
 def gender_of(letter: str) -> str:
@@ -57,9 +40,9 @@ def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[Row
     """Read a file of annotation in the format that its suffix tells.
 
     Args:
-        path: ends in one of `SUFFIXES`.
+        path: ends in one of `formats.folders.SUFFIXES`.
         notes: counts lines that cannot be read.
-        encoding: as `writers.read_text`.
+        encoding: as `formats.read_text`.
 
     Raises:
         FormatError: the file cannot be read at all.
@@ -92,7 +75,7 @@ def textgrid_rows(
     Args:
         path: the file.
         speaker_of: by default the tier's name is the label, perhaps with `(female)` behind it.
-        encoding: as `writers.read_text`.
+        encoding: as `formats.read_text`.
 
     Raises:
         FormatError: with the line at which something else was expected.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, FormatError
+from ...formats.ctm import join_words
 from ...transcript import Segment, Transcript
-from ...writers.ctm import join_words
 
 SLACK_S = 0.5
 """A segment that ends past the recording by at most this is clipped to it; by more, it is dropped."""

@@ -28,11 +28,11 @@ import soundfile as sf
 from ... import __version__, audio
 from ...audio import SAMPLE_RATE_HZ, Samples, to_samples, to_seconds
 from ...errors import AudioError, DataError, OutputError, SpeakerReasonerError
+from ...formats import write_text_atomically
+from ...formats.pieces import Piece, cut
+from ...formats.scoring import render_seglst
 from ...transcript import GENDERS, Segment, Transcript
-from ...writers import write_text_atomically
-from ...writers.scoring import render_seglst
 from ..dialogues import Reference
-from ..pieces import Piece, cut
 from .notes import Notes, Recording, transcript
 from .recipes import CORPORA, Source
 
@@ -94,7 +94,7 @@ def prepare(
         strict: stop at the first fault.
         reference: file or folder of annotation (`folder` only).
         gender_from: `suffix` or `prefix` of speaker ids tell genders (`folder` only).
-        encoding: of annotation, as `writers.read_text`.
+        encoding: of annotation, as `formats.read_text`.
         told: called with the name of each session before it is decoded.
 
     Returns:

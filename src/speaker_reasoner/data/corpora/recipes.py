@@ -30,10 +30,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import DataError, FormatError
-from ...writers import read_text
-from ...writers.sessions import parse_seconds
+from ...formats import read_text
+from ...formats.folders import SUFFIXES, beside, stem_of, suffix_of
+from ...formats.sessions import parse_seconds
 from . import ami
-from .formats import SUFFIXES, gender_of, read_rows, stem_of, suffix_of, textgrid_rows
+from .formats import gender_of, read_rows, textgrid_rows
 from .notes import Cleaning, Notes, Recording, Row
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
@@ -291,8 +292,13 @@ def _sessions(source: Source, reference: Path) -> dict[str, list[Row]]:
 
 def _beside(source: Source, sound: Path) -> list[Row] | None:
     """The rows of the richest annotation of a recording's stem, in its folder."""
-    beside = {suffix_of(p): p for p in sound.parent.iterdir() if stem_of(p) == sound.stem}
-    chosen = next((beside[suffix] for suffix in SUFFIXES if suffix in beside), None)
+    chosen = beside(sound, source.encoding)
+    if chosen is not None and suffix_of(chosen) == ".ctm":
+        # Segments of an RTTM, where there is one, with the words of the CTM.
+        turns = [
+            p for p in sound.parent.iterdir() if p.name.lower() == f"{sound.stem}.rttm".lower()
+        ]
+        chosen = turns[0] if turns else chosen
     if chosen is None:
         return None
     rows = read_rows(chosen, source.notes, source.encoding)

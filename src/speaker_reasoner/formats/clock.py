@@ -1,4 +1,4 @@
-"""Seconds to milliseconds, and milliseconds to text. The only place where the writers round."""
+"""Seconds to milliseconds, and milliseconds to text. The only place where times are rounded."""
 
 from ..transcript import Segment
 

@@ -1,22 +1,21 @@
-"""References and hypotheses: read from files or folders, and brought together by session.
+"""Transcripts read from a file or a folder, in any format that can be read, by session.
 
-    pairs = pair(load("reference.stm"), load("hypotheses/"))
-
-Sessions are matched by name, never by order or likeness. Nothing is scored here.
+sessions = load("reference.stm")
+sessions = load("hypotheses/")
 """
 
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DataError, FormatError
 from ..transcript import Transcript
-from ..writers import FORMATS, read_text
-from ..writers.native import SCHEMA
-from ..writers.openai import parse_diarized_json
+from . import FORMATS, read_text
+from .diarized import parse_diarized_json
 from .lhotse import parse_lhotse
+from .native import SCHEMA
 
 _Parse = Callable[[str, str], list[Transcript]]
 _BY_RICHNESS = ("stm", "textgrid", "vtt", "srt", "ctm", "rttm")
@@ -39,30 +38,11 @@ A file that ends in `.json` is ours, SegLST or `diarized_json`: its content tell
 words; CTM has words whose grouping into segments is a guess.
 """
 
+SUFFIXES = tuple(dict.fromkeys(suffix for suffixes, _ in INPUTS.values() for suffix in suffixes))
+"""Suffixes of transcripts that are read, in lower case, the richest format first."""
+
 _GENDER_IN_ID = {"suffix": re.compile(r".*-([FM])"), "prefix": re.compile(r"([FM])(?![a-z]).*")}
 _GENDERS = {"F": "female", "M": "male"}
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Reference and hypothesis of one session.
-
-    Attributes:
-        name: of the session.
-        reference: what was said.
-        hypothesis: what is scored.
-        lost: one side is missing; it stands here as an empty transcript.
-    """
-
-    name: str
-    reference: Transcript
-    hypothesis: Transcript
-    lost: bool = False
-
-    @property
-    def duration_s(self) -> float:
-        """Length of the recording in seconds: the larger of what the two sides know of it."""
-        return max(self.reference.duration_s, self.hypothesis.duration_s)
 
 
 def load(
@@ -114,119 +94,105 @@ def load(
     return _with_genders(found, gender_from, source) if gender_from else found
 
 
-def pair(
-    references: Mapping[str, Transcript],
-    hypotheses: Mapping[str, Transcript],
-    *,
-    lost: bool = False,
-) -> list[Pair]:
-    """Bring the two sides together by name, in the references' order.
-
-    Args:
-        references: transcripts by name of the session.
-        hypotheses: the same of the system.
-        lost: score sessions that are missing on one side against an empty transcript, and mark them,
-            instead of refusing them. The ones without a reference come last.
-
-    Raises:
-        DataError: sessions are missing on one side; or, `lost` or not, no name is on both.
-    """
-    unheard = [name for name in references if name not in hypotheses]
-    unknown = [name for name in hypotheses if name not in references]
-    if references and hypotheses and len(unheard) == len(references):
-        raise DataError(_strangers(unheard, unknown))
-    if (unheard or unknown) and not lost:
-        missing = [(unheard, "without a hypothesis"), (unknown, "without a reference")]
-        parts = [f"{len(names)} {what} ({_some(names)})" for names, what in missing if names]
-        raise DataError(
-            f"sessions are missing: {' and '.join(parts)}; add them, name them alike on both sides, or "
-            "let them count as lost (--lost)"
-        )
-    pairs = []
-    for name in (*references, *unknown):
-        one, other = references.get(name), hypotheses.get(name)
-        duration_s = max(side.duration_s for side in (one, other) if side is not None)
-        empty = Transcript(name, duration_s)
-        pairs.append(Pair(name, one or empty, other or empty, one is None or other is None))
-    return pairs
-
-
-def _strangers(references: list[str], hypotheses: list[str]) -> str:
-    if len(references) == len(hypotheses) == 1:
-        return (
-            f"the reference is of session {references[0]!r}, the hypothesis of {hypotheses[0]!r}; if "
-            "they are the same recording, give both the same name (the session id in the file, or "
-            "the file's name where the format has none)"
-        )
-    return (
-        f"no session is on both sides: references are of {_some(references)}, hypotheses of "
-        f"{_some(hypotheses)}; name them alike"
-    )
-
-
-def _some(names: list[str]) -> str:
+def some_of(names: list[str]) -> str:
+    """The first five names, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path]:
-    """Return the files of a folder to read: of each stem the one in the richest format."""
+def richest(
+    files: Iterable[Path], format: str | None = None, encoding: str | None = None
+) -> list[Path]:
+    """Of files of one stem, which are taken for one recording written several times, the richest.
+
+    Args:
+        files: any files; those whose suffix is not a transcript's are passed over.
+        format: a key of `INPUTS`; files in other formats are passed over.
+        encoding: as for `load`.
+
+    Raises:
+        DataError: two files of a stem are in the same format.
+        FormatError: a file cannot be read.
+    """
     order = list(INPUTS)
     best: dict[str, tuple[int, Path]] = {}
-    try:
-        files = sorted(folder.iterdir())
-    except OSError as error:
-        raise FormatError(f"cannot read {folder}: {error.strerror}; check the path") from error
-    for file in files:
-        suffix = _suffix(file)
+    for file in sorted(files):
+        suffix = suffix_of(file)
         if suffix is None or file.name.startswith(".") or not file.is_file():
             continue
         kind = _format_of(file, encoding)
         if format not in (None, kind):
             continue
-        rank, stem = order.index(kind), file.name[: -len(suffix)]
+        # JSON that is no transcript is chosen only where there is nothing else.
+        rank = order.index(kind) if kind is not None else len(order)
+        stem = stem_of(file)
         if stem in best and best[stem][0] == rank:
             raise DataError(f"{best[stem][1]} and {file} are the same recording twice; remove one")
         if stem not in best or rank < best[stem][0]:
             best[stem] = rank, file
-    if not best:
-        wanted = _known_suffixes() if format is None else f"files in {format}"
-        raise DataError(f"{folder} holds no transcripts: expected {wanted}")
     return [file for _, file in best.values()]
 
 
-def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:
-    _, parse = INPUTS[format or _format_of(file, encoding)]
-    silent = Transcript(file.name.removesuffix(_suffix(file) or file.suffix), 0.0)
-    return parse(read_text(file, encoding), str(file)) or [silent]
+def beside(sound: Path, encoding: str | None = None) -> Path | None:
+    """The richest transcript of a recording that lies in its folder under its stem.
+
+    Raises:
+        DataError, FormatError: as for `richest`.
+    """
+    found = richest((p for p in sound.parent.iterdir() if stem_of(p) == sound.stem), None, encoding)
+    return found[0] if found else None
 
 
-def _suffix(file: Path) -> str | None:
-    """Return the ending of a file's name, as written, by which it is a transcript."""
+def suffix_of(file: Path) -> str | None:
+    """The suffix by which a file is a transcript, in lower case."""
     name = file.name.lower()
-    fitting = [s for suffixes, _ in INPUTS.values() for s in suffixes if name.endswith(s)]
-    return file.name[-len(max(fitting, key=len)) :] if fitting else None
+    return max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
 
 
-def _format_of(file: Path, encoding: str | None) -> str:
-    suffix = _suffix(file)
+def stem_of(file: Path) -> str:
+    """The name of a transcript's file without its suffix."""
+    return file.name[: len(file.name) - len(suffix_of(file) or file.suffix)]
+
+
+def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path]:
+    """The files of a folder to read."""
+    try:
+        files = list(folder.iterdir())
+    except OSError as error:
+        raise FormatError(f"cannot read {folder}: {error.strerror}; check the path") from error
+    found = richest(files, format, encoding)
+    if not found:
+        wanted = ", ".join(SUFFIXES) if format is None else f"files in {format}"
+        raise DataError(f"{folder} holds no transcripts: expected {wanted}")
+    return found
+
+
+def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:
+    # Of JSON that is no transcript, the parser of ours says what is wrong.
+    _, parse = INPUTS[format or _format_of(file, encoding) or "json"]
+    return parse(read_text(file, encoding), str(file)) or [Transcript(stem_of(file), 0.0)]
+
+
+def _format_of(file: Path, encoding: str | None) -> str | None:
+    """The key of `INPUTS` that fits a file; `None` for JSON that is no transcript.
+
+    Raises:
+        FormatError: its suffix is not a transcript's, or it cannot be read.
+    """
+    suffix = suffix_of(file)
     if suffix is None:
         raise FormatError(
             f"{file}: cannot tell the format; name it ({', '.join(INPUTS)}), or let the file end in "
-            f"one of {_known_suffixes()}"
+            f"one of {', '.join(SUFFIXES)}"
         )
-    if suffix.lower() != ".json":
-        return next(name for name, (known, _) in INPUTS.items() if suffix.lower() in known)
+    if suffix != ".json":
+        return next(name for name, (known, _) in INPUTS.items() if suffix in known)
     text = read_text(file, encoding)
     if SCHEMA in text:
         return "json"
     if text.lstrip().startswith("["):
         return "seglst"
-    return "diarized_json" if '"segments"' in text else "json"
-
-
-def _known_suffixes() -> str:
-    return ", ".join(suffix for suffixes, _ in INPUTS.values() for suffix in suffixes)
+    return "diarized_json" if '"segments"' in text else None
 
 
 def _with_genders(
@@ -240,7 +206,7 @@ def _with_genders(
     if speakers and not told:
         raise DataError(
             f"{source}: no speaker id tells a gender by its {place}: they are "
-            f"{_some(list(speakers))}; expected such as {'001-M' if place == 'suffix' else 'FEE005'}"
+            f"{some_of(list(speakers))}; expected such as {'001-M' if place == 'suffix' else 'FEE005'}"
         )
     return {
         name: transcript.with_segments(

@@ -1,8 +1,8 @@
 """Transcripts to and from files: JSON, SegLST, RTTM, STM, CTM, SRT, VTT, TextGrid, TXT, Markdown.
 
-    from speaker_reasoner import writers
-    writers.write(transcript, "out", ["json", "rttm"])      # out/<recording>.json, .rttm
-    [transcript] = writers.read("out/meeting.json")
+    from speaker_reasoner import formats
+    formats.write(transcript, "out", ["json", "rttm"])      # out/<recording>.json, .rttm
+    [transcript] = formats.read("out/meeting.json")
 
 `FORMATS` maps each name to its renderer and, where the format carries enough, its parser. Only
 `json` keeps everything; the docstring of each renderer says what its format holds and what it
@@ -13,6 +13,6 @@ ends in `-F` stays as it is, of unknown gender.
 """
 
 from .files import read, read_text, write, write_text_atomically
-from .formats import FORMATS, Format, render
+from .table import FORMATS, Format, render
 
 __all__ = ["FORMATS", "Format", "read", "read_text", "render", "write", "write_text_atomically"]

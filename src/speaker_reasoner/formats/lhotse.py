@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import FormatError
 from ..transcript import Transcript
-from ..writers.sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_gender, parse_seconds
+from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_gender, parse_seconds
 
 _MICROSECOND = Decimal("0.000001")  # lhotse's own sums of floats differ from ours below that
 

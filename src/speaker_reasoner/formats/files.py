@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import FormatError, OutputError
 from ..transcript import Transcript
-from .formats import FORMATS, Format, find_format
+from .table import FORMATS, Format, find_format
 
 # What cannot be part of a file name on one of the usual systems, and dots that would hide the file
 # or climb out of the directory.

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speaker_reasoner import writers
+from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError, OutputError
+from speaker_reasoner.formats.ctm import join_words, split_words
+from speaker_reasoner.formats.sessions import unique_labels
 from speaker_reasoner.transcript import Confidence, Missing, Segment, Transcript
-from speaker_reasoner.writers.ctm import join_words, split_words
-from speaker_reasoner.writers.sessions import unique_labels
 
 SHARED = Path(__file__).parents[2] / "shared/data"
-READABLE = [name for name, known in writers.FORMATS.items() if known.parse]
+READABLE = [name for name, known in formats.FORMATS.items() if known.parse]
 BY_LINE = ["rttm", "stm", "ctm"]
 PER_SPEAKER_GENDER = ["rttm", "stm", "textgrid"]
 MS = 1.501e-3  # rounding, and the least length of a segment
@@ -114,7 +114,7 @@ def transcripts(draw: st.DrawFn) -> Transcript:
 
 
 def round_trip(transcript: Transcript, name: str) -> Transcript:
-    known = writers.FORMATS[name]
+    known = formats.FORMATS[name]
     assert known.parse is not None
     text = known.render(transcript)
     assert text == known.render(transcript)
@@ -215,7 +215,7 @@ def test_ctm_keeps_words_speakers_and_extent(
 @given(transcript=transcripts())
 @settings(deadline=None, max_examples=40)
 def test_ctm_lines_are_ordered_and_counted(transcript: Transcript) -> None:
-    lines = [line.split() for line in writers.render(transcript, "ctm").split("\n")[:-1]]
+    lines = [line.split() for line in formats.render(transcript, "ctm").split("\n")[:-1]]
     assert {len(line) for line in lines} <= {8}
     starts = [float(line[2]) for line in lines]
     assert starts == sorted(starts)
@@ -225,7 +225,7 @@ def test_ctm_lines_are_ordered_and_counted(transcript: Transcript) -> None:
 @given(transcript=transcripts())
 @settings(deadline=None, max_examples=40)
 def test_textgrid_tiers_tile_the_recording(transcript: Transcript) -> None:
-    text = writers.render(transcript, "textgrid")
+    text = formats.render(transcript, "textgrid")
     [xmax] = set(re.findall(r"^(?:        )?xmax = (\S+)$", text, re.M))
     for tier in text.split("    item [")[1:]:
         if "intervals [1]" not in tier:
@@ -240,9 +240,9 @@ def test_textgrid_tiers_tile_the_recording(transcript: Transcript) -> None:
 @given(transcript=transcripts())
 @settings(deadline=None, max_examples=30)
 def test_every_segment_is_one_line_for_people(transcript: Transcript) -> None:
-    lines = writers.render(transcript, "txt").split("\n")[:-1]
+    lines = formats.render(transcript, "txt").split("\n")[:-1]
     assert len(lines) == max(1, len(transcript.segments))
-    items = [row for row in writers.render(transcript, "md").split("\n") if row.startswith("- [")]
+    items = [row for row in formats.render(transcript, "md").split("\n") if row.startswith("- [")]
     assert len(items) == len(transcript.segments)
 
 
@@ -426,15 +426,15 @@ Duration: 00:04.00
 }
 
 
-@pytest.mark.parametrize("name", writers.FORMATS)
+@pytest.mark.parametrize("name", formats.FORMATS)
 def test_golden(name: str) -> None:
-    assert writers.render(GOLDEN, name) == GOLDENS[name]
+    assert formats.render(GOLDEN, name) == GOLDENS[name]
 
 
 def test_hours_in_people_s_formats() -> None:
     late = Transcript("r", 4000, (Segment("A", 3599.999, 3700.5, "x"),))
-    assert writers.render(late, "txt") == "[1:00:00.00 - 1:01:40.50] A: x\n"
-    assert "01:01:40,500" in writers.render(late, "srt")
+    assert formats.render(late, "txt") == "[1:00:00.00 - 1:01:40.50] A: x\n"
+    assert "01:01:40,500" in formats.render(late, "srt")
 
 
 EMPTY = {"seglst": "[]\n", "rttm": "", "stm": "", "ctm": "", "srt": "", "vtt": "WEBVTT\n"}
@@ -447,16 +447,16 @@ def test_empty_transcript(name: str) -> None:
     if name in ("json", "textgrid"):
         assert (back.recording, back.duration_s) == ("silence", 2.5)
     else:
-        assert writers.render(Transcript("silence", 2.5), name) == EMPTY[name]
-    assert writers.render(Transcript("silence", 2.5), "txt") == "(no speech)\n"
-    assert "No speech." in writers.render(Transcript("silence", 2.5), "md")
+        assert formats.render(Transcript("silence", 2.5), name) == EMPTY[name]
+    assert formats.render(Transcript("silence", 2.5), "txt") == "(no speech)\n"
+    assert "No speech." in formats.render(Transcript("silence", 2.5), "md")
 
 
 # --- files of other programs --------------------------------------------------------------------
 
 
 def parse(name: str, text: str, where: str = "f.x") -> list[Transcript]:
-    parser = writers.FORMATS[name].parse
+    parser = formats.FORMATS[name].parse
     assert parser is not None
     return parser(text, where)
 
@@ -547,14 +547,14 @@ def test_short_textgrid_in_utf_16(tmp_path: Path) -> None:
     )
     path = tmp_path / "g.textgrid"
     path.write_bytes(text.encode("utf-16"))
-    [found] = writers.read(path)
+    [found] = formats.read(path)
     assert found.segments == (Segment("张三", 1.0, 2.5, 'say "a"'),)
     assert found.warnings == ("1 point tiers were not read",)
 
 
 def test_own_overlaps_take_a_second_tier() -> None:
     twice = Transcript("r", 2, (Segment("A", 0, 2, "x", "male"), Segment("A", 1, 2, "y", "male")))
-    assert '"A (male)#2"' in writers.render(twice, "textgrid")
+    assert '"A (male)#2"' in formats.render(twice, "textgrid")
     assert round_trip(twice, "textgrid").segments == twice.segments
 
 
@@ -563,7 +563,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no reference dat
 
 @needs_shared
 def test_reads_the_aishell4_references() -> None:
-    found = [writers.read(path) for path in sorted(SHARED.glob("aishell4_eval_stm/*.stm"))]
+    found = [formats.read(path) for path in sorted(SHARED.glob("aishell4_eval_stm/*.stm"))]
     assert [len(sessions) for sessions in found] == [1] * 20
     everything = [segment for [session] in found for segment in session.segments]
     assert len(everything) == 10_498
@@ -601,7 +601,7 @@ def test_reads_the_aishell4_references() -> None:
     ],
 )
 def test_reads_real_files(path: str, sessions: int, segments: int, speakers: int) -> None:
-    found = writers.read(SHARED / path)
+    found = formats.read(SHARED / path)
     assert len(found) == sessions
     assert sum(len(session.segments) for session in found) == segments
     assert sum(len(session.speakers) for session in found) == speakers
@@ -684,7 +684,7 @@ def test_undecodable_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.stm"
     path.write_bytes(b"a 1 s 0 1 ok\na 1 s 1 2 \xff\xfe\n")
     with pytest.raises(FormatError, match=r"a\.stm:2: not UTF-8 text .*convert it to UTF-8"):
-        writers.read(path)
+        formats.read(path)
 
 
 def test_json_refuses_what_it_cannot_hold() -> None:
@@ -694,26 +694,26 @@ def test_json_refuses_what_it_cannot_hold() -> None:
         ({"x": Path()}, r"info\.x: JSON cannot hold a "),
     ]:
         with pytest.raises(FormatError, match=message):
-            writers.render(Transcript("r", 1, info=info), "json")
+            formats.render(Transcript("r", 1, info=info), "json")
 
 
 # --- files on disk ------------------------------------------------------------------------------
 
 
 def test_write_and_read_every_format(tmp_path: Path) -> None:
-    paths = writers.write(GOLDEN, tmp_path / "new" / "out", writers.FORMATS)
+    paths = formats.write(GOLDEN, tmp_path / "new" / "out", formats.FORMATS)
     assert [path.name for path in paths] == [
-        f"meeting 1{known.suffix}" for known in writers.FORMATS.values()
+        f"meeting 1{known.suffix}" for known in formats.FORMATS.values()
     ]
-    for path, name in zip(paths, writers.FORMATS, strict=True):
+    for path, name in zip(paths, formats.FORMATS, strict=True):
         assert path.read_bytes().decode() == GOLDENS[name]
-        if writers.FORMATS[name].parse is None:
+        if formats.FORMATS[name].parse is None:
             with pytest.raises(FormatError, match="is written, not read"):
-                writers.read(path)
+                formats.read(path)
         else:
-            assert len(writers.read(path)) == 1
-    assert writers.read(paths[0]) == [GOLDEN]
-    assert writers.read(paths[0].rename(tmp_path / "x.dat"), "json") == [GOLDEN]
+            assert len(formats.read(path)) == 1
+    assert formats.read(paths[0]) == [GOLDEN]
+    assert formats.read(paths[0].rename(tmp_path / "x.dat"), "json") == [GOLDEN]
 
 
 @pytest.mark.parametrize(
@@ -721,7 +721,7 @@ def test_write_and_read_every_format(tmp_path: Path) -> None:
 )
 def test_names_do_not_leave_the_directory(tmp_path: Path, recording: str) -> None:
     directory = tmp_path / "out"
-    [path] = writers.write(Transcript(recording, 1), directory, ["txt"])
+    [path] = formats.write(Transcript(recording, 1), directory, ["txt"])
     assert path.parent == directory
     assert list(directory.iterdir()) == [path]
     assert list(tmp_path.iterdir()) == [directory]
@@ -732,14 +732,14 @@ def test_unknown_formats() -> None:
     with pytest.raises(
         FormatError, match=r"unknown format 'rtm' \(did you mean 'rttm'\?\); known formats: json,"
     ):
-        writers.render(GOLDEN, "rtm")
+        formats.render(GOLDEN, "rtm")
     with pytest.raises(FormatError, match="unknown format 'pdf'; known"):
-        writers.write(GOLDEN, "never", ["json", "pdf"])
+        formats.write(GOLDEN, "never", ["json", "pdf"])
     assert not Path("never").exists()
     with pytest.raises(FormatError, match=r"a\.doc: the suffix is none of \.json, "):
-        writers.read("a.doc")
+        formats.read("a.doc")
     with pytest.raises(FormatError, match=r"cannot read nowhere\.stm: No such file"):
-        writers.read("nowhere.stm")
+        formats.read("nowhere.stm")
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
@@ -755,7 +755,7 @@ def test_failed_write_leaves_the_old_file_and_no_debris(
     monkeypatch.setattr(os, "replace", fail)
     expected = OutputError if isinstance(failure, OSError) else KeyboardInterrupt
     with pytest.raises(expected, match=r"a\.txt: No space left|^$"):
-        writers.write_text_atomically(path, "new")
+        formats.write_text_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -765,20 +765,20 @@ def test_unwritable_targets(tmp_path: Path) -> None:
     file.write_text("")
     for directory in (file, file / "below"):
         with pytest.raises(OutputError, match="choose a directory that can be written to"):
-            writers.write(GOLDEN, directory, ["txt"])
+            formats.write(GOLDEN, directory, ["txt"])
     (tmp_path / "meeting 1.txt").mkdir()
     with pytest.raises(OutputError, match=r"meeting 1\.txt: Is a directory"):
-        writers.write(GOLDEN, tmp_path, ["txt"])
+        formats.write(GOLDEN, tmp_path, ["txt"])
     with pytest.raises(OutputError, match="surrogate"):
-        writers.write_text_atomically(tmp_path / "s.txt", "\ud800")
+        formats.write_text_atomically(tmp_path / "s.txt", "\ud800")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "meeting 1.txt"]
 
 
 def test_overwriting_is_a_choice(tmp_path: Path) -> None:
-    [path] = writers.write(GOLDEN, tmp_path, ["srt"])
+    [path] = formats.write(GOLDEN, tmp_path, ["srt"])
     with pytest.raises(OutputError, match="exists"):
-        writers.write(Transcript("meeting 1", 1), tmp_path, ["txt", "srt"], overwrite=False)
+        formats.write(Transcript("meeting 1", 1), tmp_path, ["txt", "srt"], overwrite=False)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text(encoding="utf-8") == GOLDENS["srt"]
-    writers.write(Transcript("meeting 1", 1), tmp_path, ["srt"])
+    formats.write(Transcript("meeting 1", 1), tmp_path, ["srt"])
     assert path.read_text() == ""

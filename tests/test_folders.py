@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
-from speaker_reasoner import writers
+from speaker_reasoner import formats
 from speaker_reasoner.errors import DataError, FormatError, SpeakerReasonerError
-from speaker_reasoner.evaluate.inputs import INPUTS, load, pair
+from speaker_reasoner.evaluate.pairs import pair
+from speaker_reasoner.evaluate.running import read_data
+from speaker_reasoner.formats.folders import INPUTS, load
 from speaker_reasoner.transcript import Segment, Transcript
 
 SHARED = Path(__file__).parents[2] / "shared/data"
@@ -84,7 +88,7 @@ def save(path: Path, *rows: object) -> Path:
 
 @pytest.mark.parametrize("name", ["json", "seglst", "stm", "rttm", "ctm", "textgrid", "srt", "vtt"])
 def test_formats_are_told_from_their_files(tmp_path: Path, name: str) -> None:
-    [path] = writers.write(MEETING, tmp_path, [name])
+    [path] = formats.write(MEETING, tmp_path, [name])
     found = load(path)
     assert list(found) == ["meeting"]
     assert load(path, name) == load(tmp_path) == found
@@ -128,8 +132,8 @@ def test_diarized_json(tmp_path: Path) -> None:
 
 
 def test_a_folder_gives_each_recording_once_and_at_its_richest(tmp_path: Path) -> None:
-    writers.write(MEETING, tmp_path, ["txt", "md", "rttm", "ctm", "seglst", "json", "srt"])
-    writers.write(CALL, tmp_path, ["rttm", "stm"])
+    formats.write(MEETING, tmp_path, ["txt", "md", "rttm", "ctm", "seglst", "json", "srt"])
+    formats.write(CALL, tmp_path, ["rttm", "stm"])
     for other in ("call.wav", ".hidden.stm", "notes"):
         (tmp_path / other).write_text("x")
     (tmp_path / "older.stm").mkdir()
@@ -175,7 +179,7 @@ def test_a_speaker_who_never_speaks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030", "utf-16-le"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "m.stm"
-    path.write_bytes(writers.render(MEETING, "stm").encode(encoding))
+    path.write_bytes(formats.render(MEETING, "stm").encode(encoding))
     told = encoding if encoding in ("gb18030", "utf-16-le") else None
     assert load(path, encoding=told) == {"meeting": MEETING}
 
@@ -195,7 +199,7 @@ def test_encodings_are_never_guessed(tmp_path: Path) -> None:
 
 def test_genders_from_speaker_ids(tmp_path: Path) -> None:
     path = tmp_path / "m.stm"
-    path.write_text(writers.render(UNKNOWN, "stm"), encoding="utf-8")
+    path.write_text(formats.render(UNKNOWN, "stm"), encoding="utf-8")
     assert load(path) == {"meeting": UNKNOWN}
     assert load(path, gender_from="suffix") == {"meeting": MEETING}
     with pytest.raises(DataError, match=r"no speaker id tells a gender by its prefix: .*'001-F'"):
@@ -300,3 +304,12 @@ def test_aishell4_as_a_folder() -> None:
     assert len(found) == 20
     assert sum(len(t.segments) for t in found.values()) == 10_498
     assert "unknown" not in {g for t in found.values() for g in t.genders.values()}
+
+
+def test_a_recording_with_words_and_with_turns_is_read_with_its_words(tmp_path: Path) -> None:
+    formats.write(MEETING, tmp_path, ["rttm", "ctm"])
+    soundfile.write(tmp_path / "meeting.wav", np.zeros(16000 * 12), 16000)
+    (tmp_path / "meeting.json").write_text('{"place": "room 3"}')  # no transcript
+    [item] = read_data(tmp_path)
+    assert item.reference.text == MEETING.text
+    assert load(tmp_path)["meeting"].text == MEETING.text
