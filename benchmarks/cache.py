@@ -25,7 +25,7 @@ from longform import draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data.banks import bank
 from speaker_reasoner.evaluate import bootstrap, score, total
-from speaker_reasoner.longform import CacheRules
+from speaker_reasoner.voices.cache import CacheRules
 
 DEFAULT: dict[str, Any] = {"alpha": 1.0, "entries": 2, "budget_s": 20.0}
 CHANGES: tuple[dict[str, Any], ...] = (

@@ -22,8 +22,8 @@ from speaker_reasoner import load_engine
 from speaker_reasoner.data.banks import BankConfig, bank
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.engines.checkpoint import EMBEDDED
-from speaker_reasoner.engines.voice import load_voice_head
-from speaker_reasoner.train.witness import calibrate
+from speaker_reasoner.engines.voice_head import load_voice_head
+from speaker_reasoner.train.voice_head import calibrate
 
 COUNT, REACHED = 100, 0.98
 DEVELOPMENT = BankConfig(evaluation=False, voices=160, sentences=30, seed=12)

@@ -22,7 +22,7 @@ from common import store
 from heldout_set import HeldOut, held_out
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
-from speaker_reasoner.witness import Witness, choose
+from speaker_reasoner.voices.witness import Witness
 
 
 def transcripts(
@@ -118,7 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     engine = load_engine(arguments.model)
     meetings = held_out(arguments.banks, arguments.count)
-    witness = None if arguments.no_witness else choose("tower", engine.checkpoint)
+    witness = None if arguments.no_witness else engine.witness("tower")
     results, wall_s = transcripts(engine, meetings, arguments.answer, witness)
     scores = [score(m.reference, t) for m, t in zip(meetings, results, strict=True)]
     summed = total(scores)

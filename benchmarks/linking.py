@@ -36,14 +36,16 @@ from longform import clips, draw
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import banks
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank
+from speaker_reasoner.data.bases import draw_voice
 from speaker_reasoner.data.people import Base, Voice
 from speaker_reasoner.data.simulate import Meeting, meeting
-from speaker_reasoner.data.voices import draw_voice
 from speaker_reasoner.engines.local import TransformersEngine
-from speaker_reasoner.longform import CacheRules, Trust, grouping, linking, speakers
-from speaker_reasoner.longform.finished import Finished, Spoken
-from speaker_reasoner.longform.linking import heard
-from speaker_reasoner.witness import Scatter, choose
+from speaker_reasoner.voices import grouping, linking
+from speaker_reasoner.voices import people as speakers
+from speaker_reasoner.voices.cache import CacheRules
+from speaker_reasoner.voices.finished import Finished, Spoken
+from speaker_reasoner.voices.linking import Trust, heard
+from speaker_reasoner.voices.witness import Scatter
 
 _SCATTER = Scatter(0.3, 0.118)
 
@@ -149,7 +151,7 @@ def strange_meetings(
 
 
 def transcribed(folder: Path, engine: TransformersEngine, held: dict[str, Meeting]) -> Data:
-    witness = choose("tower", engine.checkpoint)
+    witness = engine.witness("tower")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.flac" for name in held]
     for path in paths:
@@ -373,7 +375,7 @@ def main() -> None:
         rows.append(row)
         keys = [key for key in row if "mislabelled" in key or "count_right" in key]
         table.add_row(name, *(f"{100 * float(str(row[key])):.1f} %" for key in keys))
-    names, witness = list[dict[str, float]](), choose("tower", engine.checkpoint)
+    names, witness = list[dict[str, float]](), engine.witness("tower")
     enrolled = []
     for held, side in ((whole, voices), (far, strangers)):
         everybody = sorted({s.voice for one in held.values() for s in one.spoken})

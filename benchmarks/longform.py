@@ -33,13 +33,12 @@ from heldout_set import BANK, MEETINGS, reference
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import sentences
 from speaker_reasoner.data.banks import VoiceBank, bank
+from speaker_reasoner.data.bases import speak
 from speaker_reasoner.data.people import Voice
 from speaker_reasoner.data.simulate import Meeting, meeting
-from speaker_reasoner.data.voices import speak
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
-from speaker_reasoner.longform import Voice as Enrolled
 from speaker_reasoner.transcript import Segment
-from speaker_reasoner.witness import choose
+from speaker_reasoner.voices.people import Voice as Enrolled
 
 VARIANTS = {
     "neither": {"cached": False, "witness": False},
@@ -155,7 +154,7 @@ def main() -> None:
     parser.add_argument("--variants", default=",".join([*VARIANTS, "names"]))
     arguments = parser.parse_args()
     engine = load_engine(arguments.model)
-    witness = choose("tower", engine.checkpoint)
+    witness = engine.witness("tower")
     voices = bank(DEVELOPMENT if arguments.development else BANK, arguments.banks)
     numbers = range(arguments.first, arguments.first + arguments.meetings)
     held = [draw(voices, arguments.minutes, i) for i in numbers]

@@ -27,8 +27,8 @@ from speaker_reasoner.engines.checkpoint import EMBEDDED
 from speaker_reasoner.train.accelerators import make_accelerator, prepare
 from speaker_reasoner.train.adapters import Lora, adapt
 from speaker_reasoner.train.batches import Batcher, Clip, Example
+from speaker_reasoner.train.learner import Learner, LossWeights
 from speaker_reasoner.train.loop import train_step
-from speaker_reasoner.train.model import Learner, LossWeights
 from speaker_reasoner.train.models import make_ready
 from speaker_reasoner.train.plan import Setup, plan
 from speaker_reasoner.train.schedule import RunConfig

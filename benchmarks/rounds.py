@@ -24,11 +24,10 @@ from linking import strange_voices
 from speaker_reasoner import load_engine
 from speaker_reasoner.data import banks
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, load_bank
+from speaker_reasoner.data.bases import draw_voice
 from speaker_reasoner.data.people import Base, Voice
 from speaker_reasoner.data.simulate import meeting
-from speaker_reasoner.data.voices import draw_voice
 from speaker_reasoner.evaluate import score, total
-from speaker_reasoner.witness import choose
 
 
 def accented_voices(config: BankConfig) -> list[Voice]:
@@ -71,7 +70,7 @@ def main() -> None:
     stored = {}
     for name, path in (model.split("=", 1) for model in arguments.models):
         engine = load_engine(path)
-        witness = None if arguments.no_witness else choose("tower", engine.checkpoint)
+        witness = None if arguments.no_witness else engine.witness("tower")
         stored[name] = {"weights": weights(engine.checkpoint)}
         for kind, meetings in held.items():
             results, _ = transcripts(engine, meetings, "assembled", witness)

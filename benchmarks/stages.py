@@ -48,8 +48,8 @@ from speaker_reasoner.longform.chunks import Chunk, chunks
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.protocol.grammar import TurnRules
 from speaker_reasoner.protocol.markup import ANSWER, ANSWER_END
-from speaker_reasoner.protocol.text import parse_lines
 from speaker_reasoner.protocol.trace import opening
+from speaker_reasoner.protocol.turns import parse_lines
 from speaker_reasoner.train.config import Kind, StageConfig, TrainingConfig, load_config
 from speaker_reasoner.train.schedule import Schedule
 from speaker_reasoner.train.stages import train

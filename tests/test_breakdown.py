@@ -19,9 +19,9 @@ from speaker_reasoner.evaluate.breakdown import (
     turn_rate,
     word_errors_by_position,
 )
+from speaker_reasoner.evaluate.normalisation import Normalisation
 from speaker_reasoner.evaluate.pairs import Pair
 from speaker_reasoner.evaluate.scores import ErrorCounts, Scores
-from speaker_reasoner.evaluate.text import Normalisation
 from speaker_reasoner.transcript import Confidence, Segment, Transcript
 
 pytest.importorskip("rapidfuzz", reason="pip install 'speaker-reasoner[eval]'")

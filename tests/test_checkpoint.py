@@ -23,12 +23,7 @@ from speaker_reasoner.engines.thinker import (
     log_mel,
     slice_tokens,
 )
-from speaker_reasoner.engines.voice import (
-    VoiceHead,
-    load_voice_head,
-    new_head,
-    tower_layers,
-)
+from speaker_reasoner.engines.voice_head import VoiceHead, load_voice_head, new_head, tower_layers
 from speaker_reasoner.errors import CheckpointError
 from speaker_reasoner.protocol import PROFILE_FILE, Profile
 from speaker_reasoner.protocol.markup import MARKUP

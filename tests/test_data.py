@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.data import banks, sentences, simulate
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank, load_bank
+from speaker_reasoner.data.bases import BASES, median_f0_hz
 from speaker_reasoner.data.dialogues import (
     BOX_MARGIN_S,
     TAU,
@@ -31,11 +32,10 @@ from speaker_reasoner.data.people import Voice
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.data.tracts import Tract, draw_tract
-from speaker_reasoner.data.voices import BASES, median_f0_hz
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol import Profile
-from speaker_reasoner.train import witness
-from speaker_reasoner.train.witness import WitnessConfig
+from speaker_reasoner.train import voice_head as witness
+from speaker_reasoner.train.voice_head import WitnessConfig
 
 from .references import chunks
 

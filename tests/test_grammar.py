@@ -24,7 +24,7 @@ from speaker_reasoner.protocol.matcher import (
     complete,
     next_bytes,
 )
-from speaker_reasoner.protocol.text import parse_lines
+from speaker_reasoner.protocol.turns import parse_lines
 from speaker_reasoner.protocol.vocabulary import Vocabulary
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speaker_reasoner.longform.grouping import _Lines, group_lines
-from speaker_reasoner.witness import Scatter
+from speaker_reasoner.voices.grouping import _Lines, group_lines
+from speaker_reasoner.voices.witness import Scatter
 
 SCATTER = Scatter(spread=0.2, noise=0.126)
 Table = np.ndarray[Any, Any]

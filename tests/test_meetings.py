@@ -19,16 +19,17 @@ from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
 from speaker_reasoner.formats import render
-from speaker_reasoner.longform import CacheRules, Transcriber, Trust, Voice
-from speaker_reasoner.longform.cache import Candidate, SpeakerCache
-from speaker_reasoner.longform.finished import Finished, Spoken, alone
+from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.longform.journal import Journal
-from speaker_reasoner.longform.linking import Voices, heard, merge, recognise, reconsider
-from speaker_reasoner.longform.speakers import Speakers, vote
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
+from speaker_reasoner.spans import alone
 from speaker_reasoner.transcript import Missing, Transcript
-from speaker_reasoner.witness import Scatter, log_odds
+from speaker_reasoner.voices.cache import CacheRules, Candidate, SpeakerCache
+from speaker_reasoner.voices.finished import Finished, Spoken
+from speaker_reasoner.voices.linking import Trust, Voices, heard, merge, recognise, reconsider
+from speaker_reasoner.voices.people import Speakers, Voice, vote
+from speaker_reasoner.voices.witness import Scatter, log_odds
 
 from .talk import save
 

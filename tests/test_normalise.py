@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate import Normalisation
-from speaker_reasoner.evaluate import text as steps
+from speaker_reasoner.evaluate import normalisation as steps
 
 OFF = Normalisation(nfkc=False, lower=False, punctuation=False, characters=False)
 ALL = Normalisation(erhua=True, fillers=True)

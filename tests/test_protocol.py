@@ -33,7 +33,7 @@ from speaker_reasoner.protocol import (
 from speaker_reasoner.protocol.confidence import line_confidences
 from speaker_reasoner.protocol.markup import MARKUP
 from speaker_reasoner.protocol.profile import PROFILE_FILE
-from speaker_reasoner.protocol.text import parse_lines
+from speaker_reasoner.protocol.turns import parse_lines
 from speaker_reasoner.reasoner import Stop
 
 from .references import chunks, played

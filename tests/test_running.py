@@ -15,8 +15,8 @@ from speaker_reasoner.commands.evaluate import STEPS
 from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import DataError
+from speaker_reasoner.evaluate.normalisation import Normalisation
 from speaker_reasoner.evaluate.running import hypotheses, read_data, transcribe, units
-from speaker_reasoner.evaluate.text import Normalisation
 from speaker_reasoner.formats import write
 from speaker_reasoner.transcript import Segment, Transcript
 

@@ -19,7 +19,8 @@ from speaker_reasoner.engines import Request
 from speaker_reasoner.errors import EngineError
 from speaker_reasoner.server.openai import Letters
 from speaker_reasoner.server.uploads import Limits, display_name
-from speaker_reasoner.voices import VoiceStore, load_clip
+from speaker_reasoner.voices.clips import load_clip
+from speaker_reasoner.voices.store import VoiceStore
 
 from . import serving
 from .serving import (

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import soxr
 
-from speaker_reasoner.data import banks, voices
+from speaker_reasoner.data import banks
+from speaker_reasoner.data import bases as voices
 from speaker_reasoner.data.alignment import word_times
 from speaker_reasoner.data.banks import BankConfig, bank, load_bank
+from speaker_reasoner.data.bases import BASES, base_of, draw_voice, drawn_base, speak
 from speaker_reasoner.data.people import Base, Voice
 from speaker_reasoner.data.synthesisers import FAMILIES, available
-from speaker_reasoner.data.voices import BASES, base_of, draw_voice, drawn_base, speak
 from speaker_reasoner.errors import DataError
 
 SENTENCE = "where did linda sell three wooden reports"

@@ -19,7 +19,7 @@ from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.engines.pitch import PITCHES
 from speaker_reasoner.engines.thinker import audio_tokens, audio_tower, encode_audio
-from speaker_reasoner.engines.voice import load_voice_head
+from speaker_reasoner.engines.voice_head import load_voice_head
 from speaker_reasoner.errors import CheckpointError, DataError, OutputError
 from speaker_reasoner.protocol import Answer, load_profile, pieces
 from speaker_reasoner.reasoner import Dialogue, Stop, run
@@ -34,14 +34,14 @@ from speaker_reasoner.train.batches import (
     Frames,
 )
 from speaker_reasoner.train.config import SimulatedConfig, StageConfig, load_config
+from speaker_reasoner.train.learner import Heads
 from speaker_reasoner.train.log import Log
 from speaker_reasoner.train.loop import Drawn, Task
-from speaker_reasoner.train.model import Heads
 from speaker_reasoner.train.saves import replace_file, replace_folder
 from speaker_reasoner.train.schedule import RunConfig, Schedule
 from speaker_reasoner.train.simulated import Simulated, references, tokenizer_texts
 from speaker_reasoner.train.stages import Trainer
-from speaker_reasoner.train.witness import WitnessConfig, calibrate, train_witness, witness_loss
+from speaker_reasoner.train.voice_head import WitnessConfig, calibrate, train_witness, witness_loss
 
 from .conftest import TINY
 

@@ -13,18 +13,11 @@ import soundfile
 
 from speaker_reasoner import voices as voices_module
 from speaker_reasoner.cli import main
-from speaker_reasoner.data.voices import median_f0_hz
+from speaker_reasoner.data.bases import median_f0_hz
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
-from speaker_reasoner.voices import (
-    EnrolmentClip,
-    VoiceStore,
-    check_name,
-    default_store,
-    doubts,
-    enrol,
-    load_clip,
-    parse_voice,
-)
+from speaker_reasoner.voices.clips import EnrolmentClip, load_clip
+from speaker_reasoner.voices.enrolment import doubts, enrol, parse_voice
+from speaker_reasoner.voices.store import VoiceStore, check_name, default_store
 
 from .conftest import noise
 from .talk import save
@@ -402,7 +395,7 @@ def test_a_witness_is_heard_when_asked(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("speaker_reasoner.witness.choose", lambda name, _: PitchWitness())
+    monkeypatch.setattr("speaker_reasoner.voices.witness.choose", lambda name, _: PitchWitness())
     monkeypatch.setattr("speaker_reasoner.engines.checkpoint.load_checkpoint", lambda: None)
     again = save(ana.with_name("again.wav"), voice(4.0, seed=4))
     where = ["--store", str(store.folder), "--witness", "pitch"]

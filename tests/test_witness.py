@@ -11,17 +11,16 @@ import pytest
 import torch
 
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
+from speaker_reasoner.engines import Engine
 from speaker_reasoner.engines.checkpoint import Checkpoint, load_checkpoint
+from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.engines.pitch import PITCHES, melodies, pitches
-from speaker_reasoner.engines.voice import VOICE_FILE, VoiceHead
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.engines.tower import TowerWitness
+from speaker_reasoner.engines.voice_head import VOICE_FILE, VoiceHead
 from speaker_reasoner.errors import CheckpointError, SettingsError
-from speaker_reasoner.witness import (
-    ResemblyzerWitness,
-    SpeechBrainWitness,
-    TowerWitness,
-    XVectorWitness,
-    choose,
-)
+from speaker_reasoner.longform import Transcriber
+from speaker_reasoner.voices.others import ResemblyzerWitness, SpeechBrainWitness, XVectorWitness
 
 from .vocal import voice
 
@@ -252,10 +251,21 @@ def test_resemblyzer() -> None:
     assert not points[3].any()
 
 
-def test_choose(checkpoint: Checkpoint, xvector: Path) -> None:
-    assert choose("none", checkpoint) is None
-    assert isinstance(choose("tower", checkpoint), TowerWitness)
-    assert isinstance(choose(f"xvector={xvector}", checkpoint), XVectorWitness)
-    for wrong in ("", "ecapa", "tower=x", "none=x"):
-        with pytest.raises(SettingsError, match="expected one of tower, resemblyzer"):
-            choose(wrong, checkpoint)
+def test_an_engine_resolves_a_witness_by_name_or_refuses_it(
+    checkpoint: Checkpoint, xvector: Path
+) -> None:
+    engines: list[Engine] = [ScriptedEngine([]), TransformersEngine(checkpoint)]
+    for engine in engines:
+        assert engine.witness("none") is None
+        assert isinstance(engine.witness(f"xvector={xvector}"), XVectorWitness)
+        for wrong in ("", "ecapa", "tower=x", "none=x"):
+            with pytest.raises(SettingsError, match="expected one of auto, tower, resemblyzer"):
+                engine.witness(wrong)
+            with pytest.raises(SettingsError, match="expected one of"):
+                Transcriber(engine, witness=wrong)
+    scripted, local = engines
+    assert scripted.witness("auto") is None
+    with pytest.raises(SettingsError, match="no audio tower in this process"):
+        scripted.witness("tower")
+    for name in ("auto", "tower"):
+        assert isinstance(local.witness(name), TowerWitness)

@@ -32,7 +32,7 @@ from .protocol.confidence import LineConfidence, line_confidences
 from .protocol.grammar import TurnRules, start
 from .protocol.markup import ANSWER, THINK, THINK_END
 from .protocol.matcher import advance, complete
-from .protocol.text import parse_lines, render_box
+from .protocol.turns import parse_lines, render_box
 
 
 class Stop(StrEnum):

@@ -146,7 +146,7 @@ def _steps(text: str) -> list[str]:
 
 
 def _normalisation(arguments: argparse.Namespace) -> Any:
-    from ..evaluate.text import Normalisation
+    from ..evaluate.normalisation import Normalisation
 
     chosen: dict[str, Any] = {}
     if arguments.language is not None:

@@ -42,8 +42,8 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add(
         "--witness",
         metavar="NAME",
-        default="tower",
-        help="what compares voices, as for transcribe (default: tower)",
+        default="auto",
+        help="what compares voices, as for transcribe (default: auto)",
     )
     add(
         "--cache",

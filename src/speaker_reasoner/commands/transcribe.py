@@ -14,7 +14,7 @@ from ..formats import FORMATS, render, write
 from .arguments import add_model, load_quietly, positive, speaker_range
 
 if TYPE_CHECKING:
-    from ..longform import Voice
+    from ..voices.people import Voice
 
 _FILES = ("json", "txt")
 EXAMPLES = """examples:
@@ -79,9 +79,9 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     people(
         "--witness",
         metavar="NAME",
-        default="tower",
+        default="auto",
         help="what compares voices: tower (of the model itself), resemblyzer (for real voices), "
-        "xvector[=MODEL], speechbrain[=MODEL], or none (default: tower)",
+        "xvector[=MODEL], speechbrain[=MODEL], or none (default: auto, what fits the model)",
     )
     people(
         "--cache",
@@ -183,7 +183,7 @@ def _voices(arguments: argparse.Namespace, transcriber: object) -> list["Voice"]
     if not arguments.voice and arguments.voices is None:
         return []
     from ..longform import Transcriber
-    from ..voices import enrol
+    from ..voices.enrolment import enrol
 
     assert isinstance(transcriber, Transcriber)
     return enrol(arguments.voice, arguments.voices, transcriber.settings.witness)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ..voices import VoiceStore
+    from ..voices.store import VoiceStore
 
 _EXAMPLES = """examples:
   speaker-reasoner voices add Ana ana.wav ana-2.flac
@@ -60,7 +60,8 @@ def _action(
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    from ..voices import check_name, load_clip
+    from ..voices.clips import load_clip
+    from ..voices.store import check_name
 
     store, side = _store(arguments), Console(stderr=True, highlight=False, soft_wrap=True)
     name = check_name(arguments.name)
@@ -82,12 +83,11 @@ def _doubts(store: "VoiceStore", name: str, witness_name: str) -> list[str]:
     """What a witness says against the clips of a person, next to everybody else's."""
     from transformers.utils import logging
 
-    from ..engines.checkpoint import load_checkpoint
-    from ..voices import doubts
-    from ..witness import choose
+    from .. import load_engine
+    from ..voices.enrolment import doubts
 
     logging.disable_progress_bar()
-    witness = choose(witness_name, load_checkpoint())
+    witness = load_engine().witness(witness_name)
     if witness is None:
         return []
     last = sorted(store.voices(), key=lambda voice: voice.name == name)
@@ -120,6 +120,6 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 
 def _store(arguments: argparse.Namespace) -> "VoiceStore":
-    from ..voices import VoiceStore, default_store
+    from ..voices.store import VoiceStore, default_store
 
     return VoiceStore(arguments.store or default_store())

@@ -21,11 +21,11 @@ from rich.progress import track
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
 from . import sentences
+from .bases import BASES, base_of, draw_voice, drawn_base, speak
+from .bases import median_f0_hz as _median_f0_hz
 from .people import Base, Utterance, Voice, Word
 from .synthesisers import available
 from .tracts import Tract
-from .voices import BASES, base_of, draw_voice, drawn_base, speak
-from .voices import median_f0_hz as _median_f0_hz
 
 _RECORDED = 0.45
 """Share of training voices that are made of somebody's recorded speech, where such synthesisers are

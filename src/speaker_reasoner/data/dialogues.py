@@ -25,7 +25,7 @@ from ..protocol import (
     render_turn,
 )
 from ..protocol.markup import ANSWER, ANSWER_END
-from ..protocol.text import render_answer
+from ..protocol.turns import render_answer
 
 TAU = 0.8
 BOX_MARGIN_S = 0.05

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from ..audio import Samples
 from ..protocol import Audio, Part, Profile
 from ..protocol.grammar import TurnRules
+from ..voices.witness import Witness
 
 
 @dataclass(eq=False, slots=True)
@@ -80,3 +81,11 @@ class Engine(Protocol):
     def ask(self, requests: Sequence[Request]) -> list[Reply]: ...
 
     def describe(self) -> dict[str, Any]: ...
+
+    def witness(self, name: str) -> Witness | None:
+        """What compares voices: `auto` is the engine's own choice, `none` is nothing.
+
+        Raises:
+            SettingsError: there is no witness of that name here.
+            CheckpointError: its model or its package cannot be used.
+        """

@@ -23,9 +23,12 @@ from ..protocol import Piece, pieces
 from ..protocol.grammar import start
 from ..protocol.matcher import State, caught_loop, closed, complete
 from ..protocol.vocabulary import Vocabulary
+from ..voices.choice import choose
+from ..voices.witness import Witness
 from .base import Reply, Request, Session
 from .checkpoint import Checkpoint
 from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
+from .tower import TowerWitness
 
 if TYPE_CHECKING:
     from .memory import KeysValues
@@ -103,6 +106,12 @@ class TransformersEngine:
             "torch": torch.__version__,
             "transformers": transformers_version,
         }
+
+    def witness(self, name: str) -> Witness | None:
+        """See `Engine`; its own is the checkpoint's tower, or the voice head's."""
+        if name in ("auto", "tower"):
+            return TowerWitness(self.checkpoint)
+        return choose(name, str(self.thinker.device))
 
     @torch.inference_mode()
     def ask(self, requests: Sequence[Request]) -> list[Reply]:

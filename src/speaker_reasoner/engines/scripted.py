@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..protocol import Profile
+from ..voices.choice import choose
+from ..voices.witness import Witness
 from .base import Reply, Request
 
 
@@ -42,6 +44,10 @@ class ScriptedEngine:
             memory["turns"] = iter(next(self._turns, ()))
         text = next(memory["turns"], None)
         return Reply("", error="the script has no further turn") if text is None else Reply(text)
+
+    def witness(self, name: str) -> Witness | None:
+        """See `Engine`; it has none of its own."""
+        return choose("none" if name == "auto" else name)
 
     def describe(self) -> dict[str, Any]:
         return {"engine": self.name}

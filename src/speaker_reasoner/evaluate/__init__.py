@@ -8,8 +8,8 @@ from .counts import (
     JaccardCounts,
     MeanError,
 )
+from .normalisation import Normalisation
 from .scores import CONVENTIONS, Scores, bootstrap, score, total
-from .text import Normalisation
 
 __all__ = [
     "CONVENTIONS",

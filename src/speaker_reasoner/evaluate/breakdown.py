@@ -20,9 +20,9 @@ from ..errors import DataError
 from ..transcript import Segment, Transcript
 from .counts import ErrorCounts
 from .extra import load
+from .normalisation import Normalisation
 from .pairs import Pair
 from .scores import Scores, total
-from .text import Normalisation
 
 CONVENTIONS = {
     "overlap": "share of the time with speech in which two or more reference speakers talk",

@@ -19,10 +19,11 @@ import numpy as np
 
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import DataError, FormatError
+from ..spans import overlap
 from ..transcript import Segment, Transcript
 from .extra import load
+from .normalisation import Normalisation
 from .tables import check_evaluation
-from .text import Normalisation
 
 Words = Callable[[str], list[str]]
 
@@ -334,7 +335,7 @@ def _align(
             if kind == INSERTED:
                 own = hypothesis[got[step.dest_start + i][1]]
                 beside = expected[max(step.src_start - 1, 0) : step.src_start + 1]
-                near = [reference[at] for _, at in beside if _overlap(reference[at], own)]
+                near = [reference[at] for _, at in beside if overlap(reference[at], own)]
                 segment = near[0] if near else own
             else:
                 segment = reference[expected[step.src_start + i][1]]
@@ -346,7 +347,3 @@ def _align(
                 runs.append([kind, before, after])
     by_start = sorted(rows.items(), key=lambda row: (row[0].start_s, row[0].end_s))
     return [[_ms(segment.start_s), _ms(segment.end_s), runs] for segment, runs in by_start]
-
-
-def _overlap(one: Segment, other: Segment) -> bool:
-    return one.start_s < other.end_s and other.start_s < one.end_s

@@ -26,10 +26,10 @@ from rich.table import Table
 from ..errors import DataError
 from ..formats import write_text_atomically
 from . import breakdown
+from .normalisation import Normalisation
 from .pairs import Pair
 from .scores import CONVENTIONS, Scores, bootstrap, score, total
 from .tables import SCHEMA, VERSION, check_evaluation
-from .text import Normalisation
 
 INTERVALS: dict[str, Callable[[Scores], float]] = {
     "wer": lambda summed: _rate(summed.wer),

@@ -32,7 +32,7 @@ from .counts import (
     Skip,
     finite,
 )
-from .text import Normalisation
+from .normalisation import Normalisation
 from .times import boundaries, diarization, genders
 from .words import Spoken, combination_errors, permutation_errors, timed_errors, word_errors
 

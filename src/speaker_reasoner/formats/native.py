@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import FormatError
+from ..spans import find_overlaps
 from ..transcript import Confidence, Missing, Segment, Transcript
 from .sessions import load_json
 
@@ -67,18 +68,6 @@ def speech_s(transcript: Transcript) -> dict[str, float]:
         seconds[segment.speaker] += max(0.0, segment.end_s - start)
         covered_to[segment.speaker] = max(covered_to.get(segment.speaker, 0.0), segment.end_s)
     return seconds
-
-
-def find_overlaps(segments: Sequence[Segment]) -> list[bool]:
-    """Return for each of the segments, ordered by start, whether it overlaps another speaker's."""
-    overlaps = [False] * len(segments)
-    for i, segment in enumerate(segments):
-        for j in range(i + 1, len(segments)):
-            if segments[j].start_s >= segment.end_s:
-                break
-            if segments[j].speaker != segment.speaker:
-                overlaps[i] = overlaps[j] = True
-    return overlaps
 
 
 def _segment_data(segment: Segment, overlap: bool) -> dict[str, Any]:

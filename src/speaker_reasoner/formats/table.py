@@ -8,9 +8,9 @@ from ..errors import FormatError
 from ..transcript import Transcript
 from .ctm import parse_ctm, render_ctm
 from .native import parse_json, render_json
+from .plain import render_markdown, render_txt
 from .scoring import parse_rttm, parse_seglst, parse_stm, render_rttm, render_seglst, render_stm
 from .subtitles import parse_srt, parse_vtt, render_srt, render_vtt
-from .text import render_markdown, render_txt
 from .textgrid import parse_textgrid, render_textgrid
 
 

@@ -1,10 +1,10 @@
 """Recordings of any length: chunks, the speaker cache, who is who, coverage, resumption."""
 
-from .cache import CacheRules
+from ..voices.cache import CacheRules
+from ..voices.linking import Trust
+from ..voices.people import Voice
 from .chunks import chunks
-from .linking import Trust
 from .recording import Failure, Listener, Progress, Recording, Settings
-from .speakers import Voice
 from .transcriber import Transcriber
 
 __all__ = [

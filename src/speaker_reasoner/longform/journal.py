@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AudioError, OutputError
+from ..voices.finished import Finished
 from .chunks import Chunk
-from .finished import Finished
 
 _VERSION = 2
 _PROBE_BYTES = 1 << 20

@@ -22,14 +22,14 @@ from ..protocol import CacheEntry, Profile
 from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplicates
 from ..speech import Region
 from ..transcript import Confidence, Missing, Segment, Transcript
-from ..witness import Witness
-from .cache import CacheRules
+from ..voices.cache import CacheRules
+from ..voices.finished import Finished, Spoken
+from ..voices.linking import Trust
+from ..voices.people import Speakers
+from ..voices.witness import Witness
 from .chunks import Chunk, Detect
 from .coverage import boxes, in_speech, passed_over
-from .finished import Finished, Spoken
 from .journal import Journal
-from .linking import Trust
-from .speakers import Speakers
 
 
 @dataclass(frozen=True, slots=True)

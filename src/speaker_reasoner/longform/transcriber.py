@@ -11,15 +11,16 @@ from ..engines.base import Engine
 from ..errors import AudioError, SettingsError, SpeakerReasonerError
 from ..protocol import Profile
 from ..reasoner import Dialogue, ask
+from ..spans import overlapped
 from ..speech import load_vad, speech_regions
 from ..transcript import Transcript
-from ..witness import Witness, choose
-from .cache import CacheRules
+from ..voices.cache import CacheRules
+from ..voices.linking import Trust
+from ..voices.people import Speakers, Voice
+from ..voices.witness import Witness
 from .chunks import Chunk, Detect, chunks
 from .journal import Journal, fingerprint
-from .linking import Trust
 from .recording import Failure, Listener, Recording, Settings
-from .speakers import Speakers, Voice
 
 
 class Transcriber:
@@ -33,15 +34,16 @@ class Transcriber:
         cached: whether chunks hear the speaker cache, one after the other; by default, where the
             checkpoint was trained with one and its profile says so, or no witness links them.
         rules: how its entries are chosen.
-        witness: embeds voices, to check and link speakers; a name as `witness.choose` takes it
-            (an engine without a checkpoint in this process has no tower to ask, and goes without);
+        witness: embeds voices, to check and link speakers; a name as `Engine.witness` takes it;
             `None` trusts the dialogues alone.
         trust: how much dialogues and voices count against each other.
         detect: finds speech, for cuts and coverage: a name as `speech.load_vad` takes it, or samples
             to regions in seconds; `None` leaves coverage unchecked.
 
     Raises:
-        SettingsError: a cache is asked of a checkpoint that never heard one.
+        SettingsError: a cache is asked of a checkpoint that never heard one; the engine knows no
+            witness of that name.
+        CheckpointError: the witness's model or package cannot be used.
         AudioError: there is no detector of that name, or its package is not installed.
     """
 
@@ -54,7 +56,7 @@ class Transcriber:
         channel: int | None = None,
         cached: bool | None = None,
         rules: CacheRules | None = None,
-        witness: Witness | str | None = "tower",
+        witness: Witness | str | None = "auto",
         trust: Trust | None = None,
         detect: Detect | str | None = "energy",
     ) -> None:
@@ -68,7 +70,7 @@ class Transcriber:
                 "this checkpoint was never trained with a speaker cache; leave it off, and link "
                 "speakers by their voices"
             )
-        compares = _witness(witness, engine)
+        compares = engine.witness(witness) if isinstance(witness, str) else witness
         if cached is None:
             cached = hears and (self.profile.cache_by_default or compares is None)
         self.settings = Settings(
@@ -273,13 +275,6 @@ def _detector(detect: Detect | str | None) -> Detect | None:
     return partial(speech_regions, vad=load_vad(detect)) if isinstance(detect, str) else detect
 
 
-def _witness(witness: Witness | str | None, engine: Engine) -> Witness | None:
-    if not isinstance(witness, str):
-        return witness
-    checkpoint = getattr(engine, "checkpoint", None)
-    return None if checkpoint is None else choose(witness, checkpoint)
-
-
 _VOICE_LINES = 3
 _VOICE_S = (0.8, 8.0)
 
@@ -293,10 +288,7 @@ def _voices_of(path: str | Path, transcript: Transcript, start: int, end: int) -
         for line in sorted(lines, key=lambda s: -s.duration_s):
             first, last = audio.to_samples(line.start_s), audio.to_samples(line.end_s)
             outside = last <= start or end <= first
-            alone = not any(
-                s is not line and s.start_s < line.end_s and line.start_s < s.end_s
-                for s in transcript.segments
-            )
+            alone = not overlapped(line, transcript.segments)
             fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
             if outside and alone and fits and len(clips) < _VOICE_LINES:
                 clips.append(audio.load_slice(path, first, last))

@@ -1,8 +1,8 @@
 """The dialogue's language: profiles, prompts, rendering, parsing, and the trace."""
 
 from .profile import PROFILE_FILE, Profile, load_profile, released_profile
-from .text import Box, Line, Overview, Turn, parse_turn, render_turn
 from .trace import Answer, Audio, CacheEntry, Part, Piece, Text, Trace, observe, opening, pieces
+from .turns import Box, Line, Overview, Turn, parse_turn, render_turn
 
 __all__ = [
     "PROFILE_FILE",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .text import LINE
+from .turns import LINE
 
 _TAG = re.compile(r"</?(?:think|answer|box)>")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .markup import ANSWER, ANSWER_END, BOX, BOX_END, THINK, THINK_END
 from .matcher import Literal, Node, Number, Spaces, State, Then, Words, end_here
 from .profile import Profile
-from .text import Box
+from .turns import Box
 
 LINE_BYTES = 20
 """What a line costs of the turn's budget, besides its text."""

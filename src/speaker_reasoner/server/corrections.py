@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import FormatError
-from ..formats.native import find_overlaps
+from ..spans import find_overlaps
 from ..transcript import Confidence, Missing, Segment, Transcript
 from .openai import RequestError, confidence_body
 

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from ..errors import SettingsError
 from ..formats import write_text_atomically
-from ..voices import MOST_S, StoredClip, StoredVoice, VoiceStore
+from ..voices.clips import MOST_S
+from ..voices.store import StoredClip, StoredVoice, VoiceStore
 from .openai import Hints, RequestError
 from .runs import AUDIO, spoken_file, voice_file
 from .sound import decode

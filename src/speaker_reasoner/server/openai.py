@@ -23,9 +23,9 @@ from ..errors import (
     SpeakerReasonerError,
 )
 from ..formats import render
-from ..formats.native import find_overlaps
+from ..spans import find_overlaps
 from ..transcript import Segment, Transcript
-from ..voices import check_name
+from ..voices.store import check_name
 
 Form = TypeVar("Form", bound=BaseModel)
 

@@ -15,11 +15,15 @@ from typing import Any
 
 from ..errors import AudioError, OutputError, SpeakerReasonerError
 from ..formats import read, render, write_text_atomically
-from ..formats.native import find_overlaps
-from ..longform import Failure, Progress, Recording, Transcriber, Voice
+from ..longform import Failure, Progress, Recording, Transcriber
+from ..spans import find_overlaps
+from ..spans import overlap as overlap_of
 from ..transcript import Segment, Transcript
-from ..voices import EnrolmentClip, StoredClip, doubts, load_clip
-from ..witness import Witness
+from ..voices.clips import EnrolmentClip, load_clip
+from ..voices.enrolment import doubts
+from ..voices.people import Voice
+from ..voices.store import StoredClip
+from ..voices.witness import Witness
 from .corrections import Document, History, Line, heard_again, labels_heard_again, replay
 from .events import EventLog, EventReader
 from .jobs import Job, Store, damaged, undamaged
@@ -58,9 +62,7 @@ class Told:
         told = []
         for segment in progress.segments:
             overlap = any(
-                other.speaker != segment.speaker
-                and other.start_s < segment.end_s
-                and segment.start_s < other.end_s
+                other.speaker != segment.speaker and overlap_of(segment, other)
                 for other in self._chunk
             )
             self._chunk.append(segment)

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from ..errors import ServerError
 from ..longform import Transcriber
 from ..transcript import Transcript
-from ..voices import StoredClip
+from ..voices.store import StoredClip
 from . import intake
 from .corrections import History, Listen, Operation, apply, chunk_spans, replay
 from .events import EventReader

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import DataError
-from .model import Learner
+from .learner import Learner
 from .saves import is_deepspeed
 from .schedule import RunConfig
 

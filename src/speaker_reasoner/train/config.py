@@ -19,11 +19,11 @@ from ..data.simulate import MeetingConfig
 from ..errors import DataError
 from ..protocol import Profile
 from .adapters import Lora
-from .model import LossWeights
+from .learner import LossWeights
 from .schedule import RunConfig, Schedule
 from .scratch import TinyConfig
 from .settings import plain, read_settings
-from .witness import WitnessConfig
+from .voice_head import WitnessConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 """Folder of the configurations that come with the package."""

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import SpeakerReasonerError
 from .accelerators import Prepared
 from .batches import Batch
+from .learner import LossWeights
 from .log import Log
-from .model import LossWeights
 from .saves import Saves
 from .schedule import RunConfig, Schedule
 

@@ -12,8 +12,8 @@ import torch
 from rich.progress import track
 from torch import nn
 
+from .learner import Learner
 from .loop import Drawn, ahead
-from .model import Learner
 
 _LEARNING_RATE, _WARM_UP_STEPS = 3e-3, 10
 _SCALES = 20.0

@@ -24,8 +24,8 @@ from ..heap import keep
 from .accelerators import make_accelerator, prepare
 from .batches import Batcher
 from .config import TrainingConfig
+from .learner import Heads, Learner
 from .loop import Task, run
-from .model import Heads, Learner
 from .models import build, record, write_model
 from .prepared import Corpora, Prepared
 from .recordings import Fault
@@ -33,7 +33,7 @@ from .saves import Saves, is_deepspeed, replace_folder, weights
 from .settling import settle
 from .simulated import Simulated
 from .talks import Source
-from .witness import WitnessConfig, calibrate, train_witness
+from .voice_head import WitnessConfig, calibrate, train_witness
 
 STAGES = {1: "single_pass", 2: "dialogues", 3: "cached"}
 

@@ -13,7 +13,7 @@ from ..data.dialogues import Reference
 from ..engines.checkpoint import Checkpoint
 from ..engines.local import TransformersEngine
 from ..evaluate.counts import ErrorCounts
-from ..evaluate.text import Normalisation
+from ..evaluate.normalisation import Normalisation
 from ..evaluate.words import Spoken, permutation_errors
 from ..protocol import Profile
 from ..reasoner import Dialogue, Outcome, Stop, run

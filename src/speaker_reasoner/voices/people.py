@@ -17,12 +17,13 @@ import numpy as np
 from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..errors import SettingsError
 from ..protocol import CacheEntry, Profile
+from ..spans import alone, overlapped
 from ..transcript import Segment
-from ..witness import Witness
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
-from .finished import Finished, Points, Spoken, alone, overlapped
+from .finished import Finished, Points, Spoken
 from .grouping import grouped
 from .linking import Array, Matrix, Trust, Voices, heard, merge, recognise, reconsider
+from .witness import Witness
 
 _SHORTEST_VOICE_S = 0.5
 """Shorter lines are not embedded; they follow the line they share a number with."""

@@ -25,7 +25,7 @@ from ..data.simulate import MeetingConfig, Spoken, distance, meeting, noise
 from ..data.tracts import Tract, draw_tract
 from ..engines.pitch import melodies
 from ..engines.thinker import log_mel
-from ..engines.voice import VoiceHead, new_head, tower_layers
+from ..engines.voice_head import VoiceHead, new_head, tower_layers
 from ..errors import DataError
 from .batches import equalise
 from .loop import ahead

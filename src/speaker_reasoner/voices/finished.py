@@ -1,7 +1,7 @@
 """What a chunk came to: all that the rest of the recording sees of it, and a line of the journal."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,26 +32,6 @@ class Spoken:
         return Segment(
             speaker, self.start_s, self.end_s, self.text, gender or self.gender, self.confidence
         )
-
-
-def overlapped(one: Spoken, spoken: Sequence[Spoken]) -> bool:
-    """Whether another line is spoken at the same time."""
-    return any(
-        other is not one and other.start_s < one.end_s and one.start_s < other.end_s
-        for other in spoken
-    )
-
-
-def alone(one: Spoken, spoken: Sequence[Spoken]) -> tuple[float, float]:
-    """The longest part of a line that no other line overlaps."""
-    others = sorted((s.start_s, s.end_s) for s in spoken if s is not one)
-    best, at = (one.start_s, one.start_s), one.start_s
-    for start_s, end_s in [*others, (one.end_s, one.end_s)]:
-        last = min(start_s, one.end_s)
-        if last - at > best[1] - best[0]:
-            best = (at, last)
-        at = max(at, min(end_s, one.end_s))
-    return best
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ..witness import Scatter, Witness
-from .finished import Finished, alone
+from ..spans import alone
+from .finished import Finished
 from .linking import Trust, Voices, heard, merge
+from .witness import Scatter, Witness
 
 Array = np.ndarray[Any, Any]
 _LASTING = 0.1

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..witness import Witness, log_odds
+from .witness import Witness, log_odds
 
 Array = np.ndarray[Any, Any]
 Matrix = np.ndarray[Any, np.dtype[np.float32]]

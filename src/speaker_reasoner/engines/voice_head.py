@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..witness import log_odds
+from ..voices.witness import log_odds
 from .pitch import PITCHES
 from .thinker import audio_tokens, audio_tower, encode_audio
 

@@ -1,0 +1,143 @@
+"""People given by name: their clips read, and what a witness says against them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import numpy as np
+
+from .. import audio
+from ..containers import quoted
+from ..errors import SettingsError
+from ..speech import Region
+from .clips import EnrolmentClip, load_clip
+from .linking import Array, Trust, Voices, heard, merge
+from .people import Voice
+from .store import VoiceStore, check_name
+from .witness import Witness
+
+_PIECE_S, _SHORTEST_PIECE_S = 2.0, 0.8
+_SURE = 2.0
+"""Log-odds from which a witness's word against a clip is passed on."""
+
+
+def parse_voice(text: str) -> tuple[str, Path]:
+    """Split `Ana=ana.wav` into the name and the path of a clip.
+
+    Raises:
+        SettingsError: there is no `=`, no path, or the name cannot be used; see `check_name`.
+    """
+    name, equals, path = text.partition("=")
+    if not equals or not path.strip():
+        raise SettingsError(f"voice {text!r}: expected NAME=FILE, as in Ana=ana.wav")
+    return check_name(name.strip()), Path(path).expanduser()
+
+
+def enrol(
+    given: Sequence[str], store: Path | None = None, witness: Witness | None = None
+) -> list[Voice]:
+    """Everybody whose voice is known, by name, with all their clips.
+
+    Args:
+        given: clips as `NAME=FILE`, any number of them for one person.
+        store: folder of a voice store, of which everybody is meant.
+        witness: says what may be wrong with the clips; see `doubts`.
+
+    Raises:
+        SettingsError: an entry of `given` is malformed, the store is empty or damaged, or the same
+            clip is given for two people.
+        AudioError: a clip cannot be used; see `load_clip`.
+    """
+    people: dict[str, list[EnrolmentClip]] = {}
+    for text in given:
+        name, path = parse_voice(text)
+        people.setdefault(name, []).append(load_clip(path))
+    if store is not None:
+        stored = VoiceStore(store).voices()
+        if not stored:
+            raise SettingsError(
+                f"voice store {quoted(store)}: nobody is there, expected somebody added with: "
+                "speaker-reasoner voices add NAME FILE --store FOLDER"
+            )
+        for voice in stored:
+            people.setdefault(voice.name, []).extend(clip.load() for clip in voice.clips)
+    _check_shared(people)
+    said = doubts(people, witness) if witness is not None else {}
+    return [
+        Voice(name, tuple(clip.samples for clip in clips), doubts=tuple(said.get(name, ())))
+        for name, clips in people.items()
+    ]
+
+
+def _check_shared(people: Mapping[str, Sequence[EnrolmentClip]]) -> None:
+    """Make sure that nobody has a clip of somebody else."""
+    owners: dict[str, tuple[str, EnrolmentClip]] = {}
+    for name, clips in people.items():
+        for clip in clips:
+            owner, other = owners.setdefault(clip.digest, (name, clip))
+            if owner != name:
+                raise SettingsError(
+                    f"{quoted(other.path)} ({owner}) and {quoted(clip.path)} ({name}) are the same "
+                    "clip; give it for one of them"
+                )
+
+
+def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> dict[str, list[str]]:
+    """What a witness says against clips: sentences by name, of those against whom there are any.
+
+    A clip may hold two voices, two clips of one person may be of two, and one person may be there
+    under two names (told of the second).
+
+    Args:
+        people: clips by name.
+        witness: whose word it is; it is passed on when odds are at least 7 to 1.
+    """
+    said: dict[str, list[str]] = {}
+    others: dict[str, Array] = {}
+    for name, clips in people.items():
+        seconds = [len(clip.samples) / audio.SAMPLE_RATE_HZ for clip in clips]
+        points = witness.embed([clip.samples for clip in clips])
+        rows = [
+            f"{quoted(clip.path)} ({name}) sounds like two voices; use a stretch in which {name} "
+            "alone speaks"
+            for clip in clips
+            if _holds_two(clip, witness)
+        ]
+        apart = Voices(heard(points, seconds, elsewhere=True), witness)
+        rows += [
+            f"{quoted(clips[i].path)} and {quoted(clips[j].path)} ({name}) sound like two people; "
+            "leave one out"
+            for i, j in combinations(range(len(clips)), 2)
+            if apart.odds(i)[j] < -_SURE
+        ]
+        own = heard(points, seconds).sum(0)
+        rows += [
+            f"{name} sounds like {other}; leave one of them out if they are one person"
+            for other, its in others.items()
+            if Voices(np.stack([own, its]), witness).odds(0)[1] > _SURE
+        ]
+        others[name] = own
+        if rows:
+            said[name] = rows
+    return said
+
+
+def _holds_two(clip: EnrolmentClip, witness: Witness) -> bool:
+    """Whether pieces of a clip surely fall into two voices."""
+    spans = [span for region in clip.speech_regions for span in _pieces(region)]
+    pieces = [audio.cut(clip.samples, *span) for span in spans]
+    seconds = [end_s - start_s for start_s, end_s in spans]
+    if not pieces:
+        return False
+    voices = Voices(heard(witness.embed(pieces), seconds), witness)
+    told = np.full((1, len(pieces), len(pieces)), _SURE, np.float32)
+    return max(merge(voices, told, seconds, trust=Trust(most=_SURE))) > 0
+
+
+def _pieces(region: Region) -> list[Region]:
+    """A region in equal parts of about 2 s; none if it is too short to tell."""
+    start_s, end_s = region
+    if end_s - start_s < _SHORTEST_PIECE_S:
+        return []
+    edges = np.linspace(start_s, end_s, max(1, round((end_s - start_s) / _PIECE_S)) + 1)
+    return [(float(a), float(b)) for a, b in pairwise(edges)]

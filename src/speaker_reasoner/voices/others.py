@@ -1,0 +1,166 @@
+"""Speaker embedding models of other packages: Resemblyzer, transformers' x-vector models, SpeechBrain."""
+
+import importlib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..audio import SAMPLE_RATE_HZ, Samples
+from ..errors import CheckpointError
+from .witness import Points, Scatter, on_sphere
+
+SETTLE_S = 0.1
+"""Of models that nobody calibrated: little, so that long stretches are held to hardly more than the
+sentences of which their thresholds are known."""
+
+_RESEMBLYZER_DBFS = -30
+_SHORTEST_SAMPLES = SAMPLE_RATE_HZ
+"""Models trained on whole sentences get no less than this; a shorter clip is repeated."""
+
+
+class ResemblyzerWitness:
+    """The voice encoder of Resemblyzer (extra `resemblyzer`): its weights come with the package.
+
+    Trained on real voices (GE2E: Wan et al., ICASSP 2018). Threshold, scale and settling were chosen
+    on simulated development meetings (docs/whole-meetings.md).
+
+    Args:
+        device: as torch names it.
+
+    Raises:
+        CheckpointError: Resemblyzer is not installed, or cannot be loaded.
+    """
+
+    name = "resemblyzer"
+    threshold, elsewhere, scale, settle_s = 0.82, 0.82, 50.0, 0.9
+    scatter: Scatter | None = None
+
+    def __init__(self, device: str = "cpu") -> None:
+        try:
+            with warnings.catch_warnings():  # about what it imports from other packages
+                warnings.simplefilter("ignore")
+                package = importlib.import_module("resemblyzer")
+                self._louder = importlib.import_module("resemblyzer.audio").normalize_volume
+        except ImportError as error:
+            raise CheckpointError(
+                f"witness resemblyzer: {error}; pip install 'speaker-reasoner[resemblyzer]'"
+            ) from error
+        self._encoder: Any = package.VoiceEncoder(device, verbose=False)
+
+    def embed(self, clips: Sequence[Samples]) -> Points:
+        """See `Witness`. Quiet clips are made louder, as in its training; silence has no voice: zeros."""
+        return on_sphere([self._heard(_long_enough(clip)) for clip in clips])
+
+    def _heard(self, clip: Samples) -> Points:
+        if not clip.any():
+            return np.zeros(self._encoder.linear.out_features, np.float32)
+        louder = self._louder(clip, _RESEMBLYZER_DBFS, increase_only=True)
+        return np.asarray(self._encoder.embed_utterance(louder), np.float32)
+
+
+class XVectorWitness:
+    """A speaker verification model of transformers (WavLM, Wav2Vec2, ... with an x-vector head).
+
+    The threshold is the one that comes with `microsoft/wavlm-base-plus-sv`; the scale is assumed.
+
+    Args:
+        model: local folder or hub id.
+        device: as torch names it.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+    """
+
+    threshold, elsewhere, scale, settle_s = 0.88, 0.88, 50.0, SETTLE_S
+    scatter: Scatter | None = None
+
+    def __init__(self, model: str | Path, device: str = "cpu") -> None:
+        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+        self.name = f"xvector={model}"
+        try:
+            self._extractor = AutoFeatureExtractor.from_pretrained(model)
+            loaded, info = AutoModelForAudioXVector.from_pretrained(model, output_loading_info=True)
+        except Exception as error:  # a folder can be wrong in as many ways as there are loaders
+            raise CheckpointError(_unusable("xvector", model, error)) from error
+        if info["missing_keys"]:
+            lacking = sorted(info["missing_keys"])
+            raise CheckpointError(
+                f"witness xvector={model}: {len(lacking)} weights are missing, the first "
+                f"{lacking[0]}; expected a model with an x-vector head"
+            )
+        self._model = loaded.to(device).eval()
+
+    def embed(self, clips: Sequence[Samples]) -> Points:
+        """See `Witness`. Clips are heard one by one: these models are not blind to padding."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for clip in clips:
+                heard = self._extractor(
+                    _long_enough(clip), sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt"
+                ).to(self._model.device)
+                rows.append(self._model(**heard).embeddings[0].float().cpu().numpy())
+        return on_sphere(rows)
+
+
+class SpeechBrainWitness:
+    """A speaker model of SpeechBrain, such as ECAPA-TDNN (extra `speechbrain`).
+
+    The threshold is the one that SpeechBrain verifies with; the scale is assumed.
+
+    Args:
+        model: local folder with `hyperparams.yaml`, or hub id. The file may name any code to be
+            run: use only folders you trust.
+        device: as torch names it.
+
+    Raises:
+        CheckpointError: SpeechBrain is not installed, or cannot load the model.
+    """
+
+    threshold, elsewhere, scale, settle_s = 0.26, 0.26, 35.0, SETTLE_S
+    scatter: Scatter | None = None
+
+    def __init__(self, model: str | Path, device: str = "cpu") -> None:
+        self.name = f"speechbrain={model}"
+        try:
+            classifiers = importlib.import_module("speechbrain.inference.classifiers")
+        except ImportError as error:
+            raise CheckpointError(
+                f"witness {self.name}: {error}; pip install 'speaker-reasoner[speechbrain]', with a "
+                "torchaudio that fits your torch"
+            ) from error
+        local = Path(model).expanduser().is_dir()
+        # A published hyperparams.yaml names the hub for its weights, wherever it lies itself.
+        here = {"overrides": {"pretrained_path": str(model)}, "overrides_must_match": False}
+        try:
+            self._model: Any = classifiers.EncoderClassifier.from_hparams(
+                source=str(model), run_opts={"device": device}, **(here if local else {})
+            )
+        except Exception as error:  # YAML, pickle and network errors, unwrapped
+            raise CheckpointError(_unusable("speechbrain", model, error)) from error
+
+    def embed(self, clips: Sequence[Samples]) -> Points:
+        """See `Witness`."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for clip in clips:
+                heard = torch.from_numpy(_long_enough(clip))[None]  # [1, samples]
+                rows.append(self._model.encode_batch(heard)[0, 0].float().cpu().numpy())
+        return on_sphere(rows)
+
+
+def _unusable(kind: str, model: str | Path, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"witness {kind}={model}: cannot be loaded: {reason}; give a local folder or a hub id"
+
+
+def _long_enough(clip: Samples) -> Samples:
+    missing = _SHORTEST_SAMPLES - len(clip)
+    return np.pad(clip, (0, missing), mode="wrap") if missing > 0 else clip
