@@ -5,16 +5,18 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from speaker_reasoner import voices as voices_module
 from speaker_reasoner.cli import main
 from speaker_reasoner.data.bases import median_f0_hz
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
+from speaker_reasoner.voices import clips as clips_module
+from speaker_reasoner.voices import store as store_module
 from speaker_reasoner.voices.clips import EnrolmentClip, load_clip
 from speaker_reasoner.voices.enrolment import doubts, enrol, parse_voice
 from speaker_reasoner.voices.store import VoiceStore, check_name, default_store
@@ -137,7 +139,7 @@ def test_a_clip_that_is_no_audio(tmp_path: Path) -> None:
 
 
 def test_a_whole_recording_is_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voices_module, "LONGEST_S", 60.0)
+    monkeypatch.setattr(clips_module, "LONGEST_S", 60.0)
     with pytest.raises(AudioError, match="more than 1 minutes"):
         load_clip(save(tmp_path / "a.wav", noise(61.0)))
 
@@ -283,7 +285,7 @@ def test_a_broken_add_leaves_nothing_that_counts(
         raise OutputError(f"{path}: No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(voices_module, "write_text_atomically", full)
+        patched.setattr(store_module, "write_text_atomically", full)
         with pytest.raises(OutputError):
             store.add("Ana", [load_clip(ana)])
     assert store.voices() == []
@@ -395,8 +397,9 @@ def test_a_witness_is_heard_when_asked(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("speaker_reasoner.voices.witness.choose", lambda name, _: PitchWitness())
-    monkeypatch.setattr("speaker_reasoner.engines.checkpoint.load_checkpoint", lambda: None)
+    monkeypatch.setattr(
+        "speaker_reasoner.load_engine", lambda: SimpleNamespace(witness=lambda _: PitchWitness())
+    )
     again = save(ana.with_name("again.wav"), voice(4.0, seed=4))
     where = ["--store", str(store.folder), "--witness", "pitch"]
     assert main(["voices", "add", "Ana", str(ana), *where]) == 0

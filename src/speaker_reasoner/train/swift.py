@@ -34,9 +34,9 @@ import soundfile as sf
 
 from ..audio import SAMPLE_RATE_HZ, to_seconds
 from ..engines.thinker import SHORTEST_SAMPLES
-from ..errors import DataError, OutputError, ProtocolError
-from ..protocol import Answer, Audio, Text, Trace
-from ..protocol.markup import MARKUP
+from ..errors import DataError, OutputError
+from ..protocol import Audio, Trace
+from ..protocol.messages import messages
 from .batches import Example
 
 SCHEMA = "speaker-reasoner/swift/1"
@@ -61,26 +61,15 @@ def to_row(trace: Trace, audios: Sequence[str]) -> dict[str, Any]:
         DataError: a text holds a tag of ms-swift's.
         ProtocolError: the trace is not one of whole turns of user and assistant.
     """
-    messages: list[dict[str, str]] = []
-    asked = ""
-    for part in trace.parts:
-        match part:
-            case Text(text):
-                asked += _free(text)
-            case Audio():
-                asked += _TAG
-            case Answer(text, closed=closed):
-                if not closed:
-                    raise ProtocolError(
-                        f"turn {len(messages) // 2 + 1} of the trace is cut off, and ms-swift would "
-                        "close it; build the dialogue with its answer"
-                    )
-                messages.append({"role": "user", "content": _asked(asked, first=not messages)})
-                messages.append({"role": "assistant", "content": _free(text)})
-                asked = ""
-    if asked or not messages:
-        raise ProtocolError(f"the trace ends with {asked!r}, expected an answer")
-    return {"messages": messages, "audios": list(audios)}
+    rows = [
+        {"role": one.role, "content": "".join(_content(part) for part in one.content)}
+        for one in messages(trace.parts)
+    ]
+    return {"messages": rows, "audios": list(audios)}
+
+
+def _content(part: str | Audio) -> str:
+    return _TAG if isinstance(part, Audio) else _free(part)
 
 
 def _free(text: str) -> str:
@@ -91,17 +80,6 @@ def _free(text: str) -> str:
                 "remove it from the annotation"
             )
     return text
-
-
-def _asked(asked: str, *, first: bool) -> str:
-    """A user turn without the markup that ms-swift's template puts around it."""
-    lead = MARKUP.user if first else "\n" + MARKUP.user
-    whole = asked.startswith(lead) and asked.endswith(MARKUP.user_close)
-    content = asked.removeprefix(lead).removesuffix(MARKUP.user_close)
-    content = content.replace(MARKUP.audio_open + _TAG + MARKUP.audio_close, _TAG)
-    if not whole or "<|" in content:
-        raise ProtocolError(f"not a user turn of audio and text: {asked!r}")
-    return content
 
 
 @dataclass(slots=True)

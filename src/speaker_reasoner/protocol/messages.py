@@ -1,0 +1,85 @@
+"""A trace as chat messages: what servers of chat models and other trainers take.
+
+The markup that a chat template puts around turns and audio is left out; the content of a message is text and
+audio parts in their order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import ProtocolError
+from .markup import MARKUP
+from .trace import Answer, Audio, Part, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat.
+
+    Attributes:
+        role: `user` or `assistant`.
+        content: text and audio parts in order; an assistant's is one text.
+    """
+
+    role: str
+    content: tuple[str | Audio, ...]
+
+
+def messages(parts: Sequence[Part], *, waiting: bool = False) -> list[Message]:
+    """The messages of a trace.
+
+    Args:
+        parts: of the trace, whole turns of user and assistant in turn.
+        waiting: whether the last turn is the user's, which is to be answered.
+
+    Raises:
+        ProtocolError: the parts are not such turns, or an answer was cut off.
+    """
+    found: list[Message] = []
+    asked: list[str | Audio] = []
+    for part in parts:
+        match part:
+            case Text(text):
+                asked.append(text)
+            case Audio():
+                asked.append(part)
+            case Answer(text, closed=closed):
+                if not closed:
+                    raise ProtocolError(
+                        f"turn {len(found) // 2 + 1} of the trace is cut off, and a chat template would "
+                        "close it; build the dialogue with its answer"
+                    )
+                found += [_user(asked, first=not found), Message("assistant", (text,))]
+                asked = []
+    if waiting and asked:
+        return [*found, _user(asked, first=not found)]
+    if asked or waiting or not found:
+        raise ProtocolError(
+            f"the trace ends with {asked!r}, expected {'a question' if waiting else 'an answer'}"
+        )
+    return found
+
+
+def _user(asked: Sequence[str | Audio], *, first: bool) -> Message:
+    """A user turn without its markup."""
+    content: list[str | Audio] = []
+    for part in asked:
+        if isinstance(part, str) and content and isinstance(content[-1], str):
+            content[-1] += part
+        else:
+            content.append(part)
+    lead = MARKUP.user if first else "\n" + MARKUP.user
+    for at, part in enumerate(content):
+        if not isinstance(part, str):
+            continue
+        begins, ends = at == 0, at == len(content) - 1
+        before = lead if begins else MARKUP.audio_close
+        after = MARKUP.user_close if ends else MARKUP.audio_open
+        if not (part.startswith(before) and part.endswith(after)):
+            raise ProtocolError(f"not a user turn of audio and text: {part!r}")
+        content[at] = part.removeprefix(before).removesuffix(after)
+    bare = [part for part in content if part != ""]
+    wrong = not isinstance(content[0], str) or not isinstance(content[-1], str)
+    if wrong or any(isinstance(part, str) and "<|" in part for part in bare):
+        raise ProtocolError(f"not a user turn of audio and text: {asked!r}")
+    return Message("user", tuple(bare))
