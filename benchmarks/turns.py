@@ -19,10 +19,11 @@ from rich.table import Table
 
 from common import spread, store
 from speaker_reasoner import load_engine
-from speaker_reasoner.data.dialogues import Reference, dialogue
+from speaker_reasoner.data.dialogues import dialogue
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.protocol import Trace
 from speaker_reasoner.protocol.matcher import advance
+from speaker_reasoner.protocol.observations import Reference
 from speaker_reasoner.reasoner import Dialogue, run
 
 UTTERANCE_S, PAUSE_S = 1.6, 0.4

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from speaker_reasoner.data.dialogues import Reference
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.protocol import Profile, Trace
+from speaker_reasoner.protocol.observations import Reference
 from speaker_reasoner.reasoner import Dialogue, Outcome, run
 
 WORDS = ["ok", "hello", "你好", '"yes"', "[noise]", "3.5", "it's", "呃，", "(ha)", "a: b"]

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.data.cache import CacheConfig, condition, draw_cache
-from speaker_reasoner.data.dialogues import Reference, dialogue
+from speaker_reasoner.data.dialogues import dialogue
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.protocol import Audio, CacheEntry, Profile, Text
+from speaker_reasoner.protocol.observations import Reference
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 
 from .references import chunks

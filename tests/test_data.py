@@ -16,24 +16,24 @@ from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.data import banks, sentences, simulate
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank, load_bank
 from speaker_reasoner.data.bases import BASES, median_f0_hz
-from speaker_reasoner.data.dialogues import (
-    BOX_MARGIN_S,
-    TAU,
-    Reference,
-    box_ticks,
-    dialogue,
-    floor_ticks,
-    line,
-    observations,
-    shortest_ticks,
-    slice_samples,
-)
+from speaker_reasoner.data.dialogues import dialogue
 from speaker_reasoner.data.people import Voice
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.data.tracts import Tract, draw_tract
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol import Profile
+from speaker_reasoner.protocol.observations import (
+    BOX_MARGIN_S,
+    TAU,
+    Reference,
+    box_ticks,
+    floor_ticks,
+    line,
+    observations,
+    shortest_ticks,
+    slice_samples,
+)
 from speaker_reasoner.train import voice_head as witness
 from speaker_reasoner.train.voice_head import WitnessConfig
 

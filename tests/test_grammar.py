@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speaker_reasoner.data.dialogues import SINGLE_TURN, Reference, dialogue, single_turn
+from speaker_reasoner.data.dialogues import SINGLE_TURN, dialogue, single_turn
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import EngineError
@@ -24,6 +24,7 @@ from speaker_reasoner.protocol.matcher import (
     complete,
     next_bytes,
 )
+from speaker_reasoner.protocol.observations import Reference
 from speaker_reasoner.protocol.turns import parse_lines
 from speaker_reasoner.protocol.vocabulary import Vocabulary
 from speaker_reasoner.reasoner import Dialogue, Stop, run

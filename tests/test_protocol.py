@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speaker_reasoner.data.dialogues import Reference, dialogue
+from speaker_reasoner.data.dialogues import dialogue
 from speaker_reasoner.errors import ProtocolError
 from speaker_reasoner.protocol import (
     Answer,
@@ -32,6 +32,7 @@ from speaker_reasoner.protocol import (
 )
 from speaker_reasoner.protocol.confidence import line_confidences
 from speaker_reasoner.protocol.markup import MARKUP
+from speaker_reasoner.protocol.observations import Reference
 from speaker_reasoner.protocol.profile import PROFILE_FILE
 from speaker_reasoner.protocol.turns import parse_lines
 from speaker_reasoner.reasoner import Stop

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from speaker_reasoner import audio
 from speaker_reasoner.cli import main
 from speaker_reasoner.data.cache import condition
-from speaker_reasoner.data.dialogues import SINGLE_TURN, Reference, dialogue, single_turn
+from speaker_reasoner.data.dialogues import SINGLE_TURN, dialogue, single_turn
 from speaker_reasoner.errors import DataError, OutputError, ProtocolError
 from speaker_reasoner.protocol import Answer, Audio, Profile, Text, Trace
 from speaker_reasoner.protocol.markup import MARKUP
+from speaker_reasoner.protocol.observations import Reference
 from speaker_reasoner.train.batches import Clip, Example
 from speaker_reasoner.train.swift import LAUNCH, SwiftExport, to_row
 

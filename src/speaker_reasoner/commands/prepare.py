@@ -123,10 +123,11 @@ def preview(chunk: "Chunk", console: Console) -> None:
     Lines that begin with `+` (green) are taught, the others (grey) are given.
     """
     from ..audio import SAMPLE_RATE_HZ
-    from ..data.dialogues import box_ticks, dialogue, observations
+    from ..data.dialogues import dialogue
     from ..protocol import Answer, Audio, Profile
     from ..protocol import Text as Prompt
     from ..protocol.markup import MARKUP
+    from ..protocol.observations import box_ticks, observations
 
     samples = chunk.end_samples - chunk.start_samples
     length_s = samples / SAMPLE_RATE_HZ

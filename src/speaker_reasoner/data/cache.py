@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..protocol import CacheEntry
-from .dialogues import Reference
+from ..protocol.observations import Reference
 
 
 @dataclass(frozen=True, slots=True)

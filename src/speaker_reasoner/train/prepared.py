@@ -21,9 +21,9 @@ from ..audio import load_slice, to_samples
 from ..data.cache import condition, draw_cache
 from ..data.corpora import Chunk, chunks
 from ..data.corpora.notes import Notes
-from ..data.dialogues import Reference, observations
 from ..errors import DataError
 from ..protocol import CacheEntry, Profile
+from ..protocol.observations import Reference, observations
 from .batches import Batcher
 from .config import CorporaConfig, TrainingConfig
 from .loop import Drawn

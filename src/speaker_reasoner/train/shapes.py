@@ -18,10 +18,11 @@ from torch import nn
 
 from ..audio import SAMPLE_RATE_HZ
 from ..data import sentences
-from ..data.dialogues import Reference, dialogue
+from ..data.dialogues import dialogue
 from ..engines.thinker import MarkedTokenizer, slice_tokens, text_model
 from ..errors import CheckpointError
 from ..protocol import Profile, Trace, pieces
+from ..protocol.observations import Reference
 
 _CLASSES = {
     "qwen3_omni_moe": "Qwen3OmniMoeThinker",

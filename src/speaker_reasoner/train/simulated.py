@@ -8,9 +8,9 @@ from pathlib import Path
 from ..data import sentences
 from ..data.banks import bank
 from ..data.cache import condition, draw_cache
-from ..data.dialogues import Reference
 from ..data.simulate import Meeting, MeetingConfig, Spoken, meeting, session
 from ..errors import DataError
+from ..protocol.observations import Reference
 from .batches import Batcher
 from .config import Kind, StageConfig, TrainingConfig
 from .loop import Drawn

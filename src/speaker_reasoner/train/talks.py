@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..audio import Samples
-from ..data.dialogues import SINGLE_TURN, Reference, dialogue, single_turn
+from ..data.dialogues import SINGLE_TURN, dialogue, single_turn
 from ..data.simulate import Spoken
 from ..protocol import CacheEntry, Profile, Trace
+from ..protocol.observations import Reference
 from .batches import Clip, Example
 from .loop import Drawn
 

@@ -9,13 +9,13 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from ..audio import to_seconds
-from ..data.dialogues import Reference
 from ..engines.checkpoint import Checkpoint
 from ..engines.local import TransformersEngine
 from ..evaluate.counts import ErrorCounts
 from ..evaluate.normalisation import Normalisation
 from ..evaluate.words import Spoken, permutation_errors
 from ..protocol import Profile
+from ..protocol.observations import Reference
 from ..reasoner import Dialogue, Outcome, Stop, run
 from ..transcript import Segment
 from .accelerators import Prepared

@@ -31,8 +31,8 @@ from ...errors import AudioError, DataError, OutputError, SpeakerReasonerError
 from ...formats import write_text_atomically
 from ...formats.pieces import Piece, cut
 from ...formats.scoring import render_seglst
+from ...protocol.observations import Reference
 from ...transcript import GENDERS, Segment, Transcript
-from ..dialogues import Reference
 from .notes import Notes, Recording, transcript
 from .recipes import CORPORA, Source
 
