@@ -33,6 +33,7 @@ from .protocol.grammar import TurnRules, start
 from .protocol.markup import ANSWER, THINK, THINK_END
 from .protocol.matcher import advance, complete
 from .protocol.turns import parse_lines, render_box
+from .transcript import Word
 
 
 class Stop(StrEnum):
@@ -46,10 +47,12 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One transcribed line of a chunk, with the confidence of its parts."""
+    """One transcribed line of a chunk, with the confidence of its parts, and its words with times in
+    seconds of the chunk, where the engine knows them."""
 
     line: Line
     confidence: LineConfidence
+    words: tuple[Word, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class TurnEvent:
         looped: whether a text was closed because it repeated itself.
         duplicates: lines left out because an earlier one said the same.
         seconds: the engine's time by stage.
+        language: code of the language that the engine recognised, and its probability.
+        left_out: how many words the engine recognised and did not pass on, by reason.
     """
 
     turn: int
@@ -77,6 +82,8 @@ class TurnEvent:
     looped: bool
     duplicates: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    language: tuple[str, float] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,7 @@ class Dialogue:
             write it once more, as published.
         cache: entries of the speaker cache, in the order of their speakers' numbers from 1.
         count: fewest and most speakers that the overview may count, those of the cache included.
+        language: of the recording, as far as it is known.
 
     An ended dialogue keeps its turns and lets go of the samples: no long recording is held.
     """
@@ -120,13 +128,14 @@ class Dialogue:
         answer: str = "assembled",
         cache: Sequence[CacheEntry] = (),
         count: tuple[int, int] | None = None,
+        language: str | None = None,
     ) -> None:
         if answer not in ("assembled", "model"):
             raise ProtocolError(f"answer {answer!r} is neither 'assembled' nor 'model'")
         if len(samples) == 0:
             raise ProtocolError("a dialogue needs a chunk of at least one sample")
         self.profile = profile
-        self.session = Session(samples, tuple(entry.samples for entry in cache))
+        self.session = Session(samples, tuple(entry.samples for entry in cache), language)
         self.chunk = len(samples) * profile.ticks_per_s // SAMPLE_RATE_HZ
         self.outcome: Outcome | None = None
         self.events: list[TurnEvent] = []
@@ -175,7 +184,7 @@ class Dialogue:
         """
         if self.outcome is None:
             raise ProtocolError("only a dialogue that has ended can be asked to hear a box")
-        again = Dialogue(samples, self.profile, cache=cache)
+        again = Dialogue(samples, self.profile, cache=cache, language=self.session.language)
         before = [e for e in self.events if e.heard is None or e.heard.start <= box.start]
         parts: list[Part] = []
         turns = 0
@@ -220,7 +229,7 @@ class Dialogue:
             yield from event.lines
 
     def _event(self, reply: Reply, turn: Turn) -> TurnEvent:
-        lines = _heard(turn.lines, _confidences(reply))
+        lines = _heard(turn.lines, _confidences(reply), reply.words)
         kept = without_duplicates(lines, self._lines())
         event = TurnEvent(
             self._turn,
@@ -232,6 +241,8 @@ class Dialogue:
             reply.looped,
             len(lines) - len(kept),
             reply.seconds,
+            reply.language,
+            reply.left_out,
         )
         self.events.append(event)
         return event
@@ -327,10 +338,16 @@ def _confidences(reply: Reply) -> list[LineConfidence]:
     return line_confidences(reply.text, reply.sizes, reply.probabilities)
 
 
-def _heard(lines: Sequence[Line], confidences: Sequence[LineConfidence]) -> tuple[Heard, ...]:
-    """Lines with their confidences; a line of which none is known gets an empty one."""
+def _heard(
+    lines: Sequence[Line],
+    confidences: Sequence[LineConfidence],
+    words: Sequence[tuple[Word, ...] | None] = (),
+) -> tuple[Heard, ...]:
+    """Lines with their confidences and words; a line of which none are known gets empty ones."""
     unknown = [LineConfidence()] * max(0, len(lines) - len(confidences))
-    return tuple(Heard(*pair) for pair in zip(lines, [*confidences, *unknown], strict=False))
+    untimed = [None] * max(0, len(lines) - len(words))
+    rows = zip(lines, [*confidences, *unknown], [*words, *untimed], strict=False)
+    return tuple(Heard(*row) for row in rows)
 
 
 def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:

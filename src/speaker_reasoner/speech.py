@@ -24,6 +24,7 @@ import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +35,9 @@ from .errors import AudioError
 
 Region = tuple[float, float]
 """Start and end of a stretch of speech, in seconds."""
+
+Detect = Callable[[Samples], Sequence[Region]]
+"""Finds speech in samples, as regions in seconds."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -227,6 +231,11 @@ def load_vad(name: str | None = None) -> Vad:
         case "silero":
             return SileroVad()
     raise AudioError(f"voice activity: got the detector {name!r}, expected silero or energy")
+
+
+def detector(name: str) -> Detect:
+    """What finds speech in samples, by the name of a `Vad`; see `load_vad`."""
+    return partial(speech_regions, vad=load_vad(name))
 
 
 class SileroVad:

@@ -7,6 +7,9 @@ from typing import Any, Protocol
 from ..audio import Samples
 from ..protocol import Audio, Part, Profile
 from ..protocol.grammar import TurnRules
+from ..speech import Detect
+from ..transcript import Word
+from ..voices.linking import Trust
 from ..voices.witness import Witness
 
 
@@ -17,11 +20,13 @@ class Session:
     Attributes:
         samples: the chunk X, float32 `[n]` at 16 kHz.
         cached: the clips of the speaker cache, the same way.
+        language: of the recording, as far as it is known from chunks before this one.
         memory: whatever the engine keeps between turns; dropped with the session.
     """
 
     samples: Samples
     cached: tuple[Samples, ...] = ()
+    language: str | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     def clip(self, part: Audio) -> Samples:
@@ -56,6 +61,10 @@ class Reply:
         probabilities: probability of each token before the grammar was applied; empty if unknown.
         looped: whether a text was closed because it repeated itself.
         error: why the turn could not be written; the text is then empty.
+        words: of each line of the thought, with times in seconds of the chunk; `None` where the
+            engine does not know them, empty where it knows none at all.
+        language: code of the language that was recognised in the chunk (ISO 639-1), and its probability.
+        left_out: how many words were recognised and not passed on, by reason.
         seconds: time by stage (`encode`, `prefill`, `decode`, `grammar`), a batch's shared evenly.
     """
 
@@ -65,6 +74,9 @@ class Reply:
     probabilities: tuple[float, ...] = ()
     looped: bool = False
     error: str | None = None
+    words: tuple[tuple[Word, ...] | None, ...] = ()
+    language: tuple[str, float] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -73,14 +85,30 @@ class Engine(Protocol):
 
     `ask` takes one request of each of several sessions and returns their replies in order. The same
     requests give the same replies, alone or together.
+
+    Attributes:
+        profile: the protocol that its turns follow.
+        name: what a transcript records.
+        in_order: whether the chunks of a recording are asked one after the other, because each is told
+            the language of those before.
+        trust: how much its speaker numbers count beside voices.
     """
 
     profile: Profile
     name: str
+    in_order: bool
+    trust: Trust
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]: ...
 
     def describe(self) -> dict[str, Any]: ...
+
+    def detector(self, name: str) -> Detect:
+        """What finds speech, for cuts and coverage: `auto` is the engine's own choice.
+
+        Raises:
+            AudioError: there is no detector of that name, or its package is not installed.
+        """
 
     def witness(self, name: str) -> Witness | None:
         """What compares voices: `auto` is the engine's own choice, `none` is nothing.

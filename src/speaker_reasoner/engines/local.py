@@ -23,7 +23,9 @@ from ..protocol import Piece, pieces
 from ..protocol.grammar import start
 from ..protocol.matcher import State, caught_loop, closed, complete
 from ..protocol.vocabulary import Vocabulary
+from ..speech import Detect, detector
 from ..voices.choice import choose
+from ..voices.linking import Trust
 from ..voices.witness import Witness
 from .base import Reply, Request, Session
 from .checkpoint import Checkpoint
@@ -68,6 +70,8 @@ class TransformersEngine:
     """
 
     name = "transformers"
+    in_order = False
+    trust = Trust()
 
     def __init__(
         self,
@@ -106,6 +110,10 @@ class TransformersEngine:
             "torch": torch.__version__,
             "transformers": transformers_version,
         }
+
+    def detector(self, name: str) -> Detect:
+        """See `Engine`; its own choice is by energy."""
+        return detector("energy" if name == "auto" else name)
 
     def witness(self, name: str) -> Witness | None:
         """See `Engine`; its own is the checkpoint's tower, or the voice head's."""

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..protocol import Profile
+from ..speech import Detect, detector
 from ..voices.choice import choose
+from ..voices.linking import Trust
 from ..voices.witness import Witness
 from .base import Reply, Request
 
@@ -22,6 +24,8 @@ class ScriptedEngine:
     """
 
     name = "scripted"
+    in_order = False
+    trust = Trust()
 
     def __init__(
         self,
@@ -44,6 +48,10 @@ class ScriptedEngine:
             memory["turns"] = iter(next(self._turns, ()))
         text = next(memory["turns"], None)
         return Reply("", error="the script has no further turn") if text is None else Reply(text)
+
+    def detector(self, name: str) -> Detect:
+        """See `Engine`; its own choice is by energy."""
+        return detector("energy" if name == "auto" else name)
 
     def witness(self, name: str) -> Witness | None:
         """See `Engine`; it has none of its own."""

@@ -1,15 +1,12 @@
 """A stream of samples to chunks that end where nobody speaks."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..audio import SAMPLE_RATE_HZ, Samples
-from ..speech import Region, levels_db, quietest_cut
-
-Detect = Callable[[Samples], Sequence[Region]]
-"""Finds speech in samples, as regions in seconds."""
+from ..speech import Detect, levels_db, quietest_cut
 
 AUDIBLE_DBFS = -65.0
 """A chunk whose loudest 20 ms stay below this is silence."""

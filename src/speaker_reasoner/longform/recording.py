@@ -10,7 +10,7 @@ has the same effect.
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from ..audio import Samples
 from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
 from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplicates
-from ..speech import Region
+from ..speech import Detect, Region
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..voices.cache import CacheRules
 from ..voices.finished import Finished, Spoken
 from ..voices.linking import Trust
 from ..voices.people import Speakers
 from ..voices.witness import Witness
-from .chunks import Chunk, Detect
+from .chunks import Chunk
 from .coverage import boxes, in_speech, passed_over
 from .journal import Journal
 
@@ -80,6 +80,7 @@ class Settings:
         witness: embeds voices; `None` trusts the dialogues alone.
         trust: how much dialogues and voices count against each other.
         detect: speech in samples, as regions in seconds; `None` leaves coverage unchecked.
+        in_order: whether a chunk waits for the one before it even without a speaker cache.
     """
 
     answer: str = "assembled"
@@ -88,6 +89,7 @@ class Settings:
     witness: Witness | None = None
     trust: Trust = field(default_factory=Trust)
     detect: Detect | None = None
+    in_order: bool = False
 
 
 @dataclass
@@ -184,18 +186,28 @@ class Recording:
         return self._finished[-1].end_s if self._finished else 0.0
 
     @property
+    def language(self) -> str | None:
+        """Code of the language that most was said in so far; `None` where the engine tells none."""
+        seconds: dict[str, float] = defaultdict(float)
+        for finished in self._finished:
+            if finished.language is not None:
+                spoken_s = sum(one.seconds for one in finished.spoken)
+                seconds[finished.language[0]] += spoken_s * finished.language[1]
+        return max(sorted(seconds), key=lambda code: seconds[code]) if seconds else None
+
+    @property
     def done(self) -> bool:
         return self._exhausted and not self._stretches
 
     def dialogues(self, most: int) -> list[Dialogue]:
         """Dialogues under way, after the next chunks were begun as far as `most` allows.
 
-        With a speaker cache a chunk waits for the one before it.
+        With a speaker cache, or where the engine wants it, a chunk waits for the one before it.
         """
         while True:
             self._settle()
             active = [d for stretch in self._stretches for d in stretch.under_way]
-            waits = self.settings.cached and bool(self._stretches)
+            waits = (self.settings.cached or self.settings.in_order) and bool(self._stretches)
             if len(active) >= most or waits or self._exhausted:
                 return active[:most]
             self._begin()
@@ -254,6 +266,7 @@ class Recording:
                 answer=self.settings.answer,
                 cache=cache,
                 count=self.speakers.count(len(people), alone=self._alone),
+                language=self.language,
             )
         self._stretches.append(_Stretch(number, chunk, cache, people, dialogue))
 
@@ -326,6 +339,8 @@ class Recording:
             points=points,
             levels_db=levels_db,
             people=tuple(stretch.people),
+            language=next((e.language for e in events if e.language is not None), None),
+            left_out=dict(sum((Counter(event.left_out) for event in events), Counter[str]())),
             missing=tuple(missing),
             stop=str(outcome.stop),
             trace=_trace(stretch, outcome),
@@ -378,6 +393,16 @@ class Recording:
             round(offset_s + line.end / tick, 6),
             line.text,
             Confidence(sure.words, sure.speaker, sure.times),
+            None
+            if heard.words is None
+            else tuple(
+                replace(
+                    word,
+                    start_s=round(offset_s + word.start_s, 6),
+                    end_s=round(offset_s + word.end_s, 6),
+                )
+                for word in heard.words
+            ),
         )
 
     def _missing(self, outcome: Outcome, offset_s: float) -> Missing:
@@ -435,6 +460,17 @@ class Recording:
                 f"{self.profile.word_confidence_floor:.2f}; do not trust the words"
             )
         warnings += self.speakers.doubts
+        left_out = sum((Counter(f.left_out) for f in self._finished), Counter[str]())
+        warnings += [
+            f"{count} {'word was' if count == 1 else 'words were'} recognised and left out: {reason}"
+            for reason, count in sorted(left_out.items())
+        ]
+        languages = {f.language[0] for f in self._finished if f.language is not None and f.spoken}
+        if len(languages) > 1:
+            warnings.append(
+                f"more than one language was recognised: {', '.join(sorted(languages))}; if there is "
+                "but one, name it (--language)"
+            )
         chunks = sum(finished.trace is not None for finished in self._finished)
         if chunks > 1 and not self.speakers.linked:
             warnings.append(
@@ -442,6 +478,14 @@ class Recording:
                 "them: one person has another label in each chunk"
             )
         return tuple(warnings)
+
+    def _languages(self) -> dict[str, Any]:
+        """The recording's language with the mean probability of its chunks, where the engine tells it."""
+        code = self.language
+        if code is None:
+            return {}
+        sure = [f.language[1] for f in self._finished if f.language and f.language[0] == code]
+        return {"language": code, "language_probability": round(sum(sure) / len(sure), 4)}
 
     def _info(self, corrections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Model, settings, counts and time. Wall time counts from the recording's opening."""
@@ -459,6 +503,7 @@ class Recording:
             "version": __version__,
             **self._describe,
             "profile": self.profile.name,
+            **self._languages(),
             "answer": self.settings.answer,
             **self.speakers.describe(),
             "corrections": list(corrections),

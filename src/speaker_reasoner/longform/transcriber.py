@@ -1,7 +1,6 @@
 """Recordings of any length, several at a time, with one engine."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ from ..errors import AudioError, SettingsError, SpeakerReasonerError
 from ..protocol import Profile
 from ..reasoner import Dialogue, ask
 from ..spans import overlapped
-from ..speech import load_vad, speech_regions
 from ..transcript import Transcript
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import Speakers, Voice
 from ..voices.witness import Witness
-from .chunks import Chunk, Detect, chunks
+from .chunks import Chunk, chunks
 from .journal import Journal, fingerprint
 from .recording import Failure, Listener, Recording, Settings
 
@@ -37,7 +35,7 @@ class Transcriber:
         witness: embeds voices, to check and link speakers; a name as `Engine.witness` takes it;
             `None` trusts the dialogues alone.
         trust: how much dialogues and voices count against each other.
-        detect: finds speech, for cuts and coverage: a name as `speech.load_vad` takes it, or samples
+        detect: finds speech, for cuts and coverage: a name as `Engine.detector` takes it, or samples
             to regions in seconds; `None` leaves coverage unchecked.
 
     Raises:
@@ -58,7 +56,7 @@ class Transcriber:
         rules: CacheRules | None = None,
         witness: Witness | str | None = "auto",
         trust: Trust | None = None,
-        detect: Detect | str | None = "energy",
+        detect: Detect | str | None = "auto",
     ) -> None:
         self.engine = engine
         self.profile: Profile = engine.profile
@@ -78,8 +76,9 @@ class Transcriber:
             cached,
             rules or CacheRules(),
             compares,
-            trust or Trust(),
-            _detector(detect),
+            trust or engine.trust,
+            engine.detector(detect) if isinstance(detect, str) else detect,
+            engine.in_order,
         )
         self._vad = detect if isinstance(detect, str) else None
 
@@ -269,10 +268,6 @@ class Transcriber:
                 **people.describe(),
             },
         }
-
-
-def _detector(detect: Detect | str | None) -> Detect | None:
-    return partial(speech_regions, vad=load_vad(detect)) if isinstance(detect, str) else detect
 
 
 _VOICE_LINES = 3

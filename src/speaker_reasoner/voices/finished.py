@@ -45,6 +45,8 @@ class Finished:
             witness.
         levels_db: how loud each embedded line is, below full scale; 0 where there is no embedding.
         people: who stood behind the numbers of the speaker cache, from 1.
+        language: code and probability of the language that was recognised, if the engine tells it.
+        left_out: how many words were recognised and not passed on, by reason.
         stop: why the dialogue ended; empty for a silent chunk.
         trace: what the model saw and wrote.
         counts, seconds: of turns, tokens, ...; of the engine's stages.
@@ -56,6 +58,8 @@ class Finished:
     points: Points | None = None
     levels_db: tuple[float, ...] = ()
     people: tuple[int, ...] = ()
+    language: tuple[str, float] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[Missing, ...] = ()
     stop: str = ""
     trace: Mapping[str, Any] | None = None
@@ -91,4 +95,5 @@ class Finished:
         missing = tuple(Missing(**one) for one in row["missing"])
         values = {**row, "points": points, "spoken": spoken, "missing": missing}
         values |= {"levels_db": tuple(row["levels_db"]), "people": tuple(row["people"])}
+        values["language"] = tuple(row["language"]) if row["language"] else None
         return cls(**values)

@@ -1,0 +1,56 @@
+"""What a recogniser is: samples to words with times, without speakers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ...audio import Samples
+from ...speech import Region
+from ...transcript import Word
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """The words of a stretch of sound.
+
+    Attributes:
+        words: in order of start, times in seconds of the samples, inside them.
+        language: ISO 639-1 code; `None` where nothing was said.
+        language_probability: 0..1; 1 where the caller named the language.
+        left_out: how many words were recognised and are not among `words`, by reason.
+        joined: whether each word follows the one before without a space (Chinese, Japanese, Thai).
+    """
+
+    words: tuple[Word, ...] = ()
+    language: str | None = None
+    language_probability: float = 0.0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    joined: tuple[bool, ...] = ()
+
+
+class Recogniser(Protocol):
+    """Recognises speech.
+
+    Attributes:
+        name: what a transcript records.
+    """
+
+    name: str
+
+    def recognise(
+        self, samples: Samples, speech: Sequence[Region], language: str | None
+    ) -> Recognition:
+        """Recognise the words in samples.
+
+        Args:
+            samples: float32 `[n]` at 16 kHz.
+            speech: where somebody speaks, in seconds, in order and apart; nothing else is listened to.
+            language: what was spoken before in the recording; a recogniser whose user named a language
+                uses that.
+
+        Raises:
+            EngineError: the recogniser failed.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Name, model, version and settings, for the transcript (JSON-ready)."""
