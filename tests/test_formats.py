@@ -15,7 +15,7 @@ from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError, OutputError
 from speaker_reasoner.formats.ctm import join_words, split_words
 from speaker_reasoner.formats.sessions import unique_labels
-from speaker_reasoner.transcript import Confidence, Missing, Segment, Transcript
+from speaker_reasoner.transcript import Confidence, Missing, Segment, Transcript, Word
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 READABLE = [name for name, known in formats.FORMATS.items() if known.parse]
@@ -505,8 +505,15 @@ def test_ctm_without_speakers_and_with_noises() -> None:
     )
     [found] = parse("ctm", text)
     assert found.segments == (
-        Segment("channelA", 0.0, 1.0, "one two", confidence=Confidence(0.5)),
-        Segment("channelA", 3.0, 3.5, "three"),
+        Segment(
+            "channelA",
+            0.0,
+            1.0,
+            "one two",
+            confidence=Confidence(0.5),
+            words=(Word("one", 0.0, 0.5), Word("two", 0.75, 1.0, 0.5)),
+        ),
+        Segment("channelA", 3.0, 3.5, "three", words=(Word("three", 3.0, 3.5),)),
     )
     assert found.warnings == ("1 CTM tokens of type non-lex were not read",)
 
@@ -534,7 +541,7 @@ def test_vtt_of_others() -> None:
     [found] = parse("vtt", text)
     assert found.segments == (
         Segment("Ann", 1.0, 2.0, "Hi you"),
-        Segment("Bob", 1.0, 2.0, "R&D ok"),
+        Segment("Bob", 1.0, 2.0, "R&D ok", words=(Word("R&D", 1, 1.5), Word("ok", 1.5, 2))),
         Segment("unknown", 3603.0, 3604.0, "nobody"),
     )
 

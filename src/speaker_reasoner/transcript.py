@@ -1,17 +1,24 @@
-"""Who said what, and when: segments and transcripts. Pure data, no reading or writing.
+"""Who said what, and when: words, segments and transcripts. Pure data, no reading or writing.
 
 Times are float seconds from the start of the recording. Segments may overlap in time: two people may
 speak at once. `Transcript` keeps them in order of start, end, speaker.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from .errors import FormatError
 
 GENDERS = ("female", "male", "unknown")
+WORD_SLACK_S = 0.001
+"""A word may stick out of its segment so far: files round the times of both to milliseconds."""
+
+_SPOKEN = re.compile(r"\w")
+_EPSILON_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,73 @@ class Confidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a segment, and when it is said.
+
+    Attributes:
+        text: without white space; punctuation may belong to it.
+        start_s: start in seconds of the recording.
+        end_s: end in seconds of the recording, not before `start_s`.
+        confidence: of this word, where known.
+
+    Raises:
+        FormatError: times are not finite, negative or reversed; the confidence is not finite; the
+            text is empty or holds white space.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        where = f"word {self.text!r} [{self.start_s}, {self.end_s}]"
+        if self.text.split() != [self.text]:
+            raise FormatError(f"{where}: expected one word, without white space")
+        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s)):
+            raise FormatError(f"{where}: times must be finite numbers of seconds")
+        if self.start_s < 0 or self.end_s < self.start_s:
+            raise FormatError(f"{where}: expected 0 <= start <= end")
+        if self.confidence is not None and not math.isfinite(self.confidence):
+            raise FormatError(f"{where}: confidence {self.confidence} is not a finite number")
+
+
+def find_words(text: str, words: Sequence[Word]) -> tuple[tuple[int, int], ...] | None:
+    """Return where words stand in a text, as first and last + 1 character of each.
+
+    `None` where they are not the words of the text: all of them, in their order, written as there.
+    Only white space and punctuation may stand between them.
+    """
+    places = []
+    reached = 0
+    for word in words:
+        start = text.find(word.text, reached)
+        if start < 0 or _SPOKEN.search(text, reached, start):
+            return None
+        reached = start + len(word.text)
+        places.append((start, reached))
+    return None if _SPOKEN.search(text, reached) else tuple(places)
+
+
+def words_fault(words: Sequence[Word], text: str, start_s: float, end_s: float) -> str | None:
+    """Say why a segment of this text and these times cannot have these words; `None` if it can."""
+    for word, after in pairwise(words):
+        if after.start_s < word.start_s:
+            return (
+                f"word {after.text!r} starts at {after.start_s} s, before {word.text!r} at "
+                f"{word.start_s} s; expected words in order of start"
+            )
+    slack_s = WORD_SLACK_S + _EPSILON_S
+    for word in words:
+        if word.start_s < start_s - slack_s or word.end_s > end_s + slack_s:
+            return f"word {word.text!r} [{word.start_s}, {word.end_s}] lies outside the segment"
+    if find_words(text, words) is None:
+        said = " ".join(word.text for word in words)
+        return f"the words {said[:80]!r} are not those of the text {text[:80]!r}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """One stretch of speech of one speaker.
 
@@ -37,10 +111,13 @@ class Segment:
         text: the words, on one line, without leading or trailing space. May be empty.
         gender: one of `GENDERS`.
         confidence: from token probabilities, where known.
+        words: the words of the text (`find_words`) with their times, in order of start, inside the
+            segment within `WORD_SLACK_S`; `None` where their times are not known. What changes the
+            text or the times of a segment sets them anew, or `None`.
 
     Raises:
         FormatError: times are not finite, negative or reversed; the gender is not in `GENDERS`;
-            the speaker is empty; speaker or text hold a line break.
+            the speaker is empty; speaker or text hold a line break; words contradict text or times.
     """
 
     speaker: str
@@ -49,6 +126,7 @@ class Segment:
     text: str
     gender: str = "unknown"
     confidence: Confidence = Confidence()
+    words: tuple[Word, ...] | None = None
 
     def __post_init__(self) -> None:
         where = f"segment of {self.speaker!r} [{self.start_s}, {self.end_s}]"
@@ -62,6 +140,10 @@ class Segment:
             raise FormatError(f"{where}: expected a speaker label on one line")
         if "\n" in self.text or "\r" in self.text:
             raise FormatError(f"{where}: the text holds a line break; one segment is one line")
+        if self.words is not None:
+            fault = words_fault(self.words, self.text, self.start_s, self.end_s)
+            if fault is not None:
+                raise FormatError(f"{where}: {fault}")
 
     @property
     def duration_s(self) -> float:

@@ -7,6 +7,7 @@
 `FORMATS` maps each name to its renderer and, where the format carries enough, its parser. Only
 `json` keeps everything; the docstring of each renderer says what its format holds and what it
 cannot. Times are rounded to milliseconds everywhere but in `json` and `seglst`, which are exact.
+Times of words, where a transcript has them, are in `json`, `seglst`, `ctm`, `vtt` and `textgrid`.
 
 This package does no scoring and draws no conclusions from corpus conventions: a speaker id that
 ends in `-F` stays as it is, of unknown gender.

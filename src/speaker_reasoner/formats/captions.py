@@ -10,10 +10,10 @@ _CAPTION = re.compile(r"(?P<label>.*\S) \((?P<gender>female|male|unknown)\)", re
 def caption(label: str, gender: str) -> str:
     """Render a label with the gender; an unknown gender is shown only where it must be.
 
-    A label that itself ends like a gender or a number (`Bob (male)`, `Bob#2`) gets an explicit
-    `(unknown)`, so that it reads back as it was.
+    A label that itself ends like a gender, a number or a tier of words (`Bob (male)`, `Bob#2`,
+    `Bob words`) gets an explicit `(unknown)`, so that it reads back as it was.
     """
-    ambiguous = _CAPTION.fullmatch(label) or re.search(r"#\d+$", label)
+    ambiguous = _CAPTION.fullmatch(label) or re.search(r"#\d+$| words$", label)
     return label if gender == "unknown" and not ambiguous else f"{label} ({gender})"
 
 

@@ -1,4 +1,4 @@
-"""CTM: words with times, which a transcript of segments can only estimate."""
+"""CTM: words with times, which are estimated where a transcript has none."""
 
 import math
 import re
@@ -8,10 +8,11 @@ from decimal import Decimal
 from itertools import accumulate
 
 from ..errors import FormatError
-from ..transcript import Confidence, Transcript
-from .clock import decimal_seconds, span_ms
+from ..transcript import Confidence, Segment, Transcript, Word
+from .clock import decimal_seconds, span_ms, to_ms
 from .scoring import fields_of
 from .sessions import Sessions, file_token, parse_seconds, token, unique_labels
+from .words import spelled
 
 MAX_PAUSE_S = Decimal("0.5")
 """Words of one speaker that are further apart belong to different segments."""
@@ -27,10 +28,12 @@ _WORD = re.compile(rf"[^\w\s]*[{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+")
 def render_ctm(transcript: Transcript) -> str:
     """Render CTM (NIST RT-09): `<file> 1 <start> <duration> <word> <confidence> lex <speaker>`.
 
-    One line per word, ordered by start, seconds with three decimals. Word times are interpolated:
-    the words of a segment share its time in proportion to their lengths in characters. Text without
-    spaces (Chinese, Japanese) counts each character as a word. The confidence is that of the
-    segment's words, or `NA`.
+    One line per word, ordered by start, seconds with three decimals. Where a segment has no times
+    of words, they are interpolated: its words share its time in proportion to their lengths in
+    characters, and text without spaces (Chinese, Japanese) counts each character as a word. Nothing
+    in the file tells the one from the other. The confidence is the word's, or else that of the
+    segment's words, or `NA`. Punctuation goes with the word it touches; if it stands alone, it is a
+    word without length.
 
     White space in file and speaker becomes `_`. Holds no genders, no segment borders, no segments
     without words, no spaces between Chinese characters. Tools that know six columns at most, and
@@ -40,21 +43,29 @@ def render_ctm(transcript: Transcript) -> str:
     labels = unique_labels(transcript.speakers, token)
     rows: list[tuple[int, str]] = []
     for segment in transcript.segments:
-        words = split_words(segment.text)
-        start_ms, end_ms = span_ms(segment)
-        lengths = list(accumulate((len(word) for word in words), initial=0))
-        borders_ms = [
-            start_ms + round((end_ms - start_ms) * length / (lengths[-1] or 1))
-            for length in lengths
-        ]
-        known = segment.confidence.words
-        confidence = "NA" if known is None else f"{known:.3f}"
-        for word, from_ms, to_ms in zip(words, borders_ms, borders_ms[1:], strict=False):
-            times = f"{decimal_seconds(from_ms)} {decimal_seconds(to_ms - from_ms)}"
-            line = f"{file} 1 {times} {word} {confidence} lex {labels[segment.speaker]}\n"
-            rows.append((from_ms, line))
+        for word in spelled(segment) or _interpolated(segment):
+            known = segment.confidence.words if word.confidence is None else word.confidence
+            confidence = "NA" if known is None else f"{known:.3f}"
+            start_ms = to_ms(word.start_s)
+            times = f"{decimal_seconds(start_ms)} {decimal_seconds(to_ms(word.end_s) - start_ms)}"
+            line = f"{file} 1 {times} {word.text} {confidence} lex {labels[segment.speaker]}\n"
+            rows.append((start_ms, line))
     rows.sort(key=lambda row: row[0])  # stable: the order of words that start together stays
     return "".join(line for _, line in rows)
+
+
+def _interpolated(segment: Segment) -> list[Word]:
+    words = split_words(segment.text)
+    start_ms, end_ms = span_ms(segment)
+    lengths = list(accumulate((len(word) for word in words), initial=0))
+    borders_s = [
+        (start_ms + round((end_ms - start_ms) * length / (lengths[-1] or 1))) / 1000
+        for length in lengths
+    ]
+    return [
+        Word(word, start_s, end_s)
+        for word, start_s, end_s in zip(words, borders_s, borders_s[1:], strict=False)
+    ]
 
 
 def split_words(text: str) -> list[str]:
@@ -74,7 +85,7 @@ def join_words(words: list[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
+class _Row:
     start_s: Decimal
     end_s: Decimal
     word: str
@@ -85,16 +96,16 @@ class _Word:
 def parse_ctm(text: str, where: str) -> list[Transcript]:
     """Parse CTM of five to eight columns: confidence, type and speaker are optional.
 
-    The words of one speaker in one file become segments, split at pauses above `MAX_PAUSE_S`. Where
-    the speaker is not given, the channel stands for it: `channel1`. Words of the types non-lex,
-    misc and noise are left out and counted in the transcript's warnings. Lines that begin with `;;`
-    are comments.
+    The words of one speaker in one file become segments, split at pauses above `MAX_PAUSE_S`; the
+    segments have them with their times and confidences. Where the speaker is not given, the channel
+    stands for it: `channel1`. Words of the types non-lex, misc and noise are left out and counted in
+    the transcript's warnings. Lines that begin with `;;` are comments.
 
     Raises:
         FormatError: a line has too few or too many fields, or a time is none.
     """
     sessions = Sessions()
-    words: dict[tuple[str, str], list[_Word]] = defaultdict(list)
+    words: dict[tuple[str, str], list[_Row]] = defaultdict(list)
     for number, fields in fields_of(text):
         at = f"{where}:{number}"
         if fields[0].startswith(";;"):
@@ -112,7 +123,7 @@ def parse_ctm(text: str, where: str) -> list[Transcript]:
         end_s = start_s + parse_seconds(duration, at, "duration")
         label = f"channel{channel}" if speaker.upper() in ("NA", "<NA>") else speaker
         known = _parse_confidence(confidence, at)
-        words[file, label].append(_Word(start_s, end_s, word, known, at))
+        words[file, label].append(_Row(start_s, end_s, word, known, at))
     for (file, label), of_speaker in words.items():
         _add_segments(sessions, file, label, of_speaker)
     return sessions.transcripts()
@@ -130,9 +141,9 @@ def _parse_confidence(field: str, at: str) -> float | None:
     return confidence
 
 
-def _add_segments(sessions: Sessions, file: str, speaker: str, words: list[_Word]) -> None:
+def _add_segments(sessions: Sessions, file: str, speaker: str, words: list[_Row]) -> None:
     """Add the words of one speaker, grouped into segments at pauses."""
-    groups: list[list[_Word]] = []
+    groups: list[list[_Row]] = []
     end_s = Decimal(0)
     for word in sorted(words, key=lambda word: word.start_s):
         if not groups or word.start_s - end_s > MAX_PAUSE_S:
@@ -150,4 +161,8 @@ def _add_segments(sessions: Sessions, file: str, speaker: str, words: list[_Word
             end_s=max(word.end_s for word in group),
             text=join_words([word.word for word in group]),
             confidence=Confidence(words=sum(known) / len(known) if known else None),
+            words=[
+                Word(word.word, float(word.start_s), float(word.end_s), word.confidence)
+                for word in group
+            ],
         )

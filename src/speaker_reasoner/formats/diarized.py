@@ -5,13 +5,16 @@ from pathlib import Path
 from ..errors import FormatError
 from ..transcript import Transcript
 from .sessions import Sessions, load_json, parse_seconds
+from .words import OPENAI
 
 
 def parse_diarized_json(text: str, where: str) -> list[Transcript]:
     """Parse an object with `segments` of `speaker`, `start`, `end` (seconds) and `text`.
 
-    One transcript, named after the file. `duration` in seconds may be absent; `task`, `text`,
-    `usage` and the segments' `id` and `type` are not used.
+    A segment may have `words`, each of `word`, `start`, `end` and perhaps `confidence`; words that
+    are not so, or contradict the segment, are counted in the transcript's warnings. One transcript,
+    named after the file. `duration` in seconds may be absent; `task`, `text`, `usage` and the
+    segments' `id` and `type` are not used.
 
     Raises:
         FormatError: it is other JSON, or a segment lacks a speaker or a time.
@@ -36,5 +39,6 @@ def parse_diarized_json(text: str, where: str) -> list[Transcript]:
             start_s=parse_seconds(entry.get("start"), at, "start"),
             end_s=parse_seconds(entry.get("end"), at, "end"),
             text=entry["text"],
+            words=sessions.words(session, entry.get("words"), OPENAI, at),
         )
     return sessions.transcripts()

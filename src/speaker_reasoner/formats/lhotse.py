@@ -1,6 +1,6 @@
 """Manifests of lhotse, supervisions or cuts, as transcripts. They are JSON lines: lhotse is not needed.
 
-Audio, features and alignments of words in them are not used.
+Audio and features in them are not used, nor alignments of anything but words.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,11 @@ from typing import Any
 from ..errors import FormatError
 from ..transcript import Transcript
 from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_gender, parse_seconds
+from .words import NATIVE
 
 _MICROSECOND = Decimal("0.000001")  # lhotse's own sums of floats differ from ours below that
+_ITEM = ("symbol", "start", "duration", "score")
+_SILENCES = frozenset({"<eps>", "<sil>", "SIL"})
 
 
 def parse_lhotse(text: str, where: str) -> list[Transcript]:
@@ -20,7 +23,9 @@ def parse_lhotse(text: str, where: str) -> list[Transcript]:
     A session is a recording, in the recording's own time, whether a manifest says so (supervisions)
     or counts from the start of a cut; a mixed cut, which has no recording, is a session of its own
     under its id. The same supervision in cuts that overlap is read once, and counted in the
-    transcript's warnings. Supervisions without a speaker are given to one, `unknown`.
+    transcript's warnings. Supervisions without a speaker are given to one, `unknown`. An alignment
+    of words that does not spell the text is counted, too; of its scores, those in 0..1 are
+    confidences.
 
     Raises:
         FormatError: a line is no supervision and no cut, lacks an id or a time, or a supervision
@@ -60,8 +65,39 @@ def parse_lhotse(text: str, where: str) -> list[Transcript]:
                 end_s=start_s + duration_s,
                 text=words,
                 gender=parse_gender(str(supervision.get("gender"))),
+                words=sessions.words(session, _word_rows(supervision, offset_s, at), NATIVE, at),
             )
     return sessions.transcripts()
+
+
+def _word_rows(supervision: dict[str, Any], offset_s: Decimal, at: str) -> object:
+    """Return the items of `alignment.word` as rows of words; as they are where they are no items.
+
+    An item is `[symbol, start, duration, score]`, or an object of these.
+    """
+    alignment = supervision.get("alignment") or {}
+    items = alignment.get("word") if isinstance(alignment, dict) else alignment
+    if not isinstance(items, list):
+        return items
+    rows = []
+    for item in items:
+        fields = dict(zip(_ITEM, item, strict=False)) if isinstance(item, list) else item
+        if not isinstance(fields, dict) or not isinstance(fields.get("symbol"), str):
+            return items
+        try:
+            start_s = max(Decimal(0), offset_s + _offset(fields, "start", at))
+            end_s = start_s + parse_seconds(fields.get("duration"), at, "duration")
+        except FormatError:
+            return items
+        score = fields.get("score")
+        row = {
+            "start_s": float(start_s.quantize(_MICROSECOND)),
+            "end_s": float(end_s.quantize(_MICROSECOND)),
+            "confidence": score if isinstance(score, int | float) and 0 <= score <= 1 else None,
+        }
+        symbol = fields["symbol"]
+        rows += [{"text": word, **row} for word in symbol.split() if symbol not in _SILENCES]
+    return rows
 
 
 def _supervisions(

@@ -9,6 +9,7 @@ from ..errors import FormatError
 from ..spans import find_overlaps
 from ..transcript import Confidence, Missing, Segment, Transcript
 from .sessions import load_json
+from .words import NATIVE, parse_word_rows, word_rows
 
 SCHEMA = "speaker-reasoner/transcript"
 VERSION = 1
@@ -22,7 +23,8 @@ def render_json(transcript: Transcript) -> str:
     - `speakers`: of each its `label`, `gender` and `speech_s`, own overlaps counted once (derived)
     - `segments`: of each `speaker`, `gender`, `start_s`, `end_s`, `text`, `confidence` (`words`,
       `speaker`, `times`: each 0..1 or null) and `overlap`, whether another speaker talks at some
-      time in it (derived)
+      time in it (derived); and `words`, left out where their times are not known: of each `text`,
+      `start_s`, `end_s` and, where known, `confidence`
     - `missing`: stretches that were not transcribed: `start_s`, `end_s`, `reason`
     - `warnings`: sentences; `info`: an object; `traces`: a list of objects
 
@@ -72,6 +74,8 @@ def speech_s(transcript: Transcript) -> dict[str, float]:
 
 def _segment_data(segment: Segment, overlap: bool) -> dict[str, Any]:
     confidence = segment.confidence
+    words = segment.words
+    timed = {} if words is None else {"words": word_rows(words, NATIVE)}
     return {
         "speaker": segment.speaker,
         "gender": segment.gender,
@@ -87,6 +91,7 @@ def _segment_data(segment: Segment, overlap: bool) -> dict[str, Any]:
             )
         },
         "overlap": overlap,
+        **timed,
     }
 
 
@@ -184,6 +189,9 @@ def _segment(data: dict[str, Any], at: str) -> Segment:
             text=_text(data, "text", at),
             gender=_text(data, "gender", at) if "gender" in data else "unknown",
             confidence=Confidence(**parts),
+            words=parse_word_rows(data["words"], NATIVE, f"{at}.words")
+            if "words" in data
+            else None,
         )
     except FormatError as error:
         message = str(error)

@@ -2,7 +2,8 @@
 
 What Sec. "Evaluation" (a) and the first two training stages use (arXiv 2604.03074, whose places of
 cutting are not published). A segment that a cut goes through belongs to the piece that holds most
-of it and is clipped to that piece; how many there are is told.
+of it and is clipped to that piece; how many there are is told. So are its words; if some of them lie
+outside, the times of all are dropped, since its text stays whole.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import DataError
-from ..transcript import Segment, Transcript
+from ..transcript import Segment, Transcript, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def cut(session: Transcript, shortest_s: float, longest_s: float) -> list[Piece]
                 segment,
                 start_s=round(start_s - edges[at], 6),
                 end_s=round(end_s - edges[at], 6),
+                words=_words(segment, edges[at], edges[at + 1]),
             )
         )
     return [
@@ -68,6 +70,21 @@ def cut(session: Transcript, shortest_s: float, longest_s: float) -> list[Piece]
         )
         for i, rows in enumerate(inside)
     ]
+
+
+def _words(segment: Segment, first_s: float, last_s: float) -> tuple[Word, ...] | None:
+    """The words of a segment in a piece; `None` if one lies outside."""
+    words = segment.words
+    if words is None or any(w.start_s > last_s or w.end_s < first_s for w in words):
+        return None
+    return tuple(
+        replace(
+            word,
+            start_s=round(max(word.start_s, first_s) - first_s, 6),
+            end_s=round(min(word.end_s, last_s) - first_s, 6),
+        )
+        for word in words
+    )
 
 
 def _cuts(session: Transcript, shortest_s: float, longest_s: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""TXT and Markdown, for people. Neither is read back."""
+"""TXT and Markdown, for people. Neither is read back, neither holds times of words."""
 
 import re
 

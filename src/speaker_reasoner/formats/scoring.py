@@ -19,6 +19,7 @@ from .sessions import (
     token,
     unique_labels,
 )
+from .words import SEGLST, word_rows
 
 _RTTM_GENDERS = {"female": "adult_female", "male": "adult_male"}
 _RTTM_OTHER_TYPES = frozenset(
@@ -39,9 +40,11 @@ def fields_of(text: str, maxsplit: int = -1) -> Iterator[tuple[int, list[str]]]:
 def render_seglst(transcript: Transcript) -> str:
     """Render SegLST, the JSON of MeetEval and CHiME: a list with one object per segment.
 
-    Keys: `session_id`, `speaker`, `start_time` and `end_time` in seconds (exact), `words`; and
-    `gender`, an addition of ours: SegLST allows other keys. One segment per line. An empty
-    transcript is an empty list, without a session. Holds no duration, no confidence.
+    Keys: `session_id`, `speaker`, `start_time` and `end_time` in seconds (exact), `words`; and two
+    additions of ours, since SegLST allows other keys: `gender` and, where times of words are known,
+    `word_times`, a list of `word`, `start_time`, `end_time` and perhaps `confidence`. One segment
+    per line. An empty transcript is an empty list, without a session. Holds no duration, no
+    confidence of segments.
     """
     entries = [
         json.dumps(
@@ -52,6 +55,11 @@ def render_seglst(transcript: Transcript) -> str:
                 "end_time": float(segment.end_s),
                 "words": segment.text,
                 "gender": segment.gender,
+                **(
+                    {}
+                    if segment.words is None
+                    else {"word_times": word_rows(segment.words, SEGLST)}
+                ),
             },
             ensure_ascii=False,
         )
@@ -62,6 +70,8 @@ def render_seglst(transcript: Transcript) -> str:
 
 def parse_seglst(text: str, where: str) -> list[Transcript]:
     """Parse SegLST: numbers may be written as text, ids as numbers; `words` may be absent.
+
+    A `word_times` that is not as ours is counted in the transcript's warnings.
 
     Raises:
         FormatError: it is not a list of segments, or one lacks a session, speaker or time.
@@ -90,6 +100,7 @@ def parse_seglst(text: str, where: str) -> list[Transcript]:
             end_s=parse_seconds(entry.get("end_time"), at, "end_time"),
             text=words,
             gender=parse_gender(str(entry.get("gender", "unknown"))),
+            words=sessions.words(names["session_id"], entry.get("word_times"), SEGLST, at),
         )
     return sessions.transcripts()
 
@@ -161,7 +172,7 @@ def render_stm(transcript: Transcript) -> str:
     itself begins like a label is preceded by an empty one, `<o,,>`.
 
     White space in file and speaker becomes `_`. An empty transcript is an empty file. Holds no
-    duration, no confidence.
+    duration, no confidence, no times of words.
     """
     file = file_token(transcript.recording)
     labels = unique_labels(transcript.speakers, token)

@@ -5,18 +5,22 @@ Every error names its place, `at`: the file with its line, or the entry of a JSO
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NoReturn
 
 from ..errors import FormatError
-from ..transcript import Confidence, Segment, Transcript
+from ..transcript import Confidence, Segment, Transcript, Word, words_fault
+from .words import WordKeys, parse_word_rows
 
 UNKNOWN_SPEAKER = "unknown"
 """Label of segments whose file names no speaker."""
 
 _MILLISECOND = Decimal("0.001")
+_NO_FIT = (
+    "segments have words that contradict their text or times: their words' times were not read"
+)
 _GENDER_WORDS = {"f": "female", "adult_female": "female", "m": "male", "adult_male": "male"}
 
 
@@ -50,8 +54,11 @@ class Sessions:
         text: str = "",
         gender: str = "unknown",
         confidence: Confidence = Confidence(),  # noqa: B008 - frozen
+        words: Sequence[Word] | None = None,
     ) -> None:
         """Add a segment; text on several lines becomes one line.
+
+        Words that contradict text or times are left out and counted.
 
         Raises:
             FormatError: times are negative or reversed, or the speaker is empty.
@@ -61,19 +68,35 @@ class Sessions:
         if end_s == start_s:
             end_s += _MILLISECOND
             self.count(session, "segments had no length and were given 1 ms")
-        words = " ".join(line.strip() for line in text.replace("\r", "\n").split("\n")).strip()
+        said = " ".join(line.strip() for line in text.replace("\r", "\n").split("\n")).strip()
+        if words and words_fault(words, said, float(start_s), float(end_s)) is not None:
+            self.count(session, _NO_FIT)
+            words = None
         try:
             segment = Segment(
                 speaker=speaker,
                 start_s=float(start_s),
                 end_s=float(end_s),
-                text=words,
+                text=said,
                 gender=gender,
                 confidence=confidence,
+                words=tuple(words) if words else None,
             )
         except FormatError as error:
             raise FormatError(f"{at}: {error}") from error
         self._segments.setdefault(session, []).append(segment)
+
+    def words(self, session: str, rows: object, keys: WordKeys, at: str) -> tuple[Word, ...] | None:
+        """Read words from JSON of others; those that are not as ours are left out and counted."""
+        if rows is None:
+            return None
+        try:
+            return parse_word_rows(rows, keys, at)
+        except FormatError:
+            self.count(
+                session, f"segments have words without {', '.join(keys)}, which were not read"
+            )
+            return None
 
     def set_gender(self, session: str, speaker: str, gender: str) -> None:
         """State a speaker's gender; it fills in for segments that have none of their own.

@@ -1,18 +1,24 @@
-"""TextGrid, the annotation format of Praat: one tier per speaker."""
+"""TextGrid, the annotation format of Praat: one tier per speaker, and one of words with times."""
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 from ..errors import FormatError
-from ..transcript import Transcript
+from ..transcript import Segment, Transcript
 from .captions import caption, parse_caption
 from .clock import decimal_seconds, span_ms, to_ms
 from .sessions import Sessions, parse_seconds, unique_labels
+from .words import NATIVE, separate_ms
 
 WORDLESS = "<speech>"
 """Mark of an interval with speech but no words; an empty mark means silence."""
+
+_WORDS = " words"
+"""End of the name of a tier of words, behind the name of the tier whose segments have them."""
 
 # Praat reads a text file as a stream of free-standing numbers, quoted strings and flags; all other
 # words (`xmin`, `=`, `intervals [1]:`) are for people. That holds for its short form, too.
@@ -28,29 +34,36 @@ def render_textgrid(transcript: Transcript) -> str:
     overlapping segments go to further tiers, `Speaker1 (female)#2` and so on. A segment without
     words is marked `<speech>`. Quotes are doubled. Times have three decimals. xmax is the duration,
     or the end of the last segment if that is later, and at least 1 ms, since Praat needs some time.
-    Holds no name of the recording.
+
+    Behind a tier some of whose segments have times of words, there is a tier of these words:
+    `Speaker1 (female) words`, `Speaker1 (female)#2 words`. Words do not overlap in it, and last at
+    least 1 ms (`separate_ms`); a segment of fewer milliseconds than words has none in it.
+
+    Holds no name of the recording, no confidence.
     """
     spans = [span_ms(segment) for segment in transcript.segments]
     xmax_ms = max([to_ms(transcript.duration_s), 1, *(end_ms for _, end_ms in spans)])
     labels = unique_labels(transcript.speakers, str.strip)
     genders = transcript.genders
-    layers: dict[str, list[list[tuple[int, int, str]]]] = {label: [] for label in labels}
-    for segment, (start_ms, end_ms) in zip(transcript.segments, spans, strict=True):
+    layers: dict[str, list[list[Segment]]] = {label: [] for label in labels}
+    for segment, (start_ms, _) in zip(transcript.segments, spans, strict=True):
         tiers = layers[segment.speaker]
-        free = next((tier for tier in tiers if tier[-1][1] <= start_ms), None)
+        free = next((tier for tier in tiers if span_ms(tier[-1])[1] <= start_ms), None)
         if free is None:
             tiers.append(free := [])
-        free.append((start_ms, end_ms, segment.text.strip() or WORDLESS))
-    named = [
-        (caption(labels[label], genders[label]) + (f"#{n}" if n > 1 else ""), tier)
-        for label, tiers in layers.items()
-        for n, tier in enumerate(tiers, start=1)
-    ]
+        free.append(segment)
+    named: list[tuple[str, list[tuple[int, int, str]]]] = []
+    for label, tiers in layers.items():
+        for n, tier in enumerate(tiers, start=1):
+            name = caption(labels[label], genders[label]) + (f"#{n}" if n > 1 else "")
+            named.append((name, [(*span_ms(s), s.text.strip() or WORDLESS) for s in tier]))
+            if words := [word for segment in tier for word in _word_intervals(segment)]:
+                named.append((f"{name}{_WORDS}", words))
     xmax = decimal_seconds(xmax_ms)
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
     lines += ["xmin = 0", f"xmax = {xmax}", "tiers? <exists>", f"size = {len(named)}", "item []:"]
-    for n, (name, tier) in enumerate(named, start=1):
-        intervals = _tile(tier, xmax_ms)
+    for n, (name, marks) in enumerate(named, start=1):
+        intervals = _tile(marks, xmax_ms)
         lines += [f"    item [{n}]:", '        class = "IntervalTier"']
         lines += [f"        name = {_quote(name)}", "        xmin = 0", f"        xmax = {xmax}"]
         lines.append(f"        intervals: size = {len(intervals)}")
@@ -60,6 +73,12 @@ def render_textgrid(transcript: Transcript) -> str:
             lines.append(f"            xmax = {decimal_seconds(end_ms)}")
             lines.append(f"            text = {_quote(mark)}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _word_intervals(segment: Segment) -> list[tuple[int, int, str]]:
+    words = segment.words or ()
+    spans = separate_ms(words, segment) or []
+    return [(*span, word.text) for word, span in zip(words, spans, strict=False)]
 
 
 def _tile(tier: list[tuple[int, int, str]], xmax_ms: int) -> list[tuple[int, int, str]]:
@@ -84,7 +103,9 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     """Parse a TextGrid, long or short; one transcript, named after the file.
 
     Each interval tier is a speaker; marks other than empty ones are segments, `<speech>` being one
-    without words. Point tiers are counted in the transcript's warnings.
+    without words. A tier named like another one with ` words` behind it holds that one's words: a
+    segment has those whose middles lie in it; words in no segment, or that are not those of its
+    text, are counted in the transcript's warnings. So are point tiers.
 
     Raises:
         FormatError: with the line at which something else was expected.
@@ -97,38 +118,110 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     session = Path(where).stem
     stream.time("xmin")
     sessions.open(session, duration_s=stream.time("xmax"))
-    if not stream.flag():
-        return sessions.transcripts()
-    for _ in range(stream.count("number of tiers")):
+    tiers, words = split_tiers(read_tiers(stream))
+    for tier in tiers:
+        if tier.is_points:
+            sessions.count(session, "point tiers were not read")
+            continue
+        label, gender = parse_caption(tier.speaker)
+        of_tier = words.get(tier.name, [])
+        inside = _inside(tier.intervals, of_tier)
+        for _ in range(len(of_tier) - sum(map(len, inside))):
+            sessions.count(session, "words lie in no segment of their tier: they were not read")
+        for interval, of_segment in zip(tier.intervals, inside, strict=True):
+            rows = [
+                dict(zip(NATIVE, (w.mark, float(w.start_s), float(w.end_s)), strict=True))
+                for w in of_segment
+            ]
+            sessions.add(
+                session,
+                interval.at,
+                speaker=label,
+                start_s=interval.start_s,
+                end_s=interval.end_s,
+                text="" if interval.mark == WORDLESS else interval.mark,
+                gender=gender,
+                words=sessions.words(session, rows, NATIVE, interval.at),
+            )
+    return sessions.transcripts()
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A stretch of a tier that is not empty; `at` is its place in the file."""
+
+    start_s: Decimal
+    end_s: Decimal
+    mark: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One tier of a TextGrid; one of points has no intervals."""
+
+    name: str
+    intervals: list[Interval]
+    is_points: bool = False
+
+    @property
+    def speaker(self) -> str:
+        """The name without the number of a speaker's further tier."""
+        return re.sub(r"#\d+$", "", self.name)
+
+
+def read_tiers(stream: "Stream") -> list[Tier]:
+    """Read the tiers that follow the times of a TextGrid; what a tier says of its end is not used.
+
+    Raises:
+        FormatError: with the line at which something else was expected.
+    """
+    tiers = []
+    for _ in range(stream.count("number of tiers") if stream.flag() else 0):
         kind = stream.string("class of tier")
-        name = stream.string("name of tier")
+        tier = Tier(stream.string("name of tier").strip(), [], kind == "TextTier")
         stream.time("xmin")
         stream.time("xmax")
-        label, gender = parse_caption(re.sub(r"#\d+$", "", name.strip()))
         for _ in range(stream.count("number of intervals")):
             start_s = stream.time("start")
-            if kind == "TextTier":
+            if tier.is_points:
                 stream.string("mark")
                 continue
             if kind != "IntervalTier":
                 raise FormatError(f"{stream.at}: unknown class of tier {kind!r}")
             end_s = stream.time("end")
-            mark = stream.string("text").strip()
-            at = stream.at
-            if mark:
-                words = "" if mark == WORDLESS else mark
-                sessions.add(
-                    session,
-                    at,
-                    speaker=label,
-                    start_s=start_s,
-                    end_s=end_s,
-                    text=words,
-                    gender=gender,
-                )
-        if kind == "TextTier":
-            sessions.count(session, "point tiers were not read")
-    return sessions.transcripts()
+            if mark := stream.string("text").strip():
+                tier.intervals.append(Interval(start_s, end_s, mark, stream.at))
+        tiers.append(tier)
+    return tiers
+
+
+def split_tiers(tiers: list[Tier]) -> tuple[list[Tier], dict[str, list[Interval]]]:
+    """Return tiers of segments, and the intervals of those that hold words, by tier of segments."""
+    names: set[str] = set()
+    words: dict[str, list[Interval]] = {}
+    others = []
+    for tier in sorted(tiers, key=lambda tier: len(tier.name)):  # what words are of comes first
+        of_tier = tier.name.removesuffix(_WORDS)
+        if of_tier in names and of_tier != tier.name and not tier.is_points:
+            words.setdefault(of_tier, []).extend(tier.intervals)
+        else:
+            others.append(tier)
+            names |= set() if tier.is_points else {tier.name}
+    return [tier for tier in tiers if tier in others], words
+
+
+def _inside(segments: Sequence[Interval], words: Sequence[Interval]) -> list[list[Interval]]:
+    """The words whose middles lie in each of the segments."""
+    ordered = sorted(words, key=_middle)
+    middles = [_middle(word) for word in ordered]
+    return [
+        ordered[bisect_left(middles, s.start_s) : bisect_left(middles, s.end_s)] for s in segments
+    ]
+
+
+def _middle(interval: Interval) -> Decimal:
+    return (interval.start_s + interval.end_s) / 2
 
 
 class Stream:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import AudioError, OutputError
+from ..errors import AudioError, FormatError, OutputError
 from ..voices.finished import Finished
 from .chunks import Chunk
 
@@ -122,7 +122,7 @@ class Journal:
             if about.get("journal") != _VERSION:
                 raise ValueError("not a journal of this version")
             self._kept = [Finished.from_json(json.loads(line)) for line in lines[1:]]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (FormatError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise OutputError(
                 f"{self.path}: no journal that can be read ({error}); delete it to start again"
             ) from error

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import FormatError
+from ..formats.words import NATIVE, parse_word_rows, word_rows
 from ..spans import find_overlaps
-from ..transcript import Confidence, Missing, Segment, Transcript
+from ..transcript import Confidence, Missing, Segment, Transcript, Word, words_fault
 from .openai import RequestError, confidence_body
 
 _SLACK_S = 0.05
@@ -366,7 +367,10 @@ def _move(document: Document, segment: str, speaker: str) -> Document:
 
 
 def _edit(document: Document, operation: Mapping[str, Any]) -> Document:
-    """New words have no confidence of the model's, nor have new times."""
+    """New words have no confidence of the model's, nor have new times.
+
+    Words keep their own times only where text and times still allow all of them.
+    """
     line = _line(document, operation["segment"])
     was, sure = line.segment, line.segment.confidence
     text, start, end = (operation.get(key) for key in ("text", "start", "end"))
@@ -376,17 +380,23 @@ def _edit(document: Document, operation: Mapping[str, Any]) -> Document:
         duration_s = document.transcript.duration_s
         raise _wrong(f"end {end} s: the recording lasts {duration_s:.3f} s", "end")
     timed = start is not None or end is not None
+    said = was.text if text is None else text.strip()
+    start_s, end_s = was.start_s if start is None else start, was.end_s if end is None else end
+    words = was.words
+    if words is not None and words_fault(words, said, start_s, end_s) is not None:
+        words = None
     try:
         edited = replace(
             was,
-            text=was.text if text is None else text.strip(),
-            start_s=was.start_s if start is None else start,
-            end_s=was.end_s if end is None else end,
+            text=said,
+            start_s=start_s,
+            end_s=end_s,
             confidence=Confidence(
                 sure.words if text is None else None,
                 sure.speaker,
                 None if timed else sure.times,
             ),
+            words=words,
         )
     except FormatError as error:
         raise _wrong(str(error), "text" if text is not None else "start") from error
@@ -438,12 +448,20 @@ def heard_again(lines: Sequence[Line], heard: Transcript) -> dict[str, Any]:
                 "end_s": line.segment.end_s,
                 "text": line.segment.text,
                 "confidence": confidence_body(line.segment),
+                "words": None
+                if line.segment.words is None
+                else word_rows(line.segment.words, NATIVE),
             }
             for line in lines
         ],
         "missing": [[gap.start_s, gap.end_s, gap.reason] for gap in heard.missing],
         "trace": trace,
     }
+
+
+def _words(rows: Any) -> tuple[Word, ...] | None:
+    """Words of a line that was heard again; corrections of older versions have none."""
+    return None if rows is None else parse_word_rows(rows, NATIVE, "words")
 
 
 def _heard(document: Document, operation: Mapping[str, Any]) -> Document:
@@ -458,6 +476,7 @@ def _heard(document: Document, operation: Mapping[str, Any]) -> Document:
             row["text"],
             row["gender"],
             Confidence(**row["confidence"]),
+            _words(row.get("words")),
         )
         lines.append(Line(row["id"], segment, chunk, row["turn"]))
     was = document.transcript

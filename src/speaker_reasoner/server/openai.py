@@ -23,6 +23,7 @@ from ..errors import (
     SpeakerReasonerError,
 )
 from ..formats import render
+from ..formats.words import OPENAI, word_rows
 from ..spans import find_overlaps
 from ..transcript import Segment, Transcript
 from ..voices.store import check_name
@@ -138,6 +139,7 @@ class Hints(BaseModel):
 
 
 STREAMED_FORMATS = ("json", "text", "diarized_json")
+WORD_FORMATS = ("verbose_json", "diarized_json")
 
 
 class TranscriptionForm(Hints):
@@ -164,9 +166,15 @@ class TranscriptionForm(Hints):
     temperature: float = Field(
         0, ge=0, le=0, description="0: the most probable token is always taken."
     )
-    timestamp_granularities: list[Literal["segment"]] = Field(
-        default=[], description="`segment`; there are no times of words."
+    timestamp_granularities: list[Literal["segment", "word"]] = Field(
+        default=[],
+        description="`word`: times of words besides those of segments, in `verbose_json` and "
+        "`diarized_json`, if the model gives them.",
     )
+
+    @property
+    def wants_words(self) -> bool:
+        return "word" in self.timestamp_granularities
 
     @field_validator("chunking_strategy", mode="before")
     @classmethod
@@ -221,16 +229,20 @@ def parse_form(kind: type[Form], values: Mapping[str, Any]) -> Form:
         raise RequestError(400, f"{param}: {message}", code=code, param=param) from error
 
 
-def check_transcription(form: TranscriptionForm, model: str, language: str) -> None:
+def check_transcription(
+    form: TranscriptionForm, model: str, language: str, word_times: bool = False
+) -> None:
     """Compare what a form asks for with what the model can do.
 
     Args:
         form: with valid fields.
         model: the name of the one model there is.
         language: what it transcribes.
+        word_times: whether it gives times of words.
 
     Raises:
-        RequestError: 404 for another model, 400 for another language or a format not streamed.
+        RequestError: 404 for another model, 400 for another language, a format not streamed, or
+            times of words that there are not.
     """
     if form.model != model:
         raise RequestError(
@@ -255,6 +267,26 @@ def check_transcription(form: TranscriptionForm, model: str, language: str) -> N
             code="invalid_value",
             param="response_format",
         )
+    if form.wants_words:
+        _check_words(form, model, word_times)
+
+
+def _check_words(form: TranscriptionForm, model: str, word_times: bool) -> None:
+    if not word_times:
+        wrong = f"the model {model!r} gives no times of words; leave 'word' out"
+    elif form.response_format not in WORD_FORMATS:
+        wrong = (
+            f"response_format {form.response_format!r} holds no times of words; expected one of "
+            f"{', '.join(WORD_FORMATS)}"
+        )
+    else:
+        return
+    raise RequestError(
+        400,
+        f"timestamp_granularities: {wrong}",
+        code="invalid_value",
+        param="timestamp_granularities",
+    )
 
 
 @dataclass
@@ -294,8 +326,11 @@ def confidence_body(segment: Segment) -> dict[str, float | None]:
     return {"words": known.words, "speaker": known.speaker, "times": known.times}
 
 
-def segment_body(segment: Segment, number: int, letters: Letters, overlap: bool) -> dict[str, Any]:
-    """A segment of `diarized_json`, also the event of a stream."""
+def segment_body(
+    segment: Segment, number: int, letters: Letters, overlap: bool, words: bool = False
+) -> dict[str, Any]:
+    """A segment of `diarized_json`, also the event of a stream; with its words if they have times."""
+    timed = {"words": word_rows(segment.words, OPENAI)} if words and segment.words else {}
     return {
         "type": "transcript.text.segment",
         "id": f"seg_{number}",
@@ -306,10 +341,11 @@ def segment_body(segment: Segment, number: int, letters: Letters, overlap: bool)
         "gender": segment.gender,
         "confidence": confidence_body(segment),
         "overlap": overlap,
+        **timed,
     }
 
 
-def diarized_body(transcript: Transcript, letters: Letters) -> dict[str, Any]:
+def diarized_body(transcript: Transcript, letters: Letters, words: bool = False) -> dict[str, Any]:
     """`diarized_json`, with what our transcripts know besides."""
     overlaps = find_overlaps(transcript.segments)
     return {
@@ -317,31 +353,37 @@ def diarized_body(transcript: Transcript, letters: Letters) -> dict[str, Any]:
         "duration": transcript.duration_s,
         "text": transcript.text,
         "segments": [
-            segment_body(segment, number, letters, overlap)
+            segment_body(segment, number, letters, overlap, words)
             for number, (segment, overlap) in enumerate(
                 zip(transcript.segments, overlaps, strict=True)
             )
         ],
         "usage": usage_body(transcript.duration_s),
-        **_notes(transcript),
+        **_notes(transcript, words),
     }
 
 
-def verbose_body(transcript: Transcript, letters: Letters, language: str) -> dict[str, Any]:
-    """`verbose_json`. `avg_logprob` is the logarithm of the mean probability of the words, null
-    where unknown; `no_speech_prob` is not estimated: 0."""
+def verbose_body(
+    transcript: Transcript, letters: Letters, language: str, words: bool = False
+) -> dict[str, Any]:
+    """`verbose_json`.
+
+    `words`, where asked for, are in order of start, each with its speaker. `avg_logprob` is the
+    logarithm of the mean probability of the words, null where unknown; `no_speech_prob` is not
+    estimated: 0.
+    """
     overlaps = find_overlaps(transcript.segments)
     segments = []
     for number, segment in enumerate(transcript.segments):
-        data, words = segment.text.encode(), segment.confidence.words
+        data, sure = segment.text.encode(), segment.confidence.words
         segments.append(
             {
-                **segment_body(segment, number, letters, overlaps[number]),
+                **segment_body(segment, number, letters, overlaps[number], words),
                 "id": number,
                 "seek": 0,
                 "tokens": [],
                 "temperature": 0.0,
-                "avg_logprob": None if words is None else math.log(max(words, 1e-9)),
+                "avg_logprob": None if sure is None else math.log(max(sure, 1e-9)),
                 "compression_ratio": len(data) / len(zlib.compress(data)) if data else 1.0,
                 "no_speech_prob": 0.0,
             }
@@ -352,9 +394,19 @@ def verbose_body(transcript: Transcript, letters: Letters, language: str) -> dic
         "duration": transcript.duration_s,
         "text": transcript.text,
         "segments": segments,
+        **({"words": _all_words(transcript, letters)} if words else {}),
         "usage": usage_body(transcript.duration_s),
-        **_notes(transcript),
+        **_notes(transcript, words),
     }
+
+
+def _all_words(transcript: Transcript, letters: Letters) -> list[dict[str, Any]]:
+    rows = [
+        {**row, "speaker": letters.of(segment.speaker)}
+        for segment in transcript.segments
+        for row in word_rows(segment.words or (), OPENAI)
+    ]
+    return sorted(rows, key=lambda row: float(row["start"]))
 
 
 def usage_body(duration_s: float) -> dict[str, Any]:
@@ -362,14 +414,16 @@ def usage_body(duration_s: float) -> dict[str, Any]:
     return {"type": "duration", "seconds": duration_s}
 
 
-def _notes(transcript: Transcript) -> dict[str, Any]:
+def _notes(transcript: Transcript, words: bool) -> dict[str, Any]:
     """What was not transcribed, and what a reader should know."""
+    untimed = sum(1 for s in transcript.segments if s.text and not s.words) if words else 0
+    told = [f"{untimed} segments have no times of words"] if untimed else []
     return {
         "missing": [
             {"start": gap.start_s, "end": gap.end_s, "reason": gap.reason}
             for gap in transcript.missing
         ],
-        "warnings": list(transcript.warnings),
+        "warnings": [*transcript.warnings, *told],
     }
 
 
@@ -380,9 +434,9 @@ def answer(
     letters = Letters(frozenset(form.known_speaker_names))
     match form.response_format:
         case "diarized_json":
-            return "application/json", diarized_body(transcript, letters)
+            return "application/json", diarized_body(transcript, letters, form.wants_words)
         case "verbose_json":
-            return "application/json", verbose_body(transcript, letters, language)
+            return "application/json", verbose_body(transcript, letters, language, form.wants_words)
         case "json":
             usage = usage_body(transcript.duration_s)
             return "application/json", {"text": transcript.text, "usage": usage}
@@ -403,6 +457,7 @@ class TranscriptStream:
 
     def __init__(self, form: TranscriptionForm) -> None:
         self._segments = form.response_format == "diarized_json"
+        self._words = form.wants_words
         self._letters = Letters(frozenset(form.known_speaker_names))
         self._begun = False
 
@@ -415,7 +470,7 @@ class TranscriptStream:
             self._begun = True
             yield sse({"type": "transcript.text.delta", **delta})
         if self._segments:
-            yield sse(segment_body(segment, number, self._letters, overlap))
+            yield sse(segment_body(segment, number, self._letters, overlap, self._words))
 
     def done(self, transcript: Transcript) -> str:
         """The last event, with the whole text in order of start."""

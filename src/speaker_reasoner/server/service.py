@@ -107,9 +107,11 @@ class Service:
             registry=self.registry,
         )
         engine = transcriber.engine
-        name = str(engine.describe().get("model", engine.name))
+        described = engine.describe()
+        name = str(described.get("model", engine.name))
         self.model = Path(name).name if Path(name).is_absolute() else name
         self.profile = engine.profile
+        self.word_times = described.get("word_times") is True
         self.created = int(time.time())
         self.closing = False
         self._transcriber = transcriber
@@ -149,7 +151,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(TranscriptionForm, received.values)
-            check_transcription(form, self.model, self.profile.language)
+            check_transcription(form, self.model, self.profile.language, self.word_times)
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from .. import audio
-from ..transcript import Confidence, Missing, Segment
+from ..transcript import Confidence, Missing, Segment, Word
 
 Points = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """One line in seconds of the recording; `number` is the speaker's in the chunk's dialogue."""
+    """One line in seconds of the recording; `number` is the speaker's in the chunk's dialogue.
+
+    `words` are as in `Segment`: `None` where the engine gives no times of words.
+    """
 
     number: int
     gender: str
@@ -23,6 +26,7 @@ class Spoken:
     end_s: float
     text: str
     confidence: Confidence = field(default_factory=Confidence)
+    words: tuple[Word, ...] | None = None
 
     @property
     def seconds(self) -> float:
@@ -30,7 +34,25 @@ class Spoken:
 
     def segment(self, speaker: str, gender: str | None = None) -> Segment:
         return Segment(
-            speaker, self.start_s, self.end_s, self.text, gender or self.gender, self.confidence
+            speaker,
+            self.start_s,
+            self.end_s,
+            self.text,
+            gender or self.gender,
+            self.confidence,
+            self.words,
+        )
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Spoken":
+        """Read what `asdict` made of it; `words` may be absent."""
+        words = row.get("words")
+        return cls(
+            **{
+                **row,
+                "confidence": Confidence(**row["confidence"]),
+                "words": None if words is None else tuple(Word(**word) for word in words),
+            }
         )
 
 
@@ -82,16 +104,13 @@ class Finished:
         """Read a row that `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is no such row.
+            FormatError, KeyError, TypeError, ValueError: it is no such row.
         """
         points = None
         if row["points"] is not None:
             shape, data = row["points"]
             points = np.frombuffer(base64.b64decode(data), dtype="<f4").reshape(shape)
-        spoken = tuple(
-            Spoken(**{**one, "confidence": Confidence(**one["confidence"])})
-            for one in row["spoken"]
-        )
+        spoken = tuple(Spoken.from_json(one) for one in row["spoken"])
         missing = tuple(Missing(**one) for one in row["missing"])
         values = {**row, "points": points, "spoken": spoken, "missing": missing}
         values |= {"levels_db": tuple(row["levels_db"]), "people": tuple(row["people"])}

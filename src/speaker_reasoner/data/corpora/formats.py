@@ -20,7 +20,7 @@ from ...formats.folders import load, stem_of, suffix_of
 from ...formats.lhotse import parse_lhotse
 from ...formats.scoring import parse_rttm, parse_seglst, parse_stm
 from ...formats.sessions import load_json, parse_gender
-from ...formats.textgrid import WORDLESS, Stream
+from ...formats.textgrid import WORDLESS, Stream, read_tiers, split_tiers
 from ...transcript import Transcript
 from .notes import Notes, Row
 
@@ -70,7 +70,8 @@ def textgrid_rows(
 ) -> Iterator[Row]:
     """Read a TextGrid: each interval tier is a speaker, each mark a row, named after the file.
 
-    The end that a tier states is not looked at: that of two AISHELL-4 files is wrong.
+    Tiers of words (`split_tiers`) are not used. The end that a tier states is not looked at: that of
+    two AISHELL-4 files is wrong.
 
     Args:
         path: the file.
@@ -86,24 +87,13 @@ def textgrid_rows(
     stream.string("object class")
     stream.time("xmin")
     stream.time("xmax")
-    tiers = stream.count("number of tiers") if stream.flag() else 0
-    for _ in range(tiers):
-        kind, name = stream.string("class of tier"), stream.string("name of tier")
-        stream.time("xmin")
-        stream.time("xmax")
-        label = re.sub(r"#\d+$", "", name.strip())
-        speaker, gender = (speaker_of or parse_caption)(label)
-        for _ in range(stream.count("number of intervals")):
-            start_s = stream.time("start")
-            if kind != "IntervalTier":
-                stream.string("mark")
-                continue
-            end_s = stream.time("end")
-            mark = stream.string("text").strip()
-            if mark:
-                text = "" if mark == WORDLESS else mark
-                times = float(start_s), float(end_s)
-                yield Row(stream.at, stem_of(path), speaker, gender, *times, text)
+    tiers, _ = split_tiers(read_tiers(stream))
+    for tier in tiers:
+        speaker, gender = (speaker_of or parse_caption)(tier.speaker)
+        for interval in tier.intervals:
+            text = "" if interval.mark == WORDLESS else interval.mark
+            times = float(interval.start_s), float(interval.end_s)
+            yield Row(interval.at, stem_of(path), speaker, gender, *times, text)
 
 
 def _rows(transcript: Transcript, at: str) -> Iterator[Row]:
