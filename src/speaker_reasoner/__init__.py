@@ -11,12 +11,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import SpeakerReasonerError
+from .errors import SettingsError, SpeakerReasonerError
 from .transcript import Confidence, Missing, Segment, Transcript
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .engines.local import TransformersEngine
+    from .engines.base import Engine
     from .longform import Transcriber
 
 __all__ = [
@@ -38,25 +38,52 @@ def load_engine(
     device: str | None = None,
     dtype: str | None = None,
     prompts: str | Path | None = None,
-) -> "TransformersEngine":
-    """Load a checkpoint as an engine; the embedded one if `model` is `None`.
+    language: str | None = None,
+    hotwords: str | None = None,
+) -> "Engine":
+    """Load an engine.
 
     Args:
-        model: folder or hub id of a Qwen3-Omni or Qwen2.5-Omni thinker, or of a LoRA adapter.
+        model: `cascade` for real speech (Whisper base and a diarizer, whose weights are a package of their
+            own), `cascade=WHISPER` with another Whisper (a size such as `large-v3-turbo`, a folder, a hub
+            id); `tiny` for the embedded dialogue checkpoint; or folder or hub id of a Qwen3-Omni or
+            Qwen2.5-Omni thinker, or of a LoRA adapter. `None` is `cascade` where its weights are
+            installed, else `tiny`.
         device: `cpu`, `cuda`, `mps`, ...; the best one present if `None`.
         dtype: `float32`, `bfloat16` or `float16`; fitting the device if `None`.
         prompts: the prompt file published with a released checkpoint.
+        language: ISO 639-1 code of what is spoken, for the cascade; recognised if `None`.
+        hotwords: names and terms that are likely to be said, for the cascade.
 
     Raises:
-        CheckpointError, ProtocolError: the checkpoint or the prompt file cannot be used.
+        CheckpointError, ProtocolError: the model or the prompt file cannot be used.
+        SettingsError: an option does not fit the model.
     """
+    from .engines.cascade.loading import installed, load_cascade
+
+    kind, _, part = str(model).partition("=")
+    if model is None and prompts is None:
+        kind = "cascade" if installed() else "tiny"
+    if kind == "cascade":
+        _refuse(kind, dtype=dtype, prompts=prompts)
+        return load_cascade(
+            part if model else "", language=language, hotwords=hotwords, device=device
+        )
+    _refuse("this model", language=language, hotwords=hotwords)
     from .engines.checkpoint import load_checkpoint
     from .engines.local import TransformersEngine
 
     prompt_file = Path(prompts) if prompts else None
+    named = None if kind == "tiny" and not part else model
     return TransformersEngine(
-        load_checkpoint(model, device=device, dtype=dtype, prompts=prompt_file)
+        load_checkpoint(named, device=device, dtype=dtype, prompts=prompt_file)
     )
+
+
+def _refuse(kind: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise SettingsError(f"--{name} {value}: {kind} has no use of it; leave it out")
 
 
 def transcribe(

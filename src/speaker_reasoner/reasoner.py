@@ -34,6 +34,7 @@ from .protocol.markup import ANSWER, THINK, THINK_END
 from .protocol.matcher import advance, complete
 from .protocol.turns import parse_lines, render_box
 from .transcript import Word
+from .voices.witness import Points
 
 
 class Stop(StrEnum):
@@ -45,14 +46,15 @@ class Stop(StrEnum):
     ENGINE = "engine"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Heard:
-    """One transcribed line of a chunk, with the confidence of its parts, and its words with times in
-    seconds of the chunk, where the engine knows them."""
+    """One transcribed line of a chunk, with the confidence of its parts, and, where the engine knows
+    them, its words with times in seconds of the chunk, and the embedding `[d]` of its speaker."""
 
     line: Line
     confidence: LineConfidence
     words: tuple[Word, ...] | None = None
+    embedding: Points | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ class Dialogue:
             yield from event.lines
 
     def _event(self, reply: Reply, turn: Turn) -> TurnEvent:
-        lines = _heard(turn.lines, _confidences(reply), reply.words)
+        lines = _heard(turn.lines, _confidences(reply), reply.words, reply.embeddings)
         kept = without_duplicates(lines, self._lines())
         event = TurnEvent(
             self._turn,
@@ -260,7 +262,7 @@ class Dialogue:
         lines = tuple(self._lines())
         if turn.answer is not None:
             confidences = _confidences(reply)
-            lines = _heard(turn.answer, confidences[len(confidences) - len(turn.answer) :])
+            lines = _heard(turn.answer, confidences[max(0, len(confidences) - len(turn.answer)) :])
         box = self._box or Box(0, 0)
         cut = self._turn >= self.profile.max_turns and box.end < self.chunk
         self._end(
@@ -335,6 +337,8 @@ def _is_duplicate(line: Line, earlier: Line) -> bool:
 
 def _confidences(reply: Reply) -> list[LineConfidence]:
     """Of every line in a reply: those of the thought, then those of the answer."""
+    if reply.confidences:
+        return list(reply.confidences)
     return line_confidences(reply.text, reply.sizes, reply.probabilities)
 
 
@@ -342,11 +346,15 @@ def _heard(
     lines: Sequence[Line],
     confidences: Sequence[LineConfidence],
     words: Sequence[tuple[Word, ...] | None] = (),
+    embeddings: Points | None = None,
 ) -> tuple[Heard, ...]:
     """Lines with their confidences and words; a line of which none are known gets empty ones."""
     unknown = [LineConfidence()] * max(0, len(lines) - len(confidences))
     untimed = [None] * max(0, len(lines) - len(words))
-    rows = zip(lines, [*confidences, *unknown], [*words, *untimed], strict=False)
+    points: list[Points | None] = [None] * len(lines)
+    if embeddings is not None:
+        points = [None if np.isnan(row).any() else row for row in embeddings]
+    rows = zip(lines, [*confidences, *unknown], [*words, *untimed], points, strict=False)
     return tuple(Heard(*row) for row in rows)
 
 

@@ -6,11 +6,12 @@ from typing import Any, Protocol
 
 from ..audio import Samples
 from ..protocol import Audio, Part, Profile
+from ..protocol.confidence import LineConfidence
 from ..protocol.grammar import TurnRules
 from ..speech import Detect
 from ..transcript import Word
 from ..voices.linking import Trust
-from ..voices.witness import Witness
+from ..voices.witness import Points, Witness
 
 
 @dataclass(eq=False, slots=True)
@@ -50,7 +51,7 @@ class Request:
     rules: TurnRules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Reply:
     """What the engine wrote.
 
@@ -61,6 +62,9 @@ class Reply:
         probabilities: probability of each token before the grammar was applied; empty if unknown.
         looped: whether a text was closed because it repeated itself.
         error: why the turn could not be written; the text is then empty.
+        confidences: of each line of the thought, from an engine that knows them by line and not by token.
+        embeddings: `[lines, d]` of the engine's own witness, of who speaks each line of the thought; rows
+            of NaN where it knows none, `None` where it knows none at all.
         words: of each line of the thought, with times in seconds of the chunk; `None` where the
             engine does not know them, empty where it knows none at all.
         language: code of the language that was recognised in the chunk (ISO 639-1), and its probability.
@@ -74,6 +78,8 @@ class Reply:
     probabilities: tuple[float, ...] = ()
     looped: bool = False
     error: str | None = None
+    confidences: tuple[LineConfidence, ...] = ()
+    embeddings: Points | None = None
     words: tuple[tuple[Word, ...] | None, ...] = ()
     language: tuple[str, float] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)

@@ -80,6 +80,7 @@ class Settings:
         witness: embeds voices; `None` trusts the dialogues alone.
         trust: how much dialogues and voices count against each other.
         detect: speech in samples, as regions in seconds; `None` leaves coverage unchecked.
+        own_witness: whether it is the engine's own, whose embeddings come with its lines.
         in_order: whether a chunk waits for the one before it even without a speaker cache.
     """
 
@@ -89,6 +90,7 @@ class Settings:
     witness: Witness | None = None
     trust: Trust = field(default_factory=Trust)
     detect: Detect | None = None
+    own_witness: bool = False
     in_order: bool = False
 
 
@@ -326,7 +328,8 @@ class Recording:
             return Finished(start, length)
         lines, missing, dropped = self._covered(stretch, outcome)
         spoken = tuple(self._spoken(heard, start) for heard in lines)
-        points, levels_db = self.speakers.embed(spoken, start, stretch.chunk.samples)
+        known = [heard.embedding if self.settings.own_witness else None for heard in lines]
+        points, levels_db = self.speakers.embed(spoken, start, stretch.chunk.samples, known)
         events = stretch.events
         seconds: dict[str, float] = defaultdict(float)
         for event in events:

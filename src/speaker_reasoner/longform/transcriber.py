@@ -11,6 +11,7 @@ from ..errors import AudioError, SettingsError, SpeakerReasonerError
 from ..protocol import Profile
 from ..reasoner import Dialogue, ask
 from ..spans import overlapped
+from ..speech import Detect
 from ..transcript import Transcript
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
@@ -78,6 +79,7 @@ class Transcriber:
             compares,
             trust or engine.trust,
             engine.detector(detect) if isinstance(detect, str) else detect,
+            witness == "auto",
             engine.in_order,
         )
         self._vad = detect if isinstance(detect, str) else None

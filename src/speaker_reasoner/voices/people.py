@@ -171,26 +171,38 @@ class Speakers:
         return self._stranger(strangers + number - len(people))
 
     def embed(
-        self, spoken: Sequence[Spoken], start: int, samples: Samples
+        self,
+        spoken: Sequence[Spoken],
+        start: int,
+        samples: Samples,
+        known: Sequence[Points | None] = (),
     ) -> tuple[Points | None, tuple[float, ...]]:
         """Voice embeddings of a chunk's lines, each of its longest part in which nobody else speaks,
-        and how loud those are, in dB; rows of NaN, and 0 dB, where that is too short."""
+        and how loud those are, in dB; rows of NaN, and 0 dB, where that is too short.
+
+        Args:
+            known: embeddings of lines that need not be computed.
+        """
         if self.witness is None or not spoken:
             return None, ()
-        chosen, clips = [], []
-        for i, one in enumerate(spoken):
-            first_s, last_s = alone(one, spoken)
-            if last_s - first_s >= _SHORTEST_VOICE_S:
-                chosen.append(i)
-                clips.append(_cut(first_s, last_s, start, samples))
-        if not chosen:
+        rows: dict[int, Points] = {i: point for i, point in enumerate(known) if point is not None}
+        parts = [alone(one, spoken) for one in spoken]
+        clips = {
+            i: _cut(first_s, last_s, start, samples)
+            for i, (first_s, last_s) in enumerate(parts)
+            if last_s - first_s >= _SHORTEST_VOICE_S
+        }
+        unknown = [i for i in clips if i not in rows]
+        if unknown:
+            rows |= zip(unknown, self.witness.embed([clips[i] for i in unknown]), strict=True)
+        if not rows:
             return None, ()
-        embedded = self.witness.embed(clips)
-        points = np.full((len(spoken), embedded.shape[1]), np.nan, dtype=np.float32)
-        points[chosen] = embedded
+        points = np.full((len(spoken), len(next(iter(rows.values())))), np.nan, dtype=np.float32)
         levels_db = [0.0] * len(spoken)
-        for i, clip in zip(chosen, clips, strict=True):
-            levels_db[i] = round(level_db(clip), 2)
+        for i, point in rows.items():
+            points[i] = point
+            if i in clips:
+                levels_db[i] = round(level_db(clips[i]), 2)
         return points, tuple(levels_db)
 
     def absorb(self, finished: Finished, samples: Samples, *, alone: bool = False) -> None:

@@ -6,22 +6,22 @@ from typing import Any, Protocol
 
 from ...audio import Samples
 from ...speech import Region
+from ...voices.witness import Points, Witness
+from .segmentation import Floats
 
 
-@dataclass(frozen=True, slots=True)
-class SpeakerTurn:
-    """One person speaks, perhaps while others do.
+@dataclass(frozen=True, eq=False, slots=True)
+class Diarization:
+    """Who speaks when.
 
     Attributes:
-        speaker: number within the samples, from 0.
-        start_s, end_s: in seconds of the samples.
-        confidence: probability that it is this speaker, 0..1, where the diarizer knows it.
+        active: probability that each speaker speaks, `[frames, speakers]`, a frame every
+            `segmentation.FRAME_S`.
+        embeddings: of each speaker `[speakers, d]`, by the diarizer's witness; `None` if it has none.
     """
 
-    speaker: int
-    start_s: float
-    end_s: float
-    confidence: float | None = None
+    active: Floats
+    embeddings: Points | None = None
 
 
 class Diarizer(Protocol):
@@ -29,17 +29,17 @@ class Diarizer(Protocol):
 
     Attributes:
         name: what a transcript records.
+        witness: compares its speakers over chunks; `None` if it cannot.
     """
 
     name: str
+    witness: Witness | None
 
     def speech(self, samples: Samples) -> Sequence[Region]:
         """Where somebody speaks, in seconds, in order and apart."""
 
-    def turns(
-        self, samples: Samples, bounds: tuple[int, int] | None = None
-    ) -> Sequence[SpeakerTurn]:
-        """Who speaks when.
+    def diarize(self, samples: Samples, bounds: tuple[int, int] | None = None) -> Diarization:
+        """Tell the speakers of a chunk apart.
 
         Args:
             samples: float32 `[n]` at 16 kHz.

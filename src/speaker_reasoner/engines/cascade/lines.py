@@ -1,21 +1,26 @@
-"""Words and speaker turns to lines: each word goes to who speaks at its time."""
+"""Words and speaker activity to lines: each word goes to who speaks at its time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from ...spans import Span
 from ...transcript import Word
-from .diarizer import SpeakerTurn
+from .segmentation import Floats, frames_of
 
-_LONGEST_PAUSE_S = 1.0
+_SWITCH = 0.7
+"""Log-odds that a change of speaker between two words must overcome."""
+_EASY_SWITCH = 0.2
+"""The same after a pause, or after the end of a sentence."""
+_PAUSE_S = 0.3
+_NEAR_FRAMES = 30
+"""Where nobody is heard during a word, so many frames around it are looked at: half a second."""
+_FAINT, _FLOOR = 0.05, 0.02
+_LINE_PAUSE_S = 0.8
 """A line ends where its speaker pauses for longer."""
-_LONG_LINE_S = 12.0
+_LONG_LINE_S = 15.0
 """A line that lasts longer ends with its sentence."""
-_SWITCH = 2.0
-"""What a change of speaker between two words costs, in seconds of speech that speak against it, where
-they follow each other without a pause; a pause makes it cheaper."""
 _ENDS = (".", "?", "!", "。", "？", "！")
 
 
@@ -27,13 +32,13 @@ class SpokenLine:
         speaker: number within the chunk, from 0.
         words: with times in seconds of the chunk.
         text: the words, joined as their language joins them.
-        confidence: mean confidence of the speaker, by seconds; `None` where it is unknown.
+        confidence: probability that it is this speaker, the mean over its words.
     """
 
     speaker: int
     words: tuple[Word, ...]
     text: str
-    confidence: float | None
+    confidence: float
 
     @property
     def start_s(self) -> float:
@@ -42,3 +47,78 @@ class SpokenLine:
     @property
     def end_s(self) -> float:
         return max(word.end_s for word in self.words)
+
+
+def assign(words: Sequence[Word], active: Floats) -> tuple[list[int], list[float]]:
+    """The speaker of each word: the best path through who is heard during the words.
+
+    Args:
+        words: in order of start, seconds of the chunk.
+        active: probability that each speaker speaks `[frames, speakers]`, at least one of them.
+
+    Returns:
+        Speakers, and the probability of each, among all speakers.
+    """
+    if not words:
+        return [], []
+    if active.shape[1] == 0:
+        return [0] * len(words), [1.0] * len(words)
+    shares = np.zeros((len(words), active.shape[1]))
+    for i, word in enumerate(words):
+        place = frames_of(word.start_s, word.end_s, len(active))
+        said = active[place].mean(axis=0)
+        if said.max() < _FAINT:
+            said = active[max(0, place.start - _NEAR_FRAMES) : place.stop + _NEAR_FRAMES].mean(
+                axis=0
+            )
+        shares[i] = (said + _FLOOR) / (said + _FLOOR).sum()
+    scores = np.log(shares)
+    best, back = scores[0].copy(), []
+    for i, (before, after) in enumerate(pairwise(words), start=1):
+        easy = before.text.endswith(_ENDS) or after.start_s - before.end_s > _PAUSE_S
+        cost = _EASY_SWITCH if easy else _SWITCH
+        ways = best[:, None] - cost * (1 - np.eye(len(best)))
+        back.append(ways.argmax(axis=0))
+        best = ways.max(axis=0) + scores[i]
+    path = [int(best.argmax())]
+    for step in reversed(back):
+        path.append(int(step[path[-1]]))
+    speakers = path[::-1]
+    return speakers, [float(row[speaker]) for row, speaker in zip(shares, speakers, strict=True)]
+
+
+def lines(
+    words: Sequence[Word], joined: Sequence[bool], speakers: Sequence[int], sure: Sequence[float]
+) -> list[SpokenLine]:
+    """Runs of words of one speaker without a pause.
+
+    Args:
+        words: in order of start.
+        joined: whether each follows the word before it without a space.
+        speakers: of each word.
+        sure: probability of each word's speaker.
+    """
+    groups: list[list[int]] = []
+    for i, (word, speaker) in enumerate(zip(words, speakers, strict=True)):
+        last = groups[-1] if groups else None
+        if last is not None and speakers[last[0]] == speaker and not _breaks(words, last, word):
+            last.append(i)
+        else:
+            groups.append([i])
+    return [
+        SpokenLine(
+            speakers[own[0]],
+            tuple(words[i] for i in own),
+            words[own[0]].text
+            + "".join(words[i].text if joined[i] else f" {words[i].text}" for i in own[1:]),
+            sum(sure[i] for i in own) / len(own),
+        )
+        for own in groups
+    ]
+
+
+def _breaks(words: Sequence[Word], line: Sequence[int], word: Word) -> bool:
+    last = words[line[-1]]
+    if word.start_s - last.end_s > _LINE_PAUSE_S:
+        return True
+    return word.end_s - words[line[0]].start_s > _LONG_LINE_S and last.text.endswith(_ENDS)

@@ -1,0 +1,183 @@
+"""Local speakers: who speaks within ten seconds, by pyannote's segmentation-3.0 (MIT), in ONNX Runtime.
+
+The network hears windows of ten seconds and gives the probability of three local speakers every 17 ms, two of
+them at once at most. Which local speakers of different windows are one person is not its business.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...audio import SAMPLE_RATE_HZ, Samples
+from ...speech import Region
+
+Floats = npt.NDArray[np.float32]
+
+FRAME_S = 270 / SAMPLE_RATE_HZ
+"""Between two frames."""
+FIELD_S = 991 / SAMPLE_RATE_HZ
+"""What one frame hears; its middle is half of this after its start."""
+_WINDOW_SAMPLES = 10 * SAMPLE_RATE_HZ
+_STEP_SAMPLES = 5 * SAMPLE_RATE_HZ
+_BATCH = 8
+_ON, _OFF = 0.5, 0.35
+"""A stretch begins above the one probability and ends below the other."""
+_SHORTEST_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSpeakers:
+    """What the network hears, window by window.
+
+    Attributes:
+        offsets: frame of the recording at which each window starts, `[windows]`.
+        active: probability of each local speaker, `[windows, frames, 3]`.
+        frames: of the recording.
+    """
+
+    offsets: npt.NDArray[np.intp]
+    active: Floats
+    frames: int
+
+    def speech(self) -> Floats:
+        """Probability that somebody speaks, `[frames]`."""
+        anybody = 1 - np.prod(1 - self.active, axis=2, keepdims=True)
+        return self.spread(anybody, 1, np.zeros((len(self.active), 1), np.intp))[:, 0]
+
+    def spread(self, active: Floats, people: int, who: npt.NDArray[np.intp]) -> Floats:
+        """Mean over the windows, their middle counting most, of when each person speaks `[frames, people]`.
+
+        Args:
+            active: `[windows, frames, k]`.
+            who: the person of each local speaker of each window, `[windows, k]`; -1 for nobody.
+        """
+        total, weight = np.zeros((self.frames, people)), np.zeros((self.frames, 1))
+        length = active.shape[1]
+        shape = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / length + 1e-3
+        for at, local, names in zip(self.offsets.tolist(), active, who, strict=True):
+            end = min(at + length, self.frames)
+            weight[at:end, 0] += shape[: end - at]
+            for person in sorted(set(names.tolist()) - {-1}):
+                loudest = local[: end - at, names == person].max(axis=1)
+                total[at:end, person] += shape[: end - at] * loudest
+        return np.asarray(total / np.maximum(weight, 1e-9), np.float32)
+
+
+class Segmentation:
+    """The network.
+
+    Args:
+        path: of the ONNX file: `samples` `[windows, 160000]` to `[windows, frames, 3]` or, as the powerset of
+            three speakers, `[windows, frames, 7]`.
+        threads: of one call.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._session = onnx_session(path, threads)
+
+    def __call__(self, samples: Samples) -> LocalSpeakers:
+        """Hear float32 samples `[n]` at 16 kHz."""
+        starts = _window_starts(len(samples))
+        windows = np.zeros((len(starts), _WINDOW_SAMPLES), np.float32)
+        for row, start in zip(windows, starts, strict=True):
+            part = samples[start : start + _WINDOW_SAMPLES]
+            row[: len(part)] = part
+        name = self._session.get_inputs()[0].name
+        rows = [
+            self._session.run(None, {name: windows[at : at + _BATCH]})[0]
+            for at in range(0, len(windows), _BATCH)
+        ]
+        active = np.concatenate(rows)
+        if active.shape[2] == len(_POWERSET):
+            active = active @ _POWERSET
+        offsets = np.array([round(start / (FRAME_S * SAMPLE_RATE_HZ)) for start in starts], np.intp)
+        frames = max(1, round(len(samples) / (FRAME_S * SAMPLE_RATE_HZ)))
+        return LocalSpeakers(offsets, np.asarray(active, np.float32), frames)
+
+
+_POWERSET = np.array(
+    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32
+)
+"""Which local speakers each of the network's seven classes means."""
+
+
+def onnx_session(path: Path, threads: int) -> Any:
+    """A network in ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        str(path), sess_options=options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _window_starts(samples: int) -> list[int]:
+    """First sample of each window; the last window ends with the samples."""
+    if samples <= _WINDOW_SAMPLES:
+        return [0]
+    return [*range(0, samples - _WINDOW_SAMPLES, _STEP_SAMPLES), samples - _WINDOW_SAMPLES]
+
+
+def middle_s(frame: float) -> float:
+    """Time of the middle of a frame in seconds."""
+    return frame * FRAME_S + FIELD_S / 2
+
+
+def runs(active: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Stretches `[first, last)` in which `active` `[n]` holds."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def on(probability: Floats) -> npt.NDArray[np.bool_]:
+    """Where something is on: from `_ON` until it falls below `_OFF`, `[n]`."""
+    found = np.zeros(len(probability), bool)
+    for first, last in runs(probability >= _OFF):
+        reached = np.flatnonzero(probability[first:last] >= _ON)
+        if len(reached):
+            found[first + reached[0] : last] = True
+    return found
+
+
+def regions(
+    probability: Floats, end_s: float, *, pad_s: float = 0.0, merge_s: float = 0.0
+) -> list[Region]:
+    """Regions in seconds, in order and apart, in which a probability by frame is on.
+
+    Args:
+        end_s: of the recording; nothing lies beyond it.
+        pad_s: added at both ends.
+        merge_s: regions no further apart are one.
+    """
+    found: list[Region] = []
+    for first, last in runs(on(probability)):
+        if (last - first) * FRAME_S < _SHORTEST_S:
+            continue
+        start_s = max(0.0, middle_s(first - 0.5) - pad_s)
+        stop_s = min(middle_s(last - 0.5) + pad_s, end_s)
+        if stop_s <= start_s:
+            continue
+        if found and start_s - found[-1][1] <= merge_s:
+            start_s = found.pop()[0]
+        found.append((start_s, stop_s))
+    return found
+
+
+def frames_of(start_s: float, end_s: float, count: int) -> slice:
+    """The frames between two times, at least one of `count`."""
+    first = int(np.clip((start_s - FIELD_S / 2) / FRAME_S, 0, count - 1))
+    last = int(np.clip((end_s - FIELD_S / 2) / FRAME_S + 1, first + 1, count))
+    return slice(first, last)
+
+
+def stretches(frames: npt.NDArray[np.intp]) -> Sequence[npt.NDArray[np.intp]]:
+    """Runs of neighbouring frames, the longest first."""
+    parts = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
+    return sorted(parts, key=len, reverse=True)
