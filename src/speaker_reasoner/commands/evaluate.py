@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import DataError
+from ..extras import require
 from .arguments import lengths, load_quietly, positive
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
+_LIBRARIES = ("meeteval", "pyannote.metrics", "rapidfuzz", "scipy")
 
 _EXAMPLES = """examples:
   speaker-reasoner evaluate score reference.stm hypothesis/ -o mine.json
@@ -161,6 +163,7 @@ def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.results import evaluate
     from ..formats.folders import load
 
+    require("eval", "scoring", *_LIBRARIES)
     normalisation = _normalisation(arguments)
     read = {
         "reference": {
@@ -193,6 +196,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..evaluate.running import hypotheses, read_data, transcribe, units
     from ..formats import write
 
+    require("eval", "scoring", *_LIBRARIES)  # before hours of transcribing
     normalisation = _normalisation(arguments)
     items = read_data(arguments.data)
     rows, clipped = units(items, arguments.segmented)
@@ -251,6 +255,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from ..formats import write_text_atomically
     from ..formats.folders import load
 
+    require("eval", "a report", "rapidfuzz", "scipy")
     result = load_result(arguments.result)
     for side in ("reference", "hypothesis"):
         if not result[side] or not Path(result[side]).exists():
