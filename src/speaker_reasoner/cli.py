@@ -73,7 +73,6 @@ def _parser() -> "argparse.ArgumentParser":
         prog="speaker-reasoner",
         description="Who said what, and when: timestamped speaker-attributed speech recognition.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"speaker-reasoner {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -24,7 +24,6 @@ def add_completion(
         help="completion of commands, options and files in a shell",
         description="Print a script by which a shell completes the command line.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("shell", choices=_SHELLS, metavar="SHELL", help=", ".join(_SHELLS))
     command.set_defaults(run=partial(_completion, program), parser=command)

@@ -3,9 +3,36 @@
 import argparse
 import difflib
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, NoReturn
+
+
+class Help(argparse.HelpFormatter):
+    """Descriptions are wrapped to the terminal; lines that begin with a space, examples, stay lines.
+
+    An example that is too long goes on behind a backslash, as one would paste it.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._action_max_length = 14  # argparse forgets the indent of commands, and breaks the line
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        shown: list[str] = []
+        kinds = groupby(text.splitlines(), key=lambda line: line and line[:1].isspace())
+        for kind, lines in kinds:
+            if kind is True:
+                for line in lines:
+                    together = re.sub(r" (--?\w\S*) (?=[^-\s])", " \\1\0", line)  # option and value
+                    parts = _wrap(together, width - 2, "    ")
+                    shown += " \\\n".join(parts).replace("\0", " ").splitlines()
+            else:
+                shown += _wrap(" ".join(lines), width) or [""]
+        return "\n".join(indent + line for line in shown)
 
 
 class Parser(argparse.ArgumentParser):
@@ -13,6 +40,9 @@ class Parser(argparse.ArgumentParser):
 
     argparse leaves what a command does not know to the program, which then shows its own usage.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "formatter_class": Help})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """See `ArgumentParser`; nothing unknown is left."""
@@ -82,3 +112,9 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     bare = {name.lstrip("-"): name for name in known}
     near = difflib.get_close_matches(word.lstrip("-"), bare, n=1)
     return f", did you mean {bare[near[0]]}?" if near else ""
+
+
+def _wrap(text: str, width: int, further: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False
+    )

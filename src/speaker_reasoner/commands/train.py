@@ -30,7 +30,6 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         description="Train a model in three stages, each from the last one's weights. A run that was "
         "stopped goes on\nwhere it was. On several GPUs, start it by `accelerate launch`.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("config", metavar="CONFIG", help="a TOML file, or tiny, tiny-gpu, omni-7b, omni-30b")
