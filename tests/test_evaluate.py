@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speaker_reasoner import formats
-from speaker_reasoner.errors import DataError
+from speaker_reasoner.errors import DataError, ExtraError
 from speaker_reasoner.evaluate import (
     BoundaryCounts,
     Counts,
@@ -630,5 +630,5 @@ def test_bootstrap_covers_the_total_and_repeats() -> None:
 @pytest.mark.parametrize("module", ["meeteval.wer", "pyannote.metrics.identification"])
 def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(DataError, match=r"speaker-reasoner\[eval\]"):
+    with pytest.raises(ExtraError, match=r"speaker-reasoner\[eval\]"):
         score(MEETING, MEETING)

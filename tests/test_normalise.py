@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speaker_reasoner.errors import DataError
+from speaker_reasoner.errors import DataError, ExtraError
 from speaker_reasoner.evaluate import Normalisation
 from speaker_reasoner.evaluate import normalisation as steps
 
@@ -87,7 +87,7 @@ def test_chinese_numbers_are_spoken() -> None:
 def test_numbers_without_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wetext", None)
     steps._chinese.cache_clear()
-    with pytest.raises(DataError, match=r"wetext.*speaker-reasoner\[eval\]"):
+    with pytest.raises(ExtraError, match=r"wetext.*speaker-reasoner\[eval\]"):
         Normalisation(language="zh", numbers=True).words("3")
 
 

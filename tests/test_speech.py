@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from speaker_reasoner import audio
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
-from speaker_reasoner.errors import AudioError
+from speaker_reasoner.errors import AudioError, ExtraError
 from speaker_reasoner.speech import (
     EnergyVad,
     Region,
@@ -209,7 +209,7 @@ def test_silero_leaves_the_threads_of_torch_alone(monkeypatch: pytest.MonkeyPatc
 def test_without_silero_it_is_energy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "silero_vad", None)
     assert load_vad().name == "energy"
-    with pytest.raises(AudioError, match=r"pip install 'speaker-reasoner\[vad\]'"):
+    with pytest.raises(ExtraError, match=r"pip install 'speaker-reasoner\[vad\]'"):
         load_vad("silero")
 
 

@@ -18,7 +18,7 @@ from speaker_reasoner.engines.pitch import PITCHES, melodies, pitches
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.engines.tower import TowerWitness
 from speaker_reasoner.engines.voice_head import VOICE_FILE, VoiceHead
-from speaker_reasoner.errors import CheckpointError, SettingsError
+from speaker_reasoner.errors import CheckpointError, ExtraError, SettingsError
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.voices.others import ResemblyzerWitness, SpeechBrainWitness, XVectorWitness
 
@@ -201,7 +201,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
 
 def test_speechbrain_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "speechbrain", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'speaker-reasoner\[speechbrain\]'"):
+    with pytest.raises(ExtraError, match=r"pip install 'speaker-reasoner\[speechbrain\]'"):
         SpeechBrainWitness("speechbrain/spkrec-ecapa-voxceleb")
 
 
@@ -236,7 +236,7 @@ def test_speechbrain_loads_a_folder_from_that_folder(
 
 def test_resemblyzer_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resemblyzer", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'speaker-reasoner\[resemblyzer\]'"):
+    with pytest.raises(ExtraError, match=r"pip install 'speaker-reasoner\[resemblyzer\]'"):
         ResemblyzerWitness()
 
 

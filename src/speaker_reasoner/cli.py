@@ -1,26 +1,20 @@
 """The command line: `speaker-reasoner transcribe`, `voices`, `serve`, `evaluate`, `prepare`, `train`,
-`merge`, `export`, `plan`.
+`merge`, `export`, `plan`, `completion`.
 
 Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
 (with a one-line reason), 2 wrong usage, 130 interrupted.
 """
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from . import __version__
-from .commands.evaluate import add_evaluate
-from .commands.export import add_export
-from .commands.merge import add_merge
-from .commands.plan import add_plan
-from .commands.prepare import add_prepare
-from .commands.serve import add_serve
-from .commands.train import add_train
-from .commands.transcribe import EXAMPLES, add_transcribe, forget_stdout
-from .commands.voices import add_voices
 from .errors import SpeakerReasonerError
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,8 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character the terminal cannot show
     try:
-        arguments = _parser().parse_args(argv)
-        return int(arguments.run(arguments))
+        return _run(argv)
     except SpeakerReasonerError as error:
         _say_error(str(error))
         return 1
@@ -38,16 +31,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_error("interrupted; nothing half-written was left")
         return 130
     except BrokenPipeError:
+        from .commands.transcribe import forget_stdout
+
         forget_stdout()
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    from .commands.transcribe import print_all
+
+    try:
+        arguments = parser.parse_args(argv)
+        status = int(arguments.run(arguments))
+    except SystemExit:  # after help, version, wrong usage
+        print_all("")
+        raise
+    print_all(
+        ""
+    )  # what is still in the buffer, while a full disk or a reader that left can be told
+    return status
+
+
+def _parser() -> "argparse.ArgumentParser":
+    import argparse
+
+    # Here and not above, so that Ctrl+C is answered by `main` from the first moment on.
+    from .commands.completion import add_completion
+    from .commands.evaluate import add_evaluate
+    from .commands.export import add_export
+    from .commands.merge import add_merge
+    from .commands.parser import Parser
+    from .commands.plan import add_plan
+    from .commands.prepare import add_prepare
+    from .commands.serve import add_serve
+    from .commands.train import add_train
+    from .commands.transcribe import EXAMPLES, add_transcribe
+    from .commands.voices import add_voices
+
+    parser: argparse.ArgumentParser = Parser(
         prog="speaker-reasoner",
         description="Who said what, and when: timestamped speaker-attributed speech recognition.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"speaker-reasoner {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -60,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add_merge(commands)
     add_export(commands)
     add_plan(commands)
+    add_completion(commands, parser)
     return parser
 
 

@@ -9,6 +9,7 @@
     ├── SettingsError       what the user asked for contradicts itself, or does not fit the checkpoint
     ├── DataError           training or evaluation data is missing or contradicts itself
     ├── OutputError         a result cannot be written
+    ├── ExtraError          a library of an extra is not installed
     └── ServerError         a server cannot start, or a request cannot be served
 
 Messages say what failed, where, what was got and expected, and the remedy, on one line. Exceptions
@@ -50,6 +51,10 @@ class DataError(SpeakerReasonerError):
 
 class OutputError(SpeakerReasonerError):
     """A result could not be written."""
+
+
+class ExtraError(SpeakerReasonerError):
+    """A library that only some commands need is not installed."""
 
 
 class ServerError(SpeakerReasonerError):

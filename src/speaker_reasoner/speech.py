@@ -20,7 +20,6 @@ transcribed, for speech: half of the time without any; silero does not, but miss
 from far away (of the two clips with much of it 12 and 27 %, where energy misses 5 and 22 %).
 """
 
-import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from . import extras
 from .audio import SAMPLE_RATE_HZ, Samples
 from .errors import AudioError
 
@@ -221,7 +221,8 @@ def load_vad(name: str | None = None) -> Vad:
     """A detector by name, `silero` or `energy`; silero where it is installed if `None`.
 
     Raises:
-        AudioError: there is none of that name, or its package is not installed.
+        AudioError: there is none of that name.
+        ExtraError: its package is not installed.
     """
     if name is None:
         name = "energy" if importlib.util.find_spec("silero_vad") is None else "silero"
@@ -242,7 +243,7 @@ class SileroVad:
     """The model of the package silero-vad, on the CPU.
 
     Raises:
-        AudioError: the package is not installed.
+        ExtraError: the package is not installed.
     """
 
     name = "silero"
@@ -283,11 +284,7 @@ def _load_silero() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # it is saved as TorchScript
-            return importlib.import_module("silero_vad").load_silero_vad()
-    except ImportError as error:
-        raise AudioError(
-            f"voice activity by silero: {error}; pip install 'speaker-reasoner[vad]'"
-        ) from error
+            return extras.load("silero_vad", "vad", "voice activity by silero").load_silero_vad()
     finally:
         torch.set_num_threads(threads)
 

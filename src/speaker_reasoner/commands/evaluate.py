@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import DataError
+from ..extras import require
 from .arguments import lengths, load_quietly, positive
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
+_LIBRARIES = ("meeteval", "pyannote.metrics", "rapidfuzz", "scipy")
 
 _EXAMPLES = """examples:
   speaker-reasoner evaluate score reference.stm hypothesis/ -o mine.json
@@ -105,7 +107,8 @@ def _add_run(verbs: Any) -> None:
 
 def _add_table(verbs: Any) -> None:
     verb = _verb(verbs, "table", "a table of the paper with stored results as rows")
-    verb.add_argument("table", choices=("multi-domain", "segmented", "long-form", "attributes"))
+    tables = ("multi-domain", "segmented", "long-form", "attributes")
+    verb.add_argument("table", choices=tables, metavar="TABLE", help=", ".join(tables))
     verb.add_argument("results", nargs="*", type=Path, metavar="RESULT")
     verb.add_argument("--style", choices=("terminal", "markdown", "latex"), default="terminal")
     verb.set_defaults(run=_table, parser=verb)
@@ -161,6 +164,7 @@ def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.results import evaluate
     from ..formats.folders import load
 
+    require("eval", "scoring", *_LIBRARIES)
     normalisation = _normalisation(arguments)
     read = {
         "reference": {
@@ -193,6 +197,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..evaluate.running import hypotheses, read_data, transcribe, units
     from ..formats import write
 
+    require("eval", "scoring", *_LIBRARIES)  # before hours of transcribing
     normalisation = _normalisation(arguments)
     items = read_data(arguments.data)
     rows, clipped = units(items, arguments.segmented)
@@ -251,6 +256,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from ..formats import write_text_atomically
     from ..formats.folders import load
 
+    require("eval", "a report", "rapidfuzz", "scipy")
     result = load_result(arguments.result)
     for side in ("reference", "hypothesis"):
         if not result[side] or not Path(result[side]).exists():

@@ -25,7 +25,6 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Write the dialogues of a configuration's stages, with their audio, for another "
         "trainer. What\ncannot be used is left out, counted and told.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("trainer", choices=("swift",), metavar="TRAINER", help="swift")

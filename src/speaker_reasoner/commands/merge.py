@@ -25,7 +25,6 @@ def add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "weights. A voice head is of one tower, and is left out; train one by\n"
         "`speaker-reasoner train CONFIG --stage voice --from DIR`.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("models", metavar="MODEL", nargs="+", help="folder or hub id")

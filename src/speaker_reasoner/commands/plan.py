@@ -33,7 +33,6 @@ def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         description="Compute from a model's config what training it takes: memory of each GPU, "
         "FLOPs, GPU-hours.\nNothing is loaded or allocated.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
         "model",

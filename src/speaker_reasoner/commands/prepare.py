@@ -38,7 +38,6 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description="Read a corpus, check it, cut its sessions into pieces. What cannot be used is "
         "left out,\ncounted and told with file and line.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("corpus", choices=_CORPORA, metavar="CORPUS", help=", ".join(_CORPORA))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerError
+from ..extras import require
 from .arguments import add_model, load_quietly, positive
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _GRACE_S = 30
 _MOST_HOURS = 18
 """What a wav file of float samples holds: 4 GiB."""
 _KEY = "SPEAKER_REASONER_API_KEY"
+_LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "prometheus_client")
 _EXAMPLES = """examples:
   speaker-reasoner serve
   speaker-reasoner serve --model DIR --batch 32 --store /data/transcripts
@@ -121,17 +123,13 @@ def _default_store() -> Path:
 
 def _serve(arguments: argparse.Namespace) -> int:
     _check_host(arguments.host, arguments.api_key)
-    try:
-        import uvicorn
+    require("serve", "serving", *_LIBRARIES)
+    import uvicorn
 
-        from ..server.app import create_app
-        from ..server.service import Settings
-        from ..server.uploads import Limits
-    except ImportError as error:
-        raise ServerError(
-            f"serving needs {error.name}; pip install 'speaker-reasoner[serve]'"
-        ) from error
     from ..longform import Transcriber
+    from ..server.app import create_app
+    from ..server.service import Settings
+    from ..server.uploads import Limits
 
     settings = Settings(
         store=arguments.store or _default_store(),

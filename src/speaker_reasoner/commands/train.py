@@ -4,9 +4,14 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ..extras import require
+
+if TYPE_CHECKING:
+    from ..train.config import TrainingConfig
 _EXAMPLES = """examples:
   speaker-reasoner train tiny
   speaker-reasoner train tiny --stage 3 --from runs/tiny/stage-3 -o runs/more
@@ -25,7 +30,6 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         description="Train a model in three stages, each from the last one's weights. A run that was "
         "stopped goes on\nwhere it was. On several GPUs, start it by `accelerate launch`.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("config", metavar="CONFIG", help="a TOML file, or tiny, tiny-gpu, omni-7b, omni-30b")
@@ -71,6 +75,7 @@ def _train(arguments: argparse.Namespace) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = load_config(arguments.config)
+    require("train", "training", *_libraries(config, arguments.stage))
     output = arguments.output or Path("runs") / config_path(arguments.config).stem
     side = Console(stderr=True, highlight=False, soft_wrap=True)
     if arguments.stage == "voice":
@@ -91,3 +96,15 @@ def _train(arguments: argparse.Namespace) -> int:
         told=lambda text: side.print(text, markup=False),
     )
     return 0
+
+
+def _libraries(config: "TrainingConfig", stage: str) -> list[str]:
+    """What a training will import of the extra, some of it hours after it began."""
+    needed = ["accelerate"]
+    if stage != "voice":
+        needed += ["meeteval", "rapidfuzz"]  # which score the dialogues of its checks
+    if config.simulated is not None:
+        needed += ["scipy", "pyroomacoustics"]
+    if config.model.method == "lora":
+        needed.append("peft")
+    return needed

@@ -27,7 +27,6 @@ def add_voices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="people whose voices are known by name",
         description="Keep clips of people's voices. A clip holds one voice, 2 s of speech or more.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
     add = _action(actions, "add", "add clips of a person", _add)
@@ -47,7 +46,13 @@ def add_voices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _action(
     actions: Any, name: str, what: str, run: Callable[[argparse.Namespace], int]
 ) -> Callable[..., Any]:
-    parser = actions.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    own = [line for line in _EXAMPLES.splitlines() if line.split()[2:3] == [name]]
+    parser = actions.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog="\n".join(["examples:", *own]),
+    )
     parser.add_argument(
         "--store",
         metavar="FOLDER",

@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.fft import dct
 
 from ..audio import SAMPLE_RATE_HZ
 
@@ -52,6 +51,8 @@ def _mel() -> Array:
 
 def _cepstra(samples: Array) -> Array:
     """Cepstra and their slopes `[frames, 26]`, each of mean 0 and deviation 1 over the sentence."""
+    from scipy.fft import dct
+
     padded = np.pad(samples, _WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     power = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW))) ** 2 @ _mel()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 import soxr
 
 from ..audio import SAMPLE_RATE_HZ, Samples
@@ -57,6 +56,8 @@ def draw_tract(rng: random.Random, warp: tuple[float, float], formants: float) -
 
 
 def _shifted(samples: Samples, shifts: tuple[float, ...]) -> Samples:
+    import scipy.fft
+
     window = np.hanning(_FRAME + 1)[:-1].astype(np.float32)
     count = -(-len(samples) // _HOP) + _FRAME // _HOP - 1
     padded = np.zeros((count - 1) * _HOP + _FRAME, np.float32)

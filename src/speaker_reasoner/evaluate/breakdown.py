@@ -100,7 +100,7 @@ def subsets(
         mean is said in `CONVENTIONS`.
 
     Raises:
-        DataError: rapidfuzz is not installed.
+        ExtraError: rapidfuzz is not installed.
     """
     groups: dict[str, dict[str, list[Scores]]] = {
         "speakers": {str(n): [] for n in sorted({len(pair.reference.speakers) for pair in pairs})},
@@ -216,7 +216,8 @@ def calibration(pairs: Sequence[Pair], normalisation: Normalisation) -> dict[str
         means are `None`. `None` if no words have a confidence.
 
     Raises:
-        DataError: a confidence is not in 0..1; rapidfuzz is not installed.
+        DataError: a confidence is not in 0..1.
+        ExtraError: rapidfuzz is not installed.
     """
     samples = [row for pair in pairs for row in _confident(pair, normalisation.words)]
     if not samples:

@@ -1,20 +1,14 @@
 """Libraries of the `eval` extra, imported when first needed."""
 
-import importlib
 from typing import Any
 
-from ..errors import DataError
+from .. import extras
 
 
 def load(module: str) -> Any:
     """Import a module of the `eval` extra.
 
     Raises:
-        DataError: it is not installed.
+        ExtraError: it is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(
-            f"scoring needs {module}: {error}; pip install 'speaker-reasoner[eval]'"
-        ) from error
+    return extras.load(module, "eval", "scoring")

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+from .. import extras
 from ..errors import DataError
 
 _ENGLISH_FILLERS = "uh uhh um umm uhm er erm ah hm hmm hmmm mm mmm mhm"  # Whisper's list and more
@@ -83,7 +84,7 @@ class Normalisation:
         """Return the words that are compared, none of them empty or with white space in it.
 
         Raises:
-            DataError: numbers of `zh` are to be normalised and `wetext` is not installed.
+            ExtraError: numbers of `zh` are to be normalised and `wetext` is not installed.
         """
         if self.nfkc:
             text = unicodedata.normalize("NFKC", text)
@@ -146,13 +147,8 @@ def _english_digits(text: str) -> str:
 
 @cache
 def _chinese() -> Any:
-    try:
-        return importlib.import_module("wetext").Normalizer(lang="zh", operator="tn")
-    except ImportError as error:
-        raise DataError(
-            f"normalising Chinese numbers needs wetext: {error}; pip install"
-            " 'speaker-reasoner[eval]', or switch numbers off"
-        ) from error
+    purpose, hint = "normalising Chinese numbers", ", or switch numbers off"
+    return extras.load("wetext", "eval", purpose, hint).Normalizer(lang="zh", operator="tn")
 
 
 @cache

@@ -50,7 +50,8 @@ def report(
 
     Raises:
         FormatError: `result` is not an evaluation that this program reads, or no JSON.
-        DataError: a pair is of no recording in `result`, or a library is missing.
+        DataError: a pair is of no recording in `result`.
+        ExtraError: a library is not installed.
     """
     check_evaluation(result, "report")
     recordings = result.get("recordings") or []
@@ -88,7 +89,7 @@ def compare(reference: Transcript, hypothesis: Transcript, words: Words) -> dict
         words: splits a text into the words that are compared.
 
     Raises:
-        DataError: scipy or rapidfuzz is not installed.
+        ExtraError: scipy or rapidfuzz is not installed.
     """
     stretches = list(_stretches(reference, hypothesis))
     shared = _shared_seconds(stretches, reference.speakers, hypothesis.speakers)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import extras
 from ..errors import DataError
 from .learner import Learner
 from .saves import is_deepspeed
@@ -44,20 +45,16 @@ def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool
         unused: some weights get no gradient in some batches.
 
     Raises:
-        DataError: accelerate is not installed; the batches of a step do not divide among processes.
+        DataError: the batches of a step do not divide among processes.
+        ExtraError: accelerate is not installed.
     """
-    try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
-    except ImportError as error:
-        raise DataError(
-            f"training needs accelerate: {error}; pip install 'speaker-reasoner[train]'"
-        ) from error
-    accelerator = Accelerator(
+    accelerate = extras.load("accelerate", "train", "training")
+    accelerator = accelerate.Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if config.bf16 else "no",
         log_with=list(config.log_with) or None,
         project_dir=str(folder),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+        kwargs_handlers=[accelerate.DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
     processes = accelerator.num_processes
     if config.batches_per_step % processes:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import extras
 from ..engines.adapter import SETTINGS_FILE, WEIGHTS_FILE
 from ..engines.thinker import audio_tower, text_model
 from ..errors import CheckpointError, DataError
@@ -51,14 +52,10 @@ def adapt(thinker: Any, lora: Lora) -> None:
     """Freeze a thinker and put factors beside its projections, in place; the factors are float32.
 
     Raises:
-        DataError: peft is not installed, or experts are asked for where there are none.
+        DataError: experts are asked for where there are none.
+        ExtraError: peft is not installed.
     """
-    try:
-        import peft
-    except ImportError as error:
-        raise DataError(
-            f"LoRA needs peft: {error}; pip install 'speaker-reasoner[train]'"
-        ) from error
+    peft = extras.load("peft", "train", "LoRA")
     thinker.requires_grad_(False)
     layers = text_model(thinker).layers
     experts = [f"mlp.experts.{name}" for name in _EXPERTS] if lora.experts else []

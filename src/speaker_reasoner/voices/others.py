@@ -1,6 +1,5 @@
 """Speaker embedding models of other packages: Resemblyzer, transformers' x-vector models, SpeechBrain."""
 
-import importlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import extras
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import CheckpointError
 from .witness import Points, Scatter, on_sphere
@@ -31,7 +31,7 @@ class ResemblyzerWitness:
         device: as torch names it.
 
     Raises:
-        CheckpointError: Resemblyzer is not installed, or cannot be loaded.
+        ExtraError: Resemblyzer is not installed.
     """
 
     name = "resemblyzer"
@@ -39,15 +39,12 @@ class ResemblyzerWitness:
     scatter: Scatter | None = None
 
     def __init__(self, device: str = "cpu") -> None:
-        try:
-            with warnings.catch_warnings():  # about what it imports from other packages
-                warnings.simplefilter("ignore")
-                package = importlib.import_module("resemblyzer")
-                self._louder = importlib.import_module("resemblyzer.audio").normalize_volume
-        except ImportError as error:
-            raise CheckpointError(
-                f"witness resemblyzer: {error}; pip install 'speaker-reasoner[resemblyzer]'"
-            ) from error
+        purpose = "the witness resemblyzer"
+        with warnings.catch_warnings():  # about what it imports from other packages
+            warnings.simplefilter("ignore")
+            package = extras.load("resemblyzer", "resemblyzer", purpose)
+            audio = extras.load("resemblyzer.audio", "resemblyzer", purpose)
+        self._louder = audio.normalize_volume
         self._encoder: Any = package.VoiceEncoder(device, verbose=False)
 
     def embed(self, clips: Sequence[Samples]) -> Points:
@@ -119,7 +116,8 @@ class SpeechBrainWitness:
         device: as torch names it.
 
     Raises:
-        CheckpointError: SpeechBrain is not installed, or cannot load the model.
+        CheckpointError: SpeechBrain cannot load the model.
+        ExtraError: SpeechBrain is not installed.
     """
 
     threshold, elsewhere, scale, settle_s = 0.26, 0.26, 35.0, SETTLE_S
@@ -127,13 +125,12 @@ class SpeechBrainWitness:
 
     def __init__(self, model: str | Path, device: str = "cpu") -> None:
         self.name = f"speechbrain={model}"
-        try:
-            classifiers = importlib.import_module("speechbrain.inference.classifiers")
-        except ImportError as error:
-            raise CheckpointError(
-                f"witness {self.name}: {error}; pip install 'speaker-reasoner[speechbrain]', with a "
-                "torchaudio that fits your torch"
-            ) from error
+        classifiers = extras.load(
+            "speechbrain.inference.classifiers",
+            "speechbrain",
+            f"the witness {self.name}",
+            ", with a torchaudio that fits your torch",
+        )
         local = Path(model).expanduser().is_dir()
         # A published hyperparams.yaml names the hub for its weights, wherever it lies itself.
         here = {"overrides": {"pretrained_path": str(model)}, "overrides_must_match": False}
