@@ -3,12 +3,17 @@
 import base64
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
+import jsonschema
 import numpy as np
 import pytest
 import soundfile
@@ -42,6 +47,43 @@ def sound(samples: Any) -> bytes:
 
 def data_url(clip: bytes) -> str:
     return f"data:audio/wav;base64,{base64.b64encode(clip).decode()}"
+
+
+class DocumentedClient(TestClient):
+    """A client that finds every answer as /openapi.json says it is: status, error code, keys."""
+
+    def request(self, method: str, url: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = super().request(method, url, *args, **kwargs)
+        path = urlsplit(str(url)).path
+        for template, methods in documented()["paths"].items():
+            pattern = template.replace("{name}", ".+").replace("{job_id}", "[^/]+")
+            if re.fullmatch(pattern, path) and method.lower() in methods:
+                self._check(methods[method.lower()]["responses"], answer)
+        return answer
+
+    def _check(self, responses: dict[str, Any], answer: Any) -> None:
+        if answer.status_code >= 400 and answer.json()["error"]["code"] == "not_found":
+            return  # no route was reached
+        assert str(answer.status_code) in responses, f"{answer.request.url}: {answer.text}"
+        told = responses[str(answer.status_code)]
+        kind = answer.headers.get("content-type", "").split(";")[0]
+        if answer.status_code >= 400:
+            assert f"`{answer.json()['error']['code']}`" in told["description"], answer.text
+        else:
+            assert kind in told["content"], f"{kind}: {told['content']}"
+        if kind == "application/json" and "schema" in told["content"].get(kind, {}):
+            schema = {**told["content"][kind]["schema"], "components": documented()["components"]}
+            jsonschema.validate(answer.json(), schema)
+
+
+@cache
+def documented() -> Any:
+    """/openapi.json, made once: of servers with a key and without, it differs in `security` alone."""
+    with TemporaryDirectory() as store:
+        app = create_app(Transcriber(ScriptedEngine(play, PROFILE)), Settings(Path(store)))
+        schema = app.openapi()
+        app.state.service.store.close()
+    return schema
 
 
 class Gate:
@@ -91,7 +133,7 @@ def start_on(
     """A server on a store, to be left by `__exit__`."""
     transcriber = Transcriber(ScriptedEngine(turns, profile), detect=None)
     app = create_app(transcriber, Settings(store, **settings))
-    client = TestClient(app, base_url=URL, raise_server_exceptions=False)
+    client = DocumentedClient(app, base_url=URL, raise_server_exceptions=False)
     client.__enter__()
     return client
 

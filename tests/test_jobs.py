@@ -237,8 +237,10 @@ def test_loud_samples_do_not_wrap(tmp_path: Path) -> None:
 
 def test_a_job_goes_on_after_a_restart(serve: Serve) -> None:
     calls: list[int] = []
+    both_came = threading.Event()
 
     def stop_midway(request: Request) -> str:
+        assert both_came.wait(20)
         calls.append(request.rules.turn)
         if len(calls) == 8:
             client.app.state.service.drain()  # type: ignore[attr-defined]
@@ -251,6 +253,7 @@ def test_a_job_goes_on_after_a_restart(serve: Serve) -> None:
     client = serve(stop_midway, batch=1)
     job = add_job(client, wav(20.0))
     waiting = add_job(client)
+    both_came.set()
     while client.app.state.service.worker._active or len(calls) < 8:  # type: ignore[attr-defined]
         time.sleep(0.01)
     error_of(post(client), 503, "server_stopping")

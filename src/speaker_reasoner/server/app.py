@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -31,14 +31,6 @@ from .transcription import Transcription
 from .uploads import read_json
 
 PAGE = Path(__file__).parent / "page"
-_MEDIA_TYPES = {
-    "json": "application/json",
-    "seglst": "application/json",
-    "srt": "application/x-subrip",
-    "vtt": "text/vtt",
-    "html": "text/html",
-    "md": "text/markdown",
-}
 
 
 def create_app(transcriber: Transcriber, settings: Settings) -> FastAPI:
@@ -69,10 +61,13 @@ def create_app(transcriber: Transcriber, settings: Settings) -> FastAPI:
     app.state.service = service
     app.add_middleware(Guard, api_key=settings.api_key, registry=service.registry)
     _add_errors(app)
-    _add_transcriptions(app, service)
-    _add_jobs(app, service)
-    _add_documents(app, service)
-    _add_rest(app, service)
+    keyed = APIRouter(dependencies=[Depends(docs.KEY)] if settings.api_key else ())
+    _add_transcriptions(keyed, service)
+    _add_jobs(keyed, service)
+    _add_documents(keyed, service)
+    _add_rest(keyed, service)
+    app.include_router(keyed)
+    _add_open(app, service)
     return app
 
 
@@ -123,8 +118,8 @@ def _add_errors(app: FastAPI) -> None:
         return _error(RequestError(500, message, code="internal_error"))
 
 
-def _add_transcriptions(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/audio/transcriptions", **docs.TRANSCRIPTIONS)
+def _add_transcriptions(routes: APIRouter, service: Service) -> None:
+    @routes.post("/v1/audio/transcriptions", **docs.TRANSCRIPTIONS)
     async def transcribe(request: Request) -> Response:
         transcription = await service.transcribe(request)
         if transcription.form.stream:
@@ -151,11 +146,11 @@ def _add_transcriptions(app: FastAPI, service: Service) -> None:
             "domain": profile.domain,
         }
 
-    @app.get("/v1/models", **docs.MODELS)
+    @routes.get("/v1/models", **docs.MODELS)
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [model()]}
 
-    @app.get("/v1/models/{name:path}", **docs.MODEL)
+    @routes.get("/v1/models/{name:path}", **docs.MODEL)
     async def one_model(name: str) -> dict[str, Any]:
         if name != service.model:
             message = f"The model {name!r} does not exist"
@@ -163,33 +158,33 @@ def _add_transcriptions(app: FastAPI, service: Service) -> None:
         return model()
 
 
-def _add_jobs(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/jobs", status_code=202, **docs.ADD_JOB)
+def _add_jobs(routes: APIRouter, service: Service) -> None:
+    @routes.post("/v1/jobs", **docs.ADD_JOB)
     async def add_job(request: Request) -> dict[str, Any]:
         return await service.add_job(request)
 
-    @app.get("/v1/jobs", **docs.JOBS)
+    @routes.get("/v1/jobs", **docs.JOBS)
     def jobs(limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
         return {"data": service.newest(limit)}
 
-    @app.get("/v1/jobs/{job_id}", **docs.JOB)
+    @routes.get("/v1/jobs/{job_id}", **docs.JOB)
     def job(job_id: str) -> dict[str, Any]:
         return service.body(service.job(job_id))
 
-    @app.delete("/v1/jobs/{job_id}", **docs.END_JOB)
+    @routes.delete("/v1/jobs/{job_id}", **docs.END_JOB)
     def end_job(job_id: str) -> dict[str, Any]:
         return service.end_job(job_id)
 
-    @app.post("/v1/jobs/{job_id}/retry", status_code=202, **docs.RETRY)
+    @routes.post("/v1/jobs/{job_id}/retry", **docs.RETRY)
     def retry(job_id: str) -> dict[str, Any]:
         return service.retry(job_id)
 
-    @app.get("/v1/jobs/{job_id}/events", **docs.EVENTS)
+    @routes.get("/v1/jobs/{job_id}/events", **docs.EVENTS)
     async def events(job_id: str, last_event_id: int = Header(0, ge=0)) -> Response:
         await run_in_threadpool(service.job, job_id)
         return _EventStream(service.events(job_id, last_event_id))
 
-    @app.get("/v1/jobs/{job_id}/audio", **docs.AUDIO)
+    @routes.get("/v1/jobs/{job_id}/audio", **docs.AUDIO)
     def audio(job_id: str, request: Request) -> Response:
         pcm = service.pcm(job_id)
         span = pcm.span(request.headers.get("range"))
@@ -206,35 +201,35 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         return StreamingResponse(blocks, status, headers, media_type="audio/wav")
 
 
-def _add_documents(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/jobs/{job_id}/transcript", **docs.TRANSCRIPT)
+def _add_documents(routes: APIRouter, service: Service) -> None:
+    @routes.get("/v1/jobs/{job_id}/transcript", **docs.TRANSCRIPT)
     def transcript(job_id: str, format: str = "json") -> Response:
         corrected = service.transcript(job_id)
         text = render(corrected, format)
         name = f"{corrected.recording}{FORMATS[format].suffix}"
         return Response(
             text,
-            media_type=_MEDIA_TYPES.get(format, "text/plain"),
+            media_type=docs.MEDIA_TYPES.get(format, docs.TEXT),
             headers={"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"},
         )
 
-    @app.get("/v1/jobs/{job_id}/document", **docs.DOCUMENT)
+    @routes.get("/v1/jobs/{job_id}/document", **docs.DOCUMENT)
     def document(job_id: str) -> dict[str, Any]:
         return service.document(job_id)
 
-    @app.post("/v1/jobs/{job_id}/corrections", **docs.CORRECT)
+    @routes.post("/v1/jobs/{job_id}/corrections", **docs.CORRECT)
     async def correct(job_id: str, request: Request) -> Response:
         revision, operation = parse_operation(await read_json(request, service.settings.limits))
         status, body = await run_in_threadpool(service.correct, job_id, revision, operation)
         return JSONResponse(body, status)
 
-    @app.get("/v1/jobs/{job_id}/trace", **docs.TRACE)
+    @routes.get("/v1/jobs/{job_id}/trace", **docs.TRACE)
     def trace(job_id: str, chunk: int = Query(ge=0)) -> dict[str, Any]:
         return service.trace(job_id, chunk)
 
 
-def _add_rest(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/voices", **docs.VOICES)
+def _add_rest(routes: APIRouter, service: Service) -> None:
+    @routes.get("/v1/voices", **docs.VOICES)
     def voices() -> dict[str, Any]:
         return {
             "data": [
@@ -243,14 +238,18 @@ def _add_rest(app: FastAPI, service: Service) -> None:
             ]
         }
 
-    @app.get("/health", **docs.HEALTH)
-    async def health() -> dict[str, str]:
-        return {"status": "stopping" if service.closing else "ok"}
-
-    @app.get("/metrics", **docs.METRICS)
+    @routes.get("/metrics", **docs.METRICS)
     async def metrics() -> Response:
         text = await asyncio.to_thread(generate_latest, service.registry)
         return Response(text, media_type="text/plain; version=0.0.4")
+
+
+def _add_open(app: FastAPI, service: Service) -> None:
+    """What is served without the key: see `Guard`."""
+
+    @app.get("/health", **docs.HEALTH)
+    async def health() -> dict[str, str]:
+        return {"status": "stopping" if service.closing else "ok"}
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

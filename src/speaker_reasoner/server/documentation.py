@@ -1,13 +1,16 @@
-"""What OpenAPI says about each route: words, forms, examples. No behaviour."""
+"""What OpenAPI says about each route: words, forms, answers, errors. No behaviour."""
 
 from typing import Any
 
+from fastapi.responses import Response
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, TypeAdapter
-from starlette.responses import Response
 
 from ..formats import FORMATS
+from . import schemas
 from .corrections import Operation
 from .openai import JobForm, TranscriptionForm
+from .schemas import failures
 
 DESCRIPTION = """Who said what, and when: transcripts with speakers, genders and times.
 
@@ -16,62 +19,6 @@ recordings are jobs: they survive a restart, tell what happens while they are he
 corrected. Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`. A server
 that was started with a key expects it as `Authorization: Bearer KEY`."""
 
-_SEGMENT = {
-    "type": "transcript.text.segment",
-    "id": "seg_0",
-    "start": 0.5,
-    "end": 2.9,
-    "speaker": "A",
-    "text": "the red dog sees a cat",
-    "gender": "female",
-    "confidence": {"words": 0.98, "speaker": 0.99, "times": 0.71},
-    "overlap": False,
-}
-_DIARIZED = {
-    "task": "transcribe",
-    "duration": 8.1,
-    "text": "the red dog sees a cat",
-    "segments": [_SEGMENT],
-    "usage": {"type": "duration", "seconds": 8.1},
-    "missing": [],
-    "warnings": [],
-}
-_JOB: dict[str, Any] = {
-    "id": "job_5f2a09c7d1e84b3a96f0c2d7",
-    "name": "meeting.flac",
-    "status": "running",
-    "created": 1767225600.0,
-    "duration": 1800.0,
-    "position": 312.4,
-    "speakers": 3,
-    "queue_position": None,
-    "error": None,
-    "revision": 0,
-}
-_DOCUMENT: dict[str, Any] = {
-    "revision": 1,
-    "duration": 8.1,
-    "speakers": [{"label": "Speaker1", "name": "Ana", "gender": "female", "colour": 0}],
-    "segments": [
-        {
-            "id": "0",
-            "speaker": "Speaker1",
-            "gender": "female",
-            "start": 0.5,
-            "end": 2.9,
-            "text": "the red dog sees a cat",
-            "confidence": {"words": 0.98, "speaker": 0.99, "times": 0.71},
-            "overlap": False,
-            "chunk": 0,
-            "turn": 1,
-        }
-    ],
-    "chunks": [{"chunk": 0, "start": 0.0, "end": 8.1}],
-    "missing": [],
-    "warnings": [],
-    "can_undo": True,
-    "can_redo": False,
-}
 _EVENTS = """event: job
 data: {"id": "job_5f2a09c7d1e84b3a96f0c2d7", "status": "running", ...}
 
@@ -166,35 +113,40 @@ def _operations() -> dict[str, Any]:
     return _body("application/json", {"oneOf": operations}, examples=values)
 
 
-def _json(example: Any, description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"example": example}}}
-
-
-def _text(media_type: str, example: str, description: str) -> dict[str, Any]:
+def _content(media_type: str, example: str, description: str) -> dict[str, Any]:
     return {"description": description, "content": {media_type: {"example": example}}}
 
 
-def _failure(description: str, code: str, param: str | None = None) -> dict[str, Any]:
-    error = {"message": "...", "type": "invalid_request_error", "param": param, "code": code}
-    return _json({"error": error}, description)
+MEDIA_TYPES = {
+    "json": "application/json",
+    "seglst": "application/json",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "html": "text/html",
+    "md": "text/markdown",
+}
+"""Of transcripts, by format; of all others it is `TEXT`."""
+TEXT = "text/plain"
+_SOUND = {"audio/wav": {"schema": {"type": "string", "format": "binary"}}}
+_INCOMING = (
+    "invalid_audio",
+    "invalid_multipart",
+    "invalid_value",
+    "missing_field",
+    "voice_not_found",
+    "request_timeout",
+    "audio_too_long",
+    "request_too_large",
+    "unsupported_media_type",
+    "queue_full",
+    "voices_damaged",
+    "server_stopping",
+    "storage_failed",
+)
+_NOT_DONE = ("job_not_found", "job_not_done", "job_damaged")
 
-
-_MISSING_JOB: dict[int | str, dict[str, Any]] = {
-    404: _failure("There is no such job.", "job_not_found")
-}
-_NOT_DONE: dict[int | str, dict[str, Any]] = {
-    **_MISSING_JOB,
-    409: _failure("It has no transcript yet.", "job_not_done"),
-}
-_INCOMING: dict[int | str, dict[str, Any]] = {
-    400: _failure("A field is wrong, or the file is no audio.", "invalid_audio", "file"),
-    408: _failure("The body stalled.", "request_timeout"),
-    413: _failure("Too large, or too long when decoded.", "request_too_large", "file"),
-    415: _failure("The body is no multipart form.", "unsupported_media_type"),
-    429: _failure("The queue is full; see Retry-After.", "queue_full"),
-    503: _failure("The server is stopping.", "server_stopping"),
-    507: _failure("The disk is full.", "storage_failed"),
-}
+KEY = HTTPBearer(auto_error=False, description="The key that the server was started with.")
+"""Documents the key; `Guard` looks at it."""
 
 TRANSCRIPTIONS: dict[str, Any] = {
     "response_class": Response,
@@ -205,79 +157,72 @@ TRANSCRIPTIONS: dict[str, Any] = {
     "openapi_extra": _form(TranscriptionForm, "file"),
     "responses": {
         200: {
-            "description": "In the format that was asked for; `diarized_json` is shown, and the "
-            "events of `stream`.",
+            "description": "In the format that was asked for, or the events of `stream`.",
+            "model": schemas.DiarizedTranscription
+            | schemas.VerboseTranscription
+            | schemas.PlainTranscription,
             "content": {
-                "application/json": {"example": _DIARIZED},
                 "text/event-stream": {"example": _STREAM},
+                **{kind: {} for kind in ("text/plain", "application/x-subrip", "text/vtt")},
             },
         },
-        **_INCOMING,
-        404: _failure("Another model was asked for.", "model_not_found", "model"),
-        504: _failure("It takes too long for a request.", "answer_timeout"),
+        **failures(
+            *_INCOMING, "unsupported_language", "model_not_found", "engine_failed", "answer_timeout"
+        ),
     },
-}
-_MODEL = {
-    "id": "embedded",
-    "object": "model",
-    "created": 1767225600,
-    "owned_by": "speaker-reasoner",
-    "language": "en",
-    "domain": "simulated English meetings",
 }
 MODELS: dict[str, Any] = {
     "summary": "The model there is",
     "tags": ["transcriptions"],
-    "responses": {200: _json({"object": "list", "data": [_MODEL]}, "A list of one.")},
+    "response_model": schemas.Models,
+    "responses": failures(),
 }
 MODEL: dict[str, Any] = {
     "summary": "One model",
     "tags": ["transcriptions"],
-    "responses": {
-        200: _json(_MODEL, "The model."),
-        404: _failure("There is no such model.", "model_not_found", "model"),
-    },
+    "response_model": schemas.Model,
+    "responses": failures("model_not_found"),
 }
 ADD_JOB: dict[str, Any] = {
     "summary": "Begin a long recording",
     "description": "Either `file` or `path`. What is accepted here ends with a transcript, also if "
     "the server is stopped or killed meanwhile.",
     "tags": ["jobs"],
+    "status_code": 202,
+    "response_model": schemas.Job,
+    "response_description": "Accepted.",
     "openapi_extra": _form(JobForm),
-    "responses": {202: _json({**_JOB, "status": "queued"}, "Accepted."), **_INCOMING},
+    "responses": failures(*_INCOMING, "path_not_allowed", "answer_timeout"),
 }
 JOBS: dict[str, Any] = {
     "summary": "Jobs, newest first",
     "tags": ["jobs"],
-    "responses": {200: _json({"data": [_JOB]}, "Jobs.")},
+    "response_model": schemas.Jobs,
+    "responses": failures("invalid_value"),
 }
 JOB: dict[str, Any] = {
     "summary": "How far a job is",
-    "description": "`position` is in seconds of the recording; `queue_position` is how many wait "
-    "before it, null when it does not wait.",
     "tags": ["jobs"],
-    "responses": {200: _json(_JOB, "The job."), **_MISSING_JOB},
+    "response_model": schemas.Job,
+    "responses": failures("job_not_found"),
 }
 END_JOB: dict[str, Any] = {
     "summary": "Cancel a job, or remove one that has ended",
     "description": "A job that hears a chunk again keeps its transcript as it was.",
     "tags": ["jobs"],
-    "responses": {
-        200: _json({"id": _JOB["id"], "deleted": True}, "The cancelled job, or what was removed."),
-        **_MISSING_JOB,
-    },
+    "response_model": schemas.Job | schemas.Removed,
+    "response_description": "The cancelled job, or what was removed.",
+    "responses": failures("job_not_found"),
 }
 RETRY: dict[str, Any] = {
     "summary": "Try a job again that failed or was cancelled",
     "description": "It goes on from its last finished chunk, and tells no event twice. A cancelled "
     "job keeps its files until it is removed.",
     "tags": ["jobs"],
-    "responses": {
-        202: _json({**_JOB, "status": "queued"}, "The job, which waits for its turn."),
-        **_MISSING_JOB,
-        409: _failure("It is under way, or done.", "job_not_failed"),
-        **{status: _INCOMING[status] for status in (429, 503)},
-    },
+    "status_code": 202,
+    "response_model": schemas.Job,
+    "response_description": "The job, which waits for its turn.",
+    "responses": failures("job_not_found", "job_not_failed", "queue_full", "server_stopping"),
 }
 EVENTS: dict[str, Any] = {
     "response_class": Response,
@@ -285,7 +230,10 @@ EVENTS: dict[str, Any] = {
     "description": "Server-sent events, all from the first, then as they come. `Last-Event-ID` "
     "goes on after one. Labels are provisional until `done`.",
     "tags": ["jobs"],
-    "responses": {200: _text("text/event-stream", _EVENTS, "Events."), **_MISSING_JOB},
+    "responses": {
+        200: _content("text/event-stream", _EVENTS, "Events."),
+        **failures("invalid_value", "job_not_found"),
+    },
 }
 AUDIO: dict[str, Any] = {
     "response_class": Response,
@@ -293,10 +241,9 @@ AUDIO: dict[str, Any] = {
     "description": "16-bit. One range of bytes may be asked for.",
     "tags": ["jobs"],
     "responses": {
-        200: {"description": "All of it.", "content": {"audio/wav": {}}},
-        206: {"description": "The range that was asked for.", "content": {"audio/wav": {}}},
-        416: _failure("The range lies outside.", "invalid_range"),
-        **_MISSING_JOB,
+        200: {"description": "All of it.", "content": _SOUND},
+        206: {"description": "The range that was asked for.", "content": _SOUND},
+        **failures("job_not_found", "invalid_range", "job_damaged"),
     },
 }
 TRANSCRIPT: dict[str, Any] = {
@@ -305,15 +252,18 @@ TRANSCRIPT: dict[str, Any] = {
     "description": f"Corrections applied. Formats: {', '.join(FORMATS)}.",
     "tags": ["transcripts"],
     "responses": {
-        200: _text("text/plain", "[00:00.50 - 00:02.90] Ana (female): the red dog", "The file."),
-        400: _failure("There is no such format.", "invalid_value"),
-        **_NOT_DONE,
+        200: {
+            "description": "The file.",
+            "content": {kind: {} for kind in (TEXT, *sorted(set(MEDIA_TYPES.values())))},
+        },
+        **failures("invalid_value", *_NOT_DONE),
     },
 }
 DOCUMENT: dict[str, Any] = {
     "summary": "The transcript as it is corrected",
     "tags": ["transcripts"],
-    "responses": {200: _json(_DOCUMENT, "The document."), **_NOT_DONE},
+    "response_model": schemas.Document,
+    "responses": failures(*_NOT_DONE),
 }
 CORRECT: dict[str, Any] = {
     "response_class": Response,
@@ -323,54 +273,52 @@ CORRECT: dict[str, Any] = {
     "tags": ["transcripts"],
     "openapi_extra": _operations(),
     "responses": {
-        200: _json(_DOCUMENT, "The document after it."),
-        202: _json({**_JOB, "status": "queued"}, "`listen`: the job, under way again."),
-        400: _failure("The operation is wrong.", "invalid_value", "name"),
-        404: _failure("There is no such job, segment, speaker or chunk.", "segment_not_found"),
-        409: _failure("The transcript was corrected meanwhile.", "stale_revision", "revision"),
+        200: {"model": schemas.Document, "description": "The document after it."},
+        202: {"model": schemas.Job, "description": "`listen`: the job, under way again."},
+        **failures(
+            *_NOT_DONE,
+            "invalid_value",
+            "invalid_json",
+            "segment_not_found",
+            "speaker_not_found",
+            "chunk_not_found",
+            "request_timeout",
+            "job_under_way",
+            "stale_revision",
+            "nothing_to_undo",
+            "nothing_to_redo",
+            "request_too_large",
+        ),
     },
 }
 TRACE: dict[str, Any] = {
     "summary": "What the model saw and wrote in a chunk",
     "description": "Audio is given in samples at 16 kHz, counted from the chunk's start.",
     "tags": ["transcripts"],
-    "responses": {
-        200: _json(
-            {
-                "chunk": 0,
-                "start": 0.0,
-                "duration": 8.1,
-                "stop": "answered",
-                "detail": "",
-                "parts": [
-                    {"text": "<|im_start|>user\n<|audio_start|>"},
-                    {"audio": [0, 129600]},
-                    {"answer": "<think>\n2 speakers: ...</think><box>[0.5, 2.9]</box>"},
-                ],
-            },
-            "The trace.",
-        ),
-        **_NOT_DONE,
-    },
+    "response_model": schemas.Trace,
+    "response_model_exclude_unset": True,
+    "responses": failures("invalid_value", "chunk_not_found", *_NOT_DONE),
 }
 VOICES: dict[str, Any] = {
     "summary": "People whose voices the server knows",
     "description": "Those of the voice store it was started with. `voices[]` of a transcription or "
     "a job names some of them; their clips stay on the server.",
     "tags": ["server"],
-    "responses": {
-        200: _json({"data": [{"name": "Cleo", "clips": 2, "seconds": 11.4}]}, "By name."),
-        500: _failure("The store cannot be read.", "voices_damaged"),
-    },
+    "response_model": schemas.Voices,
+    "responses": failures("voices_damaged"),
 }
 HEALTH: dict[str, Any] = {
     "summary": "Whether the server takes work",
     "tags": ["server"],
-    "responses": {200: _json({"status": "ok"}, "`ok`, or `stopping`.")},
+    "response_model": schemas.Health,
+    "responses": failures(),
 }
 METRICS: dict[str, Any] = {
     "summary": "Counts for Prometheus",
     "tags": ["server"],
     "response_class": Response,
-    "responses": {200: {"description": "Prometheus text.", "content": {"text/plain": {}}}},
+    "responses": {
+        200: {"description": "Prometheus text.", "content": {"text/plain": {}}},
+        **failures(),
+    },
 }

@@ -1,0 +1,316 @@
+"""What the server answers, as models: FastAPI checks every JSON answer by them, and documents them.
+
+A key that a model does not have is a bug, and an error: documentation and answers cannot part.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(ge=0, description="Seconds.", examples=[8.1])]
+Probability = Annotated[float | None, Field(description="Null where unknown.", examples=[0.98])]
+Gender = Literal["female", "male", "unknown"]
+
+
+class Answer(BaseModel):
+    """Any answer: no other keys, all of its own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Failure(Answer):
+    """What went wrong, as OpenAI's clients understand it."""
+
+    message: str = Field(description="What failed, what was expected and got, what to do.")
+    type: Literal[
+        "invalid_request_error",
+        "authentication_error",
+        "permission_error",
+        "rate_limit_error",
+        "server_error",
+    ]
+    param: str | None = Field(description="The field at fault.")
+    code: str = Field(description="A word a program can tell it by.", examples=["job_not_found"])
+
+
+class Error(Answer):
+    """Every answer from 400 on."""
+
+    error: Failure
+
+
+class Confidences(Answer):
+    """How sure the model was, 0 to 1."""
+
+    words: Probability
+    speaker: Probability
+    times: Probability
+
+
+class Usage(Answer):
+    """What a request cost: the seconds of its audio."""
+
+    type: Literal["duration"]
+    seconds: Seconds
+
+
+class Gap(Answer):
+    """A stretch that was not transcribed."""
+
+    start: Seconds
+    end: Seconds
+    reason: str
+
+
+class Notes(Answer):
+    """What was not transcribed, and what a reader should know."""
+
+    missing: list[Gap]
+    warnings: list[str]
+
+
+class Span(Answer):
+    """A segment's place, words and speaker."""
+
+    speaker: str = Field(description="Name or label.", examples=["A"])
+    gender: Gender
+    start: Seconds
+    end: Seconds
+    text: str = Field(examples=["the red dog sees a cat"])
+    confidence: Confidences
+    overlap: bool = Field(description="Whether somebody else speaks at the same time.")
+
+
+class DiarizedSegment(Span):
+    """A segment of `diarized_json`, and an event of its stream."""
+
+    type: Literal["transcript.text.segment"]
+    id: str = Field(examples=["seg_0"])
+
+
+class VerboseSegment(Span):
+    """A segment of `verbose_json`."""
+
+    type: Literal["transcript.text.segment"]
+    id: int
+    seek: int
+    tokens: list[int] = Field(description="Not told: empty.")
+    temperature: float
+    avg_logprob: float | None = Field(
+        description="Logarithm of the mean probability of the words; null where unknown."
+    )
+    compression_ratio: float
+    no_speech_prob: float = Field(description="Not estimated: 0.")
+
+
+class PlainTranscription(Answer):
+    """`json`."""
+
+    text: str
+    usage: Usage
+
+
+class DiarizedTranscription(Notes):
+    """`diarized_json`, with what our transcripts know besides."""
+
+    task: Literal["transcribe"]
+    duration: Seconds
+    text: str
+    segments: list[DiarizedSegment]
+    usage: Usage
+
+
+class VerboseTranscription(Notes):
+    """`verbose_json`."""
+
+    task: Literal["transcribe"]
+    language: str = Field(examples=["en"])
+    duration: Seconds
+    text: str
+    segments: list[VerboseSegment]
+    usage: Usage
+
+
+class Model(Answer):
+    """A model, with the language and the kind of recordings it was made for."""
+
+    id: str = Field(examples=["embedded"])
+    object: Literal["model"]
+    created: int = Field(description="Unix time of the server's start.")
+    owned_by: Literal["speaker-reasoner"]
+    language: str = Field(examples=["en"])
+    domain: str = Field(examples=["simulated English meetings"])
+
+
+class Models(Answer):
+    """A list of one."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Job(Answer):
+    """A long recording, and how far it is."""
+
+    id: str = Field(examples=["job_5f2a09c7d1e84b3a96f0c2d7"])
+    name: str = Field(examples=["meeting.flac"])
+    status: Literal["queued", "running", "done", "failed", "cancelled"]
+    created: float = Field(description="Unix time.")
+    duration: Seconds
+    position: float = Field(description="Seconds of the recording that were heard.")
+    speakers: int | None = Field(description="How many were heard so far.")
+    queue_position: int | None = Field(
+        description="How many wait before it; null when it does not wait."
+    )
+    error: Failure | None = Field(description="Why it failed.")
+    revision: int = Field(description="How many corrections were made.")
+
+
+class Jobs(Answer):
+    """Jobs, newest first."""
+
+    data: list[Job]
+
+
+class Removed(Answer):
+    """A job that had ended, and is no more."""
+
+    id: str
+    deleted: Literal[True]
+
+
+class Person(Answer):
+    """A speaker of a document."""
+
+    label: str = Field(examples=["Speaker1"])
+    name: str = Field(description="As corrected; else the label.", examples=["Ana"])
+    gender: Gender
+    colour: int = Field(description="Number of the speaker's colour; stays when others go.")
+
+
+class DocumentSegment(Span):
+    """A segment that corrections can name."""
+
+    id: str = Field(examples=["0"])
+    chunk: int
+    turn: int | None = Field(description="Of the chunk's dialogue; null where no turn wrote it so.")
+
+
+class Chunk(Answer):
+    """A chunk that was heard; silent ones were not."""
+
+    chunk: int
+    start: Seconds
+    end: Seconds
+
+
+class Document(Notes):
+    """The transcript as it is corrected."""
+
+    revision: int
+    duration: Seconds
+    speakers: list[Person]
+    segments: list[DocumentSegment]
+    chunks: list[Chunk]
+    can_undo: bool
+    can_redo: bool
+
+
+class TracePart(BaseModel):
+    """One of: text the model was given, a slice of audio in samples, what the model answered."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str | None = None
+    audio: tuple[int, int] | None = None
+    clip: int | None = Field(
+        None,
+        description="Of which entry of the speaker cache the slice is, from 1; else the chunk.",
+    )
+    answer: str | None = None
+
+
+class Trace(Answer):
+    """What the model saw and wrote in a chunk."""
+
+    chunk: int
+    start: Seconds
+    duration: Seconds
+    stop: str
+    detail: str
+    parts: list[TracePart]
+    insisted: list[list[TracePart]] = Field([], description="Of dialogues asked once more.")
+
+
+class Voice(Answer):
+    """A person of the voice store."""
+
+    name: str = Field(examples=["Cleo"])
+    clips: int
+    seconds: Seconds
+
+
+class Voices(Answer):
+    """People of the voice store, by name."""
+
+    data: list[Voice]
+
+
+class Health(Answer):
+    """Whether the server takes work."""
+
+    status: Literal["ok", "stopping"]
+
+
+ERRORS: dict[str, tuple[int, str]] = {
+    "invalid_value": (400, "A field is wrong."),
+    "missing_field": (400, "A field is missing."),
+    "invalid_audio": (400, "The file is no audio, or damaged."),
+    "invalid_json": (400, "The body is no JSON."),
+    "invalid_multipart": (400, "The form cannot be read, or was cut off."),
+    "voice_not_found": (400, "Nobody in the voice store is called so."),
+    "unsupported_language": (400, "The model transcribes another language."),
+    "path_not_allowed": (400, "No file inside a folder that the server allows."),
+    "invalid_api_key": (401, "The server has a key, and it is missing or wrong."),
+    "host_not_allowed": (403, "A server without a key answers on localhost only."),
+    "origin_not_allowed": (403, "Other sites may not change anything here."),
+    "model_not_found": (404, "There is no such model."),
+    "job_not_found": (404, "There is no such job."),
+    "segment_not_found": (404, "There is no such segment."),
+    "speaker_not_found": (404, "There is no such speaker."),
+    "chunk_not_found": (404, "There is no such chunk, or it is silent."),
+    "request_timeout": (408, "The body stalled."),
+    "job_not_done": (409, "It has no transcript yet."),
+    "job_not_failed": (409, "It is under way, or done."),
+    "job_under_way": (409, "A chunk is being heard again; wait."),
+    "stale_revision": (409, "The transcript was corrected meanwhile."),
+    "nothing_to_undo": (409, "There is nothing to undo."),
+    "nothing_to_redo": (409, "There is nothing to redo."),
+    "request_too_large": (413, "The body, or a part of it, is too large."),
+    "audio_too_long": (413, "The recording is too long."),
+    "unsupported_media_type": (415, "The body is no multipart form."),
+    "invalid_range": (416, "The range lies outside."),
+    "queue_full": (429, "The queue is full; see Retry-After."),
+    "internal_error": (500, "A bug; see the server's log."),
+    "job_damaged": (500, "What the server kept of the job cannot be read."),
+    "voices_damaged": (500, "The voice store cannot be read."),
+    "server_stopping": (503, "The server is stopping; see Retry-After."),
+    "engine_failed": (503, "The model could not answer; see Retry-After."),
+    "answer_timeout": (504, "It takes too long for a request; make it a job."),
+    "storage_failed": (507, "The disk is full."),
+}
+"""Status and meaning of the code of every error."""
+
+
+_ANYWHERE = ("invalid_api_key", "host_not_allowed", "origin_not_allowed", "internal_error")
+
+
+def failures(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's responses of the errors with these codes, and of those of any route, by status."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for code in (*codes, *_ANYWHERE):
+        status, meaning = ERRORS[code]
+        told = found.setdefault(status, {"model": Error, "description": ""})
+        told["description"] = f"{told['description']} `{code}`: {meaning}".strip()
+    # With this one FastAPI documents no 422: what it would tell so is told as 400.
+    return found | {"4XX": {"model": Error, "description": "No route, method or body so."}}
