@@ -16,6 +16,7 @@ RESULTS = ROOT / "docs" / "results"
 FILES = (
     ROOT / "README.md",
     ROOT / "src/speaker_reasoner/checkpoints/tiny/README.md",
+    ROOT / "docs/embedded.md",
     ROOT / "docs/evaluation.md",
     ROOT / "docs/whole-meetings.md",
     ROOT / "docs/stages.md",
@@ -48,6 +49,17 @@ def heldout_table() -> str:
         f"cpWER {percent(low)} to {percent(high)}, DER {percent(der_low)} to {percent(der_high)}."
     )
     return "\n".join(rows)
+
+
+def embedded_sentence() -> str:
+    stored = load("heldout-assembled")
+    cpwer, wer, der, speakers = (
+        percent(stored["scores"][k]["rate"]) for k in ("cpwer", "wer", "der_025", "speaker_count")
+    )
+    return (
+        f"Within its domain, on {stored['meetings']} held-out meetings: cpWER {cpwer}, WER {wer}, DER {der}, the "
+        f"right number of speakers in {speakers} ([all figures, and speed](docs/embedded.md))."
+    )
 
 
 def witness_table() -> str:
@@ -360,6 +372,7 @@ TABLES = {
     "conventions": conventions_table,
     "embedded-evaluation": embedded_evaluation,
     "paper-tables": paper_tables,
+    "embedded-sentence": embedded_sentence,
     "heldout-table": heldout_table,
     "witness-table": witness_table,
     "benchmark-table": benchmark_table,
