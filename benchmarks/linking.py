@@ -44,7 +44,7 @@ from speaker_reasoner.voices import grouping, linking
 from speaker_reasoner.voices import people as speakers
 from speaker_reasoner.voices.cache import CacheRules
 from speaker_reasoner.voices.finished import Finished, Spoken
-from speaker_reasoner.voices.linking import Trust, heard
+from speaker_reasoner.voices.linking import Trust, embedding_sums
 from speaker_reasoner.voices.witness import Scatter
 
 _SCATTER = Scatter(0.3, 0.118)
@@ -174,7 +174,7 @@ def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | No
     trust = Trust(setting.same, least=setting.least, most=setting.most)
     changes: dict[str, Any] = {"_PERSON_S": setting.person_s}
     if not setting.reconsidered:
-        changes["reconsider"] = lambda people, *rest: list(people)
+        changes["reassign"] = lambda people, *rest: list(people)
     between = mock.patch.object(linking, "_BETWEEN", setting.between)
     spread = grouping._SPREAD_DB if setting.loud else 0.0
     loud = mock.patch.object(grouping, "_SPREAD_DB", spread)
@@ -299,7 +299,7 @@ def cosines(data: Data) -> list[dict[str, float]]:
             for chunk in chunks:
                 if chunk.points is None:
                     continue
-                known = heard(chunk.points, [line.seconds for line in chunk.spoken])
+                known = embedding_sums(chunk.points, [line.seconds for line in chunk.spoken])
                 for line, row in zip(chunk.spoken, known, strict=True):
                     if row[-2] > 0:
                         said.setdefault(_speaker(truth, line), []).append(row)

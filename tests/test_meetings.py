@@ -27,7 +27,14 @@ from speaker_reasoner.spans import alone
 from speaker_reasoner.transcript import Missing, Transcript
 from speaker_reasoner.voices.cache import CacheRules, Candidate, SpeakerCache
 from speaker_reasoner.voices.finished import Finished, Spoken
-from speaker_reasoner.voices.linking import Trust, Voices, heard, merge, recognise, reconsider
+from speaker_reasoner.voices.linking import (
+    Centroids,
+    Trust,
+    embedding_sums,
+    identify,
+    merge,
+    reassign,
+)
 from speaker_reasoner.voices.people import Speakers, Voice, vote
 from speaker_reasoner.voices.witness import Scatter, log_odds
 
@@ -358,8 +365,8 @@ def test_memory_does_not_grow_and_enrolled_clips_stay() -> None:
 EVEN = Trust(least=-6.0, most=6.0)
 
 
-def unheard(count: int) -> Voices:
-    return Voices(np.zeros((count, 4)), Pitch())
+def unheard(count: int) -> Centroids:
+    return Centroids(np.zeros((count, 4)), Pitch())
 
 
 @settings(max_examples=60, deadline=None)
@@ -387,7 +394,7 @@ def voiced(counts: list[int], spread: float = 0.25, seed: int = 0) -> tuple[Any,
 def by_voice(points: Any, seconds: list[float], threshold: float, **bounds: Any) -> list[int]:
     witness = Pitch()
     witness.threshold = threshold
-    voices = Voices(heard(points, seconds), witness)
+    voices = Centroids(embedding_sums(points, seconds), witness)
     return merge(voices, np.zeros((1, len(points), len(points))), seconds, trust=EVEN, **bounds)
 
 
@@ -463,8 +470,8 @@ def test_the_more_is_heard_the_more_is_asked_and_the_surer_it_is() -> None:
     witness.threshold, witness.elsewhere, witness.settle_s = 0.8, 0.4, 1.0
 
     def odds(seconds: float, elsewhere: bool = False) -> Any:
-        rows = heard(points, [seconds, seconds, 5.0], elsewhere=elsewhere)
-        voices = Voices(rows, witness)
+        rows = embedding_sums(points, [seconds, seconds, 5.0], elsewhere=elsewhere)
+        voices = Centroids(rows, witness)
         assert not voices.odds(2).any() and not any(voices.odds(i)[2] for i in range(3))
         assert voices.odds(0)[1] == pytest.approx(voices.odds(1)[0])
         return voices.odds(0)[1]
@@ -500,8 +507,8 @@ def test_a_clip_names_the_one_person_who_is_likest() -> None:
     fewer = by_voice(both, seconds, 0.5, enrolled=enrolled, highest=2)
     assert len(set(fewer[:12])) == 2 and fewer[0] != fewer[4]  # both are named
     people = np.stack([points[0], points[4], points[8], *both[12:]])
-    voices = Voices(heard(people, [12.0] * 3 + [60.0] * 3), Pitch())
-    named = recognise(voices, np.zeros((1, 6, 6)), [3, 4, 5], [0, 1, 2], EVEN)
+    voices = Centroids(embedding_sums(people, [12.0] * 3 + [60.0] * 3), Pitch())
+    named = identify(voices, np.zeros((1, 6, 6)), [3, 4, 5], [0, 1, 2], EVEN)
     assert named == {3: 0, 4: 1}  # nobody's voice is the last one
 
 
@@ -510,7 +517,7 @@ def test_dialogues_and_voices_add_up() -> None:
     told = np.array([[[0.0, -3.0], [-3.0, 0.0]]])
     for cosine, groups in ((0.5, 2), (0.7, 2), (0.9, 1)):  # log-odds of 0, 2 and 4
         points = np.array([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
-        voices = Voices(heard(points, [1e9, 1e9]), Pitch())
+        voices = Centroids(embedding_sums(points, [1e9, 1e9]), Pitch())
         assert len(set(merge(voices, told.copy(), [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
 
@@ -530,7 +537,7 @@ def test_not_being_recognised_again_and_again_is_one_mistake() -> None:
     for source, groups in ((0, 2), (1, 1)):
         said = told.copy()
         said[source, [0, 1], [1, 0]] = -40.0
-        voices = Voices(heard(points, [1e9, 1e9]), Pitch())
+        voices = Centroids(embedding_sums(points, [1e9, 1e9]), Pitch())
         assert len(set(merge(voices, said, [1.0, 1.0], trust=trust))) == groups
 
 
@@ -543,7 +550,7 @@ def test_lines_go_to_whose_voice_they_are(seed: int, wrong: int) -> None:
     for i in rng.sample(range(len(people)), wrong):
         people[i] = rng.randrange(3)
     nothing: list[dict[int, float]] = [{} for _ in people]
-    assert reconsider(people, points, [2.0] * 24, nothing, Pitch(), EVEN) == whose
+    assert reassign(people, points, [2.0] * 24, nothing, Pitch(), EVEN) == whose
 
 
 def test_what_keeps_a_line_where_it_is() -> None:
@@ -552,9 +559,7 @@ def test_what_keeps_a_line_where_it_is() -> None:
 
     def again(people: list[int], points: Any, told: Mapping[int, Mapping[int, float]]) -> list[int]:
         every = [told.get(i, {}) for i in range(len(people))]
-        return reconsider(
-            people, points, seconds[: len(people)], every, Pitch(), Trust(least=-50.0)
-        )
+        return reassign(people, points, seconds[: len(people)], every, Pitch(), Trust(least=-50.0))
 
     assert again(people, points, {}) == whose
     assert again(people, points, {7: {4: -50.0}}) == people  # the dialogue, if it may say so much

@@ -1,4 +1,4 @@
-"""What a chunk came to: all that the rest of the recording sees of it, and a line of the journal."""
+"""The result of one chunk: what linking needs of it, and one row of the journal."""
 
 import base64
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Points = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """One line in seconds of the recording; `number` is the speaker's in the chunk's dialogue.
+    """One line of a chunk, in seconds of the recording; `number` is the speaker's in the dialogue.
 
     `words` are as in `Segment`: `None` where the engine gives no times of words.
     """
@@ -61,17 +61,18 @@ class Finished:
     """A finished chunk.
 
     Attributes:
-        start_samples, samples: where it lies in the recording.
+        start_samples, samples: its start in the recording, and its length.
         spoken: its lines.
-        points: voice embedding of each line `[n, d]`, NaN where there is none; `None` without a
+        points: speaker embedding of each line `[n, d]`, NaN where there is none; `None` without a
             witness.
-        levels_db: how loud each embedded line is, below full scale; 0 where there is no embedding.
-        people: who stood behind the numbers of the speaker cache, from 1.
-        language: code and probability of the language that was recognised, if the engine tells it.
-        left_out: how many words were recognised and not passed on, by reason.
+        levels_db: level of each embedded line, relative to full scale; 0 where there is no embedding.
+        people: the person behind each number of the speaker cache, from 1.
+        language: code and probability of the recognised language, if the engine gives them.
+        left_out: number of recognised words that were not passed on, by reason.
         stop: why the dialogue ended; empty for a silent chunk.
-        trace: what the model saw and wrote.
-        counts, seconds: of turns, tokens, ...; of the engine's stages.
+        trace: the dialogue, as JSON.
+        counts: numbers of turns, tokens, ...
+        seconds: run time of each of the engine's stages.
     """
 
     start_samples: int
