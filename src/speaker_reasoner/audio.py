@@ -441,12 +441,12 @@ def _resampled(blocks: Iterator[Samples], source: _Source) -> Iterator[Samples]:
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _reblocked(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
+def _reblocked(parts: Iterator[Samples], size: int) -> Iterator[Samples]:
     """Join pieces of any length and cut them into blocks of `size` samples; the last is shorter."""
     held: list[Samples] = []
     missing = size
-    for piece in pieces:
-        rest = piece
+    for part in parts:
+        rest = part
         while len(rest) >= missing:
             yield np.concatenate([*held, rest[:missing]])
             rest, held, missing = rest[missing:], [], size

@@ -1,9 +1,9 @@
 """The dialogue over one chunk, without I/O of its own.
 
-A `Dialogue` says what to ask next (`request`) and is fed the reply (`feed`), which yields the turn
-as it is known. One loop therefore serves a single file, a batch, a server: `run` is the simplest
-driver. A dialogue always ends, with a named reason; what was transcribed before a failure is kept,
-the rest is reported as missing.
+`Dialogue.request` returns the next request to an engine, `Dialogue.feed` takes its reply and returns the
+turn's event. One loop therefore serves a single file, a batch, a server; `run` is the simplest driver. A
+dialogue always ends, with a named reason; what was transcribed before a failure is kept, the rest is
+reported as missing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,20 +57,20 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class TurnEvent:
-    """One turn, as soon as it is known.
+    """The event of one turn, sent as soon as the turn is parsed.
 
     Attributes:
         turn: 0 for the overview, then the number of the observation.
-        heard: the observation that was listened to; `None` in turn 0.
+        heard: the box of the observation; `None` in turn 0.
         lines: its segments, without duplicates of earlier ones; see `without_duplicates`.
         speakers: genders of speakers 1..n as the overview counts them; `None` in other turns.
         box: the next observation; `None` at the end.
-        tokens: how many were written.
+        tokens: number of tokens written.
         looped: whether a text was closed because it repeated itself.
-        duplicates: lines left out because an earlier one said the same.
-        seconds: the engine's time by stage.
+        duplicates: number of lines left out because they repeat an earlier one.
+        seconds: run time of each of the engine's stages.
         language: code of the language that the engine recognised, and its probability.
-        left_out: how many words the engine recognised and did not pass on, by reason.
+        left_out: number of words that the engine recognised and did not pass on, by reason.
     """
 
     turn: int
@@ -88,14 +88,14 @@ class TurnEvent:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a dialogue came to.
+    """The result of a dialogue.
 
     Attributes:
         lines: all segments, in the order they were written.
         stop: why it ended.
         detail: more about a failure; empty otherwise.
         missing: the stretch of the chunk that was not transcribed, in ticks; `None` if none.
-        trace: what the model saw and wrote.
+        trace: all parts that the model saw and wrote.
     """
 
     lines: tuple[Heard, ...]
@@ -114,10 +114,10 @@ class Dialogue:
         answer: `assembled` puts the transcript together from the turns; `model` lets the model
             write it once more, as published.
         cache: entries of the speaker cache, in the order of their speakers' numbers from 1.
-        count: fewest and most speakers that the overview may count, those of the cache included.
+        count: least and greatest number of speakers in the overview, those of the cache included.
         language: of the recording, as far as it is known.
 
-    An ended dialogue keeps its turns and lets go of the samples: no long recording is held.
+    A dialogue that has ended keeps its turns and releases the samples.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Dialogue:
 
     @property
     def rules(self) -> TurnRules:
-        """What a valid next turn is."""
+        """The rules of the next turn."""
         return TurnRules(
             self.profile,
             turn=self._turn,
@@ -167,16 +167,17 @@ class Dialogue:
 
     @property
     def request(self) -> Request | None:
-        """What to ask the engine next; `None` when the dialogue has ended."""
+        """The next request to the engine; `None` when the dialogue has ended."""
         return None if self.outcome else Request(self.session, self._new, self.rules)
 
     def insist(self, samples: Samples, cache: Sequence[CacheEntry], box: Box) -> "Dialogue":
-        """A dialogue that takes the turns of this one up to a box, which is given and not chosen,
-        hears it and ends: for speech that this one passed over.
+        """Make a dialogue that transcribes one given box: for speech that this dialogue skipped.
+
+        It has the turns of this dialogue up to that box, then one observation of it, and ends.
 
         Args:
-            samples: the chunk X of this dialogue.
-            cache: the speaker cache of this dialogue.
+            samples: this dialogue's chunk X.
+            cache: this dialogue's speaker cache.
             box: in ticks of the chunk.
 
         Raises:
@@ -203,11 +204,11 @@ class Dialogue:
         return again
 
     def feed(self, reply: Reply) -> TurnEvent:
-        """Take the engine's reply to the last request.
+        """Take the engine's reply to the last request, and return the turn's event.
 
         Returns:
-            The turn. A reply that breaks the rules still gives an event, with the lines that can be
-            read of it, and ends the dialogue.
+            The event. A reply that breaks the rules ends the dialogue; its event has the lines that can
+            still be parsed.
         """
         if self.outcome:
             raise ProtocolError("the dialogue has ended")
@@ -287,12 +288,12 @@ class Dialogue:
         thought = text[text.find(THINK) + len(THINK) :] if THINK in text else text
         for row in thought.partition(THINK_END)[0].split("\n"):
             try:
-                found = parse_lines(row, self.profile, self._numbers)
+                parsed = parse_lines(row, self.profile, self._numbers)
             except ProtocolError:
                 break
-            if any(line.end > self.chunk for line in found):
+            if any(line.end > self.chunk for line in parsed):
                 break
-            lines += found
+            lines += parsed
         return tuple(lines)
 
     def _end(self, stop: Stop, lines: tuple[Heard, ...], detail: str, missing: Box | None) -> None:
@@ -308,11 +309,11 @@ def _with_box(text: str, box: Box, profile: Profile) -> str:
 
 
 def without_duplicates(lines: Iterable[Heard], before: Iterable[Heard] = ()) -> tuple[Heard, ...]:
-    """Leave out lines that say again what an earlier one said.
+    """Leave out lines that repeat an earlier one.
 
-    Neighbouring observations may overlap in time; what lies in both is heard, and may be written,
-    twice. A line duplicates an earlier one if it has the same speaker and text, and the two overlap
-    by more than half of the shorter.
+    Neighbouring observations may overlap in time, and the model may transcribe what lies in both
+    twice. A line duplicates an earlier one if it has the same speaker and text, and the two overlap by
+    more than half of the shorter.
 
     Args:
         lines: of one turn.
@@ -334,7 +335,7 @@ def _is_duplicate(line: Line, earlier: Line) -> bool:
 
 
 def _confidences(reply: Reply) -> list[LineConfidence]:
-    """Of every line in a reply: those of the thought, then those of the answer."""
+    """The confidence of every line in a reply: those of the thought, then those of the answer."""
     return line_confidences(reply.text, reply.sizes, reply.probabilities)
 
 

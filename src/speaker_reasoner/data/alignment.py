@@ -55,10 +55,10 @@ def _cepstra(samples: Array) -> Array:
     padded = np.pad(samples, _WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     power = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW))) ** 2 @ _mel()
-    found = dct(np.log(np.maximum(power, 1e-6 * power.max() + 1e-12)), norm="ortho")[:, :_CEPSTRA]
-    found = (found - found.mean(0)) / (found.std(0) + 1e-6)
-    slopes = np.gradient(found, axis=0)
-    return np.hstack([found, _SLOPES * slopes / (slopes.std(0) + 1e-6)])
+    cepstra = dct(np.log(np.maximum(power, 1e-6 * power.max() + 1e-12)), norm="ortho")[:, :_CEPSTRA]
+    cepstra = (cepstra - cepstra.mean(0)) / (cepstra.std(0) + 1e-6)
+    slopes = np.gradient(cepstra, axis=0)
+    return np.hstack([cepstra, _SLOPES * slopes / (slopes.std(0) + 1e-6)])
 
 
 def _path(one: Array, other: Array) -> Array:

@@ -98,9 +98,9 @@ def _target(thinker: Any, module: str) -> Tensor | None:
     """The weight `[out, in]` of a module named in an adapter, a view of it for an expert's."""
     path = re.sub(r"^thinker\.", "", module)
     inside = re.fullmatch(r"model\.(?:language_model\.)?(layers\..+)", path)
-    heard = re.fullmatch(r"(?:model\.)?audio_tower\.(.+)", path)
-    root = text_model(thinker) if inside else audio_tower(thinker) if heard else thinker
-    path = inside[1] if inside else heard[1] if heard else path
+    in_tower = re.fullmatch(r"(?:model\.)?audio_tower\.(.+)", path)
+    root = text_model(thinker) if inside else audio_tower(thinker) if in_tower else thinker
+    path = inside[1] if inside else in_tower[1] if in_tower else path
     expert = _EXPERT.fullmatch(path)
     names: dict[str, Tensor] = dict(root.named_parameters())
     if not expert:

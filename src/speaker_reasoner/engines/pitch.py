@@ -60,18 +60,22 @@ def pitches(samples: Samples) -> tuple[Array, Array]:
 
 def _of(frames: Array) -> tuple[Array, Array]:
     """See `pitches`, of frames `[n, _FRAME]`."""
-    found = _correlation((frames - frames.mean(1, keepdims=True)) * _WINDOW)
-    found = found / np.maximum(found[:, :1], 1e-12) / np.maximum(_OF_WINDOW / _OF_WINDOW[0], 0.1)
-    found = found[:, _SHORTEST:_LONGEST]
-    rows, last = np.arange(len(found)), found.shape[1] - 1
-    lag = (found >= _NEARLY * found.max(1, keepdims=True)).argmax(1)
-    while (rising := found[rows, np.minimum(lag + 1, last)] > found[rows, lag]).any():
+    correlation = _correlation((frames - frames.mean(1, keepdims=True)) * _WINDOW)
+    correlation = (
+        correlation
+        / np.maximum(correlation[:, :1], 1e-12)
+        / np.maximum(_OF_WINDOW / _OF_WINDOW[0], 0.1)
+    )
+    correlation = correlation[:, _SHORTEST:_LONGEST]
+    rows, last = np.arange(len(correlation)), correlation.shape[1] - 1
+    lag = (correlation >= _NEARLY * correlation.max(1, keepdims=True)).argmax(1)
+    while (rising := correlation[rows, np.minimum(lag + 1, last)] > correlation[rows, lag]).any():
         lag = np.where(rising, lag + 1, lag)
-    before, at, after = (found[rows, np.clip(lag, 1, last - 1) + step] for step in (-1, 0, 1))
+    before, at, after = (correlation[rows, np.clip(lag, 1, last - 1) + step] for step in (-1, 0, 1))
     bend = before - 2 * at + after
     shift = 0.5 * (before - after) / np.where(np.abs(bend) > 1e-9, bend, np.inf)
     period = np.clip(lag, 1, last - 1) + _SHORTEST + np.clip(shift, -0.5, 0.5)
-    voiced = np.clip((found[rows, lag] - _LEAST) / (_SURE - _LEAST), 0, 1)
+    voiced = np.clip((correlation[rows, lag] - _LEAST) / (_SURE - _LEAST), 0, 1)
     return SAMPLE_RATE_HZ / period, voiced
 
 
@@ -82,7 +86,7 @@ def melodies(clips: Sequence[Samples]) -> np.ndarray[Any, np.dtype[np.float32]]:
     for row, clip in zip(rows, clips, strict=True):
         hertz, voiced = pitches(clip)
         near = np.exp(-0.5 * ((np.log(hertz)[:, None] - _CENTRES) / _WIDTH) ** 2)
-        heard = voiced @ near
-        if heard.sum() > 1e-6:
-            row[:] = np.sqrt(heard / heard.sum())
+        histogram = voiced @ near
+        if histogram.sum() > 1e-6:
+            row[:] = np.sqrt(histogram / histogram.sum())
     return rows

@@ -124,8 +124,8 @@ def _windowed(
     longest = int(lengths.max())
     padded = F.pad(features, (0, len(within) * size - features.shape[-1]))
     padded = padded.reshape(*features.shape[:2], -1, size).transpose(1, 2)[real.to(features.device)]
-    heard = torch.arange(longest) < lengths.unsqueeze(1)
-    padded = padded[..., :longest] * heard.to(features.device).unsqueeze(1)  # [P, mels, longest]
+    inside = torch.arange(longest) < lengths.unsqueeze(1)
+    padded = padded[..., :longest] * inside.to(features.device).unsqueeze(1)  # [P, mels, longest]
     tokens = -(-lengths // 8)  # three convolutions of stride 2
     most = int(tokens.max())
     valid = (torch.arange(most) < tokens.unsqueeze(1)).flatten().nonzero().squeeze(1)

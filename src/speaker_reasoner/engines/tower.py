@@ -59,12 +59,12 @@ class TowerWitness:
         import torch
 
         order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
-        found: dict[int, Points] = {}
+        embedded: dict[int, Points] = {}
         with torch.inference_mode():
             for batch in _batches(order, [len(clip) for clip in clips]):
                 points = self._encode([clips[i] for i in batch])
-                found.update(zip(batch, points, strict=True))
-        return on_sphere([found[i] for i in range(len(clips))])
+                embedded.update(zip(batch, points, strict=True))
+        return on_sphere([embedded[i] for i in range(len(clips))])
 
     def _encode(self, clips: Sequence[Samples]) -> Points:
         import torch
@@ -80,8 +80,8 @@ class TowerWitness:
             sung = torch.from_numpy(melodies(clips)).to(device)
             points = self._head(tower_layers(self._thinker, features, mask), sung)
         else:
-            heard = encode_audio(self._thinker, features, mask)
-            points = torch.stack([frames.float().mean(0) for frames in heard])
+            clips_frames = encode_audio(self._thinker, features, mask)
+            points = torch.stack([frames.float().mean(0) for frames in clips_frames])
         return np.asarray(points.float().cpu().numpy())
 
 

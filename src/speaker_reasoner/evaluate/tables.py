@@ -39,7 +39,7 @@ class Metric:
     Attributes:
         key: its name in `published.json`.
         name: its name in the table's head.
-        rises: whether more is better.
+        rises: whether a higher figure is better.
     """
 
     key: str
@@ -132,7 +132,7 @@ class _Table:
         return f"{value:.2f}".replace("-", "−"), value == self.best[data, metric.key]
 
     def shown(self, columns: Sequence[_Column]) -> list[_Row]:
-        """The rows of a block: those with a figure in it, and those without any at all."""
+        """The rows of a block: those with a figure in it, and those without any figure at all."""
         here = {(data, metric.key) for data, metric in columns}
         all_shown = set(self.best)
         return [

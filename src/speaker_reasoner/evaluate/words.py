@@ -90,7 +90,7 @@ def _mapped_errors(
     distance: Callable[[_Side, _Side], int],
     errors: Callable[[_Side, _Side], ErrorCounts],
 ) -> ErrorCounts:
-    """Sum of errors over the cheapest one-to-one mapping; the shorter side gets `nobody`."""
+    """Sum of errors over the cheapest one-to-one mapping; the shorter side is filled up with `nobody`."""
     count = max(len(reference), len(hypothesis))
     rows = reference + [nobody] * (count - len(reference))
     columns = hypothesis + [nobody] * (count - len(hypothesis))
@@ -120,14 +120,14 @@ def timed_errors(reference: Spoken, hypothesis: Spoken, collar_s: float) -> Erro
 
 
 def _timed_by_speaker(spoken: Spoken, share: Callable[..., Any], collar_s: float) -> list[_Timed]:
-    found: dict[str, _Timed] = {}
+    by_speaker: dict[str, _Timed] = {}
     for segment, words in spoken:
         if words:
-            theirs = found.setdefault(segment.speaker, _Timed([], []))
+            theirs = by_speaker.setdefault(segment.speaker, _Timed([], []))
             theirs.words.extend(words)
             spans = share((segment.start_s, segment.end_s), words)
             theirs.times.extend((float(a) - collar_s, float(b) + collar_s) for a, b in spans)
-    return list(found.values())
+    return list(by_speaker.values())
 
 
 def _timed_distance(reference: _Timed, hypothesis: _Timed) -> int:
@@ -142,15 +142,15 @@ def _timed_word_errors(reference: _Timed, hypothesis: _Timed) -> ErrorCounts:
     align = matching.time_constrained_levenshtein_distance_with_alignment
     counts = ErrorCounts()
     for r, h in _apart(reference, hypothesis):
-        found = align(r.words, h.words, r.times, h.times)
+        edits = align(r.words, h.words, r.times, h.times)
         counts += ErrorCounts(
-            found["insertions"], found["deletions"], found["substitutions"], len(r.words)
+            edits["insertions"], edits["deletions"], edits["substitutions"], len(r.words)
         )
     return counts
 
 
 def _apart(reference: _Timed, hypothesis: _Timed) -> Iterator[tuple[_Timed, _Timed]]:
-    """Cut both where no word before overlaps a word behind: the parts are aligned on their own.
+    """Cut both sides where no earlier word overlaps a later one; the parts are aligned separately.
 
     No alignment pairs words across such a cut, so the errors of the parts add up to the whole's,
     and memory, which grows with the product of both lengths, stays small.

@@ -132,7 +132,7 @@ def _text(words: list[_Element]) -> str:
 
 def _elements(path: Traversable) -> list[_Element]:
     """The elements right under the root, with those right under them, and their lines."""
-    found: list[_Element] = []
+    elements: list[_Element] = []
     depth = 0
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -141,9 +141,9 @@ def _elements(path: Traversable) -> list[_Element]:
         nonlocal depth
         depth += 1
         if depth == 2:
-            found.append(_Element(name, attributes, parser.CurrentLineNumber))
+            elements.append(_Element(name, attributes, parser.CurrentLineNumber))
         elif depth == 3:
-            found[-1].children += (attributes,)
+            elements[-1].children += (attributes,)
 
     def end(name: str) -> None:
         nonlocal depth
@@ -151,7 +151,7 @@ def _elements(path: Traversable) -> list[_Element]:
 
     def characters(text: str) -> None:
         if depth == 2:
-            found[-1].text += text
+            elements[-1].text += text
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -162,4 +162,4 @@ def _elements(path: Traversable) -> list[_Element]:
         raise FormatError(f"{path}:{error.lineno}: not XML: {error}; fetch it again") from error
     except (OSError, KeyError) as error:  # KeyError: not in the zip
         raise FormatError(f"{path}: cannot be read: {error}; check the path") from error
-    return found
+    return elements

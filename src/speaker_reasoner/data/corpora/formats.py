@@ -120,12 +120,12 @@ def _seglst(text: str, path: Path, notes: Notes) -> Iterator[Row]:
         raise FormatError(f"{path}: expected a list of segments")
     for number, entry in enumerate(entries, start=1):
         try:
-            found = parse_seglst(json.dumps([entry]), str(path))
+            transcripts = parse_seglst(json.dumps([entry]), str(path))
         except FormatError as error:
             said = str(error).replace(f"{path}, entry 1", f"{path}, entry {number}")
             notes.drop_error(FormatError(said))
             continue
-        for transcript in found:
+        for transcript in transcripts:
             yield from _rows(transcript, f"{path}, entry {number}")
 
 

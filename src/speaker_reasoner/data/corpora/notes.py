@@ -106,14 +106,14 @@ class Notes:
 
     def to_json(self, kind: str) -> dict[str, Any]:
         """Counts and first places of `dropped` or `changed`."""
-        found: dict[str, list[str]] = getattr(self, kind)
+        places: dict[str, list[str]] = getattr(self, kind)
         return {
             reason: {"count": self._counts[kind, reason], "first": first}
-            for reason, first in found.items()
+            for reason, first in places.items()
         }
 
-    def _count(self, kind: str, found: dict[str, list[str]], reason: str, message: str) -> None:
-        first = found.setdefault(reason, [])
+    def _count(self, kind: str, places: dict[str, list[str]], reason: str, message: str) -> None:
+        first = places.setdefault(reason, [])
         if len(first) < _SHOWN:
             first.append(message)
         self._counts[kind, reason] += 1

@@ -105,14 +105,14 @@ def _aishell4(source: Source) -> Iterator[Recording]:
         def read(path: Path) -> Iterable[Row]:
             if path.suffix.lower() == ".stm":
                 rows = read_rows(path, source.notes, source.encoding)
-                return [replace(r, gender=_told(r.speaker, "suffix")) for r in rows]
+                return [replace(r, gender=_gender_in_id(r.speaker, "suffix")) for r in rows]
             return textgrid_rows(path, _aishell4_speaker, source.encoding)
 
         yield from _paired(source, split, _each(sounds), _each(references), read)
 
 
 def _aishell4_speaker(tier: str) -> tuple[str, str]:
-    return tier, _told(tier, "suffix")
+    return tier, _gender_in_id(tier, "suffix")
 
 
 def _alimeeting(source: Source, mic: str) -> Iterator[Recording]:
@@ -155,10 +155,10 @@ def _of_both(
 
 
 def _by_meeting(files: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
-    found: dict[str, tuple[Path, ...]] = {}
+    by_meeting: dict[str, tuple[Path, ...]] = {}
     for name in sorted(files):
-        found[_meeting(name)] = (*found.get(_meeting(name), ()), files[name])
-    return found
+        by_meeting[_meeting(name)] = (*by_meeting.get(_meeting(name), ()), files[name])
+    return by_meeting
 
 
 def _meeting(name: str) -> str:
@@ -249,11 +249,11 @@ def _mlc_slm_rows(path: Path, source: Source) -> Iterator[Row]:
 def _folder(source: Source) -> Iterator[Recording]:
     splits = [s for s in ("train", "dev", "test") if (source.folder / s).is_dir()]
     given = None if source.reference is None else _sessions(source, source.reference)
-    heard: set[str] = set()
+    known: set[str] = set()
     for split in splits or ["all"]:
         top = source.folder / split if splits else source.folder
         sounds = _files(top, AUDIO_SUFFIXES, source.notes)
-        heard |= set(sounds)
+        known |= set(sounds)
         for name, sound in sounds.items():
             try:
                 rows = _beside(source, sound) if given is None else given.get(name)
@@ -263,10 +263,10 @@ def _folder(source: Source) -> Iterator[Recording]:
             if rows is None:
                 source.notes.drop("annotation missing", f"{sound}: no annotation of {name!r}")
                 continue
-            yield Recording(split, name, (sound,), tuple(_with_told(source, rows)))
-    if not heard:
+            yield Recording(split, name, (sound,), tuple(_with_genders(source, rows)))
+    if not known:
         raise DataError(f"{source.folder}: no recordings; expected {', '.join(AUDIO_SUFFIXES)}")
-    for name in sorted(set(given or ()) - heard):
+    for name in sorted(set(given or ()) - known):
         source.notes.drop("audio missing", f"{source.reference}: no recording of session {name!r}")
 
 
@@ -278,16 +278,16 @@ def _sessions(source: Source, reference: Path) -> dict[str, list[Row]]:
     if not files or suffix_of(files[0]) is None or not reference.exists():
         raise DataError(f"{reference}: no annotation; expected a file with {', '.join(SUFFIXES)}")
     stems = {stem_of(p) for p in files if suffix_of(p) == ".rttm"}
-    found: dict[str, list[Row]] = defaultdict(list)
+    by_session: dict[str, list[Row]] = defaultdict(list)
     for file in files:
         if suffix_of(file) == ".ctm" and stem_of(file) in stems:
             continue
         try:
             for row in read_rows(file, source.notes, source.encoding):
-                found[row.session].append(row)
+                by_session[row.session].append(row)
         except FormatError as error:
             source.notes.drop_error(error)
-    return dict(found)
+    return dict(by_session)
 
 
 def _beside(source: Source, sound: Path) -> list[Row] | None:
@@ -310,40 +310,40 @@ def _beside(source: Source, sound: Path) -> list[Row] | None:
     return rows
 
 
-def _with_told(source: Source, rows: Iterable[Row]) -> Iterator[Row]:
+def _with_genders(source: Source, rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         if row.gender == "unknown" and source.gender_from is not None:
-            yield replace(row, gender=_told(row.speaker, source.gender_from))
+            yield replace(row, gender=_gender_in_id(row.speaker, source.gender_from))
         else:
             yield row
 
 
-def _told(speaker: str, place: str) -> str:
+def _gender_in_id(speaker: str, place: str) -> str:
     match = _GENDER_IN_ID[place].fullmatch(speaker)
     return gender_of(match[1]) if match else "unknown"
 
 
 def _present(source: Source, parts: Mapping[str, str], inside: str) -> Iterator[tuple[Path, str]]:
     """The parts of a corpus that are there; one may have fetched some only."""
-    found = [(source.folder / part, split) for part, split in parts.items()]
-    found = [(part, split) for part, split in found if (part / inside).is_dir()]
-    if not found:
+    present = [(source.folder / part, split) for part, split in parts.items()]
+    present = [(part, split) for part, split in present if (part / inside).is_dir()]
+    if not present:
         expected = ", ".join(f"{part}/{inside}" for part in parts)
         raise DataError(f"{source.folder}: no part of the corpus; expected one of {expected}")
-    yield from found
+    yield from present
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], notes: Notes | None = None) -> dict[str, Path]:
     """Files below a folder by stem."""
-    found: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if path.stem in found and notes is not None:
-            notes.drop("name twice", f"{path}: a recording of this name is {found[path.stem]}")
+        if path.stem in by_stem and notes is not None:
+            notes.drop("name twice", f"{path}: a recording of this name is {by_stem[path.stem]}")
             continue
-        found[path.stem] = path
-    return found
+        by_stem[path.stem] = path
+    return by_stem
 
 
 def _each(files: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
