@@ -3,7 +3,7 @@
 A *base* is a synthesiser's voice; whole bases are held out for evaluation. A *voice* is one person: a
 base with their own pitch, rate and vocal tract length (the waveform played `warp` times faster).
 
-Does not mix voices into meetings: see `simulate`. How synthesisers speak: see `synthesisers`.
+`simulate` mixes voices into meetings, `synthesisers` calls the synthesisers.
 """
 
 import random
@@ -45,7 +45,7 @@ BASES: tuple[Base, ...] = (
 
 
 def base_of(family: str, variant: str) -> Base:
-    """A synthesiser's voice by its names.
+    """Look up a synthesiser's voice by its names.
 
     Raises:
         KeyError: there is none.
@@ -56,12 +56,12 @@ def base_of(family: str, variant: str) -> Base:
 
 
 def drawn_base(gender: str, number: int) -> Base:
-    """A voice that espeak does not come with: its formants, source and melody drawn at random."""
+    """A variant of espeak with random formants, source and melody."""
     return Base("espeak", f"{DRAWN}-{gender}-{number}", gender)
 
 
 def draw_voice(rng: random.Random, name: str, base: Base) -> Voice:
-    """Draw a person for a base: pitch, rate and vocal tract within what fits the gender."""
+    """Draw a voice for a base: pitch, rate and vocal tract within the ranges of the gender."""
     female = base.gender == "female"
     warp = rng.uniform(0.97, 1.14) if female else rng.uniform(0.90, 1.06)
     if base.family == "espeak":

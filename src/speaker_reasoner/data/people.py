@@ -1,4 +1,4 @@
-"""Simulated people and what they say: data shared by synthesisers and voice banks."""
+"""Synthetic voices and their utterances: data shared by synthesisers and voice banks."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """One simulated person.
+    """One synthetic voice: a person of simulated meetings.
 
     Attributes:
         name: unique within a bank.
-        base: the synthesiser's voice it is made from.
+        base: the synthesiser's voice that it is derived from.
         pitch: espeak's pitch value (0..99), or the others' mean F0 in Hz.
         rate: espeak's words per minute, or the others' duration stretch.
         warp: factor by which the waveform is played faster: a shorter vocal tract.

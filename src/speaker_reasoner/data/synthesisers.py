@@ -2,8 +2,8 @@
 
 espeak-ng (formants; from the wheel `espeakng-loader`), flite (recorded units and statistical voices)
 and RHVoice (statistical voices) run in-process, the latter two from the system's libraries; festival
-and SVOX Pico run as processes where they are installed. RHVoice and Pico do not tell well when words
-are spoken: they are aligned with flite.
+and SVOX Pico run as processes where they are installed. RHVoice and Pico give no good word
+times: they are aligned with flite.
 """
 
 import ctypes
@@ -28,10 +28,10 @@ from .alignment import word_times
 from .people import Voice
 
 Speech = tuple[Samples, int, list[tuple[float, float]]]
-"""What a synthesiser returns: samples, rate in Hz, (start_s, end_s) of each word."""
+"""The result of a synthesiser: samples, rate in Hz, (start_s, end_s) of each word."""
 
 DRAWN = "drawn"
-"""How names of espeak's variants that are drawn at random begin; what follows is the seed."""
+"""Prefix of the names of random espeak variants; the seed follows."""
 _ACCENTS = ("en-us", "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc")
 
 
@@ -85,7 +85,7 @@ def _espeak_data() -> tuple[Path, tempfile.TemporaryDirectory[str]]:
 
 
 def _draw_variant(variant: str) -> str:
-    """The text of a drawn variant: within and somewhat beyond what espeak's own variants are like."""
+    """The text of a random variant, within and somewhat beyond the range of espeak's own variants."""
     rng = random.Random(variant)
     female = variant.split("-")[1] == "female"
     size = min(max(rng.gauss(1.12 if female else 1.0, 0.07), 0.85), 1.3)
@@ -237,7 +237,7 @@ def _flite_voice(variant: str) -> Any:
 
 
 def flite(variant: str, sentence: str, pitch: float, rate: float = 1.0) -> Speech:
-    """A sentence by one of its voices, at a pitch (mean F0 in Hz) and stretched in time."""
+    """Synthesise a sentence by one of its voices, at a pitch (mean F0 in Hz) and stretched in time."""
     library, handle = _flite(), _flite_voice(variant)
     features = handle.contents.features
     library.feat_set_float(features, b"int_f0_target_mean", pitch)
@@ -414,11 +414,11 @@ def _speak_pico(voice: Voice, sentence: str) -> Speech | None:
 
 
 _ALIKE = {"female": ("slt", 185.0), "male": ("kal16", 105.0)}
-"""flite's voice that others are aligned with, and its pitch."""
+"""The flite voice for alignment, and its pitch."""
 
 
 def _timed(samples: Samples, rate_hz: int, voice: Voice, sentence: str) -> Speech | None:
-    """With the times of words, by flite's rendition of the sentence."""
+    """Add word times, by alignment with flite's rendition of the sentence."""
     variant, pitch = _ALIKE[voice.base.gender]
     said, said_hz, times = flite(variant, sentence, pitch)
     if len(times) != len(sentence.split()):

@@ -1,7 +1,7 @@
-"""At which pitch somebody speaks: how often each is heard in a clip.
+"""Pitch of a voice: fundamental frequency by frame, and its histogram over a clip.
 
-Short-term autocorrelation, each lag against that of the window (Boersma 1993); the shortest lag of
-nearly the best correlation, so that octaves below do not win. The histogram is soft: voices a few
+Short-term autocorrelation, divided by that of the window (Boersma 1993); the shortest lag of nearly the
+best correlation is taken, so that lower octaves are not. The histogram is soft: voices a few
 per cent apart overlap.
 """
 
@@ -18,12 +18,12 @@ _LOWEST_HZ, _HIGHEST_HZ = 60, 420
 _WIDTH = 0.06
 _FRAME, _HOP, _FFT = 640, 480, 1280
 _LOUD = 0.7
-"""Frames softer than this, of the clip's level, are left out."""
+"""Frames softer than this, relative to the clip's level, are left out."""
 _BLOCK = 1000
 """Frames at a time: about 80 MB."""
 _NEARLY = 0.9
 _LEAST, _SURE = 0.4, 0.8
-"""Correlations from which a frame counts, and counts in full."""
+"""Correlations at which a frame's weight rises above 0, and reaches 1."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _CENTRES = np.log(np.geomspace(_LOWEST_HZ, _HIGHEST_HZ, PITCHES))
@@ -41,7 +41,7 @@ _OF_WINDOW = _correlation(_WINDOW[None])[0]
 
 
 def pitches(samples: Samples) -> tuple[Array, Array]:
-    """Fundamental frequency of each loud frame of a clip, and how much it counts.
+    """Fundamental frequency of each loud frame of a clip, and its weight.
 
     Args:
         samples: float32 `[n]` at 16 kHz.
@@ -80,8 +80,8 @@ def _of(frames: Array) -> tuple[Array, Array]:
 
 
 def melodies(clips: Sequence[Samples]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """How often each pitch is heard in clips: square roots of shares `[clips, PITCHES]`, so that rows
-    are of length 1 or so; zero where nothing is voiced."""
+    """Pitch histograms of clips: square roots of shares `[clips, PITCHES]`, so that rows have about length
+    1; zeros if nothing is voiced."""
     rows = np.zeros((len(clips), PITCHES), np.float32)
     for row, clip in zip(rows, clips, strict=True):
         hertz, voiced = pitches(clip)

@@ -112,7 +112,7 @@ def evaluate(
 
 
 def _without_conventions(scores: Scores) -> dict[str, Any]:
-    """They stand once in a result, among its settings."""
+    """The scores without conventions: a result has these once, among its settings."""
     return {name: value for name, value in scores.to_json().items() if name != "conventions"}
 
 

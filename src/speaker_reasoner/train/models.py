@@ -1,6 +1,6 @@
-"""The model of a run: from nothing, from a folder or hub id, or from an adapter; and its checkpoint.
+"""The model of a run: random weights, a folder or hub id, or an adapter; and its checkpoint.
 
-What is written is a Hugging Face folder that `--model` takes at once: the thinker in bfloat16, or a LoRA
+A checkpoint is a Hugging Face folder that `--model` takes: the thinker in bfloat16, or a LoRA
 adapter, and the profile with the configuration it was trained by.
 """
 
@@ -31,10 +31,10 @@ from .windows import join_windows
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is trained, and what belongs to it.
+    """A thinker to be trained, with its tokenizer, extractor and profile.
 
     Attributes:
-        thinker: with its adapters; what is frozen takes no gradient.
+        thinker: with its adapters; frozen parameters take no gradient.
         base: folder or hub id of the weights under an adapter.
         before: the record of the checkpoint it starts from (see `lineage`).
     """
@@ -68,8 +68,8 @@ def build(config: TrainingConfig, start: str | Path | None = None) -> Model:
 
 
 def make_ready(thinker: Any, run: RunConfig) -> None:
-    """Prepare a thinker to be trained, in place: what it sees is frozen, what it hears is windowed in
-    one call (see `windows`), and the run's settings of its layers hold."""
+    """Prepare a thinker for training, in place: freeze the vision tower, compute audio windows in one call
+    (see `windows`), and apply the run's settings of its layers."""
     for name, parameter in thinker.named_parameters():
         if "visual." in name:
             parameter.requires_grad_(False)
@@ -148,7 +148,7 @@ def write_model(
 
 
 def record(stage: str, config: TrainingConfig, model: Model) -> dict[str, Any]:
-    """How a checkpoint came to be, as its profile keeps it."""
+    """The training record of a checkpoint's profile."""
     found: dict[str, Any] = {"stage": stage, "version": __version__, "commit": _commit()}
     found["config"] = config.to_json()
     if model.before:

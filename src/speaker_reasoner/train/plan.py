@@ -353,7 +353,7 @@ def time(model: Model, setup: Setup, spoken: Dialogue) -> Time:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is told of one setup.
+    """The report of one setup.
 
     Attributes:
         trained: parameters the optimiser sees.

@@ -1,11 +1,11 @@
 """Talks from corpora that `speaker-reasoner prepare` wrote: pieces of sessions, in batches of like length.
 
-Which pieces make up a batch, and what is asked of each, follows from their transcripts alone; only then
-is audio read, and of it no more than is heard. Every piece comes once before any comes again.
+The pieces of a batch and the task of each are chosen by their transcripts alone; then only the audio that
+the batch needs is read. Every piece comes once before any comes again.
 
 Pieces whose recording is missing, broken or too short are left out before a run begins, because batches
-follow from the list of pieces: a recording that breaks later stops the run, and a run that goes on after
-one was lost or mended draws other batches than before.
+depend on the list of pieces: a recording that breaks later stops the run, and a run that continues after
+one was lost or repaired draws other batches than before.
 """
 
 import random
@@ -31,7 +31,7 @@ from .recordings import Fault, find_faults
 from .talks import Talk, make_example, make_trace
 
 _MOST_PAST = 200
-"""Of a longer past, so many segments are drawn before a cache is drawn from them."""
+"""Number of segments that are sampled from a longer past, before a cache is drawn from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,18 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """What is used of some folders, and why the rest is not.
+    """The usable pieces of some folders, and why the rest is not used.
 
     Attributes:
         used: in the order of the folders.
-        left_out: how many pieces, by reason.
+        left_out: number of pieces left out, by reason.
     """
 
     used: tuple[Piece, ...]
     left_out: dict[str, int]
 
     def without(self, faults: Mapping[Path, Fault]) -> "Pieces":
-        """The same, less those that cannot be heard."""
+        """The same without the pieces whose audio cannot be read."""
         used: list[Piece] = []
         left_out = Counter(self.left_out)
         for piece in self.used:
@@ -77,12 +77,12 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Corpora:
-    """What is used of a configuration's corpora, and what is wrong with their audio.
+    """The usable pieces of a configuration's corpora, and the faults of their audio.
 
     Attributes:
-        train, check: pieces to learn from, and never to.
+        train, check: pieces for training and for validation.
         faults: of recordings, by path.
-        notes: how many recordings have a fault, by reason, and the first of each.
+        notes: number of recordings with a fault, by reason, and the first of each.
     """
 
     train: Pieces
@@ -93,7 +93,7 @@ class Corpora:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a stage asks of a piece, and what is heard before it; no audio is read yet.
+    """The task of a piece in a stage, and its speaker cache; no audio is read yet.
 
     Attributes:
         task: as of `make_trace`.
@@ -109,7 +109,7 @@ class Asked:
     texts: bool
 
     def numbered(self) -> tuple[list[CacheEntry], list[Reference]]:
-        """Entries (silent, but of their length) and segments, numbered over both."""
+        """Entries (silent, of the right length) and segments, speakers numbered over both."""
         silence = np.broadcast_to(np.float32(0), self.piece.chunk.end_samples)  # takes no memory
         return condition(self.drawn, silence, self.piece.said, texts=self.texts)
 
@@ -137,7 +137,7 @@ def ask(
     *,
     first_kind: bool = False,
 ) -> Asked:
-    """Draw what a stage asks of a piece.
+    """Draw the task of a piece in a stage.
 
     Args:
         config: with a table `corpora`.
@@ -216,14 +216,14 @@ class Prepared:
         return [asked.talk() for asked in self._held(stage, count)]
 
     def _held(self, stage: str, count: int) -> list[Asked]:
-        """The stage's first kind of so many pieces that are held back."""
+        """Talks of validation pieces, of the stage's first kind."""
         return [
             ask(piece, stage, self.config, self._rng(stage, f"check {i}"), first_kind=True)
             for i, piece in enumerate(self._spread(count))
         ]
 
     def _spread(self, count: int) -> list[Piece]:
-        """So many of the pieces that are held back, from all over them."""
+        """Choose validation pieces, evenly spaced."""
         total = len(self.held.used)
         count = min(count, total)
         return [self.held.used[i * total // count] for i in range(count)]

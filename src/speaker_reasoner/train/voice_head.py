@@ -35,9 +35,10 @@ _CLIP = 5.0
 
 
 _SCALE, _SETTLE_S = 70.0, 0.3
-"""Of a `Witness`, as whole meetings are linked best (docs/whole-meetings.md)."""
+"""Calibration of the witness: chosen by whole meetings of unseen voices (docs/whole-meetings.md)."""
 _SPREAD, _NOISE = 0.3, 0.118
-"""Its `Scatter`, as chunks are grouped best: strange voices scatter more than those it learned."""
+"""Its `Scatter`: chosen by chunks of unseen voices, which vary more than the voices it was trained on
+(docs/experiments.md, 2026-11-27)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class WitnessConfig:
     """How the voice head is trained.
 
     Attributes:
-        layers: of a tower of the head's own, a copy of the finished one that goes on learning with
-            it; with 0 it hears by the finished one.
-        people, clips: in a step, and of each.
+        layers: number of layers of the head's own tower, a copy of the finished one that is trained
+            with it; with 0 it reads the finished one.
+        people, clips: people in a step, and clips of each.
         seconds: shortest and longest clip.
-        reverb_rate: share of clips heard in a room; `elsewhere_rate`: of people whose clips come
-            from different rooms and microphones, as an enrolled voice does.
-        alike_rate: share of steps whose people are all of three synthesisers' voices: fewer people
-            than otherwise, who differ in pitch and vocal tract alone.
+        reverb_rate: share of clips in a simulated room; `elsewhere_rate`: share of people whose clips come
+            from different rooms and microphones, as those of enrolled speakers do.
+        alike_rate: share of steps whose people are all of three synthesisers' voices: fewer people than
+            in other steps, who differ in pitch and vocal tract alone.
     """
 
     steps: int = 1500

@@ -6,11 +6,11 @@
 
 A row is a segment of the transcriber: its text the words that it refers to, punctuation attached and
 case kept, its times those of the first and last of them (tighter than the transcriber's, which stand
-in where a word has none). What is no word (`vocalsound`, `disfmarker`, `gap`, ...) becomes a tag in
+in where a word has none). Elements that are no words (`vocalsound`, `disfmarker`, `gap`, ...) become tags in
 the text, `<vocalsound laugh>`. The first letter of a participant's global name is the gender.
 
-Differs from lhotse's recipe: that takes the words whose times lie inside a segment's, so that one
-over its edge or without a time is lost without a word said, and cuts segments at full stops.
+Differs from lhotse's recipe: that takes the words whose times lie inside a segment's, so that a word
+across its edge or without a time is lost silently, and cuts segments at full stops.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Annotation files to rows, line by line: a broken line is counted, the others are read.
 
-The parsers of `formats` read the lines; where one looks at the whole file (JSON of ours, subtitles),
-a fault anywhere loses the file. RTTM has no words: those of a CTM beside it, of the same stem, are
+The parsers of `formats` read the lines; where one parses a whole file (our JSON, subtitles), any
+fault loses the file. RTTM has no words: those of a CTM beside it, of the same stem, are
 put into its segments.
 """
 
@@ -25,7 +25,7 @@ from ...transcript import Transcript
 from .notes import Notes, Row
 
 SpeakerOf = Callable[[str], tuple[str, str]]
-"""The name of a tier to speaker and gender."""
+"""Maps the name of a tier to speaker and gender."""
 
 _GENDERS = {"F": "female", "M": "male"}
 _CHANNEL = re.compile(r"channel\d+|channel[A-Z]")
@@ -70,8 +70,8 @@ def textgrid_rows(
 ) -> Iterator[Row]:
     """Read a TextGrid: each interval tier is a speaker, each mark a row, named after the file.
 
-    Tiers of words (`split_tiers`) are not used. The end that a tier states is not looked at: that of
-    two AISHELL-4 files is wrong.
+    Tiers of words (`split_tiers`) are not used. The end time of a tier is ignored: it is wrong in two
+    AISHELL-4 files.
 
     Args:
         path: the file.

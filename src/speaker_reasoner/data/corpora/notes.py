@@ -1,7 +1,7 @@
-"""Rows of annotation, and the count of what is wrong with them.
+"""Rows of annotation, and the counts of their faults.
 
-A row knows the file and line that it comes from until it has become a segment, so that whatever is
-dropped or changed on the way can be told with its place.
+A row keeps its file and line until it becomes a segment, so that each row that is dropped or changed
+can be reported with its place.
 """
 
 import re
@@ -52,7 +52,7 @@ class Recording:
         split: `train`, `dev`, `test` or `all`.
         name: unique within the split.
         audio: its file; several are mixed.
-        rows: what was annotated, in any order.
+        rows: the annotation, in any order.
     """
 
     split: str
@@ -63,7 +63,7 @@ class Recording:
 
 @dataclass(slots=True)
 class Notes:
-    """Counts of what was dropped and changed, by reason, with the first few places of each.
+    """Counts of dropped and changed items by reason, with the first few places of each.
 
     Attributes:
         strict: raise at the first fault instead of counting it.
@@ -76,15 +76,15 @@ class Notes:
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def drop(self, reason: str, message: str, *, fault: bool = True) -> None:
-        """Count something that is left out.
+        """Count an item that is dropped.
 
         Args:
-            reason: by which it is counted.
+            reason: the reason it is counted under.
             message: file, line, and what is wrong there.
-            fault: whether the corpus is wrong there; otherwise `strict` does not stop at it.
+            fault: whether it is an error of the corpus; `strict` stops at errors only.
 
         Raises:
-            DataError: `strict`, and it is a fault.
+            DataError: it is a fault, and `strict` is set.
         """
         if self.strict and fault:
             raise DataError(f"{message} ({reason}); without --strict it is left out")
@@ -101,7 +101,7 @@ class Notes:
         self.drop(reason, message)
 
     def change(self, reason: str, message: str) -> None:
-        """Count something that is kept, but not as it was."""
+        """Count an item that is kept, but changed."""
         self._count("changed", self.changed, reason, message)
 
     def to_json(self, kind: str) -> dict[str, Any]:
@@ -121,10 +121,10 @@ class Notes:
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """What is done to the text, and no more.
+    """The changes made to the text.
 
     Attributes:
-        tags: what a corpus writes that is no word; each is replaced by a space, and counted.
+        tags: a corpus's marks that are no words; each is replaced by a space, and counted.
         unspaced: remove spaces between Chinese (and Japanese) characters, which some references put
             there for scoring tools.
     """
@@ -152,7 +152,7 @@ class Cleaning:
 def transcript(
     recording: Recording, duration_s: float, cleaning: Cleaning, notes: Notes
 ) -> Transcript:
-    """Make segments of the rows that can be used; count the others.
+    """Turn usable rows into segments; count the others.
 
     Raises:
         DataError: a row is wrong, and the notes are strict.

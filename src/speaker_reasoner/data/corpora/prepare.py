@@ -1,4 +1,4 @@
-"""A corpus to what training and evaluation read: a manifest, references, pieces, a report.
+"""Prepare a corpus for training and evaluation: a manifest, references, pieces, a report.
 
     OUT/<split>/manifest.jsonl           {"audio", "reference", "name"} a session, for `evaluate run --data`
     OUT/<split>/references.seglst.json   SegLST with genders, all sessions
@@ -7,7 +7,7 @@
     OUT/report.json                      counts, what was dropped and why; written last
 
 Paths of audio are absolute where the corpus's own file is used, else relative to the split's folder.
-Every recording is decoded once, so that a broken one is found here. Every file is written whole or
+Every recording is decoded once, so that a broken one is reported here. Every file is written whole or
 not at all; audio that was written by an earlier call is kept.
 """
 
@@ -49,7 +49,8 @@ class Chunk:
         audio: the recording, of which the chunk is the samples `[start_samples, end_samples)` at
             16 kHz.
         start_samples, end_samples: its place in the recording.
-        clipped: segments that go on outside the chunk: their text says more than can be heard.
+        clipped: number of segments that continue outside the chunk, so that their text has more words
+            than the chunk.
         references: in samples of the chunk, speakers numbered by order of appearance.
         speakers: the session's label of each number.
     """
@@ -87,7 +88,7 @@ def prepare(
 
     Args:
         corpus: a key of `CORPORA`.
-        folder: where it lies.
+        folder: folder of the corpus.
         output: folder that is written; made if it does not exist.
         pieces_s: shortest and longest piece in seconds.
         channel: 0-based, of recordings with several; by default as the recipe says.
@@ -215,7 +216,7 @@ def _reference(segment: Segment, number: int, samples: int) -> Reference:
 
 
 def _make_way(output: Path) -> None:
-    """Remove what an earlier call wrote, but for audio: none of it may be taken for this call's."""
+    """Remove the files of an earlier call, except audio, so that none is taken for this call's."""
     names = ("manifest.jsonl", "pieces.jsonl", "references.seglst.json")
     stale = [output / split / name for split in SPLITS for name in names]
     try:
@@ -229,7 +230,7 @@ def _make_way(output: Path) -> None:
 
 
 def _sound(recording: Recording, folder: Path, channel: int | None) -> tuple[str, int]:
-    """Decode a recording; write what is to be heard of it where the corpus has no such file.
+    """Decode a recording; write the channel or mix that is used if the corpus has no such file.
 
     Returns:
         The path for manifests, and the number of samples at 16 kHz.

@@ -1,4 +1,4 @@
-"""Where each corpus keeps its audio, times, words, genders and splits.
+"""The layout of each corpus: audio, times, words, genders and splits.
 
 AISHELL-4 (openslr 111)     {train_L,train_M,train_S,test}/wav/20200616_M_R001S01C01.flac (8 channels),
                             .../TextGrid/20200616_M_R001S01C01.TextGrid, tiers `001-M` (id, gender).
@@ -18,8 +18,8 @@ folder                      recordings with their annotation beside them, under 
                             `--reference`; subfolders train, dev, test are splits, else there is one, `all`.
 
 Differs from lhotse's recipes, whose layouts these are: AISHELL-4 keeps its genders (and the two
-sessions whose TextGrids are at odds with themselves), and in all a bad row costs itself, told with
-file and line, not the session and not the corpus. For any other corpus that lhotse knows,
+sessions whose TextGrids are at odds with themselves), and in all of them a bad row is dropped
+and reported with file and line; its session and corpus are kept. For any other corpus that lhotse knows,
 give the manifest of supervisions that it writes to `folder --reference`.
 """
 
@@ -40,7 +40,7 @@ from .notes import Cleaning, Notes, Recording, Row
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
 _Read = Callable[[Path], Iterable[Row]]
 _M2MET_TAGS = re.compile(r"<sil>|<%>|<->|<\$>|<#>|<_>|<space>|[`&]")
-"""What both Mandarin corpora write beside words: the list of the M2MeT baseline."""
+"""Marks of both Mandarin corpora that are no words: the list of the M2MeT baseline."""
 
 _AMI_DEV = (
     "ES2011",
@@ -62,13 +62,13 @@ _GENDER_IN_ID = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a recipe is given.
+    """The input of a recipe.
 
     Attributes:
         folder: of the corpus.
         notes: counts what cannot be used.
         reference: file or folder of annotation, for `folder`.
-        gender_from: `suffix` or `prefix` of speaker ids, for `folder`, where nothing else tells it.
+        gender_from: `suffix` or `prefix` of speaker ids, for `folder`, where the annotation has none.
         encoding: of annotation; `None` for UTF-8 (or UTF-16 with its mark).
     """
 
@@ -144,7 +144,7 @@ def _alimeeting_speaker(name: str) -> tuple[str, str]:
 def _of_both(
     source: Source, sounds: Mapping[str, Path], references: Mapping[str, Path]
 ) -> dict[str, Path]:
-    """Leave out the meetings of which a headset has no annotation, or the other way round."""
+    """Drop the meetings in which a headset has no annotation, or an annotation no headset."""
     meetings = set()
     for name in sorted(set(sounds) ^ set(references)):
         meetings.add(_meeting(name))
@@ -324,7 +324,7 @@ def _gender_in_id(speaker: str, place: str) -> str:
 
 
 def _present(source: Source, parts: Mapping[str, str], inside: str) -> Iterator[tuple[Path, str]]:
-    """The parts of a corpus that are there; one may have fetched some only."""
+    """The parts of a corpus that exist in its folder; a user may have fetched only some."""
     present = [(source.folder / part, split) for part, split in parts.items()]
     present = [(part, split) for part, split in present if (part / inside).is_dir()]
     if not present:
@@ -357,7 +357,7 @@ def _paired(
     references: Mapping[str, tuple[Path, ...]],
     read: _Read,
 ) -> Iterator[Recording]:
-    """Bring audio and annotation together by name."""
+    """Match audio and annotation by name."""
     for name in sorted({*sounds, *references}):
         if name not in references:
             source.notes.drop("annotation missing", f"{sounds[name][0]}: no annotation of {name}")
