@@ -252,7 +252,7 @@ def _named(chunks: list[Finished], clips: Sequence[Any], witness: Any, profile: 
         rules=CacheRules(),
         witness=witness,
         trust=Trust(),
-        voices=[speakers.Voice(str(i), (samples,)) for i, samples in enumerate(clips)],
+        voices=[speakers.EnrolledSpeaker(str(i), (samples,)) for i, samples in enumerate(clips)],
     )
     for chunk in chunks:
         people.absorb(replace(chunk, people=()), np.zeros(chunk.samples, np.float32))

@@ -35,7 +35,7 @@ from speaker_reasoner.voices.linking import (
     merge,
     reassign,
 )
-from speaker_reasoner.voices.people import Speakers, Voice, vote
+from speaker_reasoner.voices.people import EnrolledSpeaker, Speakers, vote
 from speaker_reasoner.voices.witness import Scatter, log_odds
 
 from .talk import save
@@ -235,7 +235,7 @@ def test_genders_are_voted_for(meeting: Path) -> None:
 
 @pytest.mark.parametrize("profile", [CACHED, PLAIN])
 def test_enrolled_voices_carry_their_names(meeting: Path, profile: Profile) -> None:
-    voices = [Voice("Ana", (tone(700, 3.0),)), Voice("Bo", (tone(450, 3.0),))]
+    voices = [EnrolledSpeaker("Ana", (tone(700, 3.0),)), EnrolledSpeaker("Bo", (tone(450, 3.0),))]
     result = transcribe(meeting, profile=profile, witness=Pitch(), voices=voices)
     assert people(result) == {"Speaker1": {"hum 300"}, "Ana": {"hum 700"}, "Speaker2": {"hum 1000"}}
     assert result.info["voices"] == ["Ana", "Bo"]
@@ -243,7 +243,7 @@ def test_enrolled_voices_carry_their_names(meeting: Path, profile: Profile) -> N
 
 def test_names_need_a_cache_or_a_witness(meeting: Path) -> None:
     with pytest.raises(SettingsError, match="witness"):
-        transcribe(meeting, profile=PLAIN, voices=[Voice("Ana", (tone(700, 3.0),))])
+        transcribe(meeting, profile=PLAIN, voices=[EnrolledSpeaker("Ana", (tone(700, 3.0),))])
 
 
 def test_a_cache_is_refused_where_none_was_learned(meeting: Path) -> None:
@@ -745,7 +745,7 @@ def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: Path) -> No
 
 
 def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> None:
-    voices = [Voice("Speaker1", (tone(700, 3.0),))]
+    voices = [EnrolledSpeaker("Speaker1", (tone(700, 3.0),))]
     result = transcribe(meeting, witness=Pitch(), voices=voices)
     assert people(result) == {
         "Speaker1": {"hum 700"},

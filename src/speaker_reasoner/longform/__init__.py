@@ -2,7 +2,7 @@
 
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
-from ..voices.people import Voice
+from ..voices.people import EnrolledSpeaker
 from .chunks import chunks
 from .recording import Failure, Listener, Progress, Recording, Settings
 from .transcriber import Transcriber
@@ -16,6 +16,6 @@ __all__ = [
     "Settings",
     "Transcriber",
     "Trust",
-    "Voice",
+    "EnrolledSpeaker",
     "chunks",
 ]

@@ -14,7 +14,7 @@ from ..spans import overlapped
 from ..transcript import Transcript
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
-from ..voices.people import Speakers, Voice
+from ..voices.people import EnrolledSpeaker, Speakers
 from ..voices.witness import Witness
 from .chunks import Chunk, chunks
 from .journal import Journal, fingerprint
@@ -111,7 +111,7 @@ class Transcriber:
         path: str | Path,
         *,
         speakers: tuple[int, int] | None = None,
-        voices: Sequence[Voice] = (),
+        voices: Sequence[EnrolledSpeaker] = (),
         journal: Path | None = None,
     ) -> Recording:
         """A recording, ready to be driven.
@@ -274,7 +274,9 @@ _VOICE_LINES = 3
 _VOICE_S = (0.8, 8.0)
 
 
-def _voices_of(path: str | Path, transcript: Transcript, start: int, end: int) -> list[Voice]:
+def _voices_of(
+    path: str | Path, transcript: Transcript, start: int, end: int
+) -> list[EnrolledSpeaker]:
     """Everybody outside a stretch of a transcript, with clips of their longest clean lines."""
     voices = []
     for speaker in transcript.speakers:
@@ -288,7 +290,7 @@ def _voices_of(path: str | Path, transcript: Transcript, start: int, end: int) -
             if outside and alone and fits and len(clips) < _VOICE_LINES:
                 clips.append(audio.load_slice(path, first, last))
         if clips:
-            voices.append(Voice(speaker, tuple(clips), transcript.genders[speaker]))
+            voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
     return voices
 
 

@@ -21,7 +21,7 @@ from ..spans import overlap as overlap_of
 from ..transcript import Segment, Transcript
 from ..voices.clips import EnrolmentClip, load_clip
 from ..voices.enrolment import doubts
-from ..voices.people import Voice
+from ..voices.people import EnrolledSpeaker
 from ..voices.store import StoredClip
 from ..voices.witness import Witness
 from .corrections import Document, History, Line, heard_again, labels_heard_again, replay
@@ -92,7 +92,7 @@ def _load_voice(folder: Path, number: int) -> EnrolmentClip:
     return StoredClip(path, spoken).load()
 
 
-def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list[Voice]:
+def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list[EnrolledSpeaker]:
     """Known voices, the clips of one name together, with what a witness says against them."""
     people: dict[str, list[EnrolmentClip]] = {}
     for number, name in enumerate(names):
@@ -101,7 +101,9 @@ def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list
         people.setdefault(name, []).append(shown)
     said = doubts(people, witness) if witness is not None and people else {}
     return [
-        Voice(name, tuple(clip.samples for clip in clips), doubts=tuple(said.get(name, ())))
+        EnrolledSpeaker(
+            name, tuple(clip.samples for clip in clips), doubts=tuple(said.get(name, ()))
+        )
         for name, clips in people.items()
     ]
 

@@ -12,7 +12,7 @@ from ..errors import SettingsError
 from ..speech import Region
 from .clips import EnrolmentClip, load_clip
 from .linking import Array, Centroids, Trust, embedding_sums, merge
-from .people import Voice
+from .people import EnrolledSpeaker
 from .store import VoiceStore, check_name
 from .witness import Witness
 
@@ -35,7 +35,7 @@ def parse_voice(text: str) -> tuple[str, Path]:
 
 def enrol(
     given: Sequence[str], store: Path | None = None, witness: Witness | None = None
-) -> list[Voice]:
+) -> list[EnrolledSpeaker]:
     """Load all enrolled speakers with their clips.
 
     Args:
@@ -64,7 +64,9 @@ def enrol(
     _check_shared(people)
     warnings = doubts(people, witness) if witness is not None else {}
     return [
-        Voice(name, tuple(clip.samples for clip in clips), doubts=tuple(warnings.get(name, ())))
+        EnrolledSpeaker(
+            name, tuple(clip.samples for clip in clips), doubts=tuple(warnings.get(name, ()))
+        )
         for name, clips in people.items()
     ]
 

@@ -35,7 +35,7 @@ _NEW_PEOPLE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class EnrolledSpeaker:
     """An enrolled speaker.
 
     Attributes:
@@ -127,7 +127,7 @@ class Speakers:
         witness: Witness | None,
         trust: Trust,
         bounds: tuple[int, int] | None = None,
-        voices: Sequence[Voice] = (),
+        voices: Sequence[EnrolledSpeaker] = (),
     ) -> None:
         if voices and not cached and witness is None:
             raise SettingsError(
@@ -300,7 +300,7 @@ class Speakers:
             "voices": [self._label(self._clusters[cluster].person) for cluster in self._enrolled],
         }
 
-    def _enrol(self, voice: Voice) -> None:
+    def _enrol(self, voice: EnrolledSpeaker) -> None:
         number, seconds = len(self._clusters), [len(c) / SAMPLE_RATE_HZ for c in voice.clips]
         cluster = _Cluster(None, sum(seconds), person=len(self._people))
         if self.witness is not None:
