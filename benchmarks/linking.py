@@ -37,7 +37,7 @@ from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import banks
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank
 from speaker_reasoner.data.bases import draw_voice
-from speaker_reasoner.data.people import Base, Voice
+from speaker_reasoner.data.people import Base, SyntheticVoice
 from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.voices import grouping, linking
@@ -117,7 +117,7 @@ _MALE = (
 )
 
 
-def strange_voices(config: BankConfig) -> list[Voice]:
+def strange_voices(config: BankConfig) -> list[SyntheticVoice]:
     """People of variants that are not among `speaker_reasoner.data.voices.BASES`."""
     rng = random.Random("newbases")
     voices = []

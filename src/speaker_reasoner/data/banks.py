@@ -23,7 +23,7 @@ from ..errors import DataError
 from . import sentences
 from .bases import BASES, base_of, draw_voice, drawn_base, speak
 from .bases import median_f0_hz as _median_f0_hz
-from .people import Base, Utterance, Voice, Word
+from .people import Base, SyntheticVoice, Utterance, Word
 from .synthesisers import available
 from .tracts import Tract
 
@@ -78,7 +78,7 @@ class VoiceBank:
 
     config: BankConfig
     samples: np.ndarray[Any, np.dtype[np.int16]]
-    voices: list[Voice]
+    voices: list[SyntheticVoice]
     f0_hz: list[float]
     entries: list[list[Entry]]
 
@@ -136,7 +136,7 @@ def load_bank(path: Path) -> VoiceBank:
         return VoiceBank(
             BankConfig(*meta["config"]),
             samples,
-            [Voice(n, base_of(f, v), p, r, w) for n, f, v, p, r, w in meta["voices"]],
+            [SyntheticVoice(n, base_of(f, v), p, r, w) for n, f, v, p, r, w in meta["voices"]],
             meta["f0_hz"],
             [
                 [
@@ -206,14 +206,14 @@ def _processes() -> Any:
     return context
 
 
-def _draw_voices(config: BankConfig) -> list[Voice]:
+def _draw_voices(config: BankConfig) -> list[SyntheticVoice]:
     rng = random.Random(f"voices {config.seed} {config.evaluation}")
     usable = [
         base for base in BASES if base.held_out == config.evaluation and available(base.family)
     ]
     if not usable:
         raise DataError("no synthesiser found: pip install 'speaker-reasoner[simulate]'")
-    voices: list[Voice] = []
+    voices: list[SyntheticVoice] = []
     drawn = {"female": 0, "male": 0}
     for i in range(config.voices):
         gender = ("female", "male")[i % 2]
@@ -238,7 +238,7 @@ def _weights(bases: Sequence[Base]) -> list[float]:
     ]
 
 
-def _speak_one(job: tuple[BankConfig, int, Voice]) -> list[tuple[Utterance, bool]]:
+def _speak_one(job: tuple[BankConfig, int, SyntheticVoice]) -> list[tuple[Utterance, bool]]:
     config, index, voice = job
     rng = random.Random(f"sentences {config.seed} {config.evaluation} {index}")
     texts = [sentences.draw(rng, evaluation=config.evaluation) for _ in range(config.sentences)]

@@ -14,7 +14,7 @@ import soxr
 
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
-from .people import Base, Utterance, Voice, Word
+from .people import Base, SyntheticVoice, Utterance, Word
 from .synthesisers import DRAWN, FAMILIES, Speech, available
 
 _ESPEAK_MALE = (
@@ -60,18 +60,18 @@ def drawn_base(gender: str, number: int) -> Base:
     return Base("espeak", f"{DRAWN}-{gender}-{number}", gender)
 
 
-def draw_voice(rng: random.Random, name: str, base: Base) -> Voice:
+def draw_voice(rng: random.Random, name: str, base: Base) -> SyntheticVoice:
     """Draw a voice for a base: pitch, rate and vocal tract within the ranges of the gender."""
     female = base.gender == "female"
     warp = rng.uniform(0.97, 1.14) if female else rng.uniform(0.90, 1.06)
     if base.family == "espeak":
         pitch = rng.uniform(30, 72) if female else rng.uniform(15, 65)
-        return Voice(name, base, round(pitch), round(rng.uniform(145, 190)), warp)
+        return SyntheticVoice(name, base, round(pitch), round(rng.uniform(145, 190)), warp)
     pitch = rng.uniform(165, 220) if female else rng.uniform(85, 135)
-    return Voice(name, base, round(pitch), round(rng.uniform(0.85, 1.1), 2), warp)
+    return SyntheticVoice(name, base, round(pitch), round(rng.uniform(0.85, 1.1), 2), warp)
 
 
-def speak(voice: Voice, sentences: Sequence[str]) -> list[Utterance | None]:
+def speak(voice: SyntheticVoice, sentences: Sequence[str]) -> list[Utterance | None]:
     """Synthesise sentences; `None` where the synthesiser's word events do not fit the words.
 
     Raises:
@@ -89,7 +89,7 @@ def speak(voice: Voice, sentences: Sequence[str]) -> list[Utterance | None]:
     ]
 
 
-def _finish(voice: Voice, text: str, speech: Speech) -> Utterance | None:
+def _finish(voice: SyntheticVoice, text: str, speech: Speech) -> Utterance | None:
     """Warp, resample, trim to the words, set the peak."""
     raw, rate_hz, times = speech
     samples = soxr.resample(raw, rate_hz * voice.warp, SAMPLE_RATE_HZ).astype(np.float32)

@@ -16,7 +16,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class SyntheticVoice:
     """One synthetic voice: a person of simulated meetings.
 
     Attributes:
@@ -47,7 +47,7 @@ class Word:
 class Utterance:
     """One sentence by one voice: samples `[n]` at 16 kHz, peak 0.5, trimmed to the speech."""
 
-    voice: Voice
+    voice: SyntheticVoice
     text: str
     words: tuple[Word, ...]
     samples: Samples

@@ -15,7 +15,7 @@ import numpy as np
 from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..errors import DataError
 from .banks import Entry, VoiceBank
-from .people import Voice, Word
+from .people import SyntheticVoice, Word
 from .tracts import Tract, draw_tract
 
 
@@ -76,7 +76,7 @@ class Meeting:
     spoken: tuple[Spoken, ...]
     reverberant: bool = False
     snr_db: float = 0.0
-    voices: tuple[Voice, ...] = field(default=())
+    voices: tuple[SyntheticVoice, ...] = field(default=())
 
 
 def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:

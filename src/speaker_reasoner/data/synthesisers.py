@@ -25,7 +25,7 @@ import soxr
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
 from .alignment import word_times
-from .people import Voice
+from .people import SyntheticVoice
 
 Speech = tuple[Samples, int, list[tuple[float, float]]]
 """The result of a synthesiser: samples, rate in Hz, (start_s, end_s) of each word."""
@@ -154,7 +154,7 @@ def _espeak() -> tuple[ctypes.CDLL, int, list[Samples], list[tuple[int, float]],
     return library, rate_hz, blocks, events, callback
 
 
-def _speak_espeak(voice: Voice, sentence: str) -> Speech | None:
+def _speak_espeak(voice: SyntheticVoice, sentence: str) -> Speech | None:
     library, rate_hz, blocks, events, _ = _espeak()
     blocks.clear()
     events.clear()
@@ -256,7 +256,7 @@ def flite(variant: str, sentence: str, pitch: float, rate: float = 1.0) -> Speec
     return samples, rate_hz, times
 
 
-def _speak_flite(voice: Voice, sentence: str) -> Speech | None:
+def _speak_flite(voice: SyntheticVoice, sentence: str) -> Speech | None:
     return flite(voice.base.variant, sentence, voice.pitch, voice.rate)
 
 
@@ -273,7 +273,7 @@ _FESTIVAL_SCRIPT = """(voice_{variant})
 """
 
 
-def _speak_festival(voice: Voice, sentences: Sequence[str]) -> list[Speech | None]:
+def _speak_festival(voice: SyntheticVoice, sentences: Sequence[str]) -> list[Speech | None]:
     with tempfile.TemporaryDirectory() as folder:
         script = _FESTIVAL_SCRIPT.format(
             variant=voice.base.variant, rate=voice.rate, pitch=voice.pitch
@@ -374,7 +374,7 @@ def _rhvoice() -> tuple[ctypes.CDLL, Any, list[Samples], Any]:
     return library, engine, blocks, setup
 
 
-def _speak_rhvoice(voice: Voice, sentence: str) -> Speech | None:
+def _speak_rhvoice(voice: SyntheticVoice, sentence: str) -> Speech | None:
     library, engine, blocks, _ = _rhvoice()
     blocks.clear()
     text, variant = sentence.encode(), voice.base.variant
@@ -398,7 +398,7 @@ _PICO_F0_HZ = {"en-US": 167.0, "en-GB": 178.0}
 """Mean pitch of each of its voices."""
 
 
-def _speak_pico(voice: Voice, sentence: str) -> Speech | None:
+def _speak_pico(voice: SyntheticVoice, sentence: str) -> Speech | None:
     speed, pitch = 100 / voice.rate, 100 * voice.pitch / _PICO_F0_HZ[voice.base.variant]
     text = f'<speed level="{speed:.0f}"><pitch level="{pitch:.0f}">{sentence}</pitch></speed>'
     with tempfile.TemporaryDirectory() as folder:
@@ -417,7 +417,7 @@ _ALIKE = {"female": ("slt", 185.0), "male": ("kal16", 105.0)}
 """The flite voice for alignment, and its pitch."""
 
 
-def _timed(samples: Samples, rate_hz: int, voice: Voice, sentence: str) -> Speech | None:
+def _timed(samples: Samples, rate_hz: int, voice: SyntheticVoice, sentence: str) -> Speech | None:
     """Add word times, by alignment with flite's rendition of the sentence."""
     variant, pitch = _ALIKE[voice.base.gender]
     said, said_hz, times = flite(variant, sentence, pitch)
@@ -429,7 +429,9 @@ def _timed(samples: Samples, rate_hz: int, voice: Voice, sentence: str) -> Speec
     return samples, rate_hz, word_times(here, there, times)
 
 
-def _each(one: Callable[[Voice, str], Speech | None]) -> Callable[..., list[Speech | None]]:
+def _each(
+    one: Callable[[SyntheticVoice, str], Speech | None],
+) -> Callable[..., list[Speech | None]]:
     return lambda voice, sentences: [one(voice, sentence) for sentence in sentences]
 
 
