@@ -43,7 +43,7 @@ from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.voices import grouping, linking
 from speaker_reasoner.voices import people as speakers
 from speaker_reasoner.voices.cache import CacheRules
-from speaker_reasoner.voices.finished import Finished, Spoken
+from speaker_reasoner.voices.finished import ChunkSegment, Finished
 from speaker_reasoner.voices.linking import Trust, embedding_sums
 from speaker_reasoner.voices.witness import Scatter
 
@@ -259,7 +259,7 @@ def _named(chunks: list[Finished], clips: Sequence[Any], witness: Any, profile: 
     return [label for row in people.settle()[0] for label in row]
 
 
-def _speaker(truth: Transcript, line: Spoken) -> str:
+def _speaker(truth: Transcript, line: ChunkSegment) -> str:
     return max(
         truth.segments, key=lambda s: min(s.end_s, line.end_s) - max(s.start_s, line.start_s)
     ).speaker

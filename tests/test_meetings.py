@@ -26,7 +26,7 @@ from speaker_reasoner.reasoner import ask
 from speaker_reasoner.spans import alone
 from speaker_reasoner.transcript import Missing, Transcript
 from speaker_reasoner.voices.cache import CacheRules, Candidate, SpeakerCache
-from speaker_reasoner.voices.finished import Finished, Spoken
+from speaker_reasoner.voices.finished import ChunkSegment, Finished
 from speaker_reasoner.voices.linking import (
     Centroids,
     Trust,
@@ -585,7 +585,7 @@ def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
     rows = [[points[0], points[1]], [points[8], mixed], [points[9], points[10]], [points[2]]]
     for chunk, row in enumerate(rows):
         spoken = tuple(
-            Spoken(1, "male", 30.0 * chunk + 5 * i, 30.0 * chunk + 5 * i + 1.0, "x")
+            ChunkSegment(1, "male", 30.0 * chunk + 5 * i, 30.0 * chunk + 5 * i + 1.0, "x")
             for i in range(len(row))
         )
         start, samples = chunk * 30 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
@@ -608,7 +608,8 @@ def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -
     for chunk in range(4):
         first_s, samples = 30.0 * chunk, 30 * SAMPLE_RATE_HZ
         spoken = tuple(
-            Spoken(1 + i, "male", first_s + 10 * i, first_s + 10 * i + 9, "x") for i in range(2)
+            ChunkSegment(1 + i, "male", first_s + 10 * i, first_s + 10 * i + 9, "x")
+            for i in range(2)
         )
         row = np.array(points[2 * chunk : 2 * chunk + 2], np.float32)
         heard = Finished(chunk * samples, samples, spoken=spoken, points=row)
@@ -706,7 +707,9 @@ def test_a_file_that_changes_midway(meeting: Path) -> None:
 @given(st.integers(0, 4), st.booleans(), st.integers(0, 9))
 def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    spoken = tuple(Spoken(i + 1, "female", i * 0.1, i + 0.7, "ça va\u2028") for i in range(lines))
+    spoken = tuple(
+        ChunkSegment(i + 1, "female", i * 0.1, i + 0.7, "ça va\u2028") for i in range(lines)
+    )
     table = rng.standard_normal((lines, 3)).astype(np.float32) if points else None
     if table is not None and lines:
         table[0] = np.nan
@@ -755,8 +758,8 @@ def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> Non
 
 
 def test_a_voice_is_heard_where_nobody_else_speaks() -> None:
-    def line(start_s: float, end_s: float) -> Spoken:
-        return Spoken(1, "male", start_s, end_s, "")
+    def line(start_s: float, end_s: float) -> ChunkSegment:
+        return ChunkSegment(1, "male", start_s, end_s, "")
 
     one = line(2.0, 5.0)
     for others, expected in (

@@ -23,7 +23,7 @@ from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplic
 from ..speech import Detect, Region
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..voices.cache import CacheRules
-from ..voices.finished import Finished, Spoken
+from ..voices.finished import ChunkSegment, Finished
 from ..voices.linking import Trust
 from ..voices.people import Speakers
 from ..voices.witness import Witness
@@ -383,10 +383,10 @@ class Recording:
         self._finished.append(finished)
         self.speakers.absorb(finished, samples, alone=self._alone)
 
-    def _spoken(self, heard: Heard, start_samples: int) -> Spoken:
+    def _spoken(self, heard: Heard, start_samples: int) -> ChunkSegment:
         tick, line, sure = self.profile.ticks_per_s, heard.line, heard.confidence
         offset_s = audio.to_seconds(start_samples)
-        return Spoken(
+        return ChunkSegment(
             line.speaker,
             line.gender,
             round(offset_s + line.start / tick, 6),

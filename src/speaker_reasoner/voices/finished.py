@@ -14,7 +14,7 @@ Points = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class ChunkSegment:
     """One line of a chunk, in seconds of the recording; `number` is the speaker's in the dialogue.
 
     `words` are as in `Segment`: `None` where the engine gives no times of words.
@@ -44,7 +44,7 @@ class Spoken:
         )
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Spoken":
+    def from_json(cls, row: Mapping[str, Any]) -> "ChunkSegment":
         """Read what `asdict` made of it; `words` may be absent."""
         words = row.get("words")
         return cls(
@@ -77,7 +77,7 @@ class Finished:
 
     start_samples: int
     samples: int
-    spoken: tuple[Spoken, ...] = ()
+    spoken: tuple[ChunkSegment, ...] = ()
     points: Points | None = None
     levels_db: tuple[float, ...] = ()
     people: tuple[int, ...] = ()
@@ -111,7 +111,7 @@ class Finished:
         if row["points"] is not None:
             shape, data = row["points"]
             points = np.frombuffer(base64.b64decode(data), dtype="<f4").reshape(shape)
-        spoken = tuple(Spoken.from_json(one) for one in row["spoken"])
+        spoken = tuple(ChunkSegment.from_json(one) for one in row["spoken"])
         missing = tuple(Missing(**one) for one in row["missing"])
         values = {**row, "points": points, "spoken": spoken, "missing": missing}
         values |= {"levels_db": tuple(row["levels_db"]), "people": tuple(row["people"])}

@@ -20,7 +20,7 @@ from ..protocol import CacheEntry, Profile
 from ..spans import alone, overlapped
 from ..transcript import Segment
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
-from .finished import Finished, Points, Spoken
+from .finished import ChunkSegment, Finished, Points
 from .grouping import grouped
 from .linking import Array, Centroids, Matrix, Trust, embedding_sums, identify, merge, reassign
 from .witness import Witness
@@ -180,7 +180,7 @@ class Speakers:
         return self._unnamed(unnamed + number - len(people))
 
     def embed(
-        self, spoken: Sequence[Spoken], start: int, samples: Samples
+        self, spoken: Sequence[ChunkSegment], start: int, samples: Samples
     ) -> tuple[Points | None, tuple[float, ...]]:
         """Embed a chunk's lines, each by its longest part in which nobody else speaks.
 
@@ -513,7 +513,7 @@ def vote(seconds: Mapping[str, float]) -> tuple[str, float]:
     return best, known[best] / (sum(known.values()) or 1.0)
 
 
-def _number(own: Sequence[int], spoken: Sequence[Spoken]) -> int:
+def _number(own: Sequence[int], spoken: Sequence[ChunkSegment]) -> int:
     """The speaker number of most of a cluster's seconds."""
     seconds: dict[int, float] = defaultdict(float)
     for i in own:
