@@ -43,7 +43,7 @@ from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.voices import grouping, linking
 from speaker_reasoner.voices import people as speakers
 from speaker_reasoner.voices.cache import CacheRules
-from speaker_reasoner.voices.finished import ChunkSegment, Finished
+from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
 from speaker_reasoner.voices.linking import Trust, embedding_sums
 from speaker_reasoner.voices.witness import Scatter
 
@@ -106,7 +106,7 @@ LENGTHS_S = (1, 2, 4, 8, 16, 32)
 ELSEWHERE = (0.6, 0.68, 0.74, 0.8, 0.86)
 """Thresholds of enrolled clips."""
 
-Data = list[tuple[Transcript, list[Finished]]]
+Data = list[tuple[Transcript, list[FinishedChunk]]]
 """Each recording's truth, and its finished chunks."""
 
 
@@ -165,12 +165,12 @@ def transcribed(folder: Path, engine: TransformersEngine, held: dict[str, Meetin
     rows = []
     for path in paths:
         lines = path.with_suffix(".journal").read_text(encoding="utf-8").splitlines()[1:]
-        chunks = [Finished.from_json(json.loads(line)) for line in lines]
+        chunks = [FinishedChunk.from_json(json.loads(line)) for line in lines]
         rows.append((reference(held[path.stem], path.stem), chunks))
     return rows
 
 
-def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | None) -> Any:
+def link(chunks: list[FinishedChunk], setting: Setting, profile: Any, known: int | None) -> Any:
     trust = Trust(setting.same, least=setting.least, most=setting.most)
     changes: dict[str, Any] = {"_PERSON_S": setting.person_s}
     if not setting.reconsidered:
@@ -193,7 +193,7 @@ def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | No
 
 
 def mislabelled(
-    truth: Transcript, chunks: list[Finished], labels: list[list[str]]
+    truth: Transcript, chunks: list[FinishedChunk], labels: list[list[str]]
 ) -> tuple[float, int]:
     """Share of seconds under a wrong label, and how many labels there are."""
     seconds: Counter[tuple[str, str]] = Counter()
@@ -244,7 +244,9 @@ def naming(
     }
 
 
-def _named(chunks: list[Finished], clips: Sequence[Any], witness: Any, profile: Any) -> list[str]:
+def _named(
+    chunks: list[FinishedChunk], clips: Sequence[Any], witness: Any, profile: Any
+) -> list[str]:
     """The label of each line, enrolled people's being their numbers."""
     people = speakers.Speakers(
         profile,

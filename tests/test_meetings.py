@@ -26,7 +26,7 @@ from speaker_reasoner.reasoner import ask
 from speaker_reasoner.spans import alone
 from speaker_reasoner.transcript import Missing, Transcript
 from speaker_reasoner.voices.cache import CacheRules, Candidate, SpeakerCache
-from speaker_reasoner.voices.finished import ChunkSegment, Finished
+from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
 from speaker_reasoner.voices.linking import (
     Centroids,
     Trust,
@@ -589,7 +589,7 @@ def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
             for i in range(len(row))
         )
         start, samples = chunk * 30 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
-        heard = Finished(start, samples, spoken=spoken, points=np.array(row, np.float32))
+        heard = FinishedChunk(start, samples, spoken=spoken, points=np.array(row, np.float32))
         people.absorb(heard, np.zeros(samples, np.float32))
     labels, corrections = people.settle()
     one, two = "Speaker1", "Speaker2"
@@ -612,7 +612,7 @@ def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -
             for i in range(2)
         )
         row = np.array(points[2 * chunk : 2 * chunk + 2], np.float32)
-        heard = Finished(chunk * samples, samples, spoken=spoken, points=row)
+        heard = FinishedChunk(chunk * samples, samples, spoken=spoken, points=row)
         people.absorb(heard, np.zeros(samples, np.float32))
     labels, _ = people.settle(foreign=foreign)
     assert len({label for row in labels for label in row}) == (1 if foreign else 2)
@@ -691,7 +691,7 @@ def test_a_full_disk_keeps_what_is_there(meeting: Path, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "absent" / "j", {"file": "x"})
     (tmp_path / "absent").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write the journal"):
-        journal.add(Finished(0, 16_000))
+        journal.add(FinishedChunk(0, 16_000))
 
 
 def test_a_file_that_changes_midway(meeting: Path) -> None:
@@ -715,8 +715,10 @@ def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int
         table[0] = np.nan
     levels_db = tuple(-20.25 - i for i in range(lines)) if points else ()
     missing = (Missing(0.1, 0.3, "why"),)
-    one = Finished(5, 16_000, spoken, table, levels_db, (3, 1), missing, "answered", {"a": [1]})
-    back = Finished.from_json(json.loads(json.dumps(one.to_json())))
+    one = FinishedChunk(
+        5, 16_000, spoken, table, levels_db, (3, 1), missing, "answered", {"a": [1]}
+    )
+    back = FinishedChunk.from_json(json.loads(json.dumps(one.to_json())))
     assert back.to_json() == one.to_json() and back.spoken == one.spoken and back.people == (3, 1)
     assert back.levels_db == levels_db
     if table is not None:

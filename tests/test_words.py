@@ -28,7 +28,7 @@ from speaker_reasoner.server.openai import (
     diarized_body,
 )
 from speaker_reasoner.transcript import Confidence, Segment, Transcript, Word, find_words
-from speaker_reasoner.voices.finished import ChunkSegment, Finished
+from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
 
 CORES = ["hello", "你好", "世", "it's", "a", "a", "1.5", "R&D", "<b>", "😀x", "की", "_"]
 BEFORE = ["", "", "(", '"', "<", "“", "- ", "-->", "&amp;"]
@@ -470,12 +470,12 @@ def test_a_chunk_heard_again_has_its_words() -> None:
 
 def test_a_finished_chunk_has_its_words() -> None:
     spoken = ChunkSegment(1, "male", 1, 3, TIMED.text, Confidence(0.5), TIMED.words)
-    finished = Finished(0, 80_000, (spoken, replace(spoken, words=None)))
+    finished = FinishedChunk(0, 80_000, (spoken, replace(spoken, words=None)))
     row = json.loads(json.dumps(finished.to_json()))
-    assert Finished.from_json(row) == finished
+    assert FinishedChunk.from_json(row) == finished
     for one in row["spoken"]:
         del one["words"]
-    assert [one.words for one in Finished.from_json(row).spoken] == [None, None]
+    assert [one.words for one in FinishedChunk.from_json(row).spoken] == [None, None]
     assert spoken.segment("Ana").words == TIMED.words
     assert ChunkSegment.from_json(asdict(spoken)) == spoken
 

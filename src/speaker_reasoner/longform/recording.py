@@ -3,7 +3,7 @@
 Chunks are read from disk as they are needed and let go when they are finished. A recording says
 which dialogues are under way (`dialogues`) and is fed by whoever drives them (`reasoner.ask`), so
 that one file, a batch and a server share one course of action. A finished chunk becomes a
-`Finished`, which is all that the rest of the recording ever sees of it: read back from a journal it
+`FinishedChunk`, which is all that the rest of the recording ever sees of it: read back from a journal it
 has the same effect.
 """
 
@@ -23,7 +23,7 @@ from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplic
 from ..speech import Detect, Region
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..voices.cache import CacheRules
-from ..voices.finished import ChunkSegment, Finished
+from ..voices.finished import ChunkSegment, FinishedChunk
 from ..voices.linking import Trust
 from ..voices.people import Speakers
 from ..voices.witness import Witness
@@ -171,7 +171,7 @@ class Recording:
         self._exhausted = False
         self._alone = False  # the first chunk is the whole recording, and bounds make that matter
         self._stretches: deque[_Stretch] = deque()
-        self._finished: list[Finished] = []
+        self._finished: list[FinishedChunk] = []
         self._untold: list[Progress] = []
         self._samples = 0
 
@@ -318,12 +318,12 @@ class Recording:
             stretch.speech = self.settings.detect(stretch.chunk.samples)
         return stretch.speech
 
-    def _finish(self, stretch: _Stretch) -> Finished:
+    def _finish(self, stretch: _Stretch) -> FinishedChunk:
         """What a chunk came to."""
         start, length = stretch.chunk.start_samples, len(stretch.chunk.samples)
         outcome = stretch.dialogue.outcome if stretch.dialogue is not None else None
         if outcome is None:
-            return Finished(start, length)
+            return FinishedChunk(start, length)
         lines, missing, dropped = self._covered(stretch, outcome)
         spoken = tuple(self._spoken(heard, start) for heard in lines)
         points, levels_db = self.speakers.embed(spoken, start, stretch.chunk.samples)
@@ -332,7 +332,7 @@ class Recording:
         for event in events:
             for stage, value in event.seconds.items():
                 seconds[stage] += value
-        return Finished(
+        return FinishedChunk(
             start,
             length,
             spoken=spoken,
@@ -379,7 +379,7 @@ class Recording:
             ]
         return heard, missing, len(lines) - len(heard)
 
-    def _absorb(self, finished: Finished, samples: Samples) -> None:
+    def _absorb(self, finished: FinishedChunk, samples: Samples) -> None:
         self._finished.append(finished)
         self.speakers.absorb(finished, samples, alone=self._alone)
 

@@ -57,7 +57,7 @@ class ChunkSegment:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedChunk:
     """A finished chunk.
 
     Attributes:
@@ -101,7 +101,7 @@ class Finished:
         return row
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Finished":
+    def from_json(cls, row: Mapping[str, Any]) -> "FinishedChunk":
         """Read a row that `to_json` wrote.
 
         Raises:

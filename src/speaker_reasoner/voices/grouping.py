@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..spans import alone
-from .finished import Finished
+from .finished import FinishedChunk
 from .linking import Centroids, Trust, embedding_sums, merge
 from .witness import Scatter, Witness
 
@@ -43,7 +43,7 @@ _MOST_STEPS = 200
 
 
 def grouped(
-    finished: Finished, witness: Witness | None, trust: Trust, *, fewest: int = 1
+    finished: FinishedChunk, witness: Witness | None, trust: Trust, *, fewest: int = 1
 ) -> list[int]:
     """Number the cluster of each line of a chunk.
 
@@ -74,7 +74,7 @@ def grouped(
 
 
 def _by_voice(
-    finished: Finished, chosen: Sequence[int], witness: Witness, trust: Trust, fewest: int
+    finished: FinishedChunk, chosen: Sequence[int], witness: Witness, trust: Trust, fewest: int
 ) -> list[int]:
     """Number the cluster of each chosen line; all of them have embeddings."""
     assert finished.points is not None

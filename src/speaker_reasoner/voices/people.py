@@ -20,7 +20,7 @@ from ..protocol import CacheEntry, Profile
 from ..spans import alone, overlapped
 from ..transcript import Segment
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
-from .finished import ChunkSegment, Finished, Points
+from .finished import ChunkSegment, FinishedChunk, Points
 from .grouping import grouped
 from .linking import Array, Centroids, Matrix, Trust, embedding_sums, identify, merge, reassign
 from .witness import Witness
@@ -206,7 +206,7 @@ class Speakers:
             levels_db[i] = round(level_db(clip), 2)
         return points, tuple(levels_db)
 
-    def absorb(self, finished: Finished, samples: Samples, *, alone: bool = False) -> None:
+    def absorb(self, finished: FinishedChunk, samples: Samples, *, alone: bool = False) -> None:
         """Take the next chunk: assign its lines to persons, and offer them to the cache.
 
         Args:
@@ -268,7 +268,7 @@ class Speakers:
         return labels, self._corrections(labels)
 
     def segments(
-        self, finished: Sequence[Finished], labels: Sequence[Sequence[str]]
+        self, finished: Sequence[FinishedChunk], labels: Sequence[Sequence[str]]
     ) -> tuple[list[Segment], dict[str, dict[str, Any]]]:
         """Turn all lines into segments, each with its speaker's gender by majority of seconds.
 
@@ -329,7 +329,7 @@ class Speakers:
         labels = (f"Speaker{n}" for n in count(1))
         return next(islice((label for label in labels if label not in taken), number - 1, None))
 
-    def _cluster(self, own: Sequence[int], finished: Finished) -> _Cluster:
+    def _cluster(self, own: Sequence[int], finished: FinishedChunk) -> _Cluster:
         seconds = [finished.spoken[i].seconds for i in own]
         if finished.points is None:
             return _Cluster(None, sum(seconds))
@@ -375,7 +375,7 @@ class Speakers:
         self._people[mine.person].add(cluster, mine)
 
     def _offer(
-        self, finished: Finished, groups: Sequence[int], first: int, samples: Samples
+        self, finished: FinishedChunk, groups: Sequence[int], first: int, samples: Samples
     ) -> None:
         """Offer lines without overlap, of certain speakers, to the cache."""
         by_person: dict[int, list[Candidate]] = {}
