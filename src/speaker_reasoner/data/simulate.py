@@ -56,7 +56,7 @@ class MeetingConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class MixedUtterance:
     """One utterance in a meeting; `speaker` counts from 1 by order of appearance."""
 
     speaker: int
@@ -73,7 +73,7 @@ class Meeting:
     """A simulated recording: samples `[n]` float32 at 16 kHz, utterances by start, and its draw."""
 
     samples: Samples
-    spoken: tuple[Spoken, ...]
+    spoken: tuple[MixedUtterance, ...]
     reverberant: bool = False
     snr_db: float = 0.0
     voices: tuple[SyntheticVoice, ...] = field(default=())
@@ -103,7 +103,7 @@ def session(
         present: number of people who speak in a stretch, drawn for each stretch.
 
     Returns:
-        One meeting a stretch. Speakers count by order of appearance in each; `Spoken.voice` is
+        One meeting a stretch. Speakers count by order of appearance in each; `MixedUtterance.voice` is
         the same person in all.
     """
     rng = random.Random(f"session {seed}")
@@ -317,7 +317,7 @@ def _backchannel(
 
 def _spoken(
     bank: VoiceBank, people: Mapping[int, Tract], plan: Sequence[Planned]
-) -> tuple[Spoken, ...]:
+) -> tuple[MixedUtterance, ...]:
     numbers: dict[int, int] = {}
     rows = []
     for person, start, entry, _ in sorted(plan, key=lambda row: (row[1], row[2].end)):
@@ -333,7 +333,7 @@ def _spoken(
             for w in entry.words
         )
         end = start + entry.length(warp)
-        rows.append(Spoken(number, gender, start, end, entry.text, words, person))
+        rows.append(MixedUtterance(number, gender, start, end, entry.text, words, person))
     return tuple(rows)
 
 

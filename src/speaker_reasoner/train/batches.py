@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ, Samples
-from ..data.simulate import Spoken
+from ..data.simulate import MixedUtterance
 from ..engines.thinker import SHORTEST_SAMPLES, MarkedTokenizer, log_mel, slice_tokens
 from ..protocol import Audio, Trace, pieces
 
@@ -95,7 +95,7 @@ class Clip:
     """
 
     samples: Samples
-    spoken: tuple[Spoken, ...] | None = None
+    spoken: tuple[MixedUtterance, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

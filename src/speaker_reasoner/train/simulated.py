@@ -8,7 +8,7 @@ from pathlib import Path
 from ..data import sentences
 from ..data.banks import bank
 from ..data.cache import condition, draw_cache
-from ..data.simulate import Meeting, MeetingConfig, Spoken, meeting, session
+from ..data.simulate import Meeting, MeetingConfig, MixedUtterance, meeting, session
 from ..errors import DataError
 from ..protocol.observations import Reference
 from .batches import Batcher
@@ -132,7 +132,7 @@ def references(meeting: Meeting, *, by_voice: bool = False) -> list[Reference]:
     ]
 
 
-def _shifted(spoken: Spoken, speaker: int) -> Spoken:
+def _shifted(spoken: MixedUtterance, speaker: int) -> MixedUtterance:
     """An utterance as a clip of its own, under another number."""
     first = spoken.start_samples
     words = tuple(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..data.banks import VoiceBank
-from ..data.simulate import MeetingConfig, Spoken, distance, meeting, noise
+from ..data.simulate import MeetingConfig, MixedUtterance, distance, meeting, noise
 from ..data.tracts import Tract, draw_tract
 from ..engines.pitch import melodies
 from ..engines.thinker import log_mel
@@ -202,7 +202,7 @@ class _Unit:
     voice: int
 
 
-def _units(points: Tensor, lines: Sequence[Spoken], rng: random.Random) -> list[_Unit]:
+def _units(points: Tensor, lines: Sequence[MixedUtterance], rng: random.Random) -> list[_Unit]:
     """Lines of a meeting pooled as chunks pool them: one to four of a person."""
     units = []
     for voice in sorted({line.voice for line in lines}):
@@ -219,7 +219,7 @@ def _units(points: Tensor, lines: Sequence[Spoken], rng: random.Random) -> list[
 
 def _enrolled(
     bank: VoiceBank,
-    lines: Sequence[Spoken],
+    lines: Sequence[MixedUtterance],
     embed: Callable[[Sequence[Samples]], Tensor],
     rng: random.Random,
 ) -> list[_Unit]:
