@@ -34,7 +34,7 @@ from .counts import (
 )
 from .normalisation import Normalisation
 from .times import boundaries, diarization, genders
-from .words import Spoken, combination_errors, permutation_errors, timed_errors, word_errors
+from .words import SegmentWords, combination_errors, permutation_errors, timed_errors, word_errors
 
 COLLAR_S = 0.25
 """Time not scored on either side of a reference boundary in `Scores.der_025`, in seconds."""
@@ -235,7 +235,7 @@ def score(
     )
 
 
-def _all_words(spoken: Spoken) -> list[str]:
+def _all_words(spoken: SegmentWords) -> list[str]:
     return [word for _, words in spoken for word in words]
 
 

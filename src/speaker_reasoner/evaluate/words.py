@@ -33,7 +33,7 @@ ORC_LONG = 4 * 10**9
 
 _BLOCK = 2**18  # words times words that one call of the time-constrained alignment is worth
 
-Spoken = Sequence[tuple[Segment, list[str]]]
+SegmentWords = Sequence[tuple[Segment, list[str]]]
 """Segments in order of start, each with its words."""
 
 _Side = TypeVar("_Side")
@@ -62,7 +62,7 @@ def _counted(rate: Any) -> ErrorCounts:
     return ErrorCounts(rate.insertions, rate.deletions, rate.substitutions, rate.length)
 
 
-def permutation_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
+def permutation_errors(reference: SegmentWords, hypothesis: SegmentWords) -> ErrorCounts:
     """cpWER: each speaker's words in order, speakers mapped one to one at the least cost."""
     sides = _words_by_speaker(reference), _words_by_speaker(hypothesis)
     size = math.prod(sum(map(len, side.values())) for side in sides)
@@ -74,7 +74,7 @@ def permutation_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
     return _mapped_errors(ours, theirs, [], _distance, word_errors)
 
 
-def _words_by_speaker(spoken: Spoken) -> dict[str, list[str]]:
+def _words_by_speaker(spoken: SegmentWords) -> dict[str, list[str]]:
     """The words of each speaker who has any."""
     words: dict[str, list[str]] = {}
     for segment, theirs in spoken:
@@ -107,7 +107,7 @@ class _Timed:
     times: list[tuple[float, float]]
 
 
-def timed_errors(reference: Spoken, hypothesis: Spoken, collar_s: float) -> ErrorCounts:
+def timed_errors(reference: SegmentWords, hypothesis: SegmentWords, collar_s: float) -> ErrorCounts:
     """tcpWER: as cpWER, but words match only if their times overlap (MeetEval's definition).
 
     A reference word lasts its share of its segment, by its number of characters; a hypothesis
@@ -119,7 +119,9 @@ def timed_errors(reference: Spoken, hypothesis: Spoken, collar_s: float) -> Erro
     return _mapped_errors(ours, theirs, _Timed([], []), _timed_distance, _timed_word_errors)
 
 
-def _timed_by_speaker(spoken: Spoken, share: Callable[..., Any], collar_s: float) -> list[_Timed]:
+def _timed_by_speaker(
+    spoken: SegmentWords, share: Callable[..., Any], collar_s: float
+) -> list[_Timed]:
     by_speaker: dict[str, _Timed] = {}
     for segment, words in spoken:
         if words:
@@ -180,7 +182,7 @@ def _reach(times: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDAr
     return np.append(first, np.inf), np.insert(np.maximum.accumulate(ends), 0, -np.inf)
 
 
-def combination_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
+def combination_errors(reference: SegmentWords, hypothesis: SegmentWords) -> ErrorCounts:
     """ORC-WER: each reference segment goes to the hypothesis speaker that costs least.
 
     Exact where the search is no larger than `ORC_EXACT` (reference words times the product of the
@@ -204,7 +206,7 @@ def combination_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
     return _counted(search(_seglst(reference), _seglst(hypothesis)))
 
 
-def _seglst(spoken: Spoken) -> Any:
+def _seglst(spoken: SegmentWords) -> Any:
     rows = [
         {
             "session_id": "one",
