@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..heap import give_back
-from ..protocol import Piece, pieces
+from ..protocol import TokenizedPart, pieces
 from ..protocol.grammar import start
 from ..protocol.matcher import State, caught_loop, closed, complete
 from ..protocol.vocabulary import Vocabulary
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 class _Memory:
     """What a session remembers: all pieces so far, how many tokens are in the cache, the cache."""
 
-    pieces: list[Piece] = field(default_factory=list)
-    pending: list[Piece] = field(default_factory=list)
+    pieces: list[TokenizedPart] = field(default_factory=list)
+    pending: list[TokenizedPart] = field(default_factory=list)
     cached_tokens: int = 0
     cache: "KeysValues | None" = None
 
@@ -211,7 +211,7 @@ class TransformersEngine:
             logits = self._forward(embed(self.thinker, ids), mask, place, cache)
         self._take_apart(rows, cache, mask)
 
-    def _embed(self, rows: Sequence[tuple[Session, Sequence[Piece]]]) -> list[Tensor]:
+    def _embed(self, rows: Sequence[tuple[Session, Sequence[TokenizedPart]]]) -> list[Tensor]:
         """Embeddings `[T, D]` of each row's pieces, audio in place."""
         clips = [
             session.clip(piece.audio)
@@ -318,12 +318,12 @@ class TransformersEngine:
     def _remember(self, row: _Row) -> None:
         """Note what a row wrote, for its next turn."""
         memory = row.memory
-        memory.pieces.append(Piece(tuple(row.ids), None, True))
+        memory.pieces.append(TokenizedPart(tuple(row.ids), None, True))
         if not self.keep_cache:
             memory.cache = None
             return
         # The last token of a finished turn was chosen, never fed.
-        memory.pending = [Piece(tuple(row.ids[-1:]), None, True)] if row.done else []
+        memory.pending = [TokenizedPart(tuple(row.ids[-1:]), None, True)] if row.done else []
 
     def _reply(self, row: _Row, seconds: dict[str, float]) -> Reply:
         if not row.ids:

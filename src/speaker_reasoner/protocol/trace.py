@@ -163,7 +163,7 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TokenizedPart:
     """Token ids of one part, or the slice that stands in their place."""
 
     ids: tuple[int, ...]
@@ -171,17 +171,19 @@ class Piece:
     learned: bool
 
 
-def pieces(parts: Sequence[Part], tokenizer: Tokenizer, end_id: int) -> Iterator[Piece]:
+def pieces(parts: Sequence[Part], tokenizer: Tokenizer, end_id: int) -> Iterator[TokenizedPart]:
     """Token ids part by part: each part is tokenised alone, so that a prefix of the dialogue has
     the same ids whatever follows. Generated ids are kept as they were generated."""
     for part in parts:
         match part:
             case Text(text):
-                yield Piece(tuple(tokenizer.encode(text, add_special_tokens=False)), None, False)
+                yield TokenizedPart(
+                    tuple(tokenizer.encode(text, add_special_tokens=False)), None, False
+                )
             case Audio():
-                yield Piece((), part, False)
+                yield TokenizedPart((), part, False)
             case Answer(text, ids, closed):
                 written = ids
                 if written is None:
                     written = tuple(tokenizer.encode(text, add_special_tokens=False))
-                yield Piece((*written, end_id) if closed else written, None, True)
+                yield TokenizedPart((*written, end_id) if closed else written, None, True)
