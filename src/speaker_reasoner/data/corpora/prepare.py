@@ -41,7 +41,7 @@ SPLITS = ("train", "dev", "test", "all")
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class CorpusPiece:
     """A piece of a recording as training takes it.
 
     Attributes:
@@ -168,7 +168,7 @@ def prepare(
     return report
 
 
-def chunks(path: Path) -> Iterator[Chunk]:
+def chunks(path: Path) -> Iterator[CorpusPiece]:
     """Read a `pieces.jsonl`.
 
     Raises:
@@ -185,7 +185,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
                 ) from error
 
 
-def _chunk(row: dict[str, Any], folder: Path) -> Chunk:
+def _chunk(row: dict[str, Any], folder: Path) -> CorpusPiece:
     start, samples = to_samples(row["start_s"]), to_samples(row["duration_s"])
     if start < 0 or samples <= 0:
         raise DataError(f"start_s {row['start_s']:g}, duration_s {row['duration_s']:g}")
@@ -200,7 +200,7 @@ def _chunk(row: dict[str, Any], folder: Path) -> Chunk:
     )
     end = start + samples
     speakers = tuple(numbers)
-    return Chunk(
+    return CorpusPiece(
         row["name"], folder / row["audio"], start, end, row["clipped"], references, speakers
     )
 
