@@ -65,7 +65,7 @@ class CorpusPiece:
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class _PreparedSession:
     audio: str
     transcript: Transcript
     pieces: list[Piece]
@@ -116,7 +116,7 @@ def prepare(
     recipe, notes = CORPORA[corpus], Notes(strict)
     _make_way(output)
     chosen = recipe.channel if channel is None else channel
-    splits: dict[str, dict[str, _Session]] = defaultdict(dict)
+    splits: dict[str, dict[str, _PreparedSession]] = defaultdict(dict)
     for recording in recipe.recordings(Source(folder, notes, reference, gender_from, encoding)):
         ready = splits[recording.split]
         if recording.name in ready:
@@ -135,7 +135,7 @@ def prepare(
                 "nothing said", f"{recording.audio[0]}: no segment of {recording.name} is left"
             )
             continue
-        ready[recording.name] = _Session(where, session, cut(session, *pieces_s))
+        ready[recording.name] = _PreparedSession(where, session, cut(session, *pieces_s))
     if not any(splits.values()):
         first = next(iter(notes.dropped.values()), [""])[0]
         raise DataError(f"{folder}: nothing of it can be used as {corpus}; first: {first}")
@@ -281,7 +281,7 @@ def _write_flac(target: Path, blocks: Iterator[Samples]) -> int:
     return samples
 
 
-def _write(folder: Path, sessions: list[_Session]) -> None:
+def _write(folder: Path, sessions: list[_PreparedSession]) -> None:
     manifest = [
         {"audio": s.audio, "reference": "references.seglst.json", "name": s.transcript.recording}
         for s in sessions
@@ -313,7 +313,7 @@ def _piece(sound: str, piece: Piece) -> dict[str, Any]:
     }
 
 
-def _counts(sessions: list[_Session], same_people: bool) -> dict[str, Any]:
+def _counts(sessions: list[_PreparedSession], same_people: bool) -> dict[str, Any]:
     people = {
         (None if same_people else s.transcript.recording, speaker): gender
         for s in sessions
