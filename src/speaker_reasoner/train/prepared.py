@@ -35,7 +35,7 @@ _MOST_PAST = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TrainingPiece:
     """A piece of a session.
 
     Attributes:
@@ -59,12 +59,12 @@ class Pieces:
         left_out: number of pieces left out, by reason.
     """
 
-    used: tuple[Piece, ...]
+    used: tuple[TrainingPiece, ...]
     left_out: dict[str, int]
 
     def without(self, faults: Mapping[Path, Fault]) -> "Pieces":
         """The same without the pieces whose audio cannot be read."""
-        used: list[Piece] = []
+        used: list[TrainingPiece] = []
         left_out = Counter(self.left_out)
         for piece in self.used:
             fault = faults.get(piece.chunk.audio)
@@ -102,7 +102,7 @@ class Asked:
         texts: whether its entries have their text.
     """
 
-    piece: Piece
+    piece: TrainingPiece
     task: str
     answer: bool
     drawn: tuple[Reference, ...]
@@ -130,7 +130,7 @@ class Asked:
 
 
 def ask(
-    piece: Piece,
+    piece: TrainingPiece,
     stage: str,
     config: TrainingConfig,
     rng: random.Random,
@@ -222,7 +222,7 @@ class Prepared:
             for i, piece in enumerate(self._spread(count))
         ]
 
-    def _spread(self, count: int) -> list[Piece]:
+    def _spread(self, count: int) -> list[TrainingPiece]:
         """Choose validation pieces, evenly spaced."""
         total = len(self.held.used)
         count = min(count, total)
@@ -250,7 +250,7 @@ class Prepared:
         self._window = (stage, window), found
         return found
 
-    def _plan(self, stage: str, piece: Piece, name: str) -> _Planned:
+    def _plan(self, stage: str, piece: TrainingPiece, name: str) -> _Planned:
         asked = ask(piece, stage, self.config, self._rng(stage, name))
         entries, segments = asked.numbered()
         length = piece.chunk.end_samples - piece.chunk.start_samples
@@ -312,7 +312,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
     Raises:
         DataError: a folder is none that `prepare` wrote.
     """
-    used: list[Piece] = []
+    used: list[TrainingPiece] = []
     left_out: Counter[str] = Counter()
     for folder in map(Path, folders):
         file = folder / "pieces.jsonl"
@@ -334,7 +334,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
     return Pieces(tuple(used), dict(left_out))
 
 
-def _of_session(parts: Sequence[Chunk]) -> Iterator[Piece]:
+def _of_session(parts: Sequence[Chunk]) -> Iterator[TrainingPiece]:
     """The pieces of one recording, each with the past of its session."""
     numbers: dict[str, int] = {}
     said = [
@@ -356,7 +356,7 @@ def _of_session(parts: Sequence[Chunk]) -> Iterator[Piece]:
     alone = sorted(_alone(spoken), key=lambda s: s.end_samples)
     ends = [s.end_samples for s in alone]
     for chunk, rows in zip(parts, said, strict=True):
-        yield Piece(chunk, rows, alone[: bisect_right(ends, chunk.start_samples)])
+        yield TrainingPiece(chunk, rows, alone[: bisect_right(ends, chunk.start_samples)])
 
 
 def _alone(segments: Sequence[Reference]) -> list[Reference]:
