@@ -70,7 +70,7 @@ class _Cluster:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _LinkedLine:
     """A line of a chunk: its cluster, provisional label, number in the dialogue, duration, and embedding
     (`None` if there is none)."""
 
@@ -143,7 +143,7 @@ class Speakers:
         )
         self._people: list[_Person] = []
         self._clusters: list[_Cluster] = []
-        self._lines: list[list[_Line]] = []  # by chunk
+        self._lines: list[list[_LinkedLine]] = []  # by chunk
         self._enrolled: list[int] = []
         self.doubts = [doubt for voice in voices for doubt in voice.doubts]
         for voice in voices:
@@ -227,7 +227,7 @@ class Speakers:
         points = finished.points
         self._lines.append(
             [
-                _Line(first + group, label, one.number, one.seconds, _row(points, i))
+                _LinkedLine(first + group, label, one.number, one.seconds, _row(points, i))
                 for i, (group, label, one) in enumerate(
                     zip(groups, labels, finished.spoken, strict=True)
                 )
