@@ -196,13 +196,15 @@ _Match = tuple[float, float, float, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class _PooledLines:
     point: Tensor
     seconds: float
     voice: int
 
 
-def _units(points: Tensor, lines: Sequence[MixedUtterance], rng: random.Random) -> list[_Unit]:
+def _units(
+    points: Tensor, lines: Sequence[MixedUtterance], rng: random.Random
+) -> list[_PooledLines]:
     """Lines of a meeting pooled as chunks pool them: one to four of a person."""
     units = []
     for voice in sorted({line.voice for line in lines}):
@@ -213,7 +215,7 @@ def _units(points: Tensor, lines: Sequence[MixedUtterance], rng: random.Random) 
                 (lines[i].end_samples - lines[i].start_samples) / SAMPLE_RATE_HZ for i in chosen
             ]
             point = F.normalize(points.new_tensor(seconds) @ points[chosen], dim=-1)
-            units.append(_Unit(point, sum(seconds), voice))
+            units.append(_PooledLines(point, sum(seconds), voice))
     return units
 
 
@@ -222,7 +224,7 @@ def _enrolled(
     lines: Sequence[MixedUtterance],
     embed: Callable[[Sequence[Samples]], Tensor],
     rng: random.Random,
-) -> list[_Unit]:
+) -> list[_PooledLines]:
     """Everybody of a meeting once more, by a clip of about 5 s from elsewhere."""
     voices = sorted({line.voice for line in lines})
     clips = []
@@ -232,12 +234,12 @@ def _enrolled(
         clips.append(_heard(samples, _room(bank, WitnessConfig(), rng), WitnessConfig(), rng))
     points = embed(clips)
     return [
-        _Unit(point, len(clip) / SAMPLE_RATE_HZ, voice)
+        _PooledLines(point, len(clip) / SAMPLE_RATE_HZ, voice)
         for point, clip, voice in zip(points, clips, voices, strict=True)
     ]
 
 
-def _matches(ones: Sequence[_Unit], others: Sequence[_Unit]) -> list[_Match]:
+def _matches(ones: Sequence[_PooledLines], others: Sequence[_PooledLines]) -> list[_Match]:
     """Each unit against the others of its person, and against whoever sounds most alike: everybody
     else is told apart anyhow."""
     alike = _most_alike(others)
@@ -253,7 +255,7 @@ def _matches(ones: Sequence[_Unit], others: Sequence[_Unit]) -> list[_Match]:
     return found
 
 
-def _most_alike(units: Sequence[_Unit]) -> dict[int, int]:
+def _most_alike(units: Sequence[_PooledLines]) -> dict[int, int]:
     """Who sounds most like each voice."""
     voices = sorted({unit.voice for unit in units})
     if len(voices) < 2:
