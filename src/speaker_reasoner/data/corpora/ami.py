@@ -24,7 +24,7 @@ from zipfile import Path as ZipPath
 
 from ...errors import DataError, FormatError
 from .formats import gender_of
-from .notes import Notes, Row
+from .notes import AnnotationRow, Notes
 
 RELEASE = "ami_public_manual_1.6.2"
 _ID = re.compile(r"id\(([^)]*)\)")
@@ -76,7 +76,7 @@ def speakers(root: Traversable) -> dict[tuple[str, str], str]:
     }
 
 
-def rows(root: Traversable, file: str, name: str, notes: Notes) -> Iterator[Row]:
+def rows(root: Traversable, file: str, name: str, notes: Notes) -> Iterator[AnnotationRow]:
     """The rows of one participant of one meeting.
 
     Args:
@@ -105,7 +105,7 @@ def rows(root: Traversable, file: str, name: str, notes: Notes) -> Iterator[Row]
             notes.drop("broken annotation", f"{at}: a word or a time is missing: {error}")
             continue
         meeting = file.partition(".")[0]
-        yield Row(at, meeting, name, gender_of(name[:1]), start_s, end_s, _text(inside))
+        yield AnnotationRow(at, meeting, name, gender_of(name[:1]), start_s, end_s, _text(inside))
 
 
 def _times(segment: _Element, words: list[_Element]) -> tuple[float, float]:

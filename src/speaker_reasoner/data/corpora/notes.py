@@ -23,7 +23,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AnnotationRow:
     """One annotated stretch of speech as its file has it: times may be reversed, text may be empty.
 
     Attributes:
@@ -58,7 +58,7 @@ class Recording:
     split: str
     name: str
     audio: tuple[Path, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[AnnotationRow, ...]
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ def transcript(
 
 
 def _segments(
-    rows: Iterable[Row], duration_s: float, cleaning: Cleaning, notes: Notes
+    rows: Iterable[AnnotationRow], duration_s: float, cleaning: Cleaning, notes: Notes
 ) -> Iterable[Segment]:
     seen: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:

@@ -35,10 +35,10 @@ from ...formats.folders import SUFFIXES, beside, stem_of, suffix_of
 from ...formats.sessions import parse_seconds
 from . import ami
 from .formats import gender_of, read_rows, textgrid_rows
-from .notes import Cleaning, Notes, Recording, Row
+from .notes import AnnotationRow, Cleaning, Notes, Recording
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
-_Read = Callable[[Path], Iterable[Row]]
+_Read = Callable[[Path], Iterable[AnnotationRow]]
 _M2MET_TAGS = re.compile(r"<sil>|<%>|<->|<\$>|<#>|<_>|<space>|[`&]")
 """Marks of both Mandarin corpora that are no words: the list of the M2MeT baseline."""
 
@@ -102,7 +102,7 @@ def _aishell4(source: Source) -> Iterator[Recording]:
         references = _files(part / "TextGrid", (".textgrid",)) or _files(part / "stm", (".stm",))
         sounds = _files(part / "wav", AUDIO_SUFFIXES)
 
-        def read(path: Path) -> Iterable[Row]:
+        def read(path: Path) -> Iterable[AnnotationRow]:
             if path.suffix.lower() == ".stm":
                 rows = read_rows(path, source.notes, source.encoding)
                 return [replace(r, gender=_gender_in_id(r.speaker, "suffix")) for r in rows]
@@ -124,7 +124,7 @@ def _alimeeting(source: Source, mic: str) -> Iterator[Recording]:
         sounds = _files(part / "audio_dir", AUDIO_SUFFIXES)
         references = _files(part / "textgrid_dir", (".textgrid",))
 
-        def read(path: Path) -> Iterable[Row]:
+        def read(path: Path) -> Iterable[AnnotationRow]:
             own = stem_of(path) if mic == "near" else None
             return textgrid_rows(
                 path, lambda tier: _alimeeting_speaker(own or tier), source.encoding
@@ -188,7 +188,7 @@ def _ami(source: Source, mic: str) -> Iterator[Recording]:
                 "annotation missing", f"{sounds[meeting]}: no segments/{meeting}.*.xml"
             )
             continue
-        rows: list[Row] = []
+        rows: list[AnnotationRow] = []
         try:
             for letter in letters[meeting]:
                 if (meeting, letter) not in names:
@@ -226,7 +226,7 @@ def _path_name(path: Path, part: Path) -> str:
     return "-".join(below)
 
 
-def _mlc_slm_rows(path: Path, source: Source) -> Iterator[Row]:
+def _mlc_slm_rows(path: Path, source: Source) -> Iterator[AnnotationRow]:
     for number, line in enumerate(read_text(path, source.encoding).split("\n"), start=1):
         fields = line.split(maxsplit=3)
         if not fields:
@@ -243,7 +243,7 @@ def _mlc_slm_rows(path: Path, source: Source) -> Iterator[Row]:
             source.notes.drop_error(error)
             continue
         text = fields[3] if len(fields) > 3 else ""
-        yield Row(at, path.stem, fields[2], "unknown", times[0], times[1], text)
+        yield AnnotationRow(at, path.stem, fields[2], "unknown", times[0], times[1], text)
 
 
 def _folder(source: Source) -> Iterator[Recording]:
@@ -270,7 +270,7 @@ def _folder(source: Source) -> Iterator[Recording]:
         source.notes.drop("audio missing", f"{source.reference}: no recording of session {name!r}")
 
 
-def _sessions(source: Source, reference: Path) -> dict[str, list[Row]]:
+def _sessions(source: Source, reference: Path) -> dict[str, list[AnnotationRow]]:
     """The rows of a file or a folder, by session."""
     files = [reference]
     if reference.is_dir():
@@ -278,7 +278,7 @@ def _sessions(source: Source, reference: Path) -> dict[str, list[Row]]:
     if not files or suffix_of(files[0]) is None or not reference.exists():
         raise DataError(f"{reference}: no annotation; expected a file with {', '.join(SUFFIXES)}")
     stems = {stem_of(p) for p in files if suffix_of(p) == ".rttm"}
-    by_session: dict[str, list[Row]] = defaultdict(list)
+    by_session: dict[str, list[AnnotationRow]] = defaultdict(list)
     for file in files:
         if suffix_of(file) == ".ctm" and stem_of(file) in stems:
             continue
@@ -290,7 +290,7 @@ def _sessions(source: Source, reference: Path) -> dict[str, list[Row]]:
     return dict(by_session)
 
 
-def _beside(source: Source, sound: Path) -> list[Row] | None:
+def _beside(source: Source, sound: Path) -> list[AnnotationRow] | None:
     """The rows of the richest annotation of a recording's stem, in its folder."""
     chosen = beside(sound, source.encoding)
     if chosen is not None and suffix_of(chosen) == ".ctm":
@@ -310,7 +310,7 @@ def _beside(source: Source, sound: Path) -> list[Row] | None:
     return rows
 
 
-def _with_genders(source: Source, rows: Iterable[Row]) -> Iterator[Row]:
+def _with_genders(source: Source, rows: Iterable[AnnotationRow]) -> Iterator[AnnotationRow]:
     for row in rows:
         if row.gender == "unknown" and source.gender_from is not None:
             yield replace(row, gender=_gender_in_id(row.speaker, source.gender_from))
