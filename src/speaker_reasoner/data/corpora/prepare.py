@@ -34,7 +34,7 @@ from ...formats.scoring import render_seglst
 from ...protocol.observations import Reference
 from ...transcript import GENDERS, Segment, Transcript
 from .notes import Notes, Recording, transcript
-from .recipes import CORPORA, Source
+from .recipes import CORPORA, RecipeInput
 
 SCHEMA = "speaker-reasoner/corpus/1"
 SPLITS = ("train", "dev", "test", "all")
@@ -117,7 +117,9 @@ def prepare(
     _make_way(output)
     chosen = recipe.channel if channel is None else channel
     splits: dict[str, dict[str, _PreparedSession]] = defaultdict(dict)
-    for recording in recipe.recordings(Source(folder, notes, reference, gender_from, encoding)):
+    for recording in recipe.recordings(
+        RecipeInput(folder, notes, reference, gender_from, encoding)
+    ):
         ready = splits[recording.split]
         if recording.name in ready:
             notes.drop("name twice", f"{recording.audio[0]}: another {recording.name!r} was read")

@@ -61,7 +61,7 @@ _GENDER_IN_ID = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RecipeInput:
     """The input of a recipe.
 
     Attributes:
@@ -90,13 +90,13 @@ class Recipe:
         same_people: a speaker id is one person in the whole corpus, not in one session only.
     """
 
-    recordings: Callable[[Source], Iterator[Recording]]
+    recordings: Callable[[RecipeInput], Iterator[Recording]]
     cleaning: Cleaning = field(default_factory=Cleaning)
     channel: int | None = None
     same_people: bool = False
 
 
-def _aishell4(source: Source) -> Iterator[Recording]:
+def _aishell4(source: RecipeInput) -> Iterator[Recording]:
     parts = {f"train_{room}": "train" for room in "LMS"} | {"test": "test"}
     for part, split in _present(source, parts, "wav"):
         references = _files(part / "TextGrid", (".textgrid",)) or _files(part / "stm", (".stm",))
@@ -115,7 +115,7 @@ def _aishell4_speaker(tier: str) -> tuple[str, str]:
     return tier, _gender_in_id(tier, "suffix")
 
 
-def _alimeeting(source: Source, mic: str) -> Iterator[Recording]:
+def _alimeeting(source: RecipeInput, mic: str) -> Iterator[Recording]:
     parts = {}
     for name, split in (("Train", "train"), ("Eval", "dev"), ("Test", "test")):
         both = source.folder / f"{name}_Ali" / f"{name}_Ali_{mic}"  # far and near in one archive
@@ -142,7 +142,7 @@ def _alimeeting_speaker(name: str) -> tuple[str, str]:
 
 
 def _of_both(
-    source: Source, sounds: Mapping[str, Path], references: Mapping[str, Path]
+    source: RecipeInput, sounds: Mapping[str, Path], references: Mapping[str, Path]
 ) -> dict[str, Path]:
     """Drop the meetings in which a headset has no annotation, or an annotation no headset."""
     meetings = set()
@@ -165,7 +165,7 @@ def _meeting(name: str) -> str:
     return "_".join(name.split("_")[:2])
 
 
-def _ami(source: Source, mic: str) -> Iterator[Recording]:
+def _ami(source: RecipeInput, mic: str) -> Iterator[Recording]:
     root = ami.annotation(source.folder)
     try:
         names = ami.speakers(root)
@@ -203,7 +203,7 @@ def _ami(source: Source, mic: str) -> Iterator[Recording]:
         yield Recording(split, meeting, (sounds[meeting],), tuple(rows))
 
 
-def _mlc_slm(source: Source) -> Iterator[Recording]:
+def _mlc_slm(source: RecipeInput) -> Iterator[Recording]:
     words = {"training": "train", "development": "dev", "eval": "test"}
     folders = sorted(p for p in source.folder.iterdir() if p.is_dir())
     parts = [(p, s) for p in folders for word, s in words.items() if word in p.name.lower()]
@@ -226,7 +226,7 @@ def _path_name(path: Path, part: Path) -> str:
     return "-".join(below)
 
 
-def _mlc_slm_rows(path: Path, source: Source) -> Iterator[AnnotationRow]:
+def _mlc_slm_rows(path: Path, source: RecipeInput) -> Iterator[AnnotationRow]:
     for number, line in enumerate(read_text(path, source.encoding).split("\n"), start=1):
         fields = line.split(maxsplit=3)
         if not fields:
@@ -246,7 +246,7 @@ def _mlc_slm_rows(path: Path, source: Source) -> Iterator[AnnotationRow]:
         yield AnnotationRow(at, path.stem, fields[2], "unknown", times[0], times[1], text)
 
 
-def _folder(source: Source) -> Iterator[Recording]:
+def _folder(source: RecipeInput) -> Iterator[Recording]:
     splits = [s for s in ("train", "dev", "test") if (source.folder / s).is_dir()]
     given = None if source.reference is None else _sessions(source, source.reference)
     known: set[str] = set()
@@ -270,7 +270,7 @@ def _folder(source: Source) -> Iterator[Recording]:
         source.notes.drop("audio missing", f"{source.reference}: no recording of session {name!r}")
 
 
-def _sessions(source: Source, reference: Path) -> dict[str, list[AnnotationRow]]:
+def _sessions(source: RecipeInput, reference: Path) -> dict[str, list[AnnotationRow]]:
     """The rows of a file or a folder, by session."""
     files = [reference]
     if reference.is_dir():
@@ -290,7 +290,7 @@ def _sessions(source: Source, reference: Path) -> dict[str, list[AnnotationRow]]
     return dict(by_session)
 
 
-def _beside(source: Source, sound: Path) -> list[AnnotationRow] | None:
+def _beside(source: RecipeInput, sound: Path) -> list[AnnotationRow] | None:
     """The rows of the richest annotation of a recording's stem, in its folder."""
     chosen = beside(sound, source.encoding)
     if chosen is not None and suffix_of(chosen) == ".ctm":
@@ -310,7 +310,7 @@ def _beside(source: Source, sound: Path) -> list[AnnotationRow] | None:
     return rows
 
 
-def _with_genders(source: Source, rows: Iterable[AnnotationRow]) -> Iterator[AnnotationRow]:
+def _with_genders(source: RecipeInput, rows: Iterable[AnnotationRow]) -> Iterator[AnnotationRow]:
     for row in rows:
         if row.gender == "unknown" and source.gender_from is not None:
             yield replace(row, gender=_gender_in_id(row.speaker, source.gender_from))
@@ -323,7 +323,9 @@ def _gender_in_id(speaker: str, place: str) -> str:
     return gender_of(match[1]) if match else "unknown"
 
 
-def _present(source: Source, parts: Mapping[str, str], inside: str) -> Iterator[tuple[Path, str]]:
+def _present(
+    source: RecipeInput, parts: Mapping[str, str], inside: str
+) -> Iterator[tuple[Path, str]]:
     """The parts of a corpus that exist in its folder; a user may have fetched only some."""
     present = [(source.folder / part, split) for part, split in parts.items()]
     present = [(part, split) for part, split in present if (part / inside).is_dir()]
@@ -351,7 +353,7 @@ def _each(files: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
 
 
 def _paired(
-    source: Source,
+    source: RecipeInput,
     split: str,
     sounds: Mapping[str, tuple[Path, ...]],
     references: Mapping[str, tuple[Path, ...]],
