@@ -32,7 +32,7 @@ from .recordings import Fault
 from .saves import Saves, is_deepspeed, replace_folder, weights
 from .settling import settle
 from .simulated import Simulated
-from .talks import Source
+from .talks import TalkSource
 from .voice_head import WitnessConfig, calibrate, train_witness
 
 STAGES = {1: "single_pass", 2: "dialogues", 3: "cached"}
@@ -149,7 +149,7 @@ class Trainer:
             )
         self.accelerator.wait_for_everyone()
 
-    def _source(self, batcher: Batcher, strict: bool) -> tuple[Source, list[str]]:
+    def _source(self, batcher: Batcher, strict: bool) -> tuple[TalkSource, list[str]]:
         if self.config.simulated is not None:
             with self.accelerator.main_process_first():  # it builds the bank, the others find it
                 return Simulated(self.config, self.folder / "banks", batcher), []

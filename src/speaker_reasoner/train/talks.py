@@ -35,7 +35,7 @@ class Talk:
     spoken: tuple[tuple[MixedUtterance, ...], ...] | None = None
 
 
-class Source(Protocol):
+class TalkSource(Protocol):
     """Where the dialogues of a run come from."""
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:
