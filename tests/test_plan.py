@@ -14,7 +14,7 @@ from speaker_reasoner.errors import CheckpointError, DataError
 from speaker_reasoner.train.adapters import Lora, adapt
 from speaker_reasoner.train.plan import Setup, activations, memory, plan
 from speaker_reasoner.train.scratch import make_thinker
-from speaker_reasoner.train.shapes import Dialogue, Model, average_dialogue, load_model
+from speaker_reasoner.train.shapes import DialogueShape, Model, average_dialogue, load_model
 
 from .conftest import TINY
 from .test_checkpoint import thinker_25
@@ -116,7 +116,7 @@ def test_activations_of_the_text_model(thinker: Any, dtype: str) -> None:
 
     tokens = 256
     setup = Setup(method="full", dtype=dtype)
-    spoken = Dialogue(1, 0.0, 0, tokens, 0, True)
+    spoken = DialogueShape(1, 0.0, 0, tokens, 0, True)
     expected, _, _ = activations(Model("thinker", thinker), setup, spoken)
     thinker.to(torch.bfloat16 if dtype == "bf16" else torch.float32).train()
     try:
@@ -134,7 +134,7 @@ def test_activations_with_adapters(kind: str, tokenizer: Any, dtype: str) -> Non
     pytest.importorskip("peft")
     thinker = THINKERS[kind](tokenizer)
     tokens = 256
-    spoken = Dialogue(1, 0.0, 0, tokens, 0, True)
+    spoken = DialogueShape(1, 0.0, 0, tokens, 0, True)
     expected, _, _ = activations(Model(kind, thinker), Setup(dtype=dtype), spoken)
     bf16 = dtype == "bf16"
     thinker.to(torch.bfloat16 if bf16 else torch.float32)
@@ -146,7 +146,7 @@ def test_activations_with_adapters(kind: str, tokenizer: Any, dtype: str) -> Non
 
 def test_activations_with_checkpointing(dense: Any) -> None:
     tokens = 256
-    spoken = Dialogue(1, 0.0, 0, tokens, 0, True)
+    spoken = DialogueShape(1, 0.0, 0, tokens, 0, True)
     setup = Setup(method="full", dtype="fp32", gradient_checkpointing=True)
     expected, _, _ = activations(Model("dense", dense), setup, spoken)
     with warnings.catch_warnings():
@@ -162,7 +162,7 @@ def test_activations_with_checkpointing(dense: Any) -> None:
 def test_activations_of_the_audio_tower(thinker: Any) -> None:
     import torch
 
-    spoken = Dialogue(1, 16.0, 0, 0, 0, True)
+    spoken = DialogueShape(1, 16.0, 0, 0, 0, True)
     setup = Setup(method="full", dtype="fp32")
     _, expected, _ = activations(Model("thinker", thinker), setup, spoken)
     features, mask = torch.randn(1, 128, 1600), torch.ones(1, 1600, dtype=torch.long)

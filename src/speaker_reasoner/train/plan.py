@@ -18,7 +18,7 @@ import torch
 
 from ..engines.thinker import audio_tower
 from ..errors import DataError
-from .shapes import Dialogue, Model, average_dialogue
+from .shapes import DialogueShape, Model, average_dialogue
 
 BUCKET = 500_000_000
 """Elements of DeepSpeed's reduce_bucket_size, by default."""
@@ -139,7 +139,7 @@ class Time:
     gpu_hours: float
 
 
-def memory(model: Model, setup: Setup, spoken: Dialogue) -> Memory:
+def memory(model: Model, setup: Setup, spoken: DialogueShape) -> Memory:
     """Bytes on each GPU in the step's worst moment."""
     text, audio, peak = activations(model, setup, spoken)
     parameters, width = model.parameters, setup.width
@@ -179,7 +179,7 @@ def trained_parameters(model: Model, setup: Setup) -> int:
     return model.lora(setup.rank, experts=setup.lora_experts)
 
 
-def activations(model: Model, setup: Setup, spoken: Dialogue) -> tuple[int, int, int]:
+def activations(model: Model, setup: Setup, spoken: DialogueShape) -> tuple[int, int, int]:
     """Bytes kept of the text model and of the audio tower, and the most that comes on top.
 
     Logits of n tokens over V words take (12 + w) n V bytes when the backward pass begins: w the
@@ -315,7 +315,7 @@ def _audio_bytes(model: Model, setup: Setup, audio_s: float) -> tuple[int, int]:
     return round(kept * audio_s), round(passing * audio_s)
 
 
-def time(model: Model, setup: Setup, spoken: Dialogue) -> Time:
+def time(model: Model, setup: Setup, spoken: DialogueShape) -> Time:
     """Work of a step and of an epoch.
 
     A token takes 2 FLOPs for each weight it meets, and as many again for the gradient of its input
@@ -362,7 +362,7 @@ class Plan:
 
     model: Model
     setup: Setup
-    dialogue: Dialogue
+    dialogue: DialogueShape
     trained: int
     memory: Memory
     time: Time

@@ -99,7 +99,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Dialogue:
+class DialogueShape:
     """Tokens of one multi-turn dialogue over an average chunk.
 
     Attributes:
@@ -260,7 +260,7 @@ def _projections(layer: Any, experts: bool) -> Iterator[tuple[int, int, int]]:
         yield stream, both // 2, count
 
 
-def average_dialogue(model: Model, chunk_s: float, turns: int | None = None) -> Dialogue:
+def average_dialogue(model: Model, chunk_s: float, turns: int | None = None) -> DialogueShape:
     """Count the tokens of the dialogue over an average chunk, built by the protocol itself.
 
     Args:
@@ -296,11 +296,11 @@ def _turns(chunk_s: float, turns: int | None) -> int:
     return turns or max(1, round(chunk_s * TURNS_PER_S))
 
 
-def _count(trace: Trace, model: Model, turns: int) -> Dialogue:
+def _count(trace: Trace, model: Model, turns: int) -> DialogueShape:
     samples = [part.end_samples - part.start_samples for part in trace.audio]
     tokenizer: Any = MarkedTokenizer(model.tokenizer) if model.tokenizer else _Estimate()
     text = [piece for piece in pieces(trace.parts, tokenizer, 0) if piece.audio is None]
-    return Dialogue(
+    return DialogueShape(
         turns=turns,
         audio_s=sum(samples) / SAMPLE_RATE_HZ,
         audio_tokens=sum(slice_tokens(model.thinker, samples)),
