@@ -30,7 +30,7 @@ from .windows import join_windows
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class TrainableModel:
     """A thinker to be trained, with its tokenizer, extractor and profile.
 
     Attributes:
@@ -46,7 +46,7 @@ class Model:
     before: Mapping[str, Any] | None
 
 
-def build(config: TrainingConfig, start: str | Path | None = None) -> Model:
+def build(config: TrainingConfig, start: str | Path | None = None) -> TrainableModel:
     """Make or load the model of a run.
 
     Args:
@@ -60,7 +60,7 @@ def build(config: TrainingConfig, start: str | Path | None = None) -> Model:
     if start is None and not config.model.base:
         tokenizer = make_tokenizer(tokenizer_texts(config), config.model.tiny.vocabulary)
         thinker, extractor = make_thinker(tokenizer, config.model.tiny), make_feature_extractor()
-        model = Model(thinker, tokenizer, extractor, "", None)
+        model = TrainableModel(thinker, tokenizer, extractor, "", None)
     else:
         model = _load(config, start)
     make_ready(model.thinker, config.run)
@@ -83,7 +83,7 @@ def make_ready(thinker: Any, run: RunConfig) -> None:
             layer.compile(dynamic=True)
 
 
-def _load(config: TrainingConfig, start: str | Path | None) -> Model:
+def _load(config: TrainingConfig, start: str | Path | None) -> TrainableModel:
     settings = config.model
     source = settings.base if start is None else start
     found = find_checkpoint(source, settings.revision if start is None else None)
@@ -100,7 +100,7 @@ def _load(config: TrainingConfig, start: str | Path | None) -> Model:
         merge_adapter(thinker, found.folder, found.adapter)
     profile = found.profile()
     before = None if profile is None else profile.training
-    return Model(thinker, found.tokenizer, found.extractor, base, before)
+    return TrainableModel(thinker, found.tokenizer, found.extractor, base, before)
 
 
 def _base(found: Found, given: str, configured: str) -> str:
@@ -123,7 +123,7 @@ def _absolute(name: str) -> str:
 
 def write_model(
     folder: Path,
-    model: Model,
+    model: TrainableModel,
     state: Mapping[str, Tensor],
     profile: Profile,
     config: TrainingConfig,
@@ -147,7 +147,7 @@ def write_model(
     profile.save(folder)
 
 
-def record(stage: str, config: TrainingConfig, model: Model) -> dict[str, Any]:
+def record(stage: str, config: TrainingConfig, model: TrainableModel) -> dict[str, Any]:
     """The training record of a checkpoint's profile."""
     found: dict[str, Any] = {"stage": stage, "version": __version__, "commit": _commit()}
     found["config"] = config.to_json()
