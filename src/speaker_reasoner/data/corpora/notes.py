@@ -45,7 +45,7 @@ class AnnotationRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class CorpusRecording:
     """A recording of a corpus with its annotation.
 
     Attributes:
@@ -150,7 +150,7 @@ class Cleaning:
 
 
 def transcript(
-    recording: Recording, duration_s: float, cleaning: Cleaning, notes: Notes
+    recording: CorpusRecording, duration_s: float, cleaning: Cleaning, notes: Notes
 ) -> Transcript:
     """Turn usable rows into segments; count the others.
 

@@ -33,7 +33,7 @@ from ...formats.pieces import Piece, cut
 from ...formats.scoring import render_seglst
 from ...protocol.observations import Reference
 from ...transcript import GENDERS, Segment, Transcript
-from .notes import Notes, Recording, transcript
+from .notes import CorpusRecording, Notes, transcript
 from .recipes import CORPORA, RecipeInput
 
 SCHEMA = "speaker-reasoner/corpus/1"
@@ -231,7 +231,7 @@ def _make_way(output: Path) -> None:
         ) from error
 
 
-def _sound(recording: Recording, folder: Path, channel: int | None) -> tuple[str, int]:
+def _sound(recording: CorpusRecording, folder: Path, channel: int | None) -> tuple[str, int]:
     """Decode a recording; write the channel or mix that is used if the corpus has no such file.
 
     Returns:

@@ -35,7 +35,7 @@ from ...formats.folders import SUFFIXES, beside, stem_of, suffix_of
 from ...formats.sessions import parse_seconds
 from . import ami
 from .formats import gender_of, read_rows, textgrid_rows
-from .notes import AnnotationRow, Cleaning, Notes, Recording
+from .notes import AnnotationRow, Cleaning, CorpusRecording, Notes
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
 _Read = Callable[[Path], Iterable[AnnotationRow]]
@@ -90,13 +90,13 @@ class Recipe:
         same_people: a speaker id is one person in the whole corpus, not in one session only.
     """
 
-    recordings: Callable[[RecipeInput], Iterator[Recording]]
+    recordings: Callable[[RecipeInput], Iterator[CorpusRecording]]
     cleaning: Cleaning = field(default_factory=Cleaning)
     channel: int | None = None
     same_people: bool = False
 
 
-def _aishell4(source: RecipeInput) -> Iterator[Recording]:
+def _aishell4(source: RecipeInput) -> Iterator[CorpusRecording]:
     parts = {f"train_{room}": "train" for room in "LMS"} | {"test": "test"}
     for part, split in _present(source, parts, "wav"):
         references = _files(part / "TextGrid", (".textgrid",)) or _files(part / "stm", (".stm",))
@@ -115,7 +115,7 @@ def _aishell4_speaker(tier: str) -> tuple[str, str]:
     return tier, _gender_in_id(tier, "suffix")
 
 
-def _alimeeting(source: RecipeInput, mic: str) -> Iterator[Recording]:
+def _alimeeting(source: RecipeInput, mic: str) -> Iterator[CorpusRecording]:
     parts = {}
     for name, split in (("Train", "train"), ("Eval", "dev"), ("Test", "test")):
         both = source.folder / f"{name}_Ali" / f"{name}_Ali_{mic}"  # far and near in one archive
@@ -165,7 +165,7 @@ def _meeting(name: str) -> str:
     return "_".join(name.split("_")[:2])
 
 
-def _ami(source: RecipeInput, mic: str) -> Iterator[Recording]:
+def _ami(source: RecipeInput, mic: str) -> Iterator[CorpusRecording]:
     root = ami.annotation(source.folder)
     try:
         names = ami.speakers(root)
@@ -200,10 +200,10 @@ def _ami(source: RecipeInput, mic: str) -> Iterator[Recording]:
             continue
         series = meeting.rstrip("abcdefgh")
         split = "dev" if series in _AMI_DEV else "test" if series in _AMI_TEST else "train"
-        yield Recording(split, meeting, (sounds[meeting],), tuple(rows))
+        yield CorpusRecording(split, meeting, (sounds[meeting],), tuple(rows))
 
 
-def _mlc_slm(source: RecipeInput) -> Iterator[Recording]:
+def _mlc_slm(source: RecipeInput) -> Iterator[CorpusRecording]:
     words = {"training": "train", "development": "dev", "eval": "test"}
     folders = sorted(p for p in source.folder.iterdir() if p.is_dir())
     parts = [(p, s) for p in folders for word, s in words.items() if word in p.name.lower()]
@@ -246,7 +246,7 @@ def _mlc_slm_rows(path: Path, source: RecipeInput) -> Iterator[AnnotationRow]:
         yield AnnotationRow(at, path.stem, fields[2], "unknown", times[0], times[1], text)
 
 
-def _folder(source: RecipeInput) -> Iterator[Recording]:
+def _folder(source: RecipeInput) -> Iterator[CorpusRecording]:
     splits = [s for s in ("train", "dev", "test") if (source.folder / s).is_dir()]
     given = None if source.reference is None else _sessions(source, source.reference)
     known: set[str] = set()
@@ -263,7 +263,7 @@ def _folder(source: RecipeInput) -> Iterator[Recording]:
             if rows is None:
                 source.notes.drop("annotation missing", f"{sound}: no annotation of {name!r}")
                 continue
-            yield Recording(split, name, (sound,), tuple(_with_genders(source, rows)))
+            yield CorpusRecording(split, name, (sound,), tuple(_with_genders(source, rows)))
     if not known:
         raise DataError(f"{source.folder}: no recordings; expected {', '.join(AUDIO_SUFFIXES)}")
     for name in sorted(set(given or ()) - known):
@@ -358,7 +358,7 @@ def _paired(
     sounds: Mapping[str, tuple[Path, ...]],
     references: Mapping[str, tuple[Path, ...]],
     read: _Read,
-) -> Iterator[Recording]:
+) -> Iterator[CorpusRecording]:
     """Match audio and annotation by name."""
     for name in sorted({*sounds, *references}):
         if name not in references:
@@ -371,7 +371,7 @@ def _paired(
             except FormatError as error:
                 source.notes.drop_error(error)
                 continue
-            yield Recording(split, name, sounds[name], rows)
+            yield CorpusRecording(split, name, sounds[name], rows)
 
 
 _MANDARIN = Cleaning(_M2MET_TAGS, unspaced=True)
