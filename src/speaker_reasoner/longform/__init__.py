@@ -4,7 +4,7 @@ from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import EnrolledSpeaker
 from .chunks import chunks
-from .recording import Failure, Listener, Progress, Recording, Settings
+from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
 from .transcriber import Transcriber
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "Listener",
     "Progress",
     "Recording",
-    "Settings",
+    "TranscriptionSettings",
     "Transcriber",
     "Trust",
     "EnrolledSpeaker",

@@ -70,7 +70,7 @@ Listener = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TranscriptionSettings:
     """How recordings are transcribed.
 
     Attributes:
@@ -153,7 +153,7 @@ class Recording:
         path: Path,
         source: Iterator[Chunk],
         profile: Profile,
-        settings: Settings,
+        settings: TranscriptionSettings,
         speakers: Speakers,
         describe: Mapping[str, Any],
         journal: Journal | None = None,

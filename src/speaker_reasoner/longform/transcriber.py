@@ -18,7 +18,7 @@ from ..voices.people import EnrolledSpeaker, Speakers
 from ..voices.witness import Witness
 from .chunks import Chunk, chunks
 from .journal import Journal, fingerprint
-from .recording import Failure, Listener, Recording, Settings
+from .recording import Failure, Listener, Recording, TranscriptionSettings
 
 
 class Transcriber:
@@ -71,7 +71,7 @@ class Transcriber:
         compares = engine.witness(witness) if isinstance(witness, str) else witness
         if cached is None:
             cached = hears and (self.profile.cache_by_default or compares is None)
-        self.settings = Settings(
+        self.settings = TranscriptionSettings(
             answer,
             cached,
             rules or CacheRules(),
