@@ -125,7 +125,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         import uvicorn
 
         from ..server.app import create_app
-        from ..server.service import Settings
+        from ..server.service import ServiceSettings
         from ..server.uploads import Limits
     except ImportError as error:
         raise ServerError(
@@ -133,7 +133,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         ) from error
     from ..longform import Transcriber
 
-    settings = Settings(
+    settings = ServiceSettings(
         store=arguments.store or _default_store(),
         database=arguments.database,
         api_key=arguments.api_key,
