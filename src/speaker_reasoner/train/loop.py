@@ -29,7 +29,7 @@ Drawn = tuple[Batch, LossWeights]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class StageTask:
     """A stage as the loop sees it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Task:
     transcribe: Callable[[], dict[str, float]] | None = None
 
 
-def run(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+def run(task: StageTask, prepared: Prepared, folder: Path, config: RunConfig) -> None:
     """Train one stage to its end, from its saved state in `folder` if there is one.
 
     Args:
@@ -170,7 +170,9 @@ def ahead(draw: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]
         yield drawn
 
 
-def batches(task: Task, first: int, config: RunConfig, accelerator: Any) -> Iterator[list[Drawn]]:
+def batches(
+    task: StageTask, first: int, config: RunConfig, accelerator: Any
+) -> Iterator[list[Drawn]]:
     """A process's batches of each step from `first` on."""
     share = config.batches_per_step // accelerator.num_processes
     own = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)

@@ -25,7 +25,7 @@ from .accelerators import make_accelerator, prepare
 from .batches import Batcher
 from .config import TrainingConfig
 from .learner import Heads, Learner
-from .loop import Task, run
+from .loop import StageTask, run
 from .models import build, record, write_model
 from .prepared import Corpora, Prepared
 from .recordings import Fault
@@ -203,7 +203,7 @@ class Trainer:
     def _run(self, stage: str) -> None:
         config = self.config.stages[stage]
         transcribes = config.kinds[0].task in ("dialogue", "cached")
-        task = Task(
+        task = StageTask(
             name=stage.replace("_", "-"),
             schedule=config.schedule,
             draw=lambda step, part: self.source.draw(stage, step, part),
