@@ -11,7 +11,14 @@ from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import ProtocolError
 from speaker_reasoner.protocol import Audio, Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.protocol.confidence import LineConfidence
-from speaker_reasoner.reasoner import Dialogue, Heard, Outcome, Stop, run, without_duplicates
+from speaker_reasoner.reasoner import (
+    Dialogue,
+    Outcome,
+    Stop,
+    TranscribedLine,
+    run,
+    without_duplicates,
+)
 
 from .conftest import noise
 
@@ -298,8 +305,8 @@ def test_a_line_heard_twice_is_kept_once_and_counted() -> None:
     ],
 )
 def test_what_a_duplicate_is(change: dict[str, Any], kept: bool) -> None:
-    first = Heard(HELLO, LineConfidence())
-    second = Heard(replace(HELLO, **change), LineConfidence())
+    first = TranscribedLine(HELLO, LineConfidence())
+    second = TranscribedLine(replace(HELLO, **change), LineConfidence())
     assert without_duplicates([second], [first]) == ((second,) if kept else ())
     assert without_duplicates([first, second]) == ((first, second) if kept else (first,))
 

@@ -46,7 +46,7 @@ class Stop(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TranscribedLine:
     """One transcribed line of a chunk, with the confidence of its parts, and its words with times in
     seconds of the chunk, where the engine knows them."""
 
@@ -75,7 +75,7 @@ class TurnEvent:
 
     turn: int
     heard: Box | None
-    lines: tuple[Heard, ...]
+    lines: tuple[TranscribedLine, ...]
     speakers: tuple[str, ...] | None
     box: Box | None
     tokens: int
@@ -98,7 +98,7 @@ class Outcome:
         trace: all parts that the model saw and wrote.
     """
 
-    lines: tuple[Heard, ...]
+    lines: tuple[TranscribedLine, ...]
     stop: Stop
     detail: str
     missing: Box | None
@@ -225,7 +225,7 @@ class Dialogue:
             self._listen(turn.box)
         return event
 
-    def _lines(self) -> Iterator[Heard]:
+    def _lines(self) -> Iterator[TranscribedLine]:
         for event in self.events:
             yield from event.lines
 
@@ -296,7 +296,9 @@ class Dialogue:
             lines += parsed
         return tuple(lines)
 
-    def _end(self, stop: Stop, lines: tuple[Heard, ...], detail: str, missing: Box | None) -> None:
+    def _end(
+        self, stop: Stop, lines: tuple[TranscribedLine, ...], detail: str, missing: Box | None
+    ) -> None:
         self.outcome = Outcome(lines, stop, detail, missing, self._trace)
         self.session.memory.clear()
         self.session.samples, self.session.cached = np.zeros(0, dtype=np.float32), ()
@@ -308,7 +310,9 @@ def _with_box(text: str, box: Box, profile: Profile) -> str:
     return thought + render_box(box, profile)
 
 
-def without_duplicates(lines: Iterable[Heard], before: Iterable[Heard] = ()) -> tuple[Heard, ...]:
+def without_duplicates(
+    lines: Iterable[TranscribedLine], before: Iterable[TranscribedLine] = ()
+) -> tuple[TranscribedLine, ...]:
     """Leave out lines that repeat an earlier one.
 
     Neighbouring observations may overlap in time, and the model may transcribe what lies in both
@@ -343,12 +347,12 @@ def _heard(
     lines: Sequence[Line],
     confidences: Sequence[LineConfidence],
     words: Sequence[tuple[Word, ...] | None] = (),
-) -> tuple[Heard, ...]:
+) -> tuple[TranscribedLine, ...]:
     """Lines with their confidences and words; a line of which none are known gets empty ones."""
     unknown = [LineConfidence()] * max(0, len(lines) - len(confidences))
     untimed = [None] * max(0, len(lines) - len(words))
     rows = zip(lines, [*confidences, *unknown], [*words, *untimed], strict=False)
-    return tuple(Heard(*row) for row in rows)
+    return tuple(TranscribedLine(*row) for row in rows)
 
 
 def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:

@@ -19,7 +19,7 @@ from .. import audio
 from ..audio import Samples
 from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
-from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplicates
+from ..reasoner import Dialogue, Outcome, Stop, TranscribedLine, TurnEvent, without_duplicates
 from ..speech import Detect, Region
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..voices.cache import CacheRules
@@ -357,7 +357,7 @@ class Recording:
 
     def _covered(
         self, stretch: _Stretch, outcome: Outcome
-    ) -> tuple[list[Heard], list[Missing], int]:
+    ) -> tuple[list[TranscribedLine], list[Missing], int]:
         """Lines without those that lie in silence, what is missing, and how many were dropped."""
         lines = list(outcome.lines)
         missing = [] if outcome.missing is None else [self._missing(outcome, stretch.start_s)]
@@ -383,7 +383,7 @@ class Recording:
         self._finished.append(finished)
         self.speakers.absorb(finished, samples, alone=self._alone)
 
-    def _spoken(self, heard: Heard, start_samples: int) -> ChunkSegment:
+    def _spoken(self, heard: TranscribedLine, start_samples: int) -> ChunkSegment:
         tick, line, sure = self.profile.ticks_per_s, heard.line, heard.confidence
         offset_s = audio.to_seconds(start_samples)
         return ChunkSegment(
