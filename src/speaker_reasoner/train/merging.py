@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..engines.adapter import merge_adapter
-from ..engines.checkpoint import Found, find_checkpoint, load_thinker
+from ..engines.checkpoint import CheckpointFiles, find_checkpoint, load_thinker
 from ..errors import CheckpointError, DataError
 from ..protocol import Profile
 from .lineage import named
@@ -85,7 +85,7 @@ def mean(
     _write(folder, found[0], thinker.to(dtype), profile)
 
 
-def _write(folder: Path, found: Found, thinker: Any, profile: Profile | None) -> None:
+def _write(folder: Path, found: CheckpointFiles, thinker: Any, profile: Profile | None) -> None:
     def write(path: Path) -> None:
         save_checkpoint(path, thinker, found.tokenizer, found.extractor)
         if profile is not None:
@@ -107,14 +107,16 @@ def _record(profiles: Sequence[Profile | None], parts: Sequence[float]) -> dict[
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _loaded(found: Found, dtype: torch.dtype = torch.float32) -> Any:
+def _loaded(found: CheckpointFiles, dtype: torch.dtype = torch.float32) -> Any:
     thinker = load_thinker(found, dtype)
     if found.adapter is not None:
         merge_adapter(thinker, found.folder, found.adapter)
     return thinker
 
 
-def _add(total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, found: Found) -> None:
+def _add(
+    total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, found: CheckpointFiles
+) -> None:
     shapes, expected = ({n: tuple(v.shape) for n, v in one.items()} for one in (more, total))
     if shapes != expected:
         name = min(n for n in {*shapes, *expected} if shapes.get(n) != expected.get(n))
@@ -126,7 +128,9 @@ def _add(total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, foun
         total[name] += value * part
 
 
-def _check_alike(first: Found, other: Found, own: Profile | None, its: Profile | None) -> None:
+def _check_alike(
+    first: CheckpointFiles, other: CheckpointFiles, own: Profile | None, its: Profile | None
+) -> None:
     """Check that both have the same tokens and the same protocol."""
     if first.tokenizer.get_vocab() != other.tokenizer.get_vocab():
         raise CheckpointError(

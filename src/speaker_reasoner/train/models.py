@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..engines.adapter import merge_adapter
-from ..engines.checkpoint import Found, find_checkpoint, load_thinker
+from ..engines.checkpoint import CheckpointFiles, find_checkpoint, load_thinker
 from ..engines.thinker import audio_tower, text_model
 from ..errors import CheckpointError
 from ..protocol import Profile
@@ -103,7 +103,7 @@ def _load(config: TrainingConfig, start: str | Path | None) -> TrainableModel:
     return TrainableModel(thinker, found.tokenizer, found.extractor, base, before)
 
 
-def _base(found: Found, given: str, configured: str) -> str:
+def _base(found: CheckpointFiles, given: str, configured: str) -> str:
     """Where the frozen weights are, as an adapter's settings name it."""
     if found.adapter is None:
         return _absolute(given)
