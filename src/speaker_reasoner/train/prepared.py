@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio import load_slice, to_samples
 from ..data.cache import condition, draw_cache
-from ..data.corpora import Chunk, chunks
+from ..data.corpora import CorpusPiece, chunks
 from ..data.corpora.notes import Notes
 from ..errors import DataError
 from ..protocol import CacheEntry, Profile
@@ -45,7 +45,7 @@ class TrainingPiece:
             the session, numbered the same way.
     """
 
-    chunk: Chunk
+    chunk: CorpusPiece
     said: tuple[Reference, ...]
     past: Sequence[Reference]
 
@@ -321,7 +321,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
                 f"{folder}: no pieces.jsonl; expected the folder of a split that "
                 "`speaker-reasoner prepare` wrote, such as prepared/ami/train"
             )
-        sessions: dict[Path, list[Chunk]] = defaultdict(list)
+        sessions: dict[Path, list[CorpusPiece]] = defaultdict(list)
         for chunk in chunks(file):
             sessions[chunk.audio].append(chunk)
         for parts in sessions.values():
@@ -334,7 +334,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
     return Pieces(tuple(used), dict(left_out))
 
 
-def _of_session(parts: Sequence[Chunk]) -> Iterator[TrainingPiece]:
+def _of_session(parts: Sequence[CorpusPiece]) -> Iterator[TrainingPiece]:
     """The pieces of one recording, each with the past of its session."""
     numbers: dict[str, int] = {}
     said = [
@@ -372,7 +372,7 @@ def _alone(segments: Sequence[Reference]) -> list[Reference]:
     return found
 
 
-def _unfit(chunk: Chunk, profile: Profile, *, clipped: bool) -> str | None:
+def _unfit(chunk: CorpusPiece, profile: Profile, *, clipped: bool) -> str | None:
     """Why a chunk cannot be used; `None` if it can."""
     if chunk.end_samples - chunk.start_samples > to_samples(profile.chunk_s):
         return f"longer than profile.chunk_s, {profile.chunk_s:g} s"

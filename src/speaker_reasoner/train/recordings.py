@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ..audio import load_slice, probe, to_samples
-from ..data.corpora import Chunk
+from ..data.corpora import CorpusPiece
 from ..data.corpora.notes import Notes
 from ..errors import AudioError
 
@@ -32,7 +32,9 @@ class Fault:
     heard_samples: int = 0
 
 
-def find_faults(chunks: Iterable[Chunk], notes: Notes, *, shown: bool = False) -> dict[Path, Fault]:
+def find_faults(
+    chunks: Iterable[CorpusPiece], notes: Notes, *, shown: bool = False
+) -> dict[Path, Fault]:
     """Check the recording of every chunk.
 
     Args:
