@@ -64,7 +64,7 @@ def test_turns_unfold_as_events() -> None:
     dialogue = Dialogue(noise(5.0), PROFILE)
     events = [event for _, event in run([dialogue], ScriptedEngine([TALK], PROFILE))]
     assert [event.turn for event in events] == [0, 1, 2]
-    assert [event.heard for event in events] == [None, Box(0, 30), Box(31, 50)]
+    assert [event.observation for event in events] == [None, Box(0, 30), Box(31, 50)]
     assert [event.box for event in events] == [Box(0, 30), Box(31, 50), None]
     assert [event.speakers for event in events] == [("female", "male"), None, None]
     assert [[h.line for h in event.lines] for event in events] == [[], [HELLO, YES], [AGAIN]]

@@ -61,7 +61,7 @@ class TurnEvent:
 
     Attributes:
         turn: 0 for the overview, then the number of the observation.
-        heard: the box of the observation; `None` in turn 0.
+        observation: its box; `None` in turn 0.
         lines: its segments, without duplicates of earlier ones; see `without_duplicates`.
         speakers: genders of speakers 1..n as the overview counts them; `None` in other turns.
         box: the next observation; `None` at the end.
@@ -74,7 +74,7 @@ class TurnEvent:
     """
 
     turn: int
-    heard: Box | None
+    observation: Box | None
     lines: tuple[TranscribedLine, ...]
     speakers: tuple[str, ...] | None
     box: Box | None
@@ -186,7 +186,9 @@ class Dialogue:
         if self.outcome is None:
             raise ProtocolError("only a dialogue that has ended can be asked to hear a box")
         again = Dialogue(samples, self.profile, cache=cache, language=self.session.language)
-        before = [e for e in self.events if e.heard is None or e.heard.start <= box.start]
+        before = [
+            e for e in self.events if e.observation is None or e.observation.start <= box.start
+        ]
         parts: list[Part] = []
         turns = 0
         for part in self.outcome.trace.parts:

@@ -9,13 +9,13 @@ from .transcriber import Transcriber
 
 __all__ = [
     "CacheRules",
+    "EnrolledSpeaker",
     "Failure",
     "Listener",
     "Progress",
     "Recording",
-    "TranscriptionSettings",
     "Transcriber",
+    "TranscriptionSettings",
     "Trust",
-    "EnrolledSpeaker",
     "chunks",
 ]
