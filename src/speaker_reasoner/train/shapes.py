@@ -61,7 +61,7 @@ only. Give the model's own config.json to be sure."""
 TURNS_PER_S = 0.2
 HEARD = 0.92
 """Observations a second, and the share of a chunk that they cover: AISHELL-4's evaluation references
-cut to 40-50 s by `data.pieces.cut` (1,018 pieces: 8.8 observations in 44.4 s, 91.8 % covered)."""
+cut to 40-50 s by `formats.pieces.cut` (1,018 pieces: 8.8 observations in 44.4 s, 91.8 % covered)."""
 WORDS_PER_S = 2.5
 """Assumed: 150 words a minute, English in conversation, while somebody speaks."""
 CHARACTERS_PER_TOKEN = 3.5
