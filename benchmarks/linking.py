@@ -37,14 +37,14 @@ from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import banks
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank
 from speaker_reasoner.data.bases import draw_voice
-from speaker_reasoner.data.people import Base, Voice
+from speaker_reasoner.data.people import Base, SyntheticVoice
 from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.voices import grouping, linking
 from speaker_reasoner.voices import people as speakers
 from speaker_reasoner.voices.cache import CacheRules
-from speaker_reasoner.voices.finished import Finished, Spoken
-from speaker_reasoner.voices.linking import Trust, heard
+from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
+from speaker_reasoner.voices.linking import Trust, embedding_sums
 from speaker_reasoner.voices.witness import Scatter
 
 _SCATTER = Scatter(0.3, 0.118)
@@ -106,7 +106,7 @@ LENGTHS_S = (1, 2, 4, 8, 16, 32)
 ELSEWHERE = (0.6, 0.68, 0.74, 0.8, 0.86)
 """Thresholds of enrolled clips."""
 
-Data = list[tuple[Transcript, list[Finished]]]
+Data = list[tuple[Transcript, list[FinishedChunk]]]
 """Each recording's truth, and its finished chunks."""
 
 
@@ -117,7 +117,7 @@ _MALE = (
 )
 
 
-def strange_voices(config: BankConfig) -> list[Voice]:
+def strange_voices(config: BankConfig) -> list[SyntheticVoice]:
     """People of variants that are not among `speaker_reasoner.data.voices.BASES`."""
     rng = random.Random("newbases")
     voices = []
@@ -165,16 +165,16 @@ def transcribed(folder: Path, engine: TransformersEngine, held: dict[str, Meetin
     rows = []
     for path in paths:
         lines = path.with_suffix(".journal").read_text(encoding="utf-8").splitlines()[1:]
-        chunks = [Finished.from_json(json.loads(line)) for line in lines]
+        chunks = [FinishedChunk.from_json(json.loads(line)) for line in lines]
         rows.append((reference(held[path.stem], path.stem), chunks))
     return rows
 
 
-def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | None) -> Any:
+def link(chunks: list[FinishedChunk], setting: Setting, profile: Any, known: int | None) -> Any:
     trust = Trust(setting.same, least=setting.least, most=setting.most)
     changes: dict[str, Any] = {"_PERSON_S": setting.person_s}
     if not setting.reconsidered:
-        changes["reconsider"] = lambda people, *rest: list(people)
+        changes["reassign"] = lambda people, *rest: list(people)
     between = mock.patch.object(linking, "_BETWEEN", setting.between)
     spread = grouping._SPREAD_DB if setting.loud else 0.0
     loud = mock.patch.object(grouping, "_SPREAD_DB", spread)
@@ -193,7 +193,7 @@ def link(chunks: list[Finished], setting: Setting, profile: Any, known: int | No
 
 
 def mislabelled(
-    truth: Transcript, chunks: list[Finished], labels: list[list[str]]
+    truth: Transcript, chunks: list[FinishedChunk], labels: list[list[str]]
 ) -> tuple[float, int]:
     """Share of seconds under a wrong label, and how many labels there are."""
     seconds: Counter[tuple[str, str]] = Counter()
@@ -244,7 +244,9 @@ def naming(
     }
 
 
-def _named(chunks: list[Finished], clips: Sequence[Any], witness: Any, profile: Any) -> list[str]:
+def _named(
+    chunks: list[FinishedChunk], clips: Sequence[Any], witness: Any, profile: Any
+) -> list[str]:
     """The label of each line, enrolled people's being their numbers."""
     people = speakers.Speakers(
         profile,
@@ -252,14 +254,14 @@ def _named(chunks: list[Finished], clips: Sequence[Any], witness: Any, profile: 
         rules=CacheRules(),
         witness=witness,
         trust=Trust(),
-        voices=[speakers.Voice(str(i), (samples,)) for i, samples in enumerate(clips)],
+        voices=[speakers.EnrolledSpeaker(str(i), (samples,)) for i, samples in enumerate(clips)],
     )
     for chunk in chunks:
         people.absorb(replace(chunk, people=()), np.zeros(chunk.samples, np.float32))
     return [label for row in people.settle()[0] for label in row]
 
 
-def _speaker(truth: Transcript, line: Spoken) -> str:
+def _speaker(truth: Transcript, line: ChunkSegment) -> str:
     return max(
         truth.segments, key=lambda s: min(s.end_s, line.end_s) - max(s.start_s, line.start_s)
     ).speaker
@@ -299,7 +301,7 @@ def cosines(data: Data) -> list[dict[str, float]]:
             for chunk in chunks:
                 if chunk.points is None:
                     continue
-                known = heard(chunk.points, [line.seconds for line in chunk.spoken])
+                known = embedding_sums(chunk.points, [line.seconds for line in chunk.spoken])
                 for line, row in zip(chunk.spoken, known, strict=True):
                     if row[-2] > 0:
                         said.setdefault(_speaker(truth, line), []).append(row)

@@ -34,11 +34,11 @@ from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.data import sentences
 from speaker_reasoner.data.banks import VoiceBank, bank
 from speaker_reasoner.data.bases import speak
-from speaker_reasoner.data.people import Voice
+from speaker_reasoner.data.people import SyntheticVoice
 from speaker_reasoner.data.simulate import Meeting, meeting
 from speaker_reasoner.evaluate import Scores, bootstrap, score, total
 from speaker_reasoner.transcript import Segment
-from speaker_reasoner.voices.people import Voice as Enrolled
+from speaker_reasoner.voices.people import EnrolledSpeaker
 
 VARIANTS = {
     "neither": {"cached": False, "witness": False},
@@ -94,7 +94,7 @@ def clips(voices: VoiceBank, people: Sequence[int]) -> list[np.ndarray[Any, Any]
         return pool.starmap(_read, jobs, chunksize=1)
 
 
-def _read(voice: Voice, known: set[str], evaluation: bool) -> np.ndarray[Any, Any]:
+def _read(voice: SyntheticVoice, known: set[str], evaluation: bool) -> np.ndarray[Any, Any]:
     rng, parts = random.Random(f"enrolled {voice.name}"), list[np.ndarray[Any, Any]]()
     while sum(len(part) for part in parts) < 80_000:
         text = sentences.draw(rng, evaluation=evaluation)
@@ -104,11 +104,11 @@ def _read(voice: Voice, known: set[str], evaluation: bool) -> np.ndarray[Any, An
     return np.concatenate(parts)
 
 
-def first_two(voices: VoiceBank, held: Meeting) -> list[Enrolled]:
+def first_two(voices: VoiceBank, held: Meeting) -> list[EnrolledSpeaker]:
     """The first two people of a meeting, each with a clip."""
     people = list(dict.fromkeys(s.voice for s in held.spoken))[:2]
     return [
-        Enrolled(f"Person {number}", (clip,))
+        EnrolledSpeaker(f"Person {number}", (clip,))
         for number, clip in enumerate(clips(voices, people), start=1)
     ]
 

@@ -25,12 +25,12 @@ from speaker_reasoner import load_engine
 from speaker_reasoner.data import banks
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, load_bank
 from speaker_reasoner.data.bases import draw_voice
-from speaker_reasoner.data.people import Base, Voice
+from speaker_reasoner.data.people import Base, SyntheticVoice
 from speaker_reasoner.data.simulate import meeting
 from speaker_reasoner.evaluate import score, total
 
 
-def accented_voices(config: BankConfig) -> list[Voice]:
+def accented_voices(config: BankConfig) -> list[SyntheticVoice]:
     """People of RHVoice's voices that are not among `speaker_reasoner.data.voices.BASES`."""
     rng = random.Random("accented")
     bases = [Base("rhvoice", "Lyubov", "female"), Base("rhvoice", "Evgeniy-Eng", "male")]

@@ -24,7 +24,7 @@ from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.server.app import create_app
-from speaker_reasoner.server.service import Settings
+from speaker_reasoner.server.service import ServiceSettings
 
 from .conftest import noise
 from .talk import PROFILE, play
@@ -80,7 +80,7 @@ class DocumentedClient(TestClient):
 def documented() -> Any:
     """/openapi.json, made once: of servers with a key and without, it differs in `security` alone."""
     with TemporaryDirectory() as store:
-        app = create_app(Transcriber(ScriptedEngine(play, PROFILE)), Settings(Path(store)))
+        app = create_app(Transcriber(ScriptedEngine(play, PROFILE)), ServiceSettings(Path(store)))
         schema = app.openapi()
         app.state.service.store.close()
     return schema
@@ -132,7 +132,7 @@ def start_on(
 ) -> TestClient:
     """A server on a store, to be left by `__exit__`."""
     transcriber = Transcriber(ScriptedEngine(turns, profile), detect=None)
-    app = create_app(transcriber, Settings(store, **settings))
+    app = create_app(transcriber, ServiceSettings(store, **settings))
     client = DocumentedClient(app, base_url=URL, raise_server_exceptions=False)
     client.__enter__()
     return client

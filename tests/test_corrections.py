@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from speaker_reasoner.engines import Request
 from speaker_reasoner.errors import EngineError
-from speaker_reasoner.server.corrections import Document, History, Line, apply, replay
+from speaker_reasoner.server.corrections import CorrectedLine, Document, History, apply, replay
 from speaker_reasoner.server.openai import RequestError
 from speaker_reasoner.transcript import Segment, Transcript
 
@@ -151,7 +151,7 @@ SEGMENTS = tuple(
 )
 ORIGINAL = Document(
     Transcript("talk", 10.0, SEGMENTS),
-    tuple(Line(str(i), segment, 0, 1) for i, segment in enumerate(SEGMENTS)),
+    tuple(CorrectedLine(str(i), segment, 0, 1) for i, segment in enumerate(SEGMENTS)),
 )
 
 

@@ -17,7 +17,7 @@ from speaker_reasoner.data import banks, sentences, simulate
 from speaker_reasoner.data.banks import BankConfig, VoiceBank, bank, load_bank
 from speaker_reasoner.data.bases import BASES, median_f0_hz
 from speaker_reasoner.data.dialogues import dialogue
-from speaker_reasoner.data.people import Voice
+from speaker_reasoner.data.people import SyntheticVoice
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.data.tracts import Tract, draw_tract
@@ -363,7 +363,9 @@ def many_voices() -> VoiceBank:
     """Eight synthesisers' voices at eight pitches each; nobody says anything."""
     trained = [base for base in BASES if not base.held_out]
     bases = [b for g in ("female", "male") for b in [b for b in trained if b.gender == g][:4]]
-    voices = [Voice(f"{b.variant}{i}", b, 50.0, 150.0, 1.0) for b in bases for i in range(8)]
+    voices = [
+        SyntheticVoice(f"{b.variant}{i}", b, 50.0, 150.0, 1.0) for b in bases for i in range(8)
+    ]
     f0_hz = [90.0 * 1.15**i for _ in bases for i in range(8)]
     return VoiceBank(SMALL, np.zeros(0, np.int16), voices, f0_hz, [[] for _ in voices])
 

@@ -26,9 +26,16 @@ from speaker_reasoner.reasoner import ask
 from speaker_reasoner.spans import alone
 from speaker_reasoner.transcript import Missing, Transcript
 from speaker_reasoner.voices.cache import CacheRules, Candidate, SpeakerCache
-from speaker_reasoner.voices.finished import Finished, Spoken
-from speaker_reasoner.voices.linking import Trust, Voices, heard, merge, recognise, reconsider
-from speaker_reasoner.voices.people import Speakers, Voice, vote
+from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
+from speaker_reasoner.voices.linking import (
+    Centroids,
+    Trust,
+    embedding_sums,
+    identify,
+    merge,
+    reassign,
+)
+from speaker_reasoner.voices.people import EnrolledSpeaker, Speakers, vote
 from speaker_reasoner.voices.witness import Scatter, log_odds
 
 from .talk import save
@@ -228,7 +235,7 @@ def test_genders_are_voted_for(meeting: Path) -> None:
 
 @pytest.mark.parametrize("profile", [CACHED, PLAIN])
 def test_enrolled_voices_carry_their_names(meeting: Path, profile: Profile) -> None:
-    voices = [Voice("Ana", (tone(700, 3.0),)), Voice("Bo", (tone(450, 3.0),))]
+    voices = [EnrolledSpeaker("Ana", (tone(700, 3.0),)), EnrolledSpeaker("Bo", (tone(450, 3.0),))]
     result = transcribe(meeting, profile=profile, witness=Pitch(), voices=voices)
     assert people(result) == {"Speaker1": {"hum 300"}, "Ana": {"hum 700"}, "Speaker2": {"hum 1000"}}
     assert result.info["voices"] == ["Ana", "Bo"]
@@ -236,7 +243,7 @@ def test_enrolled_voices_carry_their_names(meeting: Path, profile: Profile) -> N
 
 def test_names_need_a_cache_or_a_witness(meeting: Path) -> None:
     with pytest.raises(SettingsError, match="witness"):
-        transcribe(meeting, profile=PLAIN, voices=[Voice("Ana", (tone(700, 3.0),))])
+        transcribe(meeting, profile=PLAIN, voices=[EnrolledSpeaker("Ana", (tone(700, 3.0),))])
 
 
 def test_a_cache_is_refused_where_none_was_learned(meeting: Path) -> None:
@@ -358,8 +365,8 @@ def test_memory_does_not_grow_and_enrolled_clips_stay() -> None:
 EVEN = Trust(least=-6.0, most=6.0)
 
 
-def unheard(count: int) -> Voices:
-    return Voices(np.zeros((count, 4)), Pitch())
+def unheard(count: int) -> Centroids:
+    return Centroids(np.zeros((count, 4)), Pitch())
 
 
 @settings(max_examples=60, deadline=None)
@@ -387,7 +394,7 @@ def voiced(counts: list[int], spread: float = 0.25, seed: int = 0) -> tuple[Any,
 def by_voice(points: Any, seconds: list[float], threshold: float, **bounds: Any) -> list[int]:
     witness = Pitch()
     witness.threshold = threshold
-    voices = Voices(heard(points, seconds), witness)
+    voices = Centroids(embedding_sums(points, seconds), witness)
     return merge(voices, np.zeros((1, len(points), len(points))), seconds, trust=EVEN, **bounds)
 
 
@@ -463,8 +470,8 @@ def test_the_more_is_heard_the_more_is_asked_and_the_surer_it_is() -> None:
     witness.threshold, witness.elsewhere, witness.settle_s = 0.8, 0.4, 1.0
 
     def odds(seconds: float, elsewhere: bool = False) -> Any:
-        rows = heard(points, [seconds, seconds, 5.0], elsewhere=elsewhere)
-        voices = Voices(rows, witness)
+        rows = embedding_sums(points, [seconds, seconds, 5.0], elsewhere=elsewhere)
+        voices = Centroids(rows, witness)
         assert not voices.odds(2).any() and not any(voices.odds(i)[2] for i in range(3))
         assert voices.odds(0)[1] == pytest.approx(voices.odds(1)[0])
         return voices.odds(0)[1]
@@ -500,8 +507,8 @@ def test_a_clip_names_the_one_person_who_is_likest() -> None:
     fewer = by_voice(both, seconds, 0.5, enrolled=enrolled, highest=2)
     assert len(set(fewer[:12])) == 2 and fewer[0] != fewer[4]  # both are named
     people = np.stack([points[0], points[4], points[8], *both[12:]])
-    voices = Voices(heard(people, [12.0] * 3 + [60.0] * 3), Pitch())
-    named = recognise(voices, np.zeros((1, 6, 6)), [3, 4, 5], [0, 1, 2], EVEN)
+    voices = Centroids(embedding_sums(people, [12.0] * 3 + [60.0] * 3), Pitch())
+    named = identify(voices, np.zeros((1, 6, 6)), [3, 4, 5], [0, 1, 2], EVEN)
     assert named == {3: 0, 4: 1}  # nobody's voice is the last one
 
 
@@ -510,7 +517,7 @@ def test_dialogues_and_voices_add_up() -> None:
     told = np.array([[[0.0, -3.0], [-3.0, 0.0]]])
     for cosine, groups in ((0.5, 2), (0.7, 2), (0.9, 1)):  # log-odds of 0, 2 and 4
         points = np.array([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
-        voices = Voices(heard(points, [1e9, 1e9]), Pitch())
+        voices = Centroids(embedding_sums(points, [1e9, 1e9]), Pitch())
         assert len(set(merge(voices, told.copy(), [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
 
@@ -530,7 +537,7 @@ def test_not_being_recognised_again_and_again_is_one_mistake() -> None:
     for source, groups in ((0, 2), (1, 1)):
         said = told.copy()
         said[source, [0, 1], [1, 0]] = -40.0
-        voices = Voices(heard(points, [1e9, 1e9]), Pitch())
+        voices = Centroids(embedding_sums(points, [1e9, 1e9]), Pitch())
         assert len(set(merge(voices, said, [1.0, 1.0], trust=trust))) == groups
 
 
@@ -543,7 +550,7 @@ def test_lines_go_to_whose_voice_they_are(seed: int, wrong: int) -> None:
     for i in rng.sample(range(len(people)), wrong):
         people[i] = rng.randrange(3)
     nothing: list[dict[int, float]] = [{} for _ in people]
-    assert reconsider(people, points, [2.0] * 24, nothing, Pitch(), EVEN) == whose
+    assert reassign(people, points, [2.0] * 24, nothing, Pitch(), EVEN) == whose
 
 
 def test_what_keeps_a_line_where_it_is() -> None:
@@ -552,9 +559,7 @@ def test_what_keeps_a_line_where_it_is() -> None:
 
     def again(people: list[int], points: Any, told: Mapping[int, Mapping[int, float]]) -> list[int]:
         every = [told.get(i, {}) for i in range(len(people))]
-        return reconsider(
-            people, points, seconds[: len(people)], every, Pitch(), Trust(least=-50.0)
-        )
+        return reassign(people, points, seconds[: len(people)], every, Pitch(), Trust(least=-50.0))
 
     assert again(people, points, {}) == whose
     assert again(people, points, {7: {4: -50.0}}) == people  # the dialogue, if it may say so much
@@ -580,11 +585,11 @@ def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
     rows = [[points[0], points[1]], [points[8], mixed], [points[9], points[10]], [points[2]]]
     for chunk, row in enumerate(rows):
         spoken = tuple(
-            Spoken(1, "male", 30.0 * chunk + 5 * i, 30.0 * chunk + 5 * i + 1.0, "x")
+            ChunkSegment(1, "male", 30.0 * chunk + 5 * i, 30.0 * chunk + 5 * i + 1.0, "x")
             for i in range(len(row))
         )
         start, samples = chunk * 30 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
-        heard = Finished(start, samples, spoken=spoken, points=np.array(row, np.float32))
+        heard = FinishedChunk(start, samples, spoken=spoken, points=np.array(row, np.float32))
         people.absorb(heard, np.zeros(samples, np.float32))
     labels, corrections = people.settle()
     one, two = "Speaker1", "Speaker2"
@@ -603,10 +608,11 @@ def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -
     for chunk in range(4):
         first_s, samples = 30.0 * chunk, 30 * SAMPLE_RATE_HZ
         spoken = tuple(
-            Spoken(1 + i, "male", first_s + 10 * i, first_s + 10 * i + 9, "x") for i in range(2)
+            ChunkSegment(1 + i, "male", first_s + 10 * i, first_s + 10 * i + 9, "x")
+            for i in range(2)
         )
         row = np.array(points[2 * chunk : 2 * chunk + 2], np.float32)
-        heard = Finished(chunk * samples, samples, spoken=spoken, points=row)
+        heard = FinishedChunk(chunk * samples, samples, spoken=spoken, points=row)
         people.absorb(heard, np.zeros(samples, np.float32))
     labels, _ = people.settle(foreign=foreign)
     assert len({label for row in labels for label in row}) == (1 if foreign else 2)
@@ -685,7 +691,7 @@ def test_a_full_disk_keeps_what_is_there(meeting: Path, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "absent" / "j", {"file": "x"})
     (tmp_path / "absent").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write the journal"):
-        journal.add(Finished(0, 16_000))
+        journal.add(FinishedChunk(0, 16_000))
 
 
 def test_a_file_that_changes_midway(meeting: Path) -> None:
@@ -701,14 +707,18 @@ def test_a_file_that_changes_midway(meeting: Path) -> None:
 @given(st.integers(0, 4), st.booleans(), st.integers(0, 9))
 def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    spoken = tuple(Spoken(i + 1, "female", i * 0.1, i + 0.7, "ça va\u2028") for i in range(lines))
+    spoken = tuple(
+        ChunkSegment(i + 1, "female", i * 0.1, i + 0.7, "ça va\u2028") for i in range(lines)
+    )
     table = rng.standard_normal((lines, 3)).astype(np.float32) if points else None
     if table is not None and lines:
         table[0] = np.nan
     levels_db = tuple(-20.25 - i for i in range(lines)) if points else ()
     missing = (Missing(0.1, 0.3, "why"),)
-    one = Finished(5, 16_000, spoken, table, levels_db, (3, 1), missing, "answered", {"a": [1]})
-    back = Finished.from_json(json.loads(json.dumps(one.to_json())))
+    one = FinishedChunk(
+        5, 16_000, spoken, table, levels_db, (3, 1), missing, "answered", {"a": [1]}
+    )
+    back = FinishedChunk.from_json(json.loads(json.dumps(one.to_json())))
     assert back.to_json() == one.to_json() and back.spoken == one.spoken and back.people == (3, 1)
     assert back.levels_db == levels_db
     if table is not None:
@@ -740,7 +750,7 @@ def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: Path) -> No
 
 
 def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> None:
-    voices = [Voice("Speaker1", (tone(700, 3.0),))]
+    voices = [EnrolledSpeaker("Speaker1", (tone(700, 3.0),))]
     result = transcribe(meeting, witness=Pitch(), voices=voices)
     assert people(result) == {
         "Speaker1": {"hum 700"},
@@ -750,8 +760,8 @@ def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> Non
 
 
 def test_a_voice_is_heard_where_nobody_else_speaks() -> None:
-    def line(start_s: float, end_s: float) -> Spoken:
-        return Spoken(1, "male", start_s, end_s, "")
+    def line(start_s: float, end_s: float) -> ChunkSegment:
+        return ChunkSegment(1, "male", start_s, end_s, "")
 
     one = line(2.0, 5.0)
     for others, expected in (

@@ -14,7 +14,7 @@ from speaker_reasoner.errors import CheckpointError, DataError
 from speaker_reasoner.train.adapters import Lora, adapt
 from speaker_reasoner.train.plan import Setup, activations, memory, plan
 from speaker_reasoner.train.scratch import make_thinker
-from speaker_reasoner.train.shapes import Dialogue, Model, average_dialogue, load_model
+from speaker_reasoner.train.shapes import DialogueShape, ModelShape, average_dialogue, load_model
 
 from .conftest import TINY
 from .test_checkpoint import thinker_25
@@ -59,7 +59,7 @@ def test_parameters_are_those_of_the_model(thinker: Any, tmp_path: Path) -> None
 def test_config_of_the_full_model(dense: Any, tmp_path: Path) -> None:
     values = {"model_type": "qwen3_omni_moe", "thinker_config": dense.config.to_dict()}
     (tmp_path / "config.json").write_text(json.dumps(values))
-    assert load_model(tmp_path).parameters == Model("dense", dense).parameters
+    assert load_model(tmp_path).parameters == ModelShape("dense", dense).parameters
 
 
 @pytest.mark.parametrize("experts", [False, True])
@@ -68,7 +68,7 @@ def test_adapters_are_those_that_are_trained(thinker: Any, experts: bool) -> Non
     mixture = hasattr(text_model(thinker).layers[0].mlp, "experts")
     copy = type(thinker)(thinker.config)
     adapt(copy, Lora(rank=3, experts=experts and mixture))
-    expected = Model("thinker", thinker).lora(3, experts=experts)
+    expected = ModelShape("thinker", thinker).lora(3, experts=experts)
     assert expected == sum(p.numel() for p in copy.parameters() if p.requires_grad)
 
 
@@ -116,8 +116,8 @@ def test_activations_of_the_text_model(thinker: Any, dtype: str) -> None:
 
     tokens = 256
     setup = Setup(method="full", dtype=dtype)
-    spoken = Dialogue(1, 0.0, 0, tokens, 0, True)
-    expected, _, _ = activations(Model("thinker", thinker), setup, spoken)
+    spoken = DialogueShape(1, 0.0, 0, tokens, 0, True)
+    expected, _, _ = activations(ModelShape("thinker", thinker), setup, spoken)
     thinker.to(torch.bfloat16 if dtype == "bf16" else torch.float32).train()
     try:
         got = kept_bytes(thinker, decode(thinker, tokens))
@@ -134,8 +134,8 @@ def test_activations_with_adapters(kind: str, tokenizer: Any, dtype: str) -> Non
     pytest.importorskip("peft")
     thinker = THINKERS[kind](tokenizer)
     tokens = 256
-    spoken = Dialogue(1, 0.0, 0, tokens, 0, True)
-    expected, _, _ = activations(Model(kind, thinker), Setup(dtype=dtype), spoken)
+    spoken = DialogueShape(1, 0.0, 0, tokens, 0, True)
+    expected, _, _ = activations(ModelShape(kind, thinker), Setup(dtype=dtype), spoken)
     bf16 = dtype == "bf16"
     thinker.to(torch.bfloat16 if bf16 else torch.float32)
     adapt(thinker, Lora())
@@ -146,9 +146,9 @@ def test_activations_with_adapters(kind: str, tokenizer: Any, dtype: str) -> Non
 
 def test_activations_with_checkpointing(dense: Any) -> None:
     tokens = 256
-    spoken = Dialogue(1, 0.0, 0, tokens, 0, True)
+    spoken = DialogueShape(1, 0.0, 0, tokens, 0, True)
     setup = Setup(method="full", dtype="fp32", gradient_checkpointing=True)
-    expected, _, _ = activations(Model("dense", dense), setup, spoken)
+    expected, _, _ = activations(ModelShape("dense", dense), setup, spoken)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # renamed in transformers 5.23
         dense.train().gradient_checkpointing_enable({"use_reentrant": True})
@@ -162,9 +162,9 @@ def test_activations_with_checkpointing(dense: Any) -> None:
 def test_activations_of_the_audio_tower(thinker: Any) -> None:
     import torch
 
-    spoken = Dialogue(1, 16.0, 0, 0, 0, True)
+    spoken = DialogueShape(1, 16.0, 0, 0, 0, True)
     setup = Setup(method="full", dtype="fp32")
-    _, expected, _ = activations(Model("thinker", thinker), setup, spoken)
+    _, expected, _ = activations(ModelShape("thinker", thinker), setup, spoken)
     features, mask = torch.randn(1, 128, 1600), torch.ones(1, 1600, dtype=torch.long)
     got = kept_bytes(thinker.train(), lambda: encode_audio(thinker, features, mask))
     assert expected == pytest.approx(got, rel=0.1)
@@ -261,7 +261,7 @@ def test_impossible_numbers(change: dict[str, Any], message: str) -> None:
 
 def test_rank_above_the_width(dense: Any) -> None:
     with pytest.raises(DataError, match="rank 500 is above the model's width 128"):
-        plan(Model("dense", dense), Setup(rank=500))
+        plan(ModelShape("dense", dense), Setup(rank=500))
 
 
 @pytest.mark.parametrize(

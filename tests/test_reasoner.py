@@ -11,7 +11,14 @@ from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import ProtocolError
 from speaker_reasoner.protocol import Audio, Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.protocol.confidence import LineConfidence
-from speaker_reasoner.reasoner import Dialogue, Heard, Outcome, Stop, run, without_duplicates
+from speaker_reasoner.reasoner import (
+    Dialogue,
+    Outcome,
+    Stop,
+    TranscribedLine,
+    run,
+    without_duplicates,
+)
 
 from .conftest import noise
 
@@ -57,7 +64,7 @@ def test_turns_unfold_as_events() -> None:
     dialogue = Dialogue(noise(5.0), PROFILE)
     events = [event for _, event in run([dialogue], ScriptedEngine([TALK], PROFILE))]
     assert [event.turn for event in events] == [0, 1, 2]
-    assert [event.heard for event in events] == [None, Box(0, 30), Box(31, 50)]
+    assert [event.observation for event in events] == [None, Box(0, 30), Box(31, 50)]
     assert [event.box for event in events] == [Box(0, 30), Box(31, 50), None]
     assert [event.speakers for event in events] == [("female", "male"), None, None]
     assert [[h.line for h in event.lines] for event in events] == [[], [HELLO, YES], [AGAIN]]
@@ -298,8 +305,8 @@ def test_a_line_heard_twice_is_kept_once_and_counted() -> None:
     ],
 )
 def test_what_a_duplicate_is(change: dict[str, Any], kept: bool) -> None:
-    first = Heard(HELLO, LineConfidence())
-    second = Heard(replace(HELLO, **change), LineConfidence())
+    first = TranscribedLine(HELLO, LineConfidence())
+    second = TranscribedLine(replace(HELLO, **change), LineConfidence())
     assert without_duplicates([second], [first]) == ((second,) if kept else ())
     assert without_duplicates([first, second]) == ((first, second) if kept else (first,))
 

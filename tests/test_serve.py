@@ -28,7 +28,7 @@ from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.server.app import create_app
-from speaker_reasoner.server.service import Service, Settings
+from speaker_reasoner.server.service import Service, ServiceSettings
 from speaker_reasoner.server.uploads import Limits
 
 from .conftest import noise
@@ -46,7 +46,7 @@ class Live:
     ) -> None:
         if not isinstance(turns, Transcriber):
             turns = Transcriber(ScriptedEngine(turns, PROFILE), detect=None)
-        app = create_app(turns, Settings(store, **settings))
+        app = create_app(turns, ServiceSettings(store, **settings))
         self.service: Service = app.state.service
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]

@@ -14,16 +14,16 @@ from speaker_reasoner.data import bases as voices
 from speaker_reasoner.data.alignment import word_times
 from speaker_reasoner.data.banks import BankConfig, bank, load_bank
 from speaker_reasoner.data.bases import BASES, base_of, draw_voice, drawn_base, speak
-from speaker_reasoner.data.people import Base, Voice
+from speaker_reasoner.data.people import Base, SyntheticVoice
 from speaker_reasoner.data.synthesisers import FAMILIES, available
 from speaker_reasoner.errors import DataError
 
 SENTENCE = "where did linda sell three wooden reports"
 
 
-def person(base: Base, **changes: Any) -> Voice:
+def person(base: Base, **changes: Any) -> SyntheticVoice:
     fields = {"pitch": 50.0, "rate": 160.0, "warp": 1.0} | changes
-    return Voice("v000", base, **fields)
+    return SyntheticVoice("v000", base, **fields)
 
 
 def espeak(variant: str, **changes: Any) -> voices.Utterance:

@@ -36,7 +36,7 @@ from speaker_reasoner.train.batches import (
 from speaker_reasoner.train.config import SimulatedConfig, StageConfig, load_config
 from speaker_reasoner.train.learner import Heads
 from speaker_reasoner.train.log import Log
-from speaker_reasoner.train.loop import Drawn, Task
+from speaker_reasoner.train.loop import Drawn, StageTask
 from speaker_reasoner.train.saves import replace_file, replace_folder
 from speaker_reasoner.train.schedule import RunConfig, Schedule
 from speaker_reasoner.train.simulated import Simulated, references, tokenizer_texts
@@ -113,7 +113,7 @@ def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
     """Note the steps that are drawn, and raise at one of them."""
     drawn: list[int] = []
 
-    def watched(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+    def watched(task: StageTask, prepared: Prepared, folder: Path, config: RunConfig) -> None:
         def draw(step: int, part: int) -> Drawn:
             if step == kill_at:
                 raise Killed

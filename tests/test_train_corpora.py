@@ -14,7 +14,7 @@ import torch
 
 from speaker_reasoner import audio
 from speaker_reasoner.data.cache import CacheConfig
-from speaker_reasoner.data.corpora import Chunk
+from speaker_reasoner.data.corpora import CorpusPiece
 from speaker_reasoner.data.corpora.notes import Notes
 from speaker_reasoner.errors import AudioError, DataError
 from speaker_reasoner.protocol import Profile
@@ -299,7 +299,7 @@ def test_a_whole_recording_is_never_too_short(tmp_path: Path, rate_hz: int, kind
     for length in range(40_000, 40_012):
         soundfile.write(path, noise(5.0)[:length], rate_hz)
         end = len(audio.load(path))
-        whole = Chunk("a", path, 0, end, 0, (), ())
+        whole = CorpusPiece("a", path, 0, end, 0, (), ())
         assert find_faults([whole], Notes()) == {}
         notes = Notes()
         found = find_faults([whole, replace(whole, end_samples=end + 1)], notes)

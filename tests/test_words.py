@@ -17,7 +17,7 @@ from speaker_reasoner.formats.diarized import parse_diarized_json
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.formats.pieces import cut
 from speaker_reasoner.formats.words import separate_ms, spelled
-from speaker_reasoner.server.corrections import Document, Line, heard_again, replay
+from speaker_reasoner.server.corrections import CorrectedLine, Document, heard_again, replay
 from speaker_reasoner.server.openai import (
     Letters,
     RequestError,
@@ -28,7 +28,7 @@ from speaker_reasoner.server.openai import (
     diarized_body,
 )
 from speaker_reasoner.transcript import Confidence, Segment, Transcript, Word, find_words
-from speaker_reasoner.voices.finished import Finished, Spoken
+from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
 
 CORES = ["hello", "你好", "世", "it's", "a", "a", "1.5", "R&D", "<b>", "😀x", "की", "_"]
 BEFORE = ["", "", "(", '"', "<", "“", "- ", "-->", "&amp;"]
@@ -433,7 +433,7 @@ def test_words_move_with_their_piece(transcript: Transcript, offset_s: float) ->
 TIMED = Segment(
     "Speaker1", 1, 3, "one, two", words=(Word("one", 1.0, 1.5, 0.9), Word("two", 2.0, 2.5))
 )
-DOCUMENT = Document(Transcript("talk", 10.0, (TIMED,)), (Line("0", TIMED, 0, 1),))
+DOCUMENT = Document(Transcript("talk", 10.0, (TIMED,)), (CorrectedLine("0", TIMED, 0, 1),))
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,9 @@ def test_a_chunk_heard_again_has_its_words() -> None:
     trace = {"chunk": 0, "start_s": 0.0, "duration_s": 5.0}
     heard = Transcript("talk", 5.0, (TIMED,), traces=(trace,))
     bare = replace(TIMED, start_s=3, end_s=4, words=None)
-    operation = heard_again([Line("1", TIMED, 0, 1), Line("2", bare, 0, 2)], heard)
+    operation = heard_again(
+        [CorrectedLine("1", TIMED, 0, 1), CorrectedLine("2", bare, 0, 2)], heard
+    )
     operation = json.loads(json.dumps(operation))
     document, _ = replay(DOCUMENT, [operation])
     assert [line.segment for line in document.ordered] == [TIMED, bare]
@@ -472,15 +474,15 @@ def test_a_chunk_heard_again_has_its_words() -> None:
 
 
 def test_a_finished_chunk_has_its_words() -> None:
-    spoken = Spoken(1, "male", 1, 3, TIMED.text, Confidence(0.5), TIMED.words)
-    finished = Finished(0, 80_000, (spoken, replace(spoken, words=None)))
+    spoken = ChunkSegment(1, "male", 1, 3, TIMED.text, Confidence(0.5), TIMED.words)
+    finished = FinishedChunk(0, 80_000, (spoken, replace(spoken, words=None)))
     row = json.loads(json.dumps(finished.to_json()))
-    assert Finished.from_json(row) == finished
+    assert FinishedChunk.from_json(row) == finished
     for one in row["spoken"]:
         del one["words"]
-    assert [one.words for one in Finished.from_json(row).spoken] == [None, None]
+    assert [one.words for one in FinishedChunk.from_json(row).spoken] == [None, None]
     assert spoken.segment("Ana").words == TIMED.words
-    assert Spoken.from_json(asdict(spoken)) == spoken
+    assert ChunkSegment.from_json(asdict(spoken)) == spoken
 
 
 # OpenAI's answers

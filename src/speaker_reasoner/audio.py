@@ -224,7 +224,7 @@ def level_db(samples: Samples) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _OpenRecording:
     """An open recording at its own rate.
 
     Attributes:
@@ -262,7 +262,7 @@ def _no_samples(path: _Path) -> str:
 
 
 @contextmanager
-def _open(path: _Path) -> Iterator[_Source]:
+def _open(path: _Path) -> Iterator[_OpenRecording]:
     check_readable(path)
     with ExitStack() as stack:
         source = _with_soundfile(path, stack) or _with_av(path, stack)
@@ -294,7 +294,7 @@ def check_readable(path: _Path) -> None:
         ) from error
 
 
-def _with_soundfile(path: _Path, stack: ExitStack) -> _Source | None:
+def _with_soundfile(path: _Path, stack: ExitStack) -> _OpenRecording | None:
     """Open with libsndfile; `None` where it does not know the file or would not read all of it."""
     try:
         file = stack.enter_context(_Forward(os.fspath(path)))
@@ -323,7 +323,7 @@ def _with_soundfile(path: _Path, stack: ExitStack) -> _Source | None:
         while len(read := file.read(_READ_FRAMES, dtype="float32", always_2d=True)):
             yield read
 
-    return _Source(
+    return _OpenRecording(
         sample_rate_hz=file.samplerate,
         channels=file.channels,
         format=file.format.lower(),
@@ -334,7 +334,7 @@ def _with_soundfile(path: _Path, stack: ExitStack) -> _Source | None:
     )
 
 
-def _with_av(path: _Path, stack: ExitStack) -> _Source:
+def _with_av(path: _Path, stack: ExitStack) -> _OpenRecording:
     name = quoted(path)
     try:
         import av
@@ -374,7 +374,7 @@ def _with_av(path: _Path, stack: ExitStack) -> _Source:
             for planar in to_float.resample(frame):
                 yield planar.to_ndarray().T
 
-    return _Source(
+    return _OpenRecording(
         sample_rate_hz=rate,
         channels=channels,
         format=container.format.name.split(",")[0],
@@ -389,7 +389,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
-def _mono(path: _Path, source: _Source, channel: int | None) -> Iterator[Samples]:
+def _mono(path: _Path, source: _OpenRecording, channel: int | None) -> Iterator[Samples]:
     """Yield `[frames]` of one channel or of the mean, checked: finite, and as many as promised."""
     index = _check_channel(path, channel, source.channels)
     name, rate, done = quoted(path), source.sample_rate_hz, 0
@@ -431,7 +431,7 @@ def _check_channel(path: _Path, channel: int | None, channels: int) -> int | Non
     return index
 
 
-def _resampled(blocks: Iterator[Samples], source: _Source) -> Iterator[Samples]:
+def _resampled(blocks: Iterator[Samples], source: _OpenRecording) -> Iterator[Samples]:
     if source.sample_rate_hz == SAMPLE_RATE_HZ:
         yield from blocks
         return
@@ -441,12 +441,12 @@ def _resampled(blocks: Iterator[Samples], source: _Source) -> Iterator[Samples]:
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _reblocked(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
+def _reblocked(parts: Iterator[Samples], size: int) -> Iterator[Samples]:
     """Join pieces of any length and cut them into blocks of `size` samples; the last is shorter."""
     held: list[Samples] = []
     missing = size
-    for piece in pieces:
-        rest = piece
+    for part in parts:
+        rest = part
         while len(rest) >= missing:
             yield np.concatenate([*held, rest[:missing]])
             rest, held, missing = rest[missing:], [], size

@@ -89,8 +89,8 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
             size = data[at + 6 : at + 10]
             at += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
             continue
-        found = _mpeg_frame(data[at : at + 4])
-        length, end = found[0], at + found[0]
+        frame = _mpeg_frame(data[at : at + 4])
+        length, end = frame[0], at + frame[0]
         # Out of step (a tag, damage), bytes that look like a frame count if another one follows.
         if length and (in_sync or end >= len(data) or _mpeg_frame(data[end : end + 4])[0]):
             if end > len(data):
@@ -101,7 +101,7 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
                     promised = struct.unpack(">I", data[tag + 8 : tag + 12])[0]
             else:
                 frames += 1
-            head, at, in_sync = found, end, True
+            head, at, in_sync = frame, end, True
         else:
             at, in_sync = data.find(b"\xff", at + 1), False
     _, rate_hz, samples = head

@@ -1,9 +1,9 @@
 """The dialogue over one chunk, without I/O of its own.
 
-A `Dialogue` says what to ask next (`request`) and is fed the reply (`feed`), which yields the turn
-as it is known. One loop therefore serves a single file, a batch, a server: `run` is the simplest
-driver. A dialogue always ends, with a named reason; what was transcribed before a failure is kept,
-the rest is reported as missing.
+`Dialogue.request` returns the next request to an engine, `Dialogue.feed` takes its reply and returns the
+turn's event. One loop therefore serves a single file, a batch, a server; `run` is the simplest driver. A
+dialogue always ends, with a named reason; what was transcribed before a failure is kept, the rest is
+reported as missing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ class Stop(StrEnum):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Heard:
+class TranscribedLine:
     """One transcribed line of a chunk, with the confidence of its parts, and, where the engine knows
     them, its words with times in seconds of the chunk, and the embedding `[d]` of its speaker."""
 
@@ -59,25 +59,25 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class TurnEvent:
-    """One turn, as soon as it is known.
+    """The event of one turn, sent as soon as the turn is parsed.
 
     Attributes:
         turn: 0 for the overview, then the number of the observation.
-        heard: the observation that was listened to; `None` in turn 0.
+        observation: its box; `None` in turn 0.
         lines: its segments, without duplicates of earlier ones; see `without_duplicates`.
         speakers: genders of speakers 1..n as the overview counts them; `None` in other turns.
         box: the next observation; `None` at the end.
-        tokens: how many were written.
+        tokens: number of tokens written.
         looped: whether a text was closed because it repeated itself.
-        duplicates: lines left out because an earlier one said the same.
-        seconds: the engine's time by stage.
+        duplicates: number of lines left out because they repeat an earlier one.
+        seconds: run time of each of the engine's stages.
         language: code of the language that the engine recognised, and its probability.
-        left_out: how many words the engine recognised and did not pass on, by reason.
+        left_out: number of words that the engine recognised and did not pass on, by reason.
     """
 
     turn: int
-    heard: Box | None
-    lines: tuple[Heard, ...]
+    observation: Box | None
+    lines: tuple[TranscribedLine, ...]
     speakers: tuple[str, ...] | None
     box: Box | None
     tokens: int
@@ -90,17 +90,17 @@ class TurnEvent:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a dialogue came to.
+    """The result of a dialogue.
 
     Attributes:
         lines: all segments, in the order they were written.
         stop: why it ended.
         detail: more about a failure; empty otherwise.
         missing: the stretch of the chunk that was not transcribed, in ticks; `None` if none.
-        trace: what the model saw and wrote.
+        trace: all parts that the model saw and wrote.
     """
 
-    lines: tuple[Heard, ...]
+    lines: tuple[TranscribedLine, ...]
     stop: Stop
     detail: str
     missing: Box | None
@@ -116,10 +116,10 @@ class Dialogue:
         answer: `assembled` puts the transcript together from the turns; `model` lets the model
             write it once more, as published.
         cache: entries of the speaker cache, in the order of their speakers' numbers from 1.
-        count: fewest and most speakers that the overview may count, those of the cache included.
+        count: least and greatest number of speakers in the overview, those of the cache included.
         language: of the recording, as far as it is known.
 
-    An ended dialogue keeps its turns and lets go of the samples: no long recording is held.
+    A dialogue that has ended keeps its turns and releases the samples.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Dialogue:
 
     @property
     def rules(self) -> TurnRules:
-        """What a valid next turn is."""
+        """The rules of the next turn."""
         return TurnRules(
             self.profile,
             turn=self._turn,
@@ -169,16 +169,17 @@ class Dialogue:
 
     @property
     def request(self) -> Request | None:
-        """What to ask the engine next; `None` when the dialogue has ended."""
+        """The next request to the engine; `None` when the dialogue has ended."""
         return None if self.outcome else Request(self.session, self._new, self.rules)
 
     def insist(self, samples: Samples, cache: Sequence[CacheEntry], box: Box) -> "Dialogue":
-        """A dialogue that takes the turns of this one up to a box, which is given and not chosen,
-        hears it and ends: for speech that this one passed over.
+        """Make a dialogue that transcribes one given box: for speech that this dialogue skipped.
+
+        It has the turns of this dialogue up to that box, then one observation of it, and ends.
 
         Args:
-            samples: the chunk X of this dialogue.
-            cache: the speaker cache of this dialogue.
+            samples: this dialogue's chunk X.
+            cache: this dialogue's speaker cache.
             box: in ticks of the chunk.
 
         Raises:
@@ -187,7 +188,9 @@ class Dialogue:
         if self.outcome is None:
             raise ProtocolError("only a dialogue that has ended can be asked to hear a box")
         again = Dialogue(samples, self.profile, cache=cache, language=self.session.language)
-        before = [e for e in self.events if e.heard is None or e.heard.start <= box.start]
+        before = [
+            e for e in self.events if e.observation is None or e.observation.start <= box.start
+        ]
         parts: list[Part] = []
         turns = 0
         for part in self.outcome.trace.parts:
@@ -205,11 +208,11 @@ class Dialogue:
         return again
 
     def feed(self, reply: Reply) -> TurnEvent:
-        """Take the engine's reply to the last request.
+        """Take the engine's reply to the last request, and return the turn's event.
 
         Returns:
-            The turn. A reply that breaks the rules still gives an event, with the lines that can be
-            read of it, and ends the dialogue.
+            The event. A reply that breaks the rules ends the dialogue; its event has the lines that can
+            still be parsed.
         """
         if self.outcome:
             raise ProtocolError("the dialogue has ended")
@@ -226,7 +229,7 @@ class Dialogue:
             self._listen(turn.box)
         return event
 
-    def _lines(self) -> Iterator[Heard]:
+    def _lines(self) -> Iterator[TranscribedLine]:
         for event in self.events:
             yield from event.lines
 
@@ -289,15 +292,17 @@ class Dialogue:
         thought = text[text.find(THINK) + len(THINK) :] if THINK in text else text
         for row in thought.partition(THINK_END)[0].split("\n"):
             try:
-                found = parse_lines(row, self.profile, self._numbers)
+                parsed = parse_lines(row, self.profile, self._numbers)
             except ProtocolError:
                 break
-            if any(line.end > self.chunk for line in found):
+            if any(line.end > self.chunk for line in parsed):
                 break
-            lines += found
+            lines += parsed
         return tuple(lines)
 
-    def _end(self, stop: Stop, lines: tuple[Heard, ...], detail: str, missing: Box | None) -> None:
+    def _end(
+        self, stop: Stop, lines: tuple[TranscribedLine, ...], detail: str, missing: Box | None
+    ) -> None:
         self.outcome = Outcome(lines, stop, detail, missing, self._trace)
         self.session.memory.clear()
         self.session.samples, self.session.cached = np.zeros(0, dtype=np.float32), ()
@@ -309,12 +314,14 @@ def _with_box(text: str, box: Box, profile: Profile) -> str:
     return thought + render_box(box, profile)
 
 
-def without_duplicates(lines: Iterable[Heard], before: Iterable[Heard] = ()) -> tuple[Heard, ...]:
-    """Leave out lines that say again what an earlier one said.
+def without_duplicates(
+    lines: Iterable[TranscribedLine], before: Iterable[TranscribedLine] = ()
+) -> tuple[TranscribedLine, ...]:
+    """Leave out lines that repeat an earlier one.
 
-    Neighbouring observations may overlap in time; what lies in both is heard, and may be written,
-    twice. A line duplicates an earlier one if it has the same speaker and text, and the two overlap
-    by more than half of the shorter.
+    Neighbouring observations may overlap in time, and the model may transcribe what lies in both
+    twice. A line duplicates an earlier one if it has the same speaker and text, and the two overlap by
+    more than half of the shorter.
 
     Args:
         lines: of one turn.
@@ -347,7 +354,7 @@ def _heard(
     confidences: Sequence[LineConfidence],
     words: Sequence[tuple[Word, ...] | None] = (),
     embeddings: Points | None = None,
-) -> tuple[Heard, ...]:
+) -> tuple[TranscribedLine, ...]:
     """Lines with their confidences and words; a line of which none are known gets empty ones."""
     unknown = [LineConfidence()] * max(0, len(lines) - len(confidences))
     untimed = [None] * max(0, len(lines) - len(words))
@@ -355,7 +362,7 @@ def _heard(
     if embeddings is not None:
         points = [None if np.isnan(row).any() else row for row in embeddings]
     rows = zip(lines, [*confidences, *unknown], [*words, *untimed], points, strict=False)
-    return tuple(Heard(*row) for row in rows)
+    return tuple(TranscribedLine(*row) for row in rows)
 
 
 def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:

@@ -1,10 +1,10 @@
-"""Where somebody speaks in a recording, and where a chunk of it may end.
+"""Voice activity detection, and the choice of a chunk's end.
 
-A `Vad` gives the probability of speech of each frame of a stream; `SpeechDetector` makes regions of
-them. `EnergyVad` needs numpy alone. `SileroVad` is the model of the package silero-vad (extra
+A `Vad` gives the probability of speech of each frame of a stream; `SpeechDetector` turns them into
+regions. `EnergyVad` needs numpy alone. `SileroVad` is the model of the package silero-vad (extra
 `vad`), which carries its weights and needs neither torchaudio nor a network.
 
-Does not know who speaks, or how many.
+Does not tell speakers apart.
 
 Measured on 36 minutes of simulated meetings of 2 to 4 people with known utterances, half of them
 reverberant: seconds of speech missed, and seconds without speech that were called speech (pauses are
@@ -42,20 +42,20 @@ Detect = Callable[[Samples], Sequence[Region]]
 Floats = npt.NDArray[np.float64]
 
 SPEECH, STILL_SPEECH = 0.5, 0.35
-"""Speech starts with a frame at least this probable, and ends with one less probable than that."""
+"""A region starts at a frame of at least the first probability, and ends at one below the second."""
 SHORTEST_S = 0.1
-"""What sounds like speech for less than this is not."""
+"""Shorter regions are dropped."""
 PAD_S = 0.04
-"""A region starts so much before its first frame, and ends so much after its last."""
+"""Margin before the first frame of a region and after its last."""
 MERGE_S = 0.2
-"""Regions no further apart are one."""
+"""Regions with a shorter pause between them are joined."""
 
 _BLOCK_SAMPLES = 30 * SAMPLE_RATE_HZ
 _LEVEL_SAMPLES = SAMPLE_RATE_HZ // 50
 
 
 class Vad(Protocol):
-    """Hears a stream frame by frame.
+    """Gives the probability of speech, frame by frame of a stream.
 
     Attributes:
         name: as `load_vad` takes it.
@@ -69,22 +69,22 @@ class Vad(Protocol):
         """Take the next samples `[n]`, any number of them.
 
         Returns:
-            Probability of speech in the frames that are known by now, `[frames]`: each frame once,
-            in order, and the same however the stream is cut into blocks.
+            Probabilities of speech `[frames]` of the frames decided by now: each frame once, in order,
+            and independent of the sizes of the blocks.
         """
 
     def rest(self) -> Floats:
-        """Probabilities of the frames that wait for what comes next, if the stream ended here."""
+        """Probabilities of the remaining frames, if the stream ended here."""
 
     def reset(self) -> None:
-        """Begin another stream."""
+        """Start a new stream."""
 
 
 class SpeechDetector:
     """Collects regions of speech from a stream; keeps no samples but the last seconds.
 
     Args:
-        vad: hears the stream, from its beginning; by energy if `None`.
+        vad: reads the stream from its beginning; by energy if `None`.
     """
 
     def __init__(self, vad: Vad | None = None) -> None:
@@ -104,25 +104,25 @@ class SpeechDetector:
         self._samples += len(samples)
 
     def regions(self) -> list[Region]:
-        """Where somebody spoke so far: in order, apart, inside the stream.
+        """Regions of speech so far: in order, not overlapping, inside the stream.
 
-        The end is judged as if the stream stopped there: the last seconds (8 by energy) may look
-        otherwise when more is known.
+        The last seconds (8 by energy) are decided as if the stream ended here; later samples may change
+        them.
         """
         frame = self.vad.frame_samples
         runs, start = _runs(self.vad.rest(), self._frames, self._start)
         if start is not None:
             runs.append((start, -(-self._samples // frame)))
-        found: list[Region] = []
+        joined: list[Region] = []
         for first, last in (*self._runs, *runs):
             if (last - first) * frame < SHORTEST_S * SAMPLE_RATE_HZ:
                 continue
             start_s = max(0.0, first * frame / SAMPLE_RATE_HZ - PAD_S)
             end_s = min(last * frame + PAD_S * SAMPLE_RATE_HZ, self._samples) / SAMPLE_RATE_HZ
-            if found and start_s - found[-1][1] <= MERGE_S:
-                start_s = found.pop()[0]
-            found.append((start_s, end_s))
-        return found
+            if joined and start_s - joined[-1][1] <= MERGE_S:
+                start_s = joined.pop()[0]
+            joined.append((start_s, end_s))
+        return joined
 
 
 def _runs(
@@ -148,7 +148,7 @@ def _runs(
 
 
 def speech_regions(samples: Samples, vad: Vad | None = None) -> list[Region]:
-    """Where somebody speaks in float32 samples `[n]` at 16 kHz; by energy if no `vad` is given."""
+    """Regions of speech in float32 samples `[n]` at 16 kHz; by energy if no `vad` is given."""
     detector = SpeechDetector(vad)
     for at in range(0, len(samples), _BLOCK_SAMPLES):
         detector.feed(samples[at : at + _BLOCK_SAMPLES])
@@ -165,15 +165,14 @@ def quietest_cut(
 ) -> int:
     """Choose the sample in `[earliest, latest]` at which a chunk ends.
 
-    It is the middle of the longest stretch between them in which nobody speaks. Where there is none
-    of at least `MERGE_S`, or nobody speaks at all, it is the middle of the quietest 0.3 s. Of
-    equals the later is taken.
+    It is the middle of the longest pause between them. Where no pause is as long as `MERGE_S`, or there
+    is no speech, it is the middle of the quietest 0.3 s. Of equals the later is taken.
 
     Args:
         samples: float32 `[n]` at 16 kHz, at least up to `latest`.
         earliest: first sample that may end the chunk.
         latest: last sample that may, not before `earliest`.
-        regions: where somebody speaks in `samples`; found by energy if `None`.
+        regions: regions of speech in `samples`; detected by energy if `None`.
     """
     if regions is None:
         regions = speech_regions(samples)
@@ -186,16 +185,16 @@ def quietest_cut(
 
 
 def _pauses(regions: Sequence[Region], earliest: int, latest: int) -> list[tuple[int, int]]:
-    """Stretches `[start, end)` of samples between two places in which nobody speaks."""
-    found, at = [], earliest
+    """Pauses `[start, end)` between two samples."""
+    pauses, at = [], earliest
     for start_s, end_s in regions:
         start, end = (round(time_s * SAMPLE_RATE_HZ) for time_s in (start_s, end_s))
         if at < min(start, latest):
-            found.append((at, min(start, latest)))
+            pauses.append((at, min(start, latest)))
         at = max(at, end)
     if at < latest:
-        found.append((at, latest))
-    return found
+        pauses.append((at, latest))
+    return pauses
 
 
 def _quietest(samples: Samples, earliest: int, latest: int) -> int:
@@ -210,7 +209,7 @@ def _quietest(samples: Samples, earliest: int, latest: int) -> int:
 
 
 def levels_db(samples: Samples) -> Floats:
-    """Level of each 20 ms in dB of full scale, `[n // 320]`; of all, where there is less."""
+    """Level of each 20 ms in dB of full scale, `[n // 320]`; one level if there is less than 20 ms."""
     count = max(1, len(samples) // _LEVEL_SAMPLES)
     frames = samples[: count * _LEVEL_SAMPLES].astype(np.float64)
     power = np.mean(frames.reshape(count, -1) ** 2, axis=1)
@@ -218,7 +217,7 @@ def levels_db(samples: Samples) -> Floats:
 
 
 def load_vad(name: str | None = None) -> Vad:
-    """A detector by name, `silero` or `energy`; silero where it is installed if `None`.
+    """Load a detector by name, `silero` or `energy`; by default silero if it is installed.
 
     Raises:
         AudioError: there is none of that name.
@@ -263,18 +262,18 @@ class SileroVad:
         held = np.concatenate([self._held, samples])
         count = len(held) // self.frame_samples
         self._held = held[count * self.frame_samples :]
-        heard = held[: count * self.frame_samples].reshape(count, self.frame_samples)
-        frames = torch.from_numpy(heard)
+        blocks = held[: count * self.frame_samples].reshape(count, self.frame_samples)
+        frames = torch.from_numpy(blocks)
         with torch.inference_mode():
             return np.array([float(self._model(frame, SAMPLE_RATE_HZ)) for frame in frames])
 
     def rest(self) -> Floats:
-        """Nothing: what waits is a part of a frame."""
+        """Nothing: less than a frame remains."""
         return np.zeros(0)
 
 
 def _load_silero() -> Any:
-    """A model of its own, since it keeps the state of its stream.
+    """Load a new model for each stream, because the model keeps the stream's state.
 
     Importing the package sets torch to one thread; that is undone.
     """
@@ -290,7 +289,7 @@ def _load_silero() -> Any:
 
 
 class EnergyVad:
-    """Speech is what stands out of the noise in many bands at once.
+    """Detects speech as energy above the noise in many bands at once.
 
     The noise of a band is its weakest 100 ms in the 8 s before or in the 8 s after, whichever is
     stronger: so noise that drifts or is switched on is still noise. A frame's score is by how many
@@ -308,26 +307,26 @@ class EnergyVad:
     def reset(self) -> None:
         self._samples: Samples = np.zeros(_MARGIN, dtype=np.float32)
         self._bands: Floats = np.zeros((0, _BANDS))
-        self._told = 0
+        self._decided = 0
 
     def feed(self, samples: Samples) -> Floats:
-        """See `Vad`. A frame is known when all that its noise depends on has been heard."""
+        """See `Vad`. A frame is decided once the 8 s after it were read."""
         held = np.concatenate([self._samples, samples])
         count = max(0, (len(held) - _WINDOW) // self.frame_samples + 1)
         self._samples = held[count * self.frame_samples :]
         self._bands = np.concatenate([self._bands, _band_power(held, count)])
-        known = max(self._told, len(self._bands) - _CONTEXT)
-        if known == self._told:
+        known = max(self._decided, len(self._bands) - _CONTEXT)
+        if known == self._decided:
             return np.zeros(0)
-        probabilities = _probabilities(self._bands)[self._told : known]
+        probabilities = _probabilities(self._bands)[self._decided : known]
         first = max(0, known - _CONTEXT)
-        self._bands, self._told = self._bands[first:], known - first
+        self._bands, self._decided = self._bands[first:], known - first
         return probabilities
 
     def rest(self) -> Floats:
         count = (len(self._samples) - _MARGIN) // self.frame_samples
         last = _band_power(np.pad(self._samples, (0, _WINDOW)), max(0, count))
-        return _probabilities(np.concatenate([self._bands, last]))[self._told :]
+        return _probabilities(np.concatenate([self._bands, last]))[self._decided :]
 
 
 _WINDOW = 512
@@ -343,14 +342,14 @@ _NOISE_BIAS = 1.2
 """The mean power of noise over its weakest 100 ms, a little less than measured: it takes weak speech
 for speech at 10 dB SNR, and steady noise never."""
 _FAINTEST = 1e-10
-"""Power under which there is nothing to hear, of full scale: -100 dB, the noise of 16 bits."""
+"""Power below which a frame is silence, relative to full scale: -100 dB, the noise of 16 bits."""
 _RANGE = 1e-4
-"""Power under which there is nothing to hear, of the loudest 100 ms within 8 s: -40 dB. It keeps the
-tails of reverberation out where there is no noise; speakers differ by less."""
+"""Power below which a frame is silence, relative to the loudest 100 ms within 8 s: -40 dB. It excludes the
+tails of reverberation in recordings without noise; speakers differ by less."""
 _LOUDEST_DB = 30.0
-"""What a band counts at most."""
+"""Upper bound of a band's excess over the noise."""
 _SCORE_DB, _SLOPE_DB = 2.7, 1.6
-"""The score of probability one half, and how much more makes the odds e times better."""
+"""Score at probability one half, and the increase that multiplies the odds by e."""
 
 
 def _band_edges() -> npt.NDArray[np.intp]:
@@ -402,7 +401,7 @@ def _shifted(rows: Floats) -> Floats:
 def _before_and_after(
     extreme: Callable[[Floats, Floats], Floats], rows: Floats
 ) -> tuple[Floats, Floats]:
-    """The least or the greatest of the `_REACH_FRAMES` before each row, and of those after it.
+    """Running minimum or maximum over the `_REACH_FRAMES` before each row, and over those after it.
 
     Near an end of the rows the window is the outermost one of that length.
     """

@@ -14,7 +14,7 @@ from rich.text import Text
 from .arguments import lengths
 
 if TYPE_CHECKING:
-    from ..data.corpora import Chunk
+    from ..data.corpora import CorpusPiece
 
 _CORPORA = (
     *("aishell4", "alimeeting-far", "alimeeting-near", "ami-sdm", "ami-ihm-mix", "mlc-slm"),
@@ -116,7 +116,7 @@ def _summarise(report: dict[str, Any], console: Console) -> None:
                 console.print(f"  {message}", style="dim", markup=False)
 
 
-def preview(chunk: "Chunk", console: Console) -> None:
+def preview(chunk: "CorpusPiece", console: Console) -> None:
     """Print the dialogue over a chunk, its box plan and its loss mask.
 
     Lines that begin with `+` (green) are taught, the others (grey) are given.

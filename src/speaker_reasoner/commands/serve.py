@@ -128,10 +128,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     from ..longform import Transcriber
     from ..server.app import create_app
-    from ..server.service import Settings
+    from ..server.service import ServiceSettings
     from ..server.uploads import Limits
 
-    settings = Settings(
+    settings = ServiceSettings(
         store=arguments.store or _default_store(),
         database=arguments.database,
         api_key=arguments.api_key,

@@ -14,7 +14,7 @@ from ..formats import FORMATS, render, write
 from .arguments import add_model, load_quietly, positive, speaker_range
 
 if TYPE_CHECKING:
-    from ..voices.people import Voice
+    from ..voices.people import EnrolledSpeaker
 
 _FILES = ("json", "txt")
 EXAMPLES = """examples:
@@ -178,7 +178,7 @@ def _journal(output: Path, path: Path) -> Path:
     return output / f".{path.stem}.journal"
 
 
-def _voices(arguments: argparse.Namespace, transcriber: object) -> list["Voice"]:
+def _voices(arguments: argparse.Namespace, transcriber: object) -> list["EnrolledSpeaker"]:
     """Enrolled people, from clips and from a store."""
     if not arguments.voice and arguments.voices is None:
         return []

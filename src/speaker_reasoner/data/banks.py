@@ -1,4 +1,4 @@
-"""A voice bank: the utterances that simulated meetings are made of, by voice, and the rooms they are held in.
+"""A voice bank: utterances by voice, from which meetings are simulated, and the rooms of the meetings.
 
 The split is by construction: a bank is built for training or for evaluation, with its own base
 voices, its own side of the sentences and its own rooms.
@@ -23,24 +23,23 @@ from ..errors import DataError
 from . import sentences
 from .bases import BASES, base_of, draw_voice, drawn_base, speak
 from .bases import median_f0_hz as _median_f0_hz
-from .people import Base, Utterance, Voice, Word
+from .people import Base, SyntheticVoice, Utterance, Word
 from .synthesisers import available
 from .tracts import Tract
 
 _RECORDED = 0.45
-"""Share of training voices that are made of somebody's recorded speech, where such synthesisers are
-installed; the others are espeak's, which are many. For evaluation every held-out base is as likely as
-any other."""
+"""Share of training voices that come from synthesisers built from recorded speech, if these are installed;
+the rest are espeak's many voices. For evaluation all held-out bases are equally likely."""
 _WEIGHTS = {"flite": 3.0, "festival": 2.0, "rhvoice": 3.0, "pico": 3.0}
-"""How often a base of each family is drawn among those."""
+"""Weights with which families are drawn among those."""
 _PEOPLE = 5
-"""Of each variant of espeak that is drawn at random: whom pitch and vocal tract alone tell apart."""
+"""People of each random espeak variant; they differ in pitch and vocal tract alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class BankConfig:
-    """How large a bank is, on which side of the split it stands, and how many of espeak's voices are of
-    variants drawn at random rather than of its own (training only)."""
+    """Size of a bank, its side of the split, and the share of espeak's voices that are random variants
+    (training only)."""
 
     evaluation: bool
     voices: int
@@ -52,7 +51,7 @@ class BankConfig:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One utterance of a bank: where its samples lie, its words, whether it is a backchannel."""
+    """One utterance of a bank: the place of its samples, its words, whether it is a backchannel."""
 
     start: int
     end: int
@@ -70,7 +69,7 @@ class VoiceBank:
     """Utterances by voice.
 
     Attributes:
-        config: what it was built from.
+        config: the configuration that it was built from.
         samples: all utterances end to end, int16 `[n]` at 16 kHz.
         voices: the voices.
         f0_hz: median fundamental frequency of each voice.
@@ -79,7 +78,7 @@ class VoiceBank:
 
     config: BankConfig
     samples: np.ndarray[Any, np.dtype[np.int16]]
-    voices: list[Voice]
+    voices: list[SyntheticVoice]
     f0_hz: list[float]
     entries: list[list[Entry]]
 
@@ -90,7 +89,7 @@ class VoiceBank:
         return [list(room) for room in _draw_rooms(40, self.config.seed * 2 + side)]
 
     def utterance(self, entry: Entry, tract: Tract | None = None) -> Samples:
-        """An utterance, as another vocal tract would speak it."""
+        """Transform an utterance to another vocal tract."""
         samples: Samples = self.samples[entry.start : entry.end].astype(np.float32)
         samples /= np.float32(32768)
         return samples if tract is None else tract.applied(samples, entry.length(tract.warp))
@@ -137,7 +136,7 @@ def load_bank(path: Path) -> VoiceBank:
         return VoiceBank(
             BankConfig(*meta["config"]),
             samples,
-            [Voice(n, base_of(f, v), p, r, w) for n, f, v, p, r, w in meta["voices"]],
+            [SyntheticVoice(n, base_of(f, v), p, r, w) for n, f, v, p, r, w in meta["voices"]],
             meta["f0_hz"],
             [
                 [
@@ -155,7 +154,7 @@ def load_bank(path: Path) -> VoiceBank:
 
 
 def bank(config: BankConfig, folder: Path) -> VoiceBank:
-    """The bank of a configuration: from `folder` where it was built before, else built and kept."""
+    """Load the bank of a configuration from `folder`, or build it and save it there."""
     side = "evaluation" if config.evaluation else "training"
     size = f"{config.voices}x{config.sentences}+{config.backchannels}"
     drawn = f"-drawn-{config.drawn:g}" if config.drawn else ""
@@ -199,7 +198,7 @@ def build_bank(config: BankConfig) -> VoiceBank:
 
 
 def _processes() -> Any:
-    """Fresh processes, which share what is imported where the system can fork."""
+    """New processes, which share the imported modules if the system can fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -207,14 +206,14 @@ def _processes() -> Any:
     return context
 
 
-def _draw_voices(config: BankConfig) -> list[Voice]:
+def _draw_voices(config: BankConfig) -> list[SyntheticVoice]:
     rng = random.Random(f"voices {config.seed} {config.evaluation}")
     usable = [
         base for base in BASES if base.held_out == config.evaluation and available(base.family)
     ]
     if not usable:
         raise DataError("no synthesiser found: pip install 'speaker-reasoner[simulate]'")
-    voices: list[Voice] = []
+    voices: list[SyntheticVoice] = []
     drawn = {"female": 0, "male": 0}
     for i in range(config.voices):
         gender = ("female", "male")[i % 2]
@@ -239,7 +238,7 @@ def _weights(bases: Sequence[Base]) -> list[float]:
     ]
 
 
-def _speak_one(job: tuple[BankConfig, int, Voice]) -> list[tuple[Utterance, bool]]:
+def _speak_one(job: tuple[BankConfig, int, SyntheticVoice]) -> list[tuple[Utterance, bool]]:
     config, index, voice = job
     rng = random.Random(f"sentences {config.seed} {config.evaluation} {index}")
     texts = [sentences.draw(rng, evaluation=config.evaluation) for _ in range(config.sentences)]

@@ -3,7 +3,7 @@
 A *base* is a synthesiser's voice; whole bases are held out for evaluation. A *voice* is one person: a
 base with their own pitch, rate and vocal tract length (the waveform played `warp` times faster).
 
-Does not mix voices into meetings: see `simulate`. How synthesisers speak: see `synthesisers`.
+`simulate` mixes voices into meetings, `synthesisers` calls the synthesisers.
 """
 
 import random
@@ -14,7 +14,7 @@ import soxr
 
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
-from .people import Base, Utterance, Voice, Word
+from .people import Base, SyntheticVoice, Utterance, Word
 from .synthesisers import DRAWN, FAMILIES, Speech, available
 
 _ESPEAK_MALE = (
@@ -45,7 +45,7 @@ BASES: tuple[Base, ...] = (
 
 
 def base_of(family: str, variant: str) -> Base:
-    """A synthesiser's voice by its names.
+    """Look up a synthesiser's voice by its names.
 
     Raises:
         KeyError: there is none.
@@ -56,22 +56,22 @@ def base_of(family: str, variant: str) -> Base:
 
 
 def drawn_base(gender: str, number: int) -> Base:
-    """A voice that espeak does not come with: its formants, source and melody drawn at random."""
+    """A variant of espeak with random formants, source and melody."""
     return Base("espeak", f"{DRAWN}-{gender}-{number}", gender)
 
 
-def draw_voice(rng: random.Random, name: str, base: Base) -> Voice:
-    """Draw a person for a base: pitch, rate and vocal tract within what fits the gender."""
+def draw_voice(rng: random.Random, name: str, base: Base) -> SyntheticVoice:
+    """Draw a voice for a base: pitch, rate and vocal tract within the ranges of the gender."""
     female = base.gender == "female"
     warp = rng.uniform(0.97, 1.14) if female else rng.uniform(0.90, 1.06)
     if base.family == "espeak":
         pitch = rng.uniform(30, 72) if female else rng.uniform(15, 65)
-        return Voice(name, base, round(pitch), round(rng.uniform(145, 190)), warp)
+        return SyntheticVoice(name, base, round(pitch), round(rng.uniform(145, 190)), warp)
     pitch = rng.uniform(165, 220) if female else rng.uniform(85, 135)
-    return Voice(name, base, round(pitch), round(rng.uniform(0.85, 1.1), 2), warp)
+    return SyntheticVoice(name, base, round(pitch), round(rng.uniform(0.85, 1.1), 2), warp)
 
 
-def speak(voice: Voice, sentences: Sequence[str]) -> list[Utterance | None]:
+def speak(voice: SyntheticVoice, sentences: Sequence[str]) -> list[Utterance | None]:
     """Synthesise sentences; `None` where the synthesiser's word events do not fit the words.
 
     Raises:
@@ -89,7 +89,7 @@ def speak(voice: Voice, sentences: Sequence[str]) -> list[Utterance | None]:
     ]
 
 
-def _finish(voice: Voice, text: str, speech: Speech) -> Utterance | None:
+def _finish(voice: SyntheticVoice, text: str, speech: Speech) -> Utterance | None:
     """Warp, resample, trim to the words, set the peak."""
     raw, rate_hz, times = speech
     samples = soxr.resample(raw, rate_hz * voice.warp, SAMPLE_RATE_HZ).astype(np.float32)

@@ -3,7 +3,7 @@
 Entries are drawn at random from earlier parts of the same session, and speakers are numbered by
 order of appearance over cache and chunk, so that a label carries no identity of its own (Sec.
 "Speaker-aware cache", arXiv 2604.03074). How many entries a speaker has, how often the cache is
-empty and how often it leaves a speaker out is not published: see `CacheConfig`.
+empty and how often it leaves a speaker out is not published; `CacheConfig` has our values.
 """
 
 import random
@@ -25,8 +25,8 @@ class CacheConfig:
         shortest_s: a shorter segment is taken only where a speaker has none longer.
         longest_s: longer segments are not taken.
         empty_rate: share of dialogues without a cache.
-        absence_rate: share of past speakers that are left out, to be heard as new ones.
-        textless_rate: share of caches whose texts are not told, as of an enrolled voice.
+        absence_rate: share of past speakers that are left out, so that they are new in the chunk.
+        textless_rate: share of caches without texts, as for an enrolled speaker.
     """
 
     budget_s: float = 20.0
@@ -77,13 +77,13 @@ def condition(
     *,
     texts: bool = True,
 ) -> tuple[list[CacheEntry], list[Reference]]:
-    """Cut the entries out of the recording, and number their speakers and the chunk's.
+    """Cut the entries out of the recording, and number the speakers of entries and chunk.
 
     Args:
         drawn: past segments, those of one speaker together.
-        samples: float32 `[n]`, what the times of `drawn` count in.
+        samples: float32 `[n]` of the recording in which `drawn` lies.
         segments: of the chunk; a speaker is the same person as in `drawn`.
-        texts: whether an entry tells what is said in it.
+        texts: whether an entry has its text.
 
     Returns:
         The entries, and the segments by start with their new numbers.

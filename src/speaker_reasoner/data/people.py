@@ -1,4 +1,4 @@
-"""Simulated people and what they say: data shared by synthesisers and voice banks."""
+"""Synthetic voices and their utterances: data shared by synthesisers and voice banks."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
-    """One simulated person.
+class SyntheticVoice:
+    """One synthetic voice: a person of simulated meetings.
 
     Attributes:
         name: unique within a bank.
-        base: the synthesiser's voice it is made from.
+        base: the synthesiser's voice that it is derived from.
         pitch: espeak's pitch value (0..99), or the others' mean F0 in Hz.
         rate: espeak's words per minute, or the others' duration stretch.
         warp: factor by which the waveform is played faster: a shorter vocal tract.
@@ -47,7 +47,7 @@ class Word:
 class Utterance:
     """One sentence by one voice: samples `[n]` at 16 kHz, peak 0.5, trimmed to the speech."""
 
-    voice: Voice
+    voice: SyntheticVoice
     text: str
     words: tuple[Word, ...]
     samples: Samples

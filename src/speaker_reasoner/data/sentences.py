@@ -1,8 +1,8 @@
-"""What simulated speakers say: a small English grammar, and the split of its sentences.
+"""The sentences of simulated speakers: a small English grammar, and its train/evaluation split.
 
 The grammar yields far more sentences than any training run draws. A sentence is held out when the
 CRC-32 of its text is divisible by `HELD_OUT_EVERY`: the split needs no list, and no sentence is
-ever on both sides. Backchannels ("okay", "i see") are a closed set and therefore the same on both.
+on both sides. Backchannels ("okay", "i see") are a closed set and therefore the same on both.
 """
 
 import random

@@ -15,26 +15,26 @@ import numpy as np
 from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..errors import DataError
 from .banks import Entry, VoiceBank
-from .people import Voice, Word
+from .people import SyntheticVoice, Word
 from .tracts import Tract, draw_tract
 
 
 @dataclass(frozen=True, slots=True)
 class MeetingConfig:
-    """What is drawn for one meeting; pairs are inclusive ranges.
+    """Distributions of one meeting's parameters; pairs are inclusive ranges.
 
     Attributes:
         max_duration_s: no utterance ends after this.
-        same_speaker_rate: share of turns that stay with the speaker.
-        overlap_rate: share of turn changes that start before the last speaker has ended.
-        backchannel_rate: share of utterances into which another speaker puts a backchannel.
+        same_speaker_rate: share of turns after which the same speaker continues.
+        overlap_rate: share of speaker changes at which the next speaker starts before the last one ends.
+        backchannel_rate: share of utterances with a backchannel of another speaker.
         reverb_rate: share of meetings held in a simulated room.
-        warp: how much faster a person's utterances are played than the bank's voice: another pitch
-            and vocal tract for every meeting, so that training hardly hears a person twice.
-        formants: how far a person's formants move against each other, at most, as the natural
-            logarithm of a factor: a vocal tract of another shape for every meeting.
-        silence_rate: share of recordings in which nobody speaks.
-        alike_rate: share of meetings in which everybody is of two synthesisers' voices, told apart by
+        warp: factor by which a person's utterances are played faster than the bank's voice: another
+            pitch and vocal tract in every meeting, so that training hardly repeats a person.
+        formants: largest shift of a person's formants against each other, as the natural logarithm of a
+            factor: a vocal tract of another shape in every meeting.
+        silence_rate: share of recordings without speech.
+        alike_rate: share of meetings whose speakers are all of two synthesisers' voices, and differ in
             pitch and vocal tract alone.
     """
 
@@ -56,7 +56,7 @@ class MeetingConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class MixedUtterance:
     """One utterance in a meeting; `speaker` counts from 1 by order of appearance."""
 
     speaker: int
@@ -73,10 +73,10 @@ class Meeting:
     """A simulated recording: samples `[n]` float32 at 16 kHz, utterances by start, and its draw."""
 
     samples: Samples
-    spoken: tuple[Spoken, ...]
+    spoken: tuple[MixedUtterance, ...]
     reverberant: bool = False
     snr_db: float = 0.0
-    voices: tuple[Voice, ...] = field(default=())
+    voices: tuple[SyntheticVoice, ...] = field(default=())
 
 
 def meeting(bank: VoiceBank, config: MeetingConfig, seed: int | str) -> Meeting:
@@ -100,10 +100,10 @@ def session(
     """Draw stretches of one long meeting: the same people, places and microphone in each.
 
     Args:
-        present: how many of the people, drawn anew for each stretch, speak in it.
+        present: number of people who speak in a stretch, drawn for each stretch.
 
     Returns:
-        One meeting a stretch. Speakers count by order of appearance in each; `Spoken.voice` tells
+        One meeting a stretch. Speakers count by order of appearance in each; `MixedUtterance.voice` is
         the same person in all.
     """
     rng = random.Random(f"session {seed}")
@@ -120,16 +120,16 @@ def session(
 
 
 Planned = tuple[int, int, Entry, float]
-"""Voice index, first sample, utterance, level against the speaker's own in dB."""
+"""Voice index, first sample, utterance, level relative to the speaker's in dB."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """Who is there, how fast they speak, how loud they are, and the way from each to the microphone.
+    """The speakers of a meeting: vocal tracts, levels, and room responses to the microphone.
 
     Attributes:
         people: the vocal tract of each voice.
-        responses: of the room, by voice; `None` where nothing reverberates.
+        responses: of the room, by voice; `None` without reverberation.
     """
 
     people: Mapping[int, Tract]
@@ -161,7 +161,7 @@ def _length(
 
 
 def _mix(bank: VoiceBank, setting: _Setting, plan: Sequence[Planned], total: int) -> Samples:
-    """The voices as the microphone hears them, without noise."""
+    """Mix the voices at the microphone, without noise."""
     mixed = np.zeros(total, dtype=np.float32)
     for person, start, entry, softer_db in plan:
         level = 10 ** ((setting.gains_db[person] + softer_db) / 20)
@@ -183,7 +183,7 @@ def _record(
     snr_db: float,
     rng: random.Random,
 ) -> Meeting:
-    """Add the noise of the recording, and bring its peak under full scale."""
+    """Add noise, and scale the peak below full scale."""
     mixed += noise(len(mixed), level_db(mixed) - snr_db, rng)
     mixed *= min(1.0, 0.95 / float(np.abs(mixed).max()))
     heard = {person for person, *_ in plan}
@@ -196,8 +196,8 @@ _MOST_TRIES = 10_000
 
 
 def _pick_people(bank: VoiceBank, config: MeetingConfig, rng: random.Random) -> dict[int, Tract]:
-    """Voices, with their tracts, that a listener can tell apart: same-gender pairs differ in pitch
-    or vocal tract."""
+    """Choose voices and tracts that a listener can distinguish: same-gender pairs differ in pitch or
+    vocal tract."""
     count = rng.randint(*config.speakers)
     everybody = range(len(bank.voices))
     chosen: dict[int, Tract] = {}
@@ -220,7 +220,7 @@ def _apart(
     config: MeetingConfig,
     rng: random.Random,
 ) -> dict[int, Tract]:
-    """Up to so many candidates, with their tracts, that differ enough."""
+    """Choose up to a number of candidates, with their tracts, that differ enough."""
     chosen: dict[int, Tract] = {}
     for _ in range(1000):
         if len(chosen) == count:
@@ -233,8 +233,8 @@ def _apart(
 
 
 def distance(bank: VoiceBank, a: tuple[int, Tract], b: tuple[int, Tract]) -> float:
-    """Difference of two voices played so fast: 1 is 12 % of pitch, 8 % of vocal tract, or a mix of
-    both; shifted formants can only add to it."""
+    """Difference of two warped voices: 1 is 12 % of pitch, 8 % of vocal tract, or a mix of both; shifted
+    formants can only add to it."""
     (first, first_tract), (second, second_tract) = a, b
     if first == second:
         return 0.0
@@ -300,7 +300,7 @@ def _backchannel(
     into: Planned,
     rng: random.Random,
 ) -> list[Planned]:
-    """Perhaps a short, softer word of another speaker inside a long utterance."""
+    """Draw, or not, a short and softer backchannel of another speaker inside a long utterance."""
     person, start, entry, _ = into
     length = entry.length(people[person].warp)
     others = [other for other in people if other != person]
@@ -317,7 +317,7 @@ def _backchannel(
 
 def _spoken(
     bank: VoiceBank, people: Mapping[int, Tract], plan: Sequence[Planned]
-) -> tuple[Spoken, ...]:
+) -> tuple[MixedUtterance, ...]:
     numbers: dict[int, int] = {}
     rows = []
     for person, start, entry, _ in sorted(plan, key=lambda row: (row[1], row[2].end)):
@@ -333,7 +333,7 @@ def _spoken(
             for w in entry.words
         )
         end = start + entry.length(warp)
-        rows.append(Spoken(number, gender, start, end, entry.text, words, person))
+        rows.append(MixedUtterance(number, gender, start, end, entry.text, words, person))
     return tuple(rows)
 
 

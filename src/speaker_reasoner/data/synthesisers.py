@@ -2,8 +2,8 @@
 
 espeak-ng (formants; from the wheel `espeakng-loader`), flite (recorded units and statistical voices)
 and RHVoice (statistical voices) run in-process, the latter two from the system's libraries; festival
-and SVOX Pico run as processes where they are installed. RHVoice and Pico do not tell well when words
-are spoken: they are aligned with flite.
+and SVOX Pico run as processes where they are installed. RHVoice and Pico give no good word
+times: they are aligned with flite.
 """
 
 import ctypes
@@ -25,13 +25,13 @@ import soxr
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
 from .alignment import word_times
-from .people import Voice
+from .people import SyntheticVoice
 
 Speech = tuple[Samples, int, list[tuple[float, float]]]
-"""What a synthesiser returns: samples, rate in Hz, (start_s, end_s) of each word."""
+"""The result of a synthesiser: samples, rate in Hz, (start_s, end_s) of each word."""
 
 DRAWN = "drawn"
-"""How names of espeak's variants that are drawn at random begin; what follows is the seed."""
+"""Prefix of the names of random espeak variants; the seed follows."""
 _ACCENTS = ("en-us", "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc")
 
 
@@ -85,7 +85,7 @@ def _espeak_data() -> tuple[Path, tempfile.TemporaryDirectory[str]]:
 
 
 def _draw_variant(variant: str) -> str:
-    """The text of a drawn variant: within and somewhat beyond what espeak's own variants are like."""
+    """The text of a random variant, within and somewhat beyond the range of espeak's own variants."""
     rng = random.Random(variant)
     female = variant.split("-")[1] == "female"
     size = min(max(rng.gauss(1.12 if female else 1.0, 0.07), 0.85), 1.3)
@@ -154,7 +154,7 @@ def _espeak() -> tuple[ctypes.CDLL, int, list[Samples], list[tuple[int, float]],
     return library, rate_hz, blocks, events, callback
 
 
-def _speak_espeak(voice: Voice, sentence: str) -> Speech | None:
+def _speak_espeak(voice: SyntheticVoice, sentence: str) -> Speech | None:
     library, rate_hz, blocks, events, _ = _espeak()
     blocks.clear()
     events.clear()
@@ -237,7 +237,7 @@ def _flite_voice(variant: str) -> Any:
 
 
 def flite(variant: str, sentence: str, pitch: float, rate: float = 1.0) -> Speech:
-    """A sentence by one of its voices, at a pitch (mean F0 in Hz) and stretched in time."""
+    """Synthesise a sentence by one of its voices, at a pitch (mean F0 in Hz) and stretched in time."""
     library, handle = _flite(), _flite_voice(variant)
     features = handle.contents.features
     library.feat_set_float(features, b"int_f0_target_mean", pitch)
@@ -256,7 +256,7 @@ def flite(variant: str, sentence: str, pitch: float, rate: float = 1.0) -> Speec
     return samples, rate_hz, times
 
 
-def _speak_flite(voice: Voice, sentence: str) -> Speech | None:
+def _speak_flite(voice: SyntheticVoice, sentence: str) -> Speech | None:
     return flite(voice.base.variant, sentence, voice.pitch, voice.rate)
 
 
@@ -273,7 +273,7 @@ _FESTIVAL_SCRIPT = """(voice_{variant})
 """
 
 
-def _speak_festival(voice: Voice, sentences: Sequence[str]) -> list[Speech | None]:
+def _speak_festival(voice: SyntheticVoice, sentences: Sequence[str]) -> list[Speech | None]:
     with tempfile.TemporaryDirectory() as folder:
         script = _FESTIVAL_SCRIPT.format(
             variant=voice.base.variant, rate=voice.rate, pitch=voice.pitch
@@ -374,7 +374,7 @@ def _rhvoice() -> tuple[ctypes.CDLL, Any, list[Samples], Any]:
     return library, engine, blocks, setup
 
 
-def _speak_rhvoice(voice: Voice, sentence: str) -> Speech | None:
+def _speak_rhvoice(voice: SyntheticVoice, sentence: str) -> Speech | None:
     library, engine, blocks, _ = _rhvoice()
     blocks.clear()
     text, variant = sentence.encode(), voice.base.variant
@@ -398,7 +398,7 @@ _PICO_F0_HZ = {"en-US": 167.0, "en-GB": 178.0}
 """Mean pitch of each of its voices."""
 
 
-def _speak_pico(voice: Voice, sentence: str) -> Speech | None:
+def _speak_pico(voice: SyntheticVoice, sentence: str) -> Speech | None:
     speed, pitch = 100 / voice.rate, 100 * voice.pitch / _PICO_F0_HZ[voice.base.variant]
     text = f'<speed level="{speed:.0f}"><pitch level="{pitch:.0f}">{sentence}</pitch></speed>'
     with tempfile.TemporaryDirectory() as folder:
@@ -414,11 +414,11 @@ def _speak_pico(voice: Voice, sentence: str) -> Speech | None:
 
 
 _ALIKE = {"female": ("slt", 185.0), "male": ("kal16", 105.0)}
-"""flite's voice that others are aligned with, and its pitch."""
+"""The flite voice for alignment, and its pitch."""
 
 
-def _timed(samples: Samples, rate_hz: int, voice: Voice, sentence: str) -> Speech | None:
-    """With the times of words, by flite's rendition of the sentence."""
+def _timed(samples: Samples, rate_hz: int, voice: SyntheticVoice, sentence: str) -> Speech | None:
+    """Add word times, by alignment with flite's rendition of the sentence."""
     variant, pitch = _ALIKE[voice.base.gender]
     said, said_hz, times = flite(variant, sentence, pitch)
     if len(times) != len(sentence.split()):
@@ -429,7 +429,9 @@ def _timed(samples: Samples, rate_hz: int, voice: Voice, sentence: str) -> Speec
     return samples, rate_hz, word_times(here, there, times)
 
 
-def _each(one: Callable[[Voice, str], Speech | None]) -> Callable[..., list[Speech | None]]:
+def _each(
+    one: Callable[[SyntheticVoice, str], Speech | None],
+) -> Callable[..., list[Speech | None]]:
     return lambda voice, sentences: [one(voice, sentence) for sentence in sentences]
 
 

@@ -1,4 +1,4 @@
-"""Another vocal tract for an utterance: training hardly hears a person twice.
+"""Change the vocal tract of an utterance, so that training hardly repeats a person.
 
 A *warp* plays the waveform faster: pitch, formants and rate rise together. *Shifts* then move the
 formants against each other and against the pitch, as vocal tracts of other shapes do: each frame's
@@ -16,20 +16,20 @@ import soxr
 from ..audio import SAMPLE_RATE_HZ, Samples
 
 _KNOTS_HZ = (500.0, 1500.0, 2500.0, 3500.0)
-"""Where shifts are given; between them straight lines, from 0 at 0 Hz, level above the last."""
+"""Frequencies of the shifts; linear between them, 0 at 0 Hz, constant above the last."""
 _FRAME, _HOP = 512, 128
 _CEPSTRUM = 30
-"""Coefficients that make an envelope: below the period, in samples, of any voice's pitch."""
+"""Number of cepstral coefficients of an envelope: below any voice's pitch period in samples."""
 _MOST_GAIN = 2.3
 """Bound of the gain at a frequency, as a natural logarithm: 20 dB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tract:
-    """How an utterance is changed.
+    """A change of the vocal tract.
 
     Attributes:
-        warp: how much faster it is played.
+        warp: factor by which it is played faster.
         shifts: natural logarithm of the factor by which formants near 500, 1500, 2500 and 3500 Hz
             rise; empty for none.
     """
@@ -38,7 +38,7 @@ class Tract:
     shifts: tuple[float, ...] = ()
 
     def applied(self, samples: Samples, length: int) -> Samples:
-        """Samples `[n]` at 16 kHz of another person, `length` of them."""
+        """Transform samples `[n]` at 16 kHz; `length` samples are returned."""
         if self.warp != 1.0:
             samples = soxr.resample(samples, self.warp, 1.0, quality="LQ")
             samples = np.pad(samples, (0, max(0, length - len(samples))))[:length]
@@ -46,8 +46,8 @@ class Tract:
 
 
 def draw_tract(rng: random.Random, warp: tuple[float, float], formants: float) -> Tract:
-    """Draw a tract: a warp within a range, shifts of at most `formants`; what cannot vary is not
-    drawn."""
+    """Draw a tract: a warp within a range, shifts of at most `formants`. A parameter of zero range takes
+    nothing from `rng`."""
     slowest, fastest = warp
     factor = rng.uniform(slowest, fastest) if slowest < fastest else slowest
     if not formants:

@@ -1,6 +1,6 @@
 """Merge a LoRA adapter (peft's files) into a thinker.
 
-Reads the adapter's own two files, so that no other library decides what is adapted: paths of
+Reads the adapter's own two files, so that the mapping does not depend on another library: paths of
 modules differ between versions of transformers and between adapters of the thinker and of the full
 model; experts are one weight each in the file and one weight together in the model. Whatever else
 peft can save (DoRA, trained biases, whole modules) is refused, never left out.
@@ -43,7 +43,7 @@ def merge_adapter(thinker: Any, folder: Path, settings: dict[str, Any]) -> None:
     Args:
         thinker: the base model.
         folder: of the adapter.
-        settings: what its settings file says.
+        settings: content of its settings file.
 
     Raises:
         CheckpointError: the adapter is not a plain LoRA, is incomplete, or fits another model.
@@ -98,9 +98,9 @@ def _target(thinker: Any, module: str) -> Tensor | None:
     """The weight `[out, in]` of a module named in an adapter, a view of it for an expert's."""
     path = re.sub(r"^thinker\.", "", module)
     inside = re.fullmatch(r"model\.(?:language_model\.)?(layers\..+)", path)
-    heard = re.fullmatch(r"(?:model\.)?audio_tower\.(.+)", path)
-    root = text_model(thinker) if inside else audio_tower(thinker) if heard else thinker
-    path = inside[1] if inside else heard[1] if heard else path
+    in_tower = re.fullmatch(r"(?:model\.)?audio_tower\.(.+)", path)
+    root = text_model(thinker) if inside else audio_tower(thinker) if in_tower else thinker
+    path = inside[1] if inside else in_tower[1] if in_tower else path
     expert = _EXPERT.fullmatch(path)
     names: dict[str, Tensor] = dict(root.named_parameters())
     if not expert:

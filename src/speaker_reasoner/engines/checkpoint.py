@@ -92,7 +92,7 @@ def load_checkpoint(
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckpointFiles:
     """What a model folder holds, but for its weights.
 
     Attributes:
@@ -116,7 +116,7 @@ class Found:
         return load_profile(self.folder) or load_profile(self.base)
 
 
-def find_checkpoint(model: str | Path | None, revision: str | None = None) -> Found:
+def find_checkpoint(model: str | Path | None, revision: str | None = None) -> CheckpointFiles:
     """Read everything of a model but its weights; arguments and errors as `load_checkpoint`."""
     folder = _folder(model, revision)
     adapter = folder / SETTINGS_FILE
@@ -125,7 +125,7 @@ def find_checkpoint(model: str | Path | None, revision: str | None = None) -> Fo
     config = _read_config(base)
     tokenizer, extractor = _load_tokenizer(folder, base), _load_extractor(folder, base)
     _check_tokenizer(tokenizer, config, folder)
-    return Found(folder, base, settings, config, tokenizer, extractor)
+    return CheckpointFiles(folder, base, settings, config, tokenizer, extractor)
 
 
 def _folder(model: str | Path | None, revision: str | None) -> Path:
@@ -239,7 +239,7 @@ def _read_config(folder: Path) -> Any:
     return getattr(config, "thinker_config", config)
 
 
-def load_thinker(found: Found, dtype: torch.dtype) -> Any:
+def load_thinker(found: CheckpointFiles, dtype: torch.dtype) -> Any:
     """The thinker of a model, or of an adapter's base; weights of talker and vocoder stay on the disk.
 
     Raises:

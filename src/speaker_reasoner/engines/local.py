@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..heap import give_back
-from ..protocol import Piece, pieces
+from ..protocol import TokenizedPart, pieces
 from ..protocol.grammar import start
 from ..protocol.matcher import State, caught_loop, closed, complete
 from ..protocol.vocabulary import Vocabulary
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 class _Memory:
     """What a session remembers: all pieces so far, how many tokens are in the cache, the cache."""
 
-    pieces: list[Piece] = field(default_factory=list)
-    pending: list[Piece] = field(default_factory=list)
+    pieces: list[TokenizedPart] = field(default_factory=list)
+    pending: list[TokenizedPart] = field(default_factory=list)
     cached_tokens: int = 0
     cache: "KeysValues | None" = None
 
 
 @dataclass(slots=True)
-class _Row:
+class _BatchRow:
     """One dialogue while its turn is written."""
 
     request: Request
@@ -143,16 +143,16 @@ class TransformersEngine:
         shared = {stage: value / len(requests) for stage, value in seconds.items()}
         return [self._reply(row, shared) for row in rows]
 
-    def _row(self, request: Request) -> _Row:
+    def _row(self, request: Request) -> _BatchRow:
         memory = request.session.memory.setdefault("transformers", _Memory())
         new = list(pieces(request.parts, self.tokenizer, self.end_id))
         memory.pieces += new
         memory.pending += new
         if not self.keep_cache:
             memory.pending, memory.cached_tokens = list(memory.pieces), 0
-        return _Row(request, memory, start(request.rules))
+        return _BatchRow(request, memory, start(request.rules))
 
-    def _fits(self, row: _Row) -> bool:
+    def _fits(self, row: _BatchRow) -> bool:
         slices = [p.audio for p in row.memory.pending if p.audio is not None]
         tokens = row.memory.cached_tokens + sum(
             slice_tokens(self.thinker, [s.end_samples - s.start_samples for s in slices])
@@ -160,7 +160,7 @@ class TransformersEngine:
         tokens += sum(len(piece.ids) for piece in row.memory.pending)
         return tokens + min(self.max_new_tokens, 256) < self.context_tokens
 
-    def _write(self, rows: list[_Row], seconds: dict[str, float]) -> None:
+    def _write(self, rows: list[_BatchRow], seconds: dict[str, float]) -> None:
         """Encode the new slices, prefill, then decode token by token until every row is done."""
         clock = time.perf_counter()
         embedded = self._embed([(row.request.session, row.memory.pending) for row in rows])
@@ -175,7 +175,7 @@ class TransformersEngine:
         for row in rows:
             self._remember(row)
 
-    def _prefill(self, rows: list[_Row], embedded: list[Tensor]) -> Tensor:
+    def _prefill(self, rows: list[_BatchRow], embedded: list[Tensor]) -> Tensor:
         """Read what is new to each row, among rows of like length; logits `[B, V]` of what follows."""
         alike: dict[int, list[int]] = {}
         for i, new in enumerate(embedded):
@@ -190,7 +190,7 @@ class TransformersEngine:
             logits |= zip(own, found, strict=True)
         return torch.stack([logits[i] for i in range(len(rows))])
 
-    def _decode(self, rows: list[_Row], logits: Tensor, seconds: dict[str, float]) -> None:
+    def _decode(self, rows: list[_BatchRow], logits: Tensor, seconds: dict[str, float]) -> None:
         """Write a turn of each row; those that are done leave when they are half of the batch."""
         cache, mask, positions = self._join(rows, [0] * len(rows))
         place = positions[:, -1:]
@@ -211,7 +211,7 @@ class TransformersEngine:
             logits = self._forward(embed(self.thinker, ids), mask, place, cache)
         self._take_apart(rows, cache, mask)
 
-    def _embed(self, rows: Sequence[tuple[Session, Sequence[Piece]]]) -> list[Tensor]:
+    def _embed(self, rows: Sequence[tuple[Session, Sequence[TokenizedPart]]]) -> list[Tensor]:
         """Embeddings `[T, D]` of each row's pieces, audio in place."""
         clips = [
             session.clip(piece.audio)
@@ -236,7 +236,7 @@ class TransformersEngine:
             embedded.append(torch.cat(parts))
         return embedded
 
-    def _join(self, rows: list[_Row], new: list[int]) -> tuple[Any, Tensor, Tensor]:
+    def _join(self, rows: list[_BatchRow], new: list[int]) -> tuple[Any, Tensor, Tensor]:
         """One cache, mask and positions `[B, past + T]` for all rows, padded left."""
         from .memory import join
 
@@ -265,7 +265,9 @@ class TransformersEngine:
         logits: Tensor = self.thinker.lm_head(output.last_hidden_state[:, -1])
         return logits.float()
 
-    def _choose(self, rows: list[_Row], logits: Tensor, seconds: dict[str, float]) -> list[int]:
+    def _choose(
+        self, rows: list[_BatchRow], logits: Tensor, seconds: dict[str, float]
+    ) -> list[int]:
         """The next token of each row; a row that is done gets its end token again, unseen."""
         table = logits.cpu().numpy()
         normaliser = torch.logsumexp(logits, dim=-1).cpu().numpy()
@@ -283,7 +285,7 @@ class TransformersEngine:
         seconds["grammar"] += time.perf_counter() - clock
         return chosen
 
-    def _pick(self, row: _Row, logits: np.ndarray[Any, Any]) -> int:
+    def _pick(self, row: _BatchRow, logits: np.ndarray[Any, Any]) -> int:
         if not self.constrained:
             data = self.vocabulary.tokens
             for i in np.argsort(-logits)[:64]:
@@ -294,7 +296,7 @@ class TransformersEngine:
         token, row.state = self.vocabulary.choose(logits, row.state)
         return token
 
-    def _finished(self, row: _Row) -> bool:
+    def _finished(self, row: _BatchRow) -> bool:
         """An assembled answer needs no end token: its opening tag says all."""
         return (
             self.constrained
@@ -306,7 +308,7 @@ class TransformersEngine:
             )
         )
 
-    def _take_apart(self, rows: list[_Row], cache: Any, mask: Tensor) -> None:
+    def _take_apart(self, rows: list[_BatchRow], cache: Any, mask: Tensor) -> None:
         """Give every row its own keys and values back, without padding."""
         from .memory import take_apart
 
@@ -315,17 +317,17 @@ class TransformersEngine:
         ):
             row.memory.cache, row.memory.cached_tokens = own, tokens
 
-    def _remember(self, row: _Row) -> None:
+    def _remember(self, row: _BatchRow) -> None:
         """Note what a row wrote, for its next turn."""
         memory = row.memory
-        memory.pieces.append(Piece(tuple(row.ids), None, True))
+        memory.pieces.append(TokenizedPart(tuple(row.ids), None, True))
         if not self.keep_cache:
             memory.cache = None
             return
         # The last token of a finished turn was chosen, never fed.
-        memory.pending = [Piece(tuple(row.ids[-1:]), None, True)] if row.done else []
+        memory.pending = [TokenizedPart(tuple(row.ids[-1:]), None, True)] if row.done else []
 
-    def _reply(self, row: _Row, seconds: dict[str, float]) -> Reply:
+    def _reply(self, row: _BatchRow, seconds: dict[str, float]) -> Reply:
         if not row.ids:
             return Reply(
                 "", error=f"the dialogue outgrew the context of {self.context_tokens} tokens"

@@ -10,14 +10,14 @@ KeysValues = list[tuple[Tensor, Tensor]]
 """Per layer: keys and values `[1, heads, T, D]`."""
 
 _ROOM = 64
-"""Tokens that fit in before a layer must be copied to a larger place."""
+"""Tokens that can be added before a layer is copied to a larger buffer."""
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer, with room behind what it holds: transformers' own is copied anew for each token."""
+    """One layer of a cache with spare room; transformers' own layer is copied for each token."""
 
     def hold(self, places: tuple[Tensor, Tensor], tokens: int) -> None:
-        """Take places for keys and values `[B, heads, T, D]`, of which so many tokens are filled."""
+        """Set buffers for keys and values `[B, heads, T, D]`, and the number of tokens they hold."""
         self.dtype, self.device = places[0].dtype, places[0].device
         self.is_initialized = True
         self._places = places
@@ -26,7 +26,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Add what is new; returns all there is by then."""
+        """Append keys and values; returns all of them."""
         held = self.get_seq_length()
         total = held + key_states.shape[2]
         news = (key_states, value_states)
@@ -47,7 +47,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
     """One cache of rows, padded left to `longest` tokens; `None` is a row that holds nothing yet.
 
-    The rows are emptied layer by layer, so that nothing is held twice.
+    The rows are emptied layer by layer, so that no layer is in memory twice.
     """
     cache = Cache(layer_class_to_replicate=RoomyLayer)
     while like := next((row[0] for row in rows if row), None):
@@ -65,7 +65,7 @@ def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
 def take_apart(cache: Cache, mask: Tensor) -> list[KeysValues]:
     """The keys and values of each row, without what `mask` `[B, T]` leaves out.
 
-    The cache is emptied layer by layer, so that nothing is held twice.
+    The cache is emptied layer by layer, so that no layer is in memory twice.
     """
     kept, rows = mask.bool(), [KeysValues() for _ in mask]
     while cache.layers:

@@ -1,7 +1,7 @@
-"""At which pitch somebody speaks: how often each is heard in a clip.
+"""Pitch of a voice: fundamental frequency by frame, and its histogram over a clip.
 
-Short-term autocorrelation, each lag against that of the window (Boersma 1993); the shortest lag of
-nearly the best correlation, so that octaves below do not win. The histogram is soft: voices a few
+Short-term autocorrelation, divided by that of the window (Boersma 1993); the shortest lag of nearly the
+best correlation is taken, so that lower octaves are not. The histogram is soft: voices a few
 per cent apart overlap.
 """
 
@@ -18,12 +18,12 @@ _LOWEST_HZ, _HIGHEST_HZ = 60, 420
 _WIDTH = 0.06
 _FRAME, _HOP, _FFT = 640, 480, 1280
 _LOUD = 0.7
-"""Frames softer than this, of the clip's level, are left out."""
+"""Frames softer than this, relative to the clip's level, are left out."""
 _BLOCK = 1000
 """Frames at a time: about 80 MB."""
 _NEARLY = 0.9
 _LEAST, _SURE = 0.4, 0.8
-"""Correlations from which a frame counts, and counts in full."""
+"""Correlations at which a frame's weight rises above 0, and reaches 1."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _CENTRES = np.log(np.geomspace(_LOWEST_HZ, _HIGHEST_HZ, PITCHES))
@@ -41,7 +41,7 @@ _OF_WINDOW = _correlation(_WINDOW[None])[0]
 
 
 def pitches(samples: Samples) -> tuple[Array, Array]:
-    """Fundamental frequency of each loud frame of a clip, and how much it counts.
+    """Fundamental frequency of each loud frame of a clip, and its weight.
 
     Args:
         samples: float32 `[n]` at 16 kHz.
@@ -60,29 +60,33 @@ def pitches(samples: Samples) -> tuple[Array, Array]:
 
 def _of(frames: Array) -> tuple[Array, Array]:
     """See `pitches`, of frames `[n, _FRAME]`."""
-    found = _correlation((frames - frames.mean(1, keepdims=True)) * _WINDOW)
-    found = found / np.maximum(found[:, :1], 1e-12) / np.maximum(_OF_WINDOW / _OF_WINDOW[0], 0.1)
-    found = found[:, _SHORTEST:_LONGEST]
-    rows, last = np.arange(len(found)), found.shape[1] - 1
-    lag = (found >= _NEARLY * found.max(1, keepdims=True)).argmax(1)
-    while (rising := found[rows, np.minimum(lag + 1, last)] > found[rows, lag]).any():
+    correlation = _correlation((frames - frames.mean(1, keepdims=True)) * _WINDOW)
+    correlation = (
+        correlation
+        / np.maximum(correlation[:, :1], 1e-12)
+        / np.maximum(_OF_WINDOW / _OF_WINDOW[0], 0.1)
+    )
+    correlation = correlation[:, _SHORTEST:_LONGEST]
+    rows, last = np.arange(len(correlation)), correlation.shape[1] - 1
+    lag = (correlation >= _NEARLY * correlation.max(1, keepdims=True)).argmax(1)
+    while (rising := correlation[rows, np.minimum(lag + 1, last)] > correlation[rows, lag]).any():
         lag = np.where(rising, lag + 1, lag)
-    before, at, after = (found[rows, np.clip(lag, 1, last - 1) + step] for step in (-1, 0, 1))
+    before, at, after = (correlation[rows, np.clip(lag, 1, last - 1) + step] for step in (-1, 0, 1))
     bend = before - 2 * at + after
     shift = 0.5 * (before - after) / np.where(np.abs(bend) > 1e-9, bend, np.inf)
     period = np.clip(lag, 1, last - 1) + _SHORTEST + np.clip(shift, -0.5, 0.5)
-    voiced = np.clip((found[rows, lag] - _LEAST) / (_SURE - _LEAST), 0, 1)
+    voiced = np.clip((correlation[rows, lag] - _LEAST) / (_SURE - _LEAST), 0, 1)
     return SAMPLE_RATE_HZ / period, voiced
 
 
 def melodies(clips: Sequence[Samples]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """How often each pitch is heard in clips: square roots of shares `[clips, PITCHES]`, so that rows
-    are of length 1 or so; zero where nothing is voiced."""
+    """Pitch histograms of clips: square roots of shares `[clips, PITCHES]`, so that rows have about length
+    1; zeros if nothing is voiced."""
     rows = np.zeros((len(clips), PITCHES), np.float32)
     for row, clip in zip(rows, clips, strict=True):
         hertz, voiced = pitches(clip)
         near = np.exp(-0.5 * ((np.log(hertz)[:, None] - _CENTRES) / _WIDTH) ** 2)
-        heard = voiced @ near
-        if heard.sum() > 1e-6:
-            row[:] = np.sqrt(heard / heard.sum())
+        histogram = voiced @ near
+        if histogram.sum() > 1e-6:
+            row[:] = np.sqrt(histogram / histogram.sum())
     return rows

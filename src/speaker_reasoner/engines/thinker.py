@@ -1,5 +1,5 @@
-"""One view of the thinker classes, whatever the version of transformers: where the audio tower and
-the text model are, markup, log-mel features, audio embeddings.
+"""Access to the parts of a thinker in any supported version of transformers: audio tower, text model, markup,
+log-mel features, audio embeddings.
 
 Attribute paths moved between transformers 5.20 and 5.21; saved keys did not. Nothing here decodes.
 """
@@ -108,8 +108,8 @@ def encode_audio(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
 def _windowed(
     tower: Any, features: Tensor, frames: Tensor, counts: Sequence[int]
 ) -> dict[str, Tensor]:
-    """What a Qwen3-Omni tower is given to hear, which it would else lay out clip by clip, asking a GPU
-    for every number.
+    """Prepare the input of a Qwen3-Omni tower in one go; the class itself lays it out clip by clip, with
+    a GPU synchronisation for each.
 
     Args:
         features: `[N, mels, frames]`.
@@ -124,8 +124,8 @@ def _windowed(
     longest = int(lengths.max())
     padded = F.pad(features, (0, len(within) * size - features.shape[-1]))
     padded = padded.reshape(*features.shape[:2], -1, size).transpose(1, 2)[real.to(features.device)]
-    heard = torch.arange(longest) < lengths.unsqueeze(1)
-    padded = padded[..., :longest] * heard.to(features.device).unsqueeze(1)  # [P, mels, longest]
+    inside = torch.arange(longest) < lengths.unsqueeze(1)
+    padded = padded[..., :longest] * inside.to(features.device).unsqueeze(1)  # [P, mels, longest]
     tokens = -(-lengths // 8)  # three convolutions of stride 2
     most = int(tokens.max())
     valid = (torch.arange(most) < tokens.unsqueeze(1)).flatten().nonzero().squeeze(1)
@@ -143,8 +143,8 @@ def _windowed(
 
 
 def audio_tokens(thinker: Any, frames: Tensor, *, pooled: bool = True) -> list[int]:
-    """How many audio tokens the tower gives for so many feature frames, clip by clip; not `pooled`,
-    how many its layers hold."""
+    """Number of audio tokens for each clip's number of feature frames; with `pooled` false, the number of
+    positions in the tower's layers."""
     tower = audio_tower(thinker)
     if hasattr(tower, "conv2d1"):  # Qwen3-Omni: windows of 100 frames give 13 tokens each
         rest = frames % 100
@@ -157,6 +157,6 @@ def audio_tokens(thinker: Any, frames: Tensor, *, pooled: bool = True) -> list[i
 
 
 def slice_tokens(thinker: Any, samples: Sequence[int]) -> list[int]:
-    """How many audio tokens slices of so many samples become."""
+    """Number of audio tokens of slices, by their numbers of samples."""
     frames = [max(count, SHORTEST_SAMPLES) // HOP_SAMPLES for count in samples]
     return audio_tokens(thinker, torch.tensor(frames, dtype=torch.long))

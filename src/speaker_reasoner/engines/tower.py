@@ -1,4 +1,4 @@
-"""The checkpoint's own audio tower as a witness."""
+"""A witness (speaker embedding model) made of the checkpoint's own audio tower."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -17,11 +17,11 @@ _BATCH_S = 60.0
 
 
 class TowerWitness:
-    """Asks the checkpoint's own audio tower.
+    """Embeds voices by the checkpoint's own audio tower.
 
-    With a voice head beside the checkpoint (see `engines.voice`) the point is the head's, which may hear
-    by a tower that learned voices. Without one it is the mean of the tower's embeddings: these were
-    made for words, so that it tells women from men rather than one woman from another (equal error
+    With a voice head beside the checkpoint (see `engines.voice_head`) the embedding is the head's, which
+    may have a tower of its own. Without one it is the mean of the tower's output: that was trained for
+    words, so that it separates women from men better than one woman from another (equal error
     rate on held-out simulated voices, in clips of 1 to 4 s: 4 % across, 22 % within gender), and
     threshold and scale, measured on the embedded checkpoint, need not fit another one.
     """
@@ -55,16 +55,16 @@ class TowerWitness:
             self._head = head.to(self._thinker.device)
 
     def embed(self, clips: Sequence[Samples]) -> Points:
-        """See `Witness`. Clips of like length share a batch."""
+        """See `Witness`. Clips of similar length share a batch."""
         import torch
 
         order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
-        found: dict[int, Points] = {}
+        embedded: dict[int, Points] = {}
         with torch.inference_mode():
             for batch in _batches(order, [len(clip) for clip in clips]):
                 points = self._encode([clips[i] for i in batch])
-                found.update(zip(batch, points, strict=True))
-        return on_sphere([found[i] for i in range(len(clips))])
+                embedded.update(zip(batch, points, strict=True))
+        return on_sphere([embedded[i] for i in range(len(clips))])
 
     def _encode(self, clips: Sequence[Samples]) -> Points:
         import torch
@@ -80,8 +80,8 @@ class TowerWitness:
             sung = torch.from_numpy(melodies(clips)).to(device)
             points = self._head(tower_layers(self._thinker, features, mask), sung)
         else:
-            heard = encode_audio(self._thinker, features, mask)
-            points = torch.stack([frames.float().mean(0) for frames in heard])
+            clips_frames = encode_audio(self._thinker, features, mask)
+            points = torch.stack([frames.float().mean(0) for frames in clips_frames])
         return np.asarray(points.float().cpu().numpy())
 
 

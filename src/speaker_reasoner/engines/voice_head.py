@@ -1,9 +1,9 @@
-"""A voice in a few numbers, from a checkpoint's audio tower or a copy of it that learned voices.
+"""The voice head: speaker embeddings from a checkpoint's audio tower, or from a copy trained for voices.
 
-The head reads what every layer of the tower holds and what the first one is given (the lower ones
-still know timbre, which the last one gives up for words), pools it over a clip, adds how often each
-pitch is heard in it, and gives a point on a sphere. It is trained when the checkpoint is finished and
-saved beside it as `voice.safetensors`, with the copy of the tower where it has one.
+The head reads the input of the tower's first layer and the outputs of all layers (lower layers keep
+timbre, which the last one discards for words), pools them over a clip, adds a histogram of the clip's
+pitch, and returns an embedding of length 1. It is trained after the checkpoint and saved beside it as
+`voice.safetensors`, with the copy of the tower if it has one.
 """
 
 import copy
@@ -29,17 +29,17 @@ _LAYER = re.compile(r"tower\.layers\.(\d+)\.")
 
 
 class VoiceHead(nn.Module):
-    """Clips' frames and pitches to points of length 1.
+    """Maps a clip's frames and pitch histogram to an embedding of length 1.
 
-    Its `threshold`, `elsewhere`, scale (`exp(slope)`) and `settle_s` are those of a
-    `speaker_reasoner.witness.Witness`: points of short clips lie farther from each other, and another
-    room makes another point. `spread` and `noise` are its `Scatter`, 0 where nobody measured them.
+    `threshold`, `elsewhere`, scale (`exp(slope)`) and `settle_s` are the calibration of a
+    `voices.witness.Witness`; `spread` and `noise` are its `Scatter`, 0 if they were not measured. They are
+    saved with the weights.
 
     Args:
-        width: of the tower's layers taken together.
-        hidden: of the pooled features.
-        size: of a point.
-        tower: its own, which goes on learning with it; by default it hears by the checkpoint's.
+        width: sum of the widths of the tower's layers.
+        hidden: width of the pooled features.
+        size: dimensions of an embedding.
+        tower: its own tower, which is trained with it; by default it reads the checkpoint's.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class VoiceHead(nn.Module):
         self.register_buffer("noise", torch.tensor(0.0))
 
     def forward(self, clips: Sequence[Tensor], melodies: Tensor) -> Tensor:
-        """Points `[N, size]` of clips `[tokens, width]`: mean and deviation over time and melodies
+        """Embeddings `[N, size]` of clips `[tokens, width]`: mean and deviation over time and melodies
         `[N, PITCHES]` (see `engines.pitch`), projected."""
         pooled = []
         for frames in torch.split(
@@ -72,8 +72,7 @@ class VoiceHead(nn.Module):
         return F.normalize(self.point(known), dim=-1)
 
     def hearing(self, thinker: Any) -> Any:
-        """A thinker that hears as the head does: the one given, but for its tower where the head has
-        one of its own."""
+        """The given thinker, with the head's own tower in place of its own if the head has one."""
         return thinker if self.tower is None else _with_tower(thinker, self.tower)
 
     @property
@@ -83,10 +82,10 @@ class VoiceHead(nn.Module):
     def odds(
         self, cosines: Tensor, seconds: Tensor, others: Tensor, *, elsewhere: bool = False
     ) -> Tensor:
-        """Log-odds of cosines between voices, by the seconds of speech behind either.
+        """Log-odds of cosines between embeddings, by the seconds of speech of both.
 
         Args:
-            elsewhere: whether the two are from different recordings.
+            elsewhere: whether both are from different recordings.
         """
         threshold = self.elsewhere if elsewhere else self.threshold
         odds: Tensor = log_odds(
@@ -112,7 +111,7 @@ class VoiceHead(nn.Module):
 
 
 def _packed(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix `[rows, ...]` in eight bits, and what one step is worth in each row."""
+    """Quantise a matrix `[rows, ...]` to eight bits; also returns the step size of each row."""
     rows = weight.flatten(1)
     steps = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
     return (rows / steps.unsqueeze(1)).round().to(torch.int8).view_as(weight), steps
@@ -182,13 +181,13 @@ def _with_tower(thinker: Any, tower: nn.Module) -> Any:
 
 
 def tower_width(thinker: Any) -> int:
-    """How many numbers `tower_layers` gives for each token."""
+    """Width of the output of `tower_layers`."""
     tower = audio_tower(thinker)
     return (1 + len(tower.layers)) * int(tower.config.d_model)
 
 
 def tower_layers(thinker: Any, features: Tensor, mask: Tensor) -> list[Tensor]:
-    """What the tower's first layer is given and what all of them hold of each clip, side by side:
+    """The input of the tower's first layer and the outputs of all layers, concatenated, for each clip:
     `[frames, (1 + layers) * D]`, before a tower of Qwen2.5-Omni's makes one token of two."""
     held: list[Tensor] = []
 

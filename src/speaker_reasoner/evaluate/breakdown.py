@@ -1,11 +1,11 @@
-"""Where the errors are, how far confidences can be trusted, and whether a difference is chance.
+"""Errors by subset, calibration of confidences, and the significance of a difference.
 
     subsets(pairs, scores, normalisation)           # by speakers, overlap, turn rate, position
     calibration(pairs, normalisation)               # ECE, bins of a reliability picture
     compare_results(result_a, result_b, "cpwer")    # paired bootstrap over recordings
 
-Rates come from counts that `scores` made; only the position of word errors, and which words are
-right, are found here, by an alignment of all words in order of time (that of `Scores.wer`).
+Rates come from the counts of `scores`; only the position of word errors, and which words are right,
+are computed here, by an alignment of all words in order of time (that of `Scores.wer`).
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ CONVENTIONS = {
     " words; it is right if the alignment of all words in order of time matches it; 10 bins of equal"
     " width (Guo et al., ICML 2017)",
 }
-"""What the groups and the calibration mean."""
+"""Definitions of the groups and of the calibration."""
 
 POSITIONS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 _OVERLAPS = ((1e-6, "0 %"), (0.05, "0-5 %"), (0.15, "5-15 %"), (np.inf, "over 15 %"))
@@ -51,13 +51,13 @@ _FRACTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "jer": (("error_sum",), "speakers"),
 }
-"""Counts of a result whose sum is divided by which other, for each error rate."""
+"""For each error rate, the counts in its numerator, and the count in its denominator."""
 
 Words = Callable[[str], list[str]]
 
 
 def overlap_share(transcript: Transcript) -> float:
-    """Share of speech time in which two or more speakers talk; 0 where nobody does."""
+    """Share of speech time with two or more active speakers; 0 without speech."""
     edges = sorted(
         edge
         for s in transcript.segments
@@ -96,8 +96,8 @@ def subsets(
     Returns:
         `speakers` (by number of reference speakers), `overlap` and `turn_rate`: label of the group
         to its total, as `Scores.to_json`, with its number of `recordings`; groups without
-        recordings are left out. `position`: each of `POSITIONS` to `{"wer": ...}`. What the groups
-        mean is said in `CONVENTIONS`.
+        recordings are left out. `position`: each of `POSITIONS` to `{"wer": ...}`. `CONVENTIONS`
+        defines the groups.
 
     Raises:
         ExtraError: rapidfuzz is not installed.
@@ -113,8 +113,8 @@ def subsets(
         groups["speakers"][str(len(pair.reference.speakers))].append(one)
         groups["overlap"][next(name for top, name in _OVERLAPS if share <= top)].append(one)
         groups["turn_rate"][next(name for top, name in _TURN_RATES if rate < top)].append(one)
-        found = word_errors_by_position(pair, normalisation.words)
-        by_position = [a + b for a, b in zip(by_position, found, strict=True)]
+        own = word_errors_by_position(pair, normalisation.words)
+        by_position = [a + b for a, b in zip(by_position, own, strict=True)]
     result: dict[str, dict[str, dict[str, Any]]] = {
         kind: {
             label: {"recordings": len(members), **_total_json(members)}
@@ -225,7 +225,7 @@ def calibration(pairs: Sequence[Pair], normalisation: Normalisation) -> dict[str
     confidence, right, words = np.array(samples, dtype=float).T  # [segments] each
     edges = np.arange(1, _BINS) / _BINS
     home = np.digitize(confidence, edges, right=True)
-    expected, found, count = (
+    expected, correct, count = (
         np.bincount(home, weights=values, minlength=_BINS)  # [10], in words
         for values in (confidence * words, right, words)
     )
@@ -234,12 +234,12 @@ def calibration(pairs: Sequence[Pair], normalisation: Normalisation) -> dict[str
             "low": i / _BINS,
             "high": (i + 1) / _BINS,
             "confidence": float(expected[i] / count[i]) if count[i] else None,
-            "accuracy": float(found[i] / count[i]) if count[i] else None,
+            "accuracy": float(correct[i] / count[i]) if count[i] else None,
             "count": int(count[i]),
         }
         for i in range(_BINS)
     ]
-    return {"ece": float(np.abs(found - expected).sum() / count.sum()), "bins": bins}
+    return {"ece": float(np.abs(correct - expected).sum() / count.sum()), "bins": bins}
 
 
 def _confident(pair: Pair, words: Words) -> list[tuple[float, int, int]]:
@@ -379,7 +379,7 @@ def compare_results(a: Mapping[str, Any], b: Mapping[str, Any], metric: str) -> 
 def _counts(result: Mapping[str, Any], metric: str) -> dict[str, tuple[float, float]]:
     """Return errors and divisor of each recording."""
     errors, divisor = _FRACTIONS[metric]
-    found = {}
+    counts = {}
     for recording in result["recordings"]:
         values = recording["scores"].get(metric)
         if values is None:
@@ -388,5 +388,5 @@ def _counts(result: Mapping[str, Any], metric: str) -> dict[str, tuple[float, fl
                 f"compare: {result['system']} has no {metric} for {recording['name']!r}: {reason}; "
                 "choose another metric"
             )
-        found[recording["name"]] = (sum(values[key] for key in errors), values[divisor])
-    return found
+        counts[recording["name"]] = (sum(values[key] for key in errors), values[divisor])
+    return counts

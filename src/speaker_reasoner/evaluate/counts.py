@@ -1,4 +1,4 @@
-"""What metrics count. Counts add up over recordings; rates are derived from the sums."""
+"""Counts of the metrics. Counts add up over recordings; rates are derived from the sums."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -88,20 +88,20 @@ class JaccardCounts(Additive):
 
     @property
     def rate(self) -> float:
-        """Mean over reference speakers; not a number where there are none."""
+        """Mean over reference speakers; NaN where there are none."""
         return _share(self.error_sum, self.speakers)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts(Additive):
-    """How much is right, of how much: a number of things, or seconds."""
+    """A right part of a total: numbers of items, or seconds."""
 
     right: float = 0
     total: float = 0
 
     @property
     def rate(self) -> float:
-        """Share that is right; not a number where there is nothing to be right about."""
+        """Share that is right; NaN where the total is 0."""
         return _share(self.right, self.total)
 
 
@@ -114,20 +114,20 @@ class MeanError(Additive):
 
     @property
     def rate(self) -> float:
-        """Mean over recordings; not a number where there are none."""
+        """Mean over recordings; NaN where there are none."""
         return _share(self.error, self.recordings)
 
 
 @dataclass(frozen=True, slots=True)
 class BoundaryCounts(Additive):
-    """Starts and ends of segments that were found, of the reference and of the hypothesis.
+    """Matches of segment boundaries between reference and hypothesis.
 
     Attributes:
-        matched_starts: starts with a partner on the other side.
-        matched_ends: ends with a partner on the other side.
+        matched_starts: starts that match one on the other side.
+        matched_ends: ends that match one on the other side.
         reference: starts and ends of the reference: twice its segments.
         hypothesis: starts and ends of the hypothesis.
-        start_errors_s: absolute differences between partners, summed over starts, in seconds.
+        start_errors_s: absolute differences between matches, summed over starts, in seconds.
         end_errors_s: the same of ends.
     """
 

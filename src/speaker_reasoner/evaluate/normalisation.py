@@ -1,4 +1,4 @@
-"""What counts as a word: one `Normalisation`, applied to reference and hypothesis alike.
+"""Text normalisation: one `Normalisation`, applied to reference and hypothesis alike.
 
     Normalisation().words("Hello, 你好!")                         # ["hello", "你", "好"]
     Normalisation(language="en", fillers=True).words("uh, yes")   # ["yes"]
@@ -42,7 +42,7 @@ _ERHUA = re.compile(rf"([{_HAN}])(?<!儿)(?:\s*儿)+(?!\s*[儿{''.join(sorted(ER
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """What is made equal before words are compared; the steps run in the order written here.
+    """The steps of normalisation, which run in the order written here.
 
     Attributes:
         language: `auto`, or a language code such as `en` or `zh`. Only `numbers` needs to know it;
@@ -132,9 +132,9 @@ def _without_punctuation(text: str) -> str:
     return "".join((*parts, text[end:].translate(_DROPPED)))
 
 
-def _without_erhua(found: re.Match[str]) -> str:
-    kept = found[1] in ERHUA_KEPT_AFTER or found[1] in FILLERS
-    return found[0] if kept else found[1]
+def _without_erhua(match: re.Match[str]) -> str:
+    kept = match[1] in ERHUA_KEPT_AFTER or match[1] in FILLERS
+    return match[0] if kept else match[1]
 
 
 def _spoken_chinese(text: str) -> str:

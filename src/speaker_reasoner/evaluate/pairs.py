@@ -1,8 +1,8 @@
-"""References and hypotheses brought together by session.
+"""Pairs of reference and hypothesis, matched by session.
 
     pairs = pair(load("reference.stm"), load("hypotheses/"))
 
-Sessions are matched by name, never by order or likeness. Nothing is read or scored here.
+Sessions are matched by equal names, never by order or similarity. Nothing is read or scored here.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ class Pair:
 
     Attributes:
         name: of the session.
-        reference: what was said.
-        hypothesis: what is scored.
-        lost: one side is missing; it stands here as an empty transcript.
+        reference: the reference transcript.
+        hypothesis: the system's transcript.
+        lost: whether one side is missing; that side is an empty transcript.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Pair:
 
     @property
     def duration_s(self) -> float:
-        """Length of the recording in seconds: the larger of what the two sides know of it."""
+        """Length of the recording in seconds: the larger of both sides' durations."""
         return max(self.reference.duration_s, self.hypothesis.duration_s)
 
 
@@ -41,7 +41,7 @@ def pair(
     *,
     lost: bool = False,
 ) -> list[Pair]:
-    """Bring the two sides together by name, in the references' order.
+    """Match the two sides by name, in the references' order.
 
     Args:
         references: transcripts by name of the session.

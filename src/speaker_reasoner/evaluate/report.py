@@ -69,7 +69,7 @@ def report(
             blocks.append(_script(f"data-{i}", compare(*pairs[name], words)))
     template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     parts = {"title": html.escape(title), "data": "\n".join(blocks)}
-    return re.sub(r"\{\{(title|data)\}\}", lambda found: parts[found[1]], template)
+    return re.sub(r"\{\{(title|data)\}\}", lambda match: parts[match[1]], template)
 
 
 def compare(reference: Transcript, hypothesis: Transcript, words: Words) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def compare(reference: Transcript, hypothesis: Transcript, words: Words) -> dict
 
 
 def _script(name: str, data: object) -> str:
-    """JSON that cannot end its script element, whatever its texts hold."""
+    """JSON in which no text can end the script element."""
     try:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
@@ -128,7 +128,7 @@ def _script(name: str, data: object) -> str:
 def _listed(
     recording: Mapping[str, Any], pairs: Mapping[str, tuple[Transcript, Transcript]]
 ) -> dict[str, Any]:
-    """A recording's row: its scores, and how many speakers there were and were found."""
+    """A recording's row: its scores, and the numbers of speakers in reference and hypothesis."""
     scores = {k: v for k, v in recording["scores"].items() if k != "conventions"}
     pair = pairs.get(recording["name"])
     return {
@@ -150,7 +150,7 @@ def _ms(seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Time in which nobody starts or stops, and who speaks in it."""
+    """A stretch between two boundaries, and its active speakers."""
 
     start_s: float
     end_s: float
@@ -182,7 +182,8 @@ def _stretches(reference: Transcript, hypothesis: Transcript) -> Iterable[_Stret
 def _shared_seconds(
     stretches: Sequence[_Stretch], reference: Sequence[str], hypothesis: Sequence[str]
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Seconds in which both speak, `[reference + 1, hypothesis + 1]`; the last of each is nobody."""
+    """Seconds in which both speakers of a pair speak, `[reference + 1, hypothesis + 1]`; the last row and
+    column stand for nobody."""
     row = {speaker: i for i, speaker in enumerate(reference)}
     column = {speaker: i for i, speaker in enumerate(hypothesis)}
     seconds = np.zeros((len(reference) + 1, len(hypothesis) + 1))
@@ -194,7 +195,7 @@ def _shared_seconds(
 
 
 def _pair(shared: "np.ndarray[Any, np.dtype[np.float64]]") -> dict[int, int]:
-    """The one-to-one mapping with the most shared time; who shares none stays alone."""
+    """The one-to-one mapping of speakers with the most shared time; without shared time a speaker stays unmapped."""
     best = load("scipy.optimize").linear_sum_assignment(-shared)
     return {int(r): int(h) for r, h in zip(*best, strict=True) if shared[r, h] > 0}
 
@@ -234,7 +235,7 @@ def _lanes(
     mapping: Mapping[str, str],
     wrong: Mapping[tuple[str, str], list[list[Any]]],
 ) -> list[dict[str, Any]]:
-    """Reference above hypothesis for each pair; then who is left of the hypothesis, in few lanes."""
+    """Lanes: reference above hypothesis for each pair; then the unpaired hypothesis speakers, in few lanes."""
     sides = {"reference": _by_speaker(reference), "hypothesis": _by_speaker(hypothesis)}
 
     def lane(side: str, speaker: str, pair: int | None) -> dict[str, Any]:
@@ -274,10 +275,10 @@ def _lanes(
 
 def _by_speaker(transcript: Transcript) -> dict[str, list[Segment]]:
     """Segments by speaker, in order of appearance."""
-    found: dict[str, list[Segment]] = {}
+    by_speaker: dict[str, list[Segment]] = {}
     for segment in transcript.segments:
-        found.setdefault(segment.speaker, []).append(segment)
-    return found
+        by_speaker.setdefault(segment.speaker, []).append(segment)
+    return by_speaker
 
 
 def _boxes(transcript: Transcript) -> tuple[list[list[float]], list[list[float]]]:
@@ -298,11 +299,11 @@ def _boxes(transcript: Transcript) -> tuple[list[list[float]], list[list[float]]
 def _alignments(
     reference: Transcript, hypothesis: Transcript, mapping: Mapping[str, str], words: Words
 ) -> list[dict[str, Any]]:
-    """Words of each pair of speakers, then of each who is alone; speakers without words are left out."""
+    """Alignments of each pair of speakers, then of each unpaired one; speakers without words are left out."""
     expected, got = _by_speaker(reference), _by_speaker(hypothesis)
     alone = [speaker for speaker in got if speaker not in mapping.values()]
     labels = [(speaker, mapping.get(speaker)) for speaker in expected]
-    found = []
+    alignments = []
     for ours, theirs in [*labels, *((None, speaker) for speaker in alone)]:
         rows = _align(expected[ours] if ours else [], got[theirs] if theirs else [], words)
         counts = [0, 0, 0, 0]
@@ -310,8 +311,10 @@ def _alignments(
             for kind, before, after in runs:
                 counts[kind] += len((before or after).split())
         if any(counts):
-            found.append({"reference": ours, "hypothesis": theirs, "counts": counts, "rows": rows})
-    return found
+            alignments.append(
+                {"reference": ours, "hypothesis": theirs, "counts": counts, "rows": rows}
+            )
+    return alignments
 
 
 def _align(

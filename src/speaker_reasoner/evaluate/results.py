@@ -1,4 +1,4 @@
-"""An evaluation as one JSON object: what was compared, how, every count, and how to repeat it.
+"""An evaluation as one JSON object: data, settings, every count, and the command to repeat it.
 
     result = evaluate(pairs, Normalisation(), system="mine", data="meetings")
     save(result, "mine.json")
@@ -112,12 +112,12 @@ def evaluate(
 
 
 def _without_conventions(scores: Scores) -> dict[str, Any]:
-    """They stand once in a result, among its settings."""
+    """The scores without conventions: a result has these once, among its settings."""
     return {name: value for name, value in scores.to_json().items() if name != "conventions"}
 
 
 def _scored(pairs: Sequence[Pair], normalisation: Normalisation) -> Iterator[Scores]:
-    """The scores of each pair, in order; on all processors where that is worth their start."""
+    """Score each pair, in order; on all processors if there is enough to score."""
     sides = [(pair.reference, pair.hypothesis, normalisation) for pair in pairs]
     segments = sum(len(pair.reference.segments) for pair in pairs)
     if len(pairs) == 1 or segments < _WORTH_PROCESSES:
@@ -197,7 +197,7 @@ LABELS = {
     "speaker_count": "speaker count right",
     "speaker_count_error": "speaker count error",
 }
-"""What a person reads for each metric."""
+"""The label of each metric in tables."""
 
 
 def _rate(counts: Any) -> float:

@@ -45,7 +45,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class Excerpt:
     """What is transcribed at once: a recording, or a piece of one.
 
     Attributes:
@@ -146,27 +146,27 @@ def _item(
     )
 
 
-def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Unit], int]:
+def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Excerpt], int]:
     """What is transcribed at once, and how many segments a cut goes through.
 
     Args:
         items: the data set.
         pieces_s: shortest and longest piece in seconds; whole recordings if `None`.
     """
-    rows: list[Unit] = []
+    rows: list[Excerpt] = []
     clipped = 0
     for item in items:
         if pieces_s is None:
-            rows.append(Unit(item, 0.0, item.reference))
+            rows.append(Excerpt(item, 0.0, item.reference))
             continue
         for piece in cut(item.reference, *pieces_s):
-            rows.append(Unit(item, piece.start_s, piece.transcript))
+            rows.append(Excerpt(item, piece.start_s, piece.transcript))
             clipped += piece.clipped
     return rows, clipped
 
 
 def transcribe(
-    engine: Engine, rows: list[Unit], folder: Path, *, answer: str, batch: int
+    engine: Engine, rows: list[Excerpt], folder: Path, *, answer: str, batch: int
 ) -> dict[str, Any]:
     """Transcribe what is not yet in `folder/hypotheses`, one JSON file a unit.
 
@@ -249,7 +249,7 @@ class _State:
         write_text_atomically(self.path, json.dumps(self.values, indent=2) + "\n")
 
 
-def _settings(engine: Engine, rows: list[Unit], answer: str) -> dict[str, Any]:
+def _settings(engine: Engine, rows: list[Excerpt], answer: str) -> dict[str, Any]:
     """What makes two runs the same; the data set by its names, times and words."""
     digest = hashlib.sha256()
     for row in rows:
@@ -261,15 +261,15 @@ def _settings(engine: Engine, rows: list[Unit], answer: str) -> dict[str, Any]:
     return {**model, "answer": answer, "data": digest.hexdigest()[:16]}
 
 
-def _done(kept: Path, row: Unit) -> bool:
+def _done(kept: Path, row: Excerpt) -> bool:
     return (kept / f"{row.reference.recording}.json").exists()
 
 
-def _scratch(row: Unit, folder: Path) -> Path:
+def _scratch(row: Excerpt, folder: Path) -> Path:
     return folder / f"{row.reference.recording}.wav"
 
 
-def _sounds(rows: Iterable[Unit], folder: Path) -> Iterator[Path]:
+def _sounds(rows: Iterable[Excerpt], folder: Path) -> Iterator[Path]:
     """The audio of each unit when it is wanted; pieces are written for the moment.
 
     Raises:

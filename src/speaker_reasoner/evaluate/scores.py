@@ -34,7 +34,7 @@ from .counts import (
 )
 from .normalisation import Normalisation
 from .times import boundaries, diarization, genders
-from .words import Spoken, combination_errors, permutation_errors, timed_errors, word_errors
+from .words import SegmentWords, combination_errors, permutation_errors, timed_errors, word_errors
 
 COLLAR_S = 0.25
 """Time not scored on either side of a reference boundary in `Scores.der_025`, in seconds."""
@@ -72,7 +72,7 @@ CONVENTIONS = {
     " to one within the tolerance in seconds: as many as possible, then the nearest; errors are"
     " means over matches",
 }
-"""What is compared, how, and by which source: part of every result."""
+"""Definition and source of each metric; part of every result."""
 
 _Made = TypeVar("_Made")
 
@@ -134,7 +134,7 @@ class Scores:
 
     @property
     def delta_cp(self) -> float:
-        """What speaker labels cost, as a difference of rates; not a number without both."""
+        """The errors that come from speaker labels, as a difference of rates; NaN without both."""
         if self.cpwer is None or self.wer is None:
             return math.nan
         return self.cpwer.rate - self.wer.rate
@@ -142,12 +142,12 @@ class Scores:
     @property
     def skipped(self) -> dict[str, str]:
         """Why a metric did not run, and for how many recordings; by metric."""
-        found: dict[str, list[str]] = {}
+        by_metric: dict[str, list[str]] = {}
         for (metric, reason), count in sorted(self.reasons.items()):
-            found.setdefault(metric, []).append(
+            by_metric.setdefault(metric, []).append(
                 f"{reason} ({count} recording{'s' if count > 1 else ''})"
             )
-        return {metric: "; ".join(reasons) for metric, reasons in found.items()}
+        return {metric: "; ".join(reasons) for metric, reasons in by_metric.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return counts, rates and conventions, JSON-ready; a rate without a number is `None`."""
@@ -182,8 +182,8 @@ def score(
         reference: the reference.
         hypothesis: of the same recording.
         normalisation: what is done to the words of both sides.
-        times: whether the times mean anything. If not, what needs them is skipped; the order of
-            segments is still that of their times.
+        times: whether the hypothesis has real times. If not, metrics that need them are skipped; the
+            order of segments is still that of their times.
 
     Raises:
         DataError: a library of the `eval` extra is missing.
@@ -235,7 +235,7 @@ def score(
     )
 
 
-def _all_words(spoken: Spoken) -> list[str]:
+def _all_words(spoken: SegmentWords) -> list[str]:
     return [word for _, words in spoken for word in words]
 
 

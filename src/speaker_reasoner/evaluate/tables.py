@@ -39,7 +39,7 @@ class Metric:
     Attributes:
         key: its name in `published.json`.
         name: its name in the table's head.
-        rises: whether more is better.
+        rises: whether a higher figure is better.
     """
 
     key: str
@@ -107,7 +107,7 @@ _Column = tuple[str, Metric]
 
 
 @dataclass(slots=True)
-class _Row:
+class _TableRow:
     """One system; `mark` is the number of its note, 0 for published rows."""
 
     label: str
@@ -118,12 +118,12 @@ class _Row:
 @dataclass(frozen=True, slots=True)
 class _Table:
     title: str
-    rows: list[_Row]
+    rows: list[_TableRow]
     blocks: list[list[_Column]]
     best: dict[tuple[str, str], float]
     notes: list[str]
 
-    def cell(self, row: _Row, column: _Column) -> tuple[str, bool]:
+    def cell(self, row: _TableRow, column: _Column) -> tuple[str, bool]:
         """The figure with two decimals, and whether it is the best of its column."""
         data, metric = column
         value = row.percent.get((data, metric.key))
@@ -131,8 +131,8 @@ class _Table:
             return NONE, False
         return f"{value:.2f}".replace("-", "−"), value == self.best[data, metric.key]
 
-    def shown(self, columns: Sequence[_Column]) -> list[_Row]:
-        """The rows of a block: those with a figure in it, and those without any at all."""
+    def shown(self, columns: Sequence[_Column]) -> list[_TableRow]:
+        """The rows of a block: those with a figure in it, and those without any figure at all."""
         here = {(data, metric.key) for data, metric in columns}
         all_shown = set(self.best)
         return [
@@ -216,7 +216,7 @@ def _fill(
     abreast: int,
 ) -> _Table:
     rows = [
-        _Row(
+        _TableRow(
             system,
             percent={(data, key): x for data, of in by_set.items() for key, x in of.items()},
         )
@@ -262,16 +262,16 @@ def _caption(layout: Layout, ours: bool) -> Iterable[str]:
 
 def _our_rows(
     layout: Layout, results: Sequence[Mapping[str, Any]], sets: list[str]
-) -> tuple[list[_Row], list[str]]:
+) -> tuple[list[_TableRow], list[str]]:
     """One row by system, mode and settings; data sets that are new are added to `sets`."""
-    rows: dict[str, _Row] = {}
+    rows: dict[str, _TableRow] = {}
     grouped: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for result in results:
         mode = result.get("mode")
         settings = result.get("settings") or {}
         key = json.dumps([result["system"], mode, settings], sort_keys=True)
         label = result["system"] + (f", {mode}" if mode and layout.mode is None else "")
-        row = rows.setdefault(key, _Row(label, len(rows) + 1))
+        row = rows.setdefault(key, _TableRow(label, len(rows) + 1))
         known = {name.casefold(): name for name in sets}
         data = known.get(result["data"].casefold(), result["data"])
         if data not in sets:
@@ -306,7 +306,7 @@ def _rate(name: str, scores: Mapping[str, Any]) -> float | None:
     return rate if isinstance(rate, int | float) else None
 
 
-def _note(layout: Layout, row: _Row, entries: list[tuple[str, Mapping[str, Any]]]) -> str:
+def _note(layout: Layout, row: _TableRow, entries: list[tuple[str, Mapping[str, Any]]]) -> str:
     """How one of our rows was scored; its settings are the same for all its data sets."""
     settings = entries[0][1].get("settings") or {}
     conventions = settings.get("conventions") or {}
@@ -372,7 +372,7 @@ def _pipes(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cells(table: _Table, row: _Row, columns: Sequence[_Column]) -> list[tuple[str, bool]]:
+def _cells(table: _Table, row: _TableRow, columns: Sequence[_Column]) -> list[tuple[str, bool]]:
     return [table.cell(row, column) for column in columns]
 
 

@@ -1,4 +1,4 @@
-"""Errors in time: who speaks when, where segments begin and end, and of which gender the voice is.
+"""Errors in time: diarization, segment boundaries, and gender by time.
 
 Speaker time is compared by pyannote.metrics, piece by piece: its own time grows with the square of
 the number of segments, while seconds of error add up over pieces once the speakers are mapped.
@@ -20,7 +20,7 @@ _PIECE = 50  # segments of either side that begin in one piece
 
 
 class Sorted:
-    """Segments in order of start, to be found by time."""
+    """Segments in order of start, indexed by time."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self._segments = segments
@@ -73,9 +73,9 @@ def diarization(
     counts = DiarizationCounts()
     for one, other, scored in pieces:
         sides = one.rename_labels(mapping=ours), other.rename_labels(mapping=theirs)
-        found = metric.compute_components(*sides, uem=scored)
+        components = metric.compute_components(*sides, uem=scored)
         keys = ("missed detection", "false alarm", "confusion", "total")
-        counts += DiarizationCounts(*(float(found[key]) for key in keys))
+        counts += DiarizationCounts(*(float(components[key]) for key in keys))
     present = np.flatnonzero(reference_s)
     error_sum = len(present) - sum(
         shared_s[i, j] / (reference_s[i] + hypothesis_s[j] - shared_s[i, j]) for i, j in mapping
@@ -86,7 +86,7 @@ def diarization(
 def _pieces(
     metric: Any, reference: Transcript, hypothesis: Transcript, collar_s: float
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """What both sides say in each stretch of time, and which of it is scored (pyannote's types)."""
+    """Annotations of both sides, and the scored time, as pyannote's types."""
     core = load("pyannote.core")
     sides = reference.segments, hypothesis.segments
     duration_s = max(
@@ -167,7 +167,7 @@ def _matched(
 ) -> tuple[int, float]:
     """How many points match, and the sum of their distances.
 
-    Of the best matchings one never crosses (points on a line), so that it is found as an alignment:
+    Of the best matchings one never crosses (points on a line), so that it can be computed as an alignment:
     `best[j]` is the best of all points so far with the first j of the hypothesis. Only the columns
     within the tolerance change in a row.
     """

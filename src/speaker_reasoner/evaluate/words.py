@@ -33,7 +33,7 @@ ORC_LONG = 4 * 10**9
 
 _BLOCK = 2**18  # words times words that one call of the time-constrained alignment is worth
 
-Spoken = Sequence[tuple[Segment, list[str]]]
+SegmentWords = Sequence[tuple[Segment, list[str]]]
 """Segments in order of start, each with its words."""
 
 _Side = TypeVar("_Side")
@@ -62,7 +62,7 @@ def _counted(rate: Any) -> ErrorCounts:
     return ErrorCounts(rate.insertions, rate.deletions, rate.substitutions, rate.length)
 
 
-def permutation_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
+def permutation_errors(reference: SegmentWords, hypothesis: SegmentWords) -> ErrorCounts:
     """cpWER: each speaker's words in order, speakers mapped one to one at the least cost."""
     sides = _words_by_speaker(reference), _words_by_speaker(hypothesis)
     size = math.prod(sum(map(len, side.values())) for side in sides)
@@ -74,7 +74,7 @@ def permutation_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
     return _mapped_errors(ours, theirs, [], _distance, word_errors)
 
 
-def _words_by_speaker(spoken: Spoken) -> dict[str, list[str]]:
+def _words_by_speaker(spoken: SegmentWords) -> dict[str, list[str]]:
     """The words of each speaker who has any."""
     words: dict[str, list[str]] = {}
     for segment, theirs in spoken:
@@ -90,7 +90,7 @@ def _mapped_errors(
     distance: Callable[[_Side, _Side], int],
     errors: Callable[[_Side, _Side], ErrorCounts],
 ) -> ErrorCounts:
-    """Sum of errors over the cheapest one-to-one mapping; the shorter side gets `nobody`."""
+    """Sum of errors over the cheapest one-to-one mapping; the shorter side is filled up with `nobody`."""
     count = max(len(reference), len(hypothesis))
     rows = reference + [nobody] * (count - len(reference))
     columns = hypothesis + [nobody] * (count - len(hypothesis))
@@ -107,7 +107,7 @@ class _Timed:
     times: list[tuple[float, float]]
 
 
-def timed_errors(reference: Spoken, hypothesis: Spoken, collar_s: float) -> ErrorCounts:
+def timed_errors(reference: SegmentWords, hypothesis: SegmentWords, collar_s: float) -> ErrorCounts:
     """tcpWER: as cpWER, but words match only if their times overlap (MeetEval's definition).
 
     A reference word lasts its share of its segment, by its number of characters; a hypothesis
@@ -119,15 +119,17 @@ def timed_errors(reference: Spoken, hypothesis: Spoken, collar_s: float) -> Erro
     return _mapped_errors(ours, theirs, _Timed([], []), _timed_distance, _timed_word_errors)
 
 
-def _timed_by_speaker(spoken: Spoken, share: Callable[..., Any], collar_s: float) -> list[_Timed]:
-    found: dict[str, _Timed] = {}
+def _timed_by_speaker(
+    spoken: SegmentWords, share: Callable[..., Any], collar_s: float
+) -> list[_Timed]:
+    by_speaker: dict[str, _Timed] = {}
     for segment, words in spoken:
         if words:
-            theirs = found.setdefault(segment.speaker, _Timed([], []))
+            theirs = by_speaker.setdefault(segment.speaker, _Timed([], []))
             theirs.words.extend(words)
             spans = share((segment.start_s, segment.end_s), words)
             theirs.times.extend((float(a) - collar_s, float(b) + collar_s) for a, b in spans)
-    return list(found.values())
+    return list(by_speaker.values())
 
 
 def _timed_distance(reference: _Timed, hypothesis: _Timed) -> int:
@@ -142,15 +144,15 @@ def _timed_word_errors(reference: _Timed, hypothesis: _Timed) -> ErrorCounts:
     align = matching.time_constrained_levenshtein_distance_with_alignment
     counts = ErrorCounts()
     for r, h in _apart(reference, hypothesis):
-        found = align(r.words, h.words, r.times, h.times)
+        edits = align(r.words, h.words, r.times, h.times)
         counts += ErrorCounts(
-            found["insertions"], found["deletions"], found["substitutions"], len(r.words)
+            edits["insertions"], edits["deletions"], edits["substitutions"], len(r.words)
         )
     return counts
 
 
 def _apart(reference: _Timed, hypothesis: _Timed) -> Iterator[tuple[_Timed, _Timed]]:
-    """Cut both where no word before overlaps a word behind: the parts are aligned on their own.
+    """Cut both sides where no earlier word overlaps a later one; the parts are aligned separately.
 
     No alignment pairs words across such a cut, so the errors of the parts add up to the whole's,
     and memory, which grows with the product of both lengths, stays small.
@@ -180,7 +182,7 @@ def _reach(times: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDAr
     return np.append(first, np.inf), np.insert(np.maximum.accumulate(ends), 0, -np.inf)
 
 
-def combination_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
+def combination_errors(reference: SegmentWords, hypothesis: SegmentWords) -> ErrorCounts:
     """ORC-WER: each reference segment goes to the hypothesis speaker that costs least.
 
     Exact where the search is no larger than `ORC_EXACT` (reference words times the product of the
@@ -204,7 +206,7 @@ def combination_errors(reference: Spoken, hypothesis: Spoken) -> ErrorCounts:
     return _counted(search(_seglst(reference), _seglst(hypothesis)))
 
 
-def _seglst(spoken: Spoken) -> Any:
+def _seglst(spoken: SegmentWords) -> Any:
     rows = [
         {
             "session_id": "one",

@@ -85,7 +85,7 @@ def join_words(words: list[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _WordRow:
     start_s: Decimal
     end_s: Decimal
     word: str
@@ -105,7 +105,7 @@ def parse_ctm(text: str, where: str) -> list[Transcript]:
         FormatError: a line has too few or too many fields, or a time is none.
     """
     sessions = Sessions()
-    words: dict[tuple[str, str], list[_Row]] = defaultdict(list)
+    words: dict[tuple[str, str], list[_WordRow]] = defaultdict(list)
     for number, fields in fields_of(text):
         at = f"{where}:{number}"
         if fields[0].startswith(";;"):
@@ -123,7 +123,7 @@ def parse_ctm(text: str, where: str) -> list[Transcript]:
         end_s = start_s + parse_seconds(duration, at, "duration")
         label = f"channel{channel}" if speaker.upper() in ("NA", "<NA>") else speaker
         known = _parse_confidence(confidence, at)
-        words[file, label].append(_Row(start_s, end_s, word, known, at))
+        words[file, label].append(_WordRow(start_s, end_s, word, known, at))
     for (file, label), of_speaker in words.items():
         _add_segments(sessions, file, label, of_speaker)
     return sessions.transcripts()
@@ -141,9 +141,9 @@ def _parse_confidence(field: str, at: str) -> float | None:
     return confidence
 
 
-def _add_segments(sessions: Sessions, file: str, speaker: str, words: list[_Row]) -> None:
+def _add_segments(sessions: Sessions, file: str, speaker: str, words: list[_WordRow]) -> None:
     """Add the words of one speaker, grouped into segments at pauses."""
-    groups: list[list[_Row]] = []
+    groups: list[list[_WordRow]] = []
     end_s = Decimal(0)
     for word in sorted(words, key=lambda word: word.start_s):
         if not groups or word.start_s - end_s > MAX_PAUSE_S:

@@ -80,18 +80,18 @@ def load(
     if format is not None and format not in INPUTS:
         raise FormatError(f"unknown format {format!r}; readable: {', '.join(INPUTS)}")
     files = _choose(source, format, encoding) if source.is_dir() else [source]
-    found: dict[str, Transcript] = {}
+    sessions: dict[str, Transcript] = {}
     origin: dict[str, Path] = {}
     for file in files:
         for transcript in _read(file, format, encoding):
             name = transcript.recording
-            if name in found:
+            if name in sessions:
                 raise DataError(
                     f"session {name!r} comes twice: in {origin[name]} and in {file}; remove one, or "
                     "name the format to read"
                 )
-            found[name], origin[name] = transcript, file
-    return _with_genders(found, gender_from, source) if gender_from else found
+            sessions[name], origin[name] = transcript, file
+    return _with_genders(sessions, gender_from, source) if gender_from else sessions
 
 
 def some_of(names: list[str]) -> str:
@@ -139,8 +139,10 @@ def beside(sound: Path, encoding: str | None = None) -> Path | None:
     Raises:
         DataError, FormatError: as for `richest`.
     """
-    found = richest((p for p in sound.parent.iterdir() if stem_of(p) == sound.stem), None, encoding)
-    return found[0] if found else None
+    chosen = richest(
+        (p for p in sound.parent.iterdir() if stem_of(p) == sound.stem), None, encoding
+    )
+    return chosen[0] if chosen else None
 
 
 def suffix_of(file: Path) -> str | None:
@@ -160,11 +162,11 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
         files = list(folder.iterdir())
     except OSError as error:
         raise FormatError(f"cannot read {folder}: {error.strerror}; check the path") from error
-    found = richest(files, format, encoding)
-    if not found:
+    chosen = richest(files, format, encoding)
+    if not chosen:
         wanted = ", ".join(SUFFIXES) if format is None else f"files in {format}"
         raise DataError(f"{folder} holds no transcripts: expected {wanted}")
-    return found
+    return chosen
 
 
 def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:

@@ -139,10 +139,10 @@ def _id(entry: dict[str, Any], key: str, at: str) -> str:
 
 
 def _objects(entry: dict[str, Any], key: str, at: str) -> list[dict[str, Any]]:
-    found = entry.get(key, [])
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise FormatError(f"{at}: expected {key} to hold objects, got {str(found)[:60]}")
-    return found
+    items = entry.get(key, [])
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise FormatError(f"{at}: expected {key} to hold objects, got {str(items)[:60]}")
+    return items
 
 
 def _offset(entry: dict[str, Any], key: str, at: str) -> Decimal:

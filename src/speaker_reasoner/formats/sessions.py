@@ -113,11 +113,11 @@ class Sessions:
 
     def transcripts(self) -> list[Transcript]:
         """Return one transcript per session; it lasts at least to the end of its last segment."""
-        found = []
+        transcripts = []
         for session, rows in self._segments.items():
             segments = tuple(self._with_gender(session, segment) for segment in rows)
             ends = [segment.end_s for segment in segments]
-            found.append(
+            transcripts.append(
                 Transcript(
                     recording=session,
                     duration_s=max([self._durations.get(session, 0.0), *ends]),
@@ -127,7 +127,7 @@ class Sessions:
                     ),
                 )
             )
-        return found
+        return transcripts
 
     def _with_gender(self, session: str, segment: Segment) -> Segment:
         gender = self._genders.get((session, segment.speaker), "unknown")

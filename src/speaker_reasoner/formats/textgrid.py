@@ -247,9 +247,9 @@ class Stream:
                 yield "number", word
 
     def _next(self, kind: str, what: str) -> str:
-        found, value = next(self._tokens, ("the end", ""))
-        if found != kind:
-            raise FormatError(f"{self.at}: expected {what} ({kind}), got {found} {value!r}")
+        got, value = next(self._tokens, ("the end", ""))
+        if got != kind:
+            raise FormatError(f"{self.at}: expected {what} ({kind}), got {got} {value!r}")
         return value
 
     def string(self, what: str) -> str:

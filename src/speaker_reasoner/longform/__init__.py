@@ -2,20 +2,20 @@
 
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
-from ..voices.people import Voice
+from ..voices.people import EnrolledSpeaker
 from .chunks import chunks
-from .recording import Failure, Listener, Progress, Recording, Settings
+from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
 from .transcriber import Transcriber
 
 __all__ = [
     "CacheRules",
+    "EnrolledSpeaker",
     "Failure",
     "Listener",
     "Progress",
     "Recording",
-    "Settings",
     "Transcriber",
+    "TranscriptionSettings",
     "Trust",
-    "Voice",
     "chunks",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ..protocol import Box
-from ..reasoner import Heard
+from ..reasoner import TranscribedLine
 from ..speech import Region
 
 _SHORTEST_GAP_S = 0.4
@@ -14,7 +14,7 @@ _MOST_BOXES = 8
 
 
 def passed_over(
-    speech: Sequence[Region], lines: Iterable[Heard], ticks_per_s: int
+    speech: Sequence[Region], lines: Iterable[TranscribedLine], ticks_per_s: int
 ) -> Sequence[Region]:
     """Speech outside all lines.
 
@@ -48,7 +48,9 @@ def boxes(gaps: Sequence[Region], ticks_per_s: int, chunk_ticks: int) -> list[Bo
     return found
 
 
-def in_speech(speech: Sequence[Region], lines: Iterable[Heard], ticks_per_s: int) -> list[Heard]:
+def in_speech(
+    speech: Sequence[Region], lines: Iterable[TranscribedLine], ticks_per_s: int
+) -> list[TranscribedLine]:
     """The lines that do not lie in silence as a whole."""
     return [
         h

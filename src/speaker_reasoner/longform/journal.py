@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AudioError, FormatError, OutputError
-from ..voices.finished import Finished
+from ..voices.finished import FinishedChunk
 from .chunks import Chunk
 
 _VERSION = 2
@@ -52,7 +52,7 @@ class Journal:
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self.path = path
         self._about = {"journal": _VERSION, **json.loads(json.dumps(about))}
-        self._kept: list[Finished] = []
+        self._kept: list[FinishedChunk] = []
         self._begun = path.exists()
         if self._begun:
             self._read()
@@ -62,7 +62,7 @@ class Journal:
         """Chunks that were found and not taken yet."""
         return len(self._kept)
 
-    def next(self, chunk: Chunk) -> Finished | None:
+    def next(self, chunk: Chunk) -> FinishedChunk | None:
         """The next finished chunk that was found; `None` when all were taken.
 
         Raises:
@@ -80,7 +80,7 @@ class Journal:
             )
         return found
 
-    def add(self, finished: Finished) -> None:
+    def add(self, finished: FinishedChunk) -> None:
         """Write a chunk, all of it or nothing that counts.
 
         Raises:
@@ -121,7 +121,7 @@ class Journal:
             about = json.loads(lines[0])
             if about.get("journal") != _VERSION:
                 raise ValueError("not a journal of this version")
-            self._kept = [Finished.from_json(json.loads(line)) for line in lines[1:]]
+            self._kept = [FinishedChunk.from_json(json.loads(line)) for line in lines[1:]]
         except (FormatError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise OutputError(
                 f"{self.path}: no journal that can be read ({error}); delete it to start again"

@@ -3,7 +3,7 @@
 Chunks are read from disk as they are needed and let go when they are finished. A recording says
 which dialogues are under way (`dialogues`) and is fed by whoever drives them (`reasoner.ask`), so
 that one file, a batch and a server share one course of action. A finished chunk becomes a
-`Finished`, which is all that the rest of the recording ever sees of it: read back from a journal it
+`FinishedChunk`, which is all that the rest of the recording ever sees of it: read back from a journal it
 has the same effect.
 """
 
@@ -19,11 +19,11 @@ from .. import audio
 from ..audio import Samples
 from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
-from ..reasoner import Dialogue, Heard, Outcome, Stop, TurnEvent, without_duplicates
+from ..reasoner import Dialogue, Outcome, Stop, TranscribedLine, TurnEvent, without_duplicates
 from ..speech import Detect, Region
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..voices.cache import CacheRules
-from ..voices.finished import Finished, Spoken
+from ..voices.finished import ChunkSegment, FinishedChunk
 from ..voices.linking import Trust
 from ..voices.people import Speakers
 from ..voices.witness import Witness
@@ -70,7 +70,7 @@ Listener = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TranscriptionSettings:
     """How recordings are transcribed.
 
     Attributes:
@@ -155,7 +155,7 @@ class Recording:
         path: Path,
         source: Iterator[Chunk],
         profile: Profile,
-        settings: Settings,
+        settings: TranscriptionSettings,
         speakers: Speakers,
         describe: Mapping[str, Any],
         journal: Journal | None = None,
@@ -173,7 +173,7 @@ class Recording:
         self._exhausted = False
         self._alone = False  # the first chunk is the whole recording, and bounds make that matter
         self._stretches: deque[_Stretch] = deque()
-        self._finished: list[Finished] = []
+        self._finished: list[FinishedChunk] = []
         self._untold: list[Progress] = []
         self._samples = 0
 
@@ -320,12 +320,12 @@ class Recording:
             stretch.speech = self.settings.detect(stretch.chunk.samples)
         return stretch.speech
 
-    def _finish(self, stretch: _Stretch) -> Finished:
+    def _finish(self, stretch: _Stretch) -> FinishedChunk:
         """What a chunk came to."""
         start, length = stretch.chunk.start_samples, len(stretch.chunk.samples)
         outcome = stretch.dialogue.outcome if stretch.dialogue is not None else None
         if outcome is None:
-            return Finished(start, length)
+            return FinishedChunk(start, length)
         lines, missing, dropped = self._covered(stretch, outcome)
         spoken = tuple(self._spoken(heard, start) for heard in lines)
         known = [heard.embedding if self.settings.own_witness else None for heard in lines]
@@ -335,7 +335,7 @@ class Recording:
         for event in events:
             for stage, value in event.seconds.items():
                 seconds[stage] += value
-        return Finished(
+        return FinishedChunk(
             start,
             length,
             spoken=spoken,
@@ -360,7 +360,7 @@ class Recording:
 
     def _covered(
         self, stretch: _Stretch, outcome: Outcome
-    ) -> tuple[list[Heard], list[Missing], int]:
+    ) -> tuple[list[TranscribedLine], list[Missing], int]:
         """Lines without those that lie in silence, what is missing, and how many were dropped."""
         lines = list(outcome.lines)
         missing = [] if outcome.missing is None else [self._missing(outcome, stretch.start_s)]
@@ -382,14 +382,14 @@ class Recording:
             ]
         return heard, missing, len(lines) - len(heard)
 
-    def _absorb(self, finished: Finished, samples: Samples) -> None:
+    def _absorb(self, finished: FinishedChunk, samples: Samples) -> None:
         self._finished.append(finished)
         self.speakers.absorb(finished, samples, alone=self._alone)
 
-    def _spoken(self, heard: Heard, start_samples: int) -> Spoken:
+    def _spoken(self, heard: TranscribedLine, start_samples: int) -> ChunkSegment:
         tick, line, sure = self.profile.ticks_per_s, heard.line, heard.confidence
         offset_s = audio.to_seconds(start_samples)
-        return Spoken(
+        return ChunkSegment(
             line.speaker,
             line.gender,
             round(offset_s + line.start / tick, 6),

@@ -15,11 +15,11 @@ from ..speech import Detect
 from ..transcript import Transcript
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
-from ..voices.people import Speakers, Voice
+from ..voices.people import EnrolledSpeaker, Speakers
 from ..voices.witness import Witness
 from .chunks import Chunk, chunks
 from .journal import Journal, fingerprint
-from .recording import Failure, Listener, Recording, Settings
+from .recording import Failure, Listener, Recording, TranscriptionSettings
 
 
 class Transcriber:
@@ -72,7 +72,7 @@ class Transcriber:
         compares = engine.witness(witness) if isinstance(witness, str) else witness
         if cached is None:
             cached = hears and (self.profile.cache_by_default or compares is None)
-        self.settings = Settings(
+        self.settings = TranscriptionSettings(
             answer,
             cached,
             rules or CacheRules(),
@@ -113,7 +113,7 @@ class Transcriber:
         path: str | Path,
         *,
         speakers: tuple[int, int] | None = None,
-        voices: Sequence[Voice] = (),
+        voices: Sequence[EnrolledSpeaker] = (),
         journal: Path | None = None,
     ) -> Recording:
         """A recording, ready to be driven.
@@ -276,7 +276,9 @@ _VOICE_LINES = 3
 _VOICE_S = (0.8, 8.0)
 
 
-def _voices_of(path: str | Path, transcript: Transcript, start: int, end: int) -> list[Voice]:
+def _voices_of(
+    path: str | Path, transcript: Transcript, start: int, end: int
+) -> list[EnrolledSpeaker]:
     """Everybody outside a stretch of a transcript, with clips of their longest clean lines."""
     voices = []
     for speaker in transcript.speakers:
@@ -290,7 +292,7 @@ def _voices_of(path: str | Path, transcript: Transcript, start: int, end: int) -
             if outside and alone and fits and len(clips) < _VOICE_LINES:
                 clips.append(audio.load_slice(path, first, last))
         if clips:
-            voices.append(Voice(speaker, tuple(clips), transcript.genders[speaker]))
+            voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
     return voices
 
 

@@ -1,7 +1,18 @@
 """The dialogue's language: profiles, prompts, rendering, parsing, and the trace."""
 
 from .profile import PROFILE_FILE, Profile, load_profile, released_profile
-from .trace import Answer, Audio, CacheEntry, Part, Piece, Text, Trace, observe, opening, pieces
+from .trace import (
+    Answer,
+    Audio,
+    CacheEntry,
+    Part,
+    Text,
+    TokenizedPart,
+    Trace,
+    observe,
+    opening,
+    pieces,
+)
 from .turns import Box, Line, Overview, Turn, parse_turn, render_turn
 
 __all__ = [
@@ -13,9 +24,9 @@ __all__ = [
     "Line",
     "Overview",
     "Part",
-    "Piece",
     "Profile",
     "Text",
+    "TokenizedPart",
     "Trace",
     "Turn",
     "load_profile",

@@ -1,4 +1,4 @@
-"""How sure the model was of each line: mean token probability of its words, speaker and times."""
+"""Confidence of each line: mean token probability of its words, speaker and times."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _TAG = re.compile(r"</?(?:think|answer|box)>")
 
 
 def _blank(tag: re.Match[str]) -> str:
-    """What stands for a tag: of its length, and ending the line, as `parse_turn` has it."""
+    """Replace a tag by blanks of its length and a line break, at which `parse_turn` also ends a line."""
     return " " * (len(tag.group()) - 1) + "\n"
 
 
@@ -33,9 +33,9 @@ def line_confidences(
         sizes: bytes of each token.
         probabilities: of each token; empty if unknown.
     """
-    found = list(LINE.finditer(_TAG.sub(_blank, text)))
+    lines = list(LINE.finditer(_TAG.sub(_blank, text)))
     if not probabilities or len(sizes) != len(probabilities):
-        return [LineConfidence() for _ in found]
+        return [LineConfidence() for _ in lines]
     ends, at = [], 0
     for size in sizes:
         at += size
@@ -59,5 +59,5 @@ def line_confidences(
             speaker=mean(*match.span(1)),
             times=mean(match.start(2), match.end(3)),
         )
-        for match in found
+        for match in lines
     ]

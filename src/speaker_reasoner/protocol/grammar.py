@@ -1,9 +1,9 @@
-"""What a valid turn is, byte by byte: the state machine that constrains decoding.
+"""The grammar of a valid turn: a state machine over bytes that constrains decoding.
 
-A state is the set of ways the turn may go on; `advance` moves it over the bytes of a token. It
-knows what no regular expression can: a segment ends after it starts and lies in the box just heard,
+A state is the set of possible continuations; `advance` moves it over the bytes of a token. It
+enforces rules that no regular expression can: a segment ends after it starts and lies in the current box,
 boxes never go back and always make progress, new speakers take the next free number, the text of a
-turn is bounded by the length of what was heard, and a text that repeats itself may only be closed.
+turn is bounded by the length of its audio, and a text that repeats itself may only be closed.
 Working on bytes, it serves any tokenizer: a tag may be one token or nine, a token may hold the end
 of one tag and the start of the next.
 
@@ -19,21 +19,21 @@ from .profile import Profile
 from .turns import Box
 
 LINE_BYTES = 20
-"""What a line costs of the turn's budget, besides its text."""
+"""Bytes that a line takes of the turn's budget, besides its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """Everything that decides what may be written in one turn. Times in ticks of the chunk.
+    """All inputs of the grammar of one turn. Times are in ticks of the chunk.
 
     Attributes:
         profile: wording and limits.
-        turn: 0 for the overview, then the number of the observation just heard.
+        turn: 0 for the overview, then the number of the observation.
         chunk: end of the chunk.
-        box: the observation just heard; `None` in turn 0.
+        box: the box of the observation; `None` in turn 0.
         speakers: highest speaker number written so far, or in the speaker cache.
         cached: genders of the speakers of the cache, who stand first in the overview.
-        count: fewest and most speakers that the overview may count; `None` leaves it to the model.
+        count: least and greatest number of speakers in the overview; `None` for no bounds.
         model_answer: whether the final transcript is generated; otherwise the turn is complete with
             the opening tag.
         last: the turn must end the dialogue.
@@ -58,7 +58,7 @@ class TurnRules:
         return min(max(1, self.profile.ticks_per_s // 10), max(1, self.chunk))
 
     def budget(self, ticks: int) -> int:
-        """Bytes that fit into so much audio: four times what a fast speaker says."""
+        """Most bytes of text for a duration of audio: four times what a fast speaker says."""
         return 120 + 60 * ticks // self.profile.ticks_per_s
 
 
@@ -99,9 +99,9 @@ class _Strict:
         )
 
     def _overview(self) -> State:
-        """Every count of speakers; nobody ends the dialogue, somebody new calls for a box.
+        """Every allowed count of speakers. A count of 0 ends the dialogue; a new speaker requires a box.
 
-        Where the cache holds all of them, nobody may be heard in this chunk.
+        If all speakers are in the cache, the chunk may be without speech.
         """
         profile = self.rules.profile
         words = profile.wording

@@ -1,7 +1,7 @@
-"""A matcher of bytes: nodes that are ways of going on, and states that are sets of them.
+"""A byte matcher: a state is a set of nodes, and a node is one possible continuation.
 
-`grammar` builds the turns of the dialogue from these nodes. Semantic bounds travel in the functions that a
-node calls when it is complete: what was read decides what may follow.
+`grammar` builds the turns of the dialogue from these nodes. When a node is complete, it calls
+a function with the value it read, which returns the nodes that may follow.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ MAX_REPEATS = 10
 
 
 class Node:
-    """One way to go on. `step` gives the ways to go on after a byte; none if it does not fit."""
+    """One continuation. `step` returns the continuations after a byte; none if the byte does not fit."""
 
     __slots__ = ()
     ends = False
@@ -176,7 +176,7 @@ def _following(byte: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Spaces(Node):
-    """Up to `most` spaces or line breaks, then whatever `then` begins with."""
+    """Up to `most` spaces or line breaks, then the nodes of `then`."""
 
     most: int
     inner: State
@@ -217,5 +217,5 @@ def end_here() -> State:
 
 
 def caught_loop(state: Iterable[Node]) -> bool:
-    """Whether some way of going on is a text that was found repeating itself."""
+    """Whether some continuation is a text that repeats itself."""
     return any(isinstance(node, Words) and node.loops for node in state)

@@ -35,7 +35,7 @@ def messages(parts: Sequence[Part], *, waiting: bool = False) -> list[Message]:
     Raises:
         ProtocolError: the parts are not such turns, or an answer was cut off.
     """
-    found: list[Message] = []
+    chat: list[Message] = []
     asked: list[str | Audio] = []
     for part in parts:
         match part:
@@ -46,18 +46,18 @@ def messages(parts: Sequence[Part], *, waiting: bool = False) -> list[Message]:
             case Answer(text, closed=closed):
                 if not closed:
                     raise ProtocolError(
-                        f"turn {len(found) // 2 + 1} of the trace is cut off, and a chat template would "
+                        f"turn {len(chat) // 2 + 1} of the trace is cut off, and a chat template would "
                         "close it; build the dialogue with its answer"
                     )
-                found += [_user(asked, first=not found), Message("assistant", (text,))]
+                chat += [_user(asked, first=not chat), Message("assistant", (text,))]
                 asked = []
     if waiting and asked:
-        return [*found, _user(asked, first=not found)]
-    if asked or waiting or not found:
+        return [*chat, _user(asked, first=not chat)]
+    if asked or waiting or not chat:
         raise ProtocolError(
             f"the trace ends with {asked!r}, expected {'a question' if waiting else 'an answer'}"
         )
-    return found
+    return chat
 
 
 def _user(asked: Sequence[str | Audio], *, first: bool) -> Message:

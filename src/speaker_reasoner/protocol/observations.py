@@ -3,7 +3,7 @@
 Observations follow the tau rule of Sec. 2 (arXiv 2604.03074): neighbours A, B with overlap d_AB
 share an observation unless d_AB/d_A < tau and d_AB/d_B < tau. Differs from the paper: a segment is
 compared with every segment of the open observation, not with the last one alone, so that the second
-of two backchannels inside one long segment is heard together with it as well.
+of two backchannels inside one long segment is in the same observation as well.
 """
 
 from collections.abc import Sequence

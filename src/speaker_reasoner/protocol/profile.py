@@ -1,4 +1,4 @@
-"""Profiles: the wording a checkpoint was trained with, and the limits of what it may hear.
+"""Profiles: the wording that a checkpoint was trained with, and the limits of its input and output.
 
 A profile is saved beside the weights as `speaker_reasoner.json`. The released checkpoints carry no
 such file: the built-in `released` profile plus the prompt file published with them takes its place.
@@ -34,7 +34,7 @@ class Wording:
     colon: str
 
     def label(self, number: int, gender: str) -> str:
-        """A speaker as the model writes it."""
+        """The label of a speaker, as the model writes it."""
         return self.speaker.format(n=number, gender=self.genders[gender])
 
 
@@ -79,22 +79,22 @@ class Profile:
     """How a checkpoint speaks the protocol.
 
     Attributes:
-        name: `native` (our wording, every turn strictly shaped) or `released` (free wording).
+        name: `native` (our wording and layout, to the letter) or `released` (free wording).
         language: key of `WORDINGS`; decides prompts, labels and overview.
         decimals: decimals of a time as written by the model.
-        chunk_s: longest recording the model hears at once, in seconds.
+        chunk_s: longest audio that the model takes at once, in seconds.
         max_turns: most observations in one dialogue (100 in the released runner).
         max_speakers: largest speaker number the model may write.
-        cache_s: seconds of speaker cache the checkpoint was trained to hear before a chunk; 0 if
-            it never heard one, and speakers of its chunks must be linked by their voices alone.
-        cache_by_default: whether it hears one unless the caller says otherwise; without it, chunks
-            of a recording are heard several at a time, and voices link them.
+        cache_s: longest speaker cache that the checkpoint was trained with, in seconds; 0 if it was
+            trained without one, and speaker embeddings alone must link the speakers of its chunks.
+        cache_by_default: whether the cache is used unless the caller decides; without it, several
+            chunks are transcribed at a time, and speaker embeddings link them.
         initial_text: instruction of the first user turn; empty means the wording's own.
         turn_text: text of the later user turns; empty means the wording's own.
         domain: what the checkpoint is for, in one sentence a user reads.
         word_confidence_floor: mean word probability under which a recording is reported as foreign
             to the checkpoint's domain; `None` where it was never measured.
-        training: stage, configuration, commit: how the checkpoint came to be (JSON-ready).
+        training: record of the training run: stage, configuration, commit (JSON-ready).
     """
 
     name: str = "native"

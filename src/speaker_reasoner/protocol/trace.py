@@ -1,8 +1,8 @@
-"""The trace: what the model saw, part by part; the same for inference and training.
+"""The trace: all parts of a dialogue, as the model saw and wrote them; the same for inference and training.
 
-Concatenating the parts of a trace gives the token ids, the audio slices and the loss mask. Whoever
-needs a prompt (the reasoner, the training data) takes it from `opening` and `observe` here, so that
-history is rendered in one way, `<think>` included.
+Concatenating the parts of a trace gives the token ids, the audio slices and the loss mask. The reasoner
+and the training data both take prompts from `opening` and `observe`, so that a dialogue's history is
+rendered in one way, `<think>` included.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from .profile import Profile
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Prompt text with its markup; the model reads it, it is never learned."""
+    """Prompt text with its markup; masked in the loss."""
 
     text: str
 
@@ -37,7 +37,7 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the assistant wrote in one turn, without its closing `<|im_end|>`; this is learned.
+    """The assistant's text of one turn, without its closing `<|im_end|>`; a target of the loss.
 
     Attributes:
         text: the turn.
@@ -55,12 +55,12 @@ Part = Text | Audio | Answer
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CacheEntry:
-    """A past segment of a speaker, heard again before the chunk (Sec. "Speaker-aware cache").
+    """An earlier segment of a speaker, placed before the chunk (Sec. "Speaker-aware cache").
 
     Attributes:
-        speaker: number in this dialogue; the speakers of the cache come first.
+        speaker: speaker number in this dialogue; the speakers of the cache come first.
         gender: of the speaker.
-        text: what is said in the clip; empty if unknown.
+        text: words of the clip; empty if unknown.
         samples: float32 `[n]` at 16 kHz.
     """
 
@@ -130,8 +130,8 @@ def opening(
             Text(lead + label + words.colon + MARKUP.audio_open),
             Audio(0, len(entry.samples), number),
         ]
-        said = f" {entry.text}" if entry.text else ""
-        lead = f"{MARKUP.audio_close}{said}\n"
+        words_after = f" {entry.text}" if entry.text else ""
+        lead = f"{MARKUP.audio_close}{words_after}\n"
     return (
         *parts,
         Text(lead + MARKUP.audio_open),
@@ -157,13 +157,13 @@ def observe(profile: Profile, turn: int, start: int, end: int) -> tuple[Part, ..
 
 
 class Tokenizer(Protocol):
-    """The little that is needed of a Hugging Face tokenizer."""
+    """The part of a Hugging Face tokenizer's interface that is used."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TokenizedPart:
     """Token ids of one part, or the slice that stands in their place."""
 
     ids: tuple[int, ...]
@@ -171,17 +171,19 @@ class Piece:
     learned: bool
 
 
-def pieces(parts: Sequence[Part], tokenizer: Tokenizer, end_id: int) -> Iterator[Piece]:
+def pieces(parts: Sequence[Part], tokenizer: Tokenizer, end_id: int) -> Iterator[TokenizedPart]:
     """Token ids part by part: each part is tokenised alone, so that a prefix of the dialogue has
     the same ids whatever follows. Generated ids are kept as they were generated."""
     for part in parts:
         match part:
             case Text(text):
-                yield Piece(tuple(tokenizer.encode(text, add_special_tokens=False)), None, False)
+                yield TokenizedPart(
+                    tuple(tokenizer.encode(text, add_special_tokens=False)), None, False
+                )
             case Audio():
-                yield Piece((), part, False)
+                yield TokenizedPart((), part, False)
             case Answer(text, ids, closed):
                 written = ids
                 if written is None:
                     written = tuple(tokenizer.encode(text, add_special_tokens=False))
-                yield Piece((*written, end_id) if closed else written, None, True)
+                yield TokenizedPart((*written, end_id) if closed else written, None, True)

@@ -118,7 +118,7 @@ def _ticks(text: str, profile: Profile) -> int:
 
 
 def parse_gender(label: str) -> str:
-    """The gender a speaker label names: female/woman/女, male/man/男, else unknown."""
+    """Parse the gender in a speaker label: female/woman/女, male/man/男, else unknown."""
     if _FEMALE.search(label):
         return "female"
     return "male" if _MALE.search(label) else "unknown"
@@ -139,9 +139,9 @@ def parse_lines(
     lines = []
     known = {} if numbers is None else numbers
     for label, start, end, words in LINE.findall(text):
-        found = _NUMBER.search(label)
-        if found:
-            number = known.setdefault(found.group(), int(found.group()))
+        match = _NUMBER.search(label)
+        if match:
+            number = known.setdefault(match.group(), int(match.group()))
         else:
             number = known.setdefault(label.strip(), max(known.values(), default=0) + 1)
         line = Line(
@@ -155,11 +155,11 @@ def parse_lines(
 
 def parse_overview(text: str, most: int) -> Overview | None:
     """Speaker count and genders of the first turn; `None` where no count up to `most` is given."""
-    found = _OVERVIEW.search(text)
-    if found is None or int(found.group(1)) > most:
+    match = _OVERVIEW.search(text)
+    if match is None or int(match.group(1)) > most:
         return None
-    count = int(found.group(1))
-    words = re.findall(r"female|male|unknown|女|男|未知", text[found.end() :], re.IGNORECASE)
+    count = int(match.group(1))
+    words = re.findall(r"female|male|unknown|女|男|未知", text[match.end() :], re.IGNORECASE)
     genders = [parse_gender(word) for word in words[:count]]
     return Overview(tuple(genders + ["unknown"] * (count - len(genders))))
 

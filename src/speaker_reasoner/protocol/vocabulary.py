@@ -59,16 +59,16 @@ class Vocabulary:
         """
         count = min(_TRIED_FIRST, len(logits) - 1)
         likely = np.argpartition(logits, -count)[-count:]
-        found = self._first(likely[np.argsort(-logits[likely], kind="stable")], state)
-        if found is None:
+        best = self._first(likely[np.argsort(-logits[likely], kind="stable")], state)
+        if best is None:
             ids = [self._by_first[b] for b in next_bytes(state) if b in self._by_first]
             if complete(state):
                 ids.append(np.array([self.end_id]))
             allowed = np.concatenate(ids) if ids else np.array([], dtype=np.int64)
-            found = self._first(allowed[np.argsort(-logits[allowed], kind="stable")], state)
-        if found is None:
+            best = self._first(allowed[np.argsort(-logits[allowed], kind="stable")], state)
+        if best is None:
             raise EngineError("the tokenizer has no token for what the protocol needs next")
-        return found
+        return best
 
     def _first(self, ids: np.ndarray[Any, Any], state: State) -> tuple[int, State] | None:
         for i in ids:

@@ -26,14 +26,14 @@ from .corrections import parse_operation
 from .guard import Guard
 from .intake import stored_voices
 from .openai import RequestError, answer, as_request_error
-from .service import Service, Settings
+from .service import Service, ServiceSettings
 from .transcription import Transcription
 from .uploads import read_json
 
 PAGE = Path(__file__).parent / "page"
 
 
-def create_app(transcriber: Transcriber, settings: Settings) -> FastAPI:
+def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
     """The server as an ASGI application.
 
     Its `state.service` is a `Service`; whoever runs it may call `drain` on a signal.

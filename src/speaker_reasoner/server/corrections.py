@@ -115,7 +115,7 @@ def parse_operation(data: Any) -> tuple[int, Operation]:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CorrectedLine:
     """A segment that operations can refer to.
 
     Attributes:
@@ -143,12 +143,12 @@ class Document:
     """
 
     transcript: Transcript
-    lines: tuple[Line, ...]
+    lines: tuple[CorrectedLine, ...]
     names: Mapping[str, str] = field(default_factory=dict)
     met: tuple[str, ...] = ()
 
     @property
-    def ordered(self) -> list[Line]:
+    def ordered(self) -> list[CorrectedLine]:
         """Lines in the order of a transcript."""
         return sorted(
             self.lines, key=lambda x: (x.segment.start_s, x.segment.end_s, x.segment.speaker)
@@ -301,7 +301,7 @@ def _changed(document: Document, operation: Mapping[str, Any]) -> Document:
     raise ValueError(f"operation {operation['op']!r}")
 
 
-def _line(document: Document, segment: str) -> Line:
+def _line(document: Document, segment: str) -> CorrectedLine:
     for line in document.lines:
         if line.id == segment:
             return line
@@ -403,7 +403,7 @@ def _edit(document: Document, operation: Mapping[str, Any]) -> Document:
     return _exchange(document, line, edited)
 
 
-def _exchange(document: Document, line: Line, segment: Segment) -> Document:
+def _exchange(document: Document, line: CorrectedLine, segment: Segment) -> Document:
     changed = replace(line, segment=segment)
     return replace(document, lines=tuple(changed if x is line else x for x in document.lines))
 
@@ -427,7 +427,7 @@ def labels_heard_again(document: Document, chunk: int, heard: Transcript) -> dic
     return labels
 
 
-def heard_again(lines: Sequence[Line], heard: Transcript) -> dict[str, Any]:
+def heard_again(lines: Sequence[CorrectedLine], heard: Transcript) -> dict[str, Any]:
     """The operation that puts a chunk, heard again, in its old one's place.
 
     Args:
@@ -478,7 +478,7 @@ def _heard(document: Document, operation: Mapping[str, Any]) -> Document:
             Confidence(**row["confidence"]),
             _words(row.get("words")),
         )
-        lines.append(Line(row["id"], segment, chunk, row["turn"]))
+        lines.append(CorrectedLine(row["id"], segment, chunk, row["turn"]))
     was = document.transcript
     missing = [gap for gap in was.missing if not start_s <= gap.start_s < end_s]
     missing += [Missing(*gap) for gap in operation["missing"]]

@@ -21,10 +21,10 @@ from ..spans import overlap as overlap_of
 from ..transcript import Segment, Transcript
 from ..voices.clips import EnrolmentClip, load_clip
 from ..voices.enrolment import doubts
-from ..voices.people import Voice
+from ..voices.people import EnrolledSpeaker
 from ..voices.store import StoredClip
 from ..voices.witness import Witness
-from .corrections import Document, History, Line, heard_again, labels_heard_again, replay
+from .corrections import CorrectedLine, Document, History, heard_again, labels_heard_again, replay
 from .events import EventLog, EventReader
 from .jobs import Job, Store, damaged, undamaged
 from .openai import Hints, as_request_error, confidence_body
@@ -92,7 +92,7 @@ def _load_voice(folder: Path, number: int) -> EnrolmentClip:
     return StoredClip(path, spoken).load()
 
 
-def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list[Voice]:
+def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list[EnrolledSpeaker]:
     """Known voices, the clips of one name together, with what a witness says against them."""
     people: dict[str, list[EnrolmentClip]] = {}
     for number, name in enumerate(names):
@@ -101,7 +101,9 @@ def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list
         people.setdefault(name, []).append(shown)
     said = doubts(people, witness) if witness is not None and people else {}
     return [
-        Voice(name, tuple(clip.samples for clip in clips), doubts=tuple(said.get(name, ())))
+        EnrolledSpeaker(
+            name, tuple(clip.samples for clip in clips), doubts=tuple(said.get(name, ()))
+        )
         for name, clips in people.items()
     ]
 
@@ -268,7 +270,7 @@ class JobRun:
             self._log.append("overview", {"chunk": chunk, **span, "speakers": list(event.speakers)})
         for one in told.add(progress):
             self._labels.add(one.segment.speaker)
-            line = Line(f"{self._prefix}{one.number}", one.segment, chunk, event.turn)
+            line = CorrectedLine(f"{self._prefix}{one.number}", one.segment, chunk, event.turn)
             self._tell_line(line, one.overlap)
         if progress.boxed is not None:
             start_s, end_s = progress.boxed
@@ -345,7 +347,7 @@ class JobRun:
             self.job = replace(self.job, status="done", listen=None, revision=revision)
             self._tell_end(lines, labels_told)
 
-    def _tell_line(self, line: Line, overlap: bool) -> None:
+    def _tell_line(self, line: CorrectedLine, overlap: bool) -> None:
         segment = line.segment
         self._log.append(
             "segment",
@@ -363,7 +365,7 @@ class JobRun:
             },
         )
 
-    def _tell_end(self, lines: Sequence[Line], labels: Mapping[str, str]) -> None:
+    def _tell_end(self, lines: Sequence[CorrectedLine], labels: Mapping[str, str]) -> None:
         """Tell what turns did not, or did otherwise: lines that were put in by a later pass, or
         whose turn was finished in the instant of a kill; new labels; and that all is done."""
         overlaps = find_overlaps([line.segment for line in lines])
@@ -411,7 +413,7 @@ def load_original(store: Store, job: Job) -> Document:
         [transcript] = read(folder / _TRANSCRIPT, "json")
         rows = json.loads((folder / _LINES).read_text())
         lines = [
-            Line(line_id, segment, chunk, turn)
+            CorrectedLine(line_id, segment, chunk, turn)
             for (line_id, chunk, turn), segment in zip(rows, transcript.segments, strict=True)
         ]
     return Document(transcript, tuple(lines))
@@ -419,7 +421,7 @@ def load_original(store: Store, job: Job) -> Document:
 
 def _identify(
     transcript: Transcript, told: Sequence[dict[str, Any]], prefix: str
-) -> tuple[list[Line], dict[str, str]]:
+) -> tuple[list[CorrectedLine], dict[str, str]]:
     """The segments of a transcript with the ids they were told under, and new labels by id.
 
     A segment that was not told so gets an id of its own, and the last chunk that starts before it.
@@ -434,11 +436,13 @@ def _identify(
         if rows:
             row = (same or rows)[0]
             rows.remove(row)
-            lines.append(Line(row["id"], segment, row["chunk"], row["turn"]))
+            lines.append(CorrectedLine(row["id"], segment, row["chunk"], row["turn"]))
             if not same:
                 labels[row["id"]] = segment.speaker
         else:
             before = [t["chunk"] for t in transcript.traces if t["start_s"] <= segment.start_s]
-            lines.append(Line(f"{prefix}x{untold}", segment, before[-1] if before else 0, None))
+            lines.append(
+                CorrectedLine(f"{prefix}x{untold}", segment, before[-1] if before else 0, None)
+            )
             untold += 1
     return lines, labels

@@ -59,7 +59,7 @@ _DECODERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServiceSettings:
     """How a server runs.
 
     Attributes:
@@ -96,7 +96,7 @@ class Service:
         ServerError, OutputError: the store cannot be used.
     """
 
-    def __init__(self, transcriber: Transcriber, settings: Settings) -> None:
+    def __init__(self, transcriber: Transcriber, settings: ServiceSettings) -> None:
         self.settings = settings
         self.registry = CollectorRegistry()
         self.store = Store(settings.store, settings.database)

@@ -1,4 +1,4 @@
-"""A learner and its optimisers in accelerate's hands: one process, DDP, FSDP2 or DeepSpeed.
+"""A learner and its optimisers, prepared by accelerate: one process, DDP, FSDP2 or DeepSpeed.
 
 Tested on two CPUs (`tests/test_train_processes.py`): the same losses and weights as one process; DeepSpeed
 (ZeRO-2 and ZeRO-3, 0.19) in float32 and without adapters, where it is installed.
@@ -21,12 +21,12 @@ from .schedule import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A learner and its optimisers in accelerate's hands.
+    """A learner and its optimisers, prepared by accelerate.
 
     Attributes:
-        learner: without a wrapper around it.
-        model: the same as accelerate prepared it, to be called in its place.
-        optimisers: as accelerate prepared them.
+        learner: the learner without a wrapper.
+        model: the learner as accelerate wrapped it; this one is called.
+        optimisers: the optimisers as accelerate wrapped them.
     """
 
     learner: Learner
@@ -36,11 +36,11 @@ class Prepared:
 
 
 def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool) -> Any:
-    """The accelerator of a run: how many processes, and how weights are sharded, is told by the
-    environment that `accelerate launch` makes.
+    """Make the accelerator of a run; `accelerate launch` sets the number of processes and the sharding
+    in the environment.
 
     Args:
-        folder: where trackers that write files do so.
+        folder: folder for trackers that write files.
         cpu: use no GPU.
         unused: some weights get no gradient in some batches.
 

@@ -1,4 +1,4 @@
-"""Examples to training batches: token ids, labels, log-mel features, what each audio frame holds.
+"""Training batches from examples: token ids, labels, log-mel features, labels of audio frames.
 
 A batch is built from the traces alone, by the same `pieces` that inference uses, so that the loss
 mask is exactly the assistant's tokens. Frame labels come from the synthesisers' word times.
@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ, Samples
-from ..data.simulate import Spoken
+from ..data.simulate import MixedUtterance
 from ..engines.thinker import SHORTEST_SAMPLES, MarkedTokenizer, log_mel, slice_tokens
 from ..protocol import Audio, Trace, pieces
 
 IGNORED = -100
 MOST_SPEAKERS = 64
-"""Numbers of the people of two examples in a batch stay this far apart."""
+"""Offset between the person numbers of two examples in a batch."""
 ENROLLED_RATE = 0.3
-"""Share of caches that were recorded by another microphone than the chunk, as enrolled voices are."""
+"""Share of caches with another microphone than the chunk's, as for enrolled speakers."""
 
 
 @dataclass(slots=True)
 class Frames:
-    """What each of a batch's F audio tokens holds.
+    """Labels of a batch's F audio tokens.
 
     Attributes:
         word: `[F]` token of the word spoken; the placeholder token in silence.
@@ -55,7 +55,7 @@ class Batch:
     Attributes:
         ids: `[B, T]`, padded right; audio placeholders stand for the clips in order.
         mask: `[B, T]`, 1 on real tokens.
-        labels: `[B, T]`, -100 wherever the model is not taught.
+        labels: `[B, T]`, -100 where there is no loss.
         features, feature_mask: log-mel `[N, mels, frames]` and `[N, frames]`.
         frames: labels of the audio tokens; `None` where word times are not known.
         audio_s: seconds of all clips.
@@ -86,7 +86,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """What an audio part of a trace is cut from: a chunk, or an entry of its speaker cache.
+    """The source of a trace's audio parts: a chunk, or an entry of its speaker cache.
 
     Attributes:
         samples: float32 `[n]` at 16 kHz.
@@ -95,12 +95,12 @@ class Clip:
     """
 
     samples: Samples
-    spoken: tuple[Spoken, ...] | None = None
+    spoken: tuple[MixedUtterance, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A dialogue and the clips it hears: the chunk, then the entries of the cache."""
+    """A dialogue and its clips: the chunk, then the entries of the cache."""
 
     trace: Trace
     clips: tuple[Clip, ...]
@@ -134,7 +134,7 @@ class Batcher:
         """Tensors for teacher forcing.
 
         Args:
-            examples: dialogues with what they hear.
+            examples: dialogues with their clips.
             rng: source of the augmentation.
             augment: another microphone for each example, and for some of their caches; bands of mel
                 bins masked.
@@ -225,7 +225,7 @@ def _token_centres(frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def equalise(features: Tensor, heard_in: Sequence[int], rng: random.Random) -> None:
-    """Another microphone for each number: a smooth gain over the mel bins, within 14.4 dB.
+    """Simulate a microphone for each number: a smooth gain over the mel bins, within 14.4 dB.
 
     Args:
         features: `[N, mels, frames]`; 10 dB are 0.25 in Whisper's scale.

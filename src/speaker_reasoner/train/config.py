@@ -3,8 +3,8 @@
     config = load_config("tiny")              # one that comes with the package
     config = load_config("my.toml")
 
-Each part is a dataclass beside the code it configures; what belongs together is checked here. The resolved
-configuration is part of every checkpoint.
+Each part is a dataclass beside the code it configures; settings of several parts are checked together here. The
+resolved configuration is part of every checkpoint.
 """
 
 from collections.abc import Mapping
@@ -37,10 +37,10 @@ class Kind:
 
     Attributes:
         task: `dialogue`, `cached` (with a speaker cache), or one of `SINGLE_TURN`.
-        share: how often it is drawn against the stage's other kinds.
+        share: weight with which it is drawn among the stage's kinds.
         weights: of its losses, a key of `TrainingConfig.weights`; by default answers alone.
         audio_s: seconds of chunks in a batch of simulated meetings; short chunks make larger batches.
-        single: one utterance a simulated chunk.
+        single: whether a simulated chunk has one utterance only.
     """
 
     task: str
@@ -79,7 +79,7 @@ class StageConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What is trained.
+    """The model that is trained.
 
     Attributes:
         base: folder or hub id of a thinker, or of a full model with its talker, which is left out;
@@ -88,7 +88,7 @@ class ModelConfig:
         method: `full`, everything but the vision tower, or `lora`.
         tiny: sizes of the thinker from scratch.
         layer: text layer after which the heads of a model from scratch read speaker and time.
-        heads_steps: batches that teach the heads alone where a run begins from a checkpoint.
+        heads_steps: batches that train the heads alone if a run begins from a checkpoint.
     """
 
     base: str = ""
@@ -113,7 +113,7 @@ class SimulatedConfig:
     """Meetings of synthetic voices.
 
     Attributes:
-        most_people: in a session from which a speaker cache is drawn.
+        most_people: most people in a session from which a speaker cache is drawn.
     """
 
     bank: BankConfig
@@ -132,10 +132,11 @@ class CorporaConfig:
 
     Attributes:
         train: folders of splits, such as `prepared/ami/train`, from the working directory.
-        check: the same, never learned from; without any, nothing is checked.
+        check: the same, for validation; without any, nothing is validated.
         batch: dialogues in a batch.
         window: batches whose dialogues are sorted by length together.
-        clipped: use pieces with segments that go on outside, whose text says more than can be heard.
+        clipped: use pieces with segments that continue outside, so that their text has more words than the
+            audio.
     """
 
     train: tuple[str, ...]
@@ -152,10 +153,10 @@ class CorporaConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Everything that decides a checkpoint, seeds included.
+    """All settings of a training run, seeds included.
 
     Attributes:
-        simulated, corpora: where dialogues come from; one of them.
+        simulated, corpora: the source of dialogues; one of the two.
         answer_rate: share of dialogues whose last turn writes the whole transcript.
         weights: of losses, by the names that kinds use.
         warm_up: before the first stage of a model from scratch, on its audio tower.

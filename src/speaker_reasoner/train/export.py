@@ -1,7 +1,7 @@
-"""Prepared corpora to a folder for ms-swift: every piece once in each stage of a configuration.
+"""Export prepared corpora for ms-swift: every piece once in each stage of a configuration.
 
-What a stage asks of a piece, and the speaker cache before it, is drawn from the same shares and settings as
-in `speaker-reasoner train`, but once and for all: ms-swift hears the same in every epoch.
+The task of a piece, and its speaker cache, are drawn with the same shares and settings as in
+`speaker-reasoner train`, but only once: ms-swift gets the same examples in every epoch.
 """
 
 import random
@@ -29,7 +29,7 @@ def export_corpora(
     """Export the corpora of a configuration.
 
     Args:
-        config: its corpora, profile, stages and seed; of these, no schedule and no answer rate.
+        config: its corpora, profile, stages and seed are used, but no schedule and no answer rate.
         folder: a new or empty one.
         strict: stop at the first piece that cannot be used.
         told: called with the name of each file before it is filled.

@@ -1,10 +1,9 @@
-"""What is trained: a thinker, and, from scratch, heads that teach it what each audio frame holds.
+"""The trained module: a thinker and, for one from scratch, auxiliary heads with losses on audio frames.
 
-The heads are thrown away after training. They are read at two places: on the tower's embeddings
-(which word, which gender, whether two frames, or two utterances, are one voice), and in the middle of the
-text decoder at the audio positions (which speaker number, what time), where the layers above can
-still read it off. A pretrained thinker needs none, and real corpora, which have no word times, could
-not teach them.
+The heads are discarded after training. They read the tower's embeddings (word, gender, and whether two
+frames or two utterances are of one voice), and the text decoder's hidden states at the audio positions,
+at a middle layer (speaker number, time), so that the layers above can use them. A pretrained thinker
+needs no heads, and real corpora, which have no word times, could not train them.
 
 Losses are sums over what they are a mean of (`Learner.counts`), so that the mean can be taken over all
 batches of a step, on whatever process they are.

@@ -1,8 +1,8 @@
 """One training loop for every stage and model, on accelerate: one process, DDP, FSDP2 or DeepSpeed.
 
-A step consists of a number of batches that the processes share. What batch n of step m holds depends on
-stage, seed, m and n alone, and every loss is a mean over all batches of the step: two processes give
-what one with twice the accumulation gives, and a run that was killed goes on as if it had not been.
+A step has a fixed number of batches, which the processes share. Batch n of step m depends on stage, seed, m
+and n alone, and every loss is a mean over all batches of the step: two processes give the same result as
+one with twice the accumulation, and a run that was killed continues as if it had not been.
 """
 
 import time
@@ -29,15 +29,15 @@ Drawn = tuple[Batch, LossWeights]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class StageTask:
     """A stage as the loop sees it.
 
     Attributes:
         name: of the stage, in logs and file names.
-        draw: the n-th batch of a step, and how its losses weigh.
-        checks: fixed batches that are not learned from.
-        transcribe: transcribes the fixed dialogues as a user's are, and gives their error rates;
-            every process calls it.
+        draw: returns the n-th batch of a step, and the weights of its losses.
+        checks: fixed batches for validation.
+        transcribe: transcribes fixed dialogues as for a user, and returns their error rates; every
+            process calls it.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Task:
     transcribe: Callable[[], dict[str, float]] | None = None
 
 
-def run(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None:
-    """Train one stage to its end, from where `folder` has it.
+def run(task: StageTask, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+    """Train one stage to its end, from its saved state in `folder` if there is one.
 
     Args:
         folder: gets `<stage>.pt` (trained weights, optimisers, step) and `log.jsonl`.
@@ -102,7 +102,7 @@ def run(task: Task, prepared: Prepared, folder: Path, config: RunConfig) -> None
 
 
 class Average:
-    """An exponential moving average of what is trained: it errs less than the weights of any one step
+    """An exponential moving average of the trained weights, which errs less than those of any one step
     (Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407).
 
     Attributes:
@@ -116,14 +116,14 @@ class Average:
 
     @torch.no_grad()
     def add(self, step: int) -> None:
-        """Take in the weights after a step; the first ones count more, or the start would stay."""
+        """Add the weights of a step; the first steps weigh more, so that the initial weights fade."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in self._trained.items():
             self.values[name].lerp_(value, 1 - decay)
 
     @torch.no_grad()
     def put(self) -> None:
-        """Put the average in the place of the weights."""
+        """Replace the weights by the average."""
         for name, value in self._trained.items():
             value.copy_(self.values[name])
 
@@ -133,13 +133,13 @@ def _due(done: int, every: int, steps: int) -> bool:
 
 
 def _forget(optimisers: Sequence[Any]) -> None:
-    """A stage begins without the moments of the one before."""
+    """Clear the optimiser's moments at the start of a stage."""
     for optimiser in optimisers:
         getattr(optimiser, "optimizer", optimiser).state.clear()
 
 
 class _Draws(Dataset[Any]):
-    """What a function draws by number; an error is handed over, not raised in a worker."""
+    """A data set of a function's results by number; a worker returns an error instead of raising it."""
 
     def __init__(self, draw: Callable[[int], Any], count: int) -> None:
         self.draw = draw
@@ -156,7 +156,7 @@ class _Draws(Dataset[Any]):
 
 
 def ahead(draw: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
-    """What is drawn by the numbers below `count`, in order, prepared ahead by so many processes."""
+    """Results for the numbers below `count`, in order, prepared ahead by worker processes."""
     loader: Iterable[Any] = DataLoader(
         _Draws(draw, count),
         batch_size=None,
@@ -170,8 +170,10 @@ def ahead(draw: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]
         yield drawn
 
 
-def batches(task: Task, first: int, config: RunConfig, accelerator: Any) -> Iterator[list[Drawn]]:
-    """What a process gets to see of each step from `first` on."""
+def batches(
+    task: StageTask, first: int, config: RunConfig, accelerator: Any
+) -> Iterator[list[Drawn]]:
+    """A process's batches of each step from `first` on."""
     share = config.batches_per_step // accelerator.num_processes
     own = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
@@ -193,8 +195,8 @@ def _as_is(drawn: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Losses of one step on one process: sums and right answers `[2]` by name, and of how many items
-    the sums over all processes are."""
+    """Losses of one step on one process: sum and number of right answers `[2]` by name, and the number of
+    items of all processes."""
 
     sums: dict[str, Tensor]
     counts: dict[str, int]
@@ -245,7 +247,7 @@ def train_step(prepared: Prepared, drawn: Sequence[Drawn], rate: float, clip: fl
 
 
 def _counted(prepared: Prepared, drawn: Sequence[Drawn]) -> dict[str, int]:
-    """Of how many items each loss of the step is a sum, over all processes."""
+    """Number of items of each loss of the step, over all processes."""
     own: Counter[str] = Counter()
     for batch, weights in drawn:
         own.update(prepared.learner.counts(batch, weights))

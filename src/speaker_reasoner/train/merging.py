@@ -1,7 +1,8 @@
-"""One model of a LoRA adapter and its base, or of several models: the mean of their weights.
+"""Merge a LoRA adapter into its base, or average the weights of several models.
 
-A mean is better than each where all began from one (Wortsman et al. 2022, arXiv 2203.05482), and a way
-to train on processors that do not talk to each other. A voice head is of one tower, and is left out.
+The average of models that began from the same weights is better than each (Wortsman et al. 2022, arXiv
+2203.05482); it is also a way to train on machines that do not communicate. A voice head belongs to one
+tower, and is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..engines.adapter import merge_adapter
-from ..engines.checkpoint import Found, find_checkpoint, load_thinker
+from ..engines.checkpoint import CheckpointFiles, find_checkpoint, load_thinker
 from ..errors import CheckpointError, DataError
 from ..protocol import Profile
 from .lineage import named
@@ -84,7 +85,7 @@ def mean(
     _write(folder, found[0], thinker.to(dtype), profile)
 
 
-def _write(folder: Path, found: Found, thinker: Any, profile: Profile | None) -> None:
+def _write(folder: Path, found: CheckpointFiles, thinker: Any, profile: Profile | None) -> None:
     def write(path: Path) -> None:
         save_checkpoint(path, thinker, found.tokenizer, found.extractor)
         if profile is not None:
@@ -94,7 +95,7 @@ def _write(folder: Path, found: Found, thinker: Any, profile: Profile | None) ->
 
 
 def _record(profiles: Sequence[Profile | None], parts: Sequence[float]) -> dict[str, Any]:
-    """How a mean came to be: its models by name, with their shares (see `lineage`)."""
+    """The record of an average: its models by name, with their shares (see `lineage`)."""
     known = [one.training if one is not None else {} for one in profiles]
     found: dict[str, Any] = {"stage": known[0].get("stage"), "version": __version__, "mean": []}
     before: dict[str, Any] = {}
@@ -106,14 +107,16 @@ def _record(profiles: Sequence[Profile | None], parts: Sequence[float]) -> dict[
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _loaded(found: Found, dtype: torch.dtype = torch.float32) -> Any:
+def _loaded(found: CheckpointFiles, dtype: torch.dtype = torch.float32) -> Any:
     thinker = load_thinker(found, dtype)
     if found.adapter is not None:
         merge_adapter(thinker, found.folder, found.adapter)
     return thinker
 
 
-def _add(total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, found: Found) -> None:
+def _add(
+    total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, found: CheckpointFiles
+) -> None:
     shapes, expected = ({n: tuple(v.shape) for n, v in one.items()} for one in (more, total))
     if shapes != expected:
         name = min(n for n in {*shapes, *expected} if shapes.get(n) != expected.get(n))
@@ -125,8 +128,10 @@ def _add(total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, foun
         total[name] += value * part
 
 
-def _check_alike(first: Found, other: Found, own: Profile | None, its: Profile | None) -> None:
-    """Make sure that tokens mean the same in both, and that both speak one dialogue."""
+def _check_alike(
+    first: CheckpointFiles, other: CheckpointFiles, own: Profile | None, its: Profile | None
+) -> None:
+    """Check that both have the same tokens and the same protocol."""
     if first.tokenizer.get_vocab() != other.tokenizer.get_vocab():
         raise CheckpointError(
             f"{other.folder}: its tokenizer is not that of {first.folder}; a mean is of models that "

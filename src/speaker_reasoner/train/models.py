@@ -1,6 +1,6 @@
-"""The model of a run: from nothing, from a folder or hub id, or from an adapter; and its checkpoint.
+"""The model of a run: random weights, a folder or hub id, or an adapter; and its checkpoint.
 
-What is written is a Hugging Face folder that `--model` takes at once: the thinker in bfloat16, or a LoRA
+A checkpoint is a Hugging Face folder that `--model` takes: the thinker in bfloat16, or a LoRA
 adapter, and the profile with the configuration it was trained by.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..engines.adapter import merge_adapter
-from ..engines.checkpoint import Found, find_checkpoint, load_thinker
+from ..engines.checkpoint import CheckpointFiles, find_checkpoint, load_thinker
 from ..engines.thinker import audio_tower, text_model
 from ..errors import CheckpointError
 from ..protocol import Profile
@@ -30,11 +30,11 @@ from .windows import join_windows
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """What is trained, and what belongs to it.
+class TrainableModel:
+    """A thinker to be trained, with its tokenizer, extractor and profile.
 
     Attributes:
-        thinker: with its adapters; what is frozen takes no gradient.
+        thinker: with its adapters; frozen parameters take no gradient.
         base: folder or hub id of the weights under an adapter.
         before: the record of the checkpoint it starts from (see `lineage`).
     """
@@ -46,7 +46,7 @@ class Model:
     before: Mapping[str, Any] | None
 
 
-def build(config: TrainingConfig, start: str | Path | None = None) -> Model:
+def build(config: TrainingConfig, start: str | Path | None = None) -> TrainableModel:
     """Make or load the model of a run.
 
     Args:
@@ -60,7 +60,7 @@ def build(config: TrainingConfig, start: str | Path | None = None) -> Model:
     if start is None and not config.model.base:
         tokenizer = make_tokenizer(tokenizer_texts(config), config.model.tiny.vocabulary)
         thinker, extractor = make_thinker(tokenizer, config.model.tiny), make_feature_extractor()
-        model = Model(thinker, tokenizer, extractor, "", None)
+        model = TrainableModel(thinker, tokenizer, extractor, "", None)
     else:
         model = _load(config, start)
     make_ready(model.thinker, config.run)
@@ -68,8 +68,8 @@ def build(config: TrainingConfig, start: str | Path | None = None) -> Model:
 
 
 def make_ready(thinker: Any, run: RunConfig) -> None:
-    """Prepare a thinker to be trained, in place: what it sees is frozen, what it hears is windowed in
-    one call (see `windows`), and the run's settings of its layers hold."""
+    """Prepare a thinker for training, in place: freeze the vision tower, compute audio windows in one call
+    (see `windows`), and apply the run's settings of its layers."""
     for name, parameter in thinker.named_parameters():
         if "visual." in name:
             parameter.requires_grad_(False)
@@ -83,7 +83,7 @@ def make_ready(thinker: Any, run: RunConfig) -> None:
             layer.compile(dynamic=True)
 
 
-def _load(config: TrainingConfig, start: str | Path | None) -> Model:
+def _load(config: TrainingConfig, start: str | Path | None) -> TrainableModel:
     settings = config.model
     source = settings.base if start is None else start
     found = find_checkpoint(source, settings.revision if start is None else None)
@@ -100,10 +100,10 @@ def _load(config: TrainingConfig, start: str | Path | None) -> Model:
         merge_adapter(thinker, found.folder, found.adapter)
     profile = found.profile()
     before = None if profile is None else profile.training
-    return Model(thinker, found.tokenizer, found.extractor, base, before)
+    return TrainableModel(thinker, found.tokenizer, found.extractor, base, before)
 
 
-def _base(found: Found, given: str, configured: str) -> str:
+def _base(found: CheckpointFiles, given: str, configured: str) -> str:
     """Where the frozen weights are, as an adapter's settings name it."""
     if found.adapter is None:
         return _absolute(given)
@@ -123,7 +123,7 @@ def _absolute(name: str) -> str:
 
 def write_model(
     folder: Path,
-    model: Model,
+    model: TrainableModel,
     state: Mapping[str, Tensor],
     profile: Profile,
     config: TrainingConfig,
@@ -147,8 +147,8 @@ def write_model(
     profile.save(folder)
 
 
-def record(stage: str, config: TrainingConfig, model: Model) -> dict[str, Any]:
-    """How a checkpoint came to be, as its profile keeps it."""
+def record(stage: str, config: TrainingConfig, model: TrainableModel) -> dict[str, Any]:
+    """The training record of a checkpoint's profile."""
     found: dict[str, Any] = {"stage": stage, "version": __version__, "commit": _commit()}
     found["config"] = config.to_json()
     if model.before:

@@ -18,7 +18,7 @@ import torch
 
 from ..engines.thinker import audio_tower
 from ..errors import DataError
-from .shapes import Dialogue, Model, average_dialogue
+from .shapes import DialogueShape, ModelShape, average_dialogue
 
 BUCKET = 500_000_000
 """Elements of DeepSpeed's reduce_bucket_size, by default."""
@@ -139,7 +139,7 @@ class Time:
     gpu_hours: float
 
 
-def memory(model: Model, setup: Setup, spoken: Dialogue) -> Memory:
+def memory(model: ModelShape, setup: Setup, spoken: DialogueShape) -> Memory:
     """Bytes on each GPU in the step's worst moment."""
     text, audio, peak = activations(model, setup, spoken)
     parameters, width = model.parameters, setup.width
@@ -172,14 +172,14 @@ def memory(model: Model, setup: Setup, spoken: Dialogue) -> Memory:
     )
 
 
-def trained_parameters(model: Model, setup: Setup) -> int:
+def trained_parameters(model: ModelShape, setup: Setup) -> int:
     """How many parameters the optimiser sees on all GPUs together."""
     if setup.full:
         return model.parameters.total - model.parameters.vision
     return model.lora(setup.rank, experts=setup.lora_experts)
 
 
-def activations(model: Model, setup: Setup, spoken: Dialogue) -> tuple[int, int, int]:
+def activations(model: ModelShape, setup: Setup, spoken: DialogueShape) -> tuple[int, int, int]:
     """Bytes kept of the text model and of the audio tower, and the most that comes on top.
 
     Logits of n tokens over V words take (12 + w) n V bytes when the backward pass begins: w the
@@ -207,7 +207,7 @@ def activations(model: Model, setup: Setup, spoken: Dialogue) -> tuple[int, int,
     return kept + last, heard, max(logits, passing, convolving)
 
 
-def layer_bytes(layer: Any, setup: Setup, model: Model) -> int:
+def layer_bytes(layer: Any, setup: Setup, model: ModelShape) -> int:
     """Bytes that autograd keeps of one text layer for each token.
 
     With width w of a number, h of the stream, q and k of queries and keys: a norm keeps its input in
@@ -252,7 +252,7 @@ def _routed(layer: Any) -> bool:
     return hasattr(layer.mlp, "experts")
 
 
-def _widest(layer: Any, model: Model) -> int:
+def _widest(layer: Any, model: ModelShape) -> int:
     """Numbers a token has at the layer's widest place."""
     if _routed(layer):
         ffn, stream = model.text.moe_intermediate_size, model.text.hidden_size
@@ -277,7 +277,7 @@ class _Convolution:
         return 2 * self.weight.numel() * self.positions
 
 
-def _convolutions(model: Model) -> tuple[list[_Convolution], int]:
+def _convolutions(model: ModelShape) -> tuple[list[_Convolution], int]:
     """The audio tower's convolutions (100 frames a second go in), and the layers' tokens a second."""
     tower = audio_tower(model.thinker)
     mels = tower.num_mel_bins
@@ -293,7 +293,7 @@ def _convolutions(model: Model) -> tuple[list[_Convolution], int]:
     return found, 13
 
 
-def _audio_bytes(model: Model, setup: Setup, audio_s: float) -> tuple[int, int]:
+def _audio_bytes(model: ModelShape, setup: Setup, audio_s: float) -> tuple[int, int]:
     """What is kept of the audio tower, and what its widest convolution takes in passing.
 
     A layer of width d and inner width f keeps w(8d + 2f) bytes: both norms' inputs and outputs,
@@ -315,7 +315,7 @@ def _audio_bytes(model: Model, setup: Setup, audio_s: float) -> tuple[int, int]:
     return round(kept * audio_s), round(passing * audio_s)
 
 
-def time(model: Model, setup: Setup, spoken: Dialogue) -> Time:
+def time(model: ModelShape, setup: Setup, spoken: DialogueShape) -> Time:
     """Work of a step and of an epoch.
 
     A token takes 2 FLOPs for each weight it meets, and as many again for the gradient of its input
@@ -353,16 +353,16 @@ def time(model: Model, setup: Setup, spoken: Dialogue) -> Time:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is told of one setup.
+    """The report of one setup.
 
     Attributes:
         trained: parameters the optimiser sees.
         largest_batch: dialogues on a GPU at once that still leave the head room; 0 if none.
     """
 
-    model: Model
+    model: ModelShape
     setup: Setup
-    dialogue: Dialogue
+    dialogue: DialogueShape
     trained: int
     memory: Memory
     time: Time
@@ -402,7 +402,7 @@ class Plan:
         }
 
 
-def plan(model: Model, setup: Setup) -> Plan:
+def plan(model: ModelShape, setup: Setup) -> Plan:
     """Compute the memory and time of a setup.
 
     Raises:

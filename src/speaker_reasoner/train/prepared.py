@@ -1,11 +1,11 @@
 """Talks from corpora that `speaker-reasoner prepare` wrote: pieces of sessions, in batches of like length.
 
-Which pieces make up a batch, and what is asked of each, follows from their transcripts alone; only then
-is audio read, and of it no more than is heard. Every piece comes once before any comes again.
+The pieces of a batch and the task of each are chosen by their transcripts alone; then only the audio that
+the batch needs is read. Every piece comes once before any comes again.
 
 Pieces whose recording is missing, broken or too short are left out before a run begins, because batches
-follow from the list of pieces: a recording that breaks later stops the run, and a run that goes on after
-one was lost or mended draws other batches than before.
+depend on the list of pieces: a recording that breaks later stops the run, and a run that continues after
+one was lost or repaired draws other batches than before.
 """
 
 import random
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio import load_slice, to_samples
 from ..data.cache import condition, draw_cache
-from ..data.corpora import Chunk, chunks
+from ..data.corpora import CorpusPiece, chunks
 from ..data.corpora.notes import Notes
 from ..errors import DataError
 from ..protocol import CacheEntry, Profile
@@ -31,11 +31,11 @@ from .recordings import Fault, find_faults
 from .talks import Talk, make_example, make_trace
 
 _MOST_PAST = 200
-"""Of a longer past, so many segments are drawn before a cache is drawn from them."""
+"""Number of segments that are sampled from a longer past, before a cache is drawn from them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TrainingPiece:
     """A piece of a session.
 
     Attributes:
@@ -45,26 +45,26 @@ class Piece:
             the session, numbered the same way.
     """
 
-    chunk: Chunk
+    chunk: CorpusPiece
     said: tuple[Reference, ...]
     past: Sequence[Reference]
 
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """What is used of some folders, and why the rest is not.
+    """The usable pieces of some folders, and why the rest is not used.
 
     Attributes:
         used: in the order of the folders.
-        left_out: how many pieces, by reason.
+        left_out: number of pieces left out, by reason.
     """
 
-    used: tuple[Piece, ...]
+    used: tuple[TrainingPiece, ...]
     left_out: dict[str, int]
 
     def without(self, faults: Mapping[Path, Fault]) -> "Pieces":
-        """The same, less those that cannot be heard."""
-        used: list[Piece] = []
+        """The same without the pieces whose audio cannot be read."""
+        used: list[TrainingPiece] = []
         left_out = Counter(self.left_out)
         for piece in self.used:
             fault = faults.get(piece.chunk.audio)
@@ -77,12 +77,12 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Corpora:
-    """What is used of a configuration's corpora, and what is wrong with their audio.
+    """The usable pieces of a configuration's corpora, and the faults of their audio.
 
     Attributes:
-        train, check: pieces to learn from, and never to.
+        train, check: pieces for training and for validation.
         faults: of recordings, by path.
-        notes: how many recordings have a fault, by reason, and the first of each.
+        notes: number of recordings with a fault, by reason, and the first of each.
     """
 
     train: Pieces
@@ -93,7 +93,7 @@ class Corpora:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a stage asks of a piece, and what is heard before it; no audio is read yet.
+    """The task of a piece in a stage, and its speaker cache; no audio is read yet.
 
     Attributes:
         task: as of `make_trace`.
@@ -102,14 +102,14 @@ class Asked:
         texts: whether its entries have their text.
     """
 
-    piece: Piece
+    piece: TrainingPiece
     task: str
     answer: bool
     drawn: tuple[Reference, ...]
     texts: bool
 
     def numbered(self) -> tuple[list[CacheEntry], list[Reference]]:
-        """Entries (silent, but of their length) and segments, numbered over both."""
+        """Entries (silent, of the right length) and segments, speakers numbered over both."""
         silence = np.broadcast_to(np.float32(0), self.piece.chunk.end_samples)  # takes no memory
         return condition(self.drawn, silence, self.piece.said, texts=self.texts)
 
@@ -130,14 +130,14 @@ class Asked:
 
 
 def ask(
-    piece: Piece,
+    piece: TrainingPiece,
     stage: str,
     config: TrainingConfig,
     rng: random.Random,
     *,
     first_kind: bool = False,
 ) -> Asked:
-    """Draw what a stage asks of a piece.
+    """Draw the task of a piece in a stage.
 
     Args:
         config: with a table `corpora`.
@@ -216,14 +216,14 @@ class Prepared:
         return [asked.talk() for asked in self._held(stage, count)]
 
     def _held(self, stage: str, count: int) -> list[Asked]:
-        """The stage's first kind of so many pieces that are held back."""
+        """Talks of validation pieces, of the stage's first kind."""
         return [
             ask(piece, stage, self.config, self._rng(stage, f"check {i}"), first_kind=True)
             for i, piece in enumerate(self._spread(count))
         ]
 
-    def _spread(self, count: int) -> list[Piece]:
-        """So many of the pieces that are held back, from all over them."""
+    def _spread(self, count: int) -> list[TrainingPiece]:
+        """Choose validation pieces, evenly spaced."""
         total = len(self.held.used)
         count = min(count, total)
         return [self.held.used[i * total // count] for i in range(count)]
@@ -250,7 +250,7 @@ class Prepared:
         self._window = (stage, window), found
         return found
 
-    def _plan(self, stage: str, piece: Piece, name: str) -> _Planned:
+    def _plan(self, stage: str, piece: TrainingPiece, name: str) -> _Planned:
         asked = ask(piece, stage, self.config, self._rng(stage, name))
         entries, segments = asked.numbered()
         length = piece.chunk.end_samples - piece.chunk.start_samples
@@ -312,7 +312,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
     Raises:
         DataError: a folder is none that `prepare` wrote.
     """
-    used: list[Piece] = []
+    used: list[TrainingPiece] = []
     left_out: Counter[str] = Counter()
     for folder in map(Path, folders):
         file = folder / "pieces.jsonl"
@@ -321,7 +321,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
                 f"{folder}: no pieces.jsonl; expected the folder of a split that "
                 "`speaker-reasoner prepare` wrote, such as prepared/ami/train"
             )
-        sessions: dict[Path, list[Chunk]] = defaultdict(list)
+        sessions: dict[Path, list[CorpusPiece]] = defaultdict(list)
         for chunk in chunks(file):
             sessions[chunk.audio].append(chunk)
         for parts in sessions.values():
@@ -334,7 +334,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
     return Pieces(tuple(used), dict(left_out))
 
 
-def _of_session(parts: Sequence[Chunk]) -> Iterator[Piece]:
+def _of_session(parts: Sequence[CorpusPiece]) -> Iterator[TrainingPiece]:
     """The pieces of one recording, each with the past of its session."""
     numbers: dict[str, int] = {}
     said = [
@@ -356,7 +356,7 @@ def _of_session(parts: Sequence[Chunk]) -> Iterator[Piece]:
     alone = sorted(_alone(spoken), key=lambda s: s.end_samples)
     ends = [s.end_samples for s in alone]
     for chunk, rows in zip(parts, said, strict=True):
-        yield Piece(chunk, rows, alone[: bisect_right(ends, chunk.start_samples)])
+        yield TrainingPiece(chunk, rows, alone[: bisect_right(ends, chunk.start_samples)])
 
 
 def _alone(segments: Sequence[Reference]) -> list[Reference]:
@@ -372,7 +372,7 @@ def _alone(segments: Sequence[Reference]) -> list[Reference]:
     return found
 
 
-def _unfit(chunk: Chunk, profile: Profile, *, clipped: bool) -> str | None:
+def _unfit(chunk: CorpusPiece, profile: Profile, *, clipped: bool) -> str | None:
     """Why a chunk cannot be used; `None` if it can."""
     if chunk.end_samples - chunk.start_samples > to_samples(profile.chunk_s):
         return f"longer than profile.chunk_s, {profile.chunk_s:g} s"

@@ -14,26 +14,28 @@ from rich.console import Console
 from rich.progress import track
 
 from ..audio import load_slice, probe, to_samples
-from ..data.corpora import Chunk
+from ..data.corpora import CorpusPiece
 from ..data.corpora.notes import Notes
 from ..errors import AudioError
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why pieces of a recording cannot be heard.
+    """Why pieces of a recording cannot be used.
 
     Attributes:
-        reason: by which they are counted.
-        heard_samples: at 16 kHz; pieces that end later cannot be heard. 0: none of them can.
+        reason: the reason they are counted under.
+        heard_samples: readable samples at 16 kHz; pieces that end later cannot be used.
     """
 
     reason: str
     heard_samples: int = 0
 
 
-def find_faults(chunks: Iterable[Chunk], notes: Notes, *, shown: bool = False) -> dict[Path, Fault]:
-    """Look at every recording that chunks are of.
+def find_faults(
+    chunks: Iterable[CorpusPiece], notes: Notes, *, shown: bool = False
+) -> dict[Path, Fault]:
+    """Check the recording of every chunk.
 
     Args:
         notes: get the recordings that are faulty, by reason.
@@ -60,7 +62,7 @@ def find_faults(chunks: Iterable[Chunk], notes: Notes, *, shown: bool = False) -
 
 
 def _look(path: Path, ends: Sequence[int]) -> tuple[Fault, str] | None:
-    """What is wrong with a recording of which pieces end at these samples, and how it is told."""
+    """The fault of a recording whose pieces end at these samples, and its message."""
     try:
         heard = to_samples(probe(path).duration_s)
     except AudioError as error:

@@ -1,7 +1,7 @@
-"""What a training run keeps on disk: the state of a stage, in one file that takes its place in one move.
+"""The saved state of a training run: one file a stage, replaced atomically.
 
-Frozen weights are not saved. Those that are sharded (FSDP2) are gathered one by one, so that a run may
-go on with another number of processes. DeepSpeed keeps its shards itself, in a folder.
+Frozen weights are not saved. Those that are sharded (FSDP2) are gathered one by one, so that a run can
+continue with another number of processes. DeepSpeed keeps its shards itself, in a folder.
 """
 
 import importlib
@@ -258,7 +258,8 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _of_the_disk(error: Exception) -> bool:
-    """Whether a library raises this when it cannot write; all else is a bug, and stays one."""
+    """Whether this is an error that a library raises when it cannot write; others are bugs and are not
+    converted."""
     if isinstance(error, RuntimeError):  # torch.save
         return any(sign in str(error) for sign in ("inline_container", "Parent directory"))
     return isinstance(error, OSError | SafetensorError) or type(error) is Exception  # tokenizers

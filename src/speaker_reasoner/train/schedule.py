@@ -1,4 +1,4 @@
-"""How long a stage is, how fast it learns, and how a run goes about it: configuration alone."""
+"""Configuration of a stage's schedule and of the run: lengths, learning rates, processes."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """How a run goes about its stages.
+    """Settings of a run that all stages share.
 
     Attributes:
         batches_per_step: over all processes; each accumulates its share of them.

@@ -1,7 +1,7 @@
-"""Heads for a checkpoint that has none: they are learned before anything else, on a thinker that stays as it is.
+"""Train new auxiliary heads of a checkpoint first, on a frozen thinker.
 
-A checkpoint keeps its thinker alone. Heads at random would pull at it from the first step on, and what
-they pull at is what carries over to voices that were never heard (Kumar et al. 2022, arXiv 2202.10054).
+A checkpoint holds its thinker alone. Gradients of random heads would distort the features that generalise to
+unseen voices, from the first step on (Kumar et al. 2022, arXiv 2202.10054).
 """
 
 import math
@@ -17,7 +17,7 @@ from .loop import Drawn, ahead
 
 _LEARNING_RATE, _WARM_UP_STEPS = 3e-3, 10
 _SCALES = 20.0
-"""How much faster temperatures and offsets are learned: they have far to go, and nothing to overfit."""
+"""Factor on the learning rate of temperatures and offsets: they start far off, and cannot overfit."""
 
 
 def settle(
@@ -29,11 +29,11 @@ def settle(
     workers: int,
     shown: bool,
 ) -> None:
-    """Teach the heads of a learner.
+    """Train the heads of a learner.
 
     Args:
         learner: with heads, on no device of the run's yet; afterwards everything it trains is as before.
-        draw: the batch of a step, and how its losses weigh.
+        draw: returns the batch of a step, and the weights of its losses.
         steps: batches to learn from.
         accelerator: of the run.
         workers: processes that prepare batches ahead.

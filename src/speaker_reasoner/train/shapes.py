@@ -61,7 +61,7 @@ only. Give the model's own config.json to be sure."""
 TURNS_PER_S = 0.2
 HEARD = 0.92
 """Observations a second, and the share of a chunk that they cover: AISHELL-4's evaluation references
-cut to 40-50 s by `data.pieces.cut` (1,018 pieces: 8.8 observations in 44.4 s, 91.8 % covered)."""
+cut to 40-50 s by `formats.pieces.cut` (1,018 pieces: 8.8 observations in 44.4 s, 91.8 % covered)."""
 WORDS_PER_S = 2.5
 """Assumed: 150 words a minute, English in conversation, while somebody speaks."""
 CHARACTERS_PER_TOKEN = 3.5
@@ -99,7 +99,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
-class Dialogue:
+class DialogueShape:
     """Tokens of one multi-turn dialogue over an average chunk.
 
     Attributes:
@@ -119,7 +119,7 @@ class Dialogue:
         return self.audio_tokens + self.text_tokens
 
 
-class Model:
+class ModelShape:
     """A thinker's shapes: its class on the `meta` device, where tensors hold no numbers.
 
     Attributes:
@@ -162,7 +162,7 @@ class Model:
         )
 
 
-def load_model(source: str | Path) -> Model:
+def load_model(source: str | Path) -> ModelShape:
     """The shapes of a model.
 
     Args:
@@ -174,7 +174,7 @@ def load_model(source: str | Path) -> Model:
     """
     if str(source).lower() in PUBLISHED:
         name = str(source).lower()
-        return Model(name, _on_meta(dict(PUBLISHED[name]), name))
+        return ModelShape(name, _on_meta(dict(PUBLISHED[name]), name))
     path = Path(source).expanduser()
     file = path / "config.json" if path.is_dir() else path
     try:
@@ -192,7 +192,7 @@ def load_model(source: str | Path) -> Model:
     if isinstance(inner, dict):
         values = {"model_type": values.get("model_type"), **inner}
     thinker = _on_meta(values, str(file))
-    return Model(str(source), thinker, _tokenizer(file.parent))
+    return ModelShape(str(source), thinker, _tokenizer(file.parent))
 
 
 def _on_meta(values: dict[str, Any], where: str) -> Any:
@@ -260,7 +260,7 @@ def _projections(layer: Any, experts: bool) -> Iterator[tuple[int, int, int]]:
         yield stream, both // 2, count
 
 
-def average_dialogue(model: Model, chunk_s: float, turns: int | None = None) -> Dialogue:
+def average_dialogue(model: ModelShape, chunk_s: float, turns: int | None = None) -> DialogueShape:
     """Count the tokens of the dialogue over an average chunk, built by the protocol itself.
 
     Args:
@@ -296,11 +296,11 @@ def _turns(chunk_s: float, turns: int | None) -> int:
     return turns or max(1, round(chunk_s * TURNS_PER_S))
 
 
-def _count(trace: Trace, model: Model, turns: int) -> Dialogue:
+def _count(trace: Trace, model: ModelShape, turns: int) -> DialogueShape:
     samples = [part.end_samples - part.start_samples for part in trace.audio]
     tokenizer: Any = MarkedTokenizer(model.tokenizer) if model.tokenizer else _Estimate()
     text = [piece for piece in pieces(trace.parts, tokenizer, 0) if piece.audio is None]
-    return Dialogue(
+    return DialogueShape(
         turns=turns,
         audio_s=sum(samples) / SAMPLE_RATE_HZ,
         audio_tokens=sum(slice_tokens(model.thinker, samples)),

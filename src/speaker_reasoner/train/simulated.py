@@ -1,4 +1,4 @@
-"""Talks from simulated meetings: drawn anew for every batch from a voice bank, word times known."""
+"""Talks from simulated meetings, drawn for every batch from a voice bank; their word times are known."""
 
 import math
 import random
@@ -8,7 +8,7 @@ from pathlib import Path
 from ..data import sentences
 from ..data.banks import bank
 from ..data.cache import condition, draw_cache
-from ..data.simulate import Meeting, MeetingConfig, Spoken, meeting, session
+from ..data.simulate import Meeting, MeetingConfig, MixedUtterance, meeting, session
 from ..errors import DataError
 from ..protocol.observations import Reference
 from .batches import Batcher
@@ -17,7 +17,7 @@ from .loop import Drawn
 from .talks import Talk, make_example
 
 _FULLY_GROWN = 10**9
-"""A step at which every stage draws its longest chunks."""
+"""A step number at which every stage draws its longest chunks."""
 
 
 class Simulated:
@@ -80,8 +80,8 @@ class Simulated:
         return batch, self.config.loss_weights(kind)
 
     def _meetings(self, stage: StageConfig, step: int, rng: random.Random) -> MeetingConfig:
-        """Chunks of one batch have about the same length, so that little is padded; long ones are as
-        much more likely than short ones as they are longer, or the last seconds would hardly occur."""
+        """Draw the chunk length of a batch: one length, so that little is padded, with probability
+        proportional to it, because the last seconds of a chunk would otherwise be rare."""
         low, high = stage.chunk_s or (1.0, self.config.profile.chunk_s)
         grown = min(1.0, 0.3 + 0.7 * step / max(1, stage.growth * stage.schedule.steps))
         longest_s = low + (high - low) * grown * math.sqrt(rng.random())
@@ -132,7 +132,7 @@ def references(meeting: Meeting, *, by_voice: bool = False) -> list[Reference]:
     ]
 
 
-def _shifted(spoken: Spoken, speaker: int) -> Spoken:
+def _shifted(spoken: MixedUtterance, speaker: int) -> MixedUtterance:
     """An utterance as a clip of its own, under another number."""
     first = spoken.start_samples
     words = tuple(
@@ -144,7 +144,7 @@ def _shifted(spoken: Spoken, speaker: int) -> Spoken:
 
 
 def tokenizer_texts(config: TrainingConfig) -> list[str]:
-    """What the tokenizer of a model from scratch is trained on: prompts, labels, sentences."""
+    """Text for the tokenizer of a model from scratch: prompts, labels, sentences."""
     rng = random.Random(f"tokenizer {config.seed}")
     profile = config.profile
     prompts = [profile.wording.initial_text, *profile.wording.tasks.values()]

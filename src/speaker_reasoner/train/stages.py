@@ -5,7 +5,7 @@
 2. `dialogues`: the multi-turn dialogue, loss on every assistant turn, boxes included.
 3. `cached`: as 2, with a simulated speaker cache before the chunk.
 
-What each mixes is the configuration's. Differs from the paper: its stages start from a pretrained
+The configuration sets the mix of each. Differs from the paper: its stages start from a pretrained
 thinker; the tiny one starts from nothing, hence the warm-up and losses on frames.
 """
 
@@ -25,20 +25,20 @@ from .accelerators import make_accelerator, prepare
 from .batches import Batcher
 from .config import TrainingConfig
 from .learner import Heads, Learner
-from .loop import Task, run
+from .loop import StageTask, run
 from .models import build, record, write_model
 from .prepared import Corpora, Prepared
 from .recordings import Fault
 from .saves import Saves, is_deepspeed, replace_folder, weights
 from .settling import settle
 from .simulated import Simulated
-from .talks import Source
+from .talks import TalkSource
 from .voice_head import WitnessConfig, calibrate, train_witness
 
 STAGES = {1: "single_pass", 2: "dialogues", 3: "cached"}
 
 _BEYOND = 10**6
-"""A step that no schedule reaches: heads settle on batches that their stage does not repeat."""
+"""A step number beyond all schedules: its batches train new heads, and do not recur in the stage."""
 
 
 class Trainer:
@@ -54,7 +54,7 @@ class Trainer:
             not have (see `settling`).
 
     Attributes:
-        remarks: what a user should know of the data before it starts.
+        remarks: sentences about the data that a user should read before the run starts.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Trainer:
         return self._finish("cached")
 
     def take_up(self, stage: str) -> None:
-        """Go on from the weights that a stage of this folder ended with.
+        """Load the final weights of a stage of this folder.
 
         Raises:
             DataError: it has not ended.
@@ -149,7 +149,7 @@ class Trainer:
             )
         self.accelerator.wait_for_everyone()
 
-    def _source(self, batcher: Batcher, strict: bool) -> tuple[Source, list[str]]:
+    def _source(self, batcher: Batcher, strict: bool) -> tuple[TalkSource, list[str]]:
         if self.config.simulated is not None:
             with self.accelerator.main_process_first():  # it builds the bank, the others find it
                 return Simulated(self.config, self.folder / "banks", batcher), []
@@ -203,7 +203,7 @@ class Trainer:
     def _run(self, stage: str) -> None:
         config = self.config.stages[stage]
         transcribes = config.kinds[0].task in ("dialogue", "cached")
-        task = Task(
+        task = StageTask(
             name=stage.replace("_", "-"),
             schedule=config.schedule,
             draw=lambda step, part: self.source.draw(stage, step, part),
@@ -243,7 +243,7 @@ def train(
     strict: bool = False,
     told: Callable[[str], None] | None = None,
 ) -> list[Path]:
-    """Run stages in their order; a run that was stopped goes on where it was.
+    """Run stages in their order; a run that was stopped continues from its saved state.
 
     Args:
         stages: keys of `STAGES`. Without `start`, the first begins from what the stage before it left
@@ -251,14 +251,14 @@ def train(
         start: folder or hub id of the model to begin from, in place of the configuration's.
         cpu: use no GPU.
         strict: stop where audio of prepared corpora has a fault, instead of leaving its pieces out.
-        told: called by the main process with what a user should know.
+        told: called by the main process with each remark.
 
     Returns:
         The folders of the checkpoints, one a stage.
 
     Raises:
         DataError: a stage is not configured, data are missing, or, with `strict`, some audio is.
-        CheckpointError: what is begun or gone on from is damaged or does not fit.
+        CheckpointError: the start or a saved state is damaged or does not fit.
         OutputError: something cannot be written.
     """
     names = [STAGES[number] for number in sorted(stages)]
@@ -320,7 +320,7 @@ def train_voice_head(
 
 
 def _same_everywhere(found: Corpora) -> None:
-    """Make sure that the processes leave out the same pieces: what they draw follows from the rest.
+    """Check that all processes leave out the same pieces: their batches depend on the rest.
 
     Raises:
         DataError: one finds a fault in a recording that another does not.

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..audio import Samples
 from ..data.dialogues import SINGLE_TURN, dialogue, single_turn
-from ..data.simulate import Spoken
+from ..data.simulate import MixedUtterance
 from ..protocol import CacheEntry, Profile, Trace
 from ..protocol.observations import Reference
 from .batches import Clip, Example
@@ -32,10 +32,10 @@ class Talk:
     samples: Samples
     segments: tuple[Reference, ...]
     cache: tuple[CacheEntry, ...] = ()
-    spoken: tuple[tuple[Spoken, ...], ...] | None = None
+    spoken: tuple[tuple[MixedUtterance, ...], ...] | None = None
 
 
-class Source(Protocol):
+class TalkSource(Protocol):
     """Where the dialogues of a run come from."""
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:

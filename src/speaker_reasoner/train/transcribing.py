@@ -13,7 +13,7 @@ from ..engines.checkpoint import Checkpoint
 from ..engines.local import TransformersEngine
 from ..evaluate.counts import ErrorCounts
 from ..evaluate.normalisation import Normalisation
-from ..evaluate.words import Spoken, permutation_errors
+from ..evaluate.words import SegmentWords, permutation_errors
 from ..protocol import Profile
 from ..protocol.observations import Reference
 from ..reasoner import Dialogue, Outcome, Stop, run
@@ -94,6 +94,6 @@ def _segment(reference: Reference) -> Segment:
     )
 
 
-def _spoken(segments: Sequence[Segment]) -> Spoken:
+def _spoken(segments: Sequence[Segment]) -> SegmentWords:
     words = Normalisation().words
     return [(s, words(s.text)) for s in sorted(segments, key=lambda s: s.start_s)]

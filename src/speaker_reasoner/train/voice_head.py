@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..data.banks import VoiceBank
-from ..data.simulate import MeetingConfig, Spoken, distance, meeting, noise
+from ..data.simulate import MeetingConfig, MixedUtterance, distance, meeting, noise
 from ..data.tracts import Tract, draw_tract
 from ..engines.pitch import melodies
 from ..engines.thinker import log_mel
@@ -35,9 +35,10 @@ _CLIP = 5.0
 
 
 _SCALE, _SETTLE_S = 70.0, 0.3
-"""Of a `Witness`, as whole meetings are linked best (docs/whole-meetings.md)."""
+"""Calibration of the witness: chosen by whole meetings of unseen voices (docs/whole-meetings.md)."""
 _SPREAD, _NOISE = 0.3, 0.118
-"""Its `Scatter`, as chunks are grouped best: strange voices scatter more than those it learned."""
+"""Its `Scatter`: chosen by chunks of unseen voices, which vary more than the voices it was trained on
+(docs/experiments.md, 2026-11-27)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class WitnessConfig:
     """How the voice head is trained.
 
     Attributes:
-        layers: of a tower of the head's own, a copy of the finished one that goes on learning with
-            it; with 0 it hears by the finished one.
-        people, clips: in a step, and of each.
+        layers: number of layers of the head's own tower, a copy of the finished one that is trained
+            with it; with 0 it reads the finished one.
+        people, clips: people in a step, and clips of each.
         seconds: shortest and longest clip.
-        reverb_rate: share of clips heard in a room; `elsewhere_rate`: of people whose clips come
-            from different rooms and microphones, as an enrolled voice does.
-        alike_rate: share of steps whose people are all of three synthesisers' voices: fewer people
-            than otherwise, who differ in pitch and vocal tract alone.
+        reverb_rate: share of clips in a simulated room; `elsewhere_rate`: share of people whose clips come
+            from different rooms and microphones, as those of enrolled speakers do.
+        alike_rate: share of steps whose people are all of three synthesisers' voices: fewer people than
+            in other steps, who differ in pitch and vocal tract alone.
     """
 
     steps: int = 1500
@@ -195,13 +196,15 @@ _Match = tuple[float, float, float, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class _PooledLines:
     point: Tensor
     seconds: float
     voice: int
 
 
-def _units(points: Tensor, lines: Sequence[Spoken], rng: random.Random) -> list[_Unit]:
+def _units(
+    points: Tensor, lines: Sequence[MixedUtterance], rng: random.Random
+) -> list[_PooledLines]:
     """Lines of a meeting pooled as chunks pool them: one to four of a person."""
     units = []
     for voice in sorted({line.voice for line in lines}):
@@ -212,16 +215,16 @@ def _units(points: Tensor, lines: Sequence[Spoken], rng: random.Random) -> list[
                 (lines[i].end_samples - lines[i].start_samples) / SAMPLE_RATE_HZ for i in chosen
             ]
             point = F.normalize(points.new_tensor(seconds) @ points[chosen], dim=-1)
-            units.append(_Unit(point, sum(seconds), voice))
+            units.append(_PooledLines(point, sum(seconds), voice))
     return units
 
 
 def _enrolled(
     bank: VoiceBank,
-    lines: Sequence[Spoken],
+    lines: Sequence[MixedUtterance],
     embed: Callable[[Sequence[Samples]], Tensor],
     rng: random.Random,
-) -> list[_Unit]:
+) -> list[_PooledLines]:
     """Everybody of a meeting once more, by a clip of about 5 s from elsewhere."""
     voices = sorted({line.voice for line in lines})
     clips = []
@@ -231,12 +234,12 @@ def _enrolled(
         clips.append(_heard(samples, _room(bank, WitnessConfig(), rng), WitnessConfig(), rng))
     points = embed(clips)
     return [
-        _Unit(point, len(clip) / SAMPLE_RATE_HZ, voice)
+        _PooledLines(point, len(clip) / SAMPLE_RATE_HZ, voice)
         for point, clip, voice in zip(points, clips, voices, strict=True)
     ]
 
 
-def _matches(ones: Sequence[_Unit], others: Sequence[_Unit]) -> list[_Match]:
+def _matches(ones: Sequence[_PooledLines], others: Sequence[_PooledLines]) -> list[_Match]:
     """Each unit against the others of its person, and against whoever sounds most alike: everybody
     else is told apart anyhow."""
     alike = _most_alike(others)
@@ -252,7 +255,7 @@ def _matches(ones: Sequence[_Unit], others: Sequence[_Unit]) -> list[_Match]:
     return found
 
 
-def _most_alike(units: Sequence[_Unit]) -> dict[int, int]:
+def _most_alike(units: Sequence[_PooledLines]) -> dict[int, int]:
     """Who sounds most like each voice."""
     voices = sorted({unit.voice for unit in units})
     if len(voices) < 2:

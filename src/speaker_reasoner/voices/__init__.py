@@ -1,1 +1,1 @@
-"""Who is who: voices compared, lines grouped and linked, people with names. Knows no engine."""
+"""Speaker diarization beside the dialogue: embeddings, clustering, linking, enrolled speakers. Knows no engine."""

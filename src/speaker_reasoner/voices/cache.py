@@ -1,8 +1,8 @@
-"""The speaker-aware cache: past segments of each speaker, heard again before the next chunk.
+"""The speaker-aware cache: earlier segments of each speaker, given to the model before the next chunk.
 
-Sec. "Speaker-aware cache" (arXiv 2604.03074): candidates are scored phi = d * (1 + alpha * i_n), the
-best of each speaker are kept. Not published, and chosen here by measurement (docs/results): alpha,
-how many entries a speaker has, and which segments are candidates at all.
+Sec. "Speaker-aware cache" (arXiv 2604.03074): candidates are scored phi = d * (1 + alpha * i_n), and the
+best of each speaker are kept. The paper does not publish alpha, the number of entries of a speaker, and
+which segments are candidates. docs/results/cache.json compares values of the first two.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,10 +12,10 @@ from ..audio import SAMPLE_RATE_HZ, Samples
 from ..protocol import CacheEntry
 
 SHORTEST_S = 0.6
-"""A shorter segment tells little about a voice: it is no candidate."""
+"""A shorter segment is no candidate: it holds too little of a voice."""
 _CANDIDATES, _PEOPLE = 6, 24
-"""How many candidates of a person, and of how many people, are held at once: memory does not grow with
-the recording. Those go whom nobody heard for longest."""
+"""Most candidates of a person, and most people without a clip, that are kept: memory does not grow with
+the recording. The people who spoke least recently are dropped first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class CacheRules:
 
     Attributes:
         alpha: weight of recency against duration.
-        entries: most of one person.
-        least_confidence: a line whose speaker was less sure is no candidate.
+        entries: most entries of one person.
+        least_confidence: least speaker confidence of a candidate.
     """
 
     alpha: float = 1.0
@@ -35,12 +35,12 @@ class CacheRules:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Candidate:
-    """A past segment that may be heard again.
+    """An earlier segment that may become an entry.
 
     Attributes:
-        start_s: where it starts in the recording.
+        start_s: its start in the recording.
         samples: float32 `[n]` at 16 kHz.
-        enrolled: from a clip that the user gave; it is never crowded out.
+        enrolled: whether it is a clip of an enrolled speaker, which is never dropped.
     """
 
     start_s: float
@@ -54,18 +54,18 @@ class Candidate:
         return len(self.samples) / SAMPLE_RATE_HZ
 
     def score(self, now_s: float, alpha: float) -> float:
-        """phi, with the recency counted over the recording so far."""
+        """phi, with recency as a share of the recording so far."""
         recency = self.start_s / now_s if now_s > 0 else 0.0
         return self.duration_s * (1 + alpha * recency)
 
 
 class SpeakerCache:
-    """Candidates by person, and the entries for the next chunk.
+    """Keeps candidates by person, and chooses the entries for the next chunk.
 
     Args:
         rules: how entries are chosen.
         budget_s: most seconds of entries before a chunk; see `Profile.cache_s`.
-        most: most people in one cache.
+        most: most people in the entries of one chunk.
     """
 
     def __init__(self, rules: CacheRules, budget_s: float, most: int) -> None:
@@ -75,34 +75,34 @@ class SpeakerCache:
         self._candidates: dict[int, list[Candidate]] = {}
 
     def add(self, person: int, candidates: Iterable[Candidate], now_s: float) -> None:
-        """Offer candidates of a person; the best of all are held."""
+        """Add candidates of a person, and keep the best of all."""
         held = [*self._candidates.get(person, ()), *candidates]
         held.sort(key=lambda c: (c.enrolled, c.score(now_s, self.rules.alpha)), reverse=True)
         self._candidates[person] = held[:_CANDIDATES]
-        strangers = [p for p, own in self._candidates.items() if not any(c.enrolled for c in own)]
-        if len(strangers) > _PEOPLE:
-            del self._candidates[min(strangers, key=self._last_heard_s)]
+        unnamed = [p for p, own in self._candidates.items() if not any(c.enrolled for c in own)]
+        if len(unnamed) > _PEOPLE:
+            del self._candidates[min(unnamed, key=self._last_spoke_s)]
 
     def choose(
         self, now_s: float, genders: Mapping[int, str]
     ) -> tuple[list[CacheEntry], list[int]]:
-        """Entries for a chunk that starts at `now_s`.
+        """Choose entries for a chunk that starts at `now_s`.
 
-        Everybody's best entry first, those heard last before others, then everybody's second, as
-        long as the budget lasts.
+        Each person's best candidate is taken first, the most recent speakers before others, then each
+        person's second, while the budget lasts.
 
         Args:
-            genders: of each person.
+            genders: gender of each person.
 
         Returns:
-            The entries, those of one person together, and the person behind each number from 1.
+            The entries, grouped by person, and the person behind each speaker number from 1.
         """
         ranked = {
             person: sorted(held, key=lambda c: c.score(now_s, self.rules.alpha), reverse=True)
             for person, held in self._candidates.items()
         }
         latest = sorted(
-            (person for person in ranked if ranked[person]), key=self._last_heard_s, reverse=True
+            (person for person in ranked if ranked[person]), key=self._last_spoke_s, reverse=True
         )
         chosen: dict[int, list[Candidate]] = {}
         left_s = self.budget_s
@@ -121,5 +121,5 @@ class SpeakerCache:
         ]
         return entries, people
 
-    def _last_heard_s(self, person: int) -> float:
+    def _last_spoke_s(self, person: int) -> float:
         return max(c.start_s for c in self._candidates[person])

@@ -1,4 +1,4 @@
-"""Witnesses by name."""
+"""Load a speaker embedding model ("witness") by name."""
 
 from ..errors import SettingsError
 from .others import ResemblyzerWitness, SpeechBrainWitness, XVectorWitness
@@ -8,12 +8,13 @@ WITNESSES = ("auto", "tower", "resemblyzer", "xvector", "speechbrain", "none")
 
 
 def choose(name: str, device: str = "cpu") -> Witness | None:
-    """A witness of another package by name: `resemblyzer`, `xvector[=MODEL]`, `speechbrain[=MODEL]`, or `none`.
+    """Load a witness of another package.
 
-    An engine knows its own besides: see `Engine.witness`.
+    An engine may have one of its own: see `Engine.witness`.
 
     Args:
-        name: MODEL is a local folder or a hub id.
+        name: `resemblyzer`, `xvector[=MODEL]`, `speechbrain[=MODEL]`, or `none`; MODEL is a local
+            folder or a hub id.
         device: as torch names it.
 
     Raises:

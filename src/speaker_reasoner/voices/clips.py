@@ -1,4 +1,4 @@
-"""Clips that enrol a person: a stretch of a file in which somebody speaks, checked by itself."""
+"""Clips that enrol a speaker: the stretch of a file that holds most speech, checked by itself."""
 
 import hashlib
 import os
@@ -15,20 +15,20 @@ from ..errors import AudioError
 from ..speech import Region, Vad, levels_db, speech_regions, spoken_s
 
 LEAST_S, MOST_S = 2.0, 10.0
-"""Speech that a clip must hold, and the longest stretch of it that is used."""
+"""Least speech in a clip, and the longest stretch of a file that is used."""
 LONGEST_S = 600.0
-"""A longer file is a recording, not a clip."""
+"""A longer file is refused: it is a recording, not a clip."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EnrolmentClip:
-    """A stretch of a file in which somebody speaks.
+    """A stretch of a file that holds speech.
 
     Attributes:
-        path: of the file.
-        start_s: where the stretch starts in it.
+        path: path of the file.
+        start_s: start of the stretch in the file.
         samples: float32 `[n]` at 16 kHz, at most `MOST_S` long.
-        speech_regions: where somebody speaks, in seconds of `samples`.
+        speech_regions: regions of speech, in seconds of `samples`.
     """
 
     path: Path
@@ -46,17 +46,17 @@ class EnrolmentClip:
 
     @property
     def digest(self) -> str:
-        """What tells one clip from another: the SHA-256 of its samples at 16 bits."""
+        """SHA-256 of the samples at 16 bits; equal clips have equal digests."""
         rounded = np.round(self.samples * 32767).astype("<i4")
         return hashlib.sha256(rounded.tobytes()).hexdigest()
 
 
 def load_clip(path: str | os.PathLike[str], vad: Vad | None = None) -> EnrolmentClip:
-    """Read a clip: of a file up to 10 minutes long, the 10 s in which most is said.
+    """Read a clip: the 10 s of a file (of at most 10 minutes) that hold most speech.
 
     Args:
         path: as for `audio.load`.
-        vad: finds speech; by energy if `None`.
+        vad: detects speech; by energy if `None`.
 
     Raises:
         AudioError: the file cannot be read, is longer than 10 minutes, or holds less than 2 s of
@@ -92,8 +92,10 @@ def _load_bounded(path: str | os.PathLike[str]) -> Samples:
 
 
 def _best_stretch(regions: Sequence[Region]) -> Region:
-    """Of the stretches that begin with a region and last `MOST_S` at most, the one with most speech,
-    the first of equals; it ends with its last region."""
+    """Choose the stretch with most speech, the first of equals.
+
+    A stretch begins with a region, lasts at most `MOST_S`, and ends with its last region.
+    """
     best = (0.0, 0.0)
     for start_s, _ in regions:
         end_s = min(start_s + MOST_S, max(b for a, b in regions if a < start_s + MOST_S))

@@ -1,4 +1,4 @@
-"""People given by name: their clips read, and what a witness says against them."""
+"""Enrol speakers: read their clips, and let a witness check them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
@@ -11,14 +11,14 @@ from ..containers import quoted
 from ..errors import SettingsError
 from ..speech import Region
 from .clips import EnrolmentClip, load_clip
-from .linking import Array, Trust, Voices, heard, merge
-from .people import Voice
+from .linking import Array, Centroids, Trust, embedding_sums, merge
+from .people import EnrolledSpeaker
 from .store import VoiceStore, check_name
 from .witness import Witness
 
-_PIECE_S, _SHORTEST_PIECE_S = 2.0, 0.8
+_PART_S, _SHORTEST_PART_S = 2.0, 0.8
 _SURE = 2.0
-"""Log-odds from which a witness's word against a clip is passed on."""
+"""Log-odds from which a witness's warning about a clip is passed on."""
 
 
 def parse_voice(text: str) -> tuple[str, Path]:
@@ -35,17 +35,17 @@ def parse_voice(text: str) -> tuple[str, Path]:
 
 def enrol(
     given: Sequence[str], store: Path | None = None, witness: Witness | None = None
-) -> list[Voice]:
-    """Everybody whose voice is known, by name, with all their clips.
+) -> list[EnrolledSpeaker]:
+    """Load all enrolled speakers with their clips.
 
     Args:
-        given: clips as `NAME=FILE`, any number of them for one person.
-        store: folder of a voice store, of which everybody is meant.
-        witness: says what may be wrong with the clips; see `doubts`.
+        given: clips as `NAME=FILE`, any number of them for one speaker.
+        store: folder of a voice store; all of its speakers are loaded.
+        witness: checks the clips; see `doubts`.
 
     Raises:
         SettingsError: an entry of `given` is malformed, the store is empty or damaged, or the same
-            clip is given for two people.
+            clip is given for two speakers.
         AudioError: a clip cannot be used; see `load_clip`.
     """
     people: dict[str, list[EnrolmentClip]] = {}
@@ -62,15 +62,17 @@ def enrol(
         for voice in stored:
             people.setdefault(voice.name, []).extend(clip.load() for clip in voice.clips)
     _check_shared(people)
-    said = doubts(people, witness) if witness is not None else {}
+    warnings = doubts(people, witness) if witness is not None else {}
     return [
-        Voice(name, tuple(clip.samples for clip in clips), doubts=tuple(said.get(name, ())))
+        EnrolledSpeaker(
+            name, tuple(clip.samples for clip in clips), doubts=tuple(warnings.get(name, ()))
+        )
         for name, clips in people.items()
     ]
 
 
 def _check_shared(people: Mapping[str, Sequence[EnrolmentClip]]) -> None:
-    """Make sure that nobody has a clip of somebody else."""
+    """Check that no clip is given for two speakers."""
     owners: dict[str, tuple[str, EnrolmentClip]] = {}
     for name, clips in people.items():
         for clip in clips:
@@ -83,16 +85,17 @@ def _check_shared(people: Mapping[str, Sequence[EnrolmentClip]]) -> None:
 
 
 def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> dict[str, list[str]]:
-    """What a witness says against clips: sentences by name, of those against whom there are any.
+    """Check clips by their embeddings; warnings by name, for the names that have any.
 
-    A clip may hold two voices, two clips of one person may be of two, and one person may be there
-    under two names (told of the second).
+    A warning says that a clip holds two voices, that two clips of one name are of two speakers, or that
+    a speaker is there under two names (under the second name). It is given when the odds are at least
+    7 to 1.
 
     Args:
         people: clips by name.
-        witness: whose word it is; it is passed on when odds are at least 7 to 1.
+        witness: embeds the clips.
     """
-    said: dict[str, list[str]] = {}
+    warnings: dict[str, list[str]] = {}
     others: dict[str, Array] = {}
     for name, clips in people.items():
         seconds = [len(clip.samples) / audio.SAMPLE_RATE_HZ for clip in clips]
@@ -103,41 +106,41 @@ def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> d
             for clip in clips
             if _holds_two(clip, witness)
         ]
-        apart = Voices(heard(points, seconds, elsewhere=True), witness)
+        apart = Centroids(embedding_sums(points, seconds, elsewhere=True), witness)
         rows += [
             f"{quoted(clips[i].path)} and {quoted(clips[j].path)} ({name}) sound like two people; "
             "leave one out"
             for i, j in combinations(range(len(clips)), 2)
             if apart.odds(i)[j] < -_SURE
         ]
-        own = heard(points, seconds).sum(0)
+        own = embedding_sums(points, seconds).sum(0)
         rows += [
             f"{name} sounds like {other}; leave one of them out if they are one person"
             for other, its in others.items()
-            if Voices(np.stack([own, its]), witness).odds(0)[1] > _SURE
+            if Centroids(np.stack([own, its]), witness).odds(0)[1] > _SURE
         ]
         others[name] = own
         if rows:
-            said[name] = rows
-    return said
+            warnings[name] = rows
+    return warnings
 
 
 def _holds_two(clip: EnrolmentClip, witness: Witness) -> bool:
-    """Whether pieces of a clip surely fall into two voices."""
-    spans = [span for region in clip.speech_regions for span in _pieces(region)]
-    pieces = [audio.cut(clip.samples, *span) for span in spans]
+    """Whether the parts of a clip clearly fall into two clusters."""
+    spans = [span for region in clip.speech_regions for span in _parts(region)]
+    parts = [audio.cut(clip.samples, *span) for span in spans]
     seconds = [end_s - start_s for start_s, end_s in spans]
-    if not pieces:
+    if not parts:
         return False
-    voices = Voices(heard(witness.embed(pieces), seconds), witness)
-    told = np.full((1, len(pieces), len(pieces)), _SURE, np.float32)
-    return max(merge(voices, told, seconds, trust=Trust(most=_SURE))) > 0
+    voices = Centroids(embedding_sums(witness.embed(parts), seconds), witness)
+    dialogue = np.full((1, len(parts), len(parts)), _SURE, np.float32)
+    return max(merge(voices, dialogue, seconds, trust=Trust(most=_SURE))) > 0
 
 
-def _pieces(region: Region) -> list[Region]:
-    """A region in equal parts of about 2 s; none if it is too short to tell."""
+def _parts(region: Region) -> list[Region]:
+    """Cut a region into equal parts of about 2 s; none if it is too short to compare."""
     start_s, end_s = region
-    if end_s - start_s < _SHORTEST_PIECE_S:
+    if end_s - start_s < _SHORTEST_PART_S:
         return []
-    edges = np.linspace(start_s, end_s, max(1, round((end_s - start_s) / _PIECE_S)) + 1)
+    edges = np.linspace(start_s, end_s, max(1, round((end_s - start_s) / _PART_S)) + 1)
     return [(float(a), float(b)) for a, b in pairwise(edges)]

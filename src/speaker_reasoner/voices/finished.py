@@ -1,4 +1,4 @@
-"""What a chunk came to: all that the rest of the recording sees of it, and a line of the journal."""
+"""The result of one chunk: what linking needs of it, and one row of the journal."""
 
 import base64
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ Points = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
-    """One line in seconds of the recording; `number` is the speaker's in the chunk's dialogue.
+class ChunkSegment:
+    """One line of a chunk, in seconds of the recording; `number` is the speaker's in the dialogue.
 
     `words` are as in `Segment`: `None` where the engine gives no times of words.
     """
@@ -44,7 +44,7 @@ class Spoken:
         )
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Spoken":
+    def from_json(cls, row: Mapping[str, Any]) -> "ChunkSegment":
         """Read what `asdict` made of it; `words` may be absent."""
         words = row.get("words")
         return cls(
@@ -57,26 +57,27 @@ class Spoken:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedChunk:
     """A finished chunk.
 
     Attributes:
-        start_samples, samples: where it lies in the recording.
+        start_samples, samples: its start in the recording, and its length.
         spoken: its lines.
-        points: voice embedding of each line `[n, d]`, NaN where there is none; `None` without a
+        points: speaker embedding of each line `[n, d]`, NaN where there is none; `None` without a
             witness.
-        levels_db: how loud each embedded line is, below full scale; 0 where there is no embedding.
-        people: who stood behind the numbers of the speaker cache, from 1.
-        language: code and probability of the language that was recognised, if the engine tells it.
-        left_out: how many words were recognised and not passed on, by reason.
+        levels_db: level of each embedded line, relative to full scale; 0 where there is no embedding.
+        people: the person behind each number of the speaker cache, from 1.
+        language: code and probability of the recognised language, if the engine gives them.
+        left_out: number of recognised words that were not passed on, by reason.
         stop: why the dialogue ended; empty for a silent chunk.
-        trace: what the model saw and wrote.
-        counts, seconds: of turns, tokens, ...; of the engine's stages.
+        trace: the dialogue, as JSON.
+        counts: numbers of turns, tokens, ...
+        seconds: run time of each of the engine's stages.
     """
 
     start_samples: int
     samples: int
-    spoken: tuple[Spoken, ...] = ()
+    spoken: tuple[ChunkSegment, ...] = ()
     points: Points | None = None
     levels_db: tuple[float, ...] = ()
     people: tuple[int, ...] = ()
@@ -100,7 +101,7 @@ class Finished:
         return row
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Finished":
+    def from_json(cls, row: Mapping[str, Any]) -> "FinishedChunk":
         """Read a row that `to_json` wrote.
 
         Raises:
@@ -110,7 +111,7 @@ class Finished:
         if row["points"] is not None:
             shape, data = row["points"]
             points = np.frombuffer(base64.b64decode(data), dtype="<f4").reshape(shape)
-        spoken = tuple(Spoken.from_json(one) for one in row["spoken"])
+        spoken = tuple(ChunkSegment.from_json(one) for one in row["spoken"])
         missing = tuple(Missing(**one) for one in row["missing"])
         values = {**row, "points": points, "spoken": spoken, "missing": missing}
         values |= {"levels_db": tuple(row["levels_db"]), "people": tuple(row["people"])}

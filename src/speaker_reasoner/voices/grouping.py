@@ -1,17 +1,18 @@
-"""Which lines of a chunk are one voice: the likeliest way to share them out.
+"""Cluster the lines of one chunk by speaker: the partition of highest likelihood.
 
-Points of one person's lines scatter about the person's own, the less the longer a line is, and people's
-own about a mean: a two-covariance model (Brümmer and de Villiers, The speaker partitioning problem,
-Odyssey 2010), both alike in all dimensions. How likely it is that some lines are one person's has then a
-closed form, and a chunk has few lines: groups are merged while that makes the whole likelier, then lines
-are moved. How loud somebody is at the microphone counts as one more such number, and several numbers of
-the dialogue within a group count against it.
+The model is the two-covariance model of speaker verification (Brümmer and de Villiers, The speaker
+partitioning problem, Odyssey 2010) with one variance for all dimensions: embeddings of a speaker's
+lines are normally distributed about the speaker's mean, with a variance that falls with the line's
+duration, and speakers' means about a common mean. The likelihood that lines are of one speaker then
+has a closed form. A greedy search merges clusters while that raises the likelihood of the partition,
+then moves single lines. The level of a line is one more such variable, and each further speaker number
+of the dialogue within a cluster costs a constant.
 
-Without a witness the dialogue's numbers are all there is; where nobody measured how its points scatter,
-cosines decide, as between chunks.
+Without a witness, lines are clustered by the dialogue's numbers alone. Where a witness's variances
+were not measured, cosines decide, as between chunks.
 
-Over a whole recording voices drift more than within half a minute, which such a model would take for
-more people; `linking` joins groups of different chunks.
+`linking` joins clusters of different chunks: over a whole recording a voice drifts more than within
+half a minute, and this model would split it.
 """
 
 from collections.abc import Sequence
@@ -20,32 +21,36 @@ from typing import Any
 import numpy as np
 
 from ..spans import alone
-from .finished import Finished
-from .linking import Trust, Voices, heard, merge
+from .finished import FinishedChunk
+from .linking import Centroids, Trust, embedding_sums, merge
 from .witness import Scatter, Witness
 
 Array = np.ndarray[Any, Any]
 _LASTING = 0.1
-"""However long it is, a line scatters as one of ten seconds."""
+"""Added to 1 / seconds of a line: the variance falls no further than that of a line of 10 s. Other values
+(lines of 3 or 30 s) gave the same results (docs/experiments.md, 2026-11-27)."""
 _INDEPENDENT = 0.3
-"""Share of the dimensions that say something of their own; by measurement."""
+"""Share of an embedding's dimensions that are independent; chosen on lines of unseen voices
+(docs/experiments.md, 2026-11-26 and 27: 0.15 to 0.8 make no difference)."""
 _SPREAD_DB, _NOISE_DB, _LASTING_DB = 10.0, 2.2, 0.3
-"""Levels: variance of people's own, of a line of one second about it, and of any however long."""
+"""Variances of levels: of speakers' means; of a line of one second about its speaker's; and of a line of
+any length. Lines of one speaker vary by 1.2 dB, speakers by 3.2 dB (docs/experiments.md, 2026-11-26)."""
 _NUMBER = 1.0
-"""Log-odds against each further number of the dialogue within a group."""
+"""Log-odds against each further speaker number of the dialogue within a cluster; 0 to 4 make no
+difference (docs/experiments.md, 2026-11-26 and 27)."""
 _LEAST_GAIN = 1e-6
 _MOST_STEPS = 200
 
 
 def grouped(
-    finished: Finished, witness: Witness | None, trust: Trust, *, fewest: int = 1
+    finished: FinishedChunk, witness: Witness | None, trust: Trust, *, fewest: int = 1
 ) -> list[int]:
-    """The group of each line of a chunk.
+    """Number the cluster of each line of a chunk.
 
     Args:
-        witness: whose points the lines have, if they do.
-        trust: how much the dialogue counts beside cosines.
-        fewest: people that voices are shared out among at least, as far as there are lines.
+        witness: the one that embedded the lines; `None` without one.
+        trust: weight of the dialogue, where cosines decide.
+        fewest: least number of clusters, as far as there are lines.
     """
     spoken = finished.spoken
     numbers = [one.number for one in spoken]
@@ -59,7 +64,7 @@ def grouped(
     fresh: dict[int, int] = {}
     following = max(by_voice, default=-1) + 1
     for i in np.flatnonzero(~known).tolist():
-        # A line without a voice of its own stays with the longest line of its number that has one.
+        # A line without an embedding joins the longest embedded line of its number.
         fellows = [j for j in chosen if numbers[j] == numbers[i]]
         if fellows:
             groups[i] = groups[max(fellows, key=lambda j: spoken[j].seconds)]
@@ -69,9 +74,9 @@ def grouped(
 
 
 def _by_voice(
-    finished: Finished, chosen: Sequence[int], witness: Witness, trust: Trust, fewest: int
+    finished: FinishedChunk, chosen: Sequence[int], witness: Witness, trust: Trust, fewest: int
 ) -> list[int]:
-    """The group of each chosen line, which all have points."""
+    """Number the cluster of each chosen line; all of them have embeddings."""
     assert finished.points is not None
     points, spoken = finished.points[chosen], [finished.spoken[i] for i in chosen]
     numbers = np.array([one.number for one in spoken])
@@ -83,9 +88,9 @@ def _by_voice(
             points, seconds, levels_db, numbers.tolist(), witness.scatter, fewest=fewest
         )
     seconds = [one.seconds for one in spoken]
-    told = np.where(numbers[:, None] == numbers, trust.same, -trust.other)[None]
-    voices = Voices(heard(points, seconds), witness)
-    return merge(voices, told, seconds, trust=trust, fewest=fewest)
+    dialogue = np.where(numbers[:, None] == numbers, trust.same, -trust.other)[None]
+    voices = Centroids(embedding_sums(points, seconds), witness)
+    return merge(voices, dialogue, seconds, trust=trust, fewest=fewest)
 
 
 def group_lines(
@@ -97,18 +102,18 @@ def group_lines(
     *,
     fewest: int = 1,
 ) -> list[int]:
-    """Share lines out among people.
+    """Cluster lines by likelihood.
 
     Args:
         points: embeddings `[n, d]` of length 1.
-        seconds: that were embedded of each.
-        levels_db: how loud each is.
-        numbers: of speakers in the dialogue.
-        scatter: of the points.
-        fewest: groups, as far as there are lines.
+        seconds: embedded duration of each line.
+        levels_db: level of each line.
+        numbers: its speaker number in the dialogue.
+        scatter: variances of the embeddings.
+        fewest: least number of clusters, as far as there are lines.
 
     Returns:
-        The group of each line; groups count by their first line.
+        The cluster number of each line, in order of the clusters' first lines.
     """
     lines = _Lines(points, seconds, levels_db, numbers, scatter)
     groups = np.arange(len(points))
@@ -119,13 +124,18 @@ def group_lines(
         if better is None:
             break
         groups = np.unique(better, return_inverse=True)[1]
-    found: dict[int, int] = {}
-    return [found.setdefault(int(one), len(found)) for one in groups]
+    order: dict[int, int] = {}
+    return [order.setdefault(int(one), len(order)) for one in groups]
 
 
 class _Lines:
-    """Lines of a chunk. Of a group it takes the products of its points, each times its precision, and
-    sums over its lines: of precisions of points and levels, of levels, of lines by number."""
+    """Statistics of a chunk's lines, from which the likelihood of any cluster follows.
+
+    Attributes:
+        products: inner products `[n, n]` of embeddings, each times its precision.
+        sums: for each line, what is added up over a cluster: the precisions of embedding and level, the
+            weighted level, and a 1 in the column of its speaker number.
+    """
 
     def __init__(
         self,
@@ -148,7 +158,7 @@ class _Lines:
         self.sums: Array = np.column_stack([precisions, surenesses, levels, given])
 
     def merged(self, groups: Array) -> Array | None:
-        """The two groups made one that gain most by it; `None` if none do."""
+        """Merge the two clusters whose merging raises the likelihood most; `None` if none raises it."""
         _, products, sums = self._of(groups)
         own = products.diagonal()
         apart = self._likelihood(own, sums)
@@ -163,8 +173,8 @@ class _Lines:
         return np.where(groups == other, one, groups)
 
     def moved(self, groups: Array, *, spare: bool) -> Array | None:
-        """The line that gains most by another group, or by being a person of its own, given to it;
-        `spare` tells whether a group may lose its last one."""
+        """Move the line whose move, to another cluster or to one of its own, raises the likelihood most;
+        `None` if none does. With `spare`, a cluster may lose its last line."""
         members, products, sums = self._of(groups)
         own, towards = products.diagonal(), members @ self.products
         single, lines = self.products.diagonal(), np.arange(len(groups))
@@ -189,27 +199,27 @@ class _Lines:
         return changed
 
     def _of(self, groups: Array) -> tuple[Array, Array, Array]:
-        """Which lines are a group's `[k, n]`, products of groups `[k, k]`, and sums `[k, ...]`."""
+        """Membership of lines in clusters `[k, n]`, products of clusters `[k, k]`, and sums `[k, ...]`."""
         members = (groups == np.arange(groups.max() + 1)[:, None]).astype(np.float64)
         return members, members @ self.products @ members.T, members @ self.sums
 
     def _likelihood(self, products: Array, sums: Array) -> Array:
-        """Of lines that are one person's, as a logarithm, but for what is the same of any sharing out."""
+        """Log-likelihood of a cluster's lines being of one speaker, up to terms that all partitions share."""
         points = _marginal(self.spread, sums[..., 0], products, self.dimensions)
         levels = _marginal(_SPREAD_DB, sums[..., 1], sums[..., 2] ** 2, 1)
         numbers = (sums[..., 3:] > 0.5).sum(-1)
-        found: Array = _INDEPENDENT * points + levels - _NUMBER * numbers
-        return found
+        total: Array = _INDEPENDENT * points + levels - _NUMBER * numbers
+        return total
 
 
 def _marginal(spread: float, precision: Array, product: Array, dimensions: int) -> Array:
-    """Likelihood of numbers that scatter about one that nobody knows.
+    """Log-likelihood of normal variables about a common unknown mean, the mean integrated out.
 
     Args:
-        spread: variance of that one.
-        precision: of all of them together.
-        product: square of their sum, each times its precision.
+        spread: variance of the mean.
+        precision: sum of the variables' precisions.
+        product: squared length of the sum of the variables, each times its precision.
     """
     settled = 1 + spread * precision
-    found: Array = 0.5 * (spread * product / settled - dimensions * np.log(settled))
-    return found
+    value: Array = 0.5 * (spread * product / settled - dimensions * np.log(settled))
+    return value

@@ -1,11 +1,12 @@
-"""Who is who over a whole recording: two witnesses, one sum.
+"""Cluster speech by speaker over a whole recording, by the sum of two witnesses' log-odds.
 
-The dialogue says which lines of a chunk are one speaker's, and, with a speaker cache, whose of
-before; the voices say how much two stretches of speech sound like one person. Both are log-odds
-that two things are one person's, so they add. Things are merged, the surest pair first, while the
-sum speaks for it (of all their speech together for the voices, and the more there is the surer; a
-bounded sum for the dialogue), and further where there are more people than the user allows. When it
-is known how everybody sounds, each line is weighed once more by itself.
+The dialogue gives lines of a chunk the same or different speaker numbers and, with a speaker cache,
+the numbers of speakers of earlier chunks. Speaker embeddings are compared by cosine. Both give
+log-odds that two clusters are of one speaker, so they add. Agglomerative clustering merges the pair
+with the highest sum while it is positive: the embeddings' part is of all speech of both clusters,
+and its weight grows with their seconds; the dialogue's part is bounded. Merging continues where there
+are more clusters than the user allows. Afterwards each line is reassigned to the speaker whose other
+speech it fits best.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,30 +20,36 @@ from .witness import Witness, log_odds
 Array = np.ndarray[Any, Any]
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 NEVER = -1e9
-"""Log-odds of what cannot be one person."""
+"""Log-odds of two clusters that cannot be of one speaker."""
 _LEAST_S = 1e-3
-"""Seconds of the shortest stretch of speech."""
+"""Least seconds that a line counts with."""
 _PASSES = 3
-"""Most passes over the lines of a recording; a second one moves few."""
+"""Most passes of reassignment over a recording's lines; a second pass moves few."""
 _BETWEEN = 2.5
-"""How much more a voice says about which of two known people a line is of than about whether two
-stretches are of one person: what blurs both, noise or few seconds, cancels out. By measurement."""
+"""Factor on the embeddings' log-odds where a line is compared with several known speakers, not with
+one: the noise of a short line affects all of these comparisons alike and cancels out. Chosen on 37
+meetings (docs/experiments.md, 2026-11-23; the rows "voices say ..." of docs/results/linking.json)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How much each witness counts, in log-odds; chosen by measurement (docs/results).
+    """Log-odds that the dialogue's speaker numbers contribute, and their bounds.
+
+    `other`, `least` and `most` were chosen by docs/results/linking.json, `foreign_least` on the
+    podcast of docs/results/real.json, and the bounds for the cache by the entries of 2026-11-23 in
+    docs/experiments.md.
 
     Attributes:
-        same: a dialogue gave two lines of a chunk the same number.
-        other: it gave them different numbers.
-        cached: it gave a line the number of a cached person, or not.
-        least, most: bounds of what numbers within chunks may say in all about two groups: against one
-            person, and for it. Dialogues take two people for one more often than one for two.
-        foreign_least: `least` where the checkpoint does not know such words: it is lost, and numbers
-            one voice in many ways.
-        cached_least, cached_most: bounds of what may be said of cached people. A dialogue that does
-            not recognise somebody says so in every chunk: it is one mistake, made over and over.
+        same: for one speaker, where two lines of a chunk have the same number.
+        other: against one speaker, where they have different numbers.
+        cached: for or against a cached speaker, where a line has that speaker's number or another.
+        least, most: bounds of the sum over all numbers within chunks of two clusters. `most` is
+            smaller: dialogues merge two speakers more often than they split one.
+        foreign_least: `least` for a recording whose words the checkpoint does not recognise; the
+            dialogue then splits one speaker into many numbers.
+        cached_least, cached_most: bounds of the sum over numbers of cached speakers. They are
+            narrower: a dialogue that fails to recognise a cached speaker repeats the error in every
+            chunk.
     """
 
     same: float = 1.0
@@ -54,26 +61,33 @@ class Trust:
     cached_least: float = -2.5
     cached_most: float = 1.0
 
-    def bounded(self, told: Matrix) -> Matrix:
-        """What dialogues say in all `[...]`, of what they say by the numbers of a chunk and, if there
-        is a cache, by those of cached people `[1 or 2, ...]`."""
-        said = np.clip(told[0], self.least, self.most)
-        for recalled in told[1:]:
-            said = said + np.clip(recalled, self.cached_least, self.cached_most)
-        return np.asarray(said, np.float32)
+    def bounded(self, dialogue: Matrix) -> Matrix:
+        """Bound and add the dialogues' log-odds.
+
+        Args:
+            dialogue: sums `[1 or 2, ...]`: by numbers within chunks and, with a cache, by numbers of
+                cached speakers.
+
+        Returns:
+            Log-odds for one speaker `[...]`.
+        """
+        total = np.clip(dialogue[0], self.least, self.most)
+        for by_cache in dialogue[1:]:
+            total = total + np.clip(by_cache, self.cached_least, self.cached_most)
+        return np.asarray(total, np.float32)
 
 
-def heard(points: Array, seconds: Sequence[float], *, elsewhere: bool = False) -> Array:
-    """What is known of voices, in rows that add up when they are one person's.
+def embedding_sums(points: Array, seconds: Sequence[float], *, elsewhere: bool = False) -> Array:
+    """Weight speaker embeddings by their seconds, so that the rows of one cluster can be added.
 
     Args:
         points: embeddings `[n, d]` of length 1, rows of NaN where there is none.
-        seconds: of speech behind each.
-        elsewhere: whether they are from another recording (enrolled voices).
+        seconds: duration of speech of each.
+        elsewhere: whether they are from another recording (clips of enrolled speakers).
 
     Returns:
-        `[n, d + 2]`: embeddings times seconds, the seconds, and how many of them are from elsewhere;
-        zero where there is no embedding.
+        `[n, d + 2]`: embedding times seconds, the seconds, and the seconds from another recording;
+        zeros where there is no embedding.
     """
     weights = np.maximum(np.asarray(seconds, np.float64), _LEAST_S)[:, None]
     rows = np.concatenate([points * weights, weights, weights * elsewhere], axis=1)
@@ -81,11 +95,11 @@ def heard(points: Array, seconds: Sequence[float], *, elsewhere: bool = False) -
     return rows
 
 
-class Voices:
-    """How things sound: stretches of speech, or people.
+class Centroids:
+    """Embedding sums of clusters, and how similar two clusters are.
 
     Attributes:
-        rows: see `heard`.
+        rows: see `embedding_sums`.
     """
 
     def __init__(self, rows: Array, witness: Witness) -> None:
@@ -93,14 +107,15 @@ class Voices:
         self._witness = witness
 
     def odds(self, one: int) -> Array:
-        """Log-odds that it and each are of one voice `[n]`; 0 where either was not heard."""
+        """Log-odds `[n]` that cluster `one` and each cluster are of one voice; 0 where either has no
+        embedding."""
         witness, sums = self._witness, self.rows[:, :-2]
         seconds = np.maximum(self.rows[:, -2], _LEAST_S)
         lengths = np.linalg.norm(sums, axis=1) * np.linalg.norm(sums[one])
         shares = self.rows[:, -1] / seconds
         away = shares + shares[one] - shares * shares[one]
         threshold = witness.threshold + (witness.elsewhere - witness.threshold) * away
-        found = log_odds(
+        by_cosine = log_odds(
             sums @ sums[one] / np.maximum(lengths, 1e-12),
             seconds,
             seconds[one],
@@ -109,22 +124,23 @@ class Voices:
             settle_s=witness.settle_s,
         )
         known = self.known()
-        return np.where(known & known[one], found, 0.0)
+        return np.where(known & known[one], by_cosine, 0.0)
 
     def distances(self, those: Array) -> Array:
-        """Squared distances between the mean embeddings of some, in log-odds `[m, m]`."""
+        """Squared distances between the mean embeddings of clusters `those`, in log-odds `[m, m]`."""
         means = self.rows[those, :-2] / np.maximum(self.rows[those, -2:-1], _LEAST_S)
         squares: Array = (means**2).sum(1)
         return (np.add.outer(squares, squares) - 2 * means @ means.T) * self._witness.scale
 
     def known(self) -> Array:
-        """Which were heard at all `[n]`; sums that were added and taken away are not exact."""
+        """Which clusters have an embedding `[n]`; a sum that was added and subtracted again is not
+        exactly zero."""
         return self.rows[:, -2] > _LEAST_S / 2
 
 
 def merge(
-    voices: Voices,
-    told: Matrix,
+    voices: Centroids,
+    dialogue: Matrix,
     weights: Sequence[float],
     *,
     trust: Trust,
@@ -133,26 +149,27 @@ def merge(
     enrolled: Sequence[int] = (),
     least: float = 0.0,
 ) -> list[int]:
-    """Group things that are one person's.
+    """Cluster speech by speaker (agglomerative).
 
-    The surest pair is merged first, while the sum of both witnesses speaks for it; what is merged is
-    weighed as one from then on. If more groups than `highest` are left then, those are merged that
-    cost least (Ward: distance times duration): a stray second goes before a person does.
+    The pair with the highest sum of both witnesses' log-odds is merged first, while that sum is
+    positive; the merged cluster is compared by all of its speech. If more clusters than `highest`
+    remain, the pairs of least cost are merged (Ward: distance times duration), so that short clusters
+    are merged before speakers are.
 
     Args:
-        voices: how they sound; used up.
-        told: log-odds by the dialogues `[1 or 2, n, n]` (see `Trust.bounded`); used up.
-        weights: seconds of speech, embedded or not.
-        trust: bounds of the dialogues' sum over two groups.
-        fewest: go no further than so many groups.
-        highest: most groups, at least `fewest`; `None` if it is not known.
-        enrolled: things that are clips of different people from elsewhere. A clip names a person, it
-            does not say which lines are one's: it is merged with nothing and counts as no group, but
-            whom it names is no stray, nor anybody else.
-        least: weight of a person; what is left and lighter goes to whom it is likest.
+        voices: embedding sums of the clusters; changed in place.
+        dialogue: the dialogues' log-odds `[1 or 2, n, n]` (see `Trust.bounded`); changed in place.
+        weights: seconds of speech of each cluster, embedded or not.
+        trust: bounds of the dialogues' sum over two clusters.
+        fewest: least number of clusters.
+        highest: most clusters, at least `fewest`; `None` if it is not known.
+        enrolled: clusters that are clips of different enrolled speakers. A clip is merged with
+            nothing and is not counted as a cluster. The cluster that it identifies is kept however
+            short it is, and is never merged with one that another clip identifies.
+        least: seconds of a speaker; a shorter cluster joins the most similar one.
 
     Returns:
-        The group of each thing; groups count by their first thing.
+        The cluster number of each input cluster, in order of their first.
     """
     count = len(weights)
     if count == 0:
@@ -161,13 +178,13 @@ def merge(
     clips = list(enrolled)
     banned = np.eye(count, dtype=bool)
     banned[clips] = banned[:, clips] = True
-    known = np.zeros(count, bool)  # no strays: enrolled, or merged into another
+    known = np.zeros(count, bool)  # not to be joined for being short: enrolled, or merged already
     known[clips] = True
     group = np.arange(count)
     left = count - len(clips)
 
     def weighed(one: int) -> Array:
-        return np.where(banned[one], NEVER, voices.odds(one) + trust.bounded(told[:, one]))
+        return np.where(banned[one], NEVER, voices.odds(one) + trust.bounded(dialogue[:, one]))
 
     score = np.empty((count, count), np.float32)
     for one in range(count):
@@ -176,7 +193,7 @@ def merge(
         best = int(np.argmax(score))
         if clips and (score.flat[best] <= 0.0 or left <= max(1, fewest)):
             groups = np.setdiff1d(group, clips)
-            named = list(recognise(voices, told, clips, groups.tolist(), trust).values())
+            named = list(identify(voices, dialogue, clips, groups.tolist(), trust).values())
             known[named] = True
             banned[np.ix_(named, named)] = True
             score[np.ix_(named, named)] = NEVER
@@ -186,7 +203,7 @@ def merge(
         if score.flat[best] <= 0.0 and highest is not None and left > highest:
             if banned.all():
                 break
-            best = _cheapest(voices, told, trust, weight, banned)
+            best = _cheapest(voices, dialogue, trust, weight, banned)
         elif score.flat[best] <= 0.0:
             stray = int(np.argmin(np.where(known, np.inf, weight)))
             if known[stray] or weight[stray] >= least:
@@ -196,8 +213,8 @@ def merge(
             break
         a, b = sorted(divmod(best, count))
         voices.rows[a] += voices.rows[b]
-        told[:, a] += told[:, b]
-        told[:, :, a] = told[:, a]
+        dialogue[:, a] += dialogue[:, b]
+        dialogue[:, :, a] = dialogue[:, a]
         banned[a] |= banned[b]
         banned[:, a] = banned[a]
         banned[b] = banned[:, b] = True
@@ -212,76 +229,80 @@ def merge(
     return [numbers.setdefault(int(g), len(numbers)) for g in group]
 
 
-def recognise(
-    voices: Voices, told: Matrix, clips: Sequence[int], groups: Sequence[int], trust: Trust
+def identify(
+    voices: Centroids, dialogue: Matrix, clips: Sequence[int], groups: Sequence[int], trust: Trust
 ) -> dict[int, int]:
-    """Of each enrolled clip whose it is, the surest pair first; nobody has two names.
+    """Identify enrolled speakers: match clips and clusters one to one, the most certain pair first.
 
     Args:
-        voices: of clips and of people.
-        told: log-odds by the dialogues `[1 or 2, n, n]`.
-        clips, groups: which of the voices are clips, and which are people.
+        voices: embedding sums of clips and clusters.
+        dialogue: the dialogues' log-odds `[1 or 2, n, n]`.
+        clips, groups: rows of `voices` that are clips, and rows that are clusters.
 
     Returns:
-        By clip; left out is a clip that is nobody's.
+        Cluster by clip; a clip that matches no cluster is left out.
     """
-    found: dict[int, int] = {}
-    odds = np.array([voices.odds(c)[groups] + trust.bounded(told[:, c, groups]) for c in clips])
+    matches: dict[int, int] = {}
+    odds = np.array([voices.odds(c)[groups] + trust.bounded(dialogue[:, c, groups]) for c in clips])
     while odds.size and odds.max() > 0.0:
         clip, person = divmod(int(odds.argmax()), len(groups))
-        found[clips[clip]] = groups[person]
+        matches[clips[clip]] = groups[person]
         odds[clip] = odds[:, person] = NEVER
-    return found
+    return matches
 
 
-def _cheapest(voices: Voices, told: Matrix, trust: Trust, weight: Array, banned: Array) -> int:
-    """The pair, as a place in a matrix, that costs least to merge."""
+def _cheapest(
+    voices: Centroids, dialogue: Matrix, trust: Trust, weight: Array, banned: Array
+) -> int:
+    """The pair of least merging cost, as an index into the flattened matrix."""
     those = np.flatnonzero(~banned.all(1))
     among, light = np.ix_(those, those), weight[those]
     shared = np.multiply.outer(light, light) / np.add.outer(light, light)
-    costs = (voices.distances(those) - 2 * trust.bounded(told[:, those][:, :, those])) * shared
+    costs = (voices.distances(those) - 2 * trust.bounded(dialogue[:, those][:, :, those])) * shared
     a, b = divmod(int(np.argmin(np.where(banned[among], np.inf, costs))), len(those))
     return int(those[a] * len(weight) + those[b])
 
 
-def reconsider(
+def reassign(
     people: Sequence[int],
     points: Array,
     seconds: Sequence[float],
-    told: Sequence[Mapping[int, float]],
+    dialogue: Sequence[Mapping[int, float]],
     witness: Witness,
     trust: Trust,
 ) -> list[int]:
-    """Give single lines to whom they are likest, against all that a person says elsewhere.
+    """Reassign each line to the speaker whose other lines it fits best.
 
-    Nobody loses their last line.
+    No speaker loses their last line.
 
     Args:
-        people: whose each line is, from 0.
-        points: embeddings of lines `[n, d]`; rows of NaN where there is none, which stay.
-        seconds: of each line.
-        told: of each line, what the dialogue says about it and others of its chunk, in log-odds.
+        people: speaker of each line, from 0.
+        points: embeddings of lines `[n, d]`; a row of NaN where there is none: that line stays.
+        seconds: duration of each line.
+        dialogue: for each line, the dialogue's log-odds of it and other lines of its chunk.
     """
-    found = np.array(people, np.intp)
-    lines = heard(points, seconds)
+    assigned = np.array(people, np.intp)
+    lines = embedding_sums(points, seconds)
     size = max(people, default=-1) + 1
-    everybody = Voices(np.zeros((size + 1, lines.shape[1])), witness)  # the last is the line
-    np.add.at(everybody.rows, found, lines)
+    everybody = Centroids(
+        np.zeros((size + 1, lines.shape[1])), witness
+    )  # the last row is the line's
+    np.add.at(everybody.rows, assigned, lines)
     for _ in range(_PASSES):
-        before = found.copy()
+        before = assigned.copy()
         for i in np.flatnonzero(lines[:, -2]).tolist():
-            own = found[i]
+            own = assigned[i]
             everybody.rows[own] -= lines[i]
             everybody.rows[size] = lines[i]
             known = everybody.known()[:size]
             if known[own]:
-                dialogue = np.zeros((1, size), np.float32)
-                for other, said in told[i].items():
-                    dialogue[0, found[other]] += said
-                odds = _BETWEEN * everybody.odds(size)[:size] + trust.bounded(dialogue)
+                by_dialogue = np.zeros((1, size), np.float32)
+                for other, line_odds in dialogue[i].items():
+                    by_dialogue[0, assigned[other]] += line_odds
+                odds = _BETWEEN * everybody.odds(size)[:size] + trust.bounded(by_dialogue)
                 best = int(np.argmax(np.where(known, odds, NEVER)))
-                found[i] = best if odds[best] > odds[own] else own
-            everybody.rows[found[i]] += lines[i]
-        if np.array_equal(found, before):
+                assigned[i] = best if odds[best] > odds[own] else own
+            everybody.rows[assigned[i]] += lines[i]
+        if np.array_equal(assigned, before):
             break
-    return [int(person) for person in found]
+    return [int(person) for person in assigned]

@@ -13,19 +13,19 @@ from ..errors import CheckpointError
 from .witness import Points, Scatter, on_sphere
 
 SETTLE_S = 0.1
-"""Of models that nobody calibrated: little, so that long stretches are held to hardly more than the
-sentences of which their thresholds are known."""
+"""For models that were not calibrated here. It is small, because their thresholds were published for
+sentences: long stretches must not need a much higher cosine."""
 
 _RESEMBLYZER_DBFS = -30
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
-"""Models trained on whole sentences get no less than this; a shorter clip is repeated."""
+"""Least input of models that were trained on whole sentences; a shorter clip is repeated."""
 
 
 class ResemblyzerWitness:
     """The voice encoder of Resemblyzer (extra `resemblyzer`): its weights come with the package.
 
     Trained on real voices (GE2E: Wan et al., ICASSP 2018). Threshold, scale and settling were chosen
-    on simulated development meetings (docs/whole-meetings.md).
+    on simulated meetings, of 24 settings (docs/experiments.md, 2026-11-23).
 
     Args:
         device: as torch names it.
@@ -48,10 +48,10 @@ class ResemblyzerWitness:
         self._encoder: Any = package.VoiceEncoder(device, verbose=False)
 
     def embed(self, clips: Sequence[Samples]) -> Points:
-        """See `Witness`. Quiet clips are made louder, as in its training; silence has no voice: zeros."""
-        return on_sphere([self._heard(_long_enough(clip)) for clip in clips])
+        """See `Witness`. Quiet clips are made louder, as in its training; silence gives zeros."""
+        return on_sphere([self._embedded(_long_enough(clip)) for clip in clips])
 
-    def _heard(self, clip: Samples) -> Points:
+    def _embedded(self, clip: Samples) -> Points:
         if not clip.any():
             return np.zeros(self._encoder.linear.out_features, np.float32)
         louder = self._louder(clip, _RESEMBLYZER_DBFS, increase_only=True)
@@ -92,27 +92,27 @@ class XVectorWitness:
         self._model = loaded.to(device).eval()
 
     def embed(self, clips: Sequence[Samples]) -> Points:
-        """See `Witness`. Clips are heard one by one: these models are not blind to padding."""
+        """See `Witness`. Clips are embedded one by one: padding changes these models' output."""
         import torch
 
         rows = []
         with torch.inference_mode():
             for clip in clips:
-                heard = self._extractor(
+                inputs = self._extractor(
                     _long_enough(clip), sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt"
                 ).to(self._model.device)
-                rows.append(self._model(**heard).embeddings[0].float().cpu().numpy())
+                rows.append(self._model(**inputs).embeddings[0].float().cpu().numpy())
         return on_sphere(rows)
 
 
 class SpeechBrainWitness:
     """A speaker model of SpeechBrain, such as ECAPA-TDNN (extra `speechbrain`).
 
-    The threshold is the one that SpeechBrain verifies with; the scale is assumed.
+    The threshold is SpeechBrain's own for verification; the scale is assumed.
 
     Args:
-        model: local folder with `hyperparams.yaml`, or hub id. The file may name any code to be
-            run: use only folders you trust.
+        model: local folder with `hyperparams.yaml`, or hub id. That file can run any
+            code: use only folders you trust.
         device: as torch names it.
 
     Raises:
@@ -132,7 +132,7 @@ class SpeechBrainWitness:
             ", with a torchaudio that fits your torch",
         )
         local = Path(model).expanduser().is_dir()
-        # A published hyperparams.yaml names the hub for its weights, wherever it lies itself.
+        # A published hyperparams.yaml loads its weights from the hub, even from a local folder.
         here = {"overrides": {"pretrained_path": str(model)}, "overrides_must_match": False}
         try:
             self._model: Any = classifiers.EncoderClassifier.from_hparams(
@@ -148,8 +148,8 @@ class SpeechBrainWitness:
         rows = []
         with torch.inference_mode():
             for clip in clips:
-                heard = torch.from_numpy(_long_enough(clip))[None]  # [1, samples]
-                rows.append(self._model.encode_batch(heard)[0, 0].float().cpu().numpy())
+                batch = torch.from_numpy(_long_enough(clip))[None]  # [1, samples]
+                rows.append(self._model.encode_batch(batch)[0, 0].float().cpu().numpy())
         return on_sphere(rows)
 
 

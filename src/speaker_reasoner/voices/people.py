@@ -1,9 +1,9 @@
-"""The people of a recording: who they are in each chunk, and over the whole of it.
+"""The speakers of one recording: in each chunk as it finishes, and over the whole of it.
 
-Lines of a chunk are grouped into units (one voice in one chunk). A unit is given to a person as
-soon as its chunk is finished, by the cache and by its voice; when the recording ends, all units are
-linked once more with everything known. Labels of the dialogue stay order-of-appearance; people live
-here.
+The lines of a chunk are clustered by speaker. Each cluster is assigned to a person as soon as its
+chunk is finished, by the cache and by its embedding; when the recording ends, all clusters are linked
+again with everything that is known then. The dialogue numbers speakers by order of appearance in one
+chunk; persons exist here alone.
 """
 
 from collections import Counter, defaultdict
@@ -20,23 +20,29 @@ from ..protocol import CacheEntry, Profile
 from ..spans import alone, overlapped
 from ..transcript import Segment
 from .cache import SHORTEST_S, CacheRules, Candidate, SpeakerCache
-from .finished import Finished, Points, Spoken
+from .finished import ChunkSegment, FinishedChunk, Points
 from .grouping import grouped
-from .linking import Array, Matrix, Trust, Voices, heard, merge, recognise, reconsider
+from .linking import Array, Centroids, Matrix, Trust, embedding_sums, identify, merge, reassign
 from .witness import Witness
 
 _SHORTEST_VOICE_S = 0.5
-"""Shorter lines are not embedded; they follow the line they share a number with."""
+"""Shorter lines are not embedded; they join a line of the same number."""
 _PERSON_S, _PERSON_SHARE = 6.0, 0.01
-"""Who speaks for less, in seconds and of all speech, is taken for a stray piece of somebody else."""
+"""A cluster shorter than both, in seconds and as a share of all speech, joins the most similar one
+(3 and 9 s do nearly as well: the rows "strays of ..." of docs/results/linking.json)."""
 _NEW_PEOPLE = 2
-"""Numbers of a dialogue that are kept free of cached people."""
+"""Speaker numbers of a dialogue that the cache leaves to new speakers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
-    """An enrolled person: clips float32 `[n]` at 16 kHz, the gender where it is known, and what a
-    witness says against the clips, one sentence each."""
+class EnrolledSpeaker:
+    """An enrolled speaker.
+
+    Attributes:
+        clips: float32 `[n]` at 16 kHz each.
+        gender: `unknown` where the user did not say.
+        doubts: a witness's warnings about the clips, one sentence each.
+    """
 
     name: str
     clips: tuple[Samples, ...]
@@ -45,30 +51,30 @@ class Voice:
 
 
 @dataclass
-class _Unit:
-    """Lines of one voice in one chunk, or an enrolled voice.
+class _Cluster:
+    """Lines of one speaker in one chunk, or the clips of an enrolled speaker.
 
     Attributes:
-        heard: how it sounds, a row of `Voices`; `None` without a witness.
+        embedding_sum: a row of `embedding_sums`; `None` without a witness.
         seconds: of speech.
-        told: what its dialogue says about it and earlier units of its chunk, in log-odds.
-        recalled: and what about it and the units of cached people.
-        person: whom it was given to.
+        dialogue_log_odds: for one speaker, by earlier clusters of its chunk.
+        cache_log_odds: for one speaker, by clusters of cached persons.
+        person: the person it is assigned to; -1 before.
     """
 
-    heard: Array | None
+    embedding_sum: Array | None
     seconds: float
-    told: dict[int, float] = field(default_factory=dict)
-    recalled: dict[int, float] = field(default_factory=dict)
+    dialogue_log_odds: dict[int, float] = field(default_factory=dict)
+    cache_log_odds: dict[int, float] = field(default_factory=dict)
     person: int = -1
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """A line of a chunk: its unit, the label it was told under, its number in the dialogue, seconds,
-    and embedding (`None` if there is none)."""
+class _LinkedLine:
+    """A line of a chunk: its cluster, provisional label, number in the dialogue, duration, and embedding
+    (`None` if there is none)."""
 
-    unit: int
+    cluster: int
     label: str
     number: int
     seconds: float
@@ -78,14 +84,18 @@ class _Line:
 @dataclass
 class _Person:
     name: str | None = None
-    units: list[int] = field(default_factory=list)
+    clusters: list[int] = field(default_factory=list)
     genders: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    heard: Array | None = None
+    embedding_sum: Array | None = None
 
-    def add(self, number: int, unit: _Unit) -> None:
-        self.units.append(number)
-        if unit.heard is not None:
-            self.heard = unit.heard if self.heard is None else self.heard + unit.heard
+    def add(self, number: int, cluster: _Cluster) -> None:
+        self.clusters.append(number)
+        if cluster.embedding_sum is not None:
+            self.embedding_sum = (
+                cluster.embedding_sum
+                if self.embedding_sum is None
+                else self.embedding_sum + cluster.embedding_sum
+            )
 
     @property
     def gender(self) -> str:
@@ -93,20 +103,19 @@ class _Person:
 
 
 class Speakers:
-    """Everybody in one recording.
+    """All speakers of one recording.
 
     Args:
         profile: of the checkpoint.
-        cached: whether chunks hear the speaker cache.
+        cached: whether chunks are preceded by the speaker cache.
         rules: how its entries are chosen.
-        witness: embeds voices; `None` trusts the dialogues alone.
-        trust: how much either counts.
-        bounds: fewest and most speakers of the recording, if the user says so.
-        voices: enrolled people.
+        witness: embeds lines; with `None` the dialogue alone decides.
+        trust: weights and bounds of the dialogue.
+        bounds: least and greatest number of speakers of the recording, if the user gave them.
+        voices: enrolled speakers.
 
     Raises:
-        SettingsError: more speakers are enrolled as different people than bounds allow, or voices
-            are given that neither a cache nor a witness could use.
+        SettingsError: speakers are enrolled that neither a cache nor a witness could use.
     """
 
     def __init__(
@@ -118,7 +127,7 @@ class Speakers:
         witness: Witness | None,
         trust: Trust,
         bounds: tuple[int, int] | None = None,
-        voices: Sequence[Voice] = (),
+        voices: Sequence[EnrolledSpeaker] = (),
     ) -> None:
         if voices and not cached and witness is None:
             raise SettingsError(
@@ -133,8 +142,8 @@ class Speakers:
             rules, profile.cache_s, max(1, profile.max_speakers - _NEW_PEOPLE)
         )
         self._people: list[_Person] = []
-        self._units: list[_Unit] = []
-        self._lines: list[list[_Line]] = []  # by chunk
+        self._clusters: list[_Cluster] = []
+        self._lines: list[list[_LinkedLine]] = []  # by chunk
         self._enrolled: list[int] = []
         self.doubts = [doubt for voice in voices for doubt in voice.doubts]
         for voice in voices:
@@ -151,28 +160,28 @@ class Speakers:
         return self._cache.choose(now_s, genders)
 
     def count(self, cached: int, *, alone: bool = False) -> tuple[int, int] | None:
-        """Fewest and most speakers that a chunk's overview may count.
+        """Least and greatest number of speakers in a chunk's overview.
 
         Args:
-            cached: people in its cache.
-            alone: whether it is the whole recording.
+            cached: persons in its cache.
+            alone: whether the chunk is the whole recording.
         """
         if self.bounds is None:
             return None
         low, high = self.bounds
-        heard = sum(bool(set(p.units) - set(self._enrolled)) for p in self._people)
-        return (low if alone else 0), cached + max(0 if heard else 1, high - heard)
+        speaking = sum(bool(set(p.clusters) - set(self._enrolled)) for p in self._people)
+        return (low if alone else 0), cached + max(0 if speaking else 1, high - speaking)
 
     def provisional(self, number: int, people: Sequence[int]) -> str:
-        """The label of a number in a dialogue under way."""
+        """The label of a speaker number while its dialogue is under way."""
         if number <= len(people):
             return self._label(people[number - 1])
-        strangers = sum(person.name is None for person in self._people)
-        return self._stranger(strangers + number - len(people))
+        unnamed = sum(person.name is None for person in self._people)
+        return self._unnamed(unnamed + number - len(people))
 
     def embed(
         self,
-        spoken: Sequence[Spoken],
+        spoken: Sequence[ChunkSegment],
         start: int,
         samples: Samples,
         known: Sequence[Points | None] = (),
@@ -205,74 +214,74 @@ class Speakers:
                 levels_db[i] = round(level_db(clips[i]), 2)
         return points, tuple(levels_db)
 
-    def absorb(self, finished: Finished, samples: Samples, *, alone: bool = False) -> None:
-        """Take the lines of the next chunk: give them to people, offer them to the cache.
+    def absorb(self, finished: FinishedChunk, samples: Samples, *, alone: bool = False) -> None:
+        """Take the next chunk: assign its lines to persons, and offer them to the cache.
 
         Args:
-            alone: whether it is the whole recording, so that all speakers must be in it.
+            alone: whether the chunk is the whole recording, so that all speakers must be in it.
         """
         labels = [self.provisional(one.number, finished.people) for one in finished.spoken]
         fewest = self.bounds[0] if alone and self.bounds is not None else 1
         groups = grouped(finished, self.witness, self.trust, fewest=fewest)
-        first = len(self._units)
+        first = len(self._clusters)
         numbers: list[int] = []
         for group in range(max(groups, default=-1) + 1):
             own = [i for i, g in enumerate(groups) if g == group]
             numbers.append(_number(own, finished.spoken))
-            self._units.append(self._unit(own, finished))
-            self._tell(first + group, numbers, first, finished.people)
+            self._clusters.append(self._cluster(own, finished))
+            self._record(first + group, numbers, first, finished.people)
         for group in sorted(range(len(numbers)), key=lambda g: numbers[g]):
             self._place(first + group)
         points = finished.points
         self._lines.append(
             [
-                _Line(first + group, label, one.number, one.seconds, _row(points, i))
+                _LinkedLine(first + group, label, one.number, one.seconds, _row(points, i))
                 for i, (group, label, one) in enumerate(
                     zip(groups, labels, finished.spoken, strict=True)
                 )
             ]
         )
         for i, one in enumerate(finished.spoken):
-            person = self._people[self._units[first + groups[i]].person]
+            person = self._people[self._clusters[first + groups[i]].person]
             person.genders[one.gender] += one.seconds
         if self.cached:
             self._offer(finished, groups, first, samples)
 
     def settle(self, *, foreign: bool = False) -> tuple[list[list[str]], list[dict[str, Any]]]:
-        """Link all units once more, then weigh each line by itself.
+        """Link all clusters again, then reassign each line.
 
         Args:
-            foreign: whether the words are such as the checkpoint does not know.
+            foreign: whether the checkpoint does not recognise the recording's words.
 
         Returns:
-            The label of every line, chunk by chunk, and what that changed of the provisional ones.
+            The final label of every line, chunk by chunk, and the corrections of provisional labels.
         """
         if foreign:
             self.trust = replace(self.trust, least=max(self.trust.least, self.trust.foreign_least))
         groups = self._final()
-        found = self._reconsidered(groups)
+        assigned = self._reassigned(groups)
         names = {
-            person: self._label(self._units[unit].person)
-            for unit, person in self._recognised(groups, found).items()
+            person: self._label(self._clusters[cluster].person)
+            for cluster, person in self._identified(groups, assigned).items()
         }
-        people = iter(found)
-        strangers, labels = 0, list[list[str]]()
+        people = iter(assigned)
+        unnamed, labels = 0, list[list[str]]()
         for lines in self._lines:
             labels.append([])
             for person in islice(people, len(lines)):
                 if person not in names:
-                    strangers += 1
-                    names[person] = self._stranger(strangers)
+                    unnamed += 1
+                    names[person] = self._unnamed(unnamed)
                 labels[-1].append(names[person])
         return labels, self._corrections(labels)
 
     def segments(
-        self, finished: Sequence[Finished], labels: Sequence[Sequence[str]]
+        self, finished: Sequence[FinishedChunk], labels: Sequence[Sequence[str]]
     ) -> tuple[list[Segment], dict[str, dict[str, Any]]]:
-        """All lines under their labels, each with the gender that its speaker's lines vote for.
+        """Turn all lines into segments, each with its speaker's gender by majority of seconds.
 
         Returns:
-            Also, of each label: seconds of speech, gender, and the share of the vote it got, by
+            The segments and, for each label, seconds of speech, gender, and that gender's share of the
             seconds.
         """
         genders: dict[str, dict[str, float]] = {}
@@ -296,79 +305,87 @@ class Speakers:
             "speaker_cache": self.cached,
             "witness": None if self.witness is None else self.witness.name,
             "speakers_given": None if self.bounds is None else list(self.bounds),
-            "voices": [self._label(self._units[unit].person) for unit in self._enrolled],
+            "voices": [self._label(self._clusters[cluster].person) for cluster in self._enrolled],
         }
 
-    def _enrol(self, voice: Voice) -> None:
-        number, seconds = len(self._units), [len(c) / SAMPLE_RATE_HZ for c in voice.clips]
-        unit = _Unit(None, sum(seconds), person=len(self._people))
+    def _enrol(self, voice: EnrolledSpeaker) -> None:
+        number, seconds = len(self._clusters), [len(c) / SAMPLE_RATE_HZ for c in voice.clips]
+        cluster = _Cluster(None, sum(seconds), person=len(self._people))
         if self.witness is not None:
-            unit.heard = heard(self.witness.embed(voice.clips), seconds, elsewhere=True).sum(0)
-        self._units.append(unit)
+            cluster.embedding_sum = embedding_sums(
+                self.witness.embed(voice.clips), seconds, elsewhere=True
+            ).sum(0)
+        self._clusters.append(cluster)
         person = _Person(voice.name)
-        person.add(number, unit)
+        person.add(number, cluster)
         if voice.gender != "unknown":
-            person.genders[voice.gender] += unit.seconds
+            person.genders[voice.gender] += cluster.seconds
         self._people.append(person)
         self._enrolled.append(number)
         entries = [Candidate(0.0, clip, "", voice.gender, enrolled=True) for clip in voice.clips]
-        self._cache.add(unit.person, entries, 0.0)
+        self._cache.add(cluster.person, entries, 0.0)
 
     def _label(self, person: int) -> str:
         name = self._people[person].name
         if name is not None:
             return name
-        return self._stranger(1 + sum(p.name is None for p in self._people[:person]))
+        return self._unnamed(1 + sum(p.name is None for p in self._people[:person]))
 
-    def _stranger(self, number: int) -> str:
-        """The label of the n-th person without a name; a label that is a name is left out."""
+    def _unnamed(self, number: int) -> str:
+        """The label of the n-th person without a name; labels that are somebody's name are skipped."""
         taken = {person.name for person in self._people if person.name is not None}
         labels = (f"Speaker{n}" for n in count(1))
         return next(islice((label for label in labels if label not in taken), number - 1, None))
 
-    def _unit(self, own: Sequence[int], finished: Finished) -> _Unit:
+    def _cluster(self, own: Sequence[int], finished: FinishedChunk) -> _Cluster:
         seconds = [finished.spoken[i].seconds for i in own]
         if finished.points is None:
-            return _Unit(None, sum(seconds))
-        return _Unit(heard(finished.points[own], seconds).sum(0), sum(seconds))
+            return _Cluster(None, sum(seconds))
+        return _Cluster(embedding_sums(finished.points[own], seconds).sum(0), sum(seconds))
 
-    def _tell(self, unit: int, numbers: Sequence[int], first: int, people: Sequence[int]) -> None:
-        """Note what the dialogue says about a unit: of its chunk, and of the cache."""
-        number, mine = numbers[-1], self._units[unit]
+    def _record(
+        self, cluster: int, numbers: Sequence[int], first: int, people: Sequence[int]
+    ) -> None:
+        """Record the dialogue's log-odds of a cluster: within its chunk, and by the cache."""
+        number, mine = numbers[-1], self._clusters[cluster]
         for other, its_number in enumerate(numbers[:-1]):
             if its_number != number:
-                mine.told[first + other] = -self.trust.other
+                mine.dialogue_log_odds[first + other] = -self.trust.other
         for cached, person in enumerate(people, start=1):
             sign = 1.0 if cached == number else -1.0
-            sources = self._people[person].units
-            for source in sources:  # said once about the person, not once about each chunk
-                mine.recalled[source] = sign * self.trust.cached / len(sources)
+            sources = self._people[person].clusters
+            for source in sources:  # one piece of evidence for the person, not one for each chunk
+                mine.cache_log_odds[source] = sign * self.trust.cached / len(sources)
         if self.witness is None and number <= len(people):
             mine.person = people[number - 1]
 
-    def _place(self, unit: int) -> None:
-        """Give a unit to the likeliest person, or to a new one."""
-        mine = self._units[unit]
+    def _place(self, cluster: int) -> None:
+        """Assign a cluster to the most likely person, or to a new one."""
+        mine = self._clusters[cluster]
         if self.witness is not None and self._people:
-            said = np.zeros((2, len(self._people)), np.float32)
-            for sums, told in zip(said, (mine.told, mine.recalled), strict=True):
-                for other, odds in told.items():
-                    if self._units[other].person >= 0:
-                        sums[self._units[other].person] += odds
-            voices = self._voices([*(person.heard for person in self._people), mine.heard])
-            scores = voices.odds(len(self._people))[:-1] + self.trust.bounded(said)
+            dialogue = np.zeros((2, len(self._people)), np.float32)
+            for sums, log_odds in zip(
+                dialogue, (mine.dialogue_log_odds, mine.cache_log_odds), strict=True
+            ):
+                for other, odds in log_odds.items():
+                    if self._clusters[other].person >= 0:
+                        sums[self._clusters[other].person] += odds
+            voices = self._centroids(
+                [*(person.embedding_sum for person in self._people), mine.embedding_sum]
+            )
+            scores = voices.odds(len(self._people))[:-1] + self.trust.bounded(dialogue)
             best = int(np.argmax(scores))
             if scores[best] > 0:
                 mine.person = best
         if mine.person < 0:
             mine.person = len(self._people)
             self._people.append(_Person())
-        self._people[mine.person].add(unit, mine)
+        self._people[mine.person].add(cluster, mine)
 
     def _offer(
-        self, finished: Finished, groups: Sequence[int], first: int, samples: Samples
+        self, finished: FinishedChunk, groups: Sequence[int], first: int, samples: Samples
     ) -> None:
-        """Clean lines become candidates of the cache."""
+        """Offer lines without overlap, of certain speakers, to the cache."""
         by_person: dict[int, list[Candidate]] = {}
         for i, one in enumerate(finished.spoken):
             sure = one.confidence.speaker
@@ -378,7 +395,7 @@ class Speakers:
                 continue
             if one.seconds > self._cache.budget_s / 2:
                 continue
-            person = self._units[first + groups[i]].person
+            person = self._clusters[first + groups[i]].person
             clip = _cut(one.start_s, one.end_s, finished.start_samples, samples).copy()
             by_person.setdefault(person, []).append(
                 Candidate(one.start_s, clip, one.text, one.gender)
@@ -387,15 +404,15 @@ class Speakers:
             self._cache.add(person, candidates, finished.end_s)
 
     def _final(self) -> list[int]:
-        """The final group of every unit."""
+        """Number the final cluster of every chunk's cluster."""
         if self.witness is None:
-            return [unit.person for unit in self._units]
-        seconds = [unit.seconds for unit in self._units]
-        spoken_s = sum(seconds) - sum(seconds[unit] for unit in self._enrolled)
+            return [cluster.person for cluster in self._clusters]
+        seconds = [cluster.seconds for cluster in self._clusters]
+        spoken_s = sum(seconds) - sum(seconds[cluster] for cluster in self._enrolled)
 
         return merge(
-            self._voices([unit.heard for unit in self._units]),
-            self._told(),
+            self._centroids([cluster.embedding_sum for cluster in self._clusters]),
+            self._dialogue_log_odds(),
             seconds,
             trust=self.trust,
             fewest=1 if self.bounds is None else self.bounds[0],
@@ -404,40 +421,41 @@ class Speakers:
             least=min(_PERSON_S, _PERSON_SHARE * spoken_s),
         )
 
-    def _voices(self, rows: Sequence[Array | None]) -> Voices:
-        """Voices of rows of which some are not known."""
+    def _centroids(self, rows: Sequence[Array | None]) -> Centroids:
+        """Centroids of rows of which some may be unknown."""
         assert self.witness is not None
         width = next((len(row) for row in rows if row is not None), 2)
         known = np.zeros((len(rows), width))
         for i, row in enumerate(rows):
             if row is not None:
                 known[i] = row
-        return Voices(known, self.witness)
+        return Centroids(known, self.witness)
 
-    def _told(self) -> Matrix:
-        """What dialogues say about every two units."""
-        told = np.zeros((1 + self.cached, len(self._units), len(self._units)), np.float32)
-        for i, unit in enumerate(self._units):
-            for table, said in zip(told, (unit.told, unit.recalled), strict=False):
-                for other, odds in said.items():
+    def _dialogue_log_odds(self) -> Matrix:
+        """The dialogues' log-odds of every two clusters `[1 or 2, n, n]`; see `Trust.bounded`."""
+        tables = np.zeros((1 + self.cached, len(self._clusters), len(self._clusters)), np.float32)
+        for i, cluster in enumerate(self._clusters):
+            rows = (cluster.dialogue_log_odds, cluster.cache_log_odds)
+            for table, row in zip(tables, rows, strict=False):
+                for other, odds in row.items():
                     table[i, other] = table[other, i] = odds
-        return told
+        return tables
 
-    def _reconsidered(self, groups: Sequence[int]) -> list[int]:
-        """The group of every line, chunk after chunk."""
+    def _reassigned(self, groups: Sequence[int]) -> list[int]:
+        """Reassign every line; the final cluster of each, chunk after chunk."""
         every, trust = [line for lines in self._lines for line in lines], self.trust
-        people = [groups[line.unit] for line in every]
+        people = [groups[line.cluster] for line in every]
         width = next((len(line.point) for line in every if line.point is not None), 0)
         if self.witness is None or not width:
             return people
         points = np.full((len(every), width), np.nan, np.float32)
-        told: list[dict[int, float]] = []
+        dialogue: list[dict[int, float]] = []
         for lines in self._lines:
-            first = len(told)
+            first = len(dialogue)
             for i, line in enumerate(lines):
                 if line.point is not None:
                     points[first + i] = line.point
-                told.append(
+                dialogue.append(
                     {
                         first + j: trust.same if line.number == other.number else -trust.other
                         for j, other in enumerate(lines)
@@ -445,34 +463,36 @@ class Speakers:
                     }
                 )
         seconds = [line.seconds for line in every]
-        return reconsider(people, points, seconds, told, self.witness, trust)
+        return reassign(people, points, seconds, dialogue, self.witness, trust)
 
-    def _recognised(self, groups: Sequence[int], people: Sequence[int]) -> dict[int, int]:
-        """Whose voice each enrolled one is, of the people that lines were given to in the end."""
+    def _identified(self, groups: Sequence[int], people: Sequence[int]) -> dict[int, int]:
+        """Match enrolled speakers to final clusters; cluster by enrolled speaker."""
         if self.witness is None:
-            return {unit: groups[unit] for unit in self._enrolled}
+            return {cluster: groups[cluster] for cluster in self._enrolled}
         everybody = sorted(set(people))
-        rows: list[Array | None] = [self._units[unit].heard for unit in self._enrolled]
+        rows: list[Array | None] = [
+            self._clusters[cluster].embedding_sum for cluster in self._enrolled
+        ]
         rows += [None] * len(everybody)
         clips = len(self._enrolled)
         for line, person in zip((li for lines in self._lines for li in lines), people, strict=True):
             if line.point is not None:
-                row = heard(line.point[None], [line.seconds])[0]
+                row = embedding_sums(line.point[None], [line.seconds])[0]
                 place = clips + everybody.index(person)
                 rows[place] = row if rows[place] is None else rows[place] + row
-        told = np.zeros((1 + self.cached, len(rows), len(rows)), np.float32)
-        for unit, group in zip(self._units, groups, strict=True):
+        dialogue = np.zeros((1 + self.cached, len(rows), len(rows)), np.float32)
+        for cluster, group in zip(self._clusters, groups, strict=True):
             if group in everybody:
                 place = clips + everybody.index(group)
                 for clip, source in enumerate(self._enrolled):
-                    told[-1, clip, place] += unit.recalled.get(source, 0.0)
-        found = recognise(
-            self._voices(rows), told, range(clips), range(clips, len(rows)), self.trust
+                    dialogue[-1, clip, place] += cluster.cache_log_odds.get(source, 0.0)
+        matches = identify(
+            self._centroids(rows), dialogue, range(clips), range(clips, len(rows)), self.trust
         )
-        return {self._enrolled[clip]: everybody[place - clips] for clip, place in found.items()}
+        return {self._enrolled[clip]: everybody[place - clips] for clip, place in matches.items()}
 
     def _corrections(self, labels: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-        """Where the last pass says something else than was told while the recording was heard."""
+        """List where final labels differ from the provisional ones."""
         became: dict[str, Counter[str]] = {}
         for lines, row in zip(self._lines, labels, strict=True):
             for line, now in zip(lines, row, strict=True):
@@ -493,7 +513,7 @@ class Speakers:
 
 
 def vote(seconds: Mapping[str, float]) -> tuple[str, float]:
-    """The gender that most seconds speak for, and their share; `unknown` only if nothing else."""
+    """The gender of most seconds, and its share of them; `unknown` only if there is no other."""
     known = {gender: value for gender, value in seconds.items() if gender != "unknown"}
     if not known:
         return "unknown", 0.0
@@ -501,8 +521,8 @@ def vote(seconds: Mapping[str, float]) -> tuple[str, float]:
     return best, known[best] / (sum(known.values()) or 1.0)
 
 
-def _number(own: Sequence[int], spoken: Sequence[Spoken]) -> int:
-    """The number that most of a group's seconds carry."""
+def _number(own: Sequence[int], spoken: Sequence[ChunkSegment]) -> int:
+    """The speaker number of most of a cluster's seconds."""
     seconds: dict[int, float] = defaultdict(float)
     for i in own:
         seconds[spoken[i].number] += spoken[i].seconds

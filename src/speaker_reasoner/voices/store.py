@@ -1,4 +1,4 @@
-"""A store of people whose voices are known: a folder that its owner may look into, copy and delete."""
+"""The voice store: a folder of enrolled speakers that its owner can inspect, copy and delete."""
 
 import hashlib
 import json
@@ -31,11 +31,11 @@ _CLIP = re.compile(r"clip-[0-9a-f]{16}\.flac")
 
 
 def check_name(name: str) -> str:
-    """The name as it is shown and compared, in Unicode's composed form.
+    """Check a speaker's name, and return it in Unicode's composed form.
 
     Raises:
         SettingsError: it is empty, longer than 100 characters, has spaces around it or characters
-            that cannot be printed, or is a label of strangers ("Speaker 2").
+            that cannot be printed, or looks like the label of an unknown speaker ("Speaker 2").
     """
     name = unicodedata.normalize("NFC", name)
     expected = ""
@@ -51,7 +51,7 @@ def check_name(name: str) -> str:
 
 
 def default_store() -> Path:
-    """The user's store: $SPEAKER_REASONER_VOICES, else a folder where the system keeps such data."""
+    """Path of the user's store: $SPEAKER_REASONER_VOICES, else the system's folder for user data."""
     if folder := os.environ.get(STORE_VARIABLE):
         return Path(folder).expanduser()
     from platformdirs import user_data_path
@@ -61,23 +61,23 @@ def default_store() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StoredClip:
-    """A clip in a store: its file, and where somebody speaks in it, in seconds."""
+    """A clip in a store: its file, and its regions of speech in seconds."""
 
     path: Path
     speech_regions: tuple[Region, ...]
 
     def load(self) -> EnrolmentClip:
-        """Read its samples.
+        """Read the samples.
 
         Raises:
-            AudioError: the file is damaged or gone.
+            AudioError: the file is damaged or missing.
         """
         return EnrolmentClip(self.path, 0.0, audio.load(self.path), self.speech_regions)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredVoice:
-    """A person in a store: the name as it was given, their folder, their clips."""
+    """An enrolled speaker in a store: name, folder, clips."""
 
     name: str
     folder: Path
@@ -89,46 +89,46 @@ class StoredVoice:
 
 
 class VoiceStore:
-    """Voices in a folder: one folder a person, with FLAC clips and a `voice.json` that lists them.
+    """A folder with one subfolder for each speaker: FLAC clips, and a `voice.json` that lists them.
 
-    A person is there once `voice.json` is, which takes its place in one move: what a broken `add`
-    left is not listed, and a later one writes it again. Names never become paths: a person's folder
-    is called after the letters of the name and a hash of it.
+    `voice.json` is written last and atomically: clips of an interrupted `add` are not listed, and the
+    next `add` writes them again. A name is never used as a path: the subfolder's name is made of the
+    ASCII letters of the name and a hash of it.
 
     Args:
-        folder: of the store; made with the first voice.
+        folder: path of the store; created with the first speaker.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def voices(self) -> list[StoredVoice]:
-        """Everybody in the store, by name.
+        """All speakers in the store, sorted by name.
 
         Raises:
             SettingsError: the folder cannot be read, or a `voice.json` in it is damaged.
         """
         try:
             indices = sorted(self.folder.glob(f"*/{_INDEX}")) if self.folder.exists() else []
-            found = [_read(index) for index in indices]
+            voices = [_read(index) for index in indices]
         except OSError as error:
             raise SettingsError(
                 f"voice store {quoted(self.folder)}: cannot be read: {error.strerror}; choose "
                 f"another with --store or {STORE_VARIABLE}"
             ) from error
-        names = [voice.name for voice in found]
-        for voice in found:
+        names = [voice.name for voice in voices]
+        for voice in voices:
             if names.count(voice.name) > 1:
                 raise SettingsError(
                     f"{quoted(voice.folder)}: {voice.name!r} is in the store twice; remove one folder"
                 )
-        return sorted(found, key=lambda voice: voice.name.casefold())
+        return sorted(voices, key=lambda voice: voice.name.casefold())
 
     def add(self, name: str, clips: Sequence[EnrolmentClip]) -> list[EnrolmentClip]:
-        """Add clips of a person, who may be there already.
+        """Add clips of a speaker, new or known.
 
         Returns:
-            The clips that were not there before.
+            The clips that were not in the store before.
 
         Raises:
             SettingsError: the name cannot be used; the store is damaged.
@@ -152,10 +152,10 @@ class VoiceStore:
         return added
 
     def remove(self, name: str) -> None:
-        """Remove a person and their clips; files of others in that folder stay.
+        """Remove a speaker and their clips; other files in that folder stay.
 
         Raises:
-            SettingsError: nobody of that name is there.
+            SettingsError: no speaker has that name.
             OutputError: the files cannot be removed.
         """
         name = unicodedata.normalize("NFC", name)
@@ -187,10 +187,10 @@ def _folder_name(name: str) -> str:
 
 
 def _read(index: Path) -> StoredVoice:
-    """A person from their `voice.json`.
+    """Read a speaker's `voice.json`.
 
     Raises:
-        SettingsError: it is damaged, or names files outside its folder.
+        SettingsError: it is damaged, or lists files outside its folder.
     """
     clips = []
     try:
@@ -212,8 +212,8 @@ def _read(index: Path) -> StoredVoice:
 
 
 def _write_flac(path: Path, samples: Samples) -> None:
-    """Write 24 bits at 16 kHz, completely or not at all; what exceeds full scale is scaled down, for
-    a voice is the same at any level."""
+    """Write 24 bits at 16 kHz, atomically. Samples beyond full scale are scaled down: the level of a clip
+    does not matter."""
     temporary = path.with_suffix(".tmp")
     peak = float(np.abs(samples).max())
     try:

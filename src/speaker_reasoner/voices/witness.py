@@ -1,9 +1,9 @@
-"""The second witness: a speaker embedding of each clip, and what two of them say of one person.
+"""The second witness: speaker embeddings, and the log-odds of two embeddings being of one speaker.
 
-A `Witness` gives each clip a point on a sphere; clips of one voice lie close together. An engine may
-have one of its own (`engines.tower`); models trained for this alone are in `others`.
+A `Witness` maps each clip to an embedding of length 1; clips of one speaker have a high cosine. An engine
+may have one of its own (`engines.tower`); models of other packages are in `others`.
 
-Does not know labels, times or names.
+Knows no labels, times or names.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,20 @@ import numpy.typing as npt
 from ..audio import Samples
 
 Points = npt.NDArray[np.float32]
-"""Voice embeddings `[n, d]`, rows of length 1."""
+"""Speaker embeddings `[n, d]`, rows of length 1."""
 
 _DOUBT = 0.2
-"""What noise would have to take of a cosine to halve what it says."""
+"""Share of the cosine lost to noise at which the log-odds are halved; by the entry of 2026-11-23 in
+docs/experiments.md, about linking by all speech of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """How points of one recording scatter: variances, over all dimensions together.
+    """Variances of the embeddings of one recording, summed over all dimensions.
 
     Attributes:
-        spread: of people's own points about their mean.
-        noise: of points of one second about their person's.
+        spread: between speakers: of speakers' means about their common mean.
+        noise: within a speaker: of embeddings of one second of speech about the speaker's mean.
     """
 
     spread: float
@@ -36,17 +37,18 @@ class Scatter:
 
 
 class Witness(Protocol):
-    """Tells voices apart.
+    """A speaker embedding model, with its calibration.
 
     Attributes:
-        name: what a transcript records.
-        threshold: cosine of two long stretches of one recording at which one voice and two are as
-            likely.
-        elsewhere: that of two stretches of different recordings.
-        scale: log-odds for one voice that a unit of cosine is worth between long stretches.
-        settle_s: how much a short stretch scatters: of two of T seconds, the expected cosine is
-            `1 / (1 + settle_s / T)` of that of long ones (see `log_odds`).
-        scatter: of points within a chunk; `None` where nobody measured it, and cosines group lines.
+        name: the name that a transcript records.
+        threshold: cosine of two long stretches of one recording at which one speaker and two speakers
+            are equally likely.
+        elsewhere: the same of two stretches of different recordings.
+        scale: log-odds for each unit of cosine, between long stretches.
+        settle_s: duration at which noise is as strong as the voice: the expected cosine of two
+            stretches of T seconds is `1 / (1 + settle_s / T)` of that of long ones (see `log_odds`).
+        scatter: variances within a chunk; `None` where they were not measured, and lines of a chunk are
+            clustered by cosines.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Witness(Protocol):
     scatter: Scatter | None
 
     def embed(self, clips: Sequence[Samples]) -> Points:
-        """Embed clips, each float32 `[n]` at 16 kHz and of one voice, whatever else is in the list.
+        """Embed clips, each float32 `[n]` at 16 kHz and of one speaker; each independently of the others.
 
         Returns:
             `[clips, d]`, rows of length 1.
@@ -67,14 +69,15 @@ class Witness(Protocol):
 def log_odds(
     cosines: Any, seconds: Any, others: Any, *, threshold: Any, scale: Any, settle_s: Any
 ) -> Any:
-    """Log-odds that two stretches of speech are of one voice.
+    """Log-odds that two stretches of speech are of one speaker.
 
-    A point of T seconds is that of the voice and noise, whose square falls as 1 / T: the cosine
-    expected of two is that of long ones times `((1 + settle_s / T1) (1 + settle_s / T2)) ** -0.5`.
-    The threshold falls with it, and the less is left of it the less a cosine says.
+    The embedding of T seconds is the voice's plus noise whose power falls as 1 / T: the expected cosine
+    of two is that of long ones times `((1 + settle_s / T1) (1 + settle_s / T2)) ** -0.5`. The threshold is
+    multiplied by the same factor, and the scale falls with it too.
 
     Args:
-        cosines, seconds, others: arrays or tensors of one shape, or numbers: of both stretches.
+        cosines: of both stretches; arrays or tensors of one shape, or numbers, as the next two.
+        seconds, others: durations of the one and of the other stretch.
         threshold, scale, settle_s: see `Witness`.
     """
     settled = ((1 + settle_s / seconds) * (1 + settle_s / others)) ** -0.5
@@ -83,7 +86,7 @@ def log_odds(
 
 
 def on_sphere(rows: Sequence[Points]) -> Points:
-    """Embeddings as rows `[n, d]` of length 1."""
+    """Stack embeddings as rows `[n, d]`, scaled to length 1."""
     if not rows:
         return np.zeros((0, 1), dtype=np.float32)
     points = np.stack(rows).astype(np.float32)

@@ -1,11 +1,11 @@
-"""Corpora: found, checked, cut into pieces, and written down for training and evaluation.
+"""Corpora: read, checked, cut into pieces, and written as files for training and evaluation.
 
-notes.py    rows and what is wrong with them      formats.py  annotation files to rows
+notes.py    rows and their faults                 formats.py  annotation files to rows
 recipes.py  the layout of each corpus             ami.py      AMI's annotation
 prepare.py  pieces, references, manifest, report
 """
 
-from .prepare import Chunk, chunks, prepare
+from .prepare import CorpusPiece, chunks, prepare
 from .recipes import CORPORA
 
-__all__ = ["CORPORA", "Chunk", "chunks", "prepare"]
+__all__ = ["CORPORA", "CorpusPiece", "chunks", "prepare"]

@@ -6,11 +6,11 @@
 
 A row is a segment of the transcriber: its text the words that it refers to, punctuation attached and
 case kept, its times those of the first and last of them (tighter than the transcriber's, which stand
-in where a word has none). What is no word (`vocalsound`, `disfmarker`, `gap`, ...) becomes a tag in
+in where a word has none). Elements that are no words (`vocalsound`, `disfmarker`, `gap`, ...) become tags in
 the text, `<vocalsound laugh>`. The first letter of a participant's global name is the gender.
 
-Differs from lhotse's recipe: that takes the words whose times lie inside a segment's, so that one
-over its edge or without a time is lost without a word said, and cuts segments at full stops.
+Differs from lhotse's recipe: that takes the words whose times lie inside a segment's, so that a word
+across its edge or without a time is lost silently, and cuts segments at full stops.
 """
 
 import re
@@ -24,7 +24,7 @@ from zipfile import Path as ZipPath
 
 from ...errors import DataError, FormatError
 from .formats import gender_of
-from .notes import Notes, Row
+from .notes import AnnotationRow, Notes
 
 RELEASE = "ami_public_manual_1.6.2"
 _ID = re.compile(r"id\(([^)]*)\)")
@@ -76,7 +76,7 @@ def speakers(root: Traversable) -> dict[tuple[str, str], str]:
     }
 
 
-def rows(root: Traversable, file: str, name: str, notes: Notes) -> Iterator[Row]:
+def rows(root: Traversable, file: str, name: str, notes: Notes) -> Iterator[AnnotationRow]:
     """The rows of one participant of one meeting.
 
     Args:
@@ -105,7 +105,7 @@ def rows(root: Traversable, file: str, name: str, notes: Notes) -> Iterator[Row]
             notes.drop("broken annotation", f"{at}: a word or a time is missing: {error}")
             continue
         meeting = file.partition(".")[0]
-        yield Row(at, meeting, name, gender_of(name[:1]), start_s, end_s, _text(inside))
+        yield AnnotationRow(at, meeting, name, gender_of(name[:1]), start_s, end_s, _text(inside))
 
 
 def _times(segment: _Element, words: list[_Element]) -> tuple[float, float]:
@@ -132,7 +132,7 @@ def _text(words: list[_Element]) -> str:
 
 def _elements(path: Traversable) -> list[_Element]:
     """The elements right under the root, with those right under them, and their lines."""
-    found: list[_Element] = []
+    elements: list[_Element] = []
     depth = 0
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -141,9 +141,9 @@ def _elements(path: Traversable) -> list[_Element]:
         nonlocal depth
         depth += 1
         if depth == 2:
-            found.append(_Element(name, attributes, parser.CurrentLineNumber))
+            elements.append(_Element(name, attributes, parser.CurrentLineNumber))
         elif depth == 3:
-            found[-1].children += (attributes,)
+            elements[-1].children += (attributes,)
 
     def end(name: str) -> None:
         nonlocal depth
@@ -151,7 +151,7 @@ def _elements(path: Traversable) -> list[_Element]:
 
     def characters(text: str) -> None:
         if depth == 2:
-            found[-1].text += text
+            elements[-1].text += text
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -162,4 +162,4 @@ def _elements(path: Traversable) -> list[_Element]:
         raise FormatError(f"{path}:{error.lineno}: not XML: {error}; fetch it again") from error
     except (OSError, KeyError) as error:  # KeyError: not in the zip
         raise FormatError(f"{path}: cannot be read: {error}; check the path") from error
-    return found
+    return elements

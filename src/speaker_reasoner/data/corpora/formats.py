@@ -1,7 +1,7 @@
 """Annotation files to rows, line by line: a broken line is counted, the others are read.
 
-The parsers of `formats` read the lines; where one looks at the whole file (JSON of ours, subtitles),
-a fault anywhere loses the file. RTTM has no words: those of a CTM beside it, of the same stem, are
+The parsers of `formats` read the lines; where one parses a whole file (our JSON, subtitles), any
+fault loses the file. RTTM has no words: those of a CTM beside it, of the same stem, are
 put into its segments.
 """
 
@@ -22,10 +22,10 @@ from ...formats.scoring import parse_rttm, parse_seglst, parse_stm
 from ...formats.sessions import load_json, parse_gender
 from ...formats.textgrid import WORDLESS, Stream, read_tiers, split_tiers
 from ...transcript import Transcript
-from .notes import Notes, Row
+from .notes import AnnotationRow, Notes
 
 SpeakerOf = Callable[[str], tuple[str, str]]
-"""The name of a tier to speaker and gender."""
+"""Maps the name of a tier to speaker and gender."""
 
 _GENDERS = {"F": "female", "M": "male"}
 _CHANNEL = re.compile(r"channel\d+|channel[A-Z]")
@@ -36,7 +36,7 @@ def gender_of(letter: str) -> str:
     return _GENDERS.get(letter, "unknown")
 
 
-def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[Row]:
+def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[AnnotationRow]:
     """Read a file of annotation in the format that its suffix tells.
 
     Args:
@@ -67,11 +67,11 @@ def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[Row
 
 def textgrid_rows(
     path: Path, speaker_of: SpeakerOf | None = None, encoding: str | None = None
-) -> Iterator[Row]:
+) -> Iterator[AnnotationRow]:
     """Read a TextGrid: each interval tier is a speaker, each mark a row, named after the file.
 
-    Tiers of words (`split_tiers`) are not used. The end that a tier states is not looked at: that of
-    two AISHELL-4 files is wrong.
+    Tiers of words (`split_tiers`) are not used. The end time of a tier is ignored: it is wrong in two
+    AISHELL-4 files.
 
     Args:
         path: the file.
@@ -93,17 +93,19 @@ def textgrid_rows(
         for interval in tier.intervals:
             text = "" if interval.mark == WORDLESS else interval.mark
             times = float(interval.start_s), float(interval.end_s)
-            yield Row(interval.at, stem_of(path), speaker, gender, *times, text)
+            yield AnnotationRow(interval.at, stem_of(path), speaker, gender, *times, text)
 
 
-def _rows(transcript: Transcript, at: str) -> Iterator[Row]:
+def _rows(transcript: Transcript, at: str) -> Iterator[AnnotationRow]:
     for s in transcript.segments:
-        yield Row(at, transcript.recording, s.speaker, s.gender, s.start_s, s.end_s, s.text)
+        yield AnnotationRow(
+            at, transcript.recording, s.speaker, s.gender, s.start_s, s.end_s, s.text
+        )
 
 
 def _line(
     parse: Callable[[str, str], list[Transcript]], line: str, path: Path, number: int, notes: Notes
-) -> list[Row]:
+) -> list[AnnotationRow]:
     """Parse one line, or one entry of a list, on its own."""
     at = f"{path}:{number}"
     try:
@@ -114,23 +116,23 @@ def _line(
         return []
 
 
-def _seglst(text: str, path: Path, notes: Notes) -> Iterator[Row]:
+def _seglst(text: str, path: Path, notes: Notes) -> Iterator[AnnotationRow]:
     entries = load_json(text, str(path))
     if not isinstance(entries, list):
         raise FormatError(f"{path}: expected a list of segments")
     for number, entry in enumerate(entries, start=1):
         try:
-            found = parse_seglst(json.dumps([entry]), str(path))
+            transcripts = parse_seglst(json.dumps([entry]), str(path))
         except FormatError as error:
             said = str(error).replace(f"{path}, entry 1", f"{path}, entry {number}")
             notes.drop_error(FormatError(said))
             continue
-        for transcript in found:
+        for transcript in transcripts:
             yield from _rows(transcript, f"{path}, entry {number}")
 
 
-def _stm(text: str, path: Path, notes: Notes) -> list[Row]:
-    rows: list[Row] = []
+def _stm(text: str, path: Path, notes: Notes) -> list[AnnotationRow]:
+    rows: list[AnnotationRow] = []
     genders: dict[tuple[str, str], str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if line.lstrip().startswith(";"):
@@ -142,8 +144,8 @@ def _stm(text: str, path: Path, notes: Notes) -> list[Row]:
     return _with_genders(rows, genders)
 
 
-def _rttm(text: str, path: Path, notes: Notes, encoding: str | None) -> list[Row]:
-    rows: list[Row] = []
+def _rttm(text: str, path: Path, notes: Notes, encoding: str | None) -> list[AnnotationRow]:
+    rows: list[AnnotationRow] = []
     genders: dict[tuple[str, str], str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         fields = line.split()
@@ -158,12 +160,14 @@ def _rttm(text: str, path: Path, notes: Notes, encoding: str | None) -> list[Row
     return _with_words(rows, beside, notes, encoding) if beside else rows
 
 
-def _with_words(rows: list[Row], ctm: Path, notes: Notes, encoding: str | None) -> list[Row]:
+def _with_words(
+    rows: list[AnnotationRow], ctm: Path, notes: Notes, encoding: str | None
+) -> list[AnnotationRow]:
     """Put each word into the segment of its speaker in which its middle lies.
 
     Where the CTM names no speakers, the earliest segment of the session that holds it takes it.
     """
-    words: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    words: dict[tuple[str, str], list[AnnotationRow]] = defaultdict(list)
     for number, line in enumerate(read_text(ctm, encoding).split("\n"), start=1):
         for word in _line(parse_ctm, line, ctm, number, notes):
             speaker = "" if _CHANNEL.fullmatch(word.speaker) else word.speaker
@@ -173,7 +177,7 @@ def _with_words(rows: list[Row], ctm: Path, notes: Notes, encoding: str | None) 
     filled = []
     taken: set[str] = set()
     for row in sorted(rows, key=lambda row: (row.start_s, row.end_s)):
-        inside: list[Row] = []
+        inside: list[AnnotationRow] = []
         for label in (row.speaker, ""):
             known = words.get((row.session, label), [])
             first = bisect_left(known, row.start_s, key=_middle)
@@ -182,7 +186,9 @@ def _with_words(rows: list[Row], ctm: Path, notes: Notes, encoding: str | None) 
         taken.update(word.at for word in inside)
         text = join_words([word.text for word in inside])
         filled.append(
-            Row(row.at, row.session, row.speaker, row.gender, row.start_s, row.end_s, text)
+            AnnotationRow(
+                row.at, row.session, row.speaker, row.gender, row.start_s, row.end_s, text
+            )
         )
     for of_speaker in words.values():
         for word in of_speaker:
@@ -191,13 +197,15 @@ def _with_words(rows: list[Row], ctm: Path, notes: Notes, encoding: str | None) 
     return filled
 
 
-def _middle(row: Row) -> float:
+def _middle(row: AnnotationRow) -> float:
     return (row.start_s + row.end_s) / 2
 
 
-def _with_genders(rows: list[Row], genders: dict[tuple[str, str], str]) -> list[Row]:
+def _with_genders(
+    rows: list[AnnotationRow], genders: dict[tuple[str, str], str]
+) -> list[AnnotationRow]:
     return [
-        Row(
+        AnnotationRow(
             row.at,
             row.session,
             row.speaker,

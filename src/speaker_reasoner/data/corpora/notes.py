@@ -1,7 +1,7 @@
-"""Rows of annotation, and the count of what is wrong with them.
+"""Rows of annotation, and the counts of their faults.
 
-A row knows the file and line that it comes from until it has become a segment, so that whatever is
-dropped or changed on the way can be told with its place.
+A row keeps its file and line until it becomes a segment, so that each row that is dropped or changed
+can be reported with its place.
 """
 
 import re
@@ -23,7 +23,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AnnotationRow:
     """One annotated stretch of speech as its file has it: times may be reversed, text may be empty.
 
     Attributes:
@@ -45,25 +45,25 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class CorpusRecording:
     """A recording of a corpus with its annotation.
 
     Attributes:
         split: `train`, `dev`, `test` or `all`.
         name: unique within the split.
         audio: its file; several are mixed.
-        rows: what was annotated, in any order.
+        rows: the annotation, in any order.
     """
 
     split: str
     name: str
     audio: tuple[Path, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[AnnotationRow, ...]
 
 
 @dataclass(slots=True)
 class Notes:
-    """Counts of what was dropped and changed, by reason, with the first few places of each.
+    """Counts of dropped and changed items by reason, with the first few places of each.
 
     Attributes:
         strict: raise at the first fault instead of counting it.
@@ -76,15 +76,15 @@ class Notes:
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def drop(self, reason: str, message: str, *, fault: bool = True) -> None:
-        """Count something that is left out.
+        """Count an item that is dropped.
 
         Args:
-            reason: by which it is counted.
+            reason: the reason it is counted under.
             message: file, line, and what is wrong there.
-            fault: whether the corpus is wrong there; otherwise `strict` does not stop at it.
+            fault: whether it is an error of the corpus; `strict` stops at errors only.
 
         Raises:
-            DataError: `strict`, and it is a fault.
+            DataError: it is a fault, and `strict` is set.
         """
         if self.strict and fault:
             raise DataError(f"{message} ({reason}); without --strict it is left out")
@@ -101,19 +101,19 @@ class Notes:
         self.drop(reason, message)
 
     def change(self, reason: str, message: str) -> None:
-        """Count something that is kept, but not as it was."""
+        """Count an item that is kept, but changed."""
         self._count("changed", self.changed, reason, message)
 
     def to_json(self, kind: str) -> dict[str, Any]:
         """Counts and first places of `dropped` or `changed`."""
-        found: dict[str, list[str]] = getattr(self, kind)
+        places: dict[str, list[str]] = getattr(self, kind)
         return {
             reason: {"count": self._counts[kind, reason], "first": first}
-            for reason, first in found.items()
+            for reason, first in places.items()
         }
 
-    def _count(self, kind: str, found: dict[str, list[str]], reason: str, message: str) -> None:
-        first = found.setdefault(reason, [])
+    def _count(self, kind: str, places: dict[str, list[str]], reason: str, message: str) -> None:
+        first = places.setdefault(reason, [])
         if len(first) < _SHOWN:
             first.append(message)
         self._counts[kind, reason] += 1
@@ -121,10 +121,10 @@ class Notes:
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """What is done to the text, and no more.
+    """The changes made to the text.
 
     Attributes:
-        tags: what a corpus writes that is no word; each is replaced by a space, and counted.
+        tags: a corpus's marks that are no words; each is replaced by a space, and counted.
         unspaced: remove spaces between Chinese (and Japanese) characters, which some references put
             there for scoring tools.
     """
@@ -150,9 +150,9 @@ class Cleaning:
 
 
 def transcript(
-    recording: Recording, duration_s: float, cleaning: Cleaning, notes: Notes
+    recording: CorpusRecording, duration_s: float, cleaning: Cleaning, notes: Notes
 ) -> Transcript:
-    """Make segments of the rows that can be used; count the others.
+    """Turn usable rows into segments; count the others.
 
     Raises:
         DataError: a row is wrong, and the notes are strict.
@@ -163,7 +163,7 @@ def transcript(
 
 
 def _segments(
-    rows: Iterable[Row], duration_s: float, cleaning: Cleaning, notes: Notes
+    rows: Iterable[AnnotationRow], duration_s: float, cleaning: Cleaning, notes: Notes
 ) -> Iterable[Segment]:
     seen: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:

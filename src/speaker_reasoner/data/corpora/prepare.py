@@ -1,4 +1,4 @@
-"""A corpus to what training and evaluation read: a manifest, references, pieces, a report.
+"""Prepare a corpus for training and evaluation: a manifest, references, pieces, a report.
 
     OUT/<split>/manifest.jsonl           {"audio", "reference", "name"} a session, for `evaluate run --data`
     OUT/<split>/references.seglst.json   SegLST with genders, all sessions
@@ -7,7 +7,7 @@
     OUT/report.json                      counts, what was dropped and why; written last
 
 Paths of audio are absolute where the corpus's own file is used, else relative to the split's folder.
-Every recording is decoded once, so that a broken one is found here. Every file is written whole or
+Every recording is decoded once, so that a broken one is reported here. Every file is written whole or
 not at all; audio that was written by an earlier call is kept.
 """
 
@@ -33,15 +33,15 @@ from ...formats.pieces import Piece, cut
 from ...formats.scoring import render_seglst
 from ...protocol.observations import Reference
 from ...transcript import GENDERS, Segment, Transcript
-from .notes import Notes, Recording, transcript
-from .recipes import CORPORA, Source
+from .notes import CorpusRecording, Notes, transcript
+from .recipes import CORPORA, RecipeInput
 
 SCHEMA = "speaker-reasoner/corpus/1"
 SPLITS = ("train", "dev", "test", "all")
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class CorpusPiece:
     """A piece of a recording as training takes it.
 
     Attributes:
@@ -49,7 +49,8 @@ class Chunk:
         audio: the recording, of which the chunk is the samples `[start_samples, end_samples)` at
             16 kHz.
         start_samples, end_samples: its place in the recording.
-        clipped: segments that go on outside the chunk: their text says more than can be heard.
+        clipped: number of segments that continue outside the chunk, so that their text has more words
+            than the chunk.
         references: in samples of the chunk, speakers numbered by order of appearance.
         speakers: the session's label of each number.
     """
@@ -64,7 +65,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class _PreparedSession:
     audio: str
     transcript: Transcript
     pieces: list[Piece]
@@ -87,7 +88,7 @@ def prepare(
 
     Args:
         corpus: a key of `CORPORA`.
-        folder: where it lies.
+        folder: folder of the corpus.
         output: folder that is written; made if it does not exist.
         pieces_s: shortest and longest piece in seconds.
         channel: 0-based, of recordings with several; by default as the recipe says.
@@ -115,8 +116,10 @@ def prepare(
     recipe, notes = CORPORA[corpus], Notes(strict)
     _make_way(output)
     chosen = recipe.channel if channel is None else channel
-    splits: dict[str, dict[str, _Session]] = defaultdict(dict)
-    for recording in recipe.recordings(Source(folder, notes, reference, gender_from, encoding)):
+    splits: dict[str, dict[str, _PreparedSession]] = defaultdict(dict)
+    for recording in recipe.recordings(
+        RecipeInput(folder, notes, reference, gender_from, encoding)
+    ):
         ready = splits[recording.split]
         if recording.name in ready:
             notes.drop("name twice", f"{recording.audio[0]}: another {recording.name!r} was read")
@@ -134,7 +137,7 @@ def prepare(
                 "nothing said", f"{recording.audio[0]}: no segment of {recording.name} is left"
             )
             continue
-        ready[recording.name] = _Session(where, session, cut(session, *pieces_s))
+        ready[recording.name] = _PreparedSession(where, session, cut(session, *pieces_s))
     if not any(splits.values()):
         first = next(iter(notes.dropped.values()), [""])[0]
         raise DataError(f"{folder}: nothing of it can be used as {corpus}; first: {first}")
@@ -167,7 +170,7 @@ def prepare(
     return report
 
 
-def chunks(path: Path) -> Iterator[Chunk]:
+def chunks(path: Path) -> Iterator[CorpusPiece]:
     """Read a `pieces.jsonl`.
 
     Raises:
@@ -184,7 +187,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
                 ) from error
 
 
-def _chunk(row: dict[str, Any], folder: Path) -> Chunk:
+def _chunk(row: dict[str, Any], folder: Path) -> CorpusPiece:
     start, samples = to_samples(row["start_s"]), to_samples(row["duration_s"])
     if start < 0 or samples <= 0:
         raise DataError(f"start_s {row['start_s']:g}, duration_s {row['duration_s']:g}")
@@ -199,7 +202,7 @@ def _chunk(row: dict[str, Any], folder: Path) -> Chunk:
     )
     end = start + samples
     speakers = tuple(numbers)
-    return Chunk(
+    return CorpusPiece(
         row["name"], folder / row["audio"], start, end, row["clipped"], references, speakers
     )
 
@@ -215,7 +218,7 @@ def _reference(segment: Segment, number: int, samples: int) -> Reference:
 
 
 def _make_way(output: Path) -> None:
-    """Remove what an earlier call wrote, but for audio: none of it may be taken for this call's."""
+    """Remove the files of an earlier call, except audio, so that none is taken for this call's."""
     names = ("manifest.jsonl", "pieces.jsonl", "references.seglst.json")
     stale = [output / split / name for split in SPLITS for name in names]
     try:
@@ -228,8 +231,8 @@ def _make_way(output: Path) -> None:
         ) from error
 
 
-def _sound(recording: Recording, folder: Path, channel: int | None) -> tuple[str, int]:
-    """Decode a recording; write what is to be heard of it where the corpus has no such file.
+def _sound(recording: CorpusRecording, folder: Path, channel: int | None) -> tuple[str, int]:
+    """Decode a recording; write the channel or mix that is used if the corpus has no such file.
 
     Returns:
         The path for manifests, and the number of samples at 16 kHz.
@@ -280,7 +283,7 @@ def _write_flac(target: Path, blocks: Iterator[Samples]) -> int:
     return samples
 
 
-def _write(folder: Path, sessions: list[_Session]) -> None:
+def _write(folder: Path, sessions: list[_PreparedSession]) -> None:
     manifest = [
         {"audio": s.audio, "reference": "references.seglst.json", "name": s.transcript.recording}
         for s in sessions
@@ -312,7 +315,7 @@ def _piece(sound: str, piece: Piece) -> dict[str, Any]:
     }
 
 
-def _counts(sessions: list[_Session], same_people: bool) -> dict[str, Any]:
+def _counts(sessions: list[_PreparedSession], same_people: bool) -> dict[str, Any]:
     people = {
         (None if same_people else s.transcript.recording, speaker): gender
         for s in sessions

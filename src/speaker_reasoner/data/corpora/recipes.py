@@ -1,4 +1,4 @@
-"""Where each corpus keeps its audio, times, words, genders and splits.
+"""The layout of each corpus: audio, times, words, genders and splits.
 
 AISHELL-4 (openslr 111)     {train_L,train_M,train_S,test}/wav/20200616_M_R001S01C01.flac (8 channels),
                             .../TextGrid/20200616_M_R001S01C01.TextGrid, tiers `001-M` (id, gender).
@@ -18,8 +18,8 @@ folder                      recordings with their annotation beside them, under 
                             `--reference`; subfolders train, dev, test are splits, else there is one, `all`.
 
 Differs from lhotse's recipes, whose layouts these are: AISHELL-4 keeps its genders (and the two
-sessions whose TextGrids are at odds with themselves), and in all a bad row costs itself, told with
-file and line, not the session and not the corpus. For any other corpus that lhotse knows,
+sessions whose TextGrids are at odds with themselves), and in all of them a bad row is dropped
+and reported with file and line; its session and corpus are kept. For any other corpus that lhotse knows,
 give the manifest of supervisions that it writes to `folder --reference`.
 """
 
@@ -35,12 +35,12 @@ from ...formats.folders import SUFFIXES, beside, stem_of, suffix_of
 from ...formats.sessions import parse_seconds
 from . import ami
 from .formats import gender_of, read_rows, textgrid_rows
-from .notes import Cleaning, Notes, Recording, Row
+from .notes import AnnotationRow, Cleaning, CorpusRecording, Notes
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
-_Read = Callable[[Path], Iterable[Row]]
+_Read = Callable[[Path], Iterable[AnnotationRow]]
 _M2MET_TAGS = re.compile(r"<sil>|<%>|<->|<\$>|<#>|<_>|<space>|[`&]")
-"""What both Mandarin corpora write beside words: the list of the M2MeT baseline."""
+"""Marks of both Mandarin corpora that are no words: the list of the M2MeT baseline."""
 
 _AMI_DEV = (
     "ES2011",
@@ -61,14 +61,14 @@ _GENDER_IN_ID = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """What a recipe is given.
+class RecipeInput:
+    """The input of a recipe.
 
     Attributes:
         folder: of the corpus.
         notes: counts what cannot be used.
         reference: file or folder of annotation, for `folder`.
-        gender_from: `suffix` or `prefix` of speaker ids, for `folder`, where nothing else tells it.
+        gender_from: `suffix` or `prefix` of speaker ids, for `folder`, where the annotation has none.
         encoding: of annotation; `None` for UTF-8 (or UTF-16 with its mark).
     """
 
@@ -90,32 +90,32 @@ class Recipe:
         same_people: a speaker id is one person in the whole corpus, not in one session only.
     """
 
-    recordings: Callable[[Source], Iterator[Recording]]
+    recordings: Callable[[RecipeInput], Iterator[CorpusRecording]]
     cleaning: Cleaning = field(default_factory=Cleaning)
     channel: int | None = None
     same_people: bool = False
 
 
-def _aishell4(source: Source) -> Iterator[Recording]:
+def _aishell4(source: RecipeInput) -> Iterator[CorpusRecording]:
     parts = {f"train_{room}": "train" for room in "LMS"} | {"test": "test"}
     for part, split in _present(source, parts, "wav"):
         references = _files(part / "TextGrid", (".textgrid",)) or _files(part / "stm", (".stm",))
         sounds = _files(part / "wav", AUDIO_SUFFIXES)
 
-        def read(path: Path) -> Iterable[Row]:
+        def read(path: Path) -> Iterable[AnnotationRow]:
             if path.suffix.lower() == ".stm":
                 rows = read_rows(path, source.notes, source.encoding)
-                return [replace(r, gender=_told(r.speaker, "suffix")) for r in rows]
+                return [replace(r, gender=_gender_in_id(r.speaker, "suffix")) for r in rows]
             return textgrid_rows(path, _aishell4_speaker, source.encoding)
 
         yield from _paired(source, split, _each(sounds), _each(references), read)
 
 
 def _aishell4_speaker(tier: str) -> tuple[str, str]:
-    return tier, _told(tier, "suffix")
+    return tier, _gender_in_id(tier, "suffix")
 
 
-def _alimeeting(source: Source, mic: str) -> Iterator[Recording]:
+def _alimeeting(source: RecipeInput, mic: str) -> Iterator[CorpusRecording]:
     parts = {}
     for name, split in (("Train", "train"), ("Eval", "dev"), ("Test", "test")):
         both = source.folder / f"{name}_Ali" / f"{name}_Ali_{mic}"  # far and near in one archive
@@ -124,7 +124,7 @@ def _alimeeting(source: Source, mic: str) -> Iterator[Recording]:
         sounds = _files(part / "audio_dir", AUDIO_SUFFIXES)
         references = _files(part / "textgrid_dir", (".textgrid",))
 
-        def read(path: Path) -> Iterable[Row]:
+        def read(path: Path) -> Iterable[AnnotationRow]:
             own = stem_of(path) if mic == "near" else None
             return textgrid_rows(
                 path, lambda tier: _alimeeting_speaker(own or tier), source.encoding
@@ -142,9 +142,9 @@ def _alimeeting_speaker(name: str) -> tuple[str, str]:
 
 
 def _of_both(
-    source: Source, sounds: Mapping[str, Path], references: Mapping[str, Path]
+    source: RecipeInput, sounds: Mapping[str, Path], references: Mapping[str, Path]
 ) -> dict[str, Path]:
-    """Leave out the meetings of which a headset has no annotation, or the other way round."""
+    """Drop the meetings in which a headset has no annotation, or an annotation no headset."""
     meetings = set()
     for name in sorted(set(sounds) ^ set(references)):
         meetings.add(_meeting(name))
@@ -155,17 +155,17 @@ def _of_both(
 
 
 def _by_meeting(files: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
-    found: dict[str, tuple[Path, ...]] = {}
+    by_meeting: dict[str, tuple[Path, ...]] = {}
     for name in sorted(files):
-        found[_meeting(name)] = (*found.get(_meeting(name), ()), files[name])
-    return found
+        by_meeting[_meeting(name)] = (*by_meeting.get(_meeting(name), ()), files[name])
+    return by_meeting
 
 
 def _meeting(name: str) -> str:
     return "_".join(name.split("_")[:2])
 
 
-def _ami(source: Source, mic: str) -> Iterator[Recording]:
+def _ami(source: RecipeInput, mic: str) -> Iterator[CorpusRecording]:
     root = ami.annotation(source.folder)
     try:
         names = ami.speakers(root)
@@ -188,7 +188,7 @@ def _ami(source: Source, mic: str) -> Iterator[Recording]:
                 "annotation missing", f"{sounds[meeting]}: no segments/{meeting}.*.xml"
             )
             continue
-        rows: list[Row] = []
+        rows: list[AnnotationRow] = []
         try:
             for letter in letters[meeting]:
                 if (meeting, letter) not in names:
@@ -200,10 +200,10 @@ def _ami(source: Source, mic: str) -> Iterator[Recording]:
             continue
         series = meeting.rstrip("abcdefgh")
         split = "dev" if series in _AMI_DEV else "test" if series in _AMI_TEST else "train"
-        yield Recording(split, meeting, (sounds[meeting],), tuple(rows))
+        yield CorpusRecording(split, meeting, (sounds[meeting],), tuple(rows))
 
 
-def _mlc_slm(source: Source) -> Iterator[Recording]:
+def _mlc_slm(source: RecipeInput) -> Iterator[CorpusRecording]:
     words = {"training": "train", "development": "dev", "eval": "test"}
     folders = sorted(p for p in source.folder.iterdir() if p.is_dir())
     parts = [(p, s) for p in folders for word, s in words.items() if word in p.name.lower()]
@@ -226,7 +226,7 @@ def _path_name(path: Path, part: Path) -> str:
     return "-".join(below)
 
 
-def _mlc_slm_rows(path: Path, source: Source) -> Iterator[Row]:
+def _mlc_slm_rows(path: Path, source: RecipeInput) -> Iterator[AnnotationRow]:
     for number, line in enumerate(read_text(path, source.encoding).split("\n"), start=1):
         fields = line.split(maxsplit=3)
         if not fields:
@@ -243,17 +243,17 @@ def _mlc_slm_rows(path: Path, source: Source) -> Iterator[Row]:
             source.notes.drop_error(error)
             continue
         text = fields[3] if len(fields) > 3 else ""
-        yield Row(at, path.stem, fields[2], "unknown", times[0], times[1], text)
+        yield AnnotationRow(at, path.stem, fields[2], "unknown", times[0], times[1], text)
 
 
-def _folder(source: Source) -> Iterator[Recording]:
+def _folder(source: RecipeInput) -> Iterator[CorpusRecording]:
     splits = [s for s in ("train", "dev", "test") if (source.folder / s).is_dir()]
     given = None if source.reference is None else _sessions(source, source.reference)
-    heard: set[str] = set()
+    known: set[str] = set()
     for split in splits or ["all"]:
         top = source.folder / split if splits else source.folder
         sounds = _files(top, AUDIO_SUFFIXES, source.notes)
-        heard |= set(sounds)
+        known |= set(sounds)
         for name, sound in sounds.items():
             try:
                 rows = _beside(source, sound) if given is None else given.get(name)
@@ -263,14 +263,14 @@ def _folder(source: Source) -> Iterator[Recording]:
             if rows is None:
                 source.notes.drop("annotation missing", f"{sound}: no annotation of {name!r}")
                 continue
-            yield Recording(split, name, (sound,), tuple(_with_told(source, rows)))
-    if not heard:
+            yield CorpusRecording(split, name, (sound,), tuple(_with_genders(source, rows)))
+    if not known:
         raise DataError(f"{source.folder}: no recordings; expected {', '.join(AUDIO_SUFFIXES)}")
-    for name in sorted(set(given or ()) - heard):
+    for name in sorted(set(given or ()) - known):
         source.notes.drop("audio missing", f"{source.reference}: no recording of session {name!r}")
 
 
-def _sessions(source: Source, reference: Path) -> dict[str, list[Row]]:
+def _sessions(source: RecipeInput, reference: Path) -> dict[str, list[AnnotationRow]]:
     """The rows of a file or a folder, by session."""
     files = [reference]
     if reference.is_dir():
@@ -278,19 +278,19 @@ def _sessions(source: Source, reference: Path) -> dict[str, list[Row]]:
     if not files or suffix_of(files[0]) is None or not reference.exists():
         raise DataError(f"{reference}: no annotation; expected a file with {', '.join(SUFFIXES)}")
     stems = {stem_of(p) for p in files if suffix_of(p) == ".rttm"}
-    found: dict[str, list[Row]] = defaultdict(list)
+    by_session: dict[str, list[AnnotationRow]] = defaultdict(list)
     for file in files:
         if suffix_of(file) == ".ctm" and stem_of(file) in stems:
             continue
         try:
             for row in read_rows(file, source.notes, source.encoding):
-                found[row.session].append(row)
+                by_session[row.session].append(row)
         except FormatError as error:
             source.notes.drop_error(error)
-    return dict(found)
+    return dict(by_session)
 
 
-def _beside(source: Source, sound: Path) -> list[Row] | None:
+def _beside(source: RecipeInput, sound: Path) -> list[AnnotationRow] | None:
     """The rows of the richest annotation of a recording's stem, in its folder."""
     chosen = beside(sound, source.encoding)
     if chosen is not None and suffix_of(chosen) == ".ctm":
@@ -310,40 +310,42 @@ def _beside(source: Source, sound: Path) -> list[Row] | None:
     return rows
 
 
-def _with_told(source: Source, rows: Iterable[Row]) -> Iterator[Row]:
+def _with_genders(source: RecipeInput, rows: Iterable[AnnotationRow]) -> Iterator[AnnotationRow]:
     for row in rows:
         if row.gender == "unknown" and source.gender_from is not None:
-            yield replace(row, gender=_told(row.speaker, source.gender_from))
+            yield replace(row, gender=_gender_in_id(row.speaker, source.gender_from))
         else:
             yield row
 
 
-def _told(speaker: str, place: str) -> str:
+def _gender_in_id(speaker: str, place: str) -> str:
     match = _GENDER_IN_ID[place].fullmatch(speaker)
     return gender_of(match[1]) if match else "unknown"
 
 
-def _present(source: Source, parts: Mapping[str, str], inside: str) -> Iterator[tuple[Path, str]]:
-    """The parts of a corpus that are there; one may have fetched some only."""
-    found = [(source.folder / part, split) for part, split in parts.items()]
-    found = [(part, split) for part, split in found if (part / inside).is_dir()]
-    if not found:
+def _present(
+    source: RecipeInput, parts: Mapping[str, str], inside: str
+) -> Iterator[tuple[Path, str]]:
+    """The parts of a corpus that exist in its folder; a user may have fetched only some."""
+    present = [(source.folder / part, split) for part, split in parts.items()]
+    present = [(part, split) for part, split in present if (part / inside).is_dir()]
+    if not present:
         expected = ", ".join(f"{part}/{inside}" for part in parts)
         raise DataError(f"{source.folder}: no part of the corpus; expected one of {expected}")
-    yield from found
+    yield from present
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], notes: Notes | None = None) -> dict[str, Path]:
     """Files below a folder by stem."""
-    found: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if path.stem in found and notes is not None:
-            notes.drop("name twice", f"{path}: a recording of this name is {found[path.stem]}")
+        if path.stem in by_stem and notes is not None:
+            notes.drop("name twice", f"{path}: a recording of this name is {by_stem[path.stem]}")
             continue
-        found[path.stem] = path
-    return found
+        by_stem[path.stem] = path
+    return by_stem
 
 
 def _each(files: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
@@ -351,13 +353,13 @@ def _each(files: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
 
 
 def _paired(
-    source: Source,
+    source: RecipeInput,
     split: str,
     sounds: Mapping[str, tuple[Path, ...]],
     references: Mapping[str, tuple[Path, ...]],
     read: _Read,
-) -> Iterator[Recording]:
-    """Bring audio and annotation together by name."""
+) -> Iterator[CorpusRecording]:
+    """Match audio and annotation by name."""
     for name in sorted({*sounds, *references}):
         if name not in references:
             source.notes.drop("annotation missing", f"{sounds[name][0]}: no annotation of {name}")
@@ -369,7 +371,7 @@ def _paired(
             except FormatError as error:
                 source.notes.drop_error(error)
                 continue
-            yield Recording(split, name, sounds[name], rows)
+            yield CorpusRecording(split, name, sounds[name], rows)
 
 
 _MANDARIN = Cleaning(_M2MET_TAGS, unspaced=True)

@@ -1,6 +1,6 @@
 """Take the README's pictures of the page: a real server, the embedded checkpoint, a real browser.
 
-python docs/page_look.py [RECORDING]
+python scripts/page_look.py [RECORDING]
 
 Needs Chromium and `pip install playwright`.
 """

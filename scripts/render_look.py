@@ -1,6 +1,6 @@
 """Record the README's picture of the command line from a real run on the example recording.
 
-python docs/render_look.py
+python scripts/render_look.py
 """
 
 from pathlib import Path
