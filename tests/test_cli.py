@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from speaker_reasoner.cli import main
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import EngineError
+from speaker_reasoner.longform.batch import STATE
 
 from .talk import PROFILE, play, save
 from .vocal import voice
@@ -136,6 +138,13 @@ def rows(sent: str) -> list[str]:
     return shown
 
 
+def made(folder: Path) -> list[str]:
+    """The names of the transcripts in a folder; the state of the batch is the one other thing there."""
+    names = sorted(path.name for path in folder.iterdir())
+    assert STATE in names
+    return [name for name in names if name != STATE]
+
+
 def only_error(result: tuple[int, str, str], *parts: str, status: int = 1) -> None:
     """It failed with one line on standard error and nothing on standard output."""
     assert result[0] == status
@@ -205,6 +214,9 @@ def test_help_and_version_do_not_load_heavy_libraries() -> None:
         (["transcribe", "a.wav", "--dtype", "int8"], "--dtype"),
         (["transcribe", "a/x.wav", "b/x.flac", "-o", "out"], "2 recordings are named 'x'"),
         (["transcribe", "x.wav", "-o", "-"], "leave it out for standard output"),
+        (["transcribe", "-", "-"], "can be read once"),
+        (["transcribe", "x.wav", "--speakers", "2", "--max-speakers", "3"], "give --speakers, "),
+        (["transcribe", "x.wav", "--min-speakers", "3", "--max-speakers", "2"], "is more than"),
         (["train"], "CONFIG"),
         (["train", "tiny", "--stage", "4"], "--stage"),
         (["train", "tiny", "--stage", "voices"], "--stage"),
@@ -261,7 +273,7 @@ def test_all_formats_as_files(run: Run, talk: Path, tmp_path: Path) -> None:
     status, shown, said = run("transcribe", talk, "-o", out, "--format", ALL_FORMATS)
     assert (status, shown) == (0, "")
     names = {f"talk{known.suffix}" for known in formats.FORMATS.values()}
-    assert {path.name for path in out.iterdir()} == names
+    assert set(made(out)) == names
     assert said.count("wrote ") == len(names)
     [transcript] = formats.read(out / "talk.json")
     assert [segment.text for segment in transcript.segments] == ["one", "two"]
@@ -269,7 +281,58 @@ def test_all_formats_as_files(run: Run, talk: Path, tmp_path: Path) -> None:
 
 def test_default_files(run: Run, talk: Path, tmp_path: Path) -> None:
     run("transcribe", talk, "-o", tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"talk.json", "talk.txt"}
+    assert made(tmp_path / "out") == ["talk.json", "talk.txt"]
+
+
+def test_what_is_done_is_not_transcribed_again(run: Run, asked: list[Any], tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{name}.wav", voice(3.0)) for name in "ab"]
+    out = tmp_path / "out"
+    run("transcribe", *paths, "-o", out)
+    before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+    (out / "a.txt").unlink()
+    status, shown, said = run("transcribe", *paths, "-o", out)
+    assert (status, shown) == (0, "")
+    assert said.splitlines() == [
+        "a.wav: done by an earlier run",
+        f"wrote {out / 'a.txt'}",
+        "b.wav: done by an earlier run",
+    ]
+    assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()} == before
+    _, _, said = run("transcribe", *paths, "-o", out, "--speakers", "2")
+    assert said.count("transcribed again: its transcript is of another settings") == 2
+
+
+def test_standard_input(talk: Path, tmp_path: Path) -> None:
+    """A pipe is a recording like any other; the same bytes are the same recording."""
+    for found in ("wrote ", "stdin: done by an earlier run"):
+        with talk.open("rb") as file:
+            process = start("transcribe", "-", "-o", tmp_path / "out", stdin=file, stderr=PIPE)
+            said = process.communicate(timeout=60)[1]
+        assert process.returncode == 0 and found in said
+    assert made(tmp_path / "out") == ["stdin.json", "stdin.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], None),
+        (["--speakers", "2-5"], [2, 5]),
+        (["--num-speakers", "3"], [3, 3]),
+        (["--min-speakers", "2", "--max-speakers", "4"], [2, 4]),
+        (["--min-speakers", "2"], [2, 99]),
+        (["--max-speakers", "4"], [1, 4]),
+    ],
+)
+def test_words_of_other_tools(
+    run: Run, talk: Path, tmp_path: Path, words: list[str], expected: list[int] | None
+) -> None:
+    out = tmp_path / "out"
+    named = ["--output_dir", out, "--output-format", "json", "--batch-size", "2", "--verbose"]
+    status, _, said = run("transcribe", talk, *named, *words, "--language", "en")
+    assert status == 0, said
+    [transcript] = formats.read(out / "talk.json")
+    assert transcript.info["speakers_given"] == expected
+    only_error(run("transcribe", talk, "--language", "fi"), "one language, 'en'")
 
 
 def test_several_recordings(run: Run, tmp_path: Path) -> None:
@@ -431,7 +494,7 @@ def test_a_bad_recording_among_good_ones(
     assert status == 1
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and BAD[make] in errors[0]
-    assert sorted(path.name for path in out.iterdir()) == ["a.json", "a.txt", "b.json", "b.txt"]
+    assert made(out) == ["a.json", "a.txt", "b.json", "b.txt"]
 
 
 def test_a_channel_there_is_not(run: Run, talk: Path) -> None:
@@ -469,7 +532,8 @@ def test_a_file_that_cannot_be_replaced(run: Run, tmp_path: Path) -> None:
         f"error: cannot write {out / 'a.json'}: Is a directory; choose a directory that can be "
         "written to"
     ]
-    assert sorted(path.name for path in out.iterdir()) == [".a.journal", "a.json", "b.json"]
+    assert made(out) == ["a.json", "b.json"]
+    assert sorted(p.name for p in (out / STATE).iterdir()) == ["a.journal", "b.done", "lock"]
 
 
 @pytest.mark.parametrize(

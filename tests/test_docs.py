@@ -74,8 +74,8 @@ def test_a_result_tells_what_it_was_made_by(tmp_path: Path, monkeypatch: Any) ->
         "calibration-voices",
     ],
 )
-def test_results_can_be_repeated(name: str) -> None:
-    """A stored result names its command, commit and machine, and its command's file is here."""
+def test_a_result_names_its_command_commit_and_machine(name: str) -> None:
+    """And its command's file is here; the measurement itself is not made again."""
     stored = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     assert re.fullmatch(r"[0-9a-f]{7,}", stored["commit"])
     assert stored["machine"]["cores"] >= 1

@@ -298,7 +298,7 @@ def test_a_database_that_fails_for_a_moment(serve: Serve, monkeypatch: Any, capl
     monkeypatch.setattr(Store, "change", fail)
     gate.open.set()
     worker = client.app.state.service.worker  # type: ignore[attr-defined]
-    wait_until(lambda: not worker._active)
+    wait_until(lambda: not worker._rounds.tasks)
     assert "could not be handed over" in caplog.text
     monkeypatch.undo()
     assert post(client).json()["text"] == "one two"

@@ -254,7 +254,7 @@ def test_a_job_goes_on_after_a_restart(serve: Serve) -> None:
     job = add_job(client, wav(20.0))
     waiting = add_job(client)
     both_came.set()
-    while client.app.state.service.worker._active or len(calls) < 8:  # type: ignore[attr-defined]
+    while client.app.state.service.worker._rounds.tasks or len(calls) < 8:  # type: ignore[attr-defined]
         time.sleep(0.01)
     error_of(post(client), 503, "server_stopping")
     client = serve()

@@ -749,6 +749,24 @@ def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: Path) -> No
         transcriber.listen_again(meeting, named, 99)
 
 
+def test_listening_again_keeps_to_the_channel(tmp_path: Path) -> None:
+    """The chunk and the voices of the others are those of the channel, not of the mix."""
+    other = talk(*[(1500, 1.0)] * 40)[: len(MEETING)]
+    path = save(tmp_path / "call.wav", np.stack([other, MEETING], axis=1))
+    engine = ScriptedEngine(Humming(), CACHED)
+    transcriber = Transcriber(engine, witness=Pitch(), detect=tones, channel=1)
+    whole = transcriber.transcribe(path)
+    recording = transcriber.listen_again(path, whole, 2)
+    while asked := recording.dialogues(1):
+        for _ in ask(asked, engine):
+            pass
+    again = recording.result()
+    assert isinstance(again, Transcript)
+    start_s = whole.traces[2]["start_s"]
+    end_s = start_s + whole.traces[2]["duration_s"]
+    assert again.segments == tuple(s for s in whole.segments if start_s <= s.start_s < end_s)
+
+
 def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> None:
     voices = [EnrolledSpeaker("Speaker1", (tone(700, 3.0),))]
     result = transcribe(meeting, witness=Pitch(), voices=voices)

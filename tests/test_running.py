@@ -18,6 +18,7 @@ from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate.normalisation import Normalisation
 from speaker_reasoner.evaluate.running import hypotheses, read_data, transcribe, units
 from speaker_reasoner.formats import write
+from speaker_reasoner.longform import Options
 from speaker_reasoner.transcript import Segment, Transcript
 
 from .talk import PROFILE, play, save
@@ -71,17 +72,17 @@ def test_a_killed_run_goes_on(
     data: Path, tmp_path: Path, pieces_s: tuple[float, float] | None, at: int
 ) -> None:
     rows, _ = units(read_data(data), pieces_s)
-    transcribe(engine(), rows, tmp_path / "whole", answer="assembled", batch=1)
+    transcribe(engine(), rows, tmp_path / "whole", Options(batch=1))
     with pytest.raises(KeyboardInterrupt):
-        transcribe(Mortal(at), rows, tmp_path / "cut", answer="assembled", batch=1)
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("hypotheses/*")}
-    speed = transcribe(engine(), rows, tmp_path / "cut", answer="assembled", batch=1)
+        transcribe(Mortal(at), rows, tmp_path / "cut", Options(batch=1))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("hypotheses/*.json")}
+    speed = transcribe(engine(), rows, tmp_path / "cut", Options(batch=1))
     assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
     assert len(kept(tmp_path / "cut")) == len(rows)
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
     assert speed["audio_s"] == pytest.approx(8.0 * COUNT) and speed["failures"] == {}
     asked = engine()
-    transcribe(asked, rows, tmp_path / "cut", answer="assembled", batch=1)
+    transcribe(asked, rows, tmp_path / "cut", Options(batch=1))
     assert asked.requests == []
 
 
@@ -95,7 +96,7 @@ def test_pieces_are_heard_where_they_lie(data: Path, tmp_path: Path) -> None:
             heard.append(request.session.samples.copy())
         return play(request)
 
-    transcribe(ScriptedEngine(listen, PROFILE), rows[:2], tmp_path, answer="assembled", batch=1)
+    transcribe(ScriptedEngine(listen, PROFILE), rows[:2], tmp_path, Options(batch=1))
     assert [len(samples) for samples in heard] == [64_000, 64_000]
     whole = voice(8.0)
     assert abs(heard[1] - whole[64_000:]).max() < 1e-4
@@ -104,18 +105,18 @@ def test_pieces_are_heard_where_they_lie(data: Path, tmp_path: Path) -> None:
 def test_another_run_is_told(data: Path, tmp_path: Path) -> None:
     items = read_data(data)
     rows, _ = units(items, None)
-    transcribe(engine(), rows, tmp_path, answer="assembled", batch=1)
+    transcribe(engine(), rows, tmp_path, Options(batch=1))
     with pytest.raises(DataError, match=r"another run \(other answer\)"):
-        transcribe(engine(), rows, tmp_path, answer="model", batch=1)
+        transcribe(engine(), rows, tmp_path, Options("model", batch=1))
     with pytest.raises(DataError, match=r"another run \(other data\)"):
-        transcribe(engine(), units(items, (3.0, 5.0))[0], tmp_path, answer="assembled", batch=1)
+        transcribe(engine(), units(items, (3.0, 5.0))[0], tmp_path, Options(batch=1))
 
 
 def test_a_recording_that_fails_is_told_and_the_rest_goes_on(data: Path, tmp_path: Path) -> None:
     rows, _ = units(read_data(data), None)
     sound = data / "talk-1.wav"
     sound.write_bytes(sound.read_bytes()[:20_000])
-    speed = transcribe(engine(), rows, tmp_path, answer="assembled", batch=2)
+    speed = transcribe(engine(), rows, tmp_path, Options(batch=2))
     assert list(speed["failures"]) == ["talk-1"] and "talk-1.wav" in speed["failures"]["talk-1"]
     assert sorted(kept(tmp_path)) == ["talk-0", "talk-2"]
 

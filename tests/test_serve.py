@@ -71,7 +71,7 @@ class Live:
         """Nothing is under way, and nothing is left of what was."""
         worker = self.service.worker
         left = list((self.service.settings.store / "incoming").iterdir())
-        return not (worker._active or worker._waiting or worker._coming or left)
+        return not (worker._rounds.tasks or worker._waiting or worker._coming or left)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -289,10 +289,12 @@ def test_a_client_that_hangs_up_while_it_waits(live: Any, stream: bool) -> None:
     assert gate.reached.wait(20)
     connection.close()
     wait_until(lambda: not list((server.service.settings.store / "incoming").iterdir()))
-    asked = len(server.service.worker._engine.requests)
+    asked = len(server.service._transcriber.engine.requests)
     gate.open.set()
     wait_until(lambda: server.idle)
-    assert len(server.service.worker._engine.requests) <= asked + 15, "the rest was heard as well"
+    assert len(server.service._transcriber.engine.requests) <= asked + 15, (
+        "the rest was heard as well"
+    )
 
 
 def test_a_client_that_hangs_up_in_a_stream(live: Any) -> None:
@@ -316,7 +318,7 @@ def test_a_client_that_hangs_up_in_a_stream(live: Any) -> None:
     time.sleep(0.2)
     gate.open.set()
     wait_until(lambda: server.idle)
-    assert len(server.service.worker._engine.requests) <= 4
+    assert len(server.service._transcriber.engine.requests) <= 4
 
 
 def test_content_lengths_that_lie(live: Any) -> None:
@@ -435,9 +437,8 @@ def test_a_port_that_is_taken(capsys: Any) -> None:
 
 EMBEDDED = "from speaker_reasoner.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 SCRIPTED = """
-import functools
 import speaker_reasoner.cli as cli
-import speaker_reasoner.longform as longform
+from speaker_reasoner.longform import Transcriber, options
 from speaker_reasoner.commands import serve
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from tests.talk import PROFILE, play
@@ -446,7 +447,7 @@ def slow(request):
     time.sleep(0.01)
     return play(request)
 
-longform.Transcriber = functools.partial(longform.Transcriber, detect=None)
+options.Transcriber = lambda engine, **given: Transcriber(engine, **given | {"detect": None})
 serve.load_quietly = lambda arguments: ScriptedEngine(slow, PROFILE)
 sys.exit(cli.main(["serve", *sys.argv[1:]]))
 """

@@ -530,7 +530,7 @@ def test_a_voice_head_learns_who_is_who(trainer: Callable[..., Trainer], tmp_pat
     assert witness_loss(head, apart) < witness_loss(head, points)
     before = float(head.threshold.detach())
     meetings = replace(CONFIG.simulated.meetings, speakers=(2, 2), utterances=(6, 8))
-    calibrate(head, thinker, made.model.extractor, voices, meetings, 1, count=3)
+    calibrate(head, thinker, made.model.extractor, voices, meetings, config, 1, count=3)
     assert float(head.threshold.detach()) != before
     head.save(tmp_path)
     again = load_voice_head(tmp_path, thinker)

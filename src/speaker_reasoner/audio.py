@@ -146,8 +146,8 @@ def stream(path: _Path, *, channel: int | None = None, block_s: float = 30.0) ->
         raise AudioError(_no_samples(path))
 
 
-def load_slice(path: _Path, start: int, end: int) -> Samples:
-    """Read the samples `[start, end)` of what `load` returns, all channels mixed.
+def load_slice(path: _Path, start: int, end: int, *, channel: int | None = None) -> Samples:
+    """Read the samples `[start, end)` of what `load` returns.
 
     A wav or flac file at 16 kHz is read from there; whatever else, from its beginning to `end`. What
     lies outside the slice is not checked.
@@ -156,16 +156,17 @@ def load_slice(path: _Path, start: int, end: int) -> Samples:
         path: as for `load`.
         start: first sample at 16 kHz.
         end: sample after the last, behind `start`.
+        channel: as for `load`.
 
     Raises:
         AudioError: as `load`, for the slice; the recording ends before it does.
     """
     if not 0 <= start < end:
         raise AudioError(f"{quoted(path)}: slice [{start}, {end}): expected 0 <= start < end")
-    held = _seek(path, start, end)
+    held = _seek(path, start, end, channel)
     if held is None:
         blocks, done = [], 0
-        for block in stream(path):
+        for block in stream(path, channel=channel):
             blocks.append(block[max(0, start - done) : max(0, end - done)])
             done += len(block)
             if done >= end:
@@ -179,7 +180,7 @@ def load_slice(path: _Path, start: int, end: int) -> Samples:
     return held
 
 
-def _seek(path: _Path, start: int, end: int) -> Samples | None:
+def _seek(path: _Path, start: int, end: int, channel: int | None) -> Samples | None:
     """The slice of a file at 16 kHz in which libsndfile finds any sample; `None` for others."""
     check_readable(path)
     try:
@@ -187,8 +188,11 @@ def _seek(path: _Path, start: int, end: int) -> Samples | None:
             seekable = file.format in ("WAV", "WAVEX", "RF64", "FLAC") and file.seekable()
             if not seekable or file.samplerate != SAMPLE_RATE_HZ or file.frames >= _UNKNOWN_FRAMES:
                 return None
+            if channel is not None and channel not in range(file.channels):
+                return None
             file.seek(min(start, file.frames))
-            held: Samples = file.read(end - start, dtype="float32", always_2d=True).mean(axis=1)
+            read = file.read(end - start, dtype="float32", always_2d=True)
+            held: Samples = read.mean(axis=1) if channel is None else read[:, channel]
     except (soundfile.LibsndfileError, TypeError, UnicodeError):
         return None  # `stream` finds out, and says, what is wrong
     return held if np.isfinite(held).all() else None

@@ -1,14 +1,20 @@
-"""Values that several commands take."""
+"""Values that several commands take, and the options of whatever transcribes."""
 
 import argparse
+import inspect
 import math
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import SettingsError
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
+    from ..longform import Options
+
+_MOST_SPEAKERS = 99
 
 
 def positive(text: str) -> int:
@@ -54,8 +60,135 @@ def add_model(command: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
 
 
+_STORE = "everybody in a voice store (see: speaker-reasoner voices)"
+
+
+def add_options(
+    command: argparse.ArgumentParser, *, batch: int, language: bool = True, store: str = _STORE
+) -> None:
+    """How recordings are transcribed: the same options wherever they are; `options` reads them.
+
+    Args:
+        batch: the default of `--batch`.
+        language: whether `--language` is one of them; otherwise the command has its own, which is a
+            hint to models that can be told, and no demand.
+        store: what `--voices` means.
+    """
+    command.set_defaults(language_is_hint=not language)
+    add = command.add_argument_group("dialogue").add_argument
+    add(
+        "--answer",
+        choices=("assembled", "model"),
+        default="assembled",
+        help="put the transcript together from the turns, or let the model write it once more (as "
+        "published; slower). default: assembled",
+    )
+    add(
+        "--batch",
+        "--batch-size",
+        metavar="N",
+        type=positive,
+        default=batch,
+        help=f"dialogues at once (default: {batch})",
+    )
+    add(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        help="let the model hear people again before each chunk, one chunk after the other "
+        "(default: as its profile says)",
+    )
+    if language:
+        add("--language", metavar="CODE", help="spoken: en, zh, ... (default: the model's)")
+    _add_people(command, store)
+    add = command.add_argument_group("audio").add_argument
+    add("--channel", metavar="N", type=_channel, help="listen to one, from 0 (default: their mix)")
+    add(
+        "--vad",
+        choices=("energy", "silero"),
+        default="energy",
+        help="what finds speech, for cuts and coverage; silero takes the extra vad and knows music "
+        "from speech (default: energy)",
+    )
+
+
+def _add_people(command: argparse.ArgumentParser, store: str) -> None:
+    add = command.add_argument_group("speakers").add_argument
+    add("--speakers", metavar="N|N-M", type=speaker_range, help="how many people speak: 3, or 2-5")
+    add("--num-speakers", metavar="N", type=positive, help="the same as --speakers N")
+    add("--min-speakers", metavar="N", type=positive, help="the fewest of a range")
+    add("--max-speakers", metavar="N", type=positive, help="the most of a range")
+    add(
+        "--voice",
+        metavar="NAME=FILE",
+        action="append",
+        default=[],
+        help="a clip of somebody's voice, of 2 s or more: their lines carry the name. May be given "
+        "several times, also for one person",
+    )
+    add("--voices", metavar="DIR", type=Path, help=store)
+    add(
+        "--witness",
+        metavar="NAME",
+        default="auto",
+        help="what compares voices: tower (of the model itself), resemblyzer (for real voices), "
+        "xvector[=MODEL], speechbrain[=MODEL], or none (default: auto, what fits the model)",
+    )
+
+
+def _channel(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a channel number from 0, got {text!r}")
+    return int(text)
+
+
+def options(arguments: argparse.Namespace) -> "Options":
+    """What `add_options` took; contradictions are wrong usage."""
+    from ..longform import Options
+
+    return Options(
+        answer=arguments.answer,
+        batch=arguments.batch,
+        channel=arguments.channel,
+        vad=arguments.vad,
+        cache=arguments.cache,
+        witness=arguments.witness,
+        speakers=speakers(arguments),
+        voice=tuple(arguments.voice),
+        voices=arguments.voices,
+    )
+
+
+def speakers(arguments: argparse.Namespace) -> tuple[int, int] | None:
+    """One range, whichever options say it."""
+    exact, low, high = arguments.num_speakers, arguments.min_speakers, arguments.max_speakers
+    said = [arguments.speakers is not None, exact is not None, not (low is high is None)]
+    if sum(said) > 1:
+        usage(arguments, "give --speakers, --num-speakers, or --min-speakers and --max-speakers")
+    if arguments.speakers is not None:
+        given: tuple[int, int] = arguments.speakers
+        return given
+    if exact is not None:
+        return exact, exact
+    if low is high is None:
+        return None
+    fewest, most = low or 1, high or max(low or 1, _MOST_SPEAKERS)
+    if fewest > most:
+        usage(arguments, f"--min-speakers {fewest} is more than --max-speakers {most}")
+    return fewest, most
+
+
+def usage(arguments: argparse.Namespace, message: str) -> NoReturn:
+    """End as argparse does on wrong usage."""
+    arguments.parser.error(message)
+    raise AssertionError
+
+
 def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engine":
-    """Load the engine; what the libraries say meanwhile is not for the user, but for downloads."""
+    """Load the engine; what the libraries say meanwhile is not for the user, but for downloads.
+
+    Raises:
+        SettingsError: `--language` names another than the model's.
+    """
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
@@ -67,6 +200,21 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     logging.disable_progress_bar()
     if sys.stderr.isatty() and not quiet:
         enable_progress_bars()
-    return load_engine(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, prompts=arguments.prompts
-    )
+    given: dict[str, Any] = {
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "prompts": arguments.prompts,
+    }
+    language = arguments.language
+    chooses = "language" in inspect.signature(load_engine).parameters
+    if language is not None and chooses:
+        given["language"] = language
+    engine = load_engine(arguments.model, **given)
+    known = engine.profile.language
+    demanded = language is not None and not chooses and not arguments.language_is_hint
+    if demanded and language.lower().split("-")[0] != known:
+        raise SettingsError(
+            f"--language {language}: this model has one language, {known!r}; leave it out, or choose "
+            "a model of that language"
+        )
+    return engine

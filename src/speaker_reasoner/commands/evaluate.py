@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..errors import DataError
 from ..extras import require
-from .arguments import lengths, load_quietly, positive
+from .arguments import add_model, add_options, lengths, load_quietly, options
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
@@ -87,20 +87,26 @@ def _add_run(verbs: Any) -> None:
         help="folder of recordings with references beside them, or a manifest: JSON lines with "
         "audio, reference and perhaps name",
     )
-    add("-o", "--output", metavar="DIR", type=Path, required=True, help="transcripts and result")
+    add(
+        "-o",
+        "--output",
+        "--output-dir",
+        "--output_dir",
+        dest="output",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="transcripts and result",
+    )
     how = verb.add_mutually_exclusive_group()
     how.add_argument(
         "--segmented", metavar="A-B", type=lengths, help="cut recordings into pieces of A to B s"
     )
     how.add_argument("--long-form", action="store_true", help="whole recordings (the default)")
-    add("--model", metavar="PATH|HUB_ID", help="another checkpoint than the embedded one")
-    add("--prompts", metavar="FILE", type=Path, help="prompt file of a released checkpoint")
-    add("--device", metavar="NAME", help="default: the best there is")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
-    add("--answer", choices=("assembled", "model"), default="assembled")
-    add("--batch", metavar="N", type=positive, default=8, help="dialogues at once (default: 8)")
     add("--system", metavar="NAME", help="default: the model's name")
     add("--data-name", metavar="NAME", help="default: the data's name")
+    add_model(verb)
+    add_options(verb, batch=8, language=False)
     _add_normalisation(verb)
     verb.set_defaults(run=_run, parser=verb)
 
@@ -198,14 +204,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..formats import write
 
     require("eval", "scoring", *_LIBRARIES)  # before hours of transcribing
-    normalisation = _normalisation(arguments)
+    normalisation, chosen = _normalisation(arguments), options(arguments)
     items = read_data(arguments.data)
     rows, clipped = units(items, arguments.segmented)
     engine = load_quietly(arguments)
-    speed = transcribe(
-        engine, rows, arguments.output, answer=arguments.answer, batch=arguments.batch
-    )
-    failures = speed.pop("failures")
+    speed = transcribe(engine, rows, arguments.output, chosen)
+    failures, notes = speed.pop("failures"), speed.pop("notes")
+    for name, message in notes.items():
+        _say(f"{name}: {message}", "yellow")
     for name, message in failures.items():
         _say(f"{name}: {message}", "red")
     if clipped:
@@ -224,8 +230,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     result["made"]["engine"] = engine.describe()
     result["settings"] |= {
-        "answer": arguments.answer,
-        "batch": arguments.batch,
+        **chosen.to_json(),
         "pieces_s": arguments.segmented,
         "clipped_segments": clipped,
     }

@@ -148,6 +148,15 @@ class Screen:
         if not self._quiet:
             self._note(f"wrote {path}")
 
+    def done_before(self, path: Path) -> None:
+        """Show that an earlier run had transcribed a recording."""
+        if not self._quiet:
+            self._note(f"{_plain(path.name)}: done by an earlier run")
+
+    def say(self, path: Path, note: str) -> None:
+        """Show what is to be known about how a recording was taken up."""
+        self._note(f"{path.name}: {note}", label="note: ")
+
     def error(self, message: str) -> None:
         """Show one line about what failed."""
         self._side.print(Text.assemble(("error: ", "bold red"), _plain(message)))

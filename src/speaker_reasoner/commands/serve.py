@@ -6,12 +6,13 @@ import os
 import socket
 import sys
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerError
 from ..extras import require
-from .arguments import add_model, load_quietly, positive
+from .arguments import add_model, add_options, load_quietly, options, positive
 
 if TYPE_CHECKING:
     from ..server.service import Service
@@ -34,30 +35,17 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "serve",
         help="an API that OpenAI's clients know, and a page to see, hear and correct",
         description="Serve one model over HTTP. Ctrl+C stops it: requests are finished, jobs go on "
-        "at the next start.",
+        "at the next start.\n--speakers and --voice are for recordings of which a client says nothing "
+        "else.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(command)
-    add = command.add_argument_group("dialogue").add_argument
-    add("--batch", metavar="N", type=positive, default=16, help="dialogues at once (default: 16)")
-    add(
-        "--witness",
-        metavar="NAME",
-        default="auto",
-        help="what compares voices, as for transcribe (default: auto)",
-    )
-    add(
-        "--cache",
-        action=argparse.BooleanOptionalAction,
-        help="let the model hear people again before each chunk, as for transcribe",
-    )
-    add(
-        "--voices",
-        metavar="DIR",
-        type=Path,
-        help="a voice store (see: speaker-reasoner voices): clients see its names, and choose who "
-        "may be in a recording (default: none)",
+    add_options(
+        command,
+        batch=16,
+        store="a voice store (see: speaker-reasoner voices): clients see its names, and choose who may "
+        "be in a recording (default: none)",
     )
     add = command.add_argument_group("network").add_argument
     add("--host", metavar="NAME", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
@@ -126,26 +114,28 @@ def _serve(arguments: argparse.Namespace) -> int:
     require("serve", "serving", *_LIBRARIES)
     import uvicorn
 
-    from ..longform import Transcriber
     from ..server.app import create_app
+    from ..server.runs import Defaults
     from ..server.service import ServiceSettings
     from ..server.uploads import Limits
 
+    chosen = options(arguments)
     settings = ServiceSettings(
         store=arguments.store or _default_store(),
         database=arguments.database,
         api_key=arguments.api_key,
-        batch=arguments.batch,
+        batch=chosen.batch,
         queue=arguments.queue,
         limits=Limits(arguments.max_mb * 1024**2, arguments.max_duration * 3600.0),
         allowed=tuple(_folder("--allow-folder", path) for path in arguments.allow_folder),
         voices=arguments.voices and _folder("--voices", arguments.voices),
+        channel=chosen.channel,
     )
     listening = _listen(arguments.host, arguments.port)
-    transcriber = Transcriber(
-        load_quietly(arguments), cached=arguments.cache, witness=arguments.witness
-    )
-    app = create_app(transcriber, settings)
+    # What is uploaded is kept as the one channel that is heard.
+    transcriber = replace(chosen, channel=None).transcriber(load_quietly(arguments))
+    defaults = Defaults(chosen.speakers, replace(chosen, voices=None).enrolled(transcriber))
+    app = create_app(transcriber, replace(settings, defaults=defaults))
     config = uvicorn.Config(
         app, timeout_graceful_shutdown=_GRACE_S, server_header=False, log_level="warning"
     )

@@ -2,27 +2,32 @@
 
 import argparse
 import difflib
+import hashlib
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from ..errors import OutputError, SpeakerReasonerError
-from ..formats import FORMATS, render, write
-from .arguments import add_model, load_quietly, positive, speaker_range
+from ..errors import AudioError, OutputError, SpeakerReasonerError
+from ..formats import FORMATS, file_name, render
+from .arguments import add_model, add_options, load_quietly, options, usage
 
 if TYPE_CHECKING:
-    from ..voices.people import EnrolledSpeaker
+    from ..longform import Item, Options
 
 _FILES = ("json", "txt")
+_STDIN = Path("-")
 EXAMPLES = """examples:
   speaker-reasoner transcribe meeting.wav
   speaker-reasoner transcribe *.flac -o out --format json,srt,rttm --batch 8
   speaker-reasoner transcribe meeting.wav --speakers 2-5 --voice "Ana=ana.wav" --voice "Bo=bo.wav"
   speaker-reasoner transcribe call.wav --channel 1 --format txt
   speaker-reasoner transcribe meeting.wav --model DIR --prompts prompt.json --device cuda
+  ffmpeg -i meeting.mkv -f flac - | speaker-reasoner transcribe - --format srt
 """
 
 
@@ -37,11 +42,36 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("recordings", nargs="+", metavar="FILE", type=Path, help="wav, flac, mp3, ogg, m4a, ...")
-    add("-o", "--output", metavar="DIR", type=Path, help="write files there (default: json,txt)")
+    add(
+        "recordings",
+        nargs="+",
+        metavar="FILE",
+        type=Path,
+        help="wav, flac, mp3, ogg, m4a, ...; - is standard input",
+    )
+    add(
+        "-o",
+        "--output",
+        "--output-dir",
+        "--output_dir",
+        dest="output",
+        metavar="DIR",
+        type=Path,
+        help="write files there (default: json,txt)",
+    )
     known = f"{', '.join(FORMATS)}; without -o, one format for standard output"
-    add("-f", "--format", metavar="LIST", type=_formats, help=known)
+    add(
+        "-f",
+        "--format",
+        "--output-format",
+        "--output_format",
+        dest="format",
+        metavar="LIST",
+        type=_formats,
+        help=known,
+    )
     add("-q", "--quiet", action="store_true", help="only transcripts, warnings and errors")
+    add("--verbose", dest="quiet", action="store_false", help="the contrary of --quiet (default)")
     add(
         "--stream",
         action="store_true",
@@ -49,57 +79,7 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "are provisional until the end",
     )
     add_model(command)
-    model = command.add_argument_group("dialogue").add_argument
-    model(
-        "--answer",
-        choices=("assembled", "model"),
-        default="assembled",
-        help="put the transcript together from the turns, or let the model write it once more (as "
-        "published; slower). default: assembled",
-    )
-    model("--batch", metavar="N", type=positive, default=4, help="dialogues at once (default: 4)")
-    people = command.add_argument_group("speakers").add_argument
-    people(
-        "--speakers", metavar="N|N-M", type=speaker_range, help="how many people speak: 3, or 2-5"
-    )
-    people(
-        "--voice",
-        metavar="NAME=FILE",
-        action="append",
-        default=[],
-        help="a clip of somebody's voice, of 2 s or more: their lines carry the name. May be given "
-        "several times, also for one person",
-    )
-    people(
-        "--voices",
-        metavar="DIR",
-        type=Path,
-        help="everybody in a voice store (see: speaker-reasoner voices)",
-    )
-    people(
-        "--witness",
-        metavar="NAME",
-        default="auto",
-        help="what compares voices: tower (of the model itself), resemblyzer (for real voices), "
-        "xvector[=MODEL], speechbrain[=MODEL], or none (default: auto, what fits the model)",
-    )
-    people(
-        "--cache",
-        action=argparse.BooleanOptionalAction,
-        help="let the model hear people again before each chunk, one chunk after the other "
-        "(default: as its profile says)",
-    )
-    audio = command.add_argument_group("audio")
-    audio.add_argument(
-        "--channel", metavar="N", type=_channel, help="listen to one channel, from 0 (default: mix)"
-    )
-    audio.add_argument(
-        "--vad",
-        choices=("energy", "silero"),
-        default="energy",
-        help="what finds speech, for cuts and coverage; silero takes the extra vad and knows music "
-        "from speech (default: energy)",
-    )
+    add_options(command, batch=4)
     command.set_defaults(run=_transcribe, parser=command)
 
 
@@ -117,93 +97,88 @@ def _formats(text: str) -> list[str]:
     return names
 
 
-def _channel(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a channel number from 0, got {text!r}")
-    return int(text)
-
-
 def _transcribe(arguments: argparse.Namespace) -> int:
     _check_usage(arguments)
+    chosen = options(arguments)
     if arguments.output is not None:
         _check_output(arguments.output)
-    readable = _readable(arguments.recordings)
-    failed = len(arguments.recordings) - len(readable)
-    if not readable:
-        return 1
-    from ..longform import Failure, Transcriber
+    with ExitStack() as stack:
+        items = [_item(path, stack) for path in arguments.recordings]
+        readable = _readable(items)
+        failed = len(items) - len(readable)
+        return 1 if not readable or _run(arguments, chosen, readable) or failed else 0
+
+
+def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item"]) -> int:
+    """Transcribe; how many recordings failed."""
+    from ..longform import Batch, Failure
     from .screen import Screen
 
-    engine = load_quietly(arguments, quiet=arguments.quiet)
-    transcriber = Transcriber(
-        engine,
-        answer=arguments.answer,
-        batch=arguments.batch,
-        channel=arguments.channel,
-        cached=arguments.cache,
-        witness=arguments.witness,
-        detect=arguments.vad,
-    )
-    output = arguments.output
-    voices = _voices(arguments, transcriber)
-    with Screen(readable, lines=_lines_live(arguments), quiet=arguments.quiet) as screen:
-        results = transcriber.transcribe_all(
-            readable,
-            screen.turn,
-            journal=None if output is None else lambda path: _journal(output, path),
-            speakers=arguments.speakers,
-            voices=voices,
-        )
-        for path, result in zip(readable, results, strict=True):
-            text = ""
-            try:
-                if isinstance(result, Failure):
-                    raise result.error
-                screen.finish(path, result)
-                if output is not None:
-                    for file in write(result, output, arguments.format or _FILES):
-                        screen.wrote(file)
-                    _journal(output, path).unlink(missing_ok=True)
-                elif arguments.quiet or not _lines_live(arguments):
-                    text = render(result, (arguments.format or ["txt"])[0])
-            except SpeakerReasonerError as error:
+    transcriber = chosen.transcriber(load_quietly(arguments, quiet=arguments.quiet))
+    voices, failed, live = chosen.enrolled(transcriber), 0, _lines_live(arguments)
+    output, formats = arguments.output, arguments.format or _FILES
+    with (
+        Batch(transcriber, output, formats, speakers=chosen.speakers, voices=voices) as batch,
+        Screen([item.path for item in items], lines=live, quiet=arguments.quiet) as screen,
+    ):
+        for result in batch.run(items, screen.turn):
+            path, transcript, text = result.item.path, result.outcome, ""
+            if result.note:
+                screen.say(path, result.note)
+            if isinstance(transcript, Failure):
                 screen.finish(path, None)
+                screen.error(str(transcript.error))
+                failed += 1
+                continue
+            screen.finish(path, transcript)
+            if transcript is None:
+                screen.done_before(path)
+            for file in result.files:
+                screen.wrote(file)
+            try:
+                if transcript is not None and output is None and (arguments.quiet or not live):
+                    text = render(transcript, (arguments.format or ["txt"])[0])
+            except SpeakerReasonerError as error:
                 screen.error(str(error))
                 failed += 1
             print_all(text)
-    return 1 if failed else 0
+    return failed
 
 
-def _journal(output: Path, path: Path) -> Path:
-    return output / f".{path.stem}.journal"
+def _item(path: Path, stack: ExitStack) -> "Item":
+    """A recording; standard input becomes a file for as long as the command runs."""
+    from ..longform import Item
 
-
-def _voices(arguments: argparse.Namespace, transcriber: object) -> list["EnrolledSpeaker"]:
-    """Enrolled people, from clips and from a store."""
-    if not arguments.voice and arguments.voices is None:
-        return []
-    from ..longform import Transcriber
-    from ..voices.enrolment import enrol
-
-    assert isinstance(transcriber, Transcriber)
-    return enrol(arguments.voice, arguments.voices, transcriber.settings.witness)
+    if path != _STDIN:
+        return Item(path)
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    spooled = Path(folder) / "stdin"
+    digest, size = hashlib.sha256(), 0
+    try:
+        with spooled.open("wb") as file:
+            while data := sys.stdin.buffer.read(1 << 20):
+                file.write(data)
+                digest.update(data)
+                size += len(data)
+    except OSError as error:
+        raise AudioError(f"standard input: cannot be kept in {folder}: {error.strerror}") from error
+    source = {"size": size, "sha256": digest.hexdigest()}
+    return Item(spooled, source=lambda: source)
 
 
 def _check_usage(arguments: argparse.Namespace) -> None:
+    if arguments.recordings.count(_STDIN) > 1:
+        usage(arguments, "standard input (-) can be read once")
     if arguments.output is None:
         if len(arguments.format or ()) > 1:
-            _usage(arguments, "several formats need a directory: add -o DIR")
+            usage(arguments, "several formats need a directory: add -o DIR")
         return
     if arguments.output == Path("-"):
-        _usage(arguments, "-o names a directory; leave it out for standard output")
-    [(name, count)] = Counter(path.stem for path in arguments.recordings).most_common(1)
+        usage(arguments, "-o names a directory; leave it out for standard output")
+    names = ("stdin" if path == _STDIN else path.stem for path in arguments.recordings)
+    [(name, count)] = Counter(map(file_name, names)).most_common(1)
     if count > 1:
-        _usage(arguments, f"{count} recordings are named {name!r}: their files need other names")
-
-
-def _usage(arguments: argparse.Namespace, message: str) -> NoReturn:
-    arguments.parser.error(message)
-    raise AssertionError
+        usage(arguments, f"{count} recordings are named {name!r}: their files need other names")
 
 
 def _check_output(directory: Path) -> None:
@@ -216,16 +191,16 @@ def _check_output(directory: Path) -> None:
         raise OutputError(f"{there}: not writable; choose another directory for -o")
 
 
-def _readable(paths: Sequence[Path]) -> list[Path]:
+def _readable(items: Sequence["Item"]) -> list["Item"]:
     """The recordings that can be opened; the others are reported at once, before a model loads."""
     from ..audio import check_readable
     from .screen import say_error
 
     readable = []
-    for path in paths:
+    for item in items:
         try:
-            check_readable(path)
-            readable.append(path)
+            check_readable(item.path)
+            readable.append(item)
         except SpeakerReasonerError as error:
             say_error(str(error))
     return readable

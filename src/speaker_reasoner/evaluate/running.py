@@ -4,31 +4,30 @@ A data set is a manifest: JSON lines with `audio` and `reference` (paths relativ
 absolute), and `name` where the reference file holds several sessions. Or it is a folder where each
 recording has its reference beside it, under the same stem.
 
-Finished transcripts are kept in the output folder as they come; the same command goes on after a
-kill. The settings of a run are kept beside them: another model or another data set is another run.
+Transcripts are kept in the output folder as they come, and what is finished of those under way: see
+`longform.batch`. The settings of a run are kept beside them: another model, other settings or another
+data set is another run.
 """
 
 import hashlib
 import json
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import soundfile as sf
 from rich.progress import Progress
 
 from .. import audio
-from ..audio import SAMPLE_RATE_HZ
 from ..engines.base import Engine
 from ..errors import DataError
-from ..formats import read, write, write_text_atomically
+from ..formats import read, write_text_atomically
 from ..formats.folders import SUFFIXES, beside, load
 from ..formats.pieces import cut
-from ..longform import Failure, Transcriber
+from ..longform import Batch, Failure, Options
+from ..longform import Item as BatchItem
+from ..longform.journal import fingerprint
 from ..transcript import Transcript
 
 _Sessions = Callable[[Path], dict[str, Transcript]]
@@ -166,37 +165,39 @@ def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[
 
 
 def transcribe(
-    engine: Engine, rows: list[Excerpt], folder: Path, *, answer: str, batch: int
+    engine: Engine, rows: list[Excerpt], folder: Path, options: Options
 ) -> dict[str, Any]:
     """Transcribe what is not yet in `folder/hypotheses`, one JSON file a unit.
 
     Returns:
         What was measured, over all calls: seconds of audio, wall time, turns, tokens, time by stage;
-        and the failures of this call, `{name: message}`.
+        and of this call the failures, `{name: message}`, and notes, the same way.
 
     Raises:
         DataError: the folder holds another run.
         OutputError: a file cannot be written.
     """
-    kept = folder / "hypotheses"
-    state = _State(folder / "run.json", _settings(engine, rows, answer))
-    waiting = [row for row in rows if not _done(kept, row)]
+    transcriber = options.transcriber(engine)
+    voices = options.enrolled(transcriber)
+    hints: dict[str, Any] = {"speakers": options.speakers, "voices": voices}
+    about = transcriber.about({}, **hints)
+    _check_same(folder / "run.json", {**about, "data": _digest(rows)})
     failures: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as progress:
-        bar = progress.add_task("transcribing", total=len(rows), completed=len(rows) - len(waiting))
-        transcriber = Transcriber(engine, answer=answer, batch=batch)
-        sounds = _sounds(waiting, Path(scratch))
-        begun = time.perf_counter()
-        for row, result in zip(waiting, transcriber.transcribe_all(sounds), strict=True):
-            _scratch(row, Path(scratch)).unlink(missing_ok=True)
-            wall_s, begun = time.perf_counter() - begun, time.perf_counter()
-            if isinstance(result, Failure):
-                failures[row.reference.recording] = str(result.error)
-            else:
-                write(result, kept, ["json"])
-                state.add(result, wall_s)
+    notes: dict[str, str] = {}
+    items = _items(rows, options.channel)
+    with (
+        Batch(transcriber, folder / "hypotheses", ["json"], **hints) as batch,
+        Progress(transient=True) as progress,
+    ):
+        bar = progress.add_task("transcribing", total=len(rows))
+        for result in batch.run(items):
+            name = result.item.title
+            if isinstance(result.outcome, Failure):
+                failures[name] = str(result.outcome.error)
+            if result.note:
+                notes[name] = result.note
             progress.advance(bar)
-    return {**state.speed(), "failures": failures}
+        return {**_speed(batch, items), "failures": failures, "notes": notes}
 
 
 def hypotheses(folder: Path) -> dict[str, Transcript]:
@@ -208,83 +209,68 @@ def hypotheses(folder: Path) -> dict[str, Transcript]:
     }
 
 
-class _State:
-    """Settings and measurements of a run, on disk after every unit."""
-
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
-        self.values: dict[str, Any] = {"settings": settings, "audio_s": 0.0, "wall_s": 0.0}
-        self.values |= {"turns": 0, "tokens": 0, "stage_s": {}}
-        if path.exists():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored.get("settings") != settings:
-                differs = [k for k, v in settings.items() if stored["settings"].get(k) != v]
-                raise DataError(
-                    f"{path.parent}: holds another run (other {', '.join(differs)}); choose another "
-                    "-o, or delete it"
-                )
-            self.values = stored
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._save()
-
-    def add(self, result: Transcript, wall_s: float) -> None:
-        info, values = result.info, self.values
-        values["audio_s"] = round(values["audio_s"] + result.duration_s, 3)
-        values["wall_s"] = round(values["wall_s"] + wall_s, 3)
-        values["turns"] += info["turns"]
-        values["tokens"] += info["tokens"]
-        for stage, seconds in info["stage_s"].items():
+def _speed(batch: Batch, items: Iterable[BatchItem]) -> dict[str, Any]:
+    """What was measured of all units that are done."""
+    names = ("audio_s", "wall_s", "turns", "tokens")
+    values: dict[str, Any] = {"audio_s": 0.0, "wall_s": 0.0, "turns": 0, "tokens": 0, "stage_s": {}}
+    for one in filter(None, map(batch.measured, items)):
+        values |= {name: round(values[name] + one[name], 3) for name in names}
+        for stage, seconds in one["stage_s"].items():
             values["stage_s"][stage] = round(values["stage_s"].get(stage, 0.0) + seconds, 3)
-        self._save()
-
-    def speed(self) -> dict[str, Any]:
-        values = {k: v for k, v in self.values.items() if k != "settings"}
-        audio_s, wall_s = values["audio_s"], values["wall_s"]
-        values["real_time_factor"] = round(wall_s / audio_s, 4) if audio_s else None
-        values["turns_per_minute"] = round(60 * values["turns"] / wall_s, 1) if wall_s else None
-        return values
-
-    def _save(self) -> None:
-        write_text_atomically(self.path, json.dumps(self.values, indent=2) + "\n")
+    audio_s, wall_s = values["audio_s"], values["wall_s"]
+    values["real_time_factor"] = round(wall_s / audio_s, 4) if audio_s else None
+    values["turns_per_minute"] = round(60 * values["turns"] / wall_s, 1) if wall_s else None
+    return values
 
 
-def _settings(engine: Engine, rows: list[Excerpt], answer: str) -> dict[str, Any]:
-    """What makes two runs the same; the data set by its names, times and words."""
+def _check_same(path: Path, settings: dict[str, Any]) -> None:
+    """Make sure that a folder's run is this one; the first writes down what it is.
+
+    Raises:
+        DataError: it is another.
+        OutputError: it cannot be written.
+    """
+    flat = {**settings, **settings["settings"]}
+    del flat["settings"], flat["file"]
+    about = json.loads(json.dumps(flat))
+    if not path.exists():
+        write_text_atomically(path, json.dumps({"settings": about}, indent=2) + "\n")
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    differs = [key for key, value in about.items() if stored.get(key) != value]
+    if differs:
+        raise DataError(
+            f"{path.parent}: holds another run (other {', '.join(differs)}); choose another -o, or "
+            "delete it"
+        )
+
+
+def _digest(rows: list[Excerpt]) -> str:
+    """What tells a data set from another: its names, times and words."""
     digest = hashlib.sha256()
     for row in rows:
         said = [(s.speaker, s.start_s, s.end_s, s.text) for s in row.reference.segments]
         key = (row.reference.recording, row.start_s, row.reference.duration_s, said)
         digest.update(repr(key).encode())
-    described = engine.describe()
-    model = {name: described.get(name) for name in ("model", "dtype", "device", "class")}
-    return {**model, "answer": answer, "data": digest.hexdigest()[:16]}
+    return digest.hexdigest()[:16]
 
 
-def _done(kept: Path, row: Excerpt) -> bool:
-    return (kept / f"{row.reference.recording}.json").exists()
+def _items(rows: Iterable[Excerpt], channel: int | None) -> list[BatchItem]:
+    """The units as recordings; pieces are cut from the decoded recording when they are wanted."""
+    load = lru_cache(maxsize=1)(audio.load)  # pieces of a recording follow each other
+    source = cache(fingerprint)
 
-
-def _scratch(row: Excerpt, folder: Path) -> Path:
-    return folder / f"{row.reference.recording}.wav"
-
-
-def _sounds(rows: Iterable[Excerpt], folder: Path) -> Iterator[Path]:
-    """The audio of each unit when it is wanted; pieces are written for the moment.
-
-    Raises:
-        AudioError: a recording cannot be read.
-    """
-    decoded: tuple[Path, Any] | None = None
-    for row in rows:
-        whole = row.start_s == 0.0 and row.reference is row.item.reference
-        if whole and row.item.audio.stem == row.reference.recording:
-            yield row.item.audio
-            continue
-        if decoded is None or decoded[0] != row.item.audio:
-            decoded = (row.item.audio, audio.load(row.item.audio))
+    def item(row: Excerpt) -> BatchItem:
+        name, path = row.reference.recording, row.item.audio
+        if row.start_s == 0.0 and row.reference is row.item.reference:
+            return BatchItem(path, name, source=lambda: source(path))
         start = audio.to_samples(row.start_s)
         end = start + audio.to_samples(row.reference.duration_s)
-        path = _scratch(row, folder)
-        sf.write(path, decoded[1][start:end], SAMPLE_RATE_HZ, subtype="FLOAT")
-        yield path
+        return BatchItem(
+            path,
+            name,
+            source=lambda: {**source(path), "samples": [start, end]},
+            samples=lambda: load(path, channel=channel)[start:end],
+        )
+
+    return [item(row) for row in rows]

@@ -13,7 +13,16 @@ This package does no scoring and draws no conclusions from corpus conventions: a
 ends in `-F` stays as it is, of unknown gender.
 """
 
-from .files import read, read_text, write, write_text_atomically
+from .files import file_name, read, read_text, write, write_text_atomically
 from .table import FORMATS, Format, render
 
-__all__ = ["FORMATS", "Format", "read", "read_text", "render", "write", "write_text_atomically"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "file_name",
+    "read",
+    "read_text",
+    "render",
+    "write",
+    "write_text_atomically",
+]

@@ -16,6 +16,23 @@ from .table import FORMATS, Format, find_format
 # or climb out of the directory.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^\.+')
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+def file_name(recording: str) -> str:
+    """The name of a recording's files, without suffix: what does not belong in one becomes `_`."""
+    return _UNSAFE.sub("_", recording) or "_"
+
+
+def remove_temporary(directory: Path) -> None:
+    """Delete what a kill in the middle of `write_text_atomically` left in a directory.
+
+    Whoever calls it keeps other writers out of the directory.
+    """
+    for path in directory.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
 
 def write(
     transcript: Transcript,
@@ -41,7 +58,7 @@ def write(
         OutputError: a file exists and may not be replaced, or cannot be written.
     """
     target = Path(directory)
-    name = _UNSAFE.sub("_", transcript.recording) or "_"
+    name = file_name(transcript.recording)
     wanted = [find_format(format_name) for format_name in dict.fromkeys(formats)]
     texts = {target / f"{name}{known.suffix}": known.render(transcript) for known in wanted}
     for path in texts:

@@ -1,19 +1,25 @@
-"""Recordings of any length: chunks, the speaker cache, who is who, coverage, resumption."""
+"""Recordings of any length: chunks, coverage, resumption, one or many at a time."""
 
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import EnrolledSpeaker
+from .batch import Batch, Item, Result
 from .chunks import chunks
+from .options import Options
 from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
 from .transcriber import Transcriber
 
 __all__ = [
+    "Batch",
     "CacheRules",
     "EnrolledSpeaker",
     "Failure",
+    "Item",
     "Listener",
+    "Options",
     "Progress",
     "Recording",
+    "Result",
     "Transcriber",
     "TranscriptionSettings",
     "Trust",

@@ -7,7 +7,8 @@ that was cut off by the kill is dropped; everything before it is used again.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..errors import AudioError, FormatError, OutputError
 from ..voices.finished import FinishedChunk
 from .chunks import Chunk
 
-_VERSION = 2
+_VERSION = 3
 _PROBE_BYTES = 1 << 20
 
 
@@ -37,25 +38,61 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest.hexdigest()}
 
 
+def stopwatch() -> Callable[[], float]:
+    """A function that tells the seconds since it was made, or called last."""
+    last_s = time.monotonic()
+
+    def lap() -> float:
+        nonlocal last_s
+        before_s, last_s = last_s, time.monotonic()
+        return last_s - before_s
+
+    return lap
+
+
+class OtherJournal(OutputError):
+    """The file is no journal, or is about another recording, model, version or settings.
+
+    Attributes:
+        differs: what else it is about; empty for what cannot be read.
+    """
+
+    def __init__(self, message: str, differs: str = "") -> None:
+        super().__init__(message)
+        self.differs = differs
+
+
 class Journal:
     """Finished chunks of one recording on disk.
 
     Args:
         path: of the journal; made with the first chunk.
         about: what is transcribed and how (JSON-ready); a journal about anything else is refused.
+        lap: seconds of work since it was asked last; where several recordings share a machine, what
+            this one took of it. By default all that passes.
+
+    Attributes:
+        elapsed_s: from opening to the last chunk, over all lives.
+        share_s: the sum of laps, over all lives.
 
     Raises:
-        OutputError: the file is no journal, or is about another recording, model, version or
+        OtherJournal: the file is no journal, or is about another recording, model, version or
             settings.
+        OutputError: it cannot be read.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, about: Mapping[str, Any], lap: Callable[[], float] | None = None
+    ) -> None:
         self.path = path
-        self._about = {"journal": _VERSION, **json.loads(json.dumps(about))}
+        self.elapsed_s = self.share_s = 0.0
+        self._lap = lap or stopwatch()
+        self.about = {"journal": _VERSION, **json.loads(json.dumps(about))}
         self._kept: list[FinishedChunk] = []
         self._begun = path.exists()
         if self._begun:
             self._read()
+        self._opened_s = time.monotonic() - self.elapsed_s
 
     @property
     def kept(self) -> int:
@@ -86,8 +123,10 @@ class Journal:
         Raises:
             OutputError: it cannot be written.
         """
-        rows = [] if self._begun else [self._about]
-        rows.append(finished.to_json())
+        self.elapsed_s = round(time.monotonic() - self._opened_s, 3)
+        self.share_s = round(self.share_s + self._lap(), 3)
+        rows = [] if self._begun else [self.about]
+        rows.append({**finished.to_json(), "elapsed_s": self.elapsed_s, "share_s": self.share_s})
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +140,24 @@ class Journal:
                 "free some space and run the same command again"
             ) from error
         self._begun = True
+
+    @classmethod
+    def anew(
+        cls, path: Path, about: Mapping[str, Any], lap: Callable[[], float] | None = None
+    ) -> tuple["Journal", str | None]:
+        """As `Journal`, but one about something else is deleted, and begun again.
+
+        Returns:
+            The journal, and why it was begun again; `None` if it was not.
+
+        Raises:
+            OutputError: it cannot be read or deleted.
+        """
+        try:
+            return cls(path, about, lap), None
+        except OtherJournal as error:
+            path.unlink()
+            return cls(path, about, lap), error.differs or "journal, which cannot be read"
 
     def remove(self) -> None:
         """Delete the journal of a recording that is done."""
@@ -121,16 +178,23 @@ class Journal:
             about = json.loads(lines[0])
             if about.get("journal") != _VERSION:
                 raise ValueError("not a journal of this version")
-            self._kept = [FinishedChunk.from_json(json.loads(line)) for line in lines[1:]]
+            for line in lines[1:]:
+                row = json.loads(line)
+                self.elapsed_s, self.share_s = (
+                    float(row.pop("elapsed_s")),
+                    float(row.pop("share_s")),
+                )
+                self._kept.append(FinishedChunk.from_json(row))
         except (FormatError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise OutputError(
+            raise OtherJournal(
                 f"{self.path}: no journal that can be read ({error}); delete it to start again"
             ) from error
-        for key in sorted({*about, *self._about}):
-            if about.get(key) != self._about.get(key):
-                raise OutputError(
+        for key in sorted({*about, *self.about}):
+            if about.get(key) != self.about.get(key):
+                raise OtherJournal(
                     f"{self.path}: this journal is about another {key}: got {about.get(key)!r}, "
-                    f"expected {self._about.get(key)!r}; delete it to start again"
+                    f"expected {self.about.get(key)!r}; delete it to start again",
+                    key,
                 )
         if len(whole) < len(data):
             os.truncate(self.path, len(whole))

@@ -169,7 +169,7 @@ class Recording:
         self._source = source
         self._describe = describe
         self._journal = journal
-        self._begun = time.monotonic()
+        self._begun = time.monotonic() - (journal.elapsed_s if journal is not None else 0.0)
         self._exhausted = False
         self._alone = False  # the first chunk is the whole recording, and bounds make that matter
         self._stretches: deque[_Stretch] = deque()
@@ -491,7 +491,8 @@ class Recording:
         return {"language": code, "language_probability": round(sum(sure) / len(sure), 4)}
 
     def _info(self, corrections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Model, settings, counts and time. Wall time counts from the recording's opening."""
+        """Model, settings, counts and time. Wall time counts from the recording's opening; the journal
+        adds that of earlier lives."""
         from .. import __version__
 
         counts: Counter[str] = Counter()

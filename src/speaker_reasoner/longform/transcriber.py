@@ -1,15 +1,17 @@
 """Recordings of any length, several at a time, with one engine."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .. import audio
 from ..audio import Samples
 from ..engines.base import Engine
-from ..errors import AudioError, SettingsError, SpeakerReasonerError
+from ..errors import AudioError, SettingsError
 from ..protocol import Profile
-from ..reasoner import Dialogue, ask
 from ..spans import overlapped
 from ..speech import Detect
 from ..transcript import Transcript
@@ -19,7 +21,8 @@ from ..voices.people import EnrolledSpeaker, Speakers
 from ..voices.witness import Witness
 from .chunks import Chunk, chunks
 from .journal import Journal, fingerprint
-from .recording import Failure, Listener, Recording, TranscriptionSettings
+from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
+from .rounds import in_order
 
 
 class Transcriber:
@@ -114,14 +117,19 @@ class Transcriber:
         *,
         speakers: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
-        journal: Path | None = None,
+        journal: Path | Journal | None = None,
+        name: str | None = None,
+        samples: Samples | None = None,
     ) -> Recording:
         """A recording, ready to be driven.
 
         Args:
             speakers: fewest and most people who speak in it.
             voices: enrolled people.
-            journal: file that keeps finished chunks; one that is there is gone on from.
+            journal: keeps finished chunks, or the file in which they are kept; one that is there is
+                gone on from.
+            name: of the recording; by default that of its file.
+            samples: float32 `[n]` at 16 kHz, heard in place of the whole file.
 
         Raises:
             SettingsError: the hints contradict each other.
@@ -140,23 +148,21 @@ class Transcriber:
             bounds=speakers,
             voices=voices,
         )
-        kept = None
-        if journal is not None:
-            kept = Journal(journal, self._about(path, people))
-        return Recording(
+        if isinstance(journal, Path):
+            about = self.about(fingerprint(path), speakers=speakers, voices=voices)
+            journal = Journal(journal, about)
+        blocks = audio.stream(path, channel=self.channel) if samples is None else iter([samples])
+        recording = Recording(
             path,
-            _unchanged(
-                path,
-                chunks(
-                    audio.stream(path, channel=self.channel), self.profile.chunk_s, settings.detect
-                ),
-            ),
+            _unchanged(path, chunks(blocks, self.profile.chunk_s, settings.detect)),
             self.profile,
             settings,
             people,
             self.engine.describe(),
-            kept,
+            journal,
         )
+        recording.name = name or recording.name
+        return recording
 
     def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> Recording:
         """Hear one chunk of a recording again, with what is known of its speakers by now.
@@ -180,14 +186,14 @@ class Transcriber:
             raise SettingsError(f"chunk {chunk}: expected one that was heard: {known or 'none'}")
         start = audio.to_samples(found[0]["start_s"])
         end = start + audio.to_samples(found[0]["duration_s"])
-        heard = Chunk(start, audio.load_slice(path, start, end))
+        heard = Chunk(start, audio.load_slice(path, start, end, channel=self.channel))
         people = Speakers(
             self.profile,
             cached=self.settings.cached,
             rules=self.settings.cache,
             witness=self.settings.witness,
             trust=self.settings.trust,
-            voices=_voices_of(path, transcript, start, end) if self._links else (),
+            voices=self._voices_of(path, transcript, start, end) if self._links else (),
         )
         return Recording(
             Path(path), iter([heard]), self.profile, self.settings, people, self.engine.describe()
@@ -217,83 +223,108 @@ class Transcriber:
         Raises:
             EngineError: the engine failed as a whole.
         """
-        waiting = iter(paths)
-        opened: list[Recording | Failure] = []
-        while True:
-            under_way: list[Dialogue] = []
-            for one in opened:
-                if isinstance(one, Recording):
-                    under_way += one.dialogues(self.batch - len(under_way))
-            while len(under_way) < self.batch and (path := next(waiting, None)) is not None:
-                one = self._try(Path(path), journal, options)
-                opened.append(one)
-                if isinstance(one, Recording):
-                    under_way += one.dialogues(self.batch - len(under_way))
-            while opened:
-                first = opened[0]
-                if isinstance(first, Recording):
-                    first.tell(on_turn)
-                    if not first.done:
-                        break
-                yield first.result() if isinstance(first, Recording) else first
-                opened.pop(0)
-            if not under_way:
-                if not opened:
-                    return
-                continue
-            for _ in ask(under_way, self.engine):
-                pass
+        tasks = (_File(self, Path(path), on_turn, journal, options) for path in paths)
+        for _, result in in_order(self.engine, self.batch, tasks):
+            yield result
 
-    def _try(
-        self, path: Path, journal: Callable[[Path], Path] | None, options: dict[str, Any]
-    ) -> Recording | Failure:
-        try:
-            return self.open(path, journal=journal(path) if journal else None, **options)
-        except SpeakerReasonerError as error:
-            return Failure(path.stem, error)
+    def about(
+        self,
+        source: Mapping[str, Any],
+        *,
+        speakers: tuple[int, int] | None = None,
+        voices: Sequence[EnrolledSpeaker] = (),
+    ) -> dict[str, Any]:
+        """Everything that decides what is written: what two runs must agree on to be one.
 
-    def _about(self, path: Path, people: Speakers) -> dict[str, Any]:
-        """Everything that a journal must agree on."""
+        Args:
+            source: what tells the recording from another; see `fingerprint`.
+            speakers, voices: as for `open`.
+        """
         from .. import __version__
 
         s = self.settings
         return {
             "version": __version__,
-            "file": fingerprint(path),
-            "model": self.engine.describe(),
+            "file": source,
+            "model": self._model,
             "settings": {
                 "answer": s.answer,
                 "channel": self.channel,
                 "vad": self._vad,
                 "rules": repr(s.cache),
                 "trust": repr(s.trust),
-                **people.describe(),
+                "speaker_cache": s.cached,
+                "witness": None if s.witness is None else s.witness.name,
+                "speakers_given": None if speakers is None else list(speakers),
+                "voices": {voice.name: _digest(voice) for voice in voices},
             },
         }
+
+    @cached_property
+    def _model(self) -> dict[str, Any]:
+        """The engine as it describes itself, its profile, and the files of a model in a folder."""
+        described = self.engine.describe()
+        model = {**described, "profile": hashlib.sha256(repr(self.profile).encode()).hexdigest()}
+        folder = Path(str(described.get("model", "")))
+        if described.get("model") and folder.is_dir():
+            files = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
+            model["files"] = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
+        return model
+
+    def _voices_of(
+        self, path: str | Path, transcript: Transcript, start: int, end: int
+    ) -> list[EnrolledSpeaker]:
+        """Everybody outside a stretch of a transcript, with clips of their longest clean lines."""
+        voices = []
+        for speaker in transcript.speakers:
+            clips: list[Samples] = []
+            lines = [s for s in transcript.segments if s.speaker == speaker]
+            for line in sorted(lines, key=lambda s: -s.duration_s):
+                first, last = audio.to_samples(line.start_s), audio.to_samples(line.end_s)
+                outside = last <= start or end <= first
+                alone = not overlapped(line, transcript.segments)
+                fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
+                if outside and alone and fits and len(clips) < _VOICE_LINES:
+                    clips.append(audio.load_slice(path, first, last, channel=self.channel))
+            if clips:
+                voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
+        return voices
 
 
 _VOICE_LINES = 3
 _VOICE_S = (0.8, 8.0)
 
 
-def _voices_of(
-    path: str | Path, transcript: Transcript, start: int, end: int
-) -> list[EnrolledSpeaker]:
-    """Everybody outside a stretch of a transcript, with clips of their longest clean lines."""
-    voices = []
-    for speaker in transcript.speakers:
-        clips: list[Samples] = []
-        lines = [s for s in transcript.segments if s.speaker == speaker]
-        for line in sorted(lines, key=lambda s: -s.duration_s):
-            first, last = audio.to_samples(line.start_s), audio.to_samples(line.end_s)
-            outside = last <= start or end <= first
-            alone = not overlapped(line, transcript.segments)
-            fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
-            if outside and alone and fits and len(clips) < _VOICE_LINES:
-                clips.append(audio.load_slice(path, first, last))
-        if clips:
-            voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
-    return voices
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file on its way through the rounds."""
+
+    transcriber: Transcriber
+    path: Path
+    listener: Listener | None
+    journal: Callable[[Path], Path] | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    cancelled: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def open(self) -> Recording:
+        journal = None if self.journal is None else self.journal(self.path)
+        return self.transcriber.open(self.path, journal=journal, **self.options)
+
+    def told(self, progress: Progress) -> None:
+        if self.listener is not None:
+            self.listener(progress)
+
+
+def _digest(voice: EnrolledSpeaker) -> str:
+    """What tells the clips of a voice from others."""
+    digest = hashlib.sha256(voice.gender.encode())
+    for clip in voice.clips:
+        digest.update(len(clip).to_bytes(8, "little") + clip.tobytes())
+    return digest.hexdigest()
 
 
 def _unchanged(path: Path, source: Iterator[Chunk]) -> Iterator[Chunk]:

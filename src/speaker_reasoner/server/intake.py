@@ -74,6 +74,7 @@ def decode_all(
     longest_s: float,
     abandoned: Callable[[], bool],
     path: Path | None,
+    channel: int | None = None,
 ) -> float:
     """Decode the recording of a form, and its voices.
 
@@ -85,6 +86,7 @@ def decode_all(
         longest_s: where decoding stops.
         abandoned: whether nobody waits for it any more.
         path: of the recording, where it is not a file of the form.
+        channel: of the recording to keep; all mixed down if `None`.
 
     Returns:
         The length of the recording in seconds.
@@ -103,7 +105,7 @@ def decode_all(
     if received.file is not None:
         source, name = received.file.path, received.file.name
     assert source is not None
-    duration_s = decode(source, folder / AUDIO, name, longest_s, abandoned)
+    duration_s = decode(source, folder / AUDIO, name, longest_s, abandoned, channel)
     if received.file is not None:
         received.file.path.unlink()
     owners: dict[str, str] = {}

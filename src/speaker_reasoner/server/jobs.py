@@ -13,13 +13,12 @@ import logging
 import re
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -43,6 +42,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from ..errors import OutputError, ServerError, SpeakerReasonerError
 from ..formats import write_text_atomically
+from ..locks import lock
 from .openai import RequestError
 
 WAITING = ("queued", "running")
@@ -129,13 +129,17 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for part in ("jobs", "incoming"):
                 (folder / part).mkdir(exist_ok=True)
-            lock = _lock(folder / "lock")
+            held = lock(folder / "lock")
         except OSError as error:
             raise OutputError(
                 f"{folder}: {error.strerror or error}; choose another folder for --store"
             ) from error
+        if held is None:
+            raise ServerError(
+                f"{folder}: another server uses this store; stop it, or give another --store"
+            )
         with ExitStack() as stack:
-            stack.callback(lock.close)
+            stack.callback(held.close)
             self._id = _identity(folder / "id")
             self._open(database or f"sqlite:///{folder.absolute() / 'jobs.sqlite'}")
             stack.callback(self._database.dispose)
@@ -418,26 +422,6 @@ def _durable(connection: Any, _: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _lock(path: Path) -> IO[str]:
-    """Keep other servers out as long as the file stays open; the system lets go of a dead one's."""
-    file = path.open("a+")
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise ServerError(
-            f"{path.parent}: another server uses this store; stop it, or give another --store"
-        ) from error
-    return file
 
 
 def _identity(path: Path) -> str:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import AudioError, OutputError, SpeakerReasonerError
+from ..errors import AudioError, SpeakerReasonerError
 from ..formats import read, render, write_text_atomically
 from ..longform import Failure, Progress, Recording, Transcriber
+from ..longform.journal import Journal, fingerprint
 from ..spans import find_overlaps
 from ..spans import overlap as overlap_of
 from ..transcript import Segment, Transcript
@@ -108,6 +109,31 @@ def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What is taken of a recording of which a client says nothing else.
+
+    Attributes:
+        speakers: fewest and most.
+        voices: people who may be in it.
+    """
+
+    speakers: tuple[int, int] | None = None
+    voices: Sequence[EnrolledSpeaker] = ()
+
+
+def _given(
+    folder: Path,
+    speakers: tuple[int, int] | None,
+    names: Sequence[str],
+    witness: Witness | None,
+    defaults: Defaults,
+) -> dict[str, Any]:
+    """What is known of a recording beforehand, as `Transcriber.open` takes it."""
+    voices = _voices(folder, names, witness) if names else defaults.voices
+    return {"speakers": speakers or defaults.speakers, "voices": voices}
+
+
 class RequestRun:
     """A recording that a connection waits for.
 
@@ -115,15 +141,20 @@ class RequestRun:
         transcriber: opens it.
         folder: with its audio and voices.
         hints: of the request.
+        defaults: where it has none.
     """
 
     lasting = False
+    name = "request"
 
-    def __init__(self, transcriber: Transcriber, folder: Path, hints: Hints) -> None:
+    def __init__(
+        self, transcriber: Transcriber, folder: Path, hints: Hints, defaults: Defaults
+    ) -> None:
         self.cancelled = False
         self._transcriber = transcriber
         self._folder = folder
         self._hints = hints
+        self._defaults = defaults
         self._told = Told()
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[list[ToldSegment] | Transcript | Failure] = asyncio.Queue()
@@ -131,11 +162,12 @@ class RequestRun:
     def open(self) -> Recording:
         return self._transcriber.open(
             self._folder / AUDIO,
-            speakers=self._hints.count,
-            voices=_voices(
+            **_given(
                 self._folder,
+                self._hints.count,
                 self._hints.known_speaker_names,
                 self._transcriber.settings.witness,
+                self._defaults,
             ),
         )
 
@@ -177,6 +209,7 @@ class JobRun:
         transcriber: opens the recording.
         store: of the job.
         job: queued.
+        defaults: for what its client did not say.
         resumed: whether a server that stopped had begun it.
         finished: called at the very end, also of a cancelled run.
     """
@@ -188,15 +221,18 @@ class JobRun:
         transcriber: Transcriber,
         store: Store,
         job: Job,
+        defaults: Defaults,
         *,
         resumed: bool,
         finished: Callable[["JobRun"], None],
     ) -> None:
         self.job = job
+        self.name = job.name
         self.cancelled = False
         self.over = False
         self._transcriber = transcriber
         self._store = store
+        self._defaults = defaults
         self._folder = store.folder(job)
         self._finished = finished
         self._log = EventLog(self._folder / EVENTS, again=resumed)
@@ -244,22 +280,21 @@ class JobRun:
 
         A journal of another version or model, or of a store that was copied, begins anew.
         """
-        journal = self._folder / _JOURNAL
-        options: dict[str, Any] = {
-            "speakers": Hints(speakers=self.job.speakers).count,
-            "voices": _voices(self._folder, self.job.voices, self._transcriber.settings.witness),
-            "journal": journal,
-        }
-        try:
-            return self._transcriber.open(self._folder / AUDIO, **options)
-        except OutputError as error:
-            if not journal.exists():
-                raise
-            _log.warning("%s begins anew: %s", self.job.id, error)
-        for path in (journal, self._folder / EVENTS):
-            path.unlink(missing_ok=True)
-        self._log = EventLog(self._folder / EVENTS)
-        return self._transcriber.open(self._folder / AUDIO, **options)
+        given = _given(
+            self._folder,
+            Hints(speakers=self.job.speakers).count,
+            self.job.voices,
+            self._transcriber.settings.witness,
+            self._defaults,
+        )
+        path = self._folder / AUDIO
+        about = self._transcriber.about(fingerprint(path), **given)
+        journal, other = Journal.anew(self._folder / _JOURNAL, about)
+        if other is not None:
+            _log.warning("%s begins anew: its journal is about another %s", self.job.id, other)
+            (self._folder / EVENTS).unlink(missing_ok=True)
+            self._log = EventLog(self._folder / EVENTS)
+        return self._transcriber.open(path, journal=journal, **given)
 
     def told(self, progress: Progress) -> None:
         chunk = progress.chunk if self.job.listen is None else self.job.listen

@@ -36,6 +36,7 @@ from .openai import (
 from .runs import (
     AUDIO,
     EVENTS,
+    Defaults,
     JobRun,
     RequestRun,
     load_document,
@@ -72,6 +73,8 @@ class ServiceSettings:
         answer_s: longest time in which a request is answered; jobs have no such limit.
         allowed: folders whose files may become jobs by their path, resolved.
         voices: a voice store, whose people clients may name; `None` for none.
+        channel: 0-based channel of uploads to keep; all mixed down if `None`.
+        defaults: for what clients do not say.
     """
 
     store: Path
@@ -83,6 +86,8 @@ class ServiceSettings:
     answer_s: float = 3600.0
     allowed: tuple[Path, ...] = ()
     voices: Path | None = None
+    channel: int | None = None
+    defaults: Defaults = field(default_factory=Defaults)
 
 
 class Service:
@@ -155,7 +160,7 @@ class Service:
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
-            run = RequestRun(self._transcriber, folder, form)
+            run = RequestRun(self._transcriber, folder, form, self.settings.defaults)
             stack.callback(self.worker.cancel, run)
             taken = self._take(received, folder, form, stored, lambda: run.cancelled)
             await self.connected(request, taken, lambda: self.worker.cancel(run))
@@ -163,7 +168,16 @@ class Service:
         except BaseException:
             stack.close()
             raise
-        return Transcription(run, form, self.settings.answer_s, stack)
+        return Transcription(run, self._with_names(form), self.settings.answer_s, stack)
+
+    def _with_names(self, form: TranscriptionForm) -> TranscriptionForm:
+        """A form with the names that its answer may hold."""
+        names = [voice.name for voice in self.settings.defaults.voices]
+        return (
+            form
+            if form.known_speaker_names
+            else form.model_copy(update={"known_speaker_names": names})
+        )
 
     async def connected(
         self, request: Request, work: Awaitable[T], abandon: Callable[[], None]
@@ -206,7 +220,9 @@ class Service:
         longest_s = self.settings.limits.duration_s
 
         def decode_all() -> float:
-            return intake.decode_all(received, folder, hints, stored, longest_s, abandoned, path)
+            return intake.decode_all(
+                received, folder, hints, stored, longest_s, abandoned, path, self.settings.channel
+            )
 
         return await anyio.to_thread.run_sync(decode_all, limiter=self._decoders)
 
@@ -251,6 +267,7 @@ class Service:
             self._transcriber,
             self.store,
             job,
+            self.settings.defaults,
             resumed=resumed,
             finished=lambda run: self._forget(run),
         )

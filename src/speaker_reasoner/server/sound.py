@@ -30,6 +30,7 @@ def decode(
     name: str,
     longest_s: float,
     abandoned: Callable[[], bool] = lambda: False,
+    channel: int | None = None,
 ) -> float:
     """Decode a recording.
 
@@ -39,6 +40,7 @@ def decode(
         name: of the source, for messages.
         longest_s: where decoding stops.
         abandoned: asked after each block; decoding ends where nobody waits for it any more.
+        channel: as for `audio.load`.
 
     Returns:
         Its length in seconds.
@@ -52,7 +54,7 @@ def decode(
     try:
         with target.open("wb") as file:
             file.write(_float_header(0))
-            for block in audio.stream(source, block_s=_BLOCK_S):
+            for block in audio.stream(source, channel=channel, block_s=_BLOCK_S):
                 written += len(block)
                 if written > longest:
                     raise RequestError(

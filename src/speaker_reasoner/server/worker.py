@@ -1,8 +1,8 @@
 """One engine thread for all recordings: their dialogues share its batches over connections.
 
-Recordings wait in a bounded queue. Up to `batch` of them are under way; each round asks one turn of
-up to `batch` dialogues, shared out evenly, and new recordings join between rounds. Jobs, which can
-go on after a restart, leave one place to the requests that somebody waits for.
+Recordings wait in a bounded queue. Up to `batch` of them are under way; how they share the rounds is
+in `longform.rounds`, and new recordings join between rounds. Jobs, which can go on after a restart,
+leave one place to the requests that somebody waits for.
 
 Does not know what a recording is for: see `Task`.
 """
@@ -13,22 +13,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..engines.base import Engine
 from ..errors import EngineError, SpeakerReasonerError
-from ..longform import Failure, Progress, Recording
-from ..reasoner import Dialogue, ask
+from ..longform import Failure, rounds
 from ..transcript import Transcript
 from .openai import RequestError
 
 _log = logging.getLogger(__name__)
 
 
-class Task(Protocol):
+class Task(rounds.Task, Protocol):
     """A recording that somebody wants transcribed. All methods run on the engine thread.
 
     Attributes:
@@ -38,12 +36,6 @@ class Task(Protocol):
 
     lasting: bool
     cancelled: bool
-
-    def open(self) -> Recording:
-        """Begin; a `SpeakerReasonerError` ends the task."""
-
-    def told(self, progress: Progress) -> None:
-        """A turn is known."""
 
     def ended(self, result: Transcript | Failure) -> None:
         """The last word on it."""
@@ -62,12 +54,6 @@ class Place:
             give_back()
 
 
-@dataclass(eq=False, slots=True)
-class _Active:
-    task: Task
-    recording: Recording
-
-
 class Worker:
     """The queue and the engine thread.
 
@@ -81,21 +67,22 @@ class Worker:
     def __init__(
         self, engine: Engine, *, batch: int, queue: int, registry: CollectorRegistry
     ) -> None:
-        self._engine = engine
         self._batch = batch
         self._queue = queue
         self._changed = threading.Condition()
         self._waiting: deque[Task] = deque()
         self._coming = 0
-        self._active: list[_Active] = []
+        self._rounds: rounds.Rounds[Task] = rounds.Rounds(
+            engine, batch, more=self._take, in_order=False, as_known=_known
+        )
         self._draining = self._stopping = False
         self._ends: deque[float] = deque(maxlen=16)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         waiting = Gauge("speaker_reasoner_waiting", "Recordings that wait.", registry=registry)
         waiting.set_function(lambda: len(self._waiting))
         active = Gauge("speaker_reasoner_active", "Recordings under way.", registry=registry)
-        active.set_function(lambda: len(self._active))
-        self._rounds = Histogram(
+        active.set_function(lambda: len(self._rounds.tasks))
+        self._shared = Histogram(
             "speaker_reasoner_round_dialogues",
             "Dialogues that shared a round of the engine.",
             buckets=(1, 2, 4, 8, 16, 32, 64),
@@ -179,10 +166,16 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._admit()
-            self._active = [a for a in self._active if self._wanted(a.task)]
-            if self._active:
-                self._round()
+            self._rounds.keep(self._wanted)
+            try:
+                if dialogues := self._rounds.round():
+                    self._shared.observe(dialogues)
+                ended = self._rounds.settle()
+            except Exception as error:
+                ended = iter(self._rounds.fail(error))
+            for task, result in ended:
+                self._end(task, result)
+            if self._rounds.tasks:
                 continue
             with self._changed:
                 if self._next() is None and not self._stopping:
@@ -193,64 +186,23 @@ class Worker:
 
     def _next(self) -> Task | None:
         """The first task that waits and may begin."""
-        if len(self._active) >= self._batch:
+        active = self._rounds.tasks
+        if len(active) >= self._batch:
             return None
-        jobs = sum(active.task.lasting for active in self._active)
+        jobs = sum(task.lasting for task in active)
         full = jobs >= max(1, self._batch - 1)
         for task in self._waiting:
             if self._wanted(task) and not (task.lasting and full):
                 return task
         return None
 
-    def _admit(self) -> None:
-        while True:
-            with self._changed:
-                task = self._next()
-                if task is None:
-                    return
+    def _take(self) -> Task | None:
+        """The next task to begin, out of the queue."""
+        with self._changed:
+            task = self._next()
+            if task is not None:
                 self._waiting.remove(task)
-            try:
-                self._active.append(_Active(task, task.open()))
-            except Exception as error:
-                self._end(task, _failure(error))
-
-    def _round(self) -> None:
-        """One turn of each dialogue, then what became of their recordings."""
-        dialogues: list[Dialogue] = []
-        share, rest = divmod(self._batch, len(self._active))
-        for i, active in enumerate(list(self._active)):
-            try:
-                dialogues += active.recording.dialogues(share + (i < rest))
-            except Exception as error:
-                self._drop(active, error)
-        if dialogues:
-            self._rounds.observe(len(dialogues))
-            try:
-                for _ in ask(dialogues, self._engine):
-                    pass
-            except Exception as error:
-                for active in list(self._active):
-                    self._drop(active, error)
-        self._active = [active for active in self._active if not self._settle(active)]
-
-    def _drop(self, active: _Active, error: Exception) -> None:
-        self._active.remove(active)
-        self._end(active.task, _failure(error))
-
-    def _settle(self, active: _Active) -> bool:
-        """Tell the news of a recording; whether it has ended."""
-        if active.task.cancelled:
-            return True
-        result: Transcript | Failure
-        try:
-            active.recording.tell(active.task.told)
-            if not active.recording.done:
-                return False
-            result = active.recording.result()
-        except Exception as error:
-            result = _failure(error)
-        self._end(active.task, result)
-        return True
+        return task
 
     def _end(self, task: Task, result: Transcript | Failure) -> None:
         if task.cancelled:
@@ -265,11 +217,9 @@ class Worker:
             _log.exception("a result could not be handed over")
 
 
-def _failure(error: Exception) -> Failure:
-    """An error as a result; a bug keeps its traceback in the log, and the thread lives on."""
+def _known(error: Exception) -> SpeakerReasonerError:
+    """An error to tell; a bug keeps its traceback in the log, and the thread lives on."""
     if isinstance(error, SpeakerReasonerError):
-        return Failure("", error)
+        return error
     _log.exception("the engine thread met a bug", exc_info=error)
-    return Failure(
-        "", EngineError(f"internal error ({type(error).__name__}); see the server's log")
-    )
+    return EngineError(f"internal error ({type(error).__name__}); see the server's log")

@@ -197,7 +197,7 @@ class Trainer:
         extractor, workers = self.model.extractor, self.config.run.workers
         head = train_witness(thinker, extractor, self.source.bank, config, seed, workers)
         voices = bank(development, self.folder / "banks")
-        calibrate(head, thinker, extractor, voices, meetings, seed)
+        calibrate(head, thinker, extractor, voices, meetings, config, seed)
         head.save(folder)
 
     def _run(self, stage: str) -> None:

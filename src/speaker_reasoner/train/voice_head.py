@@ -129,6 +129,7 @@ def calibrate(
     extractor: Any,
     bank: VoiceBank,
     meetings: MeetingConfig,
+    config: WitnessConfig,
     seed: int,
     count: int = 20,
 ) -> None:
@@ -143,6 +144,7 @@ def calibrate(
         bank: of development voices, neither trained on nor held out.
         meetings: how the meetings are drawn, but for warps; each should hold a few lines of each
             person.
+        config: of the training; how enrolled clips are recorded.
     """
     thinker = head.hearing(thinker)
     meetings = replace(meetings, warp=(1.0, 1.0))  # an enrolled clip is then of the same voice
@@ -165,7 +167,7 @@ def calibrate(
             embed([held.samples[s.start_samples : s.end_samples] for s in lines]), lines, rng
         )
         here += _matches(units, units)
-        enrolled = _enrolled(bank, lines, embed, rng)
+        enrolled = _enrolled(bank, config, lines, embed, rng)
         away += _matches(enrolled, units)
     with torch.no_grad():
         head.slope.fill_(math.log(_SCALE))
@@ -221,6 +223,7 @@ def _units(
 
 def _enrolled(
     bank: VoiceBank,
+    config: WitnessConfig,
     lines: Sequence[MixedUtterance],
     embed: Callable[[Sequence[Samples]], Tensor],
     rng: random.Random,
@@ -231,7 +234,7 @@ def _enrolled(
     for voice in voices:
         entries = rng.sample(bank.entries[voice], min(3, len(bank.entries[voice])))
         samples = np.concatenate([bank.utterance(entry) for entry in entries])
-        clips.append(_heard(samples, _room(bank, WitnessConfig(), rng), WitnessConfig(), rng))
+        clips.append(_heard(samples, _room(bank, config, rng), config, rng))
     points = embed(clips)
     return [
         _PooledLines(point, len(clip) / SAMPLE_RATE_HZ, voice)

@@ -1,0 +1,338 @@
+"""Many recordings to transcripts in a folder, so that a kill at any moment costs one chunk at most.
+
+The same call again ends with the files of one that was never killed. What is known between calls lies
+in a folder of its own beside the transcripts: of each recording a journal of finished chunks while it
+is under way, then a marker. It is written after the transcript's files, and tells of what they were
+made: the recording, the model, the version and the settings. As long as all of it holds, a recording is
+not transcribed again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ..audio import Samples
+from ..errors import FormatError, OutputError, SettingsError, SpeakerReasonerError
+from ..formats import FORMATS, file_name, read, write, write_text_atomically
+from ..formats.files import remove_temporary
+from ..locks import lock
+from ..transcript import Transcript
+from ..voices.people import EnrolledSpeaker
+from .journal import Journal, fingerprint, stopwatch
+from .recording import Failure, Listener, Progress, Recording
+from .rounds import in_order
+from .transcriber import Transcriber
+
+STATE = ".speaker-reasoner"
+"""Name of the folder of journals and markers."""
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A recording to be transcribed.
+
+    Attributes:
+        path: of its file.
+        name: of its transcript; that of the file by default.
+        source: what tells the recording from another and from itself changed; the fingerprint of
+            `path` by default.
+        samples: gives what is to be heard, where it is not the whole file; see `Transcriber.open`.
+    """
+
+    path: Path
+    name: str = ""
+    source: Callable[[], Mapping[str, Any]] | None = None
+    samples: Callable[[], Samples] | None = None
+
+    @property
+    def title(self) -> str:
+        return self.name or self.path.stem
+
+    def identity(self) -> Mapping[str, Any]:
+        return fingerprint(self.path) if self.source is None else self.source()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a recording.
+
+    Attributes:
+        item: the recording.
+        outcome: its transcript, or why there is none; `None` where an earlier call had made it.
+        files: what was written now.
+        note: why it was transcribed although there was something; or what else is to be known.
+    """
+
+    item: Item
+    outcome: Transcript | Failure | None
+    files: tuple[Path, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Marker:
+    """That a recording is done.
+
+    Attributes:
+        about: of what it was made, as `Transcriber.about` says it.
+        files: SHA-256 of each, by name.
+        measured: audio_s, wall_s (its share of the machine, over all lives), turns, tokens, stage_s.
+    """
+
+    about: Mapping[str, Any]
+    files: Mapping[str, str | None]
+    measured: Mapping[str, Any]
+
+
+class Batch:
+    """Transcribes recordings into a folder; a context, within which other processes are kept out.
+
+    Args:
+        transcriber: how.
+        folder: of the transcripts; `None` writes and keeps nothing.
+        formats: keys of `FORMATS`.
+        speakers, voices: as for `Transcriber.open`, for every recording.
+
+    Raises:
+        OutputError: another process writes there, or nobody can.
+    """
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        folder: Path | None,
+        formats: Sequence[str] = (),
+        *,
+        speakers: tuple[int, int] | None = None,
+        voices: Sequence[EnrolledSpeaker] = (),
+    ) -> None:
+        self.transcriber = transcriber
+        self._folder = folder
+        self._formats = tuple(formats)
+        self._hints: dict[str, Any] = {"speakers": speakers, "voices": voices}
+        self._lap = stopwatch()
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> "Batch":
+        if self._folder is not None:
+            try:
+                self._state.mkdir(parents=True, exist_ok=True)
+                self._lock = lock(self._state / "lock")
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write {self._state}: {error.strerror}; choose a directory that can be "
+                    "written to"
+                ) from error
+            if self._lock is None:
+                raise OutputError(
+                    f"{self._folder}: another process transcribes into it; wait for it, or choose "
+                    "another directory"
+                )
+            remove_temporary(self._folder)
+            remove_temporary(self._state)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._folder is None or self._lock is None:
+            return
+        if [path.name for path in self._state.iterdir()] == ["lock"]:  # nothing came of it
+            (self._state / "lock").unlink()
+            with suppress(OSError):  # it is not empty
+                self._state.rmdir()
+                self._folder.rmdir()
+        self._lock.close()
+
+    def run(self, items: Sequence[Item], listener: Listener | None = None) -> Iterator[Result]:
+        """Transcribe what is not done yet; first come those that are, then the others in order.
+
+        A recording that fails, or whose files cannot be written, is a result too.
+
+        Raises:
+            SettingsError: two recordings would have the same files.
+            EngineError: the engine failed as a whole.
+        """
+        if self._folder is not None:
+            _check_names(items)
+        tasks = []
+        for item in items:
+            task = _Task(self, item, listener)
+            if self._folder is None or (before := self._before(task)) is None:
+                tasks.append(task)
+            else:
+                yield before
+        self._lap()
+        for task, outcome in in_order(self.transcriber.engine, self.transcriber.batch, tasks):
+            yield self._ended(task, outcome)
+
+    def measured(self, item: Item) -> Mapping[str, Any] | None:
+        """What making a transcript took, over all calls; `None` where it is not done."""
+        marker = self._marker(item)
+        return None if marker is None else marker.measured
+
+    @property
+    def _state(self) -> Path:
+        assert self._folder is not None
+        return self._folder / STATE
+
+    def _file(self, item: Item, suffix: str) -> Path:
+        return self._state / f"{file_name(item.title)}.{suffix}"
+
+    def _about(self, item: Item) -> dict[str, Any]:
+        about = self.transcriber.about(item.identity(), **self._hints)
+        known: dict[str, Any] = json.loads(json.dumps(about))
+        return known
+
+    def _open(self, task: "_Task") -> Recording:
+        item = task.item
+        journal = None
+        if self._folder is not None:
+            path = self._file(item, "journal")
+            journal, other = Journal.anew(path, self._about(item), self._lap)
+            if other is not None:
+                task.note = f"begun again: what was kept of it is about another {other}"
+        task.journal = journal
+        return self.transcriber.open(
+            item.path,
+            journal=journal,
+            name=item.title,
+            samples=None if item.samples is None else item.samples(),
+            **self._hints,
+        )
+
+    def _ended(self, task: "_Task", outcome: Transcript | Failure) -> Result:
+        if self._folder is None or isinstance(outcome, Failure):
+            return Result(task.item, outcome, (), task.note)
+        try:
+            files = self._keep(task, outcome)
+        except SpeakerReasonerError as error:
+            return Result(task.item, Failure(task.name, error), (), task.note)
+        return Result(task.item, outcome, files, task.note)
+
+    def _keep(self, task: "_Task", transcript: Transcript) -> tuple[Path, ...]:
+        """Write the files, then the marker; only then the journal may go."""
+        assert self._folder is not None and task.journal is not None
+        files = write(transcript, self._folder, self._formats)
+        info = transcript.info
+        measured = {
+            "audio_s": transcript.duration_s,
+            "wall_s": round(task.journal.share_s + self._lap(), 3),
+            **{name: info[name] for name in ("turns", "tokens", "stage_s")},
+        }
+        hashes = {path.name: _hash(path) for path in files}
+        self._mark(task.item, _Marker(task.journal.about, hashes, measured))
+        task.journal.remove()
+        return tuple(files)
+
+    def _mark(self, item: Item, marker: _Marker) -> None:
+        row = {"marker": _VERSION, "about": marker.about, "files": marker.files}
+        text = json.dumps({**row, "measured": marker.measured}, ensure_ascii=False) + "\n"
+        write_text_atomically(self._file(item, "done"), text)
+
+    def _marker(self, item: Item) -> _Marker | None:
+        """The marker of a recording; one that cannot be read counts for nothing."""
+        try:
+            row = json.loads(self._file(item, "done").read_text(encoding="utf-8"))
+            if row["marker"] != _VERSION:
+                return None
+            return _Marker(dict(row["about"]), dict(row["files"]), dict(row["measured"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _before(self, task: "_Task") -> Result | None:
+        """A recording that an earlier call has done; `None` where it must be transcribed."""
+        item, marker = task.item, self._marker(task.item)
+        if marker is None:
+            return None
+        try:
+            about = self._about(item)
+        except SpeakerReasonerError:
+            return None  # what is wrong with it is told when it is opened
+        if other := [key for key in about if about[key] != marker.about.get(key)]:
+            task.note = f"transcribed again: its transcript is of another {' and '.join(other)}"
+            return None
+        self._file(item, "journal").unlink(missing_ok=True)  # of a kill just after the marker
+        return self._files_before(task, marker)
+
+    def _files_before(self, task: "_Task", marker: _Marker) -> Result | None:
+        """The result of a recording whose files are there, or can be written without the model."""
+        assert self._folder is not None
+        item, stem = task.item, file_name(task.name)
+        paths = {name: self._folder / f"{stem}{FORMATS[name].suffix}" for name in self._formats}
+        lacking = [
+            n for n, path in paths.items() if path.name not in marker.files or not path.exists()
+        ]
+        changed = [
+            path.name
+            for name, path in paths.items()
+            if name not in lacking and _hash(path) != marker.files[path.name]
+        ]
+        note = (
+            f"left as it is: {', '.join(changed)} changed after it was written" if changed else ""
+        )
+        if not lacking:
+            return Result(item, None, (), note)
+        whole = self._folder / f"{stem}{FORMATS['json'].suffix}"
+        if marker.files.get(whole.name) != _hash(whole):
+            names = ", ".join(paths[name].name for name in lacking)
+            task.note = f"transcribed again: {names} is not there, nor {whole.name} to make it from"
+            return None
+        try:
+            files = write(read(whole)[0], self._folder, lacking)
+            hashes = {**marker.files, **{path.name: _hash(path) for path in files}}
+            self._mark(item, replace(marker, files=hashes))
+        except (FormatError, OutputError) as error:
+            return Result(item, Failure(task.name, error))
+        return Result(item, None, tuple(files), note)
+
+
+@dataclass(slots=True)
+class _Task:
+    """An item on its way through the rounds."""
+
+    batch: Batch
+    item: Item
+    listener: Listener | None
+    note: str = ""
+    journal: Journal | None = None
+    cancelled: bool = field(default=False, init=False)
+
+    @property
+    def name(self) -> str:
+        return self.item.title
+
+    def open(self) -> Recording:
+        return self.batch._open(self)
+
+    def told(self, progress: Progress) -> None:
+        if self.listener is not None:
+            self.listener(progress)
+
+
+def _hash(path: Path) -> str | None:
+    """SHA-256 of a file; `None` where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _check_names(items: Sequence[Item]) -> None:
+    seen: dict[str, Item] = {}
+    for item in items:
+        other = seen.setdefault(file_name(item.title), item)
+        if other is not item:
+            raise SettingsError(
+                f"{other.path} and {item.path} would both be written to {file_name(item.title)!r}: "
+                "rename one"
+            )

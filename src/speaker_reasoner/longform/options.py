@@ -1,0 +1,70 @@
+"""What a user chooses about transcription, the same for files, data sets and a server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engines.base import Engine
+from ..voices.enrolment import enrol
+from ..voices.people import EnrolledSpeaker
+from .transcriber import Transcriber
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How recordings are transcribed.
+
+    Attributes:
+        answer: `assembled` puts the transcript together from the turns; `model` lets the model
+            write it once more.
+        batch: dialogues at once.
+        channel: 0-based channel to listen to; all mixed down if `None`.
+        vad: what finds speech; as `speech.load_vad` takes it.
+        cache: whether chunks hear the speaker cache; as the profile says if `None`.
+        witness: what compares voices, by name; as `Engine.witness` takes it.
+        speakers: fewest and most people in a recording.
+        voice: clips of people, as `NAME=FILE`.
+        voices: folder of a voice store, of which everybody is meant.
+    """
+
+    answer: str = "assembled"
+    batch: int = 4
+    channel: int | None = None
+    vad: str = "energy"
+    cache: bool | None = None
+    witness: str = "auto"
+    speakers: tuple[int, int] | None = None
+    voice: tuple[str, ...] = ()
+    voices: Path | None = None
+
+    def transcriber(self, engine: Engine) -> Transcriber:
+        """A transcriber that works so; raises what `Transcriber` raises."""
+        return Transcriber(
+            engine,
+            answer=self.answer,
+            batch=self.batch,
+            channel=self.channel,
+            cached=self.cache,
+            witness=self.witness,
+            detect=self.vad,
+        )
+
+    def enrolled(self, transcriber: Transcriber) -> list[EnrolledSpeaker]:
+        """The people that were given; raises what `enrol` raises."""
+        if not self.voice and self.voices is None:
+            return []
+        return enrol(self.voice, self.voices, transcriber.settings.witness)
+
+    def to_json(self) -> dict[str, Any]:
+        """To be stored with what was made."""
+        return {
+            "answer": self.answer,
+            "batch": self.batch,
+            "channel": self.channel,
+            "vad": self.vad,
+            "cache": self.cache,
+            "witness": self.witness,
+            "speakers": self.speakers,
+            "voice": list(self.voice),
+            "voices": None if self.voices is None else str(self.voices),
+        }

@@ -1,0 +1,297 @@
+"""Many recordings into a folder: kills, what is done, what is not any more, rounds."""
+
+import json
+import os
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.errors import AudioError, EngineError, OutputError, SettingsError
+from speaker_reasoner.evaluate.running import read_data, transcribe, units
+from speaker_reasoner.formats import read, write
+from speaker_reasoner.longform import Batch, Failure, Item, Options, Result, Transcriber
+from speaker_reasoner.longform.batch import STATE
+from speaker_reasoner.transcript import Segment, Transcript
+
+from .conftest import noise
+from .talk import PROFILE, play, save
+
+TIMES = ("wall_s", "real_time_factor", "stage_s", "elapsed_s", "share_s")
+FORMATS = ("json", "txt", "srt")
+
+
+class Killed(BaseException):
+    """As a process ends that is killed: no `except Exception` sees it."""
+
+
+class Mortal(ScriptedEngine):
+    """Dies at a request."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(play, PROFILE)
+        self.left = at
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return super().ask(requests)
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_times(item) for key, item in value.items() if key not in TIMES}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """All that is in a folder: byte for byte, but for the times that it took (and their hashes)."""
+    found: dict[str, Any] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        found[name] = path.read_bytes()
+        if path.suffix in (".json", ".done"):
+            found[name] = without_times(json.loads(found[name]))
+        if path.suffix == ".done":
+            found[name]["files"] = sorted(found[name]["files"])
+    return found
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> list[Path]:
+    lengths_s = (9.0, 2.0, 14.0, 5.0, 11.0)
+    return [save(tmp_path / f"r{i}.wav", noise(s, i)) for i, s in enumerate(lengths_s)]
+
+
+def run(
+    paths: Sequence[Path],
+    out: Path,
+    engine: ScriptedEngine | None = None,
+    formats: Sequence[str] = FORMATS,
+    batch: int = 2,
+    **options: Any,
+) -> list[Result]:
+    engine = engine or ScriptedEngine(play, PROFILE)
+    transcriber = Transcriber(engine, batch=batch, detect=None, **options)
+    with Batch(transcriber, out, formats) as many:
+        return list(many.run([Item(path) for path in paths]))
+
+
+def rounds_of(paths: Sequence[Path], out: Path) -> int:
+    """How often the engine is asked by a run that nobody kills."""
+    engine = Mortal(10**6)
+    run(paths, out, engine)
+    return 10**6 - engine.left
+
+
+def test_killed_at_any_round_it_ends_with_the_same_files(five: list[Path], tmp_path: Path) -> None:
+    asked = rounds_of(five, tmp_path / "whole")
+    expected = files(tmp_path / "whole")
+    assert len(expected) == len(five) * (len(FORMATS) + 1) + 1
+    for at in range(asked):
+        out = tmp_path / f"killed-{at}"
+        with pytest.raises(Killed):
+            run(five, out, Mortal(at))
+        done = {path.stem for path in out.glob(f"{STATE}/*.done")}
+        journals = [path.read_text().count("\n") - 1 for path in out.glob(f"{STATE}/*.journal")]
+        again = ScriptedEngine(play, PROFILE)
+        results = run(five, out, again)
+        assert files(out) == expected
+        assert {r.item.title for r in results if r.outcome is None} == done
+        turns = sum(r.outcome.info["turns"] for r in results if isinstance(r.outcome, Transcript))
+        # Of three turns each; those that were finished are not heard again.
+        assert len(again.requests) == turns - 3 * sum(journals)
+
+
+def test_killed_while_files_are_written(
+    five: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, between and after every file, its temporary one included."""
+    run(five[:2], tmp_path / "whole")
+    expected = files(tmp_path / "whole")
+    really = os.fsync
+    for at in range(12):
+        out, left = tmp_path / f"killed-{at}", [at]
+
+        def mortal(number: int) -> None:
+            left[0] -= 1  # noqa: B023
+            if left[0] < 0:  # noqa: B023
+                raise Killed
+            really(number)
+
+        monkeypatch.setattr(os, "fsync", mortal)
+        with pytest.raises(Killed):
+            run(five[:2], out)
+        monkeypatch.undo()
+        (out / ".0123456789abcdef.tmp").write_text("half")
+        run(five[:2], out)
+        assert files(out) == expected
+
+
+def test_random_kills_of_evaluate_run(five: list[Path], tmp_path: Path) -> None:
+    for path, length_s in zip(five, (9.0, 2.0, 14.0, 5.0, 11.0), strict=True):
+        said = (Segment("A", 0.0, 1.0, "one", "female"),)
+        write(Transcript(path.stem, length_s, said), tmp_path, ["seglst"])
+    rows, _ = units(read_data(tmp_path), None)
+
+    def evaluate(engine: ScriptedEngine, out: Path) -> dict[str, Any]:
+        return transcribe(engine, rows, out, Options(batch=2))
+
+    whole = Mortal(10**6)
+    speed = evaluate(whole, tmp_path / "whole")
+    expected = files(tmp_path / "whole")
+    rng = random.Random(1)
+    for kills in range(6):
+        out, asked = tmp_path / f"killed-{kills}", 0
+        for _ in range(kills):
+            engine = Mortal(rng.randrange(3, 9))
+            with suppress(Killed):
+                evaluate(engine, out)
+            asked += len(engine.requests)
+        engine = ScriptedEngine(play, PROFILE)
+        after = evaluate(engine, out)
+        assert files(out) == expected
+        # Each kill costs the chunks under way: two, of three turns each.
+        assert asked + len(engine.requests) <= len(whole.requests) + 6 * kills
+        assert {k: after[k] for k in ("audio_s", "turns")} == {
+            k: speed[k] for k in ("audio_s", "turns")
+        }
+
+
+# What is done
+
+
+Change = Callable[[list[Path], Path], dict[str, Any]]
+
+
+def another_file(paths: list[Path], out: Path) -> dict[str, Any]:
+    save(paths[0], noise(4.0, 9))
+    return {}
+
+
+def another_setting(paths: list[Path], out: Path) -> dict[str, Any]:
+    return {"answer": "model"}
+
+
+def lost_marker(paths: list[Path], out: Path) -> dict[str, Any]:
+    (out / STATE / "r0.done").write_text("{")
+    return {}
+
+
+def deleted(paths: list[Path], out: Path) -> dict[str, Any]:
+    for path in out.glob("r0.*"):
+        path.unlink()
+    return {}
+
+
+def nothing(paths: list[Path], out: Path) -> dict[str, Any]:
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("change", "again", "note"),
+    [
+        (another_file, 1, "another file"),
+        (another_setting, 2, "another settings"),
+        (lost_marker, 1, ""),
+        (deleted, 1, "r0.json, r0.txt, r0.srt is not there"),
+        (nothing, 0, ""),
+    ],
+)
+def test_what_is_done_again(
+    five: list[Path], tmp_path: Path, change: Change, again: int, note: str
+) -> None:
+    out = tmp_path / "out"
+    run(five[:2], out)
+    results = run(five[:2], out, **change(five, out))
+    done_again = [result for result in results if result.outcome is not None]
+    assert len(done_again) == again
+    assert all(note in result.note and bool(note) == bool(result.note) for result in done_again)
+
+
+def test_files_that_lack_are_written_from_what_is_there(five: list[Path], tmp_path: Path) -> None:
+    """Another format takes no model; a file that somebody corrected stays."""
+    out, engine = tmp_path / "out", ScriptedEngine(play, PROFILE)
+    run(five[:1], out, formats=["json", "txt"])
+    (out / "r0.txt").write_text("corrected\n")
+    [result] = run(five[:1], out, engine, formats=["txt", "srt"])
+    assert engine.requests == [] and result.outcome is None
+    assert [path.name for path in result.files] == ["r0.srt"]
+    assert "r0.txt changed after it was written" in result.note
+    assert (out / "r0.txt").read_text() == "corrected\n"
+    run(five[:1], tmp_path / "whole")
+    assert (out / "r0.srt").read_bytes() == (tmp_path / "whole" / "r0.srt").read_bytes()
+
+
+def test_a_foreign_file_of_the_name_is_replaced(five: list[Path], tmp_path: Path) -> None:
+    (out := tmp_path / "out").mkdir()
+    (out / "r0.json").write_text("{}")
+    run(five[:1], out)
+    assert read(out / "r0.json")[0].recording == "r0"
+
+
+def test_a_journal_of_other_settings_is_begun_again(five: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        run(five[:1], out, Mortal(5), batch=1)
+    assert list(out.glob(f"{STATE}/*.journal"))
+    [result] = run(five[:1], out, channel=0)
+    assert "begun again: what was kept of it is about another settings" in result.note
+    assert isinstance(result.outcome, Transcript)
+
+
+def test_one_process_at_a_time(five: list[Path], tmp_path: Path) -> None:
+    transcriber = Transcriber(ScriptedEngine(play, PROFILE), detect=None)
+    kept_out = pytest.raises(OutputError, match="another process")
+    with Batch(transcriber, tmp_path / "out", FORMATS), kept_out:
+        run(five, tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "nothing came of it, and nothing is left"
+
+
+def test_two_recordings_of_one_name(five: list[Path], tmp_path: Path) -> None:
+    transcriber = Transcriber(ScriptedEngine(play, PROFILE), detect=None)
+    refused = pytest.raises(SettingsError, match="rename one")
+    with Batch(transcriber, tmp_path / "out", FORMATS) as many, refused:
+        list(many.run([Item(five[0], "a:b"), Item(five[1], "a_b")]))
+
+
+# Rounds
+
+
+def test_one_that_fails_takes_nobody_with_it(five: list[Path], tmp_path: Path) -> None:
+    """At its opening, in the middle, and where its journal cannot be written."""
+    out = tmp_path / "out"
+    five[0].write_text("no audio")
+    broken = noise(14.0)
+    broken[-5] = np.nan
+    save(five[2], broken, subtype="FLOAT")
+    (out / STATE / "r3.journal").mkdir(parents=True)
+    results = run(five, out, batch=3)
+    failed = {r.item.title: r.outcome.error for r in results if isinstance(r.outcome, Failure)}
+    assert set(failed) == {"r0", "r2", "r3"}
+    assert isinstance(failed["r0"], AudioError) and isinstance(failed["r3"], OutputError)
+    assert [result.item.title for result in results] == [path.stem for path in five]
+    assert {path.stem for path in out.glob("*.json")} == {"r1", "r4"}
+
+
+def test_an_engine_that_fails_ends_the_run_and_keeps_the_journals(
+    five: list[Path], tmp_path: Path
+) -> None:
+    calls = [0]
+
+    def fail(request: Request) -> str:
+        calls[0] += 1
+        if calls[0] > 8:
+            raise EngineError("out of memory")
+        return play(request)
+
+    with pytest.raises(EngineError, match="out of memory"):
+        run(five, tmp_path / "out", ScriptedEngine(fail, PROFILE))
+    assert list((tmp_path / "out" / STATE).glob("*.journal"))
