@@ -13,14 +13,14 @@ import logging
 import re
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from filelock import FileLock, Timeout
 from sqlalchemy import (
     Column,
     Connection,
@@ -135,7 +135,7 @@ class Store:
                 f"{folder}: {error.strerror or error}; choose another folder for --store"
             ) from error
         with ExitStack() as stack:
-            stack.callback(lock.close)
+            stack.callback(lock.release)
             self._id = _identity(folder / "id")
             self._open(database or f"sqlite:///{folder.absolute() / 'jobs.sqlite'}")
             stack.callback(self._database.dispose)
@@ -420,24 +420,16 @@ def _durable(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _lock(path: Path) -> IO[str]:
-    """Keep other servers out as long as the file stays open; the system lets go of a dead one's."""
-    file = path.open("a+")
+def _lock(path: Path) -> FileLock:
+    """Keep other servers out until it is released; the system lets go of a dead one's."""
+    lock = FileLock(path, thread_local=False)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
+        lock.acquire(blocking=False)
+    except Timeout as error:
         raise ServerError(
             f"{path.parent}: another server uses this store; stop it, or give another --store"
         ) from error
-    return file
+    return lock
 
 
 def _identity(path: Path) -> str:
