@@ -59,31 +59,44 @@ def load_engine(
         CheckpointError, ProtocolError: the model or the prompt file cannot be used.
         SettingsError: an option does not fit the model.
     """
-    from .engines.cascade.loading import installed, load_cascade
+    if is_cascade(model, prompts):
+        from .engines.cascade.loading import load_cascade
 
-    kind, _, part = str(model).partition("=")
-    if model is None and prompts is None:
-        kind = "cascade" if installed() else "tiny"
-    if kind == "cascade":
-        _refuse(kind, dtype=dtype, prompts=prompts)
-        return load_cascade(
-            part if model else "", language=language, hotwords=hotwords, device=device
-        )
-    _refuse("this model", language=language, hotwords=hotwords)
+        _refuse("the cascade", dtype=dtype, prompts=prompts)
+        whisper = str(model or "").partition("=")[2]
+        return load_cascade(whisper, language=language, hotwords=hotwords, device=device)
     from .engines.checkpoint import load_checkpoint
     from .engines.local import TransformersEngine
 
-    prompt_file = Path(prompts) if prompts else None
-    named = None if kind == "tiny" and not part else model
-    return TransformersEngine(
-        load_checkpoint(named, device=device, dtype=dtype, prompts=prompt_file)
+    _refuse("this model", hotwords=hotwords)
+    checkpoint = load_checkpoint(
+        None if model == "tiny" else model,
+        device=device,
+        dtype=dtype,
+        prompts=Path(prompts) if prompts else None,
     )
+    known = checkpoint.profile.language
+    if language is not None and language.lower().split("-")[0] != known:
+        raise SettingsError(
+            f"--language {language}: this model has one language, {known!r}; leave it out, or choose "
+            "a model of that language"
+        )
+    return TransformersEngine(checkpoint)
 
 
-def _refuse(kind: str, **options: object) -> None:
+def is_cascade(model: str | Path | None, prompts: str | Path | None = None) -> bool:
+    """Whether `load_engine` would load the cascade."""
+    if model is None and prompts is None:
+        from .engines.cascade.loading import installed
+
+        return installed()
+    return str(model).partition("=")[0] == "cascade"
+
+
+def _refuse(model: str, **options: object) -> None:
     for name, value in options.items():
         if value is not None:
-            raise SettingsError(f"--{name} {value}: {kind} has no use of it; leave it out")
+            raise SettingsError(f"--{name} {value}: {model} has no use of it; leave it out")
 
 
 def transcribe(

@@ -1,14 +1,11 @@
 """Values that several commands take, and the options of whatever transcribes."""
 
 import argparse
-import inspect
 import math
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-from ..errors import SettingsError
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -54,9 +51,16 @@ def speaker_range(text: str) -> tuple[int, int]:
 def add_model(command: argparse.ArgumentParser) -> None:
     """Which checkpoint, and where it runs."""
     add = command.add_argument_group("model").add_argument
-    add("--model", metavar="PATH|HUB_ID", help="another checkpoint than the embedded one")
+    add(
+        "--model",
+        metavar="NAME",
+        help="cascade (real speech), cascade=WHISPER (a size such as large-v3-turbo, a folder, a hub "
+        "id), tiny (the embedded checkpoint), or folder or hub id of a checkpoint. default: cascade "
+        "where its weights are installed, else tiny",
+    )
     add("--prompts", metavar="FILE", type=Path, help="prompt file of a released checkpoint")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    add("--hotwords", metavar="TEXT", help="names and terms that are likely to be said (cascade)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
 
 
@@ -98,16 +102,16 @@ def add_options(
         "(default: as its profile says)",
     )
     if language:
-        add("--language", metavar="CODE", help="spoken: en, zh, ... (default: the model's)")
+        add("--language", metavar="CODE", help="spoken: en, zh, ... (default: recognised)")
     _add_people(command, store)
     add = command.add_argument_group("audio").add_argument
     add("--channel", metavar="N", type=_channel, help="listen to one, from 0 (default: their mix)")
     add(
         "--vad",
-        choices=("energy", "silero"),
-        default="energy",
+        choices=("auto", "energy", "silero"),
+        default="auto",
         help="what finds speech, for cuts and coverage; silero takes the extra vad and knows music "
-        "from speech (default: energy)",
+        "from speech (default: auto, what fits the model)",
     )
 
 
@@ -187,12 +191,12 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     """Load the engine; what the libraries say meanwhile is not for the user, but for downloads.
 
     Raises:
-        SettingsError: `--language` names another than the model's.
+        SettingsError: an option does not fit the model.
     """
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
-    from .. import load_engine
+    from .. import is_cascade, load_engine
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -200,21 +204,14 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     logging.disable_progress_bar()
     if sys.stderr.isatty() and not quiet:
         enable_progress_bars()
-    given: dict[str, Any] = {
-        "device": arguments.device,
-        "dtype": arguments.dtype,
-        "prompts": arguments.prompts,
-    }
     language = arguments.language
-    chooses = "language" in inspect.signature(load_engine).parameters
-    if language is not None and chooses:
-        given["language"] = language
-    engine = load_engine(arguments.model, **given)
-    known = engine.profile.language
-    demanded = language is not None and not chooses and not arguments.language_is_hint
-    if demanded and language.lower().split("-")[0] != known:
-        raise SettingsError(
-            f"--language {language}: this model has one language, {known!r}; leave it out, or choose "
-            "a model of that language"
-        )
-    return engine
+    if arguments.language_is_hint and not is_cascade(arguments.model, arguments.prompts):
+        language = None
+    return load_engine(
+        arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        prompts=arguments.prompts,
+        language=language,
+        hotwords=arguments.hotwords,
+    )

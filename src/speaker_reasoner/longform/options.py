@@ -19,7 +19,7 @@ class Options:
             write it once more.
         batch: dialogues at once.
         channel: 0-based channel to listen to; all mixed down if `None`.
-        vad: what finds speech; as `speech.load_vad` takes it.
+        vad: what finds speech; as `Engine.detector` takes it.
         cache: whether chunks hear the speaker cache; as the profile says if `None`.
         witness: what compares voices, by name; as `Engine.witness` takes it.
         speakers: fewest and most people in a recording.
@@ -30,7 +30,7 @@ class Options:
     answer: str = "assembled"
     batch: int = 4
     channel: int | None = None
-    vad: str = "energy"
+    vad: str = "auto"
     cache: bool | None = None
     witness: str = "auto"
     speakers: tuple[int, int] | None = None

@@ -21,13 +21,13 @@ _PIECE_S = 2.0
 """Longest piece that gets an embedding of its own."""
 CLIP_S = 1.5
 """Longest part of it that the embedding is computed from."""
-_SAME = 0.28
+_SAME = 0.27
 """Cosine of two embeddings at which one speaker and two are equally likely."""
-_SEGMENTATION = 0.2
+_SEGMENTATION = 0.3
 """Added to the cosine where windows hear two pieces as one local speaker, taken off where as two."""
 _RELIABLE_S = 0.8
 """Speech of one voice alone that a piece needs to found a cluster."""
-_FAINT_S = 1.2
+_FAINT_S = 1.7
 """Speech, at most `CLIP_S` of a piece, that a cluster needs to be a speaker."""
 _LEAST_ALONE_S = 0.3
 

@@ -104,6 +104,7 @@ class CascadeEngine:
         return {
             "engine": self.name,
             "model": f"cascade ({self.recogniser.name}, {self.diarizer.name})",
+            "word_times": True,
             **self.recogniser.describe(),
             **self.diarizer.describe(),
         }

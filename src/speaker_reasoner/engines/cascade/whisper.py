@@ -1,16 +1,18 @@
 """Whisper by faster-whisper (CTranslate2), its known failures caught.
 
 What guesses about faster-whisper 1.2.1 get wrong, and what is done about it here: a segment is stretched over
-a pause unless words are timed (they are); ends lie past the sound (cut to it); `clip_timestamps` switches
-its voice filter off (it gets the speech alone, cut and joined here); `chunk_length` stays for later
-callers (never given); a temperature above 0 samples at random (never used, so that the same sound gives the
-same words); pure silence has a confident language (asked of speech alone); with a threshold on the
-probability of no speech alone nothing is skipped (each segment is looked at here).
+a pause unless words are timed (they are); ends lie past the sound (cut to it); its own voice filter lets a
+window fail in fragments (it gets the speech alone, in packs of up to 29 s, and a pack of improbable words is
+searched again with a wider beam); `chunk_length` stays for later callers (never given); a temperature above
+0 samples at random (never used, so that the same sound gives the same words); pure silence has a confident
+language (asked of speech alone); with a threshold on the probability of no speech alone nothing is skipped
+(each segment is looked at here).
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +29,20 @@ SIZES = (
     *("large-v1", "large-v2", "large-v3", "large-v3-turbo", "turbo", "distil-large-v3"),
 )
 
-_JOIN_S = 0.3
-"""Silence between stretches of speech that are heard one after the other."""
+_PACK_S = 29.0
+"""Most speech that Whisper is given at once; its window is 30 s."""
+_DOUBTFUL = -0.7
+"""Words whose mean log-probability is lower are searched for again with a wider beam."""
+_WIDE_BEAM = 5
 _LOOP_RATIO = 2.4
 """Text that can be compressed by more is said over and over (Whisper's own threshold)."""
+_NO_SPEECH = 0.6
+"""Probability of no speech from which doubtful words are taken for noise."""
 _MOST_REPEATS = 4
 """A phrase is said so often in a row at most; what follows is left out."""
-_LONGEST_PHRASE = 8
+_LONGEST_PHRASE = 10
 _MARKS = ".,;:!?。，！？、…\"'-"
-_NO_SPEECH, _UNSURE = 0.6, -0.8
-"""A segment is taken for noise where Whisper says that nobody speaks and the mean log-probability of its
-tokens is lower; see docs/real-speech.md."""
-_DOUBTFUL = 0.5
+_UNSURE_WORDS = 0.5
 """Mean word probability under which a language that was taken over from earlier chunks is doubted."""
 _OTHER_LANGUAGE = 0.8
 """Probability from which another language is believed."""
@@ -111,128 +115,138 @@ class FasterWhisper:
         self, samples: Samples, speech: Sequence[Region], language: str | None
     ) -> Recognition:
         """See `Recogniser`."""
-        sound = _Joined(samples, speech)
-        if not len(sound.samples):
+        packs = _packs(speech)
+        if not packs or not len(samples):
             return Recognition()
-        given = self._language or language
-        found = self._hear(sound, given)
-        if self._language is None and language is not None and _mean(found.words) < _DOUBTFUL:
-            other, probability = self._detect(sound.samples)
-            if other != language and probability >= _OTHER_LANGUAGE:
-                found = self._hear(sound, other, probability)
-        return found
+        try:
+            given = self._language or language
+            found = self._hear(samples, packs, given)
+            taken_over = self._language is None and language is not None and bool(found.words)
+            if taken_over and _mean(found.words) < _UNSURE_WORDS:
+                other, sure = self._detect(_joined(samples, packs[0]))
+                if other != language and sure >= _OTHER_LANGUAGE:
+                    return self._hear(samples, packs, other, sure)
+            return found
+        except (RuntimeError, ValueError) as error:  # CTranslate2's, as they come
+            raise EngineError(f"{self.name}: {str(error).splitlines()[0]}") from error
 
     def _detect(self, samples: Samples) -> tuple[str, float]:
         code, probability, _ = self._model.detect_language(samples)
         return str(code), float(probability)
 
     def _hear(
-        self, sound: "_Joined", language: str | None, probability: float | None = None
+        self,
+        samples: Samples,
+        packs: Sequence[Sequence[Region]],
+        language: str | None,
+        sure: float = 1.0,
     ) -> Recognition:
-        try:
-            rows, info = self._transcribe(sound.samples, language)
-            left_out: Counter[str] = Counter()
-            words: list[Word] = []
-            joined: list[bool] = []
-            for row in rows:
-                for said in self._kept(sound, row, str(info.language), left_out):
-                    if not said.word.strip():
-                        continue
-                    word = sound.timed(said)
-                    if word is None:
-                        left_out[BEYOND] += 1
-                        continue
-                    if words and word.start_s < words[-1].start_s:  # words share a start at most
-                        start_s = words[-1].start_s
-                        word = replace(word, start_s=start_s, end_s=max(start_s, word.end_s))
-                    joined.append(not said.word.startswith(" ") and bool(words))
-                    words.append(word)
-        except (RuntimeError, ValueError) as error:  # CTranslate2's, as they come
-            raise EngineError(f"{self.name}: {str(error).splitlines()[0]}") from error
+        """The words of all packs; a language that is not given is that of the first one."""
+        left_out: Counter[str] = Counter()
+        words: list[Word] = []
+        joined: list[bool] = []
+        for pack in packs:
+            sound = _joined(samples, pack)
+            if not len(sound):
+                continue
+            segment, info = self._decode(sound, language, self._beam)
+            if language is None:
+                language, sure = str(info.language), float(info.language_probability)
+            if _badness(segment) > (False, -_DOUBTFUL):
+                again, _ = self._decode(sound, language, max(_WIDE_BEAM, self._beam))
+                segment = min(segment, again, key=_badness)
+            for said in self._kept(segment, left_out):
+                word = _placed(said, pack, len(sound) / SAMPLE_RATE_HZ)
+                if word is None:
+                    left_out[BEYOND] += 1
+                    continue
+                if words and word.start_s < words[-1].start_s:  # times are in order, at most equal
+                    start_s = words[-1].start_s
+                    word = replace(word, start_s=start_s, end_s=max(start_s, word.end_s))
+                joined.append(not said.word.startswith(" ") and bool(words))
+                words.append(word)
         words, joined = _without_loops(words, joined, left_out)
         if not words:
             return Recognition(left_out=left_out)
-        sure = float(info.language_probability) if probability is None else probability
-        return Recognition(tuple(words), str(info.language), sure, left_out, tuple(joined))
+        return Recognition(tuple(words), language, round(sure, 4), left_out, tuple(joined))
 
-    def _transcribe(self, samples: Samples, language: str | None, **options: Any) -> Any:
-        rows, info = self._model.transcribe(
-            samples,
+    def _decode(self, sound: Samples, language: str | None, beam: int) -> tuple[Any, Any]:
+        """The words of a pack, as one segment.
+
+        Without tokens of time Whisper hears a pack as a whole. Only the first segment is asked for:
+        after it faster-whisper would run the encoder once more over the last fraction of a second.
+        """
+        segments, info = self._model.transcribe(
+            sound,
             language=language,
-            beam_size=self._beam,
+            beam_size=beam,
             temperature=0.0,
             condition_on_previous_text=False,
             word_timestamps=True,
+            without_timestamps=True,
             hotwords=self._hotwords,
-            **options,
         )
-        return list(rows), info
+        return next(iter(segments), None), info
 
-    def _kept(self, sound: "_Joined", row: Any, language: str, left_out: Counter[str]) -> list[Any]:
-        """The words of a segment; heard again, without repeating itself, where it looped."""
-        if row.no_speech_prob > _NO_SPEECH and row.avg_logprob < _UNSURE:
-            left_out[NOISE] += len(row.words)
+    def _kept(self, segment: Any, left_out: Counter[str]) -> list[Any]:
+        """The words of a segment, unless it is noise to Whisper itself."""
+        if segment is None:
             return []
-        if row.compression_ratio <= _LOOP_RATIO:
-            return list(row.words)
-        first, last = (round(time_s * SAMPLE_RATE_HZ) for time_s in (row.start, row.end))
-        part = sound.samples[first:last]
-        if not len(part):
-            left_out[REPEATED] += len(row.words)
+        words = [word for word in segment.words or () if word.word.strip()]
+        if segment.no_speech_prob > _NO_SPEECH and segment.avg_logprob < _DOUBTFUL:
+            left_out[NOISE] += len(words)
             return []
-        again, _ = self._transcribe(part, language, no_repeat_ngram_size=3)
-        kept = []
-        for one in again:
-            for word in one.words if one.compression_ratio <= _LOOP_RATIO else ():
-                word.start, word.end = word.start + row.start, word.end + row.start
-                kept.append(word)
-        left_out[REPEATED] += max(0, len(row.words) - len(kept))
-        return kept
+        return words
 
 
-class _Joined:
-    """The speech of a chunk, stretch after stretch with a short silence between, and back in time.
+def _badness(segment: Any) -> tuple[bool, float]:
+    """How bad a hypothesis is: a loop is worse than anything, else the less probable is worse."""
+    if segment is None:
+        return False, 0.0
+    return segment.compression_ratio > _LOOP_RATIO, -segment.avg_logprob
 
-    Attributes:
-        samples: float32 `[n]` at 16 kHz; empty where nobody speaks.
+
+def _packs(speech: Sequence[Region]) -> list[list[Region]]:
+    """Regions put together to what Whisper hears at once; a longer one is cut into equal parts."""
+    packs: list[list[Region]] = []
+    for start_s, end_s in speech:
+        parts = max(1, -(-(end_s - start_s) // _PACK_S))
+        edges = np.linspace(start_s, end_s, int(parts) + 1).tolist()
+        for part in pairwise(edges):
+            held_s = sum(b - a for a, b in packs[-1]) if packs else _PACK_S
+            if held_s + part[1] - part[0] <= _PACK_S:
+                packs[-1].append(part)
+            else:
+                packs.append([part])
+    return packs
+
+
+def _joined(samples: Samples, pack: Sequence[Region]) -> Samples:
+    return np.concatenate([samples[_at(start_s) : _at(end_s)] for start_s, end_s in pack])
+
+
+def _at(time_s: float) -> int:
+    return round(time_s * SAMPLE_RATE_HZ)
+
+
+def _placed(said: Any, pack: Sequence[Region], end_s: float) -> Word | None:
+    """A word of faster-whisper in seconds of the chunk; `None` where it lies past the end of its pack.
+
+    A word over a joint lies where its greater part is.
     """
-
-    def __init__(self, samples: Samples, speech: Sequence[Region]) -> None:
-        gap = np.zeros(round(_JOIN_S * SAMPLE_RATE_HZ), np.float32)
-        parts: list[Samples] = []
-        self._stretches: list[
-            tuple[float, float, float]
-        ] = []  # start joined, start and end in chunk
-        at = 0
-        for start_s, end_s in speech:
-            first, last = round(start_s * SAMPLE_RATE_HZ), round(end_s * SAMPLE_RATE_HZ)
-            part = samples[first:last]
-            if not len(part):
-                continue
-            if parts:
-                parts.append(gap)
-                at += len(gap)
-            start_s = first / SAMPLE_RATE_HZ
-            self._stretches.append(
-                (at / SAMPLE_RATE_HZ, start_s, start_s + len(part) / SAMPLE_RATE_HZ)
-            )
-            parts.append(part)
-            at += len(part)
-        self.samples: Samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-    def timed(self, said: Any) -> Word | None:
-        """A word of faster-whisper in seconds of the chunk; `None` where it lies past the end."""
-        middle_s = (said.start + said.end) / 2
-        if said.start >= len(self.samples) / SAMPLE_RATE_HZ:
-            return None
-        at_s, start_s, end_s = next(
-            (s for s in reversed(self._stretches) if s[0] <= middle_s), self._stretches[0]
-        )
-        first, last = (
-            min(max(time_s - at_s + start_s, start_s), end_s) for time_s in (said.start, said.end)
-        )
-        text, sure = "".join(said.word.split()), round(float(said.probability), 4)
-        return Word(text, round(first, 6), round(max(first, last), 6), sure)
+    first_s, last_s = float(said.start), min(float(said.end), end_s)
+    if first_s >= end_s:
+        return None
+    at_s, best, place = 0.0, -1.0, (pack[-1][1], pack[-1][1])
+    for low, high in pack:
+        length_s = high - low
+        inside = max(first_s, at_s), min(last_s, at_s + length_s)
+        if inside[1] - inside[0] > best and inside[1] >= inside[0]:
+            best = inside[1] - inside[0]
+            place = (low + inside[0] - at_s, low + inside[1] - at_s)
+        at_s += length_s
+    text, sure = "".join(said.word.split()), round(float(said.probability), 4)
+    return Word(text, round(place[0], 6), round(max(place), 6), sure)
 
 
 def _mean(words: Sequence[Word]) -> float:
@@ -273,7 +287,9 @@ def _load(model: str, device: str, threads: int) -> Any:
         )
     target = str(local) if local.is_dir() else model
     try:
-        return WhisperModel(target, device=device, compute_type="default", cpu_threads=threads or 0)
+        return WhisperModel(
+            target, device=device, compute_type=_compute_type(device), cpu_threads=threads
+        )
     except (
         Exception
     ) as error:  # of the hub, the network, CTranslate2: as many as there are ways to fail
@@ -286,3 +302,11 @@ def _load(model: str, device: str, threads: int) -> Any:
         raise CheckpointError(
             f"recogniser whisper={model}: cannot be loaded: {reason}; {remedy}"
         ) from error
+
+
+def _compute_type(device: str) -> str:
+    """16 bits on a GPU, 8 on a processor: the fastest that lose next to nothing there."""
+    from ctranslate2 import get_cuda_device_count
+
+    on_gpu = device.startswith("cuda") or (device == "auto" and get_cuda_device_count() > 0)
+    return "float16" if on_gpu else "int8"
