@@ -6,13 +6,18 @@ The first seed whose meeting has two speakers and lasts 6 to 10 seconds is taken
 makes of it; it is not one of the meetings that score the checkpoint.
 """
 
+import sys
 from pathlib import Path
 
 import soundfile as sf
-from speaker_reasoner.evaluate.heldout import BANK, MEETINGS, HeldOut, reference
 
 from speaker_reasoner import formats
-from speaker_reasoner.data.simulate import bank, meeting
+from speaker_reasoner.data.banks import bank
+from speaker_reasoner.data.simulate import meeting
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from heldout_set import BANK, MEETINGS, HeldOut, reference
 
 
 def main() -> None:

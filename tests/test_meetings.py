@@ -717,11 +717,22 @@ def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int
     levels_db = tuple(-20.25 - i for i in range(lines)) if points else ()
     missing = (Missing(0.1, 0.3, "why"),)
     one = FinishedChunk(
-        5, 16_000, spoken, table, levels_db, (3, 1), missing, "answered", {"a": [1]}
+        5,
+        16_000,
+        spoken,
+        table,
+        levels_db,
+        people=(3, 1),
+        language=("fr", 0.75),
+        left_out={"noise": 2},
+        missing=missing,
+        stop="answered",
+        trace={"a": [1]},
     )
     back = FinishedChunk.from_json(json.loads(json.dumps(one.to_json())))
     assert back.to_json() == one.to_json() and back.spoken == one.spoken and back.people == (3, 1)
-    assert back.levels_db == levels_db
+    assert (back.levels_db, back.missing) == (levels_db, missing)
+    assert (back.language, back.left_out) == (("fr", 0.75), {"noise": 2})
     if table is not None:
         assert back.points is not None and back.points.tobytes() == table.tobytes()
 
