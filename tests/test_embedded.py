@@ -54,3 +54,12 @@ def test_a_foreign_voice_is_warned_about(transcriber: Transcriber) -> None:
         pytest.skip("the reference recordings are not here")
     [warning] = transcriber.transcribe(clip).warnings
     assert "does not sound like" in warning
+
+
+def test_speech_played_backwards_is_warned_about(transcriber: Transcriber, tmp_path: Path) -> None:
+    import soundfile as sf
+
+    samples, rate_hz = sf.read(ROOT / "examples" / "meeting.flac")
+    sf.write(tmp_path / "backwards.wav", samples[::-1][: 8 * rate_hz], rate_hz)
+    [warning] = transcriber.transcribe(tmp_path / "backwards.wav").warnings
+    assert "does not sound like" in warning

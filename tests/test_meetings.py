@@ -647,9 +647,10 @@ def files(result: Transcript) -> str:
     return rest + rows
 
 
-def test_killed_and_resumed_is_the_same(meeting: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [range(4), pytest.param(range(4, 20), marks=pytest.mark.slow)])
+def test_killed_and_resumed_is_the_same(meeting: Path, tmp_path: Path, kills: range) -> None:
     whole = files(transcribe(meeting, witness=Pitch()))
-    for kill in range(20):
+    for kill in kills:
         rng = random.Random(kill)
         journal = tmp_path / f"{kill}.journal"
         result = None

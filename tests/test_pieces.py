@@ -11,6 +11,7 @@ from speaker_reasoner.formats.pieces import cut
 from speaker_reasoner.transcript import Segment, Transcript
 
 from .conftest import needs_shared
+from .references import made_meeting
 
 SPANS = st.lists(
     st.tuples(st.floats(0, 280), st.floats(0.1, 19), st.integers(1, 4)),
@@ -74,6 +75,15 @@ def test_short_sessions_stay_whole() -> None:
 def test_impossible_lengths_are_told(lengths: tuple[float, float]) -> None:
     with pytest.raises(DataError, match="shortest < longest"):
         cut(session([]), *lengths)
+
+
+def test_a_meeting_is_cut_through_few_segments() -> None:
+    """Where people talk into each other, what a cut goes through is rare all the same."""
+    whole = made_meeting()
+    pieces = cut(whole, 40.0, 50.0)
+    assert len(pieces) > 5
+    assert sum(len(piece.transcript.segments) for piece in pieces) == len(whole.segments)
+    assert sum(piece.clipped for piece in pieces) < 0.02 * len(whole.segments)
 
 
 @needs_shared

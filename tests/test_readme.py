@@ -1,6 +1,7 @@
 """The README does what it says: its commands and its Python run, its links lead somewhere."""
 
 import doctest
+import io
 import os
 import re
 import shlex
@@ -8,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 import speaker_reasoner
+from speaker_reasoner.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,12 +59,28 @@ def session(console: str) -> Iterator[tuple[str, str]]:
 COMMANDS = [command for text in blocks("console") for command, _ in session(text)]
 
 
-def run(command: str, folder: Path) -> str:
-    """Run a `speaker-reasoner` command as its entry point does, in `folder`; return its stdout."""
+def words_of(command: str) -> list[str]:
     program, *arguments = shlex.split(command)
     assert program == "speaker-reasoner", f"not ours to run: {command}"
+    return arguments
+
+
+def run(command: str, folder: Path) -> str:
+    """Run a `speaker-reasoner` command in `folder`; return its stdout."""
+    out, err = io.StringIO(), io.StringIO()
+    with chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        try:
+            status: object = main(words_of(command))
+        except SystemExit as ended:  # of --help
+            status = ended.code or 0
+    assert status == 0, f"{command}: exit {status}\n{out.getvalue()}{err.getvalue()}"
+    return out.getvalue()
+
+
+def run_alone(command: str, folder: Path) -> str:
+    """The same in a process of its own, as the entry point does."""
     done = subprocess.run(
-        [sys.executable, "-c", ENTRY_POINT, *arguments],
+        [sys.executable, "-c", ENTRY_POINT, *words_of(command)],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(Path(speaker_reasoner.__file__).parents[1])},
         stdin=subprocess.DEVNULL,
@@ -100,7 +119,7 @@ def test_continuous_integration_runs_the_test_command() -> None:
 
 
 def test_the_first_command_transcribes(folder: Path) -> None:
-    assert run(EXAMPLE, folder).strip()
+    assert run_alone(EXAMPLE, folder).strip()
 
 
 @pytest.mark.parametrize("text", blocks("console"))

@@ -1,5 +1,6 @@
 """Speech-like sound without a synthesiser: a pitch, formants that move, syllables."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 def voice(seconds: float, f0_hz: float = 120.0, seed: int = 0) -> Samples:
     """Syllables at 4 Hz of one voice, `[n]` at 16 kHz, peak 0.5."""
+    return _voice(seconds, f0_hz, seed).copy()
+
+
+@cache
+def _voice(seconds: float, f0_hz: float, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
     time_s = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     pitch = f0_hz * (1 + 0.05 * np.sin(2 * np.pi * 0.7 * time_s + rng.uniform(0, 6)))
