@@ -1,5 +1,6 @@
 """Shared fixtures: small random checkpoints of the real classes."""
 
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: models are tiny, processes several
 
 import numpy as np
 import pytest

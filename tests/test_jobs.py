@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -307,6 +309,20 @@ def test_one_server_on_a_store(serve: Serve, tmp_path: Path) -> None:
     serve()
     with pytest.raises(ServerError, match="another server"):
         Store(tmp_path / "store")
+
+
+def test_a_killed_server_leaves_its_store_to_the_next(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    holds = (
+        f"from filelock import FileLock; x = FileLock({str(tmp_path / 'lock')!r}); x.acquire(); "
+    )
+    words = [sys.executable, "-c", f"{holds}print('held', flush=True); input()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None and server.stdout.readline()
+        with pytest.raises(ServerError, match="another server"):
+            Store(tmp_path)
+        server.kill()
+    Store(tmp_path).close()
 
 
 def test_stores_that_cannot_be_used(tmp_path: Path) -> None:

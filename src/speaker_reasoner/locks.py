@@ -1,30 +1,22 @@
 """One process at a time in a folder."""
 
-import sys
 from pathlib import Path
-from typing import IO
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 
-def lock(path: Path) -> IO[str] | None:
-    """Keep other processes out as long as the file stays open; the system lets go of a dead one's.
+def lock(path: Path) -> BaseFileLock | None:
+    """Keep other processes out until it is released; the system lets go of a dead one's.
 
     Returns:
-        The open file; `None` where another process has it.
+        The lock, held; `None` where another process has it.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: its file cannot be opened.
     """
-    file = path.open("a+")
+    held = FileLock(path, thread_local=False)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+        held.acquire(blocking=False)
+    except Timeout:
         return None
-    return file
+    return held

@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
+
+from filelock import BaseFileLock
 
 from ..audio import Samples
 from ..errors import FormatError, OutputError, SettingsError, SpeakerReasonerError
@@ -117,7 +119,7 @@ class Batch:
         self._formats = tuple(formats)
         self._hints: dict[str, Any] = {"speakers": speakers, "voices": voices}
         self._lap = stopwatch()
-        self._lock: IO[str] | None = None
+        self._lock: BaseFileLock | None = None
 
     def __enter__(self) -> "Batch":
         if self._folder is not None:
@@ -151,7 +153,7 @@ class Batch:
             with suppress(OSError):  # it is not empty
                 self._state.rmdir()
                 self._folder.rmdir()
-        self._lock.close()
+        self._lock.release()
 
     def run(self, items: Sequence[Item], listener: Listener | None = None) -> Iterator[Result]:
         """Transcribe what is not done yet; first come those that are, then the others in order.

@@ -139,7 +139,7 @@ class Store:
                 f"{folder}: another server uses this store; stop it, or give another --store"
             )
         with ExitStack() as stack:
-            stack.callback(held.close)
+            stack.callback(held.release)
             self._id = _identity(folder / "id")
             self._open(database or f"sqlite:///{folder.absolute() / 'jobs.sqlite'}")
             stack.callback(self._database.dispose)

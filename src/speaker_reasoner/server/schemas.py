@@ -81,17 +81,37 @@ class Span(Answer):
     overlap: bool = Field(description="Whether somebody else speaks at the same time.")
 
 
-class DiarizedSegment(Span):
-    """A segment of `diarized_json`, and an event of its stream."""
+class TimedWord(Answer):
+    """A word with its times."""
+
+    word: str = Field(examples=["dog"])
+    start: Seconds
+    end: Seconds
+    confidence: Probability = None
+
+
+class SpokenWord(TimedWord):
+    """A word with its times and who said it."""
+
+    speaker: str
+
+
+class TimedSpan(Span):
+    """A segment, with its words where they were asked for and have times."""
 
     type: Literal["transcript.text.segment"]
+    words: list[TimedWord] = []
+
+
+class DiarizedSegment(TimedSpan):
+    """A segment of `diarized_json`, and an event of its stream."""
+
     id: str = Field(examples=["seg_0"])
 
 
-class VerboseSegment(Span):
+class VerboseSegment(TimedSpan):
     """A segment of `verbose_json`."""
 
-    type: Literal["transcript.text.segment"]
     id: int
     seek: int
     tokens: list[int] = Field(description="Not told: empty.")
@@ -128,6 +148,7 @@ class VerboseTranscription(Notes):
     duration: Seconds
     text: str
     segments: list[VerboseSegment]
+    words: list[SpokenWord] = Field([], description="Where they were asked for.")
     usage: Usage
 
 
