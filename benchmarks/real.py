@@ -1,71 +1,226 @@
-"""Whose voices a real recording holds, by every witness: number of speakers and DER.
+"""The cascade on real recordings: words, speakers, times, and what it takes beside Whisper alone.
 
-    python benchmarks/real.py podcast_3spk.mp3 podcast_3spk.json [--witnesses tower,resemblyzer]
+    python benchmarks/real.py FOLDER [--model cascade] [--only NAME ...] [--time]
 
-The reference is JSON with `audio_duration` and a list `segments` of speaker, start and end, as VibeVoice's examples
-have it. The lines are the embedded checkpoint's, which does not know such words: only who speaks when is scored. Each
-witness is asked twice, once told how many people there are. Takes the extras eval and resemblyzer.
+FOLDER holds the clips of `CLIPS` with their references: a telephone call (two_party_call.wav, .stm), a podcast of
+three neural voices (podcast_3spk.mp3, .json), four clips of AMI's far-field microphone (ami_*.wav, ami_clips.rttm),
+and Mandarin. Clips on which settings were chosen are marked; for the others nothing was. `--time` pairs the whole
+cascade with faster-whisper alone on the same sound, in this process, in turn. Takes the extra eval.
 """
 
 import argparse
 import json
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from common import store
-from speaker_reasoner import Segment, Transcriber, Transcript, load_engine
-from speaker_reasoner.evaluate import score
+from speaker_reasoner import Segment, Transcriber, Transcript, audio, load_engine
+from speaker_reasoner.evaluate import Normalisation, score
+from speaker_reasoner.formats.folders import load
 
 
-def reference(path: Path) -> Transcript:
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    segments = tuple(
-        Segment(str(s["speaker"]), s["start"], s["end"], "") for s in stored["segments"]
-    )
-    return Transcript(path.stem, stored["audio_duration"], segments)
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A recording, its reference, and whether settings were chosen on it."""
+
+    file: str
+    reference: str | None = None
+    session: str | None = None
+    words: bool = False
+    tuned: bool = False
+    language: str = "en"
+
+
+CLIPS = (
+    Clip("podcast_3spk.mp3", "podcast_3spk.json", words=True, tuned=True),
+    Clip("two_party_call.wav", "two_party_call.stm", "sample", words=True, tuned=True),
+    Clip("ami_dev00.wav", "ami_clips.rttm", "dev00", tuned=True),
+    Clip("ami_trn05.wav", "ami_clips.rttm", "trn05", tuned=True),
+    Clip("ami_trn01.wav", "ami_clips.rttm", "trn01"),
+    Clip("ami_trn02.wav", "ami_clips.rttm", "trn02"),
+    Clip("jfk.flac"),
+    Clip("mandarin_single.wav", language="zh"),
+    Clip("alimeeting_9s.wav", language="zh"),
+)
+PLAIN = Normalisation()
+
+
+def reference(folder: Path, clip: Clip) -> Transcript | None:
+    if clip.reference is None:
+        return None
+    path = folder / clip.reference
+    if path.suffix == ".json":
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        rows = tuple(
+            Segment(str(s["speaker"]), s["start"], s["end"], s["text"]) for s in stored["segments"]
+        )
+        return Transcript(path.stem, stored["audio_duration"], rows)
+    found = load(path)
+    one = found[clip.session] if clip.session in found else next(iter(found.values()))
+    if clip.session is not None and path.suffix == ".rttm":
+        prefix = {"F": "female", "M": "male"}
+        rows = tuple(replace(s, gender=prefix[s.speaker[0]]) for s in one.segments)
+        one = one.with_segments(rows)
+    return replace(one, duration_s=audio.probe(folder / clip.file).duration_s)
+
+
+def measure(
+    transcriber: Transcriber, folder: Path, clip: Clip, people: int | None
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    hint = None if people is None else (people, people)
+    heard = transcriber.transcribe(folder / clip.file, speakers=hint)
+    row: dict[str, Any] = {
+        "clip": clip.file,
+        "tuned": clip.tuned,
+        "duration_s": round(heard.duration_s, 2),
+        "speakers_given": people,
+        "speakers": len(heard.speakers),
+        "genders": heard.genders,
+        "language": heard.info.get("language"),
+        "language_probability": heard.info.get("language_probability"),
+        "words": len(heard.text.split()),
+        "missing_s": round(sum(m.end_s - m.start_s for m in heard.missing), 2),
+        "warnings": list(heard.warnings),
+        "wall_s": round(time.perf_counter() - began, 2),
+        "text": heard.text,
+    }
+    truth = reference(folder, clip)
+    if truth is not None:
+        scores = score(truth, replace(heard, recording=truth.recording), PLAIN).to_json()
+        row["reference_speakers"] = len(truth.speakers)
+        row["der_025"] = scores["der_025"]["rate"]
+        if clip.words:
+            row |= {"cpwer": scores["cpwer"]["rate"], "wer": scores["wer"]["rate"]}
+    return row
+
+
+def noises() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Twenty seconds of what nobody says: silence, white noise, a hum, plucked chords (hold music)."""
+    rate = audio.SAMPLE_RATE_HZ
+    t = np.arange(20 * rate) / rate
+    rng = np.random.default_rng(0)
+    chords = np.zeros_like(t)
+    for at, notes in enumerate(
+        [(262, 330, 392), (220, 262, 330), (175, 220, 262), (196, 247, 294)] * 5
+    ):
+        since = t - at
+        ring = np.where(since >= 0, np.exp(-3 * np.clip(since, 0, None)), 0)
+        chords += sum(np.sin(2 * np.pi * f * since) for f in notes) * ring
+    found = {
+        "silence": np.zeros_like(t),
+        "white noise": 0.05 * rng.standard_normal(len(t)),
+        "mains hum": 0.1 * np.sin(2 * np.pi * 50 * t) + 0.05 * np.sin(2 * np.pi * 150 * t),
+        "plucked chords": 0.1 * chords,
+    }
+    return {name: samples.astype(np.float32) for name, samples in found.items()}
+
+
+def timed(transcriber: Transcriber, folder: Path, file: str, rounds: int) -> dict[str, Any]:
+    """The whole cascade against faster-whisper alone (same model, beam 1, its own voice filter), paired."""
+    model = transcriber.engine.recogniser._model  # type: ignore[attr-defined]
+    samples = audio.load(folder / file)
+    duration_s = len(samples) / audio.SAMPLE_RATE_HZ
+
+    def alone() -> None:
+        rows, _ = model.transcribe(
+            samples,
+            beam_size=1,
+            temperature=0.0,
+            vad_filter=True,
+            word_timestamps=True,
+            condition_on_previous_text=False,
+        )
+        list(rows)
+
+    whole, whisper = [], []
+    for _ in range(rounds):
+        for run, kept in ((alone, whisper), (lambda: transcriber.transcribe(folder / file), whole)):
+            began, cpu = time.perf_counter(), time.process_time()
+            run()
+            kept.append((time.perf_counter() - began, time.process_time() - cpu))
+            if hasattr(transcriber.engine, "_drafts"):
+                transcriber.engine._drafts.clear()
+    ratios = [a[0] / b[0] for a, b in zip(whole, whisper, strict=True)]
+    cpu_ratios = [a[1] / b[1] for a, b in zip(whole, whisper, strict=True)]
+    return {
+        "clip": file,
+        "rounds": rounds,
+        "cascade_wall_s": [round(a, 2) for a, _ in whole],
+        "whisper_wall_s": [round(a, 2) for a, _ in whisper],
+        "wall_ratio": round(median(ratios), 3),
+        "cpu_ratio": round(median(cpu_ratios), 3),
+        "times_real_time": round(duration_s / median(a for a, _ in whole), 2),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    table = Table("clip", "tuned on", "speakers (true)", "cpWER", "WER", "DER 0.25", "language")
+    for row in result["rows"]:
+        hint = f", told {row['speakers_given']}" if row["speakers_given"] else ""
+        cells = [
+            f"{100 * row[k]:.1f} %" if row.get(k) is not None else ""
+            for k in ("cpwer", "wer", "der_025")
+        ]
+        people = f"{row['speakers']} ({row.get('reference_speakers', '?')})"
+        table.add_row(
+            row["clip"] + hint, "yes" if row["tuned"] else "", people, *cells, str(row["language"])
+        )
+    Console().print(table)
+    for row in result["silence"]:
+        Console().print(f"{row['sound']}: {row['words']} words, warnings {row['warnings']}")
+    Console().print(result.get("time", ""))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("reference", type=Path)
-    parser.add_argument("--witnesses", default="tower,resemblyzer")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="cascade")
+    parser.add_argument("--only", nargs="*", help="clips whose names begin so")
+    parser.add_argument(
+        "--time", type=int, default=0, metavar="ROUNDS", help="pair with Whisper alone"
+    )
+    parser.add_argument("--name", default="real", help="of the stored result")
     arguments = parser.parse_args()
-    engine, truth = load_engine(), reference(arguments.reference)
-    people = len(truth.speakers)
-    table = Table("", "speakers", "DER (0.25 s)", "confusion")
-    rows = []
-    for witness in arguments.witnesses.split(","):
-        transcriber = Transcriber(engine, witness=witness, batch=4)
-        for known in (None, (people, people)):
-            found = transcriber.transcribe(arguments.recording, speakers=known)
-            counts = score(truth, found).to_json()["der_025"]
-            row = {
-                "witness": witness,
-                "count_known": known is not None,
-                "speakers": len(found.speakers),
-                "der_025": counts,
-            }
-            rows.append(row)
-            told = f"{witness}, told that there are {people}" if known else witness
-            confused = counts["confusion_s"] / counts["reference_s"]
-            table.add_row(
-                told,
-                str(row["speakers"]),
-                f"{100 * counts['rate']:.1f} %",
-                f"{100 * confused:.1f} %",
-            )
-    stored = {
-        "recording": arguments.recording.name,
-        "duration_s": truth.duration_s,
-        "people": people,
+    transcriber = Transcriber(load_engine(arguments.model))
+    clips = [c for c in CLIPS if not arguments.only or c.file.startswith(tuple(arguments.only))]
+    rows = [measure(transcriber, arguments.folder, clip, None) for clip in clips]
+    rows += [
+        measure(transcriber, arguments.folder, clip, 2)
+        for clip in clips
+        if clip.file == "two_party_call.wav"
+    ]
+    silence = []
+    for name, samples in noises().items() if not arguments.only else ():
+        import tempfile
+
+        import soundfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "sound.wav"
+            soundfile.write(path, samples, audio.SAMPLE_RATE_HZ)
+            heard = transcriber.transcribe(path)
+        silence.append(
+            {"sound": name, "words": len(heard.text.split()), "warnings": list(heard.warnings)}
+        )
+    result: dict[str, Any] = {
+        "model": arguments.model,
+        "engine": transcriber.engine.describe(),
         "rows": rows,
+        "silence": silence,
     }
-    path = store("real", stored)
-    Console().print(table)
-    Console(stderr=True).print(f"wrote {path}")
+    if arguments.time:
+        result["time"] = timed(transcriber, arguments.folder, "podcast_3spk.mp3", arguments.time)
+    show(result)
+    if not arguments.only:
+        Console(stderr=True).print(f"wrote {store(arguments.name, result)}")
 
 
 if __name__ == "__main__":

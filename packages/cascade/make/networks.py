@@ -2,8 +2,8 @@
 
 * `Segmentation`: pyannote segmentation-3.0 (MIT). Ten seconds of sound in, the probability of each of three local
   speakers every 17 ms out, two of them at once at most.
-* `SpeakerEmbedding`: CAM++ of 3D-Speaker (`speech_campplus_sv_zh_en_16k-common_advanced`, Apache-2.0, trained on 200,000
-  Chinese and English speakers). Filter banks in, a point of 192 numbers out.
+* `SpeakerEmbedding`: CAM++ of 3D-Speaker (`speech_campplus_sv_zh_en_16k-common_advanced`, Apache-2.0, trained on
+  200,000 Chinese and English speakers). Filter banks in, a point of 192 numbers out.
 
 Both are functions of a dictionary of weights, so that a checkpoint needs no class of its own to load.
 """
@@ -36,7 +36,8 @@ class Segmentation:
     field_s = 991 / SAMPLE_RATE_HZ
     """What a frame hears."""
     _members = torch.tensor(
-        [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.float32
+        [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]],
+        dtype=torch.float32,
     )
     """Which local speakers each of the seven classes means."""
 
@@ -59,7 +60,9 @@ class Segmentation:
             if layer == 0:
                 x = F.conv1d(x, self._filters, stride=10).abs()
             else:
-                x = F.conv1d(x, w[f"sincnet.conv1d.{layer}.weight"], w[f"sincnet.conv1d.{layer}.bias"])
+                x = F.conv1d(
+                    x, w[f"sincnet.conv1d.{layer}.weight"], w[f"sincnet.conv1d.{layer}.bias"]
+                )
             x = F.leaky_relu(self._norm(F.max_pool1d(x, 3), f"sincnet.norm1d.{layer}"))
         x, _ = self.lstm(x.transpose(1, 2))
         for layer in range(2):
@@ -70,7 +73,9 @@ class Segmentation:
         """Instance normalisation over time, spelled out so that its export takes any length."""
         centred = x - x.mean(-1, keepdim=True)
         scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5)
-        return centred * scale * self._w[f"{name}.weight"][:, None] + self._w[f"{name}.bias"][:, None]
+        return (
+            centred * scale * self._w[f"{name}.weight"][:, None] + self._w[f"{name}.bias"][:, None]
+        )
 
     @classmethod
     def speakers(cls, classes: Floats) -> Floats:
@@ -87,7 +92,10 @@ def _sinc_filters(w: Weights) -> Tensor:
     even = (torch.sin(high @ time) - torch.sin(low @ time)) / (time / 2) * window
     odd = (torch.cos(low @ time) - torch.cos(high @ time)) / (time / 2) * window
     filters = torch.cat(
-        [torch.cat([even, 2 * width, even.flip(1)], 1), torch.cat([odd, torch.zeros_like(width), -odd.flip(1)], 1)]
+        [
+            torch.cat([even, 2 * width, even.flip(1)], 1),
+            torch.cat([odd, torch.zeros_like(width), -odd.flip(1)], 1),
+        ]
     )
     return (filters / torch.cat([2 * width, 2 * width]))[:, None]
 
@@ -104,7 +112,9 @@ class SpeakerEmbedding:
     """Layers and dilation of each block."""
 
     def __init__(self, weights: Weights) -> None:
-        self._w = {name: value.float() for name, value in weights.items() if "num_batches" not in name}
+        self._w = {
+            name: value.float() for name, value in weights.items() if "num_batches" not in name
+        }
 
     @torch.inference_mode()
     def __call__(self, banks: Floats) -> Floats:
@@ -120,7 +130,9 @@ class SpeakerEmbedding:
         x = F.relu(self._norm(x, "xvector.tdnn.nonlinear.batchnorm"))
         for number, (layers, dilation) in enumerate(self._blocks, start=1):
             for layer in range(1, layers + 1):
-                x = torch.cat([x, self._dense(x, f"xvector.block{number}.tdnnd{layer}", dilation)], dim=1)
+                x = torch.cat(
+                    [x, self._dense(x, f"xvector.block{number}.tdnnd{layer}", dilation)], dim=1
+                )
             x = F.relu(self._norm(x, f"xvector.transit{number}.nonlinear.batchnorm"))
             x = F.conv1d(x, self._w[f"xvector.transit{number}.linear.weight"])
         x = F.relu(self._norm(x, "xvector.out_nonlinear.batchnorm"))
@@ -133,7 +145,11 @@ class SpeakerEmbedding:
     def _norm(self, x: Tensor, name: str) -> Tensor:
         w = self._w
         return F.batch_norm(
-            x, w[f"{name}.running_mean"], w[f"{name}.running_var"], w.get(f"{name}.weight"), w.get(f"{name}.bias")
+            x,
+            w[f"{name}.running_mean"],
+            w[f"{name}.running_var"],
+            w.get(f"{name}.weight"),
+            w.get(f"{name}.bias"),
         )
 
     def _head(self, x: Tensor) -> Tensor:
@@ -164,10 +180,15 @@ class SpeakerEmbedding:
         x = F.conv1d(x, w[f"{name}.linear1.weight"])
         x = F.relu(self._norm(x, f"{name}.nonlinear2.batchnorm"))
         context = 2 * x.mean(-1, keepdim=True)
-        local = F.conv1d(x, w[f"{name}.cam_layer.linear_local.weight"], padding=dilation, dilation=dilation)
-        context = F.relu(
-            F.conv1d(context, w[f"{name}.cam_layer.linear1.weight"], w[f"{name}.cam_layer.linear1.bias"])
+        local = F.conv1d(
+            x, w[f"{name}.cam_layer.linear_local.weight"], padding=dilation, dilation=dilation
         )
-        gate = F.conv1d(context, w[f"{name}.cam_layer.linear2.weight"], w[f"{name}.cam_layer.linear2.bias"])
+        context = F.relu(
+            F.conv1d(
+                context, w[f"{name}.cam_layer.linear1.weight"], w[f"{name}.cam_layer.linear1.bias"]
+            )
+        )
+        gate = F.conv1d(
+            context, w[f"{name}.cam_layer.linear2.weight"], w[f"{name}.cam_layer.linear2.bias"]
+        )
         return local * torch.sigmoid(gate)
-

