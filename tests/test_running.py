@@ -249,8 +249,10 @@ def test_the_commands_steps_are_the_normalisations() -> None:
     assert list(STEPS) == switches
 
 
-@pytest.mark.parametrize("steps", ["", "lower,nothing"])
-def test_unknown_steps_are_usage(steps: str, capsys: Any) -> None:
+@pytest.mark.parametrize(
+    ("steps", "message"), [("", "empty value"), ("lower,nothing", "unknown step")]
+)
+def test_unknown_steps_are_usage(steps: str, message: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         command("score", "a", "b", "--normalise", steps)
-    assert caught.value.code == 2 and "unknown step" in capsys.readouterr().err
+    assert caught.value.code == 2 and message in capsys.readouterr().err
