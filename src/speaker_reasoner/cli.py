@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import __version__
 from .errors import SpeakerReasonerError
+from .version import __version__
 
 if TYPE_CHECKING:
     import argparse

@@ -227,7 +227,7 @@ def _counts(values: Mapping[str, Any]) -> str:
 
 
 def _made() -> dict[str, Any]:
-    from .. import __version__
+    from ..version import __version__
 
     return {
         "command": shlex.join(["speaker-reasoner", *sys.argv[1:]]),

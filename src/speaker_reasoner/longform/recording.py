@@ -493,7 +493,7 @@ class Recording:
     def _info(self, corrections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Model, settings, counts and time. Wall time counts from the recording's opening; the journal
         adds that of earlier lives."""
-        from .. import __version__
+        from ..version import __version__
 
         counts: Counter[str] = Counter()
         seconds: dict[str, float] = defaultdict(float)

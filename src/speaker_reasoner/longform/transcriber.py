@@ -240,7 +240,7 @@ class Transcriber:
             source: what tells the recording from another; see `fingerprint`.
             speakers, voices: as for `open`.
         """
-        from .. import __version__
+        from ..version import __version__
 
         s = self.settings
         return {

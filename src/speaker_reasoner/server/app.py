@@ -17,10 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from .. import __version__
 from ..errors import SpeakerReasonerError
 from ..formats import FORMATS, render
 from ..longform import Transcriber
+from ..version import __version__
 from . import documentation as docs
 from .corrections import parse_operation
 from .guard import Guard

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import AudioError, DataError
+from ..version import __version__
 from .config import TrainingConfig
 from .prepared import ask, read_corpora
 from .stages import STAGES

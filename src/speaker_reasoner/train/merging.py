@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..engines.adapter import merge_adapter
 from ..engines.checkpoint import CheckpointFiles, find_checkpoint, load_thinker
 from ..errors import CheckpointError, DataError
 from ..protocol import Profile
+from ..version import __version__
 from .lineage import named
 from .saves import replace_folder
 from .scratch import save_checkpoint

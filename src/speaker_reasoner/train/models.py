@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..engines.adapter import merge_adapter
 from ..engines.checkpoint import CheckpointFiles, find_checkpoint, load_thinker
 from ..engines.thinker import audio_tower, text_model
 from ..errors import CheckpointError
 from ..protocol import Profile
+from ..version import __version__
 from .adapters import adapt, load_adapter, save_adapter
 from .config import TrainingConfig
 from .lineage import named

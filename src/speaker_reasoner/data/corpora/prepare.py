@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from ... import __version__, audio
+from ... import audio
 from ...audio import SAMPLE_RATE_HZ, Samples, to_samples, to_seconds
 from ...errors import AudioError, DataError, OutputError, SpeakerReasonerError
 from ...formats import write_text_atomically
@@ -33,6 +33,7 @@ from ...formats.pieces import Piece, cut
 from ...formats.scoring import render_seglst
 from ...protocol.observations import Reference
 from ...transcript import GENDERS, Segment, Transcript
+from ...version import __version__
 from .notes import CorpusRecording, Notes, transcript
 from .recipes import CORPORA, RecipeInput
 
