@@ -10,9 +10,8 @@ language (asked of speech alone); with a threshold on the probability of no spee
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from ...audio import SAMPLE_RATE_HZ, Samples
 from ...errors import CheckpointError, EngineError, SettingsError
-from ...speech import Region
+from ...speech import Region, quietest_cut
 from ...transcript import Word
 from .recogniser import Recognition
 
@@ -115,8 +114,8 @@ class FasterWhisper:
         self, samples: Samples, speech: Sequence[Region], language: str | None
     ) -> Recognition:
         """See `Recogniser`."""
-        packs = _packs(speech)
-        if not packs or not len(samples):
+        packs = _packs(samples, speech) if len(samples) else []
+        if not packs:
             return Recognition()
         try:
             given = self._language or language
@@ -206,19 +205,29 @@ def _badness(segment: Any) -> tuple[bool, float]:
     return segment.compression_ratio > _LOOP_RATIO, -segment.avg_logprob
 
 
-def _packs(speech: Sequence[Region]) -> list[list[Region]]:
-    """Regions put together to what Whisper hears at once; a longer one is cut into equal parts."""
+def _packs(samples: Samples, speech: Sequence[Region]) -> list[list[Region]]:
+    """Regions put together to what Whisper hears at once; a longer one is cut where it is quietest."""
     packs: list[list[Region]] = []
-    for start_s, end_s in speech:
-        parts = max(1, -(-(end_s - start_s) // _PACK_S))
-        edges = np.linspace(start_s, end_s, int(parts) + 1).tolist()
-        for part in pairwise(edges):
+    for region in speech:
+        for part in _parts(samples, region):
             held_s = sum(b - a for a, b in packs[-1]) if packs else _PACK_S
             if held_s + part[1] - part[0] <= _PACK_S:
                 packs[-1].append(part)
             else:
                 packs.append([part])
     return packs
+
+
+def _parts(samples: Samples, region: Region) -> Iterator[Region]:
+    """A region in parts that Whisper hears at once, each but the last at least half as long."""
+    start_s, end_s = region
+    longest = _at(_PACK_S)
+    while end_s - start_s > _PACK_S:
+        part = samples[_at(start_s) : _at(start_s) + longest]
+        cut_s = start_s + quietest_cut(part, longest // 2, longest) / SAMPLE_RATE_HZ
+        yield start_s, cut_s
+        start_s = cut_s
+    yield start_s, end_s
 
 
 def _joined(samples: Samples, pack: Sequence[Region]) -> Samples:
