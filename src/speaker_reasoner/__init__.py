@@ -105,6 +105,7 @@ def transcribe(
     model: str | Path | None = None,
     answer: str = "assembled",
     channel: int | None = None,
+    channels: str = "mix",
 ) -> Transcript:
     """Transcribe one recording: speaker, gender, start, end and text of every segment.
 
@@ -113,13 +114,16 @@ def transcribe(
         model: as for `load_engine`.
         answer: `assembled` from the turns, or `model`: written once more, as published.
         channel: 0-based channel to listen to; all are mixed down if `None`.
+        channels: `mix`, or `separate`: one speaker a channel, each transcribed by itself.
 
     Raises:
         SpeakerReasonerError: the recording or the model cannot be used.
     """
     from .longform import Transcriber
 
-    transcriber = Transcriber(load_engine(model), answer=answer, channel=channel, batch=4)
+    transcriber = Transcriber(
+        load_engine(model), answer=answer, channel=channel, channels=channels, batch=4
+    )
     return transcriber.transcribe(Path(path))
 
 

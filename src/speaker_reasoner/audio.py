@@ -99,6 +99,16 @@ def probe(path: _Path) -> AudioInfo:
         return AudioInfo(frames / rate, rate, source.channels, source.format)
 
 
+def channel_count(path: _Path) -> int:
+    """How many channels a recording has; nothing is decoded.
+
+    Raises:
+        AudioError: it cannot be opened.
+    """
+    with _open(path) as source:
+        return source.channels
+
+
 def load(path: _Path, *, channel: int | None = None) -> Samples:
     """Read a whole recording.
 

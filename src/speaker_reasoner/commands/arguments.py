@@ -68,7 +68,12 @@ _STORE = "everybody in a voice store (see: speaker-reasoner voices)"
 
 
 def add_options(
-    command: argparse.ArgumentParser, *, batch: int, language: bool = True, store: str = _STORE
+    command: argparse.ArgumentParser,
+    *,
+    batch: int,
+    language: bool = True,
+    separate: bool = True,
+    store: str = _STORE,
 ) -> None:
     """How recordings are transcribed: the same options wherever they are; `options` reads them.
 
@@ -76,9 +81,10 @@ def add_options(
         batch: the default of `--batch`.
         language: whether `--language` is one of them; otherwise the command has its own, which is a
             hint to models that can be told, and no demand.
+        separate: whether channels can be transcribed separately.
         store: what `--voices` means.
     """
-    command.set_defaults(language_is_hint=not language)
+    command.set_defaults(language_is_hint=not language, channels="mix")
     add = command.add_argument_group("dialogue").add_argument
     add(
         "--answer",
@@ -106,6 +112,13 @@ def add_options(
     _add_people(command, store)
     add = command.add_argument_group("audio").add_argument
     add("--channel", metavar="N", type=_channel, help="listen to one, from 0 (default: their mix)")
+    if separate:
+        add(
+            "--channels",
+            choices=("mix", "separate"),
+            help="separate: one speaker a channel, as in a telephone call; each is transcribed by "
+            "itself (default: mix)",
+        )
     add(
         "--vad",
         choices=("auto", "energy", "silero"),
@@ -149,14 +162,22 @@ def options(arguments: argparse.Namespace) -> "Options":
     """What `add_options` took; contradictions are wrong usage."""
     from ..longform import Options
 
+    bounds = speakers(arguments)
+    if arguments.channels == "separate" and arguments.channel is not None:
+        usage(arguments, "give --channel N, or --channels separate")
+    if arguments.channels == "separate" and bounds is not None:
+        usage(
+            arguments, "with --channels separate each channel is one speaker: leave out --speakers"
+        )
     return Options(
         answer=arguments.answer,
         batch=arguments.batch,
         channel=arguments.channel,
+        channels=arguments.channels,
         vad=arguments.vad,
         cache=arguments.cache,
         witness=arguments.witness,
-        speakers=speakers(arguments),
+        speakers=bounds,
         voice=tuple(arguments.voice),
         voices=arguments.voices,
     )

@@ -44,6 +44,7 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add_options(
         command,
         batch=16,
+        separate=False,  # it keeps one channel of what is uploaded
         store="a voice store (see: speaker-reasoner voices): clients see its names, and choose who may "
         "be in a recording (default: none)",
     )

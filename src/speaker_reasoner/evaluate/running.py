@@ -17,6 +17,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.progress import Progress
 
 from .. import audio
@@ -27,6 +28,7 @@ from ..formats.folders import SUFFIXES, beside, load
 from ..formats.pieces import cut
 from ..longform import Batch, Failure, Options
 from ..longform import Item as BatchItem
+from ..longform.channels import SEPARATE
 from ..longform.journal import fingerprint
 from ..transcript import Transcript
 
@@ -184,7 +186,7 @@ def transcribe(
     _check_same(folder / "run.json", {**about, "data": _digest(rows)})
     failures: dict[str, str] = {}
     notes: dict[str, str] = {}
-    items = _items(rows, options.channel)
+    items = _items(rows, options)
     with (
         Batch(transcriber, folder / "hypotheses", ["json"], **hints) as batch,
         Progress(transient=True) as progress,
@@ -255,10 +257,16 @@ def _digest(rows: list[Excerpt]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _items(rows: Iterable[Excerpt], channel: int | None) -> list[BatchItem]:
+def _items(rows: Iterable[Excerpt], options: Options) -> list[BatchItem]:
     """The units as recordings; pieces are cut from the decoded recording when they are wanted."""
-    load = lru_cache(maxsize=1)(audio.load)  # pieces of a recording follow each other
     source = cache(fingerprint)
+
+    @lru_cache(maxsize=1)  # pieces of a recording follow each other
+    def load(path: Path) -> audio.Samples:
+        if options.channels == SEPARATE:
+            channels = range(audio.channel_count(path))
+            return np.stack([audio.load(path, channel=n) for n in channels])
+        return audio.load(path, channel=options.channel)
 
     def item(row: Excerpt) -> BatchItem:
         name, path = row.reference.recording, row.item.audio
@@ -270,7 +278,7 @@ def _items(rows: Iterable[Excerpt], channel: int | None) -> list[BatchItem]:
             path,
             name,
             source=lambda: {**source(path), "samples": [start, end]},
-            samples=lambda: load(path, channel=channel)[start:end],
+            samples=lambda: load(path)[..., start:end],
         )
 
     return [item(row) for row in rows]

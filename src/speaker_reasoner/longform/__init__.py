@@ -4,12 +4,14 @@ from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import EnrolledSpeaker
 from .batch import Batch, Item, Result
+from .channels import AnyRecording, SeparateChannels
 from .chunks import chunks
 from .options import Options
 from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
 from .transcriber import Transcriber
 
 __all__ = [
+    "AnyRecording",
     "Batch",
     "CacheRules",
     "EnrolledSpeaker",
@@ -20,6 +22,7 @@ __all__ = [
     "Progress",
     "Recording",
     "Result",
+    "SeparateChannels",
     "Transcriber",
     "TranscriptionSettings",
     "Trust",

@@ -25,8 +25,9 @@ from ..formats.files import remove_temporary
 from ..locks import lock
 from ..transcript import Transcript
 from ..voices.people import EnrolledSpeaker
+from .channels import AnyRecording
 from .journal import Journal, fingerprint, stopwatch
-from .recording import Failure, Listener, Progress, Recording
+from .recording import Failure, Listener, Progress
 from .rounds import in_order
 from .transcriber import Transcriber
 
@@ -195,7 +196,7 @@ class Batch:
         known: dict[str, Any] = json.loads(json.dumps(about))
         return known
 
-    def _open(self, task: "_Task") -> Recording:
+    def _open(self, task: "_Task") -> AnyRecording:
         item = task.item
         journal = None
         if self._folder is not None:
@@ -313,7 +314,7 @@ class _Task:
     def name(self) -> str:
         return self.item.title
 
-    def open(self) -> Recording:
+    def open(self) -> AnyRecording:
         return self.batch._open(self)
 
     def told(self, progress: Progress) -> None:

@@ -1,7 +1,8 @@
 """A journal beside the output: what was finished survives a kill at any moment.
 
-One JSON object a line: first what is being transcribed and how, then each finished chunk. A line
-that was cut off by the kill is dropped; everything before it is used again.
+One JSON object a line: first what is being transcribed and how, then each finished chunk, with its
+channel where channels are transcribed separately. A line that was cut off by the kill is dropped;
+everything before it is used again.
 """
 
 import hashlib
@@ -88,7 +89,7 @@ class Journal:
         self.elapsed_s = self.share_s = 0.0
         self._lap = lap or stopwatch()
         self.about = {"journal": _VERSION, **json.loads(json.dumps(about))}
-        self._kept: list[FinishedChunk] = []
+        self._kept: dict[int | None, list[FinishedChunk]] = {}
         self._begun = path.exists()
         if self._begun:
             self._read()
@@ -97,17 +98,22 @@ class Journal:
     @property
     def kept(self) -> int:
         """Chunks that were found and not taken yet."""
-        return len(self._kept)
+        return sum(map(len, self._kept.values()))
 
-    def next(self, chunk: Chunk) -> FinishedChunk | None:
-        """The next finished chunk that was found; `None` when all were taken.
+    def channel(self, number: int) -> "ChannelJournal":
+        """The chunks of one channel."""
+        return ChannelJournal(self, number)
+
+    def next(self, chunk: Chunk, channel: int | None = None) -> FinishedChunk | None:
+        """The next finished chunk that was found of a channel; `None` when all were taken.
 
         Raises:
             OutputError: the chunk lies elsewhere than the one that was found.
         """
-        if not self._kept:
+        kept = self._kept.get(channel)
+        if not kept:
             return None
-        found = self._kept.pop(0)
+        found = kept.pop(0)
         place = (chunk.start_samples, len(chunk.samples))
         if (found.start_samples, found.samples) != place:
             raise OutputError(
@@ -117,7 +123,7 @@ class Journal:
             )
         return found
 
-    def add(self, finished: FinishedChunk) -> None:
+    def add(self, finished: FinishedChunk, channel: int | None = None) -> None:
         """Write a chunk, all of it or nothing that counts.
 
         Raises:
@@ -126,7 +132,9 @@ class Journal:
         self.elapsed_s = round(time.monotonic() - self._opened_s, 3)
         self.share_s = round(self.share_s + self._lap(), 3)
         rows = [] if self._begun else [self.about]
-        rows.append({**finished.to_json(), "elapsed_s": self.elapsed_s, "share_s": self.share_s})
+        own = {} if channel is None else {"channel": channel}
+        times = {"elapsed_s": self.elapsed_s, "share_s": self.share_s}
+        rows.append({**finished.to_json(), **own, **times})
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +192,8 @@ class Journal:
                     float(row.pop("elapsed_s")),
                     float(row.pop("share_s")),
                 )
-                self._kept.append(FinishedChunk.from_json(row))
+                kept = self._kept.setdefault(row.pop("channel", None), [])
+                kept.append(FinishedChunk.from_json(row))
         except (FormatError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise OtherJournal(
                 f"{self.path}: no journal that can be read ({error}); delete it to start again"
@@ -198,3 +207,21 @@ class Journal:
                 )
         if len(whole) < len(data):
             os.truncate(self.path, len(whole))
+
+
+class ChannelJournal:
+    """The chunks of one channel in the journal of its recording; see `Journal`."""
+
+    def __init__(self, journal: Journal, number: int) -> None:
+        self._journal = journal
+        self._number = number
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._journal.elapsed_s
+
+    def next(self, chunk: Chunk) -> FinishedChunk | None:
+        return self._journal.next(chunk, self._number)
+
+    def add(self, finished: FinishedChunk) -> None:
+        self._journal.add(finished, self._number)

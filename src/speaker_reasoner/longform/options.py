@@ -7,6 +7,7 @@ from typing import Any
 from ..engines.base import Engine
 from ..voices.enrolment import enrol
 from ..voices.people import EnrolledSpeaker
+from .channels import MIXED
 from .transcriber import Transcriber
 
 
@@ -19,6 +20,7 @@ class Options:
             write it once more.
         batch: dialogues at once.
         channel: 0-based channel to listen to; all mixed down if `None`.
+        channels: `mix`, or `separate`: one speaker a channel.
         vad: what finds speech; as `Engine.detector` takes it.
         cache: whether chunks hear the speaker cache; as the profile says if `None`.
         witness: what compares voices, by name; as `Engine.witness` takes it.
@@ -30,6 +32,7 @@ class Options:
     answer: str = "assembled"
     batch: int = 4
     channel: int | None = None
+    channels: str = MIXED
     vad: str = "auto"
     cache: bool | None = None
     witness: str = "auto"
@@ -44,6 +47,7 @@ class Options:
             answer=self.answer,
             batch=self.batch,
             channel=self.channel,
+            channels=self.channels,
             cached=self.cache,
             witness=self.witness,
             detect=self.vad,
@@ -61,6 +65,7 @@ class Options:
             "answer": self.answer,
             "batch": self.batch,
             "channel": self.channel,
+            "channels": self.channels,
             "vad": self.vad,
             "cache": self.cache,
             "witness": self.witness,

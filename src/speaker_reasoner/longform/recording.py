@@ -29,7 +29,7 @@ from ..voices.people import Speakers
 from ..voices.witness import Witness
 from .chunks import Chunk
 from .coverage import boxes, in_speech, passed_over
-from .journal import Journal
+from .journal import ChannelJournal, Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class Recording:
         settings: TranscriptionSettings,
         speakers: Speakers,
         describe: Mapping[str, Any],
-        journal: Journal | None = None,
+        journal: Journal | ChannelJournal | None = None,
     ) -> None:
         self.path = path
         self.name = path.stem

@@ -12,7 +12,8 @@ from ..engines.base import Engine
 from ..errors import SpeakerReasonerError
 from ..reasoner import Dialogue, ask
 from ..transcript import Transcript
-from .recording import Failure, Progress, Recording
+from .channels import AnyRecording
+from .recording import Failure, Progress
 
 
 class Task(Protocol):
@@ -29,7 +30,7 @@ class Task(Protocol):
     @property
     def cancelled(self) -> bool: ...
 
-    def open(self) -> Recording:
+    def open(self) -> AnyRecording:
         """Begin; an error ends the task."""
 
     def told(self, progress: Progress) -> None:
@@ -52,7 +53,7 @@ class _Active(Generic[T]):
     """A task under way, with its recording; one that failed has none and waits to be told."""
 
     task: T
-    recording: Recording | None = None
+    recording: AnyRecording | None = None
     failure: Failure | None = None
 
     @property

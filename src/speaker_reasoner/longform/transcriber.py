@@ -19,8 +19,9 @@ from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import EnrolledSpeaker, Speakers
 from ..voices.witness import Witness
+from .channels import CHOICES, MIXED, SEPARATE, AnyRecording, Loudness, SeparateChannels
 from .chunks import Chunk, chunks
-from .journal import Journal, fingerprint
+from .journal import ChannelJournal, Journal, fingerprint
 from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
 from .rounds import in_order
 
@@ -33,6 +34,7 @@ class Transcriber:
         answer: `assembled` or `model`; see `Dialogue`.
         batch: dialogues that share the engine's batches.
         channel: 0-based channel to listen to; all mixed down if `None`.
+        channels: `mix`, or `separate`: each is transcribed by itself, as one speaker.
         cached: whether chunks hear the speaker cache, one after the other; by default, where the
             checkpoint was trained with one and its profile says so, or no witness links them.
         rules: how its entries are chosen.
@@ -44,7 +46,7 @@ class Transcriber:
 
     Raises:
         SettingsError: a cache is asked of a checkpoint that never heard one; the engine knows no
-            witness of that name.
+            witness of that name; one channel is asked for and all of them.
         CheckpointError: the witness's model or package cannot be used.
         AudioError: there is no detector of that name, or its package is not installed.
     """
@@ -56,6 +58,7 @@ class Transcriber:
         answer: str = "assembled",
         batch: int = 1,
         channel: int | None = None,
+        channels: str = MIXED,
         cached: bool | None = None,
         rules: CacheRules | None = None,
         witness: Witness | str | None = "auto",
@@ -66,6 +69,7 @@ class Transcriber:
         self.profile: Profile = engine.profile
         self.batch = max(1, batch)
         self.channel = channel
+        self.separate = _separate(channel, channels)
         hears = self.profile.cache_s > 0
         if cached and not hears:
             raise SettingsError(
@@ -120,7 +124,7 @@ class Transcriber:
         journal: Path | Journal | None = None,
         name: str | None = None,
         samples: Samples | None = None,
-    ) -> Recording:
+    ) -> AnyRecording:
         """A recording, ready to be driven.
 
         Args:
@@ -129,40 +133,90 @@ class Transcriber:
             journal: keeps finished chunks, or the file in which they are kept; one that is there is
                 gone on from.
             name: of the recording; by default that of its file.
-            samples: float32 `[n]` at 16 kHz, heard in place of the whole file.
+            samples: float32 `[n]` at 16 kHz, heard in place of the whole file; `[channels, n]` where
+                channels are transcribed separately.
 
         Raises:
             SettingsError: the hints contradict each other.
+            AudioError: channels are to be transcribed separately, and there is but one.
             OutputError: the journal is about something else.
         """
         path = Path(path)
-        settings = self.settings
         if speakers is not None:
-            _check_bounds(speakers)
-        people = Speakers(
-            self.profile,
-            cached=settings.cached,
-            rules=settings.cache,
-            witness=settings.witness,
-            trust=settings.trust,
-            bounds=speakers,
-            voices=voices,
-        )
+            _check_bounds(speakers, self.separate)
         if isinstance(journal, Path):
             about = self.about(fingerprint(path), speakers=speakers, voices=voices)
             journal = Journal(journal, about)
+        if self.separate:
+            return self._open_separately(path, voices, journal, name, samples)
         blocks = audio.stream(path, channel=self.channel) if samples is None else iter([samples])
+        return self._recording(path, blocks, speakers, voices, journal, name)
+
+    def _open_separately(
+        self,
+        path: Path,
+        voices: Sequence[EnrolledSpeaker],
+        journal: Journal | None,
+        name: str | None,
+        samples: Samples | None,
+    ) -> SeparateChannels:
+        count = audio.channel_count(path) if samples is None else len(samples)
+        if count < 2:
+            raise AudioError(
+                f"{path}: got one channel, expected one for each speaker; leave out --channels separate, "
+                "and speakers are told apart by their voices"
+            )
+        loudness = [
+            Loudness(audio.stream(path, channel=n) if samples is None else [samples[n]])
+            for n in range(count)
+        ]
+        recordings = [
+            self._recording(
+                path,
+                one,
+                (0, 1),
+                voices,
+                None if journal is None else journal.channel(n),
+                name,
+            )
+            for n, one in enumerate(loudness)
+        ]
+        return SeparateChannels(recordings, loudness, [voice.name for voice in voices])
+
+    def _recording(
+        self,
+        path: Path,
+        blocks: Iterable[Samples],
+        speakers: tuple[int, int] | None,
+        voices: Sequence[EnrolledSpeaker],
+        journal: Journal | ChannelJournal | None,
+        name: str | None,
+    ) -> Recording:
+        settings = self.settings
         recording = Recording(
             path,
             _unchanged(path, chunks(blocks, self.profile.chunk_s, settings.detect)),
             self.profile,
             settings,
-            people,
+            self._speakers(speakers, voices),
             self.engine.describe(),
             journal,
         )
         recording.name = name or recording.name
         return recording
+
+    def _speakers(
+        self, bounds: tuple[int, int] | None, voices: Sequence[EnrolledSpeaker]
+    ) -> Speakers:
+        return Speakers(
+            self.profile,
+            cached=self.settings.cached,
+            rules=self.settings.cache,
+            witness=self.settings.witness,
+            trust=self.settings.trust,
+            bounds=bounds,
+            voices=voices,
+        )
 
     def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> Recording:
         """Hear one chunk of a recording again, with what is known of its speakers by now.
@@ -186,15 +240,15 @@ class Transcriber:
             raise SettingsError(f"chunk {chunk}: expected one that was heard: {known or 'none'}")
         start = audio.to_samples(found[0]["start_s"])
         end = start + audio.to_samples(found[0]["duration_s"])
-        heard = Chunk(start, audio.load_slice(path, start, end, channel=self.channel))
-        people = Speakers(
-            self.profile,
-            cached=self.settings.cached,
-            rules=self.settings.cache,
-            witness=self.settings.witness,
-            trust=self.settings.trust,
-            voices=self._voices_of(path, transcript, start, end) if self._links else (),
+        channel, labels, bounds = self.channel, transcript.speakers, None
+        if self.separate:
+            channel, bounds = found[0]["channel"], (0, 1)
+            labels = (transcript.info["channels"][channel]["speaker"],)
+        heard = Chunk(start, audio.load_slice(path, start, end, channel=channel))
+        voices = (
+            self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
         )
+        people = self._speakers(bounds, voices)
         return Recording(
             Path(path), iter([heard]), self.profile, self.settings, people, self.engine.describe()
         )
@@ -250,6 +304,7 @@ class Transcriber:
             "settings": {
                 "answer": s.answer,
                 "channel": self.channel,
+                "channels": SEPARATE if self.separate else MIXED,
                 "vad": self._vad,
                 "rules": repr(s.cache),
                 "trust": repr(s.trust),
@@ -272,11 +327,17 @@ class Transcriber:
         return model
 
     def _voices_of(
-        self, path: str | Path, transcript: Transcript, start: int, end: int
+        self,
+        path: str | Path,
+        transcript: Transcript,
+        start: int,
+        end: int,
+        labels: Sequence[str],
+        channel: int | None,
     ) -> list[EnrolledSpeaker]:
-        """Everybody outside a stretch of a transcript, with clips of their longest clean lines."""
+        """Speakers outside a stretch of a transcript, with clips of their longest clean lines."""
         voices = []
-        for speaker in transcript.speakers:
+        for speaker in labels:
             clips: list[Samples] = []
             lines = [s for s in transcript.segments if s.speaker == speaker]
             for line in sorted(lines, key=lambda s: -s.duration_s):
@@ -285,7 +346,7 @@ class Transcriber:
                 alone = not overlapped(line, transcript.segments)
                 fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
                 if outside and alone and fits and len(clips) < _VOICE_LINES:
-                    clips.append(audio.load_slice(path, first, last, channel=self.channel))
+                    clips.append(audio.load_slice(path, first, last, channel=channel))
             if clips:
                 voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
         return voices
@@ -310,7 +371,7 @@ class _File:
     def name(self) -> str:
         return self.path.stem
 
-    def open(self) -> Recording:
+    def open(self) -> AnyRecording:
         journal = None if self.journal is None else self.journal(self.path)
         return self.transcriber.open(self.path, journal=journal, **self.options)
 
@@ -340,7 +401,22 @@ def _unchanged(path: Path, source: Iterator[Chunk]) -> Iterator[Chunk]:
         )
 
 
-def _check_bounds(speakers: tuple[int, int]) -> None:
+def _separate(channel: int | None, channels: str) -> bool:
+    if channels not in CHOICES:
+        raise SettingsError(f"channels {channels!r}: expected {' or '.join(CHOICES)}")
+    if channels == SEPARATE and channel is not None:
+        raise SettingsError(
+            f"channel {channel} and --channels separate: expected one of them; leave the other out"
+        )
+    return channels == SEPARATE
+
+
+def _check_bounds(speakers: tuple[int, int], separate: bool) -> None:
     low, high = speakers
+    if separate:
+        raise SettingsError(
+            f"speakers {low}-{high} and --channels separate: a channel has one speaker; leave one of "
+            "them out"
+        )
     if not 1 <= low <= high:
         raise SettingsError(f"speakers {low}-{high}: expected 1 <= fewest <= most")

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import AudioError, SpeakerReasonerError
 from ..formats import read, render, write_text_atomically
-from ..longform import Failure, Progress, Recording, Transcriber
+from ..longform import AnyRecording, Failure, Progress, Transcriber
 from ..longform.journal import Journal, fingerprint
 from ..spans import find_overlaps
 from ..spans import overlap as overlap_of
@@ -159,7 +159,7 @@ class RequestRun:
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[list[ToldSegment] | Transcript | Failure] = asyncio.Queue()
 
-    def open(self) -> Recording:
+    def open(self) -> AnyRecording:
         return self._transcriber.open(
             self._folder / AUDIO,
             **_given(
@@ -238,7 +238,7 @@ class JobRun:
         self._log = EventLog(self._folder / EVENTS, again=resumed)
         self._prefix = "" if job.listen is None else f"{job.revision}."
         self._told: Told | None = None
-        self._recording: Recording | None = None
+        self._recording: AnyRecording | None = None
         self._reached_s = 0.0
         self._labels: set[str] = set()
         self._watchers: tuple[tuple[asyncio.AbstractEventLoop, asyncio.Event], ...] = ()
@@ -264,7 +264,7 @@ class JobRun:
         finally:
             self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
-    def open(self) -> Recording:
+    def open(self) -> AnyRecording:
         if self._change(status="running"):
             self._notify()
         if self.job.listen is None:
@@ -275,7 +275,7 @@ class JobRun:
             self._recording = self._transcriber.listen_again(path, corrected, self.job.listen)
         return self._recording
 
-    def _open_whole(self) -> Recording:
+    def _open_whole(self) -> AnyRecording:
         """The whole recording, from where its journal ends.
 
         A journal of another version or model, or of a store that was copied, begins anew.

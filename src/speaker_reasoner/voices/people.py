@@ -152,7 +152,12 @@ class Speakers:
     @property
     def linked(self) -> bool:
         """Whether speakers of different chunks are linked at all."""
-        return self.cached or self.witness is not None
+        return self.cached or self.witness is not None or self._one
+
+    @property
+    def _one(self) -> bool:
+        """Whether there is but one speaker, who need not be recognised."""
+        return self.bounds is not None and self.bounds[1] == 1
 
     def cache(self, now_s: float) -> tuple[list[CacheEntry], list[int]]:
         """Entries for a chunk that starts at `now_s`, and the person behind each number from 1."""
@@ -169,6 +174,8 @@ class Speakers:
         if self.bounds is None:
             return None
         low, high = self.bounds
+        if not self.cached:  # whoever spoke before has a number again
+            return (low if alone else 0), high
         speaking = sum(bool(set(p.clusters) - set(self._enrolled)) for p in self._people)
         return (low if alone else 0), cached + max(0 if speaking else 1, high - speaking)
 
@@ -377,6 +384,9 @@ class Speakers:
             best = int(np.argmax(scores))
             if scores[best] > 0:
                 mine.person = best
+        unnamed = [i for i, person in enumerate(self._people) if person.name is None]
+        if mine.person < 0 and self._one and self.witness is None and unnamed:
+            mine.person = unnamed[0]
         if mine.person < 0:
             mine.person = len(self._people)
             self._people.append(_Person())

@@ -1,0 +1,148 @@
+"""Cross-talk: words of one channel that another channel says at the same time, and louder."""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from ..transcript import Segment, Word, find_words
+
+Levels = npt.NDArray[np.float32]
+
+FRAME_S = 0.02
+"""Between two levels."""
+_NEAR_S = 0.5
+"""Starts of a word and of its echo are no further apart."""
+_DELAY_S = 0.3
+"""An echo comes so much later at most."""
+_QUIETER_DB = 10.0
+"""An echo is quieter than what it is one of by so much at least."""
+_LEAST_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """The words of a channel in order of start: when each begins, and what it is."""
+
+    starts_s: tuple[float, ...]
+    texts: tuple[str, ...]
+
+    def near(self, word: Word) -> bool:
+        """Whether a word is said here at about the same time."""
+        low = bisect_left(self.starts_s, word.start_s - _NEAR_S)
+        high = bisect_right(self.starts_s, word.start_s + _NEAR_S)
+        return _plain(word.text) in self.texts[low:high]
+
+
+def without_echoes(
+    channels: Sequence[Sequence[Segment]], levels: Sequence[Levels]
+) -> tuple[list[list[Segment]], list[Counter[int]]]:
+    """Take out of each channel what it only repeats of another.
+
+    A run of words, all of them much quieter than the other channel at that time, is an echo if it says at
+    least half of them too. A line of which some is left is cut there, where its words have times.
+
+    Args:
+        channels: the segments of each.
+        levels: of each, in dB of full scale, a value every `FRAME_S`.
+
+    Returns:
+        What is left of each, and how many words it repeated of which channel.
+    """
+    said = [_said(own) for own in channels]
+    kept: list[list[Segment]] = []
+    counts: list[Counter[int]] = []
+    for number, own in enumerate(channels):
+        kept.append([])
+        counts.append(Counter())
+        for segment in own:
+            words = _timed(segment)
+            sources = _sources(words, number, said, levels)
+            if all(source is None for source in sources) or (
+                segment.words is None and None in sources
+            ):
+                kept[-1].append(segment)
+                continue
+            counts[-1].update(source for source in sources if source is not None)
+            kept[-1] += _left(segment, [source is None for source in sources])
+    return kept, counts
+
+
+def _said(own: Sequence[Segment]) -> _Said:
+    words = sorted((word for segment in own for word in _timed(segment)), key=lambda w: w.start_s)
+    return _Said(tuple(w.start_s for w in words), tuple(_plain(w.text) for w in words))
+
+
+def _timed(segment: Segment) -> Sequence[Word]:
+    """The words of a segment; where their times are not known, they are spread over it evenly."""
+    if segment.words is not None:
+        return segment.words
+    texts = segment.text.split()
+    edges = np.linspace(segment.start_s, segment.end_s, len(texts) + 1).tolist()
+    return [Word(t, a, b) for t, a, b in zip(texts, edges[:-1], edges[1:], strict=True)]
+
+
+def _sources(
+    words: Sequence[Word], number: int, said: Sequence[_Said], levels: Sequence[Levels]
+) -> list[int | None]:
+    """The channel that each word is an echo of; `None` for the speaker's own."""
+    found: list[int | None] = [None] * len(words)
+    for other, theirs in enumerate(said):
+        if other == number or not theirs.starts_s:
+            continue
+        quiet = [
+            _level_db(levels[other], word.start_s - _DELAY_S, word.end_s)
+            - _level_db(levels[number], word.start_s, word.end_s)
+            >= _QUIETER_DB
+            for word in words
+        ]
+        for faint, group in groupby(range(len(words)), key=quiet.__getitem__):
+            run = list(group)
+            if faint and 2 * sum(theirs.near(words[i]) for i in run) >= len(run):
+                for i in run:
+                    found[i] = other
+    return found
+
+
+def _level_db(levels: Levels, start_s: float, end_s: float) -> float:
+    """The mean level of a stretch."""
+    first = min(max(0, int(start_s / FRAME_S)), max(0, len(levels) - 1))
+    part = levels[first : max(first + 1, int(np.ceil(end_s / FRAME_S)))]
+    return 10 * float(np.log10(np.mean(10.0 ** (part / 10)) + 1e-20)) if len(part) else -200.0
+
+
+def _left(segment: Segment, keep: Sequence[bool]) -> list[Segment]:
+    """What is left of a segment: a segment for each run of words that are kept."""
+    if segment.words is None:
+        return []
+    places = find_words(segment.text, segment.words)
+    assert places is not None  # a segment makes sure of it
+    left = []
+    for kept, group in groupby(range(len(keep)), key=keep.__getitem__):
+        if not kept:
+            continue
+        run = list(group)
+        words = segment.words[run[0] : run[-1] + 1]
+        until = places[run[-1] + 1][0] if run[-1] + 1 < len(places) else len(segment.text)
+        start_s = words[0].start_s if run[0] else segment.start_s
+        last_s = max(word.end_s for word in words)
+        end_s = last_s if run[-1] + 1 < len(places) else segment.end_s
+        left.append(
+            replace(
+                segment,
+                start_s=start_s,
+                end_s=max(end_s, start_s + _LEAST_S),
+                text=segment.text[places[run[0]][0] if run[0] else 0 : until].strip(),
+                words=words,
+            )
+        )
+    return left
+
+
+def _plain(text: str) -> str:
+    """A word without case and punctuation."""
+    return "".join(c for c in text.casefold() if c.isalnum())
