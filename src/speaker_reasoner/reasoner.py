@@ -200,7 +200,7 @@ class Dialogue:
                     parts.append(Answer(_with_box(part.text, box, self.profile)))
                     break
             parts.append(part)
-        again._turn, again._last = turns - 1, turns
+        again._turn, again._last, again._count = turns - 1, turns, self._count
         again._known, again._numbers = self.rules.speakers, dict(self._numbers)
         again._trace = Trace(tuple(parts))
         again._listen(box)
@@ -264,8 +264,13 @@ class Dialogue:
     def _finish(self, rules: TurnRules, turn: Turn, reply: Reply) -> None:
         lines = tuple(self._lines())
         if turn.answer is not None:
-            confidences = _confidences(reply)
-            lines = _heard(turn.answer, confidences[max(0, len(confidences) - len(turn.answer)) :])
+            told, confidences = len(turn.lines), _confidences(reply)
+            lines = _heard(
+                turn.answer,
+                confidences[max(0, len(confidences) - len(turn.answer)) :],
+                reply.words[told:],
+                None if reply.embeddings is None else reply.embeddings[told:],
+            )
         box = self._box or Box(0, 0)
         cut = self._turn >= self.profile.max_turns and box.end < self.chunk
         self._end(

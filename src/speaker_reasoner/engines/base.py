@@ -62,11 +62,12 @@ class Reply:
         probabilities: probability of each token before the grammar was applied; empty if unknown.
         looped: whether a text was closed because it repeated itself.
         error: why the turn could not be written; the text is then empty.
-        confidences: of each line of the thought, from an engine that knows them by line and not by token.
-        embeddings: `[lines, d]` of the engine's own witness, of who speaks each line of the thought; rows
-            of NaN where it knows none, `None` where it knows none at all.
-        words: of each line of the thought, with times in seconds of the chunk; `None` where the
-            engine does not know them, empty where it knows none at all.
+        confidences: of each line of the thought, then of the answer, from an engine that knows them by
+            line and not by token.
+        embeddings: `[lines, d]` of the engine's own witness, of who speaks each of these lines; rows of
+            NaN where it knows none, `None` where it knows none at all.
+        words: of each of these lines, with times in seconds of the chunk; `None` where the engine does
+            not know them, empty where it knows none at all.
         language: code of the language that was recognised in the chunk (ISO 639-1), and its probability.
         left_out: how many words were recognised and not passed on, by reason.
         seconds: time by stage (`encode`, `prefill`, `decode`, `grammar`), a batch's shared evenly.

@@ -4,78 +4,40 @@ import time
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ...audio import SAMPLE_RATE_HZ, Samples
-from ...protocol import Box, Line, Overview, Profile, Turn, render_turn
+from ...audio import Samples
+from ...protocol import Box, Overview, Profile, Turn, render_turn
 from ...protocol.confidence import LineConfidence
-from ...protocol.grammar import TurnRules, start
+from ...protocol.grammar import LINE_BYTES, TurnRules
 from ...protocol.markup import ANSWER
-from ...protocol.matcher import advance, complete
-from ...protocol.observations import Reference, box_ticks, line, observations
 from ...protocol.turns import render_answer
 from ...speech import Detect, Region, detector
 from ...transcript import Word
 from ...voices.choice import choose
 from ...voices.linking import Trust
-from ...voices.witness import Witness
+from ...voices.witness import Points, Witness
 from ..base import Reply, Request, Session
-from .diarizer import Diarization, Diarizer
-from .gender import genders
-from .lines import SpokenLine, assign, lines, widened
+from .diarizer import Diarizer
+from .drafts import UNFIT, Draft, TimedLine, draft, limited, spoken, timed_line, within
 from .recogniser import Recogniser, Recognition
 
 PROFILE = Profile(
     name="native",
     chunk_s=90.0,
-    max_turns=2000,
+    max_turns=10_000,  # more than boxes that go on by a tick can be drawn
     max_speakers=30,
     domain="real speech, in the languages that the recogniser knows",
 )
 _TRUST = Trust(same=8.0, other=8.0, least=-30.0, most=30.0)
 """Its numbers are of voices already: a second comparison of single lines does not overrule them."""
-_KEPT_CHUNKS = 4
+_KEPT_CHUNKS = 64
+"""More than recordings are under way at once: each chunk is asked for once more when it is finished."""
 _SHORTEST_GAP_S, _MARGIN_S = 0.4, 0.25
 """Speech so long without a word, and so far from one, is listened to once more."""
-UNFIT = "they did not fit a line of the dialogue"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _TimedLine:
-    """A line of the protocol, its words, and how sure its speaker is."""
-
-    line: Line
-    words: tuple[Word, ...]
-    sure: float
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Draft:
-    """What was found in a chunk.
-
-    Attributes:
-        groups: observations, each some lines in order of start; speakers count from 1 in order of
-            appearance.
-        boxes: of each observation.
-        genders: by speaker.
-        speakers: column of the diarization by speaker.
-        diarization: of the chunk.
-        recognition: words, language, what was left out.
-        heard_again: regions that were listened to twice.
-        seconds: by stage.
-    """
-
-    groups: tuple[tuple[_TimedLine, ...], ...]
-    boxes: tuple[Box, ...]
-    genders: tuple[str, ...]
-    speakers: tuple[int, ...]
-    diarization: Diarization
-    recognition: Recognition
-    heard_again: tuple[Region, ...]
-    seconds: dict[str, float]
 
 
 class CascadeEngine:
@@ -85,6 +47,7 @@ class CascadeEngine:
         recogniser: samples to words.
         diarizer: samples to who speaks when.
         profile: chunk length and limits.
+        model: what a transcript records: the name that loads it.
     """
 
     name = "cascade"
@@ -92,18 +55,25 @@ class CascadeEngine:
     trust = _TRUST
 
     def __init__(
-        self, recogniser: Recogniser, diarizer: Diarizer, profile: Profile = PROFILE
+        self,
+        recogniser: Recogniser,
+        diarizer: Diarizer,
+        profile: Profile = PROFILE,
+        model: str = "cascade",
     ) -> None:
+        self.model = model
         self.recogniser = recogniser
         self.diarizer = diarizer
         self.profile = profile
-        self._drafts: OrderedDict[tuple[Any, ...], _Draft] = OrderedDict()
+        self._drafts: OrderedDict[tuple[Any, ...], Draft] = OrderedDict()
 
     def describe(self) -> dict[str, Any]:
         """See `Engine`."""
         return {
             "engine": self.name,
-            "model": f"cascade ({self.recogniser.name}, {self.diarizer.name})",
+            "model": self.model,
+            "recogniser": self.recogniser.name,
+            "diarizer": self.diarizer.name,
             "word_times": True,
             **self.recogniser.describe(),
             **self.diarizer.describe(),
@@ -123,88 +93,83 @@ class CascadeEngine:
 
     def _reply(self, request: Request) -> Reply:
         session, rules = request.session, request.rules
-        draft = session.memory.get("draft")
-        if draft is None:
-            draft = session.memory["draft"] = self._draft(session, rules.count)
+        found = session.memory.get("draft")
+        if found is None:
+            found = session.memory["draft"] = self._draft(session, rules.count)
         if rules.turn == 0:
-            return self._overview(draft, rules)
+            return self._overview(found, rules)
         box = rules.box or Box(0, rules.chunk)
-        if rules.turn <= len(draft.boxes) and draft.boxes[rules.turn - 1] == box and not rules.last:
-            return self._observation(draft, rules, draft.groups[rules.turn - 1])
-        return self._insisted(session, draft, rules, box)
+        if rules.turn <= len(found.boxes) and found.boxes[rules.turn - 1] == box and not rules.last:
+            following = found.boxes[rules.turn] if rules.turn < len(found.boxes) else None
+            return _observation(found, rules, found.groups[rules.turn - 1], following)
+        return self._insisted(session, found, rules, box)
 
-    def _overview(self, draft: _Draft, rules: TurnRules) -> Reply:
-        people = list(draft.genders)
+    def _overview(self, found: Draft, rules: TurnRules) -> Reply:
+        people = list(found.genders)
         low = rules.count[0] if rules.count is not None else 0
-        people += ["unknown"] * (low - len(people))
-        box = draft.boxes[0] if draft.boxes else None
-        if box is None and people:  # whoever must be there was not understood
+        people += ["unknown"] * (min(low, self.profile.max_speakers) - len(people))
+        box = found.boxes[0] if found.boxes else None
+        if box is None and people and rules.chunk:  # whoever must be there was not understood
             box = Box(0, rules.chunk)
-        code = draft.recognition.language
-        return Reply(
-            _finish(Turn(overview=Overview(tuple(people)), box=box), rules, draft),
-            language=(code, draft.recognition.language_probability) if code else None,
-            left_out=draft.recognition.left_out,
-            seconds=draft.seconds,
-        )
-
-    def _observation(
-        self, draft: _Draft, rules: TurnRules, own: Sequence[_TimedLine], again: bool = False
-    ) -> Reply:
-        """The lines of an observation, and the next box."""
-        following = draft.boxes[rules.turn] if not again and rules.turn < len(draft.boxes) else None
-        kept, lost = list(own), Counter[str]()
-        while True:
-            text = _finish(Turn(lines=tuple(row.line for row in kept), box=following), rules, draft)
-            if complete(advance(start(rules), text.encode())) or not kept:
-                break
-            # Whatever does not fit (a text for its time too long, a character of the markup) goes, line by line.
-            worst = max(range(len(kept)), key=lambda i: len(kept[i].line.text.encode()))
-            lost[UNFIT] += len(kept.pop(worst).words)
-        embeddings = None
-        if draft.diarization.embeddings is not None:
-            rows = [draft.speakers[row.line.speaker - 1] for row in kept]
-            embeddings = draft.diarization.embeddings[rows]
+        text = render_turn(Turn(overview=Overview(tuple(people)), box=box), self.profile)
+        if box is None:
+            text += render_answer((), self.profile) if rules.model_answer else ANSWER
+        code = found.recognition.language
         return Reply(
             text,
-            confidences=tuple(_confidence(row) for row in kept),
-            embeddings=embeddings,
-            words=tuple(row.words for row in kept),
-            left_out=dict(lost),
+            language=(code, found.recognition.language_probability) if code else None,
+            left_out=found.left_out,
+            seconds=found.seconds,
         )
 
-    def _insisted(self, session: Session, draft: _Draft, rules: TurnRules, box: Box) -> Reply:
-        """A box that the engine did not draw: what was listened to twice already says nothing more."""
-        tick = self.profile.ticks_per_s
-        region = (box.start / tick, box.end / tick)
-        own: list[_TimedLine] = []
-        if not any(a - 0.05 <= region[0] and region[1] <= b + 0.05 for a, b in draft.heard_again):
-            found = self.recogniser.recognise(session.samples, [region], session.language)
-            numbers = {column: n for n, column in enumerate(draft.speakers, start=1)}
-            for spoken in _spoken(found, draft.diarization):
-                if spoken.speaker in numbers:
-                    own.append(self._timed(spoken, numbers[spoken.speaker], draft.genders, box))
-        return self._observation(draft, rules, own, again=True)
+    def _insisted(self, session: Session, found: Draft, rules: TurnRules, box: Box) -> Reply:
+        """A box that speech was found in without a word.
 
-    def _draft(self, session: Session, count: tuple[int, int] | None) -> _Draft:
+        Nothing is said in one that was listened to twice, in which something was understood that fits no
+        line, or which only stands for people who must be there.
+        """
+        tick = self.profile.ticks_per_s
+        start_s, end_s = box.start / tick, box.end / tick
+        twice = any(a - 0.05 <= start_s and end_s <= b + 0.05 for a, b in found.heard_again)
+        known = any(start_s <= word.start_s < end_s for word in found.recognition.words)
+        if twice or known or not rules.last:
+            return _observation(found, rules, ())
+        language = found.recognition.language or session.language
+        heard = self.recogniser.recognise(session.samples, [(start_s, end_s)], language)
+        columns = found.speakers or (int(found.diarization.active.sum(axis=0).argmax()),)
+        rows, unfit = spoken(heard, found.diarization, columns)
+        rows, unpaid = within(rows, rules.budget(box.end - box.start))
+        if box.end - box.start < tick // 10:
+            rows, unpaid = [], unpaid + sum(len(row.words) for row in rows)
+        timed = [
+            timed_line(row, columns.index(row.speaker) + 1, found.genders, box, self.profile)
+            for row in rows
+        ]
+        timed.sort(key=lambda row: row.line.start)
+        left_out = Counter(heard.left_out) + Counter({UNFIT: unfit + unpaid})
+        return replace(_observation(found, rules, timed), left_out=dict(left_out))
+
+    def _draft(self, session: Session, count: tuple[int, int] | None) -> Draft:
         """Listen to a chunk; the last few are remembered by their samples."""
         samples = session.samples
         digest = zlib.crc32(np.ascontiguousarray(samples).data)
-        key = (len(samples), digest, session.language)
-        known = self._drafts.get(key)
-        if known is not None and count is None:
-            return known
-        draft = self._listen(samples, session.language, count)
-        self._drafts[key] = draft
+        key = (len(samples), digest, session.language, count)
+        found = self._drafts.get(key)
+        if found is None:
+            found = self._drafts[key] = self._listen(samples, session.language, count)
+        self._drafts.move_to_end(key)
         while len(self._drafts) > _KEPT_CHUNKS:
             self._drafts.popitem(last=False)
-        return draft
+        return found
 
     def _listen(
         self, samples: Samples, language: str | None, count: tuple[int, int] | None
-    ) -> _Draft:
+    ) -> Draft:
         began = time.perf_counter()
-        diarization = self.diarizer.diarize(samples, count)
+        most = self.profile.max_speakers if count is None else count[1]
+        diarization = limited(
+            self.diarizer.diarize(samples, count), min(most, self.profile.max_speakers)
+        )
         speech = self.diarizer.speech(samples)
         told_apart = time.perf_counter()
         found = self.recogniser.recognise(samples, speech, language)
@@ -212,84 +177,53 @@ class CascadeEngine:
         if again:
             found = _together(found, self.recogniser.recognise(samples, again, found.language))
         understood = time.perf_counter()
-        rows = widened(
-            _spoken(found, diarization), diarization.active, len(samples) / SAMPLE_RATE_HZ
-        )
-        rows.sort(key=lambda row: (row.start_s, row.end_s))
-        order = tuple(dict.fromkeys(row.speaker for row in rows))
-        people = genders(samples, diarization.active, order)
-        groups, boxes = self._observations(rows, order, people, len(samples))
+        laid_out = draft(samples, found, diarization, self.profile, again)
         seconds = {"diarize": told_apart - began, "recognise": understood - told_apart}
         seconds["assign"] = time.perf_counter() - understood
-        return _Draft(groups, boxes, people, order, diarization, found, again, seconds)
-
-    def _observations(
-        self, rows: Sequence[SpokenLine], order: Sequence[int], people: Sequence[str], length: int
-    ) -> tuple[tuple[tuple[_TimedLine, ...], ...], tuple[Box, ...]]:
-        """Lines by observation, and the box of each."""
-        numbers = {column: n for n, column in enumerate(order, start=1)}
-        references = {
-            Reference(
-                numbers[row.speaker],
-                people[numbers[row.speaker] - 1],
-                round(row.start_s * SAMPLE_RATE_HZ),
-                max(round(row.end_s * SAMPLE_RATE_HZ), round(row.start_s * SAMPLE_RATE_HZ) + 1),
-                str(i),
-            ): row
-            for i, row in enumerate(rows)
-        }
-        groups, boxes = [], []
-        for group in observations(list(references)):
-            box = box_ticks(group, length, self.profile)
-            boxes.append(box)
-            timed = [
-                self._timed(references[one], one.speaker, people, box)
-                for one in sorted(group, key=lambda one: (one.start_samples, one.end_samples))
-            ]
-            groups.append(tuple(timed))
-        return tuple(groups), tuple(boxes)
-
-    def _timed(
-        self, spoken: SpokenLine, number: int, people: Sequence[str], box: Box
-    ) -> _TimedLine:
-        """A line in ticks of its box, its words inside it."""
-        reference = Reference(
-            number,
-            people[number - 1],
-            round(spoken.start_s * SAMPLE_RATE_HZ),
-            round(spoken.end_s * SAMPLE_RATE_HZ),
-            spoken.text,
-        )
-        placed, tick = line(reference, box, self.profile), self.profile.ticks_per_s
-        first_s, last_s = placed.start / tick, placed.end / tick
-        words = tuple(
-            replace(
-                word,
-                start_s=min(max(word.start_s, first_s), last_s),
-                end_s=min(max(word.end_s, first_s), last_s),
-            )
-            for word in spoken.words
-        )
-        return _TimedLine(placed, words, spoken.confidence)
+        return replace(laid_out, seconds=seconds)
 
 
-def _finish(turn: Turn, rules: TurnRules, draft: _Draft) -> str:
-    """A turn's text; the last one opens the answer, or writes it where that is asked for."""
-    text = render_turn(turn, rules.profile)
-    if turn.box is not None:
-        return text
-    if not rules.model_answer:
-        return text + ANSWER
-    every = [row.line for group in draft.groups for row in group]
-    return text + render_answer(sorted(every, key=lambda one: one.start), rules.profile)
+def _observation(
+    found: Draft, rules: TurnRules, own: Sequence[TimedLine], following: Box | None = None
+) -> Reply:
+    """The lines of an observation, then the next box, or the answer where that is asked for."""
+    told, lost = list(own), 0
+    text = render_turn(Turn(lines=tuple(row.line for row in own), box=following), rules.profile)
+    if following is None and not rules.model_answer:
+        text += ANSWER
+    elif following is None:
+        answer = sorted((row for group in found.groups for row in group), key=_start)
+        budget = 2 * rules.budget(rules.chunk)
+        for row in sorted(answer, key=lambda row: -_bytes(row)):
+            if sum(map(_bytes, answer)) <= budget:
+                break
+            answer.remove(row)
+            lost += len(row.words)
+        text += render_answer([row.line for row in answer], rules.profile)
+        told += answer
+    return Reply(
+        text,
+        confidences=tuple(_confidence(row) for row in told),
+        embeddings=_embeddings(found, told),
+        words=tuple(row.words for row in told),
+        left_out={UNFIT: lost} if lost else {},
+    )
 
 
-def _spoken(found: Recognition, diarization: Diarization) -> list[SpokenLine]:
-    speakers, sure = assign(found.words, diarization.active)
-    return lines(found.words, found.joined, speakers, sure)
+def _start(row: TimedLine) -> int:
+    return row.line.start
 
 
-def _confidence(row: _TimedLine) -> LineConfidence:
+def _bytes(row: TimedLine) -> int:
+    return LINE_BYTES + len(row.line.text.encode())
+
+
+def _embeddings(found: Draft, rows: Sequence[TimedLine]) -> Points | None:
+    every = found.diarization.embeddings
+    return None if every is None else every[[row.column for row in rows]]
+
+
+def _confidence(row: TimedLine) -> LineConfidence:
     sure = [word.confidence for word in row.words if word.confidence is not None]
     return LineConfidence(sum(sure) / len(sure) if sure else None, row.sure, None)
 
