@@ -12,12 +12,12 @@ from speaker_reasoner import Transcriber, load_engine
 from speaker_reasoner.commands.screen import Screen
 
 ROOT = Path(__file__).parent.parent
-COMMAND = "speaker-reasoner transcribe examples/meeting.flac"
+COMMAND = "speaker-reasoner transcribe examples/ami.flac"
 
 
 def main() -> None:
     console = Console(record=True, width=104, force_terminal=True, color_system="truecolor")
-    path = ROOT / "examples" / "meeting.flac"
+    path = ROOT / "examples" / "ami.flac"
     screen = Screen([path], lines=True, quiet=False, console=console)
     console.print(Text("$ ", "bold green") + Text(COMMAND))
     transcriber = Transcriber(load_engine())

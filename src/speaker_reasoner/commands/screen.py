@@ -140,7 +140,7 @@ class Screen:
         info = transcript.info
         self._note(
             f"{name}{transcript.duration_s:.1f} s of audio in {info['wall_s']:.1f} s, "
-            f"{info['turns']} turns, {info['tokens']} tokens"
+            f"{info['turns']} turns" + (f", {info['tokens']} tokens" if info["tokens"] else "")
         )
 
     def wrote(self, path: Path) -> None:
