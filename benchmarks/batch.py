@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
-    parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
+    parser.add_argument("--model", default="tiny", help="another checkpoint than the embedded one")
     arguments = parser.parse_args()
     engine = load_engine(arguments.model)
     seconds: dict[int, list[float]] = {size: [] for size in SIZES}

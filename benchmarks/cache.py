@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--meetings", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
+    parser.add_argument("--model", default="tiny", help="another checkpoint than the embedded one")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     arguments = parser.parse_args()
     engine = load_engine(arguments.model)

@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--answer", choices=("assembled", "model"), default="assembled")
     parser.add_argument("--no-witness", action="store_true", help="trust the dialogues alone")
-    parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
+    parser.add_argument("--model", default="tiny", help="another checkpoint than the embedded one")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     parser.add_argument("--foreign", type=Path, help="folder of recordings of another domain")
     parser.add_argument("--count", type=int, default=100)

@@ -342,7 +342,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--meetings", type=int, default=8, help="of 12 minutes")
     parser.add_argument("--pieces", type=int, default=100, help="of up to 30 s")
-    parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
+    parser.add_argument("--model", default="tiny", help="another checkpoint than the embedded one")
     parser.add_argument("--runs", type=Path, default=Path("runs/linking"), help="journals")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     arguments = parser.parse_args()

@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--first", type=int, default=0, help="number of the first meeting")
     parser.add_argument("--name", default="longform", help="of the stored result")
-    parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
+    parser.add_argument("--model", default="tiny", help="another checkpoint than the embedded one")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     parser.add_argument("--development", action="store_true", help="other voices; store nothing")
     parser.add_argument("--variants", default=",".join([*VARIANTS, "names"]))

@@ -1,7 +1,7 @@
 """Write held-out meetings as files, for `speaker-reasoner evaluate run`: audio and SegLST references.
 
     python benchmarks/meetings.py -o runs/meetings-long --long --count 10
-    speaker-reasoner evaluate run --data runs/meetings-long --long-form -o runs/out
+    speaker-reasoner evaluate run --model tiny --data runs/meetings-long --long-form -o runs/out
 
 Voices, sentences and rooms are of the held-out side; the same call writes the same samples.
 """

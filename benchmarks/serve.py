@@ -100,7 +100,7 @@ def recordings(banks: Path, folder: Path, count: int) -> list[Path]:
 def listen(paths: list[Path]) -> list[Sample]:
     """What the library hears in each recording."""
     samples = []
-    results = Transcriber(load_engine(), batch=len(paths)).transcribe_all(paths)
+    results = Transcriber(load_engine("tiny"), batch=len(paths)).transcribe_all(paths)
     for path, result in zip(paths, results, strict=True):
         assert isinstance(result, Transcript), result
         letters = Letters()
@@ -112,7 +112,7 @@ def listen(paths: list[Path]) -> list[Sample]:
 @contextmanager
 def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A server process and its address; what it says is kept beside its store."""
-    command = [sys.executable, "-m", "speaker_reasoner", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "speaker_reasoner", "serve", "--model", "tiny", "--port", "0"]
     path = folder.with_suffix(".log")
     with path.open("wb") as log:
         running = subprocess.Popen([*command, "--store", str(folder), *options], stderr=log)

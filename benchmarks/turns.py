@@ -10,7 +10,6 @@ engine's work differs. Variants of one repeat run one after the other; ratios ar
 import argparse
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -75,7 +74,7 @@ def measure(engine: Forced, samples: Any, rows: list[Reference], answer: str) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--model", type=Path, help="another checkpoint than the embedded one")
+    parser.add_argument("--model", default="tiny", help="another checkpoint than the embedded one")
     arguments = parser.parse_args()
     import numpy as np
 

@@ -385,6 +385,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._bytes(file.read_bytes(), TYPES.get(file.suffix[1:], "text/plain"))
         if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
             return self._error(401, "wrong key")
+        if url.path == "/v1/models":
+            return self._json({"data": [{"id": "scripted", "domain": "one conversation"}]})
         if url.path == "/v1/voices":
             return self._json({"data": [{"name": name} for name in VOICES]})
         if url.path == "/v1/jobs":

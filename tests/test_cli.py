@@ -241,7 +241,8 @@ def test_text_on_standard_output(run: Run, talk: Path) -> None:
     status, shown, said = run("transcribe", talk)
     assert (status, shown.splitlines()) == (0, LINES)
     assert said.splitlines()[0] == "00:00.00  2 speakers: female, male"
-    assert re.fullmatch(r"3\.0 s of audio in \d+\.\d s, 3 turns, 0 tokens", said.splitlines()[1])
+    told = r"3\.0 s of audio in \d+\.\d s, 3 turns, 0 tokens; model scripted"
+    assert re.fullmatch(told, said.splitlines()[1])
     assert len(said.splitlines()) == 2
 
 
@@ -613,7 +614,7 @@ def test_a_real_model(random_checkpoint: Path, talk: Path, tmp_path: Path) -> No
     said = [line for line in done.stderr.splitlines() if not line.startswith("missing: ")]
     assert len(said) == 2, said
     assert re.fullmatch(r"00:00\.00  \d speakers?: [a-z, ]+", said[0])
-    assert re.fullmatch(r"3\.0 s of audio in .* s, \d+ turns, \d+ tokens", said[1])
+    assert re.fullmatch(r"3\.0 s of audio in .* s, \d+ turns, \d+ tokens; model \S+", said[1])
     assert "\x1b" not in done.stdout + done.stderr
 
 

@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).parent / "golden" / "meeting.txt"
 
 @pytest.fixture(scope="module")
 def transcriber() -> Transcriber:
-    return Transcriber(load_engine(device="cpu"))
+    return Transcriber(load_engine("tiny", device="cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,9 @@ def test_a_gpu_hears_what_a_cpu_hears() -> None:
         pytest.skip("no CUDA here")
 
     def said(device: str) -> list[tuple[str, str, str]]:
-        result = Transcriber(load_engine(device=device, dtype="float32")).transcribe(EXAMPLE)
+        result = Transcriber(load_engine("tiny", device=device, dtype="float32")).transcribe(
+            EXAMPLE
+        )
         assert isinstance(result, Transcript)
         return [(one.speaker, one.gender, one.text) for one in result.segments]
 

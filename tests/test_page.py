@@ -662,7 +662,7 @@ class RealServer:
 
     def start(self) -> None:
         source = str(Path(speaker_reasoner.__file__).parents[1])
-        command = ["serve", "--port", str(self.port), "--store", str(self.store)]
+        command = ["serve", "--model", "tiny", "--port", str(self.port), "--store", str(self.store)]
         with (self.store.parent / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", ENTRY_POINT, *command],

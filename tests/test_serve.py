@@ -223,7 +223,7 @@ def test_an_error_in_a_stream_reaches_the_client(live: Any) -> None:
 
 def test_openai_and_the_embedded_checkpoint(live: Any) -> None:
     """What is served, at once and streamed, is what the library hears."""
-    transcriber = Transcriber(load_engine(device="cpu"))
+    transcriber = Transcriber(load_engine("tiny", device="cpu"))
     expected = [(s.start_s, s.end_s, s.text) for s in transcriber.transcribe(EXAMPLE).segments]
     with live(transcriber).client() as client:
         answer = client.audio.transcriptions.create(
@@ -435,7 +435,7 @@ def test_a_port_that_is_taken(capsys: Any) -> None:
     assert "choose another" in capsys.readouterr().err
 
 
-EMBEDDED = "from speaker_reasoner.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
+EMBEDDED = "from speaker_reasoner.cli import main; sys.exit(main(['serve', '--model', 'tiny', *sys.argv[1:]]))"
 SCRIPTED = """
 import speaker_reasoner.cli as cli
 from speaker_reasoner.longform import Transcriber, options

@@ -82,10 +82,10 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
     corpora.write_text('[corpora]\ntrain = ["nowhere"]\n[model]\nbase = "nowhere"\n')
     store = ["--store", str(tmp_path / "voices")]
     cases: dict[str, tuple[list[Any], str | None]] = {
-        "transcribe": ([meeting, "-o", tmp_path / "out", "-q"], None),
-        "transcribe --vad silero": ([meeting], "vad"),
-        "transcribe --witness resemblyzer": ([meeting], "resemblyzer"),
-        "transcribe --witness speechbrain": ([meeting], "speechbrain"),
+        "transcribe": ([meeting, "--model", "tiny", "-o", tmp_path / "out", "-q"], None),
+        "transcribe --vad silero": ([meeting, "--model", "tiny"], "vad"),
+        "transcribe --witness resemblyzer": ([meeting, "--model", "tiny"], "resemblyzer"),
+        "transcribe --witness speechbrain": ([meeting, "--model", "tiny"], "speechbrain"),
         "voices add": (["Ana", meeting, *store], None),
         "voices list": (store, None),
         "voices remove": (["Ana", *store], None),

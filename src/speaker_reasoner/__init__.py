@@ -63,7 +63,12 @@ def load_engine(
         from .engines.cascade.loading import load_cascade
 
         _refuse("the cascade", dtype=dtype, prompts=prompts)
-        whisper = str(model or "").partition("=")[2]
+        _, given, whisper = str(model or "").partition("=")
+        if given and not whisper:
+            raise SettingsError(
+                f"--model {model}: expected a Whisper behind =, as large-v3-turbo, a folder or a hub id; "
+                "for the one that comes with the cascade say --model cascade"
+            )
         return load_cascade(whisper, language=language, hotwords=hotwords, device=device)
     from .engines.checkpoint import load_checkpoint
     from .engines.local import TransformersEngine

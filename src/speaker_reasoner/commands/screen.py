@@ -6,9 +6,10 @@ without control characters.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -140,7 +141,9 @@ class Screen:
         info = transcript.info
         self._note(
             f"{name}{transcript.duration_s:.1f} s of audio in {info['wall_s']:.1f} s, "
-            f"{info['turns']} turns" + (f", {info['tokens']} tokens" if info["tokens"] else "")
+            f"{info['turns']} turns"
+            + (f", {info['tokens']} tokens" if info["tokens"] else "")
+            + f"; model {_model(info)}"
         )
 
     def wrote(self, path: Path) -> None:
@@ -193,6 +196,13 @@ class Screen:
         done_s, total_s = sum(self._reached_s.values()), sum(self._durations_s.values())
         at = f"{reading_time(done_s)} / {reading_time(total_s)}"
         self._bar.update(self._task, completed=done_s, at=at, refresh=path is not None)
+
+
+def _model(info: Mapping[str, Any]) -> str:
+    """The model by the name that loads it, and its parts where it has any."""
+    name = str(info.get("model", info["engine"]))
+    parts = [str(info[part]) for part in ("recogniser", "diarizer") if part in info]
+    return f"{name} ({', '.join(parts)})" if parts else name
 
 
 def _duration_s(path: Path) -> float:

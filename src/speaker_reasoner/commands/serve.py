@@ -200,7 +200,7 @@ def _server(config: Any, service: "Service") -> Any:
                 host, port = listening.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
                 say = f"listening on http://{shown}:{port}; jobs in {service.settings.store}"
-                print(say, file=sys.stderr, flush=True)
+                print(f"{say}; model {service.model}", file=sys.stderr, flush=True)
 
         def handle_exit(self, sig: int, frame: Any) -> None:
             service.drain()

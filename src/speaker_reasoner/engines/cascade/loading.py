@@ -50,9 +50,10 @@ def load_cascade(
         SettingsError: the recogniser does not know the language; there is no such diarizer.
     """
     threads = os.cpu_count() or 1
-    return CascadeEngine(
-        _recogniser(model, language, hotwords, beam, device, threads), _diarizer(diarizer, threads)
-    )
+    local = Path(model).expanduser()
+    name = f"cascade={local.name if local.is_dir() else model}" if model else "cascade"
+    recogniser = _recogniser(model, language, hotwords, beam, device, threads)
+    return CascadeEngine(recogniser, _diarizer(diarizer, threads), model=name)
 
 
 def _recogniser(

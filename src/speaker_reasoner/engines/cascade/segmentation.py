@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...audio import SAMPLE_RATE_HZ, Samples
+from ...errors import CheckpointError
 from ...speech import Region
 
 Floats = npt.NDArray[np.float32]
@@ -109,8 +110,17 @@ _POWERSET = np.array(
 
 
 def onnx_session(path: Path, threads: int) -> Any:
-    """A network in ONNX Runtime on the CPU."""
-    import onnxruntime
+    """A network in ONNX Runtime on the CPU.
+
+    Raises:
+        CheckpointError: the package is missing, or the file is damaged.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise CheckpointError(
+            f"the cascade's diarizer: {error}; pip install onnxruntime"
+        ) from error
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -118,9 +128,13 @@ def onnx_session(path: Path, threads: int) -> Any:
     options.log_severity_level = 3
     # Threads that wait in a loop take the processor from whoever else is at work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        str(path), sess_options=options, providers=["CPUExecutionProvider"]
-    )
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions have no base class of their own
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be loaded: {reason}; is the file whole?") from error
 
 
 def _window_starts(samples: int) -> list[int]:

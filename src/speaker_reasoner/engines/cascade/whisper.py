@@ -9,6 +9,7 @@ language (asked of speech alone); with a threshold on the probability of no spee
 (each segment is looked at here).
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ SIZES = (
     *("large-v1", "large-v2", "large-v3", "large-v3-turbo", "turbo", "distil-large-v3"),
 )
 
+_OLDEST = "1.2.1"
 _PACK_S = 29.0
 """Most speech that Whisper is given at once; its window is 30 s."""
 _DOUBTFUL = -0.7
@@ -162,7 +164,7 @@ class FasterWhisper:
                 if words and word.start_s < words[-1].start_s:  # times are in order, at most equal
                     start_s = words[-1].start_s
                     word = replace(word, start_s=start_s, end_s=max(start_s, word.end_s))
-                joined.append(not said.word.startswith(" ") and bool(words))
+                joined.append(not said.word.startswith(" "))
                 words.append(word)
         words, joined = _without_loops(words, joined, left_out)
         if not words:
@@ -284,10 +286,17 @@ def _without_loops(
 def _load(model: str, device: str, threads: int) -> Any:
     try:
         from faster_whisper import WhisperModel
+        from faster_whisper import __version__ as package
     except ImportError as error:
         raise CheckpointError(
-            f"recogniser whisper: {error}; pip install 'speaker-reasoner[whisper]'"
+            f"recogniser whisper: {error}; pip install 'faster-whisper>={_OLDEST}'"
         ) from error
+    if _version(package) < _version(_OLDEST):
+        raise CheckpointError(
+            f"recogniser whisper: got faster-whisper {package}, expected at least {_OLDEST}; pip install "
+            f"'faster-whisper>={_OLDEST}'"
+        )
+    target_device, number = _device(device)
     local = Path(model).expanduser()
     if not local.is_dir() and model not in SIZES and model.count("/") != 1:
         raise CheckpointError(
@@ -297,7 +306,11 @@ def _load(model: str, device: str, threads: int) -> Any:
     target = str(local) if local.is_dir() else model
     try:
         return WhisperModel(
-            target, device=device, compute_type=_compute_type(device), cpu_threads=threads
+            target,
+            device=target_device,
+            device_index=number,
+            compute_type=_compute_type(device),
+            cpu_threads=threads,
         )
     except (
         Exception
@@ -311,6 +324,32 @@ def _load(model: str, device: str, threads: int) -> Any:
         raise CheckpointError(
             f"recogniser whisper={model}: cannot be loaded: {reason}; {remedy}"
         ) from error
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def _device(name: str) -> tuple[str, int]:
+    """A device as CTranslate2 takes it, and its number.
+
+    Raises:
+        SettingsError: it cannot use this device.
+    """
+    from ctranslate2 import get_cuda_device_count
+
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
+        raise SettingsError(
+            f"--device {name}: the cascade runs on cpu or cuda (cuda:1, ...); expected one of these"
+        )
+    there = get_cuda_device_count()
+    if kind == "cuda" and int(number or 0) >= there:
+        raise SettingsError(
+            f"--device {name}: CTranslate2 sees {there} GPUs with CUDA; leave --device out, or choose "
+            "another"
+        )
+    return kind, int(number or 0)
 
 
 def _compute_type(device: str) -> str:

@@ -1,6 +1,6 @@
 /** The page: which recording is open, its buttons, and the keyboard. */
 
-import { download, jobPath, request } from "./api.js";
+import { download, get, jobPath, request } from "./api.js";
 import { $, h, menu } from "./dom.js";
 import { setUpIntake } from "./intake.js";
 import { markCurrent, refreshJobs, updateJob } from "./jobs.js";
@@ -107,6 +107,9 @@ for (const button of document.querySelectorAll("[data-close]")) button.onclick =
 addEventListener("keydown", onKey);
 addEventListener("hashchange", show);
 
+get("v1/models").then(({ data: [{ id, domain }] }) => {
+  $("model").textContent = `Model: ${id}${domain ? ` (${domain})` : ""}`;
+}, () => {});
 setUpIntake((job) => { updateJob(job); location.hash = job.id; });
 refreshJobs();
 show();

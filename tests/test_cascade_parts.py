@@ -1,0 +1,445 @@
+"""The cascade's parts: segmentation, clustering, words to lines, Whisper's words, filter banks, gender."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from speaker_reasoner.audio import SAMPLE_RATE_HZ
+from speaker_reasoner.engines.cascade import segmentation, whisper
+from speaker_reasoner.engines.cascade.clustering import Piece, activity, cluster, evidence, pieces
+from speaker_reasoner.engines.cascade.embedding import filter_banks
+from speaker_reasoner.engines.cascade.gender import genders
+from speaker_reasoner.engines.cascade.lines import assign, lines
+from speaker_reasoner.engines.cascade.segmentation import (
+    FRAME_S,
+    LocalSpeakers,
+    frames_of,
+    on,
+    regions,
+    runs,
+)
+from speaker_reasoner.errors import SettingsError
+from speaker_reasoner.transcript import Word
+
+from .conftest import noise
+from .vocal import silence, voice
+
+PROBABILITIES = arrays(
+    np.float32,
+    st.integers(0, 80),
+    elements=st.sampled_from([0.0, 0.2, 0.34, 0.36, 0.49, 0.51, 1.0]),
+)
+
+# Segmentation
+
+
+@given(PROBABILITIES)
+def test_runs_are_where_it_is_true(probability: Any) -> None:
+    active = probability > 0.4
+    found = np.zeros(len(active), bool)
+    for first, last in runs(active):
+        assert first < last and active[first:last].all()
+        found[first:last] = True
+    assert (found == active).all()
+    assert all(last < first for (_, last), (first, _) in pairwise(runs(active)))
+
+
+@given(PROBABILITIES)
+def test_on_begins_high_and_ends_low(probability: Any) -> None:
+    """The plain definition, frame by frame."""
+    expected, state = [], False
+    for value in probability.tolist():
+        state = value >= 0.35 if state else value >= 0.5
+        expected.append(state)
+    assert on(probability).tolist() == expected
+
+
+@given(PROBABILITIES, st.sampled_from([0.0, 0.1, 0.5]), st.sampled_from([0.0, 0.3]))
+def test_regions_are_apart_and_inside(probability: Any, pad_s: float, merge_s: float) -> None:
+    end_s = max(0.01, len(probability) * FRAME_S)
+    found = regions(probability, end_s, pad_s=pad_s, merge_s=merge_s)
+    assert all(0 <= a < b <= end_s for a, b in found)
+    assert all(first[1] + merge_s < second[0] for first, second in pairwise(found))
+    padded = regions(probability, end_s, pad_s=1.0, merge_s=0.0)
+    assert all(any(a >= c and b <= d for c, d in padded) for a, b in found)
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.integers(1, 300))
+def test_some_frame_belongs_to_every_time(start_s: float, length_s: float, count: int) -> None:
+    place = frames_of(start_s, start_s + length_s, count)
+    assert 0 <= place.start < place.stop <= count
+
+
+@pytest.mark.parametrize("samples", [1, 159_999, 160_000, 160_001, 240_000, 245_123, 1_000_000])
+def test_windows_cover_the_samples(samples: int) -> None:
+    starts = segmentation._window_starts(samples)
+    assert starts[0] == 0 and max(starts[-1], 0) + 160_000 >= samples
+    assert all(0 < b - a <= 80_000 for a, b in pairwise(starts))
+
+
+# Clustering
+
+
+def piece(number: int, seconds: float, people: int = 1) -> Piece:
+    """Pieces one after the other, apart."""
+    first = 200 * number
+    frames = np.arange(first, first + round(seconds / FRAME_S))
+    return Piece(0, 0, first, int(frames[-1]) + 1, frames if people == 1 else frames[:0])
+
+
+@st.composite
+def groups(draw: Any) -> tuple[Any, list[Piece], list[int]]:
+    """Points of some people, far from each other and near to themselves."""
+    who = 2 * draw(st.lists(st.integers(0, 3), min_size=1, max_size=7))  # one piece is too faint
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    points = np.eye(4, 16, dtype=np.float32)[who] + 0.05 * rng.standard_normal((len(who), 16))
+    points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    lengths = draw(st.lists(st.sampled_from([1.9, 2.0]), min_size=len(who), max_size=len(who)))
+    return points, [piece(i, length) for i, length in enumerate(lengths)], who
+
+
+def partition(labels: Sequence[int]) -> set[frozenset[int]]:
+    return {
+        frozenset(i for i, other in enumerate(labels) if other == label) for label in set(labels)
+    }
+
+
+@given(groups())
+def test_people_far_apart_are_told_apart(given: Any) -> None:
+    points, found, who = given
+    said = np.zeros((len(found), len(found)), np.float32)
+    labels = cluster(points, said, found).tolist()
+    assert partition(labels) == partition(who)
+    assert sorted(set(labels)) == list(range(len(set(labels))))
+
+
+@given(groups(), st.randoms())
+def test_order_does_not_matter(given: Any, random: Any) -> None:
+    points, found, _ = given
+    said = np.zeros((len(found), len(found)), np.float32)
+    order = list(range(len(found)))
+    random.shuffle(order)
+    labels = cluster(points, said, found)
+    again = cluster(points[order], said, [found[i] for i in order])
+    back = np.empty_like(again)
+    back[order] = again
+    assert partition(back.tolist()) == partition(labels.tolist())
+
+
+@given(groups(), st.integers(0, 6), st.integers(0, 6))
+def test_bounds_hold(given: Any, low: int, more: int) -> None:
+    points, found, _ = given
+    said = np.zeros((len(found), len(found)), np.float32)
+    high = max(1, low + more)
+    count = len(set(cluster(points, said, found, (low, high)).tolist()))
+    assert min(max(1, low), len(found)) <= count <= high
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.5, 2.0])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_identical_points_are_one_person(count: int, seconds: float) -> None:
+    points = np.tile(np.eye(1, 8, dtype=np.float32), (count, 1))
+    said = np.zeros((count, count), np.float32)
+    found = [piece(i, seconds) for i in range(count)]
+    assert cluster(points, said, found).tolist() == [0] * count
+
+
+def test_no_pieces_are_nobody() -> None:
+    none = np.zeros((0, 8), np.float32)
+    assert cluster(none, np.zeros((0, 0), np.float32), []).tolist() == []
+
+
+def test_two_at_once_are_two_people() -> None:
+    """A short piece beside a long one of the same voice goes to the other."""
+    points = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
+    long, other = piece(0, 2.0), piece(1, 2.0)
+    beside = Piece(0, 1, 10, 40, np.zeros(0, np.intp))
+    labels = cluster(points, np.zeros((3, 3), np.float32), [long, other, beside]).tolist()
+    assert labels[2] == labels[1] != labels[0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 9))
+def test_pieces_are_where_somebody_speaks(length_s: int, seed: int) -> None:
+    """Each frame of each window's middle is in a piece of every speaker who is on."""
+    samples = length_s * SAMPLE_RATE_HZ
+    starts = segmentation._window_starts(samples)
+    offsets = np.array([round(start / 270) for start in starts], np.intp)
+    rng = np.random.default_rng(seed)
+    active = np.repeat(rng.random((len(starts), 31, 3), np.float32) ** 3, 19, axis=1)
+    local = LocalSpeakers(offsets, active, round(samples / 270))
+    found = pieces(local)
+    assert all(0 < one.last - one.first <= round(2.0 / FRAME_S) + 1 for one in found)
+    assert all(set(one.alone.tolist()) <= set(range(one.first, one.last)) for one in found)
+    who = np.arange(len(found))
+    spoken = activity(local, found, who).max(axis=1, initial=0)
+    assert (spoken[: local.frames] <= 1).all()
+    said = evidence(local, found)
+    assert (np.abs(said) <= 1.0001).all() and np.allclose(said, said.T, atol=1e-5)
+
+
+# Words to lines
+
+
+@st.composite
+def said(draw: Any) -> tuple[list[Word], list[bool], Any]:
+    at_s, found = 0.0, []
+    for i in range(draw(st.integers(0, 25))):
+        at_s += draw(st.sampled_from([0.0, 0.1, 0.5, 2.0]))
+        length_s = draw(st.sampled_from([0.0, 0.2, 1.0]))
+        found.append(Word(f"w{i}" + draw(st.sampled_from(["", ".", "。"])), at_s, at_s + length_s))
+    joined = draw(st.lists(st.booleans(), min_size=len(found), max_size=len(found)))
+    people, seed = draw(st.integers(0, 4)), draw(st.integers(0, 9))
+    frames = draw(st.sampled_from([1, 50, 2000]))
+    return found, joined, np.random.default_rng(seed).random((frames, people), np.float32)
+
+
+@given(said())
+def test_every_word_is_in_one_line(given: Any) -> None:
+    words, joined, active = given
+    who, sure = assign(words, active)
+    assert all(0 <= one < max(1, active.shape[1]) for one in who)
+    assert all(0 < one <= 1 for one in sure)
+    rows = lines(words, joined, who, sure)
+    assert [word for row in rows for word in row.words] == words
+    for row in rows:
+        first = words.index(row.words[0])
+        own = range(first, first + len(row.words))
+        text = "".join(("" if joined[i] else " ") + words[i].text for i in own)
+        assert row.text == text.removeprefix(" ")
+        assert {who[i] for i in own} == {row.speaker}
+
+
+def test_a_word_goes_to_who_speaks() -> None:
+    active = np.zeros((600, 3), np.float32)
+    active[:200, 2] = active[200:400, 0] = active[400:, 1] = 0.9
+    words = [Word(f"w{i}", i * 0.5, i * 0.5 + 0.4) for i in range(20)]
+    who, sure = assign(words, active)
+    expected = [2 if w.end_s < 3.4 else 0 if w.end_s < 6.75 else 1 for w in words]
+    assert sum(a != b for a, b in zip(who, expected, strict=True)) <= 2
+    assert min(sure) > 0.3 and sure[0] > 0.9
+
+
+# Whisper
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 0.2, 3.0]), st.sampled_from([0.1, 5.0, 28.9, 29.0, 95.0])),
+        max_size=12,
+    )
+)
+def test_packs_hold_all_speech_in_order(steps: Any) -> None:
+    speech, at_s = [], 0.0
+    for gap_s, length_s in steps:
+        speech.append((at_s + gap_s, at_s + gap_s + length_s))
+        at_s = speech[-1][1]
+    packs = whisper._packs(speech)
+    parts = [part for pack in packs for part in pack]
+    assert all(pack and sum(b - a for a, b in pack) <= 29.0 + 1e-6 for pack in packs)
+    assert all(first[1] <= second[0] for first, second in pairwise(parts))
+    heard_s = sum(b - a for a, b in parts)
+    assert heard_s == pytest.approx(sum(b - a for a, b in speech))
+    assert all(any(c <= a and b <= d for c, d in speech) for a, b in parts)
+
+
+@given(st.floats(0, 8), st.floats(0, 8), st.sampled_from([" a", "a", " a b ", "中"]))
+def test_words_are_placed_in_their_pack(start_s: float, length_s: float, text: str) -> None:
+    pack = [(1.0, 3.0), (10.0, 11.0), (20.0, 23.5)]
+    end_s = sum(b - a for a, b in pack)
+    word = whisper._placed(spoken(text, start_s, start_s + length_s), pack, end_s)
+    if start_s >= end_s:
+        assert word is None
+        return
+    assert word is not None and word.text == "".join(text.split())
+    assert any(a <= word.start_s <= word.end_s <= b + 1e-6 for a, b in pack)
+
+
+def test_a_word_without_length_stays_where_it_is() -> None:
+    word = whisper._placed(spoken("a", 2.5, 2.5), [(1.0, 3.0), (10.0, 11.0)], 3.0)
+    assert word is not None and (word.start_s, word.end_s) == (10.5, 10.5)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "B.", "c"]), max_size=40))
+def test_no_phrase_is_said_five_times(texts: list[str]) -> None:
+    words = [Word(text, i, i + 0.5) for i, text in enumerate(texts)]
+    left_out: Counter[str] = Counter()
+    kept, joined = whisper._without_loops(words, [False] * len(words), left_out)
+    assert len(kept) == len(joined) == len(words) - sum(left_out.values())
+    plain = [word.text.casefold().strip(".") for word in kept]
+    for length in range(1, 11):
+        for at in range(len(plain) - 5 * length + 1):
+            assert plain[at : at + 5 * length] != plain[at : at + length] * 5
+    assert not left_out or any(
+        plain_of(texts)[at : at + 5 * n] == plain_of(texts)[at : at + n] * 5
+        for n in range(1, 11)
+        for at in range(len(texts))
+    )
+
+
+def plain_of(texts: Sequence[str]) -> list[str]:
+    return [text.casefold().strip(".") for text in texts]
+
+
+def spoken(text: str, start_s: float, end_s: float, sure: float = 0.9) -> Any:
+    """A word as faster-whisper gives it."""
+    kinds = pytest.importorskip("faster_whisper.transcribe")
+    return kinds.Word(start_s, end_s, text, sure)
+
+
+class Model:
+    """A Whisper that says what it is made to, in faster-whisper's own types."""
+
+    supported_languages = ("en", "de", "zh")
+    model = type("Model", (), {"device": "cpu", "compute_type": "int8"})
+
+    def __init__(self, sure: float = 0.9, *, language: str = "en", **segment: Any) -> None:
+        self.kinds = pytest.importorskip("faster_whisper.transcribe")
+        self.sure, self.language, self.segment = sure, language, segment
+        self.calls: list[dict[str, Any]] = []
+
+    def transcribe(self, sound: Any, **options: Any) -> tuple[Any, Any]:
+        self.calls.append(options)
+        end_s = len(sound) / SAMPLE_RATE_HZ
+        words = [spoken(" one", 0.0, end_s / 2, self.sure), spoken(" two", end_s / 2, end_s + 9)]
+        values = {"avg_logprob": -0.2, "compression_ratio": 1.0, "no_speech_prob": 0.0}
+        segment = self.kinds.Segment(
+            id=1,
+            seek=0,
+            start=0.0,
+            end=end_s,
+            text=" one two",
+            tokens=[],
+            words=words,
+            temperature=0.0,
+            **(values | self.segment),
+        )
+        info = self.kinds.TranscriptionInfo(
+            language=options["language"] or self.language,
+            language_probability=0.8,
+            duration=end_s,
+            duration_after_vad=end_s,
+            all_language_probs=None,
+            transcription_options=None,
+            vad_options=None,
+        )
+        return iter([segment]), info
+
+    def detect_language(self, sound: Any) -> Any:
+        return self.language, 0.95, []
+
+
+def recogniser(
+    model: Model, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> whisper.FasterWhisper:
+    monkeypatch.setattr(whisper, "_load", lambda *_: model)
+    return whisper.FasterWhisper("fake", **options)
+
+
+def test_the_first_pack_says_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    found = recogniser(model, monkeypatch).recognise(
+        noise(70.0), [(0, 25), (30, 50), (55, 70)], None
+    )
+    assert [call["language"] for call in model.calls] == [None, "en", "en"]
+    assert (found.language, found.language_probability) == ("en", 0.8)
+    assert [word.text for word in found.words] == ["one", "two"] * 3
+    assert all(word.end_s <= 70.0 for word in found.words)
+
+
+def test_a_language_is_taken_over_while_words_are_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(language="de")
+    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
+    assert found.language == "en" and len(model.calls) == 1
+
+
+def test_unsure_words_bring_another_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(0.05, language="de")
+    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
+    assert [call["language"] for call in model.calls] == ["en", "de"]
+    assert (found.language, found.language_probability) == ("de", 0.95)
+
+
+def test_a_language_that_was_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(0.05, language="de")
+    heard = recogniser(model, monkeypatch, language="zh")
+    assert heard.recognise(noise(5.0), [(0, 5)], "en").language == "zh"
+    with pytest.raises(SettingsError, match="knows en, de, zh"):
+        recogniser(model, monkeypatch, language="xx")
+
+
+def test_doubtful_words_are_searched_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(avg_logprob=-0.9, no_speech_prob=0.9)
+    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], None)
+    assert [call["beam_size"] for call in model.calls] == [1, 5]
+    assert (found.words, dict(found.left_out)) == ((), {whisper.NOISE: 2})
+
+
+def test_where_nobody_speaks_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    assert recogniser(model, monkeypatch).recognise(noise(5.0), [], None).words == ()
+    assert model.calls == []
+
+
+# Filter banks
+
+
+@pytest.mark.parametrize("samples", [0, 399, 400, 559, 560, 16_000, 700_000])
+def test_filter_banks_are_kaldis(samples: int) -> None:
+    """Against transformers' extractor, which follows Kaldi."""
+    sound = (0.3 * noise(50.0)[:samples]).astype(np.float32)
+    found = filter_banks(sound)
+    assert found.shape == (max(0, 1 + (samples - 400) // 160), 80)
+    if samples < 400:
+        return
+    from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+
+    bank = mel_filter_bank(
+        num_frequency_bins=257,
+        num_mel_filters=80,
+        min_frequency=20,
+        max_frequency=8000,
+        sampling_rate=16_000,
+        mel_scale="kaldi",
+        triangularize_in_mel_space=True,
+    )
+    expected = spectrogram(
+        sound.astype(np.float64),
+        window_function(400, "povey", periodic=False),
+        frame_length=400,
+        hop_length=160,
+        fft_length=512,
+        power=2.0,
+        center=False,
+        preemphasis=0.97,
+        mel_filters=bank,
+        log_mel="log",
+        mel_floor=1.192092955078125e-07,
+        remove_dc_offset=True,
+    ).T
+    assert np.abs(found - expected).max() < 1e-2
+
+
+# Gender
+
+
+@pytest.mark.parametrize(
+    ("f0_hz", "expected"), [(100.0, "male"), (120.0, "male"), (210.0, "female"), (240.0, "female")]
+)
+def test_gender_by_pitch(f0_hz: float, expected: str) -> None:
+    samples = np.concatenate([silence(1.0), voice(4.0, f0_hz), silence(1.0)])
+    active = np.zeros((round(6.0 / FRAME_S), 2), np.float32)
+    active[round(1.0 / FRAME_S) : round(5.0 / FRAME_S), 1] = 1
+    assert genders(samples, active, [1, 0]) == (expected, "unknown")
+
+
+def test_who_never_speaks_alone_has_no_gender() -> None:
+    active = np.ones((round(3.0 / FRAME_S), 2), np.float32)
+    assert genders(voice(3.0), active, [0, 1]) == ("unknown", "unknown")
