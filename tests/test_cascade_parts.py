@@ -230,10 +230,11 @@ def test_a_word_goes_to_who_speaks() -> None:
 # Whisper
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from([0.0, 0.2, 3.0]), st.sampled_from([0.1, 5.0, 28.9, 29.0, 95.0])),
-        max_size=12,
+        st.tuples(st.sampled_from([0.0, 0.2, 3.0]), st.sampled_from([0.1, 5.0, 28.9, 29.0, 61.0])),
+        max_size=5,
     )
 )
 def test_packs_hold_all_speech_in_order(steps: Any) -> None:
@@ -241,7 +242,7 @@ def test_packs_hold_all_speech_in_order(steps: Any) -> None:
     for gap_s, length_s in steps:
         speech.append((at_s + gap_s, at_s + gap_s + length_s))
         at_s = speech[-1][1]
-    packs = whisper._packs(speech)
+    packs = whisper._packs(silence(at_s), speech)
     parts = [part for pack in packs for part in pack]
     assert all(pack and sum(b - a for a, b in pack) <= 29.0 + 1e-6 for pack in packs)
     assert all(first[1] <= second[0] for first, second in pairwise(parts))
