@@ -190,9 +190,9 @@ class CascadeEngine:
         """Listen to a chunk; the last few are remembered by their samples."""
         samples = session.samples
         digest = zlib.crc32(np.ascontiguousarray(samples).data)
-        key = (len(samples), digest, session.language)
+        key = (len(samples), digest, session.language, count)
         known = self._drafts.get(key)
-        if known is not None and count is None:
+        if known is not None:
             return known
         draft = self._listen(samples, session.language, count)
         self._drafts[key] = draft
