@@ -22,9 +22,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt"
-EXAMPLE = "speaker-reasoner transcribe examples/meeting.flac"
-RUN = f"{INSTALL} . && {EXAMPLE}"
-TEST = f"{INSTALL} -e '.[dev]' && scripts/check"
+EXAMPLE = "speaker-reasoner transcribe examples/ami.flac"
+RUN = f"{INSTALL} . ./packages/cascade && {EXAMPLE}"
+TEST = f"{INSTALL} -e '.[dev]' ./packages/cascade && scripts/check"
 
 NOT_RUN = {
     "speaker-reasoner transcribe meeting.wav --model path/to/checkpoint": "needs a checkpoint",
