@@ -154,7 +154,7 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         ("evaluate score a b --languge en", "evaluate score", "did you mean --language?"),
         ("voices list Ana", "voices list", "unexpected argument: Ana"),
         ("transcribe ''", "transcribe", "argument FILE: got an empty value"),
-        ("transcribe f -o ''", "transcribe", "argument -o/--output: got an empty value"),
+        ("transcribe f -o ''", "transcribe", "argument -o/--output/--output-dir/--output_dir: got"),
         ("transcribe f --model=", "transcribe", "argument --model: got an empty value"),
         ("''", "", "invalid choice: ''"),
         ("'\x1b[31mred'", "", r"'\x1b[31mred'"),
