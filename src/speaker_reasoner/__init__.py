@@ -40,6 +40,8 @@ def load_engine(
     prompts: str | Path | None = None,
     language: str | None = None,
     hotwords: str | None = None,
+    recogniser: str | None = None,
+    diarizer: str | None = None,
 ) -> "Engine":
     """Load an engine.
 
@@ -54,12 +56,15 @@ def load_engine(
         prompts: the prompt file published with a released checkpoint.
         language: ISO 639-1 code of what is spoken, for the cascade; recognised if `None`.
         hotwords: names and terms that are likely to be said, for the cascade.
+        recogniser: of the cascade: `whisper[=MODEL]`, `paraformer[=MODEL]`, `sensevoice[=MODEL]` or
+            `parakeet[=MODEL]`.
+        diarizer: of the cascade: `local` or `pyannote[=MODEL]`.
 
     Raises:
         CheckpointError, ProtocolError: the model or the prompt file cannot be used.
         SettingsError: an option does not fit the model.
     """
-    if is_cascade(model, prompts):
+    if is_cascade(model, prompts, recogniser, diarizer):
         from .engines.cascade.loading import load_cascade
 
         _refuse("the cascade", dtype=dtype, prompts=prompts)
@@ -69,11 +74,18 @@ def load_engine(
                 f"--model {model}: expected a Whisper behind =, as large-v3-turbo, a folder or a hub id; "
                 "for the one that comes with the cascade say --model cascade"
             )
-        return load_cascade(whisper, language=language, hotwords=hotwords, device=device)
+        return load_cascade(
+            whisper,
+            recogniser=recogniser,
+            diarizer=diarizer,
+            language=language,
+            hotwords=hotwords,
+            device=device,
+        )
     from .engines.checkpoint import load_checkpoint
     from .engines.local import TransformersEngine
 
-    _refuse("this model", hotwords=hotwords)
+    _refuse("this model", hotwords=hotwords, recogniser=recogniser, diarizer=diarizer)
     checkpoint = load_checkpoint(
         None if model == "tiny" else model,
         device=device,
@@ -89,8 +101,15 @@ def load_engine(
     return TransformersEngine(checkpoint)
 
 
-def is_cascade(model: str | Path | None, prompts: str | Path | None = None) -> bool:
+def is_cascade(
+    model: str | Path | None,
+    prompts: str | Path | None = None,
+    recogniser: str | None = None,
+    diarizer: str | None = None,
+) -> bool:
     """Whether `load_engine` would load the cascade."""
+    if model is None and prompts is None and (recogniser or diarizer):
+        return True
     if model is None and prompts is None:
         from .engines.cascade.loading import installed
 

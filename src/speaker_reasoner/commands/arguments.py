@@ -60,6 +60,17 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
     add("--prompts", metavar="FILE", type=Path, help="prompt file of a released checkpoint")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    add(
+        "--recogniser",
+        metavar="NAME",
+        help="of the cascade: whisper (default), paraformer, sensevoice or parakeet, with a model "
+        "perhaps (whisper=large-v3-turbo)",
+    )
+    add(
+        "--diarizer",
+        metavar="NAME",
+        help="of the cascade: local (default), pyannote or pyannote=MODEL",
+    )
     add("--hotwords", metavar="TEXT", help="names and terms that are likely to be said (cascade)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
 
@@ -226,7 +237,8 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     if sys.stderr.isatty() and not quiet:
         enable_progress_bars()
     language = arguments.language
-    if arguments.language_is_hint and not is_cascade(arguments.model, arguments.prompts):
+    parts = {"recogniser": arguments.recogniser, "diarizer": arguments.diarizer}
+    if arguments.language_is_hint and not is_cascade(arguments.model, arguments.prompts, **parts):
         language = None
     return load_engine(
         arguments.model,
@@ -235,4 +247,5 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
         prompts=arguments.prompts,
         language=language,
         hotwords=arguments.hotwords,
+        **parts,
     )

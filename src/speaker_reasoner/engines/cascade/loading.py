@@ -9,12 +9,16 @@ from ...errors import CheckpointError, SettingsError
 from .diarizer import Diarizer
 from .embedding import CampplusWitness
 from .engine import CascadeEngine
+from .funasr import Paraformer, SenseVoice
 from .local import LocalDiarizer
+from .parakeet import Parakeet
+from .pyannote import PyannoteDiarizer
 from .recogniser import Recogniser
 from .segmentation import Segmentation
 from .whisper import FasterWhisper
 
 WEIGHTS_PACKAGE = "speaker_reasoner_cascade"
+RECOGNISERS = ("whisper", "paraformer", "sensevoice", "parakeet")
 
 
 def installed() -> bool:
@@ -28,7 +32,8 @@ def installed() -> bool:
 def load_cascade(
     model: str = "",
     *,
-    diarizer: str = "local",
+    recogniser: str | None = None,
+    diarizer: str | None = None,
     language: str | None = None,
     hotwords: str | None = None,
     beam: int = 1,
@@ -37,34 +42,87 @@ def load_cascade(
     """Load a recogniser and a diarizer.
 
     Args:
-        model: of the recogniser: a size of Whisper (`large-v3-turbo`), a folder or a hub id; the Whisper
-            base of the weights package if empty.
-        diarizer: `local`.
+        model: short for `recogniser="whisper=..."`; nothing if empty.
+        recogniser: `whisper[=MODEL]`, `paraformer[=MODEL]`, `sensevoice[=MODEL]` or `parakeet[=MODEL]`. A
+            model is a folder, a hub id or a name that the package knows, such as a size of Whisper
+            (`large-v3-turbo`); the Whisper base of the weights package by default.
+        diarizer: `local` (default) or `pyannote[=MODEL]`.
         language: ISO 639-1 code of what is spoken; recognised if `None`.
         hotwords: names and terms that are likely to be said.
-        beam: hypotheses of the recogniser's search.
+        beam: hypotheses of Whisper's search.
         device: `cpu` or `cuda`; a GPU where there is one if `None`.
 
     Raises:
-        CheckpointError: a package or a model is missing or damaged.
-        SettingsError: the recogniser does not know the language; there is no such diarizer.
+        CheckpointError: a model is missing or damaged.
+        ExtraError: a package is missing.
+        SettingsError: the recogniser does not know the language, or no hotwords; there is no such
+            recogniser or diarizer.
     """
     threads = os.cpu_count() or 1
+    if model and recogniser is not None:
+        raise SettingsError(
+            f"--model cascade={model} and --recogniser {recogniser}: both name a recogniser; give one"
+        )
+    name = f"cascade={_shown(model)}" if model else "cascade"
+    if parts := [_shown(part) for part in (recogniser, diarizer) if part]:
+        name += f" with {' and '.join(parts)}"
+    heard = _recogniser(recogniser or f"whisper={model}", language, hotwords, beam, device, threads)
+    return CascadeEngine(heard, _diarizer(diarizer or "local", device, threads), model=name)
+
+
+def _shown(part: str) -> str:
+    """A model or `KIND=MODEL`, of a local folder the name alone."""
+    kind, given, model = part.rpartition("=")
     local = Path(model).expanduser()
-    name = f"cascade={local.name if local.is_dir() else model}" if model else "cascade"
-    recogniser = _recogniser(model, language, hotwords, beam, device, threads)
-    return CascadeEngine(recogniser, _diarizer(diarizer, threads), model=name)
+    return f"{kind}{given}{local.name if local.is_dir() else model}"
 
 
 def _recogniser(
-    model: str,
+    name: str,
     language: str | None,
     hotwords: str | None,
     beam: int,
     device: str | None,
     threads: int,
 ) -> Recogniser:
-    target = device or "auto"
+    kind, _, model = name.partition("=")
+    if kind in ("sensevoice", "parakeet") and hotwords is not None:
+        raise SettingsError(
+            f"--hotwords {hotwords}: {kind} has no use of them; leave them out, or take whisper or "
+            "paraformer"
+        )
+    named = {"model": model} if model else {}
+    match kind:
+        case "whisper":
+            return _whisper(model, language, hotwords, beam, device or "auto", threads)
+        case "paraformer":
+            return Paraformer(
+                **named,
+                language=language,
+                hotwords=hotwords,
+                device=_torch_device(device),
+                threads=threads,
+            )
+        case "sensevoice":
+            return SenseVoice(
+                **named, language=language, device=_torch_device(device), threads=threads
+            )
+        case "parakeet":
+            return Parakeet(**named, language=language, device=device or "auto")
+    raise SettingsError(
+        f"recogniser {name!r}: expected one of {', '.join(RECOGNISERS)}, with a model perhaps, as in "
+        "whisper=large-v3-turbo"
+    )
+
+
+def _whisper(
+    model: str,
+    language: str | None,
+    hotwords: str | None,
+    beam: int,
+    device: str,
+    threads: int,
+) -> FasterWhisper:
     name = None
     if not model:
         model, name = str(_weights() / "whisper-base"), "whisper base (8 bits)"
@@ -74,14 +132,25 @@ def _recogniser(
         language=language,
         hotwords=hotwords,
         beam=beam,
-        device=target,
+        device=device,
         threads=threads,
     )
 
 
-def _diarizer(name: str, threads: int) -> Diarizer:
+def _torch_device(device: str | None) -> str:
+    if device is not None:
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _diarizer(name: str, device: str | None, threads: int) -> Diarizer:
+    kind, _, model = name.partition("=")
+    if kind == "pyannote":
+        return PyannoteDiarizer(**({"model": model} if model else {}), device=device)
     if name != "local":
-        raise SettingsError(f"diarizer {name!r}: expected local")
+        raise SettingsError(f"diarizer {name!r}: expected local or pyannote[=MODEL]")
     folder = _weights()
     return LocalDiarizer(
         Segmentation(_file(folder, "segmentation.onnx"), threads),

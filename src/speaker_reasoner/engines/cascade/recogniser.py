@@ -15,7 +15,7 @@ class Recognition:
 
     Attributes:
         words: in order of start, times in seconds of the samples, inside them.
-        language: ISO 639-1 code; `None` where nothing was said.
+        language: ISO 639-1 code; `None` where nothing was said, or the recogniser does not tell it.
         language_probability: 0..1; 1 where the caller named the language.
         left_out: how many words were recognised and are not among `words`, by reason.
         joined: whether each word follows the one before without a space (Chinese, Japanese, Thai).

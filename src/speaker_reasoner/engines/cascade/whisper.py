@@ -9,6 +9,7 @@ language (asked of speech alone); with a threshold on the probability of no spee
 (each segment is looked at here).
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,10 @@ _UNSURE_WORDS = 0.5
 """Mean word probability under which a language that was taken over from earlier chunks is doubted."""
 _OTHER_LANGUAGE = 0.8
 """Probability from which another language is believed."""
+
+_GPU_REMEDY = "pip install nvidia-cublas-cu12 nvidia-cudnn-cu12"
+_CUDA = re.compile("cuda|cublas|cudnn", re.IGNORECASE)
+_log = logging.getLogger(__name__)
 
 NOISE, REPEATED, BEYOND = (
     "Whisper itself took the sound for no speech",
@@ -296,7 +301,7 @@ def _load(model: str, device: str, threads: int) -> Any:
             f"recogniser whisper: got faster-whisper {package}, expected at least {_OLDEST}; pip install "
             f"'faster-whisper>={_OLDEST}'"
         )
-    target_device, number = _device(device)
+    kind, number = _device(device)
     local = Path(model).expanduser()
     if not local.is_dir() and model not in SIZES and model.count("/") != 1:
         raise CheckpointError(
@@ -305,25 +310,45 @@ def _load(model: str, device: str, threads: int) -> Any:
         )
     target = str(local) if local.is_dir() else model
     try:
-        return WhisperModel(
-            target,
-            device=target_device,
-            device_index=number,
-            compute_type=_compute_type(device),
-            cpu_threads=threads,
-        )
+        if kind == "cuda" or (kind == "auto" and _gpus()):
+            try:
+                loaded = WhisperModel(
+                    target,
+                    device="cuda",
+                    device_index=number,
+                    compute_type="float16",
+                    cpu_threads=threads,
+                )
+                _warm_up(loaded)
+                return loaded
+            except RuntimeError as error:
+                if _CUDA.search(str(error)) is None:
+                    raise
+                _without_gpu(model, kind, error)
+        chosen = "cpu" if kind == "auto" else kind
+        return WhisperModel(target, device=chosen, compute_type="int8", cpu_threads=threads)
+    except CheckpointError:
+        raise
     except (
         Exception
     ) as error:  # of the hub, the network, CTranslate2: as many as there are ways to fail
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = (
-            "is the folder whole, and in CTranslate2's format?"
-            if local.is_dir()
-            else "is there a network? A folder with the model does without"
-        )
+        raise _cannot_be_loaded(model, error, local.is_dir()) from error
+
+
+def _without_gpu(model: str, device: str, error: Exception) -> None:
+    """Say that the GPU cannot be used; an error where the user asked for it."""
+    reason = str(error).splitlines()[0]
+    if device != "auto":
         raise CheckpointError(
-            f"recogniser whisper={model}: cannot be loaded: {reason}; {remedy}"
+            f"recogniser whisper={model}: the GPU cannot be used: {reason}; {_GPU_REMEDY}, or choose "
+            "--device cpu"
         ) from error
+    _log.warning(
+        "recogniser whisper=%s: on the CPU, as the GPU cannot be used: %s; to use it: %s",
+        model,
+        reason,
+        _GPU_REMEDY,
+    )
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -336,14 +361,12 @@ def _device(name: str) -> tuple[str, int]:
     Raises:
         SettingsError: it cannot use this device.
     """
-    from ctranslate2 import get_cuda_device_count
-
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise SettingsError(
             f"--device {name}: the cascade runs on cpu or cuda (cuda:1, ...); expected one of these"
         )
-    there = get_cuda_device_count()
+    there = _gpus()
     if kind == "cuda" and int(number or 0) >= there:
         raise SettingsError(
             f"--device {name}: CTranslate2 sees {there} GPUs with CUDA; leave --device out, or choose "
@@ -352,9 +375,23 @@ def _device(name: str) -> tuple[str, int]:
     return kind, int(number or 0)
 
 
-def _compute_type(device: str) -> str:
-    """16 bits on a GPU, 8 on a processor: the fastest that lose next to nothing there."""
+def _warm_up(model: Any) -> None:
+    """Use the GPU once: CTranslate2 looks for the libraries of CUDA only then."""
+    bands = int(model.feature_extractor.mel_filters.shape[0])
+    model.encode(np.zeros((bands, 3000), np.float32))
+
+
+def _cannot_be_loaded(model: str, error: Exception, local: bool) -> CheckpointError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    remedy = (
+        "is the folder whole, and in CTranslate2's format?"
+        if local
+        else "is there a network? A folder with the model does without"
+    )
+    return CheckpointError(f"recogniser whisper={model}: cannot be loaded: {reason}; {remedy}")
+
+
+def _gpus() -> int:
     from ctranslate2 import get_cuda_device_count
 
-    on_gpu = device.startswith("cuda") or (device == "auto" and get_cuda_device_count() > 0)
-    return "float16" if on_gpu else "int8"
+    return int(get_cuda_device_count())

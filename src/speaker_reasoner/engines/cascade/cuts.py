@@ -1,0 +1,134 @@
+"""Speech to the clips that a recogniser hears at once, and their words to the whole."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from ...audio import SAMPLE_RATE_HZ, Samples
+from ...speech import Region
+from ...transcript import Word
+
+_OPENING = "([{<«“‘¿¡「『（《"
+
+
+def clips(
+    samples: Samples, speech: Sequence[Region], longest_s: float
+) -> list[tuple[Region, Samples]]:
+    """The sound of each region; a longer one is cut into equal parts."""
+    found = []
+    for start_s, end_s in speech:
+        parts = max(1, int(-(-(end_s - start_s) // longest_s)))
+        for first_s, last_s in pairwise(np.linspace(start_s, end_s, parts + 1).tolist()):
+            sound = samples[round(first_s * SAMPLE_RATE_HZ) : round(last_s * SAMPLE_RATE_HZ)]
+            if len(sound):
+                found.append(((first_s, last_s), sound))
+    return found
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether a text is of a script that is written without spaces (Han, kana, Thai, ...)."""
+    return any(
+        "\u3040" <= c <= "\u30ff"
+        or "\u3400" <= c <= "\u9fff"
+        or "\uf900" <= c <= "\ufaff"
+        or "\u0e00" <= c <= "\u0eff"
+        or "\U00020000" <= c <= "\U0003ffff"
+        for c in text
+    )
+
+
+def words_of(
+    text: str, pieces: Sequence[str], spans_s: Sequence[Region], region: Region
+) -> tuple[list[Word], list[bool]]:
+    """Timed pieces of a text as its words, with the punctuation that the text has and the pieces lack.
+
+    Pieces that nothing separates are one word, but for characters of scripts without spaces, each of
+    which is a word.
+
+    Args:
+        text: as it is to be read.
+        pieces: parts of it in their order, punctuation perhaps among them.
+        spans_s: when each is said, in seconds from the start of the region.
+        region: of the chunk, in seconds; no word lies outside.
+
+    Returns:
+        The words in seconds of the chunk, and whether each follows the one before without a space. Where
+        the pieces are not those of the text, they are taken as they are.
+    """
+    places = _places(text, pieces)
+    if places is None:
+        text = _spaced(pieces)
+        places = _places(text, pieces) or []
+    words: list[Word] = []
+    joined: list[bool] = []
+    reached = 0
+    for (first, last), span_s in zip(_with_marks(text, places), spans_s, strict=True):
+        said = text[first:last].replace(" ", "")
+        together = bool(words) and first == reached
+        reached = last
+        start_s, end_s = _inside(span_s, region, words[-1].start_s if words else region[0])
+        if together and _one_word(words[-1].text, said):
+            before = words.pop()
+            said, start_s, end_s = before.text + said, before.start_s, max(before.end_s, end_s)
+            together = joined.pop()
+        words.append(Word(said, start_s, end_s))
+        joined.append(together)
+    return words, joined
+
+
+def _with_marks(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The places with the punctuation around them; only white space is left between two of them."""
+    found = list(places)
+    for i in range(len(found) + 1):
+        low = found[i - 1][1] if i else 0
+        high = found[i][0] if i < len(found) else len(text)
+        between = text[low:high]
+        # Marks belong to what they follow, but for those that open something.
+        head = len(between) - len(between.rstrip(_OPENING))
+        tail = between[: len(between) - head].rstrip()
+        if i:
+            found[i - 1] = (found[i - 1][0], low + len(tail))
+        if i < len(found):
+            first = high - head if i else low + len(between) - len(between.lstrip())
+            found[i] = (first, found[i][1])
+    return found
+
+
+def _one_word(before: str, after: str) -> bool:
+    """Whether a piece goes on with the word before it, which nothing separates from it."""
+    if not any(c.isalnum() for c in after):
+        return True
+    return not (
+        is_unspaced(before[-1:]) or is_unspaced(after[:1]) or before[-1:] in "。，！？、；："
+    )
+
+
+def _places(text: str, pieces: Sequence[str]) -> list[tuple[int, int]] | None:
+    """Where the pieces stand in the text; `None` where they do not."""
+    lower, at, places = text.lower(), 0, []
+    if len(lower) != len(text):
+        return None
+    for piece in pieces:
+        first = lower.find(piece.lower(), at)
+        if first < 0 or any(c.isalnum() for c in text[at:first]):
+            return None
+        at = first + len(piece)
+        places.append((first, at))
+    return None if any(c.isalnum() for c in text[at:]) else places
+
+
+def _spaced(pieces: Sequence[str]) -> str:
+    """Pieces as a text, with spaces but between characters of scripts without."""
+    text = ""
+    for piece in pieces:
+        together = not text or (is_unspaced(text[-1]) and is_unspaced(piece[:1]))
+        text += piece if together or not any(c.isalnum() for c in piece) else f" {piece}"
+    return text
+
+
+def _inside(span_s: Region, region: Region, earliest_s: float) -> Region:
+    """A span within its region, not before the word before it."""
+    low, high = region
+    start_s = min(max(low + span_s[0], earliest_s, low), high)
+    return round(start_s, 6), round(min(max(low + span_s[1], start_s), high), 6)
