@@ -225,6 +225,16 @@ def test_what_is_no_echo_stays(text: str, start_s: float, loud_db: float) -> Non
     assert without_echoes(channels, levels) == (channels, [{}, {}])
 
 
+def test_an_echo_that_is_misunderstood_is_known_by_its_levels() -> None:
+    """Other words, but the level rises and falls with the other channel, 0.1 s later."""
+    rise = np.random.default_rng(0).uniform(-40, -20, 1000).astype(np.float32)
+    said, echo = line(3.0, "shall we begin"), line(3.1, "shell or beacon")
+    faint = np.roll(rise, 5) - 20
+    assert without_echoes([[said], [echo]], [rise, faint])[0] == [[said], []]
+    other = np.random.default_rng(1).uniform(-60, -40, 1000).astype(np.float32)
+    assert without_echoes([[said], [echo]], [rise, other])[0] == [[said], [echo]]
+
+
 @given(
     st.lists(
         st.lists(

@@ -1,4 +1,4 @@
-"""Cross-talk: words of one channel that another channel says at the same time, and louder."""
+"""Cross-talk: what one channel catches of another one, which is louder at that time."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -21,6 +21,8 @@ _DELAY_S = 0.3
 """An echo comes so much later at most."""
 _QUIETER_DB = 10.0
 """An echo is quieter than what it is one of by so much at least."""
+_FOLLOWS, _LEAST_FOLLOWED_S = 0.85, 0.6
+"""Correlation of the levels of an echo and of what it is one of, over so much at least."""
 _LEAST_S = 0.001
 
 
@@ -43,8 +45,9 @@ def without_echoes(
 ) -> tuple[list[list[Segment]], list[Counter[int]]]:
     """Take out of each channel what it only repeats of another.
 
-    A run of words, all of them much quieter than the other channel at that time, is an echo if it says at
-    least half of them too. A line of which some is left is cut there, where its words have times.
+    A run of words, all of them much quieter than the other channel at that time, is an echo if that says at
+    least half of them too, or if its level rises and falls with the other's: a faint echo is misunderstood.
+    A line of which some is left is cut there, where its words have times.
 
     Args:
         channels: the segments of each.
@@ -102,7 +105,11 @@ def _sources(
         ]
         for faint, group in groupby(range(len(words)), key=quiet.__getitem__):
             run = list(group)
-            if faint and 2 * sum(theirs.near(words[i]) for i in run) >= len(run):
+            if not faint:
+                continue
+            span_s = words[run[0]].start_s, max(words[i].end_s for i in run)
+            same = 2 * sum(theirs.near(words[i]) for i in run) >= len(run)
+            if same or _follows(levels[number], levels[other], *span_s):
                 for i in run:
                     found[i] = other
     return found
@@ -113,6 +120,19 @@ def _level_db(levels: Levels, start_s: float, end_s: float) -> float:
     first = min(max(0, int(start_s / FRAME_S)), max(0, len(levels) - 1))
     part = levels[first : max(first + 1, int(np.ceil(end_s / FRAME_S)))]
     return 10 * float(np.log10(np.mean(10.0 ** (part / 10)) + 1e-20)) if len(part) else -200.0
+
+
+def _follows(levels: Levels, others: Levels, start_s: float, end_s: float) -> bool:
+    """Whether a stretch of one channel rises and falls with the other, a little later perhaps."""
+    first, last = int(start_s / FRAME_S), min(int(end_s / FRAME_S), len(levels), len(others))
+    if (last - first) * FRAME_S < _LEAST_FOLLOWED_S:
+        return False
+    own = levels[first:last]
+    for delay in range(min(first, round(_DELAY_S / FRAME_S)) + 1):
+        theirs = others[first - delay : last - delay]
+        if own.std() > 0 and theirs.std() > 0 and np.corrcoef(own, theirs)[0, 1] >= _FOLLOWS:
+            return True
+    return False
 
 
 def _left(segment: Segment, keep: Sequence[bool]) -> list[Segment]:
