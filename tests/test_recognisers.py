@@ -471,8 +471,12 @@ class FakeWhisper:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> type[FakeWhisper]:
     monkeypatch.setattr(FakeWhisper, "made", ())
-    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=FakeWhisper))
-    monkeypatch.setattr(whisper, "_has_gpu", lambda: True)
+    monkeypatch.setitem(
+        sys.modules,
+        "faster_whisper",
+        SimpleNamespace(WhisperModel=FakeWhisper, __version__="1.2.1"),
+    )
+    monkeypatch.setattr(whisper, "_gpus", lambda: 2)
     return FakeWhisper
 
 

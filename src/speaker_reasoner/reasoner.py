@@ -46,7 +46,7 @@ class Stop(StrEnum):
     ENGINE = "engine"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class TranscribedLine:
     """One transcribed line of a chunk, with the confidence of its parts, and, where the engine knows
     them, its words with times in seconds of the chunk, and the embedding `[d]` of its speaker."""
@@ -54,7 +54,7 @@ class TranscribedLine:
     line: Line
     confidence: LineConfidence
     words: tuple[Word, ...] | None = None
-    embedding: Points | None = None
+    embedding: Points | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

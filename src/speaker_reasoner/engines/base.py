@@ -51,7 +51,7 @@ class Request:
     rules: TurnRules
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What the engine wrote.
 
@@ -80,7 +80,7 @@ class Reply:
     looped: bool = False
     error: str | None = None
     confidences: tuple[LineConfidence, ...] = ()
-    embeddings: Points | None = None
+    embeddings: Points | None = field(default=None, compare=False)
     words: tuple[tuple[Word, ...] | None, ...] = ()
     language: tuple[str, float] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)

@@ -63,10 +63,18 @@ def load_cascade(
         raise SettingsError(
             f"--model cascade={model} and --recogniser {recogniser}: both name a recogniser; give one"
         )
-    local = Path(model).expanduser()
-    name = f"cascade={local.name if local.is_dir() else model}" if model else "cascade"
+    name = f"cascade={_shown(model)}" if model else "cascade"
+    if parts := [_shown(part) for part in (recogniser, diarizer) if part]:
+        name += f" with {' and '.join(parts)}"
     heard = _recogniser(recogniser or f"whisper={model}", language, hotwords, beam, device, threads)
     return CascadeEngine(heard, _diarizer(diarizer or "local", device, threads), model=name)
+
+
+def _shown(part: str) -> str:
+    """A model or `KIND=MODEL`, of a local folder the name alone."""
+    kind, given, model = part.rpartition("=")
+    local = Path(model).expanduser()
+    return f"{kind}{given}{local.name if local.is_dir() else model}"
 
 
 def _recogniser(

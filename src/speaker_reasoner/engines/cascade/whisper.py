@@ -310,7 +310,7 @@ def _load(model: str, device: str, threads: int) -> Any:
         )
     target = str(local) if local.is_dir() else model
     try:
-        if kind == "cuda" or (kind == "auto" and _has_gpu()):
+        if kind == "cuda" or (kind == "auto" and _gpus()):
             try:
                 loaded = WhisperModel(
                     target,
@@ -325,7 +325,8 @@ def _load(model: str, device: str, threads: int) -> Any:
                 if _CUDA.search(str(error)) is None:
                     raise
                 _without_gpu(model, kind, error)
-        return WhisperModel(target, device="cpu", compute_type="int8", cpu_threads=threads)
+        chosen = "cpu" if kind == "auto" else kind
+        return WhisperModel(target, device=chosen, compute_type="int8", cpu_threads=threads)
     except CheckpointError:
         raise
     except (
@@ -360,14 +361,12 @@ def _device(name: str) -> tuple[str, int]:
     Raises:
         SettingsError: it cannot use this device.
     """
-    from ctranslate2 import get_cuda_device_count
-
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise SettingsError(
             f"--device {name}: the cascade runs on cpu or cuda (cuda:1, ...); expected one of these"
         )
-    there = get_cuda_device_count()
+    there = _gpus()
     if kind == "cuda" and int(number or 0) >= there:
         raise SettingsError(
             f"--device {name}: CTranslate2 sees {there} GPUs with CUDA; leave --device out, or choose "
@@ -392,7 +391,7 @@ def _cannot_be_loaded(model: str, error: Exception, local: bool) -> CheckpointEr
     return CheckpointError(f"recogniser whisper={model}: cannot be loaded: {reason}; {remedy}")
 
 
-def _has_gpu() -> bool:
+def _gpus() -> int:
     from ctranslate2 import get_cuda_device_count
 
-    return bool(get_cuda_device_count() > 0)
+    return int(get_cuda_device_count())
