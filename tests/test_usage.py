@@ -105,6 +105,7 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
     }
     assert {name.partition(" --")[0] for name in cases} == set(RUN)
     hidden = sorted({library for libraries in extras().values() for library in libraries})
+    hidden += ["faster_whisper", "speaker_reasoner_cascade"]  # another engine than the embedded one
     assert {"scipy", "accelerate", "pyannote", "python_multipart", "silero_vad"} <= set(hidden)
     commands = {name: [*name.split(), *map(str, words)] for name, (words, _) in cases.items()}
     done = subprocess.run(
@@ -154,7 +155,7 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         ("evaluate score a b --languge en", "evaluate score", "did you mean --language?"),
         ("voices list Ana", "voices list", "unexpected argument: Ana"),
         ("transcribe ''", "transcribe", "argument FILE: got an empty value"),
-        ("transcribe f -o ''", "transcribe", "argument -o/--output/--output-dir/--output_dir: got"),
+        ("transcribe f -o ''", "transcribe", "argument -o/--output"),
         ("transcribe f --model=", "transcribe", "argument --model: got an empty value"),
         ("''", "", "invalid choice: ''"),
         ("'\x1b[31mred'", "", r"'\x1b[31mred'"),

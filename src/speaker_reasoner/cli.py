@@ -47,9 +47,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit:  # after help, version, wrong usage
         print_all("")
         raise
-    print_all(
-        ""
-    )  # what is still in the buffer, while a full disk or a reader that left can be told
+    print_all("")  # the rest of the buffer, while a full disk can still be told
     return status
 
 
