@@ -192,6 +192,20 @@ def test_right_words(words: str) -> None:
     _parser().parse_args(shlex.split(words))
 
 
+@pytest.mark.parametrize(
+    "words", ["voices list --store FILE", "voices remove Ana --store FILE", "train tiny -o FILE"]
+)
+def test_a_file_where_a_folder_should_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(words.replace("FILE", str(tmp_path / "file")).split()) == 1
+    shown, said = capsys.readouterr()
+    assert (shown, said.count("\n")) == ("", 1)
+    assert f"{tmp_path / 'file'}: got a file, expected a" in said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 # Help
 
 
@@ -288,12 +302,22 @@ def test_a_reader_of_the_help_that_stops_reading() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_help_on_a_full_disk() -> None:
+@pytest.mark.parametrize("words", ["--help", "evaluate table segmented", "completion bash"])
+def test_a_full_disk(words: str) -> None:
     with Path("/dev/full").open("wb") as full:
-        process = started("--help", stdout=full)
+        process = started(*words.split(), stdout=full)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said.startswith(b"error: standard output: No space left") and said.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams(closed: str) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m speaker_reasoner voices --help {closed}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, env=environment(), check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_words_that_are_not_utf_8() -> None:
