@@ -241,7 +241,7 @@ def test_text_on_standard_output(run: Run, talk: Path) -> None:
     status, shown, said = run("transcribe", talk)
     assert (status, shown.splitlines()) == (0, LINES)
     assert said.splitlines()[0] == "00:00.00  2 speakers: female, male"
-    told = r"3\.0 s of audio in \d+\.\d s, 3 turns, 0 tokens; model scripted"
+    told = r"3\.0 s of audio in \d+\.\d s, 3 turns; model scripted"
     assert re.fullmatch(told, said.splitlines()[1])
     assert len(said.splitlines()) == 2
 
@@ -362,7 +362,7 @@ def test_the_answer_the_model_wrote(run: Run, talk: Path, monkeypatch: pytest.Mo
 
 def test_options_reach_the_engine(run: Run, asked: list[Any], talk: Path, tmp_path: Path) -> None:
     expected = {"device": "cuda:1", "dtype": "bfloat16", "prompts": tmp_path / "p.json"}
-    expected |= {"language": "en", "hotwords": "Ana"}
+    expected |= {"language": "en", "hotwords": "Ana", "recogniser": "whisper", "diarizer": "local"}
     options = [word for name, value in expected.items() for word in (f"--{name}", value)]
     run("transcribe", talk, "--model", "owner/name", *options)
     assert asked == [("owner/name", expected)]

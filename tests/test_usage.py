@@ -105,6 +105,7 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
     }
     assert {name.partition(" --")[0] for name in cases} == set(RUN)
     hidden = sorted({library for libraries in extras().values() for library in libraries})
+    hidden += ["faster_whisper", "speaker_reasoner_cascade"]  # another engine than the embedded one
     assert {"scipy", "accelerate", "pyannote", "python_multipart", "silero_vad"} <= set(hidden)
     commands = {name: [*name.split(), *map(str, words)] for name, (words, _) in cases.items()}
     done = subprocess.run(
@@ -154,7 +155,7 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         ("evaluate score a b --languge en", "evaluate score", "did you mean --language?"),
         ("voices list Ana", "voices list", "unexpected argument: Ana"),
         ("transcribe ''", "transcribe", "argument FILE: got an empty value"),
-        ("transcribe f -o ''", "transcribe", "argument -o/--output/--output-dir/--output_dir: got"),
+        ("transcribe f -o ''", "transcribe", "argument -o/--output"),
         ("transcribe f --model=", "transcribe", "argument --model: got an empty value"),
         ("''", "", "invalid choice: ''"),
         ("'\x1b[31mred'", "", r"'\x1b[31mred'"),
@@ -189,6 +190,20 @@ def test_wrong_words(
 )
 def test_right_words(words: str) -> None:
     _parser().parse_args(shlex.split(words))
+
+
+@pytest.mark.parametrize(
+    "words", ["voices list --store FILE", "voices remove Ana --store FILE", "train tiny -o FILE"]
+)
+def test_a_file_where_a_folder_should_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(words.replace("FILE", str(tmp_path / "file")).split()) == 1
+    shown, said = capsys.readouterr()
+    assert (shown, said.count("\n")) == ("", 1)
+    assert f"{tmp_path / 'file'}: got a file, expected a" in said
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 # Help
@@ -287,12 +302,22 @@ def test_a_reader_of_the_help_that_stops_reading() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_help_on_a_full_disk() -> None:
+@pytest.mark.parametrize("words", ["--help", "evaluate table segmented", "completion bash"])
+def test_a_full_disk(words: str) -> None:
     with Path("/dev/full").open("wb") as full:
-        process = started("--help", stdout=full)
+        process = started(*words.split(), stdout=full)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said.startswith(b"error: standard output: No space left") and said.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams(closed: str) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m speaker_reasoner voices --help {closed}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, env=environment(), check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_words_that_are_not_utf_8() -> None:

@@ -6,8 +6,10 @@ Transcripts go to standard output, everything else to standard error. Exit statu
 """
 
 import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SpeakerReasonerError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character the terminal cannot show
@@ -44,12 +47,10 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = parser.parse_args(argv)
         status = int(arguments.run(arguments))
-    except SystemExit:  # after help, version, wrong usage
-        print_all("")
+    except (SystemExit, OSError):  # after help, version, wrong usage; or a full standard output
+        print_all("")  # says so, if that is what failed
         raise
-    print_all(
-        ""
-    )  # what is still in the buffer, while a full disk or a reader that left can be told
+    print_all("")  # the rest of the buffer, while a full disk can still be told
     return status
 
 
@@ -87,6 +88,11 @@ def _parser() -> "argparse.ArgumentParser":
     add_plan(commands)
     add_completion(commands, parser)
     return parser
+
+
+def _nowhere() -> io.TextIOWrapper:
+    """In place of a stream that the shell has closed (`>&-`), which Python gives as `None`."""
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _say_error(message: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..extras import require
+from .transcribe import check_output
 
 if TYPE_CHECKING:
     from ..train.config import TrainingConfig
@@ -77,6 +78,7 @@ def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     require("train", "training", *_libraries(config, arguments.stage))
     output = arguments.output or Path("runs") / config_path(arguments.config).stem
+    check_output(output)
     side = Console(stderr=True, highlight=False, soft_wrap=True)
     if arguments.stage == "voice":
         written = train_voice_head(config, output, start=arguments.start, cpu=arguments.cpu)

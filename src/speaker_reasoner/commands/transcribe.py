@@ -101,7 +101,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     _check_usage(arguments)
     chosen = options(arguments)
     if arguments.output is not None:
-        _check_output(arguments.output)
+        check_output(arguments.output)
     with ExitStack() as stack:
         items = [_item(path, stack) for path in arguments.recordings]
         readable = _readable(items)
@@ -181,7 +181,7 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         usage(arguments, f"{count} recordings are named {name!r}: their files need other names")
 
 
-def _check_output(directory: Path) -> None:
+def check_output(directory: Path) -> None:
     """Make sure before any work that files can be written there; it is made with the first."""
     places = (directory, *directory.absolute().parents)
     there = next(path for path in places if os.path.lexists(path))

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import OutputError
+
 if TYPE_CHECKING:
     from ..voices.store import VoiceStore
 
@@ -127,4 +129,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 def _store(arguments: argparse.Namespace) -> "VoiceStore":
     from ..voices.store import VoiceStore, default_store
 
-    return VoiceStore(arguments.store or default_store())
+    folder = arguments.store or default_store()
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: got a file, expected a folder; choose another for --store")
+    return VoiceStore(folder)
