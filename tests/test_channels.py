@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, SettingsError
+from speaker_reasoner.evaluate.running import hypotheses, read_data, units
+from speaker_reasoner.evaluate.running import transcribe as evaluate
+from speaker_reasoner.formats import write
 from speaker_reasoner.longform import Failure, Options, Progress, Transcriber
 from speaker_reasoner.longform.echoes import FRAME_S, Levels, without_echoes
 from speaker_reasoner.protocol import Box, Line, Overview, Turn, render_turn
@@ -259,3 +262,27 @@ def test_words_are_kept_or_counted(
         assert [word for word in words if word in left] == left
     loudest = max(range(len(channels)), key=lambda n: loud_db[n])
     assert kept[loudest] == channels[loudest]
+
+
+def test_pieces_of_a_data_set_have_all_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`evaluate run` in pieces: each channel of a piece is that stretch of the channel."""
+    path = call(tmp_path / "call.wav", noise(9.0, 1), noise(9.0, 2) * 0.1)
+    said = [Segment("A", at, at + 0.9, "loud") for at in range(8)]
+    write(Transcript("call", 9.0, tuple(said)), tmp_path, ["seglst"])
+    rows, _ = units(read_data(tmp_path), (2.0, 4.0))
+    assert len(rows) > 1 and path.exists()
+    engine = ScriptedEngine(alone, PROFILE)
+    monkeypatch.setattr(engine, "detector", lambda _: lambda heard: [(0.0, len(heard) / 16_000)])
+    measured = evaluate(engine, rows, tmp_path / "out", Options(channels="separate"))
+    assert not measured["failures"]
+    found = hypotheses(tmp_path / "out")
+    assert len(found) == len(rows)
+    for row in rows:
+        piece = found[row.reference.recording]
+        assert {(s.speaker, s.text) for s in piece.segments} == {
+            ("Speaker1", "loud"),
+            ("Speaker2", "quiet"),
+        }
+        assert piece.duration_s == pytest.approx(row.reference.duration_s, abs=1e-3)
