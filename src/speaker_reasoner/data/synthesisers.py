@@ -162,6 +162,8 @@ def _speak_espeak(voice: SyntheticVoice, sentence: str) -> Speech | None:
         path = _espeak_data()[0] / _VARIANTS / voice.base.variant
         path.write_text(_draw_variant(voice.base.variant), encoding="ascii")
     accent = _ACCENTS[sum(voice.name.encode()) % len(_ACCENTS)]
+    # Breathy voices are part noise, which espeak draws by the second in which its process began.
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))
     if library.espeak_SetVoiceByName(f"{accent}+{voice.base.variant}".encode()) != 0:
         raise DataError(f"espeak-ng has no voice {accent}+{voice.base.variant}")
     library.espeak_SetParameter(_RATE_PARAMETER, int(voice.rate), 0)
