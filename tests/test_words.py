@@ -535,3 +535,14 @@ def test_words_that_cannot_be_given(kind: str, word_times: bool, said: str | Non
     with pytest.raises(RequestError, match=said) as caught:
         check_transcription(asked, "m", "en", word_times)
     assert (caught.value.status, caught.value.param) == (400, "timestamp_granularities")
+
+
+def test_a_language_that_was_asked_for_and_not_recognised_is_told() -> None:
+    spoken = Transcript("talk", 1.0, (Segment("a", 0.0, 1.0, "hola"),), info={"language": "es"})
+    form = TranscriptionForm(model="cascade", response_format="verbose_json", language="en")
+    check_transcription(form, "cascade", None)
+    _, body = answer(spoken, form, "en")
+    assert isinstance(body, dict) and body["language"] == "es"
+    assert any("'en' was asked for and 'es' was recognised" in one for one in body["warnings"])
+    _, same = answer(spoken, form.model_copy(update={"language": "es"}), "en")
+    assert isinstance(same, dict) and same["warnings"] == []

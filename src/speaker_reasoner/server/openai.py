@@ -8,7 +8,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -148,7 +148,7 @@ class TranscriptionForm(Hints):
     model: str = Field(description="A model of `GET /v1/models`.", examples=["embedded"])
     language: str | None = Field(
         None,
-        description="ISO-639-1 code of the spoken language; it must be the model's.",
+        description="ISO-639-1 code of the spoken language; it must be the model's, if it has one.",
         examples=["en"],
     )
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = Field(
@@ -230,14 +230,14 @@ def parse_form(kind: type[Form], values: Mapping[str, Any]) -> Form:
 
 
 def check_transcription(
-    form: TranscriptionForm, model: str, language: str, word_times: bool = False
+    form: TranscriptionForm, model: str, language: str | None, word_times: bool = False
 ) -> None:
     """Compare what a form asks for with what the model can do.
 
     Args:
         form: with valid fields.
         model: the name of the one model there is.
-        language: what it transcribes.
+        language: what it transcribes; `None` if it recognises the language itself.
         word_times: whether it gives times of words.
 
     Raises:
@@ -251,7 +251,8 @@ def check_transcription(
             code="model_not_found",
             param="model",
         )
-    if form.language is not None and form.language.lower().split("-")[0] != language:
+    asked = (form.language or "").lower().split("-")[0]
+    if asked and language is not None and asked != language:
         raise RequestError(
             400,
             f"language {form.language!r}: the model {model!r} transcribes {language!r}; leave "
@@ -430,7 +431,22 @@ def _notes(transcript: Transcript, words: bool) -> dict[str, Any]:
 def answer(
     transcript: Transcript, form: TranscriptionForm, language: str
 ) -> tuple[str, dict[str, Any] | str]:
-    """The media type and body of a transcription that is not streamed."""
+    """The media type and body of a transcription that is not streamed.
+
+    Args:
+        language: of the model, where the transcript does not say what was recognised.
+    """
+    spoken, asked = transcript.info.get("language"), (form.language or "").lower().split("-")[0]
+    language = str(spoken or language)
+    if spoken and asked and asked != spoken:
+        transcript = replace(
+            transcript,
+            warnings=(
+                *transcript.warnings,
+                f"language {asked!r} was asked for and {spoken!r} was recognised; it is decided by the "
+                "server's --language",
+            ),
+        )
     letters = Letters(frozenset(form.known_speaker_names))
     match form.response_format:
         case "diarized_json":

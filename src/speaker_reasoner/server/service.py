@@ -117,6 +117,7 @@ class Service:
         self.model = Path(name).name if Path(name).is_absolute() else name
         self.profile = engine.profile
         self.word_times = described.get("word_times") is True
+        self.language = None if "recogniser" in described else self.profile.language
         self.created = int(time.time())
         self.closing = False
         self._transcriber = transcriber
@@ -156,7 +157,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(TranscriptionForm, received.values)
-            check_transcription(form, self.model, self.profile.language, self.word_times)
+            check_transcription(form, self.model, self.language, self.word_times)
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
