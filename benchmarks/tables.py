@@ -233,7 +233,7 @@ def real_sentence() -> str:
     right = sum(row["speakers"] == row["reference_speakers"] for row in ami)
     silent = sum(row["words"] == 0 for row in stored["silence"])
     return (
-        f"Measured on a laptop's two cores: cpWER {percent(podcast['cpwer'])} on a podcast of "
+        f"Measured on two cores: cpWER {percent(podcast['cpwer'])} on a podcast of "
         f"{podcast['reference_speakers']} ({podcast['speakers']} found) and {percent(call['cpwer'])} on a "
         f"telephone call ({call['speakers']} of {call['reference_speakers']} found), both without a hint; in "
         f"{len(ami)} half-minute clips of AMI's far-field microphone a mean DER of {percent(mean)} and the "
