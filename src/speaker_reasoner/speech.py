@@ -160,6 +160,23 @@ def spoken_s(regions: Iterable[Region], start_s: float, end_s: float) -> float:
     return sum(max(0.0, min(end, end_s) - max(start, start_s)) for start, end in regions)
 
 
+def uncovered(
+    regions: Iterable[Region], spans: Iterable[Region], shortest_s: float
+) -> list[Region]:
+    """The parts of regions, at least so long, that no span covers; times in seconds."""
+    covered = sorted(spans)
+    found = []
+    for start_s, end_s in regions:
+        at = start_s
+        for low, high in covered:
+            if high <= at or low >= end_s:
+                continue
+            found.append((at, low))
+            at = max(at, high)
+        found.append((at, end_s))
+    return [(a, b) for a, b in found if b - a >= shortest_s]
+
+
 def quietest_cut(
     samples: Samples, earliest: int, latest: int, regions: Sequence[Region] | None = None
 ) -> int:

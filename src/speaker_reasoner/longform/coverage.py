@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ..protocol import Box
 from ..reasoner import TranscribedLine
-from ..speech import Region
+from ..speech import Region, uncovered
 
 _SHORTEST_GAP_S = 0.4
 _MARGIN_S = 0.25
@@ -21,20 +21,11 @@ def passed_over(
     Args:
         speech: in seconds of the chunk, in order.
     """
-    covered = sorted(
+    covered = (
         (h.line.start / ticks_per_s - _MARGIN_S, h.line.end / ticks_per_s + _MARGIN_S)
         for h in lines
     )
-    gaps = []
-    for start_s, end_s in speech:
-        at = start_s
-        for low, high in covered:
-            if high <= at or low >= end_s:
-                continue
-            gaps.append((at, low))
-            at = max(at, high)
-        gaps.append((at, end_s))
-    return [(a, b) for a, b in gaps if b - a >= _SHORTEST_GAP_S]
+    return uncovered(speech, covered, _SHORTEST_GAP_S)
 
 
 def boxes(gaps: Sequence[Region], ticks_per_s: int, chunk_ticks: int) -> list[Box]:

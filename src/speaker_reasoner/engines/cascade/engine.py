@@ -15,7 +15,7 @@ from ...protocol.confidence import LineConfidence
 from ...protocol.grammar import LINE_BYTES, TurnRules
 from ...protocol.markup import ANSWER
 from ...protocol.turns import render_answer
-from ...speech import Detect, Region, detector
+from ...speech import Detect, Region, detector, uncovered
 from ...transcript import Word
 from ...voices.choice import choose
 from ...voices.linking import Trust
@@ -230,17 +230,8 @@ def _confidence(row: TimedLine) -> LineConfidence:
 
 def _gaps(speech: Sequence[Region], words: Sequence[Word]) -> list[Region]:
     """Speech away from all words."""
-    found = []
-    spans = sorted((word.start_s - _MARGIN_S, word.end_s + _MARGIN_S) for word in words)
-    for start_s, end_s in speech:
-        at = start_s
-        for low, high in spans:
-            if high <= at or low >= end_s:
-                continue
-            found.append((at, low))
-            at = max(at, high)
-        found.append((at, end_s))
-    return [(a, b) for a, b in found if b - a >= _SHORTEST_GAP_S]
+    spans = ((word.start_s - _MARGIN_S, word.end_s + _MARGIN_S) for word in words)
+    return uncovered(speech, spans, _SHORTEST_GAP_S)
 
 
 def _together(one: Recognition, other: Recognition) -> Recognition:
