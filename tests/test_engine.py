@@ -58,7 +58,7 @@ def test_left_alone_it_writes_garbage(random_checkpoint: Path) -> None:
 
 
 def test_batch_equals_single(random_engine: Any) -> None:
-    clips = [noise(seconds, i) for i, seconds in enumerate((3.0, 0.4, 6.3, 1.0))]
+    clips = [noise(seconds, i) for i, seconds in enumerate((5.0, 0.4, 12.3, 1.0, 8.7))]
     together = transcripts(random_engine, clips)
     alone = [transcripts(random_engine, [clip])[0] for clip in clips]
     assert together == alone
@@ -66,7 +66,7 @@ def test_batch_equals_single(random_engine: Any) -> None:
 
 def test_who_joins_late_changes_nothing(random_engine: Any) -> None:
     """Dialogues at different turns share a batch: whole chunks and short slices are read in one."""
-    clips = [noise(seconds, i) for i, seconds in enumerate((8.0, 3.0, 10.0, 0.7))]
+    clips = [noise(seconds, i) for i, seconds in enumerate((15.0, 6.0, 19.0, 0.7))]
     alone = [transcripts(random_engine, [clip])[0] for clip in clips]
     dialogues: list[Dialogue] = []
     for clip in clips:
@@ -110,7 +110,7 @@ def test_keys_survive_joining_growth_and_taking_apart() -> None:
 def test_cached_equals_recomputed(random_checkpoint: Path) -> None:
     kept = load_engine(random_checkpoint, device="cpu")
     anew = TransformersEngine(kept.checkpoint, keep_cache=False)
-    clips = [noise(4.0, 1), noise(1.7, 2)]
+    clips = [noise(9.0, 1), noise(3.2, 2)]
     assert transcripts(kept, clips, answer="model") == transcripts(anew, clips, answer="model")
 
 

@@ -391,7 +391,7 @@ def test_random_logits_write_whole_dialogues(vocabulary: Vocabulary, name: str) 
             text += vocabulary.tokens[token] or b""
             assert len(text) < 3000
 
-    for i in range(6):
+    for i in range(15):
         answer = "model" if i % 3 == 0 else "assembled"
         samples = np.zeros(int(rng.integers(1, 24_000)), dtype=np.float32)
         talk = Dialogue(samples, profile, answer=answer)

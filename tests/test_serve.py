@@ -405,6 +405,7 @@ def test_events_stop_when_the_server_stops(live: Any) -> None:
     [
         (["--host", "0.0.0.0"], "add --api-key"),
         (["--host", "::"], "add --api-key"),
+        (["--host", "0.0.0.0", "--api-key", "schlüssel"], "printable ASCII"),
         (["--allow-folder", "/nowhere/at/all"], "--allow-folder"),
         (["--allow-folder", __file__], "expected a folder"),
         (["--voices", "/nowhere/at/all"], "--voices"),

@@ -1,6 +1,6 @@
 """Pieces of local speakers to speakers of the chunk: an embedding for each piece, then clusters.
 
-Settings by measurement on real speech: docs/real-speech.md.
+Settings by measurement on real speech: docs/experiments.md, 2026-11-27.
 """
 
 from collections.abc import Callable, Sequence

@@ -23,7 +23,8 @@ _CLIP_ROWS = 200
 class CampplusWitness:
     """CAM++, trained on 200,000 speakers of Chinese and English.
 
-    Threshold and scale were fitted on real speech; see docs/real-speech.md.
+    Threshold, scale and settling are assumed: they lie between the cosines of one speaker and of two that were
+    measured on three recordings (docs/experiments.md, 2026-11-27); nobody fitted them.
 
     Args:
         path: of the ONNX file: `banks` `[clips, frames, 80]`, each clip's mean taken off, to `[clips, 192]`.

@@ -325,8 +325,7 @@ def _load(model: str, device: str, threads: int) -> Any:
                 if _CUDA.search(str(error)) is None:
                     raise
                 _without_gpu(model, kind, error)
-        chosen = "cpu" if kind == "auto" else kind
-        return WhisperModel(target, device=chosen, compute_type="int8", cpu_threads=threads)
+        return WhisperModel(target, device="cpu", compute_type="int8", cpu_threads=threads)
     except CheckpointError:
         raise
     except (
