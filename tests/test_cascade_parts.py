@@ -13,7 +13,13 @@ from hypothesis.extra.numpy import arrays
 
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.engines.cascade import segmentation, whisper
-from speaker_reasoner.engines.cascade.clustering import Piece, activity, cluster, evidence, pieces
+from speaker_reasoner.engines.cascade.clustering import (
+    Subsegment,
+    activity,
+    cluster,
+    evidence,
+    subsegments,
+)
 from speaker_reasoner.engines.cascade.embedding import filter_banks
 from speaker_reasoner.engines.cascade.gender import genders
 from speaker_reasoner.engines.cascade.lines import assign, lines
@@ -87,22 +93,24 @@ def test_windows_cover_the_samples(samples: int) -> None:
 # Clustering
 
 
-def piece(number: int, seconds: float, people: int = 1) -> Piece:
+def subsegment(number: int, seconds: float, people: int = 1) -> Subsegment:
     """Pieces one after the other, apart."""
     first = 200 * number
     frames = np.arange(first, first + round(seconds / FRAME_S))
-    return Piece(0, 0, first, int(frames[-1]) + 1, frames if people == 1 else frames[:0])
+    return Subsegment(0, 0, first, int(frames[-1]) + 1, frames if people == 1 else frames[:0])
 
 
 @st.composite
-def groups(draw: Any) -> tuple[Any, list[Piece], list[int]]:
+def groups(draw: Any) -> tuple[Any, list[Subsegment], list[int]]:
     """Points of some people, far from each other and near to themselves."""
-    who = 2 * draw(st.lists(st.integers(0, 3), min_size=1, max_size=7))  # one piece is too faint
+    who = 2 * draw(
+        st.lists(st.integers(0, 3), min_size=1, max_size=7)
+    )  # one subsegment is too faint
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     points = np.eye(4, 16, dtype=np.float32)[who] + 0.05 * rng.standard_normal((len(who), 16))
     points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
     lengths = draw(st.lists(st.sampled_from([1.9, 2.0]), min_size=len(who), max_size=len(who)))
-    return points, [piece(i, length) for i, length in enumerate(lengths)], who
+    return points, [subsegment(i, length) for i, length in enumerate(lengths)], who
 
 
 def partition(labels: Sequence[int]) -> set[frozenset[int]]:
@@ -147,35 +155,35 @@ def test_bounds_hold(given: Any, low: int, more: int) -> None:
 def test_identical_points_are_one_person(count: int, seconds: float) -> None:
     points = np.tile(np.eye(1, 8, dtype=np.float32), (count, 1))
     said = np.zeros((count, count), np.float32)
-    found = [piece(i, seconds) for i in range(count)]
+    found = [subsegment(i, seconds) for i in range(count)]
     assert cluster(points, said, found).tolist() == [0] * count
 
 
-def test_no_pieces_are_nobody() -> None:
+def test_no_subsegments_are_nobody() -> None:
     none = np.zeros((0, 8), np.float32)
     assert cluster(none, np.zeros((0, 0), np.float32), []).tolist() == []
 
 
 def test_two_at_once_are_two_people() -> None:
-    """A short piece beside a long one of the same voice goes to the other."""
+    """A short subsegment beside a long one of the same voice goes to the other."""
     points = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
-    long, other = piece(0, 2.0), piece(1, 2.0)
-    beside = Piece(0, 1, 10, 40, np.zeros(0, np.intp))
+    long, other = subsegment(0, 2.0), subsegment(1, 2.0)
+    beside = Subsegment(0, 1, 10, 40, np.zeros(0, np.intp))
     labels = cluster(points, np.zeros((3, 3), np.float32), [long, other, beside]).tolist()
     assert labels[2] == labels[1] != labels[0]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 9))
-def test_pieces_are_where_somebody_speaks(length_s: int, seed: int) -> None:
-    """Each frame of each window's middle is in a piece of every speaker who is on."""
+def test_subsegments_are_where_somebody_speaks(length_s: int, seed: int) -> None:
+    """Each frame of each window's middle is in a subsegment of every speaker who is on."""
     samples = length_s * SAMPLE_RATE_HZ
     starts = segmentation._window_starts(samples)
     offsets = np.array([round(start / 270) for start in starts], np.intp)
     rng = np.random.default_rng(seed)
     active = np.repeat(rng.random((len(starts), 31, 3), np.float32) ** 3, 19, axis=1)
     local = LocalSpeakers(offsets, active, round(samples / 270))
-    found = pieces(local)
+    found = subsegments(local)
     assert all(0 < one.last - one.first <= round(2.0 / FRAME_S) + 1 for one in found)
     assert all(set(one.alone.tolist()) <= set(range(one.first, one.last)) for one in found)
     who = np.arange(len(found))

@@ -123,7 +123,7 @@ def test_a_cache_is_of_the_sessions_past(corpus: Path, batcher: Batcher) -> None
                 expected = whole[segment.start_samples : segment.end_samples]
                 assert np.array_equal(entry.samples, expected)
                 assert entry.text in ("", segment.text)
-                for mine, said in zip(talk.segments, asked.piece.said, strict=True):
+                for mine, said in zip(talk.segments, asked.piece.segments, strict=True):
                     same = said.speaker == segment.speaker
                     assert (mine.speaker == entry.speaker) == same
             entries += len(talk.cache)
@@ -139,7 +139,7 @@ def test_more_people_than_labels_leave_the_cache_empty(corpus: Path, batcher: Ba
     prepared = Prepared(few, batcher)
     assert any("max_speakers" in reason for reason in prepared.train.left_out)
     for asked in (one.asked for batch in prepared._planned("cached", 0) for one in batch):
-        assert len({s.speaker for s in (*asked.drawn, *asked.piece.said)}) <= 2
+        assert len({s.speaker for s in (*asked.drawn, *asked.piece.segments)}) <= 2
 
 
 def test_what_does_not_fit_is_counted(corpus: Path, tmp_path: Path, batcher: Batcher) -> None:
@@ -240,7 +240,7 @@ def test_pieces_without_their_audio_are_left_out(
     assert len(prepared.train.used) + sum(prepared.train.left_out.values()) == total
     assert prepared.train.left_out.keys() == set(REASONS.values())
     assert prepared.held.left_out == prepared.train.left_out
-    told = prepared.found.notes.to_json("dropped")
+    told = prepared.contents.notes.to_json("dropped")
     for name, reason in REASONS.items():
         assert told[reason]["count"] == list(REASONS.values()).count(reason)
         [message] = [text for text in told[reason]["first"] if str(faulty[name]) in text]
@@ -288,7 +288,7 @@ def test_a_short_recording_keeps_the_pieces_that_it_holds(
         heard = [p.chunk for p in prepared.train.used if p.chunk.audio == short]
         assert [chunk.end_samples for chunk in heard] == ends[:held]
         assert prepared.train.left_out == {"audio shorter than the piece": len(ends) - held}
-        [message] = prepared.found.notes.dropped["audio shorter than the piece"]
+        [message] = prepared.contents.notes.dropped["audio shorter than the piece"]
         assert f"ends after {samples / 16_000:.3f} s, expected" in message
 
 
@@ -304,7 +304,7 @@ def test_a_whole_recording_is_never_too_short(tmp_path: Path, rate_hz: int, kind
         notes = Notes()
         found = find_faults([whole, replace(whole, end_samples=end + 1)], notes)
         assert found[path].reason == "audio shorter than the piece"
-        assert found[path].heard_samples >= end - 1
+        assert found[path].whole_samples >= end - 1
 
 
 def test_audio_that_breaks_later_stops_the_run(

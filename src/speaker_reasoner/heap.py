@@ -36,7 +36,7 @@ def _trim() -> Callable[[int], int] | None:
     try:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
-        found: Callable[[int], int] = library.malloc_trim
+        trim: Callable[[int], int] = library.malloc_trim
     except (AttributeError, OSError, TypeError):  # another C library; on Windows, none of that name
         return None
-    return found
+    return trim

@@ -165,16 +165,16 @@ def uncovered(
 ) -> list[Region]:
     """The parts of regions, at least so long, that no span covers; times in seconds."""
     covered = sorted(spans)
-    found = []
+    parts = []
     for start_s, end_s in regions:
         at = start_s
         for low, high in covered:
             if high <= at or low >= end_s:
                 continue
-            found.append((at, low))
+            parts.append((at, low))
             at = max(at, high)
-        found.append((at, end_s))
-    return [(a, b) for a, b in found if b - a >= shortest_s]
+        parts.append((at, end_s))
+    return [(a, b) for a, b in parts if b - a >= shortest_s]
 
 
 def quietest_cut(

@@ -48,10 +48,10 @@ class Parser(argparse.ArgumentParser):
         """See `ArgumentParser`; nothing unknown is left."""
         words = sys.argv[1:] if args is None else list(args)
         self._check_options(words)
-        found, unknown = super().parse_known_args(words, namespace)
+        options, unknown = super().parse_known_args(words, namespace)
         if unknown:
             self.error(f"unexpected argument: {' '.join(unknown)}")
-        return found, unknown
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """See `ArgumentParser`; what a terminal would not print but obey is escaped."""

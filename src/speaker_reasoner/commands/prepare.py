@@ -81,15 +81,15 @@ def _prepare(arguments: argparse.Namespace) -> int:
             reference=arguments.reference,
             gender_from=arguments.gender_from,
             encoding=arguments.encoding,
-            told=lambda name: status.update(Text(name)),
+            progress=lambda name: status.update(Text(name)),
         )
     _summarise(report, side)
     side.print(f"wrote {arguments.output}", style="green", markup=False)
     out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     left = arguments.preview
     for split in report["splits"]:
-        found = (c for c in chunks(arguments.output / split / "pieces.jsonl") if c.references)
-        for chunk in islice(found, left):
+        annotated = (c for c in chunks(arguments.output / split / "pieces.jsonl") if c.references)
+        for chunk in islice(annotated, left):
             preview(chunk, out)
             left -= 1
     return 0
@@ -110,9 +110,9 @@ def _summarise(report: dict[str, Any], console: Console) -> None:
         tags = ", ".join(f"{tag} {count}" for tag, count in report["tags_removed"].items())
         console.print(f"tags removed: {tags}", markup=False)
     for kind, style in (("changed", "yellow"), ("dropped", "red")):
-        for reason, told in report[kind].items():
-            console.print(f"{kind}: {reason}: {told['count']}", style=style, markup=False)
-            for message in told["first"]:
+        for reason, entry in report[kind].items():
+            console.print(f"{kind}: {reason}: {entry['count']}", style=style, markup=False)
+            for message in entry["first"]:
                 console.print(f"  {message}", style="dim", markup=False)
 
 

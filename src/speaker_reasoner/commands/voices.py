@@ -48,12 +48,12 @@ def add_voices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _action(
     actions: Any, name: str, what: str, run: Callable[[argparse.Namespace], int]
 ) -> Callable[..., Any]:
-    own = [line for line in _EXAMPLES.splitlines() if line.split()[2:3] == [name]]
+    examples = [line for line in _EXAMPLES.splitlines() if line.split()[2:3] == [name]]
     parser = actions.add_parser(
         name,
         help=what,
         description=f"{what[0].upper()}{what[1:]}.",
-        epilog="\n".join(["examples:", *own]),
+        epilog="\n".join(["examples:", *examples]),
     )
     parser.add_argument(
         "--store",

@@ -422,11 +422,12 @@ _ALIKE = {"female": ("slt", 185.0), "male": ("kal16", 105.0)}
 def _timed(samples: Samples, rate_hz: int, voice: SyntheticVoice, sentence: str) -> Speech | None:
     """Add word times, by alignment with flite's rendition of the sentence."""
     variant, pitch = _ALIKE[voice.base.gender]
-    said, said_hz, times = flite(variant, sentence, pitch)
+    aligned, aligned_hz, times = flite(variant, sentence, pitch)
     if len(times) != len(sentence.split()):
         return None
     here, there = (
-        soxr.resample(one, hz, SAMPLE_RATE_HZ) for one, hz in ((samples, rate_hz), (said, said_hz))
+        soxr.resample(one, hz, SAMPLE_RATE_HZ)
+        for one, hz in ((samples, rate_hz), (aligned, aligned_hz))
     )
     return samples, rate_hz, word_times(here, there, times)
 

@@ -69,8 +69,8 @@ def _shifted(samples: Samples, shifts: tuple[float, ...]) -> Samples:
     changed = scipy.fft.irfft(spectra, _FRAME) * window
     mixed = np.zeros_like(padded)
     for part in range(_FRAME // _HOP):  # frames that do not overlap, laid end to end
-        own = changed[part :: _FRAME // _HOP].reshape(-1)
-        mixed[part * _HOP : part * _HOP + len(own)] += own
+        stretch = changed[part :: _FRAME // _HOP].reshape(-1)
+        mixed[part * _HOP : part * _HOP + len(stretch)] += stretch
     result: Samples = mixed[first : first + len(samples)]
     power, before = float(np.mean(result**2)), float(np.mean(samples**2))
     return result * np.float32(np.sqrt(before / power)) if power > 0 else samples

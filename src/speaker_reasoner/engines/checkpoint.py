@@ -77,18 +77,18 @@ def load_checkpoint(
     name = "embedded" if model is None else str(model)
     target = _device(device)
     precision = _dtype(dtype, target)
-    found = find_checkpoint(model, revision)
-    profile = released_profile(prompts) if prompts else found.profile()
+    files = find_checkpoint(model, revision)
+    profile = released_profile(prompts) if prompts else files.profile()
     if profile is None:
         raise CheckpointError(
-            f"{found.folder}: no {PROFILE_FILE} beside the weights: for a released checkpoint give "
+            f"{files.folder}: no {PROFILE_FILE} beside the weights: for a released checkpoint give "
             "the prompt file published with it (--prompts FILE)"
         )
-    thinker = load_thinker(found, precision)
-    if found.adapter is not None:
-        merge_adapter(thinker, found.folder, found.adapter)
+    thinker = load_thinker(files, precision)
+    if files.adapter is not None:
+        merge_adapter(thinker, files.folder, files.adapter)
     thinker = thinker.to(target).eval()
-    return Checkpoint(name, thinker, found.tokenizer, found.extractor, profile, found.folder)
+    return Checkpoint(name, thinker, files.tokenizer, files.extractor, profile, files.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def _read_config(folder: Path) -> Any:
     return getattr(config, "thinker_config", config)
 
 
-def load_thinker(found: CheckpointFiles, dtype: torch.dtype) -> Any:
+def load_thinker(files: CheckpointFiles, dtype: torch.dtype) -> Any:
     """The thinker of a model, or of an adapter's base; weights of talker and vocoder stay on the disk.
 
     Raises:
@@ -247,7 +247,7 @@ def load_thinker(found: CheckpointFiles, dtype: torch.dtype) -> Any:
     """
     import transformers
 
-    folder, config = found.base, found.config
+    folder, config = files.base, files.config
     cls = getattr(transformers, _CLASSES[config.model_type])
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()

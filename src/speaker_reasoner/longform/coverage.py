@@ -30,13 +30,13 @@ def passed_over(
 
 def boxes(gaps: Sequence[Region], ticks_per_s: int, chunk_ticks: int) -> list[Box]:
     """Observations over the longest gaps, the longest first."""
-    found = []
+    boxes = []
     for start_s, end_s in sorted(gaps, key=lambda gap: gap[0] - gap[1])[:_MOST_BOXES]:
         start, end = int(start_s * ticks_per_s) - 1, int(end_s * ticks_per_s) + 2
         box = Box(max(0, start), min(chunk_ticks, end))
         if box.end - box.start > ticks_per_s // 10:
-            found.append(box)
-    return found
+            boxes.append(box)
+    return boxes
 
 
 def in_speech(

@@ -27,7 +27,7 @@ _LEAST_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Words:
     """The words of a channel in order of start: when each begins, and what it is."""
 
     starts_s: tuple[float, ...]
@@ -56,15 +56,15 @@ def without_echoes(
     Returns:
         What is left of each, and how many words it repeated of which channel.
     """
-    said = [_said(own) for own in channels]
+    words_by_channel = [_words_of(segments) for segments in channels]
     kept: list[list[Segment]] = []
     counts: list[Counter[int]] = []
-    for number, own in enumerate(channels):
+    for number, segments in enumerate(channels):
         kept.append([])
         counts.append(Counter())
-        for segment in own:
+        for segment in segments:
             words = _timed(segment)
-            sources = _sources(words, number, said, levels)
+            sources = _sources(words, number, words_by_channel, levels)
             if all(source is None for source in sources) or (
                 segment.words is None and None in sources
             ):
@@ -75,9 +75,11 @@ def without_echoes(
     return kept, counts
 
 
-def _said(own: Sequence[Segment]) -> _Said:
-    words = sorted((word for segment in own for word in _timed(segment)), key=lambda w: w.start_s)
-    return _Said(tuple(w.start_s for w in words), tuple(_plain(w.text) for w in words))
+def _words_of(segments: Sequence[Segment]) -> _Words:
+    words = sorted(
+        (word for segment in segments for word in _timed(segment)), key=lambda w: w.start_s
+    )
+    return _Words(tuple(w.start_s for w in words), tuple(_plain(w.text) for w in words))
 
 
 def _timed(segment: Segment) -> Sequence[Word]:
@@ -90,11 +92,11 @@ def _timed(segment: Segment) -> Sequence[Word]:
 
 
 def _sources(
-    words: Sequence[Word], number: int, said: Sequence[_Said], levels: Sequence[Levels]
+    words: Sequence[Word], number: int, words_by_channel: Sequence[_Words], levels: Sequence[Levels]
 ) -> list[int | None]:
     """The channel that each word is an echo of; `None` for the speaker's own."""
-    found: list[int | None] = [None] * len(words)
-    for other, theirs in enumerate(said):
+    sources: list[int | None] = [None] * len(words)
+    for other, theirs in enumerate(words_by_channel):
         if other == number or not theirs.starts_s:
             continue
         quiet = [
@@ -111,8 +113,8 @@ def _sources(
             same = 2 * sum(theirs.near(words[i]) for i in run) >= len(run)
             if same or _follows(levels[number], levels[other], *span_s):
                 for i in run:
-                    found[i] = other
-    return found
+                    sources[i] = other
+    return sources
 
 
 def _level_db(levels: Levels, start_s: float, end_s: float) -> float:
@@ -127,10 +129,10 @@ def _follows(levels: Levels, others: Levels, start_s: float, end_s: float) -> bo
     first, last = int(start_s / FRAME_S), min(int(end_s / FRAME_S), len(levels), len(others))
     if (last - first) * FRAME_S < _LEAST_FOLLOWED_S:
         return False
-    own = levels[first:last]
+    part = levels[first:last]
     for delay in range(min(first, round(_DELAY_S / FRAME_S)) + 1):
         theirs = others[first - delay : last - delay]
-        if own.std() > 0 and theirs.std() > 0 and np.corrcoef(own, theirs)[0, 1] >= _FOLLOWS:
+        if part.std() > 0 and theirs.std() > 0 and np.corrcoef(part, theirs)[0, 1] >= _FOLLOWS:
             return True
     return False
 

@@ -113,15 +113,15 @@ class Journal:
         kept = self._kept.get(channel)
         if not kept:
             return None
-        found = kept.pop(0)
+        finished = kept.pop(0)
         place = (chunk.start_samples, len(chunk.samples))
-        if (found.start_samples, found.samples) != place:
+        if (finished.start_samples, finished.samples) != place:
             raise OutputError(
                 f"{self.path}: expected a chunk of {place[1]} samples at {place[0]}, got "
-                f"{found.samples} at {found.start_samples}: the recording was cut otherwise; delete "
+                f"{finished.samples} at {finished.start_samples}: the recording was cut otherwise; delete "
                 "the journal to start again"
             )
-        return found
+        return finished
 
     def add(self, finished: FinishedChunk, channel: int | None = None) -> None:
         """Write a chunk, all of it or nothing that counts.
@@ -132,9 +132,9 @@ class Journal:
         self.elapsed_s = round(time.monotonic() - self._opened_s, 3)
         self.share_s = round(self.share_s + self._lap(), 3)
         rows = [] if self._begun else [self.about]
-        own = {} if channel is None else {"channel": channel}
+        place = {} if channel is None else {"channel": channel}
         times = {"elapsed_s": self.elapsed_s, "share_s": self.share_s}
-        rows.append({**finished.to_json(), **own, **times})
+        rows.append({**finished.to_json(), **place, **times})
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -102,8 +102,8 @@ class _Stretch:
         number: of the chunk, from 0.
         cache: entries before it, and `people` behind their numbers.
         dialogue: over it; `None` where it is silent.
-        again: dialogues that insist on what was passed over; `None` before that was looked at.
-        told: how many of the dialogues' turns were told.
+        extra: dialogues that insist on what was passed over; `None` before that was looked at.
+        reported: how many of the dialogues' turns were told.
         speech: where there is any, in seconds of the chunk; `None` before that was asked.
     """
 
@@ -112,8 +112,8 @@ class _Stretch:
     cache: Sequence[CacheEntry]
     people: Sequence[int]
     dialogue: Dialogue | None
-    again: list[Dialogue] | None = None
-    told: int = 0
+    extra: list[Dialogue] | None = None
+    reported: int = 0
     speech: Sequence[Region] | None = None
 
     @property
@@ -126,7 +126,7 @@ class _Stretch:
 
     @property
     def every(self) -> list[Dialogue]:
-        return [*([] if self.dialogue is None else [self.dialogue]), *(self.again or ())]
+        return [*([] if self.dialogue is None else [self.dialogue]), *(self.extra or ())]
 
     @property
     def events(self) -> list[TurnEvent]:
@@ -137,7 +137,7 @@ class _Stretch:
         return [dialogue for dialogue in self.every if dialogue.outcome is None]
 
 
-class Recording:
+class RecordingState:
     """Transcribes one recording.
 
     Args:
@@ -286,12 +286,12 @@ class Recording:
     def _settle(self) -> None:
         """Insist on what ended dialogues passed over; absorb finished chunks, in order."""
         for stretch in self._stretches:
-            if not stretch.under_way and stretch.again is None:
-                stretch.again = self._insist(stretch)
+            if not stretch.under_way and stretch.extra is None:
+                stretch.extra = self._insist(stretch)
         while self._stretches:
             stretch = self._stretches[0]
             self._collect(stretch)
-            if stretch.under_way or stretch.again is None:
+            if stretch.under_way or stretch.extra is None:
                 return
             self._stretches.popleft()
             finished = self._finish(stretch)
@@ -327,8 +327,8 @@ class Recording:
         if outcome is None:
             return FinishedChunk(start, length)
         lines, missing, dropped = self._covered(stretch, outcome)
-        spoken = tuple(self._spoken(heard, start) for heard in lines)
-        known = [heard.embedding if self.settings.own_witness else None for heard in lines]
+        spoken = tuple(self._spoken(one, start) for one in lines)
+        known = [one.embedding if self.settings.own_witness else None for one in lines]
         points, levels_db = self.speakers.embed(spoken, start, stretch.chunk.samples, known)
         events = stretch.events
         seconds: dict[str, float] = defaultdict(float)
@@ -352,7 +352,7 @@ class Recording:
                 "tokens": sum(event.tokens for event in events),
                 "loops_closed": sum(event.looped for event in events),
                 "duplicates_dropped": sum(event.duplicates for event in events),
-                "insisted": len(stretch.again or ()),
+                "insisted": len(stretch.extra or ()),
                 "silent_dropped": dropped,
             },
             seconds={stage: round(value, 6) for stage, value in seconds.items()},
@@ -364,13 +364,13 @@ class Recording:
         """Lines without those that lie in silence, what is missing, and how many were dropped."""
         lines = list(outcome.lines)
         missing = [] if outcome.missing is None else [self._missing(outcome, stretch.start_s)]
-        for dialogue in stretch.again or ():
+        for dialogue in stretch.extra or ():
             assert dialogue.outcome is not None
             lines += without_duplicates(dialogue.outcome.lines, lines)
         speech, tick = self._speech(stretch), self.profile.ticks_per_s
         if speech is None:
             return lines, missing, 0
-        heard = in_speech(speech, lines, tick)
+        kept = in_speech(speech, lines, tick)
         if outcome.missing is None:
             missing += [
                 Missing(
@@ -378,16 +378,16 @@ class Recording:
                     round(stretch.start_s + b, 6),
                     "passed over: heard again, and nothing was written",
                 )
-                for a, b in passed_over(speech, heard, tick)
+                for a, b in passed_over(speech, kept, tick)
             ]
-        return heard, missing, len(lines) - len(heard)
+        return kept, missing, len(lines) - len(kept)
 
     def _absorb(self, finished: FinishedChunk, samples: Samples) -> None:
         self._finished.append(finished)
         self.speakers.absorb(finished, samples, alone=self._alone)
 
-    def _spoken(self, heard: TranscribedLine, start_samples: int) -> ChunkSegment:
-        tick, line, sure = self.profile.ticks_per_s, heard.line, heard.confidence
+    def _spoken(self, transcribed: TranscribedLine, start_samples: int) -> ChunkSegment:
+        tick, line, sure = self.profile.ticks_per_s, transcribed.line, transcribed.confidence
         offset_s = audio.to_seconds(start_samples)
         return ChunkSegment(
             line.speaker,
@@ -397,14 +397,14 @@ class Recording:
             line.text,
             Confidence(sure.words, sure.speaker, sure.times),
             None
-            if heard.words is None
+            if transcribed.words is None
             else tuple(
                 replace(
                     word,
                     start_s=round(offset_s + word.start_s, 6),
                     end_s=round(offset_s + word.end_s, 6),
                 )
-                for word in heard.words
+                for word in transcribed.words
             ),
         )
 
@@ -420,11 +420,11 @@ class Recording:
         """Note the turns of the first stretch that were not told yet."""
         events = stretch.events
         start_s, tick = stretch.start_s, self.profile.ticks_per_s
-        for event in events[stretch.told :]:
+        for event in events[stretch.reported :]:
             boxed = None
             if event.box is not None:
                 boxed = (start_s + event.box.start / tick, start_s + event.box.end / tick)
-            spoken = [self._spoken(heard, stretch.chunk.start_samples) for heard in event.lines]
+            spoken = [self._spoken(one, stretch.chunk.start_samples) for one in event.lines]
             segments = tuple(
                 one.segment(self.speakers.provisional(one.number, stretch.people)) for one in spoken
             )
@@ -440,7 +440,7 @@ class Recording:
                     boxed,
                 )
             )
-        stretch.told = len(events)
+        stretch.reported = len(events)
 
     @property
     def _foreign(self) -> float | None:
@@ -532,5 +532,5 @@ def _trace(stretch: _Stretch, outcome: Outcome) -> dict[str, Any]:
         "detail": outcome.detail,
         "parts": outcome.trace.to_json(),
     }
-    again = [d.outcome.trace.to_json() for d in stretch.again or () if d.outcome is not None]
-    return row | ({"insisted": again} if again else {})
+    extra = [d.outcome.trace.to_json() for d in stretch.extra or () if d.outcome is not None]
+    return row | ({"insisted": extra} if extra else {})

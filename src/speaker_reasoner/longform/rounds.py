@@ -158,7 +158,7 @@ class Rounds(Generic[T]):
             if left and len(given[i]) == shares[i]:
                 before, given[i] = given[i], self._of(active, shares[i] + left)
                 left -= len(given[i]) - len(before)
-        return [dialogue for own in given for dialogue in own]
+        return [dialogue for dialogues in given for dialogue in dialogues]
 
     def _begin(self, task: T) -> _Active[T]:
         active = _Active(task)

@@ -22,7 +22,7 @@ from ..voices.witness import Witness
 from .channels import CHOICES, MIXED, SEPARATE, AnyRecording, Loudness, SeparateChannels
 from .chunks import Chunk, chunks
 from .journal import ChannelJournal, Journal, fingerprint
-from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
+from .recording import Failure, Listener, Progress, RecordingState, TranscriptionSettings
 from .rounds import in_order
 
 
@@ -191,9 +191,9 @@ class Transcriber:
         voices: Sequence[EnrolledSpeaker],
         journal: Journal | ChannelJournal | None,
         name: str | None,
-    ) -> Recording:
+    ) -> RecordingState:
         settings = self.settings
-        recording = Recording(
+        recording = RecordingState(
             path,
             _unchanged(path, chunks(blocks, self.profile.chunk_s, settings.detect)),
             self.profile,
@@ -218,7 +218,7 @@ class Transcriber:
             voices=voices,
         )
 
-    def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> Recording:
+    def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> RecordingState:
         """Hear one chunk of a recording again, with what is known of its speakers by now.
 
         Args:
@@ -234,23 +234,28 @@ class Transcriber:
             SettingsError: there is no such chunk.
             AudioError: the recording cannot be read.
         """
-        found = [trace for trace in transcript.traces if trace["chunk"] == chunk]
-        if not found:
+        traces = [trace for trace in transcript.traces if trace["chunk"] == chunk]
+        if not traces:
             known = ", ".join(str(trace["chunk"]) for trace in transcript.traces)
             raise SettingsError(f"chunk {chunk}: expected one that was heard: {known or 'none'}")
-        start = audio.to_samples(found[0]["start_s"])
-        end = start + audio.to_samples(found[0]["duration_s"])
+        start = audio.to_samples(traces[0]["start_s"])
+        end = start + audio.to_samples(traces[0]["duration_s"])
         channel, labels, bounds = self.channel, transcript.speakers, None
         if self.separate:
-            channel, bounds = found[0]["channel"], (0, 1)
+            channel, bounds = traces[0]["channel"], (0, 1)
             labels = (transcript.info["channels"][channel]["speaker"],)
-        heard = Chunk(start, audio.load_slice(path, start, end, channel=channel))
+        chunk_audio = Chunk(start, audio.load_slice(path, start, end, channel=channel))
         voices = (
             self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
         )
         people = self._speakers(bounds, voices)
-        return Recording(
-            Path(path), iter([heard]), self.profile, self.settings, people, self.engine.describe()
+        return RecordingState(
+            Path(path),
+            iter([chunk_audio]),
+            self.profile,
+            self.settings,
+            people,
+            self.engine.describe(),
         )
 
     @property

@@ -139,17 +139,17 @@ class Batcher:
             augment: another microphone for each example, and for some of their caches; bands of mel
                 bins masked.
         """
-        heard = [
+        parts = [
             (n, example, part) for n, example in enumerate(examples) for part in example.trace.audio
         ]
         clips = [
             example.clips[part.clip].samples[part.start_samples : part.end_samples]
-            for _, example, part in heard
+            for _, example, part in parts
         ]
         features, feature_mask = log_mel(self.extractor, clips)
         if augment:
             elsewhere = [rng.random() < ENROLLED_RATE for _ in examples]
-            microphones = [-1 - n if part.clip and elsewhere[n] else n for n, _, part in heard]
+            microphones = [-1 - n if part.clip and elsewhere[n] else n for n, _, part in parts]
             equalise(features, microphones, rng)
             _mask_bands(features, rng)
         counts = iter(slice_tokens(self.thinker, [len(clip) for clip in clips]))
@@ -224,16 +224,16 @@ def _token_centres(frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return index // 13 * SAMPLE_RATE_HZ + index % 13 * 1280 + 640
 
 
-def equalise(features: Tensor, heard_in: Sequence[int], rng: random.Random) -> None:
+def equalise(features: Tensor, rooms: Sequence[int], rng: random.Random) -> None:
     """Simulate a microphone for each number: a smooth gain over the mel bins, within 14.4 dB.
 
     Args:
         features: `[N, mels, frames]`; 10 dB are 0.25 in Whisper's scale.
-        heard_in: which microphone recorded each clip.
+        rooms: which microphone recorded each clip.
     """
     across = torch.linspace(0.0, torch.pi, features.shape[1])
     gains: dict[int, Tensor] = {}
-    for clip, number in zip(features, heard_in, strict=True):
+    for clip, number in zip(features, rooms, strict=True):
         if number not in gains:
             waves = [rng.uniform(-0.12, 0.12) * torch.cos(k * across) for k in (1, 2, 3)]
             gains[number] = torch.stack(waves).sum(0).unsqueeze(1)

@@ -24,7 +24,7 @@ def export_corpora(
     folder: Path,
     *,
     strict: bool = False,
-    told: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Export the corpora of a configuration.
 
@@ -32,7 +32,7 @@ def export_corpora(
         config: its corpora, profile, stages and seed are used, but no schedule and no answer rate.
         folder: a new or empty one.
         strict: stop at the first piece that cannot be used.
-        told: called with the name of each file before it is filled.
+        progress: called with the name of each file before it is filled.
 
     Returns:
         What `export.json` says.
@@ -48,15 +48,15 @@ def export_corpora(
             "the configuration has no table corpora; simulated meetings, which are drawn anew for "
             "every batch, are written from Python: speaker_reasoner.train.swift"
         )
-    found = read_corpora(corpora, config.profile, strict=strict)
-    sides = {"": found.train.used, ".check": found.check.used}
-    left_out = Counter(found.train.left_out) + Counter(found.check.left_out)
-    notes = found.notes
+    pieces = read_corpora(corpora, config.profile, strict=strict)
+    sides = {"": pieces.train.used, ".check": pieces.check.used}
+    left_out = Counter(pieces.train.left_out) + Counter(pieces.check.left_out)
+    notes = pieces.notes
     with SwiftExport(folder) as out:
         for stage in (name for name in STAGES.values() if name in config.stages):
             for side, used in sides.items():
-                if told is not None and used:
-                    told(stage + side)
+                if progress is not None and used:
+                    progress(stage + side)
                 for number, piece in enumerate(used):
                     name = f"{side.removeprefix('.') or 'train'}-{number:06d}-{piece.chunk.name}"
                     rng = random.Random(f"export {stage} {config.seed} {name}")

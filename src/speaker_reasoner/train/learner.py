@@ -73,14 +73,14 @@ class Heads(nn.Module):
 
     def tower_losses(self, audio: Tensor, table: Tensor, frames: Frames) -> dict[str, Tensor]:
         """Losses on the tower's embeddings `[F, D]`, given those of the tokens `[V, D]`."""
-        heard = audio.float()
+        states = audio.float()
         table = F.normalize(table.float(), dim=-1)
-        words = F.linear(F.normalize(heard, dim=-1), table) * self.word_scale.exp()
+        words = F.linear(F.normalize(states, dim=-1), table) * self.word_scale.exp()
         return {
             "word": _cross_entropy(words, frames.word),
-            "gender": _cross_entropy(self.gender(heard), frames.gender),
-            "voice": self.same_frames(heard, frames.voice),
-            "utterance": self.same_utterances(heard, frames.voice, frames.utterance),
+            "gender": _cross_entropy(self.gender(states), frames.gender),
+            "voice": self.same_frames(states, frames.voice),
+            "utterance": self.same_utterances(states, frames.voice, frames.utterance),
         }
 
     def decoder_losses(self, states: Tensor, frames: Frames) -> dict[str, Tensor]:
@@ -155,17 +155,17 @@ class Learner(nn.Module):
 
     def counts(self, batch: Batch, weights: LossWeights) -> dict[str, int]:
         """Of how many items each loss of the batch is a sum: tokens, frames, or the batch as one."""
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         frames = batch.frames if self.heads is not None else None
         if frames is not None:
             everywhere = len(frames.word)
-            found = {"word": everywhere, "gender": everywhere, "voice": 1, "utterance": 1}
+            counts = {"word": everywhere, "gender": everywhere, "voice": 1, "utterance": 1}
         if weights.decoder:
-            found["answer"] = int((batch.labels[:, 1:] != IGNORED).sum())
+            counts["answer"] = int((batch.labels[:, 1:] != IGNORED).sum())
             if frames is not None:
-                found["speaker"] = len(frames.speaker)
-                found["time"] = int((frames.second != IGNORED).sum())
-        return found
+                counts["speaker"] = len(frames.speaker)
+                counts["time"] = int((frames.second != IGNORED).sum())
+        return counts
 
     def forward(self, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
         """Each loss of one batch: its sum, and the number of items that were right, `[2]` float32.
@@ -183,17 +183,17 @@ class Learner(nn.Module):
             table = self.thinker.get_input_embeddings().weight
             losses = self.heads.tower_losses(audio, table, frames)
         if weights.decoder:
-            heard = batch.ids == self.audio_id  # [B, T]
-            states, answer = self._decode(batch, audio, heard)
+            is_audio = batch.ids == self.audio_id  # [B, T]
+            states, answer = self._decode(batch, audio, is_audio)
             losses["answer"] = answer
             if self.heads is not None and frames is not None:
-                losses |= self.heads.decoder_losses(states[self.heads.layer][heard], frames)
+                losses |= self.heads.decoder_losses(states[self.heads.layer][is_audio], frames)
         return losses
 
-    def _decode(self, batch: Batch, audio: Tensor, heard: Tensor) -> tuple[Any, Tensor]:
+    def _decode(self, batch: Batch, audio: Tensor, is_audio: Tensor) -> tuple[Any, Tensor]:
         """States after each layer (where heads read them), and the loss on taught tokens."""
         embedded = embed(self.thinker, batch.ids)
-        embedded = embedded.masked_scatter(heard.unsqueeze(-1), audio.to(embedded.dtype))
+        embedded = embedded.masked_scatter(is_audio.unsqueeze(-1), audio.to(embedded.dtype))
         rows, length = batch.ids.shape
         positions = torch.arange(length, device=batch.ids.device).expand(3, rows, length)
         output = text_model(self.thinker)(

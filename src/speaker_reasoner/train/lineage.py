@@ -13,6 +13,6 @@ from typing import Any
 def named(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The name that descendants give a record, and what they hold under `before`: it and what it holds
     there itself."""
-    own = {key: value for key, value in record.items() if key != "before"}
-    name = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
-    return name, {**record.get("before", {}), name: own}
+    entry = {key: value for key, value in record.items() if key != "before"}
+    name = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12]
+    return name, {**record.get("before", {}), name: entry}

@@ -203,8 +203,8 @@ def activations(model: ModelShape, setup: Setup, spoken: DialogueShape) -> tuple
     else:
         kept = tokens * sum(layers) + merged * sum(map(_routed, model.layers))
         passing += merged
-    heard, convolving = _audio_bytes(model, setup, setup.batch * spoken.audio_s)
-    return kept + last, heard, max(logits, passing, convolving)
+    audio, convolving = _audio_bytes(model, setup, setup.batch * spoken.audio_s)
+    return kept + last, audio, max(logits, passing, convolving)
 
 
 def layer_bytes(layer: Any, setup: Setup, model: ModelShape) -> int:
@@ -285,12 +285,12 @@ def _convolutions(model: ModelShape) -> tuple[list[_Convolution], int]:
         width = tower.conv1.out_channels
         first = _Convolution(tower.conv1.weight, 100, mels * 100)
         return [first, _Convolution(tower.conv2.weight, 50, width * 100)], 50
-    found, high, long, inputs = [], mels, 100, mels * 100
+    convolutions, high, long, inputs = [], mels, 100, mels * 100
     for layer in (tower.conv2d1, tower.conv2d2, tower.conv2d3):
         high, long = (high + 1) // 2, (long + 1) // 2
-        found.append(_Convolution(layer.weight, high * long, inputs))
-        inputs = found[-1].outputs
-    return found, 13
+        convolutions.append(_Convolution(layer.weight, high * long, inputs))
+        inputs = convolutions[-1].outputs
+    return convolutions, 13
 
 
 def _audio_bytes(model: ModelShape, setup: Setup, audio_s: float) -> tuple[int, int]:

@@ -40,13 +40,13 @@ class TrainingPiece:
 
     Attributes:
         chunk: with its segments.
-        said: the same, in samples of the chunk; a speaker is the same number in all of the session.
+        segments: the same, in samples of the chunk; a speaker is the same number in all of the session.
         past: segments of the session that end before the chunk and overlap no other, in samples of
             the session, numbered the same way.
     """
 
     chunk: CorpusPiece
-    said: tuple[Reference, ...]
+    segments: tuple[Reference, ...]
     past: Sequence[Reference]
 
 
@@ -68,7 +68,7 @@ class Pieces:
         left_out = Counter(self.left_out)
         for piece in self.used:
             fault = faults.get(piece.chunk.audio)
-            if fault is None or piece.chunk.end_samples <= fault.heard_samples:
+            if fault is None or piece.chunk.end_samples <= fault.whole_samples:
                 used.append(piece)
             else:
                 left_out[fault.reason] += 1
@@ -111,7 +111,7 @@ class Asked:
     def numbered(self) -> tuple[list[CacheEntry], list[Reference]]:
         """Entries (silent, of the right length) and segments, speakers numbered over both."""
         silence = np.broadcast_to(np.float32(0), self.piece.chunk.end_samples)  # takes no memory
-        return condition(self.drawn, silence, self.piece.said, texts=self.texts)
+        return condition(self.drawn, silence, self.piece.segments, texts=self.texts)
 
     def talk(self) -> Talk:
         """The same with its audio.
@@ -121,12 +121,12 @@ class Asked:
         """
         chunk = self.piece.chunk
         entries, segments = self.numbered()
-        heard = [
+        cache = [
             replace(entry, samples=load_slice(chunk.audio, s.start_samples, s.end_samples))
             for entry, s in zip(entries, self.drawn, strict=True)
         ]
         samples = load_slice(chunk.audio, chunk.start_samples, chunk.end_samples)
-        return Talk(samples, tuple(segments), tuple(heard))
+        return Talk(samples, tuple(segments), tuple(cache))
 
 
 def ask(
@@ -152,7 +152,7 @@ def ask(
     if task == "cached":
         past = rng.sample(piece.past, min(len(piece.past), _MOST_PAST))
         drawn = draw_cache(sorted(past, key=lambda s: s.start_samples), cache, rng)
-        if len({s.speaker for s in (*drawn, *piece.said)}) > config.profile.max_speakers:
+        if len({s.speaker for s in (*drawn, *piece.segments)}) > config.profile.max_speakers:
             drawn = []  # there would be no labels for all of them
     texts = rng.random() >= cache.textless_rate
     return Asked(piece, task, answer, tuple(drawn), texts)
@@ -176,7 +176,7 @@ class Prepared:
         shown: show how far the look at the audio is.
 
     Attributes:
-        found: pieces, and what was left out.
+        contents: pieces, and what was left out.
 
     Raises:
         DataError: a folder is none that `prepare` wrote, nothing can be used, or, with `strict`, the
@@ -191,10 +191,10 @@ class Prepared:
         self.config = config
         self.corpora = config.corpora
         self.batcher = batcher
-        self.found = read_corpora(config.corpora, config.profile, strict=strict, shown=shown)
-        self.train, self.held = self.found.train, self.found.check
+        self.contents = read_corpora(config.corpora, config.profile, strict=strict, shown=shown)
+        self.train, self.held = self.contents.train, self.contents.check
         if not self.train.used:
-            raise DataError(_nothing_used(self.corpora, self.found))
+            raise DataError(_nothing_used(self.corpora, self.contents))
         self._window: tuple[tuple[str, int], list[list[_Planned]]] | None = None
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:
@@ -245,10 +245,10 @@ class Prepared:
             planned.append(self._plan(stage, piece, str(position)))
         planned.sort(key=lambda one: one.tokens)
         rows = self.corpora.batch
-        found = [planned[at : at + rows] for at in range(0, size, rows)]
-        self._rng(stage, f"window {window}").shuffle(found)
-        self._window = (stage, window), found
-        return found
+        batches = [planned[at : at + rows] for at in range(0, size, rows)]
+        self._rng(stage, f"window {window}").shuffle(batches)
+        self._window = (stage, window), batches
+        return batches
 
     def _plan(self, stage: str, piece: TrainingPiece, name: str) -> _Planned:
         asked = ask(piece, stage, self.config, self._rng(stage, name))
@@ -293,13 +293,13 @@ def read_corpora(
     return Corpora(train.without(faults), check.without(faults), faults, notes)
 
 
-def _nothing_used(corpora: CorporaConfig, found: Corpora) -> str:
+def _nothing_used(corpora: CorporaConfig, contents: Corpora) -> str:
     """The message that nothing is left to learn from."""
-    left_out, dropped = found.train.left_out, found.notes.dropped
+    left_out, dropped = contents.train.left_out, contents.notes.dropped
     reasons = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
-    told = f"{', '.join(corpora.train)}: no piece can be used: {reasons or 'there is none'}"
+    message = f"{', '.join(corpora.train)}: no piece can be used: {reasons or 'there is none'}"
     first = next((dropped[reason][0] for reason in left_out if reason in dropped), None)
-    return told if first is None else f"{told}; first: {first}"
+    return message if first is None else f"{message}; first: {first}"
 
 
 def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> Pieces:
@@ -337,7 +337,7 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
 def _of_session(parts: Sequence[CorpusPiece]) -> Iterator[TrainingPiece]:
     """The pieces of one recording, each with the past of its session."""
     numbers: dict[str, int] = {}
-    said = [
+    segments = [
         tuple(
             replace(s, speaker=numbers.setdefault(chunk.speakers[s.speaker - 1], len(numbers) + 1))
             for s in chunk.references
@@ -350,26 +350,26 @@ def _of_session(parts: Sequence[CorpusPiece]) -> Iterator[TrainingPiece]:
             start_samples=s.start_samples + chunk.start_samples,
             end_samples=s.end_samples + chunk.start_samples,
         )
-        for chunk, rows in zip(parts, said, strict=True)
+        for chunk, rows in zip(parts, segments, strict=True)
         for s in rows
     ]
     alone = sorted(_alone(spoken), key=lambda s: s.end_samples)
     ends = [s.end_samples for s in alone]
-    for chunk, rows in zip(parts, said, strict=True):
+    for chunk, rows in zip(parts, segments, strict=True):
         yield TrainingPiece(chunk, rows, alone[: bisect_right(ends, chunk.start_samples)])
 
 
 def _alone(segments: Sequence[Reference]) -> list[Reference]:
     """Those that overlap no other."""
     ordered = sorted(segments, key=lambda s: s.start_samples)
-    found = []
+    alone = []
     latest = 0
     for i, segment in enumerate(ordered):
         after = ordered[i + 1].start_samples if i + 1 < len(ordered) else segment.end_samples
         if latest <= segment.start_samples and segment.end_samples <= after:
-            found.append(segment)
+            alone.append(segment)
         latest = max(latest, segment.end_samples)
-    return found
+    return alone
 
 
 def _unfit(chunk: CorpusPiece, profile: Profile, *, clipped: bool) -> str | None:

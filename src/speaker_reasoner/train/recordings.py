@@ -25,11 +25,11 @@ class Fault:
 
     Attributes:
         reason: the reason they are counted under.
-        heard_samples: readable samples at 16 kHz; pieces that end later cannot be used.
+        whole_samples: readable samples at 16 kHz; pieces that end later cannot be used.
     """
 
     reason: str
-    heard_samples: int = 0
+    whole_samples: int = 0
 
 
 def find_faults(
@@ -54,9 +54,9 @@ def find_faults(
     rows = track(ends.items(), "audio", console=console, transient=True, disable=not shown)
     faults: dict[Path, Fault] = {}
     for path, taken in rows:
-        found = _look(path, sorted(taken))
-        if found is not None:
-            faults[path], message = found
+        fault = _look(path, sorted(taken))
+        if fault is not None:
+            faults[path], message = fault
             notes.drop(faults[path].reason, message)
     return faults
 
@@ -64,16 +64,16 @@ def find_faults(
 def _look(path: Path, ends: Sequence[int]) -> tuple[Fault, str] | None:
     """The fault of a recording whose pieces end at these samples, and its message."""
     try:
-        heard = to_samples(probe(path).duration_s)
+        whole = to_samples(probe(path).duration_s)
     except AudioError as error:
         gone = isinstance(error.__cause__, FileNotFoundError)
         return Fault("audio missing" if gone else "audio broken"), str(error)
     for end in ends:
-        if end <= heard:
+        if end <= whole:
             continue
         try:
-            load_slice(path, heard, end)
+            load_slice(path, whole, end)
         except AudioError as error:
-            return Fault("audio shorter than the piece", heard), str(error)
-        heard = end
+            return Fault("audio shorter than the piece", whole), str(error)
+        whole = end
     return None

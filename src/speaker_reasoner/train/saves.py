@@ -42,7 +42,7 @@ def weights(
         trained: only those that are trained.
         dtype: that floating ones are cast to.
     """
-    found: dict[str, Tensor] = {}
+    saved: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         if trained and not parameter.requires_grad:
             continue
@@ -53,8 +53,8 @@ def weights(
         else:
             value = whole(parameter)
         if accelerator.is_main_process:
-            found[name] = value if dtype is None else value.to(dtype)
-    return found
+            saved[name] = value if dtype is None else value.to(dtype)
+    return saved
 
 
 class Saves:

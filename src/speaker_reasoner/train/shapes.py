@@ -275,7 +275,7 @@ def average_trace(chunk_s: float, turns: int | None = None) -> Trace:
     """The dialogue over an average chunk, of words of the grammar; what is heard is not there."""
     count = _turns(chunk_s, turns)
     step = chunk_s / count
-    said = WORDS_PER_S * step * HEARD
+    words_per_turn = WORDS_PER_S * step * HEARD
     words = sentences.vocabulary()
     segments = [
         Reference(
@@ -284,7 +284,8 @@ def average_trace(chunk_s: float, turns: int | None = None) -> Trace:
             start_samples=round(turn * step * SAMPLE_RATE_HZ),
             end_samples=round((turn + HEARD) * step * SAMPLE_RATE_HZ),
             text=" ".join(
-                words[n % len(words)] for n in range(round(turn * said), round((turn + 1) * said))
+                words[n % len(words)]
+                for n in range(round(turn * words_per_turn), round((turn + 1) * words_per_turn))
             ),
         )
         for turn in range(count)

@@ -189,14 +189,14 @@ class SwiftExport:
         """
         if not self.written.dialogues:
             raise DataError(f"{self.folder}: no dialogue to export")
-        told = {"schema": SCHEMA, **record, "written": self.written.to_json()}
+        manifest = {"schema": SCHEMA, **record, "written": self.written.to_json()}
         with _writing(self.folder):
             for name in _LAUNCHED:
                 shutil.copy(LAUNCH / name, self._building)
-            text = json.dumps(told, ensure_ascii=False, indent=2) + "\n"
+            text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
             (self._building / "export.json").write_text(text, encoding="utf-8")
             self._building.replace(self.folder)
-        return told
+        return manifest
 
     def _write_audio(self, path: str, samples: np.ndarray[Any, np.dtype[np.float32]]) -> None:
         """Write a slice as 16-bit FLAC, unless another stage has."""

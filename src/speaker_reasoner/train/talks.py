@@ -76,7 +76,7 @@ def make_example(task: str, talk: Talk, profile: Profile, *, answer: bool = True
     trace = make_trace(
         task, talk.segments, len(talk.samples), profile, answer=answer, cache=talk.cache
     )
-    heard = [talk.samples, *(entry.samples for entry in talk.cache)]
+    clips = [talk.samples, *(entry.samples for entry in talk.cache)]
     if talk.spoken is None:
-        return Example(trace, tuple(Clip(samples) for samples in heard))
-    return Example(trace, tuple(Clip(*pair) for pair in zip(heard, talk.spoken, strict=True)))
+        return Example(trace, tuple(Clip(samples) for samples in clips))
+    return Example(trace, tuple(Clip(*pair) for pair in zip(clips, talk.spoken, strict=True)))

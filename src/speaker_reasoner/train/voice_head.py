@@ -110,11 +110,11 @@ def train_witness(
             torch.set_grad_enabled(head.tower is not None),
             torch.autocast(device.type, torch.bfloat16),
         ):
-            heard = tower_layers(listener, features.to(device), mask.to(device))
+            layers = tower_layers(listener, features.to(device), mask.to(device))
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 30)
             group["lr"] = config.learning_rate * warm * (1 - step / config.steps)
-        points = head(heard, sung.to(device))
+        points = head(layers, sung.to(device))
         loss = witness_loss(head, points.reshape(people, config.clips, -1))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -155,8 +155,8 @@ def calibrate(
     def embed(clips: Sequence[Samples]) -> Tensor:
         features, mask = log_mel(extractor, clips)
         with torch.no_grad():
-            heard = tower_layers(thinker, features.to(device), mask.to(device))
-            points: Tensor = head(heard, torch.from_numpy(melodies(clips)).to(device))
+            layers = tower_layers(thinker, features.to(device), mask.to(device))
+            points: Tensor = head(layers, torch.from_numpy(melodies(clips)).to(device))
         return points
 
     for number in range(count):
@@ -210,9 +210,9 @@ def _units(
     """Lines of a meeting pooled as chunks pool them: one to four of a person."""
     units = []
     for voice in sorted({line.voice for line in lines}):
-        own = [i for i, line in enumerate(lines) if line.voice == voice]
-        while own:
-            chosen, own = own[: (size := rng.randint(1, 4))], own[size:]
+        remaining = [i for i, line in enumerate(lines) if line.voice == voice]
+        while remaining:
+            chosen, remaining = remaining[: (size := rng.randint(1, 4))], remaining[size:]
             seconds = [
                 (lines[i].end_samples - lines[i].start_samples) / SAMPLE_RATE_HZ for i in chosen
             ]
@@ -234,7 +234,7 @@ def _enrolled(
     for voice in voices:
         entries = rng.sample(bank.entries[voice], min(3, len(bank.entries[voice])))
         samples = np.concatenate([bank.utterance(entry) for entry in entries])
-        clips.append(_heard(samples, _room(bank, config, rng), config, rng))
+        clips.append(_recorded(samples, _room(bank, config, rng), config, rng))
     points = embed(clips)
     return [
         _PooledLines(point, len(clip) / SAMPLE_RATE_HZ, voice)
@@ -245,20 +245,20 @@ def _enrolled(
 def _matches(ones: Sequence[_PooledLines], others: Sequence[_PooledLines]) -> list[_Match]:
     """Each unit against the others of its person, and against whoever sounds most alike: everybody
     else is told apart anyhow."""
-    alike = _most_alike(others)
-    found = []
+    nearest = _nearest_voices(others)
+    matches = []
     for one in ones:
-        for voice in (one.voice, alike.get(one.voice)):
+        for voice in (one.voice, nearest.get(one.voice)):
             theirs = [other for other in others if other.voice == voice and other is not one]
             if theirs:
-                said = torch.stack([other.seconds * other.point for other in theirs]).sum(0)
-                cosine = float(F.normalize(said, dim=0) @ one.point)
+                total = torch.stack([other.seconds * other.point for other in theirs]).sum(0)
+                cosine = float(F.normalize(total, dim=0) @ one.point)
                 seconds = sum(other.seconds for other in theirs)
-                found.append((cosine, one.seconds, seconds, voice == one.voice))
-    return found
+                matches.append((cosine, one.seconds, seconds, voice == one.voice))
+    return matches
 
 
-def _most_alike(units: Sequence[_PooledLines]) -> dict[int, int]:
+def _nearest_voices(units: Sequence[_PooledLines]) -> dict[int, int]:
     """Who sounds most like each voice."""
     voices = sorted({unit.voice for unit in units})
     if len(voices) < 2:
@@ -273,10 +273,10 @@ def _most_alike(units: Sequence[_PooledLines]) -> dict[int, int]:
 
 def _both_ways(odds: Tensor, same: Tensor) -> Tensor:
     """Cross-entropy of pairs of one voice and of pairs of two, either as much as the other."""
-    alike, apart = odds[same], odds[~same]
+    same_odds, other_odds = odds[same], odds[~same]
     return F.binary_cross_entropy_with_logits(
-        alike, torch.ones_like(alike)
-    ) + F.binary_cross_entropy_with_logits(apart, torch.zeros_like(apart))
+        same_odds, torch.ones_like(same_odds)
+    ) + F.binary_cross_entropy_with_logits(other_odds, torch.zeros_like(other_odds))
 
 
 def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
@@ -353,10 +353,10 @@ def _clip(
     if len(samples) > length:
         first = rng.randrange(len(samples) - length)
         samples = samples[first : first + length]
-    return _heard(samples, room, config, rng)
+    return _recorded(samples, room, config, rng)
 
 
-def _heard(
+def _recorded(
     samples: Samples, room: Samples | None, config: WitnessConfig, rng: random.Random
 ) -> Samples:
     """As a microphone somewhere takes them."""

@@ -58,6 +58,6 @@ def _attend(self: Any, hidden_states: Tensor, cu_seqlens: Tensor, *_: Any, **__:
         attn_mask=real[:, None, None, :],
         scale=self.scaling,
     )  # [W, heads, longest, D / heads]
-    heard = attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
-    joined: Tensor = self.out_proj(heard)
+    flat = attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
+    joined: Tensor = self.out_proj(flat)
     return joined

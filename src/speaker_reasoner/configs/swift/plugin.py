@@ -71,9 +71,9 @@ class AudioProcessor(ProcessorMixin):
 
     def __call__(self, text: str, audio: Any = None, **_: Any) -> BatchFeature:
         """Features `[N, mels, frames]` of clips, none of them cut."""
-        found = dict(self.tokenizer(text, return_tensors="pt"))
+        inputs = dict(self.tokenizer(text, return_tensors="pt"))
         if audio:
-            heard = self.feature_extractor(
+            features = self.feature_extractor(
                 audio,
                 sampling_rate=SAMPLE_RATE_HZ,
                 padding=True,
@@ -81,9 +81,9 @@ class AudioProcessor(ProcessorMixin):
                 return_attention_mask=True,
                 return_tensors="pt",
             )
-            found["input_features"] = heard["input_features"]
-            found["feature_attention_mask"] = heard["attention_mask"]
-        return BatchFeature(found)
+            inputs["input_features"] = features["input_features"]
+            inputs["feature_attention_mask"] = features["attention_mask"]
+        return BatchFeature(inputs)
 
 
 class ThinkerLoader(ModelLoader):

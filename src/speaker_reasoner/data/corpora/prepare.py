@@ -83,7 +83,7 @@ def prepare(
     reference: Path | None = None,
     gender_from: str | None = None,
     encoding: str | None = None,
-    told: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Prepare a corpus.
 
@@ -97,7 +97,7 @@ def prepare(
         reference: file or folder of annotation (`folder` only).
         gender_from: `suffix` or `prefix` of speaker ids tell genders (`folder` only).
         encoding: of annotation, as `formats.read_text`.
-        told: called with the name of each session before it is decoded.
+        progress: called with the name of each session before it is decoded.
 
     Returns:
         The report, as written.
@@ -125,8 +125,8 @@ def prepare(
         if recording.name in ready:
             notes.drop("name twice", f"{recording.audio[0]}: another {recording.name!r} was read")
             continue
-        if told is not None:
-            told(recording.name)
+        if progress is not None:
+            progress(recording.name)
         try:
             where, samples = _sound(recording, output / recording.split, chosen)
         except AudioError as error:
@@ -182,9 +182,9 @@ def chunks(path: Path) -> Iterator[CorpusPiece]:
             try:
                 yield _chunk(json.loads(line.decode()), path.parent)
             except (ValueError, KeyError, TypeError, SpeakerReasonerError) as error:
-                told = str(error) if isinstance(error, SpeakerReasonerError) else repr(error)
+                message = str(error) if isinstance(error, SpeakerReasonerError) else repr(error)
                 raise DataError(
-                    f"{path}:{number}: not a piece: {told}; prepare it again"
+                    f"{path}:{number}: not a piece: {message}; prepare it again"
                 ) from error
 
 

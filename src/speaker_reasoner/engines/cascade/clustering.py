@@ -17,7 +17,7 @@ Indices = npt.NDArray[np.intp]
 Embed = Callable[[Sequence[npt.NDArray[np.intp]]], Floats]
 """Rows of the chunk's filter banks, 10 ms apart, of each piece to embeddings `[pieces, d]` of length 1."""
 
-_PIECE_S = 2.0
+_SUBSEGMENT_S = 2.0
 """Longest piece that gets an embedding of its own."""
 CLIP_S = 1.5
 """Longest part of it that the embedding is computed from."""
@@ -33,7 +33,7 @@ _LEAST_ALONE_S = 0.3
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Piece:
+class Subsegment:
     """A short stretch in which one window hears one local speaker.
 
     Attributes:
@@ -63,11 +63,11 @@ class Piece:
         return rows[spare : len(rows) - spare]
 
 
-def pieces(local: LocalSpeakers) -> list[Piece]:
+def subsegments(local: LocalSpeakers) -> list[Subsegment]:
     """Every stretch of every local speaker, long ones cut into equal parts; each part of the chunk is
     taken from the window whose middle is nearest."""
-    found: list[Piece] = []
-    most = round(_PIECE_S / FRAME_S)
+    cut: list[Subsegment] = []
+    most = round(_SUBSEGMENT_S / FRAME_S)
     for window, (low, high) in enumerate(_cores(local)):
         at = int(local.offsets[window])
         speaking = np.stack([on(local.active[window, :, k]) for k in range(3)], axis=1)
@@ -80,8 +80,8 @@ def pieces(local: LocalSpeakers) -> list[Piece]:
                 )
                 for start, end in pairwise(edges):
                     alone = low + start + np.flatnonzero(single[start:end])
-                    found.append(Piece(window, k, low + start, low + end, alone))
-    return found
+                    cut.append(Subsegment(window, k, low + start, low + end, alone))
+    return cut
 
 
 def _cores(local: LocalSpeakers) -> list[tuple[int, int]]:
@@ -92,33 +92,38 @@ def _cores(local: LocalSpeakers) -> list[tuple[int, int]]:
     return list(pairwise([0, *cuts, min(local.frames, int(local.offsets[-1]) + length)]))
 
 
-def evidence(local: LocalSpeakers, found: Sequence[Piece]) -> Floats:
+def evidence(local: LocalSpeakers, subsegments: Sequence[Subsegment]) -> Floats:
     """What the windows say about each pair of pieces, `[n, n]`: 1 the same local speaker, -1 another, 0
     nothing; the mean over the windows that hear both."""
-    n, length = len(found), local.active.shape[1]
-    total, said = np.zeros((n, n), np.float32), np.zeros((n, n), np.float32)
+    n, length = len(subsegments), local.active.shape[1]
+    total, weight = np.zeros((n, n), np.float32), np.zeros((n, n), np.float32)
     for at, active in zip(local.offsets.tolist(), local.active, strict=True):
-        inside = [i for i, p in enumerate(found) if p.first >= at and p.last <= at + length]
+        inside = [i for i, p in enumerate(subsegments) if p.first >= at and p.last <= at + length]
         if not inside:
             continue
-        shares = np.stack([_shares(active, found[i], at) for i in inside])
+        shares = np.stack([_shares(active, subsegments[i], at) for i in inside])
         grid = np.ix_(inside, inside)
         sure = shares.sum(axis=1)
         both = np.minimum(1, sure[:, None] * sure[None])
         total[grid] += both * (2 * (shares @ shares.T) - 1)
-        said[grid] += both
-    return np.asarray(total / np.maximum(said, 1.0), np.float32)
+        weight[grid] += both
+    return np.asarray(total / np.maximum(weight, 1.0), np.float32)
 
 
-def _shares(active: Floats, piece: Piece, at: int) -> Floats:
+def _shares(active: Floats, subsegment: Subsegment, at: int) -> Floats:
     """How much of a piece each local speaker of a window says that starts at frame `at`, `[3]`."""
-    frames = piece.alone if len(piece.alone) else np.arange(piece.first, piece.last)
+    frames = (
+        subsegment.alone if len(subsegment.alone) else np.arange(subsegment.first, subsegment.last)
+    )
     mean = active[frames - at].mean(axis=0)
     return np.asarray(mean / max(1.0, float(mean.sum())), np.float32)
 
 
 def cluster(
-    points: Floats, said: Floats, found: Sequence[Piece], bounds: tuple[int, int] | None = None
+    points: Floats,
+    votes: Floats,
+    subsegments: Sequence[Subsegment],
+    bounds: tuple[int, int] | None = None,
 ) -> Indices:
     """The speaker of each piece, `[pieces]`, from 0.
 
@@ -127,25 +132,25 @@ def cluster(
 
     Args:
         points: embeddings `[pieces, d]` of length 1.
-        said: see `evidence`.
+        votes: see `evidence`.
         bounds: fewest and most speakers, if they are known.
     """
-    if not found:
+    if not subsegments:
         return np.zeros(0, np.intp)
-    low, high = bounds or (1, len(found))
+    low, high = bounds or (1, len(subsegments))
     low = max(1, low)
-    score = points @ points.T - _SAME + _SEGMENTATION * said
-    alone = np.array([piece.alone_s for piece in found])
+    score = points @ points.T - _SAME + _SEGMENTATION * votes
+    alone = np.array([subsegment.alone_s for subsegment in subsegments])
     founders = alone >= _RELIABLE_S
     if founders.sum() < low:
-        founders = np.zeros(len(found), bool)
+        founders = np.zeros(len(subsegments), bool)
         founders[np.argsort(-alone, kind="stable")[:low]] = True
     weight = np.minimum(alone, CLIP_S) + 0.05
-    who = np.full(len(found), -1, np.intp)
+    who = np.full(len(subsegments), -1, np.intp)
     who[founders] = _agglomerated(score[np.ix_(founders, founders)], weight[founders], low, high)
     if bounds is None:
         who = _without_faint(who, weight)
-    return _joined(who, score, weight, found)
+    return _joined(who, score, weight, subsegments)
 
 
 def _agglomerated(score: Floats, weight: Any, low: int, high: int) -> Indices:
@@ -176,13 +181,13 @@ def _without_faint(who: Indices, weight: Any) -> Indices:
     return np.where((who >= 0) & keep[who], (np.cumsum(keep) - 1)[who], -1)
 
 
-def _joined(who: Indices, score: Floats, weight: Any, found: Sequence[Piece]) -> Indices:
+def _joined(who: Indices, score: Floats, weight: Any, subsegments: Sequence[Subsegment]) -> Indices:
     """Give the pieces that founded nothing, the longest first, to the nearest cluster that is free."""
     count = int(who.max()) + 1
     members = [who == k for k in range(count)]
     mean = np.stack([(score[:, m] * weight[m]).sum(1) / weight[m].sum() for m in members], axis=1)
-    span = np.array([(piece.first, piece.last) for piece in found])
-    for i in sorted(np.flatnonzero(who < 0).tolist(), key=lambda i: -found[i].alone_s):
+    span = np.array([(subsegment.first, subsegment.last) for subsegment in subsegments])
+    for i in sorted(np.flatnonzero(who < 0).tolist(), key=lambda i: -subsegments[i].alone_s):
         common = np.minimum(span[:, 1], span[i, 1]) - np.maximum(span[:, 0], span[i, 0])
         beside = np.flatnonzero((2 * common > span[i, 1] - span[i, 0]) & (who >= 0))
         taken = {int(who[j]) for j in beside if j != i}
@@ -191,21 +196,23 @@ def _joined(who: Indices, score: Floats, weight: Any, found: Sequence[Piece]) ->
     return np.unique(who, return_inverse=True)[1]
 
 
-def activity(local: LocalSpeakers, found: Sequence[Piece], who: Indices) -> Floats:
+def activity(local: LocalSpeakers, subsegments: Sequence[Subsegment], who: Indices) -> Floats:
     """Probability that each speaker speaks, `[frames, speakers]`."""
     out = np.zeros((local.frames, int(who.max(initial=-1)) + 1), np.float32)
-    for piece, speaker in zip(found, who.tolist(), strict=True):
-        at = int(local.offsets[piece.window])
-        last = min(piece.last, local.frames)
-        said = local.active[piece.window, piece.first - at : last - at, piece.local]
-        part = out[piece.first : last, speaker]
-        np.maximum(part, said, out=part)
+    for subsegment, speaker in zip(subsegments, who.tolist(), strict=True):
+        at = int(local.offsets[subsegment.window])
+        last = min(subsegment.last, local.frames)
+        probability = local.active[
+            subsegment.window, subsegment.first - at : last - at, subsegment.local
+        ]
+        part = out[subsegment.first : last, speaker]
+        np.maximum(part, probability, out=part)
     return out
 
 
-def centroids(points: Floats, found: Sequence[Piece], who: Indices) -> Floats:
+def centroids(points: Floats, subsegments: Sequence[Subsegment], who: Indices) -> Floats:
     """The embedding of each speaker, `[speakers, d]` of length 1: the mean of their pieces, by their length."""
-    weight = np.array([min(piece.alone_s, CLIP_S) + 0.05 for piece in found])
+    weight = np.array([min(subsegment.alone_s, CLIP_S) + 0.05 for subsegment in subsegments])
     sums = np.zeros((int(who.max(initial=-1)) + 1, points.shape[1]), np.float32)
     np.add.at(sums, who, points * weight[:, None].astype(np.float32))
     return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9))

@@ -16,14 +16,14 @@ def clips(
     samples: Samples, speech: Sequence[Region], longest_s: float
 ) -> list[tuple[Region, Samples]]:
     """The sound of each region; a longer one is cut into equal parts."""
-    found = []
+    cut = []
     for start_s, end_s in speech:
         parts = max(1, int(-(-(end_s - start_s) // longest_s)))
         for first_s, last_s in pairwise(np.linspace(start_s, end_s, parts + 1).tolist()):
             sound = samples[round(first_s * SAMPLE_RATE_HZ) : round(last_s * SAMPLE_RATE_HZ)]
             if len(sound):
-                found.append(((first_s, last_s), sound))
-    return found
+                cut.append(((first_s, last_s), sound))
+    return cut
 
 
 def is_unspaced(text: str) -> bool:
@@ -64,35 +64,35 @@ def words_of(
     joined: list[bool] = []
     reached = 0
     for (first, last), span_s in zip(_with_marks(text, places), spans_s, strict=True):
-        said = text[first:last].replace(" ", "")
+        word = text[first:last].replace(" ", "")
         together = bool(words) and first == reached
         reached = last
         start_s, end_s = _inside(span_s, region, words[-1].start_s if words else region[0])
-        if together and _one_word(words[-1].text, said):
+        if together and _one_word(words[-1].text, word):
             before = words.pop()
-            said, start_s, end_s = before.text + said, before.start_s, max(before.end_s, end_s)
+            word, start_s, end_s = before.text + word, before.start_s, max(before.end_s, end_s)
             together = joined.pop()
-        words.append(Word(said, start_s, end_s))
+        words.append(Word(word, start_s, end_s))
         joined.append(together)
     return words, joined
 
 
 def _with_marks(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The places with the punctuation around them; only white space is left between two of them."""
-    found = list(places)
-    for i in range(len(found) + 1):
-        low = found[i - 1][1] if i else 0
-        high = found[i][0] if i < len(found) else len(text)
+    widened = list(places)
+    for i in range(len(widened) + 1):
+        low = widened[i - 1][1] if i else 0
+        high = widened[i][0] if i < len(widened) else len(text)
         between = text[low:high]
         # Marks belong to what they follow, but for those that open something.
         head = len(between) - len(between.rstrip(_OPENING))
         tail = between[: len(between) - head].rstrip()
         if i:
-            found[i - 1] = (found[i - 1][0], low + len(tail))
-        if i < len(found):
+            widened[i - 1] = (widened[i - 1][0], low + len(tail))
+        if i < len(widened):
             first = high - head if i else low + len(between) - len(between.lstrip())
-            found[i] = (first, found[i][1])
-    return found
+            widened[i] = (first, widened[i][1])
+    return widened
 
 
 def _one_word(before: str, after: str) -> bool:

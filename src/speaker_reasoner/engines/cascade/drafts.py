@@ -55,7 +55,7 @@ class Draft:
         diarization: of the chunk; at least one column.
         recognition: words and language.
         left_out: how many words were recognised and are in no line, by reason.
-        heard_again: regions that were listened to twice.
+        repeated: regions that were listened to twice.
         seconds: by stage.
     """
 
@@ -66,7 +66,7 @@ class Draft:
     diarization: Diarization
     recognition: Recognition
     left_out: dict[str, int]
-    heard_again: tuple[Region, ...]
+    repeated: tuple[Region, ...]
     seconds: dict[str, float]
 
 
@@ -81,24 +81,24 @@ def limited(given: Diarization, most: int) -> Diarization:
     return Diarization(active[:, keep], None if embeddings is None else embeddings[keep])
 
 
-def draft(
+def lay_out(
     samples: Samples,
-    found: Recognition,
+    recognition: Recognition,
     diarization: Diarization,
     profile: Profile,
-    heard_again: tuple[Region, ...] = (),
+    repeated: tuple[Region, ...] = (),
 ) -> Draft:
     """Lay out what was found.
 
     Args:
         diarization: see `limited`.
-        heard_again: regions that were listened to twice.
+        repeated: regions that were listened to twice.
     """
-    rows, unfit = spoken(found, diarization)
+    rows, unfit = spoken(recognition, diarization)
     if floor_ticks(len(samples), profile) < profile.ticks_per_s // 10:
         unfit, rows = unfit + sum(len(row.words) for row in rows), []  # no line is so short
     rows = widened(rows, diarization.active, len(samples) / SAMPLE_RATE_HZ)
-    groups, boxes, unpaid = _observed(rows, len(samples), profile)
+    groups, boxes, too_long = _observed(rows, len(samples), profile)
     order = tuple(dict.fromkeys(row.speaker for group in groups for row in group))
     people = genders(samples, diarization.active, order)
     numbers = {column: number for number, column in enumerate(order, start=1)}
@@ -106,14 +106,14 @@ def draft(
         tuple(timed_line(row, numbers[row.speaker], people, box, profile) for row in group)
         for group, box in zip(groups, boxes, strict=True)
     )
-    left_out = Counter(found.left_out) + Counter({UNFIT: unfit + unpaid})
+    left_out = Counter(recognition.left_out) + Counter({UNFIT: unfit + too_long})
     return Draft(
-        timed, tuple(boxes), people, order, diarization, found, dict(left_out), heard_again, {}
+        timed, tuple(boxes), people, order, diarization, recognition, dict(left_out), repeated, {}
     )
 
 
 def spoken(
-    found: Recognition, diarization: Diarization, columns: Sequence[int] | None = None
+    recognition: Recognition, diarization: Diarization, columns: Sequence[int] | None = None
 ) -> tuple[list[SpokenLine], int]:
     """Lines that a dialogue can hold, and how many words are in none.
 
@@ -121,12 +121,12 @@ def spoken(
         columns: of the diarization, from whom the speakers are chosen; all if `None`.
     """
     active = diarization.active if columns is None else diarization.active[:, list(columns)]
-    who, sure = assign(found.words, active)
+    who, sure = assign(recognition.words, active)
     if columns is not None:
         who = [columns[one] for one in who]
     rows: list[SpokenLine] = []
     unfit = 0
-    for row in lines(found.words, found.joined, who, sure):
+    for row in lines(recognition.words, recognition.joined, who, sure):
         parts, lost = fitting(row)
         rows += parts
         unfit += lost
@@ -186,18 +186,18 @@ def _observed(
     boxes: list[Box] = []
     lost = 0
     for group in observations(references):
-        own = sorted((ordered[int(one.text)] for one in group), key=_samples)
+        members = sorted((ordered[int(one.text)] for one in group), key=_samples)
         box = box_ticks(group, length, profile)
         if boxes:
             box = Box(box.start, max(box.end, boxes[-1].end))
             if box == boxes[-1]:
                 boxes.pop()
-                own = groups.pop() + own
-        box = _roomy(box, own, rules)
-        own, more = within(own, rules.budget(box.end - box.start))
+                members = groups.pop() + members
+        box = _roomy(box, members, rules)
+        members, more = within(members, rules.budget(box.end - box.start))
         lost += more
-        if own:
-            groups.append(own)
+        if members:
+            groups.append(members)
             boxes.append(box)
     return groups, boxes, lost
 
@@ -207,9 +207,9 @@ def _samples(row: SpokenLine) -> tuple[int, int]:
     return start, max(round(row.end_s * SAMPLE_RATE_HZ), start + 1)
 
 
-def _roomy(box: Box, own: Sequence[SpokenLine], rules: TurnRules) -> Box:
+def _roomy(box: Box, rows: Sequence[SpokenLine], rules: TurnRules) -> Box:
     """A box as long as its texts need, inside the chunk."""
-    short = sum(map(_bytes, own)) - rules.budget(box.end - box.start)
+    short = sum(map(_bytes, rows)) - rules.budget(box.end - box.start)
     ticks = -(-max(0, short) * rules.profile.ticks_per_s // 60)
     return Box(box.start, min(box.end + ticks, rules.chunk))
 

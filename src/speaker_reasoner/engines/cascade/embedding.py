@@ -58,15 +58,15 @@ class CampplusWitness:
 
         Clips of like length share a batch, each filled up to the longest by starting over.
         """
-        found = np.zeros((len(clips), 192), np.float32)
+        embeddings = np.zeros((len(clips), 192), np.float32)
         order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
         for at in range(0, len(order), _BATCH):
             chosen = order[at : at + _BATCH]
             length = max(_LEAST_ROWS, len(clips[chosen[-1]]))
             batch = np.stack([np.resize(clips[i], (length, _BANDS)) for i in chosen])
             batch -= batch.mean(axis=1, keepdims=True)
-            found[chosen] = self._session.run(None, {self._input: batch.astype(np.float32)})[0]
-        return np.asarray(on_sphere(list(found)))
+            embeddings[chosen] = self._session.run(None, {self._input: batch.astype(np.float32)})[0]
+        return np.asarray(on_sphere(list(embeddings)))
 
 
 def _long_enough(clip: Samples) -> Samples:

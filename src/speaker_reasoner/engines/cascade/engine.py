@@ -22,7 +22,7 @@ from ...voices.linking import Trust
 from ...voices.witness import Points, Witness
 from ..base import Reply, Request, Session
 from .diarizer import Diarizer
-from .drafts import UNFIT, Draft, TimedLine, draft, limited, spoken, timed_line, within
+from .drafts import UNFIT, Draft, TimedLine, lay_out, limited, spoken, timed_line, within
 from .recogniser import Recogniser, Recognition
 
 PROFILE = Profile(
@@ -93,36 +93,36 @@ class CascadeEngine:
 
     def _reply(self, request: Request) -> Reply:
         session, rules = request.session, request.rules
-        found = session.memory.get("draft")
-        if found is None:
-            found = session.memory["draft"] = self._draft(session, rules.count)
+        draft = session.memory.get("draft")
+        if draft is None:
+            draft = session.memory["draft"] = self._draft(session, rules.count)
         if rules.turn == 0:
-            return self._overview(found, rules)
+            return self._overview(draft, rules)
         box = rules.box or Box(0, rules.chunk)
-        if rules.turn <= len(found.boxes) and found.boxes[rules.turn - 1] == box and not rules.last:
-            following = found.boxes[rules.turn] if rules.turn < len(found.boxes) else None
-            return _observation(found, rules, found.groups[rules.turn - 1], following)
-        return self._insisted(session, found, rules, box)
+        if rules.turn <= len(draft.boxes) and draft.boxes[rules.turn - 1] == box and not rules.last:
+            following = draft.boxes[rules.turn] if rules.turn < len(draft.boxes) else None
+            return _observation(draft, rules, draft.groups[rules.turn - 1], following)
+        return self._one_more_box(session, draft, rules, box)
 
-    def _overview(self, found: Draft, rules: TurnRules) -> Reply:
-        people = list(found.genders)
+    def _overview(self, draft: Draft, rules: TurnRules) -> Reply:
+        people = list(draft.genders)
         low = rules.count[0] if rules.count is not None else 0
         people += ["unknown"] * (min(low, self.profile.max_speakers) - len(people))
-        box = found.boxes[0] if found.boxes else None
+        box = draft.boxes[0] if draft.boxes else None
         if box is None and people and rules.chunk:  # whoever must be there was not understood
             box = Box(0, rules.chunk)
         text = render_turn(Turn(overview=Overview(tuple(people)), box=box), self.profile)
         if box is None:
             text += render_answer((), self.profile) if rules.model_answer else ANSWER
-        code = found.recognition.language
+        code = draft.recognition.language
         return Reply(
             text,
-            language=(code, found.recognition.language_probability) if code else None,
-            left_out=found.left_out,
-            seconds=found.seconds,
+            language=(code, draft.recognition.language_probability) if code else None,
+            left_out=draft.left_out,
+            seconds=draft.seconds,
         )
 
-    def _insisted(self, session: Session, found: Draft, rules: TurnRules, box: Box) -> Reply:
+    def _one_more_box(self, session: Session, draft: Draft, rules: TurnRules, box: Box) -> Reply:
         """A box that speech was found in without a word.
 
         Nothing is said in one that was listened to twice, in which something was understood that fits no
@@ -130,37 +130,37 @@ class CascadeEngine:
         """
         tick = self.profile.ticks_per_s
         start_s, end_s = box.start / tick, box.end / tick
-        twice = any(a - 0.05 <= start_s and end_s <= b + 0.05 for a, b in found.heard_again)
-        known = any(start_s <= word.start_s < end_s for word in found.recognition.words)
+        twice = any(a - 0.05 <= start_s and end_s <= b + 0.05 for a, b in draft.repeated)
+        known = any(start_s <= word.start_s < end_s for word in draft.recognition.words)
         if twice or known or not rules.last:
-            return _observation(found, rules, ())
-        language = found.recognition.language or session.language
-        heard = self.recogniser.recognise(session.samples, [(start_s, end_s)], language)
-        columns = found.speakers or (int(found.diarization.active.sum(axis=0).argmax()),)
-        rows, unfit = spoken(heard, found.diarization, columns)
-        rows, unpaid = within(rows, rules.budget(box.end - box.start))
+            return _observation(draft, rules, ())
+        language = draft.recognition.language or session.language
+        recognition = self.recogniser.recognise(session.samples, [(start_s, end_s)], language)
+        columns = draft.speakers or (int(draft.diarization.active.sum(axis=0).argmax()),)
+        rows, unfit = spoken(recognition, draft.diarization, columns)
+        rows, too_long = within(rows, rules.budget(box.end - box.start))
         if box.end - box.start < tick // 10:
-            rows, unpaid = [], unpaid + sum(len(row.words) for row in rows)
+            rows, too_long = [], too_long + sum(len(row.words) for row in rows)
         timed = [
-            timed_line(row, columns.index(row.speaker) + 1, found.genders, box, self.profile)
+            timed_line(row, columns.index(row.speaker) + 1, draft.genders, box, self.profile)
             for row in rows
         ]
         timed.sort(key=lambda row: row.line.start)
-        left_out = Counter(heard.left_out) + Counter({UNFIT: unfit + unpaid})
-        return replace(_observation(found, rules, timed), left_out=dict(left_out))
+        left_out = Counter(recognition.left_out) + Counter({UNFIT: unfit + too_long})
+        return replace(_observation(draft, rules, timed), left_out=dict(left_out))
 
     def _draft(self, session: Session, count: tuple[int, int] | None) -> Draft:
         """Listen to a chunk; the last few are remembered by their samples."""
         samples = session.samples
         digest = zlib.crc32(np.ascontiguousarray(samples).data)
         key = (len(samples), digest, session.language, count)
-        found = self._drafts.get(key)
-        if found is None:
-            found = self._drafts[key] = self._listen(samples, session.language, count)
+        drafted = self._drafts.get(key)
+        if drafted is None:
+            drafted = self._drafts[key] = self._listen(samples, session.language, count)
         self._drafts.move_to_end(key)
         while len(self._drafts) > _KEPT_CHUNKS:
             self._drafts.popitem(last=False)
-        return found
+        return drafted
 
     def _listen(
         self, samples: Samples, language: str | None, count: tuple[int, int] | None
@@ -171,28 +171,30 @@ class CascadeEngine:
             self.diarizer.diarize(samples, count), min(most, self.profile.max_speakers)
         )
         speech = self.diarizer.speech(samples)
-        told_apart = time.perf_counter()
-        found = self.recogniser.recognise(samples, speech, language)
-        again = tuple(_gaps(speech, found.words)) if found.words else ()
-        if again:
-            found = _together(found, self.recogniser.recognise(samples, again, found.language))
+        diarized = time.perf_counter()
+        recognition = self.recogniser.recognise(samples, speech, language)
+        gaps = tuple(_gaps(speech, recognition.words)) if recognition.words else ()
+        if gaps:
+            recognition = _together(
+                recognition, self.recogniser.recognise(samples, gaps, recognition.language)
+            )
         understood = time.perf_counter()
-        laid_out = draft(samples, found, diarization, self.profile, again)
-        seconds = {"diarize": told_apart - began, "recognise": understood - told_apart}
+        draft = lay_out(samples, recognition, diarization, self.profile, gaps)
+        seconds = {"diarize": diarized - began, "recognise": understood - diarized}
         seconds["assign"] = time.perf_counter() - understood
-        return replace(laid_out, seconds=seconds)
+        return replace(draft, seconds=seconds)
 
 
 def _observation(
-    found: Draft, rules: TurnRules, own: Sequence[TimedLine], following: Box | None = None
+    draft: Draft, rules: TurnRules, timed: Sequence[TimedLine], following: Box | None = None
 ) -> Reply:
     """The lines of an observation, then the next box, or the answer where that is asked for."""
-    told, lost = list(own), 0
-    text = render_turn(Turn(lines=tuple(row.line for row in own), box=following), rules.profile)
+    rows, lost = list(timed), 0
+    text = render_turn(Turn(lines=tuple(row.line for row in timed), box=following), rules.profile)
     if following is None and not rules.model_answer:
         text += ANSWER
     elif following is None:
-        answer = sorted((row for group in found.groups for row in group), key=_start)
+        answer = sorted((row for group in draft.groups for row in group), key=_start)
         budget = 2 * rules.budget(rules.chunk)
         for row in sorted(answer, key=lambda row: -_bytes(row)):
             if sum(map(_bytes, answer)) <= budget:
@@ -200,12 +202,12 @@ def _observation(
             answer.remove(row)
             lost += len(row.words)
         text += render_answer([row.line for row in answer], rules.profile)
-        told += answer
+        rows += answer
     return Reply(
         text,
-        confidences=tuple(_confidence(row) for row in told),
-        embeddings=_embeddings(found, told),
-        words=tuple(row.words for row in told),
+        confidences=tuple(_confidence(row) for row in rows),
+        embeddings=_embeddings(draft, rows),
+        words=tuple(row.words for row in rows),
         left_out={UNFIT: lost} if lost else {},
     )
 
@@ -218,8 +220,8 @@ def _bytes(row: TimedLine) -> int:
     return LINE_BYTES + len(row.line.text.encode())
 
 
-def _embeddings(found: Draft, rows: Sequence[TimedLine]) -> Points | None:
-    every = found.diarization.embeddings
+def _embeddings(draft: Draft, rows: Sequence[TimedLine]) -> Points | None:
+    every = draft.diarization.embeddings
     return None if every is None else every[[row.column for row in rows]]
 
 

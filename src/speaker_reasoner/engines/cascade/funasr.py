@@ -68,7 +68,7 @@ class _FunASR:
         self, samples: Samples, speech: Sequence[Region], **options: Any
     ) -> list[tuple[Region, Mapping[str, Any]]]:
         """The answer to each clip."""
-        found = []
+        results = []
         for region, sound in clips(samples, speech, _LONGEST_S):
             try:
                 with unheard():
@@ -76,8 +76,8 @@ class _FunASR:
             except Exception as error:  # torch's and FunASR's own, as they come
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise EngineError(f"{self.name}: {reason}") from error
-            found += [(region, answer) for answer in answers]
-        return found
+            results += [(region, answer) for answer in answers]
+        return results
 
 
 class Paraformer(_FunASR):

@@ -40,8 +40,8 @@ def _gender(samples: Samples, frames: np.ndarray[tuple[int], np.dtype[np.intp]])
         clip = samples[round(first_s * SAMPLE_RATE_HZ) : round(last_s * SAMPLE_RATE_HZ)]
         if len(clip) < SAMPLE_RATE_HZ // 10:
             break
-        found, voiced = pitches(clip)
-        hertz.append(found[voiced > 0.8])
+        frames_hz, voiced = pitches(clip)
+        hertz.append(frames_hz[voiced > 0.8])
         left_s -= last_s - first_s
     every = np.concatenate(hertz) if hertz else np.zeros(0)
     if len(every) < _LEAST_VOICED:

@@ -28,8 +28,8 @@ def _remedy(model: str, error: BaseException, local: bool) -> str:
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     text = " ".join(str(one) for one in _chain(error))
     if "GatedRepoError" in names or "401" in text or "403" in text:
-        found = _PAGE.search(text)
-        page = found.group(1) if found else model
+        page_link = _PAGE.search(text)
+        page = page_link.group(1) if page_link else model
         return (
             f"its authors want their conditions accepted: do so on https://huggingface.co/{page}, and "
             "set HF_TOKEN to a token of yours (https://huggingface.co/settings/tokens)"

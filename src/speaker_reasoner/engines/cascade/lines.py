@@ -61,12 +61,12 @@ def assign(words: Sequence[Word], active: Floats) -> tuple[list[int], list[float
     shares = np.zeros((len(words), active.shape[1]))
     for i, word in enumerate(words):
         place = frames_of(word.start_s, word.end_s, len(active))
-        said = active[place].mean(axis=0)
-        if said.max() < _FAINT:
-            said = active[max(0, place.start - _NEAR_FRAMES) : place.stop + _NEAR_FRAMES].mean(
+        activity = active[place].mean(axis=0)
+        if activity.max() < _FAINT:
+            activity = active[max(0, place.start - _NEAR_FRAMES) : place.stop + _NEAR_FRAMES].mean(
                 axis=0
             )
-        shares[i] = (said + _FLOOR) / (said + _FLOOR).sum()
+        shares[i] = (activity + _FLOOR) / (activity + _FLOOR).sum()
     scores = np.log(shares)
     best, back = scores[0].copy(), []
     for i, (before, after) in enumerate(pairwise(words), start=1):
@@ -102,15 +102,15 @@ def lines(
             groups.append([i])
     return [
         SpokenLine(
-            speakers[own[0]],
-            tuple(words[i] for i in own),
-            words[own[0]].text
-            + "".join(words[i].text if joined[i] else f" {words[i].text}" for i in own[1:]),
-            sum(sure[i] for i in own) / len(own),
-            words[own[0]].start_s,
-            max(words[i].end_s for i in own),
+            speakers[group[0]],
+            tuple(words[i] for i in group),
+            words[group[0]].text
+            + "".join(words[i].text if joined[i] else f" {words[i].text}" for i in group[1:]),
+            sum(sure[i] for i in group) / len(group),
+            words[group[0]].start_s,
+            max(words[i].end_s for i in group),
         )
-        for own in groups
+        for group in groups
     ]
 
 
@@ -126,19 +126,19 @@ def widened(rows: Sequence[SpokenLine], active: Floats, end_s: float) -> list[Sp
         active: see `assign`.
         end_s: of the chunk.
     """
-    found = list(rows)
+    wider = list(rows)
     for speaker in {row.speaker for row in rows} if active.shape[1] else set[int]():
         voiced = regions(active[:, speaker], end_s, merge_s=_PAUSE_S)
-        own = [i for i, row in enumerate(rows) if row.speaker == speaker]
-        for place, i in enumerate(own):
+        places = [i for i, row in enumerate(rows) if row.speaker == speaker]
+        for place, i in enumerate(places):
             row = rows[i]
-            low = (rows[own[place - 1]].end_s + row.start_s) / 2 if place else 0.0
-            high = (row.end_s + rows[own[place + 1]].start_s) / 2 if i != own[-1] else end_s
+            low = (rows[places[place - 1]].end_s + row.start_s) / 2 if place else 0.0
+            high = (row.end_s + rows[places[place + 1]].start_s) / 2 if i != places[-1] else end_s
             over = [r for r in voiced if r[0] < row.end_s and row.start_s < r[1]]
             start_s = min([row.start_s, *(max(low, a) for a, _ in over)])
             stop_s = max([row.end_s, *(min(high, b) for _, b in over)])
-            found[i] = replace(row, start_s=start_s, end_s=stop_s)
-    return found
+            wider[i] = replace(row, start_s=start_s, end_s=stop_s)
+    return wider
 
 
 def _breaks(words: Sequence[Word], line: Sequence[int], word: Word) -> bool:

@@ -66,8 +66,8 @@ def load_cascade(
     name = f"cascade={_shown(model)}" if model else "cascade"
     if parts := [_shown(part) for part in (recogniser, diarizer) if part]:
         name += f" with {' and '.join(parts)}"
-    heard = _recogniser(recogniser or f"whisper={model}", language, hotwords, beam, device, threads)
-    return CascadeEngine(heard, _diarizer(diarizer or "local", device, threads), model=name)
+    words = _recogniser(recogniser or f"whisper={model}", language, hotwords, beam, device, threads)
+    return CascadeEngine(words, _diarizer(diarizer or "local", device, threads), model=name)
 
 
 def _shown(part: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from ...audio import SAMPLE_RATE_HZ, Samples
 from ...speech import Region
 from ...voices.witness import Witness
-from .clustering import activity, centroids, cluster, evidence, pieces
+from .clustering import activity, centroids, cluster, evidence, subsegments
 from .diarizer import Diarization
 from .embedding import CampplusWitness, filter_banks
 from .segmentation import LocalSpeakers, Segmentation, regions
@@ -50,15 +50,15 @@ class LocalDiarizer:
     def diarize(self, samples: Samples, bounds: tuple[int, int] | None = None) -> Diarization:
         """See `Diarizer`."""
         local = self._local(samples)
-        found = pieces(local)
-        if not found:
+        parts = subsegments(local)
+        if not parts:
             return Diarization(np.zeros((local.frames, 0), np.float32))
         banks = filter_banks(samples)
         if not len(banks):
             return Diarization(np.zeros((local.frames, 0), np.float32))
-        points = self._embedding.embed_banks([banks[p.rows.clip(0, len(banks) - 1)] for p in found])
-        who = cluster(points, evidence(local, found), found, bounds)
-        return Diarization(activity(local, found, who), centroids(points, found, who))
+        points = self._embedding.embed_banks([banks[p.rows.clip(0, len(banks) - 1)] for p in parts])
+        who = cluster(points, evidence(local, parts), parts, bounds)
+        return Diarization(activity(local, parts, who), centroids(points, parts, who))
 
     def _local(self, samples: Samples) -> LocalSpeakers:
         """The segmentation; that of the last samples is remembered, which detector and diarizer share."""

@@ -105,7 +105,7 @@ def parakeet_words(answer: Any, region: Region) -> list[Word]:
             groups.append([])
         groups[-1].append(i)
     low, high = region
-    found = []
+    words = []
     for number, group in enumerate(groups):
         text = "".join("".join(tokens[i] for i in group).split())
         if not text:
@@ -115,8 +115,8 @@ def parakeet_words(answer: Any, region: Region) -> list[Word]:
         end_s = min(low + min(times_s[group[-1]] + _TOKEN_S, until_s), high)
         known = [logprobs[i] for i in group if logprobs[i] is not None]
         sure = round(min(1.0, math.exp(sum(known) / len(known))), 4) if known else None
-        found.append(Word(text, round(start_s, 6), round(max(start_s, end_s), 6), sure))
-    return found
+        words.append(Word(text, round(start_s, 6), round(max(start_s, end_s), 6), sure))
+    return words
 
 
 def _load(model: str, device: str) -> Any:

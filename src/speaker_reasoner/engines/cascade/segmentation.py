@@ -157,12 +157,12 @@ def runs(active: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def on(probability: Floats) -> npt.NDArray[np.bool_]:
     """Where something is on: from `_ON` until it falls below `_OFF`, `[n]`."""
-    found = np.zeros(len(probability), bool)
+    active = np.zeros(len(probability), bool)
     for first, last in runs(probability >= _OFF):
         reached = np.flatnonzero(probability[first:last] >= _ON)
         if len(reached):
-            found[first + reached[0] : last] = True
-    return found
+            active[first + reached[0] : last] = True
+    return active
 
 
 def regions(
@@ -175,7 +175,7 @@ def regions(
         pad_s: added at both ends.
         merge_s: regions no further apart are one.
     """
-    found: list[Region] = []
+    merged: list[Region] = []
     for first, last in runs(on(probability)):
         if (last - first) * FRAME_S < _SHORTEST_S:
             continue
@@ -183,10 +183,10 @@ def regions(
         stop_s = min(middle_s(last - 0.5) + pad_s, end_s)
         if stop_s <= start_s:
             continue
-        if found and start_s - found[-1][1] <= merge_s:
-            start_s = found.pop()[0]
-        found.append((start_s, stop_s))
-    return found
+        if merged and start_s - merged[-1][1] <= merge_s:
+            start_s = merged.pop()[0]
+        merged.append((start_s, stop_s))
+    return merged
 
 
 def frames_of(start_s: float, end_s: float, count: int) -> slice:

@@ -126,13 +126,13 @@ class FasterWhisper:
             return Recognition()
         try:
             given = self._language or language
-            found = self._hear(samples, packs, given)
-            taken_over = self._language is None and language is not None and bool(found.words)
-            if taken_over and _mean(found.words) < _UNSURE_WORDS:
+            recognition = self._hear(samples, packs, given)
+            taken_over = self._language is None and language is not None and bool(recognition.words)
+            if taken_over and _mean(recognition.words) < _UNSURE_WORDS:
                 other, sure = self._detect(_joined(samples, packs[0]))
                 if other != language and sure >= _OTHER_LANGUAGE:
                     return self._hear(samples, packs, other, sure)
-            return found
+            return recognition
         except (RuntimeError, ValueError) as error:  # CTranslate2's, as they come
             raise EngineError(f"{self.name}: {str(error).splitlines()[0]}") from error
 
