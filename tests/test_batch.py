@@ -53,15 +53,15 @@ def without_times(value: Any) -> Any:
 
 def files(folder: Path) -> dict[str, Any]:
     """All that is in a folder: byte for byte, but for the times that it took (and their hashes)."""
-    found: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(path.relative_to(folder))
-        found[name] = path.read_bytes()
+        contents[name] = path.read_bytes()
         if path.suffix in (".json", ".done"):
-            found[name] = without_times(json.loads(found[name]))
+            contents[name] = without_times(json.loads(contents[name]))
         if path.suffix == ".done":
-            found[name]["files"] = sorted(found[name]["files"])
-    return found
+            contents[name]["files"] = sorted(contents[name]["files"])
+    return contents
 
 
 @pytest.fixture

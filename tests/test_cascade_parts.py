@@ -49,11 +49,11 @@ PROBABILITIES = arrays(
 @given(PROBABILITIES)
 def test_runs_are_where_it_is_true(probability: Any) -> None:
     active = probability > 0.4
-    found = np.zeros(len(active), bool)
+    covered = np.zeros(len(active), bool)
     for first, last in runs(active):
         assert first < last and active[first:last].all()
-        found[first:last] = True
-    assert (found == active).all()
+        covered[first:last] = True
+    assert (covered == active).all()
     assert all(last < first for (_, last), (first, _) in pairwise(runs(active)))
 
 
@@ -70,11 +70,11 @@ def test_on_begins_high_and_ends_low(probability: Any) -> None:
 @given(PROBABILITIES, st.sampled_from([0.0, 0.1, 0.5]), st.sampled_from([0.0, 0.3]))
 def test_regions_are_apart_and_inside(probability: Any, pad_s: float, merge_s: float) -> None:
     end_s = max(0.01, len(probability) * FRAME_S)
-    found = regions(probability, end_s, pad_s=pad_s, merge_s=merge_s)
-    assert all(0 <= a < b <= end_s for a, b in found)
-    assert all(first[1] + merge_s < second[0] for first, second in pairwise(found))
+    merged = regions(probability, end_s, pad_s=pad_s, merge_s=merge_s)
+    assert all(0 <= a < b <= end_s for a, b in merged)
+    assert all(first[1] + merge_s < second[0] for first, second in pairwise(merged))
     padded = regions(probability, end_s, pad_s=1.0, merge_s=0.0)
-    assert all(any(a >= c and b <= d for c, d in padded) for a, b in found)
+    assert all(any(a >= c and b <= d for c, d in padded) for a, b in merged)
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.integers(1, 300))
@@ -121,42 +121,42 @@ def partition(labels: Sequence[int]) -> set[frozenset[int]]:
 
 @given(groups())
 def test_people_far_apart_are_told_apart(given: Any) -> None:
-    points, found, who = given
-    said = np.zeros((len(found), len(found)), np.float32)
-    labels = cluster(points, said, found).tolist()
+    points, parts, who = given
+    votes = np.zeros((len(parts), len(parts)), np.float32)
+    labels = cluster(points, votes, parts).tolist()
     assert partition(labels) == partition(who)
     assert sorted(set(labels)) == list(range(len(set(labels))))
 
 
 @given(groups(), st.randoms())
 def test_order_does_not_matter(given: Any, random: Any) -> None:
-    points, found, _ = given
-    said = np.zeros((len(found), len(found)), np.float32)
-    order = list(range(len(found)))
+    points, parts, _ = given
+    votes = np.zeros((len(parts), len(parts)), np.float32)
+    order = list(range(len(parts)))
     random.shuffle(order)
-    labels = cluster(points, said, found)
-    again = cluster(points[order], said, [found[i] for i in order])
-    back = np.empty_like(again)
-    back[order] = again
+    labels = cluster(points, votes, parts)
+    shuffled = cluster(points[order], votes, [parts[i] for i in order])
+    back = np.empty_like(shuffled)
+    back[order] = shuffled
     assert partition(back.tolist()) == partition(labels.tolist())
 
 
 @given(groups(), st.integers(0, 6), st.integers(0, 6))
 def test_bounds_hold(given: Any, low: int, more: int) -> None:
-    points, found, _ = given
-    said = np.zeros((len(found), len(found)), np.float32)
+    points, parts, _ = given
+    votes = np.zeros((len(parts), len(parts)), np.float32)
     high = max(1, low + more)
-    count = len(set(cluster(points, said, found, (low, high)).tolist()))
-    assert min(max(1, low), len(found)) <= count <= high
+    count = len(set(cluster(points, votes, parts, (low, high)).tolist()))
+    assert min(max(1, low), len(parts)) <= count <= high
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.5, 2.0])
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_identical_points_are_one_person(count: int, seconds: float) -> None:
     points = np.tile(np.eye(1, 8, dtype=np.float32), (count, 1))
-    said = np.zeros((count, count), np.float32)
-    found = [subsegment(i, seconds) for i in range(count)]
-    assert cluster(points, said, found).tolist() == [0] * count
+    votes = np.zeros((count, count), np.float32)
+    parts = [subsegment(i, seconds) for i in range(count)]
+    assert cluster(points, votes, parts).tolist() == [0] * count
 
 
 def test_no_subsegments_are_nobody() -> None:
@@ -183,33 +183,33 @@ def test_subsegments_are_where_somebody_speaks(length_s: int, seed: int) -> None
     rng = np.random.default_rng(seed)
     active = np.repeat(rng.random((len(starts), 31, 3), np.float32) ** 3, 19, axis=1)
     local = LocalSpeakers(offsets, active, round(samples / 270))
-    found = subsegments(local)
-    assert all(0 < one.last - one.first <= round(2.0 / FRAME_S) + 1 for one in found)
-    assert all(set(one.alone.tolist()) <= set(range(one.first, one.last)) for one in found)
-    who = np.arange(len(found))
-    spoken = activity(local, found, who).max(axis=1, initial=0)
+    parts = subsegments(local)
+    assert all(0 < one.last - one.first <= round(2.0 / FRAME_S) + 1 for one in parts)
+    assert all(set(one.alone.tolist()) <= set(range(one.first, one.last)) for one in parts)
+    who = np.arange(len(parts))
+    spoken = activity(local, parts, who).max(axis=1, initial=0)
     assert (spoken[: local.frames] <= 1).all()
-    said = evidence(local, found)
-    assert (np.abs(said) <= 1.0001).all() and np.allclose(said, said.T, atol=1e-5)
+    votes = evidence(local, parts)
+    assert (np.abs(votes) <= 1.0001).all() and np.allclose(votes, votes.T, atol=1e-5)
 
 
 # Words to lines
 
 
 @st.composite
-def said(draw: Any) -> tuple[list[Word], list[bool], Any]:
-    at_s, found = 0.0, []
+def spoken_words(draw: Any) -> tuple[list[Word], list[bool], Any]:
+    at_s, words = 0.0, []
     for i in range(draw(st.integers(0, 25))):
         at_s += draw(st.sampled_from([0.0, 0.1, 0.5, 2.0]))
         length_s = draw(st.sampled_from([0.0, 0.2, 1.0]))
-        found.append(Word(f"w{i}" + draw(st.sampled_from(["", ".", "。"])), at_s, at_s + length_s))
-    joined = draw(st.lists(st.booleans(), min_size=len(found), max_size=len(found)))
+        words.append(Word(f"w{i}" + draw(st.sampled_from(["", ".", "。"])), at_s, at_s + length_s))
+    joined = draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words)))
     people, seed = draw(st.integers(0, 4)), draw(st.integers(0, 9))
     frames = draw(st.sampled_from([1, 50, 2000]))
-    return found, joined, np.random.default_rng(seed).random((frames, people), np.float32)
+    return words, joined, np.random.default_rng(seed).random((frames, people), np.float32)
 
 
-@given(said())
+@given(spoken_words())
 def test_every_word_is_in_one_line(given: Any) -> None:
     words, joined, active = given
     who, sure = assign(words, active)
@@ -254,8 +254,8 @@ def test_packs_hold_all_speech_in_order(steps: Any) -> None:
     parts = [part for pack in packs for part in pack]
     assert all(pack and sum(b - a for a, b in pack) <= 29.0 + 1e-6 for pack in packs)
     assert all(first[1] <= second[0] for first, second in pairwise(parts))
-    heard_s = sum(b - a for a, b in parts)
-    assert heard_s == pytest.approx(sum(b - a for a, b in speech))
+    packed_s = sum(b - a for a, b in parts)
+    assert packed_s == pytest.approx(sum(b - a for a, b in speech))
     assert all(any(c <= a and b <= d for c, d in speech) for a, b in parts)
 
 
@@ -354,41 +354,41 @@ def recogniser(
 
 def test_the_first_pack_says_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model()
-    found = recogniser(model, monkeypatch).recognise(
+    recognition = recogniser(model, monkeypatch).recognise(
         noise(70.0), [(0, 25), (30, 50), (55, 70)], None
     )
     assert [call["language"] for call in model.calls] == [None, "en", "en"]
-    assert (found.language, found.language_probability) == ("en", 0.8)
-    assert [word.text for word in found.words] == ["one", "two"] * 3
-    assert all(word.end_s <= 70.0 for word in found.words)
+    assert (recognition.language, recognition.language_probability) == ("en", 0.8)
+    assert [word.text for word in recognition.words] == ["one", "two"] * 3
+    assert all(word.end_s <= 70.0 for word in recognition.words)
 
 
 def test_a_language_is_taken_over_while_words_are_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(language="de")
-    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
-    assert found.language == "en" and len(model.calls) == 1
+    recognition = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
+    assert recognition.language == "en" and len(model.calls) == 1
 
 
 def test_unsure_words_bring_another_language(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(0.05, language="de")
-    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
+    recognition = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
     assert [call["language"] for call in model.calls] == ["en", "de"]
-    assert (found.language, found.language_probability) == ("de", 0.95)
+    assert (recognition.language, recognition.language_probability) == ("de", 0.95)
 
 
 def test_a_language_that_was_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(0.05, language="de")
-    heard = recogniser(model, monkeypatch, language="zh")
-    assert heard.recognise(noise(5.0), [(0, 5)], "en").language == "zh"
+    chinese = recogniser(model, monkeypatch, language="zh")
+    assert chinese.recognise(noise(5.0), [(0, 5)], "en").language == "zh"
     with pytest.raises(SettingsError, match="knows en, de, zh"):
         recogniser(model, monkeypatch, language="xx")
 
 
 def test_doubtful_words_are_searched_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(avg_logprob=-0.9, no_speech_prob=0.9)
-    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], None)
+    recognition = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], None)
     assert [call["beam_size"] for call in model.calls] == [1, 5]
-    assert (found.words, dict(found.left_out)) == ((), {whisper.NOISE: 2})
+    assert (recognition.words, dict(recognition.left_out)) == ((), {whisper.NOISE: 2})
 
 
 def test_where_nobody_speaks_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,8 +404,8 @@ def test_where_nobody_speaks_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -
 def test_filter_banks_are_kaldis(samples: int) -> None:
     """Against transformers' extractor, which follows Kaldi."""
     sound = (0.3 * noise(50.0)[:samples]).astype(np.float32)
-    found = filter_banks(sound)
-    assert found.shape == (max(0, 1 + (samples - 400) // 160), 80)
+    banks = filter_banks(sound)
+    assert banks.shape == (max(0, 1 + (samples - 400) // 160), 80)
     if samples < 400:
         return
     from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
@@ -433,7 +433,7 @@ def test_filter_banks_are_kaldis(samples: int) -> None:
         mel_floor=1.192092955078125e-07,
         remove_dc_offset=True,
     ).T
-    assert np.abs(found - expected).max() < 1e-2
+    assert np.abs(banks - expected).max() < 1e-2
 
 
 # Gender

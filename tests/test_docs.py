@@ -27,10 +27,10 @@ def test_tables_are_what_the_results_say() -> None:
 
 def test_a_result_tells_what_it_was_made_by(tmp_path: Path, monkeypatch: Any) -> None:
     """A command to paste, and whether its code was committed."""
-    found = spec_from_file_location("common", ROOT / "benchmarks" / "common.py")
-    assert found is not None and found.loader is not None
-    common = module_from_spec(found)
-    found.loader.exec_module(common)
+    spec = spec_from_file_location("common", ROOT / "benchmarks" / "common.py")
+    assert spec is not None and spec.loader is not None
+    common = module_from_spec(spec)
+    spec.loader.exec_module(common)
 
     def git(*arguments: str) -> None:
         named = ["-c", "user.name=a", "-c", "user.email=a@b.c"]

@@ -107,12 +107,12 @@ class Humming:
                 numbers.setdefault(pitch, len(numbers) + 1)
             memory["numbers"], memory["rows"] = numbers, rows
         numbers, rows = memory["numbers"], memory["rows"]
-        heard = rows[:1] + rows[2:] if self.deaf and len(rows) > 1 else rows
+        noticed = rows[:1] + rows[2:] if self.deaf and len(rows) > 1 else rows
         gender = {n: "female" if abs(p) > 500 else "male" for p, n in numbers.items()}
         gender |= dict(enumerate(rules.cached, start=1))
         if rules.turn == 0:
             overview = Overview(tuple(gender[n] for n in sorted(gender)))
-            box = Box(*heard[0][:2]) if heard else None
+            box = Box(*noticed[0][:2]) if noticed else None
             text = render_turn(Turn(overview=overview, box=box), request.rules.profile)
             return text if box else text + "<answer>"
         assert rules.box is not None
@@ -127,7 +127,7 @@ class Humming:
             )
             for a, b, p in inside
         )
-        later = [r for r in heard if r[0] > rules.box.start and r[1] > rules.box.end]
+        later = [r for r in noticed if r[0] > rules.box.start and r[1] > rules.box.end]
         box = None if rules.last or not later else Box(*later[0][:2])
         text = render_turn(Turn(lines=lines, box=box), request.rules.profile)
         return text if box else text + "<answer>"
@@ -150,10 +150,10 @@ def transcribe(
 
 def people(result: Transcript) -> dict[str, set[str]]:
     """What each label hums."""
-    found: dict[str, set[str]] = {}
+    texts: dict[str, set[str]] = {}
     for segment in result.segments:
-        found.setdefault(segment.speaker, set()).add(segment.text)
-    return found
+        texts.setdefault(segment.speaker, set()).add(segment.text)
+    return texts
 
 
 @pytest.fixture
@@ -514,11 +514,11 @@ def test_a_clip_names_the_one_person_who_is_likest() -> None:
 
 def test_dialogues_and_voices_add_up() -> None:
     """Voices that are even leave it to the dialogue; clear ones overrule it."""
-    told = np.array([[[0.0, -3.0], [-3.0, 0.0]]])
+    votes = np.array([[[0.0, -3.0], [-3.0, 0.0]]])
     for cosine, groups in ((0.5, 2), (0.7, 2), (0.9, 1)):  # log-odds of 0, 2 and 4
         points = np.array([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
         voices = Centroids(embedding_sums(points, [1e9, 1e9]), Pitch())
-        assert len(set(merge(voices, told.copy(), [1.0, 1.0], trust=EVEN))) == groups
+        assert len(set(merge(voices, votes.copy(), [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
 
 
@@ -533,12 +533,12 @@ def test_not_being_recognised_again_and_again_is_one_mistake() -> None:
         trust.most + trust.cached_most,
     ]
     points = np.array([[1.0, 0.0], [0.9, 0.19**0.5]])  # log-odds of 4 that they are one voice
-    told = np.zeros((2, 2, 2))
+    votes = np.zeros((2, 2, 2))
     for source, groups in ((0, 2), (1, 1)):
-        said = told.copy()
-        said[source, [0, 1], [1, 0]] = -40.0
+        repeated = votes.copy()
+        repeated[source, [0, 1], [1, 0]] = -40.0
         voices = Centroids(embedding_sums(points, [1e9, 1e9]), Pitch())
-        assert len(set(merge(voices, said, [1.0, 1.0], trust=trust))) == groups
+        assert len(set(merge(voices, repeated, [1.0, 1.0], trust=trust))) == groups
 
 
 @settings(max_examples=25, deadline=None)
@@ -557,8 +557,10 @@ def test_what_keeps_a_line_where_it_is() -> None:
     points, whose = voiced([4, 4], spread=0.05)
     people, seconds = [*whose[:-1], 0], [2.0] * 8
 
-    def again(people: list[int], points: Any, told: Mapping[int, Mapping[int, float]]) -> list[int]:
-        every = [told.get(i, {}) for i in range(len(people))]
+    def again(
+        people: list[int], points: Any, votes: Mapping[int, Mapping[int, float]]
+    ) -> list[int]:
+        every = [votes.get(i, {}) for i in range(len(people))]
         return reassign(people, points, seconds[: len(people)], every, Pitch(), Trust(least=-50.0))
 
     assert again(people, points, {}) == whose
@@ -589,8 +591,8 @@ def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
             for i in range(len(row))
         )
         start, samples = chunk * 30 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
-        heard = FinishedChunk(start, samples, spoken=spoken, points=np.array(row, np.float32))
-        people.absorb(heard, np.zeros(samples, np.float32))
+        finished = FinishedChunk(start, samples, spoken=spoken, points=np.array(row, np.float32))
+        people.absorb(finished, np.zeros(samples, np.float32))
     labels, corrections = people.settle()
     one, two = "Speaker1", "Speaker2"
     assert labels == [[one, one], [two, one], [two, two], [one]]
@@ -612,8 +614,8 @@ def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -
             for i in range(2)
         )
         row = np.array(points[2 * chunk : 2 * chunk + 2], np.float32)
-        heard = FinishedChunk(chunk * samples, samples, spoken=spoken, points=row)
-        people.absorb(heard, np.zeros(samples, np.float32))
+        finished = FinishedChunk(chunk * samples, samples, spoken=spoken, points=row)
+        people.absorb(finished, np.zeros(samples, np.float32))
     labels, _ = people.settle(foreign=foreign)
     assert len({label for row in labels for label in row}) == (1 if foreign else 2)
 

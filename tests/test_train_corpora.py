@@ -240,10 +240,10 @@ def test_pieces_without_their_audio_are_left_out(
     assert len(prepared.train.used) + sum(prepared.train.left_out.values()) == total
     assert prepared.train.left_out.keys() == set(REASONS.values())
     assert prepared.held.left_out == prepared.train.left_out
-    told = prepared.contents.notes.to_json("dropped")
+    dropped = prepared.contents.notes.to_json("dropped")
     for name, reason in REASONS.items():
-        assert told[reason]["count"] == list(REASONS.values()).count(reason)
-        [message] = [text for text in told[reason]["first"] if str(faulty[name]) in text]
+        assert dropped[reason]["count"] == list(REASONS.values()).count(reason)
+        [message] = [text for text in dropped[reason]["first"] if str(faulty[name]) in text]
         assert "expected" in message and "\n" not in message
     for step in range(4):
         prepared.draw("dialogues", step, 0)
@@ -285,8 +285,8 @@ def test_a_short_recording_keeps_the_pieces_that_it_holds(
         file = copy / "pieces.jsonl"
         file.write_text(file.read_text().replace(json.dumps(str(first)), json.dumps(str(short))))
         prepared = Prepared(make_config(copy), batcher)
-        heard = [p.chunk for p in prepared.train.used if p.chunk.audio == short]
-        assert [chunk.end_samples for chunk in heard] == ends[:held]
+        kept = [p.chunk for p in prepared.train.used if p.chunk.audio == short]
+        assert [chunk.end_samples for chunk in kept] == ends[:held]
         assert prepared.train.left_out == {"audio shorter than the piece": len(ends) - held}
         [message] = prepared.contents.notes.dropped["audio shorter than the piece"]
         assert f"ends after {samples / 16_000:.3f} s, expected" in message
@@ -302,9 +302,9 @@ def test_a_whole_recording_is_never_too_short(tmp_path: Path, rate_hz: int, kind
         whole = CorpusPiece("a", path, 0, end, 0, (), ())
         assert find_faults([whole], Notes()) == {}
         notes = Notes()
-        found = find_faults([whole, replace(whole, end_samples=end + 1)], notes)
-        assert found[path].reason == "audio shorter than the piece"
-        assert found[path].whole_samples >= end - 1
+        faults = find_faults([whole, replace(whole, end_samples=end + 1)], notes)
+        assert faults[path].reason == "audio shorter than the piece"
+        assert faults[path].whole_samples >= end - 1
 
 
 def test_audio_that_breaks_later_stops_the_run(

@@ -207,8 +207,8 @@ def gathered(parts: Sequence[Part], language: str | None, sure: float) -> Recogn
     left_out: dict[str, int] = {}
     words: list[Word] = []
     joined: list[bool] = []
-    for own, together, lost in parts:
-        words += own
+    for clip_words, together, lost in parts:
+        words += clip_words
         joined += together
         for reason, count in lost.items():
             left_out[reason] = left_out.get(reason, 0) + count

@@ -159,17 +159,17 @@ class FasterWhisper:
             if language is None:
                 language, sure = str(info.language), float(info.language_probability)
             if _badness(segment) > (False, -_DOUBTFUL):
-                again, _ = self._decode(sound, language, max(_WIDE_BEAM, self._beam))
-                segment = min(segment, again, key=_badness)
-            for said in self._kept(segment, left_out):
-                word = _placed(said, pack, len(sound) / SAMPLE_RATE_HZ)
+                wider, _ = self._decode(sound, language, max(_WIDE_BEAM, self._beam))
+                segment = min(segment, wider, key=_badness)
+            for timed in self._kept(segment, left_out):
+                word = _placed(timed, pack, len(sound) / SAMPLE_RATE_HZ)
                 if word is None:
                     left_out[BEYOND] += 1
                     continue
                 if words and word.start_s < words[-1].start_s:  # times are in order, at most equal
                     start_s = words[-1].start_s
                     word = replace(word, start_s=start_s, end_s=max(start_s, word.end_s))
-                joined.append(not said.word.startswith(" "))
+                joined.append(not timed.word.startswith(" "))
                 words.append(word)
         words, joined = _without_loops(words, joined, left_out)
         if not words:
@@ -245,12 +245,12 @@ def _at(time_s: float) -> int:
     return round(time_s * SAMPLE_RATE_HZ)
 
 
-def _placed(said: Any, pack: Sequence[Region], end_s: float) -> Word | None:
+def _placed(timed: Any, pack: Sequence[Region], end_s: float) -> Word | None:
     """A word of faster-whisper in seconds of the chunk; `None` where it lies past the end of its pack.
 
     A word over a joint lies where its greater part is.
     """
-    first_s, last_s = float(said.start), min(float(said.end), end_s)
+    first_s, last_s = float(timed.start), min(float(timed.end), end_s)
     if first_s >= end_s:
         return None
     at_s, best, place = 0.0, -1.0, (pack[-1][1], pack[-1][1])
@@ -261,7 +261,7 @@ def _placed(said: Any, pack: Sequence[Region], end_s: float) -> Word | None:
             best = inside[1] - inside[0]
             place = (low + inside[0] - at_s, low + inside[1] - at_s)
         at_s += length_s
-    text, sure = "".join(said.word.split()), round(float(said.probability), 4)
+    text, sure = "".join(timed.word.split()), round(float(timed.probability), 4)
     return Word(text, round(place[0], 6), round(max(place), 6), sure)
 
 
