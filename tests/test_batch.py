@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, EngineError, OutputError, SettingsError
 from speaker_reasoner.evaluate.running import read_data, transcribe, units
@@ -21,28 +21,10 @@ from speaker_reasoner.longform.batch import STATE
 from speaker_reasoner.transcript import Segment, Transcript
 
 from .conftest import noise
-from .talk import PROFILE, play, save
+from .talk import PROFILE, Killed, Mortal, play, save
 
 TIMES = ("wall_s", "real_time_factor", "stage_s", "elapsed_s", "share_s")
 FORMATS = ("json", "txt", "srt")
-
-
-class Killed(BaseException):
-    """As a process ends that is killed: no `except Exception` sees it."""
-
-
-class Mortal(ScriptedEngine):
-    """Dies at a request."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(play, PROFILE)
-        self.left = at
-
-    def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return super().ask(requests)
 
 
 def without_times(value: Any) -> Any:

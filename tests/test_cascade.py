@@ -26,6 +26,7 @@ from speaker_reasoner.speech import Region
 from speaker_reasoner.transcript import Word
 
 from .conftest import noise
+from .talk import Dying, Killed
 
 ODD = (
     *("a<b", "<box>", "</think>", "\x07bell", "\x7f", "\ud800", "ha" * 30, "哈" * 12, "000" * 9),
@@ -288,20 +289,8 @@ class Telling(Diarizer):
         return Diarization(active, rng.standard_normal((people, 8)).astype(np.float32))
 
 
-class Killed(BaseException):
-    """A kill, which no handler of failures may catch."""
-
-
-class Mortal(CascadeEngine):
-    def __init__(self, left: int, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.left = left
-
-    def ask(self, requests: Any) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return super().ask(requests)
+class MortalCascade(Dying, CascadeEngine):
+    """A cascade that dies when it was asked `left` times."""
 
 
 SHORT = replace(PROFILE, chunk_s=6.0)
@@ -354,7 +343,7 @@ def test_killed_and_resumed_is_the_same(
 ) -> None:
     whole = without_timing(Transcriber(engine(), answer=answer).transcribe(recordings[0]))
     for left in (*kills, 1000):
-        mortal = Mortal(left, Listening(), Telling(), SHORT)
+        mortal = MortalCascade(left, Listening(), Telling(), SHORT)
         try:
             transcriber = Transcriber(mortal, answer=answer)
             result = transcriber.transcribe(recordings[0], journal=tmp_path / "journal")

@@ -182,6 +182,17 @@ def test_a_file_that_is_damaged(
 
 
 @needs_weights
+def test_another_network_in_place_of_the_segmentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(loading._weights(), folder)
+    shutil.copy(folder / "embedding.onnx", folder / "segmentation.onnx")
+    monkeypatch.setattr(loading, "_weights", lambda: folder)
+    refused("segmentation.onnx", "expected [windows, frames, 7]")
+
+
+@needs_weights
 def test_names_and_options_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 

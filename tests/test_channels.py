@@ -22,8 +22,8 @@ from speaker_reasoner.protocol import Box, Line, Overview, Turn, render_turn
 from speaker_reasoner.transcript import Segment, Transcript, Word
 
 from .conftest import noise
-from .talk import PROFILE, save
-from .test_batch import Killed, Mortal, files, run
+from .talk import PROFILE, Killed, Mortal, save
+from .test_batch import files, run
 
 SEPARATE = {"channels": "separate"}
 

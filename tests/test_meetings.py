@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
-from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
 from speaker_reasoner.formats import render
@@ -24,7 +24,7 @@ from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
 from speaker_reasoner.spans import alone
-from speaker_reasoner.transcript import Missing, Transcript
+from speaker_reasoner.transcript import Missing, Segment, Transcript
 from speaker_reasoner.voices.cache import CacheRules, Candidate, SpeakerCache
 from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
 from speaker_reasoner.voices.linking import (
@@ -38,7 +38,7 @@ from speaker_reasoner.voices.linking import (
 from speaker_reasoner.voices.people import EnrolledSpeaker, Speakers, vote
 from speaker_reasoner.voices.witness import Scatter, log_odds
 
-from .talk import save
+from .talk import Killed, Mortal, save
 
 CACHED = Profile(decimals=1, chunk_s=6.0, max_speakers=6, cache_s=12.0)
 PLAIN = Profile(decimals=1, chunk_s=6.0, max_speakers=6)
@@ -623,24 +623,6 @@ def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -
 # Resumption
 
 
-class Killed(Exception):
-    pass
-
-
-class Mortal(ScriptedEngine):
-    """Dies after so many requests."""
-
-    def __init__(self, lives: int) -> None:
-        super().__init__(Humming(), CACHED)
-        self.lives = lives
-
-    def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        self.lives -= 1
-        if self.lives < 0:
-            raise Killed
-        return super().ask(requests)
-
-
 def files(result: Transcript) -> str:
     """Every format, without the times that it took."""
     info = {k: v for k, v in result.info.items() if k not in ("wall_s", "real_time_factor")}
@@ -657,7 +639,9 @@ def test_killed_and_resumed_is_the_same(meeting: Path, tmp_path: Path, kills: ra
         journal = tmp_path / f"{kill}.journal"
         result = None
         for _ in range(100):
-            transcriber = Transcriber(Mortal(rng.randint(4, 12)), witness=Pitch(), detect=tones)
+            transcriber = Transcriber(
+                Mortal(rng.randint(4, 12), Humming(), CACHED), witness=Pitch(), detect=tones
+            )
             try:
                 result = transcriber.transcribe(meeting, journal=journal)
                 break
@@ -742,6 +726,25 @@ def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int
 # Listening again
 
 
+def transcribed_again(
+    transcriber: Transcriber, path: Path, transcript: Transcript, chunk: int
+) -> tuple[Segment, ...]:
+    """The segments of one chunk, transcribed once more."""
+    recording = transcriber.listen_again(path, transcript, chunk)
+    while asked := recording.dialogues(1):
+        for _ in ask(asked, transcriber.engine):
+            pass
+    result = recording.result()
+    assert isinstance(result, Transcript)
+    return result.segments
+
+
+def segments_of_chunk(transcript: Transcript, chunk: int) -> tuple[Segment, ...]:
+    start_s = transcript.traces[chunk]["start_s"]
+    end_s = start_s + transcript.traces[chunk]["duration_s"]
+    return tuple(s for s in transcript.segments if start_s <= s.start_s < end_s)
+
+
 def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: Path) -> None:
     engine = ScriptedEngine(Humming(), CACHED)
     transcriber = Transcriber(engine, witness=Pitch(), detect=tones)
@@ -749,16 +752,7 @@ def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: Path) -> No
     named = whole.with_segments(
         [replace(s, speaker="Ana") if s.text == "hum 700" else s for s in whole.segments]
     )
-    recording = transcriber.listen_again(meeting, named, 2)
-    while asked := recording.dialogues(1):
-        for _ in ask(asked, engine):
-            pass
-    again = recording.result()
-    assert isinstance(again, Transcript)
-    start_s = whole.traces[2]["start_s"]
-    end_s = start_s + whole.traces[2]["duration_s"]
-    before = [s for s in named.segments if start_s <= s.start_s < end_s]
-    assert again.segments == tuple(before)
+    assert transcribed_again(transcriber, meeting, named, 2) == segments_of_chunk(named, 2)
     with pytest.raises(SettingsError, match="chunk 99"):
         transcriber.listen_again(meeting, named, 99)
 
@@ -770,15 +764,7 @@ def test_listening_again_keeps_to_the_channel(tmp_path: Path) -> None:
     engine = ScriptedEngine(Humming(), CACHED)
     transcriber = Transcriber(engine, witness=Pitch(), detect=tones, channel=1)
     whole = transcriber.transcribe(path)
-    recording = transcriber.listen_again(path, whole, 2)
-    while asked := recording.dialogues(1):
-        for _ in ask(asked, engine):
-            pass
-    again = recording.result()
-    assert isinstance(again, Transcript)
-    start_s = whole.traces[2]["start_s"]
-    end_s = start_s + whole.traces[2]["duration_s"]
-    assert again.segments == tuple(s for s in whole.segments if start_s <= s.start_s < end_s)
+    assert transcribed_again(transcriber, path, whole, 2) == segments_of_chunk(whole, 2)
 
 
 def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> None:

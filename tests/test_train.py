@@ -44,6 +44,7 @@ from speaker_reasoner.train.stages import Trainer
 from speaker_reasoner.train.voice_head import WitnessConfig, calibrate, train_witness, witness_loss
 
 from .conftest import TINY
+from .talk import Killed
 
 STAGES = ("warm_up", "single_pass", "dialogues", "cached")
 
@@ -103,10 +104,6 @@ def trainer(banks: Path, monkeypatch: Any) -> Callable[..., Trainer]:
 
 
 AVERAGED = replace(CONFIG, run=replace(CONFIG.run, average=0.9))
-
-
-class Killed(Exception):
-    """What the test raises where a process would be killed."""
 
 
 def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:

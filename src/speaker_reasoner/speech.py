@@ -160,13 +160,16 @@ def spoken_s(regions: Iterable[Region], start_s: float, end_s: float) -> float:
     return sum(max(0.0, min(end, end_s) - max(start, start_s)) for start, end in regions)
 
 
-def uncovered(
-    regions: Iterable[Region], spans: Iterable[Region], shortest_s: float
-) -> list[Region]:
-    """The parts of regions, at least so long, that no span covers; times in seconds."""
-    covered = sorted(spans)
+_SHORTEST_GAP_S, _MARGIN_S = 0.4, 0.25
+"""Assumed: speech shorter than the one is no omission, nor is speech within the other of a line or word,
+because models draw lines and words tighter than detectors hear speech."""
+
+
+def uncovered(speech: Iterable[Region], spans: Iterable[Region]) -> list[Region]:
+    """Speech of at least 0.4 s that lies 0.25 s or more from all spans; all in seconds."""
+    covered = sorted((start_s - _MARGIN_S, end_s + _MARGIN_S) for start_s, end_s in spans)
     parts = []
-    for start_s, end_s in regions:
+    for start_s, end_s in speech:
         at = start_s
         for low, high in covered:
             if high <= at or low >= end_s:
@@ -174,7 +177,7 @@ def uncovered(
             parts.append((at, low))
             at = max(at, high)
         parts.append((at, end_s))
-    return [(a, b) for a, b in parts if b - a >= shortest_s]
+    return [(a, b) for a, b in parts if b - a >= _SHORTEST_GAP_S]
 
 
 def quietest_cut(

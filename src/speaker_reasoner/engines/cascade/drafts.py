@@ -7,6 +7,7 @@ new speakers take the next number, texts hold nothing of the markup. Words that 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -40,6 +41,10 @@ class TimedLine:
     words: tuple[Word, ...]
     sure: float
     column: int
+
+    @property
+    def text(self) -> str:
+        return self.line.text
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -214,12 +219,15 @@ def _roomy(box: Box, rows: Sequence[SpokenLine], rules: TurnRules) -> Box:
     return Box(box.start, min(box.end + ticks, rules.chunk))
 
 
-def _bytes(row: SpokenLine) -> int:
+_Row = TypeVar("_Row", SpokenLine, TimedLine)
+
+
+def _bytes(row: SpokenLine | TimedLine) -> int:
     """What a line takes of a turn's budget."""
     return LINE_BYTES + len(row.text.encode())
 
 
-def within(rows: Sequence[SpokenLine], budget: int) -> tuple[list[SpokenLine], int]:
+def within(rows: Sequence[_Row], budget: int) -> tuple[list[_Row], int]:
     """The lines whose texts a turn has room for, and how many words the others have; long ones go first."""
     kept, lost = list(rows), 0
     total = sum(map(_bytes, rows))

@@ -12,7 +12,7 @@ import numpy as np
 from ...audio import Samples
 from ...protocol import Box, Overview, Profile, Turn, render_turn
 from ...protocol.confidence import LineConfidence
-from ...protocol.grammar import LINE_BYTES, TurnRules
+from ...protocol.grammar import TurnRules
 from ...protocol.markup import ANSWER
 from ...protocol.turns import render_answer
 from ...speech import Detect, Region, detector, uncovered
@@ -36,8 +36,6 @@ _TRUST = Trust(same=8.0, other=8.0, least=-30.0, most=30.0)
 """Its numbers are of voices already: a second comparison of single lines does not overrule them."""
 _KEPT_CHUNKS = 64
 """More than recordings are under way at once: each chunk is asked for once more when it is finished."""
-_SHORTEST_GAP_S, _MARGIN_S = 0.4, 0.25
-"""Speech so long without a word, and so far from one, is listened to once more."""
 
 
 class CascadeEngine:
@@ -194,13 +192,8 @@ def _observation(
     if following is None and not rules.model_answer:
         text += ANSWER
     elif following is None:
-        answer = sorted((row for group in draft.groups for row in group), key=_start)
-        budget = 2 * rules.budget(rules.chunk)
-        for row in sorted(answer, key=lambda row: -_bytes(row)):
-            if sum(map(_bytes, answer)) <= budget:
-                break
-            answer.remove(row)
-            lost += len(row.words)
+        every = sorted((row for group in draft.groups for row in group), key=_start)
+        answer, lost = within(every, 2 * rules.budget(rules.chunk))
         text += render_answer([row.line for row in answer], rules.profile)
         rows += answer
     return Reply(
@@ -216,10 +209,6 @@ def _start(row: TimedLine) -> int:
     return row.line.start
 
 
-def _bytes(row: TimedLine) -> int:
-    return LINE_BYTES + len(row.line.text.encode())
-
-
 def _embeddings(draft: Draft, rows: Sequence[TimedLine]) -> Points | None:
     every = draft.diarization.embeddings
     return None if every is None else every[[row.column for row in rows]]
@@ -231,9 +220,8 @@ def _confidence(row: TimedLine) -> LineConfidence:
 
 
 def _gaps(speech: Sequence[Region], words: Sequence[Word]) -> list[Region]:
-    """Speech away from all words."""
-    spans = ((word.start_s - _MARGIN_S, word.end_s + _MARGIN_S) for word in words)
-    return uncovered(speech, spans, _SHORTEST_GAP_S)
+    """Speech without a word; see `uncovered`."""
+    return uncovered(speech, ((word.start_s, word.end_s) for word in words))
 
 
 def _together(one: Recognition, other: Recognition) -> Recognition:

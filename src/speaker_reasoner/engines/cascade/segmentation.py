@@ -46,26 +46,17 @@ class LocalSpeakers:
     frames: int
 
     def speech(self) -> Floats:
-        """Probability that somebody speaks, `[frames]`."""
-        anybody = 1 - np.prod(1 - self.active, axis=2, keepdims=True)
-        return self.spread(anybody, 1, np.zeros((len(self.active), 1), np.intp))[:, 0]
-
-    def spread(self, active: Floats, people: int, who: npt.NDArray[np.intp]) -> Floats:
-        """Mean over the windows, their middle counting most, of when each person speaks `[frames, people]`.
-
-        Args:
-            active: `[windows, frames, k]`.
-            who: the person of each local speaker of each window, `[windows, k]`; -1 for nobody.
-        """
-        total, weight = np.zeros((self.frames, people)), np.zeros((self.frames, 1))
-        length = active.shape[1]
-        shape = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / length + 1e-3
-        for at, local, names in zip(self.offsets.tolist(), active, who, strict=True):
+        """Probability that somebody speaks, `[frames]`: the mean over the windows, in which the frames
+        in the middle weigh most."""
+        windows, length, _ = self.active.shape
+        speaking = 1 - np.prod(1 - self.active, axis=2)  # [windows, length]
+        weights = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / length + 1e-3
+        total, weight = np.zeros(self.frames), np.zeros(self.frames)
+        for window in range(windows):
+            at = int(self.offsets[window])
             end = min(at + length, self.frames)
-            weight[at:end, 0] += shape[: end - at]
-            for person in sorted(set(names.tolist()) - {-1}):
-                loudest = local[: end - at, names == person].max(axis=1)
-                total[at:end, person] += shape[: end - at] * loudest
+            weight[at:end] += weights[: end - at]
+            total[at:end] += weights[: end - at] * speaking[window, : end - at]
         return np.asarray(total / np.maximum(weight, 1e-9), np.float32)
 
 
@@ -73,13 +64,22 @@ class Segmentation:
     """The network.
 
     Args:
-        path: of the ONNX file: `samples` `[windows, 160000]` to `[windows, frames, 3]` or, as the powerset of
-            three speakers, `[windows, frames, 7]`.
+        path: of the ONNX file: samples `[windows, n]` to the probabilities of `_CLASSES`,
+            `[windows, frames, 7]`.
         threads: of one call.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another network.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = onnx_session(path, threads)
+        shape = self._session.get_outputs()[0].shape
+        if len(shape) != 3 or shape[-1] != len(_CLASSES):
+            raise CheckpointError(
+                f"{path}: gives {shape}, expected [windows, frames, {len(_CLASSES)}], the classes of "
+                "segmentation-3.0; take the file of the package speaker-reasoner-cascade"
+            )
 
     def __call__(self, samples: Samples) -> LocalSpeakers:
         """Hear float32 samples `[n]` at 16 kHz."""
@@ -95,18 +95,16 @@ class Segmentation:
             self._session.run(None, {name: windows[at : at + _BATCH]})[0]
             for at in range(0, len(windows), _BATCH)
         ]
-        active = np.concatenate(rows)
-        if active.shape[2] == len(_POWERSET):
-            active = active @ _POWERSET
+        active = np.concatenate(rows) @ _CLASSES  # [windows, frames, 3]
         offsets = np.array([round(start / (FRAME_S * SAMPLE_RATE_HZ)) for start in starts], np.intp)
         frames = max(1, round(len(samples) / (FRAME_S * SAMPLE_RATE_HZ)))
         return LocalSpeakers(offsets, np.asarray(active, np.float32), frames)
 
 
-_POWERSET = np.array(
+_CLASSES = np.array(
     [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32
 )
-"""Which local speakers each of the network's seven classes means."""
+"""The local speakers of each of the network's seven classes, `[7, 3]`."""
 
 
 def onnx_session(path: Path, threads: int) -> Any:
