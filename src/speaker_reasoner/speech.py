@@ -42,7 +42,8 @@ Detect = Callable[[Samples], Sequence[Region]]
 Floats = npt.NDArray[np.float64]
 
 SPEECH, STILL_SPEECH = 0.5, 0.35
-"""A region starts at a frame of at least the first probability, and ends at one below the second."""
+"""A region starts at a frame of at least the first probability, and ends at one below the second (assumed, as
+the next three)."""
 SHORTEST_S = 0.1
 """Shorter regions are dropped."""
 PAD_S = 0.04

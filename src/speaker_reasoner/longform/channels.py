@@ -28,7 +28,7 @@ MIXED, SEPARATE = "mix", "separate"
 CHOICES = (MIXED, SEPARATE)
 
 _SAME_DB = 0.5
-"""Two channels whose levels differ by a constant, but for so much, hold the same sound."""
+"""Two channels hold the same sound where the difference of their levels varies by no more (assumed)."""
 _COUNTS = ("turns", "tokens", "loops_closed", "duplicates_dropped", "insisted", "silent_dropped")
 _OF_A_CHANNEL = ("language", "language_probability", "chunks", "stops", *_COUNTS, "stage_s")
 

@@ -1,4 +1,7 @@
-"""Cross-talk: what one channel catches of another one, which is louder at that time."""
+"""Removes cross-talk: words of a channel that are an echo of another, louder channel.
+
+The constants are assumed: no recording with cross-talk was measured.
+"""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -14,16 +17,18 @@ from ..transcript import Segment, Word, find_words
 Levels = npt.NDArray[np.float32]
 
 FRAME_S = 0.02
-"""Between two levels."""
+"""Time between two levels."""
 _NEAR_S = 0.5
-"""Starts of a word and of its echo are no further apart."""
+"""Largest distance between the starts of a word and of its echo."""
 _DELAY_S = 0.3
-"""An echo comes so much later at most."""
+"""Longest delay of an echo."""
 _QUIETER_DB = 10.0
-"""An echo is quieter than what it is one of by so much at least."""
+"""Least difference in level between the other channel and an echo of it."""
 _FOLLOWS, _LEAST_FOLLOWED_S = 0.85, 0.6
-"""Correlation of the levels of an echo and of what it is one of, over so much at least."""
+"""Least correlation of the levels of an echo and of the other channel, and the shortest stretch that is
+correlated."""
 _LEAST_S = 0.001
+"""Shortest segment that is left after words were removed."""
 
 
 @dataclass(frozen=True, slots=True)

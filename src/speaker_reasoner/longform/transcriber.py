@@ -359,6 +359,7 @@ class Transcriber:
 
 _VOICE_LINES = 3
 _VOICE_S = (0.8, 8.0)
+"""Most lines that enrol a speaker for `listen_again`, and their shortest and longest duration (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from .store import VoiceStore, check_name
 from .witness import Witness
 
 _PART_S, _SHORTEST_PART_S = 2.0, 0.8
+"""Length of the parts of a clip that are compared with each other; shorter rests are not (assumed)."""
 _SURE = 2.0
-"""Log-odds from which a witness's warning about a clip is passed on."""
+"""Log-odds from which a witness's warning about a clip is passed on (assumed)."""
 
 
 def parse_voice(text: str) -> tuple[str, Path]:

@@ -40,6 +40,7 @@ _NUMBER = 1.0
 difference (docs/experiments.md, 2026-11-26 and 27)."""
 _LEAST_GAIN = 1e-6
 _MOST_STEPS = 200
+"""The search ends at a smaller gain in log-likelihood, or after so many steps (assumed)."""
 
 
 def grouped(

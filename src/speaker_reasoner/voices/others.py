@@ -13,10 +13,11 @@ from ..errors import CheckpointError
 from .witness import Points, Scatter, on_sphere
 
 SETTLE_S = 0.1
-"""For models that were not calibrated here. It is small, because their thresholds were published for
-sentences: long stretches must not need a much higher cosine."""
+"""For models that were not calibrated here (assumed). It is small, because their thresholds were published
+for sentences: long stretches must not need a much higher cosine."""
 
 _RESEMBLYZER_DBFS = -30
+"""Level that Resemblyzer's own preprocessing raises a clip to."""
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 """Least input of models that were trained on whole sentences; a shorter clip is repeated."""
 

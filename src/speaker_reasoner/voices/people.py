@@ -26,12 +26,12 @@ from .linking import Array, Centroids, Matrix, Trust, embedding_sums, identify, 
 from .witness import Witness
 
 _SHORTEST_VOICE_S = 0.5
-"""Shorter lines are not embedded; they join a line of the same number."""
+"""Shorter lines are not embedded; they join a line of the same number (assumed)."""
 _PERSON_S, _PERSON_SHARE = 6.0, 0.01
 """A cluster shorter than both, in seconds and as a share of all speech, joins the most similar one
 (3 and 9 s do nearly as well: the rows "strays of ..." of docs/results/linking.json)."""
 _NEW_PEOPLE = 2
-"""Speaker numbers of a dialogue that the cache leaves to new speakers."""
+"""Speaker numbers of a dialogue that the cache leaves to new speakers (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)

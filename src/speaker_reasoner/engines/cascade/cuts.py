@@ -1,4 +1,4 @@
-"""Speech to the clips that a recogniser hears at once, and their words to the whole."""
+"""Cuts speech into the clips that a recogniser takes, and gives their words times in the chunk."""
 
 from collections.abc import Sequence
 from itertools import pairwise

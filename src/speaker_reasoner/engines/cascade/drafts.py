@@ -1,7 +1,7 @@
-"""What was found in a chunk, laid out as the dialogue will tell it: boxes, and the lines of each.
+"""Lays out a chunk's recognition and diarization as the dialogue will hold them: boxes, and the lines of each.
 
-Whatever a recogniser and a diarizer come up with, a draft follows the grammar of the dialogue: boxes go on,
-new speakers take the next number, texts hold nothing of the markup. Words that cannot be told are counted.
+For any recognition and diarization, a draft follows the grammar of the dialogue: boxes advance, new speakers
+take the next number, and texts contain no markup. Words that fit no line are counted.
 """
 
 from collections import Counter
@@ -49,7 +49,7 @@ class TimedLine:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Draft:
-    """What was found in a chunk.
+    """The content of a chunk's dialogue.
 
     Attributes:
         groups: observations, each some lines in order of start; speakers count from 1 in order of
@@ -60,8 +60,8 @@ class Draft:
         diarization: of the chunk; at least one column.
         recognition: words and language.
         left_out: how many words were recognised and are in no line, by reason.
-        repeated: regions that were listened to twice.
-        seconds: by stage.
+        repeated: regions that were recognised twice.
+        seconds: computing time by stage.
     """
 
     groups: tuple[tuple[TimedLine, ...], ...]
@@ -76,9 +76,9 @@ class Draft:
 
 
 def limited(given: Diarization, most: int) -> Diarization:
-    """At least one speaker, and at most so many: those that are heard most."""
+    """Keep at least one speaker, and at most `most`: those with the most activity."""
     active, embeddings = given.active, given.embeddings
-    if active.size == 0:  # words without anybody who is heard to speak are one speaker's
+    if active.size == 0:  # words without any active speaker are given to one
         return Diarization(np.zeros((max(1, len(active)), 1), np.float32))
     if active.shape[1] <= most:
         return given
@@ -93,11 +93,11 @@ def lay_out(
     profile: Profile,
     repeated: tuple[Region, ...] = (),
 ) -> Draft:
-    """Lay out what was found.
+    """Lay out the dialogue of a chunk.
 
     Args:
         diarization: see `limited`.
-        repeated: regions that were listened to twice.
+        repeated: regions that were recognised twice.
     """
     rows, unfit = spoken(recognition, diarization)
     if floor_ticks(len(samples), profile) < profile.ticks_per_s // 10:
@@ -213,7 +213,7 @@ def _samples(row: SpokenLine) -> tuple[int, int]:
 
 
 def _roomy(box: Box, rows: Sequence[SpokenLine], rules: TurnRules) -> Box:
-    """A box as long as its texts need, inside the chunk."""
+    """Lengthen a box until its budget holds its texts, but not beyond the chunk."""
     short = sum(map(_bytes, rows)) - rules.budget(box.end - box.start)
     ticks = -(-max(0, short) * rules.profile.ticks_per_s // 60)
     return Box(box.start, min(box.end + ticks, rules.chunk))
@@ -228,7 +228,7 @@ def _bytes(row: SpokenLine | TimedLine) -> int:
 
 
 def within(rows: Sequence[_Row], budget: int) -> tuple[list[_Row], int]:
-    """The lines whose texts a turn has room for, and how many words the others have; long ones go first."""
+    """Drop the longest lines until the others fit a turn's budget; also returns how many words were lost."""
     kept, lost = list(rows), 0
     total = sum(map(_bytes, rows))
     for row in sorted(rows, key=_bytes, reverse=True):

@@ -1,4 +1,4 @@
-"""The engine: turns of the dialogue, answered from what recogniser and diarizer found in the chunk."""
+"""The cascade's engine: answers the turns of the dialogue from a recogniser's words and a diarizer's speakers."""
 
 import time
 import zlib
@@ -33,9 +33,11 @@ PROFILE = Profile(
     domain="real speech, in the languages that the recogniser knows",
 )
 _TRUST = Trust(same=8.0, other=8.0, least=-30.0, most=30.0)
-"""Its numbers are of voices already: a second comparison of single lines does not overrule them."""
+"""High (assumed), because its speaker numbers come from embeddings already: the same embeddings, compared once
+more line by line, shall not overrule them."""
 _KEPT_CHUNKS = 64
-"""More than recordings are under way at once: each chunk is asked for once more when it is finished."""
+"""Drafts that are kept, more than recordings are under way at once: a finished chunk is asked for again, by
+the dialogues over speech without words."""
 
 
 class CascadeEngine:
@@ -45,7 +47,7 @@ class CascadeEngine:
         recogniser: samples to words.
         diarizer: samples to who speaks when.
         profile: chunk length and limits.
-        model: what a transcript records: the name that loads it.
+        model: the name that loads it, as a transcript records it.
     """
 
     name = "cascade"
@@ -78,15 +80,15 @@ class CascadeEngine:
         }
 
     def detector(self, name: str) -> Detect:
-        """See `Engine`; its own choice is the diarizer's."""
+        """See `Engine`; `auto` is the diarizer's."""
         return self.diarizer.speech if name == "auto" else detector(name)
 
     def witness(self, name: str) -> Witness | None:
-        """See `Engine`; its own is the diarizer's."""
+        """See `Engine`; `auto` is the diarizer's."""
         return self.diarizer.witness if name == "auto" else choose(name)
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """See `Engine`. A chunk is listened to when its first turn is asked for."""
+        """See `Engine`. A chunk is drafted at its first turn."""
         return [self._reply(request) for request in requests]
 
     def _reply(self, request: Request) -> Reply:
@@ -107,7 +109,7 @@ class CascadeEngine:
         low = rules.count[0] if rules.count is not None else 0
         people += ["unknown"] * (min(low, self.profile.max_speakers) - len(people))
         box = draft.boxes[0] if draft.boxes else None
-        if box is None and people and rules.chunk:  # whoever must be there was not understood
+        if box is None and people and rules.chunk:  # there must be speakers, but there are no words
             box = Box(0, rules.chunk)
         text = render_turn(Turn(overview=Overview(tuple(people)), box=box), self.profile)
         if box is None:
@@ -121,10 +123,10 @@ class CascadeEngine:
         )
 
     def _one_more_box(self, session: Session, draft: Draft, rules: TurnRules, box: Box) -> Reply:
-        """A box that speech was found in without a word.
+        """The observation of a box over speech without words.
 
-        Nothing is said in one that was listened to twice, in which something was understood that fits no
-        line, or which only stands for people who must be there.
+        It has no lines where the regions of the box were recognised twice already, where they have words
+        that fit no line, and where the box only stands for speakers who must be there.
         """
         tick = self.profile.ticks_per_s
         start_s, end_s = box.start / tick, box.end / tick
@@ -148,7 +150,7 @@ class CascadeEngine:
         return replace(_observation(draft, rules, timed), left_out=dict(left_out))
 
     def _draft(self, session: Session, count: tuple[int, int] | None) -> Draft:
-        """Listen to a chunk; the last few are remembered by their samples."""
+        """The draft of a chunk; those of the last chunks are kept, by their samples."""
         samples = session.samples
         digest = zlib.crc32(np.ascontiguousarray(samples).data)
         key = (len(samples), digest, session.language, count)

@@ -20,6 +20,7 @@ from .hub import unheard, unusable
 from .recogniser import Recognition
 
 _LONGEST_S = 20.0
+"""Longest clip (assumed)."""
 _TAG = re.compile(r"<\|([^|]*)\|>")
 _TONGUES = {"zh": "zh", "en": "en", "yue": "yue", "ja": "ja", "ko": "ko"}
 NO_SPEECH, UNTIMED = (

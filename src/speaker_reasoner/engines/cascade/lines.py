@@ -1,4 +1,4 @@
-"""Words and speaker activity to lines: each word goes to who speaks at its time."""
+"""Gives each word a speaker, by who speaks at its time, and joins words to lines. The constants are assumed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +15,9 @@ _EASY_SWITCH = 0.2
 """The same after a pause, or after the end of a sentence."""
 _PAUSE_S = 0.3
 _NEAR_FRAMES = 30
-"""Where nobody is heard during a word, so many frames around it are looked at: half a second."""
+"""Where nobody speaks during a word, its speaker is sought in so many frames around it: half a second."""
 _FAINT, _FLOOR = 0.05, 0.02
+"""Below the first activity nobody speaks; the second is added to each activity before logarithms."""
 _LINE_PAUSE_S = 0.8
 """A line ends where its speaker pauses for longer."""
 _LONG_LINE_S = 15.0
@@ -45,14 +46,14 @@ class SpokenLine:
 
 
 def assign(words: Sequence[Word], active: Floats) -> tuple[list[int], list[float]]:
-    """The speaker of each word: the best path through who is heard during the words.
+    """The speaker of each word: the best path (Viterbi) through the activity during the words.
 
     Args:
         words: in order of start, seconds of the chunk.
         active: probability that each speaker speaks `[frames, speakers]`, at least one of them.
 
     Returns:
-        Speakers, and the probability of each, among all speakers.
+        The speaker of each word, and the probability of that speaker among all.
     """
     if not words:
         return [], []
@@ -85,7 +86,7 @@ def assign(words: Sequence[Word], active: Floats) -> tuple[list[int], list[float
 def lines(
     words: Sequence[Word], joined: Sequence[bool], speakers: Sequence[int], sure: Sequence[float]
 ) -> list[SpokenLine]:
-    """Runs of words of one speaker without a pause.
+    """Join words to lines: runs of words of one speaker without a pause.
 
     Args:
         words: in order of start.
@@ -115,11 +116,12 @@ def lines(
 
 
 def widened(rows: Sequence[SpokenLine], active: Floats, end_s: float) -> list[SpokenLine]:
-    """Lines that begin and end with their speaker's voice: a recogniser draws words tighter than they are
-    said, and leaves some out.
+    """Widen lines to their speaker's voice, because a recogniser gives words less time than they take, and
+    leaves some out.
 
-    A line grows over the stretch in which its speaker is heard, up to the middle of the pause before the
-    speaker's next line.
+    A line grows over the regions in which its speaker is active, at most to the middle of the pause beside
+    the speaker's neighbouring line. On a call and an AMI clip this lowers the DER (docs/experiments.md,
+    2026-11-27).
 
     Args:
         rows: in order of start.

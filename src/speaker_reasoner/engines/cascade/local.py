@@ -1,4 +1,4 @@
-"""Our diarizer: local speakers of ten seconds, their embeddings clustered over the chunk."""
+"""The default diarizer: local speakers of ten seconds, clustered over the chunk by their embeddings."""
 
 import zlib
 from collections.abc import Sequence
@@ -15,14 +15,15 @@ from .embedding import CampplusWitness, filter_banks
 from .segmentation import LocalSpeakers, Segmentation, regions
 
 _PAD_S, _MERGE_S = 0.2, 0.3
-"""Speech is listened to so much longer at both ends; pauses up to the other are no pauses."""
+"""Regions of speech are widened by the first at both ends; shorter pauses than the second are closed
+(assumed)."""
 
 
 class LocalDiarizer:
-    """Tells speakers apart by segmentation and embeddings.
+    """Diarizes by segmentation and embeddings.
 
     Args:
-        segmentation: hears local speakers.
+        segmentation: finds local speakers.
         embedding: compares them.
     """
 
@@ -61,7 +62,7 @@ class LocalDiarizer:
         return Diarization(activity(local, parts, who), centroids(points, parts, who))
 
     def _local(self, samples: Samples) -> LocalSpeakers:
-        """The segmentation; that of the last samples is remembered, which detector and diarizer share."""
+        """The segmentation; the last one is kept, because `speech` and `diarize` need the same."""
         key = (len(samples), zlib.crc32(np.ascontiguousarray(samples).data))
         if self._last is None or self._last[0] != key:
             self._last = (key, self._segmentation(samples))

@@ -21,9 +21,10 @@ from .recogniser import Recognition
 
 DEFAULT = "nemo-parakeet-tdt-0.6b-v3"
 _LONGEST_S = 30.0
+"""Longest clip (assumed)."""
 _AT_ONCE = 4
 _TOKEN_S = 0.24
-"""A last token is spoken so long at most."""
+"""Longest duration of a clip's last token (assumed)."""
 _ENGLISH = ("v2", "ctc-0.6b", "rnnt-0.6b", "en")
 _LANGUAGES = (
     *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it"),

@@ -22,7 +22,8 @@ from .segmentation import FIELD_S, FRAME_S
 
 DEFAULT = "pyannote/speaker-diarization-community-1"
 _PAD_S, _MERGE_S = 0.1, 0.3
-"""Speech is listened to so much longer at both ends; pauses up to the other are no pauses."""
+"""Regions of speech are widened by the first at both ends; shorter pauses than the second are closed
+(assumed)."""
 
 
 class PyannoteWitness:

@@ -1,7 +1,7 @@
 """Local speakers: who speaks within ten seconds, by pyannote's segmentation-3.0 (MIT), in ONNX Runtime.
 
-The network hears windows of ten seconds and gives the probability of three local speakers every 17 ms, two of
-them at once at most. Which local speakers of different windows are one person is not its business.
+The network takes windows of ten seconds and gives, every 17 ms, the probabilities of three local speakers, at
+most two of them at once. `clustering` finds which local speakers of different windows are one person.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,24 @@ from ...speech import Region
 Floats = npt.NDArray[np.float32]
 
 FRAME_S = 270 / SAMPLE_RATE_HZ
-"""Between two frames."""
+"""Time between two frames."""
 FIELD_S = 991 / SAMPLE_RATE_HZ
-"""What one frame hears; its middle is half of this after its start."""
+"""Length of the sound that one frame depends on; a frame's time is the middle of it."""
 _WINDOW_SAMPLES = 10 * SAMPLE_RATE_HZ
 _STEP_SAMPLES = 5 * SAMPLE_RATE_HZ
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
+"""Windows as long as those that the network was trained on, half of each overlapping the next; a shorter
+recording is one window of at least a second (assumed)."""
 _BATCH = 8
 _ON, _OFF = 0.5, 0.35
-"""A stretch begins above the one probability and ends below the other."""
+"""A stretch begins at the first probability and ends below the second (assumed)."""
 _SHORTEST_S = 0.1
+"""Shorter regions are dropped (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSpeakers:
-    """What the network hears, window by window.
+    """The network's output, window by window.
 
     Attributes:
         offsets: frame of the recording at which each window starts, `[windows]`.
@@ -82,9 +85,9 @@ class Segmentation:
             )
 
     def __call__(self, samples: Samples) -> LocalSpeakers:
-        """Hear float32 samples `[n]` at 16 kHz."""
+        """Find the local speakers of float32 samples `[n]` at 16 kHz."""
         starts = _window_starts(len(samples))
-        # A short recording is a short window: the network levels what it hears, silence at the end included.
+        # A short recording is a short window: the network normalises levels, also by padded silence.
         length = min(_WINDOW_SAMPLES, max(len(samples), _SHORTEST_SAMPLES))
         windows = np.zeros((len(starts), length), np.float32)
         for row, start in zip(windows, starts, strict=True):
@@ -124,7 +127,7 @@ def onnx_session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that wait in a loop take the processor from whoever else is at work.
+    # Threads that wait in a loop slow other work on the processor down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
@@ -154,7 +157,7 @@ def runs(active: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def on(probability: Floats) -> npt.NDArray[np.bool_]:
-    """Where something is on: from `_ON` until it falls below `_OFF`, `[n]`."""
+    """Whether each frame is active: from a probability of `_ON` until it falls below `_OFF`, `[n]`."""
     active = np.zeros(len(probability), bool)
     for first, last in runs(probability >= _OFF):
         reached = np.flatnonzero(probability[first:last] >= _ON)
@@ -166,7 +169,7 @@ def on(probability: Floats) -> npt.NDArray[np.bool_]:
 def regions(
     probability: Floats, end_s: float, *, pad_s: float = 0.0, merge_s: float = 0.0
 ) -> list[Region]:
-    """Regions in seconds, in order and apart, in which a probability by frame is on.
+    """Regions in seconds, in order and apart, in which `on` holds.
 
     Args:
         end_s: of the recording; nothing lies beyond it.

@@ -1,12 +1,15 @@
-"""Whisper by faster-whisper (CTranslate2), its known failures caught.
+"""Whisper by faster-whisper (CTranslate2), with guards against its known failures.
 
-What guesses about faster-whisper 1.2.1 get wrong, and what is done about it here: a segment is stretched over
-a pause unless words are timed (they are); ends lie past the sound (cut to it); its own voice filter lets a
-window fail in fragments (it gets the speech alone, in packs of up to 29 s, and a pack of improbable words is
-searched again with a wider beam); `chunk_length` stays for later callers (never given); a temperature above
-0 samples at random (never used, so that the same sound gives the same words); pure silence has a confident
-language (asked of speech alone); with a threshold on the probability of no speech alone nothing is skipped
-(each segment is looked at here).
+Failures of faster-whisper 1.2.1, and the guard of each:
+
+- A segment is stretched over a pause, unless words are timed: words are timed.
+- Ends lie past the sound: they are cut.
+- With its own voice filter, a window may fail in fragments: it gets speech alone, in packs of up to 29 s, and
+  a pack of improbable words is decoded again with a wider beam.
+- `chunk_length` stays set for later calls: it is never given.
+- A temperature above 0 samples at random: it is 0, so that the same sound gives the same words.
+- Pure silence gets a confident language: the language is detected in speech alone.
+- A threshold on the probability of no speech skips nothing by itself: each segment is checked here.
 """
 
 import logging
@@ -32,22 +35,24 @@ SIZES = (
 
 _OLDEST = "1.2.1"
 _PACK_S = 29.0
-"""Most speech that Whisper is given at once; its window is 30 s."""
+"""Most speech that Whisper is given at once; its window is 30 s. Packs and the wide beam lowered the WER of a
+podcast (docs/experiments.md, 2026-11-27)."""
 _DOUBTFUL = -0.7
-"""Words whose mean log-probability is lower are searched for again with a wider beam."""
+"""Words of a lower mean log-probability are decoded again with a wider beam (assumed)."""
 _WIDE_BEAM = 5
 _LOOP_RATIO = 2.4
-"""Text that can be compressed by more is said over and over (Whisper's own threshold)."""
+"""Text of a higher compression ratio is a loop (Whisper's own threshold)."""
 _NO_SPEECH = 0.6
-"""Probability of no speech from which doubtful words are taken for noise."""
+"""Probability of no speech from which doubtful words are taken for noise (Whisper's own threshold)."""
 _MOST_REPEATS = 4
-"""A phrase is said so often in a row at most; what follows is left out."""
+"""Most repetitions of a phrase in a row; the others are left out (assumed)."""
 _LONGEST_PHRASE = 10
+"""Most words of a phrase whose repetitions are counted (assumed)."""
 _MARKS = ".,;:!?。，！？、…\"'-"
 _UNSURE_WORDS = 0.5
-"""Mean word probability under which a language that was taken over from earlier chunks is doubted."""
+"""Mean word probability below which the language of earlier chunks is doubted (assumed)."""
 _OTHER_LANGUAGE = 0.8
-"""Probability from which another language is believed."""
+"""Probability from which another language is taken instead (assumed)."""
 
 _GPU_REMEDY = "pip install nvidia-cublas-cu12 nvidia-cudnn-cu12"
 _CUDA = re.compile("cuda|cublas|cudnn", re.IGNORECASE)
