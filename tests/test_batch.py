@@ -177,6 +177,33 @@ def nothing(paths: list[Path], out: Path) -> dict[str, Any]:
     return {}
 
 
+class Naming(ScriptedEngine):
+    """Names a recogniser in a folder, as the cascade does."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(play, PROFILE)
+        self.folder = folder
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "model": "cascade=w", "recogniser": f"whisper={self.folder}"}
+
+
+@pytest.mark.parametrize("changed", ["model.bin", "parts/new.json", None])
+def test_a_model_whose_folder_changed(
+    five: list[Path], tmp_path: Path, changed: str | None
+) -> None:
+    folder, out = tmp_path / "whisper", tmp_path / "out"
+    (folder / "parts").mkdir(parents=True)
+    (folder / "model.bin").write_bytes(b"1")
+    run(five[:2], out, Naming(folder))
+    if changed is not None:
+        (folder / changed).write_bytes(b"22")
+    results = run(five[:2], out, Naming(folder))
+    done_again = [result for result in results if result.outcome is not None]
+    assert len(done_again) == (0 if changed is None else 2)
+    assert all("another model" in result.note for result in done_again)
+
+
 @pytest.mark.parametrize(
     ("change", "again", "note"),
     [

@@ -535,6 +535,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             parser.parse_args([*command, *wrong])
 
 
+@pytest.mark.parametrize("pieces_s", [(0.0001, 0.0002), (1.0, float("inf")), (50.0, 40.0)])
+def test_pieces_of_impossible_lengths(tmp_path: Path, pieces_s: tuple[float, float]) -> None:
+    corpus = aishell4(tmp_path / "c")
+    with pytest.raises(DataError, match=r"pieces of .* s: expected .* 1 s at least and 3600 s at"):
+        prepare("aishell4", corpus, tmp_path / "o", pieces_s=pieces_s)
+    assert not (tmp_path / "o").exists()
+
+
 def test_the_mask_is_in_colour(tmp_path: Path) -> None:
     prepare("aishell4", aishell4(tmp_path / "c"), tmp_path / "o")
     console = Console(force_terminal=True, color_system="standard", record=True, width=200)

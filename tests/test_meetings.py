@@ -319,6 +319,7 @@ def test_no_text_on_silence(tmp_path: Path) -> None:
     result = transcribe(path, play, profile=PLAIN)
     assert [s.text for s in result.segments] == ["hum"]
     assert result.info["silent_dropped"] == 1
+    assert result.warnings == ("1 line was left out: no speech was detected during the time given",)
 
 
 # Cache

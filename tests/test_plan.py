@@ -245,7 +245,11 @@ def test_work_is_six_flops_a_weight_and_token() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gpus": 0}, "gpus 0 is not a number above 0"),
+        ({"gpus": 0}, "gpus 0 is out of range: expected more than 0, at most 1000000"),
+        ({"batch": 100_001}, "batch 100001 is out of range: expected more than 0, at most 100000"),
+        ({"batch": 10**320}, r"batch 100000000000\.\.\. is out of range"),
+        ({"hours": float("nan")}, "hours nan is out of range"),
+        ({"peak_tflops": float("inf")}, "peak_tflops inf is out of range"),
         ({"rank": -1}, "rank -1"),
         ({"mfu": 1.5}, "mfu 1.5"),
         ({"gpu_memory_gb": float("nan")}, "gpu_memory_gb nan"),

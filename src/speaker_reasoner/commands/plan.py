@@ -51,7 +51,7 @@ def _add_training(group: Any) -> None:
     add("--method", choices=("lora", "full"), help="default: lora")
     add("--rank", metavar="R", type=int, help="of the adapters (default: 8)")
     add("--lora-experts", action="store_true", help="adapters on the routed experts as well")
-    add("--batch", metavar="N", type=int, help="dialogues on a GPU (default: 1)")
+    add("--batch", metavar="N", type=int, help="dialogues on a GPU, to 100,000 (default: 1)")
     add("--chunk-s", metavar="S", type=float, help="of a dialogue (default: 50)")
     add("--turns", metavar="N", type=int, help="observations (default: one each 5 s)")
     add("--gradient-checkpointing", action="store_true", help="compute layers again, keep less")

@@ -43,7 +43,13 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("corpus", choices=_CORPORA, metavar="CORPUS", help=", ".join(_CORPORA))
     add("folder", type=Path, metavar="DIR", help="where it lies")
     add("-o", "--output", metavar="OUT", type=Path, required=True)
-    add("--pieces", metavar="A-B", type=lengths, default=(40.0, 50.0), help="in s (default: 40-50)")
+    add(
+        "--pieces",
+        metavar="A-B",
+        type=lengths,
+        default=(40.0, 50.0),
+        help="in s, of 1 to 3600 (default: 40-50)",
+    )
     add("--channel", metavar="N", type=_number, help="of arrays, from 0 (default: the first)")
     add("--strict", action="store_true", help="stop at the first fault")
     add("--preview", metavar="N", type=_number, default=0, help="print N dialogues of the pieces")

@@ -471,6 +471,12 @@ class RecordingState:
             f"{count} {'word was' if count == 1 else 'words were'} recognised and left out: {reason}"
             for reason, count in sorted(left_out.items())
         ]
+        silent = sum(f.counts.get("silent_dropped", 0) for f in self._finished)
+        if silent:
+            were = "line was" if silent == 1 else "lines were"
+            warnings.append(
+                f"{silent} {were} left out: no speech was detected during the time given"
+            )
         languages = {f.language[0] for f in self._finished if f.language is not None and f.spoken}
         if len(languages) > 1:
             warnings.append(

@@ -322,14 +322,20 @@ class Transcriber:
 
     @cached_property
     def _model(self) -> dict[str, Any]:
-        """The engine as it describes itself, its profile, and the files of a model in a folder."""
+        """The engine's description, its profile, and size and time of the files of its local models."""
         described = self.engine.describe()
         model = {**described, "profile": hashlib.sha256(repr(self.profile).encode()).hexdigest()}
-        folder = Path(str(described.get("model", "")))
-        if described.get("model") and folder.is_dir():
-            files = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
-            model["files"] = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
-        return model
+        names = (described.get(part, "") for part in ("model", "recogniser", "diarizer"))
+        files: list[list[Any]] = []
+        for path in dict.fromkeys(str(name).rpartition("=")[2] for name in names):  # whisper=FOLDER
+            folder = Path(path).expanduser()
+            if path and folder.is_dir():
+                files += [
+                    [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]
+                    for file in sorted(folder.rglob("*"))
+                    if file.is_file()
+                ]
+        return {**model, "files": files} if files else model
 
     def _voices_of(
         self,

@@ -22,6 +22,15 @@ from .shapes import DialogueShape, ModelShape, average_dialogue
 
 BUCKET = 500_000_000
 """Elements of DeepSpeed's reduce_bucket_size, by default."""
+_MOST = {
+    "rank": 65_536,
+    "gpus": 1_000_000,
+    "batch": 100_000,
+    "gpu_memory_gb": 1_000_000,
+    "hours": 1_000_000_000,
+    "peak_tflops": 1_000_000,
+}
+"""Largest numbers of a setup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +86,13 @@ class Setup:
                 raise DataError(
                     f"plan: {name} {getattr(self, name)!r} is not {' or '.join(values)}"
                 )
-        for name in ("rank", "gpus", "batch", "gpu_memory_gb", "hours", "peak_tflops"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise DataError(f"plan: {name} {getattr(self, name)} is not a number above 0")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not 0 < value <= most:
+                got = str(value) if len(str(value)) < 20 else f"{str(value)[:12]}..."
+                raise DataError(
+                    f"plan: {name} {got} is out of range: expected more than 0, at most {most}"
+                )
         if not 0 < self.mfu <= 1 or not 0 <= self.head_room < 1:
             raise DataError(
                 f"plan: mfu {self.mfu} and head_room {self.head_room} are shares; expected 0 to 1"

@@ -39,6 +39,8 @@ from .recipes import CORPORA, RecipeInput
 
 SCHEMA = "speaker-reasoner/corpus/1"
 SPLITS = ("train", "dev", "test", "all")
+PIECE_S = (1.0, 3600.0)
+"""Least shortest and greatest longest piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def prepare(
         corpus: a key of `CORPORA`.
         folder: folder of the corpus.
         output: folder that is written; made if it does not exist.
-        pieces_s: shortest and longest piece in seconds.
+        pieces_s: shortest and longest piece in seconds, within `PIECE_S`.
         channel: 0-based, of recordings with several; by default as the recipe says.
         strict: stop at the first fault.
         reference: file or folder of annotation (`folder` only).
@@ -113,6 +115,12 @@ def prepare(
     if corpus != "folder" and (reference or gender_from):
         raise DataError(
             f"{corpus} keeps its own annotation: --reference, --gender-from are of folder"
+        )
+    shortest_s, longest_s = pieces_s
+    if not PIECE_S[0] <= shortest_s < longest_s <= PIECE_S[1]:
+        raise DataError(
+            f"pieces of {shortest_s:g} to {longest_s:g} s: expected a shorter and a longer duration, of "
+            f"{PIECE_S[0]:g} s at least and {PIECE_S[1]:g} s at most"
         )
     recipe, notes = CORPORA[corpus], Notes(strict)
     _make_way(output)
