@@ -15,7 +15,7 @@ from rich.console import Console
 from speaker_reasoner import audio
 from speaker_reasoner.commands.prepare import add_prepare
 from speaker_reasoner.commands.prepare import preview as show
-from speaker_reasoner.data.corpora import CORPORA, chunks, prepare
+from speaker_reasoner.data.corpora import CORPORA, load_pieces, prepare
 from speaker_reasoner.errors import DataError, OutputError
 from speaker_reasoner.evaluate.running import read_data, units
 from speaker_reasoner.formats.folders import load
@@ -462,7 +462,7 @@ def test_pieces_hold_what_the_references_hold(tmp_path: Path) -> None:
     rows = [f"talk 1 {'AB'[n % 2]} {n / 2 + 0.1:.3f} {n / 2 + 0.433:.3f} w{n}" for n in range(13)]
     text(corpus / "talk.stm", "\n".join(rows))
     report = prepare("folder", corpus, tmp_path / "o", pieces_s=(2.0, 3.0))
-    pieces = list(chunks(tmp_path / "o/all/pieces.jsonl"))
+    pieces = list(load_pieces(tmp_path / "o/all/pieces.jsonl"))
     assert pieces[0].start_samples == 0 and pieces[-1].end_samples == 7 * 16_000
     assert all(a.end_samples == b.start_samples for a, b in pairwise(pieces))
     assert report["splits"]["all"]["pieces"] == len(pieces) > 2
@@ -546,7 +546,7 @@ def test_pieces_of_impossible_lengths(tmp_path: Path, pieces_s: tuple[float, flo
 def test_the_mask_is_in_colour(tmp_path: Path) -> None:
     prepare("aishell4", aishell4(tmp_path / "c"), tmp_path / "o")
     console = Console(force_terminal=True, color_system="standard", record=True, width=200)
-    [chunk] = chunks(tmp_path / "o/test/pieces.jsonl")
+    [chunk] = load_pieces(tmp_path / "o/test/pieces.jsonl")
     with console.capture() as captured:
         show(chunk, console)
     shown = captured.get()

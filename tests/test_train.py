@@ -24,7 +24,7 @@ from speaker_reasoner.errors import CheckpointError, DataError, OutputError
 from speaker_reasoner.protocol import Answer, load_profile, pieces
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 from speaker_reasoner.train import loop, models, stages
-from speaker_reasoner.train.accelerators import Prepared
+from speaker_reasoner.train.accelerators import PreparedLearner
 from speaker_reasoner.train.batches import (
     IGNORED,
     MOST_SPEAKERS,
@@ -110,7 +110,9 @@ def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
     """Note the steps that are drawn, and raise at one of them."""
     drawn: list[int] = []
 
-    def watched(task: StageTask, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+    def watched(
+        task: StageTask, prepared: PreparedLearner, folder: Path, config: RunConfig
+    ) -> None:
         def draw(step: int, part: int) -> Drawn:
             if step == kill_at:
                 raise Killed

@@ -73,7 +73,7 @@ def _number(text: str) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from ..data.corpora import chunks, prepare
+    from ..data.corpora import load_pieces, prepare
 
     side = Console(stderr=True, highlight=False, soft_wrap=True)
     with side.status("reading") as status:
@@ -94,7 +94,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
     out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     left = arguments.preview
     for split in report["splits"]:
-        annotated = (c for c in chunks(arguments.output / split / "pieces.jsonl") if c.references)
+        annotated = (
+            c for c in load_pieces(arguments.output / split / "pieces.jsonl") if c.references
+        )
         for chunk in islice(annotated, left):
             preview(chunk, out)
             left -= 1

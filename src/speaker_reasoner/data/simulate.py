@@ -15,7 +15,7 @@ import numpy as np
 from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..errors import DataError
 from .banks import Entry, VoiceBank
-from .people import SyntheticVoice, Word
+from .people import SyntheticVoice, UtteranceWord
 from .tracts import Tract, draw_tract
 
 
@@ -64,7 +64,7 @@ class MixedUtterance:
     start_samples: int
     end_samples: int
     text: str
-    words: tuple[Word, ...]
+    words: tuple[UtteranceWord, ...]
     voice: int
 
 
@@ -325,7 +325,7 @@ def _spoken(
         number = numbers.setdefault(person, len(numbers) + 1)
         gender = bank.voices[person].base.gender
         words = tuple(
-            Word(
+            UtteranceWord(
                 w.text,
                 start + round(w.start_samples / warp),
                 start + round(w.end_samples / warp),

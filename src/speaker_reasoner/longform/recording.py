@@ -95,16 +95,16 @@ class TranscriptionSettings:
 
 
 @dataclass
-class _Stretch:
+class _OpenChunk:
     """A chunk under way.
 
     Attributes:
         number: of the chunk, from 0.
         cache: entries before it, and `people` behind their numbers.
         dialogue: over it; `None` where it is silent.
-        extra: dialogues that insist on what was passed over; `None` before that was looked at.
-        reported: how many of the dialogues' turns were told.
-        speech: where there is any, in seconds of the chunk; `None` before that was asked.
+        extra: dialogues over speech that the first one skipped; `None` before coverage was checked.
+        reported: how many of the dialogues' turns were reported.
+        speech: regions of speech in seconds of the chunk; `None` before they were detected.
     """
 
     number: int
@@ -172,7 +172,7 @@ class RecordingState:
         self._begun = time.monotonic() - (journal.elapsed_s if journal is not None else 0.0)
         self._exhausted = False
         self._alone = False  # the first chunk is the whole recording, and bounds make that matter
-        self._stretches: deque[_Stretch] = deque()
+        self._open_chunks: deque[_OpenChunk] = deque()
         self._finished: list[FinishedChunk] = []
         self._untold: list[Progress] = []
         self._samples = 0
@@ -199,7 +199,7 @@ class RecordingState:
 
     @property
     def done(self) -> bool:
-        return self._exhausted and not self._stretches
+        return self._exhausted and not self._open_chunks
 
     def dialogues(self, most: int) -> list[Dialogue]:
         """Dialogues under way, after the next chunks were begun as far as `most` allows.
@@ -208,8 +208,8 @@ class RecordingState:
         """
         while True:
             self._settle()
-            active = [d for stretch in self._stretches for d in stretch.under_way]
-            waits = (self.settings.cached or self.settings.in_order) and bool(self._stretches)
+            active = [d for open_chunk in self._open_chunks for d in open_chunk.under_way]
+            waits = (self.settings.cached or self.settings.in_order) and bool(self._open_chunks)
             if len(active) >= most or waits or self._exhausted:
                 return active[:most]
             self._begin()
@@ -249,7 +249,7 @@ class RecordingState:
             self._exhausted = True
             return
         self._samples = chunk.start_samples + len(chunk.samples)
-        number = len(self._finished) + len(self._stretches)
+        number = len(self._finished) + len(self._open_chunks)
         if number == 0 and self.speakers.bounds is not None:
             self._alone = self._is_last()
         kept = self._journal.next(chunk) if self._journal is not None else None
@@ -270,7 +270,7 @@ class RecordingState:
                 count=self.speakers.count(len(people), alone=self._alone),
                 language=self.language,
             )
-        self._stretches.append(_Stretch(number, chunk, cache, people, dialogue))
+        self._open_chunks.append(_OpenChunk(number, chunk, cache, people, dialogue))
 
     def _is_last(self) -> bool:
         """Whether no chunk follows; looks one ahead."""
@@ -285,52 +285,52 @@ class RecordingState:
 
     def _settle(self) -> None:
         """Insist on what ended dialogues passed over; absorb finished chunks, in order."""
-        for stretch in self._stretches:
-            if not stretch.under_way and stretch.extra is None:
-                stretch.extra = self._insist(stretch)
-        while self._stretches:
-            stretch = self._stretches[0]
-            self._collect(stretch)
-            if stretch.under_way or stretch.extra is None:
+        for open_chunk in self._open_chunks:
+            if not open_chunk.under_way and open_chunk.extra is None:
+                open_chunk.extra = self._insist(open_chunk)
+        while self._open_chunks:
+            open_chunk = self._open_chunks[0]
+            self._collect(open_chunk)
+            if open_chunk.under_way or open_chunk.extra is None:
                 return
-            self._stretches.popleft()
-            finished = self._finish(stretch)
+            self._open_chunks.popleft()
+            finished = self._finish(open_chunk)
             if self._journal is not None:
                 self._journal.add(finished)
-            self._absorb(finished, stretch.chunk.samples)
+            self._absorb(finished, open_chunk.chunk.samples)
 
-    def _insist(self, stretch: _Stretch) -> list[Dialogue]:
-        """Dialogues over speech that the stretch's own dialogue left out."""
-        dialogue = stretch.dialogue
+    def _insist(self, open_chunk: _OpenChunk) -> list[Dialogue]:
+        """Dialogues over speech that the chunk's first dialogue skipped."""
+        dialogue = open_chunk.dialogue
         if dialogue is None or dialogue.outcome is None:
             return []
-        speech = self._speech(stretch)
+        speech = self._speech(open_chunk)
         if speech is None or dialogue.outcome.stop is not Stop.ANSWERED:
             return []
         tick = self.profile.ticks_per_s
         gaps = passed_over(speech, dialogue.outcome.lines, tick)
         return [
-            dialogue.insist(stretch.chunk.samples, stretch.cache, box)
+            dialogue.insist(open_chunk.chunk.samples, open_chunk.cache, box)
             for box in boxes(gaps, tick, dialogue.chunk)
         ]
 
-    def _speech(self, stretch: _Stretch) -> Sequence[Region] | None:
+    def _speech(self, open_chunk: _OpenChunk) -> Sequence[Region] | None:
         """Where the detector hears speech in a chunk; it is asked once. `None` without a detector."""
-        if stretch.speech is None and self.settings.detect is not None:
-            stretch.speech = self.settings.detect(stretch.chunk.samples)
-        return stretch.speech
+        if open_chunk.speech is None and self.settings.detect is not None:
+            open_chunk.speech = self.settings.detect(open_chunk.chunk.samples)
+        return open_chunk.speech
 
-    def _finish(self, stretch: _Stretch) -> FinishedChunk:
+    def _finish(self, open_chunk: _OpenChunk) -> FinishedChunk:
         """What a chunk came to."""
-        start, length = stretch.chunk.start_samples, len(stretch.chunk.samples)
-        outcome = stretch.dialogue.outcome if stretch.dialogue is not None else None
+        start, length = open_chunk.chunk.start_samples, len(open_chunk.chunk.samples)
+        outcome = open_chunk.dialogue.outcome if open_chunk.dialogue is not None else None
         if outcome is None:
             return FinishedChunk(start, length)
-        lines, missing, dropped = self._covered(stretch, outcome)
+        lines, missing, dropped = self._covered(open_chunk, outcome)
         spoken = tuple(self._spoken(one, start) for one in lines)
         known = [one.embedding if self.settings.own_witness else None for one in lines]
-        points, levels_db = self.speakers.embed(spoken, start, stretch.chunk.samples, known)
-        events = stretch.events
+        points, levels_db = self.speakers.embed(spoken, start, open_chunk.chunk.samples, known)
+        events = open_chunk.events
         seconds: dict[str, float] = defaultdict(float)
         for event in events:
             for stage, value in event.seconds.items():
@@ -341,41 +341,41 @@ class RecordingState:
             spoken=spoken,
             points=points,
             levels_db=levels_db,
-            people=tuple(stretch.people),
+            people=tuple(open_chunk.people),
             language=next((e.language for e in events if e.language is not None), None),
             left_out=dict(sum((Counter(event.left_out) for event in events), Counter[str]())),
             missing=tuple(missing),
             stop=str(outcome.stop),
-            trace=_trace(stretch, outcome),
+            trace=_trace(open_chunk, outcome),
             counts={
                 "turns": len(events),
                 "tokens": sum(event.tokens for event in events),
                 "loops_closed": sum(event.looped for event in events),
                 "duplicates_dropped": sum(event.duplicates for event in events),
-                "insisted": len(stretch.extra or ()),
+                "insisted": len(open_chunk.extra or ()),
                 "silent_dropped": dropped,
             },
             seconds={stage: round(value, 6) for stage, value in seconds.items()},
         )
 
     def _covered(
-        self, stretch: _Stretch, outcome: Outcome
+        self, open_chunk: _OpenChunk, outcome: Outcome
     ) -> tuple[list[TranscribedLine], list[Missing], int]:
         """Lines without those that lie in silence, what is missing, and how many were dropped."""
         lines = list(outcome.lines)
-        missing = [] if outcome.missing is None else [self._missing(outcome, stretch.start_s)]
-        for dialogue in stretch.extra or ():
+        missing = [] if outcome.missing is None else [self._missing(outcome, open_chunk.start_s)]
+        for dialogue in open_chunk.extra or ():
             assert dialogue.outcome is not None
             lines += without_duplicates(dialogue.outcome.lines, lines)
-        speech, tick = self._speech(stretch), self.profile.ticks_per_s
+        speech, tick = self._speech(open_chunk), self.profile.ticks_per_s
         if speech is None:
             return lines, missing, 0
         kept = in_speech(speech, lines, tick)
         if outcome.missing is None:
             missing += [
                 Missing(
-                    round(stretch.start_s + a, 6),
-                    round(stretch.start_s + b, 6),
+                    round(open_chunk.start_s + a, 6),
+                    round(open_chunk.start_s + b, 6),
                     "passed over: heard again, and nothing was written",
                 )
                 for a, b in passed_over(speech, kept, tick)
@@ -416,31 +416,32 @@ class RecordingState:
             round(offset_s + box.start / tick, 6), round(offset_s + box.end / tick, 6), reason
         )
 
-    def _collect(self, stretch: _Stretch) -> None:
-        """Note the turns of the first stretch that were not told yet."""
-        events = stretch.events
-        start_s, tick = stretch.start_s, self.profile.ticks_per_s
-        for event in events[stretch.reported :]:
+    def _collect(self, open_chunk: _OpenChunk) -> None:
+        """Note the turns of the first open chunk that were not reported yet."""
+        events = open_chunk.events
+        start_s, tick = open_chunk.start_s, self.profile.ticks_per_s
+        for event in events[open_chunk.reported :]:
             boxed = None
             if event.box is not None:
                 boxed = (start_s + event.box.start / tick, start_s + event.box.end / tick)
-            spoken = [self._spoken(one, stretch.chunk.start_samples) for one in event.lines]
+            spoken = [self._spoken(one, open_chunk.chunk.start_samples) for one in event.lines]
             segments = tuple(
-                one.segment(self.speakers.provisional(one.number, stretch.people)) for one in spoken
+                one.segment(self.speakers.provisional(one.number, open_chunk.people))
+                for one in spoken
             )
             self._untold.append(
                 Progress(
                     self.path,
                     self.name,
-                    stretch.number,
+                    open_chunk.number,
                     start_s,
-                    stretch.end_s,
+                    open_chunk.end_s,
                     segments,
                     event,
                     boxed,
                 )
             )
-        stretch.reported = len(events)
+        open_chunk.reported = len(events)
 
     @property
     def _foreign(self) -> float | None:
@@ -529,14 +530,14 @@ class RecordingState:
         }
 
 
-def _trace(stretch: _Stretch, outcome: Outcome) -> dict[str, Any]:
+def _trace(open_chunk: _OpenChunk, outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "chunk": stretch.number,
-        "start_s": stretch.start_s,
-        "duration_s": audio.to_seconds(len(stretch.chunk.samples)),
+        "chunk": open_chunk.number,
+        "start_s": open_chunk.start_s,
+        "duration_s": audio.to_seconds(len(open_chunk.chunk.samples)),
         "stop": str(outcome.stop),
         "detail": outcome.detail,
         "parts": outcome.trace.to_json(),
     }
-    extra = [d.outcome.trace.to_json() for d in stretch.extra or () if d.outcome is not None]
+    extra = [d.outcome.trace.to_json() for d in open_chunk.extra or () if d.outcome is not None]
     return row | ({"insisted": extra} if extra else {})

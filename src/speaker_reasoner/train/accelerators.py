@@ -20,7 +20,7 @@ from .schedule import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedLearner:
     """A learner and its optimisers, prepared by accelerate.
 
     Attributes:
@@ -71,7 +71,7 @@ def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool
     return accelerator
 
 
-def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> Prepared:
+def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> PreparedLearner:
     """Hand a learner to accelerate, with optimisers for what is trained.
 
     Args:
@@ -79,7 +79,7 @@ def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> Prepared:
     """
     optimisers = make_optimisers(learner, muon=muon)
     model, *prepared = accelerator.prepare(learner, *optimisers)
-    return Prepared(learner, model, prepared, accelerator)
+    return PreparedLearner(learner, model, prepared, accelerator)
 
 
 def make_optimisers(learner: Learner, *, muon: bool) -> list[torch.optim.Optimizer]:

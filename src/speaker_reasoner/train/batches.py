@@ -49,7 +49,7 @@ class Frames:
 
 
 @dataclass(slots=True)
-class Batch:
+class TrainingBatch:
     """Tensors of one batch; N clips (whole chunks and their slices) hold F audio tokens in all.
 
     Attributes:
@@ -69,11 +69,11 @@ class Batch:
     frames: Frames | None
     audio_s: float
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "TrainingBatch":
         frames = self.frames
         if frames is not None:
             frames = Frames(*(getattr(frames, name).to(device) for name in Frames.__slots__))
-        return Batch(
+        return TrainingBatch(
             self.ids.to(device),
             self.mask.to(device),
             self.labels.to(device),
@@ -130,7 +130,9 @@ class Batcher:
         written = pieces(trace.parts, self.tokenizer, self.end_id)
         return sum(slice_tokens(self.thinker, samples)) + sum(len(piece.ids) for piece in written)
 
-    def batch(self, examples: Sequence[Example], rng: random.Random, *, augment: bool) -> Batch:
+    def batch(
+        self, examples: Sequence[Example], rng: random.Random, *, augment: bool
+    ) -> TrainingBatch:
         """Tensors for teacher forcing.
 
         Args:
@@ -164,7 +166,7 @@ class Batcher:
             ids.append(row)
             labels.append(target)
         known = all(clip.spoken is not None for example in examples for clip in example.clips)
-        return Batch(
+        return TrainingBatch(
             ids=_pad(ids, self.pad_id),
             mask=_pad([[1] * len(row) for row in ids], 0),
             labels=_pad(labels, IGNORED),

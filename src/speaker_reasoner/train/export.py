@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import AudioError, DataError
 from ..version import __version__
 from .config import TrainingConfig
-from .prepared import ask, read_corpora
+from .prepared import draw_task, read_corpora
 from .stages import STAGES
 from .swift import SwiftExport
 from .talks import make_example
@@ -58,11 +58,11 @@ def export_corpora(
                 if progress is not None and used:
                     progress(stage + side)
                 for number, piece in enumerate(used):
-                    name = f"{side.removeprefix('.') or 'train'}-{number:06d}-{piece.chunk.name}"
+                    name = f"{side.removeprefix('.') or 'train'}-{number:06d}-{piece.source.name}"
                     rng = random.Random(f"export {stage} {config.seed} {name}")
                     try:
-                        asked = ask(piece, stage, config, rng)
-                        example = make_example(asked.task, asked.talk(), config.profile)
+                        task = draw_task(piece, stage, config, rng)
+                        example = make_example(task.task, task.talk(), config.profile)
                         out.add(stage + side, name, example)
                     except AudioError as error:  # behind its header
                         notes.drop("audio damaged", f"{stage}{side}: {error}")

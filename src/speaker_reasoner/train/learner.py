@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..engines.thinker import audio_tower, embed, encode_audio, text_model
-from .batches import IGNORED, MOST_SPEAKERS, Batch, Frames
+from .batches import IGNORED, MOST_SPEAKERS, Frames, TrainingBatch
 
 VOICE_FRAMES = 500
 """About how many frames of a batch are compared with each other for the voice loss."""
@@ -153,7 +153,7 @@ class Learner(nn.Module):
         self.heads = heads
         self.audio_id = int(thinker.config.audio_token_id)
 
-    def counts(self, batch: Batch, weights: LossWeights) -> dict[str, int]:
+    def counts(self, batch: TrainingBatch, weights: LossWeights) -> dict[str, int]:
         """Of how many items each loss of the batch is a sum: tokens, frames, or the batch as one."""
         counts: dict[str, int] = {}
         frames = batch.frames if self.heads is not None else None
@@ -167,7 +167,7 @@ class Learner(nn.Module):
                 counts["time"] = int((frames.second != IGNORED).sum())
         return counts
 
-    def forward(self, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
+    def forward(self, batch: TrainingBatch, weights: LossWeights) -> dict[str, Tensor]:
         """Each loss of one batch: its sum, and the number of items that were right, `[2]` float32.
 
         Args:
@@ -190,7 +190,7 @@ class Learner(nn.Module):
                 losses |= self.heads.decoder_losses(states[self.heads.layer][is_audio], frames)
         return losses
 
-    def _decode(self, batch: Batch, audio: Tensor, is_audio: Tensor) -> tuple[Any, Tensor]:
+    def _decode(self, batch: TrainingBatch, audio: Tensor, is_audio: Tensor) -> tuple[Any, Tensor]:
         """States after each layer (where heads read them), and the loss on taught tokens."""
         embedded = embed(self.thinker, batch.ids)
         embedded = embedded.masked_scatter(is_audio.unsqueeze(-1), audio.to(embedded.dtype))

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import SpeakerReasonerError
-from .accelerators import Prepared
-from .batches import Batch
+from .accelerators import PreparedLearner
+from .batches import TrainingBatch
 from .learner import LossWeights
 from .log import Log
 from .saves import Saves
 from .schedule import RunConfig, Schedule
 
-Drawn = tuple[Batch, LossWeights]
+Drawn = tuple[TrainingBatch, LossWeights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class StageTask:
     transcribe: Callable[[], dict[str, float]] | None = None
 
 
-def run(task: StageTask, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+def run(task: StageTask, prepared: PreparedLearner, folder: Path, config: RunConfig) -> None:
     """Train one stage to its end, from its saved state in `folder` if there is one.
 
     Args:
@@ -212,7 +212,9 @@ class Losses:
         return means
 
 
-def train_step(prepared: Prepared, drawn: Sequence[Drawn], rate: float, clip: float) -> Losses:
+def train_step(
+    prepared: PreparedLearner, drawn: Sequence[Drawn], rate: float, clip: float
+) -> Losses:
     """One step at a learning rate.
 
     Args:
@@ -246,7 +248,7 @@ def train_step(prepared: Prepared, drawn: Sequence[Drawn], rate: float, clip: fl
     return Losses(sums, counts)
 
 
-def _counted(prepared: Prepared, drawn: Sequence[Drawn]) -> dict[str, int]:
+def _counted(prepared: PreparedLearner, drawn: Sequence[Drawn]) -> dict[str, int]:
     """Number of items of each loss of the step, over all processes."""
     counts: Counter[str] = Counter()
     for batch, weights in drawn:
@@ -258,7 +260,7 @@ def _counted(prepared: Prepared, drawn: Sequence[Drawn]) -> dict[str, int]:
 
 
 @torch.no_grad()
-def check(prepared: Prepared, checks: Sequence[Drawn]) -> dict[str, float]:
+def check(prepared: PreparedLearner, checks: Sequence[Drawn]) -> dict[str, float]:
     """Mean losses and accuracies on fixed batches; every process looks at all of them."""
     prepared.model.eval()
     sums: dict[str, Tensor] = {}

@@ -33,9 +33,9 @@ class Fault:
 
 
 def find_faults(
-    chunks: Iterable[CorpusPiece], notes: Notes, *, shown: bool = False
+    pieces: Iterable[CorpusPiece], notes: Notes, *, shown: bool = False
 ) -> dict[Path, Fault]:
-    """Check the recording of every chunk.
+    """Check the recording of every piece.
 
     Args:
         notes: get the recordings that are faulty, by reason.
@@ -48,8 +48,8 @@ def find_faults(
         DataError: there is one, and the notes are strict.
     """
     ends: dict[Path, set[int]] = defaultdict(set)
-    for chunk in chunks:
-        ends[chunk.audio].add(chunk.end_samples)
+    for piece in pieces:
+        ends[piece.audio].add(piece.end_samples)
     console = Console(stderr=True)
     rows = track(ends.items(), "audio", console=console, transient=True, disable=not shown)
     faults: dict[Path, Fault] = {}

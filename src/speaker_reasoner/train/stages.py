@@ -27,7 +27,7 @@ from .config import TrainingConfig
 from .learner import Heads, Learner
 from .loop import StageTask, run
 from .models import build, record, write_model
-from .prepared import Corpora, Prepared
+from .prepared import Corpora, PreparedCorpora
 from .recordings import Fault
 from .saves import Saves, is_deepspeed, replace_folder, weights
 from .settling import settle
@@ -154,7 +154,7 @@ class Trainer:
             with self.accelerator.main_process_first():  # it builds the bank, the others find it
                 return Simulated(self.config, self.folder / "banks", batcher), []
         shown = self.accelerator.is_main_process
-        prepared = Prepared(self.config, batcher, strict=strict, shown=shown)
+        prepared = PreparedCorpora(self.config, batcher, strict=strict, shown=shown)
         _same_everywhere(prepared.contents)
         return prepared, _remarks(prepared.contents)
 

@@ -18,13 +18,17 @@ from ..protocol import Profile
 from ..protocol.observations import Reference
 from ..reasoner import Dialogue, Outcome, Stop, run
 from ..transcript import Segment
-from .accelerators import Prepared
+from .accelerators import PreparedLearner
 from .saves import is_deepspeed
 from .talks import Talk
 
 
 def transcribe(
-    prepared: Prepared, talks: Sequence[Talk], tokenizer: Any, extractor: Any, profile: Profile
+    prepared: PreparedLearner,
+    talks: Sequence[Talk],
+    tokenizer: Any,
+    extractor: Any,
+    profile: Profile,
 ) -> dict[str, float]:
     """Transcribe talks, and score them.
 

@@ -179,7 +179,7 @@ def prepare(
     return report
 
 
-def chunks(path: Path) -> Iterator[CorpusPiece]:
+def load_pieces(path: Path) -> Iterator[CorpusPiece]:
     """Read a `pieces.jsonl`.
 
     Raises:

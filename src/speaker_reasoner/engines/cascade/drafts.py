@@ -99,7 +99,7 @@ def lay_out(
         diarization: see `limited`.
         repeated: regions that were recognised twice.
     """
-    rows, unfit = spoken(recognition, diarization)
+    rows, unfit = spoken_lines(recognition, diarization)
     if floor_ticks(len(samples), profile) < profile.ticks_per_s // 10:
         unfit, rows = unfit + sum(len(row.words) for row in rows), []  # no line is so short
     rows = widened(rows, diarization.active, len(samples) / SAMPLE_RATE_HZ)
@@ -117,7 +117,7 @@ def lay_out(
     )
 
 
-def spoken(
+def spoken_lines(
     recognition: Recognition, diarization: Diarization, columns: Sequence[int] | None = None
 ) -> tuple[list[SpokenLine], int]:
     """Lines that a dialogue can hold, and how many words are in none.

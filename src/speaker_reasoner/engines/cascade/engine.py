@@ -22,7 +22,7 @@ from ...voices.linking import Trust
 from ...voices.witness import Points, Witness
 from ..base import Reply, Request, Session
 from .diarizer import Diarizer
-from .drafts import UNFIT, Draft, TimedLine, lay_out, limited, spoken, timed_line, within
+from .drafts import UNFIT, Draft, TimedLine, lay_out, limited, spoken_lines, timed_line, within
 from .recogniser import Recogniser, Recognition
 
 PROFILE = Profile(
@@ -137,7 +137,7 @@ class CascadeEngine:
         language = draft.recognition.language or session.language
         recognition = self.recogniser.recognise(session.samples, [(start_s, end_s)], language)
         columns = draft.speakers or (int(draft.diarization.active.sum(axis=0).argmax()),)
-        rows, unfit = spoken(recognition, draft.diarization, columns)
+        rows, unfit = spoken_lines(recognition, draft.diarization, columns)
         rows, too_long = within(rows, rules.budget(box.end - box.start))
         if box.end - box.start < tick // 10:
             rows, too_long = [], too_long + sum(len(row.words) for row in rows)
