@@ -111,10 +111,10 @@ class Dialogue:
     """One chunk's dialogue.
 
     Args:
-        samples: the chunk X, float32 `[n]` at 16 kHz, at most as long as the model hears at once.
+        samples: the chunk X, float32 `[n]` at 16 kHz, at most `Profile.chunk_s` long.
         profile: of the checkpoint that answers.
-        answer: `assembled` puts the transcript together from the turns; `model` lets the model
-            write it once more, as published.
+        answer: `assembled` builds the transcript from the turns; with `model` the model writes it once
+            more, as published.
         cache: entries of the speaker cache, in the order of their speakers' numbers from 1.
         count: least and greatest number of speakers in the overview, those of the cache included.
         language: of the recording, as far as it is known.
@@ -186,7 +186,9 @@ class Dialogue:
             ProtocolError: this dialogue has not ended.
         """
         if self.outcome is None:
-            raise ProtocolError("only a dialogue that has ended can be asked to hear a box")
+            raise ProtocolError(
+                "this dialogue has not ended; only then can it transcribe another box"
+            )
         extra = Dialogue(samples, self.profile, cache=cache, language=self.session.language)
         before = [
             e for e in self.events if e.observation is None or e.observation.start <= box.start

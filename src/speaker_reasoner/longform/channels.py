@@ -1,8 +1,8 @@
-"""A call with one speaker a channel: each channel is a recording of its own, and they become one transcript.
+"""Transcribes a call with one speaker a channel: each channel separately, then merged into one transcript.
 
-A speaker is named after the channel (`Speaker1` is that of channel 0) unless the voice is a known one. What
-the microphone of one channel catches of another speaker, the same words at the same time and quieter, is an
-echo: it is left out and counted. Channels that hold the same sound count once.
+A speaker is named after the channel (`Speaker1` is that of channel 0) unless the voice is enrolled. Words of
+another speaker that a channel's microphone caught, at the same time and quieter, are echoes: they are left out
+and counted. Of channels with the same sound, only one is used.
 """
 
 from collections import Counter, defaultdict
@@ -34,7 +34,7 @@ _OF_A_CHANNEL = ("language", "language_probability", "chunks", "stops", *_COUNTS
 
 
 class Loudness:
-    """Passes the samples of a channel on, and notes how loud they are.
+    """Passes the samples of a channel on and records their levels.
 
     Args:
         blocks: of samples at 16 kHz, each but the last of whole frames of 20 ms.
@@ -56,10 +56,10 @@ class Loudness:
 
 
 class SeparateChannels:
-    """The channels of a recording on their way to one transcript; driven as a `RecordingState` is.
+    """The channels of one recording being transcribed; has the methods of a `RecordingState`.
 
     Args:
-        channels: a recording of each channel, which holds one speaker at most.
+        channels: the state of each channel, which holds one speaker at most.
         loudness: of each, filled while its chunks are read.
         names: of enrolled speakers.
     """
@@ -176,7 +176,7 @@ class SeparateChannels:
         return label if label not in self._names else f"Channel{number + 1}"
 
     def _label(self, number: int, transcript: Transcript) -> str:
-        """Whose channel it is: the known speaker who says most in it, or its own."""
+        """The speaker of a channel: the enrolled one who speaks most in it, or one named after the channel."""
         seconds: dict[str, float] = defaultdict(float)
         for segment in transcript.segments:
             if segment.speaker in self._names:
@@ -191,7 +191,7 @@ class SeparateChannels:
         kept: Sequence[Sequence[Segment]],
         echoes: Sequence[Counter[int]],
     ) -> dict[str, Any]:
-        """As of a `RecordingState`, summed over the channels; `channels` tells of each."""
+        """The `info` of a `RecordingState`, summed over the channels, with that of each under `channels`."""
         spoken_s = [sum(segment.duration_s for segment in segments) for segments in kept]
         most = max(range(len(transcripts)), key=lambda n: spoken_s[n])
         infos = [one.info for one in transcripts]
@@ -247,7 +247,7 @@ def _person(transcript: Transcript) -> tuple[str, float]:
 
 
 def _copies(levels: Sequence[Levels]) -> dict[int, int]:
-    """Channels that hold the sound of another one, and which; that of the louder, or first, counts."""
+    """Channels with the same sound as another one, and that other one: the louder or the first."""
     copies: dict[int, int] = {}
     for one, other in combinations(range(len(levels)), 2):
         if one in copies or other in copies or len(levels[one]) != len(levels[other]):
@@ -275,7 +275,7 @@ def _missing(transcripts: Sequence[Transcript], copies: Mapping[int, int]) -> tu
 
 
 def _doubts(labels: Sequence[str], copies: Mapping[int, int]) -> list[str]:
-    """What speaks against one speaker a channel."""
+    """Warnings that the recording may not have one speaker a channel."""
     doubts = [
         f"channels {min(pair)} and {max(pair)} hold the same sound, and nothing was taken from channel "
         f"{pair[0]}: where several people speak in it, transcribe it without --channels separate"
@@ -288,7 +288,7 @@ def _doubts(labels: Sequence[str], copies: Mapping[int, int]) -> list[str]:
 
 
 def _warnings(transcripts: Sequence[Transcript], echoes: Sequence[Counter[int]]) -> list[str]:
-    """Warnings of the channels; one that all of them have is said once."""
+    """Warnings of the channels; one that all of them share appears once."""
     common = [w for w in transcripts[0].warnings if all(w in one.warnings for one in transcripts)]
     warnings = list(common)
     for n, one in enumerate(transcripts):

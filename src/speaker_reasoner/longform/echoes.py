@@ -33,13 +33,13 @@ _LEAST_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """The words of a channel in order of start: when each begins, and what it is."""
+    """The words of a channel in order of start: their starts and texts."""
 
     starts_s: tuple[float, ...]
     texts: tuple[str, ...]
 
     def near(self, word: Word) -> bool:
-        """Whether a word is said here at about the same time."""
+        """Whether this channel has the same word at about the same time."""
         low = bisect_left(self.starts_s, word.start_s - _NEAR_S)
         high = bisect_right(self.starts_s, word.start_s + _NEAR_S)
         return _plain(word.text) in self.texts[low:high]
@@ -48,18 +48,20 @@ class _Words:
 def without_echoes(
     channels: Sequence[Sequence[Segment]], levels: Sequence[Levels]
 ) -> tuple[list[list[Segment]], list[Counter[int]]]:
-    """Take out of each channel what it only repeats of another.
+    """Remove the words of each channel that are echoes of another one.
 
-    A run of words, all of them much quieter than the other channel at that time, is an echo if that says at
-    least half of them too, or if its level rises and falls with the other's: a faint echo is misunderstood.
-    A line of which some is left is cut there, where its words have times.
+    A run of words that are all much quieter than the other channel at that time is an echo if the other
+    channel has at least half of them too, or if the levels of both are correlated (a faint echo may be
+    recognised as other words). If only some words of a segment are echoes, the segment is cut, provided that
+    its words have times.
 
     Args:
         channels: the segments of each.
         levels: of each, in dB of full scale, a value every `FRAME_S`.
 
     Returns:
-        What is left of each, and how many words it repeated of which channel.
+        The remaining segments of each channel, and the number of its words that were echoes, by source
+        channel.
     """
     words_by_channel = [_words_of(segments) for segments in channels]
     kept: list[list[Segment]] = []
@@ -130,7 +132,7 @@ def _level_db(levels: Levels, start_s: float, end_s: float) -> float:
 
 
 def _follows(levels: Levels, others: Levels, start_s: float, end_s: float) -> bool:
-    """Whether a stretch of one channel rises and falls with the other, a little later perhaps."""
+    """Whether the levels of a stretch are correlated with those of the other channel, up to a delay."""
     first, last = int(start_s / FRAME_S), min(int(end_s / FRAME_S), len(levels), len(others))
     if (last - first) * FRAME_S < _LEAST_FOLLOWED_S:
         return False
@@ -143,7 +145,7 @@ def _follows(levels: Levels, others: Levels, start_s: float, end_s: float) -> bo
 
 
 def _left(segment: Segment, keep: Sequence[bool]) -> list[Segment]:
-    """What is left of a segment: a segment for each run of words that are kept."""
+    """The remaining parts of a segment: one segment for each run of words that are kept."""
     if segment.words is None:
         return []
     places = find_words(segment.text, segment.words)

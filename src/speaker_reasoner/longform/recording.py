@@ -1,10 +1,9 @@
-"""One recording on its way to a transcript: chunk by chunk, with what links them.
+"""The state of one recording while it is transcribed, chunk by chunk.
 
-Chunks are read from disk as they are needed and let go when they are finished. A recording says
-which dialogues are under way (`dialogues`) and is fed by whoever drives them (`reasoner.ask`), so
-that one file, a batch and a server share one course of action. A finished chunk becomes a
-`FinishedChunk`, which is all that the rest of the recording ever sees of it: read back from a journal it
-has the same effect.
+Chunks are read from disk when they are needed and dropped when they are finished. The state lists the dialogues
+under way (`dialogues`); the caller advances them with `reasoner.ask`. Files, batches and the server are driven
+in this one way. The rest of a recording depends on a finished chunk only by its `FinishedChunk`, so that one
+from a journal has the same effect.
 """
 
 import time
@@ -75,12 +74,12 @@ class TranscriptionSettings:
 
     Attributes:
         answer: `assembled` or `model`; see `Dialogue`.
-        cached: whether chunks hear the speaker cache.
+        cached: whether the speaker cache is used.
         cache: how its entries are chosen.
         witness: embeds voices; `None` trusts the dialogues alone.
-        trust: how much dialogues and voices count against each other.
-        detect: speech in samples, as regions in seconds; `None` leaves coverage unchecked.
-        own_witness: whether it is the engine's own, whose embeddings come with its lines.
+        trust: weight of the dialogue against the embeddings.
+        detect: from samples to regions of speech in seconds; `None` leaves coverage unchecked.
+        own_witness: whether the witness is the engine's, whose lines come with embeddings.
         in_order: whether a chunk waits for the one before it even without a speaker cache.
     """
 
@@ -138,16 +137,16 @@ class _OpenChunk:
 
 
 class RecordingState:
-    """Transcribes one recording.
+    """One recording being transcribed.
 
     Args:
         path: of the file.
         source: its chunks, in order.
         profile: of the checkpoint.
-        settings: how.
-        speakers: who is who; knows the enrolled voices.
-        describe: of the engine, for the transcript.
-        journal: keeps finished chunks; those it holds are not transcribed again.
+        settings: how it is transcribed.
+        speakers: its speakers, enrolled ones included.
+        describe: the engine's description, for the transcript.
+        journal: keeps finished chunks; chunks that it holds already are not transcribed again.
     """
 
     def __init__(
@@ -189,7 +188,7 @@ class RecordingState:
 
     @property
     def language(self) -> str | None:
-        """Code of the language that most was said in so far; `None` where the engine tells none."""
+        """Code of the language that was spoken longest so far; `None` where the engine gives none."""
         seconds: dict[str, float] = defaultdict(float)
         for finished in self._finished:
             if finished.language is not None:
@@ -202,9 +201,9 @@ class RecordingState:
         return self._exhausted and not self._open_chunks
 
     def dialogues(self, most: int) -> list[Dialogue]:
-        """Dialogues under way, after the next chunks were begun as far as `most` allows.
+        """At most `most` dialogues under way; starts further chunks while there are fewer.
 
-        With a speaker cache, or where the engine wants it, a chunk waits for the one before it.
+        With a speaker cache, or where the engine needs chunks in order, a chunk waits for the one before it.
         """
         while True:
             self._settle()
@@ -215,7 +214,7 @@ class RecordingState:
             self._begin()
 
     def tell(self, listener: Listener | None) -> None:
-        """Tell the turns that are newly known, in order."""
+        """Call the listener with the turns since the last call, in order."""
         self._settle()
         if listener is not None:
             for progress in self._untold:
@@ -284,7 +283,7 @@ class RecordingState:
         return following is None
 
     def _settle(self) -> None:
-        """Insist on what ended dialogues passed over; absorb finished chunks, in order."""
+        """Start extra dialogues where ended ones skipped speech; absorb finished chunks, in order."""
         for open_chunk in self._open_chunks:
             if not open_chunk.under_way and open_chunk.extra is None:
                 open_chunk.extra = self._insist(open_chunk)
@@ -315,13 +314,13 @@ class RecordingState:
         ]
 
     def _speech(self, open_chunk: _OpenChunk) -> Sequence[Region] | None:
-        """Where the detector hears speech in a chunk; it is asked once. `None` without a detector."""
+        """Regions of speech in a chunk, detected once; `None` without a detector."""
         if open_chunk.speech is None and self.settings.detect is not None:
             open_chunk.speech = self.settings.detect(open_chunk.chunk.samples)
         return open_chunk.speech
 
     def _finish(self, open_chunk: _OpenChunk) -> FinishedChunk:
-        """What a chunk came to."""
+        """The result of a chunk whose dialogues have ended."""
         start, length = open_chunk.chunk.start_samples, len(open_chunk.chunk.samples)
         outcome = open_chunk.dialogue.outcome if open_chunk.dialogue is not None else None
         if outcome is None:
@@ -361,7 +360,7 @@ class RecordingState:
     def _covered(
         self, open_chunk: _OpenChunk, outcome: Outcome
     ) -> tuple[list[TranscribedLine], list[Missing], int]:
-        """Lines without those that lie in silence, what is missing, and how many were dropped."""
+        """The lines outside silence, what is missing, and how many lines were dropped."""
         lines = list(outcome.lines)
         missing = [] if outcome.missing is None else [self._missing(outcome, open_chunk.start_s)]
         for dialogue in open_chunk.extra or ():
@@ -445,7 +444,7 @@ class RecordingState:
 
     @property
     def _foreign(self) -> float | None:
-        """The mean word confidence by seconds, if the checkpoint does not know what it heard."""
+        """The mean word confidence, weighted by seconds, if it is below the profile's floor; else `None`."""
         floor = self.profile.word_confidence_floor
         lines = [one for finished in self._finished for one in finished.spoken]
         sure = [(one.confidence.words, one.seconds) for one in lines]
@@ -493,7 +492,7 @@ class RecordingState:
         return tuple(warnings)
 
     def _languages(self) -> dict[str, Any]:
-        """The recording's language with the mean probability of its chunks, where the engine tells it."""
+        """The recording's language and the mean probability over its chunks, where the engine gives it."""
         code = self.language
         if code is None:
             return {}
@@ -501,8 +500,8 @@ class RecordingState:
         return {"language": code, "language_probability": round(sum(sure) / len(sure), 4)}
 
     def _info(self, corrections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Model, settings, counts and time. Wall time counts from the recording's opening; the journal
-        adds that of earlier lives."""
+        """Model, settings, counts and time. Wall time starts when the recording is opened; the journal adds
+        that of earlier runs."""
         from ..version import __version__
 
         counts: Counter[str] = Counter()

@@ -35,18 +35,19 @@ class Transcriber:
         batch: dialogues that share the engine's batches.
         channel: 0-based channel to listen to; all mixed down if `None`.
         channels: `mix`, or `separate`: each is transcribed by itself, as one speaker.
-        cached: whether chunks hear the speaker cache, one after the other; by default, where the
-            checkpoint was trained with one and its profile says so, or no witness links them.
-        rules: how its entries are chosen.
-        witness: embeds voices, to check and link speakers; a name as `Engine.witness` takes it;
-            `None` trusts the dialogues alone.
-        trust: how much dialogues and voices count against each other.
-        detect: finds speech, for cuts and coverage: a name as `Engine.detector` takes it, or samples
-            to regions in seconds; `None` leaves coverage unchecked.
+        cached: whether the speaker cache is used, which makes each chunk wait for the one before it; by
+            default, where the checkpoint was trained with one, and either its profile says so or there is no
+            witness.
+        rules: how cache entries are chosen.
+        witness: embeds voices, to link speakers; a name as `Engine.witness` takes it; with `None` the
+            dialogues alone decide.
+        trust: weight of the dialogue against the embeddings.
+        detect: finds speech, for cuts and coverage: a name as `Engine.detector` takes it, or a function
+            from samples to regions in seconds; `None` leaves coverage unchecked.
 
     Raises:
-        SettingsError: a cache is asked of a checkpoint that never heard one; the engine knows no
-            witness of that name; one channel is asked for and all of them.
+        SettingsError: the checkpoint was not trained with a cache, but one is asked for; the engine has no
+            witness of that name; both one channel and separate channels are asked for.
         CheckpointError: the witness's model or package cannot be used.
         AudioError: there is no detector of that name, or its package is not installed.
     """
@@ -130,15 +131,15 @@ class Transcriber:
         Args:
             speakers: fewest and most people who speak in it.
             voices: enrolled people.
-            journal: keeps finished chunks, or the file in which they are kept; one that is there is
-                gone on from.
+            journal: keeps finished chunks, or the file in which they are kept; an existing one is
+                continued.
             name: of the recording; by default that of its file.
-            samples: float32 `[n]` at 16 kHz, heard in place of the whole file; `[channels, n]` where
+            samples: float32 `[n]` at 16 kHz, transcribed instead of the whole file; `[channels, n]` where
                 channels are transcribed separately.
 
         Raises:
             SettingsError: the hints contradict each other.
-            AudioError: channels are to be transcribed separately, and there is but one.
+            AudioError: channels are to be transcribed separately, and there is only one.
             OutputError: the journal is about something else.
         """
         path = Path(path)
@@ -219,16 +220,16 @@ class Transcriber:
         )
 
     def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> RecordingState:
-        """Hear one chunk of a recording again, with what is known of its speakers by now.
+        """Transcribe one chunk of a recording again, with the speakers of its transcript enrolled.
 
         Args:
             path: of the recording.
-            transcript: of it, corrected perhaps; everybody in it outside the chunk is enrolled
-                under their label with their longest lines.
+            transcript: of the recording, perhaps corrected; each speaker is enrolled under the label, with
+                the longest lines outside the chunk.
             chunk: number of the chunk among the transcript's traces.
 
         Returns:
-            A recording of that chunk alone; its times are those of the whole.
+            The state of that chunk alone; its times are those of the whole recording.
 
         Raises:
             SettingsError: there is no such chunk.
@@ -272,8 +273,8 @@ class Transcriber:
     ) -> Iterator[Transcript | Failure]:
         """Transcribe recordings together; results come in order. One that fails is a result too.
 
-        Turns are told in the order of the recordings and of their chunks, whatever the batch: those
-        of a later chunk wait until the one before has ended.
+        Turns are reported in the order of recordings and chunks, for any batch: those of a later chunk wait
+        until the one before has ended.
 
         Args:
             journal: where the journal of a recording is kept; removed by the caller.
@@ -293,10 +294,10 @@ class Transcriber:
         speakers: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
     ) -> dict[str, Any]:
-        """Everything that decides what is written: what two runs must agree on to be one.
+        """Everything that a transcript depends on; where it is equal, a run continues another one.
 
         Args:
-            source: what tells the recording from another; see `fingerprint`.
+            source: identifies the recording and its version; see `fingerprint`.
             speakers, voices: as for `open`.
         """
         from ..version import __version__
@@ -393,7 +394,7 @@ class _File:
 
 
 def _digest(voice: EnrolledSpeaker) -> str:
-    """What tells the clips of a voice from others."""
+    """Hash of the clips of an enrolled speaker."""
     digest = hashlib.sha256(voice.gender.encode())
     for clip in voice.clips:
         digest.update(len(clip).to_bytes(8, "little") + clip.tobytes())
@@ -401,7 +402,7 @@ def _digest(voice: EnrolledSpeaker) -> str:
 
 
 def _unchanged(path: Path, source: Iterator[Chunk]) -> Iterator[Chunk]:
-    """The chunks of a file, which must be the same when the last was read as when it was opened."""
+    """The chunks of a file; an error if the file changed while it was read."""
     before = None
     for chunk in source:
         if before is None:

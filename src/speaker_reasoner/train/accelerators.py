@@ -63,7 +63,7 @@ def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool
             f"processes; set a multiple of {processes}"
         )
     accelerator.gradient_accumulation_steps = config.batches_per_step // processes
-    if is_deepspeed(accelerator):  # it asks for what a data loader would have told
+    if is_deepspeed(accelerator):  # it needs numbers that it would read from a data loader
         settings = accelerator.state.deepspeed_plugin.deepspeed_config
         settings["train_micro_batch_size_per_gpu"] = 1
         settings["gradient_accumulation_steps"] = accelerator.gradient_accumulation_steps

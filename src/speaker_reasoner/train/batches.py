@@ -119,7 +119,7 @@ class Batcher:
         self._words: dict[str, int] = {}
 
     def word_id(self, word: str) -> int:
-        """The token that stands for a word in frame labels: its last one."""
+        """The token that labels the frames of a word: its last one."""
         if word not in self._words:
             self._words[word] = self.tokenizer.encode(" " + word, add_special_tokens=False)[-1]
         return self._words[word]

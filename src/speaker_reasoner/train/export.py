@@ -35,7 +35,7 @@ def export_corpora(
         progress: called with the name of each file before it is filled.
 
     Returns:
-        What `export.json` says.
+        The content of `export.json`.
 
     Raises:
         DataError: there is no table `corpora`, nothing can be used, or, with `strict`, something

@@ -5,8 +5,8 @@ frames or two utterances are of one voice), and the text decoder's hidden states
 at a middle layer (speaker number, time), so that the layers above can use them. A pretrained thinker
 needs no heads, and real corpora, which have no word times, could not train them.
 
-Losses are sums over what they are a mean of (`Learner.counts`), so that the mean can be taken over all
-batches of a step, on whatever process they are.
+Losses are sums, and `Learner.counts` gives their numbers of items, so that the mean can be taken over all
+batches of a step and all processes.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class Heads(nn.Module):
         }
 
     def same_frames(self, frames: Tensor, voice: Tensor) -> Tensor:
-        """Whether two frames are of one person, judged by the cosine of their voice points."""
+        """Loss and accuracy of whether two frames are of one speaker, by the cosine of their voice embeddings."""
         spoken = torch.nonzero(voice != IGNORED).squeeze(1)
         if len(spoken) < 2:
             return _nothing(frames)
@@ -102,8 +102,8 @@ class Heads(nn.Module):
         return self._same_voice(self._points(frames[kept]), voice[kept])
 
     def same_utterances(self, frames: Tensor, voice: Tensor, utterance: Tensor) -> Tensor:
-        """The same of whole utterances: the mean of their frames' points, which is what a witness
-        compares (see `witness`)."""
+        """The same of whole utterances, by the mean of their frames' embeddings, which is what a voice head
+        compares."""
         spoken = utterance != IGNORED
         numbers, counts = torch.unique(utterance[spoken], return_counts=True)
         long_enough = numbers[counts >= LEAST_FRAMES]
@@ -118,10 +118,10 @@ class Heads(nn.Module):
         return F.normalize(self.voice(frames).float(), dim=-1)
 
     def _same_voice(self, points: Tensor, person: Tensor) -> Tensor:
-        """Whether two points of length 1 are of one person.
+        """Loss and accuracy of whether two embeddings of length 1 are of one speaker.
 
-        Pairs of one person weigh one half, pairs of two people one quarter where they meet and one
-        quarter where they do not: like voices in one meeting are what a dialogue must tell apart.
+        Pairs of one speaker weigh one half, pairs of two speakers one quarter within a meeting and one
+        quarter between meetings, because a dialogue must separate the speakers of one meeting.
 
         Returns:
             The logistic loss over pairs, and the mean share of the three kinds judged right: `[2]`.

@@ -261,7 +261,7 @@ def _counted(prepared: PreparedLearner, drawn: Sequence[Drawn]) -> dict[str, int
 
 @torch.no_grad()
 def check(prepared: PreparedLearner, checks: Sequence[Drawn]) -> dict[str, float]:
-    """Mean losses and accuracies on fixed batches; every process looks at all of them."""
+    """Mean losses and accuracies on fixed batches; every process computes all of them."""
     prepared.model.eval()
     sums: dict[str, Tensor] = {}
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Memory and time of training a thinker, computed from its config: nothing is allocated, or guessed.
+"""Memory and time of training a thinker, computed from its config; nothing is allocated.
 
 Parameters are those of the class itself, built on the `meta` device. Activations follow
 Korthikanti et al. 2022 (arXiv 2205.05198, Sec. 4): what autograd keeps of each operation of a layer,
@@ -125,8 +125,8 @@ class Memory:
         optimiser: AdamW's two moments, and the float32 weights where bf16 ones compute.
         communication: layers gathered from their shards, buckets of gradients.
         text, audio: what autograd keeps of the towers until the backward pass.
-        peak: the most that comes on top for a while: logits and their gradients, a layer computed
-            again, gradients of activations, the audio tower's convolutions.
+        peak: the largest temporary memory: logits and their gradients, a recomputed layer, gradients of
+            activations, or the audio tower's convolutions.
     """
 
     weights: int

@@ -1,11 +1,11 @@
-"""Talks from corpora that `speaker-reasoner prepare` wrote: pieces of sessions, in batches of like length.
+"""Talks from corpora that `speaker-reasoner prepare` wrote: pieces of sessions, in batches of similar length.
 
-The pieces of a batch and the task of each are chosen by their transcripts alone; then only the audio that
-the batch needs is read. Every piece comes once before any comes again.
+The pieces of a batch and the task of each are chosen by their transcripts alone; then only the audio of the batch
+is read. Every piece is drawn once in an epoch.
 
-Pieces whose recording is missing, broken or too short are left out before a run begins, because batches
-depend on the list of pieces: a recording that breaks later stops the run, and a run that continues after
-one was lost or repaired draws other batches than before.
+Pieces whose recording is missing, broken or too short are left out before a run begins, because batches depend on
+the list of pieces. A recording that breaks later stops the run. If one was lost or repaired since, a continued run
+draws other batches than before.
 """
 
 import random
@@ -173,7 +173,7 @@ class PreparedCorpora:
         config: with a table `corpora`.
         batcher: of the model.
         strict: stop where audio is missing, broken or too short, instead of leaving its pieces out.
-        shown: show how far the look at the audio is.
+        shown: show the progress of the check of the audio.
 
     Attributes:
         contents: pieces, and what was left out.
@@ -198,11 +198,11 @@ class PreparedCorpora:
         self._window: tuple[tuple[str, int], list[list[_Planned]]] | None = None
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:
-        """As of `Source`.
+        """See `TalkSource`.
 
         Raises:
             AudioError: a recording has broken since the run began, or is damaged behind its header.
-                It is not passed over, because the batches after it would be others.
+                It is not skipped, because all later batches would change.
         """
         window, batch = divmod(step * self.config.run.batches_per_step + part, self.corpora.window)
         return self._batch(stage, [one.task for one in self._planned(stage, window)[batch]])
@@ -274,11 +274,11 @@ class PreparedCorpora:
 def read_corpora(
     corpora: CorporaConfig, profile: Profile, *, strict: bool = False, shown: bool = False
 ) -> Corpora:
-    """Read the pieces of a configuration, and look at the audio of those that fit its profile.
+    """Read the pieces of a configuration, and check the audio of those that fit its profile.
 
     Args:
         strict: stop at the first recording that is missing, broken or too short.
-        shown: show how far the look at the audio is.
+        shown: show the progress of the check of the audio.
 
     Raises:
         DataError: a folder is none that `prepare` wrote, or, with `strict`, audio has a fault.
@@ -294,7 +294,7 @@ def read_corpora(
 
 
 def _nothing_used(corpora: CorporaConfig, contents: Corpora) -> str:
-    """The message that nothing is left to learn from."""
+    """The error message where no piece can be used."""
     left_out, dropped = contents.train.left_out, contents.notes.dropped
     reasons = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
     message = f"{', '.join(corpora.train)}: no piece can be used: {reasons or 'there is none'}"
@@ -303,11 +303,11 @@ def _nothing_used(corpora: CorporaConfig, contents: Corpora) -> str:
 
 
 def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> Pieces:
-    """Read the pieces of splits that `prepare` wrote; their audio is not looked at.
+    """Read the pieces of splits that `prepare` wrote; their audio is not checked.
 
     Args:
-        profile: what does not fit it is left out, and counted.
-        clipped: use pieces with segments that go on outside.
+        profile: pieces that do not fit it are left out and counted.
+        clipped: use pieces with segments that continue outside.
 
     Raises:
         DataError: a folder is none that `prepare` wrote.

@@ -1,8 +1,8 @@
-"""Whether the recordings of prepared pieces are there, told before a run begins.
+"""Checks the recordings of prepared pieces before a run begins.
 
-A recording is opened once, however many pieces are of it, and judged by its header. It is decoded only where
-the header states no length, or less than a piece takes: lengths of containers leave out what a codec adds,
-those at other sample rates are rounded. What is damaged behind the header shows when it is drawn.
+Each recording is opened once and judged by its header. It is decoded only where the header states no length, or
+less than a piece needs, because lengths in containers leave out what a codec adds, and are rounded at other sample
+rates. Damage behind the header is an error when the piece is drawn.
 """
 
 from collections import defaultdict
@@ -38,11 +38,11 @@ def find_faults(
     """Check the recording of every piece.
 
     Args:
-        notes: get the recordings that are faulty, by reason.
-        shown: show how far it is.
+        notes: receives the faulty recordings, by reason.
+        shown: show the progress.
 
     Returns:
-        The faulty ones.
+        The faults by recording.
 
     Raises:
         DataError: there is one, and the notes are strict.

@@ -38,7 +38,7 @@ def weights(
     Every process must call it.
 
     Args:
-        module: what was prepared, without a wrapper around it.
+        module: the prepared module without a wrapper.
         trained: only those that are trained.
         dtype: that floating ones are cast to.
     """
@@ -62,11 +62,11 @@ class Saves:
 
     Args:
         path: of the file; of a folder beside it under DeepSpeed.
-        module: what is trained, without a wrapper around it.
-        prepared: the same as accelerate prepared it.
+        module: the trained module without a wrapper.
+        prepared: the module as accelerate wrapped it.
         optimisers: as accelerate prepared them.
         accelerator: of the run.
-        average: of what is trained, by name; not under DeepSpeed.
+        average: the average of the trained weights, by name; not under DeepSpeed.
 
     Raises:
         CheckpointError: there is an average, and DeepSpeed.
@@ -217,7 +217,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file beside another and put it in its place.
 
     Raises:
-        OutputError: it cannot be written; what was there is untouched.
+        OutputError: it cannot be written; the old one is unchanged.
     """
     temporary = path.with_suffix(".tmp")
     try:
@@ -234,7 +234,7 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Write a folder beside another and put it in its place.
 
     Raises:
-        OutputError: it cannot be written; what was there is untouched.
+        OutputError: it cannot be written; the old one is unchanged.
     """
     temporary, old = (path.with_name(f".{path.name}.{kind}") for kind in ("tmp", "old"))
     if old.exists() and not path.exists():  # a run was killed between the two moves

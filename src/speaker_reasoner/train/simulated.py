@@ -133,7 +133,7 @@ def references(meeting: Meeting, *, by_voice: bool = False) -> list[Reference]:
 
 
 def _shifted(spoken: MixedUtterance, speaker: int) -> MixedUtterance:
-    """An utterance as a clip of its own, under another number."""
+    """An utterance with times in a clip of itself, under another speaker number."""
     first = spoken.start_samples
     words = tuple(
         replace(w, start_samples=w.start_samples - first, end_samples=w.end_samples - first)

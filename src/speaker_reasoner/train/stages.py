@@ -1,12 +1,12 @@
 """The three stages, each from the last one's weights (Sec. "Three training stages", arXiv 2604.03074).
 
 1. `single_pass`: tasks of one turn over the whole chunk. A model from scratch warms up first: its audio
-   tower alone learns, frame by frame, which word, gender and voice it hears.
+   tower alone learns word, gender and voice of each frame.
 2. `dialogues`: the multi-turn dialogue, loss on every assistant turn, boxes included.
 3. `cached`: as 2, with a simulated speaker cache before the chunk.
 
 The configuration sets the mix of each. Differs from the paper: its stages start from a pretrained
-thinker; the tiny one starts from nothing, hence the warm-up and losses on frames.
+thinker; the tiny one starts from random weights, and needs the warm-up and losses on frames.
 """
 
 import shutil
@@ -350,7 +350,7 @@ def _remarks(contents: Corpora) -> list[str]:
 
 
 def _nothing(text: str) -> None:
-    """Says nothing."""
+    """Ignores a message."""
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

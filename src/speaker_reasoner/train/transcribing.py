@@ -46,7 +46,7 @@ def transcribe(
     prepared.model.eval()
     checkpoint = Checkpoint("in training", thinker, tokenizer, extractor, profile)
     if isinstance(prepared.learner, FSDPModule):
-        prepared.learner.unshard()  # what is in no layer; layers see to themselves
+        prepared.learner.unshard()  # weights outside of layers; layers unshard themselves
     with accelerator.autocast():
         dialogues = [Dialogue(talk.samples, profile, cache=talk.cache) for talk in share]
         for _ in run(dialogues, TransformersEngine(checkpoint)):

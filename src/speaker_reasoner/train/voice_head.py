@@ -1,10 +1,9 @@
-"""The last thing to be trained: a voice head (see `engines.voice`).
+"""Trains the voice head of a finished checkpoint (see `engines.voice_head`).
 
-People are voices of the bank, warped anew; a step compares a few clips of each of many people, in
-two steps of three all of one gender, and in some all of a few synthesisers' voices: those are hard to
-tell apart. The loss is that of angular
-prototypes (Chung et al. 2020, Sec. 3.1, arXiv 2003.11982), and a logistic one over pairs, which
-makes the odds honest.
+Speakers are voices of the bank with new warps. A step compares a few clips of each of many speakers. In two of
+three steps all are of one gender, and in some all are of a few synthesisers' voices, because these are hard to
+separate. The loss is that of angular prototypes (Chung et al. 2020, Sec. 3.1, arXiv 2003.11982) and a logistic one
+over pairs, which calibrates the odds.
 """
 
 import math
@@ -133,12 +132,11 @@ def calibrate(
     seed: int,
     count: int = 20,
 ) -> None:
-    """Fit the head's thresholds to what linking asks of them: whose a unit of a meeting is, a unit
-    being a line of a person or a few, judged by all that they say elsewhere, and whether it is an
-    enrolled person's.
+    """Fit the head's two thresholds to the comparisons of linking: one to four lines of a speaker in a
+    meeting against all other lines of a speaker, and against an enrolled clip.
 
-    Training leaves one threshold for both, that of short clips. How fast a point settles and how much
-    a cosine says are given: fitted to such pairs, most of which are easy, they link worse.
+    Training leaves one threshold for both, that of short clips. Settling and scale are not fitted: most of
+    these pairs are easy, and fitted values link worse (docs/experiments.md, 2026-11-23).
 
     Args:
         bank: of development voices, neither trained on nor held out.
@@ -228,7 +226,7 @@ def _enrolled(
     embed: Callable[[Sequence[Samples]], Tensor],
     rng: random.Random,
 ) -> list[_PooledLines]:
-    """Everybody of a meeting once more, by a clip of about 5 s from elsewhere."""
+    """A clip of about 5 s of each speaker of a meeting, from another place."""
     voices = sorted({line.voice for line in lines})
     clips = []
     for voice in voices:
@@ -243,8 +241,8 @@ def _enrolled(
 
 
 def _matches(ones: Sequence[_PooledLines], others: Sequence[_PooledLines]) -> list[_Match]:
-    """Each unit against the others of its person, and against whoever sounds most alike: everybody
-    else is told apart anyhow."""
+    """Compare each unit with the others of its speaker, and with those of the most similar speaker; other
+    comparisons are easy."""
     nearest = _nearest_voices(others)
     matches = []
     for one in ones:
@@ -272,7 +270,7 @@ def _nearest_voices(units: Sequence[_PooledLines]) -> dict[int, int]:
 
 
 def _both_ways(odds: Tensor, same: Tensor) -> Tensor:
-    """Cross-entropy of pairs of one voice and of pairs of two, either as much as the other."""
+    """Cross-entropy of pairs of one voice plus that of pairs of two voices."""
     same_odds, other_odds = odds[same], odds[~same]
     return F.binary_cross_entropy_with_logits(
         same_odds, torch.ones_like(same_odds)
@@ -285,7 +283,9 @@ def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
     total = points.sum(1)
     loss = points.new_zeros(())
     for i in range(clips):
-        others = F.normalize(total - points[:, i], dim=-1)  # each against the rest of everybody's
+        others = F.normalize(
+            total - points[:, i], dim=-1
+        )  # clip i against the rest of each speaker
         logits = points[:, i] @ others.T * head.slope.exp()
         loss = loss + F.cross_entropy(logits, torch.arange(people, device=points.device)) / clips
     flat = points.flatten(0, 1)
@@ -297,7 +297,7 @@ def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
 
 
 def _people(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> list[tuple[int, Tract]]:
-    """Whom a step compares: voices and tracts."""
+    """The speakers of a step: voices and tracts."""
     genders = rng.choice([("female",), ("male",), ("female", "male")])
     voices = [i for i, voice in enumerate(bank.voices) if voice.base.gender in genders]
     bases = sorted({bank.voices[i].base for i in voices}, key=str)
@@ -327,7 +327,7 @@ def _clips(
     people: Sequence[tuple[int, Tract]],
     rng: random.Random,
 ) -> tuple[list[Samples], list[int]]:
-    """Clips, those of one person together, and the microphone that recorded each."""
+    """Clips, grouped by speaker, and the number of the microphone of each."""
     clips: list[Samples] = []
     places: list[int] = []
     for number, (voice, tract) in enumerate(people):

@@ -14,8 +14,8 @@ from torch import Tensor
 
 
 def join_windows(tower: Any) -> None:
-    """Let a tower whose attention is PyTorch's own (`sdpa`) hear all windows at once; the embeddings are
-    the same up to rounding. Another attention is left alone: FlashAttention takes windows as they are."""
+    """Let a tower with PyTorch's attention (`sdpa`) compute all windows in one call; the embeddings are the
+    same up to rounding. Other attentions are unchanged: FlashAttention takes windows as they are."""
     if tower.config._attn_implementation != "sdpa":
         return
     layout = _Layout()

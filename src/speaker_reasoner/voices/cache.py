@@ -81,7 +81,7 @@ class SpeakerCache:
         held = [*self._candidates.get(person, ()), *candidates]
         held.sort(key=lambda c: (c.enrolled, c.score(now_s, self.rules.alpha)), reverse=True)
         self._candidates[person] = held[:_CANDIDATES]
-        unnamed = [p for p, own in self._candidates.items() if not any(c.enrolled for c in own)]
+        unnamed = [p for p, kept in self._candidates.items() if not any(c.enrolled for c in kept)]
         if len(unnamed) > _PEOPLE:
             del self._candidates[min(unnamed, key=self._last_spoke_s)]
 

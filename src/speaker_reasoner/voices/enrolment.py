@@ -114,13 +114,13 @@ def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> d
             for i, j in combinations(range(len(clips)), 2)
             if apart.odds(i)[j] < -_SURE
         ]
-        own = embedding_sums(points, seconds).sum(0)
+        sums = embedding_sums(points, seconds).sum(0)
         rows += [
             f"{name} sounds like {other}; leave one of them out if they are one person"
-            for other, its in others.items()
-            if Centroids(np.stack([own, its]), witness).odds(0)[1] > _SURE
+            for other, other_sums in others.items()
+            if Centroids(np.stack([sums, other_sums]), witness).odds(0)[1] > _SURE
         ]
-        others[name] = own
+        others[name] = sums
         if rows:
             warnings[name] = rows
     return warnings

@@ -290,17 +290,17 @@ def reassign(
     for _ in range(_PASSES):
         before = assigned.copy()
         for i in np.flatnonzero(lines[:, -2]).tolist():
-            own = assigned[i]
-            everybody.rows[own] -= lines[i]
+            current = assigned[i]
+            everybody.rows[current] -= lines[i]
             everybody.rows[size] = lines[i]
             known = everybody.known()[:size]
-            if known[own]:
+            if known[current]:
                 by_dialogue = np.zeros((1, size), np.float32)
                 for other, line_odds in dialogue[i].items():
                     by_dialogue[0, assigned[other]] += line_odds
                 odds = _BETWEEN * everybody.odds(size)[:size] + trust.bounded(by_dialogue)
                 best = int(np.argmax(np.where(known, odds, NEVER)))
-                assigned[i] = best if odds[best] > odds[own] else own
+                assigned[i] = best if odds[best] > odds[current] else current
             everybody.rows[assigned[i]] += lines[i]
         if np.array_equal(assigned, before):
             break
