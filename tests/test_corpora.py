@@ -560,6 +560,28 @@ def test_names_of_corpora_agree() -> None:
     assert set(CORPORA) == set(_CORPORA)
 
 
+def test_aishell4_with_stm_references(tmp_path: Path) -> None:
+    """Sessions without audio are counted, and spaces between Chinese characters, which are the STM's, go."""
+    corpus = tmp_path / "c"
+    for number in (1, 2, 3):
+        name = f"S_R00{number}S01C01"
+        rows = [
+            f"{name} 1 001-M 0.10 0.90 今 天 开 会",
+            f"{name} 1 002-F 0.50 1.90 好 的 OK 吗",
+            f"{name} 1 002-F 1.90 1.95 ",
+        ]
+        text(corpus / "test/stm" / f"{name}.stm", "\n".join(rows) + "\n")
+    sound(corpus / "test/wav" / "S_R002S01C01.wav", channels=2)
+    report = prepare("aishell4", corpus, tmp_path / "o")
+    assert dropped(report) == {"audio missing": 2, "empty text": 1}
+    assert segments(tmp_path / "o", "test") == {
+        "S_R002S01C01": [
+            ("001-M", "male", 0.1, 0.9, "今天开会"),
+            ("002-F", "female", 0.5, 1.9, "好的 OK 吗"),
+        ]
+    }
+
+
 @needs_shared
 def test_real_aishell4_references(tmp_path: Path) -> None:
     """All 20 evaluation sessions: every segment but the two without words, every gender."""

@@ -1,4 +1,4 @@
-"""The parser of every command: what is not known is answered with what may have been meant."""
+"""The argument parser of every command: unknown words are answered with the nearest known one."""
 
 import argparse
 import difflib

@@ -120,7 +120,7 @@ def _configured(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def show(plan: "Plan", console: Console) -> None:
-    """Print the tables of a plan, its verdict, and what it assumes."""
+    """Print the tables of a plan, its verdict and its assumptions."""
     console.print(_parameters(plan))
     console.print(_memory(plan))
     setup, spoken, work = plan.setup, plan.dialogue, plan.time

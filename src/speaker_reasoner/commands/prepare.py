@@ -1,4 +1,4 @@
-"""`speaker-reasoner prepare`: a corpus for training and evaluation, and a look at its dialogues."""
+"""`speaker-reasoner prepare`: prepare a corpus for training and evaluation, and print some of its dialogues."""
 
 import argparse
 import re
@@ -36,7 +36,7 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "prepare",
         help="a corpus for training and evaluation",
         description="Read a corpus, check it, cut its sessions into pieces. What cannot be used is "
-        "left out,\ncounted and told with file and line.",
+        "left out,\ncounted and reported with file and line.",
         epilog=_EXAMPLES,
     )
     add = command.add_argument

@@ -1,9 +1,9 @@
-"""A voice bank: utterances from offline synthesisers, with word times and the speaker's gender.
+"""Synthetic voices and their utterances, with word times.
 
-A *base* is a synthesiser's voice; whole bases are held out for evaluation. A *voice* is one person: a
-base with their own pitch, rate and vocal tract length (the waveform played `warp` times faster).
+A *base* is a synthesiser's voice; whole bases are held out for evaluation. A *voice* is one simulated person: a base
+with a pitch, a rate and a vocal tract length (the waveform played `warp` times faster).
 
-`simulate` mixes voices into meetings, `synthesisers` calls the synthesisers.
+`banks` collects utterances, `simulate` mixes them into meetings, `synthesisers` calls the synthesisers.
 """
 
 import random

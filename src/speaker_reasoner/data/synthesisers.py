@@ -1,4 +1,4 @@
-"""Speech synthesisers that run offline, each behind one call: a voice and sentences to speech.
+"""Offline speech synthesisers; each is one call, from a voice and sentences to speech.
 
 espeak-ng (formants; from the wheel `espeakng-loader`), flite (recorded units and statistical voices)
 and RHVoice (statistical voices) run in-process, the latter two from the system's libraries; festival

@@ -2,8 +2,8 @@
 
 Reads the adapter's own two files, so that the mapping does not depend on another library: paths of
 modules differ between versions of transformers and between adapters of the thinker and of the full
-model; experts are one weight each in the file and one weight together in the model. Whatever else
-peft can save (DoRA, trained biases, whole modules) is refused, never left out.
+model; experts are one weight each in the file and one weight together in the model. Everything else that peft can
+save (DoRA, trained biases, whole modules) is an error.
 """
 
 import math

@@ -1,8 +1,7 @@
 """Load a checkpoint: a folder or hub id of the Qwen3-Omni or Qwen2.5-Omni thinker classes.
 
-A folder of the full model (thinker and talker) loads its thinker alone. A folder of a LoRA adapter
-loads the base it names and the adapter on top. Errors are told before any weight is read where
-possible.
+A folder of the full model (thinker and talker) loads its thinker alone. A folder of a LoRA adapter loads its base and
+the adapter. Where possible, errors are raised before any weight is read.
 """
 
 import json
@@ -37,12 +36,12 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        name: path or hub id it was asked for by.
+        name: path or hub id, as given.
         thinker: the model, in evaluation mode, on its device.
         tokenizer: Hugging Face tokenizer.
         extractor: Whisper feature extractor.
-        profile: how it speaks the protocol.
-        folder: it was loaded from; `None` for one that is still trained.
+        profile: its wording and limits.
+        folder: of its files; `None` for a model in training.
     """
 
     name: str
@@ -93,7 +92,7 @@ def load_checkpoint(
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """What a model folder holds, but for its weights.
+    """The content of a model folder without the weights.
 
     Attributes:
         folder: of the model, or of an adapter.
@@ -196,7 +195,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, without the reports and hints that follow."""
+    """The first line of an error's message, without the hints after it."""
     lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return text.partition(" For details")[0]

@@ -1,8 +1,8 @@
 """Paraformer and SenseVoice by FunASR (extra `funasr`).
 
-FunASR gives milliseconds of pieces, and a text: spaces lie between the characters of an unpunctuated
-Chinese text and not in a punctuated one, punctuation has no times (Paraformer) or times of its own
-(SenseVoice), and SenseVoice's text begins with tags of language, emotion and event.
+FunASR gives a text, and times of its pieces in milliseconds. An unpunctuated Chinese text has spaces between its
+characters, a punctuated one has none. Punctuation has no times with Paraformer, and times with SenseVoice. The text
+of SenseVoice begins with tags of language, emotion and event.
 """
 
 import re
@@ -30,7 +30,7 @@ NO_SPEECH, UNTIMED = (
 
 
 class _FunASR:
-    """What both have in common: a model of FunASR that hears one clip after the other."""
+    """A model of FunASR, which recognises one clip after the other."""
 
     kind = ""
     languages: tuple[str, ...] = ()
@@ -82,15 +82,15 @@ class _FunASR:
 
 
 class Paraformer(_FunASR):
-    """Paraformer, with a model that puts punctuation.
+    """Paraformer, with a punctuation model.
 
     Args:
         model: FunASR's name (`paraformer-zh`, `paraformer-en`), a hub id or a local folder.
         language: `zh` or `en`; by the model's name if `None`.
-        hotwords: names and terms that are likely to be said.
+        hotwords: names and terms that are likely to occur.
         device: `cpu`, `cuda`, ...
         threads: on the CPU.
-        punctuation: model that puts it; none if empty.
+        punctuation: name of the punctuation model; none if empty.
 
     Raises:
         ExtraError: FunASR is not installed.
@@ -158,7 +158,7 @@ class SenseVoice(_FunASR):
     def recognise(
         self, samples: Samples, speech: Sequence[Region], language: str | None
     ) -> Recognition:
-        """See `Recogniser`. It hears the language of each clip anew, unless its user named one."""
+        """See `Recogniser`. The language of each clip is recognised separately, unless the user named one."""
         answers = self._results(
             samples,
             speech,
@@ -194,7 +194,7 @@ def sensevoice_words(answer: Mapping[str, Any], region: Region) -> Part:
 
 
 def _timed(text: str, pieces: Sequence[str], spans_ms: Any, region: Region) -> Part:
-    """Words of timed pieces; what has no times that fit is left out."""
+    """Words of timed pieces; none, and a count, if the times do not fit the pieces."""
     spans_s = [(float(a) / 1000, float(b) / 1000) for a, b in spans_ms or ()]
     if len(spans_s) != len(pieces) or not pieces:
         lost = len(pieces) or len(text.split())

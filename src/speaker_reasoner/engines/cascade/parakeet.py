@@ -1,7 +1,7 @@
 """NVIDIA's Parakeet by onnx-asr, in ONNX Runtime (extra `parakeet`).
 
-onnx-asr gives tokens, each with the time at which it was written; a token that begins with a space begins a
-word. Ends are not told: a word ends where the next one begins, or soon after its last token.
+onnx-asr gives tokens with the time of each; a token with a leading space begins a word. There are no end times: a
+word ends where the next one begins, or shortly after its last token.
 """
 
 import json
@@ -30,7 +30,7 @@ _LANGUAGES = (
     *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it"),
     *("lt", "lv", "mt", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"),
 )
-"""Of version 3, which recognises the language and does not tell it."""
+"""Languages of version 3, which recognises the language but does not return it."""
 
 
 class Parakeet:
@@ -38,7 +38,7 @@ class Parakeet:
 
     Args:
         model: name of onnx-asr (`nemo-parakeet-tdt-0.6b-v3`, `...-v2`), hub id, or local folder.
-        language: ISO 639-1 code of what is spoken, which only the transcript records.
+        language: ISO 639-1 code of the spoken language, which only the transcript records.
         device: `cpu`, `cuda`, `auto`.
 
     Raises:

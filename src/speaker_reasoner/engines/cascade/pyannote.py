@@ -1,6 +1,6 @@
 """pyannote's pipelines (3.1, community-1) as a diarizer (extra `pyannote`).
 
-Words go to its exclusive turns, which overlap nobody's; speech is all of its turns. Its telemetry is off.
+Words are assigned by its exclusive turns, which do not overlap; speech is all of its turns. Its telemetry is off.
 """
 
 import os
@@ -54,7 +54,7 @@ class PyannoteWitness:
 
 
 class PyannoteDiarizer:
-    """Tells speakers apart by a pipeline of pyannote.audio 4.
+    """Diarizes by a pipeline of pyannote.audio 4.
 
     Args:
         model: hub id, or a folder with its `config.yaml`.
@@ -89,7 +89,7 @@ class PyannoteDiarizer:
         return diarization_of(self._run(samples, bounds), len(samples))
 
     def _run(self, samples: Samples, bounds: tuple[int, int] | None) -> Any:
-        """The pipeline's output; that of the last samples is remembered, also for `speech`."""
+        """The pipeline's output; the last one is kept, because `speech` and `diarize` need the same."""
         size, digest = len(samples), zlib.crc32(np.ascontiguousarray(samples).data)
         if self._last is not None:
             known = self._last[0]
@@ -144,7 +144,7 @@ def diarization_of(output: Any, size: int) -> Diarization:
 
 
 def speech_of(annotation: Any, end_s: float) -> list[Region]:
-    """Where anybody speaks, a little longer, in order and apart."""
+    """Regions of speech, widened by `_PAD_S`, in order and apart."""
     stretches: list[Region] = []
     for start_s, stop_s, _ in sorted(_turns(annotation), key=lambda turn: turn[:2]):
         first_s, last_s = max(0.0, start_s - _PAD_S), min(stop_s + _PAD_S, end_s)

@@ -72,7 +72,7 @@ class FasterWhisper:
         model: a size, a local folder or a hub id.
         name: what a transcript records; the model's by default.
         language: ISO 639-1 code; recognised if `None`.
-        hotwords: names and terms that are likely to be said.
+        hotwords: names and terms that are likely to occur.
         beam: hypotheses of the search.
         device: `cpu`, `cuda`, `auto`.
         threads: on the CPU.
@@ -184,8 +184,8 @@ class FasterWhisper:
     def _decode(self, sound: Samples, language: str | None, beam: int) -> tuple[Any, Any]:
         """The words of a pack, as one segment.
 
-        Without tokens of time Whisper hears a pack as a whole. Only the first segment is asked for:
-        after it faster-whisper would run the encoder once more over the last fraction of a second.
+        Without time tokens Whisper decodes a pack as a whole. Only the first segment is taken, because
+        faster-whisper would then run the encoder once more over the last fraction of a second.
         """
         segments, info = self._model.transcribe(
             sound,
@@ -218,7 +218,7 @@ def _badness(segment: Any) -> tuple[bool, float]:
 
 
 def _packs(samples: Samples, speech: Sequence[Region]) -> list[list[Region]]:
-    """Regions put together to what Whisper hears at once; a longer one is cut where it is quietest."""
+    """Combine regions to packs of at most `_PACK_S`; a longer region is cut where it is quietest."""
     packs: list[list[Region]] = []
     for region in speech:
         for part in _parts(samples, region):
@@ -231,7 +231,7 @@ def _packs(samples: Samples, speech: Sequence[Region]) -> list[list[Region]]:
 
 
 def _parts(samples: Samples, region: Region) -> Iterator[Region]:
-    """A region in parts that Whisper hears at once, each but the last at least half as long."""
+    """A region in parts of at most `_PACK_S`, each but the last at least half as long."""
     start_s, end_s = region
     longest = _at(_PACK_S)
     while end_s - start_s > _PACK_S:
@@ -278,7 +278,7 @@ def _mean(words: Sequence[Word]) -> float:
 def _without_loops(
     words: Sequence[Word], joined: Sequence[bool], left_out: Counter[str]
 ) -> tuple[list[Word], list[bool]]:
-    """Words without phrases that are said more than `_MOST_REPEATS` times in a row."""
+    """Remove phrases that are repeated more than `_MOST_REPEATS` times in a row."""
     kept: list[int] = []
     texts: list[str] = []
     times = _MOST_REPEATS + 1
