@@ -72,7 +72,7 @@ def mean(
     checkpoints = [find_checkpoint(model) for model in models]
     profiles = [one.profile() for one in checkpoints]
     for other, profile in zip(checkpoints[1:], profiles[1:], strict=True):
-        _check_alike(checkpoints[0], other, profiles[0], profile)
+        _check_compatible(checkpoints[0], other, profiles[0], profile)
     parts = [share / sum(shares) for share in shares]
     thinker = _loaded(checkpoints[0])
     total = {name: value * parts[0] for name, value in thinker.state_dict().items()}
@@ -128,7 +128,7 @@ def _add(
         total[name] += value * part
 
 
-def _check_alike(
+def _check_compatible(
     first: CheckpointFiles,
     other: CheckpointFiles,
     first_profile: Profile | None,

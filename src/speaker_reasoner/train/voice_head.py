@@ -301,19 +301,19 @@ def _people(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> list[
     genders = rng.choice([("female",), ("male",), ("female", "male")])
     voices = [i for i, voice in enumerate(bank.voices) if voice.base.gender in genders]
     bases = sorted({bank.voices[i].base for i in voices}, key=str)
-    alike = len(bases) > 3 and rng.random() < config.alike_rate
-    if alike:
+    similar = len(bases) > 3 and rng.random() < config.alike_rate
+    if similar:
         bases = rng.sample(bases, 3)
         voices = [i for i in voices if bank.voices[i].base in bases]
     chosen: list[tuple[int, Tract]] = []
-    for _ in range(_MOST_TRIES // 20 if alike else _MOST_TRIES):
+    for _ in range(_MOST_TRIES // 20 if similar else _MOST_TRIES):
         if len(chosen) == config.people:
             return chosen
         candidate = (rng.choice(voices), draw_tract(rng, config.warp, config.formants))
-        others = chosen if alike else chosen[-8:]
+        others = chosen if similar else chosen[-8:]
         if all(distance(bank, candidate, other) >= config.least_distance for other in others):
             chosen.append(candidate)
-    if alike and len(chosen) > 1:
+    if similar and len(chosen) > 1:
         return chosen
     raise DataError(
         f"the bank of {len(bank.voices)} voices holds no {config.people} that differ enough; "

@@ -12,12 +12,12 @@ from typing import Any
 
 from ... import extras
 from ...audio import Samples
-from ...errors import EngineError, SettingsError
+from ...errors import EngineError
 from ...speech import Region
 from ...transcript import Word
 from .cuts import clips, words_of
 from .hub import unheard, unusable
-from .recogniser import Recognition
+from .recogniser import Recognition, check_language
 
 _LONGEST_S = 20.0
 """Longest clip (assumed)."""
@@ -45,11 +45,7 @@ class _FunASR:
         **parts: str,
     ) -> None:
         self.name = f"{self.kind}={model}"
-        if language is not None and language not in self.languages:
-            raise SettingsError(
-                f"language {language!r}: {self.name} knows {', '.join(self.languages)}; expected one of "
-                "these codes"
-            )
+        check_language(self.name, language, self.languages)
         self._language = language
         self._device = device
         self._model: Any = _load(self.kind, model, device, threads, parts)

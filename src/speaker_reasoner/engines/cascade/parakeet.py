@@ -12,12 +12,12 @@ from typing import Any
 
 from ... import extras
 from ...audio import Samples
-from ...errors import EngineError, SettingsError
+from ...errors import EngineError
 from ...speech import Region
 from ...transcript import Word
 from .cuts import clips
 from .hub import unheard, unusable
-from .recogniser import Recognition
+from .recogniser import Recognition, check_language
 
 DEFAULT = "nemo-parakeet-tdt-0.6b-v3"
 _LONGEST_S = 30.0
@@ -52,11 +52,7 @@ class Parakeet:
     ) -> None:
         self.name = f"parakeet={model}"
         self.languages = ("en",) if model.endswith(_ENGLISH) else _LANGUAGES
-        if language is not None and language not in self.languages:
-            raise SettingsError(
-                f"language {language!r}: {self.name} knows {', '.join(self.languages)}; expected one of "
-                "these codes"
-            )
+        check_language(self.name, language, self.languages)
         self._given = language
         self._language = language or (self.languages[0] if len(self.languages) == 1 else None)
         self._device = device

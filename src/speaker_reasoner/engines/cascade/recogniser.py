@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...audio import Samples
+from ...errors import SettingsError
 from ...speech import Region
 from ...transcript import Word
 
@@ -53,3 +54,15 @@ class Recogniser(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Name, model, version and settings, for the transcript (JSON-ready)."""
+
+
+def check_language(name: str, language: str | None, languages: Sequence[str]) -> None:
+    """Check that a recogniser knows a language; `None` is any.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if language is not None and language not in languages:
+        raise SettingsError(
+            f"language {language!r}: {name} knows {', '.join(languages)}; expected one of these codes"
+        )

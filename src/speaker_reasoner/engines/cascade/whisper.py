@@ -26,7 +26,7 @@ from ...audio import SAMPLE_RATE_HZ, Samples
 from ...errors import CheckpointError, EngineError, SettingsError
 from ...speech import Region, quietest_cut
 from ...transcript import Word
-from .recogniser import Recognition
+from .recogniser import Recognition, check_language
 
 SIZES = (
     *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
@@ -96,11 +96,7 @@ class FasterWhisper:
         self.name = name or f"whisper={model}"
         self._model: Any = _load(str(model), device, threads)
         self.languages: tuple[str, ...] = tuple(self._model.supported_languages)
-        if language is not None and language not in self.languages:
-            raise SettingsError(
-                f"language {language!r}: {self.name} knows {', '.join(self.languages)}; expected one of "
-                "these codes"
-            )
+        check_language(self.name, language, self.languages)
         self._language = language
         self._hotwords = hotwords
         self._beam = beam
