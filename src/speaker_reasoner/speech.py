@@ -133,10 +133,10 @@ def _runs(
 
     Args:
         probabilities: of the frames from number `frame` on.
-        start: of the run that is under way, if any.
+        start: of the open run, if any.
 
     Returns:
-        The runs that ended, and the start of the one that did not.
+        The runs that ended, and the start of the open run, if any.
     """
     ended = []
     for number, probability in enumerate(probabilities, start=frame):
@@ -162,8 +162,8 @@ def spoken_s(regions: Iterable[Region], start_s: float, end_s: float) -> float:
 
 
 _SHORTEST_GAP_S, _MARGIN_S = 0.4, 0.25
-"""Assumed: speech shorter than the one is no omission, nor is speech within the other of a line or word,
-because models draw lines and words tighter than detectors hear speech."""
+"""Speech without a line or word counts from the first duration on, and at a distance of the second from any
+line or word, because models give lines and words tighter times than detectors (assumed)."""
 
 
 def uncovered(speech: Iterable[Region], spans: Iterable[Region]) -> list[Region]:

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 
 class Help(argparse.HelpFormatter):
-    """Descriptions are wrapped to the terminal; lines that begin with a space, examples, stay lines.
+    """Wraps descriptions to the terminal, but keeps lines that begin with a space (examples).
 
-    An example that is too long goes on behind a backslash, as one would paste it.
+    An example that is too long is continued after a backslash, so that it can be pasted.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

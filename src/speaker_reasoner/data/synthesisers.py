@@ -311,7 +311,7 @@ _RHVOICE_F0_HZ = {
     "Lyubov": 223.0,
     "Slt": 182.0,
 }
-"""Mean pitch of each of its voices, those included that nothing is trained on (see `voices.BASES`)."""
+"""Mean pitch of each of its voices, including those that are not used in training (see `bases.BASES`)."""
 _SET_RATE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 _PLAY = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_uint, ctypes.c_void_p

@@ -77,13 +77,12 @@ def _shifted(samples: Samples, shifts: tuple[float, ...]) -> Samples:
 
 
 def _gains(levels: np.ndarray[Any, Any], shifts: tuple[float, ...]) -> np.ndarray[Any, Any]:
-    """Of each frame and frequency, as natural logarithms, from magnitudes `[frames, bins]`."""
+    """Gains `[frames, bins]` as natural logarithms, from magnitudes of the same shape."""
     bins = np.arange(levels.shape[1])
     frequencies = bins * SAMPLE_RATE_HZ / _FRAME
     at = bins / np.exp(np.interp(frequencies, (0.0, *_KNOTS_HZ), (0.0, *shifts)))
-    order = np.arange(
-        _CEPSTRUM
-    )  # an envelope is a sum of so many cosines: read where it is asked for
+    # An envelope is a sum of `_CEPSTRUM` cosines, which can be evaluated at any frequency.
+    order = np.arange(_CEPSTRUM)
     twice = np.where(order > 0, 2.0, 1.0)
     there = np.cos(2 * np.pi / _FRAME * np.outer(order, np.minimum(at, bins[-1])))
     here = np.cos(2 * np.pi / _FRAME * np.outer(order, bins))

@@ -256,7 +256,7 @@ def load_thinker(files: CheckpointFiles, dtype: torch.dtype) -> Any:
             config=config,
             dtype=dtype,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # told below, weight by weight
+            ignore_mismatched_sizes=True,  # reported below, weight by weight
             output_loading_info=True,
         )
     except Exception as error:  # the loader raises anything from OSError to SafetensorError

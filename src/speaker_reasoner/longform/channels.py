@@ -93,7 +93,7 @@ class SeparateChannels:
         return self.error is not None or all(one.done for one in self._channels)
 
     def dialogues(self, most: int) -> list[Dialogue]:
-        """See `RecordingState`. The channels share evenly; the one that is behind comes first."""
+        """See `RecordingState`. The channels share `most` evenly; the one with the least progress comes first."""
         dialogues: list[Dialogue] = []
         waiting = sorted(
             (one for one in self._channels if not one.done), key=lambda one: one.position_s

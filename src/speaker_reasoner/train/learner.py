@@ -171,7 +171,7 @@ class Learner(nn.Module):
         """Each loss of one batch: its sum, and the number of items that were right, `[2]` float32.
 
         Args:
-            weights: what has no weight and costs the text decoder is left out.
+            weights: losses of weight 0 that need the text decoder are not computed.
         """
         tower = audio_tower(self.thinker)
         first = tower.conv2d1 if hasattr(tower, "conv2d1") else tower.conv1

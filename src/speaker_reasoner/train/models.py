@@ -50,8 +50,8 @@ def build(config: TrainingConfig, start: str | Path | None = None) -> TrainableM
     """Make or load the model of a run.
 
     Args:
-        start: folder or hub id of a model, or of an adapter of the configuration's base, in place
-            of what the configuration names.
+        start: folder or hub id of a model, or of an adapter of the configuration's base; replaces the
+            model of the configuration.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged, or does not fit the configuration.

@@ -93,7 +93,7 @@ class Saves:
         self.average = average or {}
 
     def save(self, step: int) -> None:
-        """Write the state after so many steps. A full disk or a kill leaves the last one whole.
+        """Write the state after `step` steps. A full disk or a kill leaves the previous state whole.
 
         Raises:
             OutputError: it cannot be written.

@@ -250,7 +250,7 @@ def _part(name: str) -> str:
 
 
 def _projections(layer: Any, experts: bool) -> Iterator[tuple[int, int, int]]:
-    """Inputs, outputs and copies of what LoRA adapts in a layer."""
+    """Inputs, outputs and copies of the projections that LoRA adapts in a layer."""
     for name, module in layer.named_modules():
         if isinstance(module, nn.Linear) and name.endswith("_proj"):
             yield module.in_features, module.out_features, 1

@@ -213,7 +213,7 @@ class Trainer:
         run(task, self.prepared, self.folder, self.config.run)
 
     def _transcriber(self, stage: str) -> Any:
-        """Transcribes the stage's fixed talks; `None` where none are asked for, or there are none."""
+        """A function that transcribes the stage's fixed talks; `None` if there are none, or none are wanted."""
         if not self.config.run.dialogue_steps:
             return None
         talks = self.source.talks(stage, self.config.run.dialogues)

@@ -217,7 +217,7 @@ def _chunk(row: dict[str, Any], folder: Path) -> CorpusPiece:
 
 
 def _reference(segment: Segment, number: int, samples: int) -> Reference:
-    """A segment in a chunk of so many samples."""
+    """A segment of a piece of `samples` samples."""
     start, end = to_samples(segment.start_s), to_samples(segment.end_s)
     if end > samples + 1:  # each is rounded by itself
         raise DataError(

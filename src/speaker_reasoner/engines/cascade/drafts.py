@@ -180,9 +180,9 @@ def _encoded(text: str) -> bytes:
 def _observed(
     rows: Sequence[SpokenLine], length: int, profile: Profile
 ) -> tuple[list[list[SpokenLine]], list[Box], int]:
-    """Lines by observation, the box of each, and how many words no box had room for.
+    """Lines by observation, the box of each, and how many words did not fit any box.
 
-    A box that would not go on from the one before is one with it.
+    A box that would not advance is merged with the one before.
     """
     ordered = sorted(rows, key=_samples)
     references = [Reference(1, "unknown", *_samples(row), str(i)) for i, row in enumerate(ordered)]

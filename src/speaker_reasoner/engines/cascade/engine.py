@@ -28,7 +28,7 @@ from .recogniser import Recogniser, Recognition
 PROFILE = Profile(
     name="native",
     chunk_s=90.0,
-    max_turns=10_000,  # more than boxes that go on by a tick can be drawn
+    max_turns=10_000,  # more than boxes of a chunk that advance by a tick each
     max_speakers=30,
     domain="real speech, in the languages that the recogniser knows",
 )

@@ -15,7 +15,7 @@ _EASY_SWITCH = 0.2
 """The same after a pause, or after the end of a sentence."""
 _PAUSE_S = 0.3
 _NEAR_FRAMES = 30
-"""Where nobody speaks during a word, its speaker is sought in so many frames around it: half a second."""
+"""If nobody speaks during a word, its speaker is sought in this many frames around it: half a second."""
 _FAINT, _FLOOR = 0.05, 0.02
 """Below the first activity nobody speaks; the second is added to each activity before logarithms."""
 _LINE_PAUSE_S = 0.8
