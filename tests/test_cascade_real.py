@@ -22,7 +22,7 @@ from speaker_reasoner.engines.cascade import loading
 from speaker_reasoner.errors import CheckpointError, SettingsError
 
 from .conftest import noise
-from .test_cascade import without_timing
+from .talk import untimed
 from .vocal import silence
 
 needs_weights = pytest.mark.skipif(
@@ -116,9 +116,7 @@ def test_twice_and_resumed_it_is_the_same(
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:2]))  # killed after the first chunk
     engine._drafts.clear()
-    assert without_timing(Transcriber(engine).transcribe(path, journal=journal)) == without_timing(
-        whole
-    )
+    assert untimed(Transcriber(engine).transcribe(path, journal=journal)) == untimed(whole)
 
 
 # Which model

@@ -21,7 +21,7 @@ from speaker_reasoner.protocol import Line, Turn, render_turn
 from speaker_reasoner.transcript import Transcript
 
 from .conftest import noise
-from .talk import PROFILE, play, save
+from .talk import PROFILE, play, save, untimed
 
 
 class Hesitant(ScriptedEngine):
@@ -54,14 +54,6 @@ def with_pauses(seconds: float, pauses_s: Sequence[float]) -> np.ndarray[Any, An
 
 def transcribe(path: Path, **options: Any) -> Transcript:
     return Transcriber(ScriptedEngine(play, PROFILE), detect=None, **options).transcribe(path)
-
-
-def without_time(result: Transcript | Failure) -> Any:
-    """A result but for what differs from run to run."""
-    if isinstance(result, Failure):
-        return result.recording, type(result.error), str(result.error)
-    info = {k: v for k, v in result.info.items() if k not in ("wall_s", "real_time_factor")}
-    return replace(result, info=info)
 
 
 # Chunks
@@ -268,7 +260,7 @@ def test_one_that_fails_is_a_result_in_its_place(recordings: list[Path]) -> None
         assert isinstance(result, Failure) and isinstance(result.error, AudioError)
     for path, result in zip(recordings, results, strict=True):
         if not isinstance(result, Failure):
-            assert without_time(transcribe(path)) == without_time(result)
+            assert untimed(transcribe(path)) == untimed(result)
 
 
 def test_any_batch_gives_the_same(recordings: list[Path]) -> None:
@@ -278,7 +270,7 @@ def test_any_batch_gives_the_same(recordings: list[Path]) -> None:
         turns[batch] = []
         transcriber = Transcriber(ScriptedEngine(play, PROFILE), batch=batch, detect=None)
         transcripts = transcriber.transcribe_all(recordings, turns[batch].append)
-        results[batch] = [without_time(result) for result in transcripts]
+        results[batch] = [untimed(result) for result in transcripts]
     assert results[1] == results[4] == results[50]
     assert turns[1] == turns[4] == turns[50]
 

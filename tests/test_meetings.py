@@ -18,7 +18,6 @@ from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
-from speaker_reasoner.formats import render
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
@@ -38,7 +37,7 @@ from speaker_reasoner.voices.linking import (
 from speaker_reasoner.voices.people import EnrolledSpeaker, Speakers, vote
 from speaker_reasoner.voices.witness import Scatter, log_odds
 
-from .talk import Killed, Mortal, save
+from .talk import Killed, Mortal, save, untimed
 
 CACHED = Profile(decimals=1, chunk_s=6.0, max_speakers=6, cache_s=12.0)
 PLAIN = Profile(decimals=1, chunk_s=6.0, max_speakers=6)
@@ -624,17 +623,9 @@ def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -
 # Resumption
 
 
-def files(result: Transcript) -> str:
-    """Every format, without the times that it took."""
-    info = {k: v for k, v in result.info.items() if k not in ("wall_s", "real_time_factor")}
-    rest = "".join(render(result, name) for name in ("rttm", "srt", "txt", "seglst"))
-    rows = json.dumps([info, list(result.traces)], sort_keys=True, default=str)
-    return rest + rows
-
-
 @pytest.mark.parametrize("kills", [range(4), pytest.param(range(4, 20), marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_the_same(meeting: Path, tmp_path: Path, kills: range) -> None:
-    whole = files(transcribe(meeting, witness=Pitch()))
+    whole = untimed(transcribe(meeting, witness=Pitch()))
     for kill in kills:
         rng = random.Random(kill)
         journal = tmp_path / f"{kill}.journal"
@@ -650,7 +641,7 @@ def test_killed_and_resumed_is_the_same(meeting: Path, tmp_path: Path, kills: ra
                 if journal.exists() and rng.random() < 0.5:  # a kill in the middle of writing
                     data = journal.read_bytes()
                     journal.write_bytes(data[: len(data) - rng.randint(1, 60)])
-        assert result is not None and files(result) == whole
+        assert result is not None and untimed(result) == whole
         assert journal.exists()
 
 
