@@ -14,7 +14,7 @@ from speaker_reasoner.data import bases as voices
 from speaker_reasoner.data.alignment import word_times
 from speaker_reasoner.data.banks import BankConfig, bank, load_bank
 from speaker_reasoner.data.bases import BASES, base_of, draw_voice, drawn_base, speak
-from speaker_reasoner.data.people import Base, SyntheticVoice
+from speaker_reasoner.data.people import Base, SyntheticVoice, Utterance
 from speaker_reasoner.data.synthesisers import FAMILIES, available
 from speaker_reasoner.errors import DataError
 
@@ -26,7 +26,7 @@ def person(base: Base, **changes: Any) -> SyntheticVoice:
     return SyntheticVoice("v000", base, **fields)
 
 
-def espeak(variant: str, **changes: Any) -> voices.Utterance:
+def espeak(variant: str, **changes: Any) -> Utterance:
     if not available("espeak"):
         pytest.skip("espeak-ng is not installed: pip install 'speaker-reasoner[simulate]'")
     base = base_of("espeak", variant) if "-" in variant else Base("espeak", variant, "male")
@@ -35,7 +35,7 @@ def espeak(variant: str, **changes: Any) -> voices.Utterance:
     return said
 
 
-def times(said: voices.Utterance) -> list[tuple[float, float]]:
+def times(said: Utterance) -> list[tuple[float, float]]:
     return [(w.start_samples / 16_000, w.end_samples / 16_000) for w in said.words]
 
 
