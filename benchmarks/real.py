@@ -62,8 +62,12 @@ def reference(folder: Path, clip: Clip) -> Transcript | None:
             Segment(str(s["speaker"]), s["start"], s["end"], s["text"]) for s in stored["segments"]
         )
         return Transcript(path.stem, stored["audio_duration"], rows)
-    found = load(path)
-    one = found[clip.session] if clip.session in found else next(iter(found.values()))
+    transcripts = load(path)
+    one = (
+        transcripts[clip.session]
+        if clip.session in transcripts
+        else next(iter(transcripts.values()))
+    )
     if clip.session is not None and path.suffix == ".rttm":
         prefix = {"F": "female", "M": "male"}
         rows = tuple(replace(s, gender=prefix[s.speaker[0]]) for s in one.segments)
@@ -76,25 +80,25 @@ def measure(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     hint = None if people is None else (people, people)
-    heard = transcriber.transcribe(folder / clip.file, speakers=hint)
+    transcript = transcriber.transcribe(folder / clip.file, speakers=hint)
     row: dict[str, Any] = {
         "clip": clip.file,
         "tuned": clip.tuned,
-        "duration_s": round(heard.duration_s, 2),
+        "duration_s": round(transcript.duration_s, 2),
         "speakers_given": people,
-        "speakers": len(heard.speakers),
-        "genders": heard.genders,
-        "language": heard.info.get("language"),
-        "language_probability": heard.info.get("language_probability"),
-        "words": len(heard.text.split()),
-        "missing_s": round(sum(m.end_s - m.start_s for m in heard.missing), 2),
-        "warnings": list(heard.warnings),
+        "speakers": len(transcript.speakers),
+        "genders": transcript.genders,
+        "language": transcript.info.get("language"),
+        "language_probability": transcript.info.get("language_probability"),
+        "words": len(transcript.text.split()),
+        "missing_s": round(sum(m.end_s - m.start_s for m in transcript.missing), 2),
+        "warnings": list(transcript.warnings),
         "wall_s": round(time.perf_counter() - began, 2),
-        "text": heard.text,
+        "text": transcript.text,
     }
     truth = reference(folder, clip)
     if truth is not None:
-        scores = score(truth, replace(heard, recording=truth.recording), PLAIN).to_json()
+        scores = score(truth, replace(transcript, recording=truth.recording), PLAIN).to_json()
         row["reference_speakers"] = len(truth.speakers)
         row["der_025"] = scores["der_025"]["rate"]
         if clip.words:
@@ -114,13 +118,13 @@ def noises() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         since = t - at
         ring = np.where(since >= 0, np.exp(-3 * np.clip(since, 0, None)), 0)
         chords += sum(np.sin(2 * np.pi * f * since) for f in notes) * ring
-    found = {
+    sounds = {
         "silence": np.zeros_like(t),
         "white noise": 0.05 * rng.standard_normal(len(t)),
         "mains hum": 0.1 * np.sin(2 * np.pi * 50 * t) + 0.05 * np.sin(2 * np.pi * 150 * t),
         "plucked chords": 0.1 * chords,
     }
-    return {name: samples.astype(np.float32) for name, samples in found.items()}
+    return {name: samples.astype(np.float32) for name, samples in sounds.items()}
 
 
 def timed(transcriber: Transcriber, folder: Path, file: str, rounds: int) -> dict[str, Any]:
@@ -206,9 +210,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "sound.wav"
             soundfile.write(path, samples, audio.SAMPLE_RATE_HZ)
-            heard = transcriber.transcribe(path)
+            transcript = transcriber.transcribe(path)
         silence.append(
-            {"sound": name, "words": len(heard.text.split()), "warnings": list(heard.warnings)}
+            {
+                "sound": name,
+                "words": len(transcript.text.split()),
+                "warnings": list(transcript.warnings),
+            }
         )
     result: dict[str, Any] = {
         "model": arguments.model,

@@ -99,11 +99,11 @@ def benchmark_table() -> str:
 
 
 def domain_sentence() -> str:
-    found = load("heldout-assembled")["foreign"]
+    result = load("heldout-assembled")["foreign"]
     return (
-        f"Measured: the warning came on {found['foreign_warned']} of {found['foreign']} recordings of "
-        f"real or neural voices, and stayed away on {found['held_out_not_warned']} of "
-        f"{found['held_out']} held-out meetings (floor {found['floor']:.2f})."
+        f"Measured: the warning came on {result['foreign_warned']} of {result['foreign']} recordings of "
+        f"real or neural voices, and stayed away on {result['held_out_not_warned']} of "
+        f"{result['held_out']} held-out meetings (floor {result['floor']:.2f})."
     )
 
 
@@ -167,8 +167,8 @@ def table(head: str, rows: list[list[str]]) -> str:
 
 
 def rate(scores: dict[str, Any], name: str) -> float | None:
-    found: float | None = (scores.get(name) or {}).get("rate")
-    return found
+    value: float | None = (scores.get(name) or {}).get("rate")
+    return value
 
 
 def longform_table(stored_name: str = "longform") -> str:

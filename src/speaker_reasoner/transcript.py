@@ -95,8 +95,8 @@ def words_fault(words: Sequence[Word], text: str, start_s: float, end_s: float) 
         if word.start_s < start_s - slack_s or word.end_s > end_s + slack_s:
             return f"word {word.text!r} [{word.start_s}, {word.end_s}] lies outside the segment"
     if find_words(text, words) is None:
-        said = " ".join(word.text for word in words)
-        return f"the words {said[:80]!r} are not those of the text {text[:80]!r}"
+        spoken = " ".join(word.text for word in words)
+        return f"the words {spoken[:80]!r} are not those of the text {text[:80]!r}"
     return None
 
 

@@ -22,7 +22,7 @@ from ..voices.witness import Witness
 from .channels import CHOICES, MIXED, SEPARATE, AnyRecording, Loudness, SeparateChannels
 from .chunks import Chunk, chunks
 from .journal import ChannelJournal, Journal, fingerprint
-from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
+from .recording import Failure, Listener, Progress, RecordingState, TranscriptionSettings
 from .rounds import in_order
 
 
@@ -35,18 +35,19 @@ class Transcriber:
         batch: dialogues that share the engine's batches.
         channel: 0-based channel to listen to; all mixed down if `None`.
         channels: `mix`, or `separate`: each is transcribed by itself, as one speaker.
-        cached: whether chunks hear the speaker cache, one after the other; by default, where the
-            checkpoint was trained with one and its profile says so, or no witness links them.
-        rules: how its entries are chosen.
-        witness: embeds voices, to check and link speakers; a name as `Engine.witness` takes it;
-            `None` trusts the dialogues alone.
-        trust: how much dialogues and voices count against each other.
-        detect: finds speech, for cuts and coverage: a name as `Engine.detector` takes it, or samples
-            to regions in seconds; `None` leaves coverage unchecked.
+        cached: whether the speaker cache is used, which makes each chunk wait for the one before it; by
+            default, where the checkpoint was trained with one, and either its profile says so or there is no
+            witness.
+        rules: how cache entries are chosen.
+        witness: embeds voices, to link speakers; a name as `Engine.witness` takes it; with `None` the
+            dialogues alone decide.
+        trust: weight of the dialogue against the embeddings.
+        detect: finds speech, for cuts and coverage: a name as `Engine.detector` takes it, or a function
+            from samples to regions in seconds; `None` leaves coverage unchecked.
 
     Raises:
-        SettingsError: a cache is asked of a checkpoint that never heard one; the engine knows no
-            witness of that name; one channel is asked for and all of them.
+        SettingsError: the checkpoint was not trained with a cache, but one is asked for; the engine has no
+            witness of that name; both one channel and separate channels are asked for.
         CheckpointError: the witness's model or package cannot be used.
         AudioError: there is no detector of that name, or its package is not installed.
     """
@@ -130,15 +131,15 @@ class Transcriber:
         Args:
             speakers: fewest and most people who speak in it.
             voices: enrolled people.
-            journal: keeps finished chunks, or the file in which they are kept; one that is there is
-                gone on from.
+            journal: keeps finished chunks, or the file in which they are kept; an existing one is
+                continued.
             name: of the recording; by default that of its file.
-            samples: float32 `[n]` at 16 kHz, heard in place of the whole file; `[channels, n]` where
+            samples: float32 `[n]` at 16 kHz, transcribed instead of the whole file; `[channels, n]` where
                 channels are transcribed separately.
 
         Raises:
             SettingsError: the hints contradict each other.
-            AudioError: channels are to be transcribed separately, and there is but one.
+            AudioError: channels are to be transcribed separately, and there is only one.
             OutputError: the journal is about something else.
         """
         path = Path(path)
@@ -191,9 +192,9 @@ class Transcriber:
         voices: Sequence[EnrolledSpeaker],
         journal: Journal | ChannelJournal | None,
         name: str | None,
-    ) -> Recording:
+    ) -> RecordingState:
         settings = self.settings
-        recording = Recording(
+        recording = RecordingState(
             path,
             _unchanged(path, chunks(blocks, self.profile.chunk_s, settings.detect)),
             self.profile,
@@ -218,39 +219,44 @@ class Transcriber:
             voices=voices,
         )
 
-    def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> Recording:
-        """Hear one chunk of a recording again, with what is known of its speakers by now.
+    def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> RecordingState:
+        """Transcribe one chunk of a recording again, with the speakers of its transcript enrolled.
 
         Args:
             path: of the recording.
-            transcript: of it, corrected perhaps; everybody in it outside the chunk is enrolled
-                under their label with their longest lines.
+            transcript: of the recording, perhaps corrected; each speaker is enrolled under the label, with
+                the longest lines outside the chunk.
             chunk: number of the chunk among the transcript's traces.
 
         Returns:
-            A recording of that chunk alone; its times are those of the whole.
+            The state of that chunk alone; its times are those of the whole recording.
 
         Raises:
             SettingsError: there is no such chunk.
             AudioError: the recording cannot be read.
         """
-        found = [trace for trace in transcript.traces if trace["chunk"] == chunk]
-        if not found:
+        traces = [trace for trace in transcript.traces if trace["chunk"] == chunk]
+        if not traces:
             known = ", ".join(str(trace["chunk"]) for trace in transcript.traces)
             raise SettingsError(f"chunk {chunk}: expected one that was heard: {known or 'none'}")
-        start = audio.to_samples(found[0]["start_s"])
-        end = start + audio.to_samples(found[0]["duration_s"])
+        start = audio.to_samples(traces[0]["start_s"])
+        end = start + audio.to_samples(traces[0]["duration_s"])
         channel, labels, bounds = self.channel, transcript.speakers, None
         if self.separate:
-            channel, bounds = found[0]["channel"], (0, 1)
+            channel, bounds = traces[0]["channel"], (0, 1)
             labels = (transcript.info["channels"][channel]["speaker"],)
-        heard = Chunk(start, audio.load_slice(path, start, end, channel=channel))
+        chunk_audio = Chunk(start, audio.load_slice(path, start, end, channel=channel))
         voices = (
             self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
         )
         people = self._speakers(bounds, voices)
-        return Recording(
-            Path(path), iter([heard]), self.profile, self.settings, people, self.engine.describe()
+        return RecordingState(
+            Path(path),
+            iter([chunk_audio]),
+            self.profile,
+            self.settings,
+            people,
+            self.engine.describe(),
         )
 
     @property
@@ -267,8 +273,8 @@ class Transcriber:
     ) -> Iterator[Transcript | Failure]:
         """Transcribe recordings together; results come in order. One that fails is a result too.
 
-        Turns are told in the order of the recordings and of their chunks, whatever the batch: those
-        of a later chunk wait until the one before has ended.
+        Turns are reported in the order of recordings and chunks, for any batch: those of a later chunk wait
+        until the one before has ended.
 
         Args:
             journal: where the journal of a recording is kept; removed by the caller.
@@ -288,10 +294,10 @@ class Transcriber:
         speakers: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
     ) -> dict[str, Any]:
-        """Everything that decides what is written: what two runs must agree on to be one.
+        """Everything that a transcript depends on; where it is equal, a run continues another one.
 
         Args:
-            source: what tells the recording from another; see `fingerprint`.
+            source: identifies the recording and its version; see `fingerprint`.
             speakers, voices: as for `open`.
         """
         from ..version import __version__
@@ -317,14 +323,20 @@ class Transcriber:
 
     @cached_property
     def _model(self) -> dict[str, Any]:
-        """The engine as it describes itself, its profile, and the files of a model in a folder."""
+        """The engine's description, its profile, and size and time of the files of its local models."""
         described = self.engine.describe()
         model = {**described, "profile": hashlib.sha256(repr(self.profile).encode()).hexdigest()}
-        folder = Path(str(described.get("model", "")))
-        if described.get("model") and folder.is_dir():
-            files = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
-            model["files"] = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
-        return model
+        names = (described.get(part, "") for part in ("model", "recogniser", "diarizer"))
+        files: list[list[Any]] = []
+        for path in dict.fromkeys(str(name).rpartition("=")[2] for name in names):  # whisper=FOLDER
+            folder = Path(path).expanduser()
+            if path and folder.is_dir():
+                files += [
+                    [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]
+                    for file in sorted(folder.rglob("*"))
+                    if file.is_file()
+                ]
+        return {**model, "files": files} if files else model
 
     def _voices_of(
         self,
@@ -354,6 +366,7 @@ class Transcriber:
 
 _VOICE_LINES = 3
 _VOICE_S = (0.8, 8.0)
+"""Most lines that enrol a speaker for `listen_again`, and their shortest and longest duration (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +394,7 @@ class _File:
 
 
 def _digest(voice: EnrolledSpeaker) -> str:
-    """What tells the clips of a voice from others."""
+    """Hash of the clips of an enrolled speaker."""
     digest = hashlib.sha256(voice.gender.encode())
     for clip in voice.clips:
         digest.update(len(clip).to_bytes(8, "little") + clip.tobytes())
@@ -389,7 +402,7 @@ def _digest(voice: EnrolledSpeaker) -> str:
 
 
 def _unchanged(path: Path, source: Iterator[Chunk]) -> Iterator[Chunk]:
-    """The chunks of a file, which must be the same when the last was read as when it was opened."""
+    """The chunks of a file; an error if the file changed while it was read."""
     before = None
     for chunk in source:
         if before is None:

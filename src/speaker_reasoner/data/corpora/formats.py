@@ -111,8 +111,8 @@ def _line(
     try:
         return [row for transcript in parse(line, str(path)) for row in _rows(transcript, at)]
     except FormatError as error:
-        said = re.sub(rf"^{re.escape(str(path))}(:1|, entry 1)?:\s*", "", str(error))
-        notes.drop_error(FormatError(f"{at}: {said}"))
+        message = re.sub(rf"^{re.escape(str(path))}(:1|, entry 1)?:\s*", "", str(error))
+        notes.drop_error(FormatError(f"{at}: {message}"))
         return []
 
 
@@ -124,8 +124,8 @@ def _seglst(text: str, path: Path, notes: Notes) -> Iterator[AnnotationRow]:
         try:
             transcripts = parse_seglst(json.dumps([entry]), str(path))
         except FormatError as error:
-            said = str(error).replace(f"{path}, entry 1", f"{path}, entry {number}")
-            notes.drop_error(FormatError(said))
+            message = str(error).replace(f"{path}, entry 1", f"{path}, entry {number}")
+            notes.drop_error(FormatError(message))
             continue
         for transcript in transcripts:
             yield from _rows(transcript, f"{path}, entry {number}")
