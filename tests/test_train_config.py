@@ -17,7 +17,7 @@ PACKAGED = sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 
 def test_what_ships() -> None:
-    assert PACKAGED == ["omni-30b", "omni-7b", "tiny", "tiny-gpu"]
+    assert PACKAGED == ["omni-30b", "omni-7b", "small", "tiny", "tiny-gpu"]
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -73,6 +73,7 @@ WRONG = [
     ("batches_per_step = 1", "batches_per_step = 0", r"run: batches_per_step: expected more"),
     ("layer = 3", 'method = "lora"', r"model: LoRA adapts a model"),
     ("[simulated.cache]", "[corpora]\ntrain = ['x']\n[simulated.cache]", "one of the tables"),
+    ("[cached]", '[cached]\nparts = ["tower"]', r"cached: parts: 'tower' is not one of projector,"),
     ("seed = 1", "seed = = 1", r"not TOML: .*line 3, column 8"),
 ]
 
@@ -103,10 +104,26 @@ def test_corpora_take_no_settings_of_simulated_meetings(tmp_path: Path) -> None:
             load_config(file)
 
 
+def test_small_trains_its_parts_one_after_the_other(tmp_path: Path) -> None:
+    config = load_config("small")
+    assert [stage.parts for stage in config.stages.values()] == [
+        ("projector",),
+        ("projector", "text"),
+        (),
+    ]
+    file = tmp_path / "mine.toml"
+    text = (CONFIGS / "small.toml").read_text()
+    file.write_text(text.replace('"full"', '"lora"'))
+    with pytest.raises(DataError, match=r"single_pass\.parts: LoRA trains its factors alone"):
+        load_config(file)
+
+
 def test_no_such_configuration(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "tinny"]) == 1
-    assert "expected a TOML file, or one of omni-30b, omni-7b, tiny" in capsys.readouterr().err
+    assert (
+        "expected a TOML file, or one of omni-30b, omni-7b, small, tiny" in capsys.readouterr().err
+    )
     shutil.copy(CONFIGS / "omni-7b.toml", tmp_path / "tiny")  # a name means what ships
     assert load_config("tiny").simulated is not None
     text = (CONFIGS / "tiny.toml").read_text()

@@ -98,6 +98,11 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         "prepare": (["folder", ROOT / "examples", "-o", tmp_path / "prepared"], None),
         "train": (["tiny", "-o", tmp_path / "train"], "train"),
         "train --stage voice": (["tiny", "-o", tmp_path / "train"], "train"),
+        "compose": (["--audio", tmp_path, "--text", tmp_path, "-o", tmp_path / "made"], None),
+        "compose --text no/model/file.gguf": (
+            ["--audio", tmp_path, "-o", tmp_path / "made"],
+            "gguf",
+        ),
         "merge": ([tmp_path / "no", "-o", tmp_path / "merged"], None),
         "export": (["swift", corpora, "-o", tmp_path / "swift"], None),
         "plan": (["qwen2.5-omni-7b"], None),
@@ -116,7 +121,7 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    fails_otherwise = {"merge", "export", "evaluate compare"}
+    fails_otherwise = {"compose", "merge", "export", "evaluate compare"}
     for name, (status, said) in json.loads(done.stdout).items():
         extra = cases[name][1]
         if extra is None:

@@ -1,5 +1,5 @@
 """The command line: `speaker-reasoner transcribe`, `voices`, `serve`, `evaluate`, `prepare`, `train`,
-`merge`, `export`, `plan`, `completion`.
+`compose`, `merge`, `export`, `plan`, `completion`.
 
 Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
 (with a one-line reason), 2 wrong usage, 130 interrupted.
@@ -59,6 +59,7 @@ def _parser() -> "argparse.ArgumentParser":
 
     # Here and not above, so that Ctrl+C is answered by `main` from the first moment on.
     from .commands.completion import add_completion
+    from .commands.compose import add_compose
     from .commands.evaluate import add_evaluate
     from .commands.export import add_export
     from .commands.merge import add_merge
@@ -83,6 +84,7 @@ def _parser() -> "argparse.ArgumentParser":
     add_evaluate(commands)
     add_prepare(commands)
     add_train(commands)
+    add_compose(commands)
     add_merge(commands)
     add_export(commands)
     add_plan(commands)

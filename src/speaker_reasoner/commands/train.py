@@ -33,7 +33,7 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         epilog=_EXAMPLES,
     )
     add = command.add_argument
-    add("config", metavar="CONFIG", help="a TOML file, or tiny, tiny-gpu, omni-7b, omni-30b")
+    add("config", metavar="CONFIG", help="a TOML file, or tiny, tiny-gpu, small, omni-7b, omni-30b")
     add(
         "--stage",
         choices=("1", "2", "3", "all", "voice"),

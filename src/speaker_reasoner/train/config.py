@@ -19,7 +19,7 @@ from ..data.simulate import MeetingConfig
 from ..errors import DataError
 from ..protocol import Profile
 from .adapters import Lora
-from .learner import LossWeights
+from .learner import PARTS, LossWeights
 from .schedule import RunConfig, Schedule
 from .scratch import TinyConfig
 from .settings import plain, read_settings
@@ -63,18 +63,23 @@ class StageConfig:
     Attributes:
         chunk_s: shortest and longest simulated chunk; the longest drawn grows over the first `growth`
             of the stage. Pieces of corpora keep their length.
+        parts: of the model that learn, out of `PARTS`; all that the method trains by default.
     """
 
     schedule: Schedule
     kinds: tuple[Kind, ...]
     chunk_s: tuple[float, float] | None = None
     growth: float = 0.5
+    parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.kinds:
             raise DataError("kinds: expected at least one")
         if self.chunk_s is not None and not 0 < self.chunk_s[0] <= self.chunk_s[1]:
             raise DataError(f"chunk_s {self.chunk_s}: expected 0 < shortest <= longest")
+        unknown = [part for part in self.parts if part not in PARTS]
+        if unknown:
+            raise DataError(f"parts: {unknown[0]!r} is not one of {', '.join(PARTS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,11 @@ class TrainingConfig:
         return {name: stage for name, stage in named.items() if stage is not None}
 
     @property
+    def partial(self) -> bool:
+        """Whether a stage trains some parts of the model only."""
+        return any(stage.parts for stage in self.stages.values())
+
+    @property
     def frames(self) -> bool:
         """Whether any loss is read off audio frames, by heads beside the model."""
         kinds = (kind for stage in self.stages.values() for kind in stage.kinds)
@@ -214,6 +224,10 @@ class TrainingConfig:
         return values
 
     def _check_stage(self, name: str, stage: StageConfig) -> None:
+        if stage.parts and self.model.method == "lora":
+            raise DataError(
+                f"{name}.parts: LoRA trains its factors alone; set model.method = 'full', or leave parts out"
+            )
         if self.corpora is not None and stage.chunk_s is not None:
             raise DataError(f"{name}.chunk_s is of simulated meetings, not of corpora")
         if self.simulated is not None and stage.chunk_s is None:

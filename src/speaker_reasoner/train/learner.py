@@ -9,6 +9,7 @@ Losses are sums, and `Learner.counts` gives their numbers of items, so that the 
 batches of a step and all processes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,11 @@ VOICE_FRAMES = 500
 """About how many frames of a batch are compared with each other for the voice loss."""
 LEAST_FRAMES = 4
 """Utterances of fewer audio tokens are not compared."""
+PARTS = ("projector", "audio", "text")
+"""Parts of a thinker that a stage may train: the tower's last projection, the rest of the tower, and the text
+model with embeddings and head."""
+_PROJECTORS = ("proj", "proj1", "proj2")
+"""Of Qwen2.5-Omni's tower, and of Qwen3-Omni's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,9 @@ class Learner(nn.Module):
     Args:
         thinker: one of the thinker classes.
         heads: over audio frames; `None` for the loss on answers alone.
+
+    Attributes:
+        resting: names of parameters that take no gradient in this stage, but in others.
     """
 
     def __init__(self, thinker: Any, heads: Heads | None = None) -> None:
@@ -152,6 +161,23 @@ class Learner(nn.Module):
         self.thinker = thinker
         self.heads = heads
         self.audio_id = int(thinker.config.audio_token_id)
+        self.resting: set[str] = set()
+
+    def train_parts(self, parts: Sequence[str]) -> None:
+        """Let some of `PARTS` learn, or, with none named, all that the run trains; heads always do."""
+        trained = dict(self.named_parameters())
+        for name in self.resting:
+            trained[name].requires_grad_(True)
+        self.resting = {
+            name
+            for name, parameter in trained.items()
+            if parts
+            and name.startswith("thinker.")
+            and parameter.requires_grad
+            and _part(name) not in parts
+        }
+        for name in self.resting:
+            trained[name].requires_grad_(False)
 
     def counts(self, batch: TrainingBatch, weights: LossWeights) -> dict[str, int]:
         """Of how many items each loss of the batch is a sum: tokens, frames, or the batch as one."""
@@ -206,6 +232,14 @@ class Learner(nn.Module):
         taught = batch.labels[:, 1:] != IGNORED
         logits = self.thinker.lm_head(output.last_hidden_state[:, :-1][taught])  # [taught, V]
         return output.hidden_states, _cross_entropy(logits, batch.labels[:, 1:][taught])
+
+
+def _part(name: str) -> str:
+    """Which of `PARTS` a thinker's parameter belongs to."""
+    _, inside, rest = name.partition("audio_tower.")
+    if not inside:
+        return "text"
+    return "projector" if rest.partition(".")[0] in _PROJECTORS else "audio"
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ def is_deepspeed(accelerator: Any) -> bool:
     return str(accelerator.distributed_type).endswith("DEEPSPEED")
 
 
+def is_sharded(accelerator: Any) -> bool:
+    return str(accelerator.distributed_type).endswith(("DEEPSPEED", "FSDP", "MEGATRON_LM"))
+
+
 def weights(
     module: nn.Module, accelerator: Any, *, trained: bool = True, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
@@ -39,13 +43,13 @@ def weights(
 
     Args:
         module: the prepared module without a wrapper.
-        trained: only those that are trained.
+        trained: only those that are trained, in this stage or another of the run.
         dtype: that floating ones are cast to.
     """
     saved: dict[str, Tensor] = {}
-    for name, parameter in module.named_parameters():
-        if trained and not parameter.requires_grad:
-            continue
+    for name, parameter in (
+        _trained(module) if trained else dict(module.named_parameters())
+    ).items():
         if hasattr(parameter, "ds_id"):  # ZeRO-3 keeps a shard in the parameter's place
             deepspeed: Any = importlib.import_module("deepspeed")
             with deepspeed.zero.GatheredParameters([parameter]):
@@ -55,6 +59,12 @@ def weights(
         if accelerator.is_main_process:
             saved[name] = value if dtype is None else value.to(dtype)
     return saved
+
+
+def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a run trains: those of this stage, and those that rest in it (see `Learner`)."""
+    resting = getattr(module, "resting", ())
+    return {n: p for n, p in module.named_parameters() if p.requires_grad or n in resting}
 
 
 class Saves:
@@ -123,8 +133,7 @@ class Saves:
             return 0
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            trained = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
-            _fill(trained, state["weights"])
+            _fill(_trained(self.module), state["weights"])
             if self.average:
                 _fill(self.average, state["average"])
             for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):

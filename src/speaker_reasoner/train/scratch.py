@@ -11,7 +11,7 @@ from typing import Any
 
 from ..protocol.markup import ANSWER, ANSWER_END, BOX, BOX_END, THINK, THINK_END
 
-_SPECIAL = (
+SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -76,7 +76,7 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in _SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
     tokenizer.add_tokens([AddedToken(s, special=False, normalized=False) for s in _TAGS])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
@@ -109,7 +109,7 @@ def make_thinker(tokenizer: Any, config: TinyConfig) -> Any:
         Qwen3OmniMoeThinkerConfig,
     )
 
-    ids = {s: tokenizer.convert_tokens_to_ids(s) for s in _SPECIAL}
+    ids = {s: tokenizer.convert_tokens_to_ids(s) for s in SPECIAL}
     c = config
     head = c.text_width // c.text_heads
     side = head // 2 * 3 // 8

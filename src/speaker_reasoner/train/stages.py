@@ -29,7 +29,7 @@ from .loop import StageTask, run
 from .models import build, record, write_model
 from .prepared import Corpora, PreparedCorpora
 from .recordings import Fault
-from .saves import Saves, is_deepspeed, replace_folder, weights
+from .saves import Saves, is_deepspeed, is_sharded, replace_folder, weights
 from .settling import settle
 from .simulated import Simulated
 from .talks import TalkSource
@@ -72,7 +72,14 @@ class Trainer:
         self.start = start
         folder.mkdir(parents=True, exist_ok=True)
         keep()
-        self.accelerator = make_accelerator(config.run, folder, cpu=cpu, unused=config.frames)
+        self.accelerator = make_accelerator(
+            config.run, folder, cpu=cpu, unused=config.frames or config.partial
+        )
+        if config.partial and is_sharded(self.accelerator):
+            raise DataError(
+                "parts: weights that are sharded (FSDP, DeepSpeed) all learn or none; train in one process, or in "
+                "several without sharding"
+            )
         self.model = build(config, start)
         batcher = Batcher(self.model.thinker, self.model.tokenizer, self.model.extractor)
         self.source, self.remarks = self._source(batcher, strict)
@@ -202,6 +209,7 @@ class Trainer:
 
     def _run(self, stage: str) -> None:
         config = self.config.stages[stage]
+        self.prepared.learner.train_parts(config.parts)
         transcribes = config.kinds[0].task in ("dialogue", "cached")
         task = StageTask(
             name=stage.replace("_", "-"),

@@ -20,7 +20,8 @@ def unusable(part: str, model: str, error: BaseException, *, local: bool) -> Che
         error: of the hub, the network or the file.
         local: whether the model is a folder.
     """
-    reason = " ".join((str(error).strip() or type(error).__name__).split("\n")[0].split())
+    lines = (str(error).strip() or type(error).__name__).split("\n")
+    reason = " ".join(" ".join(lines[: 1 + lines[0].endswith(":")]).split())
     return CheckpointError(f"{part}: cannot be loaded: {reason}; {_remedy(model, error, local)}")
 
 
