@@ -1,6 +1,7 @@
 """A thinker composed of a Whisper and a language model is both of them, and can be trained and used."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from speaker_reasoner import load_engine
 from speaker_reasoner.cli import main
 from speaker_reasoner.engines.checkpoint import load_checkpoint
 from speaker_reasoner.engines.thinker import audio_tower, log_mel, text_model
+from speaker_reasoner.train.config import CONFIGS
 from speaker_reasoner.train.parts import read_parts
 
 from .conftest import TEXTS, noise
@@ -25,7 +27,7 @@ WIDTHS = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
+    "max_position_embeddings": 32768,
     "bos_token_id": None,
     "eos_token_id": None,
 }
@@ -69,6 +71,7 @@ def make_llm(kind: str, folder: Path, **more: Any) -> Any:
     rows = len(plain_tokenizer()) + 3  # three that its tokenizer has no token for
     sizes = {**WIDTHS, "vocab_size": rows, "rope_parameters": rope, **own, **more}
     config = AutoConfig.for_model(family, **sizes)
+    torch.manual_seed(0)
     model = spread(AutoModelForCausalLM.from_config(config))
     model.save_pretrained(folder)
     plain_tokenizer().save_pretrained(folder)
@@ -91,6 +94,7 @@ def make_whisper(folder: Path, **more: Any) -> Any:
         sizes |= {f"{side}_layers": 2, f"{side}_attention_heads": 2, f"{side}_ffn_dim": 32}
     tokens = dict.fromkeys(("pad", "bos", "eos", "decoder_start"), 1)
     config = WhisperConfig(**sizes, **{f"{name}_token_id": i for name, i in tokens.items()})
+    torch.manual_seed(0)
     model = spread(WhisperForConditionalGeneration(config))
     model.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
@@ -211,31 +215,19 @@ def test_plan_knows_it(checkpoint: Path, capsys: Any) -> None:
     assert plan["verdict"] == "fits"
 
 
-SETTINGS = """
-[model]
-base = "{base}"
-[profile]
-chunk_s = 10.0
-max_speakers = 4
-cache_s = 20.0
-[run]
-bf16 = false
-gradient_checkpointing = true
-[corpora]
-train = ["{corpus}"]
-check = ["{corpus}"]
-[single_pass]
-parts = ["projector"]
-schedule = {{ steps = 2, learning_rate = 1e-2 }}
-kinds = [{{ task = "base" }}]
-[dialogues]
-parts = ["projector", "text"]
-schedule = {{ steps = 2, learning_rate = 1e-2 }}
-kinds = [{{ task = "dialogue" }}]
-[cached]
-schedule = {{ steps = 2, learning_rate = 1e-2 }}
-kinds = [{{ task = "cached" }}]
-"""
+def small(base: Path, corpus: Path) -> str:
+    """The packaged configuration, of two steps a stage that move every weight it trains."""
+    text = (CONFIGS / "small.toml").read_text()
+    for pattern, value in {
+        r"(?m)^base = .*": f'base = "{base}"',
+        r"(?m)^(train|check) = .*": rf'\1 = ["{corpus}"]',
+        r"steps = \d+, learning_rate = [\de-]+": "steps = 2, learning_rate = 1e-2",
+        r"(?m)^(workers|dialogue_steps|checks) = .*": r"\1 = 0",
+        r"(?m)^batches_per_step = .*": "batches_per_step = 1",
+    }.items():
+        text, count = re.subn(pattern, value, text)
+        assert count
+    return text
 
 
 def moved(before: Path, after: Path) -> set[str]:
@@ -260,7 +252,7 @@ def test_the_three_stages_train_their_parts(
     """The projector alone, then the text model too, then all; stage by stage, or one after a stop."""
     pytest.importorskip("peft")
     file, out = tmp_path / "mine.toml", tmp_path / "runs"
-    file.write_text(SETTINGS.format(base=checkpoint, corpus=corpus))
+    file.write_text(small(checkpoint, corpus))
     command = ["train", str(file), "--cpu", "-o"]
     assert main([*command, str(out)]) == 0
     stages = [out / f"stage-{number}" for number in (1, 2, 3)]
@@ -278,8 +270,7 @@ def test_the_three_stages_train_their_parts(
     assert "dialogues: parts: 'texts' is not one of projector, audio, text" in (
         capsys.readouterr().err
     )
-    lora = SETTINGS.format(base=checkpoint, corpus=corpus)
-    file.write_text(lora.replace("[profile]", 'method = "lora"\n[profile]'))
+    file.write_text(small(checkpoint, corpus).replace('method = "full"', 'method = "lora"'))
     assert main([*command, str(out)]) == 1
     assert "single_pass.parts: LoRA trains its factors alone" in capsys.readouterr().err
 
@@ -289,12 +280,10 @@ def test_lora_names_projections(
 ) -> None:
     """LoRA takes the class; peft's "all-linear", which takes the vision tower too, is no setting here."""
     pytest.importorskip("peft")
-    text = SETTINGS.format(base=checkpoint, corpus=corpus)
-    text = "\n".join(row for row in text.splitlines() if not row.startswith("parts"))
+    text = re.sub(r"(?m)^parts = .*", "", small(checkpoint, corpus))
+    text = text.replace('method = "full"', 'method = "lora"')
     file = tmp_path / "lora.toml"
-    file.write_text(
-        text.replace("[profile]", 'method = "lora"\n[model.lora]\naudio = true\n[profile]')
-    )
+    file.write_text(text.replace("[profile]", "[model.lora]\naudio = true\n[profile]"))
     assert main(["train", str(file), "--cpu", "-o", str(tmp_path / "a"), "--stage", "1"]) == 0
     load_engine(tmp_path / "a/stage-1", device="cpu")
     file.write_text(
