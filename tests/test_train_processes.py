@@ -109,11 +109,31 @@ def assert_same(one: Path, other: Path, tolerance: float) -> None:
     assert names[0] == names[1] and "speaker_reasoner.json" in names[0]
 
 
-def test_two_processes_are_one_with_twice_the_accumulation(configure: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", ["", 'parts = ["projector", "text"]'])
+def test_two_processes_are_one_with_twice_the_accumulation(
+    configure: Any, random_checkpoint: Path, tmp_path: Path, parts: str
+) -> None:
     config = configure("full")
+    config.write_text(config.read_text().replace("[cached]", f"[cached]\n{parts}"))
     assert main(["train", str(config), "--cpu", "-o", str(tmp_path / "alone")]) == 0
     train_in_two(config, tmp_path / "both")
     assert_same(tmp_path / "alone", tmp_path / "both", 3e-5)
+    before = load_file(random_checkpoint / "model.safetensors")
+    after = load_file(tmp_path / "both/stage-3/model.safetensors")
+    moved = {n for n, v in after.items() if not torch.equal(v, before[n].bfloat16())}
+    assert any("audio_tower.layers" in name for name in moved) == (not parts)
+    assert any("audio_tower.proj2" in name for name in moved)
+    assert any(name.startswith("model.layers") for name in moved)
+
+
+@pytest.mark.slow
+def test_parts_are_not_for_sharded_weights(configure: Any, tmp_path: Path) -> None:
+    config = configure("full")
+    config.write_text(config.read_text().replace("[cached]", '[cached]\nparts = ["text"]'))
+    with pytest.raises(
+        AssertionError, match=r"parts: weights that are sharded .* all learn or none"
+    ):
+        train_in_two(config, tmp_path / "both", "-m", "tests.sharded")
 
 
 @pytest.mark.slow
