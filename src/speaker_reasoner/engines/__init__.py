@@ -1,7 +1,7 @@
 """Engines: whatever writes the assistant's turns. One small interface, batched.
 
 `scripted.ScriptedEngine` plays turns from a list (for tests, yours too); `local.TransformersEngine`
-runs a checkpoint in this process. Heavy libraries are imported by the modules that need them, not
+runs a checkpoint in this process; `remote.RemoteEngine` asks a server. Heavy libraries are imported by the modules that need them, not
 here.
 """
 

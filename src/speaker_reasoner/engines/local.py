@@ -27,7 +27,7 @@ from ..speech import Detect, detector
 from ..voices.choice import choose
 from ..voices.linking import Trust
 from ..voices.witness import Witness
-from .base import Reply, Request, Session
+from .base import Reply, Request, Session, Stop
 from .checkpoint import Checkpoint
 from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
 from .tower import TowerWitness
@@ -330,7 +330,9 @@ class TransformersEngine:
     def _reply(self, row: _BatchRow, seconds: dict[str, float]) -> Reply:
         if not row.ids:
             return Reply(
-                "", error=f"the dialogue outgrew the context of {self.context_tokens} tokens"
+                "",
+                error=f"the dialogue outgrew the context of {self.context_tokens} tokens",
+                stop=Stop.CONTEXT,
             )
         ids = row.ids[:-1] if row.ids[-1] == self.end_id else row.ids
         spelled = [self.vocabulary.tokens[i] or b"" for i in ids]
@@ -345,6 +347,7 @@ class TransformersEngine:
             probabilities=tuple(row.probabilities[: len(ids)]),
             looped=row.looped,
             error=error,
+            stop=Stop.LENGTH if error else Stop.ENGINE,
             seconds=seconds,
         )
 

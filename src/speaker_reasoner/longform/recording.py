@@ -344,6 +344,7 @@ class Recording:
             people=tuple(stretch.people),
             language=next((e.language for e in events if e.language is not None), None),
             left_out=dict(sum((Counter(event.left_out) for event in events), Counter[str]())),
+            noted=dict(sum((Counter(event.noted) for event in events), Counter[str]())),
             missing=tuple(missing),
             stop=str(outcome.stop),
             trace=_trace(stretch, outcome),
@@ -470,6 +471,11 @@ class Recording:
         warnings += [
             f"{count} {'word was' if count == 1 else 'words were'} recognised and left out: {reason}"
             for reason, count in sorted(left_out.items())
+        ]
+        noted = sum((Counter(f.noted) for f in self._finished), Counter[str]())
+        warnings += [
+            f"{count} {'time' if count == 1 else 'times'}: {what}"
+            for what, count in sorted(noted.items())
         ]
         languages = {f.language[0] for f in self._finished if f.language is not None and f.spoken}
         if len(languages) > 1:
