@@ -24,11 +24,11 @@ from ..protocol.grammar import start
 from ..protocol.matcher import State, caught_loop, closed, complete
 from ..protocol.vocabulary import Vocabulary
 from ..speech import Detect, detector
-from ..voices.choice import choose
 from ..voices.linking import Trust
 from ..voices.witness import Witness
 from .base import Reply, Request, Session, Stop
 from .checkpoint import Checkpoint
+from .comparing import load_witness
 from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
 from .tower import TowerWitness
 
@@ -119,7 +119,7 @@ class TransformersEngine:
         """See `Engine`; its own is the checkpoint's tower, or the voice head's."""
         if name in ("auto", "tower"):
             return TowerWitness(self.checkpoint)
-        return choose(name, str(self.thinker.device))
+        return load_witness(name, str(self.thinker.device))
 
     @torch.inference_mode()
     def ask(self, requests: Sequence[Request]) -> list[Reply]:

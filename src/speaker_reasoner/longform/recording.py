@@ -17,9 +17,10 @@ from typing import Any
 
 from .. import audio
 from ..audio import Samples
+from ..engines.base import Stop
 from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
-from ..reasoner import Dialogue, Outcome, Stop, TranscribedLine, TurnEvent, without_duplicates
+from ..reasoner import Dialogue, Outcome, TranscribedLine, TurnEvent, without_duplicates
 from ..speech import Detect, Region
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..voices.cache import CacheRules
