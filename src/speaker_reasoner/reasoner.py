@@ -8,6 +8,7 @@ reported as missing.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -369,7 +370,21 @@ def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogu
         yield from ask(active, engine)
 
 
-def ask(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:
+class Asker(Protocol):
+    """Whatever asks an engine for turns: a dialogue here, or one that is led elsewhere."""
+
+    @property
+    def request(self) -> Request | None:
+        """The next request; `None` at the end."""
+
+    def feed(self, reply: Reply) -> Any:
+        """Take the reply to it."""
+
+
+A = TypeVar("A", bound=Asker)
+
+
+def ask(dialogues: Sequence[A], engine: Engine) -> Iterator[tuple[A, Any]]:
     """One round: one turn of each dialogue that has not ended."""
     asked = [(d, request) for d in dialogues if (request := d.request) is not None]
     replies = engine.ask([request for _, request in asked])

@@ -170,7 +170,8 @@ def _tokens(logprobs: Any, text: str) -> tuple[tuple[int, ...], tuple[float, ...
             if not left or not left.startswith(data):
                 break  # the token that ends a turn
             sizes.append(len(data))
-            probabilities.append(min(1.0, math.exp(float(row["logprob"]))))
+            # Servers compute in float32, and logarithm and back are exact in that.
+            probabilities.append(float(np.float32(min(1.0, math.exp(float(row["logprob"]))))))
             left = left[len(data) :]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return (), ()
