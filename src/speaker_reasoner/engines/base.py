@@ -31,6 +31,10 @@ class Stop(StrEnum):
     SERVER = "server"
 
 
+OUTSIDE = frozenset({Stop.MODEL_SWAPPED, Stop.REFUSED, Stop.SERVER})
+"""Stops that lie with a server and not with the recording: another run may end otherwise."""
+
+
 @dataclass(eq=False, slots=True)
 class Session:
     """One dialogue as an engine remembers it.
