@@ -35,11 +35,13 @@ class Refused(Exception):
 
     Attributes:
         status: of HTTP.
+        code: a word that the server tells it by; empty where it has none.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
 
 
 class Unavailable(Exception):
@@ -207,7 +209,7 @@ def _read(response: httpx.Response, data: bytes) -> dict[str, Any]:
         where = response.headers.get("location", "nowhere")
         raise Refused(status, f"HTTP {status}: redirected to {where[:_SHOWN]}; give that address")
     if status >= 400:
-        raise Refused(status, f"HTTP {status}: {said}")
+        raise Refused(status, f"HTTP {status}: {said}", _code(body))
     if not isinstance(body, dict):
         begins = data[:40].decode("utf-8", errors="replace")
         raise Unavailable(
@@ -227,6 +229,11 @@ def _message(body: Any) -> str:
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error
     return " ".join(str(error).split())[:_SHOWN]
+
+
+def _code(body: Any) -> str:
+    error = body.get("error") if isinstance(body, dict) else None
+    return str(error.get("code") or "") if isinstance(error, dict) else ""
 
 
 def _retry_after(text: str | None) -> float | None:

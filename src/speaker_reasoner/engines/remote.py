@@ -6,7 +6,7 @@ the server cannot constrain is checked here, asked for again a few times, and le
 
 import re
 import time
-from asyncio import gather
+from asyncio import ensure_future, gather
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -157,7 +157,13 @@ class RemoteEngine:
         return [replace(reply, seconds={"request": share}) for reply in replies]
 
     async def _ask(self, requests: Sequence[Request]) -> list[Reply]:
-        return list(await gather(*map(self._turn, requests)))
+        turns = [ensure_future(self._turn(request)) for request in requests]
+        try:
+            return list(await gather(*turns))
+        except BaseException:
+            for turn in turns:
+                turn.cancel()
+            raise
 
     async def _turn(self, request: Request) -> Reply:
         memory: _Memory = request.session.memory.setdefault(self.name, _Memory())
@@ -293,7 +299,7 @@ class RemoteEngine:
             )
         if error.status == 404 or 300 <= error.status < 400:
             raise EngineError(f"{where}: {said}; check --base-url and --model ({self.model!r})")
-        if _CONTEXT.search(said):
+        if _CONTEXT.search(f"{said} {error.code}"):
             return self._stopped(Stop.CONTEXT, said, "", Counter())
         if error.status == 413 or _AUDIO.search(said):
             return self._stopped(Stop.AUDIO_LIMIT, said, "", Counter())

@@ -104,7 +104,8 @@ def parse_chat(values: Any, model: str) -> ChatForm:
     try:
         form = ChatForm.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # Of a content that is neither words nor parts, the one that says most.
+        first = max(error.errors(include_url=False), key=lambda one: len(one["loc"]))
         param = ".".join(str(at) for at in first["loc"]) or "body"
         message = str(first["msg"])
         if first["type"] == "extra_forbidden":

@@ -2,7 +2,8 @@
 
 A request brings the whole conversation. If its last turn was written here a moment ago, its session is still
 there, with what the engine remembers, and only what is new is read; otherwise all of it is read once more, the
-model's turns by the tokens that it wrote where these are known. Either way the same turn follows.
+model's turns by the tokens that it wrote, and the same turn follows. Only where these were forgotten (after a
+restart) its text is tokenised again, which a model may have spelled otherwise.
 """
 
 import asyncio
