@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -313,12 +313,19 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
         prompts=arguments.prompts,
         language=language,
         hotwords=arguments.hotwords,
-        engine=arguments.engine,
-        base_url=arguments.base_url,
-        api_key=_api_key(arguments),
-        constraint=arguments.constraint,
-        send_audio=arguments.send_audio,
-        timeout_s=float(arguments.timeout),
-        retries=arguments.retries,
         **parts,
+        **(_elsewhere(arguments) if remote else {}),
     )
+
+
+def _elsewhere(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Where a model runs that does not run here, and how it is asked."""
+    return {
+        "engine": arguments.engine,
+        "base_url": arguments.base_url,
+        "api_key": _api_key(arguments),
+        "constraint": arguments.constraint,
+        "send_audio": arguments.send_audio,
+        "timeout_s": float(arguments.timeout),
+        "retries": arguments.retries,
+    }
