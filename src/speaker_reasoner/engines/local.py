@@ -11,7 +11,7 @@ same), so no state of the module is involved.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +21,22 @@ from ..errors import EngineError
 from ..heap import give_back
 from ..protocol import TokenizedPart, pieces
 from ..protocol.grammar import start
-from ..protocol.matcher import State, caught_loop, closed, complete
+from ..protocol.markup import ANSWER
+from ..protocol.matcher import State, caught_loop, complete
 from ..protocol.vocabulary import Vocabulary
 from ..speech import Detect, detector
 from ..voices.linking import Trust
 from ..voices.witness import Witness
+from .attention import grouped_attention
 from .base import Reply, Request, Session, Stop
 from .checkpoint import Checkpoint
 from .comparing import load_witness
+from .lookahead import History, Lookahead
+from .memory import KeysValues, join, shorten, take_apart
 from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
 from .tower import TowerWitness
 
-if TYPE_CHECKING:
-    from .memory import KeysValues
+_ANSWER = ANSWER.encode()
 
 
 @dataclass(slots=True)
@@ -43,7 +46,8 @@ class _Memory:
     pieces: list[TokenizedPart] = field(default_factory=list)
     pending: list[TokenizedPart] = field(default_factory=list)
     cached_tokens: int = 0
-    cache: "KeysValues | None" = None
+    cache: KeysValues | None = None
+    history: History = field(default_factory=History)
 
 
 @dataclass(slots=True)
@@ -59,6 +63,22 @@ class _BatchRow:
     done: bool = False
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Rows that share a forward.
+
+    Attributes:
+        cache: keys and values of all rows.
+        mask: which of them are a row's own, `[B, held]`.
+        next: position of each row's next token.
+    """
+
+    rows: list[_BatchRow]
+    cache: Any
+    mask: Tensor
+    next: list[int]
+
+
 class TransformersEngine:
     """Runs a checkpoint in this process.
 
@@ -67,6 +87,7 @@ class TransformersEngine:
         keep_cache: keep keys and values over turns; without it every turn computes all anew.
         constrained: let the grammar choose among tokens; without it the most probable one is taken.
         max_new_tokens: most tokens of one turn.
+        lookahead: most tokens that are read before they are chosen (`Lookahead`); 0 reads them one by one.
     """
 
     name = "transformers"
@@ -80,6 +101,7 @@ class TransformersEngine:
         keep_cache: bool = True,
         constrained: bool = True,
         max_new_tokens: int = 2048,
+        lookahead: int = 32,
     ) -> None:
         self.checkpoint = checkpoint
         self.profile = checkpoint.profile
@@ -93,6 +115,7 @@ class TransformersEngine:
         self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self.audio_id = int(self.thinker.config.audio_token_id)
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
+        self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer, lookahead)
         give_back()
 
     def describe(self) -> dict[str, Any]:
@@ -161,55 +184,99 @@ class TransformersEngine:
         return tokens + min(self.max_new_tokens, 256) < self.context_tokens
 
     def _write(self, rows: list[_BatchRow], seconds: dict[str, float]) -> None:
-        """Encode the new slices, prefill, then decode token by token until every row is done."""
+        """Encode the new slices, prefill, then decode until every row is done."""
         clock = time.perf_counter()
         embedded = self._embed([(row.request.session, row.memory.pending) for row in rows])
         seconds["encode"] = time.perf_counter() - clock
-        clock = time.perf_counter()
-        logits = self._prefill(rows, embedded)
-        seconds["prefill"] = time.perf_counter() - clock
         seconds["grammar"] = 0.0
         clock = time.perf_counter()
-        self._decode(rows, logits, seconds)
-        seconds["decode"] = time.perf_counter() - clock - seconds["grammar"]
+        self._prefill(rows, embedded, seconds)
+        seconds["prefill"] = time.perf_counter() - clock - seconds["grammar"]
+        clock, grammar_s = time.perf_counter(), seconds["grammar"]
+        self._decode(rows, seconds)
+        seconds["decode"] = time.perf_counter() - clock - (seconds["grammar"] - grammar_s)
         for row in rows:
             self._remember(row)
 
-    def _prefill(self, rows: list[_BatchRow], embedded: list[Tensor]) -> Tensor:
-        """Read what is new to each row, among rows of like length; logits `[B, V]` of what follows."""
+    def _prefill(
+        self, rows: list[_BatchRow], embedded: list[Tensor], seconds: dict[str, float]
+    ) -> None:
+        """Read what is new to each row, among rows of like length, and write the first tokens."""
         alike: dict[int, list[int]] = {}
         for i, new in enumerate(embedded):
             alike.setdefault(len(new).bit_length(), []).append(i)
-        logits: dict[int, Tensor] = {}
         for own in alike.values():
-            group, width = [rows[i] for i in own], max(len(embedded[i]) for i in own)
-            cache, mask, positions = self._join(group, [len(embedded[i]) for i in own])
-            inputs = torch.stack([_left_pad(embedded[i], width) for i in own])  # [B, T, D]
-            found = self._forward(inputs, mask, positions[:, -width:], cache)
-            self._take_apart(group, cache, mask)
-            logits |= zip(own, found, strict=True)
-        return torch.stack([logits[i] for i in range(len(rows))])
+            group = [rows[i] for i in own]
+            batch = self._join(group)
+            self._step(batch, [embedded[i] for i in own], seconds)
+            self._take_apart(batch)
 
-    def _decode(self, rows: list[_BatchRow], logits: Tensor, seconds: dict[str, float]) -> None:
+    def _decode(self, rows: list[_BatchRow], seconds: dict[str, float]) -> None:
         """Write a turn of each row; those that are done leave when they are half of the batch."""
-        cache, mask, positions = self._join(rows, [0] * len(rows))
-        place = positions[:, -1:]
-        for _ in range(self.max_new_tokens):
-            chosen = self._choose(rows, logits, seconds)
-            writing = [i for i, row in enumerate(rows) if not row.done]
-            if not writing:
-                break
-            if len(writing) <= len(rows) // 2:
-                self._take_apart(rows, cache, mask)
-                rows, chosen = [rows[i] for i in writing], [chosen[i] for i in writing]
-                cache, mask, positions = self._join(rows, [0] * len(rows))
-                place = positions[:, -1:]
-            alive = torch.tensor([[0 if row.done else 1] for row in rows], device=mask.device)
-            mask = torch.cat([mask, alive], dim=1)
-            place = place + 1
-            ids = torch.tensor([[token] for token in chosen], device=mask.device)
-            logits = self._forward(embed(self.thinker, ids), mask, place, cache)
-        self._take_apart(rows, cache, mask)
+        if all(row.done for row in rows):
+            return
+        batch = self._join(rows)
+        nothing = embed(self.thinker, torch.zeros(0, dtype=torch.long, device=self.thinker.device))
+        while writing := [row for row in batch.rows if not row.done]:
+            if len(writing) <= len(batch.rows) // 2:
+                self._take_apart(batch)
+                batch = self._join(writing)
+            last = self._last([row.ids[-1] for row in batch.rows])
+            inputs = [nothing if row.done else last[i : i + 1] for i, row in enumerate(batch.rows)]
+            self._step(batch, inputs, seconds)
+        self._take_apart(batch)
+
+    def _last(self, ids: Sequence[int]) -> Tensor:
+        """Embeddings `[n, D]` of tokens."""
+        return embed(self.thinker, torch.tensor(ids, dtype=torch.long, device=self.thinker.device))
+
+    def _step(self, batch: "_Batch", inputs: list[Tensor], seconds: dict[str, float]) -> None:
+        """One forward: what is new to each row `[T, D]` and a draft of what follows; at least one token of
+        each row that is not done is written.
+
+        Rows are padded left. Of a draft all tokens are kept that the row itself chooses, the next token
+        is then known too; the rest leaves the cache, or is masked where another row keeps more.
+        """
+        clock = time.perf_counter()
+        drafts = [[] if row.done else self._draft(row) for row in batch.rows]
+        seconds["grammar"] += time.perf_counter() - clock
+        blocks = [
+            torch.cat([new, self._last(draft)]) if draft else new
+            for new, draft in zip(inputs, drafts, strict=True)
+        ]
+        width, held = max(map(len, blocks)), batch.mask.shape[1]
+        batch.mask = torch.nn.functional.pad(batch.mask, (0, width))
+        positions = torch.zeros(len(blocks), width, dtype=torch.long)
+        for i, block in enumerate(blocks):
+            batch.mask[i, held + width - len(block) :] = 1
+            positions[i, width - len(block) :] = batch.next[i] + torch.arange(len(block))
+        logits = self._forward(
+            torch.stack([_left_pad(block, width) for block in blocks]),
+            batch.mask,
+            positions.to(batch.mask.device),
+            batch.cache,
+            max(map(len, drafts)) + 1,
+        )
+        table = logits.cpu().numpy()
+        normaliser = torch.logsumexp(logits, dim=-1).cpu().numpy()
+        clock = time.perf_counter()
+        dropped = []
+        for i, (row, draft) in enumerate(zip(batch.rows, drafts, strict=True)):
+            first = len(table[i]) - len(draft) - 1
+            kept = (
+                0 if row.done else self._choose(row, draft, table[i, first:], normaliser[i, first:])
+            )
+            dropped.append(len(draft) - kept)
+            batch.next[i] += len(blocks[i]) - dropped[-1]
+            if dropped[-1]:
+                batch.mask[i, -dropped[-1] :] = 0
+        seconds["grammar"] += time.perf_counter() - clock
+        unused = min(
+            gone if len(block) else width for block, gone in zip(blocks, dropped, strict=True)
+        )
+        if unused:
+            shorten(batch.cache, batch.mask.shape[1] - unused)
+            batch.mask = batch.mask[:, :-unused]
 
     def _embed(self, rows: Sequence[tuple[Session, Sequence[TokenizedPart]]]) -> list[Tensor]:
         """Embeddings `[T, D]` of each row's pieces, audio in place."""
@@ -236,54 +303,65 @@ class TransformersEngine:
             embedded.append(torch.cat(parts))
         return embedded
 
-    def _join(self, rows: list[_BatchRow], new: list[int]) -> tuple[Any, Tensor, Tensor]:
-        """One cache, mask and positions `[B, past + T]` for all rows, padded left."""
-        from .memory import join
-
-        device, width = self.thinker.device, max(new)
+    def _join(self, rows: list[_BatchRow]) -> "_Batch":
+        """One cache and mask `[B, past]` for all rows, padded left."""
         past = [row.memory.cached_tokens for row in rows]
-        longest = max(past)
-        mask = torch.zeros(len(rows), longest + width, dtype=torch.long, device=device)
-        positions = torch.zeros_like(mask)
-        for i, (old, fresh) in enumerate(zip(past, new, strict=True)):
-            mask[i, longest - old : longest] = 1
-            mask[i, longest + width - fresh :] = 1
-            positions[i, longest - old : longest] = torch.arange(old)
-            positions[i, longest + width - fresh :] = torch.arange(old, old + fresh)
-        cache = join([row.memory.cache for row in rows], longest)
-        return cache, mask, positions
+        mask = torch.zeros(len(rows), max(past), dtype=torch.long, device=self.thinker.device)
+        for i, own in enumerate(past):
+            mask[i, max(past) - own :] = 1
+        return _Batch(rows, join([row.memory.cache for row in rows], max(past)), mask, past)
 
-    def _forward(self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """Logits of the last position, `[B, V]` float32."""
-        output = text_model(self.thinker)(
-            inputs_embeds=inputs,
-            attention_mask=mask,
-            position_ids=positions.expand(3, *positions.shape),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits: Tensor = self.thinker.lm_head(output.last_hidden_state[:, -1])
+    def _forward(
+        self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any, last: int
+    ) -> Tensor:
+        """Logits of the last so many positions, `[B, last, V]` float32."""
+        with grouped_attention(text_model(self.thinker)) as model:
+            output = model(
+                inputs_embeds=inputs,
+                attention_mask=mask,
+                position_ids=positions.expand(3, *positions.shape),
+                past_key_values=cache,
+                use_cache=True,
+            )
+        logits: Tensor = self.thinker.lm_head(output.last_hidden_state[:, -last:])
         return logits.float()
 
+    def _draft(self, row: _BatchRow) -> list[int]:
+        """What the row probably writes next."""
+        if not self.constrained:
+            return []
+        return self.lookahead.draft(row.state, row.memory.history)
+
     def _choose(
-        self, rows: list[_BatchRow], logits: Tensor, seconds: dict[str, float]
-    ) -> list[int]:
-        """The next token of each row; a row that is done gets its end token again, unseen."""
-        table = logits.cpu().numpy()
-        normaliser = torch.logsumexp(logits, dim=-1).cpu().numpy()
-        chosen = []
-        clock = time.perf_counter()
-        for i, row in enumerate(rows):
-            if row.done:
-                chosen.append(self.end_id)
-                continue
-            token = self._pick(row, table[i])
+        self,
+        row: _BatchRow,
+        draft: Sequence[int],
+        logits: np.ndarray[Any, Any],
+        normaliser: np.ndarray[Any, Any],
+    ) -> int:
+        """Choose the tokens after those that were read: after all of the draft that the row chooses itself,
+        one more. The last one chosen is not counted as read, even where it stood in the draft.
+
+        Args:
+            logits: after the last token and after each of the draft, `[1 + draft, V]`.
+
+        Returns:
+            How many tokens of the draft were read and stay.
+        """
+        for place in range(len(draft) + 1):
+            token = self._pick(row, logits[place])
             row.ids.append(token)
-            row.probabilities.append(float(np.exp(table[i, token] - normaliser[i])))
-            row.done = token == self.end_id or self._finished(row)
-            chosen.append(token)
-        seconds["grammar"] += time.perf_counter() - clock
-        return chosen
+            self.lookahead.note(row.memory.history, token)
+            row.probabilities.append(float(np.exp(logits[place, token] - normaliser[place])))
+            row.done = token == self.end_id or len(row.ids) >= self.max_new_tokens
+            if self._opens_answer(row):
+                if row.request.rules.model_answer:
+                    self.lookahead.expect_answer(row.memory.history)
+                else:  # the opening tag of an assembled answer says all
+                    row.done = True
+            if row.done or place == len(draft) or token != draft[place]:
+                return place
+        raise AssertionError("a draft ends with a token of the row's own")
 
     def _pick(self, row: _BatchRow, logits: np.ndarray[Any, Any]) -> int:
         if not self.constrained:
@@ -296,24 +374,18 @@ class TransformersEngine:
         token, row.state = self.vocabulary.choose(logits, row.state)
         return token
 
-    def _finished(self, row: _BatchRow) -> bool:
-        """An assembled answer needs no end token: its opening tag says all."""
+    def _opens_answer(self, row: _BatchRow) -> bool:
+        """Whether the last tokens of a turn open the answer of a dialogue."""
         return (
             self.constrained
-            and not row.request.rules.model_answer
             and row.request.rules.task == "dialogue"
-            and closed(row.state)
-            and b"".join(self.vocabulary.tokens[i] or b"" for i in row.ids[-12:]).endswith(
-                b"<answer>"
-            )
+            and b"".join(self.vocabulary.tokens[i] or b"" for i in row.ids[-12:]).endswith(_ANSWER)
         )
 
-    def _take_apart(self, rows: list[_BatchRow], cache: Any, mask: Tensor) -> None:
+    def _take_apart(self, batch: "_Batch") -> None:
         """Give every row its own keys and values back, without padding."""
-        from .memory import take_apart
-
         for row, own, tokens in zip(
-            rows, take_apart(cache, mask), mask.sum(1).tolist(), strict=True
+            batch.rows, take_apart(batch.cache, batch.mask), batch.next, strict=True
         ):
             row.memory.cache, row.memory.cached_tokens = own, tokens
 
@@ -324,8 +396,8 @@ class TransformersEngine:
         if not self.keep_cache:
             memory.cache = None
             return
-        # The last token of a finished turn was chosen, never fed.
-        memory.pending = [TokenizedPart(tuple(row.ids[-1:]), None, True)] if row.done else []
+        # The last token of a turn was chosen, never read.
+        memory.pending = [TokenizedPart(tuple(row.ids[-1:]), None, True)]
 
     def _reply(self, row: _BatchRow, seconds: dict[str, float]) -> Reply:
         if not row.ids:

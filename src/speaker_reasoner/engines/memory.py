@@ -43,6 +43,10 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self.hold(self._places, total)
         return self.keys, self.values
 
+    def shorten(self, tokens: int) -> None:
+        """Keep the first so many."""
+        self.hold(self._places, tokens)
+
 
 def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
     """One cache of rows, padded left to `longest` tokens; `None` is a row that holds nothing yet.
@@ -60,6 +64,12 @@ def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
         cache.layers.append(RoomyLayer())
         cache.layers[-1].hold(places, longest)
     return cache
+
+
+def shorten(cache: Cache, tokens: int) -> None:
+    """Leave out all keys and values of a joined cache but the first so many."""
+    for layer in cache.layers:
+        layer.shorten(tokens)
 
 
 def take_apart(cache: Cache, mask: Tensor) -> list[KeysValues]:

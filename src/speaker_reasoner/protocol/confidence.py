@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .turns import LINE
 
-_TAG = re.compile(r"</?(?:think|answer|box)>")
+TAG = re.compile(r"</?(?:think|answer|box)>")
 
 
 def _blank(tag: re.Match[str]) -> str:
@@ -33,7 +33,7 @@ def line_confidences(
         sizes: bytes of each token.
         probabilities: of each token; empty if unknown.
     """
-    lines = list(LINE.finditer(_TAG.sub(_blank, text)))
+    lines = list(LINE.finditer(TAG.sub(_blank, text)))
     if not probabilities or len(sizes) != len(probabilities):
         return [LineConfidence() for _ in lines]
     ends, at = [], 0
