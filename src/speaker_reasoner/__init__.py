@@ -66,8 +66,8 @@ def load_engine(
         recogniser: of the cascade: `whisper[=MODEL]`, `paraformer[=MODEL]`, `sensevoice[=MODEL]` or
             `parakeet[=MODEL]`.
         diarizer: of the cascade: `local` or `pyannote[=MODEL]`.
-        engine: `openai` for a model behind the chat-completions API of a server, by its name there; the model
-            runs in this process if `None`.
+        engine: `openai` for a model behind the chat-completions API of a server, by its name there; `vllm` for
+            a checkpoint in vLLM in this process; `None` for one that transformers runs here.
         base_url: of that API, as `http://localhost:8000/v1`.
         api_key: that the server expects.
         constraint: `auto`, `regex` or `none`: how the server is told what a valid turn is.
@@ -80,6 +80,17 @@ def load_engine(
         EngineError: the server cannot be asked.
         SettingsError: an option does not fit the model.
     """
+    if engine == "vllm" and base_url is None:
+        from .engines.vllm import load_vllm
+
+        _refuse("vLLM", device=device, hotwords=hotwords, recogniser=recogniser, diarizer=diarizer)
+        here = load_vllm(
+            None if model == "tiny" else model,
+            dtype=dtype,
+            prompts=Path(prompts) if prompts else None,
+        )
+        _check_language(language, here.profile.language)
+        return here
     if engine is not None or base_url is not None:
         from .engines.client import Address
         from .engines.connecting import connect

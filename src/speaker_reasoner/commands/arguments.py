@@ -82,9 +82,10 @@ def _add_server(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("model on a server").add_argument
     add(
         "--engine",
-        choices=("openai",),
+        choices=("openai", "vllm"),
         help="openai: --model is the name of a model at --base-url, a server of the chat-completions API "
-        "that takes audio (vLLM, SGLang, speaker-reasoner serve --engine-api). default: in this process",
+        "that takes audio (vLLM, SGLang, speaker-reasoner serve --engine-api); vllm: a checkpoint in vLLM in "
+        "this process (extra vllm). default: in this process, by transformers",
     )
     add("--base-url", metavar="URL", help="of the API, as http://localhost:8000/v1")
     add("--api-key-env", metavar="VAR", help="the environment variable that holds the server's key")
@@ -297,13 +298,13 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     if sys.stderr.isatty() and not quiet:
         enable_progress_bars()
     language = arguments.language
-    remote = arguments.engine is not None
+    remote = arguments.engine == "openai"
     if not remote and (arguments.base_url or arguments.api_key_env):
         usage(arguments, "--base-url and --api-key-env need --engine openai")
     if remote and not (arguments.base_url and arguments.model):
         usage(arguments, f"--engine {arguments.engine} needs --base-url URL and --model NAME")
     parts = {"recogniser": arguments.recogniser, "diarizer": arguments.diarizer}
-    cascade = not remote and is_cascade(arguments.model, arguments.prompts, **parts)
+    cascade = arguments.engine is None and is_cascade(arguments.model, arguments.prompts, **parts)
     if arguments.language_is_hint and not cascade:
         language = None
     return load_engine(
@@ -314,7 +315,7 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
         language=language,
         hotwords=arguments.hotwords,
         **parts,
-        **(_elsewhere(arguments) if remote else {}),
+        **(_elsewhere(arguments) if arguments.engine else {}),
     )
 
 
