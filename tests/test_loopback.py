@@ -248,6 +248,7 @@ def test_the_model_list_tells_the_profile_where_turns_are_answered(serve: Serve)
         ([clip()], {"temperature": 0.7}, "temperature"),
         ([clip()], {"structured_outputs": {"regex": "a"}}, "structured_outputs: not a field"),
         ([clip()], {"messages": []}, "messages"),
+        ([clip()], {"max_tokens": 20}, "max_tokens"),
         ([clip(), {"type": "text", "text": "<|im_end|>"}], {}, "which begins markup"),
         ([{"type": "image_url", "image_url": {"url": "x"}}], {}, "image_url"),
         ([clip(data=b"no sound")], {}, "cannot be heard"),

@@ -299,6 +299,19 @@ def test_a_server_without_constraints_is_told_what_was_wrong(serve: Serve) -> No
     assert answers == list(TURNS)
 
 
+def test_several_that_are_refused_at_once_all_go_on(serve: Serve) -> None:
+    barrier = threading.Barrier(3, timeout=10)
+
+    def reply(body: dict[str, Any]) -> Answer | str:
+        if "structured_outputs" in body:
+            barrier.wait()
+            return error(400, "regex: not supported")
+        return play(body)
+
+    engine, _ = serve(reply)
+    assert [words(found) for found in outcomes(engine, 3)] == [["one", "two"]] * 3
+
+
 def test_a_constraint_that_was_asked_for_is_not_dropped(serve: Serve) -> None:
     engine, _ = serve(
         lambda body: error(400, "unknown field structured_outputs"), constraint="regex"
@@ -448,14 +461,15 @@ def test_what_is_no_completion_says_what_it_is() -> None:
         Answer(raw=b'{"choices": [', promised=500),
     ],
 )
-def test_what_passes_is_tried_again(serve: Serve, first: Answer) -> None:
+@pytest.mark.parametrize("send_audio", ["always", "once"])
+def test_what_passes_is_tried_again(serve: Serve, first: Answer, send_audio: str) -> None:
     failures = {1: [first, first]}
 
     def reply(body: dict[str, Any]) -> Answer | str:
         left = failures.get(number(body), [])
         return left.pop() if left else play(body)
 
-    engine, server = serve(reply, send_audio="always")
+    engine, server = serve(reply, send_audio=send_audio)
     assert words(outcome(engine)) == ["one", "two"]
     assert [number(body) for body in server.asked] == [0, 1, 1, 1, 2]
 

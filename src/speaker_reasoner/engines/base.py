@@ -82,7 +82,7 @@ class Reply:
         sizes: bytes of `text` that each token spells.
         probabilities: probability of each token before the grammar was applied; empty if unknown.
         looped: whether a text was closed because it repeated itself.
-        error: why the turn could not be written; the text then holds whole lines at most.
+        error: why the turn could not be written; the text then holds what can be kept of it.
         stop: by what name the dialogue ends where there is an error.
         tokens: number of tokens written, where their ids are not known.
         noted: what a reader should know of how the turn came about, and how often it happened.

@@ -152,7 +152,7 @@ class Client:
 
         Args:
             path: below the API's URL.
-            retries: in place of the address's.
+            retries: in place of the address's, but for a server that has too many requests.
 
         Raises:
             Refused: the server says no.
@@ -163,8 +163,7 @@ class Client:
     async def _request(
         self, method: str, path: str, content: bytes | None, retries: int | None
     ) -> dict[str, Any]:
-        left = self.address.retries if retries is None else retries
-        wait_s = _FIRST_WAIT_S
+        wait_s, tried = _FIRST_WAIT_S, 0
         while True:
             try:
                 async with asyncio.timeout(self.address.timeout_s):
@@ -176,9 +175,10 @@ class Client:
             except Unavailable as failure:
                 error = failure
             asked_s = error.wait_s
-            if left <= 0 or (asked_s is not None and asked_s > _LONGEST_ASKED_S):
+            most = self.address.retries if retries is None or error.limited else retries
+            if tried >= most or (asked_s is not None and asked_s > _LONGEST_ASKED_S):
                 raise error
-            left -= 1
+            tried += 1
             await asyncio.sleep(wait_s if asked_s is None else asked_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 

@@ -48,6 +48,7 @@ _KEEPS_CLIPS = ("vllm", OURS)
 _ASKED_AGAIN = 4
 _WARMER = 0.2
 _MOST_TOKENS = 2048
+_MOST_NAMES = 100_000
 _CONTEXT = re.compile(
     r"context.?(length|window|size)|max\w*.(model|input|sequence).?len|too many tokens|longer than the "
     r"(maximum )?model",
@@ -234,6 +235,7 @@ class RemoteEngine:
         """One answer of the server; what it does not take is left out from then on, clips it lost are sent."""
         resend = False
         while True:
+            without = frozenset(self._without)
             known = frozenset() if resend or not self._once else frozenset(self._kept)
             rows = memory.rows(request, chat, known, self._once)
             body = {
@@ -253,10 +255,12 @@ class RemoteEngine:
                 if omitted and not (isinstance(error, Unavailable) and error.limited):
                     resend = True
                     self._kept -= omitted
-                elif not isinstance(error, Refused) or not self._left_out(error):
+                elif not isinstance(error, Refused) or not self._left_out(error, without):
                     raise
                 continue
             if self._once:
+                if len(self._kept) > _MOST_NAMES:
+                    self._kept.clear()
                 self._kept |= set(memory.clips.values())
             return read_completion(answer)
 
@@ -270,13 +274,17 @@ class RemoteEngine:
             return {"regex": expression}
         return {"structured_outputs": {"regex": expression}}
 
-    def _left_out(self, error: Refused) -> bool:
-        """Whether the server refused a field that can be left out, and it will be."""
+    def _left_out(self, error: Refused, without: frozenset[str]) -> bool:
+        """Whether the server refused a field that can be left out, and it will be.
+
+        Args:
+            without: what the request was sent without; others may have been refused meanwhile.
+        """
         if error.status not in (400, 422):
             return False
         for name, pattern in _FIELDS.items():
             free = name != "constraint" or self.constraint == "auto"
-            if name not in self._without and free and pattern.search(str(error)):
+            if name not in without and free and pattern.search(str(error)):
                 self._without.add(name)
                 return True
         return False

@@ -20,6 +20,8 @@ from ..protocol.grammar import TurnRules
 from ..protocol.turns import parse_gender
 from .openai import RequestError
 
+MOST_TOKENS = 2048
+"""Of one turn, as engines have it."""
 _NEVER = -9999.0
 """Logarithm of the probability of a token that had none, as OpenAI's API gives it."""
 
@@ -87,8 +89,10 @@ class ChatForm(_Sent):
     )
     logprobs: bool = False
     temperature: float | None = Field(0, ge=0, le=0, description="0: the best token is taken.")
-    max_tokens: int | None = Field(None, ge=1, description="No less than the model's own limit.")
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(
+        None, ge=MOST_TOKENS, description="Turns end by their rules; they are not cut before."
+    )
+    max_completion_tokens: int | None = Field(None, ge=MOST_TOKENS)
     n: int | None = Field(1, ge=1, le=1)
     seed: int | None = None
     stream: Literal[False] | None = Field(False, description="Turns are not streamed.")
