@@ -190,10 +190,13 @@ class Service:
         """
         assert self.turns is not None
         most = min(self.settings.limits.body_bytes, _CHAT_BYTES)
-        form = parse_chat(await read_json(request, self.settings.limits, most), self.model)
-        chat, clips = await self.turns.heard(form)
-        asked, key = self.turns.request(form, chat, clips)
-        turn, reply = self.turns.submit(asked)
+        with ExitStack() as stack:
+            place = self.worker.reserve()
+            stack.callback(place.release)
+            form = parse_chat(await read_json(request, self.settings.limits, most), self.model)
+            chat, clips = await self.turns.heard(form)
+            asked, key = self.turns.request(form, chat, clips)
+            turn, reply = self.turns.submit(asked, place)
         written = await self.connected(request, reply, lambda: self.worker.cancel(turn))
         self.turns.keep(asked, key, written)
         return self.turns.body(form, written)

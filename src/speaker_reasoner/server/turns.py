@@ -32,7 +32,7 @@ from ..protocol.messages import Message, trace_parts
 from ..transcript import Transcript
 from .chat import AudioPart, ChatForm, completion_body, rules_of, sent_rules
 from .openai import RequestError
-from .worker import Worker
+from .worker import Place, Worker
 
 _KEPT_BYTES = 256 * 1024**2
 _KEPT_ANSWERS = 10_000
@@ -248,16 +248,12 @@ class Turns:
         while len(self._sessions) > self._most:
             self._sessions.popitem(last=False)
 
-    def submit(self, request: TurnRequest) -> tuple[Turn, "asyncio.Future[Reply]"]:
-        """Let a turn be written; raises what `Worker.reserve` raises."""
-        place = self._worker.reserve()
+    def submit(self, request: TurnRequest, place: Place) -> tuple[Turn, "asyncio.Future[Reply]"]:
+        """Let a turn wait to be written."""
         loop = asyncio.get_running_loop()
         turn = Turn(request, loop, loop.create_future())
         self._worker.submit(turn, place)
         return turn, turn.future
-
-    def cancel(self, turn: Turn) -> None:
-        self._worker.cancel(turn)
 
     def body(self, form: ChatForm, reply: Reply) -> dict[str, Any]:
         """The answer; raises what `completion_body` raises."""
