@@ -21,6 +21,7 @@ FILES = (
     ROOT / "docs/evaluation.md",
     ROOT / "docs/whole-meetings.md",
     ROOT / "docs/stages.md",
+    ROOT / "docs/engines.md",
 )
 
 
@@ -319,6 +320,24 @@ def cache_table() -> str:
     return table("alpha|entries of a person|budget|cpWER|DER (0.25 s)", rows)
 
 
+def constraint_sentence() -> str:
+    said = []
+    for name, row in load("constraint")["sets"].items():
+        what = {
+            "held-out": "held-out meetings",
+            "foreign": "recordings of real speech, foreign to it",
+        }[name]
+        said.append(
+            f"on {row['recordings']} {what}, {row['turns']} turns took {row['requests']} requests "
+            f"({row.get('turns_asked_again', 0)} turns were asked for again), where two for each span would "
+            f"have taken {row['requests_with_two_for_each_span']}"
+        )
+    return (
+        f"Measured with the embedded checkpoint under the expression alone: {'; '.join(said)} "
+        "(`python benchmarks/constraint.py`)."
+    )
+
+
 def scaling_sentence() -> str:
     time, memory = load("scaling-time"), load("scaling-memory")
     times = [row["s_per_minute"]["median"] for row in time["recordings"].values()]
@@ -389,6 +408,7 @@ def stages_groups() -> str:
 
 TABLES = {
     "serve-sentence": serve_sentence,
+    "constraint-sentence": constraint_sentence,
     "longform-table": longform_table,
     "longform-shipped-table": lambda: longform_table("longform-shipped"),
     "real-table": real_table,

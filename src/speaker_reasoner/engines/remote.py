@@ -49,6 +49,7 @@ _ASKED_AGAIN = 4
 _WARMER = 0.2
 _MOST_TOKENS = 2048
 _MOST_NAMES = 100_000
+_MOST_LOST = 3
 _CONTEXT = re.compile(
     r"context.?(length|window|size)|max\w*.(model|input|sequence).?len|too many tokens|longer than the "
     r"(maximum )?model",
@@ -127,6 +128,7 @@ class RemoteEngine:
         self.send_audio = send_audio
         self._once = send_audio == "once" or (send_audio == "auto" and server in _KEEPS_CLIPS)
         self._kept: set[str] = set()
+        self._lost = 0
         self._without: set[str] = {"constraint"} if constraint == "none" else set()
 
     def describe(self) -> dict[str, Any]:
@@ -258,11 +260,19 @@ class RemoteEngine:
                 elif not isinstance(error, Refused) or not self._left_out(error, without):
                     raise
                 continue
-            if self._once:
-                if len(self._kept) > _MOST_NAMES:
-                    self._kept.clear()
-                self._kept |= set(memory.clips.values())
+            self._note_kept(memory, omitted=bool(omitted), resent=resend)
             return read_completion(answer)
+
+    def _note_kept(self, memory: _Memory, *, omitted: bool, resent: bool) -> None:
+        """Note what the server has; one that loses its clips time and again gets them with every turn."""
+        if not self._once:
+            return
+        self._lost = self._lost + 1 if resent else 0 if omitted else self._lost
+        if self.send_audio == "auto" and self._lost >= _MOST_LOST:
+            self._once = False
+        if len(self._kept) > _MOST_NAMES:
+            self._kept.clear()
+        self._kept |= set(memory.clips.values())
 
     def _constrained(self, rules: TurnRules, kept: str) -> dict[str, Any]:
         if "constraint" in self._without:
