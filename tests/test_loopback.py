@@ -1,6 +1,7 @@
 """Our own server and the remote engine: the same transcript as in process, and what the server refuses."""
 
 import base64
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from speaker_reasoner.engines.client import Address
 from speaker_reasoner.engines.connecting import connect
 from speaker_reasoner.engines.remote import RemoteEngine
 from speaker_reasoner.engines.scripted import ScriptedEngine
-from speaker_reasoner.errors import SettingsError
+from speaker_reasoner.errors import EngineError, SettingsError
 from speaker_reasoner.formats import render
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.protocol.messages import messages, trace_parts
@@ -299,8 +300,6 @@ def test_the_key_is_asked_for(serve: Serve) -> None:
 def test_a_full_queue_lets_turns_wait(serve: Serve) -> None:
     gate = Gate()
     client = serve(gate, engine_api=True, queue=1, batch=1)
-    import threading
-
     answers: list[Any] = []
     threads = [
         threading.Thread(target=lambda: answers.append(ask(client, clip()))) for _ in range(4)
@@ -349,8 +348,6 @@ def test_an_engine_without_turns_is_refused(tmp_path: Path) -> None:
 
 
 def test_turns_end_with_the_engine_and_it_lives_on(serve: Serve) -> None:
-    from speaker_reasoner.errors import EngineError
-
     broken = iter([EngineError("out of memory")])
 
     def fail_once(request: Any) -> str:

@@ -12,8 +12,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,12 +27,11 @@ from speaker_reasoner.cli import main
 from speaker_reasoner.engines import client as client_module
 from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.chat import Malformed, read_completion, wav
-from speaker_reasoner.engines.client import Address, Client, _retry_after
+from speaker_reasoner.engines.client import Address, _retry_after
 from speaker_reasoner.engines.connecting import connect
 from speaker_reasoner.engines.remote import AGAIN, UNCONSTRAINED, RemoteEngine
 from speaker_reasoner.errors import EngineError, SettingsError
 from speaker_reasoner.formats import read
-from speaker_reasoner.longform import Failure
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.reasoner import Dialogue, Outcome, run
 
@@ -90,35 +91,18 @@ Reply = Callable[[dict[str, Any]], Answer | str]
 @pytest.fixture
 def serve() -> Iterator[Callable[..., tuple[RemoteEngine, Told]]]:
     """Start a server that answers as it is told, and an engine that asks it."""
-    with contexts() as enter:
+    with ExitStack() as stack:
 
         def start(
             reply: Reply = play, *, entry: Any = ENTRY, retries: int = 2, **options: Any
         ) -> tuple[RemoteEngine, Told]:
-            server = enter(told(reply, models=[entry]))
+            server = stack.enter_context(told(reply, models=[entry]))
             address = Address(server.url, retries=retries, timeout_s=options.pop("timeout_s", 20.0))
             engine = connect(address, "m", **options)
-            enter(closing(engine.client))
+            stack.enter_context(closing(engine.client))
             return engine, server
 
         yield start
-
-
-def contexts() -> Any:
-    from contextlib import ExitStack, contextmanager
-
-    @contextmanager
-    def stack() -> Iterator[Any]:
-        with ExitStack() as inner:
-            yield inner.enter_context
-
-    return stack()
-
-
-def closing(client: Client) -> Any:
-    from contextlib import closing as close
-
-    return close(client)
 
 
 def outcomes(engine: RemoteEngine, count: int = 1) -> list[Outcome]:
@@ -608,20 +592,11 @@ def test_options_that_do_not_fit_a_server() -> None:
 
 
 def transcribed(engine: RemoteEngine) -> Transcript:
-    recording = Path("recording.wav")
     transcriber = Transcriber(engine, witness=None, detect=None)
-    [result] = list(_driven(transcriber, recording))
-    assert isinstance(result, Transcript)
-    return result
-
-
-def _driven(transcriber: Transcriber, path: Path) -> Iterator[Transcript | Failure]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / path
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "recording.wav"
         soundfile.write(file, noise(4.0), 16_000, subtype="PCM_16")
-        yield from transcriber.transcribe_all([file])
+        return transcriber.transcribe(file)
 
 
 def command(server: str, file: Path, *more: str) -> Sequence[str]:
