@@ -323,13 +323,14 @@ def cache_table() -> str:
 def constraint_sentence() -> str:
     said = []
     for name, row in load("constraint")["sets"].items():
-        what = {
-            "held-out": "held-out meetings",
-            "foreign": "recordings of real speech, foreign to it",
-        }[name]
+        where = (
+            f"in {row['recordings']} held-out meetings"
+            if name == "held-out"
+            else "in foreign speech"
+        )
         said.append(
-            f"on {row['recordings']} {what}, {row['turns']} turns took {row['requests']} requests "
-            f"({row.get('turns_asked_again', 0)} turns were asked for again), where two for each span would "
+            f"{where}, {row['turns']} turns took {row['requests']} requests "
+            f"({row.get('turns_asked_again', 0)} were asked for again), where two for each span would "
             f"have taken {row['requests_with_two_for_each_span']}"
         )
     return (
