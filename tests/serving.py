@@ -80,7 +80,8 @@ class DocumentedClient(TestClient):
 def documented() -> Any:
     """/openapi.json, made once: of servers with a key and without, it differs in `security` alone."""
     with TemporaryDirectory() as store:
-        app = create_app(Transcriber(ScriptedEngine(play, PROFILE)), ServiceSettings(Path(store)))
+        settings = ServiceSettings(Path(store), engine_api=True)
+        app = create_app(Transcriber(ScriptedEngine(play, PROFILE)), settings)
         schema = app.openapi()
         app.state.service.store.close()
     return schema

@@ -83,6 +83,12 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default=[],
         help="jobs may name files in it; may be given several times (default: none)",
     )
+    command.add_argument_group("other clients").add_argument(
+        "--engine-api",
+        action="store_true",
+        help="answer turns too, as chat completions with audio: for `transcribe --engine openai` on other "
+        "machines",
+    )
     command.set_defaults(run=_serve, parser=command)
 
 
@@ -131,6 +137,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         allowed=tuple(_folder("--allow-folder", path) for path in arguments.allow_folder),
         voices=arguments.voices and _folder("--voices", arguments.voices),
         channel=chosen.channel,
+        engine_api=arguments.engine_api,
     )
     listening = _listen(arguments.host, arguments.port)
     # What is uploaded is kept as the one channel that is heard.

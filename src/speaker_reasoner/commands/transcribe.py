@@ -131,6 +131,7 @@ def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item
                 failed += 1
                 continue
             screen.finish(path, transcript)
+            failed += result.partial
             if transcript is None:
                 screen.done_before(path)
             for file in result.files:

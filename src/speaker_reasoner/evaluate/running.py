@@ -196,7 +196,9 @@ def transcribe(
             name = result.item.title
             if isinstance(result.outcome, Failure):
                 failures[name] = str(result.outcome.error)
-            if result.note:
+            elif result.partial:
+                failures[name] = result.note
+            elif result.note:
                 notes[name] = result.note
             progress.advance(bar)
         return {**_speed(batch, items), "failures": failures, "notes": notes}

@@ -16,9 +16,10 @@ from typing import Any
 
 from .. import audio
 from ..audio import Samples
+from ..engines.base import Stop
 from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
-from ..reasoner import Dialogue, Outcome, Stop, TranscribedLine, TurnEvent, without_duplicates
+from ..reasoner import Dialogue, Outcome, TranscribedLine, TurnEvent, without_duplicates
 from ..speech import Detect, Region
 from ..transcript import Confidence, Missing, Segment, Transcript
 from ..voices.cache import CacheRules
@@ -343,6 +344,7 @@ class RecordingState:
             people=tuple(open_chunk.people),
             language=next((e.language for e in events if e.language is not None), None),
             left_out=dict(sum((Counter(event.left_out) for event in events), Counter[str]())),
+            noted=dict(sum((Counter(event.noted) for event in events), Counter[str]())),
             missing=tuple(missing),
             stop=str(outcome.stop),
             trace=_trace(open_chunk, outcome),
@@ -477,6 +479,11 @@ class RecordingState:
             warnings.append(
                 f"{silent} {were} left out: no speech was detected during the time given"
             )
+        noted = sum((Counter(f.noted) for f in self._finished), Counter[str]())
+        warnings += [
+            f"{count} {'time' if count == 1 else 'times'}: {what}"
+            for what, count in sorted(noted.items())
+        ]
         languages = {f.language[0] for f in self._finished if f.language is not None and f.spoken}
         if len(languages) > 1:
             warnings.append(

@@ -22,6 +22,7 @@ from ..formats import FORMATS, render
 from ..longform import Transcriber
 from ..version import __version__
 from . import documentation as docs
+from .chat import told_profile
 from .corrections import parse_operation
 from .guard import Guard
 from .intake import stored_voices
@@ -63,6 +64,8 @@ def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
     _add_errors(app)
     keyed = APIRouter(dependencies=[Depends(docs.KEY)] if settings.api_key else ())
     _add_transcriptions(keyed, service)
+    if service.turns is not None:
+        _add_turns(keyed, service)
     _add_jobs(keyed, service)
     _add_documents(keyed, service)
     _add_rest(keyed, service)
@@ -144,6 +147,7 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
             "owned_by": "speaker-reasoner",
             "language": profile.language,
             "domain": profile.domain,
+            "profile": None if service.turns is None else told_profile(profile),
         }
 
     @routes.get("/v1/models", **docs.MODELS)
@@ -156,6 +160,12 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
             message = f"The model {name!r} does not exist"
             raise RequestError(404, message, code="model_not_found", param="model")
         return model()
+
+
+def _add_turns(routes: APIRouter, service: Service) -> None:
+    @routes.post("/v1/chat/completions", **docs.COMPLETIONS)
+    async def complete(request: Request) -> dict[str, Any]:
+        return await service.complete(request)
 
 
 def _add_jobs(routes: APIRouter, service: Service) -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from ..formats import FORMATS
 from . import schemas
+from .chat import ChatForm
 from .corrections import Operation
 from .openai import JobForm, TranscriptionForm
 from .schemas import failures
@@ -91,6 +92,12 @@ def _body(media_type: str, schema: dict[str, Any], **more: Any) -> dict[str, Any
     return {"requestBody": {"required": True, "content": {media_type: {"schema": schema, **more}}}}
 
 
+def _chat_schema() -> dict[str, Any]:
+    schema = ChatForm.model_json_schema()
+    whole: dict[str, Any] = _inlined(schema, schema["$defs"])
+    return whole
+
+
 def _operations() -> dict[str, Any]:
     schema = TypeAdapter(Operation).json_schema()
     operations = _inlined(schema, schema["$defs"])["anyOf"]
@@ -170,6 +177,31 @@ TRANSCRIPTIONS: dict[str, Any] = {
             *_INCOMING, "unsupported_language", "model_not_found", "engine_failed", "answer_timeout"
         ),
     },
+}
+COMPLETIONS: dict[str, Any] = {
+    "summary": "Write one turn of a dialogue",
+    "description": "For clients that lead the dialogue themselves, such as `speaker-reasoner transcribe "
+    "--engine openai`: users' messages are clips and words, the model's are sent back as it wrote them. The "
+    "turn follows the rules of the dialogue. Needs a server that was started with --engine-api.",
+    "tags": ["turns"],
+    "openapi_extra": _body("application/json", _chat_schema()),
+    "response_model": schemas.Completion,
+    "responses": failures(
+        "invalid_json",
+        "invalid_value",
+        "invalid_audio",
+        "clip_not_found",
+        "context_length_exceeded",
+        "model_not_found",
+        "request_timeout",
+        "audio_too_long",
+        "request_too_large",
+        "queue_full",
+        "turn_failed",
+        "server_stopping",
+        "engine_failed",
+        "answer_timeout",
+    ),
 }
 MODELS: dict[str, Any] = {
     "summary": "The model there is",

@@ -161,6 +161,9 @@ class Model(Answer):
     owned_by: Literal["speaker-reasoner"]
     language: str = Field(examples=["en"])
     domain: str = Field(examples=["simulated English meetings"])
+    profile: dict[str, Any] | None = Field(
+        description="Wording and limits, for clients of `POST /v1/chat/completions`; null without it."
+    )
 
 
 class Models(Answer):
@@ -168,6 +171,51 @@ class Models(Answer):
 
     object: Literal["list"]
     data: list[Model]
+
+
+class WrittenMessage(Answer):
+    """A turn as the model wrote it."""
+
+    role: Literal["assistant"]
+    content: str = Field(
+        examples=["<think>\n1 speaker: Speaker1-female\n</think><box>[0.4, 2.9]</box>"]
+    )
+    refusal: None
+
+
+class WrittenToken(Answer):
+    """A token of a turn."""
+
+    token: str
+    logprob: float = Field(description="Before the rules were applied.")
+    bytes: list[int]
+    top_logprobs: list[None] = Field(description="Not told: empty.")
+
+
+class Logprobs(Answer):
+    """The tokens of a turn."""
+
+    content: list[WrittenToken]
+    refusal: None
+
+
+class Choice(Answer):
+    """The one turn there is."""
+
+    index: int
+    message: WrittenMessage
+    logprobs: Logprobs | None = Field(description="Null where unknown, or not asked for.")
+    finish_reason: Literal["stop", "length"]
+
+
+class Completion(Answer):
+    """A chat completion: one turn of the dialogue."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int = Field(description="Unix time.")
+    model: str
+    choices: list[Choice]
 
 
 class Job(Answer):
@@ -289,6 +337,8 @@ ERRORS: dict[str, tuple[int, str]] = {
     "invalid_audio": (400, "The file is no audio, or damaged."),
     "invalid_json": (400, "The body is no JSON."),
     "invalid_multipart": (400, "The form cannot be read, or was cut off."),
+    "clip_not_found": (400, "No clip of this uuid is kept; send its data."),
+    "context_length_exceeded": (400, "The conversation is longer than the model's context."),
     "voice_not_found": (400, "Nobody in the voice store is called so."),
     "unsupported_language": (400, "The model transcribes another language."),
     "path_not_allowed": (400, "No file inside a folder that the server allows."),
@@ -312,6 +362,7 @@ ERRORS: dict[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "The body is no multipart form."),
     "invalid_range": (416, "The range lies outside."),
     "queue_full": (429, "The queue is full; see Retry-After."),
+    "turn_failed": (500, "The model could not write the turn."),
     "internal_error": (500, "A bug; see the server's log."),
     "job_damaged": (500, "What the server kept of the job cannot be read."),
     "voices_damaged": (500, "The voice store cannot be read."),

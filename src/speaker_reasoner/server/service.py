@@ -15,11 +15,13 @@ from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect
 
-from ..errors import ServerError
+from ..engines.base import Engine
+from ..errors import ServerError, SettingsError
 from ..longform import Transcriber
 from ..transcript import Transcript
 from ..voices.store import StoredClip
 from . import intake
+from .chat import parse_chat
 from .corrections import History, Listen, Operation, apply, chunk_spans, replay
 from .events import EventReader
 from .jobs import WAITING, Job, Store, undamaged
@@ -44,12 +46,14 @@ from .runs import (
 )
 from .sound import Pcm
 from .transcription import PING_S, Transcription, too_slow
+from .turns import Turns
 from .uploads import (
     FILE,
     Limits,
     ReceivedForm,
     allowed_file,
     display_name,
+    read_json,
     receive,
 )
 from .worker import Worker
@@ -57,6 +61,7 @@ from .worker import Worker
 T = TypeVar("T")
 
 _DECODERS = 2
+_CHAT_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class ServiceSettings:
         voices: a voice store, whose people clients may name; `None` for none.
         channel: 0-based channel of uploads to keep; all mixed down if `None`.
         defaults: for what clients do not say.
+        engine_api: whether turns are answered, as chat completions.
     """
 
     store: Path
@@ -88,6 +94,7 @@ class ServiceSettings:
     voices: Path | None = None
     channel: int | None = None
     defaults: Defaults = field(default_factory=Defaults)
+    engine_api: bool = False
 
 
 class Service:
@@ -120,6 +127,9 @@ class Service:
         self.language = None if "recogniser" in described else self.profile.language
         self.created = int(time.time())
         self.closing = False
+        self.turns = None
+        if settings.engine_api:
+            self.turns = _turns(engine, self.worker, self.model, settings.batch)
         self._transcriber = transcriber
         self._runs: dict[str, JobRun] = {}
         self._decoders = anyio.CapacityLimiter(_DECODERS)
@@ -170,6 +180,23 @@ class Service:
             stack.close()
             raise
         return Transcription(run, self._with_names(form), self.settings.answer_s, stack)
+
+    async def complete(self, request: Request) -> dict[str, Any]:
+        """Write one turn of a dialogue that the client leads.
+
+        Raises:
+            RequestError: it is not served.
+            ClientDisconnect: the client is gone.
+        """
+        assert self.turns is not None
+        most = min(self.settings.limits.body_bytes, _CHAT_BYTES)
+        form = parse_chat(await read_json(request, self.settings.limits, most), self.model)
+        chat, clips = await self.turns.heard(form)
+        asked, key = self.turns.request(form, chat, clips)
+        turn, reply = self.turns.submit(asked)
+        written = await self.connected(request, reply, lambda: self.worker.cancel(turn))
+        self.turns.keep(asked, key, written)
+        return self.turns.body(form, written)
 
     def _with_names(self, form: TranscriptionForm) -> TranscriptionForm:
         """A form with the names that its answer may hold."""
@@ -467,6 +494,20 @@ class Service:
                 409, f"the job is {job.status}: it has no transcript", code="job_not_done"
             )
         return job
+
+
+def _turns(engine: Engine, worker: Worker, model: str, batch: int) -> Turns:
+    """Turns of an engine.
+
+    Raises:
+        SettingsError: it needs recordings, and turns do not do.
+    """
+    if engine.in_order:
+        raise SettingsError(
+            f"--engine-api: the {engine.name} hears whole recordings and has no turns to give; choose a "
+            "checkpoint of the dialogue, such as --model tiny"
+        )
+    return Turns(worker, engine.profile, model, batch)
 
 
 async def _gone(request: Request) -> None:

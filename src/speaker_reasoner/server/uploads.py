@@ -126,13 +126,13 @@ def _stalled(received: int) -> RequestError:
     return RequestError(408, message, code="request_timeout")
 
 
-async def read_json(request: Request, limits: Limits) -> Any:
-    """Read a small JSON body.
+async def read_json(request: Request, limits: Limits, most: int = _JSON_BYTES) -> Any:
+    """Read a JSON body, a small one unless told otherwise.
 
     Raises:
         RequestError: as `body`; 400 where it is no JSON.
     """
-    data = b"".join([piece async for piece in body(request, _JSON_BYTES, limits)])
+    data = b"".join([piece async for piece in body(request, most, limits)])
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
