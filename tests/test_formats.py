@@ -641,7 +641,7 @@ BROKEN = [
     ("ctm", "a 1 0 1 w high\n", "f.x:1: expected a confidence or NA"),
     ("ctm", "a 1 0 1 w nan\n", "f.x:1: expected a confidence or NA"),
     ("srt", "1\n00:00:02,000 --> 00:00:01,000\nx\n", "f.x:2: ends at"),
-    ("srt", "1\n00:00:01,000 --> 00:00:02,000\nx\n\nrest\n", "f.x:5: expected '<start> --> <end>'"),
+    ("srt", "rest\n\n1\n00:00:01,000 --> 00:00:02,000\nx\n", "f.x:1: expected '<start> --> <end>'"),
     ("srt", "7\n", "f.x:1: expected '<start>"),
     ("vtt", "1\n", "f.x:1: expected WEBVTT"),
     ("vtt", "WEBVTT\n\nid\n00:00:01.000 -> 2\nx\n", "f.x:4: expected '<start> --> <end>'"),

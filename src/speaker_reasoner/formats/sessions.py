@@ -106,10 +106,11 @@ class Sessions:
         self._segments.setdefault(session, [])
         self._genders[session, speaker] = gender
 
-    def count(self, session: str, what: str) -> None:
+    def count(self, session: str, what: str, times: int = 1) -> None:
         """Count something that a reader should know, reported as `<count> <what>`."""
         self._segments.setdefault(session, [])
-        self._counts.setdefault(session, Counter())[what] += 1
+        if times:
+            self._counts.setdefault(session, Counter())[what] += times
 
     def transcripts(self) -> list[Transcript]:
         """Return one transcript per session; it lasts at least to the end of its last segment."""
