@@ -476,10 +476,11 @@ def test_rttm_with_other_records() -> None:
         "SPEAKER f 1 1 0 <NA> <NA> B <NA> <NA>\n"
     )
     [found] = parse("rttm", text)
-    assert found.segments == (Segment("A", 0.1, 0.3, "", "male"), Segment("B", 1.0, 1.001, ""))
+    assert found.segments == (Segment("A", 0.1, 0.3, "", "male"),)
+    assert found.unscored == ((1.0, 1.0),)
     assert found.warnings == (
         "1 RTTM records of type LEXEME were not read",
-        "1 segments had no length and were given 1 ms",
+        "1 segments had neither length nor words and were left out",
     )
 
 
@@ -592,7 +593,7 @@ def test_reads_the_aishell4_references() -> None:
         ("meeteval_examples/hypB.stm", 1, 2, 2),
         ("meeteval_examples/ref_siso.stm", 2, 3, 3),
         ("meeteval_examples/hyp_siso.stm", 2, 3, 3),
-        ("meeteval_examples/ref.rttm", 2, 6, 3),
+        ("meeteval_examples/ref.rttm", 2, 5, 3),
         ("meeteval_examples/hyp.rttm", 2, 6, 4),
         ("meeteval_examples/ref.seglst.json", 2, 6, 3),
         ("meeteval_examples/hyp.seglst.json", 2, 6, 4),

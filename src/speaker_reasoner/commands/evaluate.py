@@ -14,7 +14,7 @@ from .arguments import add_model, add_options, lengths, load_quietly, options
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
-_LIBRARIES = ("meeteval", "pyannote.metrics", "rapidfuzz", "scipy")
+_LIBRARIES = ("meeteval", "rapidfuzz", "scipy")
 
 _EXAMPLES = """examples:
   speaker-reasoner evaluate score reference.stm hypothesis/ -o mine.json

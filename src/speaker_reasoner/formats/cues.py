@@ -20,19 +20,23 @@ _TIMING = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?")
 _SBV_TIMING = re.compile(rf"\s*({_TIME}),({_TIME})\s*")
 _SPOKEN = re.compile(r"\s*(?:>>+\s*)?([^:：]*[^:：\s])\s*[:：](?:\s+(.*)|(?<=：)(.*))?", re.DOTALL)
 _EXPLICIT = re.compile(r".*\S \((?:female|male|unknown)\)", re.DOTALL)
-_IDENTIFIER = re.compile(r"(?:speaker|spk|spkr|voice|person|channel|说话人|讲者|发言人)[ _-]?\w{1,4}", re.I)
-_PARTICLES = frozenset(
-    "al and bin da das de del della den der di do dos du el ibn la le of the ten ter van von y zu &".split()
+_IDENTIFIER = re.compile(
+    r"(?:speaker|spk|spkr|voice|person|channel|说话人|讲者|发言人)[ _-]?\w{1,4}", re.I
 )
-_OPENERS = frozenset(
+_PARTICLE_WORDS = (
+    "al and bin da das de del della den der di do dos du el ibn la le of the ten ter van von y zu &"
+)
+_PARTICLES = frozenset(_PARTICLE_WORDS.split())
+_OPENER_WORDS = (
     "Also And Answer But Caution Example Finally First Fact Given Hint However Important Listen Look"
     " Maybe No Not Note Now OK Ok Okay Or Please Question Quote Remember Result Second See So Summary"
-    " Then There Therefore Third This Thus Tip Translation Update Warning Well Why Yes".split()
+    " Then There Therefore Third This Thus Tip Translation Update Warning Well Why Yes"
 )
+_OPENERS = frozenset(_OPENER_WORDS.split())
 """Words that begin a sentence before a colon and are nobody's name."""
 _LONGEST_NAME = 5  # words
 _ENCLOSED = re.compile(r"\[([^\[\]]+)\]|\(([^()]+)\)")
-_FORMATTING = "i b u s em strong font c span ruby rt rp".split()
+_FORMATTING = ("i", "b", "u", "s", "em", "strong", "font", "c", "span", "ruby", "rt", "rp")
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _ROLLING_GAP_S = Decimal("0.1")
@@ -81,7 +85,10 @@ def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -
                 gap = gap or numbered or not line  # in WebVTT, a line with a space is text
                 continue
             if cue is None or (gap and not numbered):
-                raise FormatError(f"{where}:{number}: expected '<start> --> <end>', got {line!r}")
+                wrong = next((row for row in kept if "->" in row[1]), (number, line))
+                raise FormatError(
+                    f"{where}:{wrong[0]}: expected '<start> --> <end>', got {wrong[1]!r}"
+                )
             cue.holed = cue.holed or (gap and bool(cue.lines))
             cue.lines.append(line.strip())
 
@@ -106,7 +113,9 @@ def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -
 def _heads_cue(pending: Sequence[tuple[int, str]], cue: Cue | None, numbered: bool) -> bool:
     """Whether the last line before a timing is the number or the name of the cue that follows."""
     last = pending[-1][1].strip()
-    behind_gap = len(pending) == 1 and cue is None or len(pending) > 1 and not pending[-2][1].strip()
+    behind_gap = (len(pending) == 1 and cue is None) or (
+        len(pending) > 1 and not pending[-2][1].strip()
+    )
     return bool(last) and (last.isdecimal() or (behind_gap and not numbered))
 
 
@@ -140,7 +149,8 @@ def without_formatting(cues: Sequence[Cue]) -> None:
         cue.lines = [
             line
             for line in (
-                _BREAK.sub(" ", _OVERRIDE.sub("", pattern.sub("", line))).strip() for line in cue.lines
+                _BREAK.sub(" ", _OVERRIDE.sub("", pattern.sub("", line))).strip()
+                for line in cue.lines
             )
             if line
         ]
@@ -279,7 +289,7 @@ def _candidate(line: str) -> str:
         return name
     bare = _bare(name)
     one = bare.split() == [bare] and bare.isalpha() and bare.islower() and len(bare) <= 20
-    return name if is_name(bare) or one and bare.capitalize() not in _OPENERS else ""
+    return name if is_name(bare) or (one and bare.capitalize() not in _OPENERS) else ""
 
 
 def _marked(line: str) -> str:
@@ -306,7 +316,11 @@ def _parts(cue: Cue, accepted: set[str]) -> list[tuple[str, str, str]]:
     parts: list[tuple[str, str, list[str]]] = []
     for line in cue.lines:
         split = split_name(line)
-        if split is not None and _EXPLICIT.fullmatch(split[0]) and (not parts or split[0] in accepted):
+        if (
+            split is not None
+            and _EXPLICIT.fullmatch(split[0])
+            and (not parts or split[0] in accepted)
+        ):
             parts.append((*parse_caption(split[0]), [split[1]]))
         elif split is not None and split[0] in accepted:
             parts.append((_bare(split[0]), "unknown", [split[1]]))

@@ -28,8 +28,8 @@ class Sessions:
     """The segments of one file, gathered by session, sessions in order of first appearance.
 
     Files written elsewhere may hold what a `Segment` cannot: a segment of zero length is given one
-    millisecond. Whatever is changed or left out is counted, and the counts become warnings of the
-    transcript.
+    millisecond if it has words, and left out, being nobody's speech, if not. Whatever is changed or
+    left out is counted, and the counts become warnings of the transcript.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,7 @@ class Sessions:
         self._genders: dict[tuple[str, str], str] = {}
         self._counts: dict[str, Counter[str]] = {}
         self._durations: dict[str, float] = {}
+        self._unscored: dict[str, list[tuple[float, float]]] = {}
 
     def open(self, session: str, duration_s: Decimal = Decimal(0)) -> None:
         """Note that a session exists, with or without segments."""
@@ -55,6 +56,7 @@ class Sessions:
         gender: str = "unknown",
         confidence: Confidence = Confidence(),  # noqa: B008 - frozen
         words: Sequence[Word] | None = None,
+        choices: tuple[tuple[str | None, ...], ...] | None = None,
     ) -> None:
         """Add a segment; text on several lines becomes one line.
 
@@ -66,6 +68,12 @@ class Sessions:
         if end_s < start_s:
             raise FormatError(f"{at}: ends at {end_s} s, before it starts at {start_s} s")
         if end_s == start_s:
+            if not text.strip():
+                self.count(session, "segments had neither length nor words and were left out")
+                self.leave_out(
+                    session, at, start_s, end_s
+                )  # its border keeps a collar, as in md-eval
+                return
             end_s += _MILLISECOND
             self.count(session, "segments had no length and were given 1 ms")
         said = " ".join(line.strip() for line in text.replace("\r", "\n").split("\n")).strip()
@@ -81,6 +89,7 @@ class Sessions:
                 gender=gender,
                 confidence=confidence,
                 words=tuple(words) if words else None,
+                choices=choices,
             )
         except FormatError as error:
             raise FormatError(f"{at}: {error}") from error
@@ -106,6 +115,17 @@ class Sessions:
         self._segments.setdefault(session, [])
         self._genders[session, speaker] = gender
 
+    def leave_out(self, session: str, at: str, start_s: Decimal, end_s: Decimal) -> None:
+        """Take a stretch of time out of scoring.
+
+        Raises:
+            FormatError: it ends before it starts.
+        """
+        if end_s < start_s:
+            raise FormatError(f"{at}: ends at {end_s} s, before it starts at {start_s} s")
+        self.open(session)
+        self._unscored.setdefault(session, []).append((float(start_s), float(end_s)))
+
     def count(self, session: str, what: str, times: int = 1) -> None:
         """Count something that a reader should know, reported as `<count> <what>`."""
         self._segments.setdefault(session, [])
@@ -117,7 +137,8 @@ class Sessions:
         transcripts = []
         for session, rows in self._segments.items():
             segments = tuple(self._with_gender(session, segment) for segment in rows)
-            ends = [segment.end_s for segment in segments]
+            unscored = tuple(sorted(self._unscored.get(session, ())))
+            ends = [segment.end_s for segment in segments] + [end_s for _, end_s in unscored]
             transcripts.append(
                 Transcript(
                     recording=session,
@@ -126,6 +147,7 @@ class Sessions:
                     warnings=tuple(
                         f"{count} {what}" for what, count in self._counts.get(session, {}).items()
                     ),
+                    unscored=unscored,
                 )
             )
         return transcripts

@@ -185,7 +185,9 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
             for speaker, gender, words in parts:
                 timed = None
                 if len(parts) == 1:
-                    timed = _timed(cue, _without_name(" ".join(cue.lines), speaker), sessions, session)
+                    timed = _timed(
+                        cue, _without_name(" ".join(cue.lines), speaker), sessions, session
+                    )
                 _add(sessions, session, cue, speaker, gender, words, timed)
         return sessions.transcripts()
     for cue in cues:
