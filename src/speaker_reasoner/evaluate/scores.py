@@ -5,7 +5,8 @@
     bootstrap(scores, lambda summed: summed.cpwer.rate)     # 95 % interval over recordings
 
 Words are aligned by MeetEval, which is imported when first needed. What counts is said in
-`CONVENTIONS`, which is part of every `Scores.to_json()`, and in the `Normalisation`. Reading files, choosing pairs and printing tables happen elsewhere.
+`CONVENTIONS`, which is part of every `Scores.to_json()`, and in the `Normalisation`. Reading files,
+choosing pairs and printing tables happen elsewhere.
 """
 
 import math
