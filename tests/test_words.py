@@ -344,7 +344,7 @@ def test_textgrid_of_others_with_tiers_of_words() -> None:
         NO_FIT,
         "1 words lie in no segment of their tier: they were not read",
     ]
-    alone = tier("A words", (0, 1, "one")) + tier("B")  # as an aligner lays out words
+    alone = tier("A words", (0, 1, "one")) + tier("B") + tier("C")  # as an aligner has words
     timed, *_ = parse("textgrid", head + alone).segments
     assert (timed.speaker, in_ms(timed.words)) == ("A", [("one", 0, 1000)])
 
