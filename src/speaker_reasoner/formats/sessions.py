@@ -164,7 +164,7 @@ def parse_seconds(value: object, at: str, what: str) -> Decimal:
         FormatError: it is no finite number, or negative.
     """
     seconds = None
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
+    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
         try:
             seconds = Decimal(str(value))
         except (ArithmeticError, ValueError):
@@ -182,14 +182,17 @@ def parse_gender(word: str) -> str:
     return gender if gender in ("female", "male") else "unknown"
 
 
-def load_json(text: str, where: str, line: int | None = None) -> Any:
-    """Parse JSON without `NaN` and infinities; `line` is the number of a text of one line.
+def load_json(text: str, where: str, line: int | None = None, *, constants: bool = False) -> Any:
+    """Parse JSON; `line` is the number of a text of one line.
+
+    Args:
+        constants: whether `NaN` and infinities, which are not JSON, are numbers, too.
 
     Raises:
         FormatError: with the line where the text stops being JSON.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=float if constants else _refuse_constant)
     except json.JSONDecodeError as error:
         raise FormatError(f"{where}:{line or error.lineno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:
