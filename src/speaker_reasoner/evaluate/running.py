@@ -264,9 +264,9 @@ def _items(rows: Iterable[Excerpt], options: Options) -> list[BatchItem]:
     @lru_cache(maxsize=1)  # pieces of a recording follow each other
     def load(path: Path) -> audio.Samples:
         if options.channels == SEPARATE:
-            channels = range(audio.channel_count(path))
-            return np.stack([audio.load(path, channel=n) for n in channels])
-        return audio.load(path, channel=options.channel)
+            channels = range(audio.channel_count(path, track=options.track))
+            return np.stack([audio.load(path, channel=n, track=options.track) for n in channels])
+        return audio.load(path, channel=options.channel, track=options.track)
 
     def item(row: Excerpt) -> BatchItem:
         name, path = row.reference.recording, row.item.audio

@@ -148,6 +148,9 @@ class Recording:
         speakers: who is who; knows the enrolled voices.
         describe: of the engine, for the transcript.
         journal: keeps finished chunks; those it holds are not transcribed again.
+
+    Attributes:
+        notices: what there is to know about the file, as it was read so far.
     """
 
     def __init__(
@@ -162,6 +165,7 @@ class Recording:
     ) -> None:
         self.path = path
         self.name = path.stem
+        self.notices: list[str] = []
         self.profile = profile
         self.settings = settings
         self.speakers = speakers
@@ -455,7 +459,7 @@ class Recording:
         return mean if mean < floor else None
 
     def _warnings(self) -> tuple[str, ...]:
-        warnings = []
+        warnings = list(self.notices)
         if (mean := self._foreign) is not None:
             warnings.append(
                 "this recording does not sound like what the checkpoint knows "

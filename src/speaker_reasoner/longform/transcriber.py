@@ -35,6 +35,7 @@ class Transcriber:
         batch: dialogues that share the engine's batches.
         channel: 0-based channel to listen to; all mixed down if `None`.
         channels: `mix`, or `separate`: each is transcribed by itself, as one speaker.
+        track: 0-based sound track to listen to; the default one if `None`.
         cached: whether chunks hear the speaker cache, one after the other; by default, where the
             checkpoint was trained with one and its profile says so, or no witness links them.
         rules: how its entries are chosen.
@@ -59,6 +60,7 @@ class Transcriber:
         batch: int = 1,
         channel: int | None = None,
         channels: str = MIXED,
+        track: int | None = None,
         cached: bool | None = None,
         rules: CacheRules | None = None,
         witness: Witness | str | None = "auto",
@@ -69,6 +71,7 @@ class Transcriber:
         self.profile: Profile = engine.profile
         self.batch = max(1, batch)
         self.channel = channel
+        self.track = track
         self.separate = _separate(channel, channels)
         hears = self.profile.cache_s > 0
         if cached and not hears:
@@ -149,8 +152,20 @@ class Transcriber:
             journal = Journal(journal, about)
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples)
-        blocks = audio.stream(path, channel=self.channel) if samples is None else iter([samples])
-        return self._recording(path, blocks, speakers, voices, journal, name)
+        notices: list[str] = []
+        blocks = (
+            iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
+        )
+        return self._recording(path, blocks, speakers, voices, journal, name, notices)
+
+    def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
+        """The blocks of a file; what there is to know about it goes to `notices`, once."""
+
+        def warn(notice: str) -> None:
+            if notice not in notices:
+                notices.append(notice)
+
+        return audio.stream(path, channel=channel, track=self.track, warn=warn)
 
     def _open_separately(
         self,
@@ -160,14 +175,15 @@ class Transcriber:
         name: str | None,
         samples: Samples | None,
     ) -> SeparateChannels:
-        count = audio.channel_count(path) if samples is None else len(samples)
+        count = audio.channel_count(path, track=self.track) if samples is None else len(samples)
         if count < 2:
             raise AudioError(
                 f"{path}: got one channel, expected one for each speaker; leave out --channels separate, "
                 "and speakers are told apart by their voices"
             )
+        notices: list[str] = []
         loudness = [
-            Loudness(audio.stream(path, channel=n) if samples is None else [samples[n]])
+            Loudness(self._stream(path, notices, n) if samples is None else [samples[n]])
             for n in range(count)
         ]
         recordings = [
@@ -178,6 +194,7 @@ class Transcriber:
                 voices,
                 None if journal is None else journal.channel(n),
                 name,
+                notices,
             )
             for n, one in enumerate(loudness)
         ]
@@ -191,6 +208,7 @@ class Transcriber:
         voices: Sequence[EnrolledSpeaker],
         journal: Journal | ChannelJournal | None,
         name: str | None,
+        notices: list[str],
     ) -> Recording:
         settings = self.settings
         recording = Recording(
@@ -203,6 +221,7 @@ class Transcriber:
             journal,
         )
         recording.name = name or recording.name
+        recording.notices = notices
         return recording
 
     def _speakers(
@@ -244,7 +263,7 @@ class Transcriber:
         if self.separate:
             channel, bounds = found[0]["channel"], (0, 1)
             labels = (transcript.info["channels"][channel]["speaker"],)
-        heard = Chunk(start, audio.load_slice(path, start, end, channel=channel))
+        heard = Chunk(start, audio.load_slice(path, start, end, channel=channel, track=self.track))
         voices = (
             self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
         )
@@ -305,6 +324,7 @@ class Transcriber:
                 "answer": s.answer,
                 "channel": self.channel,
                 "channels": SEPARATE if self.separate else MIXED,
+                **({} if self.track is None else {"track": self.track}),
                 "vad": self._vad,
                 "rules": repr(s.cache),
                 "trust": repr(s.trust),
@@ -346,7 +366,9 @@ class Transcriber:
                 alone = not overlapped(line, transcript.segments)
                 fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
                 if outside and alone and fits and len(clips) < _VOICE_LINES:
-                    clips.append(audio.load_slice(path, first, last, channel=channel))
+                    clips.append(
+                        audio.load_slice(path, first, last, channel=channel, track=self.track)
+                    )
             if clips:
                 voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
         return voices
