@@ -5,10 +5,12 @@ speak at once. `Transcript` keeps them in order of start, end, speaker.
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import PurePath
 from typing import Any
 
 from .errors import FormatError
@@ -63,6 +65,18 @@ class Word:
             raise FormatError(f"{where}: expected 0 <= start <= end")
         if self.confidence is not None and not math.isfinite(self.confidence):
             raise FormatError(f"{where}: confidence {self.confidence} is not a finite number")
+
+
+def recording_name(path: str | os.PathLike[str]) -> str:
+    """The name of a recording by its file: without folder and suffix.
+
+    Bytes of a name that are not UTF-8, which no text file can hold, are written as in an address: `caf%E9`.
+    """
+    return re.sub(
+        "[\udc80-\udcff]",
+        lambda match: f"%{ord(match[0]) - 0xDC00:02X}",
+        PurePath(path).stem,
+    )
 
 
 def find_words(text: str, words: Sequence[Word]) -> tuple[tuple[int, int], ...] | None:

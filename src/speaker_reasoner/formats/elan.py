@@ -5,10 +5,9 @@ The standard library parses the XML: a file is a list of time slots and tiers th
 
 import xml.etree.ElementTree as ElementTree
 from decimal import Decimal
-from pathlib import Path
 
 from ..errors import FormatError
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from .sessions import Sessions
 from .tiers import Interval, Tier, sort_tiers
 
@@ -34,7 +33,7 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
         raise FormatError(
             f"{where}: expected an ANNOTATION_DOCUMENT of ELAN, got <{root.tag[:60]}>"
         )
-    sessions, session = Sessions(), Path(where).stem
+    sessions, session = Sessions(), recording_name(where)
     sessions.open(session)
     slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
     spans: dict[str | None, tuple[Decimal, Decimal]] = {}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DataError, FormatError
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from . import FORMATS, read_text
 from .elan import parse_elan
 from .labels import is_labels, parse_labels
@@ -187,7 +187,9 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
 def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:
     # Of JSON that is no transcript, the parser of others' says what is wrong.
     _, parse = INPUTS[format or _format_of(file, encoding) or "services"]
-    return parse(read_text(file, encoding), str(file)) or [Transcript(stem_of(file), 0.0)]
+    return parse(read_text(file, encoding), str(file)) or [
+        Transcript(recording_name(stem_of(file) + ".x"), 0.0)
+    ]
 
 
 def _format_of(file: Path, encoding: str | None) -> str | None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from ..errors import FormatError
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from .cues import Cue, is_name, name_speakers
 from .sessions import UNKNOWN_SPEAKER, Sessions, parse_seconds
 
@@ -35,7 +35,7 @@ def parse_labels(text: str, where: str) -> list[Transcript]:
     Raises:
         FormatError: a line is no label; it names the line.
     """
-    sessions, session = Sessions(), Path(where).stem
+    sessions, session = Sessions(), recording_name(where)
     sessions.open(session)
     cues = []
     for number, line in enumerate(text.split("\n"), start=1):

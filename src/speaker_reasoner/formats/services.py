@@ -12,11 +12,10 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from ..transcript import Transcript, Word
+from ..transcript import Transcript, Word, recording_name
 from . import service_rows as rows
 from .service_rows import Row, at_key, listed
 from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
@@ -152,7 +151,7 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
     sessions = Sessions()
-    session = Path(where).stem
+    session = recording_name(where)
     duration = kind.duration(data)
     sessions.open(session, parse_seconds(duration or 0, where, "duration"))
     for row in kind.read(data, where):
@@ -191,7 +190,7 @@ def _nemo(lines: list[dict[str, Any]], where: str) -> list[Transcript]:
             raise FormatError(
                 f"{at}: expected audio_filepath as text, got {line['audio_filepath']!r}"
             )
-        session = Path(line["audio_filepath"]).stem
+        session = recording_name(line["audio_filepath"])
         start_s = parse_seconds(line.get("offset") or 0, at, "offset")
         length_s = parse_seconds(line.get("duration"), at, "duration")
         text = next((line[k] for k in ("text", "pred_text") if isinstance(line.get(k), str)), "")

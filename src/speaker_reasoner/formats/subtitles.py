@@ -5,10 +5,9 @@ import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 
 from ..errors import FormatError
-from ..transcript import Segment, Transcript, Word, find_words
+from ..transcript import Segment, Transcript, Word, find_words, recording_name
 from .captions import caption, parse_caption
 from .clock import span_ms, subtitle_time
 from .cues import (
@@ -76,7 +75,7 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
 
 
 def _opened(where: str) -> tuple[Sessions, str]:
-    sessions, session = Sessions(), Path(where).stem
+    sessions, session = Sessions(), recording_name(where)
     sessions.open(session)
     return sessions, session
 

@@ -5,10 +5,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from pathlib import Path
 
 from ..errors import FormatError
-from ..transcript import Segment, Transcript
+from ..transcript import Segment, Transcript, recording_name
 from .captions import caption, parse_caption
 from .clock import decimal_seconds, span_ms, to_ms
 from .sessions import Sessions, parse_seconds, unique_labels
@@ -119,7 +118,7 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     if not file_type.startswith("ooTextFile") or object_class != "TextGrid":
         raise FormatError(f'{stream.at}: expected "ooTextFile" and "TextGrid"')
     sessions = Sessions()
-    session = Path(where).stem
+    session = recording_name(where)
     stream.time("xmin")
     sessions.open(session, duration_s=stream.time("xmax"))
     tiers = sort_tiers(read_tiers(stream), where)

@@ -21,7 +21,7 @@ from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
 from ..reasoner import Dialogue, Outcome, Stop, TranscribedLine, TurnEvent, without_duplicates
 from ..speech import Detect, Region
-from ..transcript import Confidence, Missing, Segment, Transcript
+from ..transcript import Confidence, Missing, Segment, Transcript, recording_name
 from ..voices.cache import CacheRules
 from ..voices.finished import ChunkSegment, FinishedChunk
 from ..voices.linking import Trust
@@ -164,7 +164,7 @@ class Recording:
         journal: Journal | ChannelJournal | None = None,
     ) -> None:
         self.path = path
-        self.name = path.stem
+        self.name = recording_name(path)
         self.notices: list[str] = []
         self.profile = profile
         self.settings = settings

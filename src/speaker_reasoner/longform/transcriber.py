@@ -14,7 +14,7 @@ from ..errors import AudioError, SettingsError
 from ..protocol import Profile
 from ..spans import overlapped
 from ..speech import Detect
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import EnrolledSpeaker, Speakers
@@ -391,7 +391,7 @@ class _File:
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return recording_name(self.path)
 
     def open(self) -> AnyRecording:
         journal = None if self.journal is None else self.journal(self.path)
