@@ -12,7 +12,7 @@ data set is another run.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,7 @@ def _item(
             f"{where}: the reference goes on after the end of {sound} ({duration_s:.2f} s); are they "
             "of the same recording?"
         )
-    return Item(
-        sound, Transcript(session.recording, max(duration_s, session.duration_s), session.segments)
-    )
+    return Item(sound, replace(session, duration_s=max(duration_s, session.duration_s)))
 
 
 def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Excerpt], int]:
