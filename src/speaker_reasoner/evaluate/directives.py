@@ -232,7 +232,7 @@ def with_uem(
         The references, and what a user should know: names on one side only.
     """
     marked = {
-        name: replace(one, unscored=tuple(merged([*one.unscored, *outside(listed[name])])))
+        name: replace(one, unscored=tuple(sorted([*one.unscored, *outside(listed[name])])))
         if name in listed
         else one
         for name, one in references.items()

@@ -5,6 +5,7 @@ word, which counts as said where it is not (sclite -D). Alternatives may hold al
 """
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from itertools import product
 
@@ -12,6 +13,7 @@ Choices = tuple[tuple[str | None, ...], ...]
 """One part of a text after the other, each with what may be said there, the first being the text."""
 
 _OPTIONAL = re.compile(r"\(([^()\s]+)\)")
+_DEEPEST = 8
 _MOST = 256  # alternatives of one part, nested ones multiplied out
 
 
@@ -21,14 +23,18 @@ def parse_choices(text: str) -> Choices | None:
     if "{" not in tokens and not any(map(_OPTIONAL.fullmatch, tokens)):
         return None
     try:
-        parts, rest = _parts(tokens)
+        parts = _parts(deque(tokens), 0)
     except ValueError:
         return None
-    return None if rest or not any(len(part) > 1 for part in parts) else tuple(parts)
+    return tuple(parts) if any(len(part) > 1 for part in parts) else None
 
 
-def _parts(tokens: Sequence[str]) -> tuple[list[tuple[str | None, ...]], Sequence[str]]:
-    """Read up to the `/` or `}` of what these tokens lie in; what is left begins with it."""
+def _parts(tokens: deque[str], depth: int) -> list[tuple[str | None, ...]]:
+    """Take parts off the tokens, up to the `/` or `}` that ends the alternative they are of.
+
+    Raises:
+        ValueError: these are no alternatives.
+    """
     parts: list[tuple[str | None, ...]] = []
     plain: list[str] = []
 
@@ -37,29 +43,35 @@ def _parts(tokens: Sequence[str]) -> tuple[list[tuple[str | None, ...]], Sequenc
             parts.append((" ".join(plain),))
             plain.clear()
 
+    if depth > _DEEPEST:
+        raise ValueError("alternatives in too many alternatives")
     while tokens and tokens[0] not in ("/", "}"):
-        token, tokens = tokens[0], tokens[1:]
+        token = tokens.popleft()
         if token == "{":
             flush()
-            alternatives: list[str | None] = []
-            while True:
-                inner, tokens = _parts(tokens)
-                alternatives += _combined(inner)
-                if not tokens or len(alternatives) > _MOST:
-                    raise ValueError("an alternative without an end")
-                end, tokens = tokens[0], tokens[1:]
-                if end == "}":
-                    break
-            if len(alternatives) < 2:
-                raise ValueError("braces around one alternative")
-            parts.append(tuple(dict.fromkeys(alternatives)))
+            parts.append(_alternatives(tokens, depth + 1))
         elif optional := _OPTIONAL.fullmatch(token):
             flush()
             parts.append((optional[1], None))
         elif token != "@":
             plain.append(token)
     flush()
-    return parts, tokens
+    if tokens and not depth:
+        raise ValueError("an end without a beginning")
+    return parts
+
+
+def _alternatives(tokens: deque[str], depth: int) -> tuple[str | None, ...]:
+    alternatives: list[str | None] = []
+    end = "/"
+    while end == "/":
+        alternatives += _combined(_parts(tokens, depth))
+        if not tokens or len(alternatives) > _MOST:
+            raise ValueError("an alternative without an end")
+        end = tokens.popleft()
+    if len(alternatives) < 2:
+        raise ValueError("braces around one alternative")
+    return tuple(dict.fromkeys(alternatives))
 
 
 def _combined(parts: Sequence[tuple[str | None, ...]]) -> list[str]:
