@@ -37,6 +37,7 @@ _OPENERS = frozenset(_OPENER_WORDS.split())
 _LONGEST_NAME = 5  # words
 _ENCLOSED = re.compile(r"\[([^\[\]]+)\]|\(([^()]+)\)")
 _FORMATTING = ("i", "b", "u", "s", "em", "strong", "font", "c", "span", "ruby", "rt", "rp")
+_ASIDE = re.compile(r"\s+\([^()]+\)$")  # Ana (she/her), Bob (Guest)
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _ROLLING_GAP_S = Decimal("0.1")
@@ -215,6 +216,7 @@ def is_name(text: str) -> bool:
     """
     if _IDENTIFIER.fullmatch(text):
         return True
+    text = _ASIDE.sub("", text)
     words = text.split()
     if not words or len(words) > _LONGEST_NAME or text.capitalize() in _OPENERS or len(text) > 60:
         return False

@@ -71,15 +71,15 @@ def sort_tiers(tiers: Sequence[Tier], where: str) -> SortedTiers:
     Raises:
         FormatError: it holds phones, and no words.
     """
-    plain = {tier.name: tier for tier in tiers if not tier.is_points}
-    names = set(plain)
+    names = {tier.name for tier in tiers if not tier.is_points}
     speech: list[Tier] = []
     words: dict[str, list[Interval]] = {}
     dropped = []
+    renamed: dict[str, str] = {}
     for tier in tiers:
         if not tier.is_points and (of_tier := _words_of(tier, names - {tier.name})) is not None:
             words.setdefault(of_tier, []).extend(tier.intervals)
-        elif not tier.is_points and _holds(tier, _PHONE_TIER) and _short(tier):
+        elif _is_of_phones(tier):
             dropped.append(tier.name)
         elif not tier.is_points and _holds(tier, _WORD_TIER):
             match = _WORD_TIER.fullmatch(tier.name)
@@ -91,13 +91,13 @@ def sort_tiers(tiers: Sequence[Tier], where: str) -> SortedTiers:
             match = _SPEECH_TIER.fullmatch(tier.name)
             name = match[1].strip() if match and match[1].strip() not in names else tier.name
             speech.append(Tier(name, tier.intervals, tier.is_points))
-            if name != tier.name and tier.name in words:
-                words.setdefault(name, []).extend(words.pop(tier.name))
+            renamed[tier.name] = name
     if dropped and not any(tier.intervals for tier in speech):
         raise FormatError(
             f"{where}: its tiers ({', '.join(dropped)}) hold phones, expected words; export the tiers "
             "of words, too"
         )
+    words = {renamed.get(name, name): of_tier for name, of_tier in words.items()}
     return SortedTiers(speech, words, dropped)
 
 
@@ -121,7 +121,9 @@ def _holds(tier: Tier, pattern: re.Pattern[str]) -> bool:
     return single >= 0.9 * len(tier.intervals)
 
 
-def _short(tier: Tier) -> bool:
+def _is_of_phones(tier: Tier) -> bool:
+    if tier.is_points or _WORD_TIER.fullmatch(tier.name) or not _holds(tier, _PHONE_TIER):
+        return False
     return sum(len(i.mark) for i in tier.intervals) <= _SHORT * len(tier.intervals)
 
 
