@@ -10,10 +10,12 @@ from rich.text import Text
 
 from ..errors import DataError
 from ..extras import require
-from .arguments import add_model, add_options, lengths, load_quietly, options
+from .arguments import add_model, add_options, lengths, load_quietly, options, usage
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
+TOOLS = ("sclite", "md-eval", "dscore", "whisper")
+"""The keys of `YARDSTICKS`, which is imported when a command runs."""
 _LIBRARIES = ("meeteval", "rapidfuzz", "scipy")
 
 _EXAMPLES = """examples:
@@ -64,6 +66,13 @@ def _add_score(verbs: Any) -> None:
     verb.add_argument("--hypothesis-format", metavar="NAME", help="default: by the file's name")
     verb.add_argument("--gender-from", choices=("suffix", "prefix"), help=_GENDER_HELP)
     verb.add_argument("--encoding", metavar="NAME", help="of both sides; default: UTF-8 or UTF-16")
+    verb.add_argument(
+        "--as",
+        dest="yardstick",
+        choices=TOOLS,
+        metavar="TOOL",
+        help=f"score by the rules of another tool, where figures must match published ones: {', '.join(TOOLS)}",
+    )
     verb.add_argument(
         "--uem",
         metavar="FILE",
@@ -175,9 +184,17 @@ def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import read_sides
     from ..evaluate.pairs import pair
     from ..evaluate.results import evaluate
+    from ..evaluate.yardsticks import YARDSTICKS
 
     require("eval", "scoring", *_LIBRARIES)
     normalisation = _normalisation(arguments)
+    yardstick = YARDSTICKS[arguments.yardstick] if arguments.yardstick else None
+    if yardstick is not None and yardstick.normalisation is not None:
+        if arguments.normalise is not None:
+            usage(
+                arguments, f"--as {yardstick.name} has its own normalisation: leave out --normalise"
+            )
+        normalisation = yardstick.normalisation(normalisation.language)
     read = {
         "reference": {
             "format": arguments.reference_format,
@@ -188,6 +205,8 @@ def _score(arguments: argparse.Namespace) -> int:
     }
     sides = read_sides(arguments.reference, arguments.hypothesis, read, arguments.uem)
     pairs = pair(sides.references, sides.hypotheses, lost=arguments.lost)
+    if yardstick is not None:
+        pairs = [yardstick.pair(one) for one in pairs]
     result = evaluate(
         pairs,
         normalisation,
@@ -199,6 +218,8 @@ def _score(arguments: argparse.Namespace) -> int:
     result["reference"] = str(arguments.reference)
     result["hypothesis"] = str(arguments.hypothesis)
     result["settings"]["read"] = read
+    if yardstick is not None:
+        result["settings"]["as"] = {"tool": yardstick.name, "rules": yardstick.rules}
     result["settings"]["uem"] = None if arguments.uem is None else str(arguments.uem)
     _show(result, arguments.output)
     return 0
@@ -320,7 +341,11 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
     console.print(summary(result))
     settings = result["settings"]["normalisation"]
     steps = ", ".join(name for name, on in settings.items() if on is True) or "none"
-    console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
+    rules = result["settings"].get("as")
+    if rules is not None:
+        console.print(f"as {rules['tool']}: {rules['rules']}", style="dim")
+    if rules is None or rules["tool"] != "whisper":
+        console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
     for line in summed_up(result["warnings"]):
         _say(f"warning: {line}", "yellow")
     if output is not None:
