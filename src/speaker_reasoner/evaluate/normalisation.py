@@ -36,6 +36,7 @@ _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _ALONE = re.compile(  # iteration marks, kana, Han and their compatibility forms
     rf"([\u3005-\u3007\u3041-\u3096\u309d-\u30fa\u30fc-\u30ff\u31f0-\u31ff{_HAN}\uff66-\uff9f])"
 )
+_PLAIN = re.compile(r"[A-Za-z0-9 ]*")  # what no step but numbers and fillers changes, case aside
 _INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point, but for fillers of Hangul
     "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e0fff]"
@@ -94,15 +95,18 @@ class Normalisation:
         Raises:
             ExtraError: numbers of `zh` are to be normalised and `wetext` is not installed.
         """
-        if self.nfkc:
+        ascii_only = text.isascii()
+        if ascii_only and not self.numbers and not self.fillers and _PLAIN.fullmatch(text):
+            return (text.lower() if self.lower else text).split()
+        if self.nfkc and not ascii_only:
             text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
         if self.lower:
             text = text.lower()
-            if self.nfkc:  # lower case may decompose
+            if self.nfkc and not ascii_only:  # lower case may decompose
                 text = unicodedata.normalize("NFKC", text)
         if self.numbers:
             text = _spoken_chinese(text) if self.language == "zh" else _english_digits(text)
-        if self.characters:
+        if self.characters and not text.isascii():
             text = _ALONE.sub(r" \1 ", text)
         if self.punctuation:
             text = _without_punctuation(text)

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -117,7 +117,8 @@ def _mapped_errors(
     count = max(len(reference), len(hypothesis))
     rows = reference + [nobody] * (count - len(reference))
     columns = hypothesis + [nobody] * (count - len(hypothesis))
-    bags = [[_Bag(said(one)) for one in side] for side in (rows, columns)]
+    codes: dict[str, int] = {}
+    bags = [[_Bag(said(one), codes) for one in side] for side in (rows, columns)]
     costs = np.array(
         [[_at_least(row, column) for column in bags[1]] for row in bags[0]], dtype=float
     )
@@ -134,20 +135,26 @@ def _mapped_errors(
 
 
 class _Bag:
-    """How often each word, and each pair of neighbours, comes."""
+    """How often each word, and each pair of neighbours, comes; `codes` number the words of all bags."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], codes: dict[str, int]) -> None:
+        numbers = np.array([codes.setdefault(w, len(codes)) for w in words], dtype=np.int64)
         self.size = len(words)
-        self.words = Counter(words)
-        self.pairs = Counter(pairwise(words))
+        self.words = np.unique(numbers, return_counts=True)
+        self.pairs = np.unique((numbers[:-1] << 32) + numbers[1:], return_counts=True)
 
 
 def _at_least(one: _Bag, other: _Bag) -> int:
     """A lower bound of the edits between two texts: an edit changes one word, and two pairs at most."""
     size = max(one.size, other.size)
-    words = (one.words & other.words).total()
-    pairs = (one.pairs & other.pairs).total()
+    words, pairs = _common(one.words, other.words), _common(one.pairs, other.pairs)
     return max(size - words, (max(size - 1, 0) - pairs + 1) // 2)
+
+
+def _common(one: tuple[Any, Any], other: tuple[Any, Any]) -> int:
+    """How many items two bags of distinct items, in order, and their counts have in common."""
+    _, i, j = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
+    return int(np.minimum(one[1][i], other[1][j]).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +171,8 @@ def timed_errors(reference: SegmentWords, hypothesis: SegmentWords, collar_s: fl
     A reference word lasts its share of its segment, by its number of characters; a hypothesis
     word is the middle of its share, with `collar_s` on either side.
     """
-    meeteval = load("meeteval.wer.wer.time_constrained")
-    ours = _timed_by_speaker(reference, meeteval.character_based, 0.0)
-    theirs = _timed_by_speaker(hypothesis, meeteval.character_based_points, collar_s)
+    ours = _timed_by_speaker(reference, _shares)
+    theirs = _timed_by_speaker(hypothesis, lambda segment, words: _points(segment, words, collar_s))
     nobody = _Timed([], [])
     return _mapped_errors(ours, theirs, nobody, _words_of, _timed_distance, _timed_word_errors)
 
@@ -175,16 +181,31 @@ def _words_of(timed: "_Timed") -> list[str]:
     return timed.words
 
 
+def _shares(segment: Segment, words: list[str]) -> list[tuple[float, float]]:
+    """Start and end of each word, its share of the segment by its number of characters (MeetEval)."""
+    if len(words) == 1:
+        return [(segment.start_s, segment.end_s)]
+    reached = list(accumulate(map(len, words), initial=0))
+    start_s, length_s = segment.start_s, (segment.end_s - segment.start_s) / reached[-1]
+    edges = [start_s + length_s * characters for characters in reached]
+    return list(pairwise(edges))
+
+
+def _points(segment: Segment, words: list[str], collar_s: float) -> list[tuple[float, float]]:
+    """The middle of each word's share, with a collar on either side."""
+    middles = [(b + a) / 2 for a, b in _shares(segment, words)]
+    return [(middle - collar_s, middle + collar_s) for middle in middles]
+
+
 def _timed_by_speaker(
-    spoken: SegmentWords, share: Callable[..., Any], collar_s: float
+    spoken: SegmentWords, share: Callable[[Segment, list[str]], list[tuple[float, float]]]
 ) -> list[_Timed]:
     by_speaker: dict[str, _Timed] = {}
     for segment, words in spoken:
         if words:
             theirs = by_speaker.setdefault(segment.speaker, _Timed([], []))
             theirs.words.extend(words)
-            spans = share((segment.start_s, segment.end_s), words)
-            theirs.times.extend((float(a) - collar_s, float(b) + collar_s) for a, b in spans)
+            theirs.times.extend(share(segment, words))
     return list(by_speaker.values())
 
 
@@ -233,7 +254,7 @@ def _apart(reference: _Timed, hypothesis: _Timed) -> Iterator[tuple[_Timed, _Tim
 
 def _reach(times: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """For each place between words: the first start behind it, the last end before it. [N + 1]"""
-    starts, ends = np.array(times).T
+    starts, ends = np.array(times, dtype=float).T
     first = np.minimum.accumulate(starts[::-1])[::-1]
     return np.append(first, np.inf), np.insert(np.maximum.accumulate(ends), 0, -np.inf)
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 
 from ..errors import FormatError
 from .captions import parse_caption
@@ -207,6 +208,7 @@ def plain(payload: str) -> str:
     return html.unescape(_ANY_TAG.sub("", payload))
 
 
+@lru_cache(maxsize=4096)  # a file has few names, each many times
 def is_name(text: str) -> bool:
     """Whether a text, as it stands before a colon, can only be meant for a person.
 
@@ -284,9 +286,11 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
 def _candidate(line: str) -> str:
     """What may be the name before a colon; empty for none."""
     split = split_name(line)
-    if split is None:
-        return ""
-    name = split[0]
+    return "" if split is None else _possible(split[0])
+
+
+@lru_cache(maxsize=4096)
+def _possible(name: str) -> str:
     if _EXPLICIT.fullmatch(name):
         return name
     bare = _bare(name)
@@ -296,8 +300,8 @@ def _candidate(line: str) -> str:
 
 def _marked(line: str) -> str:
     """A name that its line alone makes one."""
-    name = _candidate(line)
     split = split_name(line)
+    name = "" if split is None else _possible(split[0])
     capitals = len(name) > 2 and name.isupper() and any(map(str.isalpha, name))
     return name if split and (not split[1] or capitals) else ""
 

@@ -42,7 +42,8 @@ class Sessions:
     def open(self, session: str, duration_s: Decimal = Decimal(0)) -> None:
         """Note that a session exists, with or without segments."""
         self._segments.setdefault(session, [])
-        self._durations[session] = max(self._durations.get(session, 0.0), float(duration_s))
+        if duration_s:
+            self._durations[session] = max(self._durations.get(session, 0.0), float(duration_s))
 
     def add(
         self,
@@ -76,23 +77,21 @@ class Sessions:
                 return
             end_s += _MILLISECOND
             self.count(session, "segments had no length and were given 1 ms")
-        said = " ".join(line.strip() for line in text.replace("\r", "\n").split("\n")).strip()
-        if words and words_fault(words, said, float(start_s), float(end_s)) is not None:
-            self.count(session, _NO_FIT)
-            words = None
+        said = text.strip()
+        if "\n" in said or "\r" in said:
+            said = " ".join(line.strip() for line in said.replace("\r", "\n").split("\n")).strip()
+        times = float(start_s), float(end_s)
+        timed = tuple(words) if words else None
         try:
-            segment = Segment(
-                speaker=speaker,
-                start_s=float(start_s),
-                end_s=float(end_s),
-                text=said,
-                gender=gender,
-                confidence=confidence,
-                words=tuple(words) if words else None,
-                choices=choices,
-            )
+            segment = Segment(speaker, *times, said, gender, confidence, timed, choices)
         except FormatError as error:
-            raise FormatError(f"{at}: {error}") from error
+            if not timed or words_fault(timed, said, *times) is None:
+                raise FormatError(f"{at}: {error}") from error
+            self.count(session, _NO_FIT)
+            try:
+                segment = Segment(speaker, *times, said, gender, confidence, None, choices)
+            except FormatError as other:
+                raise FormatError(f"{at}: {other}") from other
         self._segments.setdefault(session, []).append(segment)
 
     def words(self, session: str, rows: object, keys: WordKeys, at: str) -> tuple[Word, ...] | None:
@@ -153,8 +152,10 @@ class Sessions:
         return transcripts
 
     def _with_gender(self, session: str, segment: Segment) -> Segment:
+        if segment.gender != "unknown" or not self._genders:
+            return segment
         gender = self._genders.get((session, segment.speaker), "unknown")
-        return replace(segment, gender=gender) if segment.gender == "unknown" else segment
+        return segment if gender == "unknown" else replace(segment, gender=gender)
 
 
 def parse_seconds(value: object, at: str, what: str) -> Decimal:

@@ -194,6 +194,15 @@ def _middle(interval: Interval) -> Decimal:
     return (interval.start_s + interval.end_s) / 2
 
 
+def _kind_of(word: str | None) -> str:
+    """What a word is to Praat; empty for one that is for people, or a comment."""
+    if word is None:
+        return ""
+    if _NUMBER.fullmatch(word):
+        return "number"
+    return "flag" if word in ("<exists>", "<absent>") else "quote" if '"' in word else ""
+
+
 class Stream:
     """The numbers, strings and flags of a Praat text file, one after the other.
 
@@ -230,22 +239,17 @@ class Stream:
     def _scan(self, text: str) -> Iterator[tuple[str, str]]:
         line, counted_to = 1, 0
         for match in _TOKEN.finditer(text):
+            string, _, word = match.groups()
+            kind = "string" if string is not None else _kind_of(word)
+            if not kind:
+                continue
             line += text.count("\n", counted_to, match.start())
             counted_to = match.start()
             self.at = f"{self._where}:{line}"
-            string, comment, word = match.groups()
-            if string is not None:
-                if text[match.end() : match.end() + 1].strip():
-                    raise FormatError(f"{self.at}: a quote in a label is not doubled: {match[0]!r}")
-                yield "string", string.replace('""', '"')
-            elif comment is None and word in ("<exists>", "<absent>"):
-                yield "flag", word
-            elif comment is None and _NUMBER.fullmatch(word):
-                yield "number", word
-            elif comment is None and '"' in word:
-                raise FormatError(
-                    f"{self.at}: a quote in a label is not doubled, or a label not ended"
-                )
+            open_end = string is not None and text[match.end() : match.end() + 1].strip()
+            if open_end or kind == "quote":
+                raise FormatError(f"{self.at}: a quote in a label is not doubled: {match[0]!r}")
+            yield kind, word if string is None else string.replace('""', '"')
 
     def _next(self, kind: str, what: str) -> str:
         got, value = next(self._tokens, ("the end", ""))
