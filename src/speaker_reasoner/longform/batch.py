@@ -23,7 +23,7 @@ from ..errors import FormatError, OutputError, SettingsError, SpeakerReasonerErr
 from ..formats import FORMATS, file_name, read, write, write_text_atomically
 from ..formats.files import remove_temporary
 from ..locks import lock
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from ..voices.people import EnrolledSpeaker
 from .channels import AnyRecording
 from .journal import Journal, fingerprint, stopwatch
@@ -55,7 +55,7 @@ class Item:
 
     @property
     def title(self) -> str:
-        return self.name or self.path.stem
+        return self.name or recording_name(self.path)
 
     def identity(self) -> Mapping[str, Any]:
         return fingerprint(self.path) if self.source is None else self.source()

@@ -21,7 +21,7 @@ from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
 from ..reasoner import Dialogue, Outcome, TranscribedLine, TurnEvent, without_duplicates
 from ..speech import Detect, Region
-from ..transcript import Confidence, Missing, Segment, Transcript
+from ..transcript import Confidence, Missing, Segment, Transcript, recording_name
 from ..voices.cache import CacheRules
 from ..voices.finished import ChunkSegment, FinishedChunk
 from ..voices.linking import Trust
@@ -148,6 +148,9 @@ class RecordingState:
         speakers: its speakers, enrolled ones included.
         describe: the engine's description, for the transcript.
         journal: keeps finished chunks; chunks that it holds already are not transcribed again.
+
+    Attributes:
+        notices: what the reader noticed in the file so far.
     """
 
     def __init__(
@@ -161,7 +164,8 @@ class RecordingState:
         journal: Journal | ChannelJournal | None = None,
     ) -> None:
         self.path = path
-        self.name = path.stem
+        self.name = recording_name(path)
+        self.notices: list[str] = []
         self.profile = profile
         self.settings = settings
         self.speakers = speakers
@@ -457,7 +461,7 @@ class RecordingState:
         return mean if mean < floor else None
 
     def _warnings(self) -> tuple[str, ...]:
-        warnings = []
+        warnings = list(self.notices)
         if (mean := self._foreign) is not None:
             warnings.append(
                 "this recording does not sound like what the checkpoint knows "

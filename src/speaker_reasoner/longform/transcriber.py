@@ -14,7 +14,7 @@ from ..errors import AudioError, SettingsError
 from ..protocol import Profile
 from ..spans import overlapped
 from ..speech import Detect
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import EnrolledSpeaker, Speakers
@@ -35,6 +35,7 @@ class Transcriber:
         batch: dialogues that share the engine's batches.
         channel: 0-based channel to listen to; all mixed down if `None`.
         channels: `mix`, or `separate`: each is transcribed by itself, as one speaker.
+        track: 0-based sound track to listen to; the default one if `None`.
         cached: whether the speaker cache is used, which makes each chunk wait for the one before it; by
             default, where the checkpoint was trained with one, and either its profile says so or there is no
             witness.
@@ -60,6 +61,7 @@ class Transcriber:
         batch: int = 1,
         channel: int | None = None,
         channels: str = MIXED,
+        track: int | None = None,
         cached: bool | None = None,
         rules: CacheRules | None = None,
         witness: Witness | str | None = "auto",
@@ -70,6 +72,7 @@ class Transcriber:
         self.profile: Profile = engine.profile
         self.batch = max(1, batch)
         self.channel = channel
+        self.track = track
         self.separate = _separate(channel, channels)
         hears = self.profile.cache_s > 0
         if cached and not hears:
@@ -150,8 +153,20 @@ class Transcriber:
             journal = Journal(journal, about)
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples)
-        blocks = audio.stream(path, channel=self.channel) if samples is None else iter([samples])
-        return self._recording(path, blocks, speakers, voices, journal, name)
+        notices: list[str] = []
+        blocks = (
+            iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
+        )
+        return self._recording(path, blocks, speakers, voices, journal, name, notices)
+
+    def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
+        """The blocks of a file; what there is to know about it goes to `notices`, once."""
+
+        def warn(notice: str) -> None:
+            if notice not in notices:
+                notices.append(notice)
+
+        return audio.stream(path, channel=channel, track=self.track, warn=warn)
 
     def _open_separately(
         self,
@@ -161,14 +176,15 @@ class Transcriber:
         name: str | None,
         samples: Samples | None,
     ) -> SeparateChannels:
-        count = audio.channel_count(path) if samples is None else len(samples)
+        count = audio.channel_count(path, track=self.track) if samples is None else len(samples)
         if count < 2:
             raise AudioError(
                 f"{path}: got one channel, expected one for each speaker; leave out --channels separate, "
                 "and speakers are told apart by their voices"
             )
+        notices: list[str] = []
         loudness = [
-            Loudness(audio.stream(path, channel=n) if samples is None else [samples[n]])
+            Loudness(self._stream(path, notices, n) if samples is None else [samples[n]])
             for n in range(count)
         ]
         recordings = [
@@ -179,6 +195,7 @@ class Transcriber:
                 voices,
                 None if journal is None else journal.channel(n),
                 name,
+                notices,
             )
             for n, one in enumerate(loudness)
         ]
@@ -192,6 +209,7 @@ class Transcriber:
         voices: Sequence[EnrolledSpeaker],
         journal: Journal | ChannelJournal | None,
         name: str | None,
+        notices: list[str],
     ) -> RecordingState:
         settings = self.settings
         recording = RecordingState(
@@ -204,6 +222,7 @@ class Transcriber:
             journal,
         )
         recording.name = name or recording.name
+        recording.notices = notices
         return recording
 
     def _speakers(
@@ -245,7 +264,8 @@ class Transcriber:
         if self.separate:
             channel, bounds = traces[0]["channel"], (0, 1)
             labels = (transcript.info["channels"][channel]["speaker"],)
-        chunk_audio = Chunk(start, audio.load_slice(path, start, end, channel=channel))
+        samples = audio.load_slice(path, start, end, channel=channel, track=self.track)
+        chunk_audio = Chunk(start, samples)
         voices = (
             self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
         )
@@ -311,6 +331,7 @@ class Transcriber:
                 "answer": s.answer,
                 "channel": self.channel,
                 "channels": SEPARATE if self.separate else MIXED,
+                **({} if self.track is None else {"track": self.track}),
                 "vad": self._vad,
                 "rules": repr(s.cache),
                 "trust": repr(s.trust),
@@ -358,7 +379,9 @@ class Transcriber:
                 alone = not overlapped(line, transcript.segments)
                 fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
                 if outside and alone and fits and len(clips) < _VOICE_LINES:
-                    clips.append(audio.load_slice(path, first, last, channel=channel))
+                    clips.append(
+                        audio.load_slice(path, first, last, channel=channel, track=self.track)
+                    )
             if clips:
                 voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
         return voices
@@ -382,7 +405,7 @@ class _File:
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return recording_name(self.path)
 
     def open(self) -> AnyRecording:
         journal = None if self.journal is None else self.journal(self.path)
