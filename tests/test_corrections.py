@@ -293,7 +293,7 @@ def test_a_job_under_way_is_not_corrected(serve: Serve) -> None:
     error_of(listen(client, job, 0, 0), 409, "job_under_way")
     document = client.get(f"/v1/jobs/{job['id']}/document").json()
     assert document["revision"] == 0
-    ended = client.delete(f"/v1/jobs/{job['id']}").json()
+    ended = client.post(f"/v1/jobs/{job['id']}/cancel").json()
     assert (ended["status"], ended["revision"]) == ("done", 0)
     gate.open.set()
     assert listen(client, job, 1, 0).status_code == 202

@@ -15,6 +15,7 @@ from ..extras import require
 from .arguments import add_model, add_options, load_quietly, options, positive
 
 if TYPE_CHECKING:
+    from ..server.keeper import Rules
     from ..server.service import Service
 
 _GRACE_S = 30
@@ -65,6 +66,13 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="jobs, with their audio, and uploads (default: where the system keeps a user's data)",
     )
     add("--database", metavar="URL", help="of SQLAlchemy (default: a SQLite file in the store)")
+    add(
+        "--keep",
+        metavar="AGE",
+        type=_age,
+        help="erase recordings so long after their last change, and empty the bin of removed ones as "
+        "late, such as 30d, 12h (default: recordings are kept, and removed ones for 30d)",
+    )
     add = command.add_argument_group("limits").add_argument
     add("--queue", metavar="N", type=positive, default=256, help="may wait; more get 429")
     add("--max-mb", metavar="N", type=positive, default=1024, help="of an upload (default: 1024)")
@@ -104,6 +112,23 @@ def _hours(text: str) -> float:
     return hours
 
 
+def _age(text: str) -> float:
+    """Seconds of an age such as `30d`."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
+    number, unit = text[:-1], units.get(text[-1:])
+    if unit is None or not number.isdigit() or not 0 < int(number) < 100_000:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number and a unit (m, h, d, w), such as 30d, got {text!r}"
+        )
+    return int(number) * unit
+
+
+def _rules(keep_s: float | None) -> "Rules":
+    from ..server.keeper import Rules
+
+    return Rules() if keep_s is None else Rules(keep_s=keep_s, bin_s=keep_s)
+
+
 def _default_store() -> Path:
     from platformdirs import user_data_path
 
@@ -131,6 +156,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         allowed=tuple(_folder("--allow-folder", path) for path in arguments.allow_folder),
         voices=arguments.voices and _folder("--voices", arguments.voices),
         channel=chosen.channel,
+        rules=_rules(arguments.keep),
     )
     listening = _listen(arguments.host, arguments.port)
     # What is uploaded is kept as the one channel that is heard.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
@@ -23,10 +23,11 @@ from ..longform import Transcriber
 from ..version import __version__
 from . import documentation as docs
 from .corrections import parse_operation
+from .failures import RequestError, as_request_error
 from .guard import Guard
 from .intake import stored_voices
-from .openai import RequestError, answer, as_request_error
-from .service import Service, ServiceSettings
+from .openai import answer
+from .service import JobsAsked, Service, ServiceSettings
 from .transcription import Transcription
 from .uploads import read_json
 
@@ -164,16 +165,24 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
         return await service.add_job(request)
 
     @routes.get("/v1/jobs", **docs.JOBS)
-    def jobs(limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
-        return {"data": service.newest(limit)}
+    def jobs(asked: Annotated[JobsAsked, Query()]) -> dict[str, Any]:
+        return service.newest(asked)
 
     @routes.get("/v1/jobs/{job_id}", **docs.JOB)
     def job(job_id: str) -> dict[str, Any]:
         return service.body(service.job(job_id))
 
-    @routes.delete("/v1/jobs/{job_id}", **docs.END_JOB)
-    def end_job(job_id: str) -> dict[str, Any]:
-        return service.end_job(job_id)
+    @routes.post("/v1/jobs/{job_id}/cancel", **docs.CANCEL)
+    def cancel(job_id: str) -> dict[str, Any]:
+        return service.cancel(job_id)
+
+    @routes.delete("/v1/jobs/{job_id}", **docs.REMOVE)
+    def remove(job_id: str, erase: bool = False) -> dict[str, Any]:
+        return service.remove(job_id, erase=erase)
+
+    @routes.post("/v1/jobs/{job_id}/restore", **docs.RESTORE)
+    def restore(job_id: str) -> dict[str, Any]:
+        return service.restore(job_id)
 
     @routes.post("/v1/jobs/{job_id}/retry", **docs.RETRY)
     def retry(job_id: str) -> dict[str, Any]:
@@ -248,8 +257,10 @@ def _add_open(app: FastAPI, service: Service) -> None:
     """What is served without the key: see `Guard`."""
 
     @app.get("/health", **docs.HEALTH)
-    async def health() -> dict[str, str]:
-        return {"status": "stopping" if service.closing else "ok"}
+    async def health(response: Response) -> dict[str, Any]:
+        body = service.health()
+        response.status_code = 503 if body["status"] == "degraded" else 200
+        return body
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

@@ -16,7 +16,8 @@ from ..errors import FormatError
 from ..formats.words import NATIVE, parse_word_rows, word_rows
 from ..spans import find_overlaps
 from ..transcript import Confidence, Missing, Segment, Transcript, Word, words_fault
-from .openai import RequestError, confidence_body
+from .failures import RequestError
+from .openai import confidence_body
 
 _SLACK_S = 0.05
 """A segment may end so far behind the recording: times are written with few decimals."""

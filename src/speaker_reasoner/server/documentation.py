@@ -195,10 +195,10 @@ ADD_JOB: dict[str, Any] = {
     "responses": failures(*_INCOMING, "path_not_allowed", "answer_timeout"),
 }
 JOBS: dict[str, Any] = {
-    "summary": "Jobs, newest first",
+    "summary": "Jobs, newest first, page by page",
     "tags": ["jobs"],
     "response_model": schemas.Jobs,
-    "responses": failures("invalid_value"),
+    "responses": failures("invalid_value", "job_not_found"),
 }
 JOB: dict[str, Any] = {
     "summary": "How far a job is",
@@ -206,18 +206,33 @@ JOB: dict[str, Any] = {
     "response_model": schemas.Job,
     "responses": failures("job_not_found"),
 }
-END_JOB: dict[str, Any] = {
-    "summary": "Cancel a job, or remove one that has ended",
-    "description": "A job that hears a chunk again keeps its transcript as it was.",
+CANCEL: dict[str, Any] = {
+    "summary": "End a job that is under way",
+    "description": "Never removes anything: one that has ended stays as it is. A job that hears a chunk "
+    "again keeps its transcript as it was.",
     "tags": ["jobs"],
-    "response_model": schemas.Job | schemas.Removed,
-    "response_description": "The cancelled job, or what was removed.",
+    "response_model": schemas.Job,
+    "response_description": "The job as it is now.",
     "responses": failures("job_not_found"),
+}
+REMOVE: dict[str, Any] = {
+    "summary": "Remove a job that has ended",
+    "description": "It goes to the bin, from which it can be restored until the bin is emptied (see "
+    "`--keep`). `erase` deletes it for good, in the bin or not, and frees its space at once.",
+    "tags": ["jobs"],
+    "response_model": schemas.Removed,
+    "responses": failures("job_not_found", "job_under_way", "invalid_value"),
+}
+RESTORE: dict[str, Any] = {
+    "summary": "Take a job out of the bin",
+    "tags": ["jobs"],
+    "response_model": schemas.Job,
+    "responses": failures("job_not_found", "job_not_removed"),
 }
 RETRY: dict[str, Any] = {
     "summary": "Try a job again that failed or was cancelled",
     "description": "It goes on from its last finished chunk, and tells no event twice. A cancelled "
-    "job keeps its files until it is removed.",
+    "job keeps its files until it is removed. One that waits for the disk or the database tries at once.",
     "tags": ["jobs"],
     "status_code": 202,
     "response_model": schemas.Job,
@@ -308,10 +323,16 @@ VOICES: dict[str, Any] = {
     "responses": failures("voices_damaged"),
 }
 HEALTH: dict[str, Any] = {
-    "summary": "Whether the server takes work",
+    "summary": "Whether the server takes work, and what is wrong",
     "tags": ["server"],
     "response_model": schemas.Health,
-    "responses": failures(),
+    "responses": {
+        503: {
+            "model": schemas.Health,
+            "description": "The disk or the database cannot be used now.",
+        },
+        **{status: told for status, told in failures().items() if status != 503},
+    },
 }
 METRICS: dict[str, Any] = {
     "summary": "Counts for Prometheus",

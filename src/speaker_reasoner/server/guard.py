@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .openai import RequestError
+from .failures import RequestError
 
 _OPEN = ("/", "/health")
 _LINGER_S = 2.0

@@ -13,7 +13,8 @@ from ..errors import SettingsError
 from ..formats import write_text_atomically
 from ..voices.clips import MOST_S
 from ..voices.store import StoredClip, StoredVoice, VoiceStore
-from .openai import Hints, RequestError
+from .failures import RequestError
+from .openai import Hints
 from .runs import AUDIO, spoken_file, voice_file
 from .sound import decode
 from .uploads import REFERENCES, ReceivedForm, decode_reference

@@ -13,77 +13,16 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..errors import (
-    AudioError,
-    EngineError,
-    FormatError,
-    OutputError,
-    ServerError,
-    SettingsError,
-    SpeakerReasonerError,
-)
+from ..errors import SettingsError
 from ..formats import render
 from ..formats.words import OPENAI, word_rows
 from ..spans import find_overlaps
 from ..transcript import Segment, Transcript
 from ..voices.store import check_name
+from .failures import RequestError as RequestError  # also for those who import it from here
+from .failures import as_request_error as as_request_error
 
 Form = TypeVar("Form", bound=BaseModel)
-
-
-class RequestError(ServerError):
-    """A request that is not served, as OpenAI's clients understand it.
-
-    Attributes:
-        status: of HTTP.
-        param: the field at fault.
-        code: a word a program can tell it by.
-        headers: of the response.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str,
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.param = param
-        self.code = code
-        self.headers = dict(headers or {})
-
-    def body(self) -> dict[str, Any]:
-        """`{"error": {message, type, param, code}}`."""
-        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {
-            "error": {
-                "message": str(self),
-                "type": kinds.get(self.status, kind),
-                "param": self.param,
-                "code": self.code,
-            }
-        }
-
-
-def as_request_error(error: SpeakerReasonerError) -> RequestError:
-    """What a client is told about a failure of this package."""
-    if isinstance(error, RequestError):
-        return error
-    message = str(error)
-    if isinstance(error, AudioError):
-        return RequestError(400, message, code="invalid_audio", param="file")
-    if isinstance(error, FormatError | SettingsError):
-        return RequestError(400, message, code="invalid_value")
-    if isinstance(error, OutputError):
-        return RequestError(507, message, code="storage_failed")
-    if isinstance(error, EngineError):
-        return RequestError(503, message, code="engine_failed", headers={"Retry-After": "5"})
-    return RequestError(500, message, code="internal_error")
 
 
 class ServerVad(BaseModel):

@@ -177,6 +177,7 @@ class Job(Answer):
     name: str = Field(examples=["meeting.flac"])
     status: Literal["queued", "running", "done", "failed", "cancelled"]
     created: float = Field(description="Unix time.")
+    changed: float = Field(description="Unix time of the last change of its state or transcript.")
     duration: Seconds
     position: float = Field(description="Seconds of the recording that were heard.")
     speakers: int | None = Field(description="How many were heard so far.")
@@ -184,20 +185,28 @@ class Job(Answer):
         description="How many wait before it; null when it does not wait."
     )
     error: Failure | None = Field(description="Why it failed.")
+    problem: str | None = Field(
+        description="What of the server's disk or database it waits for; it goes on by itself."
+    )
     revision: int = Field(description="How many corrections were made.")
+    removed: float | None = Field(description="Unix time at which it was put into the bin.")
 
 
 class Jobs(Answer):
-    """Jobs, newest first."""
+    """A page of jobs, newest first."""
 
     data: list[Job]
+    has_more: bool = Field(description="Whether others follow: ask with `after` for them.")
 
 
 class Removed(Answer):
-    """A job that had ended, and is no more."""
+    """A job that had ended, and is in the bin or no more."""
 
     id: str
     deleted: Literal[True]
+    restorable_until: float | None = Field(
+        description="Unix time until which it can be restored; null where it was erased."
+    )
 
 
 class Person(Answer):
@@ -278,9 +287,11 @@ class Voices(Answer):
 
 
 class Health(Answer):
-    """Whether the server takes work."""
+    """Whether the server takes work, and what is wrong."""
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok", "degraded", "stopping"]
+    problems: list[str] = Field(description="Of disk and database, in words.")
+    jobs_waiting_for_storage: int = Field(description="They go on by themselves.")
 
 
 ERRORS: dict[str, tuple[int, str]] = {
@@ -303,7 +314,8 @@ ERRORS: dict[str, tuple[int, str]] = {
     "request_timeout": (408, "The body stalled."),
     "job_not_done": (409, "It has no transcript yet."),
     "job_not_failed": (409, "It is under way, or done."),
-    "job_under_way": (409, "A chunk is being heard again; wait."),
+    "job_under_way": (409, "It is being heard; wait, or cancel it first."),
+    "job_not_removed": (409, "It is not in the bin."),
     "stale_revision": (409, "The transcript was corrected meanwhile."),
     "nothing_to_undo": (409, "There is nothing to undo."),
     "nothing_to_redo": (409, "There is nothing to redo."),
@@ -318,12 +330,20 @@ ERRORS: dict[str, tuple[int, str]] = {
     "server_stopping": (503, "The server is stopping; see Retry-After."),
     "engine_failed": (503, "The model could not answer; see Retry-After."),
     "answer_timeout": (504, "It takes too long for a request; make it a job."),
+    "database_unavailable": (503, "The database is out of reach; see Retry-After."),
     "storage_failed": (507, "The disk is full."),
 }
 """Status and meaning of the code of every error."""
 
 
-_ANYWHERE = ("invalid_api_key", "host_not_allowed", "origin_not_allowed", "internal_error")
+_ANYWHERE = (
+    "invalid_api_key",
+    "host_not_allowed",
+    "origin_not_allowed",
+    "internal_error",
+    "database_unavailable",
+    "storage_failed",
+)
 
 
 def failures(*codes: str) -> dict[int | str, dict[str, Any]]:

@@ -7,42 +7,30 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
-from ..errors import ServerError
 from ..longform import Transcriber
 from ..transcript import Transcript
 from ..voices.store import StoredClip
 from . import intake
 from .corrections import History, Listen, Operation, apply, chunk_spans, replay
+from .documents import load_document, load_original
 from .events import EventReader
-from .jobs import WAITING, Job, Store, undamaged
-from .openai import (
-    Hints,
-    JobForm,
-    RequestError,
-    TranscriptionForm,
-    as_request_error,
-    check_transcription,
-    parse_form,
-    sse,
-)
-from .runs import (
-    AUDIO,
-    EVENTS,
-    Defaults,
-    JobRun,
-    RequestRun,
-    load_document,
-    load_original,
-)
+from .failures import RequestError, as_request_error
+from .jobruns import EVENTS, JobRun
+from .jobs import Job, undamaged
+from .keeper import Keeper, Rules
+from .openai import Hints, JobForm, TranscriptionForm, check_transcription, parse_form, sse
+from .runs import AUDIO, Defaults, RequestRun
 from .sound import Pcm
+from .store import Store
 from .transcription import PING_S, Transcription, too_slow
 from .uploads import (
     FILE,
@@ -57,6 +45,22 @@ from .worker import Worker
 T = TypeVar("T")
 
 _DECODERS = 2
+
+
+class JobsAsked(BaseModel):
+    """Which jobs a client wants to see."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="So many at most.")
+    after: str | None = Field(
+        None, max_length=100, description="Those that follow this job: the last of the page before."
+    )
+    search: str = Field("", max_length=300, description="In their names.")
+    since: float | None = Field(None, ge=0, le=1e11, description="Begun at or after: Unix time.")
+    until: float | None = Field(None, ge=0, le=1e11, description="Begun before: Unix time.")
+    status: Literal["queued", "running", "done", "failed", "cancelled"] | None = None
+    removed: bool = Field(False, description="Those in the bin, instead of the others.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class ServiceSettings:
         voices: a voice store, whose people clients may name; `None` for none.
         channel: 0-based channel of uploads to keep; all mixed down if `None`.
         defaults: for what clients do not say.
+        rules: of leases, and of how long things are kept.
     """
 
     store: Path
@@ -88,6 +93,7 @@ class ServiceSettings:
     voices: Path | None = None
     channel: int | None = None
     defaults: Defaults = field(default_factory=Defaults)
+    rules: Rules = field(default_factory=Rules)
 
 
 class Service:
@@ -104,7 +110,7 @@ class Service:
     def __init__(self, transcriber: Transcriber, settings: ServiceSettings) -> None:
         self.settings = settings
         self.registry = CollectorRegistry()
-        self.store = Store(settings.store, settings.database)
+        self.store = Store(settings.store, settings.database, settings.rules.lease_s)
         self.worker = Worker(
             transcriber.engine,
             batch=settings.batch,
@@ -123,12 +129,19 @@ class Service:
         self._transcriber = transcriber
         self._runs: dict[str, JobRun] = {}
         self._decoders = anyio.CapacityLimiter(_DECODERS)
+        self.keeper = Keeper(
+            self.store,
+            settings.rules,
+            runs=lambda: dict(self._runs),
+            launch=lambda job: self._launch(job, resumed=True),
+            submit=self.worker.submit,
+            drop=self._drop,
+        )
 
     def start(self) -> None:
         """Begin to work, with the jobs that were left."""
         self.worker.start()
-        for job in self.store.unfinished():
-            self._launch(job, resumed=True)
+        self.keeper.start()
 
     def drain(self) -> None:
         """Refuse new work and end event streams; for a signal handler."""
@@ -139,6 +152,7 @@ class Service:
         """End after the round that is being written; jobs go on at the next start."""
         self.drain()
         self.worker.stop()
+        self.keeper.stop()
         self.store.close()
 
     # Requests
@@ -270,7 +284,9 @@ class Service:
             job,
             self.settings.defaults,
             resumed=resumed,
-            finished=lambda run: self._forget(run),
+            finished=self._forget,
+            trouble=self.keeper.wake,
+            leased_until=time.monotonic() + self.settings.rules.lease_s,
         )
         self._runs[job.id] = run
         self.worker.submit(run)
@@ -279,6 +295,12 @@ class Service:
     def _forget(self, run: JobRun) -> None:
         if self._runs.get(run.job.id) is run:
             del self._runs[run.job.id]
+
+    def _drop(self, run: JobRun) -> None:
+        """Let go of a run that is not this process's any more, or has ended elsewhere."""
+        self.worker.cancel(run)
+        run.job = self.store.get(run.job.id, removed=True) or run.job
+        run.close()
 
     def job(self, job_id: str) -> Job:
         """A job as it is now.
@@ -289,56 +311,108 @@ class Service:
         run = self._runs.get(job_id)
         job = run.job if run is not None else self.store.get(job_id)
         if job is None:
-            raise RequestError(404, f"there is no job {job_id!r}", code="job_not_found")
+            raise _no_job(job_id)
         return job
 
-    def newest(self, most: int) -> list[dict[str, Any]]:
-        """Jobs as clients read them, newest first."""
-        jobs = self.store.newest(most)
-        live = {job.id: self._runs[job.id].job for job in jobs if job.id in self._runs}
-        return [self.body(live.get(job.id, job)) for job in jobs]
+    def newest(self, asked: JobsAsked) -> dict[str, Any]:
+        """A page of jobs as clients read them, newest first.
+
+        Raises:
+            RequestError: 404, there is no job `after`.
+        """
+        after = None
+        if asked.after is not None:
+            after = self.store.get(asked.after, removed=True)
+            if after is None:
+                raise _no_job(asked.after)
+        jobs = self.store.newest(
+            asked.limit + 1,
+            after=after,
+            search=asked.search,
+            since=asked.since,
+            until=asked.until,
+            status=asked.status,
+            removed=asked.removed,
+        )
+        runs = dict(self._runs)
+        shown = [runs[job.id].job if job.id in runs else job for job in jobs[: asked.limit]]
+        return {"data": [self.body(job) for job in shown], "has_more": len(jobs) > asked.limit}
 
     def body(self, job: Job) -> dict[str, Any]:
         """A job as clients read it."""
         run = self._runs.get(job.id)
         ended = job.status == "done"
+        position_s = job.duration_s if ended else job.position_s * job.under_way
         return {
             "id": job.id,
             "name": job.name,
             "status": job.status,
             "created": job.created,
+            "changed": job.changed,
             "duration": job.duration_s,
-            "position": run.position_s if run is not None else job.duration_s * ended,
-            "speakers": run.speakers if run is not None and job.status in WAITING else job.found,
+            "position": run.position_s if run is not None else position_s,
+            "speakers": run.speakers if run is not None and job.under_way else job.found,
             "queue_position": self.worker.position(run) if run is not None else None,
             "error": job.error,
+            "problem": run.problem if run is not None else None,
             "revision": job.revision,
+            "removed": job.removed,
         }
 
-    def end_job(self, job_id: str) -> dict[str, Any]:
-        """Cancel a job under way, or remove one that has ended."""
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """End a job that is under way; one that has ended stays as it is, and is never removed."""
         job = self.job(job_id)
-        run = self._runs.get(job_id)
-        if run is None:
-            self.store.remove(job)
-            return {"id": job.id, "deleted": True}
-        self.worker.cancel(run)
-        if job.listen is None:
-            self.store.change(job, status="cancelled")
-        else:
-            self.store.change(job, status="done", listen=None)
-        run.job = self.store.get(job_id) or job
-        run.close()
-        return self.body(run.job)
+        if self.store.cancel(job):
+            run = self._runs.get(job_id)
+            if run is not None:
+                self._drop(run)
+        return self.body(self.job(job_id))
+
+    def remove(self, job_id: str, *, erase: bool) -> dict[str, Any]:
+        """Put a job that has ended into the bin, or erase it, in the bin or not.
+
+        Raises:
+            RequestError: 404, there is none of this id; 409, it is under way; 507, the disk is too full
+                for the bin.
+        """
+        job = self.store.get(job_id, removed=erase) if job_id not in self._runs else None
+        if job is None and job_id not in self._runs:
+            raise _no_job(job_id)
+        if job is None or job.under_way:
+            message = f"the job is under way; end it first with POST /v1/jobs/{job_id}/cancel"
+            raise RequestError(409, message, code="job_under_way")
+        if erase:
+            self.store.erase(job)
+        elif not self.store.remove(job):
+            raise _no_job(job_id)
+        until = None if erase else time.time() + self.settings.rules.bin_s
+        return {"id": job.id, "deleted": True, "restorable_until": until}
+
+    def restore(self, job_id: str) -> dict[str, Any]:
+        """Take a job out of the bin.
+
+        Raises:
+            RequestError: 404, there is none of this id; 409, it is not in the bin.
+        """
+        job = self.store.get(job_id, removed=True)
+        if job is None:
+            raise _no_job(job_id)
+        if not self.store.restore(job):
+            raise RequestError(409, "the job is not in the bin", code="job_not_removed")
+        return self.body(replace(job, removed=None))
 
     def retry(self, job_id: str) -> dict[str, Any]:
-        """Let a job that failed or was cancelled go on from its last finished chunk.
+        """Let a job that failed or was cancelled go on from its last finished chunk. One that waits
+        for the disk or the database tries at once.
 
         Raises:
             RequestError: 404, there is none of this id; 409, it is under way or done; what
                 `Worker.reserve` raises.
         """
-        job = self.job(job_id)
+        job, waits = self.job(job_id), self._runs.get(job_id)
+        if waits is not None and waits.problem is not None:
+            self.keeper.wake()
+            return self.body(job)
         with ExitStack() as stack:
             stack.callback(self.worker.reserve().release)
             if not self.store.retry(job):
@@ -349,16 +423,30 @@ class Service:
             run = self._launch(replace(job, status="queued", error=None), resumed=True)
         return self.body(run.job)
 
+    def health(self) -> dict[str, Any]:
+        """Whether work is taken, and what is wrong."""
+        problems = list(self.keeper.problems)
+        status = "stopping" if self.closing else "degraded" if problems else "ok"
+        waiting = sum(run.problem is not None for run in list(self._runs.values()))
+        return {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
+
     async def events(self, job_id: str, after: int) -> AsyncIterator[str]:
         """The events of a job as text: all after a number, then as they come, until it has ended."""
         job = await run_in_threadpool(self.job, job_id)
         reader = EventReader(self.store.folder(job) / EVENTS, after)
         run = self._runs.get(job_id)
+        while run is None and job.under_way and not self.closing:  # another process's
+            yield sse(self.body(job), event="job")
+            for event in reader.new():
+                yield sse(event.data, event=event.name, number=event.number)
+            await asyncio.sleep(1.0)
+            job = await run_in_threadpool(self.job, job_id)
+            run = self._runs.get(job_id)
         if run is None:
             try:
                 for event in reader.new():
                     yield sse(event.data, event=event.name, number=event.number)
-            except ServerError as error:
+            except RequestError as error:
                 yield sse(as_request_error(error).body(), event="error")
             yield sse(self.body(job), event="job")
             return
@@ -431,7 +519,7 @@ class Service:
                 `corrections.apply` raises.
         """
         job = self._transcribed(job_id)
-        if job.status in WAITING:
+        if job.under_way:
             raise RequestError(409, f"the job is {job.status}; wait", code="job_under_way")
         document, history = load_document(self.store, job)
         if revision != job.revision:
@@ -477,6 +565,14 @@ async def _gone(request: Request) -> None:
 
 def _no_file(expected: str) -> RequestError:
     return RequestError(400, f"expected {expected}", code="missing_field", param=FILE)
+
+
+def _no_job(job_id: str) -> RequestError:
+    return RequestError(
+        404,
+        f"there is no job {job_id!r}; those that were removed are in GET /v1/jobs?removed=true",
+        code="job_not_found",
+    )
 
 
 def _no_chunk(chunk: int) -> RequestError:

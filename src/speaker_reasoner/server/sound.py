@@ -16,7 +16,7 @@ from .. import audio
 from ..audio import SAMPLE_RATE_HZ
 from ..containers import quoted
 from ..errors import AudioError, OutputError
-from .openai import RequestError
+from .failures import RequestError
 
 _BLOCK_S = 10.0
 _BLOCK_BYTES = 1 << 18

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import SpeakerReasonerError
 from ..transcript import Transcript
-from .openai import RequestError, TranscriptionForm, TranscriptStream, as_request_error, sse
+from .failures import RequestError, as_request_error
+from .openai import TranscriptionForm, TranscriptStream, sse
 from .runs import RequestRun
 
 PING_S = 15.0
