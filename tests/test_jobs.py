@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 import soundfile
@@ -28,8 +29,10 @@ from . import serving
 from .conftest import noise
 from .serving import Gate, Serve, add_job, error_of, events_of, post, wait, wait_until, wav
 from .talk import PROFILE, play, save
+from .test_serve import live
 
 serve = serving.serve
+__all__ = ["live", "serve"]
 
 # Jobs
 
@@ -127,6 +130,26 @@ def test_events_of_a_job_under_way_end_with_it(serve: Serve) -> None:
         "done",
     ]
     assert (events[0][2]["status"], events[-1][2]["status"]) == ("running", "done")
+
+
+def test_a_second_reader_learns_of_corrections(live: Any) -> None:
+    """With `follow` a stream goes on after the end, and tells what others change."""
+    server = live()
+    with httpx2.Client(timeout=20) as http:
+        job = http.post(f"{server.url}/v1/jobs", files={"file": ("a.wav", wav())}).json()
+        url = f"{server.url}/v1/jobs/{job['id']}"
+        wait_until(lambda: http.get(url).json()["status"] == "done")
+        with httpx2.stream("GET", f"{url}/events?follow=true", timeout=20) as stream:
+            text, correct = "", {"revision": 0, "op": "delete", "segment": "0"}
+            for piece in stream.iter_text():
+                text += piece
+                if '"revision": 0}' in text and correct:
+                    assert http.post(f"{url}/corrections", json=correct).status_code == 200
+                    correct = {}
+                jobs = [data for _, name, data in events_of(text) if name == "job"]
+                if jobs and jobs[-1]["revision"] == 1:
+                    break
+        assert [one["revision"] for one in jobs] == [0, 1]
 
 
 def test_cancel_and_remove(serve: Serve, tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from ..formats import FORMATS, render
 from ..longform import Transcriber
 from ..version import __version__
 from . import documentation as docs
-from .corrections import parse_operation
 from .failures import RequestError, as_request_error
 from .guard import Guard
 from .intake import stored_voices
 from .openai import answer
+from .operations import parse_operation
 from .service import JobsAsked, Service, ServiceSettings
 from .transcription import Transcription
 from .uploads import read_json
@@ -189,9 +189,11 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
         return service.retry(job_id)
 
     @routes.get("/v1/jobs/{job_id}/events", **docs.EVENTS)
-    async def events(job_id: str, last_event_id: int = Header(0, ge=0)) -> Response:
+    async def events(
+        job_id: str, last_event_id: int = Header(0, ge=0), follow: bool = False
+    ) -> Response:
         await run_in_threadpool(service.job, job_id)
-        return _EventStream(service.events(job_id, last_event_id))
+        return _EventStream(service.events(job_id, last_event_id, follow=follow))
 
     @routes.get("/v1/jobs/{job_id}/audio", **docs.AUDIO)
     def audio(job_id: str, request: Request) -> Response:
@@ -223,8 +225,8 @@ def _add_documents(routes: APIRouter, service: Service) -> None:
         )
 
     @routes.get("/v1/jobs/{job_id}/document", **docs.DOCUMENT)
-    def document(job_id: str) -> dict[str, Any]:
-        return service.document(job_id)
+    def document(job_id: str, words: bool = False) -> dict[str, Any]:
+        return service.document(job_id, words=words)
 
     @routes.post("/v1/jobs/{job_id}/corrections", **docs.CORRECT)
     async def correct(job_id: str, request: Request) -> Response:

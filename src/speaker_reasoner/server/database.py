@@ -43,6 +43,7 @@ JOBS = Table(
     Column("speakers", String(8)),
     Column("voices", Text, nullable=False),
     Column("listen", Integer),
+    Column("listen_keep", Integer),
     Column("found", Integer),
     Column("error", Text),
     Column("changed", Float),

@@ -8,8 +8,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from ..formats import FORMATS
 from . import schemas
-from .corrections import Operation
 from .openai import JobForm, TranscriptionForm
+from .operations import Operation
 from .schemas import failures
 
 DESCRIPTION = """Who said what, and when: transcripts with speakers, genders and times.
@@ -105,9 +105,13 @@ def _operations() -> dict[str, Any]:
         "merge": {"op": "merge", "from": "Speaker2", "into": "Speaker1"},
         "move": {"op": "move", "segment": "12", "speaker": "Speaker3"},
         "edit": {"op": "edit", "segment": "12", "text": "the green cat", "start": 1.2, "end": 3.0},
+        "split": {"op": "split", "segment": "12", "at": 9, "speaker": "Speaker3"},
+        "join": {"op": "join", "segment": "12", "other": "13"},
+        "add": {"op": "add", "speaker": "Ana", "start": 4.5, "end": 5.1, "text": "yes"},
+        "gender": {"op": "gender", "speaker": "Ana", "gender": "female"},
         "delete": {"op": "delete", "segment": "12"},
         "undo": {"op": "undo"},
-        "listen": {"op": "listen", "chunk": 3},
+        "listen": {"op": "listen", "chunk": 3, "keep": True},
     }
     values = {name: {"value": {"revision": 0, **made}} for name, made in examples.items()}
     return _body("application/json", {"oneOf": operations}, examples=values)
@@ -243,7 +247,8 @@ EVENTS: dict[str, Any] = {
     "response_class": Response,
     "summary": "What happens while a job is heard",
     "description": "Server-sent events, all from the first, then as they come. `Last-Event-ID` "
-    "goes on after one. Labels are provisional until `done`.",
+    "goes on after one. Labels are provisional until `done`. With `follow` the stream stays open after "
+    "that, and an event `job` tells of every later correction, whoever made it.",
     "tags": ["jobs"],
     "responses": {
         200: _content("text/event-stream", _EVENTS, "Events."),
@@ -276,9 +281,10 @@ TRANSCRIPT: dict[str, Any] = {
 }
 DOCUMENT: dict[str, Any] = {
     "summary": "The transcript as it is corrected",
+    "response_model_exclude_unset": True,
     "tags": ["transcripts"],
     "response_model": schemas.Document,
-    "responses": failures(*_NOT_DONE),
+    "responses": failures("invalid_value", *_NOT_DONE),
 }
 CORRECT: dict[str, Any] = {
     "response_class": Response,

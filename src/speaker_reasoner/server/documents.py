@@ -7,8 +7,9 @@ from typing import Any
 
 from ..formats import read, render, write_text_atomically
 from ..transcript import Transcript
-from .corrections import CorrectedLine, Document, History, replay
+from .corrections import History, replay
 from .jobs import Job, undamaged
+from .lines import CorrectedLine, Document
 from .store import Store
 
 _TRANSCRIPT = "transcript.json"

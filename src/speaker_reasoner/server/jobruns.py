@@ -18,11 +18,12 @@ from ..longform import AnyRecording, Failure, Progress, Transcriber
 from ..longform.journal import Journal, fingerprint
 from ..spans import find_overlaps
 from ..transcript import Transcript
-from .corrections import CorrectedLine, heard_again, labels_heard_again
+from .again import heard_again, labels_heard_again
 from .documents import identify, keep_document, load_document
 from .events import EventLog, EventReader
 from .failures import StorageError, as_request_error, passes
 from .jobs import Job, damaged
+from .lines import CorrectedLine
 from .openai import Hints, confidence_body
 from .runs import AUDIO, Defaults, Told, given_of
 from .store import Store
@@ -36,7 +37,7 @@ _JOURNAL = "journal.jsonl"
 class JobRun:
     """A job on its way: tells its events, keeps its transcript.
 
-    A chunk that is heard again becomes a correction; see `corrections.heard_again`.
+    A chunk that is heard again becomes a correction; see `again`.
 
     What fails because of the disk or the database does not end it. What it came to waits in `due`
     until `settle` can write it down; a run that could not go on is `stopped`, and begins again, after
@@ -278,7 +279,8 @@ class JobRun:
             traces=tuple({**trace, "chunk": self.job.listen} for trace in result.traces),
         )
         lines, labels_told = identify(heard, self._segments_told(), self._prefix)
-        if self._store.heard_again(self.job, heard_again(lines, heard)):
+        operation = heard_again(lines, heard, keep=self.job.listen_keep)
+        if self._store.heard_again(self.job, operation):
             revision = self.job.revision + 1
             self.job = replace(self.job, status="done", listen=None, revision=revision)
             with suppress(OutputError):  # it is in the document, which the last event leads to

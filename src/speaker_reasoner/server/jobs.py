@@ -33,6 +33,7 @@ class Job:
         speakers: hint on their number, as it was given.
         voices: name of each known voice; the n-th lies in `voice-n.wav`.
         listen: chunk that is to be heard again; `None` while the whole recording is.
+        listen_keep: whether lines of it that people corrected stay as they are.
         found: how many speakers were heard; `None` until it is done.
         error: of a failed job, or of the last attempt to hear a chunk again, in OpenAI's shape.
         revision: how many corrections were made.
@@ -51,6 +52,7 @@ class Job:
     speakers: str | None = None
     voices: tuple[str, ...] = ()
     listen: int | None = None
+    listen_keep: bool = True
     found: int | None = None
     error: Mapping[str, Any] | None = None
     revision: int = 0
@@ -127,6 +129,7 @@ def job_of_row(row: Mapping[Any, Any]) -> Job:
         row["speakers"],
         tuple(voices),
         listen,
+        row["listen_keep"] != 0,
         row["found"],
         error,
         row["revision"],

@@ -224,6 +224,8 @@ class DocumentSegment(Span):
     id: str = Field(examples=["0"])
     chunk: int
     turn: int | None = Field(description="Of the chunk's dialogue; null where no turn wrote it so.")
+    corrected: bool = Field(description="Whether people changed its words, times or speaker.")
+    words: list[TimedWord] = Field([], description="Where asked for, and where they have times.")
 
 
 class Chunk(Answer):

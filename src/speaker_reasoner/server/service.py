@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,14 +20,16 @@ from ..longform import Transcriber
 from ..transcript import Transcript
 from ..voices.store import StoredClip
 from . import intake
-from .corrections import History, Listen, Operation, apply, chunk_spans, replay
+from .corrections import History, apply, replay
 from .documents import load_document, load_original
 from .events import EventReader
-from .failures import RequestError, as_request_error
+from .failures import RequestError
 from .jobruns import EVENTS, JobRun
 from .jobs import Job, undamaged
 from .keeper import Keeper, Rules
+from .lines import chunk_spans
 from .openai import Hints, JobForm, TranscriptionForm, check_transcription, parse_form, sse
+from .operations import Listen, Operation
 from .runs import AUDIO, Defaults, RequestRun
 from .sound import Pcm
 from .store import Store
@@ -430,57 +432,51 @@ class Service:
         waiting = sum(run.problem is not None for run in list(self._runs.values()))
         return {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
 
-    async def events(self, job_id: str, after: int) -> AsyncIterator[str]:
-        """The events of a job as text: all after a number, then as they come, until it has ended."""
+    async def events(self, job_id: str, after: int, *, follow: bool = False) -> AsyncIterator[str]:
+        """The events of a job as text: all after a number, then as they come, until it has ended.
+
+        Args:
+            follow: go on after that, with an event `job` whenever it is corrected or heard again.
+        """
         job = await run_in_threadpool(self.job, job_id)
         reader = EventReader(self.store.folder(job) / EVENTS, after)
-        run = self._runs.get(job_id)
-        while run is None and job.under_way and not self.closing:  # another process's
-            yield sse(self.body(job), event="job")
-            for event in reader.new():
-                yield sse(event.data, event=event.name, number=event.number)
-            await asyncio.sleep(1.0)
-            job = await run_in_threadpool(self.job, job_id)
-            run = self._runs.get(job_id)
-        if run is None:
-            try:
-                for event in reader.new():
-                    yield sse(event.data, event=event.name, number=event.number)
-            except RequestError as error:
-                yield sse(as_request_error(error).body(), event="error")
-            yield sse(self.body(job), event="job")
-            return
         told: dict[str, Any] = {}
         quiet_since = time.monotonic()
-        with run.watch() as changed:
+        try:
             while True:
-                changed.clear()
-                over, body = run.over, self.body(run.job)
-                if body != told and not over:
-                    yield sse(body, event="job")
-                for event in reader.new():
-                    quiet_since = time.monotonic()
-                    yield sse(event.data, event=event.name, number=event.number)
-                if over:
-                    yield sse(body, event="job")
-                    return
-                told = body
-                if time.monotonic() - quiet_since > PING_S:
-                    quiet_since = time.monotonic()
-                    yield ": still here\n\n"
-                try:
-                    await asyncio.wait_for(changed.wait(), 1.0)
-                except TimeoutError:
-                    if self.closing:
+                run = self._runs.get(job_id)
+                with run.watch() if run is not None else nullcontext(asyncio.Event()) as changed:
+                    over = run is None or run.over
+                    job = run.job if run is not None else await run_in_threadpool(self.job, job_id)
+                    body, last = self.body(job), over and not (job.under_way or follow)
+                    if body != told and not last:
+                        told, quiet_since = body, time.monotonic()
+                        yield sse(body, event="job")
+                    for event in reader.new():
+                        quiet_since = time.monotonic()
+                        yield sse(event.data, event=event.name, number=event.number)
+                    if last:
+                        yield sse(body, event="job")
                         return
+                    if time.monotonic() - quiet_since > PING_S:
+                        quiet_since = time.monotonic()
+                        yield ": still here\n\n"
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), 1.0)
+                    if self.closing and not changed.is_set():
+                        return
+        except RequestError as error:
+            yield sse(error.body(), event="error")
+            if error.code == "job_damaged":
+                yield sse(self.body(job), event="job")
 
     # Documents
 
-    def document(self, job_id: str) -> dict[str, Any]:
-        """The document of a job, corrections applied."""
+    def document(self, job_id: str, *, words: bool = False) -> dict[str, Any]:
+        """The document of a job, corrections applied; with the words that have times, if asked for."""
         job = self._transcribed(job_id)
         document, history = load_document(self.store, job)
-        return document.body(job.revision, history)
+        return history.show(document, job.revision, words=words)
 
     def transcript(self, job_id: str) -> Transcript:
         """The transcript of a job, corrections applied."""
@@ -525,7 +521,7 @@ class Service:
         if revision != job.revision:
             raise _stale(revision, job.revision)
         if isinstance(operation, Listen):
-            return 202, self._listen(job, operation.chunk, chunk_spans(document.transcript))
+            return 202, self._listen(job, operation, chunk_spans(document.transcript))
         made = operation.model_dump(by_alias=True, exclude_none=True)
         then = history.then(made)
         if made["op"] not in ("undo", "redo"):
@@ -536,15 +532,18 @@ class Service:
 
     def _after(self, job: Job, history: History) -> dict[str, Any]:
         document, _ = replay(load_original(self.store, job), history.done)
-        return document.body(job.revision + 1, history)
+        return history.show(document, job.revision + 1)
 
-    def _listen(self, job: Job, chunk: int, spans: list[dict[str, Any]]) -> dict[str, Any]:
+    def _listen(self, job: Job, operation: Listen, spans: list[dict[str, Any]]) -> dict[str, Any]:
+        chunk = operation.chunk
         if chunk not in [span["chunk"] for span in spans]:
             raise _no_chunk(chunk)
-        if not self.store.listen(job, chunk):
+        if not self.store.listen(job, chunk, keep=operation.keep):
             message = "the job is under way, or was corrected meanwhile; fetch it again"
             raise RequestError(409, message, code="job_under_way")
-        run = self._launch(replace(job, status="queued", listen=chunk, error=None))
+        run = self._launch(
+            replace(job, status="queued", listen=chunk, listen_keep=operation.keep, error=None)
+        )
         return self.body(run.job)
 
     def _transcribed(self, job_id: str) -> Job:

@@ -339,7 +339,7 @@ class Store:
             return False
         return True
 
-    def listen(self, job: Job, chunk: int) -> bool:
+    def listen(self, job: Job, chunk: int, *, keep: bool = True) -> bool:
         """Queue a job that is done, and not corrected since it was read, to hear a chunk again;
         whether it was so."""
         count = select(func.count()).where(CORRECTIONS.c.job == job.id).scalar_subquery()
@@ -349,7 +349,8 @@ class Store:
             JOBS.c.removed.is_(None),
             count == job.revision,
         )
-        return self._update(query, status="queued", listen=chunk, error=None, **self._leased())
+        values = {"status": "queued", "listen": chunk, "listen_keep": int(keep), "error": None}
+        return self._update(query, **values, **self._leased())
 
     def heard_again(self, job: Job, operation: Mapping[str, Any]) -> bool:
         """Append what a chunk, heard again, came to, and end the job; whether it was under way here."""
