@@ -248,7 +248,7 @@ def test_another_try_of_a_recording_that_is_damaged(
     gate = Gate()
     client = serve(gate)
     job = add_job(client)
-    path, audio = f"/v1/jobs/{job['id']}", tmp_path / "store/jobs" / job["id"] / "audio.wav"
+    path, audio = f"/v1/jobs/{job['id']}", tmp_path / "store/jobs" / job["id"] / "audio.flac"
     assert gate.reached.wait(5)
     client.post(f"{path}/cancel")
     gate.open.set()
@@ -382,7 +382,7 @@ def test_a_transcript_that_is_damaged(finished: Any, name: str, content: bytes |
 
 def test_a_recording_that_is_gone(finished: Any) -> None:
     client, job, folder = finished
-    (folder / "audio.wav").unlink()
+    (folder / "audio.flac").unlink()
     error_of(client.get(f"/v1/jobs/{job['id']}/audio"), 500, "job_damaged")
     made = {"revision": 1, "op": "listen", "chunk": 0}
     assert client.post(f"/v1/jobs/{job['id']}/corrections", json=made).status_code == 202

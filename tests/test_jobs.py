@@ -61,8 +61,8 @@ def test_the_transcript_is_that_of_the_command_line(serve: Serve, tmp_path: Path
     got = client.get(f"/v1/jobs/{job['id']}/transcript?format=seglst").text
     expected = Transcriber(ScriptedEngine(play, PROFILE), detect=None).transcribe(path)
     assert got == formats.render(expected, "seglst")
-    stored = next((tmp_path / "store/jobs").iterdir()) / "audio.wav"
-    assert np.array_equal(audio.load(stored), audio.load(path))
+    stored = next((tmp_path / "store/jobs").iterdir()) / "audio.flac"
+    assert audio.load(stored) == pytest.approx(audio.load(path), abs=2**-23), "to 24 bits"
 
 
 @pytest.mark.parametrize("name", list(formats.FORMATS))
@@ -316,7 +316,7 @@ def test_audio_by_the_byte(serve: Serve) -> None:
     whole = client.get(f"/v1/jobs/{job['id']}/audio")
     samples, rate = soundfile.read(io.BytesIO(whole.content), dtype="float32")
     assert (rate, samples.shape) == (16_000, (48_000,))
-    assert samples == pytest.approx(noise(3.0), abs=1 / 65_536)
+    assert samples == pytest.approx(noise(3.0), abs=1 / 60_000)
     for asked, span in {
         "bytes=0-9": slice(0, 10),
         "bytes=43-46": slice(43, 47),

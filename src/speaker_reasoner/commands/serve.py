@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..errors import ServerError
 from ..extras import require
@@ -57,6 +58,29 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         metavar="KEY",
         default=os.environ.get(_KEY) or None,
         help=f"that requests must carry; else the environment's {_KEY}. Needed beyond loopback",
+    )
+    add(
+        "--allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="another site whose pages may use the server, such as https://example.org; may be given "
+        "several times (default: none)",
+    )
+    add(
+        "--model-alias",
+        metavar="NAME[=MODEL]",
+        action="append",
+        default=[],
+        help="another name that clients may call the model by, such as whisper-1; may be given several "
+        "times (default: none)",
+    )
+    add(
+        "--root-path",
+        metavar="PATH",
+        type=_root_path,
+        default="",
+        help="under which a proxy shows the server, such as /transcripts (default: at the top)",
     )
     add = command.add_argument_group("store").add_argument
     add(
@@ -123,6 +147,34 @@ def _age(text: str) -> float:
     return int(number) * unit
 
 
+def _root_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and (not path.startswith("/") or any(c in path for c in "?# ")):
+        raise argparse.ArgumentTypeError(f"expected a path such as /transcripts, got {text!r}")
+    return path
+
+
+def _alias(text: str) -> tuple[str, str]:
+    """A name, and the model it stands for; empty for the one there is."""
+    name, _, model = text.partition("=")
+    if not name.strip() or not text.isprintable():
+        raise ServerError(f"--model-alias {text!r}: expected NAME or NAME=MODEL, such as whisper-1")
+    return name.strip(), "" if model.strip() in ("", "...") else model.strip()
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.netloc
+        or text != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise ServerError(
+            f"--allow-origin {text!r}: expected scheme, name and port alone, such as https://example.org"
+        )
+    return text
+
+
 def _rules(keep_s: float | None) -> "Rules":
     from ..server.keeper import Rules
 
@@ -157,6 +209,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         voices=arguments.voices and _folder("--voices", arguments.voices),
         channel=chosen.channel,
         rules=_rules(arguments.keep),
+        origins=tuple(_origin(text) for text in arguments.allow_origin),
+        aliases=tuple(_alias(text) for text in arguments.model_alias),
+        root_path=arguments.root_path,
     )
     listening = _listen(arguments.host, arguments.port)
     # What is uploaded is kept as the one channel that is heard.

@@ -124,6 +124,7 @@ class Transcriber:
         journal: Path | Journal | None = None,
         name: str | None = None,
         samples: Samples | None = None,
+        language: str | None = None,
     ) -> AnyRecording:
         """A recording, ready to be driven.
 
@@ -135,6 +136,7 @@ class Transcriber:
             name: of the recording; by default that of its file.
             samples: float32 `[n]` at 16 kHz, heard in place of the whole file; `[channels, n]` where
                 channels are transcribed separately.
+            language: code of what is spoken, for engines that take one; recognised if `None`.
 
         Raises:
             SettingsError: the hints contradict each other.
@@ -145,12 +147,16 @@ class Transcriber:
         if speakers is not None:
             _check_bounds(speakers, self.separate)
         if isinstance(journal, Path):
-            about = self.about(fingerprint(path), speakers=speakers, voices=voices)
+            about = self.about(
+                fingerprint(path), speakers=speakers, voices=voices, language=language
+            )
             journal = Journal(journal, about)
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples)
         blocks = audio.stream(path, channel=self.channel) if samples is None else iter([samples])
-        return self._recording(path, blocks, speakers, voices, journal, name)
+        recording = self._recording(path, blocks, speakers, voices, journal, name)
+        recording.language_given = language
+        return recording
 
     def _open_separately(
         self,
@@ -287,12 +293,13 @@ class Transcriber:
         *,
         speakers: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
+        language: str | None = None,
     ) -> dict[str, Any]:
         """Everything that decides what is written: what two runs must agree on to be one.
 
         Args:
             source: what tells the recording from another; see `fingerprint`.
-            speakers, voices: as for `open`.
+            speakers, voices, language: as for `open`.
         """
         from ..version import __version__
 
@@ -312,6 +319,7 @@ class Transcriber:
                 "witness": None if s.witness is None else s.witness.name,
                 "speakers_given": None if speakers is None else list(speakers),
                 "voices": {voice.name: _digest(voice) for voice in voices},
+                **({} if language is None else {"language_given": language}),
             },
         }
 

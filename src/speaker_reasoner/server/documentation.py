@@ -6,9 +6,9 @@ from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, TypeAdapter
 
-from ..formats import FORMATS
 from . import schemas
-from .openai import JobForm, TranscriptionForm
+from .exports import SUFFIXES
+from .forms import JobForm, TranscriptionForm
 from .operations import Operation
 from .schemas import failures
 
@@ -128,9 +128,13 @@ MEDIA_TYPES = {
     "vtt": "text/vtt",
     "html": "text/html",
     "md": "text/markdown",
+    "ass": "text/x-ass",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
 }
 """Of transcripts, by format; of all others it is `TEXT`."""
 TEXT = "text/plain"
+EXPOSED = ["x-peaks-per-second", "x-duration", "x-audio", "x-warnings", "retry-after"]
+"""Headers that pages of other sites may read, where they may use the server."""
 _SOUND = {"audio/wav": {"schema": {"type": "string", "format": "binary"}}}
 _INCOMING = (
     "invalid_audio",
@@ -175,6 +179,14 @@ TRANSCRIPTIONS: dict[str, Any] = {
         ),
     },
 }
+TRANSLATIONS: dict[str, Any] = {
+    "response_class": Response,
+    "summary": "Not done: no model here translates",
+    "tags": ["transcriptions"],
+    "status_code": 400,
+    "openapi_extra": _body("multipart/form-data", {"type": "object"}),
+    "responses": failures("unsupported_operation"),
+}
 MODELS: dict[str, Any] = {
     "summary": "The model there is",
     "tags": ["transcriptions"],
@@ -196,7 +208,8 @@ ADD_JOB: dict[str, Any] = {
     "response_model": schemas.Job,
     "response_description": "Accepted.",
     "openapi_extra": _form(JobForm),
-    "responses": failures(*_INCOMING, "path_not_allowed", "answer_timeout"),
+    "response_model_exclude_unset": True,
+    "responses": failures(*_INCOMING, "path_not_allowed", "unsupported_language", "answer_timeout"),
 }
 JOBS: dict[str, Any] = {
     "summary": "Jobs, newest first, page by page",
@@ -266,10 +279,25 @@ AUDIO: dict[str, Any] = {
         **failures("job_not_found", "invalid_range", "job_damaged"),
     },
 }
+PEAKS: dict[str, Any] = {
+    "response_class": Response,
+    "summary": "The loudness of the recording",
+    "description": "A byte for each stretch, 255 is full scale; `x-peaks-per-second` and `x-duration` say "
+    "what they are of, `x-audio` where a player that sends no key finds the audio.",
+    "tags": ["jobs"],
+    "responses": {
+        200: {
+            "description": "Bytes.",
+            "content": {"application/octet-stream": {"schema": {"type": "string"}}},
+        },
+        **failures("job_not_found", "job_damaged"),
+    },
+}
 TRANSCRIPT: dict[str, Any] = {
     "response_class": Response,
     "summary": "The transcript as a file",
-    "description": f"Corrections applied. Formats: {', '.join(FORMATS)}.",
+    "description": f"Corrections applied. Formats: {', '.join(SUFFIXES)}. Captions (`srt`, `vtt`, `ass`) "
+    "keep to the reading habits of subtitles. `X-Warnings` holds the warnings as a JSON list.",
     "tags": ["transcripts"],
     "responses": {
         200: {

@@ -22,10 +22,12 @@ from .again import heard_again, labels_heard_again
 from .documents import identify, keep_document, load_document
 from .events import EventLog, EventReader
 from .failures import StorageError, as_request_error, passes
+from .forms import Hints
 from .jobs import Job, damaged
 from .lines import CorrectedLine
-from .openai import Hints, confidence_body
-from .runs import AUDIO, Defaults, Told, given_of
+from .openai import confidence_body
+from .runs import Defaults, Told, given_of
+from .sound import recording_file
 from .store import Store
 
 _log = logging.getLogger(__name__)
@@ -124,7 +126,7 @@ class JobRun:
             self._recording = self._open_whole()
         else:
             corrected = load_document(self._store, self.job)[0].corrected()
-            path = self._folder / AUDIO
+            path = recording_file(self._folder)
             self._recording = self._transcriber.listen_again(path, corrected, self.job.listen)
         return self._recording
 
@@ -135,12 +137,13 @@ class JobRun:
         """
         given = given_of(
             self._folder,
-            Hints(speakers=self.job.speakers).count,
+            Hints(speakers=self.job.speakers, language=None).count,
             self.job.voices,
             self._transcriber.settings.witness,
             self._defaults,
         )
-        path = self._folder / AUDIO
+        path = recording_file(self._folder)
+        given["language"] = self.job.language
         about = self._transcriber.about(fingerprint(path), **given)
         journal, other = Journal.anew(self._folder / _JOURNAL, about)
         if other is not None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from soundfile import LibsndfileError
+
 from ..errors import SpeakerReasonerError
 from .failures import RequestError
 
@@ -81,7 +83,14 @@ def undamaged(job: Job, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, SpeakerReasonerError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        LibsndfileError,
+        SpeakerReasonerError,
+    ) as error:
         _log.warning("%s: %s: %s", job.id, what, error)
         raise damaged(what) from error
 

@@ -19,9 +19,8 @@ from ..voices.enrolment import doubts
 from ..voices.people import EnrolledSpeaker
 from ..voices.store import StoredClip
 from ..voices.witness import Witness
-from .openai import Hints
-
-AUDIO = "audio.wav"
+from .forms import Hints
+from .sound import recording_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,62 @@ class Told:
             told.append(ToldSegment(self._next, segment, overlap))
             self._next += 1
         return told
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What became known of a recording under way.
+
+    Attributes:
+        known: segments that a turn wrote, with labels that may change.
+        linked: segments whose speakers were found among those of the recording so far.
+    """
+
+    known: list[ToldSegment]
+    linked: list[ToldSegment]
+
+
+class Links:
+    """Holds segments until their chunk's speakers are linked with those before, so that one person has
+    one label; those of the first chunk have nobody before them, and are given on at once.
+
+    Attributes:
+        recording: under way.
+    """
+
+    def __init__(self) -> None:
+        self.recording: AnyRecording | None = None
+        self._held: dict[int, list[ToldSegment]] = {}
+
+    def add(self, chunk: int, segments: list[ToldSegment]) -> list[ToldSegment]:
+        """Segments of a turn; those that may be told now."""
+        if chunk == 0:
+            return segments
+        self._held.setdefault(chunk, []).extend(segments)
+        return [one for n in sorted(self._held) for one in self._linked(n)]
+
+    def rest(self, transcript: Transcript) -> list[ToldSegment]:
+        """What is still held, at the end, as the transcript has it."""
+        left = [one for n in sorted(self._held) for one in self._held.pop(n)]
+        return _relabelled(left, transcript.segments)
+
+    def _linked(self, chunk: int) -> list[ToldSegment]:
+        linked = getattr(self.recording, "linked", None)
+        segments = linked(chunk) if linked is not None else ()
+        if segments is None:
+            return []
+        return _relabelled(self._held.pop(chunk), segments)
+
+
+def _relabelled(told: Sequence[ToldSegment], segments: Sequence[Segment]) -> list[ToldSegment]:
+    """Told segments with the labels, and genders, of segments of the same place and words."""
+    known = {(s.start_s, s.end_s, s.text): s for s in segments}
+    out = []
+    for one in told:
+        mine = one.segment
+        found = known.get((mine.start_s, mine.end_s, mine.text), mine)
+        out.append(replace(one, segment=replace(mine, speaker=found.speaker, gender=found.gender)))
+    return out
 
 
 def voice_file(folder: Path, number: int) -> Path:
@@ -141,12 +196,14 @@ class RequestRun:
         self._hints = hints
         self._defaults = defaults
         self._told = Told()
+        self._links = Links()
         self._loop = asyncio.get_running_loop()
-        self._news: asyncio.Queue[list[ToldSegment] | Transcript | Failure] = asyncio.Queue()
+        self._news: asyncio.Queue[News | Transcript | Failure] = asyncio.Queue()
 
     def open(self) -> AnyRecording:
-        return self._transcriber.open(
-            self._folder / AUDIO,
+        recording = self._transcriber.open(
+            recording_file(self._folder),
+            language=self._hints.language,
             **given_of(
                 self._folder,
                 self._hints.count,
@@ -155,15 +212,21 @@ class RequestRun:
                 self._defaults,
             ),
         )
+        self._links.recording = recording
+        return recording
 
     def told(self, progress: Progress) -> None:
-        if segments := self._told.add(progress):
-            self._loop.call_soon_threadsafe(self._news.put_nowait, segments)
+        segments = self._told.add(progress)
+        news = News(segments, self._links.add(progress.chunk, segments))
+        if news.known or news.linked:
+            self._loop.call_soon_threadsafe(self._news.put_nowait, news)
 
     def ended(self, result: Transcript | Failure) -> None:
+        if isinstance(result, Transcript) and (left := self._links.rest(result)):
+            self._loop.call_soon_threadsafe(self._news.put_nowait, News([], left))
         self._loop.call_soon_threadsafe(self._news.put_nowait, result)
 
-    async def news(self) -> AsyncIterator[list[ToldSegment] | Transcript]:
+    async def news(self) -> AsyncIterator[News | Transcript]:
         """Segments as they are told; the transcript last.
 
         Raises:

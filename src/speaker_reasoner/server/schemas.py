@@ -121,6 +121,7 @@ class VerboseSegment(TimedSpan):
     )
     compression_ratio: float
     no_speech_prob: float = Field(description="Not estimated: 0.")
+    warnings: list[str] = Field([], description="Of the whole answer, on its first segment.")
 
 
 class PlainTranscription(Answer):
@@ -128,6 +129,7 @@ class PlainTranscription(Answer):
 
     text: str
     usage: Usage
+    warnings: list[str] = Field([], description="Where there are any.")
 
 
 class DiarizedTranscription(Notes):
@@ -189,6 +191,7 @@ class Job(Answer):
         description="What of the server's disk or database it waits for; it goes on by itself."
     )
     revision: int = Field(description="How many corrections were made.")
+    warnings: list[str] = Field([], description="Fields of its request that are without effect.")
     removed: float | None = Field(description="Unix time at which it was put into the bin.")
 
 
@@ -246,6 +249,9 @@ class Document(Notes):
     chunks: list[Chunk]
     can_undo: bool
     can_redo: bool
+    confidence_floor: float | None = Field(
+        description="Mean probability of words under which the model is not to be trusted."
+    )
 
 
 class TracePart(BaseModel):
@@ -304,6 +310,7 @@ ERRORS: dict[str, tuple[int, str]] = {
     "invalid_multipart": (400, "The form cannot be read, or was cut off."),
     "voice_not_found": (400, "Nobody in the voice store is called so."),
     "unsupported_language": (400, "The model transcribes another language."),
+    "unsupported_operation": (400, "The model cannot do this."),
     "path_not_allowed": (400, "No file inside a folder that the server allows."),
     "invalid_api_key": (401, "The server has a key, and it is missing or wrong."),
     "host_not_allowed": (403, "A server without a key answers on localhost only."),

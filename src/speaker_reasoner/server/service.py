@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
+from ..errors import ServerError
 from ..longform import Transcriber
 from ..transcript import Transcript
 from ..voices.store import StoredClip
@@ -24,14 +25,23 @@ from .corrections import History, apply, replay
 from .documents import load_document, load_original
 from .events import EventReader
 from .failures import RequestError
+from .forms import (
+    Abilities,
+    Hints,
+    JobForm,
+    TranscriptionForm,
+    check_job,
+    check_transcription,
+    parse_form,
+)
 from .jobruns import EVENTS, JobRun
 from .jobs import Job, undamaged
 from .keeper import Keeper, Rules
-from .lines import chunk_spans
-from .openai import Hints, JobForm, TranscriptionForm, check_transcription, parse_form, sse
+from .lines import Document, chunk_spans
+from .openai import sse
 from .operations import Listen, Operation
-from .runs import AUDIO, Defaults, RequestRun
-from .sound import Pcm
+from .runs import Defaults, RequestRun
+from .sound import Pcm, peaks_of, recording_file
 from .store import Store
 from .transcription import PING_S, Transcription, too_slow
 from .uploads import (
@@ -82,6 +92,9 @@ class ServiceSettings:
         channel: 0-based channel of uploads to keep; all mixed down if `None`.
         defaults: for what clients do not say.
         rules: of leases, and of how long things are kept.
+        origins: other sites whose pages may use the server.
+        aliases: other names of the model, each with the name it stands for; empty for whatever there is.
+        root_path: under which a proxy shows the server; empty at the top.
     """
 
     store: Path
@@ -96,6 +109,9 @@ class ServiceSettings:
     channel: int | None = None
     defaults: Defaults = field(default_factory=Defaults)
     rules: Rules = field(default_factory=Rules)
+    origins: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    root_path: str = ""
 
 
 class Service:
@@ -124,8 +140,19 @@ class Service:
         name = str(described.get("model", engine.name))
         self.model = Path(name).name if Path(name).is_absolute() else name
         self.profile = engine.profile
-        self.word_times = described.get("word_times") is True
-        self.language = None if "recogniser" in described else self.profile.language
+        recognises = "recogniser" in described
+        for alias, meant in settings.aliases:
+            if meant not in (self.model, ""):
+                raise ServerError(f"--model-alias {alias}={meant}: this server has {self.model!r}")
+        self.able = Abilities(
+            self.model,
+            tuple(alias for alias, _ in settings.aliases),
+            None if recognises else self.profile.language,
+            tuple(
+                getattr(getattr(engine, "recogniser", None), "languages", ()) if recognises else ()
+            ),
+            described.get("word_times") is True,
+        )
         self.created = int(time.time())
         self.closing = False
         self._transcriber = transcriber
@@ -173,7 +200,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(TranscriptionForm, received.values)
-            check_transcription(form, self.model, self.language, self.word_times)
+            form, said = check_transcription(form, self.able)
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
@@ -185,7 +212,7 @@ class Service:
         except BaseException:
             stack.close()
             raise
-        return Transcription(run, self._with_names(form), self.settings.answer_s, stack)
+        return Transcription(run, self._with_names(form), said, self.settings.answer_s, stack)
 
     def _with_names(self, form: TranscriptionForm) -> TranscriptionForm:
         """A form with the names that its answer may hold."""
@@ -258,6 +285,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(JobForm, received.values)
+            said = check_job(form, self.able)
             if (received.file is None) == (form.path is None):
                 raise _no_file("either a file or a path")
             path = None
@@ -275,9 +303,10 @@ class Service:
                 duration_s,
                 form.speakers,
                 form.known_speaker_names,
+                form.language,
             )
             self._launch(job)
-        return self.body(job)
+        return {**self.body(job), "warnings": said} if said else self.body(job)
 
     def _launch(self, job: Job, *, resumed: bool = False) -> JobRun:
         run = JobRun(
@@ -476,7 +505,13 @@ class Service:
         """The document of a job, corrections applied; with the words that have times, if asked for."""
         job = self._transcribed(job_id)
         document, history = load_document(self.store, job)
-        return history.show(document, job.revision, words=words)
+        return self._show(document, history, job.revision, words)
+
+    def _show(
+        self, document: Document, history: History, revision: int, words: bool
+    ) -> dict[str, Any]:
+        body = history.show(document, revision, words=words)
+        return {**body, "confidence_floor": self.profile.word_confidence_floor}
 
     def transcript(self, job_id: str) -> Transcript:
         """The transcript of a job, corrections applied."""
@@ -500,13 +535,19 @@ class Service:
     def pcm(self, job_id: str) -> Pcm:
         """The audio of a job."""
         job = self.job(job_id)
-        pcm = Pcm(self.store.folder(job) / AUDIO)
+        pcm = Pcm(recording_file(self.store.folder(job)))
         with undamaged(job, "the recording"):
             pcm.size  # noqa: B018
         return pcm
 
+    def peaks(self, job_id: str) -> tuple[Job, bytes]:
+        """A job, and the loudness of its audio as `sound.peaks_of` gives it."""
+        job = self.job(job_id)
+        with undamaged(job, "the recording"):
+            return job, peaks_of(self.store.folder(job))
+
     def correct(
-        self, job_id: str, revision: int, operation: Operation
+        self, job_id: str, revision: int, operation: Operation, *, words: bool = False
     ) -> tuple[int, dict[str, Any]]:
         """Apply a correction: status 200 and the document, or 202 and the job that listens again.
 
@@ -528,11 +569,11 @@ class Service:
             apply(document, made)
         if not self.store.correct(job, revision, made):
             raise _stale(revision, self.job(job_id).revision)
-        return 200, self._after(job, then)
+        return 200, self._after(job, then, words)
 
-    def _after(self, job: Job, history: History) -> dict[str, Any]:
+    def _after(self, job: Job, history: History, words: bool) -> dict[str, Any]:
         document, _ = replay(load_original(self.store, job), history.done)
-        return history.show(document, job.revision + 1)
+        return self._show(document, history, job.revision + 1, words)
 
     def _listen(self, job: Job, operation: Listen, spans: list[dict[str, Any]]) -> dict[str, Any]:
         chunk = operation.chunk
