@@ -78,7 +78,7 @@ def test_an_unknown_format(serve: Serve) -> None:
     client = serve()
     job = add_job(client)
     wait(client, job)
-    answer = client.get(f"/v1/jobs/{job['id']}/transcript?format=docx")
+    answer = client.get(f"/v1/jobs/{job['id']}/transcript?format=pdf")
     assert "known formats" in error_of(answer, 400, "invalid_value")
 
 

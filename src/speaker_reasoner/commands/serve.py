@@ -79,8 +79,8 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--root-path",
         metavar="PATH",
         type=_root_path,
-        default="",
-        help="under which a proxy shows the server, such as /transcripts (default: at the top)",
+        default="/",
+        help="under which a proxy shows the server, such as /transcripts (default: /)",
     )
     add = command.add_argument_group("store").add_argument
     add(

@@ -132,7 +132,8 @@ def render_srt_to_read(transcript: Transcript, habits: Habits) -> str:
     for number, cue in enumerate(cues(transcript, habits), start=1):
         times = f"{_clock(cue.start_s, ',')} --> {_clock(cue.end_s, ',')}"
         text = "\n".join(cue.lines)
-        blocks.append(f"{number}\n{times}\n{f'{cue.speaker}: ' if cue.opens else ''}{text}\n")
+        name = f"{cue.speaker.replace(':', '_')}: " if cue.opens else ""
+        blocks.append(f"{number}\n{times}\n{name}{text}\n")
     return "\n".join(blocks)
 
 
@@ -205,7 +206,7 @@ def _parts(segment: Segment, lead: str, habits: Habits) -> Iterator[Cue]:
         return
     for n, (first, last) in enumerate(_cut(segment, words, 0, len(words), lead, habits)):
         text = segment.text[words[first].at : words[last - 1].until]
-        lines = _wrapped(text, len(lead) if n == 0 else 0, habits) or (text,)
+        lines = _wrapped(text, _room(lead, habits) if n == 0 else 0, habits) or (text,)
         start_s = segment.start_s if first == 0 else words[first].start_s
         end_s = segment.end_s if last == len(words) else words[last].start_s
         yield Cue("", "", False, lines, start_s, max(end_s, start_s + 0.001))
@@ -238,7 +239,7 @@ def _cut(
     middle and at the best place."""
     text = segment.text[words[first].at : words[last - 1].until]
     lasts_s = words[last - 1].end_s - words[first].start_s
-    room = len(lead) if first == 0 else 0
+    room = _room(lead, habits) if first == 0 else 0
     if last - first == 1 or (lasts_s <= habits.longest_s and _wrapped(text, room, habits)):
         yield first, last
         return
@@ -252,6 +253,11 @@ def _cut(
     best = min(range(first + 1, last), key=cost)
     yield from _cut(segment, words, first, best, lead, habits)
     yield from _cut(segment, words, best, last, "", habits)
+
+
+def _room(lead: str, habits: Habits) -> int:
+    """What a name takes of a line; a long one has to share it."""
+    return min(len(lead), habits.line_chars // 2)
 
 
 def _merit(text: str, before: _Word, after: _Word) -> float:

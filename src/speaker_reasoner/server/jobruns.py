@@ -94,6 +94,7 @@ class JobRun:
         self._told: Told | None = None
         self._recording: AnyRecording | None = None
         self._reached_s = 0.0
+        self._chunk = -1
         self._labels: set[str] = set()
         self._watchers: tuple[tuple[asyncio.AbstractEventLoop, asyncio.Event], ...] = ()
 
@@ -170,6 +171,8 @@ class JobRun:
                 "box", {"chunk": chunk, "turn": event.turn + 1, "start": start_s, "end": end_s}
             )
         self._reached_s = progress.boxed[0] if progress.boxed else progress.end_s
+        if progress.chunk > self._chunk:  # what was in its way is over
+            self._chunk, self.problem = progress.chunk, None
         self._notify()
 
     def ended(self, result: Transcript | Failure) -> None:
@@ -201,7 +204,7 @@ class JobRun:
         self._log.close()
         self._log = EventLog(self._folder / EVENTS, again=True)
         self._told, self._recording, self._reached_s = None, None, 0.0
-        self.stopped, self.problem = False, None
+        self.stopped = False
         self._notify()
 
     def _settle(self, result: Transcript | Failure) -> None:

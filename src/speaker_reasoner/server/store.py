@@ -118,7 +118,7 @@ class Store:
         Raises:
             StorageError: the disk is full, or cannot be written.
         """
-        path = self._folder / "incoming" / f"probe-{self.owner}"
+        path = self._folder / f"probe-{self.owner}"
         try:
             with path.open("wb") as file:
                 file.write(bytes(_PROBE_BYTES))
