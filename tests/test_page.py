@@ -865,6 +865,107 @@ def test_everything_has_a_name(server: Scripted, visit: Callable[..., Any]) -> N
     assert tab.locator("[aria-live], [role=status], [role=log]").count() == 3
 
 
+AXE = os.environ.get("SPEAKER_REASONER_AXE", "")
+"""axe.min.js of the npm package axe-core."""
+
+
+@slow
+@pytest.mark.skipif(
+    not AXE, reason="SPEAKER_REASONER_AXE names no axe.min.js (npm install axe-core)"
+)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(server: Scripted, browser: Any, scheme: str) -> None:
+    context = browser.new_context(bypass_csp=True, color_scheme=scheme, reduced_motion="reduce")
+    tab = context.new_page()
+    source = Path(AXE).read_text(encoding="utf-8")
+
+    def check(state: str) -> None:
+        tab.evaluate(source)
+        found = tab.evaluate(
+            "async () => (await axe.run()).violations.map(v => [v.id, v.nodes.map(n => n.html)])"
+        )
+        assert found == [], state
+
+    tab.goto(server.url)
+    expect(tab.locator("#stored label")).to_have_count(2)
+    check("home")
+    tab.goto(finished(server))
+    ready(tab)
+    check("a recording")
+    edit(tab, 3, "Something else.")
+    check("a line is edited")
+    tab.keyboard.press("Escape")
+    check("a notice")
+    tab.get_by_role("button", name="Export").click()
+    check("a menu")
+    tab.keyboard.press("Escape")
+    for key in ("?", "t"):
+        tab.locator(".line").nth(3).focus()
+        tab.keyboard.press(key)
+        expect(tab.locator("dialog[open]")).to_be_visible()
+        check(f"the dialog of {key}")
+        tab.keyboard.press("Escape")
+    tab.locator("#job-more").click()
+    choose(tab, "Delete recording")
+    check("a question")
+    tab.locator("#ask").get_by_role("button", name="Delete").click()
+    tab.locator("#bin").click()
+    expect(tab.locator(".binned")).to_have_count(1)
+    check("the bin")
+    tab.goto(finished(server, "broken.wav"))
+    expect(tab.locator(".line")).to_have_count(3)
+    check("a recording that failed")
+    tab.goto(server.url)
+    tab.get_by_role("button", name="Record").click()
+    expect(tab.locator("#recorded")).to_have_text("0:01")
+    check("the microphone is on")
+    context.set_offline(True)
+    expect(tab.locator("#lost")).to_be_visible()
+    check("the server is lost")
+    context.close()
+
+
+@slow
+def test_ten_hours_open_at_once(server: Scripted, visit: Callable[..., Any]) -> None:
+    """Of very many lines those in view are drawn; each can be reached."""
+    address = finished(server)
+    [job] = server.jobs.values()
+    assert job.document is not None
+    first = job.document["segments"][0]
+    job.document["segments"] = [
+        {
+            **first,
+            "id": f"n{k}",
+            "speaker": f"Speaker{1 + k % 4}",
+            "text": f"line {k}",
+            "start": k * 3.5,
+            "end": k * 3.5 + 3,
+        }
+        for k in range(10_000)
+    ]
+    job.document["duration"] = 36_000.0
+    tab = visit(server.url)
+    tab.evaluate(
+        """hash => { window.began = performance.now(); location.hash = hash;
+            new MutationObserver((_, me) => { if (document.querySelector(".line")) {
+                window.took = performance.now() - window.began; me.disconnect(); } })
+                .observe(document.getElementById("lines"), {childList: true}); }""",
+        address.partition("#")[2],
+    )
+    expect(tab.locator(".line").first).to_contain_text("line 0")
+    took_ms = tab.evaluate("() => window.took")
+    assert took_ms < 5000, took_ms
+    assert tab.locator(".line").count() < 400
+    for _ in range(20):  # heights are known once they are drawn
+        tab.evaluate("() => scrollTo(0, document.documentElement.scrollHeight)")
+        tab.wait_for_timeout(100)
+    expect(tab.locator(".line").last).to_contain_text("line 9999")
+    assert tab.locator(".line").count() < 400
+    tab.evaluate("() => scrollTo(0, document.documentElement.scrollHeight / 2)")
+    expect(tab.get_by_text(re.compile("line [45][0-9]{3}$")).first).to_be_visible()
+    assert tab.locator(".block").count() < 3000
+
+
 # ---- the whole way ------------------------------------------------------------------------------
 
 WATCH = """() => {

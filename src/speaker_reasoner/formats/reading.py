@@ -207,9 +207,15 @@ def _parts(segment: Segment, lead: str, habits: Habits) -> Iterator[Cue]:
     for n, (first, last) in enumerate(_cut(segment, words, 0, len(words), lead, habits)):
         text = segment.text[words[first].at : words[last - 1].until]
         lines = _wrapped(text, _room(lead, habits) if n == 0 else 0, habits) or (text,)
-        start_s = segment.start_s if first == 0 else words[first].start_s
-        end_s = segment.end_s if last == len(words) else words[last].start_s
-        yield Cue("", "", False, lines, start_s, max(end_s, start_s + 0.001))
+        start_s, end_s = _shown(segment, words, first, last)
+        end_s = min(max(end_s, start_s + 0.001), start_s + habits.longest_s)
+        yield Cue("", "", False, lines, start_s, end_s)
+
+
+def _shown(segment: Segment, words: Sequence[_Word], first: int, last: int) -> tuple[float, float]:
+    """From when to when words `[first, last)` are shown: until the next one is said."""
+    start_s = segment.start_s if first == 0 else words[first].start_s
+    return start_s, segment.end_s if last == len(words) else words[last].start_s
 
 
 def _timed(segment: Segment) -> list[_Word]:
@@ -238,7 +244,8 @@ def _cut(
     """Stretches of words `[first, last)` that fit a cue each; halved where they do not, near the
     middle and at the best place."""
     text = segment.text[words[first].at : words[last - 1].until]
-    lasts_s = words[last - 1].end_s - words[first].start_s
+    begins_s, ends_s = _shown(segment, words, first, last)
+    lasts_s = ends_s - begins_s
     room = _room(lead, habits) if first == 0 else 0
     if last - first == 1 or (lasts_s <= habits.longest_s and _wrapped(text, room, habits)):
         yield first, last
@@ -313,7 +320,7 @@ def _followed(made: Sequence[Cue]) -> Iterator[tuple[Cue, float]]:
 
 def _long_enough(cue: Cue, after_s: float, habits: Habits) -> Cue:
     """A cue that stays until it can be read, as far as the next one allows."""
-    needs_s = sum(map(len, cue.lines)) / habits.chars_per_s
+    needs_s = len(" ".join(cue.lines)) / habits.chars_per_s
     end_s = min(cue.start_s + min(needs_s, habits.longest_s), after_s - _GAP_S)
     return replace(cue, end_s=round(max(cue.end_s, end_s), 3))
 

@@ -178,15 +178,14 @@ addEventListener("recording", () => {
   document.title = `${isRecording() ? "● " : ""}${document.title.replace(/^● /, "")}`;
 });
 
-/** On a small screen the waveform makes room while one reads. */
+/** On a small screen the waveform makes room while one reads; it comes back at the top, or when asked. */
 const stage = document.querySelector(".stage");
-let lastY = 0;
+let grown = false;
 addEventListener("scroll", () => {
-  const down = scrollY > lastY && scrollY > 160;
-  if (down !== stage.classList.contains("small") && Math.abs(scrollY - lastY) > 4) stage.classList.toggle("small", down);
-  lastY = scrollY;
+  if (scrollY < 60) grown = false;
+  if (scrollY < 60 || scrollY > 420) stage.classList.toggle("small", scrollY > 420 && !grown);
 }, { passive: true });
-$("grow").onclick = () => stage.classList.remove("small");
+$("grow").onclick = () => { grown = true; stage.classList.remove("small"); };
 
 async function begin() {
   refreshJobs();

@@ -87,7 +87,12 @@ export class Transcript {
     order.forEach((node, k) => {
       if (this.list.children[k] !== node) this.list.insertBefore(node, this.list.children[k] ?? null);
     });
-    this.list.setAttribute("aria-setsize", String(items.length));
+    const places = new Map(items.length > ALL ? items.map((item, k) => [item.id, k]) : []);
+    for (const [id, k] of places) {
+      const node = this.#drawn.get(id)?.node;
+      node?.setAttribute("aria-setsize", String(items.length));
+      node?.setAttribute("aria-posinset", String(k + 1));
+    }
     this.#rove();
     this.#mark();
   }

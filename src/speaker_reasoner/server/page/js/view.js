@@ -23,7 +23,7 @@ export class View {
   #closed = false;
   #loaded = false;
   #follows = true;
-  #sawDone = null; // whether its end was already shown
+  #watched = false; // whether it was under way a moment ago
   #onHand = (event) => { if (!event.target.closest?.("input, textarea")) this.#leave(); };
   #unsaid = [];
 
@@ -191,8 +191,8 @@ export class View {
       return h("li", {}, said, said === text ? null : h("details", {}, h("summary", {}, "In detail"), text));
     });
     $("warnings").replaceChildren(...failed, ...waits, ...warnings);
-    if (this.#sawDone === false && doc && warnings.length) $("warnings").scrollIntoView({ block: "center", behavior: "smooth" });
-    this.#sawDone = doc !== null;
+    if (this.#watched && doc && warnings.length) $("warnings").scrollIntoView({ block: "center", behavior: "smooth" });
+    this.#watched = isUnderWay(job) || (this.#watched && !doc && job.status === "done");
     $("retry").hidden = !["failed", "cancelled"].includes(job.status);
     const silent = !segments.length && !isUnderWay(job);
     const why = { done: "No speech was heard in this recording.", cancelled: "Stopped before the first line." };
