@@ -92,6 +92,7 @@ class JobRun:
         self._log = EventLog(self._folder / EVENTS, again=resumed)
         self._prefix = "" if job.listen is None else f"{job.revision}."
         self._told: Told | None = None
+        self._unlinked: dict[int, list[CorrectedLine]] = {}
         self._recording: AnyRecording | None = None
         self._reached_s = 0.0
         self._chunk = -1
@@ -165,6 +166,9 @@ class JobRun:
             self._labels.add(one.segment.speaker)
             line = CorrectedLine(f"{self._prefix}{one.number}", one.segment, chunk, event.turn)
             self._tell_line(line, one.overlap)
+            self._unlinked.setdefault(chunk, []).append(line)
+        if self.job.listen is None:
+            self._tell_links(chunk)
         if progress.boxed is not None:
             start_s, end_s = progress.boxed
             self._log.append(
@@ -204,6 +208,7 @@ class JobRun:
         self._log.close()
         self._log = EventLog(self._folder / EVENTS, again=True)
         self._told, self._recording, self._reached_s = None, None, 0.0
+        self._unlinked.clear()
         self.stopped = False
         self._notify()
 
@@ -310,6 +315,22 @@ class JobRun:
             },
         )
 
+    def _tell_links(self, chunk: int) -> None:
+        """Tell under which labels the speakers of earlier chunks were linked meanwhile."""
+        for number in sorted(n for n in self._unlinked if n < chunk):
+            linked = getattr(self._recording, "linked", lambda _: ())(number)
+            if linked is None:
+                return
+            known = {(s.start_s, s.end_s, s.text): s.speaker for s in linked}
+            labels = {}
+            for line in self._unlinked.pop(number):
+                was = line.segment
+                now = known.get((was.start_s, was.end_s, was.text), was.speaker)
+                if now != was.speaker:
+                    labels[line.id] = now
+            if labels:
+                self._log.append("relabel", {"labels": labels})
+
     def _tell_end(self, lines: Sequence[CorrectedLine], labels: Mapping[str, str]) -> None:
         """Tell what turns did not, or did otherwise: lines that were put in by a later pass, or
         whose turn was finished in the instant of a kill; new labels; and that all is done."""
@@ -327,9 +348,16 @@ class JobRun:
 
     def _segments_told(self) -> list[dict[str, Any]]:
         """Data of the segments that this run, or the one it goes on from, has told."""
-        events = EventReader(self._folder / EVENTS).new()
-        rows = [event.data for event in events if event.name == "segment"]
-        return [row for row in rows if row["id"].rpartition(".")[0] == self._prefix.rstrip(".")]
+        rows: dict[str, dict[str, Any]] = {}
+        for event in EventReader(self._folder / EVENTS).new():
+            if event.name == "segment":
+                rows[event.data["id"]] = event.data
+            elif event.name == "relabel":
+                for one, label in event.data["labels"].items():
+                    if one in rows:
+                        rows[one] = {**rows[one], "speaker": label}
+        own = self._prefix.rstrip(".")
+        return [row for row in rows.values() if row["id"].rpartition(".")[0] == own]
 
     def _notify(self) -> None:
         for loop, event in self._watchers:
