@@ -119,8 +119,8 @@ def main() -> None:
         for take, file, name in pictures:
             take(browser, url, file, IMAGES / name)
             for job in httpx2.get(f"{url}/v1/jobs").json()["data"]:
-                for _ in range(2):  # the first stops one that is under way
-                    httpx2.delete(f"{url}/v1/jobs/{job['id']}")
+                httpx2.post(f"{url}/v1/jobs/{job['id']}/cancel")
+                httpx2.delete(f"{url}/v1/jobs/{job['id']}?erase=true")
             size = (IMAGES / name).stat().st_size
             print(f"wrote {(IMAGES / name).relative_to(ROOT)}, {size // 1024} kB")
         browser.close()

@@ -170,6 +170,7 @@ class RecordingState:
         self.settings = settings
         self.speakers = speakers
         self.error: SpeakerReasonerError | None = None
+        self.language_given: str | None = None
         self._source = source
         self._describe = describe
         self._journal = journal
@@ -193,13 +194,28 @@ class RecordingState:
 
     @property
     def language(self) -> str | None:
-        """Code of the language that was spoken longest so far; `None` where the engine gives none."""
+        """Code of the language that was given, else of the one that was spoken longest so far; `None` where
+        the engine gives none."""
+        if self.language_given is not None:
+            return self.language_given
+        return self._most_spoken()
+
+    def _most_spoken(self) -> str | None:
         seconds: dict[str, float] = defaultdict(float)
         for finished in self._finished:
             if finished.language is not None:
                 spoken_s = sum(one.seconds for one in finished.spoken)
                 seconds[finished.language[0]] += spoken_s * finished.language[1]
         return max(sorted(seconds), key=lambda code: seconds[code]) if seconds else None
+
+    def linked(self, chunk: int) -> list[Segment] | None:
+        """The segments of a finished chunk with the labels that its speakers have among those of the
+        recording so far; `None` while it is under way."""
+        if chunk >= len(self._finished):
+            return None
+        labels = self.speakers.linked_labels(chunk)
+        spoken = self._finished[chunk].spoken
+        return [one.segment(label, one.gender) for one, label in zip(spoken, labels, strict=True)]
 
     @property
     def done(self) -> bool:
@@ -504,7 +520,7 @@ class RecordingState:
 
     def _languages(self) -> dict[str, Any]:
         """The recording's language and the mean probability over its chunks, where the engine gives it."""
-        code = self.language
+        code = self._most_spoken()
         if code is None:
             return {}
         sure = [f.language[1] for f in self._finished if f.language and f.language[0] == code]

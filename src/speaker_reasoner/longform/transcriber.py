@@ -128,6 +128,7 @@ class Transcriber:
         journal: Path | Journal | None = None,
         name: str | None = None,
         samples: Samples | None = None,
+        language: str | None = None,
     ) -> AnyRecording:
         """A recording, ready to be driven.
 
@@ -139,6 +140,7 @@ class Transcriber:
             name: of the recording; by default that of its file.
             samples: float32 `[n]` at 16 kHz, transcribed instead of the whole file; `[channels, n]` where
                 channels are transcribed separately.
+            language: code of what is spoken, for engines that take one; recognised if `None`.
 
         Raises:
             SettingsError: the hints contradict each other.
@@ -149,7 +151,9 @@ class Transcriber:
         if speakers is not None:
             _check_bounds(speakers, self.separate)
         if isinstance(journal, Path):
-            about = self.about(fingerprint(path), speakers=speakers, voices=voices)
+            about = self.about(
+                fingerprint(path), speakers=speakers, voices=voices, language=language
+            )
             journal = Journal(journal, about)
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples)
@@ -157,7 +161,9 @@ class Transcriber:
         blocks = (
             iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
         )
-        return self._recording(path, blocks, speakers, voices, journal, name, notices)
+        recording = self._recording(path, blocks, speakers, voices, journal, name, notices)
+        recording.language_given = language
+        return recording
 
     def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
         """The blocks of a file; what there is to know about it goes to `notices`, once."""
@@ -313,12 +319,13 @@ class Transcriber:
         *,
         speakers: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
+        language: str | None = None,
     ) -> dict[str, Any]:
         """Everything that a transcript depends on; where it is equal, a run continues another one.
 
         Args:
             source: identifies the recording and its version; see `fingerprint`.
-            speakers, voices: as for `open`.
+            speakers, voices, language: as for `open`.
         """
         from ..version import __version__
 
@@ -339,6 +346,7 @@ class Transcriber:
                 "witness": None if s.witness is None else s.witness.name,
                 "speakers_given": None if speakers is None else list(speakers),
                 "voices": {voice.name: _digest(voice) for voice in voices},
+                **({} if language is None else {"language_given": language}),
             },
         }
 
