@@ -62,10 +62,10 @@ def main() -> None:
             engine.profile = replace(trained, cache_s=setting["budget_s"])
             rules = CacheRules(alpha=setting["alpha"], entries=setting["entries"])
             transcriber = Transcriber(engine, rules=rules, witness=None, batch=8)
-            found = list(transcriber.transcribe_all(paths))
+            transcripts = list(transcriber.transcribe_all(paths))
             scores = [
                 score(truth, one)
-                for truth, one in zip(truths, found, strict=True)
+                for truth, one in zip(truths, transcripts, strict=True)
                 if isinstance(one, Transcript)
             ]
             interval = bootstrap(scores, lambda summed: summed.cpwer.rate)

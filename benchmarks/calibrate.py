@@ -23,6 +23,7 @@ from speaker_reasoner.data.banks import BankConfig, bank
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.engines.checkpoint import EMBEDDED
 from speaker_reasoner.engines.voice_head import load_voice_head
+from speaker_reasoner.train.config import load_config
 from speaker_reasoner.train.voice_head import calibrate
 
 COUNT, REACHED = 100, 0.98
@@ -57,7 +58,9 @@ def fit_voices(engine: Any, model: Path, banks: Path) -> dict[str, Any]:
         raise SystemExit(f"{model} has no voice head")
     head.requires_grad_(True)
     checkpoint, voices = engine.checkpoint, bank(DEVELOPMENT, banks)
-    calibrate(head, checkpoint.thinker, checkpoint.extractor, voices, LIVELY, 1, count=40)
+    config = load_config("tiny").witness
+    assert config is not None
+    calibrate(head, checkpoint.thinker, checkpoint.extractor, voices, LIVELY, config, 1, count=40)
     head.save(model)
     return {
         "meetings": 40,

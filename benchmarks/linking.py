@@ -223,8 +223,8 @@ def naming(
         everybody = list(dict.fromkeys(s.voice for s in one.spoken))
         for first in range(len(everybody)):
             pair = (first, (first + 1) % len(everybody))
-            found = _named(chunks, [enrolment[everybody[i]] for i in pair], witness, profile)
-            for line, person, name in zip(spoken, whose, found, strict=True):
+            names = _named(chunks, [enrolment[everybody[i]] for i in pair], witness, profile)
+            for line, person, name in zip(spoken, whose, names, strict=True):
                 if person in pair:
                     enrolled += line.seconds
                     right += line.seconds * (name == str(pair.index(person)))
@@ -232,9 +232,9 @@ def naming(
                     strange += line.seconds
                     wrong += line.seconds * (name in ("0", "1"))
         others = sorted(set(enrolment) - set(everybody))
-        found = _named(chunks, [enrolment[random.Random(number).choice(others)]], witness, profile)
+        names = _named(chunks, [enrolment[random.Random(number).choice(others)]], witness, profile)
         named_s = sum(
-            line.seconds * (name == "0") for line, name in zip(spoken, found, strict=True)
+            line.seconds * (name == "0") for line, name in zip(spoken, names, strict=True)
         )
         absent += named_s / seconds
     return {
@@ -270,14 +270,14 @@ def _speaker(truth: Transcript, line: ChunkSegment) -> str:
 def tried(data: Data, setting: Setting, profile: Any, *, known: bool) -> tuple[float, list[int]]:
     """Share of all seconds under a wrong label, and the labels in each recording."""
     wrong_s = all_s = 0.0
-    found = []
+    labels_of = []
     for truth, chunks in data:
         count = len(truth.speakers) if known else None
         share, labels = mislabelled(truth, chunks, link(chunks, setting, profile, count))
         seconds = sum(line.seconds for chunk in chunks for line in chunk.spoken)
         wrong_s, all_s = wrong_s + share * seconds, all_s + seconds
-        found.append(labels)
-    return wrong_s / max(all_s, 1e-9), found
+        labels_of.append(labels)
+    return wrong_s / max(all_s, 1e-9), labels_of
 
 
 def in_pieces(data: Data, setting: Setting, profile: Any, prefix: str) -> dict[str, float]:
@@ -362,17 +362,17 @@ def main() -> None:
     table = Table("", *columns, *(f"strange: {name}" for name in columns if name != "count known"))
     rows = []
     for name, setting in track(SETTINGS.items(), description="settings"):
-        wrong, found = tried(meetings, setting, profile, known=False)
+        wrong, labels = tried(meetings, setting, profile, known=False)
         row = {
             "name": name,
             **asdict(setting),
             "mislabelled": round(wrong, 4),
-            "found": found,
+            "found": labels,
             "mislabelled_count_known": round(tried(meetings, setting, profile, known=True)[0], 4),
             **in_pieces(pieces, setting, profile, ""),
         }
-        wrong, found = tried(strange, setting, profile, known=False)
-        row |= {"strange_mislabelled": round(wrong, 4), "strange_found": found}
+        wrong, labels = tried(strange, setting, profile, known=False)
+        row |= {"strange_mislabelled": round(wrong, 4), "strange_found": labels}
         row |= in_pieces(strange_pieces, setting, profile, "strange_")
         rows.append(row)
         keys = [key for key in row if "mislabelled" in key or "count_right" in key]
@@ -384,14 +384,14 @@ def main() -> None:
         enrolled.append(dict(zip(everybody, clips(side, everybody), strict=True)))
     for elsewhere in track(ELSEWHERE, description="names"):
         witness.elsewhere = elsewhere
-        found_names = {"elsewhere": elsewhere}
+        row_of_names = {"elsewhere": elsewhere}
         for prefix, data, held, enrolment in (
             ("", meetings, whole, enrolled[0]),
             ("strange_", strange, far, enrolled[1]),
         ):
             named = naming(data, list(held.values()), enrolment, witness, profile)
-            found_names |= {f"{prefix}{key}": value for key, value in named.items()}
-        names.append(found_names)
+            row_of_names |= {f"{prefix}{key}": value for key, value in named.items()}
+        names.append(row_of_names)
     stored = {
         "weights": runs.name,
         "meetings": len(meetings),

@@ -62,10 +62,10 @@ def draw(voices: VoiceBank, minutes: float, number: int | str) -> Meeting:
     return meeting(voices, config, f"long-form {number}")
 
 
-def within_chunks(truth: Transcript, found: Transcript) -> list[Scores]:
+def within_chunks(truth: Transcript, hypothesis: Transcript) -> list[Scores]:
     """Scores of each chunk for itself: speakers of different chunks cannot be confused."""
     rows = []
-    for trace in found.traces:
+    for trace in hypothesis.traces:
         start, end = trace["start_s"], trace["start_s"] + trace["duration_s"]
 
         def inside(side: Transcript, start: float = start, end: float = end) -> Transcript:
@@ -73,7 +73,7 @@ def within_chunks(truth: Transcript, found: Transcript) -> list[Scores]:
             shifted = [_shift(s, start, end) for s in kept]
             return Transcript(side.recording, end - start, tuple(shifted))
 
-        rows.append(score(inside(truth), inside(found)))
+        rows.append(score(inside(truth), inside(hypothesis)))
     return rows
 
 
@@ -113,7 +113,7 @@ def first_two(voices: VoiceBank, held: Meeting) -> list[EnrolledSpeaker]:
     ]
 
 
-def named(truth: Transcript, found: Transcript, names: Sequence[str]) -> dict[str, float]:
+def named(truth: Transcript, hypothesis: Transcript, names: Sequence[str]) -> dict[str, float]:
     """Share of enrolled people's words under their name, and of strangers' words under any name.
 
     A reference line is matched with the hypothesis line that shares most of their common time: one that
@@ -124,7 +124,7 @@ def named(truth: Transcript, found: Transcript, names: Sequence[str]) -> dict[st
     for line in truth.segments:
         words = len(line.text.split())
         best = max(
-            found.segments,
+            hypothesis.segments,
             key=lambda s: (
                 (min(s.end_s, line.end_s) - max(s.start_s, line.start_s))
                 / (max(s.end_s, line.end_s) - min(s.start_s, line.start_s))
@@ -177,33 +177,38 @@ def main() -> None:
             begun = time.perf_counter()
             enrolled = [first_two(voices, one) for one in held] if name == "names" else []
             if enrolled:
-                found = [
+                hypotheses = [
                     transcriber.transcribe(path, voices=who)
                     for path, who in zip(paths, enrolled, strict=True)
                 ]
             else:
-                found = [t for t in transcriber.transcribe_all(paths) if isinstance(t, Transcript)]
+                hypotheses = [
+                    t for t in transcriber.transcribe_all(paths) if isinstance(t, Transcript)
+                ]
             wall_s = time.perf_counter() - begun
-            scores = [score(truth, one) for truth, one in zip(truths, found, strict=True)]
+            scores = [score(truth, one) for truth, one in zip(truths, hypotheses, strict=True)]
             rows[name] = {
                 **total(scores).to_json(),
                 "speakers": [
-                    [len(t.speakers), len(f.speakers)] for t, f in zip(truths, found, strict=True)
+                    [len(t.speakers), len(f.speakers)]
+                    for t, f in zip(truths, hypotheses, strict=True)
                 ],
-                "missing_s": round(sum(m.end_s - m.start_s for f in found for m in f.missing), 1),
-                "corrections": sum(len(f.info["corrections"]) for f in found),
-                "real_time_factor": round(wall_s / sum(f.duration_s for f in found), 4),
+                "missing_s": round(
+                    sum(m.end_s - m.start_s for f in hypotheses for m in f.missing), 1
+                ),
+                "corrections": sum(len(f.info["corrections"]) for f in hypotheses),
+                "real_time_factor": round(wall_s / sum(f.duration_s for f in hypotheses), 4),
                 "intervals_95": {"cpwer": bootstrap(scores, lambda s: s.cpwer.rate)},
             }
             if name in WITHIN:
                 chunked = [
-                    s for pair in zip(truths, found, strict=True) for s in within_chunks(*pair)
+                    s for pair in zip(truths, hypotheses, strict=True) for s in within_chunks(*pair)
                 ]
                 rows[WITHIN[name]] = total(chunked).to_json()
             if enrolled:
                 each = [
                     named(truth, one, [voice.name for voice in who])
-                    for truth, one, who in zip(truths, found, enrolled, strict=True)
+                    for truth, one, who in zip(truths, hypotheses, enrolled, strict=True)
                 ]
                 for key in each[0]:
                     rows[name][key] = round(float(np.mean([row[key] for row in each])), 4)

@@ -11,7 +11,9 @@ cascade with faster-whisper alone on the same sound, in this process, in turn. T
 import argparse
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.optimize import linear_sum_assignment
 
 from common import store
 from speaker_reasoner import Segment, Transcriber, Transcript, audio, load_engine
@@ -50,6 +53,7 @@ CLIPS = (
     Clip("alimeeting_9s.wav", language="zh"),
 )
 PLAIN = Normalisation()
+CONFIDENCES = (0.0, 0.7, 0.9, 0.97, 1.01)
 
 
 def reference(folder: Path, clip: Clip) -> Transcript | None:
@@ -62,8 +66,12 @@ def reference(folder: Path, clip: Clip) -> Transcript | None:
             Segment(str(s["speaker"]), s["start"], s["end"], s["text"]) for s in stored["segments"]
         )
         return Transcript(path.stem, stored["audio_duration"], rows)
-    found = load(path)
-    one = found[clip.session] if clip.session in found else next(iter(found.values()))
+    transcripts = load(path)
+    one = (
+        transcripts[clip.session]
+        if clip.session in transcripts
+        else next(iter(transcripts.values()))
+    )
     if clip.session is not None and path.suffix == ".rttm":
         prefix = {"F": "female", "M": "male"}
         rows = tuple(replace(s, gender=prefix[s.speaker[0]]) for s in one.segments)
@@ -76,30 +84,93 @@ def measure(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     hint = None if people is None else (people, people)
-    heard = transcriber.transcribe(folder / clip.file, speakers=hint)
+    transcript = transcriber.transcribe(folder / clip.file, speakers=hint)
     row: dict[str, Any] = {
         "clip": clip.file,
         "tuned": clip.tuned,
-        "duration_s": round(heard.duration_s, 2),
+        "duration_s": round(transcript.duration_s, 2),
         "speakers_given": people,
-        "speakers": len(heard.speakers),
-        "genders": heard.genders,
-        "language": heard.info.get("language"),
-        "language_probability": heard.info.get("language_probability"),
-        "words": len(heard.text.split()),
-        "missing_s": round(sum(m.end_s - m.start_s for m in heard.missing), 2),
-        "warnings": list(heard.warnings),
+        "speakers": len(transcript.speakers),
+        "genders": transcript.genders,
+        "language": transcript.info.get("language"),
+        "language_probability": transcript.info.get("language_probability"),
+        "words": len(transcript.text.split()),
+        "missing_s": round(sum(m.end_s - m.start_s for m in transcript.missing), 2),
+        "warnings": list(transcript.warnings),
         "wall_s": round(time.perf_counter() - began, 2),
-        "text": heard.text,
+        "text": transcript.text,
     }
     truth = reference(folder, clip)
     if truth is not None:
-        scores = score(truth, replace(heard, recording=truth.recording), PLAIN).to_json()
+        scores = score(truth, replace(transcript, recording=truth.recording), PLAIN).to_json()
         row["reference_speakers"] = len(truth.speakers)
         row["der_025"] = scores["der_025"]["rate"]
+        row["gender"] = scores["gender"]
+        row["speaker_confidence"] = speaker_samples(truth, transcript)
         if clip.words:
             row |= {"cpwer": scores["cpwer"]["rate"], "wer": scores["wer"]["rate"]}
     return row
+
+
+def speaker_samples(truth: Transcript, hypothesis: Transcript) -> list[tuple[float, float, bool]]:
+    """Of each segment: the confidence in its speaker, its seconds, and whether the speaker is right.
+
+    It is right if the reference speaker who says most of it is the one that the label stands for: labels are
+    mapped one to one, so that most seconds are common.
+    """
+
+    def common(one: Segment, other: Segment) -> float:
+        return max(0.0, min(one.end_s, other.end_s) - max(one.start_s, other.start_s))
+
+    shared = np.array(
+        [
+            [
+                sum(
+                    common(a, b)
+                    for a in truth.segments
+                    for b in hypothesis.segments
+                    if (a.speaker, b.speaker) == (name, label)
+                )
+                for label in hypothesis.speakers
+            ]
+            for name in truth.speakers
+        ]
+    )
+    if not shared.size:
+        return []
+    rows, columns = linear_sum_assignment(-shared)
+    names = {hypothesis.speakers[b]: truth.speakers[a] for a, b in zip(rows, columns, strict=True)}
+    samples = []
+    for segment in hypothesis.segments:
+        seconds: Counter[str] = Counter()
+        for line in truth.segments:
+            seconds[line.speaker] += common(line, segment)
+        [(speaker, most)] = seconds.most_common(1)
+        if segment.confidence.speaker is not None and most > 0:
+            right = names.get(segment.speaker) == speaker
+            samples.append((segment.confidence.speaker, round(segment.duration_s, 2), right))
+    return samples
+
+
+def calibration(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """By confidence in the speaker: segments, their seconds, mean confidence, and share of seconds that is right."""
+    samples = [sample for row in rows for sample in row.get("speaker_confidence", ())]
+    bins = []
+    for low, high in pairwise(CONFIDENCES):
+        own = [s for s in samples if low <= s[0] < high]
+        total = sum(seconds for _, seconds, _ in own)
+        if total:
+            bins.append(
+                {
+                    "from": low,
+                    "to": min(high, 1.0),
+                    "segments": len(own),
+                    "seconds": round(total, 1),
+                    "confidence": round(sum(c * seconds for c, seconds, _ in own) / total, 4),
+                    "right": round(sum(seconds * right for _, seconds, right in own) / total, 4),
+                }
+            )
+    return bins
 
 
 def noises() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
@@ -114,13 +185,13 @@ def noises() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         since = t - at
         ring = np.where(since >= 0, np.exp(-3 * np.clip(since, 0, None)), 0)
         chords += sum(np.sin(2 * np.pi * f * since) for f in notes) * ring
-    found = {
+    sounds = {
         "silence": np.zeros_like(t),
         "white noise": 0.05 * rng.standard_normal(len(t)),
         "mains hum": 0.1 * np.sin(2 * np.pi * 50 * t) + 0.05 * np.sin(2 * np.pi * 150 * t),
         "plucked chords": 0.1 * chords,
     }
-    return {name: samples.astype(np.float32) for name, samples in found.items()}
+    return {name: samples.astype(np.float32) for name, samples in sounds.items()}
 
 
 def timed(transcriber: Transcriber, folder: Path, file: str, rounds: int) -> dict[str, Any]:
@@ -174,6 +245,11 @@ def show(result: dict[str, Any]) -> None:
             row["clip"] + hint, "yes" if row["tuned"] else "", people, *cells, str(row["language"])
         )
     Console().print(table)
+    for row in result["speaker_confidence"]:
+        Console().print(
+            f"confidence in the speaker {row['from']} to {row['to']}: mean {row['confidence']:.2f}, "
+            f"right {row['right']:.2f} of {row['seconds']} s"
+        )
     for row in result["silence"]:
         Console().print(f"{row['sound']}: {row['words']} words, warnings {row['warnings']}")
     Console().print(result.get("time", ""))
@@ -206,14 +282,19 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "sound.wav"
             soundfile.write(path, samples, audio.SAMPLE_RATE_HZ)
-            heard = transcriber.transcribe(path)
+            transcript = transcriber.transcribe(path)
         silence.append(
-            {"sound": name, "words": len(heard.text.split()), "warnings": list(heard.warnings)}
+            {
+                "sound": name,
+                "words": len(transcript.text.split()),
+                "warnings": list(transcript.warnings),
+            }
         )
     result: dict[str, Any] = {
         "model": arguments.model,
         "engine": transcriber.engine.describe(),
         "rows": rows,
+        "speaker_confidence": calibration([row for row in rows if not row["speakers_given"]]),
         "silence": silence,
     }
     if arguments.time:

@@ -75,7 +75,9 @@ def main() -> None:
         for kind, meetings in held.items():
             results, _ = transcripts(engine, meetings, "assembled", witness)
             pairs = zip(meetings, results, strict=True)
-            summed = total([score(one.reference, found) for one, found in pairs]).to_json()
+            summed = total(
+                [score(one.reference, hypothesis) for one, hypothesis in pairs]
+            ).to_json()
             stored[name][kind] = summed
             keys = ("cpwer", "wer", "der_025", "gender", "speaker_count")
             rates = (f"{100 * summed[key]['rate']:.1f} %" for key in keys)

@@ -99,16 +99,16 @@ def beginning(folder: Path) -> Path:
     """The model that every row begins from."""
     if folder.exists():
         return folder
-    found = find_checkpoint(None)
-    thinker = load_thinker(found, torch.float32)
+    files = find_checkpoint(None)
+    thinker = load_thinker(files, torch.float32)
     torch.manual_seed(SEED)
     fresh = type(thinker)(thinker.config)
     audio_tower(fresh).load_state_dict(audio_tower(thinker).state_dict())
     fresh.get_input_embeddings().load_state_dict(thinker.get_input_embeddings().state_dict())
     fresh.save_pretrained(folder)
-    found.tokenizer.save_pretrained(folder)
-    found.extractor.save_pretrained(folder)
-    profile = found.profile()
+    files.tokenizer.save_pretrained(folder)
+    files.extractor.save_pretrained(folder)
+    profile = files.profile()
     assert profile is not None
     replace(profile, training={}, word_confidence_floor=None).save(folder)
     return folder
@@ -153,8 +153,8 @@ def single_turns(engine: Any, task: str, clips: Sequence[Any]) -> list[str]:
 def changes(text: str, chunk: Chunk) -> list[Segment]:
     """Lines of a transcript that knows only where the speaker changes: each is its own speaker's, and
     of their times the order alone is known."""
-    told = text.removeprefix(ANSWER).removesuffix(ANSWER_END).strip()
-    lines = [line.strip() for line in told.split("\n") if line.strip()]
+    answer = text.removeprefix(ANSWER).removesuffix(ANSWER_END).strip()
+    lines = [line.strip() for line in answer.split("\n") if line.strip()]
     start, length_s = chunk.start_samples / 16_000, len(chunk.samples) / 16_000
     step = length_s / max(1, len(lines))
     return [
@@ -188,10 +188,10 @@ def transcribe(engine: Any, row: str, recordings: Sequence[tuple[Any, Transcript
             texts = single_turns(engine, row, [chunk.samples for chunk in cut])
             segments: list[Segment] = []
             for text, chunk in zip(texts, cut, strict=True):
-                found = changes(text, chunk) if row == "sot" else timed(text, chunk, engine.profile)
-                segments += found
-            found = Transcript(truth.recording, truth.duration_s, tuple(segments))
-            pairs.append(Pair(truth.recording, truth, found))
+                lines = changes(text, chunk) if row == "sot" else timed(text, chunk, engine.profile)
+                segments += lines
+            hypothesis = Transcript(truth.recording, truth.duration_s, tuple(segments))
+            pairs.append(Pair(truth.recording, truth, hypothesis))
         return pairs
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -209,12 +209,12 @@ def transcribe(engine: Any, row: str, recordings: Sequence[tuple[Any, Transcript
 
 def scored(row: str, pairs: Sequence[Pair]) -> list[Scores]:
     """Scores; for SOT, which names nobody, each line is given to whom it fits best by an oracle."""
-    found = [score(p.reference, p.hypothesis, times=row != "sot") for p in pairs]
+    scores = [score(p.reference, p.hypothesis, times=row != "sot") for p in pairs]
     if row != "sot":
-        return found
+        return scores
     words = Normalisation().words
     rows = []
-    for pair, one in zip(pairs, found, strict=True):
+    for pair, one in zip(pairs, scores, strict=True):
         ours, theirs = (
             [(s, words(s.text)) for s in side.segments]
             for side in (pair.reference, pair.hypothesis)
@@ -269,10 +269,10 @@ def measure(runs: Path, banks: Path) -> dict[str, Any]:
             }
     paired = {}
     for one, other in pairwise(SHARES):
-        found = compare(errors(of_pieces[other]), errors(of_pieces[one]))
+        comparison = compare(errors(of_pieces[other]), errors(of_pieces[one]))
         paired[f"{other} against {one}"] = {
-            "cpwer_difference": round(found.difference, 4),
-            "interval_95": [round(end, 4) for end in found.interval],
+            "cpwer_difference": round(comparison.difference, 4),
+            "interval_95": [round(end, 4) for end in comparison.interval],
         }
     return {"rows": rows, "paired": paired}
 

@@ -43,9 +43,9 @@ def serving(store: Path) -> Iterator[str]:
     assert running.stderr is not None
     try:
         line = running.stderr.readline()
-        found = re.match(r"listening on (\S+);", line)
-        assert found, line + running.stderr.read()
-        yield found[1]
+        address = re.match(r"listening on (\S+);", line)
+        assert address, line + running.stderr.read()
+        yield address[1]
     finally:
         running.terminate()
         running.wait()
@@ -116,11 +116,11 @@ def main() -> None:
             (under_way, longer(recording, Path(folder)), "page-phone.png"),
             (finished, recording, "page.png"),
         )
-        for take, heard, name in pictures:
-            take(browser, url, heard, IMAGES / name)
+        for take, file, name in pictures:
+            take(browser, url, file, IMAGES / name)
             for job in httpx2.get(f"{url}/v1/jobs").json()["data"]:
-                for _ in range(2):  # the first stops one that is under way
-                    httpx2.delete(f"{url}/v1/jobs/{job['id']}")
+                httpx2.post(f"{url}/v1/jobs/{job['id']}/cancel")
+                httpx2.delete(f"{url}/v1/jobs/{job['id']}?erase=true")
             size = (IMAGES / name).stat().st_size
             print(f"wrote {(IMAGES / name).relative_to(ROOT)}, {size // 1024} kB")
         browser.close()

@@ -13,9 +13,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: models are tiny, 
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.train.scratch import TinyConfig
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")  # how long an example takes depends on what else the machine does
 
 TINY = TinyConfig(
     audio_width=32,

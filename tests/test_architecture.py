@@ -11,6 +11,7 @@ PACKAGE = Path(speaker_reasoner.__file__).parent
 FLOORS = (
     {"version", "errors", "heap", "locks"},
     {"extras", "transcript", "containers"},
+    {"decoding"},
     {"spans", "audio"},
     {"formats", "protocol", "speech"},
     {"voices"},
@@ -76,8 +77,8 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     graph: dict[str, set[str]] = {}
     for parts, tree, is_package in modules():
         name = ".".join(parts) or "__init__"
-        found = {".".join(target) or "__init__" for target in imports(parts, tree, is_package)}
-        graph[name] = found - {name}
+        imported = {".".join(target) or "__init__" for target in imports(parts, tree, is_package)}
+        graph[name] = imported - {name}
     known: dict[str, bool] = {}
     circle: list[str] = []
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, EngineError, OutputError, SettingsError
 from speaker_reasoner.evaluate.running import read_data, transcribe, units
@@ -21,28 +21,10 @@ from speaker_reasoner.longform.batch import STATE
 from speaker_reasoner.transcript import Segment, Transcript
 
 from .conftest import noise
-from .talk import PROFILE, play, save
+from .talk import PROFILE, Killed, Mortal, play, save
 
 TIMES = ("wall_s", "real_time_factor", "stage_s", "elapsed_s", "share_s")
 FORMATS = ("json", "txt", "srt")
-
-
-class Killed(BaseException):
-    """As a process ends that is killed: no `except Exception` sees it."""
-
-
-class Mortal(ScriptedEngine):
-    """Dies at a request."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(play, PROFILE)
-        self.left = at
-
-    def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return super().ask(requests)
 
 
 def without_times(value: Any) -> Any:
@@ -53,15 +35,15 @@ def without_times(value: Any) -> Any:
 
 def files(folder: Path) -> dict[str, Any]:
     """All that is in a folder: byte for byte, but for the times that it took (and their hashes)."""
-    found: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(path.relative_to(folder))
-        found[name] = path.read_bytes()
+        contents[name] = path.read_bytes()
         if path.suffix in (".json", ".done"):
-            found[name] = without_times(json.loads(found[name]))
+            contents[name] = without_times(json.loads(contents[name]))
         if path.suffix == ".done":
-            found[name]["files"] = sorted(found[name]["files"])
-    return found
+            contents[name]["files"] = sorted(contents[name]["files"])
+    return contents
 
 
 @pytest.fixture
@@ -193,6 +175,33 @@ def deleted(paths: list[Path], out: Path) -> dict[str, Any]:
 
 def nothing(paths: list[Path], out: Path) -> dict[str, Any]:
     return {}
+
+
+class Naming(ScriptedEngine):
+    """Names a recogniser in a folder, as the cascade does."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(play, PROFILE)
+        self.folder = folder
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "model": "cascade=w", "recogniser": f"whisper={self.folder}"}
+
+
+@pytest.mark.parametrize("changed", ["model.bin", "parts/new.json", None])
+def test_a_model_whose_folder_changed(
+    five: list[Path], tmp_path: Path, changed: str | None
+) -> None:
+    folder, out = tmp_path / "whisper", tmp_path / "out"
+    (folder / "parts").mkdir(parents=True)
+    (folder / "model.bin").write_bytes(b"1")
+    run(five[:2], out, Naming(folder))
+    if changed is not None:
+        (folder / changed).write_bytes(b"22")
+    results = run(five[:2], out, Naming(folder))
+    done_again = [result for result in results if result.outcome is not None]
+    assert len(done_again) == (0 if changed is None else 2)
+    assert all("another model" in result.note for result in done_again)
 
 
 @pytest.mark.parametrize(

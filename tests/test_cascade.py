@@ -1,6 +1,5 @@
 """The cascade's dialogue over a recogniser and a diarizer that find whatever is drawn."""
 
-import json
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -14,18 +13,18 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speaker_reasoner import Transcriber, Transcript
+from speaker_reasoner import Transcriber
 from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.engines.cascade.diarizer import Diarization
 from speaker_reasoner.engines.cascade.engine import PROFILE, CascadeEngine
 from speaker_reasoner.engines.cascade.recogniser import Recognition
 from speaker_reasoner.engines.cascade.segmentation import FRAME_S
-from speaker_reasoner.formats import render
 from speaker_reasoner.reasoner import Dialogue, Outcome, Stop, run
 from speaker_reasoner.speech import Region
 from speaker_reasoner.transcript import Word
 
 from .conftest import noise
+from .talk import Dying, Killed, untimed
 
 ODD = (
     *("a<b", "<box>", "</think>", "\x07bell", "\x7f", "\ud800", "ha" * 30, "哈" * 12, "000" * 9),
@@ -40,7 +39,7 @@ class Recogniser:
 
     def __init__(self, words: Sequence[Word], *, joined: bool = False, lost: int = 0) -> None:
         self.words, self.joined, self.lost = words, joined, lost
-        self.heard = 0
+        self.recognised = 0
 
     def of(self, samples: Samples) -> Sequence[Word]:
         return self.words
@@ -54,7 +53,7 @@ class Recogniser:
             for a, b in speech
             if a <= word.start_s < b
         ]
-        self.heard += len(inside) + self.lost
+        self.recognised += len(inside) + self.lost
         left_out = {"it was told to": self.lost} if self.lost else {}
         if not inside:
             return Recognition(left_out=left_out)
@@ -89,14 +88,14 @@ def words(draw: Any, length_s: float, *, most: int = 40) -> list[Word]:
     """Words in order of start, each text but once."""
     fine = st.sampled_from([0.0, 0.001, 0.02, 0.1, 0.4, 3.0])
     count = draw(st.integers(0, most))
-    at_s, found = draw(st.sampled_from([0.0, length_s / 2, length_s])), []
+    at_s, drawn = draw(st.sampled_from([0.0, length_s / 2, length_s])), []
     for i in range(count):
         at_s = min(at_s + draw(fine), length_s)
         odd = draw(st.sampled_from([*ODD, *[""] * len(ODD)]))
         sure = draw(st.sampled_from([None, 0.0, 0.5, 1.0]))
         text = f"{odd}w{i}" if draw(st.booleans()) else f"w{i}{odd}"
-        found.append(Word(text, at_s, min(at_s + draw(fine), length_s), sure))
-    return found
+        drawn.append(Word(text, at_s, min(at_s + draw(fine), length_s), sure))
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ class Chunk:
     def parts(self) -> tuple[Samples, Recogniser, Diarizer]:
         frames = max(1, round(self.length_s / FRAME_S))
         active = np.random.default_rng(self.seed).random((frames, self.people), np.float32)
-        heard = Recogniser(self.words, joined=self.joined, lost=self.lost)
-        return noise(self.length_s), heard, Diarizer(active * self.loudness, self.speech)
+        recogniser = Recogniser(self.words, joined=self.joined, lost=self.lost)
+        return noise(self.length_s), recogniser, Diarizer(active * self.loudness, self.speech)
 
 
 @st.composite
@@ -160,17 +159,17 @@ def test_every_word_is_told_or_counted(
     engine = CascadeEngine(recogniser, diarizer)
     dialogue, outcome = play(engine, samples, answer=answer, count=count)
     assert outcome.stop is Stop.ANSWERED, outcome.detail
-    told = [word for heard in outcome.lines for word in heard.words or ()]
-    assert len(told) + left_out(dialogue) == recogniser.heard
-    assert max(Counter(word.text for word in told).values(), default=1) == 1
+    written = [word for one in outcome.lines for word in one.words or ()]
+    assert len(written) + left_out(dialogue) == recogniser.recognised
+    assert max(Counter(word.text for word in written).values(), default=1) == 1
     tick = engine.profile.ticks_per_s
-    for heard in outcome.lines:
-        assert heard.words
-        assert 0 <= heard.line.start < heard.line.end <= dialogue.chunk
+    for one in outcome.lines:
+        assert one.words
+        assert 0 <= one.line.start < one.line.end <= dialogue.chunk
         separate = "" if recogniser.joined else " "
-        assert heard.line.text == separate.join(word.text for word in heard.words)
-        assert heard.words[0].start_s >= heard.line.start / tick
-        assert max(word.end_s for word in heard.words) <= heard.line.end / tick
+        assert one.line.text == separate.join(word.text for word in one.words)
+        assert one.words[0].start_s >= one.line.start / tick
+        assert max(word.end_s for word in one.words) <= one.line.end / tick
     if count is not None:
         low, high = count
         assert dialogue.events[0].speakers is not None
@@ -188,7 +187,7 @@ def test_what_the_model_writes_is_what_is_assembled(
     rows = []
     for answer in ("assembled", "model"):
         _, outcome = play(engine, samples, answer=answer)
-        lines = sorted(outcome.lines, key=lambda heard: (heard.line.start, heard.line.text))
+        lines = sorted(outcome.lines, key=lambda one: (one.line.start, one.line.text))
         rows.append([(h.line, h.words, h.confidence, repr(h.embedding)) for h in lines])
     assert rows[0] == rows[1]
 
@@ -201,9 +200,9 @@ def test_a_thousand_words() -> None:
     engine = CascadeEngine(recogniser, Diarizer(active, [(0.0, 30.0)]))
     dialogue, outcome = play(engine, noise(30.0))
     assert outcome.stop is Stop.ANSWERED
-    told = [word.text for heard in outcome.lines for word in heard.words or ()]
-    assert len(told) + left_out(dialogue) == recogniser.heard == 1490
-    assert len(told) > 1200
+    written = [word.text for one in outcome.lines for word in one.words or ()]
+    assert len(written) + left_out(dialogue) == recogniser.recognised == 1490
+    assert len(written) > 1200
 
 
 def one_speaker(length_s: float) -> Diarizer:
@@ -213,7 +212,7 @@ def one_speaker(length_s: float) -> Diarizer:
 def test_a_word_said_fifty_times_begins_another_line() -> None:
     said = [Word("no", i * 0.2, i * 0.2 + 0.15) for i in range(50)]
     dialogue, outcome = play(CascadeEngine(Recogniser(said), one_speaker(10.0)), noise(10.0))
-    assert sum(len(heard.words or ()) for heard in outcome.lines) == 50
+    assert sum(len(one.words or ()) for one in outcome.lines) == 50
     assert left_out(dialogue) == 0
 
 
@@ -221,14 +220,14 @@ def test_a_long_text_gets_the_time_it_needs() -> None:
     """A recogniser that puts a sentence into a moment."""
     said = [Word(f"word{i}", 1.0, 1.0) for i in range(60)]
     dialogue, outcome = play(CascadeEngine(Recogniser(said), one_speaker(20.0)), noise(20.0))
-    assert [len(heard.words or ()) for heard in outcome.lines] == [60]
+    assert [len(one.words or ()) for one in outcome.lines] == [60]
     assert left_out(dialogue) == 0
 
 
 def test_a_character_of_the_markup_takes_one_word_with_it() -> None:
     said = [Word("a<b" if i == 3 else f"w{i}", i * 0.3, i * 0.3 + 0.2) for i in range(8)]
     dialogue, outcome = play(CascadeEngine(Recogniser(said), one_speaker(4.0)), noise(4.0))
-    assert [heard.line.text for heard in outcome.lines] == ["w0 w1 w2 w4 w5 w6 w7"]
+    assert [one.line.text for one in outcome.lines] == ["w0 w1 w2 w4 w5 w6 w7"]
     assert left_out(dialogue) == 1
 
 
@@ -239,8 +238,8 @@ def test_speakers_are_numbered_as_they_appear() -> None:
         active[k * third : (k + 1) * third, column] = 1
     said = [Word(f"w{i}", i * 0.5, i * 0.5 + 0.4) for i in range(12)]
     _, outcome = play(CascadeEngine(Recogniser(said), Diarizer(active, [(0, 6.0)])), noise(6.0))
-    assert [heard.line.speaker for heard in outcome.lines] == [1, 2, 3]
-    columns = [int(np.argmax(heard.embedding)) for heard in outcome.lines]  # type: ignore[arg-type]
+    assert [one.line.speaker for one in outcome.lines] == [1, 2, 3]
+    columns = [int(np.argmax(one.embedding)) for one in outcome.lines]  # type: ignore[arg-type]
     assert columns == [2, 0, 1]
 
 
@@ -288,20 +287,8 @@ class Telling(Diarizer):
         return Diarization(active, rng.standard_normal((people, 8)).astype(np.float32))
 
 
-class Killed(BaseException):
-    """A kill, which no handler of failures may catch."""
-
-
-class Mortal(CascadeEngine):
-    def __init__(self, left: int, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.left = left
-
-    def ask(self, requests: Any) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return super().ask(requests)
+class MortalCascade(Dying, CascadeEngine):
+    """A cascade that dies when it was asked `left` times."""
 
 
 SHORT = replace(PROFILE, chunk_s=6.0)
@@ -316,15 +303,6 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def told(result: Any) -> str:
-    """Everything but the times that it took."""
-    assert isinstance(result, Transcript), result
-    measured = ("wall_s", "real_time_factor", "stage_s")
-    info = {key: value for key, value in result.info.items() if key not in measured}
-    texts = [render(result, name) for name in ("txt", "seglst", "vtt")]
-    return json.dumps([info, list(result.traces), list(result.warnings), texts], default=str)
-
-
 def engine() -> CascadeEngine:
     return CascadeEngine(Listening(), Telling(), SHORT)
 
@@ -336,13 +314,13 @@ def test_alone_and_in_a_batch(
 ) -> None:
     options: dict[str, Any] = {} if vad == "auto" else {"detect": lambda x: [(0.0, len(x) / 16e3)]}
     alone = [
-        told(Transcriber(engine(), batch=1, **options).transcribe(path, speakers=speakers))
+        untimed(Transcriber(engine(), batch=1, **options).transcribe(path, speakers=speakers))
         for path in recordings
     ]
     batch = Transcriber(engine(), batch=3, **options)
     results = batch.transcribe_all(recordings, speakers=speakers)
-    assert [told(result) for result in results] == alone
-    assert all("left out" in one for one in alone)
+    assert [untimed(result) for result in results] == alone
+    assert all("left out" in " ".join(one.warnings) for one in alone)
 
 
 @pytest.mark.parametrize("kills", [(1, 2, 5), (3, 4, 7, 9)])
@@ -350,27 +328,27 @@ def test_alone_and_in_a_batch(
 def test_killed_and_resumed_is_the_same(
     recordings: list[Path], tmp_path: Path, kills: Sequence[int], answer: str
 ) -> None:
-    whole = told(Transcriber(engine(), answer=answer).transcribe(recordings[0]))
+    whole = untimed(Transcriber(engine(), answer=answer).transcribe(recordings[0]))
     for left in (*kills, 1000):
-        mortal = Mortal(left, Listening(), Telling(), SHORT)
+        mortal = MortalCascade(left, Listening(), Telling(), SHORT)
         try:
             transcriber = Transcriber(mortal, answer=answer)
             result = transcriber.transcribe(recordings[0], journal=tmp_path / "journal")
         except Killed:
             continue
-    assert told(result) == whole
+    assert untimed(result) == whole
 
 
 def test_a_chunk_is_told_the_language_of_those_before(recordings: list[Path]) -> None:
-    heard = Listening()
-    Transcriber(CascadeEngine(heard, Telling(), SHORT)).transcribe(recordings[0])
-    assert heard.languages[0] is None
-    assert set(heard.languages[1:]) == {"en"}
+    recogniser = Listening()
+    Transcriber(CascadeEngine(recogniser, Telling(), SHORT)).transcribe(recordings[0])
+    assert recogniser.languages[0] is None
+    assert set(recogniser.languages[1:]) == {"en"}
 
 
 def test_silence_is_nobody(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "still.wav", np.zeros(160_000), SAMPLE_RATE_HZ)
-    heard = Listening()
-    transcriber = Transcriber(CascadeEngine(heard, Telling(), SHORT))
+    recogniser = Listening()
+    transcriber = Transcriber(CascadeEngine(recogniser, Telling(), SHORT))
     result = transcriber.transcribe(tmp_path / "still.wav")
-    assert (result.segments, result.missing, heard.languages) == ((), (), [])
+    assert (result.segments, result.missing, recogniser.languages) == ((), (), [])

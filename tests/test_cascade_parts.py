@@ -13,7 +13,13 @@ from hypothesis.extra.numpy import arrays
 
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.engines.cascade import segmentation, whisper
-from speaker_reasoner.engines.cascade.clustering import Piece, activity, cluster, evidence, pieces
+from speaker_reasoner.engines.cascade.clustering import (
+    Subsegment,
+    activity,
+    cluster,
+    evidence,
+    subsegments,
+)
 from speaker_reasoner.engines.cascade.embedding import filter_banks
 from speaker_reasoner.engines.cascade.gender import genders
 from speaker_reasoner.engines.cascade.lines import assign, lines
@@ -43,11 +49,11 @@ PROBABILITIES = arrays(
 @given(PROBABILITIES)
 def test_runs_are_where_it_is_true(probability: Any) -> None:
     active = probability > 0.4
-    found = np.zeros(len(active), bool)
+    covered = np.zeros(len(active), bool)
     for first, last in runs(active):
         assert first < last and active[first:last].all()
-        found[first:last] = True
-    assert (found == active).all()
+        covered[first:last] = True
+    assert (covered == active).all()
     assert all(last < first for (_, last), (first, _) in pairwise(runs(active)))
 
 
@@ -64,11 +70,11 @@ def test_on_begins_high_and_ends_low(probability: Any) -> None:
 @given(PROBABILITIES, st.sampled_from([0.0, 0.1, 0.5]), st.sampled_from([0.0, 0.3]))
 def test_regions_are_apart_and_inside(probability: Any, pad_s: float, merge_s: float) -> None:
     end_s = max(0.01, len(probability) * FRAME_S)
-    found = regions(probability, end_s, pad_s=pad_s, merge_s=merge_s)
-    assert all(0 <= a < b <= end_s for a, b in found)
-    assert all(first[1] + merge_s < second[0] for first, second in pairwise(found))
+    merged = regions(probability, end_s, pad_s=pad_s, merge_s=merge_s)
+    assert all(0 <= a < b <= end_s for a, b in merged)
+    assert all(first[1] + merge_s < second[0] for first, second in pairwise(merged))
     padded = regions(probability, end_s, pad_s=1.0, merge_s=0.0)
-    assert all(any(a >= c and b <= d for c, d in padded) for a, b in found)
+    assert all(any(a >= c and b <= d for c, d in padded) for a, b in merged)
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.integers(1, 300))
@@ -87,22 +93,24 @@ def test_windows_cover_the_samples(samples: int) -> None:
 # Clustering
 
 
-def piece(number: int, seconds: float, people: int = 1) -> Piece:
+def subsegment(number: int, seconds: float, people: int = 1) -> Subsegment:
     """Pieces one after the other, apart."""
     first = 200 * number
     frames = np.arange(first, first + round(seconds / FRAME_S))
-    return Piece(0, 0, first, int(frames[-1]) + 1, frames if people == 1 else frames[:0])
+    return Subsegment(0, 0, first, int(frames[-1]) + 1, frames if people == 1 else frames[:0])
 
 
 @st.composite
-def groups(draw: Any) -> tuple[Any, list[Piece], list[int]]:
+def groups(draw: Any) -> tuple[Any, list[Subsegment], list[int]]:
     """Points of some people, far from each other and near to themselves."""
-    who = 2 * draw(st.lists(st.integers(0, 3), min_size=1, max_size=7))  # one piece is too faint
+    who = 2 * draw(
+        st.lists(st.integers(0, 3), min_size=1, max_size=7)
+    )  # one subsegment is too faint
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     points = np.eye(4, 16, dtype=np.float32)[who] + 0.05 * rng.standard_normal((len(who), 16))
     points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
     lengths = draw(st.lists(st.sampled_from([1.9, 2.0]), min_size=len(who), max_size=len(who)))
-    return points, [piece(i, length) for i, length in enumerate(lengths)], who
+    return points, [subsegment(i, length) for i, length in enumerate(lengths)], who
 
 
 def partition(labels: Sequence[int]) -> set[frozenset[int]]:
@@ -113,95 +121,95 @@ def partition(labels: Sequence[int]) -> set[frozenset[int]]:
 
 @given(groups())
 def test_people_far_apart_are_told_apart(given: Any) -> None:
-    points, found, who = given
-    said = np.zeros((len(found), len(found)), np.float32)
-    labels = cluster(points, said, found).tolist()
+    points, parts, who = given
+    votes = np.zeros((len(parts), len(parts)), np.float32)
+    labels = cluster(points, votes, parts).tolist()
     assert partition(labels) == partition(who)
     assert sorted(set(labels)) == list(range(len(set(labels))))
 
 
 @given(groups(), st.randoms())
 def test_order_does_not_matter(given: Any, random: Any) -> None:
-    points, found, _ = given
-    said = np.zeros((len(found), len(found)), np.float32)
-    order = list(range(len(found)))
+    points, parts, _ = given
+    votes = np.zeros((len(parts), len(parts)), np.float32)
+    order = list(range(len(parts)))
     random.shuffle(order)
-    labels = cluster(points, said, found)
-    again = cluster(points[order], said, [found[i] for i in order])
-    back = np.empty_like(again)
-    back[order] = again
+    labels = cluster(points, votes, parts)
+    shuffled = cluster(points[order], votes, [parts[i] for i in order])
+    back = np.empty_like(shuffled)
+    back[order] = shuffled
     assert partition(back.tolist()) == partition(labels.tolist())
 
 
 @given(groups(), st.integers(0, 6), st.integers(0, 6))
 def test_bounds_hold(given: Any, low: int, more: int) -> None:
-    points, found, _ = given
-    said = np.zeros((len(found), len(found)), np.float32)
+    points, parts, _ = given
+    votes = np.zeros((len(parts), len(parts)), np.float32)
     high = max(1, low + more)
-    count = len(set(cluster(points, said, found, (low, high)).tolist()))
-    assert min(max(1, low), len(found)) <= count <= high
+    count = len(set(cluster(points, votes, parts, (low, high)).tolist()))
+    assert min(max(1, low), len(parts)) <= count <= high
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.5, 2.0])
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_identical_points_are_one_person(count: int, seconds: float) -> None:
     points = np.tile(np.eye(1, 8, dtype=np.float32), (count, 1))
-    said = np.zeros((count, count), np.float32)
-    found = [piece(i, seconds) for i in range(count)]
-    assert cluster(points, said, found).tolist() == [0] * count
+    votes = np.zeros((count, count), np.float32)
+    parts = [subsegment(i, seconds) for i in range(count)]
+    assert cluster(points, votes, parts).tolist() == [0] * count
 
 
-def test_no_pieces_are_nobody() -> None:
+def test_no_subsegments_are_nobody() -> None:
     none = np.zeros((0, 8), np.float32)
     assert cluster(none, np.zeros((0, 0), np.float32), []).tolist() == []
 
 
 def test_two_at_once_are_two_people() -> None:
-    """A short piece beside a long one of the same voice goes to the other."""
+    """A short subsegment beside a long one of the same voice goes to the other."""
     points = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
-    long, other = piece(0, 2.0), piece(1, 2.0)
-    beside = Piece(0, 1, 10, 40, np.zeros(0, np.intp))
+    long, other = subsegment(0, 2.0), subsegment(1, 2.0)
+    beside = Subsegment(0, 1, 10, 40, np.zeros(0, np.intp))
     labels = cluster(points, np.zeros((3, 3), np.float32), [long, other, beside]).tolist()
     assert labels[2] == labels[1] != labels[0]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 9))
-def test_pieces_are_where_somebody_speaks(length_s: int, seed: int) -> None:
-    """Each frame of each window's middle is in a piece of every speaker who is on."""
+def test_subsegments_are_where_somebody_speaks(length_s: int, seed: int) -> None:
+    """Each frame of each window's middle is in a subsegment of every speaker who is on."""
     samples = length_s * SAMPLE_RATE_HZ
     starts = segmentation._window_starts(samples)
     offsets = np.array([round(start / 270) for start in starts], np.intp)
     rng = np.random.default_rng(seed)
     active = np.repeat(rng.random((len(starts), 31, 3), np.float32) ** 3, 19, axis=1)
     local = LocalSpeakers(offsets, active, round(samples / 270))
-    found = pieces(local)
-    assert all(0 < one.last - one.first <= round(2.0 / FRAME_S) + 1 for one in found)
-    assert all(set(one.alone.tolist()) <= set(range(one.first, one.last)) for one in found)
-    who = np.arange(len(found))
-    spoken = activity(local, found, who).max(axis=1, initial=0)
+    parts = subsegments(local)
+    assert all(0 < one.last - one.first <= round(2.0 / FRAME_S) + 1 for one in parts)
+    assert all(set(one.alone.tolist()) <= set(range(one.first, one.last)) for one in parts)
+    who = np.arange(len(parts))
+    spoken = activity(local, parts, who).max(axis=1, initial=0)
     assert (spoken[: local.frames] <= 1).all()
-    said = evidence(local, found)
-    assert (np.abs(said) <= 1.0001).all() and np.allclose(said, said.T, atol=1e-5)
+    votes = evidence(local, parts)
+    assert (np.abs(votes) <= 1.0001).all() and np.allclose(votes, votes.T, atol=1e-5)
 
 
 # Words to lines
 
 
 @st.composite
-def said(draw: Any) -> tuple[list[Word], list[bool], Any]:
-    at_s, found = 0.0, []
+def spoken_words(draw: Any) -> tuple[list[Word], list[bool], Any]:
+    at_s, words = 0.0, []
     for i in range(draw(st.integers(0, 25))):
         at_s += draw(st.sampled_from([0.0, 0.1, 0.5, 2.0]))
         length_s = draw(st.sampled_from([0.0, 0.2, 1.0]))
-        found.append(Word(f"w{i}" + draw(st.sampled_from(["", ".", "。"])), at_s, at_s + length_s))
-    joined = draw(st.lists(st.booleans(), min_size=len(found), max_size=len(found)))
+        words.append(Word(f"w{i}" + draw(st.sampled_from(["", ".", "。"])), at_s, at_s + length_s))
+    joined = draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words)))
     people, seed = draw(st.integers(0, 4)), draw(st.integers(0, 9))
     frames = draw(st.sampled_from([1, 50, 2000]))
-    return found, joined, np.random.default_rng(seed).random((frames, people), np.float32)
+    return words, joined, np.random.default_rng(seed).random((frames, people), np.float32)
 
 
-@given(said())
+@given(spoken_words())
 def test_every_word_is_in_one_line(given: Any) -> None:
     words, joined, active = given
     who, sure = assign(words, active)
@@ -246,8 +254,8 @@ def test_packs_hold_all_speech_in_order(steps: Any) -> None:
     parts = [part for pack in packs for part in pack]
     assert all(pack and sum(b - a for a, b in pack) <= 29.0 + 1e-6 for pack in packs)
     assert all(first[1] <= second[0] for first, second in pairwise(parts))
-    heard_s = sum(b - a for a, b in parts)
-    assert heard_s == pytest.approx(sum(b - a for a, b in speech))
+    packed_s = sum(b - a for a, b in parts)
+    assert packed_s == pytest.approx(sum(b - a for a, b in speech))
     assert all(any(c <= a and b <= d for c, d in speech) for a, b in parts)
 
 
@@ -346,41 +354,41 @@ def recogniser(
 
 def test_the_first_pack_says_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model()
-    found = recogniser(model, monkeypatch).recognise(
+    recognition = recogniser(model, monkeypatch).recognise(
         noise(70.0), [(0, 25), (30, 50), (55, 70)], None
     )
     assert [call["language"] for call in model.calls] == [None, "en", "en"]
-    assert (found.language, found.language_probability) == ("en", 0.8)
-    assert [word.text for word in found.words] == ["one", "two"] * 3
-    assert all(word.end_s <= 70.0 for word in found.words)
+    assert (recognition.language, recognition.language_probability) == ("en", 0.8)
+    assert [word.text for word in recognition.words] == ["one", "two"] * 3
+    assert all(word.end_s <= 70.0 for word in recognition.words)
 
 
 def test_a_language_is_taken_over_while_words_are_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(language="de")
-    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
-    assert found.language == "en" and len(model.calls) == 1
+    recognition = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
+    assert recognition.language == "en" and len(model.calls) == 1
 
 
 def test_unsure_words_bring_another_language(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(0.05, language="de")
-    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
+    recognition = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], "en")
     assert [call["language"] for call in model.calls] == ["en", "de"]
-    assert (found.language, found.language_probability) == ("de", 0.95)
+    assert (recognition.language, recognition.language_probability) == ("de", 0.95)
 
 
 def test_a_language_that_was_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(0.05, language="de")
-    heard = recogniser(model, monkeypatch, language="zh")
-    assert heard.recognise(noise(5.0), [(0, 5)], "en").language == "zh"
+    chinese = recogniser(model, monkeypatch, language="zh")
+    assert chinese.recognise(noise(5.0), [(0, 5)], "en").language == "zh"
     with pytest.raises(SettingsError, match="knows en, de, zh"):
         recogniser(model, monkeypatch, language="xx")
 
 
 def test_doubtful_words_are_searched_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(avg_logprob=-0.9, no_speech_prob=0.9)
-    found = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], None)
+    recognition = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], None)
     assert [call["beam_size"] for call in model.calls] == [1, 5]
-    assert (found.words, dict(found.left_out)) == ((), {whisper.NOISE: 2})
+    assert (recognition.words, dict(recognition.left_out)) == ((), {whisper.NOISE: 2})
 
 
 def test_where_nobody_speaks_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,8 +404,8 @@ def test_where_nobody_speaks_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -
 def test_filter_banks_are_kaldis(samples: int) -> None:
     """Against transformers' extractor, which follows Kaldi."""
     sound = (0.3 * noise(50.0)[:samples]).astype(np.float32)
-    found = filter_banks(sound)
-    assert found.shape == (max(0, 1 + (samples - 400) // 160), 80)
+    banks = filter_banks(sound)
+    assert banks.shape == (max(0, 1 + (samples - 400) // 160), 80)
     if samples < 400:
         return
     from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
@@ -425,7 +433,7 @@ def test_filter_banks_are_kaldis(samples: int) -> None:
         mel_floor=1.192092955078125e-07,
         remove_dc_offset=True,
     ).T
-    assert np.abs(found - expected).max() < 1e-2
+    assert np.abs(banks - expected).max() < 1e-2
 
 
 # Gender

@@ -22,7 +22,7 @@ from speaker_reasoner.engines.cascade import loading
 from speaker_reasoner.errors import CheckpointError, SettingsError
 
 from .conftest import noise
-from .test_cascade import told
+from .talk import untimed
 from .vocal import silence
 
 needs_weights = pytest.mark.skipif(
@@ -62,11 +62,11 @@ def transcribed(engine: Any, folder: Path, samples: Any, rate_hz: int = 16_000) 
     return result
 
 
-def found(result: Transcript, sentence: str) -> float:
+def share_of_words(result: Transcript, sentence: str) -> float:
     """Share of the words of a sentence that were heard."""
-    heard = {word.strip(".,").lower() for word in result.text.split()}
+    recognised = {word.strip(".,").lower() for word in result.text.split()}
     words = sentence.split()
-    return sum(word in heard for word in words) / len(words)
+    return sum(word in recognised for word in words) / len(words)
 
 
 @needs_weights
@@ -74,7 +74,7 @@ def found(result: Transcript, sentence: str) -> float:
 def test_a_sentence(engine: Any, speech: list[Samples], tmp_path: Path, rate_hz: int) -> None:
     samples = soxr.resample(speech[0], SAMPLE_RATE_HZ, rate_hz)
     result = transcribed(engine, tmp_path, samples, rate_hz)
-    assert found(result, SENTENCES[0]) >= 0.5
+    assert share_of_words(result, SENTENCES[0]) >= 0.5
     assert result.info["language"] == "en" and result.info["model"] == "cascade"
 
 
@@ -112,11 +112,11 @@ def test_twice_and_resumed_it_is_the_same(
     whole = Transcriber(engine).transcribe(path, journal=journal)
     assert whole.info["chunks"] > 1
     # In eight bits Whisper writes other words on another processor.
-    assert min(found(whole, sentence) for sentence in SENTENCES) >= 0.5
+    assert min(share_of_words(whole, sentence) for sentence in SENTENCES) >= 0.5
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:2]))  # killed after the first chunk
     engine._drafts.clear()
-    assert told(Transcriber(engine).transcribe(path, journal=journal)) == told(whole)
+    assert untimed(Transcriber(engine).transcribe(path, journal=journal)) == untimed(whole)
 
 
 # Which model
@@ -177,6 +177,17 @@ def test_a_file_that_is_damaged(
             file.truncate(random.Random(name).randint(1, 1_000_000))
     monkeypatch.setattr(loading, "_weights", lambda: folder)
     refused("weights", Path(name).name if name.endswith("onnx") else "whisper-base")
+
+
+@needs_weights
+def test_another_network_in_place_of_the_segmentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(loading._weights(), folder)
+    shutil.copy(folder / "embedding.onnx", folder / "segmentation.onnx")
+    monkeypatch.setattr(loading, "_weights", lambda: folder)
+    refused("segmentation.onnx", "expected [windows, frames, 7]")
 
 
 @needs_weights

@@ -22,8 +22,8 @@ from speaker_reasoner.protocol import Box, Line, Overview, Turn, render_turn
 from speaker_reasoner.transcript import Segment, Transcript, Word
 
 from .conftest import noise
-from .talk import PROFILE, save
-from .test_batch import Killed, Mortal, files, run
+from .talk import PROFILE, Killed, Mortal, save
+from .test_batch import files, run
 
 SEPARATE = {"channels": "separate"}
 
@@ -51,34 +51,34 @@ def transcribe(path: Path, **options: Any) -> Transcript:
 def test_a_transcript_of_each_channel_in_order_of_time(tmp_path: Path) -> None:
     quiet, loud = noise(9.0, 1) * 0.1, noise(9.0, 2)
     path = call(tmp_path / "call.wav", loud, quiet)
-    found = transcribe(path, batch=4)
+    transcript = transcribe(path, batch=4)
     for number, label in enumerate(("Speaker1", "Speaker2")):
         own = Transcriber(ScriptedEngine(alone, PROFILE), detect=None, channel=number)
         expected = [replace(s, speaker=label) for s in own.transcribe(path).segments]
-        assert [s for s in found.segments if s.speaker == label] == expected
-    assert found.duration_s == 9.0
-    assert len({trace["chunk"] for trace in found.traces}) == len(found.traces) == 6
-    assert [trace["channel"] for trace in found.traces] == [0, 1] * 3
-    rows = found.info["channels"]
+        assert [s for s in transcript.segments if s.speaker == label] == expected
+    assert transcript.duration_s == 9.0
+    assert len({trace["chunk"] for trace in transcript.traces}) == len(transcript.traces) == 6
+    assert [trace["channel"] for trace in transcript.traces] == [0, 1] * 3
+    rows = transcript.info["channels"]
     assert [(row["channel"], row["speaker"], row["turns"]) for row in rows] == [
         (0, "Speaker1", 6),
         (1, "Speaker2", 6),
     ]
-    assert found.info["turns"] == 12 and found.info["chunks"] == 6
-    assert not found.warnings
+    assert transcript.info["turns"] == 12 and transcript.info["chunks"] == 6
+    assert not transcript.warnings
 
 
 def test_turns_are_told_with_the_labels_and_chunks_of_the_transcript(tmp_path: Path) -> None:
     path = call(tmp_path / "call.wav", noise(9.0, 1), noise(9.0, 2) * 0.1)
-    told: list[Progress] = []
+    turns: list[Progress] = []
     engine = ScriptedEngine(alone, PROFILE)
     transcriber = Transcriber(engine, detect=None, batch=1, **SEPARATE)
-    found = transcriber.transcribe(path, told.append)
-    segments = [segment for progress in told for segment in progress.segments]
-    assert sorted(segments, key=lambda s: (s.start_s, s.speaker)) == list(found.segments)
-    spans = {(t["chunk"], t["start_s"]) for t in found.traces}
-    assert {(progress.chunk, progress.start_s) for progress in told} == spans
-    starts = [progress.start_s for progress in told]
+    transcript = transcriber.transcribe(path, turns.append)
+    segments = [segment for progress in turns for segment in progress.segments]
+    assert sorted(segments, key=lambda s: (s.start_s, s.speaker)) == list(transcript.segments)
+    spans = {(t["chunk"], t["start_s"]) for t in transcript.traces}
+    assert {(progress.chunk, progress.start_s) for progress in turns} == spans
+    starts = [progress.start_s for progress in turns]
     assert starts == sorted(starts), "the channels advance together"
 
 
@@ -99,18 +99,18 @@ def test_a_mono_recording_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gain", [1.0, 0.4])
 def test_channels_of_the_same_sound_count_once(tmp_path: Path, gain: float) -> None:
     sound = noise(9.0)
-    found = transcribe(call(tmp_path / "call.wav", sound * gain, sound))
+    transcript = transcribe(call(tmp_path / "call.wav", sound * gain, sound))
     label = "Speaker1" if gain == 1.0 else "Speaker2"
-    assert found.speakers == (label,) and len(found.segments) == 3
-    [warning] = found.warnings
+    assert transcript.speakers == (label,) and len(transcript.segments) == 3
+    [warning] = transcript.warnings
     assert "channels 0 and 1 hold the same sound" in warning and "--channels separate" in warning
 
 
 def test_a_channel_of_silence_is_no_copy_of_another(tmp_path: Path) -> None:
     silence = np.zeros(48_000, np.float32)
-    found = transcribe(call(tmp_path / "call.wav", silence, noise(3.0), silence))
-    assert found.speakers == ("Speaker2",) and not found.warnings
-    assert [row["spoken_s"] for row in found.info["channels"]] == [0.0, 3.0, 0.0]
+    transcript = transcribe(call(tmp_path / "call.wav", silence, noise(3.0), silence))
+    assert transcript.speakers == ("Speaker2",) and not transcript.warnings
+    assert [row["spoken_s"] for row in transcript.info["channels"]] == [0.0, 3.0, 0.0]
 
 
 def test_options_that_contradict_each_other(tmp_path: Path) -> None:
@@ -148,16 +148,16 @@ def test_a_chunk_of_a_channel_is_heard_again(tmp_path: Path) -> None:
     path = call(tmp_path / "call.wav", noise(9.0, 1), noise(9.0, 2) * 0.1)
     engine = ScriptedEngine(alone, PROFILE)
     transcriber = Transcriber(engine, detect=None, **SEPARATE)
-    found = transcriber.transcribe(path)
-    recording = transcriber.listen_again(path, found, 3)
+    whole = transcriber.transcribe(path)
+    recording = transcriber.listen_again(path, whole, 3)
     while dialogues := recording.dialogues(1):
         from speaker_reasoner.reasoner import ask
 
         list(ask(dialogues, engine))
-    heard = recording.result()
-    assert not isinstance(heard, Failure)
-    [segment] = heard.segments
-    old = [s for s in found.segments if s.speaker == "Speaker2"][1]
+    chunk = recording.result()
+    assert not isinstance(chunk, Failure)
+    [segment] = chunk.segments
+    old = [s for s in whole.segments if s.speaker == "Speaker2"][1]
     assert (segment.start_s, segment.text) == (old.start_s, "quiet")
 
 
@@ -274,13 +274,15 @@ def test_pieces_of_a_data_set_have_all_channels(
     rows, _ = units(read_data(tmp_path), (2.0, 4.0))
     assert len(rows) > 1 and path.exists()
     engine = ScriptedEngine(alone, PROFILE)
-    monkeypatch.setattr(engine, "detector", lambda _: lambda heard: [(0.0, len(heard) / 16_000)])
+    monkeypatch.setattr(
+        engine, "detector", lambda _: lambda samples: [(0.0, len(samples) / 16_000)]
+    )
     measured = evaluate(engine, rows, tmp_path / "out", Options(channels="separate"))
     assert not measured["failures"]
-    found = hypotheses(tmp_path / "out")
-    assert len(found) == len(rows)
+    transcripts = hypotheses(tmp_path / "out")
+    assert len(transcripts) == len(rows)
     for row in rows:
-        piece = found[row.reference.recording]
+        piece = transcripts[row.reference.recording]
         assert {(s.speaker, s.text) for s in piece.segments} == {
             ("Speaker1", "loud"),
             ("Speaker2", "quiet"),

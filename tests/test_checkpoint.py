@@ -394,8 +394,8 @@ def test_laid_out_clips_and_joined_windows_sound_as_the_class_has_them(
     learned = list(tower.layers.requires_grad_().parameters())
 
     def gradients() -> list[torch.Tensor | None]:
-        heard = torch.cat(encode_audio(thinker, features, mask))
-        return list(torch.autograd.grad(heard.square().mean(), learned, allow_unused=True))
+        embedded = torch.cat(encode_audio(thinker, features, mask))
+        return list(torch.autograd.grad(embedded.square().mean(), learned, allow_unused=True))
 
     expected = gradients()
     with torch.inference_mode():
@@ -786,11 +786,11 @@ def test_hub_id(saved: dict[str, Path], monkeypatch: Any) -> None:
 
     asked = []
 
-    def found(name: str, *, revision: str | None) -> str:
+    def snapshot(name: str, *, revision: str | None) -> str:
         asked.append((name, revision))
         return str(saved["dense"])
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", found)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert load_engine("some/model", device="cpu").describe()["model"] == "some/model"
     assert asked == [("some/model", None)]
 

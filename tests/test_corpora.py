@@ -15,7 +15,7 @@ from rich.console import Console
 from speaker_reasoner import audio
 from speaker_reasoner.commands.prepare import add_prepare
 from speaker_reasoner.commands.prepare import preview as show
-from speaker_reasoner.data.corpora import CORPORA, chunks, prepare
+from speaker_reasoner.data.corpora import CORPORA, load_pieces, prepare
 from speaker_reasoner.errors import DataError, OutputError
 from speaker_reasoner.evaluate.running import read_data, units
 from speaker_reasoner.formats.folders import load
@@ -66,15 +66,15 @@ def textgrid(path: Path, tiers: dict[str, Rows], seconds: float = 2.0) -> Path:
 
 
 def segments(out: Path, split: str) -> dict[str, list[tuple[str, str, float, float, str]]]:
-    found = load(out / split / "references.seglst.json")
+    transcripts = load(out / split / "references.seglst.json")
     return {
         name: [(s.speaker, s.gender, s.start_s, s.end_s, s.text) for s in t.segments]
-        for name, t in found.items()
+        for name, t in transcripts.items()
     }
 
 
 def dropped(report: dict[str, Any]) -> dict[str, int]:
-    return {reason: told["count"] for reason, told in report["dropped"].items()}
+    return {reason: entry["count"] for reason, entry in report["dropped"].items()}
 
 
 def aishell4(root: Path) -> Path:
@@ -275,8 +275,8 @@ def test_ami_words_that_do_not_exist(tmp_path: Path) -> None:
     path = corpus / "ami_public_manual_1.6.2/segments/ES2002a.A.segments.xml"
     path.write_text(path.read_text("latin-1").replace("words3)", "words99)"), "latin-1")
     report = prepare("ami-sdm", corpus, tmp_path / "o")
-    [told] = report["dropped"]["broken annotation"]["first"]
-    assert f"{path}:6: a word" in told
+    [message] = report["dropped"]["broken annotation"]["first"]
+    assert f"{path}:6: a word" in message
     path.write_text("<nite:root><segment")
     report = prepare("ami-sdm", corpus, tmp_path / "o")
     assert report["dropped"]["broken annotation"]["first"][0].startswith(f"{path}:1: not XML")
@@ -390,9 +390,9 @@ def bad_folder(root: Path) -> Path:
 def test_bad_input_is_told_with_file_and_line_and_the_rest_goes_on(tmp_path: Path) -> None:
     corpus = bad_folder(tmp_path / "c")
     report = prepare("folder", corpus, tmp_path / "o")
-    found = segments(tmp_path / "o", "all")
-    assert list(found) == ["bad", "good"]
-    assert [(row[0], row[3], row[4]) for row in found["bad"]] == [
+    rows = segments(tmp_path / "o", "all")
+    assert list(rows) == ["bad", "good"]
+    assert [(row[0], row[3], row[4]) for row in rows["bad"]] == [
         ("A", 0.5, "good"),
         ("B", 0.5, "good"),
         ("A", 0.8, "good"),  # said again, over the end of the first
@@ -410,7 +410,7 @@ def test_bad_input_is_told_with_file_and_line_and_the_rest_goes_on(tmp_path: Pat
         "nothing said": 1,
         "audio broken": 1,
     }
-    places = {reason: told["first"] for reason, told in report["dropped"].items()}
+    places = {reason: entry["first"] for reason, entry in report["dropped"].items()}
     bad = corpus / "bad.stm"
     assert places["end before start"][0].startswith(f"{bad}:2: ")
     assert places["broken annotation"][0].startswith(f"{bad}:3: ")
@@ -462,20 +462,20 @@ def test_pieces_hold_what_the_references_hold(tmp_path: Path) -> None:
     rows = [f"talk 1 {'AB'[n % 2]} {n / 2 + 0.1:.3f} {n / 2 + 0.433:.3f} w{n}" for n in range(13)]
     text(corpus / "talk.stm", "\n".join(rows))
     report = prepare("folder", corpus, tmp_path / "o", pieces_s=(2.0, 3.0))
-    found = list(chunks(tmp_path / "o/all/pieces.jsonl"))
-    assert found[0].start_samples == 0 and found[-1].end_samples == 7 * 16_000
-    assert all(a.end_samples == b.start_samples for a, b in pairwise(found))
-    assert report["splits"]["all"]["pieces"] == len(found) > 2
+    pieces = list(load_pieces(tmp_path / "o/all/pieces.jsonl"))
+    assert pieces[0].start_samples == 0 and pieces[-1].end_samples == 7 * 16_000
+    assert all(a.end_samples == b.start_samples for a, b in pairwise(pieces))
+    assert report["splits"]["all"]["pieces"] == len(pieces) > 2
     whole = segments(tmp_path / "o", "all")["talk"]
-    heard = [(chunk, r) for chunk in found for r in chunk.references]
-    assert len(heard) == len(whole)
-    for (chunk, reference), (_, _, start_s, end_s, words) in zip(heard, whole, strict=True):
+    kept = [(chunk, r) for chunk in pieces for r in chunk.references]
+    assert len(kept) == len(whole)
+    for (chunk, reference), (_, _, start_s, end_s, words) in zip(kept, whole, strict=True):
         assert chunk.start_samples + reference.start_samples == audio.to_samples(start_s)
         assert chunk.start_samples + reference.end_samples == audio.to_samples(end_s)
         assert reference.text == words
-    assert all(chunk.references[0].speaker == 1 for chunk in found)  # by order of appearance
+    assert all(chunk.references[0].speaker == 1 for chunk in pieces)  # by order of appearance
     evaluated, _ = units(read_data(tmp_path / "o/all/manifest.jsonl"), (2.0, 3.0))
-    assert [u.reference.recording for u in evaluated] == [chunk.name for chunk in found]
+    assert [u.reference.recording for u in evaluated] == [chunk.name for chunk in pieces]
 
 
 def test_an_earlier_call_leaves_nothing_that_is_wrong(tmp_path: Path) -> None:
@@ -519,9 +519,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     command = ["prepare", "folder", str(corpus), "-o", str(tmp_path / "o"), "--preview", "1"]
     arguments = parser.parse_args([*command, "--pieces", "1-1.5"])
     assert arguments.run(arguments) == 0
-    told = capsys.readouterr()
-    assert "dropped: duplicate: 2" in told.err and f"{corpus / 'bad.stm'}:7: " in told.err
-    taught = [line for line in told.out.splitlines() if line.startswith("+ ")]
+    output = capsys.readouterr()
+    assert "dropped: duplicate: 2" in output.err and f"{corpus / 'bad.stm'}:7: " in output.err
+    taught = [line for line in output.out.splitlines() if line.startswith("+ ")]
     assert taught[:4] == [
         "+ taught   given",
         "+ <think>",
@@ -529,16 +529,24 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "+ </think><box>[0.05, 0.55]</box><|im_end|>",
     ]
     assert taught[-1] == "+ </answer><|im_end|>"
-    assert told.out.count("box plan") == 1
+    assert output.out.count("box plan") == 1
     for wrong in (["--pieces", "50-40"], ["--preview", "-1"], ["--gender-from", "middle"]):
         with pytest.raises(SystemExit):
             parser.parse_args([*command, *wrong])
 
 
+@pytest.mark.parametrize("pieces_s", [(0.0001, 0.0002), (1.0, float("inf")), (50.0, 40.0)])
+def test_pieces_of_impossible_lengths(tmp_path: Path, pieces_s: tuple[float, float]) -> None:
+    corpus = aishell4(tmp_path / "c")
+    with pytest.raises(DataError, match=r"pieces of .* s: expected .* 1 s at least and 3600 s at"):
+        prepare("aishell4", corpus, tmp_path / "o", pieces_s=pieces_s)
+    assert not (tmp_path / "o").exists()
+
+
 def test_the_mask_is_in_colour(tmp_path: Path) -> None:
     prepare("aishell4", aishell4(tmp_path / "c"), tmp_path / "o")
     console = Console(force_terminal=True, color_system="standard", record=True, width=200)
-    [chunk] = chunks(tmp_path / "o/test/pieces.jsonl")
+    [chunk] = load_pieces(tmp_path / "o/test/pieces.jsonl")
     with console.capture() as captured:
         show(chunk, console)
     shown = captured.get()
@@ -550,6 +558,28 @@ def test_names_of_corpora_agree() -> None:
     from speaker_reasoner.commands.prepare import _CORPORA
 
     assert set(CORPORA) == set(_CORPORA)
+
+
+def test_aishell4_with_stm_references(tmp_path: Path) -> None:
+    """Sessions without audio are counted, and spaces between Chinese characters, which are the STM's, go."""
+    corpus = tmp_path / "c"
+    for number in (1, 2, 3):
+        name = f"S_R00{number}S01C01"
+        rows = [
+            f"{name} 1 001-M 0.10 0.90 今 天 开 会",
+            f"{name} 1 002-F 0.50 1.90 好 的 OK 吗",
+            f"{name} 1 002-F 1.90 1.95 ",
+        ]
+        text(corpus / "test/stm" / f"{name}.stm", "\n".join(rows) + "\n")
+    sound(corpus / "test/wav" / "S_R002S01C01.wav", channels=2)
+    report = prepare("aishell4", corpus, tmp_path / "o")
+    assert dropped(report) == {"audio missing": 2, "empty text": 1}
+    assert segments(tmp_path / "o", "test") == {
+        "S_R002S01C01": [
+            ("001-M", "male", 0.1, 0.9, "今天开会"),
+            ("002-F", "female", 0.5, 1.9, "好的 OK 吗"),
+        ]
+    }
 
 
 @needs_shared

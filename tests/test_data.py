@@ -399,9 +399,9 @@ def test_a_voice_head_is_shown_people_who_are_alike() -> None:
         for one, other in combinations(people, 2):
             assert simulate.distance(voices, one, other) >= 1.0
     mixed = replace(config, alike_rate=0.0)
-    found = [witness._people(voices, mixed, random.Random(seed)) for seed in range(20)]
-    assert all(len(people) == 6 for people in found)
-    assert max(len({voices.voices[i].base for i, _ in people}) for people in found) > 3
+    drawn = [witness._people(voices, mixed, random.Random(seed)) for seed in range(20)]
+    assert all(len(people) == 6 for people in drawn)
+    assert max(len({voices.voices[i].base for i, _ in people}) for people in drawn) > 3
 
 
 def test_shifted_formants_move_the_spectrum_and_leave_pitch_times_and_level() -> None:

@@ -25,12 +25,21 @@ def test_tables_are_what_the_results_say() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_glossary_is_in_order_and_names_classes_that_there_are() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)[1:]
+    assert len(terms) > 90 and terms == sorted(set(terms), key=str.casefold)
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)`", text))
+    assert {name for name in named if not re.search(rf"^class {name}\b", source, re.M)} == set()
+
+
 def test_a_result_tells_what_it_was_made_by(tmp_path: Path, monkeypatch: Any) -> None:
     """A command to paste, and whether its code was committed."""
-    found = spec_from_file_location("common", ROOT / "benchmarks" / "common.py")
-    assert found is not None and found.loader is not None
-    common = module_from_spec(found)
-    found.loader.exec_module(common)
+    spec = spec_from_file_location("common", ROOT / "benchmarks" / "common.py")
+    assert spec is not None and spec.loader is not None
+    common = module_from_spec(spec)
+    spec.loader.exec_module(common)
 
     def git(*arguments: str) -> None:
         named = ["-c", "user.name=a", "-c", "user.email=a@b.c"]

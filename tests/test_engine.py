@@ -36,8 +36,8 @@ def test_random_model_never_malformed(random_engine: Any, count: int) -> None:
     for first in range(0, len(clips), 25):
         dialogues = [Dialogue(clip, random_engine.profile) for clip in clips[first : first + 25]]
         for dialogue, event in run(dialogues, random_engine):
-            for heard in event.lines:
-                line = heard.line
+            for one in event.lines:
+                line = one.line
                 assert 0 <= line.start < line.end <= max(dialogue.chunk, 1)
         for dialogue in dialogues:
             assert dialogue.outcome is not None
@@ -100,11 +100,11 @@ def test_keys_survive_joining_growth_and_taking_apart() -> None:
     apart = take_apart(cache, mask)
     assert not cache.layers
     for row, own, grows in zip(rows, apart, (True, True, False), strict=True):
-        for layer, found in enumerate(own):
+        for layer, cached in enumerate(own):
             for kind in (0, 1):
                 parts = [row[layer][kind]] if row else []
                 parts += [new[layer][kind] for new in written] if grows else []
-                assert torch.equal(found[kind], torch.cat(parts, dim=2))
+                assert torch.equal(cached[kind], torch.cat(parts, dim=2))
 
 
 def test_cached_equals_recomputed(random_checkpoint: Path) -> None:
@@ -200,9 +200,9 @@ def test_confidences_are_reported(random_engine: Any) -> None:
     dialogue = Dialogue(noise(4.0, 9), random_engine.profile)
     lines = [h for _, event in run([dialogue], random_engine) for h in event.lines]
     assert lines
-    for heard in lines:
-        assert heard.confidence.speaker is not None and 0 < heard.confidence.speaker <= 1
-        assert heard.confidence.times is not None and 0 < heard.confidence.times <= 1
+    for one in lines:
+        assert one.confidence.speaker is not None and 0 < one.confidence.speaker <= 1
+        assert one.confidence.times is not None and 0 < one.confidence.times <= 1
 
 
 def test_outgrown_context_is_a_reason(random_checkpoint: Path) -> None:

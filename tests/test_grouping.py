@@ -56,8 +56,8 @@ def test_bounds_part_people_whom_voices_join(seed: int) -> None:
     points, seconds, levels = drawn(seed, people, apart=0.01)
     lines = _Lines(points, seconds, levels, [1] * 5, SCATTER)
     assert group_lines(points, seconds, levels, [1] * 5, SCATTER) == [0] * 5
-    found = group_lines(points, seconds, levels, [1] * 5, SCATTER, fewest=2)
-    assert max(found) == 1 and likelihood(lines, found) >= likelihood(lines, people)
+    groups = group_lines(points, seconds, levels, [1] * 5, SCATTER, fewest=2)
+    assert max(groups) == 1 and likelihood(lines, groups) >= likelihood(lines, people)
     every = group_lines(points, seconds, levels, [1] * 5, SCATTER, fewest=9)
     assert every == list(range(5))
 
@@ -69,14 +69,14 @@ def test_people_are_told_apart_whatever_the_dialogue_says_and_in_any_order(seed:
     for numbers in ([1] * 11, list(range(11))):
         assert group_lines(points, seconds, levels, numbers, SCATTER) == people
     order = np.random.default_rng(seed).permutation(11)
-    found = group_lines(
+    groups = group_lines(
         points[order],
         np.array(seconds)[order].tolist(),
         np.array(levels)[order].tolist(),
         [1] * 11,
         SCATTER,
     )
-    same = np.equal.outer(found, found)
+    same = np.equal.outer(groups, groups)
     assert np.array_equal(same, np.equal.outer(np.array(people)[order], np.array(people)[order]))
 
 

@@ -21,7 +21,7 @@ from speaker_reasoner.protocol import Line, Turn, render_turn
 from speaker_reasoner.transcript import Transcript
 
 from .conftest import noise
-from .talk import PROFILE, play, save
+from .talk import PROFILE, play, save, untimed
 
 
 class Hesitant(ScriptedEngine):
@@ -54,14 +54,6 @@ def with_pauses(seconds: float, pauses_s: Sequence[float]) -> np.ndarray[Any, An
 
 def transcribe(path: Path, **options: Any) -> Transcript:
     return Transcriber(ScriptedEngine(play, PROFILE), detect=None, **options).transcribe(path)
-
-
-def without_time(result: Transcript | Failure) -> Any:
-    """A result but for what differs from run to run."""
-    if isinstance(result, Failure):
-        return result.recording, type(result.error), str(result.error)
-    info = {k: v for k, v in result.info.items() if k not in ("wall_s", "real_time_factor")}
-    return replace(result, info=info)
 
 
 # Chunks
@@ -268,34 +260,34 @@ def test_one_that_fails_is_a_result_in_its_place(recordings: list[Path]) -> None
         assert isinstance(result, Failure) and isinstance(result.error, AudioError)
     for path, result in zip(recordings, results, strict=True):
         if not isinstance(result, Failure):
-            assert without_time(transcribe(path)) == without_time(result)
+            assert untimed(transcribe(path)) == untimed(result)
 
 
 def test_any_batch_gives_the_same(recordings: list[Path]) -> None:
-    told: dict[int, list[Progress]] = {}
+    turns: dict[int, list[Progress]] = {}
     results = {}
     for batch in (1, 4, 50):
-        told[batch] = []
+        turns[batch] = []
         transcriber = Transcriber(ScriptedEngine(play, PROFILE), batch=batch, detect=None)
-        found = transcriber.transcribe_all(recordings, told[batch].append)
-        results[batch] = [without_time(result) for result in found]
+        transcripts = transcriber.transcribe_all(recordings, turns[batch].append)
+        results[batch] = [untimed(result) for result in transcripts]
     assert results[1] == results[4] == results[50]
-    assert told[1] == told[4] == told[50]
+    assert turns[1] == turns[4] == turns[50]
 
 
 def test_turns_are_told_in_order_and_with_the_labels_of_the_transcript(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{i}.wav", noise(s, i)) for i, s in enumerate((11.0, 6.0))]
-    told: list[Progress] = []
+    turns: list[Progress] = []
     transcriber = Transcriber(ScriptedEngine(play, PROFILE), batch=3, detect=None)
-    for path, result in zip(paths, transcriber.transcribe_all(paths, told.append), strict=True):
+    for path, result in zip(paths, transcriber.transcribe_all(paths, turns.append), strict=True):
         assert isinstance(result, Transcript)
-        assert {progress.path for progress in told} == {path}, "told before the first has ended"
-        assert [s for progress in told for s in progress.segments] == list(result.segments)
-        assert [p.start_s for p in told] == sorted(p.start_s for p in told)
-        boxes = [progress.boxed for progress in told if progress.boxed]
+        assert {progress.path for progress in turns} == {path}, "told before the first has ended"
+        assert [s for progress in turns for s in progress.segments] == list(result.segments)
+        assert [p.start_s for p in turns] == sorted(p.start_s for p in turns)
+        boxes = [progress.boxed for progress in turns if progress.boxed]
         spans = [(segment.start_s, segment.end_s) for segment in result.segments]
         assert boxes == [pytest.approx(span) for span in spans]
-        told.clear()
+        turns.clear()
 
 
 def test_turns_are_told_while_the_recording_is_transcribed(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class Guesses(Lookahead):
     def expect_answer(self, history: History) -> None:
         pass
 
-    def draft(self, state: State, history: History) -> list[int]:
+    def draft(self, state: State, history: History, longest: int) -> list[int]:
         if self.rng.random() < 0.3:
             return []
         draft = []
@@ -165,8 +165,10 @@ def test_forced_bytes_are_forced(seed: int) -> None:
 
 
 def test_a_long_draft_is_cut(random_engine: Any) -> None:
-    lookahead = Lookahead(random_engine.vocabulary, random_engine.checkpoint.tokenizer, 3)
-    assert len(lookahead.draft(start(random_rules(random.Random(1))), History())) <= 3
+    lookahead = Lookahead(random_engine.vocabulary, random_engine.checkpoint.tokenizer)
+    state = start(random_rules(random.Random(1)))
+    whole = lookahead.draft(state, History(), 32)
+    assert len(whole) > 1 and lookahead.draft(state, History(), 1) == whole[:1]
 
 
 @pytest.mark.parametrize("tokens", [1, 5])

@@ -15,16 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
-from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, OutputError, SettingsError
-from speaker_reasoner.formats import render
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.reasoner import ask
 from speaker_reasoner.spans import alone
-from speaker_reasoner.transcript import Missing, Transcript
+from speaker_reasoner.transcript import Missing, Segment, Transcript
 from speaker_reasoner.voices.cache import CacheRules, Candidate, SpeakerCache
 from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
 from speaker_reasoner.voices.linking import (
@@ -38,7 +37,7 @@ from speaker_reasoner.voices.linking import (
 from speaker_reasoner.voices.people import EnrolledSpeaker, Speakers, vote
 from speaker_reasoner.voices.witness import Scatter, log_odds
 
-from .talk import save
+from .talk import Killed, Mortal, save, untimed
 
 CACHED = Profile(decimals=1, chunk_s=6.0, max_speakers=6, cache_s=12.0)
 PLAIN = Profile(decimals=1, chunk_s=6.0, max_speakers=6)
@@ -107,12 +106,12 @@ class Humming:
                 numbers.setdefault(pitch, len(numbers) + 1)
             memory["numbers"], memory["rows"] = numbers, rows
         numbers, rows = memory["numbers"], memory["rows"]
-        heard = rows[:1] + rows[2:] if self.deaf and len(rows) > 1 else rows
+        noticed = rows[:1] + rows[2:] if self.deaf and len(rows) > 1 else rows
         gender = {n: "female" if abs(p) > 500 else "male" for p, n in numbers.items()}
         gender |= dict(enumerate(rules.cached, start=1))
         if rules.turn == 0:
             overview = Overview(tuple(gender[n] for n in sorted(gender)))
-            box = Box(*heard[0][:2]) if heard else None
+            box = Box(*noticed[0][:2]) if noticed else None
             text = render_turn(Turn(overview=overview, box=box), request.rules.profile)
             return text if box else text + "<answer>"
         assert rules.box is not None
@@ -127,7 +126,7 @@ class Humming:
             )
             for a, b, p in inside
         )
-        later = [r for r in heard if r[0] > rules.box.start and r[1] > rules.box.end]
+        later = [r for r in noticed if r[0] > rules.box.start and r[1] > rules.box.end]
         box = None if rules.last or not later else Box(*later[0][:2])
         text = render_turn(Turn(lines=lines, box=box), request.rules.profile)
         return text if box else text + "<answer>"
@@ -150,10 +149,10 @@ def transcribe(
 
 def people(result: Transcript) -> dict[str, set[str]]:
     """What each label hums."""
-    found: dict[str, set[str]] = {}
+    texts: dict[str, set[str]] = {}
     for segment in result.segments:
-        found.setdefault(segment.speaker, set()).add(segment.text)
-    return found
+        texts.setdefault(segment.speaker, set()).add(segment.text)
+    return texts
 
 
 @pytest.fixture
@@ -319,6 +318,7 @@ def test_no_text_on_silence(tmp_path: Path) -> None:
     result = transcribe(path, play, profile=PLAIN)
     assert [s.text for s in result.segments] == ["hum"]
     assert result.info["silent_dropped"] == 1
+    assert result.warnings == ("1 line was left out: no speech was detected during the time given",)
 
 
 # Cache
@@ -514,11 +514,11 @@ def test_a_clip_names_the_one_person_who_is_likest() -> None:
 
 def test_dialogues_and_voices_add_up() -> None:
     """Voices that are even leave it to the dialogue; clear ones overrule it."""
-    told = np.array([[[0.0, -3.0], [-3.0, 0.0]]])
+    votes = np.array([[[0.0, -3.0], [-3.0, 0.0]]])
     for cosine, groups in ((0.5, 2), (0.7, 2), (0.9, 1)):  # log-odds of 0, 2 and 4
         points = np.array([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
         voices = Centroids(embedding_sums(points, [1e9, 1e9]), Pitch())
-        assert len(set(merge(voices, told.copy(), [1.0, 1.0], trust=EVEN))) == groups
+        assert len(set(merge(voices, votes.copy(), [1.0, 1.0], trust=EVEN))) == groups
     assert Trust().most >= Trust().same
 
 
@@ -533,12 +533,12 @@ def test_not_being_recognised_again_and_again_is_one_mistake() -> None:
         trust.most + trust.cached_most,
     ]
     points = np.array([[1.0, 0.0], [0.9, 0.19**0.5]])  # log-odds of 4 that they are one voice
-    told = np.zeros((2, 2, 2))
+    votes = np.zeros((2, 2, 2))
     for source, groups in ((0, 2), (1, 1)):
-        said = told.copy()
-        said[source, [0, 1], [1, 0]] = -40.0
+        repeated = votes.copy()
+        repeated[source, [0, 1], [1, 0]] = -40.0
         voices = Centroids(embedding_sums(points, [1e9, 1e9]), Pitch())
-        assert len(set(merge(voices, said, [1.0, 1.0], trust=trust))) == groups
+        assert len(set(merge(voices, repeated, [1.0, 1.0], trust=trust))) == groups
 
 
 @settings(max_examples=25, deadline=None)
@@ -557,8 +557,10 @@ def test_what_keeps_a_line_where_it_is() -> None:
     points, whose = voiced([4, 4], spread=0.05)
     people, seconds = [*whose[:-1], 0], [2.0] * 8
 
-    def again(people: list[int], points: Any, told: Mapping[int, Mapping[int, float]]) -> list[int]:
-        every = [told.get(i, {}) for i in range(len(people))]
+    def again(
+        people: list[int], points: Any, votes: Mapping[int, Mapping[int, float]]
+    ) -> list[int]:
+        every = [votes.get(i, {}) for i in range(len(people))]
         return reassign(people, points, seconds[: len(people)], every, Pitch(), Trust(least=-50.0))
 
     assert again(people, points, {}) == whose
@@ -589,8 +591,8 @@ def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
             for i in range(len(row))
         )
         start, samples = chunk * 30 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
-        heard = FinishedChunk(start, samples, spoken=spoken, points=np.array(row, np.float32))
-        people.absorb(heard, np.zeros(samples, np.float32))
+        finished = FinishedChunk(start, samples, spoken=spoken, points=np.array(row, np.float32))
+        people.absorb(finished, np.zeros(samples, np.float32))
     labels, corrections = people.settle()
     one, two = "Speaker1", "Speaker2"
     assert labels == [[one, one], [two, one], [two, two], [one]]
@@ -612,8 +614,8 @@ def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -
             for i in range(2)
         )
         row = np.array(points[2 * chunk : 2 * chunk + 2], np.float32)
-        heard = FinishedChunk(chunk * samples, samples, spoken=spoken, points=row)
-        people.absorb(heard, np.zeros(samples, np.float32))
+        finished = FinishedChunk(chunk * samples, samples, spoken=spoken, points=row)
+        people.absorb(finished, np.zeros(samples, np.float32))
     labels, _ = people.settle(foreign=foreign)
     assert len({label for row in labels for label in row}) == (1 if foreign else 2)
 
@@ -621,41 +623,17 @@ def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -
 # Resumption
 
 
-class Killed(Exception):
-    pass
-
-
-class Mortal(ScriptedEngine):
-    """Dies after so many requests."""
-
-    def __init__(self, lives: int) -> None:
-        super().__init__(Humming(), CACHED)
-        self.lives = lives
-
-    def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        self.lives -= 1
-        if self.lives < 0:
-            raise Killed
-        return super().ask(requests)
-
-
-def files(result: Transcript) -> str:
-    """Every format, without the times that it took."""
-    info = {k: v for k, v in result.info.items() if k not in ("wall_s", "real_time_factor")}
-    rest = "".join(render(result, name) for name in ("rttm", "srt", "txt", "seglst"))
-    rows = json.dumps([info, list(result.traces)], sort_keys=True, default=str)
-    return rest + rows
-
-
 @pytest.mark.parametrize("kills", [range(4), pytest.param(range(4, 20), marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_the_same(meeting: Path, tmp_path: Path, kills: range) -> None:
-    whole = files(transcribe(meeting, witness=Pitch()))
+    whole = untimed(transcribe(meeting, witness=Pitch()))
     for kill in kills:
         rng = random.Random(kill)
         journal = tmp_path / f"{kill}.journal"
         result = None
         for _ in range(100):
-            transcriber = Transcriber(Mortal(rng.randint(4, 12)), witness=Pitch(), detect=tones)
+            transcriber = Transcriber(
+                Mortal(rng.randint(4, 12), Humming(), CACHED), witness=Pitch(), detect=tones
+            )
             try:
                 result = transcriber.transcribe(meeting, journal=journal)
                 break
@@ -663,7 +641,7 @@ def test_killed_and_resumed_is_the_same(meeting: Path, tmp_path: Path, kills: ra
                 if journal.exists() and rng.random() < 0.5:  # a kill in the middle of writing
                     data = journal.read_bytes()
                     journal.write_bytes(data[: len(data) - rng.randint(1, 60)])
-        assert result is not None and files(result) == whole
+        assert result is not None and untimed(result) == whole
         assert journal.exists()
 
 
@@ -740,6 +718,25 @@ def test_finished_chunks_survive_the_journal(lines: int, points: bool, seed: int
 # Listening again
 
 
+def transcribed_again(
+    transcriber: Transcriber, path: Path, transcript: Transcript, chunk: int
+) -> tuple[Segment, ...]:
+    """The segments of one chunk, transcribed once more."""
+    recording = transcriber.listen_again(path, transcript, chunk)
+    while asked := recording.dialogues(1):
+        for _ in ask(asked, transcriber.engine):
+            pass
+    result = recording.result()
+    assert isinstance(result, Transcript)
+    return result.segments
+
+
+def segments_of_chunk(transcript: Transcript, chunk: int) -> tuple[Segment, ...]:
+    start_s = transcript.traces[chunk]["start_s"]
+    end_s = start_s + transcript.traces[chunk]["duration_s"]
+    return tuple(s for s in transcript.segments if start_s <= s.start_s < end_s)
+
+
 def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: Path) -> None:
     engine = ScriptedEngine(Humming(), CACHED)
     transcriber = Transcriber(engine, witness=Pitch(), detect=tones)
@@ -747,16 +744,7 @@ def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: Path) -> No
     named = whole.with_segments(
         [replace(s, speaker="Ana") if s.text == "hum 700" else s for s in whole.segments]
     )
-    recording = transcriber.listen_again(meeting, named, 2)
-    while asked := recording.dialogues(1):
-        for _ in ask(asked, engine):
-            pass
-    again = recording.result()
-    assert isinstance(again, Transcript)
-    start_s = whole.traces[2]["start_s"]
-    end_s = start_s + whole.traces[2]["duration_s"]
-    before = [s for s in named.segments if start_s <= s.start_s < end_s]
-    assert again.segments == tuple(before)
+    assert transcribed_again(transcriber, meeting, named, 2) == segments_of_chunk(named, 2)
     with pytest.raises(SettingsError, match="chunk 99"):
         transcriber.listen_again(meeting, named, 99)
 
@@ -768,15 +756,7 @@ def test_listening_again_keeps_to_the_channel(tmp_path: Path) -> None:
     engine = ScriptedEngine(Humming(), CACHED)
     transcriber = Transcriber(engine, witness=Pitch(), detect=tones, channel=1)
     whole = transcriber.transcribe(path)
-    recording = transcriber.listen_again(path, whole, 2)
-    while asked := recording.dialogues(1):
-        for _ in ask(asked, engine):
-            pass
-    again = recording.result()
-    assert isinstance(again, Transcript)
-    start_s = whole.traces[2]["start_s"]
-    end_s = start_s + whole.traces[2]["duration_s"]
-    assert again.segments == tuple(s for s in whole.segments if start_s <= s.start_s < end_s)
+    assert transcribed_again(transcriber, path, whole, 2) == segments_of_chunk(whole, 2)
 
 
 def test_a_stranger_is_never_called_what_somebody_is_named(meeting: Path) -> None:

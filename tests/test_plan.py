@@ -245,7 +245,11 @@ def test_work_is_six_flops_a_weight_and_token() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gpus": 0}, "gpus 0 is not a number above 0"),
+        ({"gpus": 0}, "gpus 0 is out of range: expected more than 0, at most 1000000"),
+        ({"batch": 100_001}, "batch 100001 is out of range: expected more than 0, at most 100000"),
+        ({"batch": 10**320}, r"batch 100000000000\.\.\. is out of range"),
+        ({"hours": float("nan")}, "hours nan is out of range"),
+        ({"peak_tflops": float("inf")}, "peak_tflops inf is out of range"),
         ({"rank": -1}, "rank -1"),
         ({"mfu": 1.5}, "mfu 1.5"),
         ({"gpu_memory_gb": float("nan")}, "gpu_memory_gb nan"),
@@ -288,10 +292,10 @@ def test_what_is_not_a_config(text: str | None, message: str, tmp_path: Path) ->
 
 def test_json_holds_everything(random_checkpoint: Path) -> None:
     result = plan(load_model(random_checkpoint), Setup())
-    told = json.loads(json.dumps(result.to_json()))
-    assert told["memory_bytes"]["total"] == sum(asdict(result.memory).values())
-    assert told["parameters"]["trained"] == told["parameters"]["lora"]["without_experts"]
-    assert told["verdict"] == "fits"
+    output = json.loads(json.dumps(result.to_json()))
+    assert output["memory_bytes"]["total"] == sum(asdict(result.memory).values())
+    assert output["parameters"]["trained"] == output["parameters"]["lora"]["without_experts"]
+    assert output["verdict"] == "fits"
 
 
 def command(*arguments: str) -> int:
@@ -307,15 +311,15 @@ def command(*arguments: str) -> int:
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("qwen3-omni-30b-a3b", "--gpus", "8", "--sharding", "fsdp") == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in ("text: experts", "with the experts", "fits on 8 GPUs of 80 GB", "GPU-hours"):
-        assert words in told
-    assert "experts are not adapted" in told and "characters a token" in told
+        assert words in output
+    assert "experts are not adapted" in output and "characters a token" in output
 
 
 def test_command_as_json(random_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(str(random_checkpoint), "--method", "full", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["dialogue"]["counted"] is True and told["setup"]["method"] == "full"
+    output = json.loads(capsys.readouterr().out)
+    assert output["dialogue"]["counted"] is True and output["setup"]["method"] == "full"
     with pytest.raises(DataError, match="batch 0"):
         command(str(random_checkpoint), "--batch", "0")

@@ -292,12 +292,23 @@ PLAIN = (
 GOOD = {"chat_template": PLAIN, "initial_user_text": "Begin.", "turn_user_text": "This is O_{turn}"}
 
 
-def test_a_prompt_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("initial", "language"), [("Begin with an overview.", "en"), ("请先概括音频。", "zh")]
+)
+@pytest.mark.parametrize("turn", ["This is O_{turn}", ""])
+def test_a_prompt_file(tmp_path: Path, initial: str, language: str, turn: str) -> None:
     path = tmp_path / "prompt.json"
-    path.write_text(json.dumps(GOOD))
+    prompts = {**GOOD, "initial_user_text": initial, "turn_user_text": turn}
+    path.write_text(json.dumps(prompts), encoding="utf-8")
     profile = released_profile(path)
-    assert profile.language == "en"
-    assert "This is O_3<" in observe(profile, 3, 0, 1)[-1].text  # type: ignore[union-attr]
+    assert (profile.name, profile.language, profile.strict) == ("released", language, False)
+    assert opening(profile, 16_000)[1:] == (
+        Audio(0, 16_000),
+        Text(MARKUP.audio_close + initial + MARKUP.user_close),
+    )
+    shown = turn.replace("{turn}", "3")
+    last = observe(profile, 3, 0, 1600)[-1]
+    assert last == Text(MARKUP.audio_close + shown + MARKUP.user_close)
 
 
 @pytest.mark.parametrize(

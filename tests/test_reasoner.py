@@ -54,7 +54,7 @@ def outcome(turns: list[str], seconds: float = 5.0, **options: Any) -> Outcome:
 
 
 def lines(result: Outcome) -> list[Line]:
-    return [heard.line for heard in result.lines]
+    return [one.line for one in result.lines]
 
 
 # A dialogue that ends well
@@ -105,10 +105,10 @@ def test_the_slices_asked_for_are_the_boxes_in_samples() -> None:
     dialogue = Dialogue(chunk, PROFILE)
     for _ in run([dialogue], ScriptedEngine(play, PROFILE)):
         pass
-    for heard, (start, end) in zip(
+    for samples, (start, end) in zip(
         slices, [(0, 80_000), (0, 48_000), (49_600, 80_000)], strict=True
     ):
-        assert np.array_equal(heard, chunk[start:end])
+        assert np.array_equal(samples, chunk[start:end])
 
 
 def test_a_last_slice_ends_with_the_chunk() -> None:
@@ -270,7 +270,7 @@ def test_an_engine_that_cannot_answer() -> None:
     dialogue = Dialogue(noise(5.0), PROFILE)
     dialogue.feed(Reply(OPEN))
     event = dialogue.feed(Reply(FIRST.partition("</think>")[0], error="out of tokens"))
-    assert [heard.line for heard in event.lines] == [HELLO, YES]
+    assert [one.line for one in event.lines] == [HELLO, YES]
     assert dialogue.outcome is not None
     assert dialogue.outcome.stop is Stop.ENGINE
     assert dialogue.outcome.detail == "out of tokens"
@@ -327,7 +327,7 @@ def test_confidences_belong_to_their_lines() -> None:
     dialogue = Dialogue(noise(5.0), PROFILE)
     dialogue.feed(Reply(OPEN))
     event = dialogue.feed(spelled(FIRST, {"hello there": 0.5, " yes": 0.25}))
-    assert [heard.confidence.words for heard in event.lines] == pytest.approx([0.5, 0.25])
+    assert [one.confidence.words for one in event.lines] == pytest.approx([0.5, 0.25])
     assert event.tokens == len(FIRST)
 
 
@@ -340,6 +340,6 @@ def test_confidences_of_an_answer_the_model_wrote(gap: str) -> None:
     text = f"<think>Ann-female [0, 1]: hi</think><answer>{gap}Ann-female [0, 1]: hi{gap}</answer>"
     dialogue.feed(spelled(text, {"hi": 0.5}))
     assert dialogue.outcome is not None
-    [heard] = dialogue.outcome.lines
-    assert heard.line == Line(1, "female", 0, 100, "hi")
-    assert heard.confidence.words == pytest.approx(0.5, abs=0.2)
+    [one] = dialogue.outcome.lines
+    assert one.line == Line(1, "female", 0, 100, "hi")
+    assert one.confidence.words == pytest.approx(0.5, abs=0.2)

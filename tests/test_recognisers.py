@@ -117,9 +117,9 @@ def test_words_are_a_line_of_the_protocol(
 
 
 def test_clips_are_no_longer_than_they_may_be() -> None:
-    found = clips(SOUND, [(0.0, 1.0), (2.0, 14.5)], 5.0)
-    assert [round(end - start, 3) for (start, end), _ in found] == [1.0, *[4.167] * 3]
-    assert sum(len(sound) for _, sound in found) == pytest.approx(16_000 * 13.5, abs=3)
+    cut = clips(SOUND, [(0.0, 1.0), (2.0, 14.5)], 5.0)
+    assert [round(end - start, 3) for (start, end), _ in cut] == [1.0, *[4.167] * 3]
+    assert sum(len(sound) for _, sound in cut) == pytest.approx(16_000 * 13.5, abs=3)
 
 
 # FunASR: answers as FunASR 1.4 gives them
@@ -184,15 +184,15 @@ def test_paraformer_hears_each_region(
 ) -> None:
     fake = FakeFunASR({"raw_text": "你 好", "text": "你好。", "timestamp": spans_ms(2)})
     monkeypatch.setitem(sys.modules, "funasr", fake)
-    heard = Paraformer(hotwords="魔搭", device="cpu", threads=2)
-    found = heard.recognise(SOUND, [(1.0, 2.0), (5.0, 6.0)], None)
-    assert [(word.text, word.start_s) for word in found.words] == [
+    recogniser = Paraformer(hotwords="魔搭", device="cpu", threads=2)
+    recognition = recogniser.recognise(SOUND, [(1.0, 2.0), (5.0, 6.0)], None)
+    assert [(word.text, word.start_s) for word in recognition.words] == [
         ("你", 1.0),
         ("好。", 1.2),
         ("你", 5.0),
         ("好。", 5.2),
     ]
-    assert (found.language, found.language_probability) == ("zh", 1.0)
+    assert (recognition.language, recognition.language_probability) == ("zh", 1.0)
     assert fake.loaded["punc_model"] == "ct-punc" and fake.asked[0]["hotword"] == "魔搭"
     assert capsys.readouterr().out == "", "standard output is for transcripts"
 
@@ -202,8 +202,8 @@ def test_sensevoice_tells_the_language_of_most_clips(monkeypatch: pytest.MonkeyP
         {"text": "<|ja|><|Speech|>はい", "timestamp": spans_ms(2), "words": ["は", "い"]}
     )
     monkeypatch.setitem(sys.modules, "funasr", fake)
-    found = SenseVoice().recognise(SOUND, [(1.0, 2.0), (5.0, 6.0)], "en")
-    assert (found.language, found.language_probability) == ("ja", 1.0)
+    recognition = SenseVoice().recognise(SOUND, [(1.0, 2.0), (5.0, 6.0)], "en")
+    assert (recognition.language, recognition.language_probability) == ("ja", 1.0)
     assert fake.asked[0]["language"] == "auto", "the language of earlier chunks is not insisted on"
 
 
@@ -254,10 +254,10 @@ class FakeOnnxAsr:
 def test_parakeet_hears_each_region(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeOnnxAsr()
     monkeypatch.setitem(sys.modules, "onnx_asr", fake)
-    heard = Parakeet("nemo-parakeet-tdt-0.6b-v2", device="cpu")
-    found = heard.recognise(SOUND, [(float(i), i + 0.5) for i in range(7)], None)
-    assert [word.start_s for word in found.words] == [i + 0.1 for i in range(7)]
-    assert found.language == "en" and len(found.joined) == 7
+    recogniser = Parakeet("nemo-parakeet-tdt-0.6b-v2", device="cpu")
+    recognition = recogniser.recognise(SOUND, [(float(i), i + 0.5) for i in range(7)], None)
+    assert [word.start_s for word in recognition.words] == [i + 0.1 for i in range(7)]
+    assert recognition.language == "en" and len(recognition.joined) == 7
     assert fake.loaded == ("nemo-parakeet-tdt-0.6b-v2", {"providers": ["CPUExecutionProvider"]})
     assert Parakeet().recognise(SOUND, [(0.0, 1.0)], None).language is None, "it is not told"
 
@@ -266,10 +266,10 @@ def test_parakeet_hears_each_region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def turns(*rows: tuple[float, float, str]) -> Annotation:
-    found = Annotation()
+    annotation = Annotation()
     for number, (start_s, end_s, label) in enumerate(rows):
-        found[Turn(start_s, end_s), number] = label
-    return found
+        annotation[Turn(start_s, end_s), number] = label
+    return annotation
 
 
 def output(regular: Annotation, exclusive: Annotation, points: Any) -> Any:
@@ -284,19 +284,21 @@ def test_exclusive_turns_become_activity_by_frame() -> None:
     regular = turns((0.5, 2.0, "SPEAKER_01"), (1.5, 3.0, "SPEAKER_00"))
     exclusive = turns((0.5, 1.7, "SPEAKER_01"), (1.7, 3.0, "SPEAKER_00"))
     points = np.array([[3.0, 4.0], [0.0, 0.0]])
-    found = diarization_of(output(regular, exclusive, points), 16_000 * 4)
-    middles_s = np.arange(len(found.active)) * FRAME_S + FIELD_S / 2
+    diarization = diarization_of(output(regular, exclusive, points), 16_000 * 4)
+    middles_s = np.arange(len(diarization.active)) * FRAME_S + FIELD_S / 2
     for column, (start_s, end_s) in enumerate([(1.7, 3.0), (0.5, 1.7)]):  # in order of labels
         expected = (middles_s >= start_s) & (middles_s < end_s)
-        assert np.array_equal(found.active[:, column] > 0.5, expected)
-    assert found.embeddings is not None
-    assert np.allclose(found.embeddings[0], [0.6, 0.8])
-    assert np.isnan(found.embeddings[1]).all(), "nothing is known of a speaker without cluster"
+        assert np.array_equal(diarization.active[:, column] > 0.5, expected)
+    assert diarization.embeddings is not None
+    assert np.allclose(diarization.embeddings[0], [0.6, 0.8])
+    assert np.isnan(diarization.embeddings[1]).all(), (
+        "nothing is known of a speaker without cluster"
+    )
 
 
 def test_nobody_speaks() -> None:
-    found = diarization_of(output(turns(), turns(), np.zeros((0, 256))), 16_000)
-    assert found.active.shape[1] == 0 and len(found.active) > 50
+    diarization = diarization_of(output(turns(), turns(), np.zeros((0, 256))), 16_000)
+    assert diarization.active.shape[1] == 0 and len(diarization.active) > 50
     assert speech_of(turns(), 1.0) == []
 
 
@@ -441,10 +443,10 @@ def test_options_that_do_not_fit(
 def test_a_recogniser_that_fails_is_an_engine_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeOnnxAsr()
     monkeypatch.setitem(sys.modules, "onnx_asr", fake)
-    heard = Parakeet()
+    recogniser = Parakeet()
     monkeypatch.setattr(fake, "recognize", failing(RuntimeError("out of memory\nmore")))
     with pytest.raises(EngineError, match=r"^parakeet=.*: out of memory$"):
-        heard.recognise(SOUND, [(0.0, 1.0)], None)
+        recogniser.recognise(SOUND, [(0.0, 1.0)], None)
 
 
 # Whisper on a machine whose CUDA is another one than CTranslate2's

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from speaker_reasoner import cli
 from speaker_reasoner.commands import evaluate
 from speaker_reasoner.commands.evaluate import STEPS
-from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate.normalisation import Normalisation
@@ -21,7 +20,7 @@ from speaker_reasoner.formats import write
 from speaker_reasoner.longform import Options
 from speaker_reasoner.transcript import Segment, Transcript
 
-from .talk import PROFILE, play, save
+from .talk import PROFILE, Killed, Mortal, play, save
 from .vocal import voice
 
 COUNT = 3
@@ -44,20 +43,6 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-class Mortal(ScriptedEngine):
-    """Dies at a request, as a process that is killed."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(play, PROFILE)
-        self.left = at
-
-    def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-        return super().ask(requests)
-
-
 def engine() -> ScriptedEngine:
     return ScriptedEngine(play, PROFILE)
 
@@ -73,7 +58,7 @@ def test_a_killed_run_goes_on(
 ) -> None:
     rows, _ = units(read_data(data), pieces_s)
     transcribe(engine(), rows, tmp_path / "whole", Options(batch=1))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         transcribe(Mortal(at), rows, tmp_path / "cut", Options(batch=1))
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("hypotheses/*.json")}
     speed = transcribe(engine(), rows, tmp_path / "cut", Options(batch=1))

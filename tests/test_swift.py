@@ -111,7 +111,7 @@ def example(samples: Any, *cached: Any) -> Example:
     entries, said = condition(past, np.zeros(1, np.float32), SAID)
     entries = [replace(e, samples=clip) for e, clip in zip(entries, cached, strict=True)]
     trace = dialogue(said, len(samples), PROFILE, cache=entries)
-    return Example(trace, tuple(Clip(heard) for heard in (samples, *cached)))
+    return Example(trace, tuple(Clip(one) for one in (samples, *cached)))
 
 
 def test_slices_are_the_traces(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_slices_are_the_traces(tmp_path: Path) -> None:
     assert "cached-1.flac" in files
     for name, clips in (("dialogues", (chunk,)), ("cached", (chunk, cached))):
         [line] = (tmp_path / f"out/{name}.jsonl").read_text().splitlines()
-        heard = example(*clips)
-        for path, part in zip(json.loads(line)["audios"], heard.trace.audio, strict=True):
+        made = example(*clips)
+        for path, part in zip(json.loads(line)["audios"], made.trace.audio, strict=True):
             samples = audio.load(tmp_path / "out" / path)
             expected = clips[part.clip][part.start_samples : part.end_samples]
             assert len(samples) == max(len(expected), 16_000)
@@ -229,8 +229,8 @@ def test_every_piece_once_a_stage(
     pieces = len((corpus / "pieces.jsonl").read_text().splitlines())
     for name in ("out", "again"):
         assert main(["export", "swift", str(config), "-o", str(tmp_path / name)]) == 0
-    told = capsys.readouterr().err
-    assert "cached.check.jsonl" in told and "wrote" in told
+    output = capsys.readouterr().err
+    assert "cached.check.jsonl" in output and "wrote" in output
     out = tmp_path / "out"
     stages = ["single_pass", "dialogues", "cached"]
     for name in (f"{stage}{side}.jsonl" for stage in stages for side in ("", ".check")):
@@ -259,10 +259,10 @@ def test_broken_corpora(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     config = configured(tmp_path, copy)
     out = tmp_path / "out"
     assert main(["export", "swift", str(config), "-o", str(out)]) == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert "left out: 2 pieces: audio shorter than the piece" in told
-    assert "dropped: audio shorter than the piece: 1" in told and "ends after 24.000 s" in told
-    assert "dropped: text taken for media:" in told and "<audio>" in told
+    output = " ".join(capsys.readouterr().err.split())
+    assert "left out: 2 pieces: audio shorter than the piece" in output
+    assert "dropped: audio shorter than the piece: 1" in output and "ends after 24.000 s" in output
+    assert "dropped: text taken for media:" in output and "<audio>" in output
     assert len((out / "dialogues.jsonl").read_text().splitlines()) == len(rows) - 2
     assert main(["export", "swift", str(config), "-o", str(tmp_path / "s"), "--strict"]) == 1
     assert "without --strict it is left out" in capsys.readouterr().err
@@ -276,8 +276,8 @@ def test_broken_corpora(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     rows[2]["audio"] = str(tmp_path / "gone.wav")
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["export", "swift", str(config), "-o", str(tmp_path / "g")]) == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert "dropped: audio missing: 1" in told and "gone.wav': cannot be read" in told
+    output = " ".join(capsys.readouterr().err.split())
+    assert "dropped: audio missing: 1" in output and "gone.wav': cannot be read" in output
     assert len((tmp_path / "g/dialogues.jsonl").read_text().splitlines()) == len(rows) - 3
     damaged = tmp_path / "damaged.wav"  # behind a header that is whole
     soundfile.write(damaged, np.full(24 * 16_000, np.nan), 16_000, subtype="FLOAT")

@@ -14,7 +14,7 @@ from speaker_reasoner.data import bases as voices
 from speaker_reasoner.data.alignment import word_times
 from speaker_reasoner.data.banks import BankConfig, bank, load_bank
 from speaker_reasoner.data.bases import BASES, base_of, draw_voice, drawn_base, speak
-from speaker_reasoner.data.people import Base, SyntheticVoice
+from speaker_reasoner.data.people import Base, SyntheticVoice, Utterance
 from speaker_reasoner.data.synthesisers import FAMILIES, available
 from speaker_reasoner.errors import DataError
 
@@ -26,7 +26,7 @@ def person(base: Base, **changes: Any) -> SyntheticVoice:
     return SyntheticVoice("v000", base, **fields)
 
 
-def espeak(variant: str, **changes: Any) -> voices.Utterance:
+def espeak(variant: str, **changes: Any) -> Utterance:
     if not available("espeak"):
         pytest.skip("espeak-ng is not installed: pip install 'speaker-reasoner[simulate]'")
     base = base_of("espeak", variant) if "-" in variant else Base("espeak", variant, "male")
@@ -35,7 +35,7 @@ def espeak(variant: str, **changes: Any) -> voices.Utterance:
     return said
 
 
-def times(said: voices.Utterance) -> list[tuple[float, float]]:
+def times(said: Utterance) -> list[tuple[float, float]]:
     return [(w.start_samples / 16_000, w.end_samples / 16_000) for w in said.words]
 
 
@@ -45,20 +45,20 @@ def test_words_are_found_by_how_another_says_them(variant: str) -> None:
     reference, said = espeak("m3"), espeak(variant)
     slower, middle = 1.25, said.words[3].end_samples
     late = soxr.resample(said.samples[middle:], 16_000, 16_000 * slower)
-    heard = np.concatenate([said.samples[:middle], late])
+    sound = np.concatenate([said.samples[:middle], late])
     meant, middle_s = np.array(times(said)), middle / 16_000
     meant = np.where(meant > middle_s, middle_s + slower * (meant - middle_s), meant)
-    errors = np.abs(word_times(heard, reference.samples, times(reference)) - meant)
+    errors = np.abs(word_times(sound, reference.samples, times(reference)) - meant)
     assert np.median(errors) < 0.02 and errors.max() < 0.12
-    guesses = np.array(times(reference)) * len(heard) / len(reference.samples)
+    guesses = np.array(times(reference)) * len(sound) / len(reference.samples)
     assert errors.mean() < 0.25 * np.abs(guesses - meant).mean()
 
 
 def test_words_are_found_after_silence() -> None:
     said = espeak("m3")
     late = np.pad(said.samples, (8000, 0))
-    found = np.array(word_times(late, said.samples, times(said)))
-    assert np.abs(found[1:] - np.array(times(said))[1:] - 0.5).max() < 0.03
+    starts = np.array(word_times(late, said.samples, times(said)))
+    assert np.abs(starts[1:] - np.array(times(said))[1:] - 0.5).max() < 0.03
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -24,7 +24,7 @@ from speaker_reasoner.errors import CheckpointError, DataError, OutputError
 from speaker_reasoner.protocol import Answer, load_profile, pieces
 from speaker_reasoner.reasoner import Dialogue, Stop, run
 from speaker_reasoner.train import loop, models, stages
-from speaker_reasoner.train.accelerators import Prepared
+from speaker_reasoner.train.accelerators import PreparedLearner
 from speaker_reasoner.train.batches import (
     IGNORED,
     MOST_SPEAKERS,
@@ -44,6 +44,7 @@ from speaker_reasoner.train.stages import Trainer
 from speaker_reasoner.train.voice_head import WitnessConfig, calibrate, train_witness, witness_loss
 
 from .conftest import TINY
+from .talk import Killed
 
 STAGES = ("warm_up", "single_pass", "dialogues", "cached")
 
@@ -105,15 +106,13 @@ def trainer(banks: Path, monkeypatch: Any) -> Callable[..., Trainer]:
 AVERAGED = replace(CONFIG, run=replace(CONFIG.run, average=0.9))
 
 
-class Killed(Exception):
-    """What the test raises where a process would be killed."""
-
-
 def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
     """Note the steps that are drawn, and raise at one of them."""
     drawn: list[int] = []
 
-    def watched(task: StageTask, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+    def watched(
+        task: StageTask, prepared: PreparedLearner, folder: Path, config: RunConfig
+    ) -> None:
         def draw(step: int, part: int) -> Drawn:
             if step == kill_at:
                 raise Killed
@@ -276,14 +275,14 @@ def test_every_placeholder_has_its_frame(trainer: Callable[..., Trainer], tmp_pa
     assert held is not None
     frames = int((batch.ids == batcher.audio_id).sum())
     with torch.no_grad():
-        heard = encode_audio(made.model.thinker, batch.features, batch.feature_mask)
-    assert sum(len(clip) for clip in heard) == frames
+        clips = encode_audio(made.model.thinker, batch.features, batch.feature_mask)
+    assert sum(len(clip) for clip in clips) == frames
     for name in Frames.__slots__:
         assert getattr(held, name).shape == (frames,)
     silent = held.word == batcher.audio_id
     assert ((held.gender == 0) == silent).all() and ((held.voice == IGNORED) == silent).all()
     assert ((held.speaker == 0) == silent).all() and 0.1 < silent.float().mean() < 0.9
-    first = len(heard[0])
+    first = len(clips[0])
     times = held.second[:first] * 10 + held.tenth[:first]
     chunk = examples[0].clips[0]
     assert chunk.spoken is not None
@@ -294,7 +293,7 @@ def test_every_placeholder_has_its_frame(trainer: Callable[..., Trainer], tmp_pa
     assert int(held.word[frame]) == batcher.word_id(word.text)
     assert int(held.speaker[frame]) == 1
     people = [{int(v) for v in held.voice[:first] if v != IGNORED}]
-    people.append({int(v) for v in held.voice[-len(heard[-1]) :] if v != IGNORED})
+    people.append({int(v) for v in held.voice[-len(clips[-1]) :] if v != IGNORED})
     assert len(people[0]) == len({s.speaker for s in chunk.spoken})
     assert not people[0] & people[1]  # nobody is in two meetings of a batch
     assert batch.audio_s == pytest.approx(
@@ -503,9 +502,9 @@ def test_the_model_transcribes_while_it_is_trained(
     made = trainer(tmp_path, replace(CONFIG, run=config))
     made._run("cached")
     rows = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
-    [found] = [row["dialogues"] for row in rows if "dialogues" in row]
-    assert found.keys() == {"cpwer", "speaker_count", "finished"}
-    assert found["cpwer"] >= 0 and 0 <= found["finished"] <= 1
+    [scores] = [row["dialogues"] for row in rows if "dialogues" in row]
+    assert scores.keys() == {"cpwer", "speaker_count", "finished"}
+    assert scores["cpwer"] >= 0 and 0 <= scores["finished"] <= 1
 
 
 def test_the_schedule() -> None:

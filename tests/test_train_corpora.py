@@ -26,7 +26,7 @@ from speaker_reasoner.train.config import (
     StageConfig,
     TrainingConfig,
 )
-from speaker_reasoner.train.prepared import Prepared, read_pieces
+from speaker_reasoner.train.prepared import PreparedCorpora, read_pieces
 from speaker_reasoner.train.recordings import find_faults
 from speaker_reasoner.train.schedule import RunConfig, Schedule
 from speaker_reasoner.train.scratch import make_feature_extractor, make_thinker
@@ -61,15 +61,15 @@ def batcher(tokenizer: Any) -> Batcher:
     return Batcher(make_thinker(tokenizer, TINY), tokenizer, make_feature_extractor())
 
 
-def drawn_names(prepared: Prepared, stage: str, count: int) -> list[list[str]]:
+def drawn_names(prepared: PreparedCorpora, stage: str, count: int) -> list[list[str]]:
     """Names of the pieces in the batches of a stage, from the first."""
     windows = -(-count // prepared.corpora.window)
     planned = [batch for n in range(windows) for batch in prepared._planned(stage, n)]
-    return [[one.asked.piece.chunk.name for one in batch] for batch in planned[:count]]
+    return [[one.task.piece.source.name for one in batch] for batch in planned[:count]]
 
 
 def test_every_piece_once_an_epoch(corpus: Path, batcher: Batcher) -> None:
-    prepared = Prepared(make_config(corpus), batcher)
+    prepared = PreparedCorpora(make_config(corpus), batcher)
     total = len(prepared.train.used)
     assert total >= 8
     batches = 3 * total  # six epochs, in whole windows
@@ -81,7 +81,7 @@ def test_every_piece_once_an_epoch(corpus: Path, batcher: Batcher) -> None:
 
 
 def test_batches_hold_dialogues_of_like_length(corpus: Path, batcher: Batcher) -> None:
-    prepared = Prepared(make_config(corpus, window=6), batcher)
+    prepared = PreparedCorpora(make_config(corpus, window=6), batcher)
     planned = prepared._planned("dialogues", 0)
     lengths = [[one.tokens for one in batch] for batch in planned]
     flat = sorted(tokens for batch in lengths for tokens in batch)
@@ -94,7 +94,7 @@ def test_batches_hold_dialogues_of_like_length(corpus: Path, batcher: Batcher) -
 
 def test_a_batch_is_the_same_whenever_it_is_drawn(corpus: Path, batcher: Batcher) -> None:
     """In any order, by any process, and in a run of another share of the batches."""
-    first, again = (Prepared(make_config(corpus), batcher) for _ in range(2))
+    first, again = (PreparedCorpora(make_config(corpus), batcher) for _ in range(2))
     for step, part in ((7, 1), (0, 0), (3, 1)):
         one, weights = first.draw("cached", step, part)
         other, _ = again.draw("cached", step, part)
@@ -105,41 +105,41 @@ def test_a_batch_is_the_same_whenever_it_is_drawn(corpus: Path, batcher: Batcher
 
 
 def test_a_cache_is_of_the_sessions_past(corpus: Path, batcher: Batcher) -> None:
-    prepared = Prepared(make_config(corpus), batcher)
-    held = {path: audio.load(path) for path in {p.chunk.audio for p in prepared.train.used}}
+    prepared = PreparedCorpora(make_config(corpus), batcher)
+    held = {path: audio.load(path) for path in {p.source.audio for p in prepared.train.used}}
     entries = 0
     for n in range(4):
-        for asked in (one.asked for batch in prepared._planned("cached", n) for one in batch):
-            talk = asked.talk()
-            chunk, whole = asked.piece.chunk, held[asked.piece.chunk.audio]
+        for task in (one.task for batch in prepared._planned("cached", n) for one in batch):
+            talk = task.talk()
+            chunk, whole = task.piece.source, held[task.piece.source.audio]
             assert np.array_equal(talk.samples, whole[chunk.start_samples : chunk.end_samples])
             numbers = list(dict.fromkeys(entry.speaker for entry in talk.cache))
             assert numbers == list(range(1, len(numbers) + 1))
             people = [s.speaker for s in (*talk.cache, *talk.segments)]
             assert list(dict.fromkeys(people)) == list(range(1, len(set(people)) + 1))
             labels = {s.text: s.speaker for s in talk.segments}
-            for entry, segment in zip(talk.cache, asked.drawn, strict=True):
+            for entry, segment in zip(talk.cache, task.drawn, strict=True):
                 assert segment.end_samples <= chunk.start_samples
                 expected = whole[segment.start_samples : segment.end_samples]
                 assert np.array_equal(entry.samples, expected)
                 assert entry.text in ("", segment.text)
-                for mine, said in zip(talk.segments, asked.piece.said, strict=True):
+                for mine, said in zip(talk.segments, task.piece.segments, strict=True):
                     same = said.speaker == segment.speaker
                     assert (mine.speaker == entry.speaker) == same
             entries += len(talk.cache)
             assert labels
     assert entries > 10
-    first = next(p for p in prepared.train.used if p.chunk.start_samples == 0)
+    first = next(p for p in prepared.train.used if p.source.start_samples == 0)
     assert not first.past
 
 
 def test_more_people_than_labels_leave_the_cache_empty(corpus: Path, batcher: Batcher) -> None:
     config = make_config(corpus)
     few = replace(config, profile=replace(PROFILE, max_speakers=2))
-    prepared = Prepared(few, batcher)
+    prepared = PreparedCorpora(few, batcher)
     assert any("max_speakers" in reason for reason in prepared.train.left_out)
-    for asked in (one.asked for batch in prepared._planned("cached", 0) for one in batch):
-        assert len({s.speaker for s in (*asked.drawn, *asked.piece.said)}) <= 2
+    for task in (one.task for batch in prepared._planned("cached", 0) for one in batch):
+        assert len({s.speaker for s in (*task.drawn, *task.piece.segments)}) <= 2
 
 
 def test_what_does_not_fit_is_counted(corpus: Path, tmp_path: Path, batcher: Batcher) -> None:
@@ -159,11 +159,13 @@ def test_what_does_not_fit_is_counted(corpus: Path, tmp_path: Path, batcher: Bat
     whole = read_pieces([str(tmp_path / "c")], PROFILE, clipped=False)
     assert whole.left_out == {"segments that go on outside the piece": 1}
     with pytest.raises(DataError, match="no piece can be used"):
-        Prepared(replace(make_config(corpus), profile=replace(PROFILE, chunk_s=1.0)), batcher)
+        PreparedCorpora(
+            replace(make_config(corpus), profile=replace(PROFILE, chunk_s=1.0)), batcher
+        )
 
 
 def test_checks_are_fixed_and_from_all_over(corpus: Path, batcher: Batcher) -> None:
-    prepared = Prepared(make_config(corpus), batcher)
+    prepared = PreparedCorpora(make_config(corpus), batcher)
     checks = prepared.checks("dialogues", 2)
     assert [len(batch.ids) for batch, _ in checks] == [2, 2]
     assert torch.equal(checks[0][0].ids, prepared.checks("dialogues", 2)[0][0].ids)
@@ -171,20 +173,20 @@ def test_checks_are_fixed_and_from_all_over(corpus: Path, batcher: Batcher) -> N
     assert len(talks) == 3 and not talks[0].cache and talks[2].cache
     total = len(prepared.held.used)
     assert len(prepared.talks("dialogues", 99)) == total
-    nothing = Prepared(make_config(corpus, check=()), batcher)
+    nothing = PreparedCorpora(make_config(corpus, check=()), batcher)
     assert nothing.checks("dialogues", 2) == [] and nothing.talks("dialogues", 2) == []
 
 
 def test_missing_and_broken_corpora(corpus: Path, tmp_path: Path, batcher: Batcher) -> None:
     with pytest.raises(DataError, match=r"no pieces\.jsonl"):
-        Prepared(make_config(tmp_path), batcher)
+        PreparedCorpora(make_config(tmp_path), batcher)
     copy = tmp_path / "c"
     shutil.copytree(corpus, copy)
     file = copy / "pieces.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     file.write_text(json.dumps(rows[0]) + "\n{broken\n")
     with pytest.raises(DataError, match=r"pieces\.jsonl:2: not a piece"):
-        Prepared(make_config(copy), batcher)
+        PreparedCorpora(make_config(copy), batcher)
 
 
 def rewritten(corpus: Path, folder: Path, *audio: Path) -> Path:
@@ -225,7 +227,7 @@ def test_pieces_without_their_audio_are_left_out(
     corpus: Path, tmp_path: Path, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted by reason, told by recording, each of which is opened once."""
-    whole = Prepared(make_config(corpus), batcher).train.used[0].chunk.audio
+    whole = PreparedCorpora(make_config(corpus), batcher).train.used[0].source.audio
     faulty = faulty_audio(tmp_path)
     config = make_config(rewritten(corpus, tmp_path / "c", whole, *faulty.values()))
     opened: Counter[Path] = Counter()
@@ -233,17 +235,17 @@ def test_pieces_without_their_audio_are_left_out(
         "speaker_reasoner.train.recordings.probe",
         lambda path: [opened.update([path]), audio.probe(path)][1],
     )
-    prepared = Prepared(config, batcher)
+    prepared = PreparedCorpora(config, batcher)
     assert opened == dict.fromkeys((whole, *faulty.values()), 1)
-    assert {p.chunk.audio for p in prepared.train.used} == {whole}
+    assert {p.source.audio for p in prepared.train.used} == {whole}
     total = len(read_pieces(config.corpora.train, PROFILE, clipped=True).used)
     assert len(prepared.train.used) + sum(prepared.train.left_out.values()) == total
     assert prepared.train.left_out.keys() == set(REASONS.values())
     assert prepared.held.left_out == prepared.train.left_out
-    told = prepared.found.notes.to_json("dropped")
+    dropped = prepared.contents.notes.to_json("dropped")
     for name, reason in REASONS.items():
-        assert told[reason]["count"] == list(REASONS.values()).count(reason)
-        [message] = [text for text in told[reason]["first"] if str(faulty[name]) in text]
+        assert dropped[reason]["count"] == list(REASONS.values()).count(reason)
+        [message] = [text for text in dropped[reason]["first"] if str(faulty[name]) in text]
         assert "expected" in message and "\n" not in message
     for step in range(4):
         prepared.draw("dialogues", step, 0)
@@ -257,25 +259,25 @@ def test_strict_stops_at_audio_with_a_fault(
     config = make_config(rewritten(corpus, tmp_path / "c", faulty))
     expected = rf"{name}\.wav.* expected .* \({REASONS[name]}\); without --strict it is left out"
     with pytest.raises(DataError, match=expected):
-        Prepared(config, batcher, strict=True)
+        PreparedCorpora(config, batcher, strict=True)
     with pytest.raises(
         DataError, match=rf"no piece can be used: {REASONS[name]}: \d+; first: .*{name}"
     ):
-        Prepared(config, batcher)
-    Prepared(make_config(corpus), batcher, strict=True)
+        PreparedCorpora(config, batcher)
+    PreparedCorpora(make_config(corpus), batcher, strict=True)
     few = replace(
         config, profile=replace(PROFILE, chunk_s=1.0)
     )  # what is not used is not looked at
     with pytest.raises(DataError, match="longer than profile"):
-        Prepared(few, batcher, strict=True)
+        PreparedCorpora(few, batcher, strict=True)
 
 
 def test_a_short_recording_keeps_the_pieces_that_it_holds(
     corpus: Path, tmp_path: Path, batcher: Batcher
 ) -> None:
-    pieces = Prepared(make_config(corpus), batcher).train.used
-    first = pieces[0].chunk.audio
-    ends = sorted(p.chunk.end_samples for p in pieces if p.chunk.audio == first)
+    pieces = PreparedCorpora(make_config(corpus), batcher).train.used
+    first = pieces[0].source.audio
+    ends = sorted(p.source.end_samples for p in pieces if p.source.audio == first)
     assert len(ends) >= 3
     short = tmp_path / "short.wav"
     for samples, held in ((ends[1], 2), (ends[1] - 1, 1)):
@@ -284,11 +286,11 @@ def test_a_short_recording_keeps_the_pieces_that_it_holds(
         shutil.copytree(corpus, copy)
         file = copy / "pieces.jsonl"
         file.write_text(file.read_text().replace(json.dumps(str(first)), json.dumps(str(short))))
-        prepared = Prepared(make_config(copy), batcher)
-        heard = [p.chunk for p in prepared.train.used if p.chunk.audio == short]
-        assert [chunk.end_samples for chunk in heard] == ends[:held]
+        prepared = PreparedCorpora(make_config(copy), batcher)
+        kept = [p.source for p in prepared.train.used if p.source.audio == short]
+        assert [chunk.end_samples for chunk in kept] == ends[:held]
         assert prepared.train.left_out == {"audio shorter than the piece": len(ends) - held}
-        [message] = prepared.found.notes.dropped["audio shorter than the piece"]
+        [message] = prepared.contents.notes.dropped["audio shorter than the piece"]
         assert f"ends after {samples / 16_000:.3f} s, expected" in message
 
 
@@ -302,9 +304,9 @@ def test_a_whole_recording_is_never_too_short(tmp_path: Path, rate_hz: int, kind
         whole = CorpusPiece("a", path, 0, end, 0, (), ())
         assert find_faults([whole], Notes()) == {}
         notes = Notes()
-        found = find_faults([whole, replace(whole, end_samples=end + 1)], notes)
-        assert found[path].reason == "audio shorter than the piece"
-        assert found[path].heard_samples >= end - 1
+        faults = find_faults([whole, replace(whole, end_samples=end + 1)], notes)
+        assert faults[path].reason == "audio shorter than the piece"
+        assert faults[path].whole_samples >= end - 1
 
 
 def test_audio_that_breaks_later_stops_the_run(
@@ -315,9 +317,9 @@ def test_audio_that_breaks_later_stops_the_run(
     soundfile.write(broken, np.full(24 * 16_000, np.nan), 16_000, subtype="FLOAT")
     config = make_config(rewritten(corpus, tmp_path / "c", broken))
     with pytest.raises(AudioError, match=r"broken\.wav.*expected finite"):
-        Prepared(config, batcher).draw("dialogues", 0, 0)
+        PreparedCorpora(config, batcher).draw("dialogues", 0, 0)
     soundfile.write(broken, noise(24.0), 16_000, subtype="PCM_16")
-    prepared = Prepared(config, batcher)
+    prepared = PreparedCorpora(config, batcher)
     prepared.draw("dialogues", 0, 0)
     broken.unlink()
     with pytest.raises(AudioError, match=r"broken\.wav.*cannot be read"):
@@ -359,4 +361,4 @@ def test_pieces_of_an_unknown_encoding_or_of_other_audio(
     row["start_s"] = 100.0
     file.write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=r"ends after .* is it another file than was prepared"):
-        Prepared(make_config(tmp_path), batcher)
+        PreparedCorpora(make_config(tmp_path), batcher)

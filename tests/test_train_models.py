@@ -77,10 +77,10 @@ def thinker_of(folder: Path) -> Any:
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     """A folder's weights by their names in the file; of a full model, those of its thinker."""
-    found = load_file(folder / "model.safetensors")
+    tensors = load_file(folder / "model.safetensors")
     return {
         key.removeprefix("thinker."): value
-        for key, value in found.items()
+        for key, value in tensors.items()
         if not key.startswith(("talker.", "code2wav."))
     }
 
@@ -206,8 +206,8 @@ def test_an_adapter_that_does_not_fit_its_configuration(
     wider = replace(config, model=replace(config.model, lora=Lora(rank=8, alpha=8.0)))
     begin(wider, r"rank 4, alpha 8\.0, expected 8, 8; .*merge")
     begin(make_config(bases["experts"], corpus, "lora"), "is an adapter of .*dense")
-    heard = replace(config.model, lora=Lora(rank=4, alpha=8.0, audio=True))
-    begin(replace(config, model=heard), "missing; train with its settings")
+    with_tower = replace(config.model, lora=Lora(rank=4, alpha=8.0, audio=True))
+    begin(replace(config, model=with_tower), "missing; train with its settings")
     file = folder / "adapter_model.safetensors"
     data, weights = file.read_bytes(), load_file(file)
     save_file({**weights, "base_model.model.other.lora_A.weight": torch.ones(2)}, file)
@@ -269,9 +269,9 @@ def test_the_mean_of_models(
         assert profile is not None
         before = profile.training["before"]
         assert len(before) == 4 and before["one"] == {"stage": "dialogues"}
-        for seed, (part, told) in enumerate(zip(parts, profile.training["mean"], strict=True)):
-            assert told["share"] == round(part, 4)
-            assert before[told["model"]] == {"stage": "cached", "start": "one", "config": seed}
+        for seed, (part, entry) in enumerate(zip(parts, profile.training["mean"], strict=True)):
+            assert entry["share"] == round(part, 4)
+            assert before[entry["model"]] == {"stage": "cached", "start": "one", "config": seed}
         turns(load_engine(out, device="cpu"), noise(3.0, 1))
 
     otherwise = [shutil.copytree(folders[1], tmp_path / name) for name in ("says", "writes")]
@@ -324,16 +324,18 @@ def test_audio_with_a_fault_is_told_before_training(
     file.write_text(SETTINGS.format(base=bases["dense"], corpus=copy))
     command = ["train", str(file), "--cpu", "-o", str(tmp_path / "out")]
     assert main([*command, "--strict"]) == 1
-    told = capsys.readouterr().err
-    assert f"{str(gone)!r}: cannot be read (No such file or directory)" in told
-    assert "(audio missing); without --strict it is left out" in told and "Traceback" not in told
+    message = capsys.readouterr().err
+    assert f"{str(gone)!r}: cannot be read (No such file or directory)" in message
+    assert (
+        "(audio missing); without --strict it is left out" in message and "Traceback" not in message
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == []
     assert main(command) == 0
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     for name in ("train", "check"):
-        assert f"{name}: {len(pieces) - lost} pieces\n" in told
-        assert f"{name}: {lost} pieces left out: audio missing\n" in told
-    assert f"recordings, audio missing: 1\n  {str(gone)!r}: cannot be read" in told
+        assert f"{name}: {len(pieces) - lost} pieces\n" in message
+        assert f"{name}: {lost} pieces left out: audio missing\n" in message
+    assert f"recordings, audio missing: 1\n  {str(gone)!r}: cannot be read" in message
     assert (tmp_path / "out/stage-1/adapter_model.safetensors").is_file()
 
     mine: list[Any] = []
@@ -363,8 +365,8 @@ def test_merge_on_a_full_disk(
         for folder in (empty, new):
             with file_size_limit(size - 1):
                 assert main(["merge", str(adapter), "-o", str(folder)]) == 1
-            told = " ".join(capsys.readouterr().err.split())
-            assert f"{folder}: cannot be saved" in told and "is the disk full?" in told, size
+            message = " ".join(capsys.readouterr().err.split())
+            assert f"{folder}: cannot be saved" in message and "is the disk full?" in message, size
             assert contents(tmp_path) == before
     with file_size_limit(max(sizes)):
         assert main(["merge", str(adapter), "-o", str(empty)]) == 0

@@ -79,9 +79,9 @@ def train_in_two(config: Path, out: Path, *program: str) -> None:
         running.append(
             subprocess.Popen(command, env=os.environ | own, stderr=subprocess.PIPE, text=True)
         )
-    told = [process.communicate(timeout=900)[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0], told
-    assert "wrote" in told[0] and "wrote" not in told[1]
+    errors = [process.communicate(timeout=900)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    assert "wrote" in errors[0] and "wrote" not in errors[1]
 
 
 def assert_same_losses(one: Path, other: Path, tolerance: float) -> None:

@@ -231,7 +231,7 @@ def shown_commands() -> Iterator[str]:
 
 
 COMMAND = re.compile(r"(?:^|[ $(&])(?:speaker-reasoner|-m speaker_reasoner) ([^)#>&]+)")
-SHOWN = sorted({found[1].strip() for line in shown_commands() for found in COMMAND.finditer(line)})
+SHOWN = sorted({match[1].strip() for line in shown_commands() for match in COMMAND.finditer(line)})
 
 
 def test_enough_examples_are_found() -> None:

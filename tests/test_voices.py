@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -397,15 +400,47 @@ def test_a_witness_is_heard_when_asked(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "speaker_reasoner.load_engine", lambda: SimpleNamespace(witness=lambda _: PitchWitness())
-    )
+    monkeypatch.setattr("speaker_reasoner.voices.choice.choose", lambda _: PitchWitness())
+    monkeypatch.setattr("speaker_reasoner.load_engine", None)  # a witness needs no engine
     again = save(ana.with_name("again.wav"), voice(4.0, seed=4))
     where = ["--store", str(store.folder), "--witness", "pitch"]
     assert main(["voices", "add", "Ana", str(ana), *where]) == 0
     assert "warning" not in capsys.readouterr().err
     assert main(["voices", "add", "Eve", str(again), *where]) == 0
     assert "Eve sounds like Ana" in capsys.readouterr().err
+
+
+def test_the_tower_of_the_embedded_checkpoint_compares(
+    ana: Path, store: VoiceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+
+    def load(model: str) -> Any:
+        loaded.append(model)
+        return SimpleNamespace(witness=lambda name: PitchWitness() if name == "tower" else None)
+
+    monkeypatch.setattr("speaker_reasoner.load_engine", load)
+    where = ["--store", str(store.folder), "--witness", "tower"]
+    assert main(["voices", "add", "Ana", str(ana), *where]) == 0
+    assert loaded == ["tiny"]
+
+
+def test_a_witness_that_cannot_be_downloaded_adds_nobody(
+    ana: Path, store: VoiceStore, tmp_path: Path
+) -> None:
+    """One line is printed: the hub is not asked again and again."""
+    where = ["--store", str(store.folder), "--witness", "xvector=nobody/nothing"]
+    answer = subprocess.run(
+        [sys.executable, "-m", "speaker_reasoner", "voices", "add", "Ana", str(ana), *where],
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 1, answer.stderr
+    [line] = answer.stderr.splitlines()
+    assert "witness xvector=nobody/nothing: cannot be loaded" in line and "network?" in line
+    assert store.voices() == []
 
 
 def test_the_store_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

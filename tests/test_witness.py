@@ -122,8 +122,8 @@ def buzz(hertz: float, seconds: float = 1.0) -> Any:
 
 @pytest.mark.parametrize("hertz", [70, 97, 120, 180, 251, 390])
 def test_pitch_is_heard_right(hertz: float) -> None:
-    found, voiced = pitches(buzz(hertz))
-    assert np.allclose(found, hertz, rtol=0.01)
+    frames_hz, voiced = pitches(buzz(hertz))
+    assert np.allclose(frames_hz, hertz, rtol=0.01)
     assert voiced.min() > 0.9
 
 

@@ -104,10 +104,10 @@ class Dialogue:
     """One chunk's dialogue.
 
     Args:
-        samples: the chunk X, float32 `[n]` at 16 kHz, at most as long as the model hears at once.
+        samples: the chunk X, float32 `[n]` at 16 kHz, at most `Profile.chunk_s` long.
         profile: of the checkpoint that answers.
-        answer: `assembled` puts the transcript together from the turns; `model` lets the model
-            write it once more, as published.
+        answer: `assembled` builds the transcript from the turns; with `model` the model writes it once
+            more, as published.
         cache: entries of the speaker cache, in the order of their speakers' numbers from 1.
         count: least and greatest number of speakers in the overview, those of the cache included.
         language: of the recording, as far as it is known.
@@ -153,7 +153,7 @@ class Dialogue:
             turn=self._turn,
             chunk=self.chunk,
             box=self._box,
-            speakers=max([self._known, *(heard.line.speaker for heard in self._lines())]),
+            speakers=max([self._known, *(one.line.speaker for one in self._lines())]),
             cached=self._cached,
             count=self._count,
             model_answer=self._model_answer,
@@ -179,8 +179,10 @@ class Dialogue:
             ProtocolError: this dialogue has not ended.
         """
         if self.outcome is None:
-            raise ProtocolError("only a dialogue that has ended can be asked to hear a box")
-        again = Dialogue(samples, self.profile, cache=cache, language=self.session.language)
+            raise ProtocolError(
+                "this dialogue has not ended; only then can it transcribe another box"
+            )
+        extra = Dialogue(samples, self.profile, cache=cache, language=self.session.language)
         before = [
             e for e in self.events if e.observation is None or e.observation.start <= box.start
         ]
@@ -193,12 +195,12 @@ class Dialogue:
                     parts.append(Answer(_with_box(part.text, box, self.profile)))
                     break
             parts.append(part)
-        again._turn, again._last, again._count = turns - 1, turns, self._count
-        again._known, again._numbers = self.rules.speakers, dict(self._numbers)
-        again._trace = Trace(tuple(parts))
-        again._listen(box)
-        again._new = again._trace.parts
-        return again
+        extra._turn, extra._last, extra._count = turns - 1, turns, self._count
+        extra._known, extra._numbers = self.rules.speakers, dict(self._numbers)
+        extra._trace = Trace(tuple(parts))
+        extra._listen(box)
+        extra._new = extra._trace.parts
+        return extra
 
     def feed(self, reply: Reply) -> TurnEvent:
         """Take the engine's reply to the last request, and return the turn's event.
@@ -227,7 +229,7 @@ class Dialogue:
             yield from event.lines
 
     def _event(self, reply: Reply, turn: Turn) -> TurnEvent:
-        lines = _heard(turn.lines, _confidences(reply), reply.words, reply.embeddings)
+        lines = _with_confidences(turn.lines, _confidences(reply), reply.words, reply.embeddings)
         kept = without_duplicates(lines, self._lines())
         event = TurnEvent(
             self._turn,
@@ -258,12 +260,12 @@ class Dialogue:
     def _finish(self, rules: TurnRules, turn: Turn, reply: Reply) -> None:
         lines = tuple(self._lines())
         if turn.answer is not None:
-            told, confidences = len(turn.lines), _confidences(reply)
-            lines = _heard(
+            observed, confidences = len(turn.lines), _confidences(reply)
+            lines = _with_confidences(
                 turn.answer,
                 confidences[max(0, len(confidences) - len(turn.answer)) :],
-                reply.words[told:],
-                None if reply.embeddings is None else reply.embeddings[told:],
+                reply.words[observed:],
+                None if reply.embeddings is None else reply.embeddings[observed:],
             )
         box = self._box or Box(0, 0)
         cut = self._turn >= self.profile.max_turns and box.end < self.chunk
@@ -326,12 +328,12 @@ def without_duplicates(
         lines: of one turn.
         before: of the turns before it.
     """
-    known = [heard.line for heard in before]
+    known = [one.line for one in before]
     kept = []
-    for heard in lines:
-        if not any(_is_duplicate(heard.line, earlier) for earlier in known):
-            kept.append(heard)
-            known.append(heard.line)
+    for one in lines:
+        if not any(_is_duplicate(one.line, earlier) for earlier in known):
+            kept.append(one)
+            known.append(one.line)
     return tuple(kept)
 
 
@@ -348,7 +350,7 @@ def _confidences(reply: Reply) -> list[LineConfidence]:
     return line_confidences(reply.text, reply.sizes, reply.probabilities)
 
 
-def _heard(
+def _with_confidences(
     lines: Sequence[Line],
     confidences: Sequence[LineConfidence],
     words: Sequence[tuple[Word, ...] | None] = (),

@@ -4,7 +4,7 @@ A `Vad` gives the probability of speech of each frame of a stream; `SpeechDetect
 regions. `EnergyVad` needs numpy alone. `SileroVad` is the model of the package silero-vad (extra
 `vad`), which carries its weights and needs neither torchaudio nor a network.
 
-Does not tell speakers apart.
+Does not separate speakers.
 
 Measured on 36 minutes of simulated meetings of 2 to 4 people with known utterances, half of them
 reverberant: seconds of speech missed, and seconds without speech that were called speech (pauses are
@@ -14,10 +14,10 @@ short there: padding and reverberation alone take much of them), in percent by S
     energy    0.9 / 8.1   0.8 / 8.1   0.2 / 11    0.2 / 11    0.3 / 10         0.4 ms
     silero    0.9 / 17    2.6 / 14    1.1 / 17    0.6 / 14    0.5 / 14          14 ms
 
-The level does not matter to the first: at 50 dB less it misses 0.5 % in all, silero more than half.
-In four far-field clips of real meetings (AMI, 30 s each) it also takes noises, and talk that nobody
-transcribed, for speech: half of the time without any; silero does not, but misses more of the speech
-from far away (of the two clips with much of it 12 and 27 %, where energy misses 5 and 22 %).
+The energy detector does not depend on the level: at 50 dB less it misses 0.5 % in all, silero more than half.
+In four far-field clips of real meetings (AMI, 30 s each) it also takes noises, and speech that the reference
+leaves out, for speech: half of the time without any. Silero does not, but misses more of the distant speech
+(12 and 27 % of the two clips with much of it; energy 5 and 22 %).
 """
 
 import importlib.util
@@ -42,7 +42,8 @@ Detect = Callable[[Samples], Sequence[Region]]
 Floats = npt.NDArray[np.float64]
 
 SPEECH, STILL_SPEECH = 0.5, 0.35
-"""A region starts at a frame of at least the first probability, and ends at one below the second."""
+"""A region starts at a frame of at least the first probability, and ends at one below the second (assumed, as
+the next three)."""
 SHORTEST_S = 0.1
 """Shorter regions are dropped."""
 PAD_S = 0.04
@@ -132,10 +133,10 @@ def _runs(
 
     Args:
         probabilities: of the frames from number `frame` on.
-        start: of the run that is under way, if any.
+        start: of the open run, if any.
 
     Returns:
-        The runs that ended, and the start of the one that did not.
+        The runs that ended, and the start of the open run, if any.
     """
     ended = []
     for number, probability in enumerate(probabilities, start=frame):
@@ -160,21 +161,24 @@ def spoken_s(regions: Iterable[Region], start_s: float, end_s: float) -> float:
     return sum(max(0.0, min(end, end_s) - max(start, start_s)) for start, end in regions)
 
 
-def uncovered(
-    regions: Iterable[Region], spans: Iterable[Region], shortest_s: float
-) -> list[Region]:
-    """The parts of regions, at least so long, that no span covers; times in seconds."""
-    covered = sorted(spans)
-    found = []
-    for start_s, end_s in regions:
+_SHORTEST_GAP_S, _MARGIN_S = 0.4, 0.25
+"""Speech without a line or word counts from the first duration on, and at a distance of the second from any
+line or word, because models give lines and words tighter times than detectors (assumed)."""
+
+
+def uncovered(speech: Iterable[Region], spans: Iterable[Region]) -> list[Region]:
+    """Speech of at least 0.4 s that lies 0.25 s or more from all spans; all in seconds."""
+    covered = sorted((start_s - _MARGIN_S, end_s + _MARGIN_S) for start_s, end_s in spans)
+    parts = []
+    for start_s, end_s in speech:
         at = start_s
         for low, high in covered:
             if high <= at or low >= end_s:
                 continue
-            found.append((at, low))
+            parts.append((at, low))
             at = max(at, high)
-        found.append((at, end_s))
-    return [(a, b) for a, b in found if b - a >= shortest_s]
+        parts.append((at, end_s))
+    return [(a, b) for a, b in parts if b - a >= _SHORTEST_GAP_S]
 
 
 def quietest_cut(
@@ -309,10 +313,10 @@ class EnergyVad:
     """Detects speech as energy above the noise in many bands at once.
 
     The noise of a band is its weakest 100 ms in the 8 s before or in the 8 s after, whichever is
-    stronger: so noise that drifts or is switched on is still noise. A frame's score is by how many
-    dB it exceeds the noise, the mean over the bands and, so that clicks do not count, the median
-    over 100 ms: about 1 dB for steady noise, whatever its colour and level, 2.7 dB for a
-    probability of one half. A background that changes within seconds (music) is taken for speech.
+    stronger, so that noise that drifts or starts is still noise. A frame's score is the number of dB
+    above the noise: the mean over the bands and, against clicks, the median over 100 ms. It is about 1 dB
+    for steady noise of any colour and level; 2.7 dB is a probability of one half. A background that
+    changes within seconds (music) is taken for speech.
     """
 
     name = "energy"

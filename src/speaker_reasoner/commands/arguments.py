@@ -183,7 +183,13 @@ def add_options(
         add("--language", metavar="CODE", help="spoken: en, zh, ... (default: recognised)")
     _add_people(command, store)
     add = command.add_argument_group("audio").add_argument
-    add("--channel", metavar="N", type=_channel, help="listen to one, from 0 (default: their mix)")
+    add("--channel", metavar="N", type=_number, help="listen to one, from 0 (default: their mix)")
+    add(
+        "--track",
+        metavar="N",
+        type=_number,
+        help="sound track of a video, from 0 (default: the one it marks as default)",
+    )
     if separate:
         add(
             "--channels",
@@ -224,9 +230,9 @@ def _add_people(command: argparse.ArgumentParser, store: str) -> None:
     )
 
 
-def _channel(text: str) -> int:
+def _number(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a channel number from 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
     return int(text)
 
 
@@ -246,6 +252,7 @@ def options(arguments: argparse.Namespace) -> "Options":
         batch=arguments.batch,
         channel=arguments.channel,
         channels=arguments.channels,
+        track=arguments.track,
         vad=arguments.vad,
         cache=arguments.cache,
         witness=arguments.witness,

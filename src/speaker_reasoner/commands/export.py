@@ -45,7 +45,7 @@ def _export(arguments: argparse.Namespace) -> int:
             config,
             arguments.output,
             strict=arguments.strict,
-            told=lambda name: status.update(Text(name)),
+            progress=lambda name: status.update(Text(name)),
         )
     written = report["written"]
     table = Table("file", "dialogues", "turns")
@@ -57,9 +57,9 @@ def _export(arguments: argparse.Namespace) -> int:
         side.print(f"{written['loud_samples']} samples were beyond full scale", style="yellow")
     for reason, count in report["left_out"].items():
         side.print(f"left out: {count} pieces: {reason}", style="yellow", markup=False)
-    for reason, told in report["dropped"].items():
-        side.print(f"dropped: {reason}: {told['count']}", style="red", markup=False)
-        for message in told["first"]:
+    for reason, entry in report["dropped"].items():
+        side.print(f"dropped: {reason}: {entry['count']}", style="red", markup=False)
+        for message in entry["first"]:
             side.print(f"  {message}", style="dim", markup=False)
     side.print(f"wrote {arguments.output}", style="green", markup=False)
     return 0

@@ -1,4 +1,4 @@
-"""The parser of every command: what is not known is answered with what may have been meant."""
+"""The argument parser of every command: unknown words are answered with the nearest known one."""
 
 import argparse
 import difflib
@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 
 class Help(argparse.HelpFormatter):
-    """Descriptions are wrapped to the terminal; lines that begin with a space, examples, stay lines.
+    """Wraps descriptions to the terminal, but keeps lines that begin with a space (examples).
 
-    An example that is too long goes on behind a backslash, as one would paste it.
+    An example that is too long is continued after a backslash, so that it can be pasted.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -48,10 +48,10 @@ class Parser(argparse.ArgumentParser):
         """See `ArgumentParser`; nothing unknown is left."""
         words = sys.argv[1:] if args is None else list(args)
         self._check_options(words)
-        found, unknown = super().parse_known_args(words, namespace)
+        options, unknown = super().parse_known_args(words, namespace)
         if unknown:
             self.error(f"unexpected argument: {' '.join(unknown)}")
-        return found, unknown
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """See `ArgumentParser`; what a terminal would not print but obey is escaped."""

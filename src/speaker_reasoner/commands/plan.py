@@ -51,7 +51,7 @@ def _add_training(group: Any) -> None:
     add("--method", choices=("lora", "full"), help="default: lora")
     add("--rank", metavar="R", type=int, help="of the adapters (default: 8)")
     add("--lora-experts", action="store_true", help="adapters on the routed experts as well")
-    add("--batch", metavar="N", type=int, help="dialogues on a GPU (default: 1)")
+    add("--batch", metavar="N", type=int, help="dialogues on a GPU, to 100,000 (default: 1)")
     add("--chunk-s", metavar="S", type=float, help="of a dialogue (default: 50)")
     add("--turns", metavar="N", type=int, help="observations (default: one each 5 s)")
     add("--gradient-checkpointing", action="store_true", help="compute layers again, keep less")
@@ -90,11 +90,11 @@ def _plan(arguments: argparse.Namespace) -> int:
         model, settings = _configured(model)
     names = [field.name for field in fields(Setup)]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    found = plan(load_model(model), Setup(**{**settings, **given}))
+    outcome = plan(load_model(model), Setup(**{**settings, **given}))
     if arguments.json:
-        print(json.dumps(found.to_json(), indent=2))
+        print(json.dumps(outcome.to_json(), indent=2))
     else:
-        show(found, Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+        show(outcome, Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
     return 0
 
 
@@ -119,16 +119,16 @@ def _configured(name: str) -> tuple[str, dict[str, Any]]:
     }
 
 
-def show(found: "Plan", console: Console) -> None:
-    """Print the tables of a plan, its verdict, and what it assumes."""
-    console.print(_parameters(found))
-    console.print(_memory(found))
-    setup, spoken, work = found.setup, found.dialogue, found.time
+def show(plan: "Plan", console: Console) -> None:
+    """Print the tables of a plan, its verdict and its assumptions."""
+    console.print(_parameters(plan))
+    console.print(_memory(plan))
+    setup, spoken, work = plan.setup, plan.dialogue, plan.time
     gpus = f"{setup.gpus} GPU{'s' if setup.gpus > 1 else ''} of {setup.gpu_memory_gb:g} GB"
     verdict = Text.assemble(
-        (found.verdict, _STYLES[found.verdict]),
+        (plan.verdict, _STYLES[plan.verdict]),
         f" on {gpus}, {setup.sharding if setup.gpus > 1 else 'no'} sharding, with "
-        f"{setup.head_room:.0%} head room; largest batch that fits: {found.largest_batch}",
+        f"{setup.head_room:.0%} head room; largest batch that fits: {plan.largest_batch}",
     )
     console.print(verdict)
     how = "counted" if spoken.counted else "text estimated, no tokenizer at hand"
@@ -140,12 +140,12 @@ def show(found: "Plan", console: Console) -> None:
         f"time: {work.step_flops / 1e12:.1f} TFLOP and {work.step_s:.2f} s a step; "
         f"{setup.hours:g} h of audio are {work.steps} steps, {work.gpu_hours:.1f} GPU-hours"
     )
-    for line in _assumptions(found):
+    for line in _assumptions(plan):
         console.print(f"  {line}", style="dim", markup=False)
 
 
-def _parameters(found: "Plan") -> Table:
-    model, counts = found.model, found.model.parameters
+def _parameters(plan: "Plan") -> Table:
+    model, counts = plan.model, plan.model.parameters
     table = Table("parameters", title=Text(model.name))
     table.add_column("million", justify="right")
     rows = [
@@ -164,20 +164,20 @@ def _parameters(found: "Plan") -> Table:
     for name, count in rows:
         if count or not name.strip().startswith(("text:", "of them")):
             table.add_row(name, _millions(count))
-    rank = found.setup.rank
+    rank = plan.setup.rank
     adapters = f"LoRA rank {rank}: attention{'' if counts.experts else ' and MLP'}"
     table.add_section()
     table.add_row(adapters, _millions(model.lora(rank, experts=False)))
     if counts.experts:
         table.add_row("  with the experts", _millions(model.lora(rank, experts=True)))
-    table.add_row(f"trained here ({found.setup.method})", _millions(found.trained))
+    table.add_row(f"trained here ({plan.setup.method})", _millions(plan.trained))
     return table
 
 
-def _memory(found: "Plan") -> Table:
-    table = Table("memory of a GPU", title=f"batch {found.setup.batch}")
+def _memory(plan: "Plan") -> Table:
+    table = Table("memory of a GPU", title=f"batch {plan.setup.batch}")
     table.add_column("GB", justify="right")
-    used = found.memory
+    used = plan.memory
     rows = [
         ("weights", used.weights),
         ("gradients", used.gradients),
@@ -198,15 +198,15 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:,.1f}"
 
 
-def _assumptions(found: "Plan") -> list[str]:
+def _assumptions(plan: "Plan") -> list[str]:
     from ..train.shapes import CHARACTERS_PER_TOKEN, WORDS_PER_S
 
-    setup, counts = found.setup, found.model.parameters
+    setup, counts = plan.setup, plan.model.parameters
     lines = [
         f"assumed: {WORDS_PER_S:g} words a second; {setup.mfu:.0%} of {setup.peak_tflops:g} TFLOP/s, "
         "work done twice counted, time on the wire not; fused attention, no padding"
     ]
-    if not found.dialogue.counted:
+    if not plan.dialogue.counted:
         lines.append(f"assumed: {CHARACTERS_PER_TOKEN:g} characters a token; digits are one each")
     if counts.experts and setup.method == "lora":
         adapted = "adapted" if setup.lora_experts else "not adapted; --lora-experts adapts them"

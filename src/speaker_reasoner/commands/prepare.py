@@ -1,4 +1,4 @@
-"""`speaker-reasoner prepare`: a corpus for training and evaluation, and a look at its dialogues."""
+"""`speaker-reasoner prepare`: prepare a corpus for training and evaluation, and print some of its dialogues."""
 
 import argparse
 import re
@@ -36,14 +36,20 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "prepare",
         help="a corpus for training and evaluation",
         description="Read a corpus, check it, cut its sessions into pieces. What cannot be used is "
-        "left out,\ncounted and told with file and line.",
+        "left out,\ncounted and reported with file and line.",
         epilog=_EXAMPLES,
     )
     add = command.add_argument
     add("corpus", choices=_CORPORA, metavar="CORPUS", help=", ".join(_CORPORA))
     add("folder", type=Path, metavar="DIR", help="where it lies")
     add("-o", "--output", metavar="OUT", type=Path, required=True)
-    add("--pieces", metavar="A-B", type=lengths, default=(40.0, 50.0), help="in s (default: 40-50)")
+    add(
+        "--pieces",
+        metavar="A-B",
+        type=lengths,
+        default=(40.0, 50.0),
+        help="in s, of 1 to 3600 (default: 40-50)",
+    )
     add("--channel", metavar="N", type=_number, help="of arrays, from 0 (default: the first)")
     add("--strict", action="store_true", help="stop at the first fault")
     add("--preview", metavar="N", type=_number, default=0, help="print N dialogues of the pieces")
@@ -67,7 +73,7 @@ def _number(text: str) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from ..data.corpora import chunks, prepare
+    from ..data.corpora import load_pieces, prepare
 
     side = Console(stderr=True, highlight=False, soft_wrap=True)
     with side.status("reading") as status:
@@ -81,15 +87,17 @@ def _prepare(arguments: argparse.Namespace) -> int:
             reference=arguments.reference,
             gender_from=arguments.gender_from,
             encoding=arguments.encoding,
-            told=lambda name: status.update(Text(name)),
+            progress=lambda name: status.update(Text(name)),
         )
     _summarise(report, side)
     side.print(f"wrote {arguments.output}", style="green", markup=False)
     out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     left = arguments.preview
     for split in report["splits"]:
-        found = (c for c in chunks(arguments.output / split / "pieces.jsonl") if c.references)
-        for chunk in islice(found, left):
+        annotated = (
+            c for c in load_pieces(arguments.output / split / "pieces.jsonl") if c.references
+        )
+        for chunk in islice(annotated, left):
             preview(chunk, out)
             left -= 1
     return 0
@@ -110,9 +118,9 @@ def _summarise(report: dict[str, Any], console: Console) -> None:
         tags = ", ".join(f"{tag} {count}" for tag, count in report["tags_removed"].items())
         console.print(f"tags removed: {tags}", markup=False)
     for kind, style in (("changed", "yellow"), ("dropped", "red")):
-        for reason, told in report[kind].items():
-            console.print(f"{kind}: {reason}: {told['count']}", style=style, markup=False)
-            for message in told["first"]:
+        for reason, entry in report[kind].items():
+            console.print(f"{kind}: {reason}: {entry['count']}", style=style, markup=False)
+            for message in entry["first"]:
                 console.print(f"  {message}", style="dim", markup=False)
 
 

@@ -1,8 +1,7 @@
-"""What a person sees while recordings are transcribed: the overview, each box, each line, a bar.
+"""The terminal output while recordings are transcribed: the overview, each box, each line, a progress bar.
 
-Lines go to standard output, all else to standard error. The bar is there for long recordings, where
-standard error is a terminal. Text from outside (names, messages) is made harmless: on one line, and
-without control characters.
+Lines go to standard output, everything else to standard error. The bar is shown for long recordings if standard
+error is a terminal. Control characters and line breaks in names and messages are escaped.
 """
 
 import sys
@@ -38,13 +37,13 @@ def _plain(text: str) -> str:
 
 
 class Screen:
-    """Shows the turns of some recordings, in the order they are told.
+    """Shows the turns of recordings in the order of their calls.
 
     Args:
         recordings: their paths.
-        lines: whether to print the lines of a turn; otherwise only what is said about them.
+        lines: whether to print the lines of turns.
         quiet: warnings and missing stretches only.
-        console: where everything goes, in place of standard output and standard error.
+        console: replaces standard output and standard error.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Screen:
             self._bar.stop()
 
     def turn(self, progress: Progress) -> None:
-        """Show a turn as soon as it is known."""
+        """Show a turn."""
         if self._quiet:
             return
         self._head(progress.path)
@@ -115,7 +114,7 @@ class Screen:
         self._reach(progress.path, progress.boxed[0] if progress.boxed else progress.end_s)
 
     def finish(self, path: Path, transcript: Transcript | None) -> None:
-        """Show what is to be known about a finished recording; `None` for one that failed."""
+        """Show the summary of a finished recording; `None` for one that failed."""
         if transcript is not None:
             self._summary(path, transcript)
         if self._bar is not None:
@@ -157,11 +156,11 @@ class Screen:
             self._note(f"{_plain(path.name)}: done by an earlier run")
 
     def say(self, path: Path, note: str) -> None:
-        """Show what is to be known about how a recording was taken up."""
+        """Show a note about a recording."""
         self._note(f"{path.name}: {note}", label="note: ")
 
     def error(self, message: str) -> None:
-        """Show one line about what failed."""
+        """Show an error on one line."""
         self._side.print(Text.assemble(("error: ", "bold red"), _plain(message)))
 
     def print(self, texts: Sequence[Text]) -> None:
@@ -206,7 +205,7 @@ def _model(info: Mapping[str, Any]) -> str:
 
 
 def _duration_s(path: Path) -> float:
-    """Length for the bar; 0 where it cannot be told, which is then reported by whoever reads on."""
+    """Length for the bar; 0 if it cannot be read, which opening the recording then reports."""
     try:
         return probe(path).duration_s
     except AudioError:

@@ -95,7 +95,7 @@ def _train(arguments: argparse.Namespace) -> int:
         start=arguments.start,
         cpu=arguments.cpu,
         strict=arguments.strict,
-        told=lambda text: side.print(text, markup=False),
+        progress=lambda text: side.print(text, markup=False),
     )
     return 0
 

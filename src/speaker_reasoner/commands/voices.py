@@ -14,6 +14,7 @@ from ..errors import OutputError
 
 if TYPE_CHECKING:
     from ..voices.store import VoiceStore
+    from ..voices.witness import Witness
 
 _EXAMPLES = """examples:
   speaker-reasoner voices add Ana ana.wav ana-2.flac
@@ -37,8 +38,8 @@ def add_voices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add(
         "--witness",
         metavar="NAME",
-        help="check that no clip holds two voices and nobody is there twice: tower, "
-        "resemblyzer, xvector[=MODEL], speechbrain[=MODEL] (default: not checked)",
+        help="check that no clip holds two voices and nobody is there twice: tower (of the embedded "
+        "checkpoint), resemblyzer, xvector[=MODEL], speechbrain[=MODEL] (default: not checked)",
     )
     _action(actions, "list", "show who is there", _list)
     remove = _action(actions, "remove", "forget a person", _remove)
@@ -48,12 +49,12 @@ def add_voices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _action(
     actions: Any, name: str, what: str, run: Callable[[argparse.Namespace], int]
 ) -> Callable[..., Any]:
-    own = [line for line in _EXAMPLES.splitlines() if line.split()[2:3] == [name]]
+    examples = [line for line in _EXAMPLES.splitlines() if line.split()[2:3] == [name]]
     parser = actions.add_parser(
         name,
         help=what,
         description=f"{what[0].upper()}{what[1:]}.",
-        epilog="\n".join(["examples:", *own]),
+        epilog="\n".join(["examples:", *examples]),
     )
     parser.add_argument(
         "--store",
@@ -73,6 +74,7 @@ def _add(arguments: argparse.Namespace) -> int:
     store, side = _store(arguments), Console(stderr=True, highlight=False, soft_wrap=True)
     name = check_name(arguments.name)
     clips = [load_clip(path) for path in arguments.clips]
+    witness = _load_witness(arguments.witness) if arguments.witness else None
     added = store.add(name, clips)
     for clip in clips:
         if clip in added:
@@ -80,23 +82,27 @@ def _add(arguments: argparse.Namespace) -> int:
             side.print(Text(f"{name}: {os.fspath(clip.path)!r}: {used}", "green"))
         else:
             side.print(Text(f"{name}: {os.fspath(clip.path)!r} is there already", "yellow"))
-    if arguments.witness:
-        for sentence in _doubts(store, name, arguments.witness):
+    if witness is not None:
+        for sentence in _doubts(store, name, witness):
             side.print(Text.assemble(("warning: ", "bold yellow"), sentence))
     return 0
 
 
-def _doubts(store: "VoiceStore", name: str, witness_name: str) -> list[str]:
-    """What a witness says against the clips of a person, next to everybody else's."""
+def _load_witness(name: str) -> "Witness | None":
+    """A witness without an engine; `tower` is the embedded checkpoint's."""
     from transformers.utils import logging
 
     from .. import load_engine
-    from ..voices.enrolment import doubts
+    from ..voices.choice import choose
 
     logging.disable_progress_bar()
-    witness = load_engine().witness(witness_name)
-    if witness is None:
-        return []
+    return load_engine("tiny").witness("tower") if name in ("auto", "tower") else choose(name)
+
+
+def _doubts(store: "VoiceStore", name: str, witness: "Witness") -> list[str]:
+    """A witness's warnings about the clips of a person, compared with everybody else's."""
+    from ..voices.enrolment import doubts
+
     last = sorted(store.voices(), key=lambda voice: voice.name == name)
     people = {voice.name: [clip.load() for clip in voice.clips] for voice in last}
     return doubts(people, witness).get(name, [])

@@ -23,7 +23,7 @@ from ..errors import DataError
 from . import sentences
 from .bases import BASES, base_of, draw_voice, drawn_base, speak
 from .bases import median_f0_hz as _median_f0_hz
-from .people import Base, SyntheticVoice, Utterance, Word
+from .people import Base, SyntheticVoice, Utterance, UtteranceWord
 from .synthesisers import available
 from .tracts import Tract
 
@@ -56,7 +56,7 @@ class Entry:
     start: int
     end: int
     text: str
-    words: tuple[Word, ...]
+    words: tuple[UtteranceWord, ...]
     backchannel: bool
 
     def length(self, warp: float) -> int:
@@ -140,7 +140,7 @@ def load_bank(path: Path) -> VoiceBank:
             meta["f0_hz"],
             [
                 [
-                    Entry(a, b, text, tuple(Word(*w) for w in words), back)
+                    Entry(a, b, text, tuple(UtteranceWord(*w) for w in words), back)
                     for a, b, text, words, back in row
                 ]
                 for row in meta["entries"]

@@ -1,9 +1,9 @@
-"""A voice bank: utterances from offline synthesisers, with word times and the speaker's gender.
+"""Synthetic voices and their utterances, with word times.
 
-A *base* is a synthesiser's voice; whole bases are held out for evaluation. A *voice* is one person: a
-base with their own pitch, rate and vocal tract length (the waveform played `warp` times faster).
+A *base* is a synthesiser's voice; whole bases are held out for evaluation. A *voice* is one simulated person: a base
+with a pitch, a rate and a vocal tract length (the waveform played `warp` times faster).
 
-`simulate` mixes voices into meetings, `synthesisers` calls the synthesisers.
+`banks` collects utterances, `simulate` mixes them into meetings, `synthesisers` calls the synthesisers.
 """
 
 import random
@@ -14,7 +14,7 @@ import soxr
 
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..errors import DataError
-from .people import Base, SyntheticVoice, Utterance, Word
+from .people import Base, SyntheticVoice, Utterance, UtteranceWord
 from .synthesisers import DRAWN, FAMILIES, Speech, available
 
 _ESPEAK_MALE = (
@@ -102,7 +102,7 @@ def _finish(voice: SyntheticVoice, text: str, speech: Speech) -> Utterance | Non
     for word, (start_s, end_s) in zip(text.split(), times, strict=True):
         start = min(max(round(start_s * factor) - first, 0), last - first)
         end = min(max(round(end_s * factor) - first, start), last - first)
-        words.append(Word(word, start, end))
+        words.append(UtteranceWord(word, start, end))
     if words[-1].end_samples <= words[-1].start_samples:
         return None
     samples = samples[first:last]

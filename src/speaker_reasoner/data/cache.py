@@ -61,9 +61,9 @@ def draw_cache(
     for person in people:
         if rng.random() < config.absence_rate:
             continue
-        own = [s for s in fitting if s.speaker == person]
-        own = [s for s in own if _duration_s(s) >= config.shortest_s] or own
-        for segment in rng.sample(own, min(len(own), rng.randint(*config.entries))):
+        candidates = [s for s in fitting if s.speaker == person]
+        candidates = [s for s in candidates if _duration_s(s) >= config.shortest_s] or candidates
+        for segment in rng.sample(candidates, min(len(candidates), rng.randint(*config.entries))):
             if _duration_s(segment) <= left_s:
                 drawn.append(segment)
                 left_s -= _duration_s(segment)

@@ -35,7 +35,7 @@ class SyntheticVoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class UtteranceWord:
     """One word with its times in samples of its utterance."""
 
     text: str
@@ -49,5 +49,5 @@ class Utterance:
 
     voice: SyntheticVoice
     text: str
-    words: tuple[Word, ...]
+    words: tuple[UtteranceWord, ...]
     samples: Samples

@@ -15,7 +15,7 @@ import numpy as np
 from ..audio import SAMPLE_RATE_HZ, Samples, level_db
 from ..errors import DataError
 from .banks import Entry, VoiceBank
-from .people import SyntheticVoice, Word
+from .people import SyntheticVoice, UtteranceWord
 from .tracts import Tract, draw_tract
 
 
@@ -64,7 +64,7 @@ class MixedUtterance:
     start_samples: int
     end_samples: int
     text: str
-    words: tuple[Word, ...]
+    words: tuple[UtteranceWord, ...]
     voice: int
 
 
@@ -112,9 +112,9 @@ def session(
     snr_db = rng.uniform(*config.snr_db)
     held = []
     for count in present:
-        heard = {person: people[person] for person in rng.sample(list(people), count)}
-        plan = _plan(bank, config, heard, rng)
-        mixed = _mix(bank, setting, plan, _length(config, heard, plan, rng))
+        speaking = {person: people[person] for person in rng.sample(list(people), count)}
+        plan = _plan(bank, config, speaking, rng)
+        mixed = _mix(bank, setting, plan, _length(config, speaking, plan, rng))
         held.append(_record(bank, setting, plan, mixed, snr_db, rng))
     return held
 
@@ -186,8 +186,8 @@ def _record(
     """Add noise, and scale the peak below full scale."""
     mixed += noise(len(mixed), level_db(mixed) - snr_db, rng)
     mixed *= min(1.0, 0.95 / float(np.abs(mixed).max()))
-    heard = {person for person, *_ in plan}
-    voices = tuple(bank.voices[person] for person in setting.people if person in heard)
+    present = {person for person, *_ in plan}
+    voices = tuple(bank.voices[person] for person in setting.people if person in present)
     spoken = _spoken(bank, setting.people, plan)
     return Meeting(mixed, spoken, setting.responses is not None, snr_db, voices)
 
@@ -204,8 +204,8 @@ def _pick_people(bank: VoiceBank, config: MeetingConfig, rng: random.Random) -> 
     if config.alike_rate and rng.random() < config.alike_rate:
         known = sorted({voice.base for voice in bank.voices}, key=str)
         bases = rng.sample(known, min(2, len(known)))
-        alike = [i for i in everybody if bank.voices[i].base in bases]
-        chosen = _apart(bank, alike, count, config, rng)
+        similar = [i for i in everybody if bank.voices[i].base in bases]
+        chosen = _apart(bank, similar, count, config, rng)
     if len(chosen) < count:
         chosen = _apart(bank, everybody, count, config, rng)
     if len(chosen) < count:
@@ -325,7 +325,7 @@ def _spoken(
         number = numbers.setdefault(person, len(numbers) + 1)
         gender = bank.voices[person].base.gender
         words = tuple(
-            Word(
+            UtteranceWord(
                 w.text,
                 start + round(w.start_samples / warp),
                 start + round(w.end_samples / warp),

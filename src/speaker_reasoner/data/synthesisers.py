@@ -1,4 +1,4 @@
-"""Speech synthesisers that run offline, each behind one call: a voice and sentences to speech.
+"""Offline speech synthesisers; each is one call, from a voice and sentences to speech.
 
 espeak-ng (formants; from the wheel `espeakng-loader`), flite (recorded units and statistical voices)
 and RHVoice (statistical voices) run in-process, the latter two from the system's libraries; festival
@@ -311,7 +311,7 @@ _RHVOICE_F0_HZ = {
     "Lyubov": 223.0,
     "Slt": 182.0,
 }
-"""Mean pitch of each of its voices, those included that nothing is trained on (see `voices.BASES`)."""
+"""Mean pitch of each of its voices, including those that are not used in training (see `bases.BASES`)."""
 _SET_RATE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 _PLAY = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_uint, ctypes.c_void_p
@@ -422,11 +422,12 @@ _ALIKE = {"female": ("slt", 185.0), "male": ("kal16", 105.0)}
 def _timed(samples: Samples, rate_hz: int, voice: SyntheticVoice, sentence: str) -> Speech | None:
     """Add word times, by alignment with flite's rendition of the sentence."""
     variant, pitch = _ALIKE[voice.base.gender]
-    said, said_hz, times = flite(variant, sentence, pitch)
+    aligned, aligned_hz, times = flite(variant, sentence, pitch)
     if len(times) != len(sentence.split()):
         return None
     here, there = (
-        soxr.resample(one, hz, SAMPLE_RATE_HZ) for one, hz in ((samples, rate_hz), (said, said_hz))
+        soxr.resample(one, hz, SAMPLE_RATE_HZ)
+        for one, hz in ((samples, rate_hz), (aligned, aligned_hz))
     )
     return samples, rate_hz, word_times(here, there, times)
 

@@ -69,21 +69,20 @@ def _shifted(samples: Samples, shifts: tuple[float, ...]) -> Samples:
     changed = scipy.fft.irfft(spectra, _FRAME) * window
     mixed = np.zeros_like(padded)
     for part in range(_FRAME // _HOP):  # frames that do not overlap, laid end to end
-        own = changed[part :: _FRAME // _HOP].reshape(-1)
-        mixed[part * _HOP : part * _HOP + len(own)] += own
+        stretch = changed[part :: _FRAME // _HOP].reshape(-1)
+        mixed[part * _HOP : part * _HOP + len(stretch)] += stretch
     result: Samples = mixed[first : first + len(samples)]
     power, before = float(np.mean(result**2)), float(np.mean(samples**2))
     return result * np.float32(np.sqrt(before / power)) if power > 0 else samples
 
 
 def _gains(levels: np.ndarray[Any, Any], shifts: tuple[float, ...]) -> np.ndarray[Any, Any]:
-    """Of each frame and frequency, as natural logarithms, from magnitudes `[frames, bins]`."""
+    """Gains `[frames, bins]` as natural logarithms, from magnitudes of the same shape."""
     bins = np.arange(levels.shape[1])
     frequencies = bins * SAMPLE_RATE_HZ / _FRAME
     at = bins / np.exp(np.interp(frequencies, (0.0, *_KNOTS_HZ), (0.0, *shifts)))
-    order = np.arange(
-        _CEPSTRUM
-    )  # an envelope is a sum of so many cosines: read where it is asked for
+    # An envelope is a sum of `_CEPSTRUM` cosines, which can be evaluated at any frequency.
+    order = np.arange(_CEPSTRUM)
     twice = np.where(order > 0, 2.0, 1.0)
     there = np.cos(2 * np.pi / _FRAME * np.outer(order, np.minimum(at, bins[-1])))
     here = np.cos(2 * np.pi / _FRAME * np.outer(order, bins))

@@ -2,8 +2,8 @@
 
 Reads the adapter's own two files, so that the mapping does not depend on another library: paths of
 modules differ between versions of transformers and between adapters of the thinker and of the full
-model; experts are one weight each in the file and one weight together in the model. Whatever else
-peft can save (DoRA, trained biases, whole modules) is refused, never left out.
+model; experts are one weight each in the file and one weight together in the model. Everything else that peft can
+save (DoRA, trained biases, whole modules) is an error.
 """
 
 import math
@@ -65,8 +65,8 @@ def merge_adapter(thinker: Any, folder: Path, settings: dict[str, Any]) -> None:
                 f"{folder}: adapts {module} by {len(up)} x {down.shape[1]}, which is {size} in its "
                 "base; is it the adapter of another model?"
             )
-        own_rank = len(down)
-        scale = alpha / (math.sqrt(own_rank) if settings.get("use_rslora") else own_rank)
+        layer_rank = len(down)
+        scale = alpha / (math.sqrt(layer_rank) if settings.get("use_rslora") else layer_rank)
         target += (scale * (up.float() @ down.float())).to(target)
 
 
@@ -109,5 +109,5 @@ def _target(thinker: Any, module: str) -> Tensor | None:
     experts = names.get(f"{expert[1]}.{'down_proj' if part == 'down' else 'gate_up_proj'}")
     if experts is None or int(expert[2]) >= len(experts):
         return None
-    own = experts[int(expert[2])]
-    return own if part == "down" else own.chunk(2)[part == "up"]
+    layer = experts[int(expert[2])]
+    return layer if part == "down" else layer.chunk(2)[part == "up"]

@@ -1,8 +1,7 @@
 """Load a checkpoint: a folder or hub id of the Qwen3-Omni or Qwen2.5-Omni thinker classes.
 
-A folder of the full model (thinker and talker) loads its thinker alone. A folder of a LoRA adapter
-loads the base it names and the adapter on top. Errors are told before any weight is read where
-possible.
+A folder of the full model (thinker and talker) loads its thinker alone. A folder of a LoRA adapter loads its base and
+the adapter. Where possible, errors are raised before any weight is read.
 """
 
 import json
@@ -37,12 +36,12 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        name: path or hub id it was asked for by.
+        name: path or hub id, as given.
         thinker: the model, in evaluation mode, on its device.
         tokenizer: Hugging Face tokenizer.
         extractor: Whisper feature extractor.
-        profile: how it speaks the protocol.
-        folder: it was loaded from; `None` for one that is still trained.
+        profile: its wording and limits.
+        folder: of its files; `None` for a model in training.
     """
 
     name: str
@@ -77,23 +76,23 @@ def load_checkpoint(
     name = "embedded" if model is None else str(model)
     target = _device(device)
     precision = _dtype(dtype, target)
-    found = find_checkpoint(model, revision)
-    profile = released_profile(prompts) if prompts else found.profile()
+    files = find_checkpoint(model, revision)
+    profile = released_profile(prompts) if prompts else files.profile()
     if profile is None:
         raise CheckpointError(
-            f"{found.folder}: no {PROFILE_FILE} beside the weights: for a released checkpoint give "
+            f"{files.folder}: no {PROFILE_FILE} beside the weights: for a released checkpoint give "
             "the prompt file published with it (--prompts FILE)"
         )
-    thinker = load_thinker(found, precision)
-    if found.adapter is not None:
-        merge_adapter(thinker, found.folder, found.adapter)
+    thinker = load_thinker(files, precision)
+    if files.adapter is not None:
+        merge_adapter(thinker, files.folder, files.adapter)
     thinker = thinker.to(target).eval()
-    return Checkpoint(name, thinker, found.tokenizer, found.extractor, profile, found.folder)
+    return Checkpoint(name, thinker, files.tokenizer, files.extractor, profile, files.folder)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """What a model folder holds, but for its weights.
+    """The content of a model folder without the weights.
 
     Attributes:
         folder: of the model, or of an adapter.
@@ -196,7 +195,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, without the reports and hints that follow."""
+    """The first line of an error's message, without the hints after it."""
     lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return text.partition(" For details")[0]
@@ -239,7 +238,7 @@ def _read_config(folder: Path) -> Any:
     return getattr(config, "thinker_config", config)
 
 
-def load_thinker(found: CheckpointFiles, dtype: torch.dtype) -> Any:
+def load_thinker(files: CheckpointFiles, dtype: torch.dtype) -> Any:
     """The thinker of a model, or of an adapter's base; weights of talker and vocoder stay on the disk.
 
     Raises:
@@ -247,7 +246,7 @@ def load_thinker(found: CheckpointFiles, dtype: torch.dtype) -> Any:
     """
     import transformers
 
-    folder, config = found.base, found.config
+    folder, config = files.base, files.config
     cls = getattr(transformers, _CLASSES[config.model_type])
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
@@ -257,7 +256,7 @@ def load_thinker(found: CheckpointFiles, dtype: torch.dtype) -> Any:
             config=config,
             dtype=dtype,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # told below, weight by weight
+            ignore_mismatched_sizes=True,  # reported below, weight by weight
             output_loading_info=True,
         )
     except Exception as error:  # the loader raises anything from OSError to SafetensorError

@@ -37,6 +37,9 @@ from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens
 from .tower import TowerWitness
 
 _ANSWER = ANSWER.encode()
+_AHEAD_CPU, _AHEAD_GPU = 32, 512
+"""Tokens that a forward reads ahead: where reading costs as much as a step, and where it is nearly free."""
+_AHEAD_LEAST = 2
 
 
 @dataclass(slots=True)
@@ -87,7 +90,8 @@ class TransformersEngine:
         keep_cache: keep keys and values over turns; without it every turn computes all anew.
         constrained: let the grammar choose among tokens; without it the most probable one is taken.
         max_new_tokens: most tokens of one turn.
-        lookahead: most tokens that are read before they are chosen (`Lookahead`); 0 reads them one by one.
+        lookahead: most tokens that are read before they are chosen (`Lookahead`), shared by the rows of a
+            batch; 0 reads them one by one, `None` is 32 on a CPU and 512 on a GPU.
     """
 
     name = "transformers"
@@ -101,7 +105,7 @@ class TransformersEngine:
         keep_cache: bool = True,
         constrained: bool = True,
         max_new_tokens: int = 2048,
-        lookahead: int = 32,
+        lookahead: int | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.profile = checkpoint.profile
@@ -109,13 +113,16 @@ class TransformersEngine:
         self.keep_cache = keep_cache
         self.constrained = constrained
         self.max_new_tokens = max_new_tokens
+        self.device, self.dtype = self.thinker.device, self.thinker.dtype
         config = self.thinker.config.get_text_config()
         self.context_tokens = int(config.max_position_embeddings)
         self.tokenizer = MarkedTokenizer(checkpoint.tokenizer)
         self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self.audio_id = int(self.thinker.config.audio_token_id)
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
-        self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer, lookahead)
+        self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer)
+        by_device = _AHEAD_CPU if self.device.type == "cpu" else _AHEAD_GPU
+        self._ahead = by_device if lookahead is None else lookahead
         give_back()
 
     def describe(self) -> dict[str, Any]:
@@ -126,8 +133,8 @@ class TransformersEngine:
             "engine": self.name,
             "model": self.checkpoint.name,
             "class": type(self.thinker).__name__,
-            "device": str(self.thinker.device),
-            "dtype": str(self.thinker.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
             "keep_cache": self.keep_cache,
             "constrained": self.constrained,
             "torch": torch.__version__,
@@ -142,7 +149,7 @@ class TransformersEngine:
         """See `Engine`; its own is the checkpoint's tower, or the voice head's."""
         if name in ("auto", "tower"):
             return TowerWitness(self.checkpoint)
-        return load_witness(name, str(self.thinker.device))
+        return load_witness(name, str(self.device))
 
     @torch.inference_mode()
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
@@ -156,11 +163,12 @@ class TransformersEngine:
         seconds: dict[str, float] = {}
         if fitting:
             try:
-                self._write(fitting, seconds)
+                with grouped_attention(text_model(self.thinker)):
+                    self._write(fitting, seconds)
             except torch.OutOfMemoryError as error:
                 raise EngineError(
                     f"out of memory with {len(fitting)} dialogues at once on "
-                    f"{self.thinker.device}: use a smaller --batch or --dtype bfloat16"
+                    f"{self.device}: use a smaller --batch or --dtype bfloat16"
                 ) from error
         give_back()
         shared = {stage: value / len(requests) for stage, value in seconds.items()}
@@ -216,19 +224,18 @@ class TransformersEngine:
         if all(row.done for row in rows):
             return
         batch = self._join(rows)
-        nothing = embed(self.thinker, torch.zeros(0, dtype=torch.long, device=self.thinker.device))
         while writing := [row for row in batch.rows if not row.done]:
             if len(writing) <= len(batch.rows) // 2:
                 self._take_apart(batch)
                 batch = self._join(writing)
-            last = self._last([row.ids[-1] for row in batch.rows])
-            inputs = [nothing if row.done else last[i : i + 1] for i, row in enumerate(batch.rows)]
+            last = self._embed_ids([row.ids[-1] for row in batch.rows if not row.done])
+            inputs = list(torch.split(last, [0 if row.done else 1 for row in batch.rows]))
             self._step(batch, inputs, seconds)
         self._take_apart(batch)
 
-    def _last(self, ids: Sequence[int]) -> Tensor:
+    def _embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Embeddings `[n, D]` of tokens."""
-        return embed(self.thinker, torch.tensor(ids, dtype=torch.long, device=self.thinker.device))
+        return embed(self.thinker, torch.tensor(ids, dtype=torch.long, device=self.device))
 
     def _step(self, batch: "_Batch", inputs: list[Tensor], seconds: dict[str, float]) -> None:
         """One forward: what is new to each row `[T, D]` and a draft of what follows; at least one token of
@@ -238,11 +245,13 @@ class TransformersEngine:
         is then known too; the rest leaves the cache, or is masked where another row keeps more.
         """
         clock = time.perf_counter()
-        drafts = [[] if row.done else self._draft(row) for row in batch.rows]
+        most = min(self._ahead, max(_AHEAD_LEAST, self._ahead // len(batch.rows)))
+        drafts = [[] if row.done else self._draft(row, most) for row in batch.rows]
         seconds["grammar"] += time.perf_counter() - clock
+        ahead = self._embed_ids([token for draft in drafts for token in draft])
         blocks = [
-            torch.cat([new, self._last(draft)]) if draft else new
-            for new, draft in zip(inputs, drafts, strict=True)
+            torch.cat(pair) if len(pair[1]) else pair[0]
+            for pair in zip(inputs, torch.split(ahead, list(map(len, drafts))), strict=True)
         ]
         width, held = max(map(len, blocks)), batch.mask.shape[1]
         batch.mask = torch.nn.functional.pad(batch.mask, (0, width))
@@ -286,7 +295,7 @@ class TransformersEngine:
             for piece in pending
             if piece.audio is not None
         ]
-        device, dtype = self.thinker.device, self.thinker.dtype
+        device, dtype = self.device, self.dtype
         heard: list[Tensor] = []
         if clips:
             features, mask = log_mel(self.checkpoint.extractor, clips)
@@ -295,9 +304,7 @@ class TransformersEngine:
         embedded = []
         for _, pending in rows:
             parts = [
-                next(audio).to(dtype)
-                if piece.audio is not None
-                else embed(self.thinker, torch.tensor(piece.ids, dtype=torch.long, device=device))
+                next(audio).to(dtype) if piece.audio is not None else self._embed_ids(piece.ids)
                 for piece in pending
             ]
             embedded.append(torch.cat(parts))
@@ -306,7 +313,7 @@ class TransformersEngine:
     def _join(self, rows: list[_BatchRow]) -> "_Batch":
         """One cache and mask `[B, past]` for all rows, padded left."""
         past = [row.memory.cached_tokens for row in rows]
-        mask = torch.zeros(len(rows), max(past), dtype=torch.long, device=self.thinker.device)
+        mask = torch.zeros(len(rows), max(past), dtype=torch.long, device=self.device)
         for i, own in enumerate(past):
             mask[i, max(past) - own :] = 1
         return _Batch(rows, join([row.memory.cache for row in rows], max(past)), mask, past)
@@ -315,22 +322,21 @@ class TransformersEngine:
         self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any, last: int
     ) -> Tensor:
         """Logits of the last so many positions, `[B, last, V]` float32."""
-        with grouped_attention(text_model(self.thinker)) as model:
-            output = model(
-                inputs_embeds=inputs,
-                attention_mask=mask,
-                position_ids=positions.expand(3, *positions.shape),
-                past_key_values=cache,
-                use_cache=True,
-            )
+        output = text_model(self.thinker)(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            position_ids=positions.expand(3, *positions.shape),
+            past_key_values=cache,
+            use_cache=True,
+        )
         logits: Tensor = self.thinker.lm_head(output.last_hidden_state[:, -last:])
         return logits.float()
 
-    def _draft(self, row: _BatchRow) -> list[int]:
+    def _draft(self, row: _BatchRow, most: int) -> list[int]:
         """What the row probably writes next."""
-        if not self.constrained:
+        if not self.constrained or not most:
             return []
-        return self.lookahead.draft(row.state, row.memory.history)
+        return self.lookahead.draft(row.state, row.memory.history, most)
 
     def _choose(
         self,

@@ -70,17 +70,15 @@ class Lookahead:
     Args:
         vocabulary: of the model.
         tokenizer: spells what the grammar leaves no choice about.
-        longest: tokens of a draft at most.
     """
 
-    def __init__(self, vocabulary: Vocabulary, tokenizer: Any, longest: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, tokenizer: Any) -> None:
         self._vocabulary = vocabulary
         self._tokenizer = tokenizer
         self._spelled: dict[bytes, tuple[int, ...]] = {}
         self._breaks = frozenset(
             i for i, data in enumerate(vocabulary.tokens) if b"\n" in (data or b"")
         )
-        self._longest = longest
 
     def note(self, history: History, token: int) -> None:
         """Add a written token to a history."""
@@ -98,16 +96,17 @@ class Lookahead:
         data = ("\n" + "".join(lines) + ANSWER_END).encode()
         history.copy = _Copy(self._spell(data, keep=False), 0, False)
 
-    def draft(self, state: State, history: History) -> list[int]:
-        """What probably follows, at most `longest` tokens; each is allowed by the grammar.
+    def draft(self, state: State, history: History, longest: int) -> list[int]:
+        """What probably follows; each token is allowed by the grammar.
 
         Args:
             state: of the grammar, after all tokens so far.
             history: of the dialogue, with all tokens so far.
+            longest: tokens at most.
         """
         draft: list[int] = []
         copy = replace(history.copy)
-        while state and len(draft) < self._longest:
+        while state and len(draft) < longest:
             token = copy.next()
             after = self._after(state, token)
             if not after:
@@ -126,7 +125,7 @@ class Lookahead:
                 draft.append(token)
                 copy.follow(token, self._breaks)
             state = after
-        return draft[: self._longest]
+        return draft[:longest]
 
     def _after(self, state: State, token: int | None) -> State:
         """The state after a token; empty where there is none or it is not allowed."""

@@ -20,10 +20,10 @@ class TowerWitness:
     """Embeds voices by the checkpoint's own audio tower.
 
     With a voice head beside the checkpoint (see `engines.voice_head`) the embedding is the head's, which
-    may have a tower of its own. Without one it is the mean of the tower's output: that was trained for
-    words, so that it separates women from men better than one woman from another (equal error
-    rate on held-out simulated voices, in clips of 1 to 4 s: 4 % across, 22 % within gender), and
-    threshold and scale, measured on the embedded checkpoint, need not fit another one.
+    may have its own tower. Without one it is the mean of the tower's output. The tower was trained for words
+    and separates genders better than speakers of one gender (equal error rate on held-out simulated voices,
+    in clips of 1 to 4 s: 4 % across, 22 % within gender). Threshold and scale were measured on the embedded
+    checkpoint and may not fit another one.
     """
 
     def __init__(self, checkpoint: "Checkpoint") -> None:

@@ -39,7 +39,7 @@ class VoiceHead(nn.Module):
         width: sum of the widths of the tower's layers.
         hidden: width of the pooled features.
         size: dimensions of an embedding.
-        tower: its own tower, which is trained with it; by default it reads the checkpoint's.
+        tower: the head's own tower, which is trained with it; by default it reads the checkpoint's.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class VoiceHead(nn.Module):
         return F.normalize(self.point(known), dim=-1)
 
     def hearing(self, thinker: Any) -> Any:
-        """The given thinker, with the head's own tower in place of its own if the head has one."""
+        """The thinker with the head's tower, if the head has one; else the thinker."""
         return thinker if self.tower is None else _with_tower(thinker, self.tower)
 
     @property
@@ -99,7 +99,7 @@ class VoiceHead(nn.Module):
         return odds
 
     def save(self, folder: Path) -> None:
-        """Matrices of its own tower take eight bits a weight: they lose about 1 %, all others nothing."""
+        """The weights to save; matrices of the head's tower are quantised to eight bits, with a loss of about 1 %."""
         from safetensors.torch import save_file
 
         state = {}
@@ -155,7 +155,7 @@ def load_voice_head(folder: Path, thinker: Any) -> VoiceHead | None:
 
 
 def new_head(thinker: Any, layers: int = 0) -> VoiceHead:
-    """An untrained head for a thinker, with a tower of its own of so many layers if there are any."""
+    """An untrained head for a thinker, with its own tower of `layers` layers; 0 for none."""
     if not layers:
         return VoiceHead(tower_width(thinker))
     tower = _first_layers(thinker, layers).requires_grad_(True)
@@ -163,14 +163,14 @@ def new_head(thinker: Any, layers: int = 0) -> VoiceHead:
 
 
 def _first_layers(thinker: Any, layers: int) -> Any:
-    """A copy of the audio tower that ends after so many layers, or its last."""
+    """A copy of the audio tower's first layers."""
     tower = copy.deepcopy(audio_tower(thinker))
     tower.layers = tower.layers[:layers]
     return tower
 
 
 def _with_tower(thinker: Any, tower: nn.Module) -> Any:
-    """The thinker with this tower in place of its own, which is left alone."""
+    """A view of the thinker with another tower; the thinker is not changed."""
     other = copy.copy(thinker)
     other._modules = dict(thinker._modules)
     if "audio_tower" in other._modules:

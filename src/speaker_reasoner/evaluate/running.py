@@ -12,7 +12,7 @@ data set is another run.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,7 @@ def _item(
             f"{where}: the reference goes on after the end of {sound} ({duration_s:.2f} s); are they "
             "of the same recording?"
         )
-    return Item(
-        sound, Transcript(session.recording, max(duration_s, session.duration_s), session.segments)
-    )
+    return Item(sound, replace(session, duration_s=max(duration_s, session.duration_s)))
 
 
 def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Excerpt], int]:
@@ -266,9 +264,9 @@ def _items(rows: Iterable[Excerpt], options: Options) -> list[BatchItem]:
     @lru_cache(maxsize=1)  # pieces of a recording follow each other
     def load(path: Path) -> audio.Samples:
         if options.channels == SEPARATE:
-            channels = range(audio.channel_count(path))
-            return np.stack([audio.load(path, channel=n) for n in channels])
-        return audio.load(path, channel=options.channel)
+            channels = range(audio.channel_count(path, track=options.track))
+            return np.stack([audio.load(path, channel=n, track=options.track) for n in channels])
+        return audio.load(path, channel=options.channel, track=options.track)
 
     def item(row: Excerpt) -> BatchItem:
         name, path = row.reference.recording, row.item.audio

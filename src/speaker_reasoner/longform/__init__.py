@@ -7,7 +7,7 @@ from .batch import Batch, Item, Result
 from .channels import AnyRecording, SeparateChannels
 from .chunks import chunks
 from .options import Options
-from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
+from .recording import Failure, Listener, Progress, RecordingState, TranscriptionSettings
 from .transcriber import Transcriber
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "Listener",
     "Options",
     "Progress",
-    "Recording",
+    "RecordingState",
     "Result",
     "SeparateChannels",
     "Transcriber",

@@ -1,10 +1,9 @@
-"""Many recordings to transcripts in a folder, so that a kill at any moment costs one chunk at most.
+"""Transcribes many recordings into a folder; a kill at any moment costs the chunks under way at most.
 
-The same call again ends with the files of one that was never killed. What is known between calls lies
-in a folder of its own beside the transcripts: of each recording a journal of finished chunks while it
-is under way, then a marker. It is written after the transcript's files, and tells of what they were
-made: the recording, the model, the version and the settings. As long as all of it holds, a recording is
-not transcribed again.
+After a kill, the same call continues, and ends with the same files as without one. A subfolder beside the
+transcripts holds a journal of finished chunks for each recording under way, and a marker for each finished one.
+The marker is written after the transcript's files. It states what they were made from: the recording, the
+model, the version and the settings. While all of these are unchanged, the recording is skipped.
 """
 
 import hashlib
@@ -24,7 +23,7 @@ from ..errors import FormatError, OutputError, SettingsError, SpeakerReasonerErr
 from ..formats import FORMATS, file_name, read, write, write_text_atomically
 from ..formats.files import remove_temporary
 from ..locks import lock
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from ..voices.people import EnrolledSpeaker
 from .channels import AnyRecording
 from .journal import Journal, fingerprint, stopwatch
@@ -44,9 +43,9 @@ class Item:
     Attributes:
         path: of its file.
         name: of its transcript; that of the file by default.
-        source: what tells the recording from another and from itself changed; the fingerprint of
-            `path` by default.
-        samples: gives what is to be heard, where it is not the whole file; see `Transcriber.open`.
+        source: returns what identifies the recording and its version; by default the fingerprint of
+            `path`.
+        samples: returns the samples, where they are not the whole file; see `Transcriber.open`.
     """
 
     path: Path
@@ -56,7 +55,7 @@ class Item:
 
     @property
     def title(self) -> str:
-        return self.name or self.path.stem
+        return self.name or recording_name(self.path)
 
     def identity(self) -> Mapping[str, Any]:
         return fingerprint(self.path) if self.source is None else self.source()
@@ -69,8 +68,8 @@ class Result:
     Attributes:
         item: the recording.
         outcome: its transcript, or why there is none; `None` where an earlier call had made it.
-        files: what was written now.
-        note: why it was transcribed although there was something; or what else is to be known.
+        files: that were written by this call.
+        note: why a recording with a transcript or journal was transcribed again, or another remark.
         partial: whether stretches are missing because a server failed on them: the files are written, and
             the same call transcribes it again.
     """
@@ -84,10 +83,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class _Marker:
-    """That a recording is done.
+    """The marker of a finished recording.
 
     Attributes:
-        about: of what it was made, as `Transcriber.about` says it.
+        about: what it was made from; see `Transcriber.about`.
         files: SHA-256 of each, by name.
         measured: audio_s, wall_s (its share of the machine, over all lives), turns, tokens, stage_s.
     """
@@ -107,7 +106,7 @@ class Batch:
         speakers, voices: as for `Transcriber.open`, for every recording.
 
     Raises:
-        OutputError: another process writes there, or nobody can.
+        OutputError: another process writes there, or the folder cannot be written to.
     """
 
     def __init__(
@@ -161,7 +160,8 @@ class Batch:
         self._lock.release()
 
     def run(self, items: Sequence[Item], listener: Listener | None = None) -> Iterator[Result]:
-        """Transcribe what is not done yet; first come those that are, then the others in order.
+        """Transcribe the recordings that are not done; results of the done ones come first, then the
+        others in order.
 
         A recording that fails, or whose files cannot be written, is a result too.
 
@@ -183,7 +183,7 @@ class Batch:
             yield self._ended(task, outcome)
 
     def measured(self, item: Item) -> Mapping[str, Any] | None:
-        """What making a transcript took, over all calls; `None` where it is not done."""
+        """Time and counts of a transcript, over all calls; `None` where it is not done."""
         marker = self._marker(item)
         return None if marker is None else marker.measured
 
@@ -232,7 +232,7 @@ class Batch:
         return Result(task.item, outcome, files, task.note, bool(failed))
 
     def _keep(self, task: "_Task", transcript: Transcript, *, done: bool) -> tuple[Path, ...]:
-        """Write the files, then the marker if it is done; only then the journal may go."""
+        """Write the files, then the marker where the recording is done, then delete the journal."""
         assert self._folder is not None and task.journal is not None
         files = write(transcript, self._folder, self._formats)
         info = transcript.info
@@ -253,7 +253,7 @@ class Batch:
         write_text_atomically(self._file(item, "done"), text)
 
     def _marker(self, item: Item) -> _Marker | None:
-        """The marker of a recording; one that cannot be read counts for nothing."""
+        """The marker of a recording; `None` where there is none that can be read."""
         try:
             row = json.loads(self._file(item, "done").read_text(encoding="utf-8"))
             if row["marker"] != _VERSION:
@@ -263,14 +263,14 @@ class Batch:
             return None
 
     def _before(self, task: "_Task") -> Result | None:
-        """A recording that an earlier call has done; `None` where it must be transcribed."""
+        """The result of a recording that an earlier call finished; `None` where it must be transcribed."""
         item, marker = task.item, self._marker(task.item)
         if marker is None:
             return None
         try:
             about = self._about(item)
         except SpeakerReasonerError:
-            return None  # what is wrong with it is told when it is opened
+            return None  # opening it reports the error
         if other := [key for key in about if about[key] != marker.about.get(key)]:
             task.note = f"transcribed again: its transcript is of another {' and '.join(other)}"
             return None

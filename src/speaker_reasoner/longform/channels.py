@@ -1,8 +1,8 @@
-"""A call with one speaker a channel: each channel is a recording of its own, and they become one transcript.
+"""Transcribes a call with one speaker a channel: each channel separately, then merged into one transcript.
 
-A speaker is named after the channel (`Speaker1` is that of channel 0) unless the voice is a known one. What
-the microphone of one channel catches of another speaker, the same words at the same time and quieter, is an
-echo: it is left out and counted. Channels that hold the same sound count once.
+A speaker is named after the channel (`Speaker1` is that of channel 0) unless the voice is enrolled. Words of
+another speaker that a channel's microphone caught, at the same time and quieter, are echoes: they are left out
+and counted. Of channels with the same sound, only one is used.
 """
 
 from collections import Counter, defaultdict
@@ -22,19 +22,19 @@ from ..transcript import Missing, Segment, Transcript
 from ..voices.people import vote
 from .chunks import AUDIBLE_DBFS
 from .echoes import Levels, without_echoes
-from .recording import Failure, Listener, Progress, Recording
+from .recording import Failure, Listener, Progress, RecordingState
 
 MIXED, SEPARATE = "mix", "separate"
 CHOICES = (MIXED, SEPARATE)
 
 _SAME_DB = 0.5
-"""Two channels whose levels differ by a constant, but for so much, hold the same sound."""
+"""Two channels hold the same sound where the difference of their levels varies by no more (assumed)."""
 _COUNTS = ("turns", "tokens", "loops_closed", "duplicates_dropped", "insisted", "silent_dropped")
 _OF_A_CHANNEL = ("language", "language_probability", "chunks", "stops", *_COUNTS, "stage_s")
 
 
 class Loudness:
-    """Passes the samples of a channel on, and notes how loud they are.
+    """Passes the samples of a channel on and records their levels.
 
     Args:
         blocks: of samples at 16 kHz, each but the last of whole frames of 20 ms.
@@ -56,16 +56,16 @@ class Loudness:
 
 
 class SeparateChannels:
-    """The channels of a recording on their way to one transcript; driven as a `Recording` is.
+    """The channels of one recording being transcribed; has the methods of a `RecordingState`.
 
     Args:
-        channels: a recording of each channel, which holds one speaker at most.
+        channels: the state of each channel, which holds one speaker at most.
         loudness: of each, filled while its chunks are read.
         names: of enrolled speakers.
     """
 
     def __init__(
-        self, channels: Sequence[Recording], loudness: Sequence[Loudness], names: Iterable[str]
+        self, channels: Sequence[RecordingState], loudness: Sequence[Loudness], names: Iterable[str]
     ) -> None:
         self._channels = tuple(channels)
         self._loudness = tuple(loudness)
@@ -80,12 +80,12 @@ class SeparateChannels:
 
     @property
     def duration_s(self) -> float:
-        """See `Recording`."""
+        """See `RecordingState`."""
         return max(one.duration_s for one in self._channels)
 
     @property
     def position_s(self) -> float:
-        """See `Recording`."""
+        """See `RecordingState`."""
         return min(one.position_s for one in self._channels)
 
     @property
@@ -93,64 +93,64 @@ class SeparateChannels:
         return self.error is not None or all(one.done for one in self._channels)
 
     def dialogues(self, most: int) -> list[Dialogue]:
-        """See `Recording`. The channels share evenly; the one that is behind comes first."""
-        found: list[Dialogue] = []
+        """See `RecordingState`. The channels share `most` evenly; the one with the least progress comes first."""
+        dialogues: list[Dialogue] = []
         waiting = sorted(
             (one for one in self._channels if not one.done), key=lambda one: one.position_s
         )
         for left, one in zip(range(len(waiting), 0, -1), waiting, strict=True):
-            if len(found) < most:
-                found += one.dialogues(max(1, (most - len(found)) // left))
-        return found
+            if len(dialogues) < most:
+                dialogues += one.dialogues(max(1, (most - len(dialogues)) // left))
+        return dialogues
 
     def tell(self, listener: Listener | None) -> None:
-        """See `Recording`."""
+        """See `RecordingState`."""
         for number, one in enumerate(self._channels):
-            told: list[Progress] = []
-            one.tell(told.append)
+            turns: list[Progress] = []
+            one.tell(turns.append)
             if listener is not None:
-                for progress in told:
+                for progress in turns:
                     listener(self._of_all(number, progress))
 
     def result(self) -> Transcript | Failure:
         """The transcript, once `done`."""
         if self.error is not None:
             return Failure(self.name, self.error)
-        found: list[Transcript] = []
+        transcripts: list[Transcript] = []
         for one in self._channels:
             result = one.result()
             if isinstance(result, Failure):
                 return result
-            found.append(result)
+            transcripts.append(result)
         levels = [one.levels_db for one in self._loudness]
         copies = _copies(levels)
-        labels = [self._label(number, one) for number, one in enumerate(found)]
+        labels = [self._label(number, one) for number, one in enumerate(transcripts)]
         kept, echoes = without_echoes(
-            [() if n in copies else one.segments for n, one in enumerate(found)], levels
+            [() if n in copies else one.segments for n, one in enumerate(transcripts)], levels
         )
-        people = [_person(one) for one in found]
+        people = [_person(one) for one in transcripts]
         segments = [
             replace(segment, speaker=labels[n], gender=people[n][0])
-            for n, own in enumerate(kept)
-            for segment in own
+            for n, rows in enumerate(kept)
+            for segment in rows
         ]
         return Transcript(
             self.name,
             self.duration_s,
             tuple(segments),
-            _missing(found, copies),
-            (*_doubts(labels, copies), *_warnings(found, echoes)),
+            _missing(transcripts, copies),
+            (*_doubts(labels, copies), *_warnings(transcripts, echoes)),
             tuple(
                 sorted(
                     (
                         {**trace, "chunk": self._chunk(n, trace["chunk"]), "channel": n}
-                        for n, one in enumerate(found)
+                        for n, one in enumerate(transcripts)
                         for trace in one.traces
                     ),
                     key=lambda trace: int(trace["chunk"]),
                 )
             ),
-            self._info(found, labels, people, kept, echoes),
+            self._info(transcripts, labels, people, kept, echoes),
         )
 
     def _of_all(self, number: int, progress: Progress) -> Progress:
@@ -175,33 +175,33 @@ class SeparateChannels:
         label = f"Speaker{number + 1}"
         return label if label not in self._names else f"Channel{number + 1}"
 
-    def _label(self, number: int, found: Transcript) -> str:
-        """Whose channel it is: the known speaker who says most in it, or its own."""
+    def _label(self, number: int, transcript: Transcript) -> str:
+        """The speaker of a channel: the enrolled one who speaks most in it, or one named after the channel."""
         seconds: dict[str, float] = defaultdict(float)
-        for segment in found.segments:
+        for segment in transcript.segments:
             if segment.speaker in self._names:
                 seconds[segment.speaker] += segment.duration_s
         return max(sorted(seconds), key=lambda n: seconds[n]) if seconds else self._unnamed(number)
 
     def _info(
         self,
-        found: Sequence[Transcript],
+        transcripts: Sequence[Transcript],
         labels: Sequence[str],
         people: Sequence[tuple[str, float]],
         kept: Sequence[Sequence[Segment]],
         echoes: Sequence[Counter[int]],
     ) -> dict[str, Any]:
-        """As of a `Recording`, summed over the channels; `channels` tells of each."""
-        spoken_s = [sum(segment.duration_s for segment in own) for own in kept]
-        most = max(range(len(found)), key=lambda n: spoken_s[n])
-        infos = [one.info for one in found]
+        """The `info` of a `RecordingState`, summed over the channels, with that of each under `channels`."""
+        spoken_s = [sum(segment.duration_s for segment in segments) for segments in kept]
+        most = max(range(len(transcripts)), key=lambda n: spoken_s[n])
+        infos = [one.info for one in transcripts]
         wall_s = max(info["wall_s"] for info in infos)
         speakers: dict[str, dict[str, Any]] = {}
-        for label, (gender, share), own_s in zip(labels, people, spoken_s, strict=True):
-            if own_s and label not in speakers:
+        for label, (gender, share), channel_s in zip(labels, people, spoken_s, strict=True):
+            if channel_s and label not in speakers:
                 speakers[label] = {"spoken_s": 0.0, "gender": gender, "share": share}
-            if own_s:
-                speakers[label]["spoken_s"] = round(speakers[label]["spoken_s"] + own_s, 3)
+            if channel_s:
+                speakers[label]["spoken_s"] = round(speakers[label]["spoken_s"] + channel_s, 3)
         return {
             **infos[most],
             "speakers_given": None,
@@ -226,7 +226,7 @@ class SeparateChannels:
         }
 
 
-AnyRecording = Recording | SeparateChannels
+AnyRecording = RecordingState | SeparateChannels
 
 
 def _added(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -234,28 +234,28 @@ def _added(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: round(sum(row.get(name, 0.0) for row in rows), 6) for name in names}
 
 
-def _person(found: Transcript) -> tuple[str, float]:
+def _person(transcript: Transcript) -> tuple[str, float]:
     """The gender of a channel's speaker, and its share of their seconds."""
-    people = list(found.info["speakers"].values())
+    people = list(transcript.info["speakers"].values())
     if len(people) == 1:
         return people[0]["gender"], people[0]["share"]
     seconds: dict[str, float] = defaultdict(float)
-    for segment in found.segments:
+    for segment in transcript.segments:
         seconds[segment.gender] += segment.duration_s
     gender, share = vote(seconds)
     return gender, round(share, 4)
 
 
 def _copies(levels: Sequence[Levels]) -> dict[int, int]:
-    """Channels that hold the sound of another one, and which; that of the louder, or first, counts."""
+    """Channels with the same sound as another one, and that other one: the louder or the first."""
     copies: dict[int, int] = {}
     for one, other in combinations(range(len(levels)), 2):
         if one in copies or other in copies or len(levels[one]) != len(levels[other]):
             continue
-        heard = np.maximum(levels[one], levels[other]) >= AUDIBLE_DBFS
-        if not heard.any():
+        audible = np.maximum(levels[one], levels[other]) >= AUDIBLE_DBFS
+        if not audible.any():
             continue
-        apart_db = (levels[one] - levels[other])[heard]
+        apart_db = (levels[one] - levels[other])[audible]
         middle_db = float(np.median(apart_db))
         if float(np.percentile(np.abs(apart_db - middle_db), 95)) > _SAME_DB:
             continue
@@ -264,10 +264,10 @@ def _copies(levels: Sequence[Levels]) -> dict[int, int]:
     return copies
 
 
-def _missing(found: Sequence[Transcript], copies: Mapping[int, int]) -> tuple[Missing, ...]:
+def _missing(transcripts: Sequence[Transcript], copies: Mapping[int, int]) -> tuple[Missing, ...]:
     every = [
         replace(missing, reason=f"channel {n}: {missing.reason}")
-        for n, one in enumerate(found)
+        for n, one in enumerate(transcripts)
         if n not in copies
         for missing in one.missing
     ]
@@ -275,7 +275,7 @@ def _missing(found: Sequence[Transcript], copies: Mapping[int, int]) -> tuple[Mi
 
 
 def _doubts(labels: Sequence[str], copies: Mapping[int, int]) -> list[str]:
-    """What speaks against one speaker a channel."""
+    """Warnings that the recording may not have one speaker a channel."""
     doubts = [
         f"channels {min(pair)} and {max(pair)} hold the same sound, and nothing was taken from channel "
         f"{pair[0]}: where several people speak in it, transcribe it without --channels separate"
@@ -287,11 +287,11 @@ def _doubts(labels: Sequence[str], copies: Mapping[int, int]) -> list[str]:
     return doubts
 
 
-def _warnings(found: Sequence[Transcript], echoes: Sequence[Counter[int]]) -> list[str]:
-    """Warnings of the channels; one that all of them have is said once."""
-    common = [w for w in found[0].warnings if all(w in one.warnings for one in found)]
+def _warnings(transcripts: Sequence[Transcript], echoes: Sequence[Counter[int]]) -> list[str]:
+    """Warnings of the channels; one that all of them share appears once."""
+    common = [w for w in transcripts[0].warnings if all(w in one.warnings for one in transcripts)]
     warnings = list(common)
-    for n, one in enumerate(found):
+    for n, one in enumerate(transcripts):
         warnings += [f"channel {n}: {w}" for w in one.warnings if w not in common]
         warnings += [
             f"channel {n}: {count} {'word was an echo' if count == 1 else 'words were an echo'} of channel "

@@ -1,4 +1,4 @@
-"""A stream of samples to chunks that end where nobody speaks."""
+"""Cuts a stream of samples into chunks that end where nobody speaks."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ..audio import SAMPLE_RATE_HZ, Samples
 from ..speech import Detect, levels_db, quietest_cut
 
 AUDIBLE_DBFS = -65.0
-"""A chunk whose loudest 20 ms stay below this is silence."""
+"""A chunk whose loudest 20 ms stay below this is silence (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Cross-talk: what one channel catches of another one, which is louder at that time."""
+"""Removes cross-talk: words of a channel that are an echo of another, louder channel.
+
+The constants are assumed: no recording with cross-talk was measured.
+"""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -14,27 +17,29 @@ from ..transcript import Segment, Word, find_words
 Levels = npt.NDArray[np.float32]
 
 FRAME_S = 0.02
-"""Between two levels."""
+"""Time between two levels."""
 _NEAR_S = 0.5
-"""Starts of a word and of its echo are no further apart."""
+"""Largest distance between the starts of a word and of its echo."""
 _DELAY_S = 0.3
-"""An echo comes so much later at most."""
+"""Longest delay of an echo."""
 _QUIETER_DB = 10.0
-"""An echo is quieter than what it is one of by so much at least."""
+"""Least difference in level between the other channel and an echo of it."""
 _FOLLOWS, _LEAST_FOLLOWED_S = 0.85, 0.6
-"""Correlation of the levels of an echo and of what it is one of, over so much at least."""
+"""Least correlation of the levels of an echo and of the other channel, and the shortest stretch that is
+correlated."""
 _LEAST_S = 0.001
+"""Shortest segment that is left after words were removed."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """The words of a channel in order of start: when each begins, and what it is."""
+class _Words:
+    """The words of a channel in order of start: their starts and texts."""
 
     starts_s: tuple[float, ...]
     texts: tuple[str, ...]
 
     def near(self, word: Word) -> bool:
-        """Whether a word is said here at about the same time."""
+        """Whether this channel has the same word at about the same time."""
         low = bisect_left(self.starts_s, word.start_s - _NEAR_S)
         high = bisect_right(self.starts_s, word.start_s + _NEAR_S)
         return _plain(word.text) in self.texts[low:high]
@@ -43,28 +48,30 @@ class _Said:
 def without_echoes(
     channels: Sequence[Sequence[Segment]], levels: Sequence[Levels]
 ) -> tuple[list[list[Segment]], list[Counter[int]]]:
-    """Take out of each channel what it only repeats of another.
+    """Remove the words of each channel that are echoes of another one.
 
-    A run of words, all of them much quieter than the other channel at that time, is an echo if that says at
-    least half of them too, or if its level rises and falls with the other's: a faint echo is misunderstood.
-    A line of which some is left is cut there, where its words have times.
+    A run of words that are all much quieter than the other channel at that time is an echo if the other
+    channel has at least half of them too, or if the levels of both are correlated (a faint echo may be
+    recognised as other words). If only some words of a segment are echoes, the segment is cut, provided that
+    its words have times.
 
     Args:
         channels: the segments of each.
         levels: of each, in dB of full scale, a value every `FRAME_S`.
 
     Returns:
-        What is left of each, and how many words it repeated of which channel.
+        The remaining segments of each channel, and the number of its words that were echoes, by source
+        channel.
     """
-    said = [_said(own) for own in channels]
+    words_by_channel = [_words_of(segments) for segments in channels]
     kept: list[list[Segment]] = []
     counts: list[Counter[int]] = []
-    for number, own in enumerate(channels):
+    for number, segments in enumerate(channels):
         kept.append([])
         counts.append(Counter())
-        for segment in own:
+        for segment in segments:
             words = _timed(segment)
-            sources = _sources(words, number, said, levels)
+            sources = _sources(words, number, words_by_channel, levels)
             if all(source is None for source in sources) or (
                 segment.words is None and None in sources
             ):
@@ -75,9 +82,11 @@ def without_echoes(
     return kept, counts
 
 
-def _said(own: Sequence[Segment]) -> _Said:
-    words = sorted((word for segment in own for word in _timed(segment)), key=lambda w: w.start_s)
-    return _Said(tuple(w.start_s for w in words), tuple(_plain(w.text) for w in words))
+def _words_of(segments: Sequence[Segment]) -> _Words:
+    words = sorted(
+        (word for segment in segments for word in _timed(segment)), key=lambda w: w.start_s
+    )
+    return _Words(tuple(w.start_s for w in words), tuple(_plain(w.text) for w in words))
 
 
 def _timed(segment: Segment) -> Sequence[Word]:
@@ -90,11 +99,11 @@ def _timed(segment: Segment) -> Sequence[Word]:
 
 
 def _sources(
-    words: Sequence[Word], number: int, said: Sequence[_Said], levels: Sequence[Levels]
+    words: Sequence[Word], number: int, words_by_channel: Sequence[_Words], levels: Sequence[Levels]
 ) -> list[int | None]:
     """The channel that each word is an echo of; `None` for the speaker's own."""
-    found: list[int | None] = [None] * len(words)
-    for other, theirs in enumerate(said):
+    sources: list[int | None] = [None] * len(words)
+    for other, theirs in enumerate(words_by_channel):
         if other == number or not theirs.starts_s:
             continue
         quiet = [
@@ -111,8 +120,8 @@ def _sources(
             same = 2 * sum(theirs.near(words[i]) for i in run) >= len(run)
             if same or _follows(levels[number], levels[other], *span_s):
                 for i in run:
-                    found[i] = other
-    return found
+                    sources[i] = other
+    return sources
 
 
 def _level_db(levels: Levels, start_s: float, end_s: float) -> float:
@@ -123,20 +132,20 @@ def _level_db(levels: Levels, start_s: float, end_s: float) -> float:
 
 
 def _follows(levels: Levels, others: Levels, start_s: float, end_s: float) -> bool:
-    """Whether a stretch of one channel rises and falls with the other, a little later perhaps."""
+    """Whether the levels of a stretch are correlated with those of the other channel, up to a delay."""
     first, last = int(start_s / FRAME_S), min(int(end_s / FRAME_S), len(levels), len(others))
     if (last - first) * FRAME_S < _LEAST_FOLLOWED_S:
         return False
-    own = levels[first:last]
+    part = levels[first:last]
     for delay in range(min(first, round(_DELAY_S / FRAME_S)) + 1):
         theirs = others[first - delay : last - delay]
-        if own.std() > 0 and theirs.std() > 0 and np.corrcoef(own, theirs)[0, 1] >= _FOLLOWS:
+        if part.std() > 0 and theirs.std() > 0 and np.corrcoef(part, theirs)[0, 1] >= _FOLLOWS:
             return True
     return False
 
 
 def _left(segment: Segment, keep: Sequence[bool]) -> list[Segment]:
-    """What is left of a segment: a segment for each run of words that are kept."""
+    """The remaining parts of a segment: one segment for each run of words that are kept."""
     if segment.words is None:
         return []
     places = find_words(segment.text, segment.words)

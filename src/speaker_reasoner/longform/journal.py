@@ -1,8 +1,7 @@
-"""A journal beside the output: what was finished survives a kill at any moment.
+"""The journal of a recording: finished chunks on disk, which survive a kill at any moment.
 
-One JSON object a line: first what is being transcribed and how, then each finished chunk, with its
-channel where channels are transcribed separately. A line that was cut off by the kill is dropped;
-everything before it is used again.
+One JSON object a line: first the recording, model and settings, then each finished chunk, with its channel
+where channels are transcribed separately. If a kill cut the last line off, that line is dropped.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ _PROBE_BYTES = 1 << 20
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """What tells a file from another, or from itself changed: size, time, and both ends' hash.
+    """Identify a version of a file: size, time of change, and a hash of its first and last MiB.
 
     Raises:
         AudioError: it cannot be read.
@@ -40,7 +39,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
 
 
 def stopwatch() -> Callable[[], float]:
-    """A function that tells the seconds since it was made, or called last."""
+    """A function that returns the seconds since its last call, at first since it was made."""
     last_s = time.monotonic()
 
     def lap() -> float:
@@ -55,7 +54,7 @@ class OtherJournal(OutputError):
     """The file is no journal, or is about another recording, model, version or settings.
 
     Attributes:
-        differs: what else it is about; empty for what cannot be read.
+        differs: the first key whose value differs; empty for a file that cannot be read.
     """
 
     def __init__(self, message: str, differs: str = "") -> None:
@@ -68,13 +67,13 @@ class Journal:
 
     Args:
         path: of the journal; made with the first chunk.
-        about: what is transcribed and how (JSON-ready); a journal about anything else is refused.
-        lap: seconds of work since it was asked last; where several recordings share a machine, what
-            this one took of it. By default all that passes.
+        about: recording, model and settings (JSON-ready); a journal about anything else is refused.
+        lap: returns the seconds since its last call that count for this recording, where several share a
+            machine; by default all.
 
     Attributes:
-        elapsed_s: from opening to the last chunk, over all lives.
-        share_s: the sum of laps, over all lives.
+        elapsed_s: from opening to the last chunk, over all runs.
+        share_s: the sum of laps, over all runs.
 
     Raises:
         OtherJournal: the file is no journal, or is about another recording, model, version or
@@ -97,7 +96,7 @@ class Journal:
 
     @property
     def kept(self) -> int:
-        """Chunks that were found and not taken yet."""
+        """Number of stored chunks that were not taken yet."""
         return sum(map(len, self._kept.values()))
 
     def channel(self, number: int) -> "ChannelJournal":
@@ -105,26 +104,26 @@ class Journal:
         return ChannelJournal(self, number)
 
     def next(self, chunk: Chunk, channel: int | None = None) -> FinishedChunk | None:
-        """The next finished chunk that was found of a channel; `None` when all were taken.
+        """The next stored chunk of a channel; `None` when all were taken.
 
         Raises:
-            OutputError: the chunk lies elsewhere than the one that was found.
+            OutputError: the stored chunk has other bounds than this one.
         """
         kept = self._kept.get(channel)
         if not kept:
             return None
-        found = kept.pop(0)
+        finished = kept.pop(0)
         place = (chunk.start_samples, len(chunk.samples))
-        if (found.start_samples, found.samples) != place:
+        if (finished.start_samples, finished.samples) != place:
             raise OutputError(
                 f"{self.path}: expected a chunk of {place[1]} samples at {place[0]}, got "
-                f"{found.samples} at {found.start_samples}: the recording was cut otherwise; delete "
+                f"{finished.samples} at {finished.start_samples}: the recording was cut otherwise; delete "
                 "the journal to start again"
             )
-        return found
+        return finished
 
     def add(self, finished: FinishedChunk, channel: int | None = None) -> None:
-        """Write a chunk, all of it or nothing that counts.
+        """Append a chunk; one that is written in part is dropped when it is read.
 
         Raises:
             OutputError: it cannot be written.
@@ -132,9 +131,9 @@ class Journal:
         self.elapsed_s = round(time.monotonic() - self._opened_s, 3)
         self.share_s = round(self.share_s + self._lap(), 3)
         rows = [] if self._begun else [self.about]
-        own = {} if channel is None else {"channel": channel}
+        place = {} if channel is None else {"channel": channel}
         times = {"elapsed_s": self.elapsed_s, "share_s": self.share_s}
-        rows.append({**finished.to_json(), **own, **times})
+        rows.append({**finished.to_json(), **place, **times})
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,10 +152,10 @@ class Journal:
     def anew(
         cls, path: Path, about: Mapping[str, Any], lap: Callable[[], float] | None = None
     ) -> tuple["Journal", str | None]:
-        """As `Journal`, but one about something else is deleted, and begun again.
+        """As `Journal`, but a journal about something else is deleted and started again.
 
         Returns:
-            The journal, and why it was begun again; `None` if it was not.
+            The journal, and what it was about, if it was started again; else `None`.
 
         Raises:
             OutputError: it cannot be read or deleted.

@@ -1,4 +1,4 @@
-"""What a user chooses about transcription, the same for files, data sets and a server."""
+"""The user's options of transcription, the same for files, data sets and a server."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +16,25 @@ class Options:
     """How recordings are transcribed.
 
     Attributes:
-        answer: `assembled` puts the transcript together from the turns; `model` lets the model
-            write it once more.
+        answer: `assembled` builds the transcript from the turns; with `model` the model writes it once
+            more.
         batch: dialogues at once.
         channel: 0-based channel to listen to; all mixed down if `None`.
         channels: `mix`, or `separate`: one speaker a channel.
-        vad: what finds speech; as `Engine.detector` takes it.
-        cache: whether chunks hear the speaker cache; as the profile says if `None`.
-        witness: what compares voices, by name; as `Engine.witness` takes it.
+        track: 0-based sound track; the default one if `None`.
+        vad: name of the speech detector, as `Engine.detector` takes it.
+        cache: whether the speaker cache is used; the profile decides if `None`.
+        witness: name of the witness, as `Engine.witness` takes it.
         speakers: fewest and most people in a recording.
         voice: clips of people, as `NAME=FILE`.
-        voices: folder of a voice store, of which everybody is meant.
+        voices: folder of a voice store; everybody in it is enrolled.
     """
 
     answer: str = "assembled"
     batch: int = 4
     channel: int | None = None
     channels: str = MIXED
+    track: int | None = None
     vad: str = "auto"
     cache: bool | None = None
     witness: str = "auto"
@@ -41,31 +43,33 @@ class Options:
     voices: Path | None = None
 
     def transcriber(self, engine: Engine) -> Transcriber:
-        """A transcriber that works so; raises what `Transcriber` raises."""
+        """A transcriber with these options; raises what `Transcriber` raises."""
         return Transcriber(
             engine,
             answer=self.answer,
             batch=self.batch,
             channel=self.channel,
             channels=self.channels,
+            track=self.track,
             cached=self.cache,
             witness=self.witness,
             detect=self.vad,
         )
 
     def enrolled(self, transcriber: Transcriber) -> list[EnrolledSpeaker]:
-        """The people that were given; raises what `enrol` raises."""
+        """The enrolled speakers; raises what `enrol` raises."""
         if not self.voice and self.voices is None:
             return []
         return enrol(self.voice, self.voices, transcriber.settings.witness)
 
     def to_json(self) -> dict[str, Any]:
-        """To be stored with what was made."""
+        """The options as JSON, for stored results."""
         return {
             "answer": self.answer,
             "batch": self.batch,
             "channel": self.channel,
             "channels": self.channels,
+            "track": self.track,
             "vad": self.vad,
             "cache": self.cache,
             "witness": self.witness,

@@ -1,10 +1,9 @@
-"""One recording on its way to a transcript: chunk by chunk, with what links them.
+"""The state of one recording while it is transcribed, chunk by chunk.
 
-Chunks are read from disk as they are needed and let go when they are finished. A recording says
-which dialogues are under way (`dialogues`) and is fed by whoever drives them (`reasoner.ask`), so
-that one file, a batch and a server share one course of action. A finished chunk becomes a
-`FinishedChunk`, which is all that the rest of the recording ever sees of it: read back from a journal it
-has the same effect.
+Chunks are read from disk when they are needed and dropped when they are finished. The state lists the dialogues
+under way (`dialogues`); the caller advances them with `reasoner.ask`. Files, batches and the server are driven
+in this one way. The rest of a recording depends on a finished chunk only by its `FinishedChunk`, so that one
+from a journal has the same effect.
 """
 
 import time
@@ -22,7 +21,7 @@ from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
 from ..reasoner import Dialogue, Outcome, TranscribedLine, TurnEvent, without_duplicates
 from ..speech import Detect, Region
-from ..transcript import Confidence, Missing, Segment, Transcript
+from ..transcript import Confidence, Missing, Segment, Transcript, recording_name
 from ..voices.cache import CacheRules
 from ..voices.finished import ChunkSegment, FinishedChunk
 from ..voices.linking import Trust
@@ -76,12 +75,12 @@ class TranscriptionSettings:
 
     Attributes:
         answer: `assembled` or `model`; see `Dialogue`.
-        cached: whether chunks hear the speaker cache.
+        cached: whether the speaker cache is used.
         cache: how its entries are chosen.
         witness: embeds voices; `None` trusts the dialogues alone.
-        trust: how much dialogues and voices count against each other.
-        detect: speech in samples, as regions in seconds; `None` leaves coverage unchecked.
-        own_witness: whether it is the engine's own, whose embeddings come with its lines.
+        trust: weight of the dialogue against the embeddings.
+        detect: from samples to regions of speech in seconds; `None` leaves coverage unchecked.
+        own_witness: whether the witness is the engine's, whose lines come with embeddings.
         in_order: whether a chunk waits for the one before it even without a speaker cache.
     """
 
@@ -96,16 +95,16 @@ class TranscriptionSettings:
 
 
 @dataclass
-class _Stretch:
+class _OpenChunk:
     """A chunk under way.
 
     Attributes:
         number: of the chunk, from 0.
         cache: entries before it, and `people` behind their numbers.
         dialogue: over it; `None` where it is silent.
-        again: dialogues that insist on what was passed over; `None` before that was looked at.
-        told: how many of the dialogues' turns were told.
-        speech: where there is any, in seconds of the chunk; `None` before that was asked.
+        extra: dialogues over speech that the first one skipped; `None` before coverage was checked.
+        reported: how many of the dialogues' turns were reported.
+        speech: regions of speech in seconds of the chunk; `None` before they were detected.
     """
 
     number: int
@@ -113,8 +112,8 @@ class _Stretch:
     cache: Sequence[CacheEntry]
     people: Sequence[int]
     dialogue: Dialogue | None
-    again: list[Dialogue] | None = None
-    told: int = 0
+    extra: list[Dialogue] | None = None
+    reported: int = 0
     speech: Sequence[Region] | None = None
 
     @property
@@ -127,7 +126,7 @@ class _Stretch:
 
     @property
     def every(self) -> list[Dialogue]:
-        return [*([] if self.dialogue is None else [self.dialogue]), *(self.again or ())]
+        return [*([] if self.dialogue is None else [self.dialogue]), *(self.extra or ())]
 
     @property
     def events(self) -> list[TurnEvent]:
@@ -138,17 +137,20 @@ class _Stretch:
         return [dialogue for dialogue in self.every if dialogue.outcome is None]
 
 
-class Recording:
-    """Transcribes one recording.
+class RecordingState:
+    """One recording being transcribed.
 
     Args:
         path: of the file.
         source: its chunks, in order.
         profile: of the checkpoint.
-        settings: how.
-        speakers: who is who; knows the enrolled voices.
-        describe: of the engine, for the transcript.
-        journal: keeps finished chunks; those it holds are not transcribed again.
+        settings: how it is transcribed.
+        speakers: its speakers, enrolled ones included.
+        describe: the engine's description, for the transcript.
+        journal: keeps finished chunks; chunks that it holds already are not transcribed again.
+
+    Attributes:
+        notices: what the reader noticed in the file so far.
     """
 
     def __init__(
@@ -162,18 +164,20 @@ class Recording:
         journal: Journal | ChannelJournal | None = None,
     ) -> None:
         self.path = path
-        self.name = path.stem
+        self.name = recording_name(path)
+        self.notices: list[str] = []
         self.profile = profile
         self.settings = settings
         self.speakers = speakers
         self.error: SpeakerReasonerError | None = None
+        self.language_given: str | None = None
         self._source = source
         self._describe = describe
         self._journal = journal
         self._begun = time.monotonic() - (journal.elapsed_s if journal is not None else 0.0)
         self._exhausted = False
         self._alone = False  # the first chunk is the whole recording, and bounds make that matter
-        self._stretches: deque[_Stretch] = deque()
+        self._open_chunks: deque[_OpenChunk] = deque()
         self._finished: list[FinishedChunk] = []
         self._untold: list[Progress] = []
         self._samples = 0
@@ -190,7 +194,13 @@ class Recording:
 
     @property
     def language(self) -> str | None:
-        """Code of the language that most was said in so far; `None` where the engine tells none."""
+        """Code of the language that was given, else of the one that was spoken longest so far; `None` where
+        the engine gives none."""
+        if self.language_given is not None:
+            return self.language_given
+        return self._most_spoken()
+
+    def _most_spoken(self) -> str | None:
         seconds: dict[str, float] = defaultdict(float)
         for finished in self._finished:
             if finished.language is not None:
@@ -198,25 +208,34 @@ class Recording:
                 seconds[finished.language[0]] += spoken_s * finished.language[1]
         return max(sorted(seconds), key=lambda code: seconds[code]) if seconds else None
 
+    def linked(self, chunk: int) -> list[Segment] | None:
+        """The segments of a finished chunk with the labels that its speakers have among those of the
+        recording so far; `None` while it is under way."""
+        if chunk >= len(self._finished):
+            return None
+        labels = self.speakers.linked_labels(chunk)
+        spoken = self._finished[chunk].spoken
+        return [one.segment(label, one.gender) for one, label in zip(spoken, labels, strict=True)]
+
     @property
     def done(self) -> bool:
-        return self._exhausted and not self._stretches
+        return self._exhausted and not self._open_chunks
 
     def dialogues(self, most: int) -> list[Dialogue]:
-        """Dialogues under way, after the next chunks were begun as far as `most` allows.
+        """At most `most` dialogues under way; starts further chunks while there are fewer.
 
-        With a speaker cache, or where the engine wants it, a chunk waits for the one before it.
+        With a speaker cache, or where the engine needs chunks in order, a chunk waits for the one before it.
         """
         while True:
             self._settle()
-            active = [d for stretch in self._stretches for d in stretch.under_way]
-            waits = (self.settings.cached or self.settings.in_order) and bool(self._stretches)
+            active = [d for open_chunk in self._open_chunks for d in open_chunk.under_way]
+            waits = (self.settings.cached or self.settings.in_order) and bool(self._open_chunks)
             if len(active) >= most or waits or self._exhausted:
                 return active[:most]
             self._begin()
 
     def tell(self, listener: Listener | None) -> None:
-        """Tell the turns that are newly known, in order."""
+        """Call the listener with the turns since the last call, in order."""
         self._settle()
         if listener is not None:
             for progress in self._untold:
@@ -250,7 +269,7 @@ class Recording:
             self._exhausted = True
             return
         self._samples = chunk.start_samples + len(chunk.samples)
-        number = len(self._finished) + len(self._stretches)
+        number = len(self._finished) + len(self._open_chunks)
         if number == 0 and self.speakers.bounds is not None:
             self._alone = self._is_last()
         kept = self._journal.next(chunk) if self._journal is not None else None
@@ -271,7 +290,7 @@ class Recording:
                 count=self.speakers.count(len(people), alone=self._alone),
                 language=self.language,
             )
-        self._stretches.append(_Stretch(number, chunk, cache, people, dialogue))
+        self._open_chunks.append(_OpenChunk(number, chunk, cache, people, dialogue))
 
     def _is_last(self) -> bool:
         """Whether no chunk follows; looks one ahead."""
@@ -285,53 +304,53 @@ class Recording:
         return following is None
 
     def _settle(self) -> None:
-        """Insist on what ended dialogues passed over; absorb finished chunks, in order."""
-        for stretch in self._stretches:
-            if not stretch.under_way and stretch.again is None:
-                stretch.again = self._insist(stretch)
-        while self._stretches:
-            stretch = self._stretches[0]
-            self._collect(stretch)
-            if stretch.under_way or stretch.again is None:
+        """Start extra dialogues where ended ones skipped speech; absorb finished chunks, in order."""
+        for open_chunk in self._open_chunks:
+            if not open_chunk.under_way and open_chunk.extra is None:
+                open_chunk.extra = self._insist(open_chunk)
+        while self._open_chunks:
+            open_chunk = self._open_chunks[0]
+            self._collect(open_chunk)
+            if open_chunk.under_way or open_chunk.extra is None:
                 return
-            self._stretches.popleft()
-            finished = self._finish(stretch)
+            self._open_chunks.popleft()
+            finished = self._finish(open_chunk)
             if self._journal is not None:
                 self._journal.add(finished)
-            self._absorb(finished, stretch.chunk.samples)
+            self._absorb(finished, open_chunk.chunk.samples)
 
-    def _insist(self, stretch: _Stretch) -> list[Dialogue]:
-        """Dialogues over speech that the stretch's own dialogue left out."""
-        dialogue = stretch.dialogue
+    def _insist(self, open_chunk: _OpenChunk) -> list[Dialogue]:
+        """Dialogues over speech that the chunk's first dialogue skipped."""
+        dialogue = open_chunk.dialogue
         if dialogue is None or dialogue.outcome is None:
             return []
-        speech = self._speech(stretch)
+        speech = self._speech(open_chunk)
         if speech is None or dialogue.outcome.stop is not Stop.ANSWERED:
             return []
         tick = self.profile.ticks_per_s
         gaps = passed_over(speech, dialogue.outcome.lines, tick)
         return [
-            dialogue.insist(stretch.chunk.samples, stretch.cache, box)
+            dialogue.insist(open_chunk.chunk.samples, open_chunk.cache, box)
             for box in boxes(gaps, tick, dialogue.chunk)
         ]
 
-    def _speech(self, stretch: _Stretch) -> Sequence[Region] | None:
-        """Where the detector hears speech in a chunk; it is asked once. `None` without a detector."""
-        if stretch.speech is None and self.settings.detect is not None:
-            stretch.speech = self.settings.detect(stretch.chunk.samples)
-        return stretch.speech
+    def _speech(self, open_chunk: _OpenChunk) -> Sequence[Region] | None:
+        """Regions of speech in a chunk, detected once; `None` without a detector."""
+        if open_chunk.speech is None and self.settings.detect is not None:
+            open_chunk.speech = self.settings.detect(open_chunk.chunk.samples)
+        return open_chunk.speech
 
-    def _finish(self, stretch: _Stretch) -> FinishedChunk:
-        """What a chunk came to."""
-        start, length = stretch.chunk.start_samples, len(stretch.chunk.samples)
-        outcome = stretch.dialogue.outcome if stretch.dialogue is not None else None
+    def _finish(self, open_chunk: _OpenChunk) -> FinishedChunk:
+        """The result of a chunk whose dialogues have ended."""
+        start, length = open_chunk.chunk.start_samples, len(open_chunk.chunk.samples)
+        outcome = open_chunk.dialogue.outcome if open_chunk.dialogue is not None else None
         if outcome is None:
             return FinishedChunk(start, length)
-        lines, missing, dropped = self._covered(stretch, outcome)
-        spoken = tuple(self._spoken(heard, start) for heard in lines)
-        known = [heard.embedding if self.settings.own_witness else None for heard in lines]
-        points, levels_db = self.speakers.embed(spoken, start, stretch.chunk.samples, known)
-        events = stretch.events
+        lines, missing, dropped = self._covered(open_chunk, outcome)
+        spoken = tuple(self._spoken(one, start) for one in lines)
+        known = [one.embedding if self.settings.own_witness else None for one in lines]
+        points, levels_db = self.speakers.embed(spoken, start, open_chunk.chunk.samples, known)
+        events = open_chunk.events
         seconds: dict[str, float] = defaultdict(float)
         for event in events:
             for stage, value in event.seconds.items():
@@ -342,54 +361,54 @@ class Recording:
             spoken=spoken,
             points=points,
             levels_db=levels_db,
-            people=tuple(stretch.people),
+            people=tuple(open_chunk.people),
             language=next((e.language for e in events if e.language is not None), None),
             left_out=dict(sum((Counter(event.left_out) for event in events), Counter[str]())),
             noted=dict(sum((Counter(event.noted) for event in events), Counter[str]())),
             missing=tuple(missing),
             stop=str(outcome.stop),
-            trace=_trace(stretch, outcome),
+            trace=_trace(open_chunk, outcome),
             counts={
                 "turns": len(events),
                 "tokens": sum(event.tokens for event in events),
                 "loops_closed": sum(event.looped for event in events),
                 "duplicates_dropped": sum(event.duplicates for event in events),
-                "insisted": len(stretch.again or ()),
+                "insisted": len(open_chunk.extra or ()),
                 "silent_dropped": dropped,
             },
             seconds={stage: round(value, 6) for stage, value in seconds.items()},
         )
 
     def _covered(
-        self, stretch: _Stretch, outcome: Outcome
+        self, open_chunk: _OpenChunk, outcome: Outcome
     ) -> tuple[list[TranscribedLine], list[Missing], int]:
-        """Lines without those that lie in silence, what is missing, and how many were dropped."""
+        """The lines outside silence, what is missing, and how many lines were dropped."""
         lines = list(outcome.lines)
-        missing = [] if outcome.missing is None else [self._missing(outcome, stretch.start_s)]
-        for dialogue in stretch.again or ():
+        missing = [] if outcome.missing is None else [self._missing(outcome, open_chunk.start_s)]
+        for dialogue in open_chunk.extra or ():
             assert dialogue.outcome is not None
             lines += without_duplicates(dialogue.outcome.lines, lines)
-        speech, tick = self._speech(stretch), self.profile.ticks_per_s
+        speech, tick = self._speech(open_chunk), self.profile.ticks_per_s
         if speech is None:
             return lines, missing, 0
-        heard = in_speech(speech, lines, tick)
+        kept = in_speech(speech, lines, tick)
         if outcome.missing is None:
             missing += [
                 Missing(
-                    round(stretch.start_s + a, 6),
-                    round(stretch.start_s + b, 6),
+                    round(open_chunk.start_s + a, 6),
+                    round(open_chunk.start_s + b, 6),
                     "passed over: heard again, and nothing was written",
                 )
-                for a, b in passed_over(speech, heard, tick)
+                for a, b in passed_over(speech, kept, tick)
             ]
-        return heard, missing, len(lines) - len(heard)
+        return kept, missing, len(lines) - len(kept)
 
     def _absorb(self, finished: FinishedChunk, samples: Samples) -> None:
         self._finished.append(finished)
         self.speakers.absorb(finished, samples, alone=self._alone)
 
-    def _spoken(self, heard: TranscribedLine, start_samples: int) -> ChunkSegment:
-        tick, line, sure = self.profile.ticks_per_s, heard.line, heard.confidence
+    def _spoken(self, transcribed: TranscribedLine, start_samples: int) -> ChunkSegment:
+        tick, line, sure = self.profile.ticks_per_s, transcribed.line, transcribed.confidence
         offset_s = audio.to_seconds(start_samples)
         return ChunkSegment(
             line.speaker,
@@ -399,14 +418,14 @@ class Recording:
             line.text,
             Confidence(sure.words, sure.speaker, sure.times),
             None
-            if heard.words is None
+            if transcribed.words is None
             else tuple(
                 replace(
                     word,
                     start_s=round(offset_s + word.start_s, 6),
                     end_s=round(offset_s + word.end_s, 6),
                 )
-                for word in heard.words
+                for word in transcribed.words
             ),
         )
 
@@ -418,35 +437,36 @@ class Recording:
             round(offset_s + box.start / tick, 6), round(offset_s + box.end / tick, 6), reason
         )
 
-    def _collect(self, stretch: _Stretch) -> None:
-        """Note the turns of the first stretch that were not told yet."""
-        events = stretch.events
-        start_s, tick = stretch.start_s, self.profile.ticks_per_s
-        for event in events[stretch.told :]:
+    def _collect(self, open_chunk: _OpenChunk) -> None:
+        """Note the turns of the first open chunk that were not reported yet."""
+        events = open_chunk.events
+        start_s, tick = open_chunk.start_s, self.profile.ticks_per_s
+        for event in events[open_chunk.reported :]:
             boxed = None
             if event.box is not None:
                 boxed = (start_s + event.box.start / tick, start_s + event.box.end / tick)
-            spoken = [self._spoken(heard, stretch.chunk.start_samples) for heard in event.lines]
+            spoken = [self._spoken(one, open_chunk.chunk.start_samples) for one in event.lines]
             segments = tuple(
-                one.segment(self.speakers.provisional(one.number, stretch.people)) for one in spoken
+                one.segment(self.speakers.provisional(one.number, open_chunk.people))
+                for one in spoken
             )
             self._untold.append(
                 Progress(
                     self.path,
                     self.name,
-                    stretch.number,
+                    open_chunk.number,
                     start_s,
-                    stretch.end_s,
+                    open_chunk.end_s,
                     segments,
                     event,
                     boxed,
                 )
             )
-        stretch.told = len(events)
+        open_chunk.reported = len(events)
 
     @property
     def _foreign(self) -> float | None:
-        """The mean word confidence by seconds, if the checkpoint does not know what it heard."""
+        """The mean word confidence, weighted by seconds, if it is below the profile's floor; else `None`."""
         floor = self.profile.word_confidence_floor
         lines = [one for finished in self._finished for one in finished.spoken]
         sure = [(one.confidence.words, one.seconds) for one in lines]
@@ -457,7 +477,7 @@ class Recording:
         return mean if mean < floor else None
 
     def _warnings(self) -> tuple[str, ...]:
-        warnings = []
+        warnings = list(self.notices)
         if (mean := self._foreign) is not None:
             warnings.append(
                 "this recording does not sound like what the checkpoint knows "
@@ -473,6 +493,12 @@ class Recording:
             f"{count} {'word was' if count == 1 else 'words were'} recognised and left out: {reason}"
             for reason, count in sorted(left_out.items())
         ]
+        silent = sum(f.counts.get("silent_dropped", 0) for f in self._finished)
+        if silent:
+            were = "line was" if silent == 1 else "lines were"
+            warnings.append(
+                f"{silent} {were} left out: no speech was detected during the time given"
+            )
         noted = sum((Counter(f.noted) for f in self._finished), Counter[str]())
         warnings += [
             f"{count} {'time' if count == 1 else 'times'}: {what}"
@@ -493,16 +519,16 @@ class Recording:
         return tuple(warnings)
 
     def _languages(self) -> dict[str, Any]:
-        """The recording's language with the mean probability of its chunks, where the engine tells it."""
-        code = self.language
+        """The recording's language and the mean probability over its chunks, where the engine gives it."""
+        code = self._most_spoken()
         if code is None:
             return {}
         sure = [f.language[1] for f in self._finished if f.language and f.language[0] == code]
         return {"language": code, "language_probability": round(sum(sure) / len(sure), 4)}
 
     def _info(self, corrections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Model, settings, counts and time. Wall time counts from the recording's opening; the journal
-        adds that of earlier lives."""
+        """Model, settings, counts and time. Wall time starts when the recording is opened; the journal adds
+        that of earlier runs."""
         from ..version import __version__
 
         counts: Counter[str] = Counter()
@@ -530,14 +556,14 @@ class Recording:
         }
 
 
-def _trace(stretch: _Stretch, outcome: Outcome) -> dict[str, Any]:
+def _trace(open_chunk: _OpenChunk, outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "chunk": stretch.number,
-        "start_s": stretch.start_s,
-        "duration_s": audio.to_seconds(len(stretch.chunk.samples)),
+        "chunk": open_chunk.number,
+        "start_s": open_chunk.start_s,
+        "duration_s": audio.to_seconds(len(open_chunk.chunk.samples)),
         "stop": str(outcome.stop),
         "detail": outcome.detail,
         "parts": outcome.trace.to_json(),
     }
-    again = [d.outcome.trace.to_json() for d in stretch.again or () if d.outcome is not None]
-    return row | ({"insisted": again} if again else {})
+    extra = [d.outcome.trace.to_json() for d in open_chunk.extra or () if d.outcome is not None]
+    return row | ({"insisted": extra} if extra else {})

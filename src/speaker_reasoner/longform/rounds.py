@@ -1,7 +1,7 @@
-"""Which dialogues of which recordings are asked together: one scheduler for files and for a server.
+"""The scheduler of dialogues, for files and for the server.
 
-A round is one turn of up to `batch` dialogues. The same requests give the same replies, alone or
-together, so how recordings share the rounds changes when they end, and not what is written.
+A round is one turn of up to `batch` dialogues, of any recordings. A request gets the same reply alone and in a
+batch. How recordings share the rounds therefore changes when they end, but not their transcripts.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +36,8 @@ class Task(Protocol):
 
     Attributes:
         name: of the recording.
-        cancelled: nobody wants it any more, and nothing more is told; may be set from any thread.
+        cancelled: the transcript is not wanted any more, and `told` is not called again; may be set from any
+            thread.
     """
 
     @property
@@ -46,10 +47,10 @@ class Task(Protocol):
     def cancelled(self) -> bool: ...
 
     def open(self) -> Driven:
-        """Begin; an error ends the task."""
+        """Open the recording or whatever asks turns; an error ends the task."""
 
     def told(self, progress: Progress) -> None:
-        """A turn is known."""
+        """Called with each turn."""
 
 
 T = TypeVar("T", bound=Task)
@@ -65,7 +66,7 @@ def expected(error: Exception) -> SpeakerReasonerError:
 
 @dataclass(eq=False, slots=True)
 class _Active(Generic[T]):
-    """A task under way, with its recording; one that failed has none and waits to be told."""
+    """A task under way, with its recording; a failed one has none, and its failure is reported next."""
 
     task: T
     recording: Driven | None = None
@@ -77,16 +78,16 @@ class _Active(Generic[T]):
 
 
 class Rounds(Generic[T]):
-    """Recordings under way. One that fails ends alone.
+    """Schedules the recordings under way. One that fails does not affect the others.
 
     Args:
         engine: asked for all of them.
         batch: dialogues at once.
         more: the next task to begin; `None` when none is to begin now.
-        in_order: the first recording gets all the dialogues it can use, others begin only where it
-            leaves room, and news of one are held back until those before it have ended. Otherwise
-            all that `more` gives begin, share the round evenly, and are told of at once.
-        as_known: what a task ends with, for any exception of its own; may raise it.
+        in_order: the first recording gets all the dialogues that it can use, others start only where it
+            leaves room, and turns of a recording are reported after those before it have ended. Otherwise
+            all that `more` gives start at once, share each round evenly, and are reported at once.
+        as_known: converts an exception of a task to the error that it ends with; may raise it.
     """
 
     def __init__(
@@ -107,11 +108,11 @@ class Rounds(Generic[T]):
 
     @property
     def tasks(self) -> list[T]:
-        """What is under way."""
+        """The tasks under way."""
         return [active.task for active in self._active]
 
     def keep(self, wanted: Callable[[T], bool]) -> None:
-        """Let go of tasks that nobody wants now, without a word."""
+        """Drop the tasks that are not wanted any more, without a result."""
         self._active = [active for active in self._active if wanted(active.task)]
 
     def round(self) -> int:
@@ -130,9 +131,9 @@ class Rounds(Generic[T]):
         return len(dialogues)
 
     def settle(self) -> Iterator[tuple[T, Result]]:
-        """Tell the news of a round, and give those that have ended, each before later news.
+        """Report the turns of a round, and yield the tasks that have ended, each before later turns.
 
-        A cancelled task ends without a word.
+        A cancelled task ends without a result.
         """
         self.keep(lambda task: not task.cancelled)
         for active in list(self._active):
@@ -161,7 +162,7 @@ class Rounds(Generic[T]):
         return dialogues
 
     def _shared_out(self) -> list[Asker]:
-        """An even share for everybody; what some cannot use goes to the others."""
+        """An equal share of the batch for each task; unused shares go to the others."""
         while (task := self._more()) is not None:
             self._begin(task)
         if not self._active:
@@ -174,7 +175,7 @@ class Rounds(Generic[T]):
             if left and len(given[i]) == shares[i]:
                 before, given[i] = given[i], self._of(active, shares[i] + left)
                 left -= len(given[i]) - len(before)
-        return [dialogue for own in given for dialogue in own]
+        return [dialogue for dialogues in given for dialogue in dialogues]
 
     def _begin(self, task: T) -> _Active[T]:
         active = _Active(task)
@@ -200,7 +201,7 @@ class Rounds(Generic[T]):
         active.failure = Failure(active.task.name, self._as_known(error))
 
     def _news(self, active: _Active[T]) -> Result | None:
-        """Tell the turns of a recording; its result if it has ended."""
+        """Report the turns of a recording; returns its result if it has ended."""
         recording = active.recording
         if recording is not None:
             try:

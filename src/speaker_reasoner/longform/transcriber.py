@@ -14,7 +14,7 @@ from ..errors import AudioError, SettingsError
 from ..protocol import Profile
 from ..spans import overlapped
 from ..speech import Detect
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import EnrolledSpeaker, Speakers
@@ -22,7 +22,7 @@ from ..voices.witness import Witness
 from .channels import CHOICES, MIXED, SEPARATE, AnyRecording, Loudness, SeparateChannels
 from .chunks import Chunk, chunks
 from .journal import ChannelJournal, Journal, fingerprint
-from .recording import Failure, Listener, Progress, Recording, TranscriptionSettings
+from .recording import Failure, Listener, Progress, RecordingState, TranscriptionSettings
 from .rounds import in_order
 
 
@@ -35,18 +35,20 @@ class Transcriber:
         batch: dialogues that share the engine's batches.
         channel: 0-based channel to listen to; all mixed down if `None`.
         channels: `mix`, or `separate`: each is transcribed by itself, as one speaker.
-        cached: whether chunks hear the speaker cache, one after the other; by default, where the
-            checkpoint was trained with one and its profile says so, or no witness links them.
-        rules: how its entries are chosen.
-        witness: embeds voices, to check and link speakers; a name as `Engine.witness` takes it;
-            `None` trusts the dialogues alone.
-        trust: how much dialogues and voices count against each other.
-        detect: finds speech, for cuts and coverage: a name as `Engine.detector` takes it, or samples
-            to regions in seconds; `None` leaves coverage unchecked.
+        track: 0-based sound track to listen to; the default one if `None`.
+        cached: whether the speaker cache is used, which makes each chunk wait for the one before it; by
+            default, where the checkpoint was trained with one, and either its profile says so or there is no
+            witness.
+        rules: how cache entries are chosen.
+        witness: embeds voices, to link speakers; a name as `Engine.witness` takes it; with `None` the
+            dialogues alone decide.
+        trust: weight of the dialogue against the embeddings.
+        detect: finds speech, for cuts and coverage: a name as `Engine.detector` takes it, or a function
+            from samples to regions in seconds; `None` leaves coverage unchecked.
 
     Raises:
-        SettingsError: a cache is asked of a checkpoint that never heard one; the engine knows no
-            witness of that name; one channel is asked for and all of them.
+        SettingsError: the checkpoint was not trained with a cache, but one is asked for; the engine has no
+            witness of that name; both one channel and separate channels are asked for.
         CheckpointError: the witness's model or package cannot be used.
         AudioError: there is no detector of that name, or its package is not installed.
     """
@@ -59,6 +61,7 @@ class Transcriber:
         batch: int = 1,
         channel: int | None = None,
         channels: str = MIXED,
+        track: int | None = None,
         cached: bool | None = None,
         rules: CacheRules | None = None,
         witness: Witness | str | None = "auto",
@@ -69,6 +72,7 @@ class Transcriber:
         self.profile: Profile = engine.profile
         self.batch = max(1, batch)
         self.channel = channel
+        self.track = track
         self.separate = _separate(channel, channels)
         hears = self.profile.cache_s > 0
         if cached and not hears:
@@ -124,33 +128,51 @@ class Transcriber:
         journal: Path | Journal | None = None,
         name: str | None = None,
         samples: Samples | None = None,
+        language: str | None = None,
     ) -> AnyRecording:
         """A recording, ready to be driven.
 
         Args:
             speakers: fewest and most people who speak in it.
             voices: enrolled people.
-            journal: keeps finished chunks, or the file in which they are kept; one that is there is
-                gone on from.
+            journal: keeps finished chunks, or the file in which they are kept; an existing one is
+                continued.
             name: of the recording; by default that of its file.
-            samples: float32 `[n]` at 16 kHz, heard in place of the whole file; `[channels, n]` where
+            samples: float32 `[n]` at 16 kHz, transcribed instead of the whole file; `[channels, n]` where
                 channels are transcribed separately.
+            language: code of what is spoken, for engines that take one; recognised if `None`.
 
         Raises:
             SettingsError: the hints contradict each other.
-            AudioError: channels are to be transcribed separately, and there is but one.
+            AudioError: channels are to be transcribed separately, and there is only one.
             OutputError: the journal is about something else.
         """
         path = Path(path)
         if speakers is not None:
             _check_bounds(speakers, self.separate)
         if isinstance(journal, Path):
-            about = self.about(fingerprint(path), speakers=speakers, voices=voices)
+            about = self.about(
+                fingerprint(path), speakers=speakers, voices=voices, language=language
+            )
             journal = Journal(journal, about)
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples)
-        blocks = audio.stream(path, channel=self.channel) if samples is None else iter([samples])
-        return self._recording(path, blocks, speakers, voices, journal, name)
+        notices: list[str] = []
+        blocks = (
+            iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
+        )
+        recording = self._recording(path, blocks, speakers, voices, journal, name, notices)
+        recording.language_given = language
+        return recording
+
+    def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
+        """The blocks of a file; what there is to know about it goes to `notices`, once."""
+
+        def warn(notice: str) -> None:
+            if notice not in notices:
+                notices.append(notice)
+
+        return audio.stream(path, channel=channel, track=self.track, warn=warn)
 
     def _open_separately(
         self,
@@ -160,14 +182,15 @@ class Transcriber:
         name: str | None,
         samples: Samples | None,
     ) -> SeparateChannels:
-        count = audio.channel_count(path) if samples is None else len(samples)
+        count = audio.channel_count(path, track=self.track) if samples is None else len(samples)
         if count < 2:
             raise AudioError(
                 f"{path}: got one channel, expected one for each speaker; leave out --channels separate, "
                 "and speakers are told apart by their voices"
             )
+        notices: list[str] = []
         loudness = [
-            Loudness(audio.stream(path, channel=n) if samples is None else [samples[n]])
+            Loudness(self._stream(path, notices, n) if samples is None else [samples[n]])
             for n in range(count)
         ]
         recordings = [
@@ -178,6 +201,7 @@ class Transcriber:
                 voices,
                 None if journal is None else journal.channel(n),
                 name,
+                notices,
             )
             for n, one in enumerate(loudness)
         ]
@@ -191,9 +215,10 @@ class Transcriber:
         voices: Sequence[EnrolledSpeaker],
         journal: Journal | ChannelJournal | None,
         name: str | None,
-    ) -> Recording:
+        notices: list[str],
+    ) -> RecordingState:
         settings = self.settings
-        recording = Recording(
+        recording = RecordingState(
             path,
             _unchanged(path, chunks(blocks, self.profile.chunk_s, settings.detect)),
             self.profile,
@@ -203,6 +228,7 @@ class Transcriber:
             journal,
         )
         recording.name = name or recording.name
+        recording.notices = notices
         return recording
 
     def _speakers(
@@ -218,39 +244,45 @@ class Transcriber:
             voices=voices,
         )
 
-    def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> Recording:
-        """Hear one chunk of a recording again, with what is known of its speakers by now.
+    def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> RecordingState:
+        """Transcribe one chunk of a recording again, with the speakers of its transcript enrolled.
 
         Args:
             path: of the recording.
-            transcript: of it, corrected perhaps; everybody in it outside the chunk is enrolled
-                under their label with their longest lines.
+            transcript: of the recording, perhaps corrected; each speaker is enrolled under the label, with
+                the longest lines outside the chunk.
             chunk: number of the chunk among the transcript's traces.
 
         Returns:
-            A recording of that chunk alone; its times are those of the whole.
+            The state of that chunk alone; its times are those of the whole recording.
 
         Raises:
             SettingsError: there is no such chunk.
             AudioError: the recording cannot be read.
         """
-        found = [trace for trace in transcript.traces if trace["chunk"] == chunk]
-        if not found:
+        traces = [trace for trace in transcript.traces if trace["chunk"] == chunk]
+        if not traces:
             known = ", ".join(str(trace["chunk"]) for trace in transcript.traces)
             raise SettingsError(f"chunk {chunk}: expected one that was heard: {known or 'none'}")
-        start = audio.to_samples(found[0]["start_s"])
-        end = start + audio.to_samples(found[0]["duration_s"])
+        start = audio.to_samples(traces[0]["start_s"])
+        end = start + audio.to_samples(traces[0]["duration_s"])
         channel, labels, bounds = self.channel, transcript.speakers, None
         if self.separate:
-            channel, bounds = found[0]["channel"], (0, 1)
+            channel, bounds = traces[0]["channel"], (0, 1)
             labels = (transcript.info["channels"][channel]["speaker"],)
-        heard = Chunk(start, audio.load_slice(path, start, end, channel=channel))
+        samples = audio.load_slice(path, start, end, channel=channel, track=self.track)
+        chunk_audio = Chunk(start, samples)
         voices = (
             self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
         )
         people = self._speakers(bounds, voices)
-        return Recording(
-            Path(path), iter([heard]), self.profile, self.settings, people, self.engine.describe()
+        return RecordingState(
+            Path(path),
+            iter([chunk_audio]),
+            self.profile,
+            self.settings,
+            people,
+            self.engine.describe(),
         )
 
     @property
@@ -267,8 +299,8 @@ class Transcriber:
     ) -> Iterator[Transcript | Failure]:
         """Transcribe recordings together; results come in order. One that fails is a result too.
 
-        Turns are told in the order of the recordings and of their chunks, whatever the batch: those
-        of a later chunk wait until the one before has ended.
+        Turns are reported in the order of recordings and chunks, for any batch: those of a later chunk wait
+        until the one before has ended.
 
         Args:
             journal: where the journal of a recording is kept; removed by the caller.
@@ -287,12 +319,13 @@ class Transcriber:
         *,
         speakers: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
+        language: str | None = None,
     ) -> dict[str, Any]:
-        """Everything that decides what is written: what two runs must agree on to be one.
+        """Everything that a transcript depends on; where it is equal, a run continues another one.
 
         Args:
-            source: what tells the recording from another; see `fingerprint`.
-            speakers, voices: as for `open`.
+            source: identifies the recording and its version; see `fingerprint`.
+            speakers, voices, language: as for `open`.
         """
         from ..version import __version__
 
@@ -305,6 +338,7 @@ class Transcriber:
                 "answer": s.answer,
                 "channel": self.channel,
                 "channels": SEPARATE if self.separate else MIXED,
+                **({} if self.track is None else {"track": self.track}),
                 "vad": self._vad,
                 "rules": repr(s.cache),
                 "trust": repr(s.trust),
@@ -312,19 +346,26 @@ class Transcriber:
                 "witness": None if s.witness is None else s.witness.name,
                 "speakers_given": None if speakers is None else list(speakers),
                 "voices": {voice.name: _digest(voice) for voice in voices},
+                **({} if language is None else {"language_given": language}),
             },
         }
 
     @cached_property
     def _model(self) -> dict[str, Any]:
-        """The engine as it describes itself, its profile, and the files of a model in a folder."""
+        """The engine's description, its profile, and size and time of the files of its local models."""
         described = self.engine.describe()
         model = {**described, "profile": hashlib.sha256(repr(self.profile).encode()).hexdigest()}
-        folder = Path(str(described.get("model", "")))
-        if described.get("model") and folder.is_dir():
-            files = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
-            model["files"] = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
-        return model
+        names = (described.get(part, "") for part in ("model", "recogniser", "diarizer"))
+        files: list[list[Any]] = []
+        for path in dict.fromkeys(str(name).rpartition("=")[2] for name in names):  # whisper=FOLDER
+            folder = Path(path).expanduser()
+            if path and folder.is_dir():
+                files += [
+                    [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]
+                    for file in sorted(folder.rglob("*"))
+                    if file.is_file()
+                ]
+        return {**model, "files": files} if files else model
 
     def _voices_of(
         self,
@@ -346,7 +387,9 @@ class Transcriber:
                 alone = not overlapped(line, transcript.segments)
                 fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
                 if outside and alone and fits and len(clips) < _VOICE_LINES:
-                    clips.append(audio.load_slice(path, first, last, channel=channel))
+                    clips.append(
+                        audio.load_slice(path, first, last, channel=channel, track=self.track)
+                    )
             if clips:
                 voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
         return voices
@@ -354,6 +397,7 @@ class Transcriber:
 
 _VOICE_LINES = 3
 _VOICE_S = (0.8, 8.0)
+"""Most lines that enrol a speaker for `listen_again`, and their shortest and longest duration (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +413,7 @@ class _File:
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return recording_name(self.path)
 
     def open(self) -> AnyRecording:
         journal = None if self.journal is None else self.journal(self.path)
@@ -381,7 +425,7 @@ class _File:
 
 
 def _digest(voice: EnrolledSpeaker) -> str:
-    """What tells the clips of a voice from others."""
+    """Hash of the clips of an enrolled speaker."""
     digest = hashlib.sha256(voice.gender.encode())
     for clip in voice.clips:
         digest.update(len(clip).to_bytes(8, "little") + clip.tobytes())
@@ -389,7 +433,7 @@ def _digest(voice: EnrolledSpeaker) -> str:
 
 
 def _unchanged(path: Path, source: Iterator[Chunk]) -> Iterator[Chunk]:
-    """The chunks of a file, which must be the same when the last was read as when it was opened."""
+    """The chunks of a file; an error if the file changed while it was read."""
     before = None
     for chunk in source:
         if before is None:

@@ -34,14 +34,14 @@ def observations(segments: Sequence[Reference], tau: float = TAU) -> list[list[R
     """Group segments, in order of start, into observations: every segment is in exactly one."""
     groups: list[list[Reference]] = []
     for segment in sorted(segments, key=lambda s: (s.start_samples, s.end_samples)):
-        if groups and any(_heard_together(other, segment, tau) for other in groups[-1]):
+        if groups and any(_overlap(other, segment, tau) for other in groups[-1]):
             groups[-1].append(segment)
         else:
             groups.append([segment])
     return groups
 
 
-def _heard_together(a: Reference, b: Reference, tau: float) -> bool:
+def _overlap(a: Reference, b: Reference, tau: float) -> bool:
     overlap = min(a.end_samples, b.end_samples) - max(a.start_samples, b.start_samples)
     shorter = min(a.end_samples - a.start_samples, b.end_samples - b.start_samples)
     return overlap >= tau * shorter

@@ -4,15 +4,16 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from ..engines.base import Engine
@@ -22,29 +23,28 @@ from ..transcript import Transcript
 from ..voices.store import StoredClip
 from . import intake
 from .chat import parse_chat
-from .corrections import History, Listen, Operation, apply, chunk_spans, replay
+from .corrections import History, apply, replay
+from .documents import load_document, load_original
 from .events import EventReader
-from .jobs import WAITING, Job, Store, undamaged
-from .openai import (
+from .failures import RequestError
+from .forms import (
+    Abilities,
     Hints,
     JobForm,
-    RequestError,
     TranscriptionForm,
-    as_request_error,
+    check_job,
     check_transcription,
     parse_form,
-    sse,
 )
-from .runs import (
-    AUDIO,
-    EVENTS,
-    Defaults,
-    JobRun,
-    RequestRun,
-    load_document,
-    load_original,
-)
-from .sound import Pcm
+from .jobruns import EVENTS, JobRun
+from .jobs import Job, undamaged
+from .keeper import Keeper, Rules
+from .lines import Document, chunk_spans
+from .openai import sse
+from .operations import Listen, Operation
+from .runs import Defaults, RequestRun
+from .sound import Pcm, peaks_of, recording_file
+from .store import Store
 from .transcription import PING_S, Transcription, too_slow
 from .turns import Turns
 from .uploads import (
@@ -64,6 +64,22 @@ _DECODERS = 2
 _CHAT_BYTES = 64 * 1024**2
 
 
+class JobsAsked(BaseModel):
+    """Which jobs a client wants to see."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="So many at most.")
+    after: str | None = Field(
+        None, max_length=100, description="Those that follow this job: the last of the page before."
+    )
+    search: str = Field("", max_length=300, description="In their names.")
+    since: float | None = Field(None, ge=0, le=1e11, description="Begun at or after: Unix time.")
+    until: float | None = Field(None, ge=0, le=1e11, description="Begun before: Unix time.")
+    status: Literal["queued", "running", "done", "failed", "cancelled"] | None = None
+    removed: bool = Field(False, description="Those in the bin, instead of the others.")
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """How a server runs.
@@ -81,6 +97,10 @@ class ServiceSettings:
         channel: 0-based channel of uploads to keep; all mixed down if `None`.
         defaults: for what clients do not say.
         engine_api: whether turns are answered, as chat completions.
+        rules: of leases, and of how long things are kept.
+        origins: other sites whose pages may use the server.
+        aliases: other names of the model, each with the name it stands for; empty for whatever there is.
+        root_path: under which a proxy shows the server; empty at the top.
     """
 
     store: Path
@@ -95,6 +115,10 @@ class ServiceSettings:
     channel: int | None = None
     defaults: Defaults = field(default_factory=Defaults)
     engine_api: bool = False
+    rules: Rules = field(default_factory=Rules)
+    origins: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    root_path: str = ""
 
 
 class Service:
@@ -111,7 +135,7 @@ class Service:
     def __init__(self, transcriber: Transcriber, settings: ServiceSettings) -> None:
         self.settings = settings
         self.registry = CollectorRegistry()
-        self.store = Store(settings.store, settings.database)
+        self.store = Store(settings.store, settings.database, settings.rules.lease_s)
         self.worker = Worker(
             transcriber.engine,
             batch=settings.batch,
@@ -123,8 +147,19 @@ class Service:
         name = str(described.get("model", engine.name))
         self.model = Path(name).name if Path(name).is_absolute() else name
         self.profile = engine.profile
-        self.word_times = described.get("word_times") is True
-        self.language = None if "recogniser" in described else self.profile.language
+        recognises = "recogniser" in described
+        for alias, meant in settings.aliases:
+            if meant not in (self.model, ""):
+                raise ServerError(f"--model-alias {alias}={meant}: this server has {self.model!r}")
+        self.able = Abilities(
+            self.model,
+            tuple(alias for alias, _ in settings.aliases),
+            None if recognises else self.profile.language,
+            tuple(
+                getattr(getattr(engine, "recogniser", None), "languages", ()) if recognises else ()
+            ),
+            described.get("word_times") is True,
+        )
         self.created = int(time.time())
         self.closing = False
         self.turns = None
@@ -133,12 +168,19 @@ class Service:
         self._transcriber = transcriber
         self._runs: dict[str, JobRun] = {}
         self._decoders = anyio.CapacityLimiter(_DECODERS)
+        self.keeper = Keeper(
+            self.store,
+            settings.rules,
+            runs=lambda: dict(self._runs),
+            launch=lambda job: self._launch(job, resumed=True),
+            submit=self.worker.submit,
+            drop=self._drop,
+        )
 
     def start(self) -> None:
         """Begin to work, with the jobs that were left."""
         self.worker.start()
-        for job in self.store.unfinished():
-            self._launch(job, resumed=True)
+        self.keeper.start()
 
     def drain(self) -> None:
         """Refuse new work and end event streams; for a signal handler."""
@@ -149,6 +191,7 @@ class Service:
         """End after the round that is being written; jobs go on at the next start."""
         self.drain()
         self.worker.stop()
+        self.keeper.stop()
         self.store.close()
 
     # Requests
@@ -167,7 +210,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(TranscriptionForm, received.values)
-            check_transcription(form, self.model, self.language, self.word_times)
+            form, said = check_transcription(form, self.able)
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
@@ -179,7 +222,7 @@ class Service:
         except BaseException:
             stack.close()
             raise
-        return Transcription(run, self._with_names(form), self.settings.answer_s, stack)
+        return Transcription(run, self._with_names(form), said, self.settings.answer_s, stack)
 
     async def complete(self, request: Request) -> dict[str, Any]:
         """Write one turn of a dialogue that the client leads.
@@ -272,6 +315,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(JobForm, received.values)
+            said = check_job(form, self.able)
             if (received.file is None) == (form.path is None):
                 raise _no_file("either a file or a path")
             path = None
@@ -289,9 +333,10 @@ class Service:
                 duration_s,
                 form.speakers,
                 form.known_speaker_names,
+                form.language,
             )
             self._launch(job)
-        return self.body(job)
+        return {**self.body(job), "warnings": said} if said else self.body(job)
 
     def _launch(self, job: Job, *, resumed: bool = False) -> JobRun:
         run = JobRun(
@@ -300,7 +345,9 @@ class Service:
             job,
             self.settings.defaults,
             resumed=resumed,
-            finished=lambda run: self._forget(run),
+            finished=self._forget,
+            trouble=self.keeper.wake,
+            leased_until=time.monotonic() + self.settings.rules.lease_s,
         )
         self._runs[job.id] = run
         self.worker.submit(run)
@@ -309,6 +356,12 @@ class Service:
     def _forget(self, run: JobRun) -> None:
         if self._runs.get(run.job.id) is run:
             del self._runs[run.job.id]
+
+    def _drop(self, run: JobRun) -> None:
+        """Let go of a run that is not this process's any more, or has ended elsewhere."""
+        self.worker.cancel(run)
+        run.job = self.store.get(run.job.id, removed=True) or run.job
+        run.close()
 
     def job(self, job_id: str) -> Job:
         """A job as it is now.
@@ -319,56 +372,108 @@ class Service:
         run = self._runs.get(job_id)
         job = run.job if run is not None else self.store.get(job_id)
         if job is None:
-            raise RequestError(404, f"there is no job {job_id!r}", code="job_not_found")
+            raise _no_job(job_id)
         return job
 
-    def newest(self, most: int) -> list[dict[str, Any]]:
-        """Jobs as clients read them, newest first."""
-        jobs = self.store.newest(most)
-        live = {job.id: self._runs[job.id].job for job in jobs if job.id in self._runs}
-        return [self.body(live.get(job.id, job)) for job in jobs]
+    def newest(self, asked: JobsAsked) -> dict[str, Any]:
+        """A page of jobs as clients read them, newest first.
+
+        Raises:
+            RequestError: 404, there is no job `after`.
+        """
+        after = None
+        if asked.after is not None:
+            after = self.store.get(asked.after, removed=True)
+            if after is None:
+                raise _no_job(asked.after)
+        jobs = self.store.newest(
+            asked.limit + 1,
+            after=after,
+            search=asked.search,
+            since=asked.since,
+            until=asked.until,
+            status=asked.status,
+            removed=asked.removed,
+        )
+        runs = dict(self._runs)
+        shown = [runs[job.id].job if job.id in runs else job for job in jobs[: asked.limit]]
+        return {"data": [self.body(job) for job in shown], "has_more": len(jobs) > asked.limit}
 
     def body(self, job: Job) -> dict[str, Any]:
         """A job as clients read it."""
         run = self._runs.get(job.id)
         ended = job.status == "done"
+        position_s = job.duration_s if ended else job.position_s * job.under_way
         return {
             "id": job.id,
             "name": job.name,
             "status": job.status,
             "created": job.created,
+            "changed": job.changed,
             "duration": job.duration_s,
-            "position": run.position_s if run is not None else job.duration_s * ended,
-            "speakers": run.speakers if run is not None and job.status in WAITING else job.found,
+            "position": run.position_s if run is not None else position_s,
+            "speakers": run.speakers if run is not None and job.under_way else job.found,
             "queue_position": self.worker.position(run) if run is not None else None,
             "error": job.error,
+            "problem": run.problem if run is not None else None,
             "revision": job.revision,
+            "removed": job.removed,
         }
 
-    def end_job(self, job_id: str) -> dict[str, Any]:
-        """Cancel a job under way, or remove one that has ended."""
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """End a job that is under way; one that has ended stays as it is, and is never removed."""
         job = self.job(job_id)
-        run = self._runs.get(job_id)
-        if run is None:
-            self.store.remove(job)
-            return {"id": job.id, "deleted": True}
-        self.worker.cancel(run)
-        if job.listen is None:
-            self.store.change(job, status="cancelled")
-        else:
-            self.store.change(job, status="done", listen=None)
-        run.job = self.store.get(job_id) or job
-        run.close()
-        return self.body(run.job)
+        if self.store.cancel(job):
+            run = self._runs.get(job_id)
+            if run is not None:
+                self._drop(run)
+        return self.body(self.job(job_id))
+
+    def remove(self, job_id: str, *, erase: bool) -> dict[str, Any]:
+        """Put a job that has ended into the bin, or erase it, in the bin or not.
+
+        Raises:
+            RequestError: 404, there is none of this id; 409, it is under way; 507, the disk is too full
+                for the bin.
+        """
+        job = self.store.get(job_id, removed=erase) if job_id not in self._runs else None
+        if job is None and job_id not in self._runs:
+            raise _no_job(job_id)
+        if job is None or job.under_way:
+            message = f"the job is under way; end it first with POST /v1/jobs/{job_id}/cancel"
+            raise RequestError(409, message, code="job_under_way")
+        if erase:
+            self.store.erase(job)
+        elif not self.store.remove(job):
+            raise _no_job(job_id)
+        until = None if erase else time.time() + self.settings.rules.bin_s
+        return {"id": job.id, "deleted": True, "restorable_until": until}
+
+    def restore(self, job_id: str) -> dict[str, Any]:
+        """Take a job out of the bin.
+
+        Raises:
+            RequestError: 404, there is none of this id; 409, it is not in the bin.
+        """
+        job = self.store.get(job_id, removed=True)
+        if job is None:
+            raise _no_job(job_id)
+        if not self.store.restore(job):
+            raise RequestError(409, "the job is not in the bin", code="job_not_removed")
+        return self.body(replace(job, removed=None))
 
     def retry(self, job_id: str) -> dict[str, Any]:
-        """Let a job that failed or was cancelled go on from its last finished chunk.
+        """Let a job that failed or was cancelled go on from its last finished chunk. One that waits
+        for the disk or the database tries at once.
 
         Raises:
             RequestError: 404, there is none of this id; 409, it is under way or done; what
                 `Worker.reserve` raises.
         """
-        job = self.job(job_id)
+        job, waits = self.job(job_id), self._runs.get(job_id)
+        if waits is not None and waits.problem is not None:
+            self.keeper.wake()
+            return self.body(job)
         with ExitStack() as stack:
             stack.callback(self.worker.reserve().release)
             if not self.store.retry(job):
@@ -379,50 +484,64 @@ class Service:
             run = self._launch(replace(job, status="queued", error=None), resumed=True)
         return self.body(run.job)
 
-    async def events(self, job_id: str, after: int) -> AsyncIterator[str]:
-        """The events of a job as text: all after a number, then as they come, until it has ended."""
+    def health(self) -> dict[str, Any]:
+        """Whether work is taken, and what is wrong."""
+        problems = list(self.keeper.problems)
+        status = "stopping" if self.closing else "degraded" if problems else "ok"
+        waiting = sum(run.problem is not None for run in list(self._runs.values()))
+        return {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
+
+    async def events(self, job_id: str, after: int, *, follow: bool = False) -> AsyncIterator[str]:
+        """The events of a job as text: all after a number, then as they come, until it has ended.
+
+        Args:
+            follow: go on after that, with an event `job` whenever it is corrected or heard again.
+        """
         job = await run_in_threadpool(self.job, job_id)
         reader = EventReader(self.store.folder(job) / EVENTS, after)
-        run = self._runs.get(job_id)
-        if run is None:
-            try:
-                for event in reader.new():
-                    yield sse(event.data, event=event.name, number=event.number)
-            except ServerError as error:
-                yield sse(as_request_error(error).body(), event="error")
-            yield sse(self.body(job), event="job")
-            return
         told: dict[str, Any] = {}
         quiet_since = time.monotonic()
-        with run.watch() as changed:
+        try:
             while True:
-                changed.clear()
-                over, body = run.over, self.body(run.job)
-                if body != told and not over:
-                    yield sse(body, event="job")
-                for event in reader.new():
-                    quiet_since = time.monotonic()
-                    yield sse(event.data, event=event.name, number=event.number)
-                if over:
-                    yield sse(body, event="job")
-                    return
-                told = body
-                if time.monotonic() - quiet_since > PING_S:
-                    quiet_since = time.monotonic()
-                    yield ": still here\n\n"
-                try:
-                    await asyncio.wait_for(changed.wait(), 1.0)
-                except TimeoutError:
-                    if self.closing:
+                run = self._runs.get(job_id)
+                with run.watch() if run is not None else nullcontext(asyncio.Event()) as changed:
+                    over = run is None or run.over
+                    job = run.job if run is not None else await run_in_threadpool(self.job, job_id)
+                    body, last = self.body(job), over and not (job.under_way or follow)
+                    if body != told and not last:
+                        told, quiet_since = body, time.monotonic()
+                        yield sse(body, event="job")
+                    for event in reader.new():
+                        quiet_since = time.monotonic()
+                        yield sse(event.data, event=event.name, number=event.number)
+                    if last:
+                        yield sse(body, event="job")
                         return
+                    if time.monotonic() - quiet_since > PING_S:
+                        quiet_since = time.monotonic()
+                        yield ": still here\n\n"
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), 1.0)
+                    if self.closing and not changed.is_set():
+                        return
+        except RequestError as error:
+            yield sse(error.body(), event="error")
+            if error.code == "job_damaged":
+                yield sse(self.body(job), event="job")
 
     # Documents
 
-    def document(self, job_id: str) -> dict[str, Any]:
-        """The document of a job, corrections applied."""
+    def document(self, job_id: str, *, words: bool = False) -> dict[str, Any]:
+        """The document of a job, corrections applied; with the words that have times, if asked for."""
         job = self._transcribed(job_id)
         document, history = load_document(self.store, job)
-        return document.body(job.revision, history)
+        return self._show(document, history, job.revision, words)
+
+    def _show(
+        self, document: Document, history: History, revision: int, words: bool
+    ) -> dict[str, Any]:
+        body = history.show(document, revision, words=words)
+        return {**body, "confidence_floor": self.profile.word_confidence_floor}
 
     def transcript(self, job_id: str) -> Transcript:
         """The transcript of a job, corrections applied."""
@@ -446,13 +565,19 @@ class Service:
     def pcm(self, job_id: str) -> Pcm:
         """The audio of a job."""
         job = self.job(job_id)
-        pcm = Pcm(self.store.folder(job) / AUDIO)
+        pcm = Pcm(recording_file(self.store.folder(job)))
         with undamaged(job, "the recording"):
             pcm.size  # noqa: B018
         return pcm
 
+    def peaks(self, job_id: str) -> tuple[Job, bytes]:
+        """A job, and the loudness of its audio as `sound.peaks_of` gives it."""
+        job = self.job(job_id)
+        with undamaged(job, "the recording"):
+            return job, peaks_of(self.store.folder(job))
+
     def correct(
-        self, job_id: str, revision: int, operation: Operation
+        self, job_id: str, revision: int, operation: Operation, *, words: bool = False
     ) -> tuple[int, dict[str, Any]]:
         """Apply a correction: status 200 and the document, or 202 and the job that listens again.
 
@@ -461,32 +586,35 @@ class Service:
                 `corrections.apply` raises.
         """
         job = self._transcribed(job_id)
-        if job.status in WAITING:
+        if job.under_way:
             raise RequestError(409, f"the job is {job.status}; wait", code="job_under_way")
         document, history = load_document(self.store, job)
         if revision != job.revision:
             raise _stale(revision, job.revision)
         if isinstance(operation, Listen):
-            return 202, self._listen(job, operation.chunk, chunk_spans(document.transcript))
+            return 202, self._listen(job, operation, chunk_spans(document.transcript))
         made = operation.model_dump(by_alias=True, exclude_none=True)
         then = history.then(made)
         if made["op"] not in ("undo", "redo"):
             apply(document, made)
         if not self.store.correct(job, revision, made):
             raise _stale(revision, self.job(job_id).revision)
-        return 200, self._after(job, then)
+        return 200, self._after(job, then, words)
 
-    def _after(self, job: Job, history: History) -> dict[str, Any]:
+    def _after(self, job: Job, history: History, words: bool) -> dict[str, Any]:
         document, _ = replay(load_original(self.store, job), history.done)
-        return document.body(job.revision + 1, history)
+        return self._show(document, history, job.revision + 1, words)
 
-    def _listen(self, job: Job, chunk: int, spans: list[dict[str, Any]]) -> dict[str, Any]:
+    def _listen(self, job: Job, operation: Listen, spans: list[dict[str, Any]]) -> dict[str, Any]:
+        chunk = operation.chunk
         if chunk not in [span["chunk"] for span in spans]:
             raise _no_chunk(chunk)
-        if not self.store.listen(job, chunk):
+        if not self.store.listen(job, chunk, keep=operation.keep):
             message = "the job is under way, or was corrected meanwhile; fetch it again"
             raise RequestError(409, message, code="job_under_way")
-        run = self._launch(replace(job, status="queued", listen=chunk, error=None))
+        run = self._launch(
+            replace(job, status="queued", listen=chunk, listen_keep=operation.keep, error=None)
+        )
         return self.body(run.job)
 
     def _transcribed(self, job_id: str) -> Job:
@@ -521,6 +649,14 @@ async def _gone(request: Request) -> None:
 
 def _no_file(expected: str) -> RequestError:
     return RequestError(400, f"expected {expected}", code="missing_field", param=FILE)
+
+
+def _no_job(job_id: str) -> RequestError:
+    return RequestError(
+        404,
+        f"there is no job {job_id!r}; those that were removed are in GET /v1/jobs?removed=true",
+        code="job_not_found",
+    )
 
 
 def _no_chunk(chunk: int) -> RequestError:

@@ -23,7 +23,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from ..containers import quoted
 from ..errors import AudioError
 from ..voices.clips import MOST_S, load_clip
-from .openai import RequestError
+from .failures import RequestError
 from .sound import decode, not_stored
 
 FILE = "file"

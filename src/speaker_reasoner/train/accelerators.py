@@ -20,7 +20,7 @@ from .schedule import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedLearner:
     """A learner and its optimisers, prepared by accelerate.
 
     Attributes:
@@ -63,7 +63,7 @@ def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool
             f"processes; set a multiple of {processes}"
         )
     accelerator.gradient_accumulation_steps = config.batches_per_step // processes
-    if is_deepspeed(accelerator):  # it asks for what a data loader would have told
+    if is_deepspeed(accelerator):  # it needs numbers that it would read from a data loader
         settings = accelerator.state.deepspeed_plugin.deepspeed_config
         settings["train_micro_batch_size_per_gpu"] = 1
         settings["gradient_accumulation_steps"] = accelerator.gradient_accumulation_steps
@@ -71,7 +71,7 @@ def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool
     return accelerator
 
 
-def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> Prepared:
+def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> PreparedLearner:
     """Hand a learner to accelerate, with optimisers for what is trained.
 
     Args:
@@ -79,7 +79,7 @@ def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> Prepared:
     """
     optimisers = make_optimisers(learner, muon=muon)
     model, *prepared = accelerator.prepare(learner, *optimisers)
-    return Prepared(learner, model, prepared, accelerator)
+    return PreparedLearner(learner, model, prepared, accelerator)
 
 
 def make_optimisers(learner: Learner, *, muon: bool) -> list[torch.optim.Optimizer]:

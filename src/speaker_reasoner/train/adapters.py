@@ -29,7 +29,7 @@ _EXPERTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """What is adapted, and how.
+    """Settings of LoRA.
 
     Attributes:
         rank: of the factors (8 in the paper).

@@ -49,7 +49,7 @@ class Frames:
 
 
 @dataclass(slots=True)
-class Batch:
+class TrainingBatch:
     """Tensors of one batch; N clips (whole chunks and their slices) hold F audio tokens in all.
 
     Attributes:
@@ -69,11 +69,11 @@ class Batch:
     frames: Frames | None
     audio_s: float
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "TrainingBatch":
         frames = self.frames
         if frames is not None:
             frames = Frames(*(getattr(frames, name).to(device) for name in Frames.__slots__))
-        return Batch(
+        return TrainingBatch(
             self.ids.to(device),
             self.mask.to(device),
             self.labels.to(device),
@@ -119,7 +119,7 @@ class Batcher:
         self._words: dict[str, int] = {}
 
     def word_id(self, word: str) -> int:
-        """The token that stands for a word in frame labels: its last one."""
+        """The token that labels the frames of a word: its last one."""
         if word not in self._words:
             self._words[word] = self.tokenizer.encode(" " + word, add_special_tokens=False)[-1]
         return self._words[word]
@@ -130,7 +130,9 @@ class Batcher:
         written = pieces(trace.parts, self.tokenizer, self.end_id)
         return sum(slice_tokens(self.thinker, samples)) + sum(len(piece.ids) for piece in written)
 
-    def batch(self, examples: Sequence[Example], rng: random.Random, *, augment: bool) -> Batch:
+    def batch(
+        self, examples: Sequence[Example], rng: random.Random, *, augment: bool
+    ) -> TrainingBatch:
         """Tensors for teacher forcing.
 
         Args:
@@ -139,17 +141,17 @@ class Batcher:
             augment: another microphone for each example, and for some of their caches; bands of mel
                 bins masked.
         """
-        heard = [
+        parts = [
             (n, example, part) for n, example in enumerate(examples) for part in example.trace.audio
         ]
         clips = [
             example.clips[part.clip].samples[part.start_samples : part.end_samples]
-            for _, example, part in heard
+            for _, example, part in parts
         ]
         features, feature_mask = log_mel(self.extractor, clips)
         if augment:
             elsewhere = [rng.random() < ENROLLED_RATE for _ in examples]
-            microphones = [-1 - n if part.clip and elsewhere[n] else n for n, _, part in heard]
+            microphones = [-1 - n if part.clip and elsewhere[n] else n for n, _, part in parts]
             equalise(features, microphones, rng)
             _mask_bands(features, rng)
         counts = iter(slice_tokens(self.thinker, [len(clip) for clip in clips]))
@@ -164,7 +166,7 @@ class Batcher:
             ids.append(row)
             labels.append(target)
         known = all(clip.spoken is not None for example in examples for clip in example.clips)
-        return Batch(
+        return TrainingBatch(
             ids=_pad(ids, self.pad_id),
             mask=_pad([[1] * len(row) for row in ids], 0),
             labels=_pad(labels, IGNORED),
@@ -224,16 +226,16 @@ def _token_centres(frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return index // 13 * SAMPLE_RATE_HZ + index % 13 * 1280 + 640
 
 
-def equalise(features: Tensor, heard_in: Sequence[int], rng: random.Random) -> None:
+def equalise(features: Tensor, rooms: Sequence[int], rng: random.Random) -> None:
     """Simulate a microphone for each number: a smooth gain over the mel bins, within 14.4 dB.
 
     Args:
         features: `[N, mels, frames]`; 10 dB are 0.25 in Whisper's scale.
-        heard_in: which microphone recorded each clip.
+        rooms: which microphone recorded each clip.
     """
     across = torch.linspace(0.0, torch.pi, features.shape[1])
     gains: dict[int, Tensor] = {}
-    for clip, number in zip(features, heard_in, strict=True):
+    for clip, number in zip(features, rooms, strict=True):
         if number not in gains:
             waves = [rng.uniform(-0.12, 0.12) * torch.cos(k * across) for k in (1, 2, 3)]
             gains[number] = torch.stack(waves).sum(0).unsqueeze(1)

@@ -62,7 +62,7 @@ class StageConfig:
 
     Attributes:
         chunk_s: shortest and longest simulated chunk; the longest drawn grows over the first `growth`
-            of the stage. Pieces of corpora are as long as they are.
+            of the stage. Pieces of corpora keep their length.
     """
 
     schedule: Schedule
@@ -132,7 +132,7 @@ class CorporaConfig:
 
     Attributes:
         train: folders of splits, such as `prepared/ami/train`, from the working directory.
-        check: the same, for validation; without any, nothing is validated.
+        check: the same for validation; if empty, there is no validation.
         batch: dialogues in a batch.
         window: batches whose dialogues are sorted by length together.
         clipped: use pieces with segments that continue outside, so that their text has more words than the

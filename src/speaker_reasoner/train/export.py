@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import AudioError, DataError
 from ..version import __version__
 from .config import TrainingConfig
-from .prepared import ask, read_corpora
+from .prepared import draw_task, read_corpora
 from .stages import STAGES
 from .swift import SwiftExport
 from .talks import make_example
@@ -24,7 +24,7 @@ def export_corpora(
     folder: Path,
     *,
     strict: bool = False,
-    told: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Export the corpora of a configuration.
 
@@ -32,10 +32,10 @@ def export_corpora(
         config: its corpora, profile, stages and seed are used, but no schedule and no answer rate.
         folder: a new or empty one.
         strict: stop at the first piece that cannot be used.
-        told: called with the name of each file before it is filled.
+        progress: called with the name of each file before it is filled.
 
     Returns:
-        What `export.json` says.
+        The content of `export.json`.
 
     Raises:
         DataError: there is no table `corpora`, nothing can be used, or, with `strict`, something
@@ -48,21 +48,21 @@ def export_corpora(
             "the configuration has no table corpora; simulated meetings, which are drawn anew for "
             "every batch, are written from Python: speaker_reasoner.train.swift"
         )
-    found = read_corpora(corpora, config.profile, strict=strict)
-    sides = {"": found.train.used, ".check": found.check.used}
-    left_out = Counter(found.train.left_out) + Counter(found.check.left_out)
-    notes = found.notes
+    pieces = read_corpora(corpora, config.profile, strict=strict)
+    sides = {"": pieces.train.used, ".check": pieces.check.used}
+    left_out = Counter(pieces.train.left_out) + Counter(pieces.check.left_out)
+    notes = pieces.notes
     with SwiftExport(folder) as out:
         for stage in (name for name in STAGES.values() if name in config.stages):
             for side, used in sides.items():
-                if told is not None and used:
-                    told(stage + side)
+                if progress is not None and used:
+                    progress(stage + side)
                 for number, piece in enumerate(used):
-                    name = f"{side.removeprefix('.') or 'train'}-{number:06d}-{piece.chunk.name}"
+                    name = f"{side.removeprefix('.') or 'train'}-{number:06d}-{piece.source.name}"
                     rng = random.Random(f"export {stage} {config.seed} {name}")
                     try:
-                        asked = ask(piece, stage, config, rng)
-                        example = make_example(asked.task, asked.talk(), config.profile)
+                        task = draw_task(piece, stage, config, rng)
+                        example = make_example(task.task, task.talk(), config.profile)
                         out.add(stage + side, name, example)
                     except AudioError as error:  # behind its header
                         notes.drop("audio damaged", f"{stage}{side}: {error}")

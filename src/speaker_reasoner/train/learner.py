@@ -5,8 +5,8 @@ frames or two utterances are of one voice), and the text decoder's hidden states
 at a middle layer (speaker number, time), so that the layers above can use them. A pretrained thinker
 needs no heads, and real corpora, which have no word times, could not train them.
 
-Losses are sums over what they are a mean of (`Learner.counts`), so that the mean can be taken over all
-batches of a step, on whatever process they are.
+Losses are sums, and `Learner.counts` gives their numbers of items, so that the mean can be taken over all
+batches of a step and all processes.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..engines.thinker import audio_tower, embed, encode_audio, text_model
-from .batches import IGNORED, MOST_SPEAKERS, Batch, Frames
+from .batches import IGNORED, MOST_SPEAKERS, Frames, TrainingBatch
 
 VOICE_FRAMES = 500
 """About how many frames of a batch are compared with each other for the voice loss."""
@@ -73,14 +73,14 @@ class Heads(nn.Module):
 
     def tower_losses(self, audio: Tensor, table: Tensor, frames: Frames) -> dict[str, Tensor]:
         """Losses on the tower's embeddings `[F, D]`, given those of the tokens `[V, D]`."""
-        heard = audio.float()
+        states = audio.float()
         table = F.normalize(table.float(), dim=-1)
-        words = F.linear(F.normalize(heard, dim=-1), table) * self.word_scale.exp()
+        words = F.linear(F.normalize(states, dim=-1), table) * self.word_scale.exp()
         return {
             "word": _cross_entropy(words, frames.word),
-            "gender": _cross_entropy(self.gender(heard), frames.gender),
-            "voice": self.same_frames(heard, frames.voice),
-            "utterance": self.same_utterances(heard, frames.voice, frames.utterance),
+            "gender": _cross_entropy(self.gender(states), frames.gender),
+            "voice": self.same_frames(states, frames.voice),
+            "utterance": self.same_utterances(states, frames.voice, frames.utterance),
         }
 
     def decoder_losses(self, states: Tensor, frames: Frames) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ class Heads(nn.Module):
         }
 
     def same_frames(self, frames: Tensor, voice: Tensor) -> Tensor:
-        """Whether two frames are of one person, judged by the cosine of their voice points."""
+        """Loss and accuracy of whether two frames are of one speaker, by the cosine of their voice embeddings."""
         spoken = torch.nonzero(voice != IGNORED).squeeze(1)
         if len(spoken) < 2:
             return _nothing(frames)
@@ -102,8 +102,8 @@ class Heads(nn.Module):
         return self._same_voice(self._points(frames[kept]), voice[kept])
 
     def same_utterances(self, frames: Tensor, voice: Tensor, utterance: Tensor) -> Tensor:
-        """The same of whole utterances: the mean of their frames' points, which is what a witness
-        compares (see `witness`)."""
+        """The same of whole utterances, by the mean of their frames' embeddings, which is what a voice head
+        compares."""
         spoken = utterance != IGNORED
         numbers, counts = torch.unique(utterance[spoken], return_counts=True)
         long_enough = numbers[counts >= LEAST_FRAMES]
@@ -118,10 +118,10 @@ class Heads(nn.Module):
         return F.normalize(self.voice(frames).float(), dim=-1)
 
     def _same_voice(self, points: Tensor, person: Tensor) -> Tensor:
-        """Whether two points of length 1 are of one person.
+        """Loss and accuracy of whether two embeddings of length 1 are of one speaker.
 
-        Pairs of one person weigh one half, pairs of two people one quarter where they meet and one
-        quarter where they do not: like voices in one meeting are what a dialogue must tell apart.
+        Pairs of one speaker weigh one half, pairs of two speakers one quarter within a meeting and one
+        quarter between meetings, because a dialogue must separate the speakers of one meeting.
 
         Returns:
             The logistic loss over pairs, and the mean share of the three kinds judged right: `[2]`.
@@ -153,25 +153,25 @@ class Learner(nn.Module):
         self.heads = heads
         self.audio_id = int(thinker.config.audio_token_id)
 
-    def counts(self, batch: Batch, weights: LossWeights) -> dict[str, int]:
+    def counts(self, batch: TrainingBatch, weights: LossWeights) -> dict[str, int]:
         """Of how many items each loss of the batch is a sum: tokens, frames, or the batch as one."""
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         frames = batch.frames if self.heads is not None else None
         if frames is not None:
             everywhere = len(frames.word)
-            found = {"word": everywhere, "gender": everywhere, "voice": 1, "utterance": 1}
+            counts = {"word": everywhere, "gender": everywhere, "voice": 1, "utterance": 1}
         if weights.decoder:
-            found["answer"] = int((batch.labels[:, 1:] != IGNORED).sum())
+            counts["answer"] = int((batch.labels[:, 1:] != IGNORED).sum())
             if frames is not None:
-                found["speaker"] = len(frames.speaker)
-                found["time"] = int((frames.second != IGNORED).sum())
-        return found
+                counts["speaker"] = len(frames.speaker)
+                counts["time"] = int((frames.second != IGNORED).sum())
+        return counts
 
-    def forward(self, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
+    def forward(self, batch: TrainingBatch, weights: LossWeights) -> dict[str, Tensor]:
         """Each loss of one batch: its sum, and the number of items that were right, `[2]` float32.
 
         Args:
-            weights: what has no weight and costs the text decoder is left out.
+            weights: losses of weight 0 that need the text decoder are not computed.
         """
         tower = audio_tower(self.thinker)
         first = tower.conv2d1 if hasattr(tower, "conv2d1") else tower.conv1
@@ -183,17 +183,17 @@ class Learner(nn.Module):
             table = self.thinker.get_input_embeddings().weight
             losses = self.heads.tower_losses(audio, table, frames)
         if weights.decoder:
-            heard = batch.ids == self.audio_id  # [B, T]
-            states, answer = self._decode(batch, audio, heard)
+            is_audio = batch.ids == self.audio_id  # [B, T]
+            states, answer = self._decode(batch, audio, is_audio)
             losses["answer"] = answer
             if self.heads is not None and frames is not None:
-                losses |= self.heads.decoder_losses(states[self.heads.layer][heard], frames)
+                losses |= self.heads.decoder_losses(states[self.heads.layer][is_audio], frames)
         return losses
 
-    def _decode(self, batch: Batch, audio: Tensor, heard: Tensor) -> tuple[Any, Tensor]:
+    def _decode(self, batch: TrainingBatch, audio: Tensor, is_audio: Tensor) -> tuple[Any, Tensor]:
         """States after each layer (where heads read them), and the loss on taught tokens."""
         embedded = embed(self.thinker, batch.ids)
-        embedded = embedded.masked_scatter(heard.unsqueeze(-1), audio.to(embedded.dtype))
+        embedded = embedded.masked_scatter(is_audio.unsqueeze(-1), audio.to(embedded.dtype))
         rows, length = batch.ids.shape
         positions = torch.arange(length, device=batch.ids.device).expand(3, rows, length)
         output = text_model(self.thinker)(

@@ -1,7 +1,7 @@
-"""How checkpoints came to be: the record of each is told once, however often others descend from it.
+"""The records of a checkpoint's ancestors.
 
-A record names those it came from; under `before` it holds their records, and those of all before them,
-by name.
+A record names the checkpoints that training started from. Under `before` it holds the records of all ancestors
+by name, each once.
 """
 
 import hashlib
@@ -11,8 +11,7 @@ from typing import Any
 
 
 def named(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name that descendants give a record, and what they hold under `before`: it and what it holds
-    there itself."""
-    own = {key: value for key, value in record.items() if key != "before"}
-    name = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
-    return name, {**record.get("before", {}), name: own}
+    """The name of a record (a hash), and the `before` of its descendants: the record and its ancestors."""
+    entry = {key: value for key, value in record.items() if key != "before"}
+    name = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12]
+    return name, {**record.get("before", {}), name: entry}

@@ -1,4 +1,4 @@
-"""What a run tells: rows of `log.jsonl`, and the same to accelerate's trackers."""
+"""The log of a run: rows of `log.jsonl`, which accelerate's trackers get too."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ class Log:
         self.accelerator = accelerator
 
     def cut(self, step: int) -> None:
-        """Take out what the stage wrote after a step: a resumed run does those steps again."""
+        """Remove the stage's rows after a step, because a resumed run repeats those steps."""
         if not self.accelerator.is_main_process or not self.path.exists():
             return
         rows = self.path.read_text(encoding="utf-8").splitlines()

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import SpeakerReasonerError
-from .accelerators import Prepared
-from .batches import Batch
+from .accelerators import PreparedLearner
+from .batches import TrainingBatch
 from .learner import LossWeights
 from .log import Log
 from .saves import Saves
 from .schedule import RunConfig, Schedule
 
-Drawn = tuple[Batch, LossWeights]
+Drawn = tuple[TrainingBatch, LossWeights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class StageTask:
     transcribe: Callable[[], dict[str, float]] | None = None
 
 
-def run(task: StageTask, prepared: Prepared, folder: Path, config: RunConfig) -> None:
+def run(task: StageTask, prepared: PreparedLearner, folder: Path, config: RunConfig) -> None:
     """Train one stage to its end, from its saved state in `folder` if there is one.
 
     Args:
@@ -73,21 +73,21 @@ def run(task: StageTask, prepared: Prepared, folder: Path, config: RunConfig) ->
     log.cut(first)
     steps = task.schedule.steps
     saved_at = started = time.monotonic()
-    heard_s = 0.0
+    audio_s = 0.0
     with _progress(accelerator.is_main_process) as progress:
         bar = progress.add_task(task.name, total=steps, completed=first)
         for step, drawn in zip(
             range(first, steps), batches(task, first, config, accelerator), strict=True
         ):
             losses = train_step(prepared, drawn, task.schedule.rate(step), config.clip)
-            heard_s += sum(batch.audio_s for batch, _ in drawn) * accelerator.num_processes
+            audio_s += sum(batch.audio_s for batch, _ in drawn) * accelerator.num_processes
             done = step + 1
             if average is not None:
                 average.add(step)
                 if done == steps:
                     average.put()
             if done % config.log_steps == 0:
-                speed = {"audio_s_per_s": heard_s / (time.monotonic() - started)}
+                speed = {"audio_s_per_s": audio_s / (time.monotonic() - started)}
                 means = losses.means(accelerator)
                 log.write(done, {**means, **speed})
                 progress.update(bar, description=f"{task.name} {_headline(means)}")
@@ -175,11 +175,11 @@ def batches(
 ) -> Iterator[list[Drawn]]:
     """A process's batches of each step from `first` on."""
     share = config.batches_per_step // accelerator.num_processes
-    own = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    rows = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
     def draw(index: int) -> Drawn:
         step, part = divmod(index, share)
-        return task.draw(first + step, own[part])
+        return task.draw(first + step, rows[part])
 
     held: list[Drawn] = []
     for drawn in ahead(draw, (task.schedule.steps - first) * share, config.workers):
@@ -203,16 +203,18 @@ class Losses:
 
     def means(self, accelerator: Any) -> dict[str, float]:
         """Means over all processes; every process must call it."""
-        found: dict[str, float] = {}
+        means: dict[str, float] = {}
         for name in sorted(self.counts):
-            own = self.sums.get(name, torch.zeros(2, device=accelerator.device))
-            loss, right = accelerator.reduce(own, "sum").tolist()
-            found[name] = loss / self.counts[name]
-            found[f"{name}_accuracy"] = right / self.counts[name]
-        return found
+            pair = self.sums.get(name, torch.zeros(2, device=accelerator.device))
+            loss, right = accelerator.reduce(pair, "sum").tolist()
+            means[name] = loss / self.counts[name]
+            means[f"{name}_accuracy"] = right / self.counts[name]
+        return means
 
 
-def train_step(prepared: Prepared, drawn: Sequence[Drawn], rate: float, clip: float) -> Losses:
+def train_step(
+    prepared: PreparedLearner, drawn: Sequence[Drawn], rate: float, clip: float
+) -> Losses:
     """One step at a learning rate.
 
     Args:
@@ -246,20 +248,20 @@ def train_step(prepared: Prepared, drawn: Sequence[Drawn], rate: float, clip: fl
     return Losses(sums, counts)
 
 
-def _counted(prepared: Prepared, drawn: Sequence[Drawn]) -> dict[str, int]:
+def _counted(prepared: PreparedLearner, drawn: Sequence[Drawn]) -> dict[str, int]:
     """Number of items of each loss of the step, over all processes."""
-    own: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for batch, weights in drawn:
-        own.update(prepared.learner.counts(batch, weights))
+        counts.update(prepared.learner.counts(batch, weights))
     names = LossWeights.__slots__
-    row = torch.tensor([own[name] for name in names], device=prepared.accelerator.device)
+    row = torch.tensor([counts[name] for name in names], device=prepared.accelerator.device)
     totals = prepared.accelerator.reduce(row, "sum").tolist()
     return {name: count for name, count in zip(names, totals, strict=True) if count}
 
 
 @torch.no_grad()
-def check(prepared: Prepared, checks: Sequence[Drawn]) -> dict[str, float]:
-    """Mean losses and accuracies on fixed batches; every process looks at all of them."""
+def check(prepared: PreparedLearner, checks: Sequence[Drawn]) -> dict[str, float]:
+    """Mean losses and accuracies on fixed batches; every process computes all of them."""
     prepared.model.eval()
     sums: dict[str, Tensor] = {}
     counts: Counter[str] = Counter()
@@ -267,12 +269,12 @@ def check(prepared: Prepared, checks: Sequence[Drawn]) -> dict[str, float]:
         counts.update(prepared.learner.counts(batch, weights))
         for name, values in prepared.model(batch.to(prepared.accelerator.device), weights).items():
             sums[name] = sums.get(name, 0.0) + values
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for name, values in sums.items():
         loss, right = values.tolist()
-        found[name] = loss / max(1, counts[name])
-        found[f"{name}_accuracy"] = right / max(1, counts[name])
-    return found
+        means[name] = loss / max(1, counts[name])
+        means[f"{name}_accuracy"] = right / max(1, counts[name])
+    return means
 
 
 def _progress(shown: bool) -> Progress:

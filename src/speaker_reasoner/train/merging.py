@@ -35,13 +35,13 @@ def merge(adapter: str | Path, folder: Path, dtype: torch.dtype = torch.bfloat16
         CheckpointError: it is no adapter, or does not fit its base.
         OutputError: the folder cannot be written.
     """
-    found = find_checkpoint(adapter)
-    if found.adapter is None:
+    files = find_checkpoint(adapter)
+    if files.adapter is None:
         raise CheckpointError(
-            f"{found.folder}: is a model already, expected a LoRA adapter, or several models to take "
+            f"{files.folder}: is a model already, expected a LoRA adapter, or several models to take "
             "the mean of"
         )
-    _write(folder, found, _loaded(found, dtype), found.profile())
+    _write(folder, files, _loaded(files, dtype), files.profile())
 
 
 def mean(
@@ -69,25 +69,25 @@ def mean(
             f"{len(models)} models, shares {', '.join(f'{share:g}' for share in shares)}: expected "
             "two models or more, and a share above 0 for each"
         )
-    found = [find_checkpoint(model) for model in models]
-    profiles = [one.profile() for one in found]
-    for other, profile in zip(found[1:], profiles[1:], strict=True):
-        _check_alike(found[0], other, profiles[0], profile)
+    checkpoints = [find_checkpoint(model) for model in models]
+    profiles = [one.profile() for one in checkpoints]
+    for other, profile in zip(checkpoints[1:], profiles[1:], strict=True):
+        _check_compatible(checkpoints[0], other, profiles[0], profile)
     parts = [share / sum(shares) for share in shares]
-    thinker = _loaded(found[0])
+    thinker = _loaded(checkpoints[0])
     total = {name: value * parts[0] for name, value in thinker.state_dict().items()}
-    for one, part in zip(found[1:], parts[1:], strict=True):
+    for one, part in zip(checkpoints[1:], parts[1:], strict=True):
         _add(total, _loaded(one).state_dict(), part, one)
     thinker.load_state_dict(total)
     profile = profiles[0]
     if profile is not None:
         profile = replace(profile, training=_record(profiles, parts))
-    _write(folder, found[0], thinker.to(dtype), profile)
+    _write(folder, checkpoints[0], thinker.to(dtype), profile)
 
 
-def _write(folder: Path, found: CheckpointFiles, thinker: Any, profile: Profile | None) -> None:
+def _write(folder: Path, files: CheckpointFiles, thinker: Any, profile: Profile | None) -> None:
     def write(path: Path) -> None:
-        save_checkpoint(path, thinker, found.tokenizer, found.extractor)
+        save_checkpoint(path, thinker, files.tokenizer, files.extractor)
         if profile is not None:
             profile.save(path)
 
@@ -97,39 +97,42 @@ def _write(folder: Path, found: CheckpointFiles, thinker: Any, profile: Profile 
 def _record(profiles: Sequence[Profile | None], parts: Sequence[float]) -> dict[str, Any]:
     """The record of an average: its models by name, with their shares (see `lineage`)."""
     known = [one.training if one is not None else {} for one in profiles]
-    found: dict[str, Any] = {"stage": known[0].get("stage"), "version": __version__, "mean": []}
+    record: dict[str, Any] = {"stage": known[0].get("stage"), "version": __version__, "mean": []}
     before: dict[str, Any] = {}
-    for record, part in zip(known, parts, strict=True):
-        name, held = named(record)
-        found["mean"].append({"share": round(part, 4), "model": name})
+    for training, part in zip(known, parts, strict=True):
+        name, held = named(training)
+        record["mean"].append({"share": round(part, 4), "model": name})
         before |= held
-    found["before"] = before
-    return {key: value for key, value in found.items() if value is not None}
+    record["before"] = before
+    return {key: value for key, value in record.items() if value is not None}
 
 
-def _loaded(found: CheckpointFiles, dtype: torch.dtype = torch.float32) -> Any:
-    thinker = load_thinker(found, dtype)
-    if found.adapter is not None:
-        merge_adapter(thinker, found.folder, found.adapter)
+def _loaded(files: CheckpointFiles, dtype: torch.dtype = torch.float32) -> Any:
+    thinker = load_thinker(files, dtype)
+    if files.adapter is not None:
+        merge_adapter(thinker, files.folder, files.adapter)
     return thinker
 
 
 def _add(
-    total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, found: CheckpointFiles
+    total: dict[str, Tensor], more: Mapping[str, Tensor], part: float, files: CheckpointFiles
 ) -> None:
     shapes, expected = ({n: tuple(v.shape) for n, v in one.items()} for one in (more, total))
     if shapes != expected:
         name = min(n for n in {*shapes, *expected} if shapes.get(n) != expected.get(n))
         raise CheckpointError(
-            f"{found.folder}: {name} is {shapes.get(name)}, expected {expected.get(name)} as in the "
+            f"{files.folder}: {name} is {shapes.get(name)}, expected {expected.get(name)} as in the "
             "first model; a mean is of models of one shape"
         )
     for name, value in more.items():
         total[name] += value * part
 
 
-def _check_alike(
-    first: CheckpointFiles, other: CheckpointFiles, own: Profile | None, its: Profile | None
+def _check_compatible(
+    first: CheckpointFiles,
+    other: CheckpointFiles,
+    first_profile: Profile | None,
+    other_profile: Profile | None,
 ) -> None:
     """Check that both have the same tokens and the same protocol."""
     if first.tokenizer.get_vocab() != other.tokenizer.get_vocab():
@@ -139,7 +142,7 @@ def _check_alike(
         )
     spoken = [
         replace(one, training={}, word_confidence_floor=None, domain="") if one else None
-        for one in (own, its)
+        for one in (first_profile, other_profile)
     ]
     if spoken[0] != spoken[1]:
         raise CheckpointError(

@@ -50,8 +50,8 @@ def build(config: TrainingConfig, start: str | Path | None = None) -> TrainableM
     """Make or load the model of a run.
 
     Args:
-        start: folder or hub id of a model, or of an adapter of the configuration's base, in place
-            of what the configuration names.
+        start: folder or hub id of a model, or of an adapter of the configuration's base; replaces the
+            model of the configuration.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged, or does not fit the configuration.
@@ -86,31 +86,31 @@ def make_ready(thinker: Any, run: RunConfig) -> None:
 def _load(config: TrainingConfig, start: str | Path | None) -> TrainableModel:
     settings = config.model
     source = settings.base if start is None else start
-    found = find_checkpoint(source, settings.revision if start is None else None)
+    files = find_checkpoint(source, settings.revision if start is None else None)
     lora = settings.method == "lora"
     half = lora and config.run.bf16  # frozen weights; trained ones stay float32
-    thinker = load_thinker(found, torch.bfloat16 if half else torch.float32)
+    thinker = load_thinker(files, torch.bfloat16 if half else torch.float32)
     base = settings.base if start is None else str(start)
     if lora:
-        base = _base(found, base, settings.base)
+        base = _base(files, base, settings.base)
         adapt(thinker, settings.lora)
-        if found.adapter is not None:
-            load_adapter(thinker, found.folder, found.adapter, settings.lora)
-    elif found.adapter is not None:
-        merge_adapter(thinker, found.folder, found.adapter)
-    profile = found.profile()
+        if files.adapter is not None:
+            load_adapter(thinker, files.folder, files.adapter, settings.lora)
+    elif files.adapter is not None:
+        merge_adapter(thinker, files.folder, files.adapter)
+    profile = files.profile()
     before = None if profile is None else profile.training
-    return TrainableModel(thinker, found.tokenizer, found.extractor, base, before)
+    return TrainableModel(thinker, files.tokenizer, files.extractor, base, before)
 
 
-def _base(found: CheckpointFiles, given: str, configured: str) -> str:
+def _base(files: CheckpointFiles, given: str, configured: str) -> str:
     """Where the frozen weights are, as an adapter's settings name it."""
-    if found.adapter is None:
+    if files.adapter is None:
         return _absolute(given)
-    named = str(found.adapter["base_model_name_or_path"])
+    named = str(files.adapter["base_model_name_or_path"])
     if named != _absolute(configured):
         raise CheckpointError(
-            f"{found.folder}: is an adapter of {named}, not of the configuration's "
+            f"{files.folder}: is an adapter of {named}, not of the configuration's "
             f"{_absolute(configured)}; set model.base to it"
         )
     return named
@@ -149,11 +149,11 @@ def write_model(
 
 def record(stage: str, config: TrainingConfig, model: TrainableModel) -> dict[str, Any]:
     """The training record of a checkpoint's profile."""
-    found: dict[str, Any] = {"stage": stage, "version": __version__, "commit": _commit()}
-    found["config"] = config.to_json()
+    entries: dict[str, Any] = {"stage": stage, "version": __version__, "commit": _commit()}
+    entries["config"] = config.to_json()
     if model.before:
-        found["start"], found["before"] = named(model.before)
-    return {key: value for key, value in found.items() if value is not None}
+        entries["start"], entries["before"] = named(model.before)
+    return {key: value for key, value in entries.items() if value is not None}
 
 
 def _commit() -> str | None:

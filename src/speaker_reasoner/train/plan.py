@@ -1,4 +1,4 @@
-"""Memory and time of training a thinker, computed from its config: nothing is allocated, or guessed.
+"""Memory and time of training a thinker, computed from its config; nothing is allocated.
 
 Parameters are those of the class itself, built on the `meta` device. Activations follow
 Korthikanti et al. 2022 (arXiv 2205.05198, Sec. 4): what autograd keeps of each operation of a layer,
@@ -22,6 +22,15 @@ from .shapes import DialogueShape, ModelShape, average_dialogue
 
 BUCKET = 500_000_000
 """Elements of DeepSpeed's reduce_bucket_size, by default."""
+_MOST = {
+    "rank": 65_536,
+    "gpus": 1_000_000,
+    "batch": 100_000,
+    "gpu_memory_gb": 1_000_000,
+    "hours": 1_000_000_000,
+    "peak_tflops": 1_000_000,
+}
+"""Largest numbers of a setup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +86,13 @@ class Setup:
                 raise DataError(
                     f"plan: {name} {getattr(self, name)!r} is not {' or '.join(values)}"
                 )
-        for name in ("rank", "gpus", "batch", "gpu_memory_gb", "hours", "peak_tflops"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise DataError(f"plan: {name} {getattr(self, name)} is not a number above 0")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not 0 < value <= most:
+                got = str(value) if len(str(value)) < 20 else f"{str(value)[:12]}..."
+                raise DataError(
+                    f"plan: {name} {got} is out of range: expected more than 0, at most {most}"
+                )
         if not 0 < self.mfu <= 1 or not 0 <= self.head_room < 1:
             raise DataError(
                 f"plan: mfu {self.mfu} and head_room {self.head_room} are shares; expected 0 to 1"
@@ -112,8 +125,8 @@ class Memory:
         optimiser: AdamW's two moments, and the float32 weights where bf16 ones compute.
         communication: layers gathered from their shards, buckets of gradients.
         text, audio: what autograd keeps of the towers until the backward pass.
-        peak: the most that comes on top for a while: logits and their gradients, a layer computed
-            again, gradients of activations, the audio tower's convolutions.
+        peak: the largest temporary memory: logits and their gradients, a recomputed layer, gradients of
+            activations, or the audio tower's convolutions.
     """
 
     weights: int
@@ -203,8 +216,8 @@ def activations(model: ModelShape, setup: Setup, spoken: DialogueShape) -> tuple
     else:
         kept = tokens * sum(layers) + merged * sum(map(_routed, model.layers))
         passing += merged
-    heard, convolving = _audio_bytes(model, setup, setup.batch * spoken.audio_s)
-    return kept + last, heard, max(logits, passing, convolving)
+    audio, convolving = _audio_bytes(model, setup, setup.batch * spoken.audio_s)
+    return kept + last, audio, max(logits, passing, convolving)
 
 
 def layer_bytes(layer: Any, setup: Setup, model: ModelShape) -> int:
@@ -285,12 +298,12 @@ def _convolutions(model: ModelShape) -> tuple[list[_Convolution], int]:
         width = tower.conv1.out_channels
         first = _Convolution(tower.conv1.weight, 100, mels * 100)
         return [first, _Convolution(tower.conv2.weight, 50, width * 100)], 50
-    found, high, long, inputs = [], mels, 100, mels * 100
+    convolutions, high, long, inputs = [], mels, 100, mels * 100
     for layer in (tower.conv2d1, tower.conv2d2, tower.conv2d3):
         high, long = (high + 1) // 2, (long + 1) // 2
-        found.append(_Convolution(layer.weight, high * long, inputs))
-        inputs = found[-1].outputs
-    return found, 13
+        convolutions.append(_Convolution(layer.weight, high * long, inputs))
+        inputs = convolutions[-1].outputs
+    return convolutions, 13
 
 
 def _audio_bytes(model: ModelShape, setup: Setup, audio_s: float) -> tuple[int, int]:

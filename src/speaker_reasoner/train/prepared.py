@@ -1,11 +1,11 @@
-"""Talks from corpora that `speaker-reasoner prepare` wrote: pieces of sessions, in batches of like length.
+"""Talks from corpora that `speaker-reasoner prepare` wrote: pieces of sessions, in batches of similar length.
 
-The pieces of a batch and the task of each are chosen by their transcripts alone; then only the audio that
-the batch needs is read. Every piece comes once before any comes again.
+The pieces of a batch and the task of each are chosen by their transcripts alone; then only the audio of the batch
+is read. Every piece is drawn once in an epoch.
 
-Pieces whose recording is missing, broken or too short are left out before a run begins, because batches
-depend on the list of pieces: a recording that breaks later stops the run, and a run that continues after
-one was lost or repaired draws other batches than before.
+Pieces whose recording is missing, broken or too short are left out before a run begins, because batches depend on
+the list of pieces. A recording that breaks later stops the run. If one was lost or repaired since, a continued run
+draws other batches than before.
 """
 
 import random
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio import load_slice, to_samples
 from ..data.cache import condition, draw_cache
-from ..data.corpora import CorpusPiece, chunks
+from ..data.corpora import CorpusPiece, load_pieces
 from ..data.corpora.notes import Notes
 from ..errors import DataError
 from ..protocol import CacheEntry, Profile
@@ -36,17 +36,17 @@ _MOST_PAST = 200
 
 @dataclass(frozen=True, slots=True)
 class TrainingPiece:
-    """A piece of a session.
+    """A piece of a session, with what came before it.
 
     Attributes:
-        chunk: with its segments.
-        said: the same, in samples of the chunk; a speaker is the same number in all of the session.
-        past: segments of the session that end before the chunk and overlap no other, in samples of
+        source: the prepared piece.
+        segments: of the piece, in samples of it; a speaker has the same number in all pieces of the session.
+        past: segments of the session that end before the piece and overlap no other, in samples of
             the session, numbered the same way.
     """
 
-    chunk: CorpusPiece
-    said: tuple[Reference, ...]
+    source: CorpusPiece
+    segments: tuple[Reference, ...]
     past: Sequence[Reference]
 
 
@@ -67,8 +67,8 @@ class Pieces:
         used: list[TrainingPiece] = []
         left_out = Counter(self.left_out)
         for piece in self.used:
-            fault = faults.get(piece.chunk.audio)
-            if fault is None or piece.chunk.end_samples <= fault.heard_samples:
+            fault = faults.get(piece.source.audio)
+            if fault is None or piece.source.end_samples <= fault.whole_samples:
                 used.append(piece)
             else:
                 left_out[fault.reason] += 1
@@ -92,7 +92,7 @@ class Corpora:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PieceTask:
     """The task of a piece in a stage, and its speaker cache; no audio is read yet.
 
     Attributes:
@@ -110,8 +110,8 @@ class Asked:
 
     def numbered(self) -> tuple[list[CacheEntry], list[Reference]]:
         """Entries (silent, of the right length) and segments, speakers numbered over both."""
-        silence = np.broadcast_to(np.float32(0), self.piece.chunk.end_samples)  # takes no memory
-        return condition(self.drawn, silence, self.piece.said, texts=self.texts)
+        silence = np.broadcast_to(np.float32(0), self.piece.source.end_samples)  # takes no memory
+        return condition(self.drawn, silence, self.piece.segments, texts=self.texts)
 
     def talk(self) -> Talk:
         """The same with its audio.
@@ -119,24 +119,24 @@ class Asked:
         Raises:
             AudioError: it cannot be read.
         """
-        chunk = self.piece.chunk
+        source = self.piece.source
         entries, segments = self.numbered()
-        heard = [
-            replace(entry, samples=load_slice(chunk.audio, s.start_samples, s.end_samples))
+        cache = [
+            replace(entry, samples=load_slice(source.audio, s.start_samples, s.end_samples))
             for entry, s in zip(entries, self.drawn, strict=True)
         ]
-        samples = load_slice(chunk.audio, chunk.start_samples, chunk.end_samples)
-        return Talk(samples, tuple(segments), tuple(heard))
+        samples = load_slice(source.audio, source.start_samples, source.end_samples)
+        return Talk(samples, tuple(segments), tuple(cache))
 
 
-def ask(
+def draw_task(
     piece: TrainingPiece,
     stage: str,
     config: TrainingConfig,
     rng: random.Random,
     *,
     first_kind: bool = False,
-) -> Asked:
+) -> PieceTask:
     """Draw the task of a piece in a stage.
 
     Args:
@@ -152,31 +152,31 @@ def ask(
     if task == "cached":
         past = rng.sample(piece.past, min(len(piece.past), _MOST_PAST))
         drawn = draw_cache(sorted(past, key=lambda s: s.start_samples), cache, rng)
-        if len({s.speaker for s in (*drawn, *piece.said)}) > config.profile.max_speakers:
+        if len({s.speaker for s in (*drawn, *piece.segments)}) > config.profile.max_speakers:
             drawn = []  # there would be no labels for all of them
     texts = rng.random() >= cache.textless_rate
-    return Asked(piece, task, answer, tuple(drawn), texts)
+    return PieceTask(piece, task, answer, tuple(drawn), texts)
 
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
     """One dialogue of a batch, before its audio is read."""
 
-    asked: Asked
+    task: PieceTask
     tokens: int
 
 
-class Prepared:
+class PreparedCorpora:
     """Talks of prepared corpora.
 
     Args:
         config: with a table `corpora`.
         batcher: of the model.
         strict: stop where audio is missing, broken or too short, instead of leaving its pieces out.
-        shown: show how far the look at the audio is.
+        shown: show the progress of the check of the audio.
 
     Attributes:
-        found: pieces, and what was left out.
+        contents: pieces, and what was left out.
 
     Raises:
         DataError: a folder is none that `prepare` wrote, nothing can be used, or, with `strict`, the
@@ -191,34 +191,34 @@ class Prepared:
         self.config = config
         self.corpora = config.corpora
         self.batcher = batcher
-        self.found = read_corpora(config.corpora, config.profile, strict=strict, shown=shown)
-        self.train, self.held = self.found.train, self.found.check
+        self.contents = read_corpora(config.corpora, config.profile, strict=strict, shown=shown)
+        self.train, self.held = self.contents.train, self.contents.check
         if not self.train.used:
-            raise DataError(_nothing_used(self.corpora, self.found))
+            raise DataError(_nothing_used(self.corpora, self.contents))
         self._window: tuple[tuple[str, int], list[list[_Planned]]] | None = None
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:
-        """As of `Source`.
+        """See `TalkSource`.
 
         Raises:
             AudioError: a recording has broken since the run began, or is damaged behind its header.
-                It is not passed over, because the batches after it would be others.
+                It is not skipped, because all later batches would change.
         """
         window, batch = divmod(step * self.config.run.batches_per_step + part, self.corpora.window)
-        return self._batch(stage, [one.asked for one in self._planned(stage, window)[batch]])
+        return self._batch(stage, [one.task for one in self._planned(stage, window)[batch]])
 
     def checks(self, stage: str, count: int) -> list[Drawn]:
         rows = self.corpora.batch
-        asked = self._held(stage, count * rows)
-        return [self._batch(stage, asked[at : at + rows]) for at in range(0, len(asked), rows)]
+        tasks = self._held(stage, count * rows)
+        return [self._batch(stage, tasks[at : at + rows]) for at in range(0, len(tasks), rows)]
 
     def talks(self, stage: str, count: int) -> list[Talk]:
-        return [asked.talk() for asked in self._held(stage, count)]
+        return [task.talk() for task in self._held(stage, count)]
 
-    def _held(self, stage: str, count: int) -> list[Asked]:
+    def _held(self, stage: str, count: int) -> list[PieceTask]:
         """Talks of validation pieces, of the stage's first kind."""
         return [
-            ask(piece, stage, self.config, self._rng(stage, f"check {i}"), first_kind=True)
+            draw_task(piece, stage, self.config, self._rng(stage, f"check {i}"), first_kind=True)
             for i, piece in enumerate(self._spread(count))
         ]
 
@@ -245,24 +245,24 @@ class Prepared:
             planned.append(self._plan(stage, piece, str(position)))
         planned.sort(key=lambda one: one.tokens)
         rows = self.corpora.batch
-        found = [planned[at : at + rows] for at in range(0, size, rows)]
-        self._rng(stage, f"window {window}").shuffle(found)
-        self._window = (stage, window), found
-        return found
+        batches = [planned[at : at + rows] for at in range(0, size, rows)]
+        self._rng(stage, f"window {window}").shuffle(batches)
+        self._window = (stage, window), batches
+        return batches
 
     def _plan(self, stage: str, piece: TrainingPiece, name: str) -> _Planned:
-        asked = ask(piece, stage, self.config, self._rng(stage, name))
-        entries, segments = asked.numbered()
-        length = piece.chunk.end_samples - piece.chunk.start_samples
+        task = draw_task(piece, stage, self.config, self._rng(stage, name))
+        entries, segments = task.numbered()
+        length = piece.source.end_samples - piece.source.start_samples
         trace = make_trace(
-            asked.task, segments, length, self.config.profile, answer=asked.answer, cache=entries
+            task.task, segments, length, self.config.profile, answer=task.answer, cache=entries
         )
-        return _Planned(asked, self.batcher.tokens(trace))
+        return _Planned(task, self.batcher.tokens(trace))
 
-    def _batch(self, stage: str, asked: Sequence[Asked]) -> Drawn:
+    def _batch(self, stage: str, tasks: Sequence[PieceTask]) -> Drawn:
         examples = [
             make_example(one.task, one.talk(), self.config.profile, answer=one.answer)
-            for one in asked
+            for one in tasks
         ]
         weights = self.config.loss_weights(self.config.stages[stage].kinds[0])
         return self.batcher.batch(examples, random.Random(0), augment=False), weights
@@ -274,11 +274,11 @@ class Prepared:
 def read_corpora(
     corpora: CorporaConfig, profile: Profile, *, strict: bool = False, shown: bool = False
 ) -> Corpora:
-    """Read the pieces of a configuration, and look at the audio of those that fit its profile.
+    """Read the pieces of a configuration, and check the audio of those that fit its profile.
 
     Args:
         strict: stop at the first recording that is missing, broken or too short.
-        shown: show how far the look at the audio is.
+        shown: show the progress of the check of the audio.
 
     Raises:
         DataError: a folder is none that `prepare` wrote, or, with `strict`, audio has a fault.
@@ -288,26 +288,26 @@ def read_corpora(
         read_pieces(folders, profile, clipped=corpora.clipped)
         for folders in (corpora.train, corpora.check)
     )
-    taken = (piece.chunk for piece in (*train.used, *check.used))
+    taken = (piece.source for piece in (*train.used, *check.used))
     faults = find_faults(taken, notes, shown=shown)
     return Corpora(train.without(faults), check.without(faults), faults, notes)
 
 
-def _nothing_used(corpora: CorporaConfig, found: Corpora) -> str:
-    """The message that nothing is left to learn from."""
-    left_out, dropped = found.train.left_out, found.notes.dropped
+def _nothing_used(corpora: CorporaConfig, contents: Corpora) -> str:
+    """The error message where no piece can be used."""
+    left_out, dropped = contents.train.left_out, contents.notes.dropped
     reasons = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
-    told = f"{', '.join(corpora.train)}: no piece can be used: {reasons or 'there is none'}"
+    message = f"{', '.join(corpora.train)}: no piece can be used: {reasons or 'there is none'}"
     first = next((dropped[reason][0] for reason in left_out if reason in dropped), None)
-    return told if first is None else f"{told}; first: {first}"
+    return message if first is None else f"{message}; first: {first}"
 
 
 def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> Pieces:
-    """Read the pieces of splits that `prepare` wrote; their audio is not looked at.
+    """Read the pieces of splits that `prepare` wrote; their audio is not checked.
 
     Args:
-        profile: what does not fit it is left out, and counted.
-        clipped: use pieces with segments that go on outside.
+        profile: pieces that do not fit it are left out and counted.
+        clipped: use pieces with segments that continue outside.
 
     Raises:
         DataError: a folder is none that `prepare` wrote.
@@ -322,11 +322,11 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
                 "`speaker-reasoner prepare` wrote, such as prepared/ami/train"
             )
         sessions: dict[Path, list[CorpusPiece]] = defaultdict(list)
-        for chunk in chunks(file):
-            sessions[chunk.audio].append(chunk)
+        for source in load_pieces(file):
+            sessions[source.audio].append(source)
         for parts in sessions.values():
             for piece in _of_session(parts):
-                reason = _unfit(piece.chunk, profile, clipped=clipped)
+                reason = _unfit(piece.source, profile, clipped=clipped)
                 if reason is None:
                     used.append(piece)
                 else:
@@ -337,49 +337,49 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
 def _of_session(parts: Sequence[CorpusPiece]) -> Iterator[TrainingPiece]:
     """The pieces of one recording, each with the past of its session."""
     numbers: dict[str, int] = {}
-    said = [
+    segments = [
         tuple(
-            replace(s, speaker=numbers.setdefault(chunk.speakers[s.speaker - 1], len(numbers) + 1))
-            for s in chunk.references
+            replace(s, speaker=numbers.setdefault(piece.speakers[s.speaker - 1], len(numbers) + 1))
+            for s in piece.references
         )
-        for chunk in parts
+        for piece in parts
     ]
     spoken = [
         replace(
             s,
-            start_samples=s.start_samples + chunk.start_samples,
-            end_samples=s.end_samples + chunk.start_samples,
+            start_samples=s.start_samples + piece.start_samples,
+            end_samples=s.end_samples + piece.start_samples,
         )
-        for chunk, rows in zip(parts, said, strict=True)
+        for piece, rows in zip(parts, segments, strict=True)
         for s in rows
     ]
     alone = sorted(_alone(spoken), key=lambda s: s.end_samples)
     ends = [s.end_samples for s in alone]
-    for chunk, rows in zip(parts, said, strict=True):
-        yield TrainingPiece(chunk, rows, alone[: bisect_right(ends, chunk.start_samples)])
+    for piece, rows in zip(parts, segments, strict=True):
+        yield TrainingPiece(piece, rows, alone[: bisect_right(ends, piece.start_samples)])
 
 
 def _alone(segments: Sequence[Reference]) -> list[Reference]:
     """Those that overlap no other."""
     ordered = sorted(segments, key=lambda s: s.start_samples)
-    found = []
+    alone = []
     latest = 0
     for i, segment in enumerate(ordered):
         after = ordered[i + 1].start_samples if i + 1 < len(ordered) else segment.end_samples
         if latest <= segment.start_samples and segment.end_samples <= after:
-            found.append(segment)
+            alone.append(segment)
         latest = max(latest, segment.end_samples)
-    return found
+    return alone
 
 
-def _unfit(chunk: CorpusPiece, profile: Profile, *, clipped: bool) -> str | None:
-    """Why a chunk cannot be used; `None` if it can."""
-    if chunk.end_samples - chunk.start_samples > to_samples(profile.chunk_s):
+def _unfit(piece: CorpusPiece, profile: Profile, *, clipped: bool) -> str | None:
+    """Why a piece cannot be used; `None` if it can."""
+    if piece.end_samples - piece.start_samples > to_samples(profile.chunk_s):
         return f"longer than profile.chunk_s, {profile.chunk_s:g} s"
-    if len(chunk.speakers) > profile.max_speakers:
+    if len(piece.speakers) > profile.max_speakers:
         return f"more speakers than profile.max_speakers, {profile.max_speakers}"
-    if len(observations(chunk.references)) > profile.max_turns:
+    if len(observations(piece.references)) > profile.max_turns:
         return f"more observations than profile.max_turns, {profile.max_turns}"
-    if chunk.clipped and not clipped:
+    if piece.clipped and not clipped:
         return "segments that go on outside the piece"
     return None

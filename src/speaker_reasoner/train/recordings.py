@@ -1,8 +1,8 @@
-"""Whether the recordings of prepared pieces are there, told before a run begins.
+"""Checks the recordings of prepared pieces before a run begins.
 
-A recording is opened once, however many pieces are of it, and judged by its header. It is decoded only where
-the header states no length, or less than a piece takes: lengths of containers leave out what a codec adds,
-those at other sample rates are rounded. What is damaged behind the header shows when it is drawn.
+Each recording is opened once and judged by its header. It is decoded only where the header states no length, or
+less than a piece needs, because lengths in containers leave out what a codec adds, and are rounded at other sample
+rates. Damage behind the header is an error when the piece is drawn.
 """
 
 from collections import defaultdict
@@ -25,38 +25,38 @@ class Fault:
 
     Attributes:
         reason: the reason they are counted under.
-        heard_samples: readable samples at 16 kHz; pieces that end later cannot be used.
+        whole_samples: readable samples at 16 kHz; pieces that end later cannot be used.
     """
 
     reason: str
-    heard_samples: int = 0
+    whole_samples: int = 0
 
 
 def find_faults(
-    chunks: Iterable[CorpusPiece], notes: Notes, *, shown: bool = False
+    pieces: Iterable[CorpusPiece], notes: Notes, *, shown: bool = False
 ) -> dict[Path, Fault]:
-    """Check the recording of every chunk.
+    """Check the recording of every piece.
 
     Args:
-        notes: get the recordings that are faulty, by reason.
-        shown: show how far it is.
+        notes: receives the faulty recordings, by reason.
+        shown: show the progress.
 
     Returns:
-        The faulty ones.
+        The faults by recording.
 
     Raises:
         DataError: there is one, and the notes are strict.
     """
     ends: dict[Path, set[int]] = defaultdict(set)
-    for chunk in chunks:
-        ends[chunk.audio].add(chunk.end_samples)
+    for piece in pieces:
+        ends[piece.audio].add(piece.end_samples)
     console = Console(stderr=True)
     rows = track(ends.items(), "audio", console=console, transient=True, disable=not shown)
     faults: dict[Path, Fault] = {}
     for path, taken in rows:
-        found = _look(path, sorted(taken))
-        if found is not None:
-            faults[path], message = found
+        fault = _look(path, sorted(taken))
+        if fault is not None:
+            faults[path], message = fault
             notes.drop(faults[path].reason, message)
     return faults
 
@@ -64,16 +64,16 @@ def find_faults(
 def _look(path: Path, ends: Sequence[int]) -> tuple[Fault, str] | None:
     """The fault of a recording whose pieces end at these samples, and its message."""
     try:
-        heard = to_samples(probe(path).duration_s)
+        whole = to_samples(probe(path).duration_s)
     except AudioError as error:
         gone = isinstance(error.__cause__, FileNotFoundError)
         return Fault("audio missing" if gone else "audio broken"), str(error)
     for end in ends:
-        if end <= heard:
+        if end <= whole:
             continue
         try:
-            load_slice(path, heard, end)
+            load_slice(path, whole, end)
         except AudioError as error:
-            return Fault("audio shorter than the piece", heard), str(error)
-        heard = end
+            return Fault("audio shorter than the piece", whole), str(error)
+        whole = end
     return None

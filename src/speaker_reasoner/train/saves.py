@@ -38,11 +38,11 @@ def weights(
     Every process must call it.
 
     Args:
-        module: what was prepared, without a wrapper around it.
+        module: the prepared module without a wrapper.
         trained: only those that are trained.
         dtype: that floating ones are cast to.
     """
-    found: dict[str, Tensor] = {}
+    saved: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         if trained and not parameter.requires_grad:
             continue
@@ -53,8 +53,8 @@ def weights(
         else:
             value = whole(parameter)
         if accelerator.is_main_process:
-            found[name] = value if dtype is None else value.to(dtype)
-    return found
+            saved[name] = value if dtype is None else value.to(dtype)
+    return saved
 
 
 class Saves:
@@ -62,11 +62,11 @@ class Saves:
 
     Args:
         path: of the file; of a folder beside it under DeepSpeed.
-        module: what is trained, without a wrapper around it.
-        prepared: the same as accelerate prepared it.
+        module: the trained module without a wrapper.
+        prepared: the module as accelerate wrapped it.
         optimisers: as accelerate prepared them.
         accelerator: of the run.
-        average: of what is trained, by name; not under DeepSpeed.
+        average: the average of the trained weights, by name; not under DeepSpeed.
 
     Raises:
         CheckpointError: there is an average, and DeepSpeed.
@@ -93,7 +93,7 @@ class Saves:
         self.average = average or {}
 
     def save(self, step: int) -> None:
-        """Write the state after so many steps. A full disk or a kill leaves the last one whole.
+        """Write the state after `step` steps. A full disk or a kill leaves the previous state whole.
 
         Raises:
             OutputError: it cannot be written.
@@ -217,7 +217,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file beside another and put it in its place.
 
     Raises:
-        OutputError: it cannot be written; what was there is untouched.
+        OutputError: it cannot be written; the old one is unchanged.
     """
     temporary = path.with_suffix(".tmp")
     try:
@@ -234,7 +234,7 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Write a folder beside another and put it in its place.
 
     Raises:
-        OutputError: it cannot be written; what was there is untouched.
+        OutputError: it cannot be written; the old one is unchanged.
     """
     temporary, old = (path.with_name(f".{path.name}.{kind}") for kind in ("tmp", "old"))
     if old.exists() and not path.exists():  # a run was killed between the two moves

@@ -34,15 +34,15 @@ class RunConfig:
 
     Attributes:
         batches_per_step: over all processes; each accumulates its share of them.
-        bf16: compute in bfloat16 where that is safe (autocast); what is trained stays float32.
-        gradient_checkpointing: compute layers again in the backward pass, and keep less.
+        bf16: compute in bfloat16 where that is safe (autocast); trained weights stay float32.
+        gradient_checkpointing: recompute layers in the backward pass, to save memory.
         clip: largest norm of the gradient.
-        average: decay of an average of the weights over steps, which a stage ends with; 0 for those of
-            its last step.
+        average: decay of the moving average of weights that a stage ends with; 0 for the weights of the
+            last step.
         workers: processes that prepare batches ahead; 0 prepares them in between.
         log_steps: steps between rows of the log.
-        check_steps: steps between looks at fixed batches, `checks` of them.
-        dialogue_steps: steps between transcribing fixed dialogues, so many `dialogues`; 0 for never.
+        check_steps: steps between checks on `checks` fixed batches.
+        dialogue_steps: steps between transcriptions of `dialogues` fixed dialogues; 0 for never.
         save_every_s: seconds between saves; the end of a stage is always saved.
         compile: compile the text model's layers (torch.compile; on a CPU it takes a C++ compiler).
         log_with: trackers by accelerate's names (`tensorboard`, `wandb`, ...).

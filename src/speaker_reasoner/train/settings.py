@@ -89,7 +89,7 @@ def _read(hint: Any, value: Any, where: str, key: str) -> Any:
 
 
 def _read_row(arguments: tuple[Any, ...], value: Any, where: str, key: str) -> tuple[Any, ...]:
-    """An array: of any length (`tuple[X, ...]`), or of so many values."""
+    """An array: of any length (`tuple[X, ...]`), or of the length of the tuple."""
     if not isinstance(value, list):
         raise DataError(f"{where}: {key}: expected an array, got {value!r}")
     if arguments[-1] is Ellipsis:

@@ -103,7 +103,7 @@ class DialogueShape:
     """Tokens of one multi-turn dialogue over an average chunk.
 
     Attributes:
-        audio_s: seconds heard: the chunk and the slices.
+        audio_s: seconds of audio: the chunk and the slices.
         counted: with the model's tokenizer; otherwise estimated by `CHARACTERS_PER_TOKEN`.
     """
 
@@ -123,7 +123,7 @@ class ModelShape:
     """A thinker's shapes: its class on the `meta` device, where tensors hold no numbers.
 
     Attributes:
-        name: what it was asked for by.
+        name: as the user gave it.
         tokenizer: the folder's, or `None` where only a config is at hand.
     """
 
@@ -250,7 +250,7 @@ def _part(name: str) -> str:
 
 
 def _projections(layer: Any, experts: bool) -> Iterator[tuple[int, int, int]]:
-    """Inputs, outputs and copies of what LoRA adapts in a layer."""
+    """Inputs, outputs and copies of the projections that LoRA adapts in a layer."""
     for name, module in layer.named_modules():
         if isinstance(module, nn.Linear) and name.endswith("_proj"):
             yield module.in_features, module.out_features, 1
@@ -272,10 +272,10 @@ def average_dialogue(model: ModelShape, chunk_s: float, turns: int | None = None
 
 
 def average_trace(chunk_s: float, turns: int | None = None) -> Trace:
-    """The dialogue over an average chunk, of words of the grammar; what is heard is not there."""
+    """The dialogue over an average chunk, with words of the grammar and without audio."""
     count = _turns(chunk_s, turns)
     step = chunk_s / count
-    said = WORDS_PER_S * step * HEARD
+    words_per_turn = WORDS_PER_S * step * HEARD
     words = sentences.vocabulary()
     segments = [
         Reference(
@@ -284,7 +284,8 @@ def average_trace(chunk_s: float, turns: int | None = None) -> Trace:
             start_samples=round(turn * step * SAMPLE_RATE_HZ),
             end_samples=round((turn + HEARD) * step * SAMPLE_RATE_HZ),
             text=" ".join(
-                words[n % len(words)] for n in range(round(turn * said), round((turn + 1) * said))
+                words[n % len(words)]
+                for n in range(round(turn * words_per_turn), round((turn + 1) * words_per_turn))
             ),
         )
         for turn in range(count)
@@ -311,7 +312,7 @@ def _count(trace: Trace, model: ModelShape, turns: int) -> DialogueShape:
 
 
 class _Estimate:
-    """Stands in for a tokenizer: as many ids as there may be tokens."""
+    """Replaces a missing tokenizer: gives an estimated number of ids."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         rest, single = re.subn(r"<\|\w+\|>|\d", "", text)

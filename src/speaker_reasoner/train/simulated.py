@@ -53,11 +53,11 @@ class Simulated:
     def talks(self, stage: str, count: int) -> list[Talk]:
         settings = self.config.stages[stage]
         task = settings.kinds[0].task
-        found = []
+        talks = []
         for part in range(count):
             rng = self._check_rng(stage, part)
-            found.append(self._talk(task, self._meetings(settings, _FULLY_GROWN, rng), rng))
-        return found
+            talks.append(self._talk(task, self._meetings(settings, _FULLY_GROWN, rng), rng))
+        return talks
 
     def _check_rng(self, stage: str, part: int) -> random.Random:
         return random.Random(f"check {stage} {self.config.seed} {part}")
@@ -102,8 +102,8 @@ class Simulated:
         past, chunk = session(self.bank, meetings, rng.getrandbits(48), (people, present))
         drawn = draw_cache(references(past, by_voice=True), self.simulated.cache, rng)
         texts = rng.random() >= self.simulated.cache.textless_rate
-        said = references(chunk, by_voice=True)
-        entries, segments = condition(drawn, past.samples, said, texts=texts)
+        numbered = references(chunk, by_voice=True)
+        entries, segments = condition(drawn, past.samples, numbered, texts=texts)
         by_start = sorted(chunk.spoken, key=lambda s: (s.start_samples, s.end_samples))
         spoken = [
             tuple(
@@ -112,8 +112,8 @@ class Simulated:
             )
         ]
         for segment, entry in zip(drawn, entries, strict=True):
-            [own] = [s for s in past.spoken if s.start_samples == segment.start_samples]
-            spoken.append((_shifted(own, entry.speaker),))
+            [original] = [s for s in past.spoken if s.start_samples == segment.start_samples]
+            spoken.append((_shifted(original, entry.speaker),))
         return Talk(chunk.samples, tuple(segments), tuple(entries), tuple(spoken))
 
 
@@ -133,7 +133,7 @@ def references(meeting: Meeting, *, by_voice: bool = False) -> list[Reference]:
 
 
 def _shifted(spoken: MixedUtterance, speaker: int) -> MixedUtterance:
-    """An utterance as a clip of its own, under another number."""
+    """An utterance with times in a clip of itself, under another speaker number."""
     first = spoken.start_samples
     words = tuple(
         replace(w, start_samples=w.start_samples - first, end_samples=w.end_samples - first)

@@ -1,12 +1,12 @@
 """The three stages, each from the last one's weights (Sec. "Three training stages", arXiv 2604.03074).
 
 1. `single_pass`: tasks of one turn over the whole chunk. A model from scratch warms up first: its audio
-   tower alone learns, frame by frame, which word, gender and voice it hears.
+   tower alone learns word, gender and voice of each frame.
 2. `dialogues`: the multi-turn dialogue, loss on every assistant turn, boxes included.
 3. `cached`: as 2, with a simulated speaker cache before the chunk.
 
 The configuration sets the mix of each. Differs from the paper: its stages start from a pretrained
-thinker; the tiny one starts from nothing, hence the warm-up and losses on frames.
+thinker; the tiny one starts from random weights, and needs the warm-up and losses on frames.
 """
 
 import shutil
@@ -27,7 +27,7 @@ from .config import TrainingConfig
 from .learner import Heads, Learner
 from .loop import StageTask, run
 from .models import build, record, write_model
-from .prepared import Corpora, Prepared
+from .prepared import Corpora, PreparedCorpora
 from .recordings import Fault
 from .saves import Saves, is_deepspeed, replace_folder, weights
 from .settling import settle
@@ -154,9 +154,9 @@ class Trainer:
             with self.accelerator.main_process_first():  # it builds the bank, the others find it
                 return Simulated(self.config, self.folder / "banks", batcher), []
         shown = self.accelerator.is_main_process
-        prepared = Prepared(self.config, batcher, strict=strict, shown=shown)
-        _same_everywhere(prepared.found)
-        return prepared, _remarks(prepared.found)
+        prepared = PreparedCorpora(self.config, batcher, strict=strict, shown=shown)
+        _same_everywhere(prepared.contents)
+        return prepared, _remarks(prepared.contents)
 
     def _settle(self, learner: Learner, stage: str) -> None:
         """Teach new heads, unless the stage has begun already."""
@@ -213,7 +213,7 @@ class Trainer:
         run(task, self.prepared, self.folder, self.config.run)
 
     def _transcriber(self, stage: str) -> Any:
-        """Transcribes the stage's fixed talks; `None` where none are asked for, or there are none."""
+        """A function that transcribes the stage's fixed talks; `None` if there are none, or none are wanted."""
         if not self.config.run.dialogue_steps:
             return None
         talks = self.source.talks(stage, self.config.run.dialogues)
@@ -241,7 +241,7 @@ def train(
     start: str | Path | None = None,
     cpu: bool = False,
     strict: bool = False,
-    told: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Run stages in their order; a run that was stopped continues from its saved state.
 
@@ -251,7 +251,7 @@ def train(
         start: folder or hub id of the model to begin from, in place of the configuration's.
         cpu: use no GPU.
         strict: stop where audio of prepared corpora has a fault, instead of leaving its pieces out.
-        told: called by the main process with each remark.
+        progress: called by the main process with each remark.
 
     Returns:
         The folders of the checkpoints, one a stage.
@@ -271,7 +271,7 @@ def train(
             "under DeepSpeed, whose moments cannot be cleared, train one stage after the other: "
             "--stage 1, then --stage 2 --from OUT/stage-1"
         )
-    say = told if told is not None and trainer.accelerator.is_main_process else _nothing
+    say = progress if progress is not None and trainer.accelerator.is_main_process else _nothing
     for remark in trainer.remarks:
         say(remark)
     before = STAGES.get(min(stages) - 1)
@@ -304,12 +304,12 @@ def train_voice_head(
     if config.witness is None:
         raise DataError("the configuration has no table witness, which a voice head is trained by")
     source = folder / "stage-3" if start is None else start
-    found = find_checkpoint(source)
+    files = find_checkpoint(source)
     trainer, head = Trainer(config, folder, start=source, cpu=cpu), config.witness
     target = folder / "voice"
 
     def write(path: Path) -> None:
-        shutil.copytree(found.folder, path, dirs_exist_ok=True)
+        shutil.copytree(files.folder, path, dirs_exist_ok=True)
         trainer.voice_head(path, head)
 
     if trainer.accelerator.is_main_process:
@@ -319,7 +319,7 @@ def train_voice_head(
     return target
 
 
-def _same_everywhere(found: Corpora) -> None:
+def _same_everywhere(contents: Corpora) -> None:
     """Check that all processes leave out the same pieces: their batches depend on the rest.
 
     Raises:
@@ -327,7 +327,7 @@ def _same_everywhere(found: Corpora) -> None:
     """
     from accelerate.utils import gather_object
 
-    seen: list[set[tuple[Path, Fault]]] = gather_object([set(found.faults.items())])
+    seen: list[set[tuple[Path, Fault]]] = gather_object([set(contents.faults.items())])
     different = [path for path, _ in seen[0].union(*seen) - seen[0].intersection(*seen)]
     if different:
         raise DataError(
@@ -336,31 +336,31 @@ def _same_everywhere(found: Corpora) -> None:
         )
 
 
-def _remarks(found: Corpora) -> list[str]:
+def _remarks(contents: Corpora) -> list[str]:
     """How many pieces are used, and why the others are not."""
     remarks = []
-    for name, pieces in (("train", found.train), ("check", found.check)):
+    for name, pieces in (("train", contents.train), ("check", contents.check)):
         remarks.append(f"{name}: {len(pieces.used)} pieces")
         for reason, count in pieces.left_out.items():
             remarks.append(f"{name}: {count} pieces left out: {reason}")
-    for reason, told in found.notes.to_json("dropped").items():
-        remarks.append(f"recordings, {reason}: {told['count']}")
-        remarks += (f"  {message}" for message in told["first"])
+    for reason, entry in contents.notes.to_json("dropped").items():
+        remarks.append(f"recordings, {reason}: {entry['count']}")
+        remarks += (f"  {message}" for message in entry["first"])
     return remarks
 
 
-def _nothing(told: str) -> None:
-    """Says nothing."""
+def _nothing(text: str) -> None:
+    """Ignores a message."""
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as trackers take them: one level, numbers and text."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     items: Iterable[tuple[str, Any]] = values.items()
     for key, value in items:
         name = f"{prefix}{key}"
         if isinstance(value, dict):
-            found |= _flat(value, f"{name}.")
+            flat |= _flat(value, f"{name}.")
         else:
-            found[name] = value if isinstance(value, int | float | str) else str(value)
-    return found
+            flat[name] = value if isinstance(value, int | float | str) else str(value)
+    return flat

@@ -1,15 +1,15 @@
-"""Dialogues as ms-swift reads them: JSONL beside the audio that its `<audio>` tags stand for.
+"""Dialogues in the format of ms-swift: JSONL beside the audio of its `<audio>` tags.
 
     FOLDER/<stage>.jsonl         {"messages": [...], "audios": [...]} a dialogue
     FOLDER/<stage>.check.jsonl   the same, never learned from
     FOLDER/audio/<chunk>/        FLAC: the chunk, its slices by their samples, the clips of its caches
-    FOLDER/plugin.py, sft.sh, megatron.sh   what ms-swift loads, and how its stages are started
+    FOLDER/plugin.py, sft.sh, megatron.sh   a plug-in for ms-swift, and scripts that start its stages
     FOLDER/export.json           configuration and counts
 
-Paths are relative to FOLDER, where the scripts start ms-swift: it can be copied to another machine, which
-needs nothing of this package. Audio is 16-bit; a slice under 1 s ends in silence up to there, as it
-does for our own models. Slices that several stages hear are written once. `scripts/verify-swift`
-proves that ms-swift learns the tokens that `speaker-reasoner train` learns.
+Paths are relative to FOLDER, where the scripts start ms-swift; it can be copied to a machine without this
+package. Audio is 16-bit; a slice under 1 s is padded with silence to 1 s, as for our own models. Slices that
+several stages use are written once. `scripts/verify-swift` proves that ms-swift learns the same tokens as
+`speaker-reasoner train`.
 
 Differs from `speaker-reasoner train`: every dialogue ends with its whole answer, because ms-swift closes
 the last turn.
@@ -41,12 +41,12 @@ from .batches import Example
 
 SCHEMA = "speaker-reasoner/swift/1"
 LAUNCH = Path(__file__).parent.parent / "configs" / "swift"
-"""Folder of what is copied beside the dialogues."""
+"""Folder of the files that are copied beside the dialogues."""
 
 _LAUNCHED = ("plugin.py", "sft.sh", "megatron.sh")
 _TAG = "<audio>"
 _TAKEN = (_TAG, "<img>", "<start-image>")
-"""What ms-swift replaces or removes wherever a text holds it."""
+"""Strings that ms-swift replaces or removes in texts."""
 _UNSAFE = re.compile(r"[^\w.-]|^\.+")
 _FULL_SCALE = 32768
 
@@ -141,7 +141,7 @@ class SwiftExport:
         shutil.rmtree(self._building, ignore_errors=True)
 
     def add(self, file: str, chunk: str, example: Example) -> None:
-        """Write a dialogue and what it hears.
+        """Write a dialogue and its audio.
 
         Args:
             file: the stage; with `.check` where it is not learned from.
@@ -149,7 +149,7 @@ class SwiftExport:
 
         Raises:
             DataError: a text holds a tag of ms-swift's, or another chunk has the name.
-            ProtocolError: the trace cannot be said in messages.
+            ProtocolError: the trace cannot be expressed in messages.
             OutputError: a file cannot be written.
         """
         folder = "audio/" + _UNSAFE.sub("_", chunk)
@@ -181,7 +181,7 @@ class SwiftExport:
             record: what made the dialogues; JSON-ready.
 
         Returns:
-            What `export.json` says: the record and the counts.
+            The content of `export.json`: the record and the counts.
 
         Raises:
             DataError: nothing was added.
@@ -189,14 +189,14 @@ class SwiftExport:
         """
         if not self.written.dialogues:
             raise DataError(f"{self.folder}: no dialogue to export")
-        told = {"schema": SCHEMA, **record, "written": self.written.to_json()}
+        manifest = {"schema": SCHEMA, **record, "written": self.written.to_json()}
         with _writing(self.folder):
             for name in _LAUNCHED:
                 shutil.copy(LAUNCH / name, self._building)
-            text = json.dumps(told, ensure_ascii=False, indent=2) + "\n"
+            text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
             (self._building / "export.json").write_text(text, encoding="utf-8")
             self._building.replace(self.folder)
-        return told
+        return manifest
 
     def _write_audio(self, path: str, samples: np.ndarray[Any, np.dtype[np.float32]]) -> None:
         """Write a slice as 16-bit FLAC, unless another stage has."""

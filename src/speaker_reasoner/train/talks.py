@@ -1,7 +1,7 @@
-"""A talk: a chunk, what is said in it, and the speaker cache before it; a talk to an example.
+"""Talks (a chunk, its segments, and the speaker cache before it), and training examples made of them.
 
-Simulated meetings and prepared corpora both give talks, so that what is learned from either is built,
-and what is transcribed of either is scored, in one way.
+Simulated meetings and prepared corpora both give talks, so that examples are built, and transcripts scored, in one
+way.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from .loop import Drawn
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A chunk as training and its checks take it.
+    """A chunk for training and its checks.
 
     Attributes:
         samples: float32 `[n]` at 16 kHz.
-        segments: what is said, speakers numbered over cache and chunk.
+        segments: speakers are numbered over cache and chunk.
         cache: entries that stand before the chunk.
         spoken: of the chunk and of each entry, utterances with their word times, numbered the same
             way; `None` where they are not known.
@@ -47,7 +47,7 @@ class TalkSource(Protocol):
         ...
 
     def talks(self, stage: str, count: int) -> list[Talk]:
-        """Fixed talks that are not learned from, as the stage hears them."""
+        """Fixed talks that are not learned from, with the stage's cache."""
         ...
 
 
@@ -76,7 +76,7 @@ def make_example(task: str, talk: Talk, profile: Profile, *, answer: bool = True
     trace = make_trace(
         task, talk.segments, len(talk.samples), profile, answer=answer, cache=talk.cache
     )
-    heard = [talk.samples, *(entry.samples for entry in talk.cache)]
+    clips = [talk.samples, *(entry.samples for entry in talk.cache)]
     if talk.spoken is None:
-        return Example(trace, tuple(Clip(samples) for samples in heard))
-    return Example(trace, tuple(Clip(*pair) for pair in zip(heard, talk.spoken, strict=True)))
+        return Example(trace, tuple(Clip(samples) for samples in clips))
+    return Example(trace, tuple(Clip(*pair) for pair in zip(clips, talk.spoken, strict=True)))

@@ -19,13 +19,17 @@ from ..protocol import Profile
 from ..protocol.observations import Reference
 from ..reasoner import Dialogue, Outcome, run
 from ..transcript import Segment
-from .accelerators import Prepared
+from .accelerators import PreparedLearner
 from .saves import is_deepspeed
 from .talks import Talk
 
 
 def transcribe(
-    prepared: Prepared, talks: Sequence[Talk], tokenizer: Any, extractor: Any, profile: Profile
+    prepared: PreparedLearner,
+    talks: Sequence[Talk],
+    tokenizer: Any,
+    extractor: Any,
+    profile: Profile,
 ) -> dict[str, float]:
     """Transcribe talks, and score them.
 
@@ -37,21 +41,21 @@ def transcribe(
     """
     accelerator, thinker = prepared.accelerator, prepared.learner.thinker
     sharded = isinstance(prepared.learner, FSDPModule) or is_deepspeed(accelerator)
-    own = talks
+    share = talks
     if not sharded:
-        own = talks[accelerator.process_index :: accelerator.num_processes]
+        share = talks[accelerator.process_index :: accelerator.num_processes]
     prepared.model.eval()
     checkpoint = Checkpoint("in training", thinker, tokenizer, extractor, profile)
     if isinstance(prepared.learner, FSDPModule):
-        prepared.learner.unshard()  # what is in no layer; layers see to themselves
+        prepared.learner.unshard()  # weights outside of layers; layers unshard themselves
     with accelerator.autocast():
-        dialogues = [Dialogue(talk.samples, profile, cache=talk.cache) for talk in own]
+        dialogues = [Dialogue(talk.samples, profile, cache=talk.cache) for talk in share]
         for _ in run(dialogues, TransformersEngine(checkpoint)):
             pass
     if isinstance(prepared.learner, FSDPModule):
         prepared.learner.reshard()
     row = [0.0] * 5
-    for talk, dialogue in zip(own, dialogues, strict=True):
+    for talk, dialogue in zip(share, dialogues, strict=True):
         assert dialogue.outcome is not None
         row = [a + b for a, b in zip(row, _score(talk, dialogue.outcome, profile), strict=True)]
     totals = torch.tensor(row, device=accelerator.device)
@@ -68,7 +72,7 @@ def transcribe(
 def _score(talk: Talk, outcome: Outcome, profile: Profile) -> list[float]:
     """Word errors, words, whether the number of speakers is right, whether it finished, 1."""
     reference = _spoken([_segment(s) for s in talk.segments])
-    heard = [
+    hypothesis = [
         Segment(
             str(one.line.speaker),
             one.line.start / profile.ticks_per_s,
@@ -77,8 +81,8 @@ def _score(talk: Talk, outcome: Outcome, profile: Profile) -> list[float]:
         )
         for one in outcome.lines
     ]
-    counts: ErrorCounts = permutation_errors(reference, _spoken(heard))
-    same = len({s.speaker for s in talk.segments}) == len({s.speaker for s in heard})
+    counts: ErrorCounts = permutation_errors(reference, _spoken(hypothesis))
+    same = len({s.speaker for s in talk.segments}) == len({s.speaker for s in hypothesis})
     return [float(counts.errors), float(counts.reference_words), float(same), _done(outcome), 1.0]
 
 

@@ -1,10 +1,9 @@
-"""The last thing to be trained: a voice head (see `engines.voice`).
+"""Trains the voice head of a finished checkpoint (see `engines.voice_head`).
 
-People are voices of the bank, warped anew; a step compares a few clips of each of many people, in
-two steps of three all of one gender, and in some all of a few synthesisers' voices: those are hard to
-tell apart. The loss is that of angular
-prototypes (Chung et al. 2020, Sec. 3.1, arXiv 2003.11982), and a logistic one over pairs, which
-makes the odds honest.
+Speakers are voices of the bank with new warps. A step compares a few clips of each of many speakers. In two of
+three steps all are of one gender, and in some all are of a few synthesisers' voices, because these are hard to
+separate. The loss is that of angular prototypes (Chung et al. 2020, Sec. 3.1, arXiv 2003.11982) and a logistic one
+over pairs, which calibrates the odds.
 """
 
 import math
@@ -110,11 +109,11 @@ def train_witness(
             torch.set_grad_enabled(head.tower is not None),
             torch.autocast(device.type, torch.bfloat16),
         ):
-            heard = tower_layers(listener, features.to(device), mask.to(device))
+            layers = tower_layers(listener, features.to(device), mask.to(device))
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 30)
             group["lr"] = config.learning_rate * warm * (1 - step / config.steps)
-        points = head(heard, sung.to(device))
+        points = head(layers, sung.to(device))
         loss = witness_loss(head, points.reshape(people, config.clips, -1))
         optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -133,12 +132,11 @@ def calibrate(
     seed: int,
     count: int = 20,
 ) -> None:
-    """Fit the head's thresholds to what linking asks of them: whose a unit of a meeting is, a unit
-    being a line of a person or a few, judged by all that they say elsewhere, and whether it is an
-    enrolled person's.
+    """Fit the head's two thresholds to the comparisons of linking: one to four lines of a speaker in a
+    meeting against all other lines of a speaker, and against an enrolled clip.
 
-    Training leaves one threshold for both, that of short clips. How fast a point settles and how much
-    a cosine says are given: fitted to such pairs, most of which are easy, they link worse.
+    Training leaves one threshold for both, that of short clips. Settling and scale are not fitted: most of
+    these pairs are easy, and fitted values link worse (docs/experiments.md, 2026-11-23).
 
     Args:
         bank: of development voices, neither trained on nor held out.
@@ -155,8 +153,8 @@ def calibrate(
     def embed(clips: Sequence[Samples]) -> Tensor:
         features, mask = log_mel(extractor, clips)
         with torch.no_grad():
-            heard = tower_layers(thinker, features.to(device), mask.to(device))
-            points: Tensor = head(heard, torch.from_numpy(melodies(clips)).to(device))
+            layers = tower_layers(thinker, features.to(device), mask.to(device))
+            points: Tensor = head(layers, torch.from_numpy(melodies(clips)).to(device))
         return points
 
     for number in range(count):
@@ -210,9 +208,9 @@ def _units(
     """Lines of a meeting pooled as chunks pool them: one to four of a person."""
     units = []
     for voice in sorted({line.voice for line in lines}):
-        own = [i for i, line in enumerate(lines) if line.voice == voice]
-        while own:
-            chosen, own = own[: (size := rng.randint(1, 4))], own[size:]
+        remaining = [i for i, line in enumerate(lines) if line.voice == voice]
+        while remaining:
+            chosen, remaining = remaining[: (size := rng.randint(1, 4))], remaining[size:]
             seconds = [
                 (lines[i].end_samples - lines[i].start_samples) / SAMPLE_RATE_HZ for i in chosen
             ]
@@ -228,13 +226,13 @@ def _enrolled(
     embed: Callable[[Sequence[Samples]], Tensor],
     rng: random.Random,
 ) -> list[_PooledLines]:
-    """Everybody of a meeting once more, by a clip of about 5 s from elsewhere."""
+    """A clip of about 5 s of each speaker of a meeting, from another place."""
     voices = sorted({line.voice for line in lines})
     clips = []
     for voice in voices:
         entries = rng.sample(bank.entries[voice], min(3, len(bank.entries[voice])))
         samples = np.concatenate([bank.utterance(entry) for entry in entries])
-        clips.append(_heard(samples, _room(bank, config, rng), config, rng))
+        clips.append(_recorded(samples, _room(bank, config, rng), config, rng))
     points = embed(clips)
     return [
         _PooledLines(point, len(clip) / SAMPLE_RATE_HZ, voice)
@@ -243,22 +241,22 @@ def _enrolled(
 
 
 def _matches(ones: Sequence[_PooledLines], others: Sequence[_PooledLines]) -> list[_Match]:
-    """Each unit against the others of its person, and against whoever sounds most alike: everybody
-    else is told apart anyhow."""
-    alike = _most_alike(others)
-    found = []
+    """Compare each unit with the others of its speaker, and with those of the most similar speaker; other
+    comparisons are easy."""
+    nearest = _nearest_voices(others)
+    matches = []
     for one in ones:
-        for voice in (one.voice, alike.get(one.voice)):
+        for voice in (one.voice, nearest.get(one.voice)):
             theirs = [other for other in others if other.voice == voice and other is not one]
             if theirs:
-                said = torch.stack([other.seconds * other.point for other in theirs]).sum(0)
-                cosine = float(F.normalize(said, dim=0) @ one.point)
+                total = torch.stack([other.seconds * other.point for other in theirs]).sum(0)
+                cosine = float(F.normalize(total, dim=0) @ one.point)
                 seconds = sum(other.seconds for other in theirs)
-                found.append((cosine, one.seconds, seconds, voice == one.voice))
-    return found
+                matches.append((cosine, one.seconds, seconds, voice == one.voice))
+    return matches
 
 
-def _most_alike(units: Sequence[_PooledLines]) -> dict[int, int]:
+def _nearest_voices(units: Sequence[_PooledLines]) -> dict[int, int]:
     """Who sounds most like each voice."""
     voices = sorted({unit.voice for unit in units})
     if len(voices) < 2:
@@ -272,11 +270,11 @@ def _most_alike(units: Sequence[_PooledLines]) -> dict[int, int]:
 
 
 def _both_ways(odds: Tensor, same: Tensor) -> Tensor:
-    """Cross-entropy of pairs of one voice and of pairs of two, either as much as the other."""
-    alike, apart = odds[same], odds[~same]
+    """Cross-entropy of pairs of one voice plus that of pairs of two voices."""
+    same_odds, other_odds = odds[same], odds[~same]
     return F.binary_cross_entropy_with_logits(
-        alike, torch.ones_like(alike)
-    ) + F.binary_cross_entropy_with_logits(apart, torch.zeros_like(apart))
+        same_odds, torch.ones_like(same_odds)
+    ) + F.binary_cross_entropy_with_logits(other_odds, torch.zeros_like(other_odds))
 
 
 def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
@@ -285,7 +283,9 @@ def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
     total = points.sum(1)
     loss = points.new_zeros(())
     for i in range(clips):
-        others = F.normalize(total - points[:, i], dim=-1)  # each against the rest of everybody's
+        others = F.normalize(
+            total - points[:, i], dim=-1
+        )  # clip i against the rest of each speaker
         logits = points[:, i] @ others.T * head.slope.exp()
         loss = loss + F.cross_entropy(logits, torch.arange(people, device=points.device)) / clips
     flat = points.flatten(0, 1)
@@ -297,23 +297,23 @@ def witness_loss(head: VoiceHead, points: Tensor) -> Tensor:
 
 
 def _people(bank: VoiceBank, config: WitnessConfig, rng: random.Random) -> list[tuple[int, Tract]]:
-    """Whom a step compares: voices and tracts."""
+    """The speakers of a step: voices and tracts."""
     genders = rng.choice([("female",), ("male",), ("female", "male")])
     voices = [i for i, voice in enumerate(bank.voices) if voice.base.gender in genders]
     bases = sorted({bank.voices[i].base for i in voices}, key=str)
-    alike = len(bases) > 3 and rng.random() < config.alike_rate
-    if alike:
+    similar = len(bases) > 3 and rng.random() < config.alike_rate
+    if similar:
         bases = rng.sample(bases, 3)
         voices = [i for i in voices if bank.voices[i].base in bases]
     chosen: list[tuple[int, Tract]] = []
-    for _ in range(_MOST_TRIES // 20 if alike else _MOST_TRIES):
+    for _ in range(_MOST_TRIES // 20 if similar else _MOST_TRIES):
         if len(chosen) == config.people:
             return chosen
         candidate = (rng.choice(voices), draw_tract(rng, config.warp, config.formants))
-        others = chosen if alike else chosen[-8:]
+        others = chosen if similar else chosen[-8:]
         if all(distance(bank, candidate, other) >= config.least_distance for other in others):
             chosen.append(candidate)
-    if alike and len(chosen) > 1:
+    if similar and len(chosen) > 1:
         return chosen
     raise DataError(
         f"the bank of {len(bank.voices)} voices holds no {config.people} that differ enough; "
@@ -327,7 +327,7 @@ def _clips(
     people: Sequence[tuple[int, Tract]],
     rng: random.Random,
 ) -> tuple[list[Samples], list[int]]:
-    """Clips, those of one person together, and the microphone that recorded each."""
+    """Clips, grouped by speaker, and the number of the microphone of each."""
     clips: list[Samples] = []
     places: list[int] = []
     for number, (voice, tract) in enumerate(people):
@@ -353,10 +353,10 @@ def _clip(
     if len(samples) > length:
         first = rng.randrange(len(samples) - length)
         samples = samples[first : first + length]
-    return _heard(samples, room, config, rng)
+    return _recorded(samples, room, config, rng)
 
 
-def _heard(
+def _recorded(
     samples: Samples, room: Samples | None, config: WitnessConfig, rng: random.Random
 ) -> Samples:
     """As a microphone somewhere takes them."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 
 def join_windows(tower: Any) -> None:
-    """Let a tower whose attention is PyTorch's own (`sdpa`) hear all windows at once; the embeddings are
-    the same up to rounding. Another attention is left alone: FlashAttention takes windows as they are."""
+    """Let a tower with PyTorch's attention (`sdpa`) compute all windows in one call; the embeddings are the
+    same up to rounding. Other attentions are unchanged: FlashAttention takes windows as they are."""
     if tower.config._attn_implementation != "sdpa":
         return
     layout = _Layout()
@@ -58,6 +58,6 @@ def _attend(self: Any, hidden_states: Tensor, cu_seqlens: Tensor, *_: Any, **__:
         attn_mask=real[:, None, None, :],
         scale=self.scaling,
     )  # [W, heads, longest, D / heads]
-    heard = attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
-    joined: Tensor = self.out_proj(heard)
+    flat = attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
+    joined: Tensor = self.out_proj(flat)
     return joined

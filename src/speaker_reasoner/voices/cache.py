@@ -12,15 +12,17 @@ from ..audio import SAMPLE_RATE_HZ, Samples
 from ..protocol import CacheEntry
 
 SHORTEST_S = 0.6
-"""A shorter segment is no candidate: it holds too little of a voice."""
+"""A shorter segment is no candidate: it holds too little of a voice (assumed)."""
 _CANDIDATES, _PEOPLE = 6, 24
-"""Most candidates of a person, and most people without a clip, that are kept: memory does not grow with
-the recording. The people who spoke least recently are dropped first."""
+"""Most candidates of a person, and most people without a clip, that are kept, so that memory does not grow
+with the recording (assumed). The people who spoke least recently are dropped first."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRules:
     """How entries are chosen.
+
+    `alpha` and `entries` were compared in docs/results/cache.json; `least_confidence` is assumed.
 
     Attributes:
         alpha: weight of recency against duration.
@@ -79,7 +81,7 @@ class SpeakerCache:
         held = [*self._candidates.get(person, ()), *candidates]
         held.sort(key=lambda c: (c.enrolled, c.score(now_s, self.rules.alpha)), reverse=True)
         self._candidates[person] = held[:_CANDIDATES]
-        unnamed = [p for p, own in self._candidates.items() if not any(c.enrolled for c in own)]
+        unnamed = [p for p, kept in self._candidates.items() if not any(c.enrolled for c in kept)]
         if len(unnamed) > _PEOPLE:
             del self._candidates[min(unnamed, key=self._last_spoke_s)]
 

@@ -1,4 +1,4 @@
-"""Clips that enrol a speaker: the stretch of a file that holds most speech, checked by itself."""
+"""Clips that enrol a speaker: the stretch of a file with most speech, and its checks."""
 
 import hashlib
 import os

@@ -17,8 +17,9 @@ from .store import VoiceStore, check_name
 from .witness import Witness
 
 _PART_S, _SHORTEST_PART_S = 2.0, 0.8
+"""Length of the parts of a clip that are compared with each other; shorter rests are not (assumed)."""
 _SURE = 2.0
-"""Log-odds from which a witness's warning about a clip is passed on."""
+"""Log-odds from which a witness's warning about a clip is passed on (assumed)."""
 
 
 def parse_voice(text: str) -> tuple[str, Path]:
@@ -113,13 +114,13 @@ def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> d
             for i, j in combinations(range(len(clips)), 2)
             if apart.odds(i)[j] < -_SURE
         ]
-        own = embedding_sums(points, seconds).sum(0)
+        sums = embedding_sums(points, seconds).sum(0)
         rows += [
             f"{name} sounds like {other}; leave one of them out if they are one person"
-            for other, its in others.items()
-            if Centroids(np.stack([own, its]), witness).odds(0)[1] > _SURE
+            for other, other_sums in others.items()
+            if Centroids(np.stack([sums, other_sums]), witness).odds(0)[1] > _SURE
         ]
-        others[name] = own
+        others[name] = sums
         if rows:
             warnings[name] = rows
     return warnings

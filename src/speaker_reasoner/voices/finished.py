@@ -1,4 +1,4 @@
-"""The result of one chunk: what linking needs of it, and one row of the journal."""
+"""The result of one chunk: the input of linking, and a row of the journal."""
 
 import base64
 from collections.abc import Mapping

@@ -40,6 +40,7 @@ _NUMBER = 1.0
 difference (docs/experiments.md, 2026-11-26 and 27)."""
 _LEAST_GAIN = 1e-6
 _MOST_STEPS = 200
+"""The search ends at a smaller gain in log-likelihood, or after so many steps (assumed)."""
 
 
 def grouped(
@@ -160,10 +161,10 @@ class _Lines:
     def merged(self, groups: Array) -> Array | None:
         """Merge the two clusters whose merging raises the likelihood most; `None` if none raises it."""
         _, products, sums = self._of(groups)
-        own = products.diagonal()
-        apart = self._likelihood(own, sums)
+        norms = products.diagonal()
+        apart = self._likelihood(norms, sums)
         joined = self._likelihood(
-            own[:, None] + own + 2 * products, sums[:, None, :] + sums[None, :, :]
+            norms[:, None] + norms + 2 * products, sums[:, None, :] + sums[None, :, :]
         )
         gains = joined - apart[:, None] - apart
         np.fill_diagonal(gains, -np.inf)
@@ -176,14 +177,14 @@ class _Lines:
         """Move the line whose move, to another cluster or to one of its own, raises the likelihood most;
         `None` if none does. With `spare`, a cluster may lose its last line."""
         members, products, sums = self._of(groups)
-        own, towards = products.diagonal(), members @ self.products
+        norms, towards = products.diagonal(), members @ self.products
         single, lines = self.products.diagonal(), np.arange(len(groups))
-        apart = self._likelihood(own, sums)
+        apart = self._likelihood(norms, sums)
         left = self._likelihood(
-            own[groups] - 2 * towards[groups, lines] + single, sums[groups] - self.sums
+            norms[groups] - 2 * towards[groups, lines] + single, sums[groups] - self.sums
         )
         joined = self._likelihood(
-            own[:, None] + 2 * towards + single, sums[:, None, :] + self.sums[None, :, :]
+            norms[:, None] + 2 * towards + single, sums[:, None, :] + self.sums[None, :, :]
         )
         gains = np.vstack([joined - apart[:, None], self._likelihood(single, self.sums)])
         gains += left - apart[groups]

@@ -22,9 +22,9 @@ Matrix = np.ndarray[Any, np.dtype[np.float32]]
 NEVER = -1e9
 """Log-odds of two clusters that cannot be of one speaker."""
 _LEAST_S = 1e-3
-"""Least seconds that a line counts with."""
+"""Least seconds that a line counts with (assumed; keeps divisors above zero)."""
 _PASSES = 3
-"""Most passes of reassignment over a recording's lines; a second pass moves few."""
+"""Most passes of reassignment over a recording's lines (assumed)."""
 _BETWEEN = 2.5
 """Factor on the embeddings' log-odds where a line is compared with several known speakers, not with
 one: the noise of a short line affects all of these comparisons alike and cancels out. Chosen on 37
@@ -35,9 +35,8 @@ meetings (docs/experiments.md, 2026-11-23; the rows "voices say ..." of docs/res
 class Trust:
     """Log-odds that the dialogue's speaker numbers contribute, and their bounds.
 
-    `other`, `least` and `most` were chosen by docs/results/linking.json, `foreign_least` on the
-    podcast of docs/results/real.json, and the bounds for the cache by the entries of 2026-11-23 in
-    docs/experiments.md.
+    `same`, `least` and `most` were compared in docs/results/linking.json; `foreign_least` and the bounds
+    for the cache in docs/experiments.md, 2026-11-23. `other` and `cached` are assumed.
 
     Attributes:
         same: for one speaker, where two lines of a chunk have the same number.
@@ -291,17 +290,17 @@ def reassign(
     for _ in range(_PASSES):
         before = assigned.copy()
         for i in np.flatnonzero(lines[:, -2]).tolist():
-            own = assigned[i]
-            everybody.rows[own] -= lines[i]
+            current = assigned[i]
+            everybody.rows[current] -= lines[i]
             everybody.rows[size] = lines[i]
             known = everybody.known()[:size]
-            if known[own]:
+            if known[current]:
                 by_dialogue = np.zeros((1, size), np.float32)
                 for other, line_odds in dialogue[i].items():
                     by_dialogue[0, assigned[other]] += line_odds
                 odds = _BETWEEN * everybody.odds(size)[:size] + trust.bounded(by_dialogue)
                 best = int(np.argmax(np.where(known, odds, NEVER)))
-                assigned[i] = best if odds[best] > odds[own] else own
+                assigned[i] = best if odds[best] > odds[current] else current
             everybody.rows[assigned[i]] += lines[i]
         if np.array_equal(assigned, before):
             break

@@ -13,10 +13,11 @@ from ..errors import CheckpointError
 from .witness import Points, Scatter, on_sphere
 
 SETTLE_S = 0.1
-"""For models that were not calibrated here. It is small, because their thresholds were published for
-sentences: long stretches must not need a much higher cosine."""
+"""For models that were not calibrated here (assumed). It is small, because their thresholds were published
+for sentences: long stretches must not need a much higher cosine."""
 
 _RESEMBLYZER_DBFS = -30
+"""Level that Resemblyzer's own preprocessing raises a clip to."""
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
 """Least input of models that were trained on whole sentences; a shorter clip is repeated."""
 
@@ -79,8 +80,11 @@ class XVectorWitness:
 
         self.name = f"xvector={model}"
         try:
-            self._extractor = AutoFeatureExtractor.from_pretrained(model)
-            loaded, info = AutoModelForAudioXVector.from_pretrained(model, output_loading_info=True)
+            folder = _model_folder(str(model))
+            self._extractor = AutoFeatureExtractor.from_pretrained(folder)
+            loaded, info = AutoModelForAudioXVector.from_pretrained(
+                folder, output_loading_info=True
+            )
         except Exception as error:  # a folder can be wrong in as many ways as there are loaders
             raise CheckpointError(_unusable("xvector", model, error)) from error
         if info["missing_keys"]:
@@ -153,9 +157,29 @@ class SpeechBrainWitness:
         return on_sphere(rows)
 
 
+def _model_folder(model: str) -> Path:
+    """A local folder, or that of a hub id, downloaded where it is not there yet.
+
+    transformers would look each file up by itself, with several seconds of retries where there is no network.
+    """
+    from huggingface_hub import snapshot_download
+
+    local = Path(model).expanduser()
+    if local.is_dir():
+        return local
+    for weights in ("*.safetensors", "*.bin"):  # many repositories hold the same weights as both
+        folder = Path(snapshot_download(model, allow_patterns=["*.json", weights]))
+        if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+            break
+    return folder
+
+
 def _unusable(kind: str, model: str | Path, error: Exception) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"witness {kind}={model}: cannot be loaded: {reason}; give a local folder or a hub id"
+    return (
+        f"witness {kind}={model}: cannot be loaded: {reason}; give a local folder or a hub id (is there a "
+        "network?)"
+    )
 
 
 def _long_enough(clip: Samples) -> Samples:

@@ -2,8 +2,8 @@
 
 The lines of a chunk are clustered by speaker. Each cluster is assigned to a person as soon as its
 chunk is finished, by the cache and by its embedding; when the recording ends, all clusters are linked
-again with everything that is known then. The dialogue numbers speakers by order of appearance in one
-chunk; persons exist here alone.
+again. The dialogue numbers speakers by order of appearance in one chunk; only this module numbers them over
+the recording.
 """
 
 from collections import Counter, defaultdict
@@ -26,12 +26,12 @@ from .linking import Array, Centroids, Matrix, Trust, embedding_sums, identify, 
 from .witness import Witness
 
 _SHORTEST_VOICE_S = 0.5
-"""Shorter lines are not embedded; they join a line of the same number."""
+"""Shorter lines are not embedded; they join a line of the same number (assumed)."""
 _PERSON_S, _PERSON_SHARE = 6.0, 0.01
 """A cluster shorter than both, in seconds and as a share of all speech, joins the most similar one
 (3 and 9 s do nearly as well: the rows "strays of ..." of docs/results/linking.json)."""
 _NEW_PEOPLE = 2
-"""Speaker numbers of a dialogue that the cache leaves to new speakers."""
+"""Speaker numbers of a dialogue that the cache leaves to new speakers (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class Speakers:
         if self.bounds is None:
             return None
         low, high = self.bounds
-        if not self.cached:  # whoever spoke before has a number again
+        if not self.cached:  # speakers of earlier chunks are numbered again
             return (low if alone else 0), high
         speaking = sum(bool(set(p.clusters) - set(self._enrolled)) for p in self._people)
         return (low if alone else 0), cached + max(0 if speaking else 1, high - speaking)
@@ -233,9 +233,9 @@ class Speakers:
         first = len(self._clusters)
         numbers: list[int] = []
         for group in range(max(groups, default=-1) + 1):
-            own = [i for i, g in enumerate(groups) if g == group]
-            numbers.append(_number(own, finished.spoken))
-            self._clusters.append(self._cluster(own, finished))
+            members = [i for i, g in enumerate(groups) if g == group]
+            numbers.append(_number(members, finished.spoken))
+            self._clusters.append(self._cluster(members, finished))
             self._record(first + group, numbers, first, finished.people)
         for group in sorted(range(len(numbers)), key=lambda g: numbers[g]):
             self._place(first + group)
@@ -253,6 +253,10 @@ class Speakers:
             person.genders[one.gender] += one.seconds
         if self.cached:
             self._offer(finished, groups, first, samples)
+
+    def linked_labels(self, chunk: int) -> list[str]:
+        """The label of each line of a chunk that was absorbed, as its speakers are linked so far."""
+        return [self._label(self._clusters[line.cluster].person) for line in self._lines[chunk]]
 
     def settle(self, *, foreign: bool = False) -> tuple[list[list[str]], list[dict[str, Any]]]:
         """Link all clusters again, then reassign each line.
@@ -339,16 +343,16 @@ class Speakers:
         return self._unnamed(1 + sum(p.name is None for p in self._people[:person]))
 
     def _unnamed(self, number: int) -> str:
-        """The label of the n-th person without a name; labels that are somebody's name are skipped."""
+        """The label of the n-th speaker without a name; labels that are the name of a speaker are skipped."""
         taken = {person.name for person in self._people if person.name is not None}
         labels = (f"Speaker{n}" for n in count(1))
         return next(islice((label for label in labels if label not in taken), number - 1, None))
 
-    def _cluster(self, own: Sequence[int], finished: FinishedChunk) -> _Cluster:
-        seconds = [finished.spoken[i].seconds for i in own]
+    def _cluster(self, members: Sequence[int], finished: FinishedChunk) -> _Cluster:
+        seconds = [finished.spoken[i].seconds for i in members]
         if finished.points is None:
             return _Cluster(None, sum(seconds))
-        return _Cluster(embedding_sums(finished.points[own], seconds).sum(0), sum(seconds))
+        return _Cluster(embedding_sums(finished.points[members], seconds).sum(0), sum(seconds))
 
     def _record(
         self, cluster: int, numbers: Sequence[int], first: int, people: Sequence[int]
@@ -531,10 +535,10 @@ def vote(seconds: Mapping[str, float]) -> tuple[str, float]:
     return best, known[best] / (sum(known.values()) or 1.0)
 
 
-def _number(own: Sequence[int], spoken: Sequence[ChunkSegment]) -> int:
+def _number(members: Sequence[int], spoken: Sequence[ChunkSegment]) -> int:
     """The speaker number of most of a cluster's seconds."""
     seconds: dict[int, float] = defaultdict(float)
-    for i in own:
+    for i in members:
         seconds[spoken[i].number] += spoken[i].seconds
     return max(sorted(seconds), key=lambda number: seconds[number])
 

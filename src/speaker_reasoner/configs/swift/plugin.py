@@ -1,17 +1,17 @@
-"""What ms-swift 4.6 lacks for the dialogues: `--external_plugins plugin.py`. It runs in ms-swift's own
-environment and needs nothing of speaker_reasoner.
+"""A plug-in of ms-swift 4.6 for the dialogues: `--external_plugins plugin.py`. It runs in ms-swift's environment
+and does not import speaker_reasoner.
 
-Template `speaker_reasoner` is the built-in `qwen3_omni` but for this, so that ms-swift teaches the tokens
-that `speaker-reasoner train` teaches: no newline is taught after a turn's `<|im_end|>`, the thoughts of
-earlier turns stay, and the model may be the full one with its talker or a thinker alone.
+Template `speaker_reasoner` is the built-in `qwen3_omni` with three changes, so that ms-swift teaches the same tokens
+as `speaker-reasoner train`: no newline is taught after a turn's `<|im_end|>`, the thoughts of earlier turns are
+kept, and the model may be the full one with its talker or a thinker alone.
 
 Model type `speaker_reasoner_thinker` is a thinker alone, as `speaker-reasoner train` and `merge` write
-it. ms-swift recognises it by its class. Its processor hears audio only: neither qwen_omni_utils nor
-torchvision is needed.
+it. ms-swift recognises it by its class. Its processor takes audio only and needs neither qwen_omni_utils nor
+torchvision.
 
-Tuner `speaker_reasoner` is LoRA on the attention of the thinker's text model. ms-swift's own (`lora`) means to
-leave out audio tower and talker, but peft 0.20 takes every Qwen3-Omni model for an older mixture of experts
-and keeps of the modules' names only the ends: what has the same in the tower and the talker is adapted, too.
+Tuner `speaker_reasoner` is LoRA on the attention of the thinker's text model. ms-swift's own (`lora`) would leave out
+audio tower and talker, but peft 0.20 takes every Qwen3-Omni model for an older mixture of experts and keeps only the
+ends of the modules' names, so that modules of the same names in tower and talker are adapted, too.
 """
 
 # mypy: disable-error-code="import-not-found,import-untyped,misc"
@@ -71,9 +71,9 @@ class AudioProcessor(ProcessorMixin):
 
     def __call__(self, text: str, audio: Any = None, **_: Any) -> BatchFeature:
         """Features `[N, mels, frames]` of clips, none of them cut."""
-        found = dict(self.tokenizer(text, return_tensors="pt"))
+        inputs = dict(self.tokenizer(text, return_tensors="pt"))
         if audio:
-            heard = self.feature_extractor(
+            features = self.feature_extractor(
                 audio,
                 sampling_rate=SAMPLE_RATE_HZ,
                 padding=True,
@@ -81,9 +81,9 @@ class AudioProcessor(ProcessorMixin):
                 return_attention_mask=True,
                 return_tensors="pt",
             )
-            found["input_features"] = heard["input_features"]
-            found["feature_attention_mask"] = heard["attention_mask"]
-        return BatchFeature(found)
+            inputs["input_features"] = features["input_features"]
+            inputs["feature_attention_mask"] = features["attention_mask"]
+        return BatchFeature(inputs)
 
 
 class ThinkerLoader(ModelLoader):

@@ -5,7 +5,7 @@ recipes.py  the layout of each corpus             ami.py      AMI's annotation
 prepare.py  pieces, references, manifest, report
 """
 
-from .prepare import CorpusPiece, chunks, prepare
+from .prepare import CorpusPiece, load_pieces, prepare
 from .recipes import CORPORA
 
-__all__ = ["CORPORA", "CorpusPiece", "chunks", "prepare"]
+__all__ = ["CORPORA", "CorpusPiece", "load_pieces", "prepare"]

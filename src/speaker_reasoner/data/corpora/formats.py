@@ -20,7 +20,8 @@ from ...formats.folders import load, stem_of, suffix_of
 from ...formats.lhotse import parse_lhotse
 from ...formats.scoring import parse_rttm, parse_seglst, parse_stm
 from ...formats.sessions import load_json, parse_gender
-from ...formats.textgrid import WORDLESS, Stream, read_tiers, split_tiers
+from ...formats.textgrid import WORDLESS, Stream, read_tiers
+from ...formats.tiers import sort_tiers
 from ...transcript import Transcript
 from .notes import AnnotationRow, Notes
 
@@ -70,7 +71,7 @@ def textgrid_rows(
 ) -> Iterator[AnnotationRow]:
     """Read a TextGrid: each interval tier is a speaker, each mark a row, named after the file.
 
-    Tiers of words (`split_tiers`) are not used. The end time of a tier is ignored: it is wrong in two
+    Tiers of words beside segments (`sort_tiers`) are not used. The end time of a tier is ignored: it is wrong in two
     AISHELL-4 files.
 
     Args:
@@ -87,8 +88,7 @@ def textgrid_rows(
     stream.string("object class")
     stream.time("xmin")
     stream.time("xmax")
-    tiers, _ = split_tiers(read_tiers(stream))
-    for tier in tiers:
+    for tier in sort_tiers(read_tiers(stream), str(path)).speech:
         speaker, gender = (speaker_of or parse_caption)(tier.speaker)
         for interval in tier.intervals:
             text = "" if interval.mark == WORDLESS else interval.mark
@@ -111,8 +111,8 @@ def _line(
     try:
         return [row for transcript in parse(line, str(path)) for row in _rows(transcript, at)]
     except FormatError as error:
-        said = re.sub(rf"^{re.escape(str(path))}(:1|, entry 1)?:\s*", "", str(error))
-        notes.drop_error(FormatError(f"{at}: {said}"))
+        message = re.sub(rf"^{re.escape(str(path))}(:1|, entry 1)?:\s*", "", str(error))
+        notes.drop_error(FormatError(f"{at}: {message}"))
         return []
 
 
@@ -124,8 +124,8 @@ def _seglst(text: str, path: Path, notes: Notes) -> Iterator[AnnotationRow]:
         try:
             transcripts = parse_seglst(json.dumps([entry]), str(path))
         except FormatError as error:
-            said = str(error).replace(f"{path}, entry 1", f"{path}, entry {number}")
-            notes.drop_error(FormatError(said))
+            message = str(error).replace(f"{path}, entry 1", f"{path}, entry {number}")
+            notes.drop_error(FormatError(message))
             continue
         for transcript in transcripts:
             yield from _rows(transcript, f"{path}, entry {number}")

@@ -39,6 +39,8 @@ from .recipes import CORPORA, RecipeInput
 
 SCHEMA = "speaker-reasoner/corpus/1"
 SPLITS = ("train", "dev", "test", "all")
+PIECE_S = (1.0, 3600.0)
+"""Least shortest and greatest longest piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def prepare(
     reference: Path | None = None,
     gender_from: str | None = None,
     encoding: str | None = None,
-    told: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Prepare a corpus.
 
@@ -91,13 +93,13 @@ def prepare(
         corpus: a key of `CORPORA`.
         folder: folder of the corpus.
         output: folder that is written; made if it does not exist.
-        pieces_s: shortest and longest piece in seconds.
+        pieces_s: shortest and longest piece in seconds, within `PIECE_S`.
         channel: 0-based, of recordings with several; by default as the recipe says.
         strict: stop at the first fault.
         reference: file or folder of annotation (`folder` only).
         gender_from: `suffix` or `prefix` of speaker ids tell genders (`folder` only).
         encoding: of annotation, as `formats.read_text`.
-        told: called with the name of each session before it is decoded.
+        progress: called with the name of each session before it is decoded.
 
     Returns:
         The report, as written.
@@ -114,6 +116,12 @@ def prepare(
         raise DataError(
             f"{corpus} keeps its own annotation: --reference, --gender-from are of folder"
         )
+    shortest_s, longest_s = pieces_s
+    if not PIECE_S[0] <= shortest_s < longest_s <= PIECE_S[1]:
+        raise DataError(
+            f"pieces of {shortest_s:g} to {longest_s:g} s: expected a shorter and a longer duration, of "
+            f"{PIECE_S[0]:g} s at least and {PIECE_S[1]:g} s at most"
+        )
     recipe, notes = CORPORA[corpus], Notes(strict)
     _make_way(output)
     chosen = recipe.channel if channel is None else channel
@@ -125,8 +133,8 @@ def prepare(
         if recording.name in ready:
             notes.drop("name twice", f"{recording.audio[0]}: another {recording.name!r} was read")
             continue
-        if told is not None:
-            told(recording.name)
+        if progress is not None:
+            progress(recording.name)
         try:
             where, samples = _sound(recording, output / recording.split, chosen)
         except AudioError as error:
@@ -171,7 +179,7 @@ def prepare(
     return report
 
 
-def chunks(path: Path) -> Iterator[CorpusPiece]:
+def load_pieces(path: Path) -> Iterator[CorpusPiece]:
     """Read a `pieces.jsonl`.
 
     Raises:
@@ -182,9 +190,9 @@ def chunks(path: Path) -> Iterator[CorpusPiece]:
             try:
                 yield _chunk(json.loads(line.decode()), path.parent)
             except (ValueError, KeyError, TypeError, SpeakerReasonerError) as error:
-                told = str(error) if isinstance(error, SpeakerReasonerError) else repr(error)
+                message = str(error) if isinstance(error, SpeakerReasonerError) else repr(error)
                 raise DataError(
-                    f"{path}:{number}: not a piece: {told}; prepare it again"
+                    f"{path}:{number}: not a piece: {message}; prepare it again"
                 ) from error
 
 
@@ -209,7 +217,7 @@ def _chunk(row: dict[str, Any], folder: Path) -> CorpusPiece:
 
 
 def _reference(segment: Segment, number: int, samples: int) -> Reference:
-    """A segment in a chunk of so many samples."""
+    """A segment of a piece of `samples` samples."""
     start, end = to_samples(segment.start_s), to_samples(segment.end_s)
     if end > samples + 1:  # each is rounded by itself
         raise DataError(

@@ -125,9 +125,9 @@ def _alimeeting(source: RecipeInput, mic: str) -> Iterator[CorpusRecording]:
         references = _files(part / "textgrid_dir", (".textgrid",))
 
         def read(path: Path) -> Iterable[AnnotationRow]:
-            own = stem_of(path) if mic == "near" else None
+            speaker = stem_of(path) if mic == "near" else None
             return textgrid_rows(
-                path, lambda tier: _alimeeting_speaker(own or tier), source.encoding
+                path, lambda tier: _alimeeting_speaker(speaker or tier), source.encoding
             )
 
         if mic == "near":

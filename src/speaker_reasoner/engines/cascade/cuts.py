@@ -1,4 +1,4 @@
-"""Speech to the clips that a recogniser hears at once, and their words to the whole."""
+"""Cuts speech into the clips that a recogniser takes, and gives their words times in the chunk."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,14 +16,14 @@ def clips(
     samples: Samples, speech: Sequence[Region], longest_s: float
 ) -> list[tuple[Region, Samples]]:
     """The sound of each region; a longer one is cut into equal parts."""
-    found = []
+    cut = []
     for start_s, end_s in speech:
         parts = max(1, int(-(-(end_s - start_s) // longest_s)))
         for first_s, last_s in pairwise(np.linspace(start_s, end_s, parts + 1).tolist()):
             sound = samples[round(first_s * SAMPLE_RATE_HZ) : round(last_s * SAMPLE_RATE_HZ)]
             if len(sound):
-                found.append(((first_s, last_s), sound))
-    return found
+                cut.append(((first_s, last_s), sound))
+    return cut
 
 
 def is_unspaced(text: str) -> bool:
@@ -41,20 +41,19 @@ def is_unspaced(text: str) -> bool:
 def words_of(
     text: str, pieces: Sequence[str], spans_s: Sequence[Region], region: Region
 ) -> tuple[list[Word], list[bool]]:
-    """Timed pieces of a text as its words, with the punctuation that the text has and the pieces lack.
+    """Join timed pieces of a text to words, with the punctuation of the text.
 
-    Pieces that nothing separates are one word, but for characters of scripts without spaces, each of
-    which is a word.
+    Pieces without a separator between them are one word. In scripts without spaces each character is a word.
 
     Args:
-        text: as it is to be read.
-        pieces: parts of it in their order, punctuation perhaps among them.
-        spans_s: when each is said, in seconds from the start of the region.
+        text: the final text.
+        pieces: parts of it in order, perhaps with punctuation.
+        spans_s: start and end of each piece in seconds from the start of the region.
         region: of the chunk, in seconds; no word lies outside.
 
     Returns:
-        The words in seconds of the chunk, and whether each follows the one before without a space. Where
-        the pieces are not those of the text, they are taken as they are.
+        The words in seconds of the chunk, and whether each follows the one before without a space. If the
+        pieces are not those of the text, the text is not used.
     """
     places = _places(text, pieces)
     if places is None:
@@ -64,39 +63,39 @@ def words_of(
     joined: list[bool] = []
     reached = 0
     for (first, last), span_s in zip(_with_marks(text, places), spans_s, strict=True):
-        said = text[first:last].replace(" ", "")
+        word = text[first:last].replace(" ", "")
         together = bool(words) and first == reached
         reached = last
         start_s, end_s = _inside(span_s, region, words[-1].start_s if words else region[0])
-        if together and _one_word(words[-1].text, said):
+        if together and _one_word(words[-1].text, word):
             before = words.pop()
-            said, start_s, end_s = before.text + said, before.start_s, max(before.end_s, end_s)
+            word, start_s, end_s = before.text + word, before.start_s, max(before.end_s, end_s)
             together = joined.pop()
-        words.append(Word(said, start_s, end_s))
+        words.append(Word(word, start_s, end_s))
         joined.append(together)
     return words, joined
 
 
 def _with_marks(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The places with the punctuation around them; only white space is left between two of them."""
-    found = list(places)
-    for i in range(len(found) + 1):
-        low = found[i - 1][1] if i else 0
-        high = found[i][0] if i < len(found) else len(text)
+    """Widen the places by the punctuation around them, until only white space is between them."""
+    widened = list(places)
+    for i in range(len(widened) + 1):
+        low = widened[i - 1][1] if i else 0
+        high = widened[i][0] if i < len(widened) else len(text)
         between = text[low:high]
-        # Marks belong to what they follow, but for those that open something.
+        # Marks belong to the word before them, opening brackets and quotes to the word after them.
         head = len(between) - len(between.rstrip(_OPENING))
         tail = between[: len(between) - head].rstrip()
         if i:
-            found[i - 1] = (found[i - 1][0], low + len(tail))
-        if i < len(found):
+            widened[i - 1] = (widened[i - 1][0], low + len(tail))
+        if i < len(widened):
             first = high - head if i else low + len(between) - len(between.lstrip())
-            found[i] = (first, found[i][1])
-    return found
+            widened[i] = (first, widened[i][1])
+    return widened
 
 
 def _one_word(before: str, after: str) -> bool:
-    """Whether a piece goes on with the word before it, which nothing separates from it."""
+    """Whether a piece continues the word before it, given that no space is between them."""
     if not any(c.isalnum() for c in after):
         return True
     return not (
@@ -105,7 +104,7 @@ def _one_word(before: str, after: str) -> bool:
 
 
 def _places(text: str, pieces: Sequence[str]) -> list[tuple[int, int]] | None:
-    """Where the pieces stand in the text; `None` where they do not."""
+    """First and last character of each piece in the text; `None` if one is not in it."""
     lower, at, places = text.lower(), 0, []
     if len(lower) != len(text):
         return None
@@ -119,7 +118,7 @@ def _places(text: str, pieces: Sequence[str]) -> list[tuple[int, int]] | None:
 
 
 def _spaced(pieces: Sequence[str]) -> str:
-    """Pieces as a text, with spaces but between characters of scripts without."""
+    """Join pieces to a text with spaces, but without them between characters of scripts that have none."""
     text = ""
     for piece in pieces:
         together = not text or (is_unspaced(text[-1]) and is_unspaced(piece[:1]))
@@ -128,7 +127,7 @@ def _spaced(pieces: Sequence[str]) -> str:
 
 
 def _inside(span_s: Region, region: Region, earliest_s: float) -> Region:
-    """A span within its region, not before the word before it."""
+    """Clip a span to its region, and let it start no earlier than the word before it."""
     low, high = region
     start_s = min(max(low + span_s[0], earliest_s, low), high)
     return round(start_s, 6), round(min(max(low + span_s[1], start_s), high), 6)

@@ -1,4 +1,4 @@
-"""What a diarizer is: samples to who speaks when, without words."""
+"""The interface of a diarizer: from samples to who speaks when, without words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class Diarization:
 
 
 class Diarizer(Protocol):
-    """Tells speakers apart.
+    """Finds who speaks when.
 
     Attributes:
-        name: what a transcript records.
-        witness: compares its speakers over chunks; `None` if it cannot.
+        name: as a transcript records it.
+        witness: compares speakers of different chunks; `None` if it has none.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Diarizer(Protocol):
         """Where somebody speaks, in seconds, in order and apart."""
 
     def diarize(self, samples: Samples, bounds: tuple[int, int] | None = None) -> Diarization:
-        """Tell the speakers of a chunk apart.
+        """Find the speakers of a chunk, and when each speaks.
 
         Args:
             samples: float32 `[n]` at 16 kHz.

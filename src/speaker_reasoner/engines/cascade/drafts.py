@@ -1,12 +1,13 @@
-"""What was found in a chunk, laid out as the dialogue will tell it: boxes, and the lines of each.
+"""Lays out a chunk's recognition and diarization as the dialogue will hold them: boxes, and the lines of each.
 
-Whatever a recogniser and a diarizer come up with, a draft follows the grammar of the dialogue: boxes go on,
-new speakers take the next number, texts hold nothing of the markup. Words that cannot be told are counted.
+For any recognition and diarization, a draft follows the grammar of the dialogue: boxes advance, new speakers
+take the next number, and texts contain no markup. Words that fit no line are counted.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -41,10 +42,14 @@ class TimedLine:
     sure: float
     column: int
 
+    @property
+    def text(self) -> str:
+        return self.line.text
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Draft:
-    """What was found in a chunk.
+    """The content of a chunk's dialogue.
 
     Attributes:
         groups: observations, each some lines in order of start; speakers count from 1 in order of
@@ -55,8 +60,8 @@ class Draft:
         diarization: of the chunk; at least one column.
         recognition: words and language.
         left_out: how many words were recognised and are in no line, by reason.
-        heard_again: regions that were listened to twice.
-        seconds: by stage.
+        repeated: regions that were recognised twice.
+        seconds: computing time by stage.
     """
 
     groups: tuple[tuple[TimedLine, ...], ...]
@@ -66,14 +71,14 @@ class Draft:
     diarization: Diarization
     recognition: Recognition
     left_out: dict[str, int]
-    heard_again: tuple[Region, ...]
+    repeated: tuple[Region, ...]
     seconds: dict[str, float]
 
 
 def limited(given: Diarization, most: int) -> Diarization:
-    """At least one speaker, and at most so many: those that are heard most."""
+    """Keep at least one speaker, and at most `most`: those with the most activity."""
     active, embeddings = given.active, given.embeddings
-    if active.size == 0:  # words without anybody who is heard to speak are one speaker's
+    if active.size == 0:  # words without any active speaker are given to one
         return Diarization(np.zeros((max(1, len(active)), 1), np.float32))
     if active.shape[1] <= most:
         return given
@@ -81,24 +86,24 @@ def limited(given: Diarization, most: int) -> Diarization:
     return Diarization(active[:, keep], None if embeddings is None else embeddings[keep])
 
 
-def draft(
+def lay_out(
     samples: Samples,
-    found: Recognition,
+    recognition: Recognition,
     diarization: Diarization,
     profile: Profile,
-    heard_again: tuple[Region, ...] = (),
+    repeated: tuple[Region, ...] = (),
 ) -> Draft:
-    """Lay out what was found.
+    """Lay out the dialogue of a chunk.
 
     Args:
         diarization: see `limited`.
-        heard_again: regions that were listened to twice.
+        repeated: regions that were recognised twice.
     """
-    rows, unfit = spoken(found, diarization)
+    rows, unfit = spoken_lines(recognition, diarization)
     if floor_ticks(len(samples), profile) < profile.ticks_per_s // 10:
         unfit, rows = unfit + sum(len(row.words) for row in rows), []  # no line is so short
     rows = widened(rows, diarization.active, len(samples) / SAMPLE_RATE_HZ)
-    groups, boxes, unpaid = _observed(rows, len(samples), profile)
+    groups, boxes, too_long = _observed(rows, len(samples), profile)
     order = tuple(dict.fromkeys(row.speaker for group in groups for row in group))
     people = genders(samples, diarization.active, order)
     numbers = {column: number for number, column in enumerate(order, start=1)}
@@ -106,14 +111,14 @@ def draft(
         tuple(timed_line(row, numbers[row.speaker], people, box, profile) for row in group)
         for group, box in zip(groups, boxes, strict=True)
     )
-    left_out = Counter(found.left_out) + Counter({UNFIT: unfit + unpaid})
+    left_out = Counter(recognition.left_out) + Counter({UNFIT: unfit + too_long})
     return Draft(
-        timed, tuple(boxes), people, order, diarization, found, dict(left_out), heard_again, {}
+        timed, tuple(boxes), people, order, diarization, recognition, dict(left_out), repeated, {}
     )
 
 
-def spoken(
-    found: Recognition, diarization: Diarization, columns: Sequence[int] | None = None
+def spoken_lines(
+    recognition: Recognition, diarization: Diarization, columns: Sequence[int] | None = None
 ) -> tuple[list[SpokenLine], int]:
     """Lines that a dialogue can hold, and how many words are in none.
 
@@ -121,12 +126,12 @@ def spoken(
         columns: of the diarization, from whom the speakers are chosen; all if `None`.
     """
     active = diarization.active if columns is None else diarization.active[:, list(columns)]
-    who, sure = assign(found.words, active)
+    who, sure = assign(recognition.words, active)
     if columns is not None:
         who = [columns[one] for one in who]
     rows: list[SpokenLine] = []
     unfit = 0
-    for row in lines(found.words, found.joined, who, sure):
+    for row in lines(recognition.words, recognition.joined, who, sure):
         parts, lost = fitting(row)
         rows += parts
         unfit += lost
@@ -175,9 +180,9 @@ def _encoded(text: str) -> bytes:
 def _observed(
     rows: Sequence[SpokenLine], length: int, profile: Profile
 ) -> tuple[list[list[SpokenLine]], list[Box], int]:
-    """Lines by observation, the box of each, and how many words no box had room for.
+    """Lines by observation, the box of each, and how many words did not fit any box.
 
-    A box that would not go on from the one before is one with it.
+    A box that would not advance is merged with the one before.
     """
     ordered = sorted(rows, key=_samples)
     references = [Reference(1, "unknown", *_samples(row), str(i)) for i, row in enumerate(ordered)]
@@ -186,18 +191,18 @@ def _observed(
     boxes: list[Box] = []
     lost = 0
     for group in observations(references):
-        own = sorted((ordered[int(one.text)] for one in group), key=_samples)
+        members = sorted((ordered[int(one.text)] for one in group), key=_samples)
         box = box_ticks(group, length, profile)
         if boxes:
             box = Box(box.start, max(box.end, boxes[-1].end))
             if box == boxes[-1]:
                 boxes.pop()
-                own = groups.pop() + own
-        box = _roomy(box, own, rules)
-        own, more = within(own, rules.budget(box.end - box.start))
+                members = groups.pop() + members
+        box = _roomy(box, members, rules)
+        members, more = within(members, rules.budget(box.end - box.start))
         lost += more
-        if own:
-            groups.append(own)
+        if members:
+            groups.append(members)
             boxes.append(box)
     return groups, boxes, lost
 
@@ -207,20 +212,23 @@ def _samples(row: SpokenLine) -> tuple[int, int]:
     return start, max(round(row.end_s * SAMPLE_RATE_HZ), start + 1)
 
 
-def _roomy(box: Box, own: Sequence[SpokenLine], rules: TurnRules) -> Box:
-    """A box as long as its texts need, inside the chunk."""
-    short = sum(map(_bytes, own)) - rules.budget(box.end - box.start)
+def _roomy(box: Box, rows: Sequence[SpokenLine], rules: TurnRules) -> Box:
+    """Lengthen a box until its budget holds its texts, but not beyond the chunk."""
+    short = sum(map(_bytes, rows)) - rules.budget(box.end - box.start)
     ticks = -(-max(0, short) * rules.profile.ticks_per_s // 60)
     return Box(box.start, min(box.end + ticks, rules.chunk))
 
 
-def _bytes(row: SpokenLine) -> int:
+_Row = TypeVar("_Row", SpokenLine, TimedLine)
+
+
+def _bytes(row: SpokenLine | TimedLine) -> int:
     """What a line takes of a turn's budget."""
     return LINE_BYTES + len(row.text.encode())
 
 
-def within(rows: Sequence[SpokenLine], budget: int) -> tuple[list[SpokenLine], int]:
-    """The lines whose texts a turn has room for, and how many words the others have; long ones go first."""
+def within(rows: Sequence[_Row], budget: int) -> tuple[list[_Row], int]:
+    """Drop the longest lines until the others fit a turn's budget; also returns how many words were lost."""
     kept, lost = list(rows), 0
     total = sum(map(_bytes, rows))
     for row in sorted(rows, key=_bytes, reverse=True):

@@ -17,17 +17,17 @@ _LOWEST_HZ = 20.0
 _BATCH = 16
 _LEAST_ROWS = 30
 _CLIP_ROWS = 200
-"""The network hears at most two seconds at once: what it hears of more is not the mean of its parts."""
+"""Longest input, two seconds: the embedding of a longer input is not the mean of those of its parts."""
 
 
 class CampplusWitness:
     """CAM++, trained on 200,000 speakers of Chinese and English.
 
     Threshold, scale and settling are assumed: they lie between the cosines of one speaker and of two that were
-    measured on three recordings (docs/experiments.md, 2026-11-27); nobody fitted them.
+    measured on three recordings (docs/experiments.md, 2026-11-27), and are not fitted.
 
     Args:
-        path: of the ONNX file: `banks` `[clips, frames, 80]`, each clip's mean taken off, to `[clips, 192]`.
+        path: of the ONNX file: `banks` `[clips, frames, 80]`, each clip's mean subtracted, to `[clips, 192]`.
         threads: of one call.
     """
 
@@ -56,17 +56,17 @@ class CampplusWitness:
     def embed_banks(self, clips: Sequence[Floats]) -> Floats:
         """Embeddings `[clips, 192]` of length 1 of filter banks `[frames, 80]`, of two seconds at most each.
 
-        Clips of like length share a batch, each filled up to the longest by starting over.
+        Clips of similar length share a batch; shorter ones are repeated up to the longest.
         """
-        found = np.zeros((len(clips), 192), np.float32)
+        embeddings = np.zeros((len(clips), 192), np.float32)
         order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
         for at in range(0, len(order), _BATCH):
             chosen = order[at : at + _BATCH]
             length = max(_LEAST_ROWS, len(clips[chosen[-1]]))
             batch = np.stack([np.resize(clips[i], (length, _BANDS)) for i in chosen])
             batch -= batch.mean(axis=1, keepdims=True)
-            found[chosen] = self._session.run(None, {self._input: batch.astype(np.float32)})[0]
-        return np.asarray(on_sphere(list(found)))
+            embeddings[chosen] = self._session.run(None, {self._input: batch.astype(np.float32)})[0]
+        return np.asarray(on_sphere(list(embeddings)))
 
 
 def _long_enough(clip: Samples) -> Samples:

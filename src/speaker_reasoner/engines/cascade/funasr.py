@@ -1,8 +1,8 @@
 """Paraformer and SenseVoice by FunASR (extra `funasr`).
 
-FunASR gives milliseconds of pieces, and a text: spaces lie between the characters of an unpunctuated
-Chinese text and not in a punctuated one, punctuation has no times (Paraformer) or times of its own
-(SenseVoice), and SenseVoice's text begins with tags of language, emotion and event.
+FunASR gives a text, and times of its pieces in milliseconds. An unpunctuated Chinese text has spaces between its
+characters, a punctuated one has none. Punctuation has no times with Paraformer, and times with SenseVoice. The text
+of SenseVoice begins with tags of language, emotion and event.
 """
 
 import re
@@ -12,14 +12,15 @@ from typing import Any
 
 from ... import extras
 from ...audio import Samples
-from ...errors import EngineError, SettingsError
+from ...errors import EngineError
 from ...speech import Region
 from ...transcript import Word
 from .cuts import clips, words_of
 from .hub import unheard, unusable
-from .recogniser import Recognition
+from .recogniser import Recognition, check_language
 
 _LONGEST_S = 20.0
+"""Longest clip (assumed)."""
 _TAG = re.compile(r"<\|([^|]*)\|>")
 _TONGUES = {"zh": "zh", "en": "en", "yue": "yue", "ja": "ja", "ko": "ko"}
 NO_SPEECH, UNTIMED = (
@@ -29,7 +30,7 @@ NO_SPEECH, UNTIMED = (
 
 
 class _FunASR:
-    """What both have in common: a model of FunASR that hears one clip after the other."""
+    """A model of FunASR, which recognises one clip after the other."""
 
     kind = ""
     languages: tuple[str, ...] = ()
@@ -44,11 +45,7 @@ class _FunASR:
         **parts: str,
     ) -> None:
         self.name = f"{self.kind}={model}"
-        if language is not None and language not in self.languages:
-            raise SettingsError(
-                f"language {language!r}: {self.name} knows {', '.join(self.languages)}; expected one of "
-                "these codes"
-            )
+        check_language(self.name, language, self.languages)
         self._language = language
         self._device = device
         self._model: Any = _load(self.kind, model, device, threads, parts)
@@ -68,7 +65,7 @@ class _FunASR:
         self, samples: Samples, speech: Sequence[Region], **options: Any
     ) -> list[tuple[Region, Mapping[str, Any]]]:
         """The answer to each clip."""
-        found = []
+        results = []
         for region, sound in clips(samples, speech, _LONGEST_S):
             try:
                 with unheard():
@@ -76,20 +73,20 @@ class _FunASR:
             except Exception as error:  # torch's and FunASR's own, as they come
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise EngineError(f"{self.name}: {reason}") from error
-            found += [(region, answer) for answer in answers]
-        return found
+            results += [(region, answer) for answer in answers]
+        return results
 
 
 class Paraformer(_FunASR):
-    """Paraformer, with a model that puts punctuation.
+    """Paraformer, with a punctuation model.
 
     Args:
         model: FunASR's name (`paraformer-zh`, `paraformer-en`), a hub id or a local folder.
         language: `zh` or `en`; by the model's name if `None`.
-        hotwords: names and terms that are likely to be said.
+        hotwords: names and terms that are likely to occur.
         device: `cpu`, `cuda`, ...
         threads: on the CPU.
-        punctuation: model that puts it; none if empty.
+        punctuation: name of the punctuation model; none if empty.
 
     Raises:
         ExtraError: FunASR is not installed.
@@ -157,7 +154,7 @@ class SenseVoice(_FunASR):
     def recognise(
         self, samples: Samples, speech: Sequence[Region], language: str | None
     ) -> Recognition:
-        """See `Recogniser`. It hears the language of each clip anew, unless its user named one."""
+        """See `Recogniser`. The language of each clip is recognised separately, unless the user named one."""
         answers = self._results(
             samples,
             speech,
@@ -193,7 +190,7 @@ def sensevoice_words(answer: Mapping[str, Any], region: Region) -> Part:
 
 
 def _timed(text: str, pieces: Sequence[str], spans_ms: Any, region: Region) -> Part:
-    """Words of timed pieces; what has no times that fit is left out."""
+    """Words of timed pieces; none, and a count, if the times do not fit the pieces."""
     spans_s = [(float(a) / 1000, float(b) / 1000) for a, b in spans_ms or ()]
     if len(spans_s) != len(pieces) or not pieces:
         lost = len(pieces) or len(text.split())
@@ -207,8 +204,8 @@ def gathered(parts: Sequence[Part], language: str | None, sure: float) -> Recogn
     left_out: dict[str, int] = {}
     words: list[Word] = []
     joined: list[bool] = []
-    for own, together, lost in parts:
-        words += own
+    for clip_words, together, lost in parts:
+        words += clip_words
         joined += together
         for reason, count in lost.items():
             left_out[reason] = left_out.get(reason, 0) + count

@@ -1,4 +1,4 @@
-"""Women and men by the pitch of their voices, of everything a speaker says alone."""
+"""The gender of speakers, by the median pitch of their speech without overlap. The constants are assumed."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,17 @@ from ..pitch import pitches
 from .segmentation import FIELD_S, FRAME_S, Floats, stretches
 
 _BETWEEN_HZ = 165.0
-"""Median pitch at which a voice is taken for a woman's as likely as for a man's."""
+"""Median pitch at which either gender is equally likely."""
 _UNSURE = 0.04
-"""Medians nearer to it than by this factor say nothing."""
+"""A median nearer to it, in natural logarithm, leaves the gender unknown."""
 _LEAST_VOICED = 15
+"""Least voiced frames, 30 ms apart, that a gender needs."""
 _MOST_S = 20.0
+"""Most speech of a speaker that is looked at."""
 
 
 def genders(samples: Samples, active: Floats, speakers: Sequence[int]) -> tuple[str, ...]:
-    """The gender of each speaker, `unknown` where too little is heard of one alone.
+    """The gender of each speaker; `unknown` where there is too little speech without overlap.
 
     Args:
         samples: float32 `[n]` at 16 kHz.
@@ -40,8 +42,8 @@ def _gender(samples: Samples, frames: np.ndarray[tuple[int], np.dtype[np.intp]])
         clip = samples[round(first_s * SAMPLE_RATE_HZ) : round(last_s * SAMPLE_RATE_HZ)]
         if len(clip) < SAMPLE_RATE_HZ // 10:
             break
-        found, voiced = pitches(clip)
-        hertz.append(found[voiced > 0.8])
+        frames_hz, voiced = pitches(clip)
+        hertz.append(frames_hz[voiced > 0.8])
         left_s -= last_s - first_s
     every = np.concatenate(hertz) if hertz else np.zeros(0)
     if len(every) < _LEAST_VOICED:

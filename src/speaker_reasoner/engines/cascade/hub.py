@@ -1,4 +1,4 @@
-"""What is said, on one line, where a model cannot be loaded: why, and what to do about it."""
+"""Error messages for models that cannot be loaded: on one line, with the reason and a remedy."""
 
 import contextlib
 import io
@@ -12,13 +12,13 @@ _NETWORK = "is there a network? A folder with the model does without, and so doe
 
 
 def unusable(part: str, model: str, error: BaseException, *, local: bool) -> CheckpointError:
-    """Why a model cannot be loaded.
+    """The error of a model that cannot be loaded.
 
     Args:
-        part: what it was to be, with its name.
+        part: the model's role and name.
         model: as the user gave it.
-        error: of whatever loads it: the hub, the network, a damaged file.
-        local: whether it is a folder.
+        error: of the hub, the network or the file.
+        local: whether the model is a folder.
     """
     reason = " ".join((str(error).strip() or type(error).__name__).split("\n")[0].split())
     return CheckpointError(f"{part}: cannot be loaded: {reason}; {_remedy(model, error, local)}")
@@ -28,8 +28,8 @@ def _remedy(model: str, error: BaseException, local: bool) -> str:
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     text = " ".join(str(one) for one in _chain(error))
     if "GatedRepoError" in names or "401" in text or "403" in text:
-        found = _PAGE.search(text)
-        page = found.group(1) if found else model
+        page_link = _PAGE.search(text)
+        page = page_link.group(1) if page_link else model
         return (
             f"its authors want their conditions accepted: do so on https://huggingface.co/{page}, and "
             "set HF_TOKEN to a token of yours (https://huggingface.co/settings/tokens)"
@@ -42,7 +42,7 @@ def _remedy(model: str, error: BaseException, local: bool) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from."""
+    """An error and its causes."""
     one: BaseException | None = error
     while one is not None:
         yield one
@@ -51,6 +51,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Standard output is for transcripts: what libraries print there is dropped."""
+    """Drop what libraries print to standard output, which is for transcripts."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

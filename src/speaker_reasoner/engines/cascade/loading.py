@@ -1,4 +1,4 @@
-"""The cascade's parts by name."""
+"""Loads the cascade and its parts by name."""
 
 import os
 from pathlib import Path
@@ -40,8 +40,8 @@ def load_cascade(
             model is a folder, a hub id or a name that the package knows, such as a size of Whisper
             (`large-v3-turbo`); the Whisper base of the weights package by default.
         diarizer: `local` (default) or `pyannote[=MODEL]`.
-        language: ISO 639-1 code of what is spoken; recognised if `None`.
-        hotwords: names and terms that are likely to be said.
+        language: ISO 639-1 code of the spoken language; recognised if `None`.
+        hotwords: names and terms that are likely to occur.
         beam: hypotheses of Whisper's search.
         device: `cpu` or `cuda`; a GPU where there is one if `None`.
 
@@ -59,12 +59,12 @@ def load_cascade(
     name = f"cascade={_shown(model)}" if model else "cascade"
     if parts := [_shown(part) for part in (recogniser, diarizer) if part]:
         name += f" with {' and '.join(parts)}"
-    heard = _recogniser(recogniser or f"whisper={model}", language, hotwords, beam, device, threads)
-    return CascadeEngine(heard, _diarizer(diarizer or "local", device, threads), model=name)
+    words = _recogniser(recogniser or f"whisper={model}", language, hotwords, beam, device, threads)
+    return CascadeEngine(words, _diarizer(diarizer or "local", device, threads), model=name)
 
 
 def _shown(part: str) -> str:
-    """A model or `KIND=MODEL`, of a local folder the name alone."""
+    """A model or `KIND=MODEL` for messages: of a local folder only its name."""
     kind, given, model = part.rpartition("=")
     local = Path(model).expanduser()
     return f"{kind}{given}{local.name if local.is_dir() else model}"

@@ -1,4 +1,4 @@
-"""Our diarizer: local speakers of ten seconds, their embeddings clustered over the chunk."""
+"""The default diarizer: local speakers of ten seconds, clustered over the chunk by their embeddings."""
 
 import zlib
 from collections.abc import Sequence
@@ -9,20 +9,21 @@ import numpy as np
 from ...audio import SAMPLE_RATE_HZ, Samples
 from ...speech import Region
 from ...voices.witness import Witness
-from .clustering import activity, centroids, cluster, evidence, pieces
+from .clustering import activity, centroids, cluster, evidence, subsegments
 from .diarizer import Diarization
 from .embedding import CampplusWitness, filter_banks
 from .segmentation import LocalSpeakers, Segmentation, regions
 
 _PAD_S, _MERGE_S = 0.2, 0.3
-"""Speech is listened to so much longer at both ends; pauses up to the other are no pauses."""
+"""Regions of speech are widened by the first at both ends; shorter pauses than the second are closed
+(assumed)."""
 
 
 class LocalDiarizer:
-    """Tells speakers apart by segmentation and embeddings.
+    """Diarizes by segmentation and embeddings.
 
     Args:
-        segmentation: hears local speakers.
+        segmentation: finds local speakers.
         embedding: compares them.
     """
 
@@ -50,18 +51,18 @@ class LocalDiarizer:
     def diarize(self, samples: Samples, bounds: tuple[int, int] | None = None) -> Diarization:
         """See `Diarizer`."""
         local = self._local(samples)
-        found = pieces(local)
-        if not found:
+        parts = subsegments(local)
+        if not parts:
             return Diarization(np.zeros((local.frames, 0), np.float32))
         banks = filter_banks(samples)
         if not len(banks):
             return Diarization(np.zeros((local.frames, 0), np.float32))
-        points = self._embedding.embed_banks([banks[p.rows.clip(0, len(banks) - 1)] for p in found])
-        who = cluster(points, evidence(local, found), found, bounds)
-        return Diarization(activity(local, found, who), centroids(points, found, who))
+        points = self._embedding.embed_banks([banks[p.rows.clip(0, len(banks) - 1)] for p in parts])
+        who = cluster(points, evidence(local, parts), parts, bounds)
+        return Diarization(activity(local, parts, who), centroids(points, parts, who))
 
     def _local(self, samples: Samples) -> LocalSpeakers:
-        """The segmentation; that of the last samples is remembered, which detector and diarizer share."""
+        """The segmentation; the last one is kept, because `speech` and `diarize` need the same."""
         key = (len(samples), zlib.crc32(np.ascontiguousarray(samples).data))
         if self._last is None or self._last[0] != key:
             self._last = (key, self._segmentation(samples))

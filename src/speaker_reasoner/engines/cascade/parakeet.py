@@ -1,7 +1,7 @@
 """NVIDIA's Parakeet by onnx-asr, in ONNX Runtime (extra `parakeet`).
 
-onnx-asr gives tokens, each with the time at which it was written; a token that begins with a space begins a
-word. Ends are not told: a word ends where the next one begins, or soon after its last token.
+onnx-asr gives tokens with the time of each; a token with a leading space begins a word. There are no end times: a
+word ends where the next one begins, or shortly after its last token.
 """
 
 import json
@@ -12,24 +12,25 @@ from typing import Any
 
 from ... import extras
 from ...audio import Samples
-from ...errors import EngineError, SettingsError
+from ...errors import EngineError
 from ...speech import Region
 from ...transcript import Word
 from .cuts import clips
 from .hub import unheard, unusable
-from .recogniser import Recognition
+from .recogniser import Recognition, check_language
 
 DEFAULT = "nemo-parakeet-tdt-0.6b-v3"
 _LONGEST_S = 30.0
+"""Longest clip (assumed)."""
 _AT_ONCE = 4
 _TOKEN_S = 0.24
-"""A last token is spoken so long at most."""
+"""Longest duration of a clip's last token (assumed)."""
 _ENGLISH = ("v2", "ctc-0.6b", "rnnt-0.6b", "en")
 _LANGUAGES = (
     *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it"),
     *("lt", "lv", "mt", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"),
 )
-"""Of version 3, which recognises the language and does not tell it."""
+"""Languages of version 3, which recognises the language but does not return it."""
 
 
 class Parakeet:
@@ -37,7 +38,7 @@ class Parakeet:
 
     Args:
         model: name of onnx-asr (`nemo-parakeet-tdt-0.6b-v3`, `...-v2`), hub id, or local folder.
-        language: ISO 639-1 code of what is spoken, which only the transcript records.
+        language: ISO 639-1 code of the spoken language, which only the transcript records.
         device: `cpu`, `cuda`, `auto`.
 
     Raises:
@@ -51,11 +52,7 @@ class Parakeet:
     ) -> None:
         self.name = f"parakeet={model}"
         self.languages = ("en",) if model.endswith(_ENGLISH) else _LANGUAGES
-        if language is not None and language not in self.languages:
-            raise SettingsError(
-                f"language {language!r}: {self.name} knows {', '.join(self.languages)}; expected one of "
-                "these codes"
-            )
+        check_language(self.name, language, self.languages)
         self._given = language
         self._language = language or (self.languages[0] if len(self.languages) == 1 else None)
         self._device = device
@@ -105,7 +102,7 @@ def parakeet_words(answer: Any, region: Region) -> list[Word]:
             groups.append([])
         groups[-1].append(i)
     low, high = region
-    found = []
+    words = []
     for number, group in enumerate(groups):
         text = "".join("".join(tokens[i] for i in group).split())
         if not text:
@@ -115,8 +112,8 @@ def parakeet_words(answer: Any, region: Region) -> list[Word]:
         end_s = min(low + min(times_s[group[-1]] + _TOKEN_S, until_s), high)
         known = [logprobs[i] for i in group if logprobs[i] is not None]
         sure = round(min(1.0, math.exp(sum(known) / len(known))), 4) if known else None
-        found.append(Word(text, round(start_s, 6), round(max(start_s, end_s), 6), sure))
-    return found
+        words.append(Word(text, round(start_s, 6), round(max(start_s, end_s), 6), sure))
+    return words
 
 
 def _load(model: str, device: str) -> Any:

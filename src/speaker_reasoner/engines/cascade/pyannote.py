@@ -1,6 +1,6 @@
 """pyannote's pipelines (3.1, community-1) as a diarizer (extra `pyannote`).
 
-Words go to its exclusive turns, which overlap nobody's; speech is all of its turns. Its telemetry is off.
+Words are assigned by its exclusive turns, which do not overlap; speech is all of its turns. Its telemetry is off.
 """
 
 import os
@@ -22,7 +22,8 @@ from .segmentation import FIELD_S, FRAME_S
 
 DEFAULT = "pyannote/speaker-diarization-community-1"
 _PAD_S, _MERGE_S = 0.1, 0.3
-"""Speech is listened to so much longer at both ends; pauses up to the other are no pauses."""
+"""Regions of speech are widened by the first at both ends; shorter pauses than the second are closed
+(assumed)."""
 
 
 class PyannoteWitness:
@@ -53,7 +54,7 @@ class PyannoteWitness:
 
 
 class PyannoteDiarizer:
-    """Tells speakers apart by a pipeline of pyannote.audio 4.
+    """Diarizes by a pipeline of pyannote.audio 4.
 
     Args:
         model: hub id, or a folder with its `config.yaml`.
@@ -80,15 +81,15 @@ class PyannoteDiarizer:
         """See `Diarizer`."""
         if not len(samples):
             return []
-        found = self._run(samples, None)
-        return speech_of(found.speaker_diarization, len(samples) / SAMPLE_RATE_HZ)
+        output = self._run(samples, None)
+        return speech_of(output.speaker_diarization, len(samples) / SAMPLE_RATE_HZ)
 
     def diarize(self, samples: Samples, bounds: tuple[int, int] | None = None) -> Diarization:
         """See `Diarizer`."""
         return diarization_of(self._run(samples, bounds), len(samples))
 
     def _run(self, samples: Samples, bounds: tuple[int, int] | None) -> Any:
-        """The pipeline's output; that of the last samples is remembered, also for `speech`."""
+        """The pipeline's output; the last one is kept, because `speech` and `diarize` need the same."""
         size, digest = len(samples), zlib.crc32(np.ascontiguousarray(samples).data)
         if self._last is not None:
             known = self._last[0]
@@ -107,32 +108,32 @@ class PyannoteDiarizer:
             )
         try:
             with unheard():
-                found = self._pipeline(
+                output = self._pipeline(
                     {"waveform": wave, "sample_rate": SAMPLE_RATE_HZ, "uri": "chunk"}, **many
                 )
         except Exception as error:  # torch's and pyannote's own
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EngineError(f"{self.name}: {reason}") from error
-        self._last = ((size, digest, bounds), found)
-        return found
+        self._last = ((size, digest, bounds), output)
+        return output
 
 
-def diarization_of(found: Any, size: int) -> Diarization:
+def diarization_of(output: Any, size: int) -> Diarization:
     """A pipeline's output on the grid of frames.
 
     Args:
-        found: with `speaker_diarization`, `exclusive_speaker_diarization` (Annotations) and
+        output: with `speaker_diarization`, `exclusive_speaker_diarization` (Annotations) and
             `speaker_embeddings` (`[speakers, d]` in the order of the labels of the former, or `None`).
         size: samples of the chunk.
     """
-    labels = found.speaker_diarization.labels()
+    labels = output.speaker_diarization.labels()
     active = np.zeros(
         (max(1, -(-size // round(FRAME_S * SAMPLE_RATE_HZ))), len(labels)), np.float32
     )
-    for start_s, end_s, label in _turns(found.exclusive_speaker_diarization):
+    for start_s, end_s, label in _turns(output.exclusive_speaker_diarization):
         if label in labels:
             active[_frames(start_s, end_s, len(active)), labels.index(label)] = 1.0
-    rows = found.speaker_embeddings
+    rows = output.speaker_embeddings
     if rows is None or len(rows) < len(labels):
         return Diarization(active)
     points = np.asarray(rows[: len(labels)], np.float32)
@@ -143,17 +144,17 @@ def diarization_of(found: Any, size: int) -> Diarization:
 
 
 def speech_of(annotation: Any, end_s: float) -> list[Region]:
-    """Where anybody speaks, a little longer, in order and apart."""
-    found: list[Region] = []
+    """Regions of speech, widened by `_PAD_S`, in order and apart."""
+    stretches: list[Region] = []
     for start_s, stop_s, _ in sorted(_turns(annotation), key=lambda turn: turn[:2]):
         first_s, last_s = max(0.0, start_s - _PAD_S), min(stop_s + _PAD_S, end_s)
         if last_s <= first_s:
             continue
-        if found and first_s - found[-1][1] <= _MERGE_S:
-            earlier_s, before_s = found.pop()
+        if stretches and first_s - stretches[-1][1] <= _MERGE_S:
+            earlier_s, before_s = stretches.pop()
             first_s, last_s = earlier_s, max(before_s, last_s)
-        found.append((first_s, last_s))
-    return found
+        stretches.append((first_s, last_s))
+    return stretches
 
 
 def _turns(annotation: Any) -> Iterator[tuple[float, float, Any]]:

@@ -1,10 +1,11 @@
-"""What a recogniser is: samples to words with times, without speakers."""
+"""The interface of a recogniser: from samples to words with times, without speakers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...audio import Samples
+from ...errors import SettingsError
 from ...speech import Region
 from ...transcript import Word
 
@@ -15,7 +16,7 @@ class Recognition:
 
     Attributes:
         words: in order of start, times in seconds of the samples, inside them.
-        language: ISO 639-1 code; `None` where nothing was said, or the recogniser does not tell it.
+        language: ISO 639-1 code; `None` where there are no words, or the recogniser gives none.
         language_probability: 0..1; 1 where the caller named the language.
         left_out: how many words were recognised and are not among `words`, by reason.
         joined: whether each word follows the one before without a space (Chinese, Japanese, Thai).
@@ -32,7 +33,7 @@ class Recogniser(Protocol):
     """Recognises speech.
 
     Attributes:
-        name: what a transcript records.
+        name: as a transcript records it.
     """
 
     name: str
@@ -44,9 +45,8 @@ class Recogniser(Protocol):
 
         Args:
             samples: float32 `[n]` at 16 kHz.
-            speech: where somebody speaks, in seconds, in order and apart; nothing else is listened to.
-            language: what was spoken before in the recording; a recogniser whose user named a language
-                uses that.
+            speech: regions to recognise, in seconds, in order and apart.
+            language: that of the recording so far; a language that the user named comes first.
 
         Raises:
             EngineError: the recogniser failed.
@@ -54,3 +54,15 @@ class Recogniser(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Name, model, version and settings, for the transcript (JSON-ready)."""
+
+
+def check_language(name: str, language: str | None, languages: Sequence[str]) -> None:
+    """Check that a recogniser knows a language; `None` is any.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if language is not None and language not in languages:
+        raise SettingsError(
+            f"language {language!r}: {name} knows {', '.join(languages)}; expected one of these codes"
+        )

@@ -1,7 +1,7 @@
 """Local speakers: who speaks within ten seconds, by pyannote's segmentation-3.0 (MIT), in ONNX Runtime.
 
-The network hears windows of ten seconds and gives the probability of three local speakers every 17 ms, two of
-them at once at most. Which local speakers of different windows are one person is not its business.
+The network takes windows of ten seconds and gives, every 17 ms, the probabilities of three local speakers, at
+most two of them at once. `clustering` finds which local speakers of different windows are one person.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,24 @@ from ...speech import Region
 Floats = npt.NDArray[np.float32]
 
 FRAME_S = 270 / SAMPLE_RATE_HZ
-"""Between two frames."""
+"""Time between two frames."""
 FIELD_S = 991 / SAMPLE_RATE_HZ
-"""What one frame hears; its middle is half of this after its start."""
+"""Length of the sound that one frame depends on; a frame's time is the middle of it."""
 _WINDOW_SAMPLES = 10 * SAMPLE_RATE_HZ
 _STEP_SAMPLES = 5 * SAMPLE_RATE_HZ
 _SHORTEST_SAMPLES = SAMPLE_RATE_HZ
+"""Windows as long as those that the network was trained on, half of each overlapping the next; a shorter
+recording is one window of at least a second (assumed)."""
 _BATCH = 8
 _ON, _OFF = 0.5, 0.35
-"""A stretch begins above the one probability and ends below the other."""
+"""A stretch begins at the first probability and ends below the second (assumed)."""
 _SHORTEST_S = 0.1
+"""Shorter regions are dropped (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSpeakers:
-    """What the network hears, window by window.
+    """The network's output, window by window.
 
     Attributes:
         offsets: frame of the recording at which each window starts, `[windows]`.
@@ -46,26 +49,17 @@ class LocalSpeakers:
     frames: int
 
     def speech(self) -> Floats:
-        """Probability that somebody speaks, `[frames]`."""
-        anybody = 1 - np.prod(1 - self.active, axis=2, keepdims=True)
-        return self.spread(anybody, 1, np.zeros((len(self.active), 1), np.intp))[:, 0]
-
-    def spread(self, active: Floats, people: int, who: npt.NDArray[np.intp]) -> Floats:
-        """Mean over the windows, their middle counting most, of when each person speaks `[frames, people]`.
-
-        Args:
-            active: `[windows, frames, k]`.
-            who: the person of each local speaker of each window, `[windows, k]`; -1 for nobody.
-        """
-        total, weight = np.zeros((self.frames, people)), np.zeros((self.frames, 1))
-        length = active.shape[1]
-        shape = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / length + 1e-3
-        for at, local, names in zip(self.offsets.tolist(), active, who, strict=True):
+        """Probability that somebody speaks, `[frames]`: the mean over the windows, in which the frames
+        in the middle weigh most."""
+        windows, length, _ = self.active.shape
+        speaking = 1 - np.prod(1 - self.active, axis=2)  # [windows, length]
+        weights = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / length + 1e-3
+        total, weight = np.zeros(self.frames), np.zeros(self.frames)
+        for window in range(windows):
+            at = int(self.offsets[window])
             end = min(at + length, self.frames)
-            weight[at:end, 0] += shape[: end - at]
-            for person in sorted(set(names.tolist()) - {-1}):
-                loudest = local[: end - at, names == person].max(axis=1)
-                total[at:end, person] += shape[: end - at] * loudest
+            weight[at:end] += weights[: end - at]
+            total[at:end] += weights[: end - at] * speaking[window, : end - at]
         return np.asarray(total / np.maximum(weight, 1e-9), np.float32)
 
 
@@ -73,18 +67,27 @@ class Segmentation:
     """The network.
 
     Args:
-        path: of the ONNX file: `samples` `[windows, 160000]` to `[windows, frames, 3]` or, as the powerset of
-            three speakers, `[windows, frames, 7]`.
+        path: of the ONNX file: samples `[windows, n]` to the probabilities of `_CLASSES`,
+            `[windows, frames, 7]`.
         threads: of one call.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another network.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = onnx_session(path, threads)
+        shape = self._session.get_outputs()[0].shape
+        if len(shape) != 3 or shape[-1] != len(_CLASSES):
+            raise CheckpointError(
+                f"{path}: gives {shape}, expected [windows, frames, {len(_CLASSES)}], the classes of "
+                "segmentation-3.0; take the file of the package speaker-reasoner-cascade"
+            )
 
     def __call__(self, samples: Samples) -> LocalSpeakers:
-        """Hear float32 samples `[n]` at 16 kHz."""
+        """Find the local speakers of float32 samples `[n]` at 16 kHz."""
         starts = _window_starts(len(samples))
-        # A short recording is a short window: the network levels what it hears, silence at the end included.
+        # A short recording is a short window: the network normalises levels, also by padded silence.
         length = min(_WINDOW_SAMPLES, max(len(samples), _SHORTEST_SAMPLES))
         windows = np.zeros((len(starts), length), np.float32)
         for row, start in zip(windows, starts, strict=True):
@@ -95,18 +98,16 @@ class Segmentation:
             self._session.run(None, {name: windows[at : at + _BATCH]})[0]
             for at in range(0, len(windows), _BATCH)
         ]
-        active = np.concatenate(rows)
-        if active.shape[2] == len(_POWERSET):
-            active = active @ _POWERSET
+        active = np.concatenate(rows) @ _CLASSES  # [windows, frames, 3]
         offsets = np.array([round(start / (FRAME_S * SAMPLE_RATE_HZ)) for start in starts], np.intp)
         frames = max(1, round(len(samples) / (FRAME_S * SAMPLE_RATE_HZ)))
         return LocalSpeakers(offsets, np.asarray(active, np.float32), frames)
 
 
-_POWERSET = np.array(
+_CLASSES = np.array(
     [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32
 )
-"""Which local speakers each of the network's seven classes means."""
+"""The local speakers of each of the network's seven classes, `[7, 3]`."""
 
 
 def onnx_session(path: Path, threads: int) -> Any:
@@ -126,7 +127,7 @@ def onnx_session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that wait in a loop take the processor from whoever else is at work.
+    # Threads that wait in a loop slow other work on the processor down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
@@ -156,26 +157,26 @@ def runs(active: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def on(probability: Floats) -> npt.NDArray[np.bool_]:
-    """Where something is on: from `_ON` until it falls below `_OFF`, `[n]`."""
-    found = np.zeros(len(probability), bool)
+    """Whether each frame is active: from a probability of `_ON` until it falls below `_OFF`, `[n]`."""
+    active = np.zeros(len(probability), bool)
     for first, last in runs(probability >= _OFF):
         reached = np.flatnonzero(probability[first:last] >= _ON)
         if len(reached):
-            found[first + reached[0] : last] = True
-    return found
+            active[first + reached[0] : last] = True
+    return active
 
 
 def regions(
     probability: Floats, end_s: float, *, pad_s: float = 0.0, merge_s: float = 0.0
 ) -> list[Region]:
-    """Regions in seconds, in order and apart, in which a probability by frame is on.
+    """Regions in seconds, in order and apart, in which `on` holds.
 
     Args:
         end_s: of the recording; nothing lies beyond it.
         pad_s: added at both ends.
         merge_s: regions no further apart are one.
     """
-    found: list[Region] = []
+    merged: list[Region] = []
     for first, last in runs(on(probability)):
         if (last - first) * FRAME_S < _SHORTEST_S:
             continue
@@ -183,10 +184,10 @@ def regions(
         stop_s = min(middle_s(last - 0.5) + pad_s, end_s)
         if stop_s <= start_s:
             continue
-        if found and start_s - found[-1][1] <= merge_s:
-            start_s = found.pop()[0]
-        found.append((start_s, stop_s))
-    return found
+        if merged and start_s - merged[-1][1] <= merge_s:
+            start_s = merged.pop()[0]
+        merged.append((start_s, stop_s))
+    return merged
 
 
 def frames_of(start_s: float, end_s: float, count: int) -> slice:

@@ -1,12 +1,15 @@
-"""Whisper by faster-whisper (CTranslate2), its known failures caught.
+"""Whisper by faster-whisper (CTranslate2), with guards against its known failures.
 
-What guesses about faster-whisper 1.2.1 get wrong, and what is done about it here: a segment is stretched over
-a pause unless words are timed (they are); ends lie past the sound (cut to it); its own voice filter lets a
-window fail in fragments (it gets the speech alone, in packs of up to 29 s, and a pack of improbable words is
-searched again with a wider beam); `chunk_length` stays for later callers (never given); a temperature above
-0 samples at random (never used, so that the same sound gives the same words); pure silence has a confident
-language (asked of speech alone); with a threshold on the probability of no speech alone nothing is skipped
-(each segment is looked at here).
+Failures of faster-whisper 1.2.1, and the guard of each:
+
+- A segment is stretched over a pause, unless words are timed: words are timed.
+- Ends lie past the sound: they are cut.
+- With its own voice filter, a window may fail in fragments: it gets speech alone, in packs of up to 29 s, and
+  a pack of improbable words is decoded again with a wider beam.
+- `chunk_length` stays set for later calls: it is never given.
+- A temperature above 0 samples at random: it is 0, so that the same sound gives the same words.
+- Pure silence gets a confident language: the language is detected in speech alone.
+- A threshold on the probability of no speech skips nothing by itself: each segment is checked here.
 """
 
 import logging
@@ -23,7 +26,7 @@ from ...audio import SAMPLE_RATE_HZ, Samples
 from ...errors import CheckpointError, EngineError, SettingsError
 from ...speech import Region, quietest_cut
 from ...transcript import Word
-from .recogniser import Recognition
+from .recogniser import Recognition, check_language
 
 SIZES = (
     *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
@@ -32,22 +35,24 @@ SIZES = (
 
 _OLDEST = "1.2.1"
 _PACK_S = 29.0
-"""Most speech that Whisper is given at once; its window is 30 s."""
+"""Most speech that Whisper is given at once; its window is 30 s. Packs and the wide beam lowered the WER of a
+podcast (docs/experiments.md, 2026-11-27)."""
 _DOUBTFUL = -0.7
-"""Words whose mean log-probability is lower are searched for again with a wider beam."""
+"""Words of a lower mean log-probability are decoded again with a wider beam (assumed)."""
 _WIDE_BEAM = 5
 _LOOP_RATIO = 2.4
-"""Text that can be compressed by more is said over and over (Whisper's own threshold)."""
+"""Text of a higher compression ratio is a loop (Whisper's own threshold)."""
 _NO_SPEECH = 0.6
-"""Probability of no speech from which doubtful words are taken for noise."""
+"""Probability of no speech from which doubtful words are taken for noise (Whisper's own threshold)."""
 _MOST_REPEATS = 4
-"""A phrase is said so often in a row at most; what follows is left out."""
+"""Most repetitions of a phrase in a row; the others are left out (assumed)."""
 _LONGEST_PHRASE = 10
+"""Most words of a phrase whose repetitions are counted (assumed)."""
 _MARKS = ".,;:!?。，！？、…\"'-"
 _UNSURE_WORDS = 0.5
-"""Mean word probability under which a language that was taken over from earlier chunks is doubted."""
+"""Mean word probability below which the language of earlier chunks is doubted (assumed)."""
 _OTHER_LANGUAGE = 0.8
-"""Probability from which another language is believed."""
+"""Probability from which another language is taken instead (assumed)."""
 
 _GPU_REMEDY = "pip install nvidia-cublas-cu12 nvidia-cudnn-cu12"
 _CUDA = re.compile("cuda|cublas|cudnn", re.IGNORECASE)
@@ -67,7 +72,7 @@ class FasterWhisper:
         model: a size, a local folder or a hub id.
         name: what a transcript records; the model's by default.
         language: ISO 639-1 code; recognised if `None`.
-        hotwords: names and terms that are likely to be said.
+        hotwords: names and terms that are likely to occur.
         beam: hypotheses of the search.
         device: `cpu`, `cuda`, `auto`.
         threads: on the CPU.
@@ -91,11 +96,7 @@ class FasterWhisper:
         self.name = name or f"whisper={model}"
         self._model: Any = _load(str(model), device, threads)
         self.languages: tuple[str, ...] = tuple(self._model.supported_languages)
-        if language is not None and language not in self.languages:
-            raise SettingsError(
-                f"language {language!r}: {self.name} knows {', '.join(self.languages)}; expected one of "
-                "these codes"
-            )
+        check_language(self.name, language, self.languages)
         self._language = language
         self._hotwords = hotwords
         self._beam = beam
@@ -126,13 +127,13 @@ class FasterWhisper:
             return Recognition()
         try:
             given = self._language or language
-            found = self._hear(samples, packs, given)
-            taken_over = self._language is None and language is not None and bool(found.words)
-            if taken_over and _mean(found.words) < _UNSURE_WORDS:
+            recognition = self._hear(samples, packs, given)
+            taken_over = self._language is None and language is not None and bool(recognition.words)
+            if taken_over and _mean(recognition.words) < _UNSURE_WORDS:
                 other, sure = self._detect(_joined(samples, packs[0]))
                 if other != language and sure >= _OTHER_LANGUAGE:
                     return self._hear(samples, packs, other, sure)
-            return found
+            return recognition
         except (RuntimeError, ValueError) as error:  # CTranslate2's, as they come
             raise EngineError(f"{self.name}: {str(error).splitlines()[0]}") from error
 
@@ -159,17 +160,17 @@ class FasterWhisper:
             if language is None:
                 language, sure = str(info.language), float(info.language_probability)
             if _badness(segment) > (False, -_DOUBTFUL):
-                again, _ = self._decode(sound, language, max(_WIDE_BEAM, self._beam))
-                segment = min(segment, again, key=_badness)
-            for said in self._kept(segment, left_out):
-                word = _placed(said, pack, len(sound) / SAMPLE_RATE_HZ)
+                wider, _ = self._decode(sound, language, max(_WIDE_BEAM, self._beam))
+                segment = min(segment, wider, key=_badness)
+            for timed in self._kept(segment, left_out):
+                word = _placed(timed, pack, len(sound) / SAMPLE_RATE_HZ)
                 if word is None:
                     left_out[BEYOND] += 1
                     continue
                 if words and word.start_s < words[-1].start_s:  # times are in order, at most equal
                     start_s = words[-1].start_s
                     word = replace(word, start_s=start_s, end_s=max(start_s, word.end_s))
-                joined.append(not said.word.startswith(" "))
+                joined.append(not timed.word.startswith(" "))
                 words.append(word)
         words, joined = _without_loops(words, joined, left_out)
         if not words:
@@ -179,8 +180,8 @@ class FasterWhisper:
     def _decode(self, sound: Samples, language: str | None, beam: int) -> tuple[Any, Any]:
         """The words of a pack, as one segment.
 
-        Without tokens of time Whisper hears a pack as a whole. Only the first segment is asked for:
-        after it faster-whisper would run the encoder once more over the last fraction of a second.
+        Without time tokens Whisper decodes a pack as a whole. Only the first segment is taken, because
+        faster-whisper would then run the encoder once more over the last fraction of a second.
         """
         segments, info = self._model.transcribe(
             sound,
@@ -213,7 +214,7 @@ def _badness(segment: Any) -> tuple[bool, float]:
 
 
 def _packs(samples: Samples, speech: Sequence[Region]) -> list[list[Region]]:
-    """Regions put together to what Whisper hears at once; a longer one is cut where it is quietest."""
+    """Combine regions to packs of at most `_PACK_S`; a longer region is cut where it is quietest."""
     packs: list[list[Region]] = []
     for region in speech:
         for part in _parts(samples, region):
@@ -226,7 +227,7 @@ def _packs(samples: Samples, speech: Sequence[Region]) -> list[list[Region]]:
 
 
 def _parts(samples: Samples, region: Region) -> Iterator[Region]:
-    """A region in parts that Whisper hears at once, each but the last at least half as long."""
+    """A region in parts of at most `_PACK_S`, each but the last at least half as long."""
     start_s, end_s = region
     longest = _at(_PACK_S)
     while end_s - start_s > _PACK_S:
@@ -245,12 +246,12 @@ def _at(time_s: float) -> int:
     return round(time_s * SAMPLE_RATE_HZ)
 
 
-def _placed(said: Any, pack: Sequence[Region], end_s: float) -> Word | None:
+def _placed(timed: Any, pack: Sequence[Region], end_s: float) -> Word | None:
     """A word of faster-whisper in seconds of the chunk; `None` where it lies past the end of its pack.
 
     A word over a joint lies where its greater part is.
     """
-    first_s, last_s = float(said.start), min(float(said.end), end_s)
+    first_s, last_s = float(timed.start), min(float(timed.end), end_s)
     if first_s >= end_s:
         return None
     at_s, best, place = 0.0, -1.0, (pack[-1][1], pack[-1][1])
@@ -261,7 +262,7 @@ def _placed(said: Any, pack: Sequence[Region], end_s: float) -> Word | None:
             best = inside[1] - inside[0]
             place = (low + inside[0] - at_s, low + inside[1] - at_s)
         at_s += length_s
-    text, sure = "".join(said.word.split()), round(float(said.probability), 4)
+    text, sure = "".join(timed.word.split()), round(float(timed.probability), 4)
     return Word(text, round(place[0], 6), round(max(place), 6), sure)
 
 
@@ -273,7 +274,7 @@ def _mean(words: Sequence[Word]) -> float:
 def _without_loops(
     words: Sequence[Word], joined: Sequence[bool], left_out: Counter[str]
 ) -> tuple[list[Word], list[bool]]:
-    """Words without phrases that are said more than `_MOST_REPEATS` times in a row."""
+    """Remove phrases that are repeated more than `_MOST_REPEATS` times in a row."""
     kept: list[int] = []
     texts: list[str] = []
     times = _MOST_REPEATS + 1
