@@ -7,6 +7,8 @@ from .grammar import TurnRules, start
 from .markup import ANSWER, THINK, THINK_END
 from .matcher import advance, caught_loop, complete
 
+_WHOLE_LINE = re.compile(r"[ \n]*[^\[\n<]+\[[0-9.]+,[ \n]?[0-9.]+\]:[^\n<]*\n")
+_WORDS_BEGUN = re.compile(r"\[[0-9.]+,[ \n]?[0-9.]+\]:([^<]+)")
 _END_NUMBER = re.compile(r"(\[[0-9.]+,)[ \n]?[0-9.]*$")
 
 
@@ -45,17 +47,33 @@ def kept_part(rules: TurnRules, text: str) -> str:
     if number := _END_NUMBER.search(good):
         return good[: number.end(1)] + " " * rules.profile.strict
     thought, tag, rest = good.partition(THINK_END)
-    if tag and ANSWER not in rest:
+    if tag and (ANSWER not in rest or not rules.model_answer):
         return thought + tag
     if not tag and (rules.turn == 0 or THINK not in thought):
         return ""
     head = rest.partition(ANSWER)[0] + ANSWER if tag else thought.partition(THINK)[0] + THINK
     before, lines = (thought + tag + head, rest[len(head) :]) if tag else (head, good[len(head) :])
-    row = lines.rpartition("\n")[2]
-    if "]:" in row and text[len(good) : len(good) + 1] > "<":
-        return good
+    row = last_line(lines)
+    if in_words(rules, row) and text[len(good) : len(good) + 1] > "<":
+        return good.removesuffix(row) + row.partition("<")[0]
     whole = lines[: len(lines) - len(row)]
     return before + whole if whole or not rules.profile.strict else ""
+
+
+def in_words(rules: TurnRules, line: str) -> bool:
+    """Whether the words of a line have begun."""
+    begun = _WORDS_BEGUN.search(line)
+    if begun is None:
+        return False
+    return not rules.profile.strict or begun[1].strip(" ") != ""
+
+
+def last_line(text: str) -> str:
+    """What stands behind the last whole line; a span may hold a line break, words may hold spans."""
+    at = 0
+    while line := _WHOLE_LINE.match(text, at):
+        at = line.end()
+    return text[at:].lstrip(" \n")
 
 
 def looped(rules: TurnRules, text: str, sizes: Sequence[int] = ()) -> bool:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 
 from ..errors import ProtocolError
+from .checking import in_words, last_line
 from .grammar import TurnRules, start
 from .markup import ANSWER, ANSWER_END, BOX, BOX_END, THINK, THINK_END
 from .matcher import Number, Spaces, State, advance
@@ -61,11 +62,11 @@ class _Layout:
             return self._whole(state)
         answer = bool(tag)
         close = ANSWER_END if answer else THINK_END
-        row = re.split(r"\n|<think>|<answer>", kept)[-1]
+        row = last_line(re.split(r"<think>|<answer>", kept)[-1])
         speakers = self._speakers(kept, answer)
         if not row:
-            return self._to_close(state, speakers, close)
-        if "]:" in row:
+            return self._lead(kept) + self._to_close(state, speakers, close)
+        if in_words(self.rules, row):
             after = advance(state, b"\n")
             return self._end_words(after, speakers, close)
         number = _number_in(state)
@@ -113,6 +114,10 @@ class _Layout:
 
     def _answer(self, state: State) -> str:
         raise NotImplementedError
+
+    def _lead(self, kept: str) -> str:
+        """Space that may come before a line."""
+        return ""
 
     def _speakers(self, kept: str, answer: bool) -> int:
         raise NotImplementedError
@@ -230,6 +235,9 @@ class _Free(_Layout):
 
     def _answer(self, state: State) -> str:
         return _space(2) + self._to_close(state, 0, ANSWER_END)
+
+    def _lead(self, kept: str) -> str:
+        return _space(1 if kept.endswith("\n") else 2)
 
     def _speakers(self, kept: str, answer: bool) -> int:
         return 0
