@@ -288,3 +288,21 @@ def test_other_tasks_and_beginnings_have_no_expression() -> None:
         turn_regex(replace(RULES["overview"], task="sot"))
     with pytest.raises(ProtocolError, match="no turn begins"):
         turn_regex(RULES["overview"], "hello")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "kept"),
+    [
+        ("free observation", "<think>A[1.0,\n2.0]:a</thinker>", "<think>A[1.0,\n2.0]:a"),
+        ("free observation", "<think>A[1.0,\n2.0]:a[1.0,\n3]", "<think>A[1.0,\n2.0]:a[1.0,\n"),
+        ("free observation", "<think>A[1.0,\n0.5]:a", "<think>A[1.0,"),
+        ("free observation", "<think>A]:[1.0, 2.0]:a\nB 3", "<think>A]:[1.0, 2.0]:a\n"),
+        ("observation", "<think>\nSpeaker1-male [1.5, 2.0]:a\n", "<think>\n"),
+        ("observation", "<think>\n</think><answer>x", "<think>\n</think>"),
+    ],
+)
+def test_what_is_kept_ends_where_it_can_be_gone_on_with(name: str, wrong: str, kept: str) -> None:
+    rules = RULES[name]
+    assert kept_part(rules, wrong) == kept
+    turn = walk(rules, random.Random(0), kept)
+    assert re.fullmatch(turn_regex(rules, kept), turn) or kept.endswith(":a")
