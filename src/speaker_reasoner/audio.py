@@ -28,6 +28,7 @@ from .errors import AudioError
 
 __all__ = [
     "SAMPLE_RATE_HZ",
+    "SUFFIXES",
     "AudioInfo",
     "Samples",
     "channel_count",
@@ -43,6 +44,13 @@ __all__ = [
 ]
 
 SAMPLE_RATE_HZ = 16_000
+
+_KNOWN = (
+    ".wav .flac .mp3 .ogg .oga .opus .m4a .m4b .mp4 .m4v .mov .mkv .mka .webm .aac .aif .aiff .aifc .au"
+    " .caf .w64 .rf64 .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
+)
+SUFFIXES = frozenset(_KNOWN.split())
+"""By which a file in a folder is a recording, in lower case; what it is, its content tells."""
 
 Samples = npt.NDArray[np.float32]
 

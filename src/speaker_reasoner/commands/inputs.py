@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from ..audio import SUFFIXES
 from ..containers import quoted
 from ..errors import AudioError
 from ..formats import file_name
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
     from ..longform import Item
 
 STDIN = "-"
-SUFFIXES = (
-    ".wav .flac .mp3 .ogg .oga .opus .m4a .m4b .mp4 .m4v .mov .mkv .mka .webm .aac .aif .aiff .aifc .au"
-    " .caf .w64 .rf64 .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
-)
-_SUFFIXES = frozenset(SUFFIXES.split())
 
 
 def recordings(
@@ -100,7 +96,7 @@ def _files(name: str) -> list[Path]:
 
 
 def _is_recording(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _named_apart(items: list["Item"]) -> list["Item"]:
