@@ -22,6 +22,7 @@ from ..audio import SUFFIXES
 from ..containers import quoted
 from ..errors import AudioError
 from ..formats import file_name
+from ..formats.files import named_apart
 from ..transcript import recording_name
 from .downloads import download, is_address
 
@@ -69,7 +70,8 @@ def recordings(
                         seen.add(path.absolute())
         except AudioError as error:
             errors.append(error)
-    return _named_apart(items), errors
+    names = named_apart([(item.title, item.path) for item in items])
+    return [replace(item, name=name) for item, name in zip(items, names, strict=True)], errors
 
 
 def _fetching(name: str, limit_bytes: int, private: bool) -> Callable[[BinaryIO], None]:
@@ -97,25 +99,6 @@ def _files(name: str) -> list[Path]:
 
 def _is_recording(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _named_apart(items: list["Item"]) -> list["Item"]:
-    """Items whose names differ, with the names of their folders before those that would not.
-
-    Those that differ in nothing but the suffix keep their name: whoever writes files refuses them.
-    """
-    counts = Counter(item.title.casefold() for item in items)
-    apart = []
-    for item in items:
-        parents = {
-            i.path.parent.absolute() for i in items if i.title.casefold() == item.title.casefold()
-        }
-        if counts[item.title.casefold()] > 1 and len(parents) > 1:
-            folder = Path(os.path.relpath(item.path.parent.absolute(), os.path.commonpath(parents)))
-            folders = [recording_name(f"{part}.x") for part in folder.parts]
-            item = replace(item, name="-".join([*folders, item.title]))
-        apart.append(item)
-    return apart
 
 
 def _spooled(stack: ExitStack, name: str, fill: Callable[[BinaryIO], None]) -> "Item":
