@@ -125,7 +125,7 @@ SOUND = (
     ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
     ("an mp3 without a Xing header, aac, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
-    ("a level under -26 dB at its loudest", "a warning: the words may be others than at a usual level"),
+    ("a level under -28 dB at its loudest", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip
 """What becomes of sound; test_clock.py has each."""
 

@@ -61,7 +61,7 @@ Warn = Callable[[str], None]
 _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken to follow them
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
 _LATE_S = 60.0  # so much later than a file states to end, sound may begin
-_QUIET = 0.05  # -26 dB relative to full scale
+_QUIET = 0.04  # -28 dB relative to full scale
 _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
 

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..audio import SUFFIXES
 from ..containers import quoted
 from ..errors import AudioError
 from ..formats import file_name
@@ -98,6 +97,8 @@ def _files(name: str) -> list[Path]:
 
 
 def _is_recording(path: Path) -> bool:
+    from ..audio import SUFFIXES  # not for `--help`
+
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
