@@ -142,6 +142,8 @@ def check_size(path: str | os.PathLike[str], data: mmap.mmap) -> None:
         AudioError: there is less.
     """
     end = 0
+    if len(data) < 24:
+        return  # no whole header: whoever opens it says so
     if data[:4] in (b".snd", b"dns."):
         first, size = struct.unpack(">II" if data[:4] == b".snd" else "<II", data[4:12])
         end = 0 if size == 0xFFFF_FFFF else first + size
