@@ -1,4 +1,4 @@
-"""Directives of references: figures of sclite 2.10 and md-eval (SCTK, master behind 2.4.12) on inputs made here, and laws."""
+"""Directives of references: figures of sclite 2.10 and md-eval (SCTK behind 2.4.12) on inputs made here, and laws."""
 
 import itertools
 import json
