@@ -97,8 +97,8 @@ TOOLS = (
     Row("lhotse 1.33", "`SupervisionSet.from_rttm` cannot read our SPKR-INFO lines, and takes RTTM's channel 1 for its own second one", "`grep ^SPEAKER`; give it our SegLST or a manifest"),
     Row("MeetEval 0.4.3", "takes every line of an RTTM for a turn", "`grep ^SPEAKER`"),
     Row("MeetEval 0.4.3", "tcpWER compares the middle of a hypothesis word with the reference word and its collar", "so does ours"),
-    Row("sclite 2.4.12", "does not sort an STM: words go to the segment that stands first in the file", "our STM is in order of time"),
-    Row("sclite 2.4.12", "gives a word to the segment that holds its middle, one in a gap to the next segment; scores tokens of type `fp` and `non-lex`; keeps optional words compulsory without `-D`", "`evaluate score --as sclite` does the last; our word errors are of all words in order, and `non-lex` is left out and told"),
+    Row("sclite (SCTK)", "does not sort an STM: words go to the segment that stands first in the file", "our STM is in order of time"),
+    Row("sclite (SCTK)", "gives a word to the segment that holds its middle, one in a gap to the next segment; scores tokens of type `fp` and `non-lex`; keeps optional words compulsory without `-D`", "`evaluate score --as sclite` does the last; our word errors are of all words in order, and `non-lex` is left out and told"),
     Row("md-eval (SCTK)", "scores files that its UEM does not name, and no false alarm in a file without reference speech; without a UEM, from the first to the last turn of the reference", "`evaluate score --as md-eval`; otherwise the whole recording is scored"),
     Row("md-eval (SCTK)", "a turn of no length is nobody's speech, but its border has a collar", "so it is here"),
     Row("dscore", "maps speakers for the JER so that its sum is least; refuses turns of no length", "the JER is mapped so, too"),
@@ -125,7 +125,7 @@ SOUND = (
     ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
     ("an mp3 without a Xing header, aac, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
-    ("a level under -26 dB at its loudest", "a warning: the words may be others than at a usual level"),
+    ("a level under -28 dB at its loudest", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip
 """What becomes of sound; test_clock.py has each."""
 

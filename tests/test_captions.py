@@ -126,6 +126,13 @@ def test_names_of_other_scripts_and_forms() -> None:
     texts = ["SPEAKER_00: a", "SPEAKER_01: b", "speaker 3: c", "Dr. Ana de la Cruz (she/her): d"]
     names = ["SPEAKER_00", "SPEAKER_01", "speaker 3", "Dr. Ana de la Cruz (she/her)"]
     assert [s.speaker for s in parse("srt", srt(*texts)).segments] == names
+    texts = ["[Speaker 1] hi", "[Speaker 2] hello", "[music] la", "(laughs) yes"]
+    assert [s.speaker for s in parse("srt", srt(*texts)).segments] == [
+        "Speaker 1",
+        "Speaker 2",
+        "unknown",
+        "unknown",
+    ]
     texts = ["alice: hi", "bob: hello", "alice: how are you", "bob: fine"]
     assert parse("srt", srt(*texts)).speakers == ("alice", "bob")
 

@@ -332,3 +332,39 @@ def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", talk(), RATE)
     (tmp_path / "a.flac").rename(path)
     assert heard_s(path)[0] == 4.0
+
+
+@pytest.mark.parametrize("leap_s", [0.0, 20 * 3600.0, 600.0])
+def test_a_clock_that_jumps_is_told_and_loses_nothing(tmp_path: Path, leap_s: float) -> None:
+    """Timestamps that leap by most of a day, or behind the end that the file states; 0 is no leap."""
+    path = tmp_path / "jumping.mkv"
+    samples = (talk()[None] * 32767).astype(np.int16)
+    options = {"live": "1"} if leap_s > 1000 else {}
+    with av.open(str(path), "w", format="matroska", options=options) as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for at in range(0, samples.shape[1], 960):
+            frame = av.AudioFrame.from_ndarray(
+                samples[:, at : at + 960], format="s16", layout="mono"
+            )
+            frame.sample_rate, frame.pts = RATE, at
+            for packet in stream.encode(frame):
+                if at >= 2 * RATE and leap_s > 0:
+                    packet.pts = packet.dts = packet.pts + round(leap_s * RATE)
+                container.mux(packet)
+    content = path.read_bytes()
+    if leap_s == 600.0:  # the header states 4 s, as one does that was written before
+        with av.open(str(path)) as container:
+            assert container.duration > 600e6
+        at = content.index(b"\x44\x89\x88") + 3
+        content = content[:at] + struct.pack(">d", 4000.0) + content[at + 8 :]
+        content = content.replace(b"00:10:04.", b"00:00:04.")
+        path.write_bytes(content)
+    length_s, starts_s, notes = heard_s(path)
+    assert length_s == pytest.approx(4.0, abs=0.01)
+    assert starts_s == pytest.approx(CLICKS_S, abs=0.01)
+    expected = (
+        []
+        if leap_s == 0
+        else ["its timestamps jump once; the sound was read on without a gap there"]
+    )
+    assert notes == expected

@@ -1,6 +1,7 @@
-"""Directives of references: figures of sclite and md-eval (SCTK 2.4.12) on inputs made here, and laws."""
+"""Directives of references: figures of sclite 2.10 and md-eval (SCTK behind 2.4.12) on inputs made here, and laws."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -256,3 +257,27 @@ def test_a_word_goes_by_its_middle() -> None:
     [left] = without(replace(one, segments=(replace(segment, words=None),)), [(0.0, 1.5)]).segments
     assert left.text == "b c"  # each word has a third of the time, the second's middle is at 1.5
     assert without(one, [(0.0, 9.0)]).segments == ()
+
+
+def test_what_readers_noticed_is_printed_and_stored_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from speaker_reasoner.cli import main
+
+    folder = tmp_path / "hypotheses"
+    folder.mkdir()
+    for name in ("one", "two"):
+        cue = "00:00:00,000 --> 00:00:04,000\nwe met him\n"
+        (folder / f"{name}.srt").write_text(cue, encoding="utf-8")
+    (tmp_path / "r.stm").write_text("one 1 A 0 4 we met him\ntwo 1 A 0 4 we met him\n")
+    result = tmp_path / "result.json"
+    assert main(["evaluate", "score", str(tmp_path / "r.stm"), str(folder), "-o", str(result)]) == 0
+    said = "cues name no speaker and were given to 'unknown'"
+    assert f"warning: hypothesis: 2 {said} (in 2 recordings)" in capsys.readouterr().err
+    stored = json.loads(result.read_text("utf-8"))["warnings"]
+    assert stored == [
+        {"side": "hypothesis", "recording": name, "warning": f"1 {said}"} for name in ("one", "two")
+    ]
+    page = tmp_path / "report.html"
+    assert main(["evaluate", "report", str(result), "-o", str(page)]) == 0
+    assert "cues name no speaker" in page.read_text("utf-8")

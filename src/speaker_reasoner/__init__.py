@@ -190,7 +190,7 @@ def transcribe(
     """Transcribe one recording: speaker, gender, start, end and text of every segment.
 
     Args:
-        path: wav, flac, mp3, ogg, opus; m4a, mp4, webm and others with the extra `media`.
+        path: wav, flac, mp3, ogg, m4a, mp4, webm and what else FFmpeg knows.
         model: as for `load_engine`.
         answer: `assembled` from the turns, or `model`: written once more, as published.
         channel: 0-based channel to listen to; all are mixed down if `None`.

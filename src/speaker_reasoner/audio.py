@@ -2,7 +2,8 @@
 
 Samples are laid out by the time at which they are heard (`decoding`): sound that starts late starts late,
 packets that were never sent are silence, and every time behind them keeps its place. Timestamps that go back
-or leap by half a day are not followed: no sound is dropped for them, and it is told.
+or leap by half a day, or behind the end that the file states, are not followed: no sound is dropped for
+them, and it is told.
 
 A damaged or shortened file is an `AudioError`, not a shorter recording, as far as the file tells. What a
 user should know about a file that was read (`warn`): a second track, joined recordings, a wrong header,
@@ -28,6 +29,7 @@ from .errors import AudioError
 
 __all__ = [
     "SAMPLE_RATE_HZ",
+    "SUFFIXES",
     "AudioInfo",
     "Samples",
     "channel_count",
@@ -44,6 +46,13 @@ __all__ = [
 
 SAMPLE_RATE_HZ = 16_000
 
+_KNOWN = (
+    ".wav .flac .mp3 .ogg .oga .opus .m4a .m4b .mp4 .m4v .mov .mkv .mka .webm .aac .aif .aiff .aifc .au"
+    " .caf .w64 .rf64 .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
+)
+SUFFIXES = frozenset(_KNOWN.split())
+"""By which a file in a folder is a recording, in lower case; what it is, its content tells."""
+
 Samples = npt.NDArray[np.float32]
 
 Warn = Callable[[str], None]
@@ -51,7 +60,8 @@ Warn = Callable[[str], None]
 
 _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken to follow them
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
-_QUIET = 0.05  # -26 dB relative to full scale
+_LATE_S = 60.0  # so much later than a file states to end, sound may begin
+_QUIET = 0.04  # -28 dB relative to full scale
 _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
 
@@ -279,6 +289,7 @@ class _Clock:
         shift_s: what is added to timestamps, since some were not followed.
         jumps: how often they were not.
         peak: the largest magnitude of a sample so far.
+        latest_s: no sound begins later, as far as the file states its length.
     """
 
     done: int = 0
@@ -288,6 +299,7 @@ class _Clock:
     shift_s: float = 0.0
     jumps: int = 0
     peak: float = 0.0
+    latest_s: float = math.inf
 
     @property
     def now_s(self) -> float:
@@ -299,7 +311,9 @@ class _Clock:
         if at_s is None:
             return 0.0
         ahead_s = at_s + self.shift_s - self.now_s
-        if -_JITTER_S <= ahead_s <= _LEAP_S:
+        if abs(ahead_s) <= _JITTER_S:
+            return ahead_s
+        if _JITTER_S < ahead_s <= _LEAP_S and self.now_s + ahead_s <= self.latest_s:
             return ahead_s
         self.shift_s -= ahead_s
         self.jumps += 1
@@ -310,6 +324,8 @@ def _on_clock(path: _Path, source: Source, channel: int | None, warn: Warn) -> I
     """Yield one channel, or the mean, at 16 kHz, with silence where nothing was recorded."""
     _check_channel(path, channel, source.channels)
     clock, mixer, resampler = _Clock(), _Mixer(path, channel), _Resampler(0)
+    if source.duration_s is not None:
+        clock.latest_s = source.duration_s + _LATE_S
     told = 0
     for block in source.blocks:
         for note in source.notes[told:]:

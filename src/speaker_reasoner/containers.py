@@ -142,6 +142,8 @@ def check_size(path: str | os.PathLike[str], data: mmap.mmap) -> None:
         AudioError: there is less.
     """
     end = 0
+    if len(data) < 24:
+        return  # no whole header: whoever opens it says so
     if data[:4] in (b".snd", b"dns."):
         first, size = struct.unpack(">II" if data[:4] == b".snd" else "<II", data[4:12])
         end = 0 if size == 0xFFFF_FFFF else first + size
@@ -182,11 +184,10 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
                 starts.append(at)
             at = data.find(b"fLaC", at + 4)
     elif head[:4] == _EBML:
-        at = data.find(_EBML, 4)
+        at = _next_ebml(data, 0)
         while at > 0:
-            if b"webm" in data[at : at + 64] or b"matroska" in data[at : at + 64]:
-                starts.append(at)
-            at = data.find(_EBML, at + 4)
+            starts.append(at)
+            at = _next_ebml(data, at)
     elif head[4:8] == b"ftyp":
         seen: set[bytes] = set()
         for at, name, _ in _boxes(data):
@@ -205,6 +206,19 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
 
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
+
+
+def _next_ebml(data: mmap.mmap, start: int) -> int:
+    """Where another matroska file begins behind the one that begins at `start`; -1 for nowhere."""
+    segment = data.find(_SEGMENT, start, start + 4096)
+    size, length = _ebml_size(data, segment + 4) if segment >= 0 else (None, 0)
+    at = start + 4 if size is None else segment + 4 + length + size  # a live stream states no size
+    while (at := data.find(_EBML, at)) >= 0:
+        head = data[at : at + 64]
+        if b"webm" in head or b"matroska" in head:
+            return at
+        at += 4
+    return -1
 
 
 def _boxes(data: mmap.mmap) -> Iterator[tuple[int, bytes, int]]:

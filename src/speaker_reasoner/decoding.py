@@ -111,7 +111,7 @@ def open_source(path: _Path, track: int | None = None) -> Iterator[Source]:
         handle = stack.enter_context(Path(path).open("rb"))
         data = stack.enter_context(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
         check_size(path, data)
-        pieces = parts(data)
+        pieces = _parts(handle, data)
         first = _open_part(path, handle, data, pieces[0], track, stack)
         if first.sample_rate_hz not in _RATES_HZ or first.channels < 1:
             raise AudioError(
@@ -127,6 +127,21 @@ def open_source(path: _Path, track: int | None = None) -> Iterator[Source]:
             )
             first.duration_s, first.exact = None, None
         yield first
+
+
+_known_parts: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+_MOST_KNOWN = 4096
+
+
+def _parts(handle: BinaryIO, data: mmap.mmap) -> list[tuple[int, int]]:
+    """`parts` of a file, kept: to tell them, a flac file is looked through, and slices open it often."""
+    stat = os.fstat(handle.fileno())
+    key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    if key not in _known_parts:
+        if len(_known_parts) >= _MOST_KNOWN:
+            _known_parts.clear()
+        _known_parts[key] = parts(data)
+    return _known_parts[key]
 
 
 def check_readable(path: _Path) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ..containers import quoted
 from ..errors import AudioError
 from ..formats import file_name
+from ..formats.files import named_apart
 from ..transcript import recording_name
 from .downloads import download, is_address
 
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
     from ..longform import Item
 
 STDIN = "-"
-SUFFIXES = (
-    ".wav .flac .mp3 .ogg .oga .opus .m4a .m4b .mp4 .m4v .mov .mkv .mka .webm .aac .aif .aiff .aifc .au"
-    " .caf .w64 .rf64 .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
-)
-_SUFFIXES = frozenset(SUFFIXES.split())
 
 
 def recordings(
@@ -73,7 +69,8 @@ def recordings(
                         seen.add(path.absolute())
         except AudioError as error:
             errors.append(error)
-    return _named_apart(items), errors
+    names = named_apart([(item.title, item.path) for item in items])
+    return [replace(item, name=name) for item, name in zip(items, names, strict=True)], errors
 
 
 def _fetching(name: str, limit_bytes: int, private: bool) -> Callable[[BinaryIO], None]:
@@ -100,26 +97,9 @@ def _files(name: str) -> list[Path]:
 
 
 def _is_recording(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    from ..audio import SUFFIXES  # not for `--help`
 
-
-def _named_apart(items: list["Item"]) -> list["Item"]:
-    """Items whose names differ, with the names of their folders before those that would not.
-
-    Those that differ in nothing but the suffix keep their name: whoever writes files refuses them.
-    """
-    counts = Counter(item.title.casefold() for item in items)
-    apart = []
-    for item in items:
-        parents = {
-            i.path.parent.absolute() for i in items if i.title.casefold() == item.title.casefold()
-        }
-        if counts[item.title.casefold()] > 1 and len(parents) > 1:
-            folder = Path(os.path.relpath(item.path.parent.absolute(), os.path.commonpath(parents)))
-            folders = [recording_name(f"{part}.x") for part in folder.parts]
-            item = replace(item, name="-".join([*folders, item.title]))
-        apart.append(item)
-    return apart
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _spooled(stack: ExitStack, name: str, fill: Callable[[BinaryIO], None]) -> "Item":

@@ -210,13 +210,12 @@ class TransformersEngine:
         self, rows: list[_BatchRow], embedded: list[Tensor], seconds: dict[str, float]
     ) -> None:
         """Read what is new to each row, among rows of like length, and write the first tokens."""
-        alike: dict[int, list[int]] = {}
+        by_length: dict[int, list[int]] = {}
         for i, new in enumerate(embedded):
-            alike.setdefault(len(new).bit_length(), []).append(i)
-        for own in alike.values():
-            group = [rows[i] for i in own]
-            batch = self._join(group)
-            self._step(batch, [embedded[i] for i in own], seconds)
+            by_length.setdefault(len(new).bit_length(), []).append(i)
+        for indices in by_length.values():
+            batch = self._join([rows[i] for i in indices])
+            self._step(batch, [embedded[i] for i in indices], seconds)
             self._take_apart(batch)
 
     def _decode(self, rows: list[_BatchRow], seconds: dict[str, float]) -> None:
@@ -296,11 +295,11 @@ class TransformersEngine:
             if piece.audio is not None
         ]
         device, dtype = self.device, self.dtype
-        heard: list[Tensor] = []
+        encoded: list[Tensor] = []
         if clips:
             features, mask = log_mel(self.checkpoint.extractor, clips)
-            heard = encode_audio(self.thinker, features.to(device, dtype), mask.to(device))
-        audio = iter(heard)
+            encoded = encode_audio(self.thinker, features.to(device, dtype), mask.to(device))
+        audio = iter(encoded)
         embedded = []
         for _, pending in rows:
             parts = [

@@ -34,8 +34,6 @@ from ..transcript import Transcript
 
 _Sessions = Callable[[Path], dict[str, Transcript]]
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -83,7 +81,7 @@ def read_data(path: Path) -> list[Item]:
 
 
 def _from_folder(folder: Path, sessions: _Sessions) -> Iterator[Item]:
-    for sound in sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES):
+    for sound in sorted(p for p in folder.iterdir() if p.suffix.lower() in audio.SUFFIXES):
         reference = beside(sound)
         if reference is None:
             raise DataError(

@@ -24,6 +24,9 @@ _EXPLICIT = re.compile(r".*\S \((?:female|male|unknown)\)", re.DOTALL)
 _IDENTIFIER = re.compile(
     r"(?:speaker|spk|spkr|voice|person|channel|说话人|讲者|发言人)[ _-]?\w{1,4}", re.I
 )
+_NUMBERED = re.compile(
+    r"\s*\[((?:speaker|spk|spkr)[ _-]?\w{1,4})\]\s*(.*)", re.IGNORECASE | re.DOTALL
+)
 _PARTICLE_WORDS = (
     "al and bin da das de del della den der di do dos du el ibn la le of the ten ter van von y zu &"
 )
@@ -172,6 +175,8 @@ def unrolled(cues: Sequence[Cue], shown: Callable[[str], str]) -> tuple[list[Cue
     Returns:
         The cues, those that show nothing new left out; and how many repeat something.
     """
+    if all(len(cue.lines) < 2 for cue in cues):
+        return list(cues), 0  # what rolls goes on with another line
     kept: list[Cue] = []
     repeats = rolls = 0
     before: list[str] = []
@@ -245,10 +250,11 @@ def _name_word(word: str, last: bool) -> bool:
 
 
 def split_name(line: str) -> tuple[str, str] | None:
-    """Split `name: words` at the first colon; `None` without one."""
+    """Split `name: words` at the first colon, or `[Speaker 1] words`; `None` without either."""
     spoken = _SPOKEN.fullmatch(line)
     if spoken is None:
-        return None
+        numbered = _NUMBERED.fullmatch(line)
+        return None if numbered is None else (numbered[1], numbered[2])
     return spoken[1].strip(), spoken[2] or spoken[3] or ""
 
 
@@ -259,7 +265,8 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
 
     - every cue has such a name; or
     - a name recurs, and half of the cues at least have one (then names that come once count, too); or
-    - that name recurs, stands alone on its line, or is in capitals, as subtitles write it.
+    - that name recurs, stands alone on its line, is in capitals, as subtitles write it, or a
+      numbered speaker.
 
     A name with a gender (`Ana (female): yes`), as this package writes it, is one anywhere.
 
@@ -303,7 +310,8 @@ def _marked(line: str) -> str:
     split = split_name(line)
     name = "" if split is None else _possible(split[0])
     capitals = len(name) > 2 and name.isupper() and any(map(str.isalpha, name))
-    return name if split and (not split[1] or capitals) else ""
+    numbered = _IDENTIFIER.fullmatch(_bare(name)) is not None
+    return name if split and (not split[1] or capitals or numbered) else ""
 
 
 def label_of(label: str) -> tuple[str, bool]:

@@ -4,6 +4,7 @@ sessions = load("reference.stm")
 sessions = load("hypotheses/")
 """
 
+import glob
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from ..errors import DataError, FormatError
 from ..transcript import Transcript, recording_name
 from . import FORMATS, read_text
 from .elan import parse_elan
+from .files import named_apart
 from .labels import is_labels, parse_labels
 from .lhotse import parse_lhotse
 from .native import SCHEMA
@@ -65,15 +67,16 @@ def load(
     encoding: str | None = None,
     gender_from: str | None = None,
 ) -> dict[str, Transcript]:
-    """Read the sessions of a file, or of the files in a folder.
+    """Read the sessions of a file, of the files in a folder, or of those that a pattern matches.
 
     Of files in a folder with the same name but for the suffix, which are taken for one recording
     written several times, only the one in the richest format is read (the order of `INPUTS`); files
-    of other suffixes, hidden files and subfolders are not read. A file without any session is a
-    recording in which nothing is said, named after the file.
+    of other suffixes and hidden files are not read, and folders below only where there is nothing
+    else. Sessions of one name in several folders are named after these, too (`monday-call`). A file
+    without any session is a recording in which nothing is said, named after the file.
 
     Args:
-        path: a file with one session or many, or a folder of such files.
+        path: a file with one session or many, a folder of such files, or a pattern such as `*.stm`.
         format: a key of `INPUTS`; by default told from each file. In a folder, files in other
             formats are passed over.
         encoding: `None` for UTF-8 or UTF-16 with a byte order mark, or a name that Python knows
@@ -93,18 +96,25 @@ def load(
     format = _ALIASES.get(format or "", format)
     if format is not None and format not in INPUTS:
         raise FormatError(f"unknown format {format!r}; readable: {', '.join(INPUTS)}")
-    files = _choose(source, format, encoding) if source.is_dir() else [source]
+    files = [source]
+    if source.is_dir():
+        files = _choose(source, format, encoding)
+    elif glob.has_magic(str(path)) and not os.path.lexists(source):
+        files = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        if not files:
+            raise DataError(f"{source}: matches no file; check the path")
+    read = [(file, one) for file in files for one in _read(file, format, encoding)]
+    names = named_apart([(one.recording, file) for file, one in read])
     sessions: dict[str, Transcript] = {}
     origin: dict[str, Path] = {}
-    for file in files:
-        for transcript in _read(file, format, encoding):
-            name = transcript.recording
-            if name in sessions:
-                raise DataError(
-                    f"session {name!r} comes twice: in {origin[name]} and in {file}; remove one, or "
-                    "name the format to read"
-                )
-            sessions[name], origin[name] = transcript, file
+    for name, (file, transcript) in zip(names, read, strict=True):
+        if name in sessions:
+            raise DataError(
+                f"session {name!r} comes twice: in {origin[name]} and in {file}; remove one, or "
+                "name the format to read"
+            )
+        sessions[name] = replace(transcript, recording=name)
+        origin[name] = file
     return _with_genders(sessions, gender_from, source) if gender_from else sessions
 
 
@@ -178,6 +188,10 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
     except OSError as error:
         raise FormatError(f"cannot read {folder}: {error.strerror}; check the path") from error
     chosen = richest(files, format, encoding)
+    below = [] if chosen else sorted(p for p in folder.rglob("*") if p.is_dir())
+    for inside in below:
+        if not any(part.startswith(".") for part in inside.relative_to(folder).parts):
+            chosen += richest(inside.iterdir(), format, encoding)
     if not chosen:
         wanted = ", ".join(SUFFIXES) if format is None else f"files in {format}"
         raise DataError(f"{folder} holds no transcripts: expected {wanted}")

@@ -87,7 +87,9 @@ def _named(
     cues, repeats = unrolled(cues, shown)
     sessions.count(session, _ROLLED, repeats)
     sessions.count(session, _HOLED, sum(cue.holed for cue in cues))
-    texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
+    texts = cues
+    if shown is not str:
+        texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
     yield from zip(cues, name_speakers(texts), strict=True)
 
 
