@@ -855,6 +855,32 @@ def test_it_fits_a_phone(server: Scripted, visit: Callable[..., Any], scheme: st
 
 
 @slow
+def test_fingers_find_their_way(server: Scripted, visit: Callable[..., Any]) -> None:
+    """On a phone what can be pressed is at least 44 px high, and the waveform makes room for reading."""
+    fine = ".sr, .block, .skip, .name, .rate, .intake-options label, .edit-row label"
+    small = """() => [...document.querySelectorAll("button, a, select, label, input[type=text]")]
+        .filter(n => n.checkVisibility() && !n.matches(SMALL))
+        .filter(n => n.getBoundingClientRect().height < 43.5).map(n => n.outerHTML)""".replace(
+        "SMALL", repr(fine)
+    )
+    tab = visit(server.url, has_touch=True, is_mobile=True, **PHONE)
+    expect(tab.locator("#stored label")).to_have_count(2)
+    assert tab.evaluate(small) == []
+    tab.goto(finished(server))
+    ready(tab)
+    assert tab.evaluate(small) == []
+    tab.locator(".line").nth(1).locator(".more").click()
+    choose(tab, "Edit or split")
+    assert tab.evaluate(small) == []
+    tab.get_by_role("button", name="Cancel").click()
+    tab.evaluate("() => scrollTo({top: 700, behavior: 'instant'})")
+    expect(tab.locator("#wave")).to_be_hidden()
+    expect(tab.locator("#play")).to_be_visible()
+    tab.locator("#grow").click()
+    expect(tab.locator("#wave")).to_be_visible()
+
+
+@slow
 def test_everything_has_a_name(server: Scripted, visit: Callable[..., Any]) -> None:
     tab = visit(finished(server))
     ready(tab)
@@ -1079,6 +1105,7 @@ def test_the_whole_way(real: RealServer, visit: Callable[..., Any], tmp_path: Pa
     tab.locator(".line").first.locator(".more").click()
     tab.evaluate(WATCH)
     choose(tab, "Listen again")
+    tab.locator("#ask").get_by_role("button", name="Keep them").click()
     again = "() => window.said.some(text => text.startsWith('Listening again'))"
     tab.wait_for_function(again)
     expect(tab.locator("#listening")).to_be_hidden()

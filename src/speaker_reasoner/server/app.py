@@ -62,7 +62,7 @@ def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
         docs_url=None,  # they load scripts of another site
         redoc_url=None,
         separate_input_output_schemas=False,
-        root_path=settings.root_path,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.service = service
     app.add_middleware(
