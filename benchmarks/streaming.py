@@ -60,7 +60,7 @@ def main() -> None:
 def meetings(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
     voices = bank(BANK if arguments.held_out else DEVELOPMENT, arguments.banks)
     for number in range(arguments.meetings):
-        path = folder / f"development {number}.flac"
+        path = folder / f"meeting {number}.flac"
         sf.write(path, draw(voices, arguments.minutes, number).samples, 16_000)
         yield path
 
