@@ -24,6 +24,7 @@ from rich.console import Console
 
 from calibrate import DEVELOPMENT
 from common import store
+from heldout_set import BANK
 from longform import draw
 from speaker_reasoner import Transcriber, load_engine
 from speaker_reasoner.data.banks import bank
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--name", default="streaming")
+    parser.add_argument("--held-out", action="store_true", help="voices of the evaluation")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     arguments = parser.parse_args()
     rows = []
@@ -56,9 +58,9 @@ def main() -> None:
 
 
 def meetings(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
-    voices = bank(DEVELOPMENT, arguments.banks)
+    voices = bank(BANK if arguments.held_out else DEVELOPMENT, arguments.banks)
     for number in range(arguments.meetings):
-        path = folder / f"development {number}.flac"
+        path = folder / f"meeting {number}.flac"
         sf.write(path, draw(voices, arguments.minutes, number).samples, 16_000)
         yield path
 

@@ -38,7 +38,8 @@ NAMES = ("Ana", "Mia", "Ida", "Eva")
 @contextmanager
 def serving(store: Path) -> Iterator[str]:
     """The address of `speaker-reasoner serve`."""
-    command = [sys.executable, "-m", "speaker_reasoner", "serve", "--port", "0"]
+    words = ["serve", "--model", "tiny", "--port", "0"]
+    command = [sys.executable, "-m", "speaker_reasoner", *words]
     running = subprocess.Popen([*command, "--store", store], stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     try:

@@ -1,10 +1,12 @@
 """Outages for real: a disk without a byte left, a database that goes away, a process that is killed."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,7 @@ def test_a_database_that_comes_and_goes(serve: Serve, monkeypatch: Any, times: i
 
 KILLED = """
 import sys
+import threading
 from pathlib import Path
 import uvicorn
 from speaker_reasoner.engines.scripted import ScriptedEngine
@@ -217,3 +220,51 @@ def answers(http: httpx2.Client, server: Killed) -> bool:
         return http.get(f"{server.url}/health").status_code == 200
     except httpx2.HTTPError:
         return False
+
+
+@pytest.mark.slow
+def test_many_kills_under_load(tmp_path: Path) -> None:
+    """Two processes on a store, one of which is killed at a random moment, again and again: what was
+    accepted ends as it would have, and what was corrected stays."""
+    kills = int(os.environ.get("SPEAKER_REASONER_KILLS", "12"))
+    rng, store = random.Random(7), tmp_path / "store"
+    servers = [Killed(store), Killed(store)]
+    accepted: list[str] = []
+    corrected: dict[str, str] = {}
+    with httpx2.Client(timeout=20) as http:
+        for server in servers:
+            wait_until(lambda server=server: answers(http, server), 60)  # type: ignore[misc]
+
+        def send(server: Killed) -> None:
+            form = {"file": ("a.wav", wav(9.0))}
+            try:
+                answer = http.post(f"{server.url}/v1/jobs", files=form)
+                if answer.status_code == 202:
+                    accepted.append(answer.json()["id"])
+                done = [one for one in accepted if one not in corrected]
+                if done:
+                    url = f"{server.url}/v1/jobs/{done[0]}"
+                    made = {"revision": 0, "op": "edit", "segment": "0", "text": f"typed {done[0]}"}
+                    if http.post(f"{url}/corrections", json=made).status_code == 200:
+                        corrected[done[0]] = made["text"]  # type: ignore[assignment]
+            except httpx2.HTTPError:
+                pass  # it was killed meanwhile: nothing was promised
+
+        for number in range(kills):
+            victim = servers[number % 2]
+            timer = threading.Timer(rng.uniform(0.05, 0.8), victim.process.kill)
+            timer.start()
+            while victim.process.poll() is None:
+                send(rng.choice(servers))
+            timer.join()
+            victim.end(signal.SIGKILL)
+            servers[number % 2] = Killed(store)
+            wait_until(lambda n=number: answers(http, servers[n % 2]), 60)  # type: ignore[misc]
+        assert len(accepted) > kills and corrected
+        for job in accepted:
+            url = f"{servers[0].url}/v1/jobs/{job}"
+            wait_until(lambda url=url: http.get(url).json()["status"] == "done", 120)  # type: ignore[misc]
+            texts = [one["text"] for one in http.get(f"{url}/document").json()["segments"]]
+            assert texts == [corrected.get(job, "one"), *["two", "one"] * 2, "two"], job
+    for server in servers:
+        server.end(signal.SIGTERM)

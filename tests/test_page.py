@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import speaker_reasoner
-from speaker_reasoner.formats import FORMATS
+from speaker_reasoner.server.exports import SUFFIXES
 
 from .scripted_server import PAGE, SPOKEN, Scripted
 
@@ -78,7 +78,7 @@ def test_the_policy_knows_the_waveforms_style_sheet() -> None:
 
 def test_every_format_can_be_exported() -> None:
     offered = re.findall(r'\["(\w+)", "[^"]+", "(\.[\w.]+)"\]', SCRIPTS["app.js"])
-    assert dict(offered) == {name: known.suffix for name, known in FORMATS.items()}
+    assert dict(offered) == SUFFIXES
 
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear sRGB.
@@ -855,6 +855,32 @@ def test_it_fits_a_phone(server: Scripted, visit: Callable[..., Any], scheme: st
 
 
 @slow
+def test_fingers_find_their_way(server: Scripted, visit: Callable[..., Any]) -> None:
+    """On a phone what can be pressed is at least 44 px high, and the waveform makes room for reading."""
+    fine = ".sr, .block, .skip, .name, .rate, .intake-options label, .edit-row label"
+    small = """() => [...document.querySelectorAll("button, a, select, label, input[type=text]")]
+        .filter(n => n.checkVisibility() && !n.matches(SMALL))
+        .filter(n => n.getBoundingClientRect().height < 43.5).map(n => n.outerHTML)""".replace(
+        "SMALL", repr(fine)
+    )
+    tab = visit(server.url, has_touch=True, is_mobile=True, **PHONE)
+    expect(tab.locator("#stored label")).to_have_count(2)
+    assert tab.evaluate(small) == []
+    tab.goto(finished(server))
+    ready(tab)
+    assert tab.evaluate(small) == []
+    tab.locator(".line").nth(1).locator(".more").click()
+    choose(tab, "Edit or split")
+    assert tab.evaluate(small) == []
+    tab.get_by_role("button", name="Cancel").click()
+    tab.evaluate("() => scrollTo({top: 700, behavior: 'instant'})")
+    expect(tab.locator("#wave")).to_be_hidden()
+    expect(tab.locator("#play")).to_be_visible()
+    tab.locator("#grow").click()
+    expect(tab.locator("#wave")).to_be_visible()
+
+
+@slow
 def test_everything_has_a_name(server: Scripted, visit: Callable[..., Any]) -> None:
     tab = visit(finished(server))
     ready(tab)
@@ -1057,12 +1083,13 @@ def test_the_whole_way(real: RealServer, visit: Callable[..., Any], tmp_path: Pa
     expect(tab.locator("#names li")).to_have_count(2)
     assert speakers(tab) == ["Ana", "Speaker2", "Speaker2"]
 
-    for known in FORMATS.values():
+    for name, suffix in SUFFIXES.items():
         tab.get_by_role("button", name="Export").click()
         with tab.expect_download() as saved:
-            tab.locator("#menu").get_by_text(known.suffix, exact=True).click()
-        assert saved.value.suggested_filename == f"meeting{known.suffix}"
-        assert "Ana" in Path(saved.value.path()).read_text(encoding="utf-8")
+            tab.locator("#menu").get_by_text(suffix, exact=True).click()
+        assert saved.value.suggested_filename == f"meeting{suffix}"
+        content = Path(saved.value.path()).read_bytes()
+        assert content.startswith(b"PK") if name == "docx" else b"Ana" in content
 
     real.stop()
     tab.locator(".line").first.focus()
@@ -1079,6 +1106,7 @@ def test_the_whole_way(real: RealServer, visit: Callable[..., Any], tmp_path: Pa
     tab.locator(".line").first.locator(".more").click()
     tab.evaluate(WATCH)
     choose(tab, "Listen again")
+    tab.locator("#ask").get_by_role("button", name="Keep them").click()
     again = "() => window.said.some(text => text.startsWith('Listening again'))"
     tab.wait_for_function(again)
     expect(tab.locator("#listening")).to_be_hidden()

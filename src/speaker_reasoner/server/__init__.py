@@ -15,6 +15,8 @@
     jobs, events   what outlives the server: jobs, and what was told of them
     store          where they lie: database, processes (whose they are), documents (their transcripts)
     keeper         the heartbeat: leases, outages, retention
+    manager        jobs under way, and what becomes of the others
+    transcripts    of jobs: shown, given away, corrected, heard again
     corrections    what people change in a transcript: operations, lines, edits, again
     service        all of it together
 

@@ -29,9 +29,10 @@ from .failures import RequestError, as_request_error
 from .forms import check_model
 from .guard import Guard, audio_link
 from .intake import stored_voices
+from .manager import JobsAsked
 from .openai import answer
 from .operations import parse_operation
-from .service import JobsAsked, Service, ServiceSettings
+from .service import Service, ServiceSettings
 from .sound import PEAKS_PER_S
 from .transcription import Transcription
 from .uploads import read_json
@@ -63,7 +64,7 @@ def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
         docs_url=None,  # they load scripts of another site
         redoc_url=None,
         separate_input_output_schemas=False,
-        root_path=settings.root_path,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.service = service
     app.add_middleware(
@@ -216,38 +217,38 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
 
     @routes.get("/v1/jobs", **docs.JOBS)
     def jobs(asked: Annotated[JobsAsked, Query()]) -> dict[str, Any]:
-        return service.newest(asked)
+        return service.jobs.newest(asked)
 
     @routes.get("/v1/jobs/{job_id}", **docs.JOB)
     def job(job_id: str) -> dict[str, Any]:
-        return service.body(service.job(job_id))
+        return service.jobs.body(service.jobs.job(job_id))
 
     @routes.post("/v1/jobs/{job_id}/cancel", **docs.CANCEL)
     def cancel(job_id: str) -> dict[str, Any]:
-        return service.cancel(job_id)
+        return service.jobs.cancel(job_id)
 
     @routes.delete("/v1/jobs/{job_id}", **docs.REMOVE)
     def remove(job_id: str, erase: bool = False) -> dict[str, Any]:
-        return service.remove(job_id, erase=erase)
+        return service.jobs.remove(job_id, erase=erase)
 
     @routes.post("/v1/jobs/{job_id}/restore", **docs.RESTORE)
     def restore(job_id: str) -> dict[str, Any]:
-        return service.restore(job_id)
+        return service.jobs.restore(job_id)
 
     @routes.post("/v1/jobs/{job_id}/retry", **docs.RETRY)
     def retry(job_id: str) -> dict[str, Any]:
-        return service.retry(job_id)
+        return service.jobs.retry(job_id)
 
     @routes.get("/v1/jobs/{job_id}/events", **docs.EVENTS)
     async def events(
         job_id: str, last_event_id: int = Header(0, ge=0), follow: bool = False
     ) -> Response:
-        await run_in_threadpool(service.job, job_id)
-        return _EventStream(service.events(job_id, last_event_id, follow=follow))
+        await run_in_threadpool(service.jobs.job, job_id)
+        return _EventStream(service.jobs.events(job_id, last_event_id, follow=follow))
 
     @routes.get("/v1/jobs/{job_id}/audio", **docs.AUDIO)
     def audio(job_id: str, request: Request) -> Response:
-        pcm = service.pcm(job_id)
+        pcm = service.transcripts.pcm(job_id)
         span = pcm.span(request.headers.get("range"))
         start, end = span or (0, pcm.size)
         headers = {
@@ -263,7 +264,7 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
 
     @routes.get("/v1/jobs/{job_id}/peaks", **docs.PEAKS)
     def peaks(job_id: str) -> Response:
-        job, data = service.peaks(job_id)
+        job, data = service.transcripts.peaks(job_id)
         headers = {
             "x-peaks-per-second": str(PEAKS_PER_S),
             "x-duration": f"{job.duration_s:.6f}",
@@ -276,7 +277,7 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
 def _add_documents(routes: APIRouter, service: Service) -> None:
     @routes.get("/v1/jobs/{job_id}/transcript", **docs.TRANSCRIPT)
     def transcript(job_id: str, asked: Annotated[Export, Query()]) -> Response:
-        corrected = service.transcript(job_id)
+        corrected = service.transcripts.transcript(job_id)
         data, suffix = export(corrected, asked)
         name = quote(f"{corrected.recording}{suffix}", safe="")
         headers = {
@@ -289,19 +290,19 @@ def _add_documents(routes: APIRouter, service: Service) -> None:
 
     @routes.get("/v1/jobs/{job_id}/document", **docs.DOCUMENT)
     def document(job_id: str, words: bool = False) -> dict[str, Any]:
-        return service.document(job_id, words=words)
+        return service.transcripts.document(job_id, words=words)
 
     @routes.post("/v1/jobs/{job_id}/corrections", **docs.CORRECT)
     async def correct(job_id: str, request: Request, words: bool = False) -> Response:
         revision, operation = parse_operation(await read_json(request, service.settings.limits))
         status, body = await run_in_threadpool(
-            service.correct, job_id, revision, operation, words=words
+            service.transcripts.correct, job_id, revision, operation, words=words
         )
         return JSONResponse(body, status)
 
     @routes.get("/v1/jobs/{job_id}/trace", **docs.TRACE)
     def trace(job_id: str, chunk: int = Query(ge=0)) -> dict[str, Any]:
-        return service.trace(job_id, chunk)
+        return service.transcripts.trace(job_id, chunk)
 
 
 def _add_rest(routes: APIRouter, service: Service) -> None:

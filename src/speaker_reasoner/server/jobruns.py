@@ -244,6 +244,10 @@ class JobRun:
                 code="database_unavailable",
             )
 
+    def rest(self) -> None:
+        """The server stops; the job goes on at the next start."""
+        self._log.close()
+
     def close(self) -> None:
         """Nothing more will come."""
         self._log.close()

@@ -3,29 +3,24 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from ..engines.base import Engine
 from ..errors import ServerError, SettingsError
 from ..longform import Transcriber
-from ..transcript import Transcript
 from ..voices.store import StoredClip
 from . import intake
 from .chat import parse_chat
-from .corrections import History, apply, replay
-from .documents import load_document, load_original
-from .events import EventReader
 from .failures import RequestError
 from .forms import (
     Abilities,
@@ -36,16 +31,12 @@ from .forms import (
     check_transcription,
     parse_form,
 )
-from .jobruns import EVENTS, JobRun
-from .jobs import Job, undamaged
-from .keeper import Keeper, Rules
-from .lines import Document, chunk_spans
-from .openai import sse
-from .operations import Listen, Operation
+from .keeper import Rules
+from .manager import JobManager
 from .runs import Defaults, RequestRun
-from .sound import Pcm, peaks_of, recording_file
 from .store import Store
-from .transcription import PING_S, Transcription, too_slow
+from .transcription import Transcription, too_slow
+from .transcripts import Transcripts
 from .turns import Turns
 from .uploads import (
     FILE,
@@ -62,22 +53,6 @@ T = TypeVar("T")
 
 _DECODERS = 2
 _CHAT_BYTES = 64 * 1024**2
-
-
-class JobsAsked(BaseModel):
-    """Which jobs a client wants to see."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(100, ge=1, le=1000, description="So many at most.")
-    after: str | None = Field(
-        None, max_length=100, description="Those that follow this job: the last of the page before."
-    )
-    search: str = Field("", max_length=300, description="In their names.")
-    since: float | None = Field(None, ge=0, le=1e11, description="Begun at or after: Unix time.")
-    until: float | None = Field(None, ge=0, le=1e11, description="Begun before: Unix time.")
-    status: Literal["queued", "running", "done", "failed", "cancelled"] | None = None
-    removed: bool = Field(False, description="Those in the bin, instead of the others.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,21 +136,16 @@ class Service:
             described.get("word_times") is True,
         )
         self.created = int(time.time())
-        self.closing = False
         self.turns = None
         if settings.engine_api:
             self.turns = _turns(engine, self.worker, self.model, settings.batch)
         self._transcriber = transcriber
-        self._runs: dict[str, JobRun] = {}
         self._decoders = anyio.CapacityLimiter(_DECODERS)
-        self.keeper = Keeper(
-            self.store,
-            settings.rules,
-            runs=lambda: dict(self._runs),
-            launch=lambda job: self._launch(job, resumed=True),
-            submit=self.worker.submit,
-            drop=self._drop,
+        self.jobs = JobManager(
+            transcriber, self.store, self.worker, settings.defaults, settings.rules
         )
+        self.keeper = self.jobs.keeper
+        self.transcripts = Transcripts(self.jobs, self.profile.word_confidence_floor)
 
     def start(self) -> None:
         """Begin to work, with the jobs that were left."""
@@ -184,14 +154,14 @@ class Service:
 
     def drain(self) -> None:
         """Refuse new work and end event streams; for a signal handler."""
-        self.closing = True
+        self.jobs.closing = True
         self.worker.drain()
 
     def stop(self) -> None:
         """End after the round that is being written; jobs go on at the next start."""
         self.drain()
         self.worker.stop()
-        self.keeper.stop()
+        self.jobs.stop()
         self.store.close()
 
     # Requests
@@ -335,296 +305,15 @@ class Service:
                 form.known_speaker_names,
                 form.language,
             )
-            self._launch(job)
-        return {**self.body(job), "warnings": said} if said else self.body(job)
-
-    def _launch(self, job: Job, *, resumed: bool = False) -> JobRun:
-        run = JobRun(
-            self._transcriber,
-            self.store,
-            job,
-            self.settings.defaults,
-            resumed=resumed,
-            finished=self._forget,
-            trouble=self.keeper.wake,
-            leased_until=time.monotonic() + self.settings.rules.lease_s,
-        )
-        self._runs[job.id] = run
-        self.worker.submit(run)
-        return run
-
-    def _forget(self, run: JobRun) -> None:
-        if self._runs.get(run.job.id) is run:
-            del self._runs[run.job.id]
-
-    def _drop(self, run: JobRun) -> None:
-        """Let go of a run that is not this process's any more, or has ended elsewhere."""
-        self.worker.cancel(run)
-        run.job = self.store.get(run.job.id, removed=True) or run.job
-        run.close()
-
-    def job(self, job_id: str) -> Job:
-        """A job as it is now.
-
-        Raises:
-            RequestError: 404, there is none of this id.
-        """
-        run = self._runs.get(job_id)
-        job = run.job if run is not None else self.store.get(job_id)
-        if job is None:
-            raise _no_job(job_id)
-        return job
-
-    def newest(self, asked: JobsAsked) -> dict[str, Any]:
-        """A page of jobs as clients read them, newest first.
-
-        Raises:
-            RequestError: 404, there is no job `after`.
-        """
-        after = None
-        if asked.after is not None:
-            after = self.store.get(asked.after, removed=True)
-            if after is None:
-                raise _no_job(asked.after)
-        jobs = self.store.newest(
-            asked.limit + 1,
-            after=after,
-            search=asked.search,
-            since=asked.since,
-            until=asked.until,
-            status=asked.status,
-            removed=asked.removed,
-        )
-        runs = dict(self._runs)
-        shown = [runs[job.id].job if job.id in runs else job for job in jobs[: asked.limit]]
-        return {"data": [self.body(job) for job in shown], "has_more": len(jobs) > asked.limit}
-
-    def body(self, job: Job) -> dict[str, Any]:
-        """A job as clients read it."""
-        run = self._runs.get(job.id)
-        ended = job.status == "done"
-        position_s = job.duration_s if ended else job.position_s * job.under_way
-        return {
-            "id": job.id,
-            "name": job.name,
-            "status": job.status,
-            "created": job.created,
-            "changed": job.changed,
-            "duration": job.duration_s,
-            "position": run.position_s if run is not None else position_s,
-            "speakers": run.speakers if run is not None and job.under_way else job.found,
-            "queue_position": self.worker.position(run) if run is not None else None,
-            "error": job.error,
-            "problem": run.problem if run is not None else None,
-            "revision": job.revision,
-            "removed": job.removed,
-        }
-
-    def cancel(self, job_id: str) -> dict[str, Any]:
-        """End a job that is under way; one that has ended stays as it is, and is never removed."""
-        job = self.job(job_id)
-        if self.store.cancel(job):
-            run = self._runs.get(job_id)
-            if run is not None:
-                self._drop(run)
-        return self.body(self.job(job_id))
-
-    def remove(self, job_id: str, *, erase: bool) -> dict[str, Any]:
-        """Put a job that has ended into the bin, or erase it, in the bin or not.
-
-        Raises:
-            RequestError: 404, there is none of this id; 409, it is under way; 507, the disk is too full
-                for the bin.
-        """
-        job = self.store.get(job_id, removed=erase) if job_id not in self._runs else None
-        if job is None and job_id not in self._runs:
-            raise _no_job(job_id)
-        if job is None or job.under_way:
-            message = f"the job is under way; end it first with POST /v1/jobs/{job_id}/cancel"
-            raise RequestError(409, message, code="job_under_way")
-        if erase:
-            self.store.erase(job)
-        elif not self.store.remove(job):
-            raise _no_job(job_id)
-        until = None if erase else time.time() + self.settings.rules.bin_s
-        return {"id": job.id, "deleted": True, "restorable_until": until}
-
-    def restore(self, job_id: str) -> dict[str, Any]:
-        """Take a job out of the bin.
-
-        Raises:
-            RequestError: 404, there is none of this id; 409, it is not in the bin.
-        """
-        job = self.store.get(job_id, removed=True)
-        if job is None:
-            raise _no_job(job_id)
-        if not self.store.restore(job):
-            raise RequestError(409, "the job is not in the bin", code="job_not_removed")
-        return self.body(replace(job, removed=None))
-
-    def retry(self, job_id: str) -> dict[str, Any]:
-        """Let a job that failed or was cancelled go on from its last finished chunk. One that waits
-        for the disk or the database tries at once.
-
-        Raises:
-            RequestError: 404, there is none of this id; 409, it is under way or done; what
-                `Worker.reserve` raises.
-        """
-        job, waits = self.job(job_id), self._runs.get(job_id)
-        if waits is not None and waits.problem is not None:
-            self.keeper.wake()
-            return self.body(job)
-        with ExitStack() as stack:
-            stack.callback(self.worker.reserve().release)
-            if not self.store.retry(job):
-                message = (
-                    f"the job is {self.job(job_id).status}; only one that failed or was cancelled"
-                )
-                raise RequestError(409, f"{message} can be tried again", code="job_not_failed")
-            run = self._launch(replace(job, status="queued", error=None), resumed=True)
-        return self.body(run.job)
+            self.jobs.launch(job)
+        return {**self.jobs.body(job), "warnings": said} if said else self.jobs.body(job)
 
     def health(self) -> dict[str, Any]:
         """Whether work is taken, and what is wrong."""
         problems = list(self.keeper.problems)
-        status = "stopping" if self.closing else "degraded" if problems else "ok"
-        waiting = sum(run.problem is not None for run in list(self._runs.values()))
+        status = "stopping" if self.jobs.closing else "degraded" if problems else "ok"
+        waiting = self.jobs.waiting_for_storage
         return {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
-
-    async def events(self, job_id: str, after: int, *, follow: bool = False) -> AsyncIterator[str]:
-        """The events of a job as text: all after a number, then as they come, until it has ended.
-
-        Args:
-            follow: go on after that, with an event `job` whenever it is corrected or heard again.
-        """
-        job = await run_in_threadpool(self.job, job_id)
-        reader = EventReader(self.store.folder(job) / EVENTS, after)
-        told: dict[str, Any] = {}
-        quiet_since = time.monotonic()
-        try:
-            while True:
-                run = self._runs.get(job_id)
-                with run.watch() if run is not None else nullcontext(asyncio.Event()) as changed:
-                    over = run is None or run.over
-                    job = run.job if run is not None else await run_in_threadpool(self.job, job_id)
-                    body, last = self.body(job), over and not (job.under_way or follow)
-                    if body != told and not last:
-                        told, quiet_since = body, time.monotonic()
-                        yield sse(body, event="job")
-                    for event in reader.new():
-                        quiet_since = time.monotonic()
-                        yield sse(event.data, event=event.name, number=event.number)
-                    if last:
-                        yield sse(body, event="job")
-                        return
-                    if time.monotonic() - quiet_since > PING_S:
-                        quiet_since = time.monotonic()
-                        yield ": still here\n\n"
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), 1.0)
-                    if self.closing and not changed.is_set():
-                        return
-        except RequestError as error:
-            yield sse(error.body(), event="error")
-            if error.code == "job_damaged":
-                yield sse(self.body(job), event="job")
-
-    # Documents
-
-    def document(self, job_id: str, *, words: bool = False) -> dict[str, Any]:
-        """The document of a job, corrections applied; with the words that have times, if asked for."""
-        job = self._transcribed(job_id)
-        document, history = load_document(self.store, job)
-        return self._show(document, history, job.revision, words)
-
-    def _show(
-        self, document: Document, history: History, revision: int, words: bool
-    ) -> dict[str, Any]:
-        body = history.show(document, revision, words=words)
-        return {**body, "confidence_floor": self.profile.word_confidence_floor}
-
-    def transcript(self, job_id: str) -> Transcript:
-        """The transcript of a job, corrections applied."""
-        job = self._transcribed(job_id)
-        document, _ = load_document(self.store, job)
-        transcript = document.corrected()
-        return replace(transcript, info={**transcript.info, "revision": job.revision})
-
-    def trace(self, job_id: str, chunk: int) -> dict[str, Any]:
-        """What the model saw and wrote in a chunk.
-
-        Raises:
-            RequestError: 404, the chunk does not exist or was silent.
-        """
-        for trace in self.transcript(job_id).traces:
-            if trace["chunk"] == chunk:
-                names = {"start_s": "start", "duration_s": "duration"}
-                return {names.get(key, key): value for key, value in trace.items()}
-        raise _no_chunk(chunk)
-
-    def pcm(self, job_id: str) -> Pcm:
-        """The audio of a job."""
-        job = self.job(job_id)
-        pcm = Pcm(recording_file(self.store.folder(job)))
-        with undamaged(job, "the recording"):
-            pcm.size  # noqa: B018
-        return pcm
-
-    def peaks(self, job_id: str) -> tuple[Job, bytes]:
-        """A job, and the loudness of its audio as `sound.peaks_of` gives it."""
-        job = self.job(job_id)
-        with undamaged(job, "the recording"):
-            return job, peaks_of(self.store.folder(job))
-
-    def correct(
-        self, job_id: str, revision: int, operation: Operation, *, words: bool = False
-    ) -> tuple[int, dict[str, Any]]:
-        """Apply a correction: status 200 and the document, or 202 and the job that listens again.
-
-        Raises:
-            RequestError: 409 for a job that is under way, or one that was corrected meanwhile; what
-                `corrections.apply` raises.
-        """
-        job = self._transcribed(job_id)
-        if job.under_way:
-            raise RequestError(409, f"the job is {job.status}; wait", code="job_under_way")
-        document, history = load_document(self.store, job)
-        if revision != job.revision:
-            raise _stale(revision, job.revision)
-        if isinstance(operation, Listen):
-            return 202, self._listen(job, operation, chunk_spans(document.transcript))
-        made = operation.model_dump(by_alias=True, exclude_none=True)
-        then = history.then(made)
-        if made["op"] not in ("undo", "redo"):
-            apply(document, made)
-        if not self.store.correct(job, revision, made):
-            raise _stale(revision, self.job(job_id).revision)
-        return 200, self._after(job, then, words)
-
-    def _after(self, job: Job, history: History, words: bool) -> dict[str, Any]:
-        document, _ = replay(load_original(self.store, job), history.done)
-        return self._show(document, history, job.revision + 1, words)
-
-    def _listen(self, job: Job, operation: Listen, spans: list[dict[str, Any]]) -> dict[str, Any]:
-        chunk = operation.chunk
-        if chunk not in [span["chunk"] for span in spans]:
-            raise _no_chunk(chunk)
-        if not self.store.listen(job, chunk, keep=operation.keep):
-            message = "the job is under way, or was corrected meanwhile; fetch it again"
-            raise RequestError(409, message, code="job_under_way")
-        run = self._launch(
-            replace(job, status="queued", listen=chunk, listen_keep=operation.keep, error=None)
-        )
-        return self.body(run.job)
-
-    def _transcribed(self, job_id: str) -> Job:
-        """A job that has a transcript."""
-        job = self.job(job_id)
-        if job.status != "done" and job.listen is None:
-            raise RequestError(
-                409, f"the job is {job.status}: it has no transcript", code="job_not_done"
-            )
-        return job
 
 
 def _turns(engine: Engine, worker: Worker, model: str, batch: int) -> Turns:
@@ -649,26 +338,3 @@ async def _gone(request: Request) -> None:
 
 def _no_file(expected: str) -> RequestError:
     return RequestError(400, f"expected {expected}", code="missing_field", param=FILE)
-
-
-def _no_job(job_id: str) -> RequestError:
-    return RequestError(
-        404,
-        f"there is no job {job_id!r}; those that were removed are in GET /v1/jobs?removed=true",
-        code="job_not_found",
-    )
-
-
-def _no_chunk(chunk: int) -> RequestError:
-    return RequestError(
-        404, f"chunk {chunk} does not exist, or is silent", code="chunk_not_found", param="chunk"
-    )
-
-
-def _stale(made_on: int, now: int) -> RequestError:
-    return RequestError(
-        409,
-        f"made on revision {made_on}, but the transcript is at {now}; fetch it again",
-        code="stale_revision",
-        param="revision",
-    )
