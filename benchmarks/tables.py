@@ -18,9 +18,11 @@ FILES = (
     ROOT / "src/speaker_reasoner/checkpoints/tiny/README.md",
     ROOT / "docs/embedded.md",
     ROOT / "docs/real-speech.md",
+    ROOT / "docs/speed.md",
     ROOT / "docs/evaluation.md",
     ROOT / "docs/whole-meetings.md",
     ROOT / "docs/stages.md",
+    ROOT / "docs/engines.md",
 )
 
 
@@ -251,6 +253,78 @@ def real_time() -> str:
     )
 
 
+def real_memory() -> str:
+    rows = load("scaling-memory-cascade")["recordings"].values()
+    short, long = (row["peak_mib"]["median"] for row in rows)
+    ratio = load("scaling-memory-cascade")["ratio"]["median"]
+    return (
+        f"Peak memory is {short:.0f} MiB for a recording of 10 minutes and {long:.0f} MiB for one of 4 hours "
+        f"(ratio {ratio:.2f})."
+    )
+
+
+def real_confidence() -> str:
+    stored = load("real")
+    rows = [
+        [
+            f"{row['from']:.2f} to {row['to']:.2f}",
+            str(row["segments"]),
+            f"{row['seconds']:.0f} s",
+            f"{row['confidence']:.2f}",
+            f"{row['right']:.2f}",
+        ]
+        for row in stored["speaker_confidence"]
+    ]
+    genders = [row["gender"] for row in stored["rows"] if "gender" in row]
+    right, total = (sum(g[key] for g in genders) for key in ("right", "total"))
+    return (
+        table(
+            "confidence in the speaker|segments|length|mean confidence|share of it that is right",
+            rows,
+        )
+        + f"\n\nGender is right in {right} of {total} reference segments whose gender is known."
+    )
+
+
+def steps_table() -> str:
+    stored = load("steps")
+    names = {"assembled": "assembled from the turns (default)", "model": "written by the model"}
+    rows = []
+    for answer, row in stored["answers"].items():
+        forwards, faster = row["forwards_a_token"], row["times_faster"]
+        rows.append(
+            [
+                names[answer],
+                f"{forwards['one by one']:.2f}",
+                f"{forwards['drafts']:.2f}",
+                f"{faster['median']:.2f} ({faster['min']:.2f} to {faster['max']:.2f})",
+                "yes" if row["same_tokens"] else "no",
+                f"{row['largest_difference_of_a_probability']:.0e}",
+            ]
+        )
+    head = (
+        "answer|forwards a token, one by one|with drafts|times faster|same tokens"
+        "|largest difference of a probability"
+    )
+    return table(head, rows) + f"\n\n{stored['recordings']} held-out meetings, one at a time."
+
+
+def upstream_table() -> str:
+    stored = load("upstream")
+    rows = []
+    for name, seconds in stored["seconds"].items():
+        ratio = stored["times_faster"].get(name)
+        faster = (
+            f"{ratio['median']:.1f} ({ratio['min']:.1f} to {ratio['max']:.1f})" if ratio else "1"
+        )
+        rows.append([name, f"{seconds['median']:.2f} s", faster])
+    lengths = ", ".join(f"{length:.0f}" for length in stored["recordings"])
+    return table("|time|times faster than upstream", rows) + (
+        f"\n\n{len(stored['recordings'])} held-out meetings of {lengths} s, {stored['repeats']} repeats; the "
+        f"same turns in {stored['same_turns']} of them."
+    )
+
+
 def linking_table() -> str:
     stored = load("linking")
     people, strange = (" ".join(map(str, stored[key])) for key in ("people", "strange_people"))
@@ -317,6 +391,25 @@ def cache_table() -> str:
         for row in load("cache")["settings"]
     ]
     return table("alpha|entries of a person|budget|cpWER|DER (0.25 s)", rows)
+
+
+def constraint_sentence() -> str:
+    said = []
+    for name, row in load("constraint")["sets"].items():
+        where = (
+            f"in {row['recordings']} held-out meetings"
+            if name == "held-out"
+            else "in foreign speech"
+        )
+        said.append(
+            f"{where}, {row['turns']} turns took {row['requests']} requests "
+            f"({row.get('turns_asked_again', 0)} were asked for again), where two for each span would "
+            f"have taken {row['requests_with_two_for_each_span']}"
+        )
+    return (
+        f"Measured with the embedded checkpoint under the expression alone: {'; '.join(said)} "
+        "(`python benchmarks/constraint.py`)."
+    )
 
 
 def scaling_sentence() -> str:
@@ -389,11 +482,16 @@ def stages_groups() -> str:
 
 TABLES = {
     "serve-sentence": serve_sentence,
+    "constraint-sentence": constraint_sentence,
     "longform-table": longform_table,
     "longform-shipped-table": lambda: longform_table("longform-shipped"),
     "real-table": real_table,
     "real-sentence": real_sentence,
     "real-time": real_time,
+    "real-memory": real_memory,
+    "real-confidence": real_confidence,
+    "steps-table": steps_table,
+    "upstream-table": upstream_table,
     "linking-table": linking_table,
     "names-table": names_table,
     "cosines-table": cosines_table,

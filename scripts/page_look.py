@@ -38,7 +38,8 @@ NAMES = ("Ana", "Mia", "Ida", "Eva")
 @contextmanager
 def serving(store: Path) -> Iterator[str]:
     """The address of `speaker-reasoner serve`."""
-    command = [sys.executable, "-m", "speaker_reasoner", "serve", "--port", "0"]
+    words = ["serve", "--model", "tiny", "--port", "0"]
+    command = [sys.executable, "-m", "speaker_reasoner", *words]
     running = subprocess.Popen([*command, "--store", store], stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     try:
@@ -119,8 +120,8 @@ def main() -> None:
         for take, file, name in pictures:
             take(browser, url, file, IMAGES / name)
             for job in httpx2.get(f"{url}/v1/jobs").json()["data"]:
-                for _ in range(2):  # the first stops one that is under way
-                    httpx2.delete(f"{url}/v1/jobs/{job['id']}")
+                httpx2.post(f"{url}/v1/jobs/{job['id']}/cancel")
+                httpx2.delete(f"{url}/v1/jobs/{job['id']}?erase=true")
             size = (IMAGES / name).stat().st_size
             print(f"wrote {(IMAGES / name).relative_to(ROOT)}, {size // 1024} kB")
         browser.close()

@@ -117,6 +117,7 @@ def segment(number: int) -> dict[str, Any]:
         **{key: getattr(spoken, key) for key in ("start", "end", "text")},
         "confidence": {"words": spoken.words, "speaker": spoken.who, "times": 0.9},
         "overlap": any(other.start < spoken.end and spoken.start < other.end for other in others),
+        "corrected": False,
     }
 
 
@@ -179,6 +180,7 @@ class Job:
     position: float = 0.0
     speakers: int = 0
     error: dict[str, Any] | None = None
+    removed: float | None = None
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     document: dict[str, Any] | None = None
     past: list[dict[str, Any]] = field(default_factory=list)
@@ -197,7 +199,9 @@ class Job:
             "speakers": self.speakers,
             "queue_position": None,
             "error": self.error,
+            "problem": None,
             "revision": self.revision,
+            "removed": self.removed,
         }
 
     def tell(self, event: str, data: dict[str, Any]) -> None:
@@ -267,6 +271,7 @@ class Job:
             ],
             "can_undo": bool(self.past),
             "can_redo": bool(self.future),
+            "confidence_floor": None,
         }
 
     def correct(self, op: dict[str, Any]) -> None:
@@ -284,6 +289,8 @@ class Job:
             self.future.clear()
             self._apply(self.document, op)
         self.revision += 1
+        if op["op"] != "listen":
+            self.tell("job", self.body())
 
     def _apply(self, document: dict[str, Any], op: dict[str, Any]) -> None:
         lines = {one["id"]: one for one in document["segments"]}
@@ -297,6 +304,32 @@ class Job:
                 lines[op["segment"]]["speaker"] = op["speaker"]
             case "edit":
                 lines[op["segment"]].update({k: op[k] for k in ("text", "start", "end") if k in op})
+                lines[op["segment"]]["corrected"] = True
+            case "split":
+                one = lines[op["segment"]]
+                middle = (one["start"] + one["end"]) / 2
+                rest = {
+                    **one,
+                    "id": f"{one['id']}/1",
+                    "start": middle,
+                    "text": one["text"][op["at"] :].strip(),
+                }
+                one.update(end=middle, text=one["text"][: op["at"]].strip(), corrected=True)
+                document["segments"].insert(document["segments"].index(one) + 1, rest)
+            case "join":
+                one, other = lines[op["segment"]], lines[op["other"]]
+                one.update(end=other["end"], text=f"{one['text']} {other['text']}", corrected=True)
+                document["segments"].remove(other)
+            case "add":
+                made = {**document["segments"][0], "id": f"new/{self.revision}", "corrected": True}
+                made |= {key: op[key] for key in ("speaker", "start", "end", "text")}
+                document["segments"] = sorted(
+                    [*document["segments"], made], key=lambda x: x["start"]
+                )
+            case "gender":
+                for one in document["segments"]:
+                    if one["speaker"] == op["speaker"]:
+                        one["gender"] = op["gender"]
             case "delete":
                 document["segments"].remove(lines[op["segment"]])
             case "listen":
@@ -313,6 +346,9 @@ class Scripted(ThreadingHTTPServer):
         key: what `Authorization` must bring; none is asked for if empty.
         break_after: how many events until the first stream breaks.
         held: whether turns wait for `go`; else none waits.
+        refuse: how many uploads are refused.
+        gone: whether streams end.
+        mute: whether streams tell nothing any more.
     """
 
     daemon_threads = True
@@ -325,6 +361,8 @@ class Scripted(ThreadingHTTPServer):
         self.key = ""
         self.break_after: int | None = None
         self.held = False
+        self.refuse = 0
+        self.gone = self.mute = False
         self._turns = threading.Semaphore(0)
         self.audio = wav()
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -383,7 +421,12 @@ class _Handler(BaseHTTPRequestHandler):
             if PAGE not in file.parents or not file.is_file():
                 return self._error(404, "no such file")
             return self._bytes(file.read_bytes(), TYPES.get(file.suffix[1:], "text/plain"))
-        if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
+        signed = "signature=yes" in url.query
+        if (
+            self.server.key
+            and not signed
+            and self.headers.get("Authorization") != f"Bearer {self.server.key}"
+        ):
             return self._error(401, "wrong key")
         if url.path == "/v1/models":
             return self._json({"data": [{"id": "scripted", "domain": "one conversation"}]})
@@ -391,9 +434,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"data": [{"name": name} for name in VOICES]})
         if url.path == "/v1/jobs":
             if method == "GET":
-                return self._json(
-                    {"data": [job.body() for job in reversed(self.server.jobs.values())]}
-                )
+                binned = "removed=true" in url.query
+                jobs = [job for job in self.server.jobs.values() if bool(job.removed) == binned]
+                data = [job.body() for job in reversed(jobs)]
+                return self._json({"data": data, "has_more": False})
+            if self.server.refuse:
+                self.server.refuse -= 1
+                return self._error(503, "the server is not ready for it")
             self.server.sent.append(sent)
             name = re.search(rb'filename="([^"]+)"', sent)
             if name is None:
@@ -401,7 +448,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(self.server.add(name[1].decode()).body(), 202)
         _, _, _, job_id, rest = (url.path + "/").split("/", 4)
         job = self.server.jobs.get(job_id)
-        if job is None:
+        if job is None or (
+            job.removed and rest.rstrip("/") != "restore" and "erase" not in url.query
+        ):
             return self._error(404, f"there is no job {job_id!r}")
         return self._job(method, job, rest.rstrip("/"), parse_qs(url.query), sent)
 
@@ -413,9 +462,19 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._json(job.body())
             case "DELETE", "":
                 if job.status in ("queued", "running"):
-                    job.set(status="cancelled")
-                else:
+                    return self._error(409, "the job is under way")
+                if "erase" in query:
                     del self.server.jobs[job.id]
+                else:
+                    job.removed = time.time()
+                until = time.time() + 30 * 86_400
+                return self._json({"id": job.id, "deleted": True, "restorable_until": until})
+            case "POST", "cancel":
+                if job.status in ("queued", "running"):
+                    job.set(status="cancelled")
+                return self._json(job.body())
+            case "POST", "restore":
+                job.removed = None
                 return self._json(job.body())
             case "POST", "retry":
                 job.set(status="running", position=0.0, error=None)
@@ -423,10 +482,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._json(job.body(), 202)
             case "GET", "audio":
                 return self._bytes(self.server.audio, "audio/wav")
+            case "GET", "peaks":
+                return self._peaks(job)
             case "GET", "trace":
                 return self._json(trace(int(query["chunk"][0])))
             case "GET", "events":
-                return self._events(job)
+                return self._events(job, follow="follow" in query)
             case _ if job.document is None:
                 return self._error(409, "there is no transcript yet")
             case "GET", "document":
@@ -437,9 +498,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", "corrections":
                 op = json.loads(sent)
                 if op["revision"] != job.revision:
-                    return self._error(
-                        409, f"revision {op['revision']} is not the current {job.revision}."
-                    )
+                    message = f"revision {op['revision']} is not the current {job.revision}."
+                    return self._error(409, message, "stale_revision")
                 job.correct(op)
                 if op["op"] != "listen":
                     return self._json(job.shown())
@@ -448,8 +508,20 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._json(job.body(), 202)
         return self._error(404, "no such page")
 
-    def _events(self, job: Job) -> None:
-        """All events after `Last-Event-ID`, then those to come, until the job has ended."""
+    def _peaks(self, job: Job) -> None:
+        sound = np.frombuffer(self.server.audio[44:], "<i2")
+        step = RATE_HZ // 100
+        loud = np.abs(sound[: len(sound) // step * step].astype(int)).reshape(-1, step).max(1)
+        headers = {
+            "x-peaks-per-second": "100",
+            "x-duration": str(DURATION_S),
+            "x-audio": f"v1/jobs/{job.id}/audio?signature=yes",
+        }
+        data = (loud // 129).astype(np.uint8).tobytes()
+        self._bytes(data, "application/octet-stream", 200, headers)
+
+    def _events(self, job: Job, follow: bool) -> None:
+        """All events after `Last-Event-ID`, then those to come, until the job has ended, or for ever."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
@@ -457,11 +529,11 @@ class _Handler(BaseHTTPRequestHandler):
         at = int(self.headers.get("Last-Event-ID", 0))
         while True:
             with job.changed:
-                while at >= len(job.events):
-                    if job.status not in ("queued", "running"):
+                while at >= len(job.events) or self.server.mute:
+                    if self.server.gone or not (follow or job.status in ("queued", "running")):
                         self.close_connection = True
                         return
-                    job.changed.wait(1)
+                    job.changed.wait(0.3)
                 event, data = job.events[at]
             at += 1
             self.wfile.write(f"id: {at}\nevent: {event}\ndata: {json.dumps(data)}\n\n".encode())
@@ -469,7 +541,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.break_after, self.close_connection = None, True
                 return
 
-    def _bytes(self, body: bytes, kind: str, status: int = 200) -> None:
+    def _bytes(
+        self, body: bytes, kind: str, status: int = 200, more: dict[str, str] | None = None
+    ) -> None:
         found = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         whole = len(body)
         if found:
@@ -481,7 +555,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        for name, value in HEADERS.items():
+        for name, value in {**HEADERS, **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -489,8 +563,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, body: dict[str, Any], status: int = 200) -> None:
         self._bytes(json.dumps(body).encode(), "application/json", status)
 
-    def _error(self, status: int, message: str) -> None:
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    def _error(self, status: int, message: str, code: str | None = None) -> None:
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         self._json({"error": error}, status)
 
 

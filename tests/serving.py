@@ -24,6 +24,8 @@ from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.server.app import create_app
+from speaker_reasoner.server.failures import database_error as database_error
+from speaker_reasoner.server.keeper import Rules
 from speaker_reasoner.server.service import ServiceSettings
 
 from .conftest import noise
@@ -31,6 +33,7 @@ from .talk import PROFILE, play
 from .test_meetings import CACHED, Humming, tone
 
 URL = "http://127.0.0.1"
+QUICK = Rules(beat_s=0.05)
 
 
 def wav(seconds: float = 3.0, seed: int = 0, **options: Any) -> bytes:
@@ -62,12 +65,13 @@ class DocumentedClient(TestClient):
         return answer
 
     def _check(self, responses: dict[str, Any], answer: Any) -> None:
-        if answer.status_code >= 400 and answer.json()["error"]["code"] == "not_found":
+        failed = answer.status_code >= 400 and "error" in answer.json()
+        if failed and answer.json()["error"]["code"] == "not_found":
             return  # no route was reached
         assert str(answer.status_code) in responses, f"{answer.request.url}: {answer.text}"
         told = responses[str(answer.status_code)]
         kind = answer.headers.get("content-type", "").split(";")[0]
-        if answer.status_code >= 400:
+        if failed:
             assert f"`{answer.json()['error']['code']}`" in told["description"], answer.text
         else:
             assert kind in told["content"], f"{kind}: {told['content']}"
@@ -80,7 +84,8 @@ class DocumentedClient(TestClient):
 def documented() -> Any:
     """/openapi.json, made once: of servers with a key and without, it differs in `security` alone."""
     with TemporaryDirectory() as store:
-        app = create_app(Transcriber(ScriptedEngine(play, PROFILE)), ServiceSettings(Path(store)))
+        settings = ServiceSettings(Path(store), engine_api=True)
+        app = create_app(Transcriber(ScriptedEngine(play, PROFILE)), settings)
         schema = app.openapi()
         app.state.service.store.close()
     return schema
@@ -132,6 +137,7 @@ def start_on(
 ) -> TestClient:
     """A server on a store, to be left by `__exit__`."""
     transcriber = Transcriber(ScriptedEngine(turns, profile), detect=None)
+    settings.setdefault("rules", QUICK)
     app = create_app(transcriber, ServiceSettings(store, **settings))
     client = DocumentedClient(app, base_url=URL, raise_server_exceptions=False)
     client.__enter__()
@@ -158,6 +164,13 @@ def wait(client: TestClient, job: Any, *until: str) -> Any:
             return now
         time.sleep(0.005)
     raise AssertionError(f"still {now}")
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.02)
 
 
 def events_of(text: str) -> list[tuple[str | None, str, Any]]:

@@ -11,6 +11,7 @@ PACKAGE = Path(speaker_reasoner.__file__).parent
 FLOORS = (
     {"version", "errors", "heap", "locks"},
     {"extras", "transcript", "containers"},
+    {"decoding"},
     {"spans", "audio"},
     {"formats", "protocol", "speech"},
     {"voices"},

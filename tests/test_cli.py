@@ -213,7 +213,7 @@ def test_help_and_version_do_not_load_heavy_libraries() -> None:
         (["transcribe", "a.wav", "--channel", "-1"], "--channel"),
         (["transcribe", "a.wav", "--channel", "left"], "got 'left'"),
         (["transcribe", "a.wav", "--dtype", "int8"], "--dtype"),
-        (["transcribe", "a/x.wav", "b/x.flac", "-o", "out"], "2 recordings are named 'x'"),
+        (["transcribe", "a/x.wav", "a/x.flac", "-o", "out"], "2 recordings are named 'x'"),
         (["transcribe", "x.wav", "-o", "-"], "leave it out for standard output"),
         (["transcribe", "-", "-"], "can be read once"),
         (["transcribe", "x.wav", "--speakers", "2", "--max-speakers", "3"], "give --speakers, "),
@@ -413,7 +413,8 @@ def missing(folder: Path) -> Path:
 
 
 def directory(folder: Path) -> Path:
-    return folder
+    (folder / "nothing").mkdir(exist_ok=True)
+    return folder / "nothing"
 
 
 def empty(folder: Path) -> Path:
@@ -454,7 +455,7 @@ def line_break(folder: Path) -> Path:
 
 BAD: dict[Callable[[Path], Path], str] = {
     missing: "missing.wav': cannot be read (No such file or directory)",
-    directory: "got a directory or device, expected an audio file",
+    directory: "got a folder without recordings, expected files",
     empty: "empty.wav': got an empty file (0 bytes)",
     no_samples: "none.wav': got no samples",
     text: "text.wav': neither libsndfile nor FFmpeg can open it",

@@ -10,9 +10,10 @@ from starlette.testclient import TestClient
 
 from speaker_reasoner.engines import Request
 from speaker_reasoner.errors import EngineError
-from speaker_reasoner.server.corrections import CorrectedLine, Document, History, apply, replay
+from speaker_reasoner.server.corrections import History, apply, replay
+from speaker_reasoner.server.lines import CorrectedLine, Document
 from speaker_reasoner.server.openai import RequestError
-from speaker_reasoner.transcript import Segment, Transcript
+from speaker_reasoner.transcript import Segment, Transcript, Word
 
 from . import serving
 from .serving import Gate, Serve, add_job, error_of, events_of, sound, wait, wav
@@ -170,16 +171,16 @@ def test_whatever_was_done_can_be_undone(rng: random.Random) -> None:
         made.append(operation)
         document, history = replay(ORIGINAL, made)
     last, count = document, len(made)
-    bodies = [last.body(0, History())]
+    bodies = [History().show(last, 0)]
     for _ in range(count):
         made.append({"op": "undo"})
         document, history = replay(ORIGINAL, made)
-        bodies.append(document.body(0, History()))
+        bodies.append(History().show(document, 0))
     assert document == replay(ORIGINAL, [])[0] and not history.done
     for body in reversed(bodies[:-1]):
         made.append({"op": "redo"})
         document, _ = replay(ORIGINAL, made)
-        assert document.body(0, History()) == body
+        assert History().show(document, 0) == body
     assert document == last
 
 
@@ -193,8 +194,63 @@ def _draw(rng: random.Random, document: Document) -> dict[str, Any]:
             {"op": "move", "segment": segment, "speaker": speaker},
             {"op": "edit", "segment": segment, "text": rng.choice("abc"), "start": rng.random()},
             {"op": "delete", "segment": segment},
+            {"op": "split", "segment": segment, "at": 1, "speaker": speaker},
+            {"op": "join", "segment": segment, "other": str(rng.randrange(7))},
+            {"op": "add", "speaker": speaker, "start": rng.random(), "end": 1.5, "text": "new"},
+            {"op": "gender", "speaker": speaker, "gender": rng.choice(["female", "male"])},
         ]
     )
+
+
+def test_split_and_join(corrected: Any) -> None:
+    corrected(op="edit", segment="0", text="the red dog sees a cat")
+    for wrong in (0, 22, 400):
+        corrected(400, op="split", segment="0", at=wrong)
+    corrected(400, op="split", segment="0", at=7, time=9.0)
+    document = corrected(op="split", segment="0", at=11, speaker="Ana")
+    first, second, *_ = document["segments"]
+    assert (first["id"], first["text"]) == ("0", "the red dog")
+    assert (second["id"], second["text"], second["speaker"]) == ("0/1", "sees a cat", "Ana")
+    assert first["end"] == second["start"] == pytest.approx(1.6 * 11 / 21, abs=0.001)
+    assert first["corrected"] and second["corrected"] and "Ana" in speakers_of(document)
+    corrected(404, op="join", segment="0", other="nobody")
+    corrected(400, op="join", segment="0", other="0")
+    joined = corrected(op="join", segment="0/1", other="0")
+    one = joined["segments"][0]
+    assert (one["id"], one["text"], one["start"], one["end"]) == (
+        "0", "the red dog sees a cat", 0.0, 1.6,
+    )  # fmt: skip
+    assert one["speaker"] == "Speaker1" and len(joined["segments"]) == 4
+    assert [s["id"] for s in corrected(op="undo")["segments"]][:2] == ["0", "0/1"]
+
+
+def test_a_split_at_words_with_times() -> None:
+    """The cut lies between the words."""
+    words = (Word("red", 0.1, 0.3), Word("dog", 0.7, 0.9))
+    line = CorrectedLine("0", Segment("A", 0.0, 1.0, "red dog", words=words), 0, 0)
+    document = Document(Transcript("talk", 1.0, (line.segment,)), (line,))
+    first, second = apply(document, {"op": "split", "segment": "0", "at": 4}).lines
+    assert (first.segment.end_s, second.segment.start_s) == (0.5, 0.5)
+    assert first.segment.words == words[:1] and second.segment.words == words[1:]
+    [joined] = apply(
+        apply(document, {"op": "split", "segment": "0", "at": 4}),
+        {"op": "join", "segment": "0", "other": "0/1"},
+    ).lines
+    assert joined.segment.words == words and joined.segment.text == "red dog"
+
+
+def test_lines_are_added_and_genders_set(corrected: Any) -> None:
+    corrected(400, op="add", speaker="Ana", start=2.0, end=2.0, text="no time")
+    corrected(400, op="add", speaker="Ana", start=2.0, end=99.0, text="too late")
+    corrected(400, op="add", speaker=" ", start=2.0, end=3.0, text="nobody")
+    document = corrected(op="add", speaker="Ana", start=4.0, end=4.5, text=" well ")
+    [added] = [s for s in document["segments"] if s["speaker"] == "Ana"]
+    assert (added["id"], added["text"], added["chunk"]) == ("new/1", "well", 1)
+    assert added["corrected"] and added["turn"] is None
+    document = corrected(op="gender", speaker="Ana", gender="female")
+    assert next(s for s in document["speakers"] if s["label"] == "Ana")["gender"] == "female"
+    corrected(404, op="gender", speaker="nobody", gender="female")
+    corrected(400, op="gender", speaker="Ana", gender="tall")
 
 
 def test_corrections_of_two_people(corrected: Any) -> None:
@@ -226,8 +282,8 @@ def test_a_trace(corrected: Any) -> None:
 # Listening again
 
 
-def listen(client: TestClient, job: Any, chunk: int, revision: int) -> Any:
-    made = {"op": "listen", "chunk": chunk, "revision": revision}
+def listen(client: TestClient, job: Any, chunk: int, revision: int, **more: Any) -> Any:
+    made = {"op": "listen", "chunk": chunk, "revision": revision, **more}
     return client.post(f"/v1/jobs/{job['id']}/corrections", json=made)
 
 
@@ -248,7 +304,7 @@ def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: TestClient)
     made = {"revision": 1, "op": "delete", "segment": lost}
     deleted = meeting.post(f"{url}/corrections", json=made).json()
     assert len(deleted["segments"]) == len(first["segments"]) - 1
-    answer = listen(meeting, job, 2, 2)
+    answer = listen(meeting, job, 2, 2, keep=False)
     assert answer.status_code == 202
     assert answer.json()["status"] in ("queued", "running")
     done = wait(meeting, job)
@@ -268,6 +324,50 @@ def test_a_chunk_is_heard_again_with_the_corrected_speakers(meeting: TestClient)
     assert meeting.get(f"{url}/trace?chunk=2").json()["start"] == again["chunks"][2]["start"]
     undone = meeting.post(f"{url}/corrections", json={"revision": 3, "op": "undo"}).json()
     assert {**undone, "revision": 2, "can_redo": False} == deleted
+
+
+def test_what_people_corrected_is_not_heard_over(serve: Serve) -> None:
+    """A word, a speaker, an added and a deleted line stay; only what nobody touched is heard anew."""
+    again: list[int] = []
+
+    def hear(request: Request) -> str:
+        return play(request).replace("one", "won") if again else play(request)
+
+    client = serve(hear)
+    job = wait(client, add_job(client, wav(6.0)))
+    url = f"/v1/jobs/{job['id']}"
+    made: list[dict[str, Any]] = [
+        {"op": "edit", "segment": "1", "text": "twice"},
+        {"op": "move", "segment": "1", "speaker": "Ana"},
+        {"op": "add", "speaker": "Bo", "start": 0.2, "end": 0.4, "text": "hm"},
+    ]
+    for revision, operation in enumerate(made):
+        sent = {"revision": revision, **operation}
+        before = client.post(f"{url}/corrections", json=sent)
+        assert before.status_code == 200, before.text
+    again.append(1)
+    assert listen(client, job, 0, 3).status_code == 202
+    wait(client, job)
+    kept = client.get(f"{url}/document").json()
+    texts = [(s["text"], s["corrected"]) for s in kept["segments"] if s["chunk"] == 0]
+    assert texts == [("won", False), ("hm", True), ("twice", True)], kept
+    assert listen(client, job, 0, 4, keep=False).status_code == 202
+    wait(client, job)
+    heard = client.get(f"{url}/document").json()
+    assert [s["text"] for s in heard["segments"] if s["chunk"] == 0] == ["won", "two"]
+    undone = client.post(f"{url}/corrections", json={"revision": 5, "op": "undo"}).json()
+    assert undone["segments"] == kept["segments"]
+
+
+def test_a_deleted_line_is_not_heard_again(serve: Serve) -> None:
+    client = serve()
+    job = wait(client, add_job(client, wav(6.0)))
+    made = {"revision": 0, "op": "delete", "segment": "1"}
+    deleted = client.post(f"/v1/jobs/{job['id']}/corrections", json=made).json()
+    assert listen(client, job, 0, 1).status_code == 202
+    wait(client, job)
+    after = client.get(f"/v1/jobs/{job['id']}/document").json()
+    assert words(after) == words(deleted)
 
 
 def test_strangers_of_a_chunk_keep_their_label(serve: Serve) -> None:
@@ -293,7 +393,7 @@ def test_a_job_under_way_is_not_corrected(serve: Serve) -> None:
     error_of(listen(client, job, 0, 0), 409, "job_under_way")
     document = client.get(f"/v1/jobs/{job['id']}/document").json()
     assert document["revision"] == 0
-    ended = client.delete(f"/v1/jobs/{job['id']}").json()
+    ended = client.post(f"/v1/jobs/{job['id']}/cancel").json()
     assert (ended["status"], ended["revision"]) == ("done", 0)
     gate.open.set()
     assert listen(client, job, 1, 0).status_code == 202

@@ -211,7 +211,7 @@ def test_outgrown_context_is_a_reason(random_checkpoint: Path) -> None:
     dialogue = Dialogue(noise(19.0), engine.profile)
     for _ in run([dialogue], engine):
         pass
-    assert dialogue.outcome is not None and dialogue.outcome.stop is Stop.ENGINE
+    assert dialogue.outcome is not None and dialogue.outcome.stop is Stop.CONTEXT
     assert "400 tokens" in dialogue.outcome.detail
 
 

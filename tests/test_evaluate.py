@@ -5,6 +5,7 @@ import math
 import random
 import sys
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -99,18 +100,18 @@ def test_wer_is_meetevals() -> None:
 
 @needs_shared
 def test_der_is_meetevals_md_eval() -> None:
-    # A reference segment of no length, which md-eval skips, has one millisecond here.
+    # A reference turn of no length is nobody's speech, but has a collar.
     pairs = read_pair("meeteval_examples", "ref.rttm", "hyp.rttm")
     stored = json.loads((SHARED / "meeteval_examples/hyp_md_eval_22_per_reco.json").read_text())
     for reference, hypothesis in pairs:
         der = score(reference, hypothesis).der_025
         figures = stored[reference.recording]
         assert der is not None
-        assert der.rate == pytest.approx(figures["error_rate"], abs=0.0011)
-        assert der.reference_s == pytest.approx(figures["scored_speaker_time"], abs=0.0011)
-        assert der.false_alarm_s == pytest.approx(figures["falarm_speaker_time"], abs=0.0011)
-        assert der.confusion_s == pytest.approx(figures["speaker_error_time"], abs=0.0011)
-        assert der.missed_s == pytest.approx(0, abs=0.0011)
+        assert der.rate == pytest.approx(figures["error_rate"], abs=1e-6)
+        assert der.reference_s == pytest.approx(figures["scored_speaker_time"], abs=1e-6)
+        assert der.false_alarm_s == pytest.approx(figures["falarm_speaker_time"], abs=1e-6)
+        assert der.confusion_s == pytest.approx(figures["speaker_error_time"], abs=1e-6)
+        assert der.missed_s == pytest.approx(0, abs=1e-6)
 
 
 @needs_shared
@@ -161,14 +162,12 @@ def made_pair() -> tuple[Transcript, Transcript]:
         pytest.param("dscore_tests", marks=needs_shared),
     ],
 )
-def test_pieces_are_pyannotes_whole(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_pyannotes(folder: str) -> None:
     pair = made_pair()
     if folder != "made":
         [pair] = read_pair(folder, "ref.rttm", "sys.rttm")
-    for size in (7, 50):
-        monkeypatch.setattr(times, "_PIECE", size)
-        for collar_s in (0.0, 0.25):
-            assert_is_pyannotes(*pair, collar_s)
+    for collar_s in (0.0, 0.25):
+        assert_is_pyannotes(*pair, collar_s)
 
 
 def assert_is_pyannotes(reference: Transcript, hypothesis: Transcript, collar_s: float) -> None:
@@ -193,9 +192,20 @@ def assert_is_pyannotes(reference: Transcript, hypothesis: Transcript, collar_s:
     found = (counts.missed_s, counts.false_alarm_s, counts.confusion_s, counts.reference_s)
     assert found == pytest.approx([expected[name] for name in names], abs=1e-4)
     if collar_s == 0:
+        # pyannote maps speakers as for the DER, dscore so that the sum is least.
         expected = JaccardErrorRate()(*sides, uem=scored, detailed=True)
-        assert jaccard.error_sum == pytest.approx(expected["speaker error"], abs=1e-6)
         assert jaccard.speakers == expected["speaker count"]
+        assert jaccard.error_sum <= expected["speaker error"] + 1e-6
+        ours, theirs = ([s.label_timeline(who) for who in s.labels()] for s in sides)
+        theirs += [Timeline()] * len(ours)
+        sums = [
+            sum(
+                1 - one.crop(other).duration() / one.union(other).support().duration()
+                for one, other in zip(ours, order, strict=False)
+            )
+            for order in permutations(theirs, len(ours))
+        ]
+        assert jaccard.error_sum == pytest.approx(min(sums), abs=1e-6)
 
 
 def as_seglst(transcript: Transcript, normalisation: Normalisation) -> Any:
@@ -256,18 +266,10 @@ def test_words_equal_meeteval_on_anything(
 
 
 @settings(max_examples=60, deadline=None)
-@given(transcripts(), transcripts(), st.sampled_from([1, 2, 50]))
-def test_times_equal_pyannote_on_anything(
-    reference: Transcript, hypothesis: Transcript, piece: int
-) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(times, "_PIECE", piece)
-        counts, _ = times.diarization(reference, hypothesis, 0.0)
-        collared, _ = times.diarization(reference, hypothesis, 0.25)
-    whole = [times.diarization(reference, hypothesis, c)[0] for c in (0.0, 0.25)]
-    assert counts.rate == pytest.approx(whole[0].rate, abs=1e-6)
-    assert collared.rate == pytest.approx(whole[1].rate, abs=1e-6)
-    assert_is_pyannotes(reference, hypothesis, 0.25)
+@given(transcripts(), transcripts())
+def test_times_equal_pyannote_on_anything(reference: Transcript, hypothesis: Transcript) -> None:
+    for collar_s in (0.0, 0.25):
+        assert_is_pyannotes(reference, hypothesis, collar_s)
 
 
 def test_a_transcript_has_no_errors_against_itself() -> None:
@@ -662,7 +664,7 @@ def test_bootstrap_covers_the_total_and_repeats() -> None:
         bootstrap([], lambda s: s.wer.rate)
 
 
-@pytest.mark.parametrize("module", ["meeteval.wer", "pyannote.metrics.identification"])
+@pytest.mark.parametrize("module", ["meeteval.wer", "scipy.sparse"])
 def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ExtraError, match=r"speaker-reasoner\[eval\]"):

@@ -165,6 +165,21 @@ def test_the_same_recording_in_two_files_of_one_format(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_patterns_and_folders_below(tmp_path: Path) -> None:
+    for day in ("mon", "tue"):
+        (tmp_path / day).mkdir()
+        formats.write(CALL, tmp_path / day, ["srt", "ctm"])
+    formats.write(MEETING, tmp_path / "tue", ["stm"])
+    assert list(load(tmp_path)) == ["mon-call", "tue-call", "meeting"]
+    assert list(load(tmp_path / "*" / "*.srt")) == ["mon-call", "tue-call"]
+    assert list(load(tmp_path / "mon")) == list(load(tmp_path / "mon" / "c*.srt")) == ["call"]
+    assert load(tmp_path)["mon-call"].recording == "mon-call"
+    with pytest.raises(DataError, match=r"\*\.rttm: matches no file"):
+        load(tmp_path / "*" / "*.rttm")
+    (tmp_path / "TUE.STM").write_text("x 1 a 0 1 yes\n")  # files on top: those below are not read
+    assert list(load(tmp_path)) == ["x"]
+
+
 @pytest.mark.parametrize("name", ["quiet.stm", "quiet.rttm", "quiet.seglst.json", "quiet.jsonl"])
 def test_an_empty_file_is_a_silent_recording(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("[]" if name.endswith("json") else "")
@@ -231,13 +246,14 @@ BROKEN = [
     ("a.jsonl", LINE.replace('"s0"', "null"), r"a\.jsonl:1: expected id as text, got None"),
     ("a.jsonl", '{"id": "m", "tracks": [{}]}', r"a\.jsonl:1: expected cut to hold objects"),
     ("a.json", '{"segments": {}}', r'a\.json: expected an object with "segments", a list'),
-    ("a.json", '{"segments": [{"text": ""}]}', r"a\.json, segment 1: expected speaker as text"),
+    ("a.json", '{"segments": [{"text": "x"}]}', r"a\.json, segment 1: expected start in seconds"),
+    ("a.json", '{"segments": [{"speaker": []}]}', r"a\.json, segment 1: expected the speaker as"),
     (
         "a.json",
         '{"segments": [{"text": "", "speaker": "A", "start": 2, "end": 1}]}',
         r"a\.json, segment 1: ends at 1 s, before",
     ),
-    ("a.json", '{"answer": 42}', r"a\.json: expected an object with \"schema\""),
+    ("a.json", '{"answer": 42}', r"a\.json: no transcript that is known: .*; got answer"),
     ("a.doc", "x", r"a\.doc: cannot tell the format; name it \(json, seglst, "),
 ]
 

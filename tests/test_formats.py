@@ -476,10 +476,11 @@ def test_rttm_with_other_records() -> None:
         "SPEAKER f 1 1 0 <NA> <NA> B <NA> <NA>\n"
     )
     [found] = parse("rttm", text)
-    assert found.segments == (Segment("A", 0.1, 0.3, "", "male"), Segment("B", 1.0, 1.001, ""))
+    assert found.segments == (Segment("A", 0.1, 0.3, "", "male"),)
+    assert found.unscored == ((1.0, 1.0),)
     assert found.warnings == (
         "1 RTTM records of type LEXEME were not read",
-        "1 segments had no length and were given 1 ms",
+        "1 segments had neither length nor words and were left out",
     )
 
 
@@ -592,7 +593,7 @@ def test_reads_the_aishell4_references() -> None:
         ("meeteval_examples/hypB.stm", 1, 2, 2),
         ("meeteval_examples/ref_siso.stm", 2, 3, 3),
         ("meeteval_examples/hyp_siso.stm", 2, 3, 3),
-        ("meeteval_examples/ref.rttm", 2, 6, 3),
+        ("meeteval_examples/ref.rttm", 2, 5, 3),
         ("meeteval_examples/hyp.rttm", 2, 6, 4),
         ("meeteval_examples/ref.seglst.json", 2, 6, 3),
         ("meeteval_examples/hyp.seglst.json", 2, 6, 4),
@@ -641,7 +642,7 @@ BROKEN = [
     ("ctm", "a 1 0 1 w high\n", "f.x:1: expected a confidence or NA"),
     ("ctm", "a 1 0 1 w nan\n", "f.x:1: expected a confidence or NA"),
     ("srt", "1\n00:00:02,000 --> 00:00:01,000\nx\n", "f.x:2: ends at"),
-    ("srt", "1\n00:00:01,000 --> 00:00:02,000\nx\n\nrest\n", "f.x:5: expected '<start> --> <end>'"),
+    ("srt", "rest\n\n1\n00:00:01,000 --> 00:00:02,000\nx\n", "f.x:1: expected '<start> --> <end>'"),
     ("srt", "7\n", "f.x:1: expected '<start>"),
     ("vtt", "1\n", "f.x:1: expected WEBVTT"),
     ("vtt", "WEBVTT\n\nid\n00:00:01.000 -> 2\nx\n", "f.x:4: expected '<start> --> <end>'"),

@@ -77,6 +77,69 @@ def test_english_numbers_become_digits() -> None:
     assert english.words("the first of two hundred") == ["the", "1st", "of", "200"]
 
 
+PUBLISHED = {  # of the tests that OpenAI publishes beside Whisper's normaliser
+    "two": "2", "thirty one": "31", "five twenty four": "524", "nineteen ninety nine": "1999",
+    "twenty nineteen": "2019", "two point five million": "2500000", "200 thousand": "200000",
+    "four point two billions": "4200000000s", "200 thousand dollars": "$200000",
+    "$20 million": "$20000000", "€52.4 million": "€52400000", "£77 thousands": "£77000s",
+    "two double o eight": "2008", "three thousand twenty nine": "3029",
+    "forty three thousand two hundred sixty": "43260", "nineteen fifties": "1950s",
+    "forty three thousand two hundred and sixty": "43260", "thirty first": "31st",
+    "thirty three thousand and three hundred and thirty third": "33333rd",
+    "three billion": "3000000000", "millions": "1000000s", "3 14": "3 14", "3.14": "3.14",
+    "july third twenty twenty": "july 3rd 2020", "3 point 2": "3.2", "3 point 14": "3.14",
+    "august twenty sixth twenty twenty one": "august 26th 2021", "fourteen point 4": "14.4",
+    "two point two five dollars": "$2.25", "two hundred million dollars": "$200000000",
+    "$20.1 million": "$20100000", "ninety percent": "90%", "seventy six per cent": "76%",
+    "double oh seven": "007", "double zero seven": "007", "nine one one": "911",
+    "nine double one": "911", "one triple oh one": "10001", "two thousandth": "2000th",
+    "thirty two thousandth": "32000th", "minus 500": "-500", "positive twenty thousand": "+20000",
+    "two dollars and seventy cents": "$2.70", "3 cents": "¢3", "$0.36": "¢36",
+    "three euros and sixty five cents": "€3.65", "three and a half million": "3500000",
+    "forty eight and a half dollars": "$48.5", "10th": "10th",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoken", PUBLISHED)
+def test_english_numbers_are_whispers(spoken: str) -> None:
+    assert steps._english_digits(spoken) == PUBLISHED[spoken]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("we sold twenty-one cars", "we sold 21 cars"),
+        ("it has 1,000 seats, not 1,234,567", "it has 1000 seats not 1234567"),
+        ("in two hundred and five rooms.", "in 205 rooms"),
+        ("It costs $3.50.", "it costs three dollars and fifty cents"),
+        ("twenty‑five percent", "25 %"),
+    ],
+)
+def test_english_numbers_are_equal_however_written(one: str, other: str) -> None:
+    english = Normalisation(language="en", numbers=True)
+    assert english.words(one) == english.words(other)
+
+
+def test_english_numbers_leave_other_words_alone() -> None:
+    """Where Whisper's whole normaliser makes `50 clock`, `0 brien` and nothing."""
+    english = Normalisation(language="en", numbers=True)
+    assert english.words("5 o'clock, O’Brien: mm-hmm") == ["5", "o'clock", "o'brien", "mm", "hmm"]
+    assert english.words("one two three four") == ["1234"]
+
+
+def test_what_shows_nothing_is_dropped() -> None:
+    text = "\ufeffhel\u200blo wor\u00adld \u202aשלום\u202c e\ufe0f \u2060x"
+    assert Normalisation().words(text) == ["hello", "world", "שלום", "e", "x"]
+    assert replace(Normalisation(), nfkc=False).words("a\u200bb") == ["a\u200bb"]
+
+
+def test_chinese_numbers_in_mixed_text() -> None:
+    pytest.importorskip("wetext", reason="pip install 'speaker-reasoner[eval]'")
+    chinese = Normalisation(language="zh", numbers=True)
+    assert chinese.words("OK 我有2个iPhone") == ["ok", "我", "有", "两", "个", "iphone"]
+    assert chinese.words("比分3-2") == list("比分三减二")  # a subtraction, says wetext
+
+
 def test_chinese_numbers_are_spoken() -> None:
     pytest.importorskip("wetext", reason="pip install 'speaker-reasoner[eval]'")
     chinese = Normalisation(language="zh", numbers=True)

@@ -34,6 +34,8 @@ NOT_RUN = {
     "speaker-reasoner transcribe meeting.wav --model path/to/checkpoint --witness resemblyzer": (
         "needs a checkpoint"
     ),
+    "speaker-reasoner transcribe meeting.wav --engine openai --base-url http://localhost:8000/v1 "
+    "--model NAME --batch 16": "needs a server",
     "speaker-reasoner serve": "serves until it is stopped",
     "speaker-reasoner train tiny": "takes hours",
     "speaker-reasoner train tiny --stage 3 --from runs/tiny/stage-3 -o runs/more": "takes hours",

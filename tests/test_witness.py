@@ -259,7 +259,9 @@ def test_an_engine_resolves_a_witness_by_name_or_refuses_it(
         assert engine.witness("none") is None
         assert isinstance(engine.witness(f"xvector={xvector}"), XVectorWitness)
         for wrong in ("", "ecapa", "tower=x", "none=x"):
-            with pytest.raises(SettingsError, match="expected one of auto, tower, resemblyzer"):
+            with pytest.raises(
+                SettingsError, match="expected one of auto, tower, campplus, resemblyzer"
+            ):
                 engine.witness(wrong)
             with pytest.raises(SettingsError, match="expected one of"):
                 Transcriber(engine, witness=wrong)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError
 from speaker_reasoner.formats.clock import span_ms, to_ms
-from speaker_reasoner.formats.diarized import parse_diarized_json
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.formats.pieces import cut
+from speaker_reasoner.formats.services import parse_services
 from speaker_reasoner.formats.words import separate_ms, spelled
 from speaker_reasoner.server.corrections import CorrectedLine, Document, heard_again, replay
 from speaker_reasoner.server.openai import (
@@ -344,18 +344,18 @@ def test_textgrid_of_others_with_tiers_of_words() -> None:
         NO_FIT,
         "1 words lie in no segment of their tier: they were not read",
     ]
-    alone = tier("A words", (0, 1, "one")) + tier("A words words", (0, 1, "one")) + tier("B")
+    alone = tier("A words", (0, 1, "one")) + tier("B") + tier("C")  # as an aligner has words
     timed, *_ = parse("textgrid", head + alone).segments
-    assert (timed.speaker, in_ms(timed.words)) == ("A words", [("one", 0, 1000)])
+    assert (timed.speaker, in_ms(timed.words)) == ("A", [("one", 0, 1000)])
 
 
 def test_words_of_diarized_json() -> None:
     rows = [{"word": " Hello", "start": 0.1, "end": 0.4}, {"word": "you", "start": 0.5, "end": 1}]
     segment = {"speaker": "A", "start": 0, "end": 1, "text": "Hello, you!", "words": rows}
-    [found] = parse_diarized_json(json.dumps({"segments": [segment]}), "f.json")
+    [found] = parse_services(json.dumps({"segments": [segment]}), "f.json")
     assert in_ms(found.segments[0].words) == [("Hello", 100, 400), ("you", 500, 1000)]
     other = {**segment, "text": "Hello."}
-    [found] = parse_diarized_json(json.dumps({"segments": [other]}), "f.json")
+    [found] = parse_services(json.dumps({"segments": [other]}), "f.json")
     assert found.segments[0].words is None and found.warnings == (NO_FIT,)
 
 
@@ -507,9 +507,7 @@ def test_words_are_given_where_they_were_asked_for() -> None:
     _, bare = answer(talk, form(response_format="verbose_json"), "en")
     assert isinstance(bare, dict)
     assert "words" not in bare and "words" not in bare["segments"][0] and not bare["warnings"]
-    [back] = parse_diarized_json(
-        json.dumps(diarized_body(talk, Letters(), words=True)), "talk.json"
-    )
+    [back] = parse_services(json.dumps(diarized_body(talk, Letters(), words=True)), "talk.json")
     assert [in_ms(s.words) for s in back.segments] == [in_ms(s.words) for s in talk.segments]
     for granularities, told in ((["word"], True), ([], False)):
         streamed = form(

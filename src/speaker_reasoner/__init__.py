@@ -42,6 +42,13 @@ def load_engine(
     hotwords: str | None = None,
     recogniser: str | None = None,
     diarizer: str | None = None,
+    engine: str | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    constraint: str = "auto",
+    send_audio: str = "auto",
+    timeout_s: float = 600.0,
+    retries: int = 5,
 ) -> "Engine":
     """Load an engine.
 
@@ -59,11 +66,57 @@ def load_engine(
         recogniser: of the cascade: `whisper[=MODEL]`, `paraformer[=MODEL]`, `sensevoice[=MODEL]` or
             `parakeet[=MODEL]`.
         diarizer: of the cascade: `local` or `pyannote[=MODEL]`.
+        engine: `openai` for a model behind the chat-completions API of a server, by its name there; `vllm` for
+            a checkpoint in vLLM in this process; `None` for one that transformers runs here.
+        base_url: of that API, as `http://localhost:8000/v1`.
+        api_key: that the server expects.
+        constraint: `auto`, `regex` or `none`: how the server is told what a valid turn is.
+        send_audio: `once` where the server keeps clips under their ids, `always`, or `auto`.
+        timeout_s: longest time for one turn.
+        retries: how often a request that fails is tried again.
 
     Raises:
         CheckpointError, ProtocolError: the model or the prompt file cannot be used.
+        EngineError: the server cannot be asked.
         SettingsError: an option does not fit the model.
     """
+    if engine == "vllm" and base_url is None:
+        from .engines.vllm import load_vllm
+
+        _refuse("vLLM", device=device, hotwords=hotwords, recogniser=recogniser, diarizer=diarizer)
+        here = load_vllm(
+            None if model == "tiny" else model,
+            dtype=dtype,
+            prompts=Path(prompts) if prompts else None,
+        )
+        _check_language(language, here.profile.language)
+        return here
+    if engine is not None or base_url is not None:
+        from .engines.client import Address
+        from .engines.connecting import connect
+
+        if engine != "openai" or base_url is None or model is None:
+            raise SettingsError(
+                f"engine {engine!r}, address {base_url!r}, model {model!r}: expected --engine openai with "
+                "--base-url URL and --model NAME"
+            )
+        _refuse(
+            "a model on a server",
+            device=device,
+            dtype=dtype,
+            hotwords=hotwords,
+            recogniser=recogniser,
+            diarizer=diarizer,
+        )
+        remote = connect(
+            Address(base_url, api_key, timeout_s, retries),
+            str(model),
+            prompts=Path(prompts) if prompts else None,
+            constraint=constraint,
+            send_audio=send_audio,
+        )
+        _check_language(language, remote.profile.language)
+        return remote
     if is_cascade(model, prompts, recogniser, diarizer):
         from .engines.cascade.loading import load_cascade
 
@@ -92,12 +145,7 @@ def load_engine(
         dtype=dtype,
         prompts=Path(prompts) if prompts else None,
     )
-    known = checkpoint.profile.language
-    if language is not None and language.lower().split("-")[0] != known:
-        raise SettingsError(
-            f"--language {language}: this model has one language, {known!r}; leave it out, or choose "
-            "a model of that language"
-        )
+    _check_language(language, checkpoint.profile.language)
     return TransformersEngine(checkpoint)
 
 
@@ -117,6 +165,14 @@ def is_cascade(
     return str(model).partition("=")[0] == "cascade"
 
 
+def _check_language(language: str | None, known: str) -> None:
+    if language is not None and language.lower().split("-")[0] != known:
+        raise SettingsError(
+            f"--language {language}: this model has one language, {known!r}; leave it out, or choose "
+            "a model of that language"
+        )
+
+
 def _refuse(model: str, **options: object) -> None:
     for name, value in options.items():
         if value is not None:
@@ -134,7 +190,7 @@ def transcribe(
     """Transcribe one recording: speaker, gender, start, end and text of every segment.
 
     Args:
-        path: wav, flac, mp3, ogg, opus; m4a, mp4, webm and others with the extra `media`.
+        path: wav, flac, mp3, ogg, m4a, mp4, webm and what else FFmpeg knows.
         model: as for `load_engine`.
         answer: `assembled` from the turns, or `model`: written once more, as published.
         channel: 0-based channel to listen to; all are mixed down if `None`.

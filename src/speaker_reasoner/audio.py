@@ -1,52 +1,68 @@
 """Decode a recording to 16 kHz mono float32, whole or in blocks, and cut it by the sample.
 
-libsndfile reads wav, flac, mp3, ogg and opus. What it does not know by content (m4a, mp4, webm,
-mkv, aac, ...), or would not read to the end, goes to FFmpeg through PyAV (extra `media`).
+Samples are laid out by the time at which they are heard (`decoding`): sound that starts late starts late,
+packets that were never sent are silence, and every time behind them keeps its place. Timestamps that go back
+or leap by half a day, or behind the end that the file states, are not followed: no sound is dropped for
+them, and it is told.
 
-A damaged or shortened file is an `AudioError`, not a shorter recording, as far as the file tells:
-wav, aiff and flac state their length; mp3 does so in its Xing header; ogg tells when cut inside a
-page; mp4 and matroska when more than `_CONTAINER_SLACK_S` is missing. An mp3 without Xing header,
-aac, avi, caf, w64 and au that were cut short read as shorter recordings.
+A damaged or shortened file is an `AudioError`, not a shorter recording, as far as the file tells. What a
+user should know about a file that was read (`warn`): a second track, joined recordings, a wrong header,
+channels that cancel each other.
 
-Not here: gain, voice activity, other sample rates, capture. Of several audio tracks the first is
-read; gaps between a container's timestamps are not filled.
+Not here: gain, voice activity, other sample rates, capture.
 """
 
 import math
-import mmap
 import operator
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
-from .containers import AGAIN, check_iff, check_mpeg, check_ogg, cut_off, quoted, stated_s
+from .containers import quoted
+from .decoding import Block, Source, _Path, check_readable, open_source
 from .errors import AudioError
+
+__all__ = [
+    "SAMPLE_RATE_HZ",
+    "SUFFIXES",
+    "AudioInfo",
+    "Samples",
+    "channel_count",
+    "check_readable",
+    "cut",
+    "level_db",
+    "load",
+    "load_slice",
+    "probe",
+    "stream",
+    "to_samples",
+    "to_seconds",
+]
 
 SAMPLE_RATE_HZ = 16_000
 
+_KNOWN = (
+    ".wav .flac .mp3 .ogg .oga .opus .m4a .m4b .mp4 .m4v .mov .mkv .mka .webm .aac .aif .aiff .aifc .au"
+    " .caf .w64 .rf64 .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
+)
+SUFFIXES = frozenset(_KNOWN.split())
+"""By which a file in a folder is a recording, in lower case; what it is, its content tells."""
+
 Samples = npt.NDArray[np.float32]
 
-_RATES_HZ = range(1_000, 1_000_001)  # outside: a damaged header, and resampling would explode
-_READ_FRAMES = 4_096  # per read of libsndfile; a decoding error loses the frames of its read
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2**63 - 1 for a FLAC stream without length
-_CONTAINER_SLACK_S = 0.5  # mp4 and matroska durations count codec delay and padding
-_MPEG_SLACK_FRAMES = 4  # encoder delay and padding that a LAME header lets the decoder trim
+Warn = Callable[[str], None]
+"""Called with each sentence that a user should know about a file."""
 
-# Demuxers FFmpeg may use. Playlists (hls, concat, dash) stay out: they open files and addresses.
-_DEMUXERS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
-    "mpegts,ogg,rm,tak,truehd,tta,w64,wav,wv"
-)
-
-_Path = str | os.PathLike[str]
+_JITTER_S = 0.1  # timestamps that differ less from the samples before are taken to follow them
+_LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
+_LATE_S = 60.0  # so much later than a file states to end, sound may begin
+_QUIET = 0.04  # -28 dB relative to full scale
+_FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +70,8 @@ class AudioInfo:
     """What a recording is before it is resampled.
 
     Attributes:
-        duration_s: length in seconds; of mp4 and matroska as the header states it, which may differ
-            from the decoded length by codec padding.
+        duration_s: length in seconds; of mp4, matroska and ogg as the header states it, which may
+            differ from the decoded length by codec padding.
         sample_rate_hz: of the file.
         channels: of the file.
         format: container, in lower case (`wav`, `flac`, `mp3`, `ogg`, `mov`, `matroska`, ...).
@@ -83,58 +99,73 @@ def to_seconds(samples: int) -> float:
     return samples / SAMPLE_RATE_HZ
 
 
-def probe(path: _Path) -> AudioInfo:
+def probe(path: _Path, *, track: int | None = None) -> AudioInfo:
     """Describe a recording from its header; decode it only where the header states no length.
 
     Raises:
         AudioError: as `load` does, for what can be seen without decoding.
     """
-    with _open(path) as source:
-        frames = source.frames
-        if frames is None:
-            frames = sum(len(block) for block in _mono(path, source, None))
-        if frames == 0:
+    with open_source(path, track) as source:
+        duration_s = source.duration_s
+        if duration_s is None:
+            duration_s = (
+                sum(len(b) for b in _on_clock(path, source, None, _ignore)) / SAMPLE_RATE_HZ
+            )
+        if duration_s == 0:
             raise AudioError(_no_samples(path))
-        rate = source.sample_rate_hz
-        return AudioInfo(frames / rate, rate, source.channels, source.format)
+        return AudioInfo(duration_s, source.sample_rate_hz, source.channels, source.format)
 
 
-def channel_count(path: _Path) -> int:
+def channel_count(path: _Path, *, track: int | None = None) -> int:
     """How many channels a recording has; nothing is decoded.
 
     Raises:
         AudioError: it cannot be opened.
     """
-    with _open(path) as source:
+    with open_source(path, track) as source:
         return source.channels
 
 
-def load(path: _Path, *, channel: int | None = None) -> Samples:
+def load(
+    path: _Path,
+    *,
+    channel: int | None = None,
+    track: int | None = None,
+    warn: Warn | None = None,
+) -> Samples:
     """Read a whole recording.
 
     Args:
         path: an audio file, or a video file with an audio track.
         channel: 0-based channel to take; by default the mean of all channels.
+        track: 0-based sound track to take; by default the one that is marked as default, or the first.
+        warn: told what a user should know.
 
     Returns:
         float32 samples `[samples]` at 16 kHz, nominally in -1..1.
 
     Raises:
         AudioError: the file cannot be read or decoded, is cut off, holds no samples, or NaN or
-            infinite ones; the channel does not exist.
+            infinite ones; the channel or the track does not exist.
     """
-    return np.concatenate(list(stream(path, channel=channel)))
+    return np.concatenate(list(stream(path, channel=channel, track=track, warn=warn)))
 
 
-def stream(path: _Path, *, channel: int | None = None, block_s: float = 30.0) -> Iterator[Samples]:
+def stream(
+    path: _Path,
+    *,
+    channel: int | None = None,
+    block_s: float = 30.0,
+    track: int | None = None,
+    warn: Warn | None = None,
+) -> Iterator[Samples]:
     """Read a recording in blocks; memory does not grow with its length.
 
     The blocks joined are exactly what `load` returns. All but the last have `to_samples(block_s)`
     samples.
 
     Args:
-        path: as for `load`.
-        channel: as for `load`.
+        path, channel, track, warn: as for `load`.
         block_s: length of a block in seconds, at least one sample.
 
     Yields:
@@ -148,35 +179,40 @@ def stream(path: _Path, *, channel: int | None = None, block_s: float = 30.0) ->
     if size < 1:
         raise AudioError(f"block of {block_s} s: expected at least one sample at 16 kHz")
     empty = True
-    with _open(path) as source:
-        for block in _reblocked(_resampled(_mono(path, source, channel), source), size):
+    with open_source(path, track) as source:
+        for block in _reblocked(_on_clock(path, source, channel, warn or _ignore), size):
             empty = False
             yield block
     if empty:
         raise AudioError(_no_samples(path))
 
 
-def load_slice(path: _Path, start: int, end: int, *, channel: int | None = None) -> Samples:
+def _ignore(_: str) -> None:
+    pass
+
+
+def load_slice(
+    path: _Path, start: int, end: int, *, channel: int | None = None, track: int | None = None
+) -> Samples:
     """Read the samples `[start, end)` of what `load` returns.
 
     A wav or flac file at 16 kHz is read from there; whatever else, from its beginning to `end`. What
     lies outside the slice is not checked.
 
     Args:
-        path: as for `load`.
+        path, channel, track: as for `load`.
         start: first sample at 16 kHz.
         end: sample after the last, behind `start`.
-        channel: as for `load`.
 
     Raises:
         AudioError: as `load`, for the slice; the recording ends before it does.
     """
     if not 0 <= start < end:
         raise AudioError(f"{quoted(path)}: slice [{start}, {end}): expected 0 <= start < end")
-    held = _seek(path, start, end, channel)
+    held = _seek(path, start, end, channel, track)
     if held is None:
         blocks, done = [], 0
-        for block in stream(path, channel=channel):
+        for block in stream(path, channel=channel, track=track):
             blocks.append(block[max(0, start - done) : max(0, end - done)])
             done += len(block)
             if done >= end:
@@ -190,21 +226,21 @@ def load_slice(path: _Path, start: int, end: int, *, channel: int | None = None)
     return held
 
 
-def _seek(path: _Path, start: int, end: int, channel: int | None) -> Samples | None:
+def _seek(
+    path: _Path, start: int, end: int, channel: int | None, track: int | None
+) -> Samples | None:
     """The slice of a file at 16 kHz in which libsndfile finds any sample; `None` for others."""
-    check_readable(path)
-    try:
-        with soundfile.SoundFile(os.fspath(path)) as file:
-            seekable = file.format in ("WAV", "WAVEX", "RF64", "FLAC") and file.seekable()
-            if not seekable or file.samplerate != SAMPLE_RATE_HZ or file.frames >= _UNKNOWN_FRAMES:
-                return None
-            if channel is not None and channel not in range(file.channels):
-                return None
+    with open_source(path, track) as source:
+        file = source.exact
+        if file is None or source.sample_rate_hz != SAMPLE_RATE_HZ:
+            return None
+        index = _check_channel(path, channel, source.channels)
+        try:
             file.seek(min(start, file.frames))
             read = file.read(end - start, dtype="float32", always_2d=True)
-            held: Samples = read.mean(axis=1) if channel is None else read[:, channel]
-    except (soundfile.LibsndfileError, TypeError, UnicodeError):
-        return None  # `stream` finds out, and says, what is wrong
+        except soundfile.LibsndfileError:
+            return None  # `stream` finds out, and says, what is wrong
+        held: Samples = read.mean(axis=1) if index is None else read[:, index]
     return held if np.isfinite(held).all() else None
 
 
@@ -237,199 +273,171 @@ def level_db(samples: Samples) -> float:
     return 10 * float(np.log10(np.mean(samples**2) + 1e-12))
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenRecording:
-    """An open recording at its own rate.
-
-    Attributes:
-        sample_rate_hz: of the file.
-        channels: of the file.
-        format: container.
-        frames: samples per channel that the file promises; `None` where it does not say.
-        slack_frames: how many of them may be missing without harm.
-        blocks: float32 `[frames, channels]`, in order.
-        errors: what the decoder raises while `blocks` are read.
-    """
-
-    sample_rate_hz: int
-    channels: int
-    format: str
-    frames: int | None
-    slack_frames: int
-    blocks: Iterator[Samples]
-    errors: tuple[type[Exception], ...]
-
-
-class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A SoundFile that is only read forward.
-
-    A seekable one seeks after every read. On mp3 that makes libmpg123 print errors about its bit
-    reservoir to stderr, and on a FLAC stream without length it loses the last block.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
 def _no_samples(path: _Path) -> str:
     return f"{quoted(path)}: got no samples, expected at least one at 16 kHz; record it again"
 
 
-@contextmanager
-def _open(path: _Path) -> Iterator[_OpenRecording]:
-    check_readable(path)
-    with ExitStack() as stack:
-        source = _with_soundfile(path, stack) or _with_av(path, stack)
-        if source.sample_rate_hz not in _RATES_HZ or source.channels < 1:
-            raise AudioError(
-                f"{quoted(path)}: got {source.sample_rate_hz} Hz, {source.channels} channels, "
-                f"expected {_RATES_HZ[0]}..{_RATES_HZ[-1]} Hz and a channel; {AGAIN}"
-            )
-        yield source
+@dataclass(slots=True)
+class _Clock:
+    """Where on the time line of the recording the next sample goes.
 
-
-def check_readable(path: _Path) -> None:
-    """Make sure that there is a file and that it may be read, without looking at what it holds.
-
-    Raises:
-        AudioError: it is missing, empty, a directory, or may not be read.
+    Attributes:
+        done: samples at 16 kHz that are laid out.
+        start: of them, those before the run of samples that is being resampled.
+        rate_hz: of the run; 0 before the first.
+        frames: samples of the run so far, at its rate.
+        shift_s: what is added to timestamps, since some were not followed.
+        jumps: how often they were not.
+        peak: the largest magnitude of a sample so far.
+        latest_s: no sound begins later, as far as the file states its length.
     """
-    name = quoted(path)
-    try:
-        if Path(path).exists() and not Path(path).is_file():
-            raise AudioError(f"{name}: got a directory or device, expected an audio file")
-        with Path(path).open("rb") as handle:
-            if not handle.read(1):
-                raise AudioError(f"{name}: got an empty file (0 bytes), expected audio; {AGAIN}")
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise AudioError(
-            f"{name}: cannot be read ({_reason(error)}), expected a readable audio file; "
-            "check path and permissions"
-        ) from error
+
+    done: int = 0
+    start: int = 0
+    rate_hz: int = 0
+    frames: int = 0
+    shift_s: float = 0.0
+    jumps: int = 0
+    peak: float = 0.0
+    latest_s: float = math.inf
+
+    @property
+    def now_s(self) -> float:
+        """When the next sample of the run is heard, if it follows the last."""
+        return self.start / SAMPLE_RATE_HZ + (self.frames / self.rate_hz if self.rate_hz else 0.0)
+
+    def ahead_s(self, at_s: float | None) -> float:
+        """How far a timestamp lies behind the last sample, where it is to be followed."""
+        if at_s is None:
+            return 0.0
+        ahead_s = at_s + self.shift_s - self.now_s
+        if abs(ahead_s) <= _JITTER_S:
+            return ahead_s
+        if _JITTER_S < ahead_s <= _LEAP_S and self.now_s + ahead_s <= self.latest_s:
+            return ahead_s
+        self.shift_s -= ahead_s
+        self.jumps += 1
+        return 0.0
 
 
-def _with_soundfile(path: _Path, stack: ExitStack) -> _OpenRecording | None:
-    """Open with libsndfile; `None` where it does not know the file or would not read all of it."""
-    try:
-        file = stack.enter_context(_Forward(os.fspath(path)))
-    except (soundfile.LibsndfileError, TypeError, UnicodeError):
-        return None  # TypeError: the suffix .raw; UnicodeError: a name that is not UTF-8
-    frames, slack = file.frames, 0
-    with (
-        Path(path).open("rb") as handle,
-        mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        if file.format in ("WAV", "WAVEX", "RF64", "AIFF"):
-            whole = check_iff(path, data, file)
-        elif file.format == "OGG":
-            whole = check_ogg(path, data)
-        elif file.subtype == "MPEG_LAYER_III":
-            there, in_one = check_mpeg(path, data)
-            slack = _MPEG_SLACK_FRAMES * in_one
-            whole = there <= frames + slack
-            frames = min(frames, there or frames)  # libsndfile guesses without a Xing header
-        else:
-            whole = True
-    if not whole:
-        return None
-
-    def blocks() -> Iterator[Samples]:
-        while len(read := file.read(_READ_FRAMES, dtype="float32", always_2d=True)):
-            yield read
-
-    return _OpenRecording(
-        sample_rate_hz=file.samplerate,
-        channels=file.channels,
-        format=file.format.lower(),
-        frames=frames if frames < _UNKNOWN_FRAMES else None,
-        slack_frames=slack,
-        blocks=blocks(),
-        errors=(soundfile.LibsndfileError,),
-    )
-
-
-def _with_av(path: _Path, stack: ExitStack) -> _OpenRecording:
-    name = quoted(path)
-    try:
-        import av
-    except ImportError as error:
-        raise AudioError(
-            f"{name}: got a file that libsndfile does not read in full, expected wav, flac, mp3, "
-            "ogg or opus; for m4a, mp4, webm, ...: pip install 'speaker-reasoner[media]'"
-        ) from error
-    handle = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115
-    # From version 19 on, metadata that is not UTF-8 is no error any more.
-    lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
-    try:
-        container = stack.enter_context(
-            av.open(handle, container_options={"format_whitelist": _DEMUXERS}, **lenient)
+def _on_clock(path: _Path, source: Source, channel: int | None, warn: Warn) -> Iterator[Samples]:
+    """Yield one channel, or the mean, at 16 kHz, with silence where nothing was recorded."""
+    _check_channel(path, channel, source.channels)
+    clock, mixer, resampler = _Clock(), _Mixer(path, channel), _Resampler(0)
+    if source.duration_s is not None:
+        clock.latest_s = source.duration_s + _LATE_S
+    told = 0
+    for block in source.blocks:
+        for note in source.notes[told:]:
+            warn(note)
+        told = len(source.notes)
+        ahead_s = clock.ahead_s(block.at_s)
+        if not clock.rate_hz and ahead_s < 0:  # samples an encoder put first
+            early = min(round(-ahead_s * block.rate_hz), len(block.samples))
+            block = Block(block.samples[early:], block.rate_hz, None)
+            ahead_s = 0.0
+            if not len(block.samples):
+                clock.shift_s = 0.0
+                continue
+        if block.rate_hz != clock.rate_hz or ahead_s > _JITTER_S:
+            tail = resampler.end()
+            clock.done += len(tail)
+            yield tail
+            if ahead_s > (0 if not clock.rate_hz else _JITTER_S):
+                for silence in _silence(to_samples(clock.now_s + ahead_s) - clock.done):
+                    clock.done += len(silence)
+                    yield silence
+            clock.start, clock.rate_hz, clock.frames = clock.done, block.rate_hz, 0
+            resampler = _Resampler(block.rate_hz)
+        mono = mixer.mix(block.samples, clock.now_s, block.rate_hz)
+        clock.frames += len(mono)
+        clock.peak = max(clock.peak, float(np.abs(mono).max(initial=0.0)))
+        resampled = resampler.feed(mono)
+        clock.done += len(resampled)
+        yield resampled
+    yield resampler.end()
+    for note in (*source.notes[told:], *mixer.notes()):
+        warn(note)
+    if 0 < clock.peak < _QUIET:
+        warn(
+            f"it is quiet: its loudest sample lies at {20 * math.log10(clock.peak):.0f} dB; words may come "
+            "out otherwise than at a usual level"
         )
-    except (av.error.FFmpegError, OSError) as error:
-        raise AudioError(
-            f"{name}: neither libsndfile nor FFmpeg can open it ({_reason(error)}), expected a "
-            f"whole audio or video file; {AGAIN}"
-        ) from error
-    if not container.streams.audio:
-        raise AudioError(f"{name}: got a file without audio track, expected one; {AGAIN}")
-    track = container.streams.audio[0]
-    if track.codec_context is None:
-        raise AudioError(f"{name}: got a codec FFmpeg cannot decode, expected another; {AGAIN}")
-    rate, channels = track.codec_context.sample_rate, track.codec_context.layout.nb_channels
-    promised_s = stated_s(container, track)
-
-    def blocks() -> Iterator[Samples]:
-        to_float = av.AudioResampler(format="fltp")
-        for frame in container.decode(track):
-            if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
-                raise AudioError(
-                    f"{name}: got {frame.sample_rate} Hz, {frame.layout.nb_channels} channels "
-                    f"midway, expected {rate} Hz, {channels} as at its start; convert it to wav"
-                )
-            for planar in to_float.resample(frame):
-                yield planar.to_ndarray().T
-
-    return _OpenRecording(
-        sample_rate_hz=rate,
-        channels=channels,
-        format=container.format.name.split(",")[0],
-        frames=None if promised_s is None else round(promised_s * rate),
-        slack_frames=round(_CONTAINER_SLACK_S * rate),
-        blocks=blocks(),
-        errors=(av.error.FFmpegError, OSError, IndexError),  # IndexError: a track appears midway
-    )
+    if clock.jumps:
+        times = "once" if clock.jumps == 1 else f"{clock.jumps} times"
+        warn(f"its timestamps jump {times}; the sound was read on without a gap there")
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
+def _silence(samples: int) -> Iterator[Samples]:
+    while samples > 0:
+        yield np.zeros(min(samples, _FILL_SAMPLES), np.float32)
+        samples -= _FILL_SAMPLES
 
 
-def _mono(path: _Path, source: _OpenRecording, channel: int | None) -> Iterator[Samples]:
-    """Yield `[frames]` of one channel or of the mean, checked: finite, and as many as promised."""
-    index = _check_channel(path, channel, source.channels)
-    name, rate, done = quoted(path), source.sample_rate_hz, 0
-    promised = "" if source.frames is None else f", expected {source.frames / rate:.3f} s"
-    while True:
-        try:
-            block = next(source.blocks, None)
-        except source.errors as error:
-            raise AudioError(
-                f"{name}: damaged or cut off: got {done / rate:.3f} s{promised} "
-                f"({_reason(error)}); {AGAIN}"
-            ) from error
-        if block is None:
-            break
+class _Resampler:
+    """Samples at one rate to 16 kHz; at 16 kHz they stay as they are."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._soxr = None
+        if rate_hz not in (0, SAMPLE_RATE_HZ):
+            self._soxr = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+
+    def feed(self, samples: Samples) -> Samples:
+        return samples if self._soxr is None else self._soxr.resample_chunk(samples)
+
+    def end(self) -> Samples:
+        nothing = np.zeros(0, np.float32)
+        return nothing if self._soxr is None else self._soxr.resample_chunk(nothing, last=True)
+
+
+@dataclass(slots=True)
+class _Mixer:
+    """One channel of several, or their mean; notices where the mean cancels them.
+
+    Two channels of which one is upside down (a miswired cable) are loud, and their mean is silent.
+    """
+
+    path: _Path
+    channel: int | None
+    _loud_s: float = 0.0
+    _cancelled_s: float = 0.0
+
+    def mix(self, block: Samples, at_s: float, rate_hz: int) -> Samples:
+        """Yield `[frames]` of `[frames, channels]`, all finite.
+
+        Raises:
+            AudioError: a sample is not finite, or the channel is not there (any more).
+        """
+        index = _check_channel(self.path, self.channel, block.shape[1])
         mono = block.mean(axis=1) if index is None else np.ascontiguousarray(block[:, index])
         finite = np.isfinite(mono)
         if not finite.all():
             at = int(np.argmin(finite))
             raise AudioError(
-                f"{name}: got the sample {mono[at]} at {(done + at) / rate:.6f} s, expected finite "
-                "numbers; export the recording again, as 16-bit if the program offers it"
+                f"{quoted(self.path)}: got the sample {mono[at]} at {at_s + at / rate_hz:.6f} s, "
+                "expected finite numbers; export the recording again, as 16-bit if the program offers it"
             )
-        done += len(mono)
-        yield mono
-    if source.frames is not None and done < source.frames - source.slack_frames:
-        raise AudioError(cut_off(path, done / rate, f"{source.frames / rate:.3f} s"))
+        if index is None and block.shape[1] > 1 and len(mono):
+            each = float(np.mean(block**2))
+            if each > _LOUD:
+                seconds = len(mono) / rate_hz
+                self._loud_s += seconds
+                self._cancelled_s += seconds * (
+                    float(np.mean(mono**2)) < _CANCELLED / block.shape[1] * each
+                )
+        return mono
+
+    def notes(self) -> list[str]:
+        if self._cancelled_s < 0.5 or self._cancelled_s < 0.2 * self._loud_s:
+            return []
+        return [
+            f"its channels cancel each other in {self._cancelled_s:.1f} s: one is the other upside down, "
+            "and their mean is silent; --channel 0 listens to one of them"
+        ]
+
+
+_LOUD = 1e-6  # mean square: -60 dB
+_CANCELLED = 0.02  # of the power of a channel, what the mean of two that are unlike keeps at least
 
 
 def _check_channel(path: _Path, channel: int | None, channels: int) -> int | None:
@@ -443,16 +451,6 @@ def _check_channel(path: _Path, channel: int | None, channels: int) -> int | Non
     if isinstance(channel, bool) or not 0 <= index < channels:
         raise AudioError(f"{expected} one of 0..{channels - 1}; leave it out to mix all channels")
     return index
-
-
-def _resampled(blocks: Iterator[Samples], source: _OpenRecording) -> Iterator[Samples]:
-    if source.sample_rate_hz == SAMPLE_RATE_HZ:
-        yield from blocks
-        return
-    resampler = soxr.ResampleStream(source.sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-    for block in blocks:
-        yield resampler.resample_chunk(block)
-    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _reblocked(parts: Iterator[Samples], size: int) -> Iterator[Samples]:

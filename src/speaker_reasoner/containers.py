@@ -1,13 +1,16 @@
-"""Whether a file holds what its container promises: wav, aiff, ogg, mp3, mp4, matroska.
+"""What the structure of a file says: how much sound there should be, and where, before any of it is decoded.
 
-Decoders read a shortened file as a shorter recording. These checks compare the length that a header
-states with what is there, and tell which files libsndfile would not read to their end. They look at
-headers, pages and frames; they decode nothing.
+Decoders read a shortened file as a shorter recording, and of several recordings joined into one file the
+first. These functions look at headers, chunks, pages and frames; they decode nothing. `parts` tells where
+recordings begin in a file, `is_cut_off` whether the last element of a container lies outside the file, and
+the functions named after a format what its header states against what is there.
 """
 
 import mmap
 import os
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import AudioError
@@ -28,23 +31,64 @@ def cut_off(path: str | os.PathLike[str], got_s: float, expected: str) -> str:
     return f"{quoted(path)}: cut off: got {got_s:.3f} s, expected {expected}; {AGAIN}"
 
 
-def check_iff(path: str | os.PathLike[str], data: mmap.mmap, file: Any) -> bool:
+_SOUND = (b"data", b"SSND")
+_FORMS = (b"RIFF", b"RIFX", b"RF64", b"FORM")
+_KINDS = (b"WAVE", b"AIFF", b"AIFC")
+_STRANGERS = (b"OggS", b"fLaC", b"PK\x03\x04", b"\x1a\x45\xdf\xa3", b"%PDF", *_FORMS)
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+_PADDING_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class IffSound:
+    """Where the sound of a wav or aiff file lies.
+
+    Attributes:
+        start, end: its first byte, and the one behind its last.
+        stated: whether that is what the header says; otherwise libsndfile would read less.
+        note: what a user should know; empty for nothing.
+    """
+
+    start: int
+    end: int
+    stated: bool = True
+    note: str = ""
+
+
+def check_iff(
+    path: str | os.PathLike[str], data: mmap.mmap, file: Any, first: int, last: int
+) -> IffSound | None:
     """Compare the sound chunk's size with the file's; libsndfile shrinks the former silently.
 
+    Sound that goes on behind what the header states (a recorder that stopped before it wrote the
+    header anew, a size that wrapped at 4 GiB) is found, too.
+
+    Args:
+        path: for messages.
+        data: the file.
+        file: libsndfile's view of it: `frames`, `samplerate`.
+        first, last: where in the file the recording begins and ends.
+
     Returns:
-        False where the size is 0 for "to the end", which libsndfile takes for an empty recording.
+        `None` where the size is 0 for "to the end", which libsndfile takes for an empty recording, or
+        where there is no sound chunk.
+
+    Raises:
+        AudioError: there is less than the header states.
     """
-    order = ">" if data[:4] in (b"FORM", b"RIFX") else "<"
-    stated_bytes = struct.unpack(order + "I", data[4:8])[0]
-    at, large = 12, 0
-    while at + 8 <= len(data):
+    order = ">" if data[first : first + 4] in (b"FORM", b"RIFX") else "<"
+    stated_bytes = struct.unpack(order + "I", data[first + 4 : first + 8])[0]
+    at, large = first + 12, 0
+    while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        there = len(data) - at - 8
+        there = last - at - 8
         if name == b"ds64" and there >= 16:
             large = struct.unpack("<Q", data[at + 16 : at + 24])[0]
-        elif name in (b"data", b"SSND"):
+        elif name in _SOUND:
+            start = at + 16 if name == b"SSND" else at + 8  # offset and block size come first
             if size == 0:
-                return file.frames > 0 or there == 0 or stated_bytes == len(data) - 8
+                whole = file.frames > 0 or there == 0 or stated_bytes == last - first - 8
+                return IffSound(start, start) if whole else None
             # What writers to a pipe put for an unknown length: 0xFFFFFFFF and 0x7FFFFFFF, or a
             # little less. RF64 puts the true size into ds64.
             unknown = size >= 0xFFFF_0000 or 0x7FFF_0000 <= size <= 0x8000_0000
@@ -53,9 +97,190 @@ def check_iff(path: str | os.PathLike[str], data: mmap.mmap, file: Any) -> bool:
                 got_s = file.frames / file.samplerate
                 expected = f"{got_s * size / there:.3f} s" if got_s else f"{size} bytes of sound"
                 raise AudioError(cut_off(path, got_s, expected))
-            return True
+            if unknown and not large:
+                return IffSound(start, last)
+            return _behind(data, order, start, at + 8 + size, last)
         at += 8 + size + size % 2  # chunks are padded to even length
-    return True
+    return None
+
+
+def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> IffSound:
+    """Look at what lies behind the sound: chunks, more sound, or neither."""
+    at = behind = end + (end - start) % 2
+    while at + 8 <= last:
+        name, size = struct.unpack(order + "4sI", data[at : at + 8])
+        if not (name.isascii() and name.decode().isprintable() and at + 8 + size <= last + 1):
+            break
+        at += 8 + size + size % 2
+    left = last - at
+    if left > 0 and at == behind and _is_sound(data, at, last):
+        note = f"the header states {end - start:,} bytes of sound; {left:,} more follow and were read, too"
+        return IffSound(start, last, False, note)
+    if (
+        left >= 8
+        and any(data[at : min(last, at + _PADDING_BYTES)])
+        and data[at : at + 3] not in _TAGS
+    ):
+        return IffSound(
+            start, end, note=f"{left:,} bytes behind the sound are no sound: they were not read"
+        )
+    return IffSound(start, end)
+
+
+def _is_sound(data: mmap.mmap, at: int, last: int) -> bool:
+    """Whether bytes without a header are more sound, not a tag, padding or another file."""
+    head = data[at : min(last, at + _PADDING_BYTES)]
+    if head.startswith((*_STRANGERS, *_TAGS)):
+        return False
+    return last - at > _PADDING_BYTES or (len(head) >= 8 and any(head))
+
+
+def check_size(path: str | os.PathLike[str], data: mmap.mmap) -> None:
+    """Compare the size that the header of an au, caf or w64 file states with the file's.
+
+    Raises:
+        AudioError: there is less.
+    """
+    end = 0
+    if len(data) < 24:
+        return  # no whole header: whoever opens it says so
+    if data[:4] in (b".snd", b"dns."):
+        first, size = struct.unpack(">II" if data[:4] == b".snd" else "<II", data[4:12])
+        end = 0 if size == 0xFFFF_FFFF else first + size
+    elif data[:4] == b"riff":
+        end = struct.unpack("<Q", data[16:24])[0]
+    elif data[:4] == b"caff":
+        at = 8
+        while at + 12 <= len(data) and not end:
+            name, size = struct.unpack(">4sq", data[at : at + 12])
+            end = at + 12 + size if name == b"data" and size >= 0 else 0
+            at += 12 + max(size, 0) if name != b"data" else len(data)
+    if end > len(data) + 16:  # w64 pads to 8 bytes
+        raise AudioError(
+            f"{quoted(path)}: cut off: got {len(data):,} bytes, expected {end:,}; {AGAIN}"
+        )
+
+
+def parts(data: mmap.mmap) -> list[tuple[int, int]]:
+    """Where the recordings of a file begin and end, in bytes: one, unless files are joined.
+
+    Told of wav, aiff, flac, matroska, mp4 and flv. Pages of ogg, frames of mp3 and aac, and packets of mpegts follow
+    each other without a header that would end them: decoders read on.
+    """
+    starts = [0]
+    head = data[:12]
+    if head[:4] in _FORMS and head[8:12] in _KINDS:
+        order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
+        at = 0
+        while data[at : at + 4] in _FORMS and data[at + 8 : at + 12] in _KINDS:
+            if at:
+                starts.append(at)
+            size = struct.unpack(order + "I", data[at + 4 : at + 8])[0]
+            at += 8 + size + size % 2
+    elif data[:4] == b"fLaC" or data[:3] == b"ID3":
+        at = data.find(b"fLaC", 1)
+        while data[:4] == b"fLaC" and at > 0:
+            if data[at + 4 : at + 8] in (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22"):
+                starts.append(at)
+            at = data.find(b"fLaC", at + 4)
+    elif head[:4] == _EBML:
+        at = _next_ebml(data, 0)
+        while at > 0:
+            starts.append(at)
+            at = _next_ebml(data, at)
+    elif head[4:8] == b"ftyp":
+        seen: set[bytes] = set()
+        for at, name, _ in _boxes(data):
+            if name == b"ftyp" and at and b"moov" in seen:
+                starts.append(at)
+                seen = set()
+            seen.add(name)
+    elif head[:4] == b"FLV\x01":
+        at = data.find(b"FLV\x01", 4)
+        while at > 0:
+            if data[at + 5 : at + 9] == b"\x00\x00\x00\x09":
+                starts.append(at)
+            at = data.find(b"FLV\x01", at + 4)
+    return list(zip(starts, [*starts[1:], len(data)], strict=True))
+
+
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+
+
+def _next_ebml(data: mmap.mmap, start: int) -> int:
+    """Where another matroska file begins behind the one that begins at `start`; -1 for nowhere."""
+    segment = data.find(_SEGMENT, start, start + 4096)
+    size, length = _ebml_size(data, segment + 4) if segment >= 0 else (None, 0)
+    at = start + 4 if size is None else segment + 4 + length + size  # a live stream states no size
+    while (at := data.find(_EBML, at)) >= 0:
+        head = data[at : at + 64]
+        if b"webm" in head or b"matroska" in head:
+            return at
+        at += 4
+    return -1
+
+
+def _boxes(data: mmap.mmap) -> Iterator[tuple[int, bytes, int]]:
+    """The outermost boxes of an mp4 file: place, name, and where they should end."""
+    at = 0
+    while at + 8 <= len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        if size == 1 and at + 16 <= len(data):
+            size = struct.unpack(">Q", data[at + 8 : at + 16])[0]
+        elif size == 0:
+            size = len(data) - at
+        if size < 8:
+            return
+        yield at, name, at + size
+        at += size
+
+
+def is_mpeg(data: mmap.mmap) -> bool:
+    """Whether a file is mp3, perhaps behind an ID3 tag, by its first bytes."""
+    at = 0
+    if data[:3] == b"ID3" and len(data) > 10:
+        size = data[6:10]
+        at = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    return _mpeg_frame(data[at : at + 4])[0] > 0
+
+
+def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
+    """Whether the last element of a container, as its header states it, lies outside of it.
+
+    Told of matroska, mp4, avi and flv; any other is taken for whole.
+    """
+    head = data[start : start + 12]
+    if head[:4] == _EBML:
+        at = data.find(_SEGMENT, start, min(end, start + 4096))
+        if at < 0:
+            return False
+        size, length = _ebml_size(data, at + 4)
+        return size is not None and at + 4 + length + size > end
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        if start:
+            return False  # `_boxes` counts from the beginning
+        return any(stop > end for at, _, stop in _boxes(data) if at < end)
+    if head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"AVIX"):
+        size = struct.unpack("<I", head[4:8])[0]
+        return bool(0 < size < 0xFFFF_0000 and start + 8 + size > end)
+    if head[:4] == b"FLV\x01":
+        at = start + 13
+        while at + 11 <= end:
+            at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+        return at > end or 0 < end - at < 11
+    return False
+
+
+def _ebml_size(data: mmap.mmap, at: int) -> tuple[int | None, int]:
+    """A size of EBML, and the bytes it takes; `None` where it is unknown (a live stream)."""
+    first = data[at] if at < len(data) else 0
+    length = 9 - first.bit_length()
+    if length > 8:
+        return None, 8
+    raw = int.from_bytes(data[at : at + length], "big")
+    value = raw & ((1 << 7 * length) - 1)
+    return (None if value == (1 << 7 * length) - 1 else value), length
 
 
 def check_ogg(path: str | os.PathLike[str], data: mmap.mmap) -> bool:
@@ -126,10 +351,11 @@ def _mpeg_frame(head: bytes) -> tuple[int, int, int]:
 
 
 def stated_s(container: Any, track: Any) -> float | None:
-    """Return the track's length in seconds if its header states it; others only estimate it."""
+    """Return when the track ends, in seconds, if its header states it; others only estimate it."""
     kind = container.format.name
-    if kind.startswith("mov") and track.duration:
-        return float(track.duration * track.time_base)
+    if kind.startswith(("mov", "ogg")) and track.duration:
+        start = track.start_time or 0 if kind.startswith("mov") else 0
+        return float((start + track.duration) * track.time_base)
     if kind.startswith("matroska") and container.duration:
         whole_s = container.duration / 1e6
         try:

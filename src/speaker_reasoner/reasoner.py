@@ -8,12 +8,12 @@ reported as missing.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from .audio import SAMPLE_RATE_HZ, Samples
-from .engines.base import Engine, Reply, Request, Session
+from .engines.base import Engine, Reply, Request, Session, Stop
 from .errors import ProtocolError
 from .protocol import (
     Answer,
@@ -35,15 +35,6 @@ from .protocol.matcher import advance, complete
 from .protocol.turns import parse_lines, render_box
 from .transcript import Word
 from .voices.witness import Points
-
-
-class Stop(StrEnum):
-    """Why a dialogue ended."""
-
-    ANSWERED = "answered"
-    TURN_LIMIT = "turn-limit"
-    MALFORMED = "malformed"
-    ENGINE = "engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +64,7 @@ class TurnEvent:
         seconds: run time of each of the engine's stages.
         language: code of the language that the engine recognised, and its probability.
         left_out: number of words that the engine recognised and did not pass on, by reason.
+        noted: what a reader should know of how the turn came about, and how often it happened.
     """
 
     turn: int
@@ -86,6 +78,7 @@ class TurnEvent:
     seconds: Mapping[str, float] = field(default_factory=dict)
     language: tuple[str, float] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    noted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +237,13 @@ class Dialogue:
             kept,
             turn.overview.genders if turn.overview else None,
             turn.box,
-            len(reply.ids),
+            len(reply.ids) or reply.tokens,
             reply.looped,
             len(lines) - len(kept),
             reply.seconds,
             reply.language,
             reply.left_out,
+            reply.noted,
         )
         self.events.append(event)
         return event
@@ -286,7 +280,7 @@ class Dialogue:
         """End the dialogue on a broken turn: keep what can be read, report the rest as missing."""
         lines = () if self._turn == 0 else self._readable(reply.text)
         event = self._event(reply, Turn(lines=lines))
-        stop = Stop.MALFORMED if reply.error is None else Stop.ENGINE
+        stop = Stop.MALFORMED if reply.error is None else reply.stop
         detail = reply.error or f"turn {self._turn} broke the protocol: {reply.text[:120]!r}"
         done = max([self._box.start if self._box else 0, *(line.end for line in lines)])
         missing = Box(done, self.chunk) if done < self.chunk else None
@@ -378,7 +372,21 @@ def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogu
         yield from ask(active, engine)
 
 
-def ask(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogue, TurnEvent]]:
+class Asker(Protocol):
+    """Whatever asks an engine for turns: a dialogue here, or one that is led elsewhere."""
+
+    @property
+    def request(self) -> Request | None:
+        """The next request; `None` at the end."""
+
+    def feed(self, reply: Reply) -> Any:
+        """Take the reply to it."""
+
+
+A = TypeVar("A", bound=Asker)
+
+
+def ask(dialogues: Sequence[A], engine: Engine) -> Iterator[tuple[A, Any]]:
     """One round: one turn of each dialogue that has not ended."""
     asked = [(d, request) for d in dialogues if (request := d.request) is not None]
     replies = engine.ask([request for _, request in asked])

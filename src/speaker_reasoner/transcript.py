@@ -5,10 +5,12 @@ speak at once. `Transcript` keeps them in order of start, end, speaker.
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import PurePath
 from typing import Any
 
 from .errors import FormatError
@@ -65,6 +67,18 @@ class Word:
             raise FormatError(f"{where}: confidence {self.confidence} is not a finite number")
 
 
+def recording_name(path: str | os.PathLike[str]) -> str:
+    """The name of a recording by its file: without folder and suffix.
+
+    Bytes of a name that are not UTF-8, which no text file can hold, are written as in an address: `caf%E9`.
+    """
+    return re.sub(
+        "[\udc80-\udcff]",
+        lambda match: f"%{ord(match[0]) - 0xDC00:02X}",
+        PurePath(path).stem,
+    )
+
+
 def find_words(text: str, words: Sequence[Word]) -> tuple[tuple[int, int], ...] | None:
     """Return where words stand in a text, as first and last + 1 character of each.
 
@@ -114,10 +128,14 @@ class Segment:
         words: the words of the text (`find_words`) with their times, in order of start, inside the
             segment within `WORD_SLACK_S`; `None` where their times are not known. What changes the
             text or the times of a segment sets them anew, or `None`.
+        choices: of a reference that accepts other words, too: one part of the text after the other,
+            each with what may be said there, the text's own words first. `""` is nothing at all;
+            `None` is nothing in place of an optional word, which then counts as said (sclite -D).
 
     Raises:
         FormatError: times are not finite, negative or reversed; the gender is not in `GENDERS`;
-            the speaker is empty; speaker or text hold a line break; words contradict text or times.
+            the speaker is empty; speaker or text hold a line break; words contradict text or times;
+            choices are not of the text.
     """
 
     speaker: str
@@ -127,6 +145,7 @@ class Segment:
     gender: str = "unknown"
     confidence: Confidence = Confidence()
     words: tuple[Word, ...] | None = None
+    choices: tuple[tuple[str | None, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         where = f"segment of {self.speaker!r} [{self.start_s}, {self.end_s}]"
@@ -144,6 +163,10 @@ class Segment:
             fault = words_fault(self.words, self.text, self.start_s, self.end_s)
             if fault is not None:
                 raise FormatError(f"{where}: {fault}")
+        if self.choices is not None:
+            said = "".join(part[0] or "" for part in self.choices)
+            if "".join(said.split()) != "".join(self.text.split()):
+                raise FormatError(f"{where}: the first choices {said[:80]!r} are not the text")
 
     @property
     def duration_s(self) -> float:
@@ -168,6 +191,9 @@ class Transcript:
         duration_s: length of the recording in seconds.
         segments: ordered by start, end, speaker; overlap is allowed.
         missing: stretches that were not transcribed, each with its reason.
+        unscored: stretches `(start, end)` in seconds that a reference takes out of scoring (STM's
+            `ignore_time_segment_in_scoring`, RTTM's NOSCORE, all that a UEM leaves out); the last may
+            end at infinity. One of no length is a border without speech, which has a collar.
         warnings: what a reader should know before trusting this transcript, one sentence each.
         traces: one per chunk: what the model saw and wrote (JSON-ready mappings).
         info: model, profile, engine, timing, command: whatever is needed to repeat it (JSON-ready).
@@ -180,6 +206,7 @@ class Transcript:
     warnings: tuple[str, ...] = ()
     traces: tuple[Mapping[str, Any], ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+    unscored: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.segments, key=lambda s: (s.start_s, s.end_s, s.speaker)))

@@ -2,10 +2,11 @@
 
 import argparse
 import math
+import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -73,6 +74,66 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
     add("--hotwords", metavar="TEXT", help="names and terms that are likely to be said (cascade)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: fitting the device")
+    _add_server(command)
+
+
+def _add_server(command: argparse.ArgumentParser) -> None:
+    """A model on another machine."""
+    add = command.add_argument_group("model on a server").add_argument
+    add(
+        "--engine",
+        choices=("openai", "vllm"),
+        help="openai: --model is the name of a model at --base-url, a server of the chat-completions API "
+        "that takes audio (vLLM, SGLang, speaker-reasoner serve --engine-api); vllm: a checkpoint in vLLM in "
+        "this process (extra vllm). default: in this process, by transformers",
+    )
+    add("--base-url", metavar="URL", help="of the API, as http://localhost:8000/v1")
+    add("--api-key-env", metavar="VAR", help="the environment variable that holds the server's key")
+    add(
+        "--constraint",
+        choices=("auto", "regex", "none"),
+        default="auto",
+        help="how the server is told what a valid turn is: by a regular expression, or not, and turns that "
+        "are wrong are asked for again (default: auto, as the server can)",
+    )
+    add(
+        "--send-audio",
+        choices=("auto", "once", "always"),
+        default="auto",
+        help="each clip once, where the server keeps it under its id, or with every turn (default: auto, "
+        "by the kind of server)",
+    )
+    add(
+        "--timeout",
+        metavar="S",
+        type=positive,
+        default=600,
+        help="longest time for one turn (default: 600)",
+    )
+    add(
+        "--retries",
+        metavar="N",
+        type=_retries,
+        default=5,
+        help="how often a request that fails is tried again (default: 5)",
+    )
+
+
+def _retries(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def _api_key(arguments: argparse.Namespace) -> str | None:
+    """The key in the variable that was named; one without a key is wrong usage."""
+    name = arguments.api_key_env
+    if name is None:
+        return None
+    key = os.environ.get(name)
+    if not key:
+        usage(arguments, f"--api-key-env {name}: this environment variable is not set, or empty")
+    return key
 
 
 _STORE = "everybody in a voice store (see: speaker-reasoner voices)"
@@ -122,7 +183,13 @@ def add_options(
         add("--language", metavar="CODE", help="spoken: en, zh, ... (default: recognised)")
     _add_people(command, store)
     add = command.add_argument_group("audio").add_argument
-    add("--channel", metavar="N", type=_channel, help="listen to one, from 0 (default: their mix)")
+    add("--channel", metavar="N", type=_number, help="listen to one, from 0 (default: their mix)")
+    add(
+        "--track",
+        metavar="N",
+        type=_number,
+        help="sound track of a video, from 0 (default: the one it marks as default)",
+    )
     if separate:
         add(
             "--channels",
@@ -158,14 +225,14 @@ def _add_people(command: argparse.ArgumentParser, store: str) -> None:
         "--witness",
         metavar="NAME",
         default="auto",
-        help="what compares voices: tower (of the model itself), resemblyzer (for real voices), "
-        "xvector[=MODEL], speechbrain[=MODEL], or none (default: auto, what fits the model)",
+        help="what compares voices: tower (of the model itself), campplus (of the cascade) or resemblyzer "
+        "(for real voices), xvector[=MODEL], speechbrain[=MODEL], or none (default: auto, what fits the model)",
     )
 
 
-def _channel(text: str) -> int:
+def _number(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a channel number from 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
     return int(text)
 
 
@@ -185,6 +252,7 @@ def options(arguments: argparse.Namespace) -> "Options":
         batch=arguments.batch,
         channel=arguments.channel,
         channels=arguments.channels,
+        track=arguments.track,
         vad=arguments.vad,
         cache=arguments.cache,
         witness=arguments.witness,
@@ -237,8 +305,14 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     if sys.stderr.isatty() and not quiet:
         enable_progress_bars()
     language = arguments.language
+    remote = arguments.engine == "openai"
+    if not remote and (arguments.base_url or arguments.api_key_env):
+        usage(arguments, "--base-url and --api-key-env need --engine openai")
+    if remote and not (arguments.base_url and arguments.model):
+        usage(arguments, f"--engine {arguments.engine} needs --base-url URL and --model NAME")
     parts = {"recogniser": arguments.recogniser, "diarizer": arguments.diarizer}
-    if arguments.language_is_hint and not is_cascade(arguments.model, arguments.prompts, **parts):
+    cascade = arguments.engine is None and is_cascade(arguments.model, arguments.prompts, **parts)
+    if arguments.language_is_hint and not cascade:
         language = None
     return load_engine(
         arguments.model,
@@ -248,4 +322,18 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
         language=language,
         hotwords=arguments.hotwords,
         **parts,
+        **(_elsewhere(arguments) if arguments.engine else {}),
     )
+
+
+def _elsewhere(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Where a model runs that does not run here, and how it is asked."""
+    return {
+        "engine": arguments.engine,
+        "base_url": arguments.base_url,
+        "api_key": _api_key(arguments),
+        "constraint": arguments.constraint,
+        "send_audio": arguments.send_audio,
+        "timeout_s": float(arguments.timeout),
+        "retries": arguments.retries,
+    }

@@ -37,7 +37,13 @@ def _completion(program: argparse.ArgumentParser, arguments: argparse.Namespace)
             named = str(action.metavar)
             if named in ("DIR", "FOLDER", "OUT"):
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-            elif action.type is Path or named in ("CONFIG", "MODEL", "PATH|HUB_ID", "MODEL|CONFIG"):
+            elif action.type is Path or named in (
+                "FILE",
+                "CONFIG",
+                "MODEL",
+                "PATH|HUB_ID",
+                "MODEL|CONFIG",
+            ):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(program, shell=arguments.shell))
     return 0

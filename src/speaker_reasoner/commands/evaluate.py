@@ -10,11 +10,13 @@ from rich.text import Text
 
 from ..errors import DataError
 from ..extras import require
-from .arguments import add_model, add_options, lengths, load_quietly, options
+from .arguments import add_model, add_options, lengths, load_quietly, options, usage
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
-_LIBRARIES = ("meeteval", "pyannote.metrics", "rapidfuzz", "scipy")
+TOOLS = ("sclite", "md-eval", "dscore", "whisper")
+"""The keys of `YARDSTICKS`, which is imported when a command runs."""
+_LIBRARIES = ("meeteval", "rapidfuzz", "scipy")
 
 _EXAMPLES = """examples:
   speaker-reasoner evaluate score reference.stm hypothesis/ -o mine.json
@@ -64,6 +66,19 @@ def _add_score(verbs: Any) -> None:
     verb.add_argument("--hypothesis-format", metavar="NAME", help="default: by the file's name")
     verb.add_argument("--gender-from", choices=("suffix", "prefix"), help=_GENDER_HELP)
     verb.add_argument("--encoding", metavar="NAME", help="of both sides; default: UTF-8 or UTF-16")
+    verb.add_argument(
+        "--as",
+        dest="yardstick",
+        choices=TOOLS,
+        metavar="TOOL",
+        help=f"score by the rules of another tool, where figures must match published ones: {', '.join(TOOLS)}",
+    )
+    verb.add_argument(
+        "--uem",
+        metavar="FILE",
+        type=Path,
+        help="score only the stretches that it lists (NIST's UEM)",
+    )
     verb.add_argument(
         "--lost",
         action="store_true",
@@ -166,12 +181,20 @@ def _normalisation(arguments: argparse.Namespace) -> Any:
 
 
 def _score(arguments: argparse.Namespace) -> int:
+    from ..evaluate.inputs import read_sides
     from ..evaluate.pairs import pair
     from ..evaluate.results import evaluate
-    from ..formats.folders import load
+    from ..evaluate.yardsticks import YARDSTICKS
 
     require("eval", "scoring", *_LIBRARIES)
     normalisation = _normalisation(arguments)
+    yardstick = YARDSTICKS[arguments.yardstick] if arguments.yardstick else None
+    if yardstick is not None and yardstick.normalisation is not None:
+        if arguments.normalise is not None:
+            usage(
+                arguments, f"--as {yardstick.name} has its own normalisation: leave out --normalise"
+            )
+        normalisation = yardstick.normalisation(normalisation.language)
     read = {
         "reference": {
             "format": arguments.reference_format,
@@ -180,24 +203,30 @@ def _score(arguments: argparse.Namespace) -> int:
         },
         "hypothesis": {"format": arguments.hypothesis_format, "encoding": arguments.encoding},
     }
-    references = load(arguments.reference, **read["reference"])
-    hypotheses = load(arguments.hypothesis, **read["hypothesis"])
-    pairs = pair(references, hypotheses, lost=arguments.lost)
+    sides = read_sides(arguments.reference, arguments.hypothesis, read, arguments.uem)
+    pairs = pair(sides.references, sides.hypotheses, lost=arguments.lost)
+    if yardstick is not None:
+        pairs = [yardstick.pair(one) for one in pairs]
     result = evaluate(
         pairs,
         normalisation,
         system=arguments.system or arguments.hypothesis.name,
         data=arguments.data_name or arguments.reference.name,
+        warnings=sides.warnings,
         quiet=not sys.stderr.isatty(),
     )
     result["reference"] = str(arguments.reference)
     result["hypothesis"] = str(arguments.hypothesis)
     result["settings"]["read"] = read
+    if yardstick is not None:
+        result["settings"]["as"] = {"tool": yardstick.name, "rules": yardstick.rules}
+    result["settings"]["uem"] = None if arguments.uem is None else str(arguments.uem)
     _show(result, arguments.output)
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from ..evaluate.inputs import noticed
     from ..evaluate.pairs import pair
     from ..evaluate.results import evaluate
     from ..evaluate.running import hypotheses, read_data, transcribe, units
@@ -219,13 +248,18 @@ def _run(arguments: argparse.Namespace) -> int:
     references = {row.reference.recording: row.reference for row in rows}
     for reference in references.values():
         write(reference, arguments.output / "references", ["json"])
-    pairs = pair(references, hypotheses(arguments.output), lost=True)
+    made = hypotheses(arguments.output)
+    pairs = pair(references, made, lost=True)
     result = evaluate(
         pairs,
         normalisation,
         system=arguments.system or str(engine.describe().get("model", "unknown")),
         data=arguments.data_name or arguments.data.stem,
         mode="segmented" if arguments.segmented else "long-form",
+        warnings=[
+            *noticed("reference", references.values()),
+            *noticed("hypothesis", made.values()),
+        ],
         quiet=not sys.stderr.isatty(),
     )
     result["made"]["engine"] = engine.describe()
@@ -255,11 +289,11 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from ..evaluate.inputs import read_sides
     from ..evaluate.pairs import pair
     from ..evaluate.report import report
     from ..evaluate.results import load_result
     from ..formats import write_text_atomically
-    from ..formats.folders import load
 
     require("eval", "a report", "rapidfuzz", "scipy")
     result = load_result(arguments.result)
@@ -270,10 +304,10 @@ def _report(arguments: argparse.Namespace) -> int:
                 "that the evaluation was made in, or score again"
             )
     read = result["settings"].get("read", {})
-    references, hypotheses = (
-        load(Path(result[side]), **read.get(side, {})) for side in ("reference", "hypothesis")
+    sides = read_sides(
+        Path(result["reference"]), Path(result["hypothesis"]), read, result["settings"].get("uem")
     )
-    pairs = pair(references, hypotheses, lost=True)
+    pairs = pair(sides.references, sides.hypotheses, lost=True)
     both = {one.name: (one.reference, one.hypothesis) for one in pairs}
     title = f"{result['system']} on {result['data']}"
     write_text_atomically(arguments.output, report(result, both, title))
@@ -300,13 +334,20 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _show(result: dict[str, Any], output: Path | None) -> None:
+    from ..evaluate.inputs import summed_up
     from ..evaluate.results import save, summary
 
     console = Console(highlight=False)
     console.print(summary(result))
     settings = result["settings"]["normalisation"]
     steps = ", ".join(name for name, on in settings.items() if on is True) or "none"
-    console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
+    rules = result["settings"].get("as")
+    if rules is not None:
+        console.print(f"as {rules['tool']}: {rules['rules']}", style="dim")
+    if rules is None or rules["tool"] != "whisper":
+        console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
+    for line in summed_up(result["warnings"]):
+        _say(f"warning: {line}", "yellow")
     if output is not None:
         save(result, output)
         _say(f"wrote {output}", "green")

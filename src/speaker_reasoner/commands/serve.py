@@ -9,12 +9,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..errors import ServerError
 from ..extras import require
 from .arguments import add_model, add_options, load_quietly, options, positive
 
 if TYPE_CHECKING:
+    from ..server.keeper import Rules
     from ..server.service import Service
 
 _GRACE_S = 30
@@ -57,6 +59,29 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default=os.environ.get(_KEY) or None,
         help=f"that requests must carry; else the environment's {_KEY}. Needed beyond loopback",
     )
+    add(
+        "--allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="another site whose pages may use the server, such as https://example.org; may be given "
+        "several times (default: none)",
+    )
+    add(
+        "--model-alias",
+        metavar="NAME[=MODEL]",
+        action="append",
+        default=[],
+        help="another name that clients may call the model by, such as whisper-1; may be given several "
+        "times (default: none)",
+    )
+    add(
+        "--root-path",
+        metavar="PATH",
+        type=_root_path,
+        default="/",
+        help="under which a proxy shows the server, such as /transcripts (default: /)",
+    )
     add = command.add_argument_group("store").add_argument
     add(
         "--store",
@@ -65,6 +90,13 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="jobs, with their audio, and uploads (default: where the system keeps a user's data)",
     )
     add("--database", metavar="URL", help="of SQLAlchemy (default: a SQLite file in the store)")
+    add(
+        "--keep",
+        metavar="AGE",
+        type=_age,
+        help="erase recordings so long after their last change, and empty the bin of removed ones as "
+        "late, such as 30d, 12h (default: recordings are kept, and removed ones for 30d)",
+    )
     add = command.add_argument_group("limits").add_argument
     add("--queue", metavar="N", type=positive, default=256, help="may wait; more get 429")
     add("--max-mb", metavar="N", type=positive, default=1024, help="of an upload (default: 1024)")
@@ -82,6 +114,12 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         action="append",
         default=[],
         help="jobs may name files in it; may be given several times (default: none)",
+    )
+    command.add_argument_group("other clients").add_argument(
+        "--engine-api",
+        action="store_true",
+        help="answer turns too, as chat completions with audio: for `transcribe --engine openai` on other "
+        "machines",
     )
     command.set_defaults(run=_serve, parser=command)
 
@@ -102,6 +140,51 @@ def _hours(text: str) -> float:
             f"expected hours above 0, at most {_MOST_HOURS}, got {text!r}"
         )
     return hours
+
+
+def _age(text: str) -> float:
+    """Seconds of an age such as `30d`."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
+    number, unit = text[:-1], units.get(text[-1:])
+    if unit is None or not number.isdigit() or not 0 < int(number) < 100_000:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number and a unit (m, h, d, w), such as 30d, got {text!r}"
+        )
+    return int(number) * unit
+
+
+def _root_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and (not path.startswith("/") or any(c in path for c in "?# ")):
+        raise argparse.ArgumentTypeError(f"expected a path such as /transcripts, got {text!r}")
+    return path
+
+
+def _alias(text: str) -> tuple[str, str]:
+    """A name, and the model it stands for; empty for the one there is."""
+    name, _, model = text.partition("=")
+    if not name.strip() or not text.isprintable():
+        raise ServerError(f"--model-alias {text!r}: expected NAME or NAME=MODEL, such as whisper-1")
+    return name.strip(), "" if model.strip() in ("", "...") else model.strip()
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.netloc
+        or text != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise ServerError(
+            f"--allow-origin {text!r}: expected scheme, name and port alone, such as https://example.org"
+        )
+    return text
+
+
+def _rules(keep_s: float | None) -> "Rules":
+    from ..server.keeper import Rules
+
+    return Rules() if keep_s is None else Rules(keep_s=keep_s, bin_s=keep_s)
 
 
 def _default_store() -> Path:
@@ -131,6 +214,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         allowed=tuple(_folder("--allow-folder", path) for path in arguments.allow_folder),
         voices=arguments.voices and _folder("--voices", arguments.voices),
         channel=chosen.channel,
+        engine_api=arguments.engine_api,
+        rules=_rules(arguments.keep),
+        origins=tuple(_origin(text) for text in arguments.allow_origin),
+        aliases=tuple(_alias(text) for text in arguments.model_alias),
+        root_path=arguments.root_path,
     )
     listening = _listen(arguments.host, arguments.port)
     # What is uploaded is kept as the one channel that is heard.

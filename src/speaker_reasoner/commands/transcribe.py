@@ -2,11 +2,8 @@
 
 import argparse
 import difflib
-import hashlib
 import os
 import sys
-import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import AudioError, OutputError, SpeakerReasonerError
 from ..formats import FORMATS, file_name, render
-from .arguments import add_model, add_options, load_quietly, options, usage
+from .arguments import add_model, add_options, load_quietly, options, positive, usage
+from .downloads import LIMIT_BYTES
+from .inputs import STDIN, doubled, recordings
 
 if TYPE_CHECKING:
     from ..longform import Item, Options
 
 _FILES = ("json", "txt")
-_STDIN = Path("-")
 EXAMPLES = """examples:
   speaker-reasoner transcribe meeting.wav
   speaker-reasoner transcribe *.flac -o out --format json,srt,rttm --batch 8
@@ -46,8 +44,20 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "recordings",
         nargs="+",
         metavar="FILE",
-        type=Path,
-        help="wav, flac, mp3, ogg, m4a, ...; - is standard input",
+        help="wav, flac, mp3, ogg, m4a, mp4, ...; a folder of them, a pattern such as 'calls/*.wav', an "
+        "https:// address, or - for standard input",
+    )
+    add(
+        "--max-download",
+        metavar="MB",
+        type=positive,
+        default=LIMIT_BYTES >> 20,
+        help=f"the most that is fetched of an address (default: {LIMIT_BYTES >> 20})",
+    )
+    add(
+        "--allow-private",
+        action="store_true",
+        help="addresses may lie in the local network",
     )
     add(
         "-o",
@@ -103,9 +113,15 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         check_output(arguments.output)
     with ExitStack() as stack:
-        items = [_item(path, stack) for path in arguments.recordings]
-        readable = _readable(items)
-        failed = len(items) - len(readable)
+        items, errors = recordings(
+            arguments.recordings,
+            stack,
+            limit_bytes=arguments.max_download << 20,
+            private=arguments.allow_private,
+        )
+        _check_names(arguments, items)
+        readable = _readable(items, errors)
+        failed = len(items) + len(errors) - len(readable)
         return 1 if not readable or _run(arguments, chosen, readable) or failed else 0
 
 
@@ -131,6 +147,7 @@ def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item
                 failed += 1
                 continue
             screen.finish(path, transcript)
+            failed += result.partial
             if transcript is None:
                 screen.done_before(path)
             for file in result.files:
@@ -145,29 +162,8 @@ def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item
     return failed
 
 
-def _item(path: Path, stack: ExitStack) -> "Item":
-    """A recording; standard input becomes a file for as long as the command runs."""
-    from ..longform import Item
-
-    if path != _STDIN:
-        return Item(path)
-    folder = stack.enter_context(tempfile.TemporaryDirectory())
-    spooled = Path(folder) / "stdin"
-    digest, size = hashlib.sha256(), 0
-    try:
-        with spooled.open("wb") as file:
-            while data := sys.stdin.buffer.read(1 << 20):
-                file.write(data)
-                digest.update(data)
-                size += len(data)
-    except OSError as error:
-        raise AudioError(f"standard input: cannot be kept in {folder}: {error.strerror}") from error
-    source = {"size": size, "sha256": digest.hexdigest()}
-    return Item(spooled, source=lambda: source)
-
-
 def _check_usage(arguments: argparse.Namespace) -> None:
-    if arguments.recordings.count(_STDIN) > 1:
+    if arguments.recordings.count(STDIN) > 1:
         usage(arguments, "standard input (-) can be read once")
     if arguments.output is None:
         if len(arguments.format or ()) > 1:
@@ -175,10 +171,14 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         return
     if arguments.output == Path("-"):
         usage(arguments, "-o names a directory; leave it out for standard output")
-    names = ("stdin" if path == _STDIN else path.stem for path in arguments.recordings)
-    [(name, count)] = Counter(map(file_name, names)).most_common(1)
-    if count > 1:
-        usage(arguments, f"{count} recordings are named {name!r}: their files need other names")
+
+
+def _check_names(arguments: argparse.Namespace, items: Sequence["Item"]) -> None:
+    twice = doubled(file_name(item.title) for item in items)
+    if arguments.output is not None and twice:
+        usage(
+            arguments, f"{twice[1]} recordings are named {twice[0]!r}: their files need other names"
+        )
 
 
 def check_output(directory: Path) -> None:
@@ -191,11 +191,13 @@ def check_output(directory: Path) -> None:
         raise OutputError(f"{there}: not writable; choose another directory for -o")
 
 
-def _readable(items: Sequence["Item"]) -> list["Item"]:
+def _readable(items: Sequence["Item"], errors: Sequence[AudioError]) -> list["Item"]:
     """The recordings that can be opened; the others are reported at once, before a model loads."""
     from ..audio import check_readable
     from .screen import say_error
 
+    for error in errors:
+        say_error(str(error))
     readable = []
     for item in items:
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from ..audio import Samples
@@ -12,6 +13,26 @@ from ..speech import Detect
 from ..transcript import Word
 from ..voices.linking import Trust
 from ..voices.witness import Points, Witness
+
+
+class Stop(StrEnum):
+    """Why a dialogue ended."""
+
+    ANSWERED = "answered"
+    TURN_LIMIT = "turn-limit"
+    MALFORMED = "malformed"
+    ENGINE = "engine"
+    CONTEXT = "context"
+    LENGTH = "length"
+    EMPTY = "empty-reply"
+    AUDIO_LIMIT = "audio-limit"
+    MODEL_SWAPPED = "model-swapped"
+    REFUSED = "refused"
+    SERVER = "server"
+
+
+OUTSIDE = frozenset({Stop.MODEL_SWAPPED, Stop.REFUSED, Stop.SERVER})
+"""Stops that lie with a server and not with the recording: another run may end otherwise."""
 
 
 @dataclass(eq=False, slots=True)
@@ -61,7 +82,10 @@ class Reply:
         sizes: bytes of `text` that each token spells.
         probabilities: probability of each token before the grammar was applied; empty if unknown.
         looped: whether a text was closed because it repeated itself.
-        error: why the turn could not be written; the text is then empty.
+        error: why the turn could not be written; the text then holds what can be kept of it.
+        stop: by what name the dialogue ends where there is an error.
+        tokens: number of tokens written, where their ids are not known.
+        noted: what a reader should know of how the turn came about, and how often it happened.
         confidences: of each line of the thought, then of the answer, from an engine that knows them by
             line and not by token.
         embeddings: `[lines, d]` of the engine's own witness, of who speaks each of these lines; rows of
@@ -79,6 +103,9 @@ class Reply:
     probabilities: tuple[float, ...] = ()
     looped: bool = False
     error: str | None = None
+    stop: Stop = Stop.ENGINE
+    tokens: int = 0
+    noted: Mapping[str, int] = field(default_factory=dict)
     confidences: tuple[LineConfidence, ...] = ()
     embeddings: Points | None = field(default=None, compare=False)
     words: tuple[tuple[Word, ...] | None, ...] = ()

@@ -25,12 +25,12 @@ from ..protocol.markup import ANSWER
 from ..protocol.matcher import State, caught_loop, complete
 from ..protocol.vocabulary import Vocabulary
 from ..speech import Detect, detector
-from ..voices.choice import choose
 from ..voices.linking import Trust
 from ..voices.witness import Witness
 from .attention import grouped_attention
-from .base import Reply, Request, Session
+from .base import Reply, Request, Session, Stop
 from .checkpoint import Checkpoint
+from .comparing import load_witness
 from .lookahead import History, Lookahead
 from .memory import KeysValues, join, shorten, take_apart
 from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
@@ -149,7 +149,7 @@ class TransformersEngine:
         """See `Engine`; its own is the checkpoint's tower, or the voice head's."""
         if name in ("auto", "tower"):
             return TowerWitness(self.checkpoint)
-        return choose(name, str(self.device))
+        return load_witness(name, str(self.device))
 
     @torch.inference_mode()
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
@@ -210,13 +210,12 @@ class TransformersEngine:
         self, rows: list[_BatchRow], embedded: list[Tensor], seconds: dict[str, float]
     ) -> None:
         """Read what is new to each row, among rows of like length, and write the first tokens."""
-        alike: dict[int, list[int]] = {}
+        by_length: dict[int, list[int]] = {}
         for i, new in enumerate(embedded):
-            alike.setdefault(len(new).bit_length(), []).append(i)
-        for own in alike.values():
-            group = [rows[i] for i in own]
-            batch = self._join(group)
-            self._step(batch, [embedded[i] for i in own], seconds)
+            by_length.setdefault(len(new).bit_length(), []).append(i)
+        for indices in by_length.values():
+            batch = self._join([rows[i] for i in indices])
+            self._step(batch, [embedded[i] for i in indices], seconds)
             self._take_apart(batch)
 
     def _decode(self, rows: list[_BatchRow], seconds: dict[str, float]) -> None:
@@ -296,11 +295,11 @@ class TransformersEngine:
             if piece.audio is not None
         ]
         device, dtype = self.device, self.dtype
-        heard: list[Tensor] = []
+        encoded: list[Tensor] = []
         if clips:
             features, mask = log_mel(self.checkpoint.extractor, clips)
-            heard = encode_audio(self.thinker, features.to(device, dtype), mask.to(device))
-        audio = iter(heard)
+            encoded = encode_audio(self.thinker, features.to(device, dtype), mask.to(device))
+        audio = iter(encoded)
         embedded = []
         for _, pending in rows:
             parts = [
@@ -408,7 +407,9 @@ class TransformersEngine:
     def _reply(self, row: _BatchRow, seconds: dict[str, float]) -> Reply:
         if not row.ids:
             return Reply(
-                "", error=f"the dialogue outgrew the context of {self.context_tokens} tokens"
+                "",
+                error=f"the dialogue outgrew the context of {self.context_tokens} tokens",
+                stop=Stop.CONTEXT,
             )
         ids = row.ids[:-1] if row.ids[-1] == self.end_id else row.ids
         spelled = [self.vocabulary.tokens[i] or b"" for i in ids]
@@ -423,6 +424,7 @@ class TransformersEngine:
             probabilities=tuple(row.probabilities[: len(ids)]),
             looped=row.looped,
             error=error,
+            stop=Stop.LENGTH if error else Stop.ENGINE,
             seconds=seconds,
         )
 

@@ -57,10 +57,13 @@ def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
     while like := next((row[0] for row in rows if row), None):
         _, heads, _, size = like[0].shape
         shape = (len(rows), heads, longest + _ROOM, size)
-        places = like[0].new_zeros(shape), like[0].new_zeros(shape)
+        places = like[0].new_empty(shape), like[0].new_empty(shape)
         for i, row in enumerate(rows):
-            for place, own in zip(places, row.pop(0) if row else (), strict=False):
-                place[i, :, longest - own.shape[2] : longest] = own[0]
+            own = row.pop(0) if row else (like[0][:, :, :0], like[1][:, :, :0])
+            for place, kept in zip(places, own, strict=True):
+                padding = longest - kept.shape[2]
+                place[i, :, :padding] = 0  # masked, yet what is masked must be finite
+                place[i, :, padding:longest] = kept[0]
         cache.layers.append(RoomyLayer())
         cache.layers[-1].hold(places, longest)
     return cache

@@ -5,10 +5,10 @@ from typing import Any
 
 from ..protocol import Profile
 from ..speech import Detect, detector
-from ..voices.choice import choose
 from ..voices.linking import Trust
 from ..voices.witness import Witness
 from .base import Reply, Request
+from .comparing import load_witness
 
 
 class ScriptedEngine:
@@ -55,7 +55,7 @@ class ScriptedEngine:
 
     def witness(self, name: str) -> Witness | None:
         """See `Engine`; it has none of its own."""
-        return choose("none" if name == "auto" else name)
+        return load_witness("none" if name == "auto" else name)
 
     def describe(self) -> dict[str, Any]:
         return {"engine": self.name}

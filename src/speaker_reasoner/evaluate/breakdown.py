@@ -19,10 +19,10 @@ import numpy as np
 from ..errors import DataError
 from ..transcript import Segment, Transcript
 from .counts import ErrorCounts
-from .extra import load
 from .normalisation import Normalisation
 from .pairs import Pair
 from .scores import Scores, total
+from .words import edits
 
 CONVENTIONS = {
     "overlap": "share of the time with speech in which two or more reference speakers talk",
@@ -164,11 +164,7 @@ def _align(pair: Pair, words: Words) -> _Alignment:
         rows = [words(segment.text) for segment in transcript.segments]
         said.append([word for row in rows for word in row])
         homes.append([i for i, row in enumerate(rows) for _ in row])
-    edits = [
-        (e.tag, e.src_pos, e.dest_pos)
-        for e in load("rapidfuzz.distance").Levenshtein.editops(*said)
-    ]
-    return _Alignment(homes[0], homes[1], edits)
+    return _Alignment(homes[0], homes[1], edits(*said))
 
 
 def word_errors_by_position(pair: Pair, words: Words) -> list[ErrorCounts]:

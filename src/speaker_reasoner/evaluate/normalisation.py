@@ -36,6 +36,11 @@ _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _ALONE = re.compile(  # iteration marks, kana, Han and their compatibility forms
     rf"([\u3005-\u3007\u3041-\u3096\u309d-\u30fa\u30fc-\u30ff\u31f0-\u31ff{_HAN}\uff66-\uff9f])"
 )
+_PLAIN = re.compile(r"[A-Za-z0-9 ]*")  # what no step but numbers and fillers changes, case aside
+_INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point, but for fillers of Hangul
+    "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
+    "\U000e0000-\U000e0fff]"
+)
 _INSIDE_WORDS = re.compile(r"(?<=[^\W\d_])(['’])(?=[^\W\d_])|(?<=\d)(\.)(?=\d)")
 _ERHUA = re.compile(rf"([{_HAN}])(?<!儿)(?:\s*儿)+(?!\s*[儿{''.join(sorted(ERHUA_KEPT_BEFORE))}])")
 
@@ -47,10 +52,14 @@ class Normalisation:
     Attributes:
         language: `auto`, or a language code such as `en` or `zh`. Only `numbers` needs to know it;
             all other steps go by the script of each character.
-        nfkc: Unicode's compatibility composition: full-width letters, ligatures, half-width kana.
+        nfkc: Unicode's compatibility composition: full-width letters, ligatures, half-width kana; and
+            what shows nothing is dropped: zero-width characters, soft hyphens, marks of direction.
         lower: lower case.
         numbers: `zh`: digits, dates, times and units as they are spoken (`wetext`: 2:30 is 两点三十分);
-            `en`: spelled numbers as digits (Whisper's normaliser: twenty one is 21).
+            `en`: spelled numbers as digits, by Whisper's normaliser and the steps that it takes before
+            it: commas between digits go, and symbols but `.%$¢€£` divide words (twenty-one is 21,
+            1,000 is 1000). An apostrophe inside a word stays, where Whisper makes 50 clock of
+            5 o'clock. Digits said one by one are one number, as there (one two three is 123).
         characters: each Han or kana character is a word, so that the word error rate of Chinese is
             a character error rate; anything else is divided at white space. Mixed text gives both.
         punctuation: punctuation and symbols are dropped and divide words, except an apostrophe
@@ -86,15 +95,18 @@ class Normalisation:
         Raises:
             ExtraError: numbers of `zh` are to be normalised and `wetext` is not installed.
         """
-        if self.nfkc:
-            text = unicodedata.normalize("NFKC", text)
+        ascii_only = text.isascii()
+        if ascii_only and not self.numbers and not self.fillers and _PLAIN.fullmatch(text):
+            return (text.lower() if self.lower else text).split()
+        if self.nfkc and not ascii_only:
+            text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
         if self.lower:
             text = text.lower()
-            if self.nfkc:  # lower case may decompose
+            if self.nfkc and not ascii_only:  # lower case may decompose
                 text = unicodedata.normalize("NFKC", text)
         if self.numbers:
             text = _spoken_chinese(text) if self.language == "zh" else _english_digits(text)
-        if self.characters:
+        if self.characters and not text.isascii():
             text = _ALONE.sub(r" \1 ", text)
         if self.punctuation:
             text = _without_punctuation(text)
@@ -142,7 +154,26 @@ def _spoken_chinese(text: str) -> str:
 
 
 def _english_digits(text: str) -> str:
-    return str(_english()(text))
+    """Whisper's numbers, behind the steps of its normaliser that prepare them."""
+    text = re.sub(r"(?<=\d),(?=\d)", "", text.replace("’", "'"))
+    text = re.sub(r"\.(?!\d)", " ", text)
+    parts, end = [], 0
+    for apostrophe in re.finditer(r"(?<=[^\W\d_])'(?=[^\W\d_])", text):
+        parts += [text[end : apostrophe.start()].translate(_DIVIDING), "'"]
+        end = apostrophe.end()
+    return str(_english()("".join([*parts, text[end:].translate(_DIVIDING)])))
+
+
+class _Dividing(dict[int, str | int]):
+    """Table for `str.translate`: symbols are spaces, but for those that belong to numbers."""
+
+    def __missing__(self, code: int) -> str | int:
+        divides = unicodedata.category(chr(code))[0] in "PS" and chr(code) not in ".%$¢€£"
+        self[code] = " " if divides else code
+        return self[code]
+
+
+_DIVIDING = _Dividing()
 
 
 @cache

@@ -21,6 +21,7 @@ from ..audio import SAMPLE_RATE_HZ
 from ..errors import DataError, FormatError
 from ..spans import overlap
 from ..transcript import Segment, Transcript
+from .directives import scored
 from .extra import load
 from .normalisation import Normalisation
 from .tables import check_evaluation
@@ -66,7 +67,7 @@ def report(
     blocks = [_script("result", {**result, "recordings": [_listed(r, pairs) for r in recordings]})]
     for i, name in enumerate(names):
         if name in pairs:
-            blocks.append(_script(f"data-{i}", compare(*pairs[name], words)))
+            blocks.append(_script(f"data-{i}", compare(*scored(*pairs[name], words)[:2], words)))
     template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     parts = {"title": html.escape(title), "data": "\n".join(blocks)}
     return re.sub(r"\{\{(title|data)\}\}", lambda match: parts[match[1]], template)

@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rich.table import Table
 from ..errors import DataError
 from ..formats import write_text_atomically
 from . import breakdown
+from .directives import scored
 from .normalisation import Normalisation
 from .pairs import Pair
 from .scores import CONVENTIONS, Scores, bootstrap, score, total
@@ -50,6 +52,7 @@ def evaluate(
     system: str,
     data: str,
     mode: str | None = None,
+    warnings: Sequence[Mapping[str, str | None]] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score every pair and sum up.
@@ -60,6 +63,7 @@ def evaluate(
         system: name of what made the hypotheses.
         data: name of the data set.
         mode: `segmented` or `long-form`; `None` if unknown.
+        warnings: what was noticed while reading, as `inputs.Sides` has it.
         quiet: no progress bar.
 
     Returns:
@@ -74,6 +78,7 @@ def evaluate(
         track(_scored(pairs, normalisation), "scoring", len(pairs), transient=True, disable=quiet)
     )
     summed = total(scores)
+    pairs = [_as_scored(pair, normalisation) for pair in pairs]
     intervals = {}
     for name, rate in INTERVALS.items():
         if len(pairs) > 1 and math.isfinite(rate(summed)):
@@ -98,6 +103,7 @@ def evaluate(
         "calibration": breakdown.calibration(pairs, normalisation),
         "speed": None,
         "skipped": dict(summed.skipped),
+        "warnings": [dict(row) for row in warnings],
         "lost": [pair.name for pair in pairs if pair.lost],
         "recordings": [
             {
@@ -109,6 +115,12 @@ def evaluate(
             for pair, one in zip(pairs, scores, strict=True)
         ],
     }
+
+
+def _as_scored(pair: Pair, normalisation: Normalisation) -> Pair:
+    """A pair without what is out of scoring, and with the reference's choices made."""
+    reference, hypothesis, _ = scored(pair.reference, pair.hypothesis, normalisation.words)
+    return replace(pair, reference=reference, hypothesis=hypothesis)
 
 
 def _without_conventions(scores: Scores) -> dict[str, Any]:

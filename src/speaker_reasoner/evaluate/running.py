@@ -12,7 +12,7 @@ data set is another run.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ from ..longform.journal import fingerprint
 from ..transcript import Transcript
 
 _Sessions = Callable[[Path], dict[str, Transcript]]
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def read_data(path: Path) -> list[Item]:
 
 
 def _from_folder(folder: Path, sessions: _Sessions) -> Iterator[Item]:
-    for sound in sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES):
+    for sound in sorted(p for p in folder.iterdir() if p.suffix.lower() in audio.SUFFIXES):
         reference = beside(sound)
         if reference is None:
             raise DataError(
@@ -142,9 +140,7 @@ def _item(
             f"{where}: the reference goes on after the end of {sound} ({duration_s:.2f} s); are they "
             "of the same recording?"
         )
-    return Item(
-        sound, Transcript(session.recording, max(duration_s, session.duration_s), session.segments)
-    )
+    return Item(sound, replace(session, duration_s=max(duration_s, session.duration_s)))
 
 
 def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Excerpt], int]:
@@ -196,7 +192,9 @@ def transcribe(
             name = result.item.title
             if isinstance(result.outcome, Failure):
                 failures[name] = str(result.outcome.error)
-            if result.note:
+            elif result.partial:
+                failures[name] = result.note
+            elif result.note:
                 notes[name] = result.note
             progress.advance(bar)
         return {**_speed(batch, items), "failures": failures, "notes": notes}
@@ -264,9 +262,9 @@ def _items(rows: Iterable[Excerpt], options: Options) -> list[BatchItem]:
     @lru_cache(maxsize=1)  # pieces of a recording follow each other
     def load(path: Path) -> audio.Samples:
         if options.channels == SEPARATE:
-            channels = range(audio.channel_count(path))
-            return np.stack([audio.load(path, channel=n) for n in channels])
-        return audio.load(path, channel=options.channel)
+            channels = range(audio.channel_count(path, track=options.track))
+            return np.stack([audio.load(path, channel=n, track=options.track) for n in channels])
+        return audio.load(path, channel=options.channel, track=options.track)
 
     def item(row: Excerpt) -> BatchItem:
         name, path = row.reference.recording, row.item.audio

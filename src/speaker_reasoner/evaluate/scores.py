@@ -4,9 +4,9 @@
     total(scores).cpwer.rate
     bootstrap(scores, lambda summed: summed.cpwer.rate)     # 95 % interval over recordings
 
-Words are aligned by MeetEval, speaker time is compared by pyannote.metrics; both are imported when
-first needed. What counts is said in `CONVENTIONS`, which is part of every `Scores.to_json()`, and
-in the `Normalisation`. Reading files, choosing pairs and printing tables happen elsewhere.
+Words are aligned by MeetEval, which is imported when first needed. What counts is said in
+`CONVENTIONS`, which is part of every `Scores.to_json()`, and in the `Normalisation`. Reading files,
+choosing pairs and printing tables happen elsewhere.
 """
 
 import math
@@ -32,6 +32,7 @@ from .counts import (
     Skip,
     finite,
 )
+from .directives import scored
 from .normalisation import Normalisation
 from .times import boundaries, diarization, genders
 from .words import SegmentWords, combination_errors, permutation_errors, timed_errors, word_errors
@@ -47,22 +48,26 @@ TOLERANCES_S = (0.1, 0.25, 0.5)
 
 CONVENTIONS = {
     "words": "both sides go through the same normalisation, which is stored beside",
+    "directives": "stretches that the reference or a UEM takes out of scoring are left out on both"
+    " sides, a word by its middle; of alternatives that one is the reference which needs the fewest"
+    " edits of all words in order; an optional word that is not said counts as said (sclite -D)",
     "wer": "(insertions + deletions + substitutions) / reference words; all segments in order of"
     " start, concatenated, speakers ignored (the published CER and WER)",
     "cpwer": "per speaker in order of start, concatenated, best one-to-one mapping of speakers"
     " (Watanabe et al., CHiME-6, 2020; MeetEval)",
     "delta_cp": "cpwer - wer, of the rates: the errors that come from speaker labels",
-    "tcpwer": f"cpwer in which words match only if they lie within {WORD_COLLAR_S:g} s of each"
-    " other, a word's time being its share of its segment by characters (von Neumann et al.,"
-    " CHiME-7, 2023; MeetEval)",
+    "tcpwer": f"cpwer in which words match only if the middle of the hypothesis word"
+    f" lies less than {WORD_COLLAR_S:g} s from the reference word, a word's time being its share of its"
+    " segment by characters (von Neumann et al., CHiME-7, 2023; MeetEval)",
     "orcwer": "each reference segment is given to the hypothesis speaker where it costs least"
     " (Sklyar et al., 2022; MeetEval): exact for small recordings, greedy above, see"
     " words.ORC_EXACT",
     "der_025": f"(missed + false alarm + confused) / reference speaker time; collar {COLLAR_S} s on"
-    " each side, overlap scored, the whole recording scored (NIST RT-09; pyannote.metrics)",
+    " each side, overlap scored, the whole recording scored: md-eval with a UEM of it (NIST RT-09)",
     "der_0": "the same without a collar",
     "jer": "mean over reference speakers of 1 - intersection / union of their time with that of the"
-    " mapped hypothesis speaker, 1 without one; no collar (DIHARD II, 2019)",
+    " mapped hypothesis speaker, 1 without one; mapped so that the sum is least; no collar (DIHARD II,"
+    " 2019; dscore)",
     "gender": "reference segments of known gender; right if the speaker of the hypothesis segment"
     " with the largest intersection over union in time has that gender",
     "gender_time": "the same, each segment weighted by its duration",
@@ -206,19 +211,25 @@ def score(
         "words": "the reference has no words" if wordless else "",
         "times": "" if times else "the times are not known",
     }
+    whole = reference, hypothesis  # collars surround the borders that the files have
+    unscored = reference.unscored
+    reference, hypothesis, skipped = scored(reference, hypothesis, normalisation.words)
     ours, theirs = (
         [(segment, normalisation.words(segment.text)) for segment in side.segments]
         for side in (reference, hypothesis)
     )
+    said = ErrorCounts(reference_words=skipped)
     expected, got = len(reference.speakers), len(hypothesis.speakers)
-    der_0 = run("der_0 jer", "times", lambda: diarization(reference, hypothesis, 0.0))
-    der_025 = run("der_025", "times", lambda: diarization(reference, hypothesis, COLLAR_S))
+    der_0 = run("der_0 jer", "times", lambda: diarization(*whole, 0.0, unscored))
+    der_025 = run("der_025", "times", lambda: diarization(*whole, COLLAR_S, unscored))
     gender = run("gender gender_time", "times", lambda: genders(reference, hypothesis))
     return Scores(
-        wer=run("wer", "words", lambda: word_errors(_all_words(ours), _all_words(theirs))),
-        cpwer=run("cpwer", "words", lambda: permutation_errors(ours, theirs)),
-        tcpwer=run("tcpwer", "words times", lambda: timed_errors(ours, theirs, WORD_COLLAR_S)),
-        orcwer=run("orcwer", "words", lambda: combination_errors(ours, theirs)),
+        wer=run("wer", "words", lambda: word_errors(_all_words(ours), _all_words(theirs)) + said),
+        cpwer=run("cpwer", "words", lambda: permutation_errors(ours, theirs) + said),
+        tcpwer=run(
+            "tcpwer", "words times", lambda: timed_errors(ours, theirs, WORD_COLLAR_S) + said
+        ),
+        orcwer=run("orcwer", "words", lambda: combination_errors(ours, theirs) + said),
         der_025=der_025 and der_025[0],
         der_0=der_0 and der_0[0],
         jer=der_0 and der_0[1],

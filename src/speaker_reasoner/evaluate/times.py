@@ -1,12 +1,12 @@
 """Errors in time: diarization, segment boundaries, and gender by time.
 
-Speaker time is compared by pyannote.metrics, piece by piece: its own time grows with the square of
-the number of segments, while seconds of error add up over pieces once the speakers are mapped.
+Speaker time is compared between all boundaries at once, as NIST defines it; the results are tested to
+be those of pyannote.metrics, whose own time grows with the square of the number of segments.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,6 @@ import numpy.typing as npt
 from ..transcript import Segment, Transcript
 from .counts import BoundaryCounts, Counts, DiarizationCounts, JaccardCounts
 from .extra import load
-
-_PIECE = 50  # segments of either side that begin in one piece
 
 
 class Sorted:
@@ -35,79 +33,98 @@ class Sorted:
 
 
 def diarization(
-    reference: Transcript, hypothesis: Transcript, collar_s: float
+    reference: Transcript,
+    hypothesis: Transcript,
+    collar_s: float,
+    unscored: Sequence[tuple[float, float]] = (),
 ) -> tuple[DiarizationCounts, JaccardCounts]:
     """Compare speaker time from 0 to the end of the longer transcript (md-eval with such a UEM).
 
     Collars surround every boundary as written, also between touching segments of one speaker, as
-    in md-eval. Time in which two segments of one speaker overlap counts once, not twice. The
-    speakers are mapped so that they share most time; both errors use that mapping.
+    in md-eval. Time in which two segments of one speaker overlap counts once, not twice. For the DER
+    speakers are mapped so that they share most time (md-eval), for the JER so that its sum is least
+    (dscore).
 
     Args:
         reference: the reference.
         hypothesis: of the same recording.
         collar_s: time not scored on either side of a reference boundary.
+        unscored: stretches that are not scored either, in seconds.
     """
-    metric = load("pyannote.metrics.identification").IdentificationErrorRate()
-    pieces = list(_pieces(metric, reference, hypothesis, collar_s))
-    rows, columns = (
-        {label: i for i, label in enumerate(side.speakers)} for side in (reference, hypothesis)
+    scored_s, ours, theirs = _activity(reference, hypothesis, collar_s, unscored)
+    shared_s = (ours.multiply(scored_s) @ theirs.T).toarray()  # [R, H], seconds both speak
+    assign = load("scipy.optimize").linear_sum_assignment
+    pairs = [(i, j) for i, j in zip(*assign(-shared_s), strict=True) if shared_s[i, j] > 0]
+    talking, heard = (np.asarray(side.sum(axis=0)).ravel() for side in (ours, theirs))  # [T]
+    right = np.zeros(len(scored_s))
+    if pairs:
+        rows, columns = (list(side) for side in zip(*pairs, strict=True))
+        right = np.asarray(ours[rows].multiply(theirs[columns]).sum(axis=0)).ravel()
+    counts = DiarizationCounts(
+        missed_s=float(scored_s @ np.maximum(talking - heard, 0)),
+        false_alarm_s=float(scored_s @ np.maximum(heard - talking, 0)),
+        confusion_s=float(scored_s @ (np.minimum(talking, heard) - right)),
+        reference_s=float(scored_s @ talking),
     )
-    shared_s = np.zeros((len(rows), len(columns)))  # both speak
-    reference_s, hypothesis_s = np.zeros(len(rows)), np.zeros(len(columns))
-    for one, other, _ in pieces:
-        here = np.ix_([rows[s] for s in one.labels()], [columns[s] for s in other.labels()])
-        shared_s[here] += one * other
-        for speaker, seconds in one.chart():
-            reference_s[rows[speaker]] += seconds
-        for speaker, seconds in other.chart():
-            hypothesis_s[columns[speaker]] += seconds
-    best = zip(*load("scipy.optimize").linear_sum_assignment(-shared_s), strict=True)
-    mapping = [(int(i), int(j)) for i, j in best if shared_s[i, j] > 0]
-    partner = {j: i for i, j in mapping}
-    ours = {speaker: f"reference {i}" for speaker, i in rows.items()}
-    theirs = {
-        speaker: f"reference {partner[j]}" if j in partner else f"hypothesis {j}"
-        for speaker, j in columns.items()
-    }
-    counts = DiarizationCounts()
-    for one, other, scored in pieces:
-        sides = one.rename_labels(mapping=ours), other.rename_labels(mapping=theirs)
-        components = metric.compute_components(*sides, uem=scored)
-        keys = ("missed detection", "false alarm", "confusion", "total")
-        counts += DiarizationCounts(*(float(components[key]) for key in keys))
-    present = np.flatnonzero(reference_s)
-    error_sum = len(present) - sum(
-        shared_s[i, j] / (reference_s[i] + hypothesis_s[j] - shared_s[i, j]) for i, j in mapping
-    )
-    return counts, JaccardCounts(float(error_sum), len(present))
+    reference_s, hypothesis_s = ours @ scored_s, theirs @ scored_s  # [R], [H]
+    union_s = reference_s[:, None] + hypothesis_s[None, :] - shared_s
+    fit = np.divide(shared_s, union_s, out=np.zeros_like(shared_s), where=union_s > 0)
+    present = int(np.count_nonzero(reference_s))
+    return counts, JaccardCounts(float(present - fit[assign(-fit)].sum()), present)
 
 
-def _pieces(
-    metric: Any, reference: Transcript, hypothesis: Transcript, collar_s: float
-) -> Iterator[tuple[Any, Any, Any]]:
-    """Annotations of both sides, and the scored time, as pyannote's types."""
-    core = load("pyannote.core")
-    sides = reference.segments, hypothesis.segments
+def _activity(
+    reference: Transcript,
+    hypothesis: Transcript,
+    collar_s: float,
+    unscored: Sequence[tuple[float, float]],
+) -> tuple[npt.NDArray[Any], Any, Any]:
+    """Cut time at every boundary; who speaks in each of the intervals between.
+
+    Returns:
+        Scored seconds of each interval, 0 where it is out of scoring `[T]`; and who speaks, for the
+        speakers of either side in order of appearance, sparse, 0 or 1 `[R, T]`, `[H, T]`.
+    """
+    sides = [
+        np.array([(s.start_s, s.end_s) for s in side.segments]).reshape(-1, 2)
+        for side in (reference, hypothesis)
+    ]
     duration_s = max(
-        [reference.duration_s, hypothesis.duration_s, *(s.end_s for side in sides for s in side)]
+        [reference.duration_s, hypothesis.duration_s, *(float(x.max()) for x in sides if len(x))]
     )
-    cuts = {round(s.start_s, 3) for side in sides for s in side[_PIECE::_PIECE]}
-    ours, theirs = (Sorted(side) for side in sides)
-    for start_s, end_s in pairwise(sorted({0.0, duration_s} | {c for c in cuts if c < duration_s})):
-        whole = core.Timeline([core.Segment(start_s, end_s)])
-        near = ours.between(start_s - collar_s, end_s + collar_s)
-        scored = metric.extrude(whole, _annotation(near), collar=2 * collar_s)  # the total width
-        said = (_annotation(side.between(start_s, end_s)).support() for side in (ours, theirs))
-        yield (*metric.uemify(*said, uem=scored), scored)
+    left_out = np.array(unscored, dtype=float).reshape(-1, 2)
+    if collar_s:
+        points = left_out[left_out[:, 0] == left_out[:, 1], 0]
+        borders = np.concatenate([sides[0].ravel(), points])
+        left_out = np.concatenate([left_out, np.stack([borders - collar_s, borders + collar_s], 1)])
+    left_out = np.clip(left_out, 0.0, duration_s)
+    edges = np.unique(
+        np.concatenate([[0.0, duration_s], left_out.ravel(), *(x.ravel() for x in sides)])
+    )
+    lengths_s = np.diff(edges)  # [T]
+    change = np.zeros(len(edges), dtype=np.int64)
+    np.add.at(change, np.searchsorted(edges, left_out[:, 0]), 1)
+    np.add.at(change, np.searchsorted(edges, left_out[:, 1]), -1)
+    scored_s = np.where(np.cumsum(change)[:-1] > 0, 0.0, lengths_s)
+    return scored_s, *(
+        _speaking(side, np.searchsorted(edges, times), len(lengths_s))
+        for side, times in zip((reference, hypothesis), sides, strict=True)
+    )
 
 
-def _annotation(segments: Sequence[Segment]) -> Any:
-    core = load("pyannote.core")
-    annotation = core.Annotation()
-    for track, segment in enumerate(segments):
-        annotation[core.Segment(segment.start_s, segment.end_s), track] = segment.speaker
-    return annotation
+def _speaking(transcript: Transcript, spans: npt.NDArray[Any], intervals: int) -> Any:
+    """Who speaks in which interval, from the first interval of each segment and the one behind it."""
+    sparse = load("scipy.sparse")
+    labels = {label: i for i, label in enumerate(transcript.speakers)}
+    rows = np.array([labels[s.speaker] for s in transcript.segments], dtype=np.int64)
+    sizes = spans[:, 1] - spans[:, 0]
+    places = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    columns = places + np.repeat(spans[:, 0], sizes)
+    shape = (len(labels), intervals)
+    said = np.ones(len(columns), dtype=np.int8)
+    matrix = sparse.csr_array((said, (np.repeat(rows, sizes), columns)), shape=shape)
+    matrix.sum_duplicates()
+    return matrix.minimum(1).astype(float) if matrix.nnz else matrix.astype(float)
 
 
 def genders(reference: Transcript, hypothesis: Transcript) -> tuple[Counts, Counts]:

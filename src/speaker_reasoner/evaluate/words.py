@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..transcript import Segment
 from .counts import ErrorCounts, Skip
 from .extra import load
 
-LONG = 4 * 10**8
+LONG = 10**7
 """Reference words times hypothesis words above which rapidfuzz aligns: its time is a hundredth.
 
 The number of errors is the same; where several alignments are equally cheap, it may divide into
@@ -31,6 +32,7 @@ ORC_EXACT = 10**7
 ORC_LONG = 4 * 10**9
 """Reference words times hypothesis words above which ORC-WER is not computed."""
 
+_SMALL = 10**6  # words times words up to which MeetEval's own mapping serves
 _BLOCK = 2**18  # words times words that one call of the time-constrained alignment is worth
 
 SegmentWords = Sequence[tuple[Segment, list[str]]]
@@ -46,16 +48,32 @@ def word_errors(reference: list[str], hypothesis: list[str]) -> ErrorCounts:
     if len(reference) * len(hypothesis) <= LONG:
         texts = " ".join(reference), " ".join(hypothesis)
         return _counted(load("meeteval.wer").siso_word_error_rate(*texts))
-    edits = load("rapidfuzz.distance").Levenshtein.editops(reference, hypothesis).as_list()
-    tags = Counter(tag for tag, _, _ in edits)
+    tags = Counter(tag for tag, _, _ in edits(reference, hypothesis))
     return ErrorCounts(tags["insert"], tags["delete"], tags["replace"], len(reference))
 
 
+def edits(reference: list[str], hypothesis: list[str]) -> list[tuple[str, int, int]]:
+    """The edits of the cheapest alignment: `(replace | delete | insert, reference word, hypothesis word)`.
+
+    An insertion stands before its reference word, which may be the one behind the last.
+    """
+    levenshtein = load("rapidfuzz.distance").Levenshtein
+    return list(
+        levenshtein.editops(
+            reference, hypothesis, score_hint=_hint(reference, hypothesis)
+        ).as_list()
+    )
+
+
+def _hint(reference: list[str], hypothesis: list[str]) -> int:
+    """About how many edits there are: where there are not more, the alignment takes a band of the table."""
+    sizes = len(reference), len(hypothesis)
+    return abs(sizes[0] - sizes[1]) + max(sizes) // 12 + 1
+
+
 def _distance(reference: list[str], hypothesis: list[str]) -> int:
-    if len(reference) * len(hypothesis) <= LONG:
-        matching = load("meeteval.wer.matching.cy_levenshtein")
-        return int(matching.levenshtein_distance(reference, hypothesis))
-    return int(load("rapidfuzz.distance").Levenshtein.distance(reference, hypothesis))
+    levenshtein = load("rapidfuzz.distance").Levenshtein
+    return int(levenshtein.distance(reference, hypothesis, score_hint=_hint(reference, hypothesis)))
 
 
 def _counted(rate: Any) -> ErrorCounts:
@@ -66,12 +84,12 @@ def permutation_errors(reference: SegmentWords, hypothesis: SegmentWords) -> Err
     """cpWER: each speaker's words in order, speakers mapped one to one at the least cost."""
     sides = _words_by_speaker(reference), _words_by_speaker(hypothesis)
     size = math.prod(sum(map(len, side.values())) for side in sides)
-    if all(0 < len(side) <= 20 for side in sides) and size <= LONG:
+    if all(0 < len(side) <= 20 for side in sides) and size <= _SMALL:
         as_text = [{k: " ".join(v) for k, v in side.items()} for side in sides]
         unsorted = {"reference_sort": False, "hypothesis_sort": False}  # they are in order
         return _counted(load("meeteval.wer").cp_word_error_rate(*as_text, **unsorted))
     ours, theirs = (list(side.values()) for side in sides)
-    return _mapped_errors(ours, theirs, [], _distance, word_errors)
+    return _mapped_errors(ours, theirs, [], list, _distance, word_errors)
 
 
 def _words_by_speaker(spoken: SegmentWords) -> dict[str, list[str]]:
@@ -87,16 +105,61 @@ def _mapped_errors(
     reference: list[_Side],
     hypothesis: list[_Side],
     nobody: _Side,
+    said: Callable[[_Side], list[str]],
     distance: Callable[[_Side, _Side], int],
     errors: Callable[[_Side, _Side], ErrorCounts],
 ) -> ErrorCounts:
-    """Sum of errors over the cheapest one-to-one mapping; the shorter side is filled up with `nobody`."""
+    """Sum of errors over the cheapest one-to-one mapping; the shorter side is filled up with `nobody`.
+
+    Distances are computed where they are needed: the others stand as lower bounds, and a mapping that
+    is the cheapest with those, and holds none of them, is the cheapest.
+    """
     count = max(len(reference), len(hypothesis))
     rows = reference + [nobody] * (count - len(reference))
     columns = hypothesis + [nobody] * (count - len(hypothesis))
-    costs = np.array([distance(row, column) for row in rows for column in columns])
-    best = load("scipy.optimize").linear_sum_assignment(costs.reshape(count, count))
-    return sum((errors(rows[i], columns[j]) for i, j in zip(*best, strict=True)), ErrorCounts())
+    sizes = [sum(len(said(one)) for one in side) for side in (rows, columns)]
+    if sizes[0] * sizes[1] <= _SMALL:  # of equally cheap mappings, the one that MeetEval takes
+        costs = np.array(
+            [[distance(row, column) for column in columns] for row in rows], dtype=float
+        )
+    else:
+        codes: dict[str, int] = {}
+        bags = [[_Bag(said(one), codes) for one in side] for side in (rows, columns)]
+        bounds = [[_at_least(row, column) for column in bags[1]] for row in bags[0]]
+        costs = np.array(bounds, dtype=float)
+    known = np.full((count, count), sizes[0] * sizes[1] <= _SMALL)
+    assign = load("scipy.optimize").linear_sum_assignment
+    while True:
+        best = list(zip(*assign(costs.reshape(count, count)), strict=True))
+        unknown = [(i, j) for i, j in best if not known[i, j]]
+        if not unknown:
+            break
+        for i, j in unknown:
+            costs[i, j], known[i, j] = distance(rows[i], columns[j]), True
+    return sum((errors(rows[i], columns[j]) for i, j in best), ErrorCounts())
+
+
+class _Bag:
+    """How often each word, and each pair of neighbours, comes; `codes` number the words of all bags."""
+
+    def __init__(self, words: list[str], codes: dict[str, int]) -> None:
+        numbers = np.array([codes.setdefault(w, len(codes)) for w in words], dtype=np.int64)
+        self.size = len(words)
+        self.words = np.unique(numbers, return_counts=True)
+        self.pairs = np.unique((numbers[:-1] << 32) + numbers[1:], return_counts=True)
+
+
+def _at_least(one: _Bag, other: _Bag) -> int:
+    """A lower bound of the edits between two texts: an edit changes one word, and two pairs at most."""
+    size = max(one.size, other.size)
+    words, pairs = _common(one.words, other.words), _common(one.pairs, other.pairs)
+    return max(size - words, (max(size - 1, 0) - pairs + 1) // 2)
+
+
+def _common(one: tuple[Any, Any], other: tuple[Any, Any]) -> int:
+    """How many items two bags of distinct items, in order, and their counts have in common."""
+    _, i, j = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
+    return int(np.minimum(one[1][i], other[1][j]).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +176,41 @@ def timed_errors(reference: SegmentWords, hypothesis: SegmentWords, collar_s: fl
     A reference word lasts its share of its segment, by its number of characters; a hypothesis
     word is the middle of its share, with `collar_s` on either side.
     """
-    meeteval = load("meeteval.wer.wer.time_constrained")
-    ours = _timed_by_speaker(reference, meeteval.character_based, 0.0)
-    theirs = _timed_by_speaker(hypothesis, meeteval.character_based_points, collar_s)
-    return _mapped_errors(ours, theirs, _Timed([], []), _timed_distance, _timed_word_errors)
+    ours = _timed_by_speaker(reference, _shares)
+    theirs = _timed_by_speaker(hypothesis, lambda segment, words: _points(segment, words, collar_s))
+    nobody = _Timed([], [])
+    return _mapped_errors(ours, theirs, nobody, _words_of, _timed_distance, _timed_word_errors)
+
+
+def _words_of(timed: "_Timed") -> list[str]:
+    return timed.words
+
+
+def _shares(segment: Segment, words: list[str]) -> list[tuple[float, float]]:
+    """Start and end of each word, its share of the segment by its number of characters (MeetEval)."""
+    if len(words) == 1:
+        return [(segment.start_s, segment.end_s)]
+    reached = list(accumulate(map(len, words), initial=0))
+    start_s, length_s = segment.start_s, (segment.end_s - segment.start_s) / reached[-1]
+    edges = [start_s + length_s * characters for characters in reached]
+    return list(pairwise(edges))
+
+
+def _points(segment: Segment, words: list[str], collar_s: float) -> list[tuple[float, float]]:
+    """The middle of each word's share, with a collar on either side."""
+    middles = [(b + a) / 2 for a, b in _shares(segment, words)]
+    return [(middle - collar_s, middle + collar_s) for middle in middles]
 
 
 def _timed_by_speaker(
-    spoken: SegmentWords, share: Callable[..., Any], collar_s: float
+    spoken: SegmentWords, share: Callable[[Segment, list[str]], list[tuple[float, float]]]
 ) -> list[_Timed]:
     by_speaker: dict[str, _Timed] = {}
     for segment, words in spoken:
         if words:
             theirs = by_speaker.setdefault(segment.speaker, _Timed([], []))
             theirs.words.extend(words)
-            spans = share((segment.start_s, segment.end_s), words)
-            theirs.times.extend((float(a) - collar_s, float(b) + collar_s) for a, b in spans)
+            theirs.times.extend(share(segment, words))
     return list(by_speaker.values())
 
 
@@ -177,7 +259,7 @@ def _apart(reference: _Timed, hypothesis: _Timed) -> Iterator[tuple[_Timed, _Tim
 
 def _reach(times: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """For each place between words: the first start behind it, the last end before it. [N + 1]"""
-    starts, ends = np.array(times).T
+    starts, ends = np.array(times, dtype=float).T
     first = np.minimum.accumulate(starts[::-1])[::-1]
     return np.append(first, np.inf), np.insert(np.maximum.accumulate(ends), 0, -np.inf)
 

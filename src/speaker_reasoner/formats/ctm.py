@@ -3,12 +3,13 @@
 import math
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 from ..errors import FormatError
 from ..transcript import Confidence, Segment, Transcript, Word
+from .choices import Choices
 from .clock import decimal_seconds, span_ms, to_ms
 from .scoring import fields_of
 from .sessions import Sessions, file_token, parse_seconds, token, unique_labels
@@ -17,6 +18,7 @@ from .words import spelled
 MAX_PAUSE_S = Decimal("0.5")
 """Words of one speaker that are further apart belong to different segments."""
 
+_ALTERNATION = ("<ALT_BEGIN>", "<ALT>", "<ALT_END>")
 _NO_WORD_TYPES = frozenset({"non-lex", "misc", "noise"})
 # Han with its extensions, and kana: scripts written without spaces, where one character counts as
 # one word. Punctuation stays with the character it stands beside.
@@ -91,6 +93,8 @@ class _WordRow:
     word: str
     confidence: float | None
     at: str
+    others: tuple[str | None, ...] = ()  # may be said instead of all words of this alternation
+    alternation: int = 0  # its number; 0 for none
 
 
 def parse_ctm(text: str, where: str) -> list[Transcript]:
@@ -99,34 +103,77 @@ def parse_ctm(text: str, where: str) -> list[Transcript]:
     The words of one speaker in one file become segments, split at pauses above `MAX_PAUSE_S`; the
     segments have them with their times and confidences. Where the speaker is not given, the channel
     stands for it: `channel1`. Words of the types non-lex, misc and noise are left out and counted in
-    the transcript's warnings. Lines that begin with `;;` are comments.
+    the transcript's warnings. Lines that begin with `;;` are comments. Alternations (`<ALT_BEGIN>`,
+    `<ALT>`, `<ALT_END>`) are `Segment.choices`, with the first that has words as the text; an
+    alternation of nothing but `@` is none.
 
     Raises:
-        FormatError: a line has too few or too many fields, or a time is none.
+        FormatError: a line has too few or too many fields, a time is none, or an alternation does not
+            end.
     """
     sessions = Sessions()
     words: dict[tuple[str, str], list[_WordRow]] = defaultdict(list)
+    alternatives: list[list[_WordRow]] | None = None  # of the alternation that is open
+    opened, alternations, of_alternation = "", 0, ("", "")
     for number, fields in fields_of(text):
-        at = f"{where}:{number}"
         if fields[0].startswith(";;"):
             continue
+        at = f"{where}:{number}"
         if not 5 <= len(fields) <= 8:
             raise FormatError(f"{at}: expected 5 to 8 CTM fields, got {len(fields)}")
         file, channel, start, duration, word, confidence, kind, speaker = (
             fields + ["NA", "lex", "NA"][len(fields) - 5 :]
         )
         sessions.open(file)
+        mark = word.upper()
+        if mark in _ALTERNATION:
+            if (alternatives is None) != (mark == "<ALT_BEGIN>"):
+                raise FormatError(f"{at}: expected <ALT_BEGIN>, <ALT>, <ALT_END>; got {word}")
+            if mark == "<ALT_END>":
+                alternations += 1
+                words[of_alternation] += _joined(alternatives or [], alternations)
+                alternatives = None
+            elif mark == "<ALT>":
+                (alternatives or []).append([])
+            else:
+                alternatives, opened, of_alternation = [[]], at, (file, _label(channel, speaker))
+            continue
         if kind.lower() in _NO_WORD_TYPES:
             sessions.count(file, f"CTM tokens of type {kind.lower()} were not read")
             continue
+        if word == "@" and alternatives is not None:
+            continue
         start_s = parse_seconds(start, at, "start")
         end_s = start_s + parse_seconds(duration, at, "duration")
-        label = f"channel{channel}" if speaker.upper() in ("NA", "<NA>") else speaker
-        known = _parse_confidence(confidence, at)
-        words[file, label].append(_WordRow(start_s, end_s, word, known, at))
+        key = file, _label(channel, speaker)
+        row = _WordRow(start_s, end_s, word, _parse_confidence(confidence, at), at)
+        if alternatives is None:
+            words[key].append(row)
+        else:
+            alternatives[-1].append(row)
+            of_alternation = key  # its marks need not name the speaker
+    if alternatives is not None:
+        raise FormatError(f"{opened}: <ALT_BEGIN> without <ALT_END>")
     for (file, label), of_speaker in words.items():
         _add_segments(sessions, file, label, of_speaker)
     return sessions.transcripts()
+
+
+def _label(channel: str, speaker: str) -> str:
+    return f"channel{channel}" if speaker.upper() in ("NA", "<NA>") else speaker
+
+
+def _joined(alternatives: list[list[_WordRow]], number: int) -> list[_WordRow]:
+    """The words of the first alternative that has some, which know the texts of the others."""
+    texts = [" ".join(row.word for row in rows) for rows in alternatives]
+    chosen = next((i for i, text in enumerate(texts) if text), None)
+    if chosen is None:
+        return []
+    others = tuple(dict.fromkeys(text for i, text in enumerate(texts) if i != chosen))
+    return [
+        replace(row, others=others, alternation=number) if others else row
+        for row in alternatives[chosen]
+    ]
 
 
 def _parse_confidence(field: str, at: str) -> float | None:
@@ -165,4 +212,12 @@ def _add_segments(sessions: Sessions, file: str, speaker: str, words: list[_Word
                 Word(word.word, float(word.start_s), float(word.end_s), word.confidence)
                 for word in group
             ],
+            choices=_choices(group),
         )
+
+
+def _choices(words: list[_WordRow]) -> Choices | None:
+    if not any(word.alternation for word in words):
+        return None
+    parts = [(number, list(rows)) for number, rows in groupby(words, lambda row: row.alternation)]
+    return tuple((" ".join(row.word for row in rows), *rows[0].others) for _, rows in parts)

@@ -5,11 +5,11 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import FormatError, OutputError
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from .table import FORMATS, Format, find_format
 
 # What cannot be part of a file name on one of the usual systems, and dots that would hide the file
@@ -22,6 +22,27 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 def file_name(recording: str) -> str:
     """The name of a recording's files, without suffix: what does not belong in one becomes `_`."""
     return _UNSAFE.sub("_", recording) or "_"
+
+
+def named_apart(names: Sequence[tuple[str, Path]]) -> list[str]:
+    """Put the names of their folders before names that come in several folders: `monday-call`.
+
+    Names of one folder stay equal, as those do that differ in nothing else.
+
+    Args:
+        names: each with the file that it is of.
+    """
+    folders: dict[str, set[Path]] = {}
+    for name, path in names:
+        folders.setdefault(name.casefold(), set()).add(path.parent.absolute())
+    apart = []
+    for name, path in names:
+        same = folders[name.casefold()]
+        before: tuple[str, ...] = ()
+        if len(same) > 1:
+            before = Path(os.path.relpath(path.parent.absolute(), os.path.commonpath(same))).parts
+        apart.append("-".join([*(recording_name(f"{part}.x") for part in before), name]))
+    return apart
 
 
 def remove_temporary(directory: Path) -> None:

@@ -4,6 +4,8 @@ sessions = load("reference.stm")
 sessions = load("hypotheses/")
 """
 
+import glob
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,36 +13,49 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DataError, FormatError
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from . import FORMATS, read_text
-from .diarized import parse_diarized_json
+from .elan import parse_elan
+from .files import named_apart
+from .labels import is_labels, parse_labels
 from .lhotse import parse_lhotse
 from .native import SCHEMA
+from .services import parse_services, recognise
 
 _Parse = Callable[[str, str], list[Transcript]]
 _BY_RICHNESS = ("stm", "textgrid", "vtt", "srt", "ctm", "rttm")
-_OWN_SUFFIX = {known.name: (known.suffix.lower(),) for known in FORMATS.values()}
+_OWN_SUFFIX: dict[str, tuple[str, ...]] = {
+    known.name: (known.suffix.lower(),) for known in FORMATS.values()
+}
+_OWN_SUFFIX["srt"] += (".sbv",)
 
 INPUTS: dict[str, tuple[tuple[str, ...], _Parse]] = {
     name: (suffixes, parse)
     for name, suffixes, parse in (
         ("json", (".json",), FORMATS["json"].parse),
         ("seglst", (".seglst.json",), FORMATS["seglst"].parse),
-        ("diarized_json", (), parse_diarized_json),
+        ("services", (), parse_services),
         ("lhotse", (".jsonl", ".jsonl.gz"), parse_lhotse),
+        ("elan", (".eaf",), parse_elan),
         *((name, _OWN_SUFFIX[name], FORMATS[name].parse) for name in _BY_RICHNESS),
+        ("labels", (".txt",), parse_labels),
     )
     if parse is not None
 }
 """Formats that are read, the richest first: suffixes, and parser of text and file name.
 
-A file that ends in `.json` is ours, SegLST or `diarized_json`: its content tells. RTTM, last, has no
-words; CTM has words whose grouping into segments is a guess.
+A file that ends in `.json` or `.jsonl` is ours, SegLST, a manifest, or of another program or service
+(`services`): its content tells, as it tells labels of Audacity from other texts. RTTM has no words; CTM
+has words whose grouping into segments is a guess.
 """
 
 SUFFIXES = tuple(dict.fromkeys(suffix for suffixes, _ in INPUTS.values() for suffix in suffixes))
 """Suffixes of transcripts that are read, in lower case, the richest format first."""
 
+_ALIASES = {"diarized_json": "services"}
+_NO_LHOTSE = re.compile(
+    r'"audio_filepath"|^\s*\{(?!.*"(?:id|recording_id|supervisions|tracks)").*"start"'
+)
 _GENDER_IN_ID = {"suffix": re.compile(r".*-([FM])"), "prefix": re.compile(r"([FM])(?![a-z]).*")}
 _GENDERS = {"F": "female", "M": "male"}
 
@@ -52,15 +67,16 @@ def load(
     encoding: str | None = None,
     gender_from: str | None = None,
 ) -> dict[str, Transcript]:
-    """Read the sessions of a file, or of the files in a folder.
+    """Read the sessions of a file, of the files in a folder, or of those that a pattern matches.
 
     Of files in a folder with the same name but for the suffix, which are taken for one recording
     written several times, only the one in the richest format is read (the order of `INPUTS`); files
-    of other suffixes, hidden files and subfolders are not read. A file without any session is a
-    recording in which nothing is said, named after the file.
+    of other suffixes and hidden files are not read, and folders below only where there is nothing
+    else. Sessions of one name in several folders are named after these, too (`monday-call`). A file
+    without any session is a recording in which nothing is said, named after the file.
 
     Args:
-        path: a file with one session or many, or a folder of such files.
+        path: a file with one session or many, a folder of such files, or a pattern such as `*.stm`.
         format: a key of `INPUTS`; by default told from each file. In a folder, files in other
             formats are passed over.
         encoding: `None` for UTF-8 or UTF-16 with a byte order mark, or a name that Python knows
@@ -77,20 +93,28 @@ def load(
             gender as `gender_from` says.
     """
     source = Path(path)
+    format = _ALIASES.get(format or "", format)
     if format is not None and format not in INPUTS:
         raise FormatError(f"unknown format {format!r}; readable: {', '.join(INPUTS)}")
-    files = _choose(source, format, encoding) if source.is_dir() else [source]
+    files = [source]
+    if source.is_dir():
+        files = _choose(source, format, encoding)
+    elif glob.has_magic(str(path)) and not os.path.lexists(source):
+        files = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        if not files:
+            raise DataError(f"{source}: matches no file; check the path")
+    read = [(file, one) for file in files for one in _read(file, format, encoding)]
+    names = named_apart([(one.recording, file) for file, one in read])
     sessions: dict[str, Transcript] = {}
     origin: dict[str, Path] = {}
-    for file in files:
-        for transcript in _read(file, format, encoding):
-            name = transcript.recording
-            if name in sessions:
-                raise DataError(
-                    f"session {name!r} comes twice: in {origin[name]} and in {file}; remove one, or "
-                    "name the format to read"
-                )
-            sessions[name], origin[name] = transcript, file
+    for name, (file, transcript) in zip(names, read, strict=True):
+        if name in sessions:
+            raise DataError(
+                f"session {name!r} comes twice: in {origin[name]} and in {file}; remove one, or "
+                "name the format to read"
+            )
+        sessions[name] = replace(transcript, recording=name)
+        origin[name] = file
     return _with_genders(sessions, gender_from, source) if gender_from else sessions
 
 
@@ -146,9 +170,10 @@ def beside(sound: Path, encoding: str | None = None) -> Path | None:
 
 
 def suffix_of(file: Path) -> str | None:
-    """The suffix by which a file is a transcript, in lower case."""
+    """The suffix by which a file is a transcript, in lower case; of a text, its content decides."""
     name = file.name.lower()
-    return max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
+    suffix = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
+    return None if suffix == ".txt" and not is_labels(file) else suffix
 
 
 def stem_of(file: Path) -> str:
@@ -163,6 +188,10 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
     except OSError as error:
         raise FormatError(f"cannot read {folder}: {error.strerror}; check the path") from error
     chosen = richest(files, format, encoding)
+    below = [] if chosen else sorted(p for p in folder.rglob("*") if p.is_dir())
+    for inside in below:
+        if not any(part.startswith(".") for part in inside.relative_to(folder).parts):
+            chosen += richest(inside.iterdir(), format, encoding)
     if not chosen:
         wanted = ", ".join(SUFFIXES) if format is None else f"files in {format}"
         raise DataError(f"{folder} holds no transcripts: expected {wanted}")
@@ -170,9 +199,11 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
 
 
 def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:
-    # Of JSON that is no transcript, the parser of ours says what is wrong.
-    _, parse = INPUTS[format or _format_of(file, encoding) or "json"]
-    return parse(read_text(file, encoding), str(file)) or [Transcript(stem_of(file), 0.0)]
+    # Of JSON that is no transcript, the parser of others' says what is wrong.
+    _, parse = INPUTS[format or _format_of(file, encoding) or "services"]
+    return parse(read_text(file, encoding), str(file)) or [
+        Transcript(recording_name(stem_of(file) + ".x"), 0.0)
+    ]
 
 
 def _format_of(file: Path, encoding: str | None) -> str | None:
@@ -187,14 +218,30 @@ def _format_of(file: Path, encoding: str | None) -> str | None:
             f"{file}: cannot tell the format; name it ({', '.join(INPUTS)}), or let the file end in "
             f"one of {', '.join(SUFFIXES)}"
         )
-    if suffix != ".json":
+    if suffix not in (".json", ".jsonl", ".jsonl.gz"):
         return next(name for name, (known, _) in INPUTS.items() if suffix in known)
     text = read_text(file, encoding)
+    if suffix != ".json":
+        return "services" if _NO_LHOTSE.search(text.split("\n", 1)[0]) else "lhotse"
     if SCHEMA in text:
         return "json"
-    if text.lstrip().startswith("["):
-        return "seglst"
-    return "diarized_json" if '"segments"' in text else None
+    start = text.lstrip()[:2000]
+    if start.startswith("["):
+        foreign = re.match(r"\[\s*\{", start) and '"session_id"' not in start
+        return "services" if foreign else "seglst"
+    return "services" if _of_service(text) else None
+
+
+def _of_service(text: str) -> bool:
+    """Whether an object, or the first of lines, is of another program or service."""
+    if '"audio_filepath"' in text:
+        return True
+    for candidate in (text, text.lstrip().split("\n", 1)[0]):
+        try:
+            return recognise(json.loads(candidate)) is not None or candidate != text
+        except (ValueError, RecursionError):
+            continue
+    return '"segments"' in text
 
 
 def _with_genders(

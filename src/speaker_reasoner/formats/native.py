@@ -13,6 +13,8 @@ from .words import NATIVE, parse_word_rows, word_rows
 
 SCHEMA = "speaker-reasoner/transcript"
 VERSION = 1
+_END_S = 1e12
+"""Stands for the end of time, which JSON cannot hold."""
 
 
 def render_json(transcript: Transcript) -> str:
@@ -24,7 +26,9 @@ def render_json(transcript: Transcript) -> str:
     - `segments`: of each `speaker`, `gender`, `start_s`, `end_s`, `text`, `confidence` (`words`,
       `speaker`, `times`: each 0..1 or null) and `overlap`, whether another speaker talks at some
       time in it (derived); and `words`, left out where their times are not known: of each `text`,
-      `start_s`, `end_s` and, where known, `confidence`
+      `start_s`, `end_s` and, where known, `confidence`; and `choices` where the reference accepts
+      other words (`Segment.choices`)
+    - `unscored`: stretches out of scoring, `[start_s, end_s]` each; left out where there are none
     - `missing`: stretches that were not transcribed: `start_s`, `end_s`, `reason`
     - `warnings`: sentences; `info`: an object; `traces`: a list of objects
 
@@ -53,6 +57,11 @@ def render_json(transcript: Transcript) -> str:
             {"start_s": float(gap.start_s), "end_s": float(gap.end_s), "reason": gap.reason}
             for gap in transcript.missing
         ],
+        **(
+            {"unscored": [[start_s, min(end_s, _END_S)] for start_s, end_s in transcript.unscored]}
+            if transcript.unscored
+            else {}
+        ),
         "warnings": list(transcript.warnings),
         "info": transcript.info,
         "traces": list(transcript.traces),
@@ -75,7 +84,9 @@ def speech_s(transcript: Transcript) -> dict[str, float]:
 def _segment_data(segment: Segment, overlap: bool) -> dict[str, Any]:
     confidence = segment.confidence
     words = segment.words
-    timed = {} if words is None else {"words": word_rows(words, NATIVE)}
+    timed: dict[str, Any] = {} if words is None else {"words": word_rows(words, NATIVE)}
+    if segment.choices is not None:
+        timed["choices"] = segment.choices
     return {
         "speaker": segment.speaker,
         "gender": segment.gender,
@@ -169,8 +180,31 @@ def parse_json(text: str, where: str) -> list[Transcript]:
             warnings=tuple(warnings),
             traces=tuple(item for item, _ in _objects(data, "traces", where)),
             info=info,
+            unscored=_unscored(_list(data, "unscored", where), where),
         )
     ]
+
+
+def _unscored(rows: list[Any], where: str) -> tuple[tuple[float, float], ...]:
+    stretches = []
+    for i, row in enumerate(rows):
+        at = f"{where}: unscored[{i}]"
+        if not isinstance(row, list) or len(row) != 2:
+            raise FormatError(f"{at}: expected [start_s, end_s], got {row!r}")
+        start_s, end_s = (_number({"time": value}, "time", at) for value in row)
+        if not 0 <= start_s <= end_s:
+            raise FormatError(f"{at}: expected 0 <= start <= end, got {row!r}")
+        stretches.append((start_s, math.inf if end_s >= _END_S else end_s))
+    return tuple(stretches)
+
+
+def _choices(rows: object, at: str) -> tuple[tuple[str | None, ...], ...]:
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and row and all(part is None or isinstance(part, str) for part in row)
+        for row in rows
+    ):
+        raise FormatError(f"{at}.choices: expected lists of texts, got {str(rows)[:60]!r}")
+    return tuple(tuple(row) for row in rows)
 
 
 def _segment(data: dict[str, Any], at: str) -> Segment:
@@ -192,6 +226,7 @@ def _segment(data: dict[str, Any], at: str) -> Segment:
             words=parse_word_rows(data["words"], NATIVE, f"{at}.words")
             if "words" in data
             else None,
+            choices=_choices(data["choices"], at) if "choices" in data else None,
         )
     except FormatError as error:
         message = str(error)

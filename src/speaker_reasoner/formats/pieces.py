@@ -64,12 +64,26 @@ def cut(session: Transcript, shortest_s: float, longest_s: float) -> list[Piece]
         Piece(
             edges[i],
             Transcript(
-                f"{session.recording}-{i + 1:04d}", round(edges[i + 1] - edges[i], 6), tuple(rows)
+                f"{session.recording}-{i + 1:04d}",
+                round(edges[i + 1] - edges[i], 6),
+                tuple(rows),
+                unscored=_unscored(session, edges[i], edges[i + 1]),
             ),
             clipped[i],
         )
         for i, rows in enumerate(inside)
     ]
+
+
+def _unscored(
+    session: Transcript, first_s: float, last_s: float
+) -> tuple[tuple[float, float], ...]:
+    """What of a piece is out of scoring, in seconds of the piece."""
+    return tuple(
+        (round(max(start_s, first_s) - first_s, 6), round(min(end_s, last_s) - first_s, 6))
+        for start_s, end_s in session.unscored
+        if start_s < last_s and end_s > first_s
+    )
 
 
 def _words(segment: Segment, first_s: float, last_s: float) -> tuple[Word, ...] | None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from ..errors import FormatError
 from ..transcript import Transcript
-from .clock import decimal_seconds, span_ms
+from .choices import first_choices, parse_choices, render_choices
+from .clock import decimal_seconds, span_ms, to_ms
 from .sessions import (
     Sessions,
     file_token,
@@ -23,9 +24,11 @@ from .words import SEGLST, word_rows
 
 _RTTM_GENDERS = {"female": "adult_female", "male": "adult_male"}
 _RTTM_OTHER_TYPES = frozenset(
-    {"SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT"}
+    {"SEGMENT", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT"}
     | {"IP", "SU", "CB", "A/P"}
 )
+_IGNORED = "ignore_time_segment_in_scoring"
+_END_S = 1e9  # for a stretch without an end
 _STM_LABEL = re.compile(r"<o(?:,[^<>\s]*)+>(?=\s|$)", re.IGNORECASE)
 
 
@@ -114,8 +117,8 @@ def render_rttm(transcript: Transcript) -> str:
     <NA>`. md-eval, dscore and pyannote.database read or skip these; tools that take every line for
     a turn (MeetEval up to 0.4.3) need the SPEAKER records alone: `grep ^SPEAKER`.
 
-    White space in file and speaker becomes `_`. An empty transcript is an empty file. Holds no
-    words, no duration.
+    Stretches out of scoring are NOSCORE records. White space in file and speaker becomes `_`. An empty
+    transcript is an empty file. Holds no words, no duration.
     """
     file = file_token(transcript.recording)
     labels = unique_labels(transcript.speakers, token)
@@ -129,13 +132,18 @@ def render_rttm(transcript: Transcript) -> str:
         start, duration = decimal_seconds(start_ms), decimal_seconds(end_ms - start_ms)
         speaker = labels[segment.speaker]
         lines.append(f"SPEAKER {file} 1 {start} {duration} <NA> <NA> {speaker} <NA> <NA>")
+    for start_s, end_s in transcript.unscored:
+        start_ms, end_ms = (to_ms(min(s, _END_S)) for s in (start_s, end_s))
+        start, duration = decimal_seconds(start_ms), decimal_seconds(end_ms - start_ms)
+        lines.append(f"NOSCORE {file} 1 {start} {duration} <NA> <NA> <NA> <NA> <NA>")
     return "".join(f"{line}\n" for line in lines)
 
 
 def parse_rttm(text: str, where: str) -> list[Transcript]:
-    """Parse the SPEAKER and SPKR-INFO records of RTTM, of nine (RT-05) or ten (RT-09) fields.
+    """Parse the SPEAKER, SPKR-INFO and NOSCORE records of RTTM, of nine (RT-05) or ten (RT-09) fields.
 
-    Lines that begin with `;` or `#` are comments. Records of RTTM's other types are counted in the
+    Lines that begin with `;` or `#` are comments. NOSCORE takes its stretch out of scoring. Turns of
+    no length, as nobody speaks in them, and records of RTTM's other types are counted in the
     transcript's warnings. Texts are empty.
 
     Raises:
@@ -143,19 +151,22 @@ def parse_rttm(text: str, where: str) -> list[Transcript]:
     """
     sessions = Sessions()
     for number, fields in fields_of(text):
-        at = f"{where}:{number}"
         if fields[0].startswith((";", "#")):
             continue
+        at = f"{where}:{number}"
         kind = fields[0].upper()
         if len(fields) not in (9, 10):
             raise FormatError(f"{at}: expected 9 or 10 RTTM fields, got {len(fields)}")
         file, speaker = fields[1], fields[7]
-        if kind == "SPKR-INFO":
+        if kind in ("SPEAKER", "NOSCORE"):
+            start_s = parse_seconds(fields[3], at, "start")
+            end_s = start_s + parse_seconds(fields[4], at, "duration")
+            if kind == "SPEAKER":
+                sessions.add(file, at, speaker=speaker, start_s=start_s, end_s=end_s)
+            else:
+                sessions.leave_out(file, at, start_s, end_s)
+        elif kind == "SPKR-INFO":
             sessions.set_gender(file, speaker, parse_gender(fields[6]))
-        elif kind == "SPEAKER":
-            start = parse_seconds(fields[3], at, "start")
-            duration = parse_seconds(fields[4], at, "duration")
-            sessions.add(file, at, speaker=speaker, start_s=start, end_s=start + duration)
         elif kind in _RTTM_OTHER_TYPES:
             sessions.count(file, f"RTTM records of type {kind} were not read")
         else:
@@ -169,7 +180,9 @@ def render_stm(transcript: Transcript) -> str:
     STM's optional label field before the text (`<o,f0,female>`) is left out, because MeetEval and
     others read it as a word. Genders stand in comments instead, which every reader skips:
     `;; GENDER <file> <speaker> <female|male>` for each speaker of known gender. Only a text that
-    itself begins like a label is preceded by an empty one, `<o,,>`.
+    itself begins like a label is preceded by an empty one, `<o,,>`. Choices are written as alternatives
+    `{ a / b / @ }` and optional words `(a)`; a text of other origin that looks so will be read so.
+    Stretches out of scoring are lines of `inter_segment_gap` with `ignore_time_segment_in_scoring`.
 
     White space in file and speaker becomes `_`. An empty transcript is an empty file. Holds no
     duration, no confidence, no times of words.
@@ -183,9 +196,12 @@ def render_stm(transcript: Transcript) -> str:
     ]
     for segment in transcript.segments:
         start, end = (decimal_seconds(ms) for ms in span_ms(segment))
-        text = segment.text.strip()
+        text = render_choices(segment.choices) if segment.choices else segment.text.strip()
         words = f"<o,,> {text}" if _STM_LABEL.match(text) else text
         lines.append(f"{file} 1 {labels[segment.speaker]} {start} {end} {words}".rstrip())
+    for start_s, end_s in transcript.unscored:
+        start, end = (decimal_seconds(to_ms(min(s, _END_S))) for s in (start_s, end_s))
+        lines.append(f"{file} 1 inter_segment_gap {start} {end} {_IGNORED}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -193,12 +209,15 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
     """Parse STM: any channel; a label field that begins with `<o,` may give the gender.
 
     Lines that begin with `;` are comments. A file may hold several sessions. Stretches marked
-    `ignore_time_segment_in_scoring` are segments with that text.
+    `ignore_time_segment_in_scoring` are nobody's speech and out of scoring. Alternatives and optional
+    words are `Segment.choices`, the first of them the text.
 
     Raises:
         FormatError: a line has fewer than five fields, or a time is none.
     """
     sessions = Sessions()
+    channels: dict[str, set[str]] = {}
+    ignored: dict[str, set[str]] = {}
     for number, fields in fields_of(text, maxsplit=5):
         at = f"{where}:{number}"
         if fields[0].startswith(";"):
@@ -208,17 +227,31 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
             continue
         if len(fields) < 5:
             raise FormatError(f"{at}: expected at least 5 STM fields, got {len(fields)}")
-        file, _, speaker, start, end, *rest = fields
+        file, channel, speaker, start, end, *rest = fields
         words, gender = _split_label(rest[0] if rest else "")
+        start_s, end_s = parse_seconds(start, at, "start"), parse_seconds(end, at, "end")
+        if words.strip().lower() == _IGNORED:
+            sessions.leave_out(file, at, start_s, end_s)
+            ignored.setdefault(file, set()).add(channel)
+            continue
+        channels.setdefault(file, set()).add(channel)
+        choices = None
+        if "{" in words or "(" in words:
+            choices = parse_choices(words)
+            words = words if choices is None else first_choices(choices)
         sessions.add(
             file,
             at,
             speaker=speaker,
-            start_s=parse_seconds(start, at, "start"),
-            end_s=parse_seconds(end, at, "end"),
+            start_s=start_s,
+            end_s=end_s,
             text=words,
             gender=gender,
+            choices=choices,
         )
+    for file, of_file in ignored.items():
+        if channels.get(file, of_file) - of_file:
+            sessions.count(file, "channel has stretches out of scoring: they hold for all channels")
     return sessions.transcripts()
 
 

@@ -28,8 +28,8 @@ class Sessions:
     """The segments of one file, gathered by session, sessions in order of first appearance.
 
     Files written elsewhere may hold what a `Segment` cannot: a segment of zero length is given one
-    millisecond. Whatever is changed or left out is counted, and the counts become warnings of the
-    transcript.
+    millisecond if it has words, and left out, being nobody's speech, if not. Whatever is changed or
+    left out is counted, and the counts become warnings of the transcript.
     """
 
     def __init__(self) -> None:
@@ -37,11 +37,13 @@ class Sessions:
         self._genders: dict[tuple[str, str], str] = {}
         self._counts: dict[str, Counter[str]] = {}
         self._durations: dict[str, float] = {}
+        self._unscored: dict[str, list[tuple[float, float]]] = {}
 
     def open(self, session: str, duration_s: Decimal = Decimal(0)) -> None:
         """Note that a session exists, with or without segments."""
         self._segments.setdefault(session, [])
-        self._durations[session] = max(self._durations.get(session, 0.0), float(duration_s))
+        if duration_s:
+            self._durations[session] = max(self._durations.get(session, 0.0), float(duration_s))
 
     def add(
         self,
@@ -55,6 +57,7 @@ class Sessions:
         gender: str = "unknown",
         confidence: Confidence = Confidence(),  # noqa: B008 - frozen
         words: Sequence[Word] | None = None,
+        choices: tuple[tuple[str | None, ...], ...] | None = None,
     ) -> None:
         """Add a segment; text on several lines becomes one line.
 
@@ -66,24 +69,29 @@ class Sessions:
         if end_s < start_s:
             raise FormatError(f"{at}: ends at {end_s} s, before it starts at {start_s} s")
         if end_s == start_s:
+            if not text.strip():
+                self.count(session, "segments had neither length nor words and were left out")
+                self.leave_out(
+                    session, at, start_s, end_s
+                )  # its border keeps a collar, as in md-eval
+                return
             end_s += _MILLISECOND
             self.count(session, "segments had no length and were given 1 ms")
-        said = " ".join(line.strip() for line in text.replace("\r", "\n").split("\n")).strip()
-        if words and words_fault(words, said, float(start_s), float(end_s)) is not None:
-            self.count(session, _NO_FIT)
-            words = None
+        said = text.strip()
+        if "\n" in said or "\r" in said:
+            said = " ".join(line.strip() for line in said.replace("\r", "\n").split("\n")).strip()
+        times = float(start_s), float(end_s)
+        timed = tuple(words) if words else None
         try:
-            segment = Segment(
-                speaker=speaker,
-                start_s=float(start_s),
-                end_s=float(end_s),
-                text=said,
-                gender=gender,
-                confidence=confidence,
-                words=tuple(words) if words else None,
-            )
+            segment = Segment(speaker, *times, said, gender, confidence, timed, choices)
         except FormatError as error:
-            raise FormatError(f"{at}: {error}") from error
+            if not timed or words_fault(timed, said, *times) is None:
+                raise FormatError(f"{at}: {error}") from error
+            self.count(session, _NO_FIT)
+            try:
+                segment = Segment(speaker, *times, said, gender, confidence, None, choices)
+            except FormatError as other:
+                raise FormatError(f"{at}: {other}") from other
         self._segments.setdefault(session, []).append(segment)
 
     def words(self, session: str, rows: object, keys: WordKeys, at: str) -> tuple[Word, ...] | None:
@@ -106,17 +114,30 @@ class Sessions:
         self._segments.setdefault(session, [])
         self._genders[session, speaker] = gender
 
-    def count(self, session: str, what: str) -> None:
+    def leave_out(self, session: str, at: str, start_s: Decimal, end_s: Decimal) -> None:
+        """Take a stretch of time out of scoring.
+
+        Raises:
+            FormatError: it ends before it starts.
+        """
+        if end_s < start_s:
+            raise FormatError(f"{at}: ends at {end_s} s, before it starts at {start_s} s")
+        self.open(session)
+        self._unscored.setdefault(session, []).append((float(start_s), float(end_s)))
+
+    def count(self, session: str, what: str, times: int = 1) -> None:
         """Count something that a reader should know, reported as `<count> <what>`."""
         self._segments.setdefault(session, [])
-        self._counts.setdefault(session, Counter())[what] += 1
+        if times:
+            self._counts.setdefault(session, Counter())[what] += times
 
     def transcripts(self) -> list[Transcript]:
         """Return one transcript per session; it lasts at least to the end of its last segment."""
         transcripts = []
         for session, rows in self._segments.items():
             segments = tuple(self._with_gender(session, segment) for segment in rows)
-            ends = [segment.end_s for segment in segments]
+            unscored = tuple(sorted(self._unscored.get(session, ())))
+            ends = [segment.end_s for segment in segments] + [end_s for _, end_s in unscored]
             transcripts.append(
                 Transcript(
                     recording=session,
@@ -125,13 +146,16 @@ class Sessions:
                     warnings=tuple(
                         f"{count} {what}" for what, count in self._counts.get(session, {}).items()
                     ),
+                    unscored=unscored,
                 )
             )
         return transcripts
 
     def _with_gender(self, session: str, segment: Segment) -> Segment:
+        if segment.gender != "unknown" or not self._genders:
+            return segment
         gender = self._genders.get((session, segment.speaker), "unknown")
-        return replace(segment, gender=gender) if segment.gender == "unknown" else segment
+        return segment if gender == "unknown" else replace(segment, gender=gender)
 
 
 def parse_seconds(value: object, at: str, what: str) -> Decimal:
@@ -141,7 +165,7 @@ def parse_seconds(value: object, at: str, what: str) -> Decimal:
         FormatError: it is no finite number, or negative.
     """
     seconds = None
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
+    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
         try:
             seconds = Decimal(str(value))
         except (ArithmeticError, ValueError):
@@ -159,14 +183,17 @@ def parse_gender(word: str) -> str:
     return gender if gender in ("female", "male") else "unknown"
 
 
-def load_json(text: str, where: str, line: int | None = None) -> Any:
-    """Parse JSON without `NaN` and infinities; `line` is the number of a text of one line.
+def load_json(text: str, where: str, line: int | None = None, *, constants: bool = False) -> Any:
+    """Parse JSON; `line` is the number of a text of one line.
+
+    Args:
+        constants: whether `NaN` and infinities, which are not JSON, are numbers, too.
 
     Raises:
         FormatError: with the line where the text stops being JSON.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=float if constants else _refuse_constant)
     except json.JSONDecodeError as error:
         raise FormatError(f"{where}:{line or error.lineno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:

@@ -2,72 +2,118 @@
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 
 from ..errors import FormatError
-from ..transcript import Segment, Transcript, Word, find_words
+from ..transcript import Segment, Transcript, Word, find_words, recording_name
 from .captions import caption, parse_caption
 from .clock import span_ms, subtitle_time
+from .cues import (
+    Cue,
+    label_of,
+    name_speakers,
+    parse_clock,
+    plain,
+    read_cues,
+    split_name,
+    unrolled,
+    without_formatting,
+)
 from .sessions import UNKNOWN_SPEAKER, Sessions, unique_labels
 from .words import separate_ms, spelled
 
-_TIME = r"(?:\d+:)?[0-5]?\d:[0-5]?\d[.,]\d{3}"
-_TIMING = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?")
-_SRT_SPEAKER = re.compile(r"([^:]*[^:\s]):(?:\s+(.*))?", re.DOTALL)
 _VTT_VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
 _VTT_TIMESTAMP = re.compile(r"<((?:\d+:)?[0-5]\d:[0-5]\d\.\d{3})>")
-_VTT_TAG = re.compile(r"</?[A-Za-z0-9.:][^>]*>|</?>")
+_VTT_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 _NO_SPEAKER = f"cues name no speaker and were given to {UNKNOWN_SPEAKER!r}"
+_ROLLED = "cues repeat lines of the cue before, which were read once"
+_HOLED = "cues hold empty lines; what follows them was read as their text"
 
 
 def render_srt(transcript: Transcript) -> str:
     """Render SubRip: numbered cues of a timing line and a line `Speaker1 (female): text`.
 
     The timing line is `hh:mm:ss,mmm --> hh:mm:ss,mmm`. A cue lasts at least 1 ms. An unknown gender
-    is left out. A colon in a speaker's label becomes `_`, since the first colon ends the label.
-    SubRip has no escapes: text stays as it is, and players may take `<i>` for a tag. An empty
-    transcript is an empty file. Holds no duration, no name of the recording, no times of words.
+    is left out, except behind a label that would not be taken for a name (`is_name`), where it makes
+    it one. A colon in a speaker's label becomes `_`, since the first colon ends the label. SubRip has
+    no escapes: text stays as it is, and readers take `<i>...</i>` for tags. An empty transcript is an
+    empty file. Holds no duration, no name of the recording, no times of words.
     """
-    labels = unique_labels(transcript.speakers, lambda label: label.strip().replace(":", "_"))
+    labels = unique_labels(transcript.speakers, lambda label: label_of(label)[0])
     cues = []
     for number, segment in enumerate(transcript.segments, start=1):
         start, end = (subtitle_time(ms, ",") for ms in span_ms(segment))
-        line = f"{caption(labels[segment.speaker], segment.gender)}: {segment.text}".rstrip()
-        cues.append(f"{number}\n{start} --> {end}\n{line}\n")
+        label = labels[segment.speaker]
+        named = caption(label, segment.gender)
+        if named == label and not label_of(label)[1]:
+            named = f"{label} (unknown)"
+        cues.append(f"{number}\n{start} --> {end}\n{f'{named}: {segment.text}'.rstrip()}\n")
     return "\n".join(cues)
 
 
 def parse_srt(text: str, where: str) -> list[Transcript]:
-    """Parse SubRip; one transcript, named after the file.
+    """Parse SubRip, or YouTube's SBV; one transcript, named after the file.
 
-    What precedes the first `: ` of a cue is its speaker; a cue without one is counted in the
-    transcript's warnings. Lines of a cue are joined by spaces.
+    Cues, tags and speakers are told as `cues` says: a cue begins with its timing line, formatting is
+    taken off, lines that roll are read once, and what precedes a colon is a speaker where it is a
+    name. Cues without a speaker are counted in the transcript's warnings. Lines of a cue are joined
+    by spaces.
 
     Raises:
-        FormatError: a cue has no timing line, or its times are reversed.
+        FormatError: text stands before the first timing line, or times are reversed.
     """
-    sessions = Sessions()
-    session = Path(where).stem
-    sessions.open(session)
-    for number, lines in _blocks(text):
-        timing = 1 if len(lines) > 1 and lines[0].strip().isdecimal() else 0
-        at = f"{where}:{number + timing}"
-        start_s, end_s = _parse_timing(lines[timing], at)
-        words = " ".join(lines[timing + 1 :]).strip()
-        spoken = _SRT_SPEAKER.fullmatch(words)
-        if spoken:
-            speaker, gender = parse_caption(spoken[1])
-            words = spoken[2] or ""
-        else:
-            speaker, gender = UNKNOWN_SPEAKER, "unknown"
-            sessions.count(session, _NO_SPEAKER)
-        sessions.add(
-            session, at, speaker=speaker, start_s=start_s, end_s=end_s, text=words, gender=gender
-        )
+    lines = list(enumerate(text.split("\n"), start=1))
+    cues = list(read_cues(lines, where, numbered=True))
+    without_formatting(cues)
+    sessions, session = _opened(where)
+    for cue, parts in _named(cues, str, sessions, session):
+        for speaker, gender, words in parts:
+            _add(sessions, session, cue, speaker, gender, words)
     return sessions.transcripts()
+
+
+def _opened(where: str) -> tuple[Sessions, str]:
+    sessions, session = Sessions(), recording_name(where)
+    sessions.open(session)
+    return sessions, session
+
+
+def _named(
+    cues: list[Cue], shown: Callable[[str], str], sessions: Sessions, session: str
+) -> Iterator[tuple[Cue, list[tuple[str, str, str]]]]:
+    """Cues without what rolls, and the parts of each; counts what was noticed."""
+    cues, repeats = unrolled(cues, shown)
+    sessions.count(session, _ROLLED, repeats)
+    sessions.count(session, _HOLED, sum(cue.holed for cue in cues))
+    texts = cues
+    if shown is not str:
+        texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
+    yield from zip(cues, name_speakers(texts), strict=True)
+
+
+def _add(
+    sessions: Sessions,
+    session: str,
+    cue: Cue,
+    speaker: str,
+    gender: str,
+    text: str,
+    words: list[Word] | None = None,
+) -> None:
+    if not speaker:
+        sessions.count(session, _NO_SPEAKER)
+    sessions.add(
+        session,
+        cue.at,
+        speaker=speaker or UNKNOWN_SPEAKER,
+        start_s=cue.start_s,
+        end_s=cue.end_s,
+        text=text,
+        gender=gender,
+        words=words,
+    )
 
 
 def render_vtt(transcript: Transcript) -> str:
@@ -121,51 +167,66 @@ def _timed_text(segment: Segment) -> str:
 def parse_vtt(text: str, where: str) -> list[Transcript]:
     """Parse WebVTT; one transcript, named after the file.
 
-    A cue with several voices becomes several segments of the same time. Text before the first voice
-    names no speaker, which is counted in the transcript's warnings. Timestamps in the text of a
-    voice are times of its words; those that stand between phrases rather than words, or do not
-    increase inside the cue, are counted. Other tags are taken off. Comments, styles and regions are
-    skipped.
+    A cue with several voices becomes several segments of the same time. In a file without voices,
+    what precedes a colon is a speaker where it is a name (`cues.name_speakers`), as Zoom writes it,
+    and lines that roll from cue to cue are read once. Cues without a speaker are counted in the
+    transcript's warnings. Timestamps in the text are times of its words; those that stand between
+    phrases rather than words, or do not increase inside the cue, are counted. Other tags are taken
+    off. Comments, styles and regions are skipped. A cue begins with its timing line, as the standard
+    has it, also without an empty line before it.
 
     Raises:
-        FormatError: the file does not begin with `WEBVTT`, a cue has no timing line, or its times
+        FormatError: the file does not begin with `WEBVTT`, there is text outside of a cue, or times
             are reversed.
     """
-    blocks = list(_blocks(text))
-    if not blocks or not re.match(r"WEBVTT(?:\s|$)", blocks[0][1][0]):
-        raise FormatError(f"{where}:1: expected WEBVTT")
-    sessions = Sessions()
-    session = Path(where).stem
-    sessions.open(session)
-    for number, lines in blocks[1:]:
-        if re.match(r"(?:NOTE|STYLE|REGION)(?:\s|$)", lines[0]) and "-->" not in lines[0]:
-            continue
-        timing = 1 if len(lines) > 1 and "-->" not in lines[0] else 0
-        at = f"{where}:{number + timing}"
-        start_s, end_s = _parse_timing(lines[timing], at)
-        for voice, words in _split_voices(" ".join(lines[timing + 1 :])):
+    cues = list(read_cues(_vtt_lines(text, where), where, numbered=False))
+    sessions, session = _opened(where)
+    if not any(_VTT_VOICE.search(line) for cue in cues for line in cue.lines):
+        for cue, parts in _named(cues, plain, sessions, session):
+            for speaker, gender, words in parts:
+                timed = None
+                if len(parts) == 1:
+                    timed = _timed(
+                        cue, _without_name(" ".join(cue.lines), speaker), sessions, session
+                    )
+                _add(sessions, session, cue, speaker, gender, words, timed)
+        return sessions.transcripts()
+    for cue in cues:
+        for voice, payload in _split_voices(" ".join(cue.lines)):
             speaker, gender = parse_caption(html.unescape(voice))
-            if not speaker:
-                speaker = UNKNOWN_SPEAKER
-                sessions.count(session, _NO_SPEAKER)
-            timed = _timed_words(words, start_s, end_s)
-            if timed is None:
-                sessions.count(session, "cues have timestamps that are not of words: not read")
-            sessions.add(
-                session,
-                at,
-                speaker=speaker,
-                start_s=start_s,
-                end_s=end_s,
-                text=_plain(words),
-                gender=gender,
-                words=timed,
-            )
+            timed = _timed(cue, payload, sessions, session)
+            _add(sessions, session, cue, speaker, gender, plain(payload), timed)
     return sessions.transcripts()
 
 
-def _plain(payload: str) -> str:
-    return html.unescape(_VTT_TAG.sub("", payload))
+def _vtt_lines(text: str, where: str) -> list[tuple[int, str]]:
+    """Lines behind the header; those of comments, styles and regions are empty."""
+    rows = text.split("\n")
+    if not re.match(r"WEBVTT(?:\s|$)", rows[0]):
+        raise FormatError(f"{where}:1: expected WEBVTT")
+    lines: list[tuple[int, str]] = []
+    skipping, before = True, ""  # the header, too, ends with an empty line or a timing
+    for number, row in enumerate(rows[1:], start=2):
+        line = row.rstrip("\r")
+        if "-->" in line or not line:
+            skipping = False
+        elif not before and _VTT_BLOCK.match(line):
+            skipping = True
+        lines.append((number, "" if skipping else line))
+        before = line
+    return lines
+
+
+def _without_name(payload: str, speaker: str) -> str:
+    split = split_name(payload) if speaker else None
+    return payload if split is None else split[1]
+
+
+def _timed(cue: Cue, payload: str, sessions: Sessions, session: str) -> list[Word] | None:
+    timed = _timed_words(payload, cue.start_s, cue.end_s)
+    if timed is None:
+        sessions.count(session, "cues have timestamps that are not of words: not read")
+    return timed
 
 
 def _timed_words(payload: str, start_s: Decimal, end_s: Decimal) -> list[Word] | None:
@@ -173,12 +234,12 @@ def _timed_words(payload: str, start_s: Decimal, end_s: Decimal) -> list[Word] |
     first, *rest = _VTT_TIMESTAMP.split(payload)
     if not rest:
         return []
-    times = [start_s, *(_seconds(stamp) for stamp in rest[::2]), end_s]
+    times = [start_s, *(parse_clock(stamp, "") for stamp in rest[::2]), end_s]
     if any(after < before for before, after in pairwise(times)):
         return None
     words = []
     for text, begin_s, stop_s in zip([first, *rest[1::2]], times, times[1:], strict=False):
-        said = _plain(text).split()
+        said = plain(text).split()
         if len(said) > 1:
             return None
         words += [Word(one, float(begin_s), float(stop_s)) for one in said]
@@ -190,29 +251,3 @@ def _split_voices(payload: str) -> list[tuple[str, str]]:
     before, *pairs = _VTT_VOICE.split(payload)
     voices = [(voice or "", words) for voice, words in zip(pairs[::2], pairs[1::2], strict=True)]
     return voices if voices and not before.strip() else [("", before), *voices]
-
-
-def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield stretches of lines that are not empty, each with the number of its first line."""
-    first, block = 1, list[str]()
-    for number, line in enumerate([*text.split("\n"), ""], start=1):
-        if line.strip():
-            if not block:
-                first = number
-            block.append(line.rstrip("\r"))
-        elif block:
-            yield first, block
-            block = []
-
-
-def _parse_timing(line: str, at: str) -> tuple[Decimal, Decimal]:
-    match = _TIMING.fullmatch(line)
-    if match is None:
-        raise FormatError(f"{at}: expected '<start> --> <end>', got {line!r}")
-    return _seconds(match[1]), _seconds(match[2])
-
-
-def _seconds(clock: str) -> Decimal:
-    """Read `[hh:]mm:ss.mmm`."""
-    *hours, minutes, seconds = clock.replace(",", ".").split(":")
-    return Decimal((int(hours[0] if hours else 0) * 60 + int(minutes)) * 60) + Decimal(seconds)

@@ -2,16 +2,16 @@
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 
 from ..errors import FormatError
-from ..transcript import Segment, Transcript
+from ..transcript import Segment, Transcript, recording_name
 from .captions import caption, parse_caption
 from .clock import decimal_seconds, span_ms, to_ms
 from .sessions import Sessions, parse_seconds, unique_labels
+from .tiers import Interval, Tier, sort_tiers
 from .words import NATIVE, separate_ms
 
 WORDLESS = "<speech>"
@@ -23,6 +23,8 @@ _WORDS = " words"
 # Praat reads a text file as a stream of free-standing numbers, quoted strings and flags; all other
 # words (`xmin`, `=`, `intervals [1]:`) are for people. That holds for its short form, too.
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|(![^\n]*)|(\S+)')
+_LABEL = re.compile(r'(\s*(?:(?:text|mark|name|class)\s*=\s*)?)"(.*)"(\s*)')
+_STRINGS = re.compile(r'(?:[^"]|"")*(?:"\s+"(?:[^"]|"")*)*')
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
 
 
@@ -103,9 +105,10 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     """Parse a TextGrid, long or short; one transcript, named after the file.
 
     Each interval tier is a speaker; marks other than empty ones are segments, `<speech>` being one
-    without words. A tier named like another one with ` words` behind it holds that one's words: a
-    segment has those whose middles lie in it; words in no segment, or that are not those of its
-    text, are counted in the transcript's warnings. So are point tiers.
+    without words. Tiers of words, ours or a forced aligner's, are told from others by `tiers`: a segment
+    has those words whose middles lie in it; words in no segment, or that are not those of its text, are
+    counted in the transcript's warnings. So are tiers of points and of phones, quotes in a label
+    that should be doubled, and times before 0, where the recording begins: they become 0.
 
     Raises:
         FormatError: with the line at which something else was expected.
@@ -115,16 +118,19 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     if not file_type.startswith("ooTextFile") or object_class != "TextGrid":
         raise FormatError(f'{stream.at}: expected "ooTextFile" and "TextGrid"')
     sessions = Sessions()
-    session = Path(where).stem
+    session = recording_name(where)
     stream.time("xmin")
     sessions.open(session, duration_s=stream.time("xmax"))
-    tiers, words = split_tiers(read_tiers(stream))
-    for tier in tiers:
+    tiers = sort_tiers(read_tiers(stream), where)
+    sessions.count(session, "tiers of phones were not read", len(tiers.dropped))
+    for what, times in stream.notes.items():
+        sessions.count(session, what, times)
+    for tier in tiers.speech:
         if tier.is_points:
             sessions.count(session, "point tiers were not read")
             continue
         label, gender = parse_caption(tier.speaker)
-        of_tier = words.get(tier.name, [])
+        of_tier = tiers.words.get(tier.name, [])
         inside = _inside(tier.intervals, of_tier)
         for _ in range(len(of_tier) - sum(map(len, inside))):
             sessions.count(session, "words lie in no segment of their tier: they were not read")
@@ -144,30 +150,6 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
                 words=sessions.words(session, rows, NATIVE, interval.at),
             )
     return sessions.transcripts()
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A stretch of a tier that is not empty; `at` is its place in the file."""
-
-    start_s: Decimal
-    end_s: Decimal
-    mark: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """One tier of a TextGrid; one of points has no intervals."""
-
-    name: str
-    intervals: list[Interval]
-    is_points: bool = False
-
-    @property
-    def speaker(self) -> str:
-        """The name without the number of a speaker's further tier."""
-        return re.sub(r"#\d+$", "", self.name)
 
 
 def read_tiers(stream: "Stream") -> list[Tier]:
@@ -190,25 +172,13 @@ def read_tiers(stream: "Stream") -> list[Tier]:
             if kind != "IntervalTier":
                 raise FormatError(f"{stream.at}: unknown class of tier {kind!r}")
             end_s = stream.time("end")
-            if mark := stream.string("text").strip():
+            mark = stream.string("text").strip()
+            if mark and end_s == 0:
+                stream.notes["segments end before the recording begins and were not read"] += 1
+            elif mark:
                 tier.intervals.append(Interval(start_s, end_s, mark, stream.at))
         tiers.append(tier)
     return tiers
-
-
-def split_tiers(tiers: list[Tier]) -> tuple[list[Tier], dict[str, list[Interval]]]:
-    """Return tiers of segments, and the intervals of those that hold words, by tier of segments."""
-    names: set[str] = set()
-    words: dict[str, list[Interval]] = {}
-    others = []
-    for tier in sorted(tiers, key=lambda tier: len(tier.name)):  # what words are of comes first
-        of_tier = tier.name.removesuffix(_WORDS)
-        if of_tier in names and of_tier != tier.name and not tier.is_points:
-            words.setdefault(of_tier, []).extend(tier.intervals)
-        else:
-            others.append(tier)
-            names |= set() if tier.is_points else {tier.name}
-    return [tier for tier in tiers if tier in others], words
 
 
 def _inside(segments: Sequence[Interval], words: Sequence[Interval]) -> list[list[Interval]]:
@@ -224,27 +194,62 @@ def _middle(interval: Interval) -> Decimal:
     return (interval.start_s + interval.end_s) / 2
 
 
+def _kind_of(word: str | None) -> str:
+    """What a word is to Praat; empty for one that is for people, or a comment."""
+    if word is None:
+        return ""
+    if _NUMBER.fullmatch(word):
+        return "number"
+    return "flag" if word in ("<exists>", "<absent>") else "quote" if '"' in word else ""
+
+
 class Stream:
-    """The numbers, strings and flags of a Praat text file, one after the other."""
+    """The numbers, strings and flags of a Praat text file, one after the other.
+
+    Quotes in a label are doubled; where many an exporter did not, the label reaches to the last quote
+    of its line.
+
+    Attributes:
+        at: file and line of what was read last.
+        notes: what was noticed, and how often.
+    """
 
     def __init__(self, text: str, where: str) -> None:
         self.at = f"{where}:1"
+        self.notes: Counter[str] = Counter()
         self._where = where
-        self._tokens = self._scan(text)
+        self._tokens = self._scan("\n".join(map(self._doubled, text.split("\n"))))
+
+    def _doubled(self, line: str) -> str:
+        """Double the quotes of a label that stands on a line alone, if they are not."""
+        if line.count('"') < 3:
+            return line
+        label = _LABEL.fullmatch(line)
+        if label is None:
+            return line
+        inner = re.compile(r'(?:[^"]|"")*') if "=" in label[1] else _STRINGS
+        if inner.fullmatch(label[2]):
+            return line
+        self.notes[
+            "labels have quotes that are not doubled; they were read to their line's end"
+        ] += 1
+        text = label[2].replace('""', '"').replace('"', '""')
+        return f'{label[1]}"{text}"{label[3]}'
 
     def _scan(self, text: str) -> Iterator[tuple[str, str]]:
         line, counted_to = 1, 0
         for match in _TOKEN.finditer(text):
+            string, _, word = match.groups()
+            kind = "string" if string is not None else _kind_of(word)
+            if not kind:
+                continue
             line += text.count("\n", counted_to, match.start())
             counted_to = match.start()
             self.at = f"{self._where}:{line}"
-            string, comment, word = match.groups()
-            if string is not None:
-                yield "string", string.replace('""', '"')
-            elif comment is None and word in ("<exists>", "<absent>"):
-                yield "flag", word
-            elif comment is None and _NUMBER.fullmatch(word):
-                yield "number", word
+            open_end = string is not None and text[match.end() : match.end() + 1].strip()
+            if open_end or kind == "quote":
+                raise FormatError(f"{self.at}: a quote in a label is not doubled: {match[0]!r}")
+            yield kind, word if string is None else string.replace('""', '"')
 
     def _next(self, kind: str, what: str) -> str:
         got, value = next(self._tokens, ("the end", ""))
@@ -259,7 +264,11 @@ class Stream:
         return self._next("flag", "<exists>") == "<exists>"
 
     def time(self, what: str) -> Decimal:
-        return parse_seconds(self._next("number", what), self.at, what)
+        number = self._next("number", what)
+        if number.startswith("-") and float(number) < 0:
+            self.notes["times lie before the recording and became 0"] += 1
+            return Decimal(0)
+        return parse_seconds(number, self.at, what)
 
     def count(self, what: str) -> int:
         number = self._next("number", what)

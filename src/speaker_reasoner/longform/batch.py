@@ -18,11 +18,12 @@ from typing import Any
 from filelock import BaseFileLock
 
 from ..audio import Samples
+from ..engines.base import OUTSIDE
 from ..errors import FormatError, OutputError, SettingsError, SpeakerReasonerError
 from ..formats import FORMATS, file_name, read, write, write_text_atomically
 from ..formats.files import remove_temporary
 from ..locks import lock
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from ..voices.people import EnrolledSpeaker
 from .channels import AnyRecording
 from .journal import Journal, fingerprint, stopwatch
@@ -54,7 +55,7 @@ class Item:
 
     @property
     def title(self) -> str:
-        return self.name or self.path.stem
+        return self.name or recording_name(self.path)
 
     def identity(self) -> Mapping[str, Any]:
         return fingerprint(self.path) if self.source is None else self.source()
@@ -69,12 +70,15 @@ class Result:
         outcome: its transcript, or why there is none; `None` where an earlier call had made it.
         files: that were written by this call.
         note: why a recording with a transcript or journal was transcribed again, or another remark.
+        partial: whether stretches are missing because a server failed on them: the files are written, and
+            the same call transcribes it again.
     """
 
     item: Item
     outcome: Transcript | Failure | None
     files: tuple[Path, ...] = ()
     note: str = ""
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +218,21 @@ class Batch:
         )
 
     def _ended(self, task: "_Task", outcome: Transcript | Failure) -> Result:
-        if self._folder is None or isinstance(outcome, Failure):
+        if isinstance(outcome, Failure):
             return Result(task.item, outcome, (), task.note)
+        failed = sorted(OUTSIDE & set(outcome.info["stops"]))
+        if failed:
+            task.note = f"not all of it could be transcribed ({', '.join(failed)}); run it again"
+        if self._folder is None:
+            return Result(task.item, outcome, (), task.note, bool(failed))
         try:
-            files = self._keep(task, outcome)
+            files = self._keep(task, outcome, done=not failed)
         except SpeakerReasonerError as error:
             return Result(task.item, Failure(task.name, error), (), task.note)
-        return Result(task.item, outcome, files, task.note)
+        return Result(task.item, outcome, files, task.note, bool(failed))
 
-    def _keep(self, task: "_Task", transcript: Transcript) -> tuple[Path, ...]:
-        """Write the files, then the marker, then delete the journal."""
+    def _keep(self, task: "_Task", transcript: Transcript, *, done: bool) -> tuple[Path, ...]:
+        """Write the files, then the marker where the recording is done, then delete the journal."""
         assert self._folder is not None and task.journal is not None
         files = write(transcript, self._folder, self._formats)
         info = transcript.info
@@ -233,7 +242,8 @@ class Batch:
             **{name: info[name] for name in ("turns", "tokens", "stage_s")},
         }
         hashes = {path.name: _hash(path) for path in files}
-        self._mark(task.item, _Marker(task.journal.about, hashes, measured))
+        if done:
+            self._mark(task.item, _Marker(task.journal.about, hashes, measured))
         task.journal.remove()
         return tuple(files)
 

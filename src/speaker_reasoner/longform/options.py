@@ -21,6 +21,7 @@ class Options:
         batch: dialogues at once.
         channel: 0-based channel to listen to; all mixed down if `None`.
         channels: `mix`, or `separate`: one speaker a channel.
+        track: 0-based sound track; the default one if `None`.
         vad: name of the speech detector, as `Engine.detector` takes it.
         cache: whether the speaker cache is used; the profile decides if `None`.
         witness: name of the witness, as `Engine.witness` takes it.
@@ -33,6 +34,7 @@ class Options:
     batch: int = 4
     channel: int | None = None
     channels: str = MIXED
+    track: int | None = None
     vad: str = "auto"
     cache: bool | None = None
     witness: str = "auto"
@@ -48,6 +50,7 @@ class Options:
             batch=self.batch,
             channel=self.channel,
             channels=self.channels,
+            track=self.track,
             cached=self.cache,
             witness=self.witness,
             detect=self.vad,
@@ -66,6 +69,7 @@ class Options:
             "batch": self.batch,
             "channel": self.channel,
             "channels": self.channels,
+            "track": self.track,
             "vad": self.vad,
             "cache": self.cache,
             "witness": self.witness,

@@ -16,11 +16,12 @@ from typing import Any
 
 from .. import audio
 from ..audio import Samples
+from ..engines.base import Stop
 from ..errors import SpeakerReasonerError
 from ..protocol import CacheEntry, Profile
-from ..reasoner import Dialogue, Outcome, Stop, TranscribedLine, TurnEvent, without_duplicates
+from ..reasoner import Dialogue, Outcome, TranscribedLine, TurnEvent, without_duplicates
 from ..speech import Detect, Region
-from ..transcript import Confidence, Missing, Segment, Transcript
+from ..transcript import Confidence, Missing, Segment, Transcript, recording_name
 from ..voices.cache import CacheRules
 from ..voices.finished import ChunkSegment, FinishedChunk
 from ..voices.linking import Trust
@@ -147,6 +148,9 @@ class RecordingState:
         speakers: its speakers, enrolled ones included.
         describe: the engine's description, for the transcript.
         journal: keeps finished chunks; chunks that it holds already are not transcribed again.
+
+    Attributes:
+        notices: what the reader noticed in the file so far.
     """
 
     def __init__(
@@ -160,11 +164,13 @@ class RecordingState:
         journal: Journal | ChannelJournal | None = None,
     ) -> None:
         self.path = path
-        self.name = path.stem
+        self.name = recording_name(path)
+        self.notices: list[str] = []
         self.profile = profile
         self.settings = settings
         self.speakers = speakers
         self.error: SpeakerReasonerError | None = None
+        self.language_given: str | None = None
         self._source = source
         self._describe = describe
         self._journal = journal
@@ -188,13 +194,28 @@ class RecordingState:
 
     @property
     def language(self) -> str | None:
-        """Code of the language that was spoken longest so far; `None` where the engine gives none."""
+        """Code of the language that was given, else of the one that was spoken longest so far; `None` where
+        the engine gives none."""
+        if self.language_given is not None:
+            return self.language_given
+        return self._most_spoken()
+
+    def _most_spoken(self) -> str | None:
         seconds: dict[str, float] = defaultdict(float)
         for finished in self._finished:
             if finished.language is not None:
                 spoken_s = sum(one.seconds for one in finished.spoken)
                 seconds[finished.language[0]] += spoken_s * finished.language[1]
         return max(sorted(seconds), key=lambda code: seconds[code]) if seconds else None
+
+    def linked(self, chunk: int) -> list[Segment] | None:
+        """The segments of a finished chunk with the labels that its speakers have among those of the
+        recording so far; `None` while it is under way."""
+        if chunk >= len(self._finished):
+            return None
+        labels = self.speakers.linked_labels(chunk)
+        spoken = self._finished[chunk].spoken
+        return [one.segment(label, one.gender) for one, label in zip(spoken, labels, strict=True)]
 
     @property
     def done(self) -> bool:
@@ -343,6 +364,7 @@ class RecordingState:
             people=tuple(open_chunk.people),
             language=next((e.language for e in events if e.language is not None), None),
             left_out=dict(sum((Counter(event.left_out) for event in events), Counter[str]())),
+            noted=dict(sum((Counter(event.noted) for event in events), Counter[str]())),
             missing=tuple(missing),
             stop=str(outcome.stop),
             trace=_trace(open_chunk, outcome),
@@ -455,7 +477,7 @@ class RecordingState:
         return mean if mean < floor else None
 
     def _warnings(self) -> tuple[str, ...]:
-        warnings = []
+        warnings = list(self.notices)
         if (mean := self._foreign) is not None:
             warnings.append(
                 "this recording does not sound like what the checkpoint knows "
@@ -477,6 +499,11 @@ class RecordingState:
             warnings.append(
                 f"{silent} {were} left out: no speech was detected during the time given"
             )
+        noted = sum((Counter(f.noted) for f in self._finished), Counter[str]())
+        warnings += [
+            f"{count} {'time' if count == 1 else 'times'}: {what}"
+            for what, count in sorted(noted.items())
+        ]
         languages = {f.language[0] for f in self._finished if f.language is not None and f.spoken}
         if len(languages) > 1:
             warnings.append(
@@ -493,7 +520,7 @@ class RecordingState:
 
     def _languages(self) -> dict[str, Any]:
         """The recording's language and the mean probability over its chunks, where the engine gives it."""
-        code = self.language
+        code = self._most_spoken()
         if code is None:
             return {}
         sure = [f.language[1] for f in self._finished if f.language and f.language[0] == code]

@@ -4,16 +4,31 @@ A round is one turn of up to `batch` dialogues, of any recordings. A request get
 batch. How recordings share the rounds therefore changes when they end, but not their transcripts.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ..engines.base import Engine
 from ..errors import SpeakerReasonerError
-from ..reasoner import Dialogue, ask
+from ..reasoner import Asker, ask
 from ..transcript import Transcript
-from .channels import AnyRecording
-from .recording import Failure, Progress
+from .recording import Failure, Listener, Progress
+
+
+class Driven(Protocol):
+    """What the rounds drive: a recording, or a turn of a dialogue that is led elsewhere."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def dialogues(self, most: int) -> Sequence[Asker]:
+        """At most so many that have a turn to ask for."""
+
+    def tell(self, listener: Listener) -> None:
+        """Tell the turns that are newly known."""
+
+    def result(self) -> Transcript | Failure | None:
+        """What it came to, once `done`; `None` where that was said already."""
 
 
 class Task(Protocol):
@@ -31,8 +46,8 @@ class Task(Protocol):
     @property
     def cancelled(self) -> bool: ...
 
-    def open(self) -> AnyRecording:
-        """Open the recording; an error ends the task."""
+    def open(self) -> Driven:
+        """Open the recording or whatever asks turns; an error ends the task."""
 
     def told(self, progress: Progress) -> None:
         """Called with each turn."""
@@ -54,7 +69,7 @@ class _Active(Generic[T]):
     """A task under way, with its recording; a failed one has none, and its failure is reported next."""
 
     task: T
-    recording: AnyRecording | None = None
+    recording: Driven | None = None
     failure: Failure | None = None
 
     @property
@@ -125,6 +140,7 @@ class Rounds(Generic[T]):
             result = self._news(active)
             if result is not None:
                 yield active.task, result
+            if result is not None or active.over:
                 self._active.remove(active)
             elif self._in_order:
                 return
@@ -134,8 +150,8 @@ class Rounds(Generic[T]):
         active, self._active = self._active, []
         return [(a.task, Failure(a.task.name, self._as_known(error))) for a in active]
 
-    def _first_come(self) -> list[Dialogue]:
-        dialogues: list[Dialogue] = []
+    def _first_come(self) -> list[Asker]:
+        dialogues: list[Asker] = []
         for active in self._active:
             dialogues += self._of(active, self._batch - len(dialogues))
         while len(dialogues) < self._batch and not (self._active and self._active[0].over):
@@ -145,8 +161,8 @@ class Rounds(Generic[T]):
             dialogues += self._of(self._begin(task), self._batch - len(dialogues))
         return dialogues
 
-    def _shared_out(self) -> list[Dialogue]:
-        """An equal share of the batch for each recording; unused shares go to the others."""
+    def _shared_out(self) -> list[Asker]:
+        """An equal share of the batch for each task; unused shares go to the others."""
         while (task := self._more()) is not None:
             self._begin(task)
         if not self._active:
@@ -170,7 +186,7 @@ class Rounds(Generic[T]):
             self._drop(active, error)
         return active
 
-    def _of(self, active: _Active[T], most: int) -> list[Dialogue]:
+    def _of(self, active: _Active[T], most: int) -> Sequence[Asker]:
         """Dialogues of a recording; none if it fails."""
         if active.recording is None:
             return []

@@ -14,7 +14,7 @@ from ..errors import AudioError, SettingsError
 from ..protocol import Profile
 from ..spans import overlapped
 from ..speech import Detect
-from ..transcript import Transcript
+from ..transcript import Transcript, recording_name
 from ..voices.cache import CacheRules
 from ..voices.linking import Trust
 from ..voices.people import EnrolledSpeaker, Speakers
@@ -35,6 +35,7 @@ class Transcriber:
         batch: dialogues that share the engine's batches.
         channel: 0-based channel to listen to; all mixed down if `None`.
         channels: `mix`, or `separate`: each is transcribed by itself, as one speaker.
+        track: 0-based sound track to listen to; the default one if `None`.
         cached: whether the speaker cache is used, which makes each chunk wait for the one before it; by
             default, where the checkpoint was trained with one, and either its profile says so or there is no
             witness.
@@ -60,6 +61,7 @@ class Transcriber:
         batch: int = 1,
         channel: int | None = None,
         channels: str = MIXED,
+        track: int | None = None,
         cached: bool | None = None,
         rules: CacheRules | None = None,
         witness: Witness | str | None = "auto",
@@ -70,6 +72,7 @@ class Transcriber:
         self.profile: Profile = engine.profile
         self.batch = max(1, batch)
         self.channel = channel
+        self.track = track
         self.separate = _separate(channel, channels)
         hears = self.profile.cache_s > 0
         if cached and not hears:
@@ -125,6 +128,7 @@ class Transcriber:
         journal: Path | Journal | None = None,
         name: str | None = None,
         samples: Samples | None = None,
+        language: str | None = None,
     ) -> AnyRecording:
         """A recording, ready to be driven.
 
@@ -136,6 +140,7 @@ class Transcriber:
             name: of the recording; by default that of its file.
             samples: float32 `[n]` at 16 kHz, transcribed instead of the whole file; `[channels, n]` where
                 channels are transcribed separately.
+            language: code of what is spoken, for engines that take one; recognised if `None`.
 
         Raises:
             SettingsError: the hints contradict each other.
@@ -146,12 +151,28 @@ class Transcriber:
         if speakers is not None:
             _check_bounds(speakers, self.separate)
         if isinstance(journal, Path):
-            about = self.about(fingerprint(path), speakers=speakers, voices=voices)
+            about = self.about(
+                fingerprint(path), speakers=speakers, voices=voices, language=language
+            )
             journal = Journal(journal, about)
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples)
-        blocks = audio.stream(path, channel=self.channel) if samples is None else iter([samples])
-        return self._recording(path, blocks, speakers, voices, journal, name)
+        notices: list[str] = []
+        blocks = (
+            iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
+        )
+        recording = self._recording(path, blocks, speakers, voices, journal, name, notices)
+        recording.language_given = language
+        return recording
+
+    def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
+        """The blocks of a file; what there is to know about it goes to `notices`, once."""
+
+        def warn(notice: str) -> None:
+            if notice not in notices:
+                notices.append(notice)
+
+        return audio.stream(path, channel=channel, track=self.track, warn=warn)
 
     def _open_separately(
         self,
@@ -161,14 +182,15 @@ class Transcriber:
         name: str | None,
         samples: Samples | None,
     ) -> SeparateChannels:
-        count = audio.channel_count(path) if samples is None else len(samples)
+        count = audio.channel_count(path, track=self.track) if samples is None else len(samples)
         if count < 2:
             raise AudioError(
                 f"{path}: got one channel, expected one for each speaker; leave out --channels separate, "
                 "and speakers are told apart by their voices"
             )
+        notices: list[str] = []
         loudness = [
-            Loudness(audio.stream(path, channel=n) if samples is None else [samples[n]])
+            Loudness(self._stream(path, notices, n) if samples is None else [samples[n]])
             for n in range(count)
         ]
         recordings = [
@@ -179,6 +201,7 @@ class Transcriber:
                 voices,
                 None if journal is None else journal.channel(n),
                 name,
+                notices,
             )
             for n, one in enumerate(loudness)
         ]
@@ -192,6 +215,7 @@ class Transcriber:
         voices: Sequence[EnrolledSpeaker],
         journal: Journal | ChannelJournal | None,
         name: str | None,
+        notices: list[str],
     ) -> RecordingState:
         settings = self.settings
         recording = RecordingState(
@@ -204,6 +228,7 @@ class Transcriber:
             journal,
         )
         recording.name = name or recording.name
+        recording.notices = notices
         return recording
 
     def _speakers(
@@ -245,7 +270,8 @@ class Transcriber:
         if self.separate:
             channel, bounds = traces[0]["channel"], (0, 1)
             labels = (transcript.info["channels"][channel]["speaker"],)
-        chunk_audio = Chunk(start, audio.load_slice(path, start, end, channel=channel))
+        samples = audio.load_slice(path, start, end, channel=channel, track=self.track)
+        chunk_audio = Chunk(start, samples)
         voices = (
             self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
         )
@@ -293,12 +319,13 @@ class Transcriber:
         *,
         speakers: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
+        language: str | None = None,
     ) -> dict[str, Any]:
         """Everything that a transcript depends on; where it is equal, a run continues another one.
 
         Args:
             source: identifies the recording and its version; see `fingerprint`.
-            speakers, voices: as for `open`.
+            speakers, voices, language: as for `open`.
         """
         from ..version import __version__
 
@@ -311,6 +338,7 @@ class Transcriber:
                 "answer": s.answer,
                 "channel": self.channel,
                 "channels": SEPARATE if self.separate else MIXED,
+                **({} if self.track is None else {"track": self.track}),
                 "vad": self._vad,
                 "rules": repr(s.cache),
                 "trust": repr(s.trust),
@@ -318,6 +346,7 @@ class Transcriber:
                 "witness": None if s.witness is None else s.witness.name,
                 "speakers_given": None if speakers is None else list(speakers),
                 "voices": {voice.name: _digest(voice) for voice in voices},
+                **({} if language is None else {"language_given": language}),
             },
         }
 
@@ -358,7 +387,9 @@ class Transcriber:
                 alone = not overlapped(line, transcript.segments)
                 fits = _VOICE_S[0] <= line.duration_s <= _VOICE_S[1]
                 if outside and alone and fits and len(clips) < _VOICE_LINES:
-                    clips.append(audio.load_slice(path, first, last, channel=channel))
+                    clips.append(
+                        audio.load_slice(path, first, last, channel=channel, track=self.track)
+                    )
             if clips:
                 voices.append(EnrolledSpeaker(speaker, tuple(clips), transcript.genders[speaker]))
         return voices
@@ -382,7 +413,7 @@ class _File:
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return recording_name(self.path)
 
     def open(self) -> AnyRecording:
         journal = None if self.journal is None else self.journal(self.path)

@@ -5,7 +5,7 @@ a function with the value it read, which returns the nodes that may follow.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 MAX_REPEATS = 10
 """A span repeated more often than this is a loop (as in the released runner)."""
@@ -45,7 +45,7 @@ class Literal(Node):
         if self.data[self.at] != byte:
             return ()
         at = self.at + 1
-        return (replace(self, at=at),) if at < len(self.data) else self.then()
+        return (Literal(self.data, self.then, at),) if at < len(self.data) else self.then()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Number(Node):
 
     def step(self, byte: int) -> State:
         if byte == 0x2E and self.whole and self.part is None and self.decimals:
-            return (replace(self, part=""),) if self._reachable(self.whole, "") else ()
+            return (self._with(self.whole, ""),) if self._reachable(self.whole, "") else ()
         if not 0x30 <= byte <= 0x39:
             return ()
         digit = chr(byte)
@@ -75,7 +75,7 @@ class Number(Node):
             part += digit
         if not self._reachable(whole, part):
             return ()
-        grown = replace(self, whole=whole, part=part)
+        grown = self._with(whole, part)
         done = len(part) == self.decimals if part is not None else self.decimals == 0
         value = int(whole + (part or "").ljust(self.decimals, "0"))
         fits = self.low <= value <= self.high
@@ -84,6 +84,9 @@ class Number(Node):
         if self.loose and fits:
             return (grown, *self.then(value))
         return (grown,)
+
+    def _with(self, whole: str, part: str | None) -> "Number":
+        return Number(self.low, self.high, self.decimals, self.loose, self.then, whole, part)
 
     def _reachable(self, whole: str, part: str | None) -> bool:
         """Whether some completion of these digits lies within the bounds."""
@@ -146,7 +149,16 @@ class Words(Node):
         self, byte: int, pending: int, continuation: tuple[int, int] = _CONTINUATION
     ) -> "Words":
         text = self.text + bytes((byte,))
-        return replace(self, text=text, pending=pending, continuation=continuation)
+        return Words(
+            self.budget,
+            self.stops,
+            self.then,
+            self.forbidden,
+            self.least,
+            text,
+            pending,
+            continuation,
+        )
 
     @property
     def loops(self) -> bool:
@@ -184,14 +196,17 @@ class Spaces(Node):
     def step(self, byte: int) -> State:
         after = tuple(n for node in self.inner for n in node.step(byte))
         if byte in b" \n" and self.most:
-            return (replace(self, most=self.most - 1), *after)
+            return (Spaces(self.most - 1, self.inner), *after)
         return after
 
 
 def advance(state: State, data: bytes) -> State:
     """The state after some bytes; empty if they do not fit."""
     for byte in data:
-        state = tuple(after for node in state for after in node.step(byte))
+        if len(state) == 1:
+            state = state[0].step(byte)
+        else:
+            state = tuple([after for node in state for after in node.step(byte)])
         if not state:
             return ()
     return state

@@ -83,3 +83,34 @@ def _user(asked: Sequence[str | Audio], *, first: bool) -> Message:
     if wrong or any(isinstance(part, str) and "<|" in part for part in bare):
         raise ProtocolError(f"not a user turn of audio and text: {asked!r}")
     return Message("user", tuple(bare))
+
+
+def trace_parts(chat: Sequence[Message]) -> tuple[Part, ...]:
+    """The parts of a trace whose messages these are: what `messages` takes, with a question at its end.
+
+    Raises:
+        ProtocolError: roles do not alternate from user to user, or a text holds markup.
+    """
+    parts: list[Part] = []
+    for number, message in enumerate(chat):
+        expected = "assistant" if number % 2 else "user"
+        if message.role != expected:
+            raise ProtocolError(
+                f"message {number}: role {message.role!r}, expected {expected!r}: users and assistants in turn"
+            )
+        if any(isinstance(part, str) and "<|" in part for part in message.content):
+            raise ProtocolError(f"message {number}: a text holds '<|', which begins markup")
+        if message.role == "assistant":
+            parts.append(Answer("".join(part for part in message.content if isinstance(part, str))))
+            continue
+        lead = MARKUP.user if number == 0 else "\n" + MARKUP.user
+        for part in message.content:
+            if isinstance(part, str):
+                lead += part
+            else:
+                parts += [Text(lead + MARKUP.audio_open), part]
+                lead = MARKUP.audio_close
+        parts.append(Text(lead + MARKUP.user_close))
+    if not len(chat) % 2:
+        raise ProtocolError("the last message is no question: expected one of the user")
+    return tuple(parts)

@@ -157,16 +157,26 @@ def load_profile(folder: Path) -> Profile | None:
     path = folder / PROFILE_FILE
     if not path.exists():
         return None
-    values = _read_object(path)
+    return profile_of(_read_object(path), str(path))
+
+
+def profile_of(values: Any, where: str) -> Profile:
+    """The profile that a JSON object says.
+
+    Raises:
+        ProtocolError: it holds unknown or impossible settings.
+    """
+    if not isinstance(values, dict):
+        raise ProtocolError(f"{where}: expected an object, got {type(values).__name__}")
     unknown = sorted(set(values) - {f.name for f in fields(Profile)})
     if unknown:
         raise ProtocolError(
-            f"{path}: unknown settings {', '.join(unknown)}; is it of a later version?"
+            f"{where}: unknown settings {', '.join(unknown)}; is it of a later version?"
         )
     for name, value in values.items():
         if not _fits(value, getattr(Profile(), name)):
             raise ProtocolError(
-                f"{path}: setting {name!r} is of the wrong type: {type(value).__name__}"
+                f"{where}: setting {name!r} is of the wrong type: {type(value).__name__}"
             )
     return Profile(**values)
 

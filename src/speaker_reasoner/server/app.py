@@ -1,10 +1,10 @@
 """The routes. Each one is a few lines over `Service`; OpenAPI describes them at /openapi.json."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
@@ -14,19 +14,26 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from ..errors import SpeakerReasonerError
-from ..formats import FORMATS, render
 from ..longform import Transcriber
 from ..version import __version__
 from . import documentation as docs
-from .corrections import parse_operation
-from .guard import Guard
+from .chat import told_profile
+from .exports import Export, export, warnings_header
+from .failures import RequestError, as_request_error
+from .forms import check_model
+from .guard import Guard, audio_link
 from .intake import stored_voices
-from .openai import RequestError, answer, as_request_error
+from .manager import JobsAsked
+from .openai import answer
+from .operations import parse_operation
 from .service import Service, ServiceSettings
+from .sound import PEAKS_PER_S
 from .transcription import Transcription
 from .uploads import read_json
 
@@ -57,17 +64,34 @@ def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
         docs_url=None,  # they load scripts of another site
         redoc_url=None,
         separate_input_output_schemas=False,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.service = service
-    app.add_middleware(Guard, api_key=settings.api_key, registry=service.registry)
+    app.add_middleware(
+        Guard,
+        api_key=settings.api_key,
+        registry=service.registry,
+        origins=settings.origins,
+    )
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "last-event-id", "range"],
+            expose_headers=docs.EXPOSED,
+        )
     _add_errors(app)
     keyed = APIRouter(dependencies=[Depends(docs.KEY)] if settings.api_key else ())
     _add_transcriptions(keyed, service)
+    if service.turns is not None:
+        _add_turns(keyed, service)
     _add_jobs(keyed, service)
     _add_documents(keyed, service)
     _add_rest(keyed, service)
     app.include_router(keyed)
     _add_open(app, service)
+    app.state.every_route = [*keyed.routes, *app.routes]
     return app
 
 
@@ -75,7 +99,8 @@ class _EventStream(StreamingResponse):
     """Server-sent events; closes what it streams from, also where nobody reads them."""
 
     def __init__(self, events: AsyncIterator[str], source: Transcription | None = None) -> None:
-        super().__init__(events, media_type="text/event-stream")
+        headers = {"x-accel-buffering": "no"}  # nginx passes each event on at once
+        super().__init__(events, media_type="text/event-stream", headers=headers)
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,7 +131,10 @@ def _add_errors(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path}: {error.detail}"
         code = str(error.detail).lower().replace(" ", "_")
-        return _error(RequestError(error.status_code, message, code=code))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(app.state.every_route, request.scope))
+        return _error(RequestError(error.status_code, message, code=code, headers=headers))
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(_: Request, __: ClientDisconnect) -> Response:
@@ -116,6 +144,15 @@ def _add_errors(app: FastAPI) -> None:
     async def _bug(_: Request, __: Exception) -> Response:
         message = "internal error; see the server's log"
         return _error(RequestError(500, message, code="internal_error"))
+
+
+def _methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
+    """What may be asked at the address of a request."""
+    found: set[str] = set()
+    for route in routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 def _add_transcriptions(routes: APIRouter, service: Service) -> None:
@@ -130,32 +167,47 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
             )
         finally:
             transcription.close()
-        media_type, body = answer(transcript, transcription.form, service.profile.language)
+        media_type, body, warnings = answer(
+            transcript, transcription.form, service.profile.language
+        )
+        headers = warnings_header(warnings)
         if isinstance(body, str):
-            return Response(body, media_type=media_type)
-        return JSONResponse(body)
+            return Response(body, media_type=media_type, headers=headers)
+        return JSONResponse(body, headers=headers)
 
-    def model() -> dict[str, Any]:
+    @routes.post("/v1/audio/translations", **docs.TRANSLATIONS)
+    async def translate() -> Response:
+        message = (
+            f"The model {service.model!r} does not translate; /v1/audio/transcriptions transcribes"
+        )
+        raise RequestError(400, message, code="unsupported_operation", param="model")
+
+    def model(name: str = "") -> dict[str, Any]:
         profile = service.profile
         return {
-            "id": service.model,
+            "id": name or service.model,
             "object": "model",
             "created": service.created,
             "owned_by": "speaker-reasoner",
             "language": profile.language,
             "domain": profile.domain,
+            "profile": None if service.turns is None else told_profile(profile),
         }
 
     @routes.get("/v1/models", **docs.MODELS)
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model()]}
+        return {"object": "list", "data": [model(), *map(model, service.able.aliases)]}
 
     @routes.get("/v1/models/{name:path}", **docs.MODEL)
     async def one_model(name: str) -> dict[str, Any]:
-        if name != service.model:
-            message = f"The model {name!r} does not exist"
-            raise RequestError(404, message, code="model_not_found", param="model")
-        return model()
+        check_model(name, service.able)
+        return model(name)
+
+
+def _add_turns(routes: APIRouter, service: Service) -> None:
+    @routes.post("/v1/chat/completions", **docs.COMPLETIONS)
+    async def complete(request: Request) -> dict[str, Any]:
+        return await service.complete(request)
 
 
 def _add_jobs(routes: APIRouter, service: Service) -> None:
@@ -164,29 +216,39 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
         return await service.add_job(request)
 
     @routes.get("/v1/jobs", **docs.JOBS)
-    def jobs(limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
-        return {"data": service.newest(limit)}
+    def jobs(asked: Annotated[JobsAsked, Query()]) -> dict[str, Any]:
+        return service.jobs.newest(asked)
 
     @routes.get("/v1/jobs/{job_id}", **docs.JOB)
     def job(job_id: str) -> dict[str, Any]:
-        return service.body(service.job(job_id))
+        return service.jobs.body(service.jobs.job(job_id))
 
-    @routes.delete("/v1/jobs/{job_id}", **docs.END_JOB)
-    def end_job(job_id: str) -> dict[str, Any]:
-        return service.end_job(job_id)
+    @routes.post("/v1/jobs/{job_id}/cancel", **docs.CANCEL)
+    def cancel(job_id: str) -> dict[str, Any]:
+        return service.jobs.cancel(job_id)
+
+    @routes.delete("/v1/jobs/{job_id}", **docs.REMOVE)
+    def remove(job_id: str, erase: bool = False) -> dict[str, Any]:
+        return service.jobs.remove(job_id, erase=erase)
+
+    @routes.post("/v1/jobs/{job_id}/restore", **docs.RESTORE)
+    def restore(job_id: str) -> dict[str, Any]:
+        return service.jobs.restore(job_id)
 
     @routes.post("/v1/jobs/{job_id}/retry", **docs.RETRY)
     def retry(job_id: str) -> dict[str, Any]:
-        return service.retry(job_id)
+        return service.jobs.retry(job_id)
 
     @routes.get("/v1/jobs/{job_id}/events", **docs.EVENTS)
-    async def events(job_id: str, last_event_id: int = Header(0, ge=0)) -> Response:
-        await run_in_threadpool(service.job, job_id)
-        return _EventStream(service.events(job_id, last_event_id))
+    async def events(
+        job_id: str, last_event_id: int = Header(0, ge=0), follow: bool = False
+    ) -> Response:
+        await run_in_threadpool(service.jobs.job, job_id)
+        return _EventStream(service.jobs.events(job_id, last_event_id, follow=follow))
 
     @routes.get("/v1/jobs/{job_id}/audio", **docs.AUDIO)
     def audio(job_id: str, request: Request) -> Response:
-        pcm = service.pcm(job_id)
+        pcm = service.transcripts.pcm(job_id)
         span = pcm.span(request.headers.get("range"))
         start, end = span or (0, pcm.size)
         headers = {
@@ -200,32 +262,47 @@ def _add_jobs(routes: APIRouter, service: Service) -> None:
         blocks: Iterator[bytes] = pcm.read(start, end)
         return StreamingResponse(blocks, status, headers, media_type="audio/wav")
 
+    @routes.get("/v1/jobs/{job_id}/peaks", **docs.PEAKS)
+    def peaks(job_id: str) -> Response:
+        job, data = service.transcripts.peaks(job_id)
+        headers = {
+            "x-peaks-per-second": str(PEAKS_PER_S),
+            "x-duration": f"{job.duration_s:.6f}",
+            "x-audio": audio_link(service.settings.api_key, job.id),
+            "cache-control": "private, max-age=3600",
+        }
+        return Response(data, headers=headers, media_type="application/octet-stream")
+
 
 def _add_documents(routes: APIRouter, service: Service) -> None:
     @routes.get("/v1/jobs/{job_id}/transcript", **docs.TRANSCRIPT)
-    def transcript(job_id: str, format: str = "json") -> Response:
-        corrected = service.transcript(job_id)
-        text = render(corrected, format)
-        name = f"{corrected.recording}{FORMATS[format].suffix}"
+    def transcript(job_id: str, asked: Annotated[Export, Query()]) -> Response:
+        corrected = service.transcripts.transcript(job_id)
+        data, suffix = export(corrected, asked)
+        name = quote(f"{corrected.recording}{suffix}", safe="")
+        headers = {
+            "content-disposition": f"attachment; filename*=UTF-8''{name}",
+            **warnings_header(corrected.warnings),
+        }
         return Response(
-            text,
-            media_type=docs.MEDIA_TYPES.get(format, docs.TEXT),
-            headers={"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"},
+            data, media_type=docs.MEDIA_TYPES.get(asked.format, docs.TEXT), headers=headers
         )
 
     @routes.get("/v1/jobs/{job_id}/document", **docs.DOCUMENT)
-    def document(job_id: str) -> dict[str, Any]:
-        return service.document(job_id)
+    def document(job_id: str, words: bool = False) -> dict[str, Any]:
+        return service.transcripts.document(job_id, words=words)
 
     @routes.post("/v1/jobs/{job_id}/corrections", **docs.CORRECT)
-    async def correct(job_id: str, request: Request) -> Response:
+    async def correct(job_id: str, request: Request, words: bool = False) -> Response:
         revision, operation = parse_operation(await read_json(request, service.settings.limits))
-        status, body = await run_in_threadpool(service.correct, job_id, revision, operation)
+        status, body = await run_in_threadpool(
+            service.transcripts.correct, job_id, revision, operation, words=words
+        )
         return JSONResponse(body, status)
 
     @routes.get("/v1/jobs/{job_id}/trace", **docs.TRACE)
     def trace(job_id: str, chunk: int = Query(ge=0)) -> dict[str, Any]:
-        return service.trace(job_id, chunk)
+        return service.transcripts.trace(job_id, chunk)
 
 
 def _add_rest(routes: APIRouter, service: Service) -> None:
@@ -248,8 +325,10 @@ def _add_open(app: FastAPI, service: Service) -> None:
     """What is served without the key: see `Guard`."""
 
     @app.get("/health", **docs.HEALTH)
-    async def health() -> dict[str, str]:
-        return {"status": "stopping" if service.closing else "ok"}
+    async def health(response: Response) -> dict[str, Any]:
+        body = service.health()
+        response.status_code = 503 if body["status"] == "degraded" else 200
+        return body
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

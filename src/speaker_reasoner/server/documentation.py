@@ -6,10 +6,11 @@ from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, TypeAdapter
 
-from ..formats import FORMATS
 from . import schemas
-from .corrections import Operation
-from .openai import JobForm, TranscriptionForm
+from .chat import ChatForm
+from .exports import SUFFIXES
+from .forms import JobForm, TranscriptionForm
+from .operations import Operation
 from .schemas import failures
 
 DESCRIPTION = """Who said what, and when: transcripts with speakers, genders and times.
@@ -91,6 +92,12 @@ def _body(media_type: str, schema: dict[str, Any], **more: Any) -> dict[str, Any
     return {"requestBody": {"required": True, "content": {media_type: {"schema": schema, **more}}}}
 
 
+def _chat_schema() -> dict[str, Any]:
+    schema = ChatForm.model_json_schema()
+    whole: dict[str, Any] = _inlined(schema, schema["$defs"])
+    return whole
+
+
 def _operations() -> dict[str, Any]:
     schema = TypeAdapter(Operation).json_schema()
     operations = _inlined(schema, schema["$defs"])["anyOf"]
@@ -105,9 +112,13 @@ def _operations() -> dict[str, Any]:
         "merge": {"op": "merge", "from": "Speaker2", "into": "Speaker1"},
         "move": {"op": "move", "segment": "12", "speaker": "Speaker3"},
         "edit": {"op": "edit", "segment": "12", "text": "the green cat", "start": 1.2, "end": 3.0},
+        "split": {"op": "split", "segment": "12", "at": 9, "speaker": "Speaker3"},
+        "join": {"op": "join", "segment": "12", "other": "13"},
+        "add": {"op": "add", "speaker": "Ana", "start": 4.5, "end": 5.1, "text": "yes"},
+        "gender": {"op": "gender", "speaker": "Ana", "gender": "female"},
         "delete": {"op": "delete", "segment": "12"},
         "undo": {"op": "undo"},
-        "listen": {"op": "listen", "chunk": 3},
+        "listen": {"op": "listen", "chunk": 3, "keep": True},
     }
     values = {name: {"value": {"revision": 0, **made}} for name, made in examples.items()}
     return _body("application/json", {"oneOf": operations}, examples=values)
@@ -124,9 +135,13 @@ MEDIA_TYPES = {
     "vtt": "text/vtt",
     "html": "text/html",
     "md": "text/markdown",
+    "ass": "text/x-ass",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
 }
 """Of transcripts, by format; of all others it is `TEXT`."""
 TEXT = "text/plain"
+EXPOSED = ["x-peaks-per-second", "x-duration", "x-audio", "x-warnings", "retry-after"]
+"""Headers that pages of other sites may read, where they may use the server."""
 _SOUND = {"audio/wav": {"schema": {"type": "string", "format": "binary"}}}
 _INCOMING = (
     "invalid_audio",
@@ -171,6 +186,39 @@ TRANSCRIPTIONS: dict[str, Any] = {
         ),
     },
 }
+COMPLETIONS: dict[str, Any] = {
+    "summary": "Write one turn of a dialogue",
+    "description": "For clients that lead the dialogue themselves, such as `speaker-reasoner transcribe "
+    "--engine openai`: users' messages are clips and words, the model's are sent back as it wrote them. The "
+    "turn follows the rules of the dialogue. Needs a server that was started with --engine-api.",
+    "tags": ["turns"],
+    "openapi_extra": _body("application/json", _chat_schema()),
+    "response_model": schemas.Completion,
+    "responses": failures(
+        "invalid_json",
+        "invalid_value",
+        "invalid_audio",
+        "clip_not_found",
+        "context_length_exceeded",
+        "model_not_found",
+        "request_timeout",
+        "audio_too_long",
+        "request_too_large",
+        "queue_full",
+        "turn_failed",
+        "server_stopping",
+        "engine_failed",
+        "answer_timeout",
+    ),
+}
+TRANSLATIONS: dict[str, Any] = {
+    "response_class": Response,
+    "summary": "Not done: no model here translates",
+    "tags": ["transcriptions"],
+    "status_code": 400,
+    "openapi_extra": _body("multipart/form-data", {"type": "object"}),
+    "responses": failures("unsupported_operation"),
+}
 MODELS: dict[str, Any] = {
     "summary": "The model there is",
     "tags": ["transcriptions"],
@@ -192,13 +240,14 @@ ADD_JOB: dict[str, Any] = {
     "response_model": schemas.Job,
     "response_description": "Accepted.",
     "openapi_extra": _form(JobForm),
-    "responses": failures(*_INCOMING, "path_not_allowed", "answer_timeout"),
+    "response_model_exclude_unset": True,
+    "responses": failures(*_INCOMING, "path_not_allowed", "unsupported_language", "answer_timeout"),
 }
 JOBS: dict[str, Any] = {
-    "summary": "Jobs, newest first",
+    "summary": "Jobs, newest first, page by page",
     "tags": ["jobs"],
     "response_model": schemas.Jobs,
-    "responses": failures("invalid_value"),
+    "responses": failures("invalid_value", "job_not_found"),
 }
 JOB: dict[str, Any] = {
     "summary": "How far a job is",
@@ -206,18 +255,33 @@ JOB: dict[str, Any] = {
     "response_model": schemas.Job,
     "responses": failures("job_not_found"),
 }
-END_JOB: dict[str, Any] = {
-    "summary": "Cancel a job, or remove one that has ended",
-    "description": "A job that hears a chunk again keeps its transcript as it was.",
+CANCEL: dict[str, Any] = {
+    "summary": "End a job that is under way",
+    "description": "Never removes anything: one that has ended stays as it is. A job that hears a chunk "
+    "again keeps its transcript as it was.",
     "tags": ["jobs"],
-    "response_model": schemas.Job | schemas.Removed,
-    "response_description": "The cancelled job, or what was removed.",
+    "response_model": schemas.Job,
+    "response_description": "The job as it is now.",
     "responses": failures("job_not_found"),
+}
+REMOVE: dict[str, Any] = {
+    "summary": "Remove a job that has ended",
+    "description": "It goes to the bin, from which it can be restored until the bin is emptied (see "
+    "`--keep`). `erase` deletes it for good, in the bin or not, and frees its space at once.",
+    "tags": ["jobs"],
+    "response_model": schemas.Removed,
+    "responses": failures("job_not_found", "job_under_way", "invalid_value"),
+}
+RESTORE: dict[str, Any] = {
+    "summary": "Take a job out of the bin",
+    "tags": ["jobs"],
+    "response_model": schemas.Job,
+    "responses": failures("job_not_found", "job_not_removed"),
 }
 RETRY: dict[str, Any] = {
     "summary": "Try a job again that failed or was cancelled",
     "description": "It goes on from its last finished chunk, and tells no event twice. A cancelled "
-    "job keeps its files until it is removed.",
+    "job keeps its files until it is removed. One that waits for the disk or the database tries at once.",
     "tags": ["jobs"],
     "status_code": 202,
     "response_model": schemas.Job,
@@ -228,7 +292,8 @@ EVENTS: dict[str, Any] = {
     "response_class": Response,
     "summary": "What happens while a job is heard",
     "description": "Server-sent events, all from the first, then as they come. `Last-Event-ID` "
-    "goes on after one. Labels are provisional until `done`.",
+    "goes on after one. Labels are provisional until `done`. With `follow` the stream stays open after "
+    "that, and an event `job` tells of every later correction, whoever made it.",
     "tags": ["jobs"],
     "responses": {
         200: _content("text/event-stream", _EVENTS, "Events."),
@@ -246,10 +311,25 @@ AUDIO: dict[str, Any] = {
         **failures("job_not_found", "invalid_range", "job_damaged"),
     },
 }
+PEAKS: dict[str, Any] = {
+    "response_class": Response,
+    "summary": "The loudness of the recording",
+    "description": "A byte for each stretch, 255 is full scale; `x-peaks-per-second` and `x-duration` say "
+    "what they are of, `x-audio` where a player that sends no key finds the audio.",
+    "tags": ["jobs"],
+    "responses": {
+        200: {
+            "description": "Bytes.",
+            "content": {"application/octet-stream": {"schema": {"type": "string"}}},
+        },
+        **failures("job_not_found", "job_damaged"),
+    },
+}
 TRANSCRIPT: dict[str, Any] = {
     "response_class": Response,
     "summary": "The transcript as a file",
-    "description": f"Corrections applied. Formats: {', '.join(FORMATS)}.",
+    "description": f"Corrections applied. Formats: {', '.join(SUFFIXES)}. Captions (`srt`, `vtt`, `ass`) "
+    "keep to the reading habits of subtitles. `X-Warnings` holds the warnings as a JSON list.",
     "tags": ["transcripts"],
     "responses": {
         200: {
@@ -261,9 +341,10 @@ TRANSCRIPT: dict[str, Any] = {
 }
 DOCUMENT: dict[str, Any] = {
     "summary": "The transcript as it is corrected",
+    "response_model_exclude_unset": True,
     "tags": ["transcripts"],
     "response_model": schemas.Document,
-    "responses": failures(*_NOT_DONE),
+    "responses": failures("invalid_value", *_NOT_DONE),
 }
 CORRECT: dict[str, Any] = {
     "response_class": Response,
@@ -308,10 +389,16 @@ VOICES: dict[str, Any] = {
     "responses": failures("voices_damaged"),
 }
 HEALTH: dict[str, Any] = {
-    "summary": "Whether the server takes work",
+    "summary": "Whether the server takes work, and what is wrong",
     "tags": ["server"],
     "response_model": schemas.Health,
-    "responses": failures(),
+    "responses": {
+        503: {
+            "model": schemas.Health,
+            "description": "The disk or the database cannot be used now.",
+        },
+        **{status: told for status, told in failures().items() if status != 503},
+    },
 }
 METRICS: dict[str, Any] = {
     "summary": "Counts for Prometheus",

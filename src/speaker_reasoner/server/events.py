@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import OutputError, ServerError
+from ..errors import OutputError
+from .failures import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class EventReader:
         """The events that were added since the last call.
 
         Raises:
-            ServerError: a line is damaged.
+            RequestError: 500, a line is damaged.
         """
         if not self._path.exists():
             return
@@ -116,4 +117,6 @@ class EventReader:
             row = json.loads(line)
             return Event(self._number, row["event"], dict(row["data"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise ServerError(f"event {self._number} of this job is damaged: {error}") from error
+            raise RequestError(
+                500, f"event {self._number} of this job is damaged: {error}", code="job_damaged"
+            ) from error

@@ -7,20 +7,24 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .openai import RequestError
+from .failures import RequestError
 
 _OPEN = ("/", "/health")
 _LINGER_S = 2.0
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_METHODS = _READING | {"POST", "PUT", "PATCH", "DELETE"}
+_AUDIO = re.compile(r"/v1/jobs/([^/]+)/audio")
+_LINK_S = 86_400
 _POLICY = (
     "default-src 'none'; script-src 'self'; "
     "style-src 'self' 'sha256-2/AFTPuP4qEbSn4KmAzsJt3JK6WrqUViQjrdhLR/QMQ='; font-src 'self'; "
@@ -45,10 +49,19 @@ class Guard:
         api_key: that requests must carry; without one only loopback names are served, so that no
             other site can reach the server under a name of its own.
         registry: of the counts.
+        origins: other sites whose pages may use the server.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, registry: CollectorRegistry) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        api_key: str | None,
+        registry: CollectorRegistry,
+        origins: Collection[str] = (),
+    ) -> None:
+        self._app = _Heads(app)
+        self._origins = frozenset(origins)
         self._key = api_key.encode() if api_key else None
         self._requests = Counter(
             "speaker_reasoner_requests",
@@ -101,11 +114,12 @@ class Guard:
                 await answer_error(refused, send_on)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._requests.labels(scope["method"], route, str(status)).inc()
-            self._seconds.labels(scope["method"], route).observe(time.perf_counter() - begun)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._requests.labels(method, route, str(status)).inc()
+            self._seconds.labels(method, route).observe(time.perf_counter() - begun)
 
     def _refuse(self, scope: Scope) -> RequestError | None:
-        headers, path = Headers(scope=scope), scope["path"]
+        headers, path = Headers(scope=scope), _path(scope)
         host = headers.get("host", "")
         if self._key is None and not _is_loopback(host):
             return RequestError(
@@ -114,13 +128,16 @@ class Guard:
                 code="host_not_allowed",
             )
         origin = headers.get("origin")
-        if scope["method"] not in _READING and origin is not None and not _same(origin, host):
+        known = origin is None or origin in self._origins or _same(origin, host)
+        if scope["method"] not in _READING and not known:
             return RequestError(
                 403,
                 f"origin {origin!r}: other sites may not change anything here",
                 code="origin_not_allowed",
             )
         is_open = path in _OPEN or path.startswith("/static/")
+        asks = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        is_open = is_open or asks or self._is_signed(scope)
         if self._key is not None and not is_open and not self._knows_key(headers):
             return RequestError(
                 401,
@@ -130,11 +147,74 @@ class Guard:
             )
         return None
 
+    def _is_signed(self, scope: Scope) -> bool:
+        """Whether it asks for audio by a link that somebody with the key was given."""
+        found = _AUDIO.fullmatch(_path(scope))
+        if self._key is None or found is None or scope["method"] not in ("GET", "HEAD"):
+            return False
+        query = QueryParams(scope["query_string"])
+        until, given = query.get("until", ""), query.get("signature", "")
+        if not until.isascii() or not until.isdigit() or int(until) < time.time():
+            return False
+        return hmac.compare_digest(given.encode(), sign(self._key, found[1], until).encode())
+
     def _knows_key(self, headers: Headers) -> bool:
         assert self._key is not None
         kind, _, given = headers.get("authorization", "").partition(" ")
         known = hmac.compare_digest(given.strip().encode(), self._key)
         return known and kind.lower() == "bearer"
+
+
+class _Heads:
+    """Answers HEAD with what GET would answer, without its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        begun: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+        async def keep_head(message: Message) -> None:
+            if not begun.done():
+                begun.set_result(message)
+
+        asked = {**scope, "method": "GET"}
+        task = asyncio.ensure_future(self._app(asked, receive, keep_head))
+        try:
+            await asyncio.wait((task, begun), return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done():
+                await task
+            await send(begun.result())
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            scope["route"] = asked.get("route")
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def sign(key: bytes, job_id: str, until: str) -> str:
+    """What proves that somebody with the key was given a link to a job's audio."""
+    return hmac.new(key, f"audio {job_id} {until}".encode(), "sha256").hexdigest()
+
+
+def audio_link(key: str | None, job_id: str) -> str:
+    """The audio of a job, relative to the page; for a player, which sends no key, signed for a day or
+    two."""
+    path = f"v1/jobs/{job_id}/audio"
+    if key is None:
+        return path
+    until = str((int(time.time()) // _LINK_S + 2) * _LINK_S)
+    return f"{path}?until={until}&signature={sign(key.encode(), job_id, until)}"
+
+
+def _path(scope: Scope) -> str:
+    """The path without what a server under a sub-path is mounted at."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 async def _drain(receive: Receive) -> None:

@@ -13,9 +13,10 @@ from ..errors import SettingsError
 from ..formats import write_text_atomically
 from ..voices.clips import MOST_S
 from ..voices.store import StoredClip, StoredVoice, VoiceStore
-from .openai import Hints, RequestError
-from .runs import AUDIO, spoken_file, voice_file
-from .sound import decode
+from .failures import RequestError
+from .forms import Hints
+from .runs import spoken_file, voice_file
+from .sound import decode, decode_recording
 from .uploads import REFERENCES, ReceivedForm, decode_reference
 
 Form = TypeVar("Form", bound=Hints)
@@ -105,7 +106,7 @@ def decode_all(
     if received.file is not None:
         source, name = received.file.path, received.file.name
     assert source is not None
-    duration_s = decode(source, folder / AUDIO, name, longest_s, abandoned, channel)
+    duration_s = decode_recording(source, folder, name, longest_s, abandoned, channel)
     if received.file is not None:
         received.file.path.unlink()
     owners: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What OpenAI's clients send and expect: forms, errors, transcripts, server-sent events.
+"""What OpenAI's clients expect: transcripts, server-sent events.
 
 Nothing here reads a request or runs a model. Sources: OpenAI's API reference for
 `POST /v1/audio/transcriptions`, and the types of its official Python client.
@@ -9,285 +9,15 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from ..errors import (
-    AudioError,
-    EngineError,
-    FormatError,
-    OutputError,
-    ServerError,
-    SettingsError,
-    SpeakerReasonerError,
-)
-from ..formats import render
+from ..formats.reading import Habits, render_srt_to_read, render_vtt_to_read
 from ..formats.words import OPENAI, word_rows
 from ..spans import find_overlaps
 from ..transcript import Segment, Transcript
-from ..voices.store import check_name
-
-Form = TypeVar("Form", bound=BaseModel)
-
-
-class RequestError(ServerError):
-    """A request that is not served, as OpenAI's clients understand it.
-
-    Attributes:
-        status: of HTTP.
-        param: the field at fault.
-        code: a word a program can tell it by.
-        headers: of the response.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str,
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.param = param
-        self.code = code
-        self.headers = dict(headers or {})
-
-    def body(self) -> dict[str, Any]:
-        """`{"error": {message, type, param, code}}`."""
-        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {
-            "error": {
-                "message": str(self),
-                "type": kinds.get(self.status, kind),
-                "param": self.param,
-                "code": self.code,
-            }
-        }
-
-
-def as_request_error(error: SpeakerReasonerError) -> RequestError:
-    """What a client is told about a failure of this package."""
-    if isinstance(error, RequestError):
-        return error
-    message = str(error)
-    if isinstance(error, AudioError):
-        return RequestError(400, message, code="invalid_audio", param="file")
-    if isinstance(error, FormatError | SettingsError):
-        return RequestError(400, message, code="invalid_value")
-    if isinstance(error, OutputError):
-        return RequestError(507, message, code="storage_failed")
-    if isinstance(error, EngineError):
-        return RequestError(503, message, code="engine_failed", headers={"Retry-After": "5"})
-    return RequestError(500, message, code="internal_error")
-
-
-class ServerVad(BaseModel):
-    """Voice activity detection as OpenAI's clients configure it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["server_vad"]
-    prefix_padding_ms: int = Field(300, ge=0)
-    silence_duration_ms: int = Field(200, ge=0)
-    threshold: float = Field(0.5, ge=0, le=1)
-
-
-class Hints(BaseModel):
-    """What a client knows about a recording beforehand."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    speakers: str | None = Field(
-        None,
-        pattern=r"^[1-9]\d?(-[1-9]\d?)?$",
-        description="How many people speak: `3`, or between two numbers: `2-5`.",
-        examples=["2-5"],
-    )
-    known_speaker_names: list[str] = Field(
-        default=[],
-        description="Names, one for each of `known_speaker_references[]`; a name may come several "
-        "times, with several clips of one person. Any number.",
-        examples=[["Ana", "Ben"]],
-    )
-
-    voices: list[str] = Field(
-        default=[],
-        description="People of the server's voice store (`GET /v1/voices`), by name.",
-        examples=[["Cleo"]],
-    )
-
-    @field_validator("known_speaker_names", "voices")
-    @classmethod
-    def _usable(cls, names: list[str]) -> list[str]:
-        try:
-            return [check_name(name.strip()) for name in names]
-        except SettingsError as error:
-            raise ValueError(str(error)) from error
-
-    @property
-    def count(self) -> tuple[int, int] | None:
-        """Fewest and most speakers."""
-        if self.speakers is None:
-            return None
-        low, _, high = self.speakers.partition("-")
-        return int(low), int(high or low)
-
-
-STREAMED_FORMATS = ("json", "text", "diarized_json")
-WORD_FORMATS = ("verbose_json", "diarized_json")
-
-
-class TranscriptionForm(Hints):
-    """Fields of `POST /v1/audio/transcriptions` besides its files."""
-
-    model: str = Field(description="A model of `GET /v1/models`.", examples=["embedded"])
-    language: str | None = Field(
-        None,
-        description="ISO-639-1 code of the spoken language; it must be the model's, if it has one.",
-        examples=["en"],
-    )
-    response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = Field(
-        "json", examples=["diarized_json"]
-    )
-    stream: bool = Field(
-        False, description="Send server-sent events, each segment as soon as its turn is known."
-    )
-    chunking_strategy: Literal["auto"] | ServerVad | None = Field(
-        None,
-        description="Checked, without effect: recordings are always cut at quiet places into what "
-        "the model hears at once.",
-        examples=["auto"],
-    )
-    temperature: float = Field(
-        0, ge=0, le=0, description="0: the most probable token is always taken."
-    )
-    timestamp_granularities: list[Literal["segment", "word"]] = Field(
-        default=[],
-        description="`word`: times of words besides those of segments, in `verbose_json` and "
-        "`diarized_json`, if the model gives them.",
-    )
-
-    @property
-    def wants_words(self) -> bool:
-        return "word" in self.timestamp_granularities
-
-    @field_validator("chunking_strategy", mode="before")
-    @classmethod
-    def _from_json(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.lstrip().startswith("{"):
-            try:
-                return json.loads(value)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"expected 'auto' or a JSON object: {error}") from error
-        return value
-
-
-class JobForm(Hints):
-    """Fields of `POST /v1/jobs` besides its files."""
-
-    name: str | None = Field(
-        None, min_length=1, max_length=300, description="What to call it; else the file's name."
-    )
-    path: str | None = Field(
-        None,
-        min_length=1,
-        description="In place of `file`: a file inside a folder that the server was told to allow.",
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _printable(cls, name: str | None) -> str | None:
-        if name is not None and not name.isprintable():
-            raise ValueError(f"expected printable characters on one line, got {name!r}")
-        return name
-
-
-def parse_form(kind: type[Form], values: Mapping[str, Any]) -> Form:
-    """Check the fields of a form.
-
-    Raises:
-        RequestError: 400, of the first field that is wrong.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        param = str(first["loc"][0]) if first["loc"] else None
-        message = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "not a field of this request; leave it out"
-        elif first["type"] == "missing":
-            message = "this field is required"
-        elif first["type"] != "value_error":
-            message += f", got {repr(first['input'])[:80]}"
-        code = "missing_field" if first["type"] == "missing" else "invalid_value"
-        raise RequestError(400, f"{param}: {message}", code=code, param=param) from error
-
-
-def check_transcription(
-    form: TranscriptionForm, model: str, language: str | None, word_times: bool = False
-) -> None:
-    """Compare what a form asks for with what the model can do.
-
-    Args:
-        form: with valid fields.
-        model: the name of the one model there is.
-        language: what it transcribes; `None` if it recognises the language itself.
-        word_times: whether it gives times of words.
-
-    Raises:
-        RequestError: 404 for another model, 400 for another language, a format not streamed, or
-            times of words that there are not.
-    """
-    if form.model != model:
-        raise RequestError(
-            404,
-            f"The model {form.model!r} does not exist; this server has {model!r}",
-            code="model_not_found",
-            param="model",
-        )
-    asked = (form.language or "").lower().split("-")[0]
-    if asked and language is not None and asked != language:
-        raise RequestError(
-            400,
-            f"language {form.language!r}: the model {model!r} transcribes {language!r}; leave "
-            "language out, or start the server with a model of that language",
-            code="unsupported_language",
-            param="language",
-        )
-    if form.stream and form.response_format not in STREAMED_FORMATS:
-        raise RequestError(
-            400,
-            f"response_format {form.response_format!r} cannot be streamed; expected one of "
-            f"{', '.join(STREAMED_FORMATS)}",
-            code="invalid_value",
-            param="response_format",
-        )
-    if form.wants_words:
-        _check_words(form, model, word_times)
-
-
-def _check_words(form: TranscriptionForm, model: str, word_times: bool) -> None:
-    if not word_times:
-        wrong = f"the model {model!r} gives no times of words; leave 'word' out"
-    elif form.response_format not in WORD_FORMATS:
-        wrong = (
-            f"response_format {form.response_format!r} holds no times of words; expected one of "
-            f"{', '.join(WORD_FORMATS)}"
-        )
-    else:
-        return
-    raise RequestError(
-        400,
-        f"timestamp_granularities: {wrong}",
-        code="invalid_value",
-        param="timestamp_granularities",
-    )
+from .failures import RequestError as RequestError  # also for those who import it from here
+from .failures import as_request_error as as_request_error
+from .forms import TranscriptionForm
 
 
 @dataclass
@@ -389,6 +119,9 @@ def verbose_body(
                 "no_speech_prob": 0.0,
             }
         )
+    notes = _notes(transcript, words)
+    if segments and notes["warnings"]:  # for clients that keep no other keys of the answer
+        segments[0]["warnings"] = notes["warnings"]
     return {
         "task": "transcribe",
         "language": language,
@@ -397,7 +130,7 @@ def verbose_body(
         "segments": segments,
         **({"words": _all_words(transcript, letters)} if words else {}),
         "usage": usage_body(transcript.duration_s),
-        **_notes(transcript, words),
+        **notes,
     }
 
 
@@ -428,40 +161,57 @@ def _notes(transcript: Transcript, words: bool) -> dict[str, Any]:
     }
 
 
+def language_warnings(transcript: Transcript, form: TranscriptionForm) -> list[str]:
+    """What a client should know, that named a language, where another one was recognised."""
+    spoken, asked = transcript.info.get("language"), form.language
+    if not spoken or not asked or asked == spoken:
+        return []
+    return [f"language {asked!r} was asked for and {spoken!r} was recognised"]
+
+
 def answer(
     transcript: Transcript, form: TranscriptionForm, language: str
-) -> tuple[str, dict[str, Any] | str]:
-    """The media type and body of a transcription that is not streamed.
+) -> tuple[str, dict[str, Any] | str, tuple[str, ...]]:
+    """The media type and body of a transcription that is not streamed, and its warnings.
 
     Args:
         language: of the model, where the transcript does not say what was recognised.
     """
-    spoken, asked = transcript.info.get("language"), (form.language or "").lower().split("-")[0]
-    language = str(spoken or language)
-    if spoken and asked and asked != spoken:
-        transcript = replace(
-            transcript,
-            warnings=(
-                *transcript.warnings,
-                f"language {asked!r} was asked for and {spoken!r} was recognised; it is decided by the "
-                "server's --language",
-            ),
-        )
+    language = str(transcript.info.get("language") or language)
     letters = Letters(frozenset(form.known_speaker_names))
+    body = _body(transcript, form, language, letters)
+    kind = {"srt": "application/x-subrip", "vtt": "text/vtt", "text": "text/plain"}
+    notes = _notes(transcript, form.wants_words)["warnings"]
+    return kind.get(form.response_format, "application/json"), body, tuple(notes)
+
+
+def _body(
+    transcript: Transcript, form: TranscriptionForm, language: str, letters: Letters
+) -> dict[str, Any] | str:
     match form.response_format:
         case "diarized_json":
-            return "application/json", diarized_body(transcript, letters, form.wants_words)
+            return diarized_body(transcript, letters, form.wants_words)
         case "verbose_json":
-            return "application/json", verbose_body(transcript, letters, language, form.wants_words)
+            return verbose_body(transcript, letters, language, form.wants_words)
         case "json":
-            usage = usage_body(transcript.duration_s)
-            return "application/json", {"text": transcript.text, "usage": usage}
+            warnings = _notes(transcript, False)["warnings"]
+            return {
+                "text": transcript.text,
+                "usage": usage_body(transcript.duration_s),
+                **({"warnings": warnings} if warnings else {}),
+            }
         case "text":
-            return "text/plain", f"{transcript.text}\n"
+            return f"{transcript.text}\n"
         case "srt":
-            return "application/x-subrip", render(transcript, "srt")
+            return render_srt_to_read(_lettered(transcript, letters), Habits())
         case "vtt":
-            return "text/vtt", render(transcript, "vtt")
+            return render_vtt_to_read(_lettered(transcript, letters), Habits())
+
+
+def _lettered(transcript: Transcript, letters: Letters) -> Transcript:
+    """A transcript with the labels that it has in every format of this route."""
+    segments = [replace(one, speaker=letters.of(one.speaker)) for one in transcript.segments]
+    return transcript.with_segments(segments)
 
 
 class TranscriptStream:
@@ -477,21 +227,32 @@ class TranscriptStream:
         self._letters = Letters(frozenset(form.known_speaker_names))
         self._begun = False
 
-    def segment(self, segment: Segment, number: int, overlap: bool) -> Iterator[str]:
-        """Events of a segment that is newly known: its words, then itself."""
+    def delta(self, segment: Segment, number: int) -> Iterator[str]:
+        """The words of a segment that is newly known."""
         if segment.text:
             delta = {"delta": f" {segment.text}" if self._begun else segment.text}
             if self._segments:
                 delta["segment_id"] = f"seg_{number}"
             self._begun = True
             yield sse({"type": "transcript.text.delta", **delta})
+
+    def segment(self, segment: Segment, number: int, overlap: bool) -> Iterator[str]:
+        """A segment, once its speaker is known among those of the whole recording."""
         if self._segments:
             yield sse(segment_body(segment, number, self._letters, overlap, self._words))
 
     def done(self, transcript: Transcript) -> str:
-        """The last event, with the whole text in order of start."""
+        """The last event, with the whole text in order of start; with segments, also those as the last
+        pass left them, under the letters of the stream: never as an event of another type, which
+        OpenAI's client would take for a segment."""
         usage = usage_body(transcript.duration_s)
-        return sse({"type": "transcript.text.done", "text": transcript.text, "usage": usage})
+        final: dict[str, Any] = {}
+        if self._segments:
+            final = diarized_body(transcript, self._letters, self._words)
+            final = {"segments": final["segments"], "duration": final["duration"]}
+        notes = _notes(transcript, self._words)
+        data = {"text": transcript.text, "usage": usage, **final, **notes}
+        return sse({"type": "transcript.text.done", **data})
 
 
 def sse(data: Mapping[str, Any], *, event: str | None = None, number: int | None = None) -> str:

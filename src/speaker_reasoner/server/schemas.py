@@ -121,6 +121,7 @@ class VerboseSegment(TimedSpan):
     )
     compression_ratio: float
     no_speech_prob: float = Field(description="Not estimated: 0.")
+    warnings: list[str] = Field([], description="Of the whole answer, on its first segment.")
 
 
 class PlainTranscription(Answer):
@@ -128,6 +129,7 @@ class PlainTranscription(Answer):
 
     text: str
     usage: Usage
+    warnings: list[str] = Field([], description="Where there are any.")
 
 
 class DiarizedTranscription(Notes):
@@ -161,6 +163,9 @@ class Model(Answer):
     owned_by: Literal["speaker-reasoner"]
     language: str = Field(examples=["en"])
     domain: str = Field(examples=["simulated English meetings"])
+    profile: dict[str, Any] | None = Field(
+        description="Wording and limits, for clients of `POST /v1/chat/completions`; null without it."
+    )
 
 
 class Models(Answer):
@@ -170,6 +175,51 @@ class Models(Answer):
     data: list[Model]
 
 
+class WrittenMessage(Answer):
+    """A turn as the model wrote it."""
+
+    role: Literal["assistant"]
+    content: str = Field(
+        examples=["<think>\n1 speaker: Speaker1-female\n</think><box>[0.4, 2.9]</box>"]
+    )
+    refusal: None
+
+
+class WrittenToken(Answer):
+    """A token of a turn."""
+
+    token: str
+    logprob: float = Field(description="Before the rules were applied.")
+    bytes: list[int]
+    top_logprobs: list[None] = Field(description="Not told: empty.")
+
+
+class Logprobs(Answer):
+    """The tokens of a turn."""
+
+    content: list[WrittenToken]
+    refusal: None
+
+
+class Choice(Answer):
+    """The one turn there is."""
+
+    index: int
+    message: WrittenMessage
+    logprobs: Logprobs | None = Field(description="Null where unknown, or not asked for.")
+    finish_reason: Literal["stop", "length"]
+
+
+class Completion(Answer):
+    """A chat completion: one turn of the dialogue."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int = Field(description="Unix time.")
+    model: str
+    choices: list[Choice]
+
+
 class Job(Answer):
     """A long recording, and how far it is."""
 
@@ -177,6 +227,7 @@ class Job(Answer):
     name: str = Field(examples=["meeting.flac"])
     status: Literal["queued", "running", "done", "failed", "cancelled"]
     created: float = Field(description="Unix time.")
+    changed: float = Field(description="Unix time of the last change of its state or transcript.")
     duration: Seconds
     position: float = Field(description="Seconds of the recording that were heard.")
     speakers: int | None = Field(description="How many were heard so far.")
@@ -184,20 +235,29 @@ class Job(Answer):
         description="How many wait before it; null when it does not wait."
     )
     error: Failure | None = Field(description="Why it failed.")
+    problem: str | None = Field(
+        description="What of the server's disk or database it waits for; it goes on by itself."
+    )
     revision: int = Field(description="How many corrections were made.")
+    warnings: list[str] = Field([], description="Fields of its request that are without effect.")
+    removed: float | None = Field(description="Unix time at which it was put into the bin.")
 
 
 class Jobs(Answer):
-    """Jobs, newest first."""
+    """A page of jobs, newest first."""
 
     data: list[Job]
+    has_more: bool = Field(description="Whether others follow: ask with `after` for them.")
 
 
 class Removed(Answer):
-    """A job that had ended, and is no more."""
+    """A job that had ended, and is in the bin or no more."""
 
     id: str
     deleted: Literal[True]
+    restorable_until: float | None = Field(
+        description="Unix time until which it can be restored; null where it was erased."
+    )
 
 
 class Person(Answer):
@@ -215,6 +275,8 @@ class DocumentSegment(Span):
     id: str = Field(examples=["0"])
     chunk: int
     turn: int | None = Field(description="Of the chunk's dialogue; null where no turn wrote it so.")
+    corrected: bool = Field(description="Whether people changed its words, times or speaker.")
+    words: list[TimedWord] = Field([], description="Where asked for, and where they have times.")
 
 
 class Chunk(Answer):
@@ -235,6 +297,9 @@ class Document(Notes):
     chunks: list[Chunk]
     can_undo: bool
     can_redo: bool
+    confidence_floor: float | None = Field(
+        description="Mean probability of words under which the model is not to be trusted."
+    )
 
 
 class TracePart(BaseModel):
@@ -278,9 +343,11 @@ class Voices(Answer):
 
 
 class Health(Answer):
-    """Whether the server takes work."""
+    """Whether the server takes work, and what is wrong."""
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok", "degraded", "stopping"]
+    problems: list[str] = Field(description="Of disk and database, in words.")
+    jobs_waiting_for_storage: int = Field(description="They go on by themselves.")
 
 
 ERRORS: dict[str, tuple[int, str]] = {
@@ -289,8 +356,11 @@ ERRORS: dict[str, tuple[int, str]] = {
     "invalid_audio": (400, "The file is no audio, or damaged."),
     "invalid_json": (400, "The body is no JSON."),
     "invalid_multipart": (400, "The form cannot be read, or was cut off."),
+    "clip_not_found": (400, "No clip of this uuid is kept; send its data."),
+    "context_length_exceeded": (400, "The conversation is longer than the model's context."),
     "voice_not_found": (400, "Nobody in the voice store is called so."),
     "unsupported_language": (400, "The model transcribes another language."),
+    "unsupported_operation": (400, "The model cannot do this."),
     "path_not_allowed": (400, "No file inside a folder that the server allows."),
     "invalid_api_key": (401, "The server has a key, and it is missing or wrong."),
     "host_not_allowed": (403, "A server without a key answers on localhost only."),
@@ -303,7 +373,8 @@ ERRORS: dict[str, tuple[int, str]] = {
     "request_timeout": (408, "The body stalled."),
     "job_not_done": (409, "It has no transcript yet."),
     "job_not_failed": (409, "It is under way, or done."),
-    "job_under_way": (409, "A chunk is being heard again; wait."),
+    "job_under_way": (409, "It is being heard; wait, or cancel it first."),
+    "job_not_removed": (409, "It is not in the bin."),
     "stale_revision": (409, "The transcript was corrected meanwhile."),
     "nothing_to_undo": (409, "There is nothing to undo."),
     "nothing_to_redo": (409, "There is nothing to redo."),
@@ -312,18 +383,27 @@ ERRORS: dict[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "The body is no multipart form."),
     "invalid_range": (416, "The range lies outside."),
     "queue_full": (429, "The queue is full; see Retry-After."),
+    "turn_failed": (500, "The model could not write the turn."),
     "internal_error": (500, "A bug; see the server's log."),
     "job_damaged": (500, "What the server kept of the job cannot be read."),
     "voices_damaged": (500, "The voice store cannot be read."),
     "server_stopping": (503, "The server is stopping; see Retry-After."),
     "engine_failed": (503, "The model could not answer; see Retry-After."),
     "answer_timeout": (504, "It takes too long for a request; make it a job."),
+    "database_unavailable": (503, "The database is out of reach; see Retry-After."),
     "storage_failed": (507, "The disk is full."),
 }
 """Status and meaning of the code of every error."""
 
 
-_ANYWHERE = ("invalid_api_key", "host_not_allowed", "origin_not_allowed", "internal_error")
+_ANYWHERE = (
+    "invalid_api_key",
+    "host_not_allowed",
+    "origin_not_allowed",
+    "internal_error",
+    "database_unavailable",
+    "storage_failed",
+)
 
 
 def failures(*codes: str) -> dict[int | str, dict[str, Any]]:

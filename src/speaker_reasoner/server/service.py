@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,41 +15,36 @@ from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect
 
-from ..errors import ServerError
+from ..engines.base import Engine
+from ..errors import ServerError, SettingsError
 from ..longform import Transcriber
-from ..transcript import Transcript
 from ..voices.store import StoredClip
 from . import intake
-from .corrections import History, Listen, Operation, apply, chunk_spans, replay
-from .events import EventReader
-from .jobs import WAITING, Job, Store, undamaged
-from .openai import (
+from .chat import parse_chat
+from .failures import RequestError
+from .forms import (
+    Abilities,
     Hints,
     JobForm,
-    RequestError,
     TranscriptionForm,
-    as_request_error,
+    check_job,
     check_transcription,
     parse_form,
-    sse,
 )
-from .runs import (
-    AUDIO,
-    EVENTS,
-    Defaults,
-    JobRun,
-    RequestRun,
-    load_document,
-    load_original,
-)
-from .sound import Pcm
-from .transcription import PING_S, Transcription, too_slow
+from .keeper import Rules
+from .manager import JobManager
+from .runs import Defaults, RequestRun
+from .store import Store
+from .transcription import Transcription, too_slow
+from .transcripts import Transcripts
+from .turns import Turns
 from .uploads import (
     FILE,
     Limits,
     ReceivedForm,
     allowed_file,
     display_name,
+    read_json,
     receive,
 )
 from .worker import Worker
@@ -57,6 +52,7 @@ from .worker import Worker
 T = TypeVar("T")
 
 _DECODERS = 2
+_CHAT_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +71,11 @@ class ServiceSettings:
         voices: a voice store, whose people clients may name; `None` for none.
         channel: 0-based channel of uploads to keep; all mixed down if `None`.
         defaults: for what clients do not say.
+        engine_api: whether turns are answered, as chat completions.
+        rules: of leases, and of how long things are kept.
+        origins: other sites whose pages may use the server.
+        aliases: other names of the model, each with the name it stands for; empty for whatever there is.
+        root_path: under which a proxy shows the server; empty at the top.
     """
 
     store: Path
@@ -88,6 +89,11 @@ class ServiceSettings:
     voices: Path | None = None
     channel: int | None = None
     defaults: Defaults = field(default_factory=Defaults)
+    engine_api: bool = False
+    rules: Rules = field(default_factory=Rules)
+    origins: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    root_path: str = ""
 
 
 class Service:
@@ -104,7 +110,7 @@ class Service:
     def __init__(self, transcriber: Transcriber, settings: ServiceSettings) -> None:
         self.settings = settings
         self.registry = CollectorRegistry()
-        self.store = Store(settings.store, settings.database)
+        self.store = Store(settings.store, settings.database, settings.rules.lease_s)
         self.worker = Worker(
             transcriber.engine,
             batch=settings.batch,
@@ -116,29 +122,46 @@ class Service:
         name = str(described.get("model", engine.name))
         self.model = Path(name).name if Path(name).is_absolute() else name
         self.profile = engine.profile
-        self.word_times = described.get("word_times") is True
-        self.language = None if "recogniser" in described else self.profile.language
+        recognises = "recogniser" in described
+        for alias, meant in settings.aliases:
+            if meant not in (self.model, ""):
+                raise ServerError(f"--model-alias {alias}={meant}: this server has {self.model!r}")
+        self.able = Abilities(
+            self.model,
+            tuple(alias for alias, _ in settings.aliases),
+            None if recognises else self.profile.language,
+            tuple(
+                getattr(getattr(engine, "recogniser", None), "languages", ()) if recognises else ()
+            ),
+            described.get("word_times") is True,
+        )
         self.created = int(time.time())
-        self.closing = False
+        self.turns = None
+        if settings.engine_api:
+            self.turns = _turns(engine, self.worker, self.model, settings.batch)
         self._transcriber = transcriber
-        self._runs: dict[str, JobRun] = {}
         self._decoders = anyio.CapacityLimiter(_DECODERS)
+        self.jobs = JobManager(
+            transcriber, self.store, self.worker, settings.defaults, settings.rules
+        )
+        self.keeper = self.jobs.keeper
+        self.transcripts = Transcripts(self.jobs, self.profile.word_confidence_floor)
 
     def start(self) -> None:
         """Begin to work, with the jobs that were left."""
         self.worker.start()
-        for job in self.store.unfinished():
-            self._launch(job, resumed=True)
+        self.keeper.start()
 
     def drain(self) -> None:
         """Refuse new work and end event streams; for a signal handler."""
-        self.closing = True
+        self.jobs.closing = True
         self.worker.drain()
 
     def stop(self) -> None:
         """End after the round that is being written; jobs go on at the next start."""
         self.drain()
         self.worker.stop()
+        self.jobs.stop()
         self.store.close()
 
     # Requests
@@ -157,7 +180,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(TranscriptionForm, received.values)
-            check_transcription(form, self.model, self.language, self.word_times)
+            form, said = check_transcription(form, self.able)
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
@@ -169,7 +192,27 @@ class Service:
         except BaseException:
             stack.close()
             raise
-        return Transcription(run, self._with_names(form), self.settings.answer_s, stack)
+        return Transcription(run, self._with_names(form), said, self.settings.answer_s, stack)
+
+    async def complete(self, request: Request) -> dict[str, Any]:
+        """Write one turn of a dialogue that the client leads.
+
+        Raises:
+            RequestError: it is not served.
+            ClientDisconnect: the client is gone.
+        """
+        assert self.turns is not None
+        most = min(self.settings.limits.body_bytes, _CHAT_BYTES)
+        with ExitStack() as stack:
+            place = self.worker.reserve()
+            stack.callback(place.release)
+            form = parse_chat(await read_json(request, self.settings.limits, most), self.model)
+            chat, clips = await self.turns.heard(form)
+            asked, key = self.turns.request(form, chat, clips)
+            turn, reply = self.turns.submit(asked, place)
+        written = await self.connected(request, reply, lambda: self.worker.cancel(turn))
+        self.turns.keep(asked, key, written)
+        return self.turns.body(form, written)
 
     def _with_names(self, form: TranscriptionForm) -> TranscriptionForm:
         """A form with the names that its answer may hold."""
@@ -242,6 +285,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(JobForm, received.values)
+            said = check_job(form, self.able)
             if (received.file is None) == (form.path is None):
                 raise _no_file("either a file or a path")
             path = None
@@ -259,214 +303,31 @@ class Service:
                 duration_s,
                 form.speakers,
                 form.known_speaker_names,
+                form.language,
             )
-            self._launch(job)
-        return self.body(job)
+            self.jobs.launch(job)
+        return {**self.jobs.body(job), "warnings": said} if said else self.jobs.body(job)
 
-    def _launch(self, job: Job, *, resumed: bool = False) -> JobRun:
-        run = JobRun(
-            self._transcriber,
-            self.store,
-            job,
-            self.settings.defaults,
-            resumed=resumed,
-            finished=lambda run: self._forget(run),
+    def health(self) -> dict[str, Any]:
+        """Whether work is taken, and what is wrong."""
+        problems = list(self.keeper.problems)
+        status = "stopping" if self.jobs.closing else "degraded" if problems else "ok"
+        waiting = self.jobs.waiting_for_storage
+        return {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
+
+
+def _turns(engine: Engine, worker: Worker, model: str, batch: int) -> Turns:
+    """Turns of an engine.
+
+    Raises:
+        SettingsError: it needs recordings, and turns do not do.
+    """
+    if engine.in_order:
+        raise SettingsError(
+            f"--engine-api: the {engine.name} hears whole recordings and has no turns to give; choose a "
+            "checkpoint of the dialogue, such as --model tiny"
         )
-        self._runs[job.id] = run
-        self.worker.submit(run)
-        return run
-
-    def _forget(self, run: JobRun) -> None:
-        if self._runs.get(run.job.id) is run:
-            del self._runs[run.job.id]
-
-    def job(self, job_id: str) -> Job:
-        """A job as it is now.
-
-        Raises:
-            RequestError: 404, there is none of this id.
-        """
-        run = self._runs.get(job_id)
-        job = run.job if run is not None else self.store.get(job_id)
-        if job is None:
-            raise RequestError(404, f"there is no job {job_id!r}", code="job_not_found")
-        return job
-
-    def newest(self, most: int) -> list[dict[str, Any]]:
-        """Jobs as clients read them, newest first."""
-        jobs = self.store.newest(most)
-        live = {job.id: self._runs[job.id].job for job in jobs if job.id in self._runs}
-        return [self.body(live.get(job.id, job)) for job in jobs]
-
-    def body(self, job: Job) -> dict[str, Any]:
-        """A job as clients read it."""
-        run = self._runs.get(job.id)
-        ended = job.status == "done"
-        return {
-            "id": job.id,
-            "name": job.name,
-            "status": job.status,
-            "created": job.created,
-            "duration": job.duration_s,
-            "position": run.position_s if run is not None else job.duration_s * ended,
-            "speakers": run.speakers if run is not None and job.status in WAITING else job.found,
-            "queue_position": self.worker.position(run) if run is not None else None,
-            "error": job.error,
-            "revision": job.revision,
-        }
-
-    def end_job(self, job_id: str) -> dict[str, Any]:
-        """Cancel a job under way, or remove one that has ended."""
-        job = self.job(job_id)
-        run = self._runs.get(job_id)
-        if run is None:
-            self.store.remove(job)
-            return {"id": job.id, "deleted": True}
-        self.worker.cancel(run)
-        if job.listen is None:
-            self.store.change(job, status="cancelled")
-        else:
-            self.store.change(job, status="done", listen=None)
-        run.job = self.store.get(job_id) or job
-        run.close()
-        return self.body(run.job)
-
-    def retry(self, job_id: str) -> dict[str, Any]:
-        """Let a job that failed or was cancelled go on from its last finished chunk.
-
-        Raises:
-            RequestError: 404, there is none of this id; 409, it is under way or done; what
-                `Worker.reserve` raises.
-        """
-        job = self.job(job_id)
-        with ExitStack() as stack:
-            stack.callback(self.worker.reserve().release)
-            if not self.store.retry(job):
-                message = (
-                    f"the job is {self.job(job_id).status}; only one that failed or was cancelled"
-                )
-                raise RequestError(409, f"{message} can be tried again", code="job_not_failed")
-            run = self._launch(replace(job, status="queued", error=None), resumed=True)
-        return self.body(run.job)
-
-    async def events(self, job_id: str, after: int) -> AsyncIterator[str]:
-        """The events of a job as text: all after a number, then as they come, until it has ended."""
-        job = await run_in_threadpool(self.job, job_id)
-        reader = EventReader(self.store.folder(job) / EVENTS, after)
-        run = self._runs.get(job_id)
-        if run is None:
-            try:
-                for event in reader.new():
-                    yield sse(event.data, event=event.name, number=event.number)
-            except ServerError as error:
-                yield sse(as_request_error(error).body(), event="error")
-            yield sse(self.body(job), event="job")
-            return
-        told: dict[str, Any] = {}
-        quiet_since = time.monotonic()
-        with run.watch() as changed:
-            while True:
-                changed.clear()
-                over, body = run.over, self.body(run.job)
-                if body != told and not over:
-                    yield sse(body, event="job")
-                for event in reader.new():
-                    quiet_since = time.monotonic()
-                    yield sse(event.data, event=event.name, number=event.number)
-                if over:
-                    yield sse(body, event="job")
-                    return
-                told = body
-                if time.monotonic() - quiet_since > PING_S:
-                    quiet_since = time.monotonic()
-                    yield ": still here\n\n"
-                try:
-                    await asyncio.wait_for(changed.wait(), 1.0)
-                except TimeoutError:
-                    if self.closing:
-                        return
-
-    # Documents
-
-    def document(self, job_id: str) -> dict[str, Any]:
-        """The document of a job, corrections applied."""
-        job = self._transcribed(job_id)
-        document, history = load_document(self.store, job)
-        return document.body(job.revision, history)
-
-    def transcript(self, job_id: str) -> Transcript:
-        """The transcript of a job, corrections applied."""
-        job = self._transcribed(job_id)
-        document, _ = load_document(self.store, job)
-        transcript = document.corrected()
-        return replace(transcript, info={**transcript.info, "revision": job.revision})
-
-    def trace(self, job_id: str, chunk: int) -> dict[str, Any]:
-        """What the model saw and wrote in a chunk.
-
-        Raises:
-            RequestError: 404, the chunk does not exist or was silent.
-        """
-        for trace in self.transcript(job_id).traces:
-            if trace["chunk"] == chunk:
-                names = {"start_s": "start", "duration_s": "duration"}
-                return {names.get(key, key): value for key, value in trace.items()}
-        raise _no_chunk(chunk)
-
-    def pcm(self, job_id: str) -> Pcm:
-        """The audio of a job."""
-        job = self.job(job_id)
-        pcm = Pcm(self.store.folder(job) / AUDIO)
-        with undamaged(job, "the recording"):
-            pcm.size  # noqa: B018
-        return pcm
-
-    def correct(
-        self, job_id: str, revision: int, operation: Operation
-    ) -> tuple[int, dict[str, Any]]:
-        """Apply a correction: status 200 and the document, or 202 and the job that listens again.
-
-        Raises:
-            RequestError: 409 for a job that is under way, or one that was corrected meanwhile; what
-                `corrections.apply` raises.
-        """
-        job = self._transcribed(job_id)
-        if job.status in WAITING:
-            raise RequestError(409, f"the job is {job.status}; wait", code="job_under_way")
-        document, history = load_document(self.store, job)
-        if revision != job.revision:
-            raise _stale(revision, job.revision)
-        if isinstance(operation, Listen):
-            return 202, self._listen(job, operation.chunk, chunk_spans(document.transcript))
-        made = operation.model_dump(by_alias=True, exclude_none=True)
-        then = history.then(made)
-        if made["op"] not in ("undo", "redo"):
-            apply(document, made)
-        if not self.store.correct(job, revision, made):
-            raise _stale(revision, self.job(job_id).revision)
-        return 200, self._after(job, then)
-
-    def _after(self, job: Job, history: History) -> dict[str, Any]:
-        document, _ = replay(load_original(self.store, job), history.done)
-        return document.body(job.revision + 1, history)
-
-    def _listen(self, job: Job, chunk: int, spans: list[dict[str, Any]]) -> dict[str, Any]:
-        if chunk not in [span["chunk"] for span in spans]:
-            raise _no_chunk(chunk)
-        if not self.store.listen(job, chunk):
-            message = "the job is under way, or was corrected meanwhile; fetch it again"
-            raise RequestError(409, message, code="job_under_way")
-        run = self._launch(replace(job, status="queued", listen=chunk, error=None))
-        return self.body(run.job)
-
-    def _transcribed(self, job_id: str) -> Job:
-        """A job that has a transcript."""
-        job = self.job(job_id)
-        if job.status != "done" and job.listen is None:
-            raise RequestError(
-                409, f"the job is {job.status}: it has no transcript", code="job_not_done"
-            )
-        return job
+    return Turns(worker, engine.profile, model, batch)
 
 
 async def _gone(request: Request) -> None:
@@ -477,18 +338,3 @@ async def _gone(request: Request) -> None:
 
 def _no_file(expected: str) -> RequestError:
     return RequestError(400, f"expected {expected}", code="missing_field", param=FILE)
-
-
-def _no_chunk(chunk: int) -> RequestError:
-    return RequestError(
-        404, f"chunk {chunk} does not exist, or is silent", code="chunk_not_found", param="chunk"
-    )
-
-
-def _stale(made_on: int, now: int) -> RequestError:
-    return RequestError(
-        409,
-        f"made on revision {made_on}, but the transcript is at {now}; fetch it again",
-        code="stale_revision",
-        param="revision",
-    )

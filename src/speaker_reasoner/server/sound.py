@@ -1,27 +1,184 @@
-"""Recordings as the server keeps them: 16 kHz mono float wav, exactly what `audio.load` gives.
+"""Recordings as the server keeps them: 16 kHz mono, as FLAC of 24 bits, with their loudness beside.
 
-Decoding stops at a limit, whatever a file's header says. Players get 16-bit samples, by the byte.
+What is louder than full scale is kept as float wav instead, since FLAC would cut it off. Decoding stops
+at a limit, whatever a file's header says. Players get 16-bit wav, by the byte.
 """
 
 import os
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import soundfile
 
 from .. import audio
-from ..audio import SAMPLE_RATE_HZ
+from ..audio import SAMPLE_RATE_HZ, Samples
 from ..containers import quoted
-from ..errors import AudioError, OutputError
-from .openai import RequestError
+from ..errors import AudioError
+from .failures import RequestError, StorageError, disk_error
 
 _BLOCK_S = 10.0
 _BLOCK_BYTES = 1 << 18
 _PCM_HEADER = 44
+_FLAC, _WAV, _PEAKS = "audio.flac", "audio.wav", "peaks.u8"
+PEAKS_PER_S = 100
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def recording_file(folder: Path) -> Path:
+    """The recording in a job's folder."""
+    return folder / _WAV if (folder / _WAV).exists() else folder / _FLAC
+
+
+def decode_recording(
+    source: Path,
+    folder: Path,
+    name: str,
+    longest_s: float,
+    abandoned: Callable[[], bool] = lambda: False,
+    channel: int | None = None,
+) -> float:
+    """Decode a recording into a folder, compressed, with its peaks; otherwise as `decode`."""
+    peaks = Peaks()
+    try:
+        with (folder / _FLAC).open("wb") as raw:
+            disk = _Disk(raw)
+            file = soundfile.SoundFile(disk, "w", SAMPLE_RATE_HZ, 1, "PCM_24", format="FLAC")
+            written = 0
+            with file:
+                for block in _blocks(source, name, longest_s, abandoned, channel):
+                    if len(block) and float(np.abs(block).max()) > 1.0:
+                        raise _TooLoudError
+                    file.write(block)
+                    disk.check()
+                    peaks.add(block)
+                    written += len(block)
+            disk.check()
+            raw.flush()
+            os.fsync(raw.fileno())
+    except _TooLoudError:
+        (folder / _FLAC).unlink(missing_ok=True)
+        return decode(source, folder / _WAV, name, longest_s, abandoned, channel)
+    except OSError as error:
+        raise not_stored(f"{name!r}, decoded", error) from error
+    with suppress(OSError):  # else they are made when they are asked for
+        (folder / _PEAKS).write_bytes(peaks.all())
+    return audio.to_seconds(written)
+
+
+def peaks_of(folder: Path) -> bytes:
+    """The loudness of a recording, a byte for each hundredth of a second; made once."""
+    kept = folder / _PEAKS
+    if kept.exists():
+        return kept.read_bytes()
+    peaks = Peaks()
+    with soundfile.SoundFile(recording_file(folder)) as file:
+        for block in file.blocks(SAMPLE_RATE_HZ * 10, dtype="float32"):
+            peaks.add(block)
+    with suppress(OSError):
+        kept.write_bytes(peaks.all())
+    return peaks.all()
+
+
+class Peaks:
+    """The loudest sample of each stretch of `1 / PEAKS_PER_S` s, as a byte; 255 is full scale."""
+
+    _STEP = SAMPLE_RATE_HZ // PEAKS_PER_S
+
+    def __init__(self) -> None:
+        self._done: list[bytes] = []
+        self._rest = np.zeros(0, np.float32)
+
+    def add(self, samples: Samples) -> None:
+        """The next samples, float32 `[n]`."""
+        loud = np.concatenate([self._rest, np.abs(samples)])
+        whole = len(loud) // self._STEP * self._STEP
+        self._rest = loud[whole:]
+        self._done.append(self._bytes(loud[:whole].reshape(-1, self._STEP).max(1)))
+
+    def all(self) -> bytes:
+        """All of them."""
+        rest = [self._bytes(self._rest.max(keepdims=True))] if len(self._rest) else []
+        return b"".join([*self._done, *rest])
+
+    @staticmethod
+    def _bytes(peaks: Samples) -> bytes:
+        return np.rint(np.clip(peaks, 0.0, 1.0) * 255).astype(np.uint8).tobytes()
+
+
+class _TooLoudError(Exception):
+    """A sample beyond full scale."""
+
+
+class _Disk:
+    """A file for libsndfile, which tells nothing of a disk that is full: what fails is kept, and raised
+    by `check`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self._error = self._error or error
+            return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+    def flush(self) -> None:
+        """Nothing: `check` does."""
+
+    def check(self) -> None:
+        if self._error is None:
+            self._file.flush()
+        if self._error is not None:
+            raise self._error
+
+
+def _blocks(
+    source: Path,
+    name: str,
+    longest_s: float,
+    abandoned: Callable[[], bool],
+    channel: int | None,
+) -> Iterator[Samples]:
+    """The samples of a recording, until nobody waits for it any more.
+
+    Raises:
+        AudioError: it cannot be decoded.
+        RequestError: 413, it is longer than `longest_s`.
+    """
+    longest, seen = audio.to_samples(longest_s), 0
+    try:
+        for block in audio.stream(source, channel=channel, block_s=_BLOCK_S):
+            seen += len(block)
+            if seen > longest:
+                raise RequestError(
+                    413,
+                    f"{name!r}: longer than {longest_s:g} s, the most that is taken; cut it",
+                    code="audio_too_long",
+                    param="file",
+                )
+            if abandoned():
+                return
+            yield block
+    except AudioError as error:
+        said = str(error).removeprefix(f"{quoted(source)}: ")
+        raise AudioError(f"{name!r}: {said}") from error
 
 
 def decode(
@@ -32,7 +189,7 @@ def decode(
     abandoned: Callable[[], bool] = lambda: False,
     channel: int | None = None,
 ) -> float:
-    """Decode a recording.
+    """Decode a recording to float wav, exactly what `audio.load` gives.
 
     Args:
         source: any audio.
@@ -50,40 +207,25 @@ def decode(
         RequestError: 413, it is longer than `longest_s`.
         OutputError: the disk is full.
     """
-    longest, written = audio.to_samples(longest_s), 0
+    written = 0
     try:
         with target.open("wb") as file:
             file.write(_float_header(0))
-            for block in audio.stream(source, channel=channel, block_s=_BLOCK_S):
+            for block in _blocks(source, name, longest_s, abandoned, channel):
                 written += len(block)
-                if written > longest:
-                    raise RequestError(
-                        413,
-                        f"{name!r}: longer than {longest_s:g} s, the most that is taken; cut it",
-                        code="audio_too_long",
-                        param="file",
-                    )
-                if abandoned():
-                    break
                 file.write(block.astype("<f4").tobytes())
             file.seek(0)
             file.write(_float_header(written))
             file.flush()
             os.fsync(file.fileno())
-    except AudioError as error:
-        said = str(error).removeprefix(f"{quoted(source)}: ")
-        raise AudioError(f"{name!r}: {said}") from error
     except OSError as error:
         raise not_stored(f"{name!r}, decoded", error) from error
     return audio.to_seconds(written)
 
 
-def not_stored(what: str, error: OSError) -> OutputError:
+def not_stored(what: str, error: OSError) -> StorageError:
     """The disk is full, or worse."""
-    return OutputError(
-        f"cannot store {what}: {error.strerror or type(error).__name__}; free some space in the "
-        "server's --store"
-    )
+    return disk_error(f"store {what}", error)
 
 
 def _float_header(samples: int) -> bytes:
@@ -102,7 +244,7 @@ class Pcm:
     """A stored recording as the bytes of a 16-bit wav file.
 
     Attributes:
-        path: as `decode` wrote it.
+        path: as `decode` or `decode_recording` wrote it.
     """
 
     path: Path
@@ -114,7 +256,7 @@ class Pcm:
 
     @property
     def _samples(self) -> int:
-        return (self.path.stat().st_size - len(_float_header(0))) // 4
+        return int(soundfile.info(self.path).frames)
 
     def span(self, header: str | None) -> tuple[int, int] | None:
         """First byte, and the one after the last, that a Range header asks for.
@@ -151,14 +293,16 @@ class Pcm:
             )[start:end]
         if end <= _PCM_HEADER:
             return
-        stored = np.memmap(
-            self.path, dtype="<f4", mode="r", offset=len(_float_header(0)), shape=(samples,)
-        )
+        stored = soundfile.SoundFile(self.path)
         at = max(start, _PCM_HEADER) - _PCM_HEADER
         end -= _PCM_HEADER
-        while at < end:
-            until = min(end, at + _BLOCK_BYTES)
-            loud = np.rint(stored[at // 2 : (until + 1) // 2] * 32768.0)
-            data = np.clip(loud, -32768, 32767).astype("<i2").tobytes()
-            yield data[at % 2 : at % 2 + until - at]
-            at = until
+        with stored:
+            stored.seek(at // 2)
+            while at < end:
+                until = min(end, at // 2 * 2 + _BLOCK_BYTES)
+                samples = stored.read((until + 1) // 2 - at // 2, dtype="float32")
+                loud = np.rint(samples * 32768.0)
+                data = np.clip(loud, -32768, 32767).astype("<i2").tobytes()
+                yield data[at % 2 : at % 2 + until - at]
+                at = until
+                stored.seek(at // 2)

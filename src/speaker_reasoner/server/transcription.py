@@ -2,13 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from ..errors import SpeakerReasonerError
 from ..transcript import Transcript
-from .openai import RequestError, TranscriptionForm, TranscriptStream, as_request_error, sse
+from .failures import RequestError, as_request_error
+from .forms import TranscriptionForm
+from .openai import TranscriptStream, language_warnings, sse
 from .runs import RequestRun
 
 PING_S = 15.0
@@ -23,16 +26,27 @@ class Transcription:
     """
 
     def __init__(
-        self, run: RequestRun, form: TranscriptionForm, answer_s: float, stack: ExitStack
+        self,
+        run: RequestRun,
+        form: TranscriptionForm,
+        said: Sequence[str],
+        answer_s: float,
+        stack: ExitStack,
     ) -> None:
         self.form = form
+        self._said = said
         self._run = run
         self._answer_s = answer_s
         self._stack = stack
 
     async def transcript(self) -> Transcript:
         """The whole of it."""
-        return await self._run.transcript()
+        return self._noted(await self._run.transcript())
+
+    def _noted(self, transcript: Transcript) -> Transcript:
+        """A transcript that also says what of the request was without effect."""
+        said = (*self._said, *language_warnings(transcript, self.form))
+        return replace(transcript, warnings=(*transcript.warnings, *said))
 
     async def events(self) -> AsyncIterator[str]:
         """Server-sent events; a failure is the last of them."""
@@ -52,9 +66,12 @@ class Transcription:
                     continue
                 item, following = following.result(), None
                 if isinstance(item, Transcript):
-                    yield stream.done(item)
+                    yield stream.done(self._noted(item))
                     return
-                for told in item:
+                for told in item.known:
+                    for event in stream.delta(told.segment, told.number):
+                        yield event
+                for told in item.linked:
                     for event in stream.segment(told.segment, told.number, told.overlap):
                         yield event
         except SpeakerReasonerError as error:

@@ -23,7 +23,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from ..containers import quoted
 from ..errors import AudioError
 from ..voices.clips import MOST_S, load_clip
-from .openai import RequestError
+from .failures import RequestError
 from .sound import decode, not_stored
 
 FILE = "file"
@@ -126,13 +126,13 @@ def _stalled(received: int) -> RequestError:
     return RequestError(408, message, code="request_timeout")
 
 
-async def read_json(request: Request, limits: Limits) -> Any:
-    """Read a small JSON body.
+async def read_json(request: Request, limits: Limits, most: int = _JSON_BYTES) -> Any:
+    """Read a JSON body, a small one unless told otherwise.
 
     Raises:
         RequestError: as `body`; 400 where it is no JSON.
     """
-    data = b"".join([piece async for piece in body(request, _JSON_BYTES, limits)])
+    data = b"".join([piece async for piece in body(request, most, limits)])
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -21,7 +21,7 @@ from ..engines.base import Engine
 from ..errors import EngineError, SpeakerReasonerError
 from ..longform import Failure, rounds
 from ..transcript import Transcript
-from .openai import RequestError
+from .failures import RequestError
 
 _log = logging.getLogger(__name__)
 

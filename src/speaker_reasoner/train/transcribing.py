@@ -9,6 +9,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from ..audio import to_seconds
+from ..engines.base import Stop
 from ..engines.checkpoint import Checkpoint
 from ..engines.local import TransformersEngine
 from ..evaluate.counts import ErrorCounts
@@ -16,7 +17,7 @@ from ..evaluate.normalisation import Normalisation
 from ..evaluate.words import SegmentWords, permutation_errors
 from ..protocol import Profile
 from ..protocol.observations import Reference
-from ..reasoner import Dialogue, Outcome, Stop, run
+from ..reasoner import Dialogue, Outcome, run
 from ..transcript import Segment
 from .accelerators import PreparedLearner
 from .saves import is_deepspeed

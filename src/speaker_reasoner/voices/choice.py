@@ -4,7 +4,7 @@ from ..errors import SettingsError
 from .others import ResemblyzerWitness, SpeechBrainWitness, XVectorWitness
 from .witness import Witness
 
-WITNESSES = ("auto", "tower", "resemblyzer", "xvector", "speechbrain", "none")
+WITNESSES = ("auto", "tower", "campplus", "resemblyzer", "xvector", "speechbrain", "none")
 
 
 def choose(name: str, device: str = "cpu") -> Witness | None:

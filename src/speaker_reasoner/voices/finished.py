@@ -69,6 +69,7 @@ class FinishedChunk:
         people: the person behind each number of the speaker cache, from 1.
         language: code and probability of the recognised language, if the engine gives them.
         left_out: number of recognised words that were not passed on, by reason.
+        noted: what a reader should know of how turns came about, and how often it happened.
         stop: why the dialogue ended; empty for a silent chunk.
         trace: the dialogue, as JSON.
         counts: numbers of turns, tokens, ...
@@ -83,6 +84,7 @@ class FinishedChunk:
     people: tuple[int, ...] = ()
     language: tuple[str, float] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    noted: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[Missing, ...] = ()
     stop: str = ""
     trace: Mapping[str, Any] | None = None

@@ -254,6 +254,10 @@ class Speakers:
         if self.cached:
             self._offer(finished, groups, first, samples)
 
+    def linked_labels(self, chunk: int) -> list[str]:
+        """The label of each line of a chunk that was absorbed, as its speakers are linked so far."""
+        return [self._label(self._clusters[line.cluster].person) for line in self._lines[chunk]]
+
     def settle(self, *, foreign: bool = False) -> tuple[list[list[str]], list[dict[str, Any]]]:
         """Link all clusters again, then reassign each line.
 

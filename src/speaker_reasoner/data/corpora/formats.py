@@ -20,7 +20,8 @@ from ...formats.folders import load, stem_of, suffix_of
 from ...formats.lhotse import parse_lhotse
 from ...formats.scoring import parse_rttm, parse_seglst, parse_stm
 from ...formats.sessions import load_json, parse_gender
-from ...formats.textgrid import WORDLESS, Stream, read_tiers, split_tiers
+from ...formats.textgrid import WORDLESS, Stream, read_tiers
+from ...formats.tiers import sort_tiers
 from ...transcript import Transcript
 from .notes import AnnotationRow, Notes
 
@@ -70,7 +71,7 @@ def textgrid_rows(
 ) -> Iterator[AnnotationRow]:
     """Read a TextGrid: each interval tier is a speaker, each mark a row, named after the file.
 
-    Tiers of words (`split_tiers`) are not used. The end time of a tier is ignored: it is wrong in two
+    Tiers of words beside segments (`sort_tiers`) are not used. The end time of a tier is ignored: it is wrong in two
     AISHELL-4 files.
 
     Args:
@@ -87,8 +88,7 @@ def textgrid_rows(
     stream.string("object class")
     stream.time("xmin")
     stream.time("xmax")
-    tiers, _ = split_tiers(read_tiers(stream))
-    for tier in tiers:
+    for tier in sort_tiers(read_tiers(stream), str(path)).speech:
         speaker, gender = (speaker_of or parse_caption)(tier.speaker)
         for interval in tier.intervals:
             text = "" if interval.mark == WORDLESS else interval.mark

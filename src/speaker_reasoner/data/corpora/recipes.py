@@ -25,10 +25,11 @@ give the manifest of supervisions that it writes to `folder --reference`.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...audio import SUFFIXES as SUFFIXES_OF_SOUND
 from ...errors import DataError, FormatError
 from ...formats import read_text
 from ...formats.folders import SUFFIXES, beside, stem_of, suffix_of
@@ -37,7 +38,6 @@ from . import ami
 from .formats import gender_of, read_rows, textgrid_rows
 from .notes import AnnotationRow, Cleaning, CorpusRecording, Notes
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
 _Read = Callable[[Path], Iterable[AnnotationRow]]
 _M2MET_TAGS = re.compile(r"<sil>|<%>|<->|<\$>|<#>|<_>|<space>|[`&]")
 """Marks of both Mandarin corpora that are no words: the list of the M2MeT baseline."""
@@ -100,7 +100,7 @@ def _aishell4(source: RecipeInput) -> Iterator[CorpusRecording]:
     parts = {f"train_{room}": "train" for room in "LMS"} | {"test": "test"}
     for part, split in _present(source, parts, "wav"):
         references = _files(part / "TextGrid", (".textgrid",)) or _files(part / "stm", (".stm",))
-        sounds = _files(part / "wav", AUDIO_SUFFIXES)
+        sounds = _files(part / "wav", SUFFIXES_OF_SOUND)
 
         def read(path: Path) -> Iterable[AnnotationRow]:
             if path.suffix.lower() == ".stm":
@@ -121,7 +121,7 @@ def _alimeeting(source: RecipeInput, mic: str) -> Iterator[CorpusRecording]:
         both = source.folder / f"{name}_Ali" / f"{name}_Ali_{mic}"  # far and near in one archive
         parts[f"{name}_Ali/{both.name}" if both.is_dir() else both.name] = split
     for part, split in _present(source, parts, "audio_dir"):
-        sounds = _files(part / "audio_dir", AUDIO_SUFFIXES)
+        sounds = _files(part / "audio_dir", SUFFIXES_OF_SOUND)
         references = _files(part / "textgrid_dir", (".textgrid",))
 
         def read(path: Path) -> Iterable[AnnotationRow]:
@@ -213,7 +213,7 @@ def _mlc_slm(source: RecipeInput) -> Iterator[CorpusRecording]:
     for part, split in parts:
         sounds, references = (
             {_path_name(p, part): p for p in sorted(part.rglob("*")) if p.suffix.lower() in known}
-            for known in (AUDIO_SUFFIXES, (".txt",))
+            for known in (SUFFIXES_OF_SOUND, (".txt",))
         )
         read = lambda path: _mlc_slm_rows(path, source)  # noqa: E731
         yield from _paired(source, split, _each(sounds), _each(references), read)
@@ -252,7 +252,7 @@ def _folder(source: RecipeInput) -> Iterator[CorpusRecording]:
     known: set[str] = set()
     for split in splits or ["all"]:
         top = source.folder / split if splits else source.folder
-        sounds = _files(top, AUDIO_SUFFIXES, source.notes)
+        sounds = _files(top, SUFFIXES_OF_SOUND, source.notes)
         known |= set(sounds)
         for name, sound in sounds.items():
             try:
@@ -265,7 +265,9 @@ def _folder(source: RecipeInput) -> Iterator[CorpusRecording]:
                 continue
             yield CorpusRecording(split, name, (sound,), tuple(_with_genders(source, rows)))
     if not known:
-        raise DataError(f"{source.folder}: no recordings; expected {', '.join(AUDIO_SUFFIXES)}")
+        raise DataError(
+            f"{source.folder}: no recordings; expected files such as a.wav, b.flac, c.mp3"
+        )
     for name in sorted(set(given or ()) - known):
         source.notes.drop("audio missing", f"{source.reference}: no recording of session {name!r}")
 
@@ -335,7 +337,7 @@ def _present(
     yield from present
 
 
-def _files(folder: Path, suffixes: tuple[str, ...], notes: Notes | None = None) -> dict[str, Path]:
+def _files(folder: Path, suffixes: Collection[str], notes: Notes | None = None) -> dict[str, Path]:
     """Files below a folder by stem."""
     by_stem: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):

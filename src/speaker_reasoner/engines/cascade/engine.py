@@ -17,10 +17,10 @@ from ...protocol.markup import ANSWER
 from ...protocol.turns import render_answer
 from ...speech import Detect, Region, detector, uncovered
 from ...transcript import Word
-from ...voices.choice import choose
 from ...voices.linking import Trust
 from ...voices.witness import Points, Witness
 from ..base import Reply, Request, Session
+from ..comparing import load_witness
 from .diarizer import Diarizer
 from .drafts import UNFIT, Draft, TimedLine, lay_out, limited, spoken_lines, timed_line, within
 from .recogniser import Recogniser, Recognition
@@ -84,8 +84,8 @@ class CascadeEngine:
         return self.diarizer.speech if name == "auto" else detector(name)
 
     def witness(self, name: str) -> Witness | None:
-        """See `Engine`; `auto` is the diarizer's."""
-        return self.diarizer.witness if name == "auto" else choose(name)
+        """See `Engine`; its own is the diarizer's."""
+        return self.diarizer.witness if name == "auto" else load_witness(name)
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """See `Engine`. A chunk is drafted at its first turn."""

@@ -1,11 +1,9 @@
 """Loads the cascade and its parts by name."""
 
-import importlib
-import importlib.util
 import os
 from pathlib import Path
 
-from ...errors import CheckpointError, SettingsError
+from ...errors import SettingsError
 from .diarizer import Diarizer
 from .embedding import CampplusWitness
 from .engine import CascadeEngine
@@ -15,18 +13,13 @@ from .parakeet import Parakeet
 from .pyannote import PyannoteDiarizer
 from .recogniser import Recogniser
 from .segmentation import Segmentation
+from .weights import WEIGHTS_PACKAGE, installed
+from .weights import weights_file as _file
+from .weights import weights_folder as _weights
 from .whisper import FasterWhisper
 
-WEIGHTS_PACKAGE = "speaker_reasoner_cascade"
+__all__ = ["RECOGNISERS", "WEIGHTS_PACKAGE", "installed", "load_cascade"]
 RECOGNISERS = ("whisper", "paraformer", "sensevoice", "parakeet")
-
-
-def installed() -> bool:
-    """Whether the cascade's weights and their packages are there."""
-    return all(
-        importlib.util.find_spec(name) is not None
-        for name in (WEIGHTS_PACKAGE, "faster_whisper", "onnxruntime")
-    )
 
 
 def load_cascade(
@@ -156,25 +149,3 @@ def _diarizer(name: str, device: str | None, threads: int) -> Diarizer:
         Segmentation(_file(folder, "segmentation.onnx"), threads),
         CampplusWitness(_file(folder, "embedding.onnx"), threads),
     )
-
-
-def _weights() -> Path:
-    """The folder of the weights package."""
-    try:
-        package = importlib.import_module(WEIGHTS_PACKAGE)
-    except ImportError as error:
-        raise CheckpointError(
-            "the cascade's weights are not installed; from a checkout of speaker-reasoner: pip install "
-            "./packages/cascade"
-        ) from error
-    return Path(package.FOLDER)
-
-
-def _file(folder: Path, name: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: is missing from the weights package; install it again: pip install "
-            "--force-reinstall ./packages/cascade"
-        )
-    return path

@@ -66,21 +66,40 @@ export function describe(genders) {
   return count(genders.length, "speaker") + (said.length ? `: ${said.join(", ")}` : "");
 }
 
+/**
+ * Ask something. @param {Array} answers `[label, value, class]`; Escape gives the last one's value.
+ * @returns {Promise<*>} the value of the answer.
+ */
+export function ask(title, text, answers) {
+  const dialog = $("ask");
+  return new Promise((resolve) => {
+    let value = answers.at(-1)[1];
+    const buttons = answers.map(([label, mine, kind], k) => h("button", {
+      type: "button", class: `button ${kind ?? (k ? "" : "primary")}`, onclick: () => { value = mine; dialog.close(); },
+    }, label));
+    $("ask-title").textContent = title;
+    dialog.querySelector(".dialog-body").replaceChildren(...[text].flat().map((one) => (one instanceof Node ? one : h("p", {}, one))), h("p", { class: "answers" }, ...buttons));
+    dialog.addEventListener("close", () => resolve(value), { once: true });
+    dialog.showModal();
+    buttons.at(-1).focus();
+  });
+}
+
 /** Say something for a few seconds; `action` is `[label, function]`. */
-export function notice(text, { action = null, bad = false } = {}) {
+export function notice(text, { action = null, bad = false, lasting = false } = {}) {
   const node = h("div", { class: bad ? "notice bad" : "notice" }, h("span", {}, text));
   if (action) node.append(h("button", { type: "button", onclick: () => { node.remove(); action[1](); } }, action[0]));
   node.append(h("button", { type: "button", class: "icon", "aria-label": "Dismiss", onclick: () => node.remove() }, icon("close")));
   const place = $("notices");
   place.append(node);
   while (place.children.length > 3) place.firstChild.remove();
-  setTimeout(() => node.remove(), bad ? 12000 : 6000);
+  if (!lasting) setTimeout(() => node.remove(), bad ? 12000 : 6000);
 }
 
 /**
  * Open a menu at an element.
  * @param {HTMLElement} anchor gets the focus back.
- * @param {Array} items `{label, run, icon, colour, note, disabled, bad}`, a string for a heading, null for a rule.
+ * @param {Array} items `{label, run, icon, paint, note, disabled, bad}`, a string for a heading, null for a rule.
  */
 export function menu(anchor, items) {
   const node = $("menu");
@@ -94,7 +113,7 @@ export function menu(anchor, items) {
         onclick: () => { node.hidePopover(); anchor.focus(); item.run(); },
       },
       item.icon ? icon(item.icon) : null,
-      item.colour !== undefined ? h("i", { class: `dot c${item.colour}` }) : null,
+      item.paint !== undefined ? h("i", { class: `dot ${item.paint}` }) : null,
       h("span", {}, item.label),
       item.note ? h("small", {}, item.note) : null,
     );

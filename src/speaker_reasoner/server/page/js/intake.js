@@ -1,20 +1,29 @@
 /** How recordings come in: dropped, chosen, or recorded here. */
 
 import { upload } from "./api.js";
-import { $, clock, notice } from "./dom.js";
+import { $, notice } from "./dom.js";
 import { checkPeople, peopleFields, setUpPeople } from "./people.js";
+import { isRecording, setUpRecorder } from "./recorder.js";
 
-const MIMES = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4"];
-const SUFFIXES = { "audio/webm": "webm", "audio/ogg": "ogg", "audio/mp4": "m4a" };
+let sending = null;
+
+/** Whether something is on its way that a closed page would lose or stop. */
+export const isBusy = () => sending !== null || isRecording();
 
 /** @param {function(Object)} oncreated called with the new job. */
 export function setUpIntake(oncreated) {
-  let sending = null;
-
+  /** @returns {Promise<boolean>} whether the server has it. */
   async function send(file) {
     const speakers = $("speakers");
-    if (sending) return notice("A recording is being sent; wait for it, or cancel it.");
-    if (!speakers.reportValidity() || !checkPeople()) return undefined;
+    if (sending) {
+      notice("A recording is being sent; wait for it, or cancel it.");
+      return false;
+    }
+    if (!speakers.reportValidity() || !checkPeople()) {
+      if (location.hash) location.hash = "";
+      notice("Something above is not filled in rightly; put it right, then send again.", { bad: true });
+      return false;
+    }
     const wanted = speakers.value.replace(/\s/g, "").replace("–", "-");
     sending = new AbortController();
     const bar = $("uploading");
@@ -25,13 +34,14 @@ export function setUpIntake(oncreated) {
       const job = await upload(file, fields, (done) => { bar.querySelector("progress").value = done; }, sending.signal);
       speakers.value = "";
       oncreated(job);
+      return true;
     } catch (error) {
-      if (error.name !== "AbortError") notice(error.message, { bad: true });
+      if (error.name !== "AbortError") notice(`Not sent: ${error.message}`, { bad: true, action: ["Send again", () => send(file)] });
+      return false;
     } finally {
       sending = null;
       bar.hidden = true;
     }
-    return undefined;
   }
 
   $("uploading").querySelector("button").onclick = () => sending?.abort();
@@ -61,56 +71,4 @@ function setUpDrop(send) {
     location.hash = "";
     send(file);
   });
-}
-
-function setUpRecorder(send) {
-  let stop = null;
-
-  async function record() {
-    if (!navigator.mediaDevices || !window.MediaRecorder) {
-      return notice("This browser records only over https or on localhost.", { bad: true });
-    }
-    let stream;
-    try {
-      stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-    } catch (error) {
-      return notice(`The microphone is not available: ${error.message}`, { bad: true });
-    }
-    const mimeType = MIMES.find((mime) => MediaRecorder.isTypeSupported(mime));
-    const recorder = new MediaRecorder(stream, mimeType ? { mimeType } : {});
-    const parts = [], began = Date.now();
-    const context = new AudioContext(), meter = context.createAnalyser();
-    context.createMediaStreamSource(stream).connect(meter);
-    const wave = new Float32Array(meter.fftSize);
-    const timer = setInterval(() => {
-      meter.getFloatTimeDomainData(wave);
-      $("level").value = Math.min(1, 4 * Math.sqrt(wave.reduce((sum, x) => sum + x * x, 0) / wave.length));
-      $("recorded").textContent = clock((Date.now() - began) / 1000);
-    }, 100);
-    let keep = false;
-    recorder.ondataavailable = (event) => parts.push(event.data);
-    recorder.onstop = () => {
-      clearInterval(timer);
-      context.close();
-      stream.getTracks().forEach((track) => track.stop());
-      show(false);
-      const type = recorder.mimeType.split(";")[0];
-      const name = `Recording ${new Date().toLocaleString("sv").slice(0, 16).replace(":", ".")}.${SUFFIXES[type] ?? "webm"}`;
-      if (keep) send(new File(parts, name, { type }));
-    };
-    recorder.start(1000);
-    stop = (wanted) => { keep = wanted; recorder.stop(); };
-    show(true);
-    return undefined;
-  }
-
-  function show(on) {
-    $("recording").hidden = !on;
-    $("intake").classList.toggle("busy", on);
-    (on ? $("record-stop") : $("record")).focus();
-  }
-
-  $("record").onclick = record;
-  $("record-stop").onclick = () => stop(true);
-  $("record-drop").onclick = () => stop(false);
 }

@@ -2,6 +2,7 @@
 
 import { clock, h, markOnly, menu, rename, setVars } from "./dom.js";
 
+const MANY = 1500;
 const TICKS_S = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 
 export class Lanes {
@@ -13,6 +14,7 @@ export class Lanes {
   #blocks = new Map();
   #marked = new Set();
   #selected = null;
+  #manyKey = null; // which part of very many lines was drawn
   #width = 0; // of the whole recording, in px
 
   /**
@@ -36,9 +38,14 @@ export class Lanes {
     if (!duration) return;
     const before = this.#blocks;
     this.#blocks = new Map();
-    const rows = speakers.map((speaker) => h("div", { class: `row c${recording.colour(speaker.label)}` }));
+    const rows = speakers.map((speaker) => h("div", { class: `row ${recording.paint(speaker.label)}` }));
     const index = new Map(speakers.map((speaker, k) => [speaker.label, k]));
-    for (const segment of segments) {
+    const many = segments.length > MANY;
+    for (const segment of many ? this.#merged() : segments) {
+      if (segment.merged) {
+        rows[index.get(segment.speaker)]?.append(this.#put(h("div", { class: "block" }), segment));
+        continue;
+      }
       const said = `${recording.name(segment.speaker)}, ${clock(segment.start, 1)}: ${segment.text}`;
       const block = before.get(segment.id) ?? h("button", { type: "button", class: "block new", tabindex: "-1", onanimationend: () => block.classList.remove("new") });
       block.title = said;
@@ -48,13 +55,39 @@ export class Lanes {
       rows[index.get(segment.speaker)]?.append(block);
       this.#blocks.set(segment.id, block);
     }
+    this.#manyKey = many ? this.#viewKey() : null;
     const marks = [
       ...(recording.document?.missing ?? []).map((gap) => [gap, "missing", `Not transcribed: ${gap.reason}`]),
-      ...overlaps(segments).map((both) => [both, "both", "More than one speaks"]),
+      ...(many ? [] : overlaps(segments)).map((both) => [both, "both", "More than one speaks"]),
     ].map(([span, kind, title]) => this.#put(h("div", { class: `mark ${kind}`, title }), span));
     this.#rows.replaceChildren(...marks, ...rows);
     this.#drawNames(speakers);
     this.follow();
+  }
+
+  /** Of very many lines those in view, or where they are too narrow to be told apart, whole stretches. */
+  #merged() {
+    const { segments, duration } = this.recording;
+    const { left, width } = this.waveform.ready ? this.waveform.view : { left: 0, width: this.place.clientWidth };
+    const px = width / duration, from = (left - width / 4) / px, to = (left + this.place.clientWidth * 1.5) / px;
+    const last = new Map(), out = [];
+    for (const one of segments) {
+      if (one.end < from || one.start > to) continue;
+      if ((one.end - one.start) * px > 6) { out.push(one); continue; }
+      const before = last.get(one.speaker);
+      if (before && (one.start - before.end) * px < 2) before.end = Math.max(before.end, one.end);
+      else {
+        const merged = { merged: true, speaker: one.speaker, start: one.start, end: one.end };
+        last.set(one.speaker, merged);
+        out.push(merged);
+      }
+    }
+    return out;
+  }
+
+  #viewKey() {
+    const { left, width } = this.waveform.ready ? this.waveform.view : { left: 0, width: 0 };
+    return `${width} ${Math.round(left / Math.max(1, this.place.clientWidth / 2))}`;
   }
 
   #drawNames(speakers) {
@@ -84,6 +117,7 @@ export class Lanes {
   /** Take over the waveform's zoom and scroll. */
   follow() {
     const { duration } = this.recording;
+    if (this.#manyKey !== null && this.#manyKey !== this.#viewKey()) { this.draw(); return; }
     const { left, width } = this.waveform.ready ? this.waveform.view : { left: 0, width: this.place.clientWidth };
     this.#width = width;
     this.#inner.style.width = `${width}px`;
@@ -123,7 +157,6 @@ export class Lanes {
   #name({ label, name, gender }) {
     const { recording } = this;
     const can = recording.editable;
-    const colour = recording.colour(label);
     const button = h(
       "button",
       {
@@ -144,7 +177,7 @@ export class Lanes {
           if (from && from !== label) recording.correct({ op: "merge", from, into: label });
         },
       },
-      h("i", { class: `dot c${colour}` }), h("span", {}, name),
+      h("i", { class: `dot ${recording.paint(label)}` }), h("span", {}, name),
       gender === "unknown" ? null : h("small", { title: `sounds ${gender}` }, gender),
     );
     return h("li", {}, button);
@@ -152,14 +185,21 @@ export class Lanes {
 
   #choices(label) {
     const { recording } = this;
+    const { name, gender } = recording.speakers.find((one) => one.label === label);
     const others = recording.speakers.filter((other) => other.label !== label);
     return [
+      name.length > 12 ? name : null,
       { label: "Rename", icon: "edit", run: () => this.rename(label) },
+      "Sounds",
+      ...["female", "male", "unknown"].map((one) => ({
+        label: one === "unknown" ? "not said" : one, note: one === gender ? "✓" : "", disabled: one === gender,
+        run: () => recording.correct({ op: "gender", speaker: label, gender: one }),
+      })),
       ...(others.length ? [`${recording.name(label)} is the same person as`] : []),
       ...others.map((other) => ({
-        label: other.name, colour: recording.colour(other.label), run: () => recording.correct({ op: "merge", from: label, into: other.label }),
+        label: other.name, paint: recording.paint(other.label), run: () => recording.correct({ op: "merge", from: label, into: other.label }),
       })),
-    ];
+    ].filter((one) => one !== null);
   }
 }
 

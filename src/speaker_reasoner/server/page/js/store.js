@@ -1,15 +1,37 @@
 /** One job as this page knows it: what the server said, and the corrections sent to it. */
 
-import { events, get, jobPath, post } from "./api.js";
+import { connection, events, get, jobPath, post } from "./api.js";
 
 const COLOURS = 8;
+const PATTERNS = 3;
+const WORDS_S = 3 * 3600; // longer recordings come without the times of their words
+const told = "BroadcastChannel" in window ? new BroadcastChannel("speaker-reasoner") : null;
 const UNDER_WAY = ["queued", "running"];
 
 export const isUnderWay = (job) => UNDER_WAY.includes(job.status);
 
+/** What an operation is about, as far as another's change to it would matter. */
+function subjects(document, op) {
+  const line = (id) => {
+    const { start, end, text, speaker } = document.segments.find((one) => one.id === id) ?? {};
+    return { start, end, text, speaker };
+  };
+  const person = (label) => document.speakers.find((one) => one.label === label || one.name === label)?.name;
+  switch (op.op) {
+    case "edit": case "move": case "split": case "delete": return [line(op.segment)];
+    case "join": return [line(op.segment), line(op.other)];
+    case "rename": case "gender": return [person(op.speaker)];
+    case "merge": return [person(op.from), person(op.into)];
+    case "add": return [];
+    default: return null; // undo, redo and listen mean what is there
+  }
+}
+
 /**
  * Events: `job` (its state changed), `lines` (speakers or segments changed), `listening` (an overview or a
- * box came), `heard` (detail: one new segment), `corrected` (detail: the operation), `trouble` (a message).
+ * box came), `heard` (detail: one new segment), `corrected` (detail: the operation), `elsewhere` (somebody else
+ * corrected it), `conflict` (detail: {op, theirs, again}: made on a line that somebody else has changed), `trouble`
+ * (a message).
  */
 export class Recording extends EventTarget {
   job = null;
@@ -24,7 +46,11 @@ export class Recording extends EventTarget {
   #reading = false;
   #past = false; // the events that arrive are of a job that had ended before it was opened
   #abort = new AbortController();
+  #following = null; // aborts the stream while nobody looks
   #queue = Promise.resolve();
+  #onNews = ({ data }) => { if (data.job === this.id) this.catchUp(); };
+  #onSight = () => (document.hidden ? this.#rest() : this.catchUp().then(() => this.#listen()));
+  #onLink = () => { if (connection.state === "ok") this.catchUp().then(() => this.#listen()); };
 
   constructor(id) {
     super();
@@ -35,11 +61,50 @@ export class Recording extends EventTarget {
     this.#setJob(await get(jobPath(this.id)));
     this.#past = !isUnderWay(this.job);
     if (this.#past) await this.#load();
+    told?.addEventListener("message", this.#onNews);
+    document.addEventListener("visibilitychange", this.#onSight);
+    connection.addEventListener("change", this.#onLink);
     this.#listen();
   }
 
   close() {
     this.#abort.abort();
+    this.#following?.abort();
+    told?.removeEventListener("message", this.#onNews);
+    document.removeEventListener("visibilitychange", this.#onSight);
+    connection.removeEventListener("change", this.#onLink);
+  }
+
+  /** A finished one is not followed while nobody looks: browsers have few connections to spare. */
+  #rest() {
+    if (this.job && !isUnderWay(this.job)) this.#following?.abort();
+  }
+
+  /** Take over what changed meanwhile, here or elsewhere. */
+  async catchUp() {
+    let job;
+    try {
+      job = await get(jobPath(this.id));
+    } catch {
+      return; // told by the state of the connection
+    }
+    await this.#takeJob(job);
+  }
+
+  async #takeJob(job) {
+    const { document: doc } = this;
+    const waits = this.job && isUnderWay(this.job);
+    this.#setJob(job);
+    if (job.status !== "done" || (doc && doc.revision === job.revision && !waits)) return;
+    await this.#queue; // what is being sent answers with a newer document
+    if (this.document && this.document.revision >= job.revision) return;
+    const others = this.document !== null && !waits;
+    await this.#load();
+    if (others) this.#emit("elsewhere");
+  }
+
+  get #words() {
+    return (this.job?.duration ?? 0) < WORDS_S ? "?words=true" : "";
   }
 
   get editable() {
@@ -80,7 +145,13 @@ export class Recording extends EventTarget {
   colour(label) {
     if (!this.#met.includes(label)) this.#met.push(label);
     const known = this.document?.speakers.find((speaker) => speaker.label === label);
-    return (known?.colour ?? this.#met.indexOf(label)) % COLOURS;
+    return known?.colour ?? this.#met.indexOf(label);
+  }
+
+  /** The classes that give it that colour, with a pattern after the first eight. */
+  paint(label) {
+    const number = this.colour(label);
+    return number < COLOURS ? `c${number}` : `c${number % COLOURS} p${1 + (Math.floor(number / COLOURS) - 1) % PATTERNS}`;
   }
 
   /** Send one correction after those before it. @returns {Promise<boolean>} whether it was taken. */
@@ -91,54 +162,65 @@ export class Recording extends EventTarget {
   }
 
   async #send(op) {
-    try {
-      const answer = await post(jobPath(this.id, "/corrections"), { revision: this.document.revision, ...op });
-      if (op.op === "listen") {
-        this.#past = false;
-        this.#setJob(answer);
-        this.#listen();
-      } else this.#setDocument(answer);
-      this.#emit("corrected", op);
-      return true;
-    } catch (error) {
-      if (error.status === 409) {
+    for (let tries = 0; ; tries += 1) {
+      const before = this.document;
+      try {
+        const answer = await post(jobPath(this.id, `/corrections${this.#words}`), { revision: before.revision, ...op });
+        if (op.op === "listen") {
+          this.#past = false;
+          this.#setJob(answer);
+          this.#listen();
+        } else this.#setDocument(answer);
+        told?.postMessage({ job: this.id });
+        this.#emit("corrected", op);
+        return true;
+      } catch (error) {
+        if (error.code !== "stale_revision" || tries > 4) {
+          if (error.status === 409 || error.status === 404) await this.#load();
+          this.#emit("trouble", error.message);
+          return false;
+        }
         await this.#load();
-        this.#emit("trouble", `Not changed, since the transcript is no longer the one you saw: ${error.message} Here is the current one.`);
-      } else this.#emit("trouble", error.message);
-      return false;
+        const [was, is] = [subjects(before, op), subjects(this.document, op)];
+        if (was !== null && JSON.stringify(was) === JSON.stringify(is)) continue; // about something else: goes beside it
+        const again = () => this.correct(op);
+        this.#emit("conflict", { op, before, again });
+        return false;
+      }
     }
   }
 
   async #load() {
     try {
-      this.#setDocument(await get(jobPath(this.id, "/document")));
+      this.#setDocument(await get(jobPath(this.id, `/document${this.#words}`)));
     } catch (error) {
       if (![404, 409].includes(error.status)) this.#emit("trouble", error.message); // else: none was made
     }
   }
 
-  /** Follow the events until the job has ended, over broken connections. */
+  /** Follow the events, over broken connections, and after the end what others correct. */
   async #listen() {
     if (this.#reading) return;
     this.#reading = true;
     const { signal } = this.#abort;
     while (!signal.aborted) {
+      this.#following = new AbortController();
       try {
-        for await (const event of events(jobPath(this.id, "/events"), this.#lastId, signal)) {
+        for await (const event of events(jobPath(this.id, "/events?follow=true"), this.#lastId, this.#following.signal)) {
           this.#lastId = event.id;
           await this.#take(event.event, event.data);
         }
-        if (!isUnderWay(this.job)) break;
       } catch (error) {
         if (error.status >= 400 && error.status < 500) break;
       }
+      if (signal.aborted || (document.hidden && this.job && !isUnderWay(this.job))) break;
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
     this.#reading = false;
   }
 
   async #take(event, data) {
-    if (event === "job" && !this.#past) this.#setJob(data);
+    if (event === "job") await this.#takeJob(data);
     else if (event === "overview") this.overviews.set(data.chunk, data);
     else if (event === "box") {
       this.boxes.push(data);
@@ -152,7 +234,7 @@ export class Recording extends EventTarget {
         const segment = this.#live.get(id);
         if (segment) this.#live.set(id, { ...segment, speaker });
       }
-    } else if (event === "done" && !(data.revision <= this.document?.revision)) await this.#load();
+    }
     if (["overview", "box"].includes(event)) this.#emit("listening");
     if (["segment", "relabel"].includes(event) && !this.document) this.#emit("lines");
   }

@@ -6,9 +6,9 @@ import { $, clock, count, h, icon } from "./dom.js";
 const RATE_HZ = 16_000;
 const STOPS = {
   answered: "Then there was nothing left to hear.",
-  "turn-limit": "It stopped at the limit of turns",
-  malformed: "It stopped, since a turn broke the protocol",
-  engine: "It stopped, since the engine failed",
+  "turn-limit": "It stopped, since it had taken as many steps as it may",
+  malformed: "It stopped, since it wrote something that cannot be read",
+  engine: "It stopped, since the model failed",
 };
 
 /** Show the chunk of a segment, its turn first in sight. */
@@ -18,7 +18,7 @@ export async function showTrace(recording, waveform, segment) {
   const turns = readTurns(trace.parts);
   const stop = STOPS[trace.stop] ?? trace.stop;
   dialog.querySelector(".dialog-body").replaceChildren(
-    h("p", { class: "lead" }, `The stretch from ${clock(trace.start)} to ${clock(trace.start + trace.duration)}, in ${turns.length} turns.`),
+    h("p", { class: "lead" }, `The stretch from ${clock(trace.start)} to ${clock(trace.start + trace.duration)}, in ${count(turns.length, "step")}.`),
     h("ol", { class: "turns" }, ...turns.map((turn, k) => turnNode(turn, k, trace.start, waveform, k === segment.turn))),
     stop ? h("p", { class: "stop" }, trace.detail ? `${stop.replace(/\.$/, "")}: ${trace.detail}` : stop) : null,
     h("details", {}, h("summary", {}, "All it read and wrote, word for word"), h("pre", {}, ...verbatim(trace.parts))),
@@ -53,14 +53,14 @@ function turnNode(turn, k, offset, waveform, here) {
     "li",
     { class: here ? "turn here" : "turn", "aria-current": here ? "true" : null },
     h("dl", {},
-      turn.recalled.length ? h("dt", {}, "Recalled") : null,
+      turn.recalled.length ? h("dt", {}, "Remembered") : null,
       turn.recalled.length ? h("dd", {}, `${count(turn.recalled.length, "voice")} from before, ${(turn.recalled.reduce((sum, [a, b]) => sum + b - a, 0) / RATE_HZ).toFixed(1)} s`) : null,
       turn.heard ? h("dt", {}, "Heard") : null,
       turn.heard ? h("dd", {}, slice(from(turn.heard[0]), from(turn.heard[1])), k ? null : " all of it") : null,
-      h("dt", {}, "Thought"),
+      h("dt", {}, "Wrote"),
       h("dd", {}, ...(turn.thought || "(nothing)").split("\n").map((line) => h("p", {}, line))),
-      h("dt", {}, turn.box ? "Boxed next" : "Then"),
-      h("dd", {}, turn.box ? slice(offset + turn.box[0], offset + turn.box[1]) : "answered"),
+      h("dt", {}, turn.box ? "Next it heard" : "Then"),
+      h("dd", {}, turn.box ? slice(offset + turn.box[0], offset + turn.box[1]) : "it was done"),
     ),
   );
 }

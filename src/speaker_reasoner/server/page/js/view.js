@@ -1,13 +1,14 @@
 /** One open recording: connects what is known of it with the waveform, the lanes and the lines. */
 
 import { ApiError } from "./api.js";
-import { $, clock, count, describe, h, icon, notice } from "./dom.js";
+import { $, ask, clock, count, describe, h, icon, notice } from "./dom.js";
 import { state, updateJob } from "./jobs.js";
 import { Lanes } from "./lanes.js";
 import { isUnderWay, Recording } from "./store.js";
 import { showTrace } from "./trace.js";
 import { Transcript } from "./transcript.js";
 import { Waveform } from "./waveform.js";
+import { plain } from "./words.js";
 
 const FRAME_MS = 16;
 const CALM_MS = 500; // lines that come within are told to screen readers together
@@ -21,6 +22,9 @@ export function complain(error) {
 export class View {
   #closed = false;
   #loaded = false;
+  #follows = true;
+  #watched = false; // whether it was under way a moment ago
+  #onHand = (event) => { if (!event.target.closest?.("input, textarea")) this.#leave(); };
   #unsaid = [];
 
   constructor(id) {
@@ -37,8 +41,11 @@ export class View {
       select: (segment) => this.#select(segment),
       trace: (segment) => showTrace(recording, waveform, segment).catch(complain),
       renameSpeaker: (label) => this.lanes.rename(label),
+      listenAgain: (chunk) => this.#listenAgain(chunk),
     });
     this.#connect();
+    for (const name of ["wheel", "touchmove"]) addEventListener(name, this.#onHand, { passive: true });
+    $("follow").onclick = () => this.follow();
   }
 
   /** Fetch it. @returns {Promise<boolean>} whether the server knows it. */
@@ -55,7 +62,10 @@ export class View {
 
   close() {
     this.#closed = true;
+    this.transcript.close();
     this.recording.close();
+    for (const name of ["wheel", "touchmove"]) removeEventListener(name, this.#onHand);
+    $("follow").hidden = true;
     this.waveform.destroy();
   }
 
@@ -74,6 +84,9 @@ export class View {
       if (done) notice(done, { action: ["Undo", () => recording.correct({ op: "undo" })] });
     });
     on(recording, "trouble", trouble);
+    on(recording, "elsewhere", () => notice("Somebody else has corrected this transcript; here is what it says now."));
+    on(recording, "conflict", (what) => this.#settle(what));
+    on(recording, "edit", (id) => this.transcript.edit(id));
     on(waveform, "trouble", trouble);
     on(waveform, "view", () => lanes.follow());
     on(waveform, "ready", () => { lines(); this.#drawTime(); });
@@ -92,6 +105,47 @@ export class View {
         if (!this.#closed) act();
       }, FRAME_MS);
     };
+  }
+
+  /** What one did and what somebody else did to the same line or speaker: one of them has to be chosen. */
+  async #settle({ op, again }) {
+    const { recording } = this;
+    const segment = recording.segments.find((one) => one.id === op.segment);
+    if (op.segment && !segment) {
+      if (op.text) notice(`Somebody deleted the line that you changed to “${op.text}”.`, { bad: true, lasting: true });
+      else notice("Not done: somebody else has deleted this line.", { bad: true });
+      return;
+    }
+    const theirs = segment ? `${recording.name(segment.speaker)}, ${clock(segment.start, 1)}: “${segment.text}”` : "another name";
+    const mine = op.text !== undefined ? `“${op.text}”` : { move: `said by ${op.speaker}`, delete: "delete it", rename: op.name }[op.op] ?? "your change";
+    const keep = await ask("Somebody else changed this meanwhile", [`It now says: ${theirs}`, `Yours: ${mine}`], [["Use mine", true], ["Leave theirs", false]]);
+    if (keep) await again();
+    else if (op.op === "edit") this.transcript.draw();
+  }
+
+  /** Listen again to a stretch; what was corrected in it by hand stays, unless one wants otherwise. */
+  async #listenAgain(chunk) {
+    const { recording } = this;
+    const mine = recording.segments.filter((one) => one.chunk === chunk && one.corrected).length;
+    const span = recording.document.chunks.find((one) => one.chunk === chunk);
+    const keep = !mine || await ask(
+      "Listen again", `Between ${clock(span.start)} and ${clock(span.end)}, ${count(mine, "line was", "lines were")} corrected by hand.`,
+      [["Keep them", true], ["Replace them too", false, "bad"], ["Do not listen", null]],
+    );
+    if (keep !== null) await recording.correct({ op: "listen", chunk, keep });
+  }
+
+  /** Go with what is played; scrolling by hand leaves it, the button takes it up again. */
+  follow() {
+    this.#follows = true;
+    $("follow").hidden = true;
+    this.#drawTime(true);
+  }
+
+  #leave() {
+    if (!this.#follows || !this.waveform.playing) return;
+    this.#follows = false;
+    $("follow").hidden = false;
   }
 
   #select(segment) {
@@ -131,7 +185,14 @@ export class View {
       : [state(job)];
     $("facts").textContent = parts.filter(Boolean).join(" · ");
     const failed = job.error ? [h("li", { class: "bad" }, job.error.message)] : [];
-    $("warnings").replaceChildren(...failed, ...(doc?.warnings ?? []).map((text) => h("li", {}, text)));
+    const waits = job.problem ? [h("li", { class: "bad" }, `It waits, and goes on by itself: ${job.problem}`)] : [];
+    const warnings = (doc?.warnings ?? []).map((text) => {
+      const said = plain(text);
+      return h("li", {}, said, said === text ? null : h("details", {}, h("summary", {}, "In detail"), text));
+    });
+    $("warnings").replaceChildren(...failed, ...waits, ...warnings);
+    if (this.#watched && doc && warnings.length) $("warnings").scrollIntoView({ block: "center", behavior: "smooth" });
+    this.#watched = isUnderWay(job) || (this.#watched && !doc && job.status === "done");
     $("retry").hidden = !["failed", "cancelled"].includes(job.status);
     const silent = !segments.length && !isUnderWay(job);
     const why = { done: "No speech was heard in this recording.", cancelled: "Stopped before the first line." };
@@ -154,19 +215,20 @@ export class View {
     $("listening").querySelector("p").replaceChildren(...parts.flatMap((part, k) => [k ? " " : "", h("span", {}, part + (k + 1 < parts.length ? " ·" : ""))]));
   }
 
-  #drawTime() {
+  #drawTime(seek = false) {
     const { time, playing } = this.waveform;
     const heard = playing ? this.recording.segments.filter(({ start, end }) => start <= time && time < end) : [];
     const current = new Set(heard.map((segment) => segment.id));
     $("now").textContent = clock(time, 1);
     this.lanes.mark(time, current);
-    this.transcript.mark(current);
+    this.transcript.mark(current, time, seek || (this.#follows && playing));
   }
 
   #drawPlaying() {
     const { playing } = this.waveform;
     $("play").replaceChildren(icon(playing ? "pause" : "play"));
     $("play").setAttribute("aria-label", playing ? "Pause" : "Play");
+    if (!playing) { this.#follows = true; $("follow").hidden = true; }
     this.#drawTime();
   }
 

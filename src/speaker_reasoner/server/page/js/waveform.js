@@ -1,7 +1,6 @@
 /** The waveform: plays, zooms, and shows what is being listened to (wavesurfer.js and its regions). */
 
-import { hasKey, jobPath, request } from "./api.js";
-import { readPeaks, PEAKS_PER_S } from "./peaks.js";
+import { jobPath, request } from "./api.js";
 import Regions from "../vendor/regions.esm.js";
 import WaveSurfer from "../vendor/wavesurfer.esm.js";
 
@@ -16,7 +15,7 @@ export class Waveform extends EventTarget {
   ready = false;
   #surfer;
   #regions;
-  #url = null;
+  #perS = 100;
   #abort = new AbortController();
   #shown = { now: [], heard: 0, missing: [] };
   #recolour = () => this.#surfer.setOptions(this.#colours());
@@ -42,11 +41,13 @@ export class Waveform extends EventTarget {
   }
 
   async load(id) {
-    const path = jobPath(id, "/audio");
     try {
-      const { peaks, duration, file } = await readPeaks(await request(path, { signal: this.#abort.signal }), hasKey());
-      if (file) this.#url = URL.createObjectURL(file); // a player sends no key
-      await this.#surfer.load(this.#url ?? path, [peaks], duration);
+      const answer = await request(jobPath(id, "/peaks"), { signal: this.#abort.signal });
+      this.#perS = Number(answer.headers.get("x-peaks-per-second"));
+      const bytes = new Uint8Array(await answer.arrayBuffer());
+      const peaks = Float32Array.from(bytes, (byte) => byte / 255);
+      const url = answer.headers.get("x-audio") ?? jobPath(id, "/audio"); // signed, where there is a key: a player sends none
+      await this.#surfer.load(url, [peaks], Number(answer.headers.get("x-duration")));
     } catch (error) {
       if (error.name !== "AbortError") this.#emit("trouble", `The recording cannot be played: ${error.message}`);
     }
@@ -57,7 +58,6 @@ export class Waveform extends EventTarget {
     dark.removeEventListener("change", this.#recolour);
     this.place.removeEventListener("wheel", this.onWheel);
     this.#surfer.destroy();
-    if (this.#url) URL.revokeObjectURL(this.#url);
   }
 
   get time() { return this.#surfer.getCurrentTime(); }
@@ -75,7 +75,7 @@ export class Waveform extends EventTarget {
     if (!this.ready) return;
     const fit = this.place.clientWidth / this.#surfer.getDuration();
     const now = Math.max(fit, this.#surfer.options.minPxPerSec);
-    const next = Math.min(Math.max(now * factor, fit), Math.max(2 * PEAKS_PER_S, fit));
+    const next = Math.min(Math.max(now * factor, fit), Math.max(2 * this.#perS, fit));
     this.#surfer.zoom(next <= fit * 1.01 ? 0 : next);
   }
 

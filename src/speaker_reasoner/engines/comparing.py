@@ -1,0 +1,32 @@
+"""The witness of an engine without a tower in this process, and witnesses by name for all engines."""
+
+import importlib.util
+import os
+
+from ..voices.choice import choose
+from ..voices.witness import Witness
+
+
+def load_witness(name: str, device: str = "cpu") -> Witness | None:
+    """As `voices.choice.choose`; also `campplus`, of the cascade's weights.
+
+    Raises:
+        SettingsError, CheckpointError: as `choose`.
+    """
+    if name != "campplus":
+        return choose(name, device)
+    from .cascade.embedding import CampplusWitness
+    from .cascade.weights import weights_file, weights_folder
+
+    return CampplusWitness(weights_file(weights_folder(), "embedding.onnx"), os.cpu_count() or 1)
+
+
+def best_witness() -> Witness | None:
+    """The witness that is installed here: CAM++ of the cascade's weights, or Resemblyzer, or none."""
+    from .cascade.weights import installed
+
+    if installed():
+        return load_witness("campplus")
+    if importlib.util.find_spec("resemblyzer") is not None:
+        return load_witness("resemblyzer")
+    return None

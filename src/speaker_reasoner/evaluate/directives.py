@@ -1,0 +1,250 @@
+"""What a reference says about its own scoring: stretches out of it, and words that others may replace.
+
+    reference, hypothesis = scored(reference, hypothesis, normalisation.words)
+
+What comes out holds the words and the time that are scored, and no more choices: each is made as the
+words of the hypothesis ask for (`resolved`). NIST's tools do the same: sclite leaves out segments marked
+`ignore_time_segment_in_scoring` and the hypothesis words whose middle lies in one, md-eval the time of
+NOSCORE and what a UEM does not list.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import FormatError
+from ..formats import read_text
+from ..formats.ctm import join_words, split_words
+from ..formats.scoring import fields_of
+from ..formats.sessions import parse_seconds
+from ..transcript import Segment, Transcript, Word
+
+Stretch = tuple[float, float]
+Words = Callable[[str], list[str]]
+_Row = npt.NDArray[np.int64]
+
+
+def scored(
+    reference: Transcript, hypothesis: Transcript, words: Words
+) -> tuple[Transcript, Transcript, int]:
+    """Return what is scored of both sides, and how many optional words were left out (sclite -D).
+
+    Args:
+        reference: whose `unscored` stretches and `choices` count.
+        hypothesis: of the same recording; of its own choices the first is taken.
+        words: splits a text into the words that are compared.
+    """
+    ours, theirs = (without(side, reference.unscored) for side in (reference, hypothesis))
+    theirs = theirs.with_segments([replace(s, choices=None) for s in theirs.segments])
+    if all(segment.choices is None for segment in ours.segments):
+        return ours, theirs, 0
+    heard = [word for segment in theirs.segments for word in words(segment.text)]
+    segments, skipped = resolved(ours.segments, heard, words)
+    return ours.with_segments(segments), theirs, skipped
+
+
+def merged(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """Stretches in order, those that touch or overlap as one; those without length left out."""
+    joined: list[Stretch] = []
+    for start_s, end_s in sorted(stretches):
+        if end_s <= start_s:
+            continue
+        if joined and start_s <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end_s)
+        else:
+            joined.append((start_s, end_s))
+    return joined
+
+
+def without(transcript: Transcript, unscored: Sequence[Stretch]) -> Transcript:
+    """Take stretches of time out of a transcript.
+
+    A word goes if its middle lies in one, as in sclite; where the times of words are not known, each
+    has a share of its segment by its number of characters. Segments end and begin at the stretches.
+    """
+    stretches = merged(unscored)
+    if not stretches:
+        return transcript
+    ends = np.array([end_s for _, end_s in stretches])
+    segments: list[Segment] = []
+    for segment in transcript.segments:
+        first = int(np.searchsorted(ends, segment.start_s, side="right"))
+        near = []
+        for stretch in stretches[first:]:
+            if stretch[0] >= segment.end_s:
+                break
+            near.append(stretch)
+        segments += _outside(segment, near) if near else [segment]
+    return replace(transcript, segments=tuple(segments))
+
+
+def _outside(segment: Segment, stretches: Sequence[Stretch]) -> list[Segment]:
+    """The parts of a segment that lie in no stretch."""
+    edges = [(segment.start_s, segment.start_s), *stretches, (segment.end_s, segment.end_s)]
+    gaps = [(a[1], b[0]) for a, b in pairwise(edges) if b[0] > a[1]]
+    timed = segment.words is not None
+    words = segment.words or _shared_out(segment)
+    parts = []
+    for start_s, end_s in gaps:
+        inside = [w for w in words if start_s <= (w.start_s + w.end_s) / 2 < end_s]
+        if words and not inside:
+            continue
+        whole = len(inside) == len(words)  # spaces and choices stay as they are
+        clipped = tuple(
+            replace(w, start_s=max(w.start_s, start_s), end_s=min(w.end_s, end_s)) for w in inside
+        )
+        parts.append(
+            replace(
+                segment,
+                start_s=start_s,
+                end_s=end_s,
+                text=segment.text if whole else join_words([w.text for w in inside]),
+                words=clipped if timed else None,
+                choices=segment.choices if whole else None,
+            )
+        )
+    return parts
+
+
+def _shared_out(segment: Segment) -> list[Word]:
+    """The words of a text, each with its share of the segment's time by its number of characters."""
+    words = split_words(segment.text)
+    reached = list(accumulate((len(word) for word in words), initial=0))
+    scale = segment.duration_s / (reached[-1] or 1)
+    return [
+        Word(word, segment.start_s + a * scale, segment.start_s + b * scale)
+        for word, a, b in zip(words, reached, reached[1:], strict=False)
+    ]
+
+
+def resolved(
+    segments: Sequence[Segment], heard: Sequence[str], words: Words
+) -> tuple[list[Segment], int]:
+    """Make the choices that need the fewest edits of all words in order; the first of equals.
+
+    Args:
+        segments: of the reference, in order.
+        heard: the words of the hypothesis, in order.
+        words: splits a text into the words that are compared.
+
+    Returns:
+        The segments without choices, and how many optional words they left out.
+    """
+    codes: dict[str, int] = {}
+    theirs = np.array([codes.setdefault(w, len(codes)) for w in heard], dtype=np.int64)  # [M]
+
+    def encoded(text: str | None) -> list[int]:
+        return [codes.setdefault(word, len(codes)) for word in words(text or "")]
+
+    # The reference as parts in a row, each with one way to be said or several.
+    parts: list[list[list[int]]] = []
+    for segment in segments:
+        choices = segment.choices or ((segment.text,),)
+        parts += [[encoded(choice) for choice in part] for part in choices]
+    behind: dict[int, _Row] = {}  # by number of a part with choices: cost of all after it, [M + 1]
+    row = np.arange(len(theirs), -1, -1, dtype=np.int64)
+    for number in range(len(parts) - 1, -1, -1):
+        if len(parts[number]) > 1:
+            behind[number] = row
+        rows = [_aligned(row[::-1], said[::-1], theirs[::-1])[::-1] for said in parts[number]]
+        row = np.minimum.reduce(rows)
+    # From left to right, from the column that the best path has reached.
+    made: list[int] = []
+    row = np.arange(len(theirs) + 1, dtype=np.int64)
+    for number, ways in enumerate(parts):
+        rows = [_aligned(row, said, theirs) for said in ways]
+        best = 0
+        if len(ways) > 1:
+            costs = [int((one + behind[number]).min()) for one in rows]
+            best = costs.index(min(costs))
+        made.append(best)
+        row = rows[best]
+    chosen: list[Segment] = []
+    skipped, number = 0, 0
+    for segment in segments:
+        if segment.choices is None:
+            chosen.append(segment)
+            number += 1
+            continue
+        said = []
+        for part in segment.choices:
+            choice = part[made[number]]
+            said.append(choice or "")
+            skipped += len(words(part[0] or "")) if choice is None else 0
+            number += 1
+        text = " ".join(filter(None, said))
+        kept = segment.words if text == segment.text else None
+        chosen.append(replace(segment, text=text, words=kept, choices=None))
+    return chosen, skipped
+
+
+def _aligned(row: _Row, said: Sequence[int], theirs: npt.NDArray[np.int64]) -> _Row:
+    """Costs behind words of the reference, from those before them, by hypothesis words used: [M + 1]."""
+    steps = np.arange(len(row), dtype=np.int64)
+    for word in said:
+        after = row + 1  # a deletion
+        np.minimum(after[1:], row[:-1] + (theirs != word), out=after[1:])
+        row = np.minimum.accumulate(after - steps) + steps  # insertions behind it
+    return row
+
+
+def read_uem(path: Path, encoding: str | None = None) -> dict[str, list[Stretch]]:
+    """Read a UEM: `<file> <channel> <start> <end>` a line, the stretches to be scored, by session.
+
+    Raises:
+        FormatError: the file cannot be read, or a line is none; it names the line.
+    """
+    listed: dict[str, list[Stretch]] = {}
+    for number, fields in fields_of(read_text(path, encoding)):
+        if fields[0].startswith((";", "#")):
+            continue
+        at = f"{path}:{number}"
+        if len(fields) != 4:
+            raise FormatError(
+                f"{at}: expected 4 UEM fields (file channel start end), got {len(fields)}"
+            )
+        start_s, end_s = (
+            float(parse_seconds(f, at, w))
+            for f, w in zip(fields[2:], ("start", "end"), strict=True)
+        )
+        if end_s < start_s:
+            raise FormatError(f"{at}: ends at {end_s:g} s, before it starts at {start_s:g} s")
+        listed.setdefault(fields[0], []).append((start_s, end_s))
+    return listed
+
+
+def outside(listed: Sequence[Stretch]) -> list[Stretch]:
+    """The time that stretches leave out: before, between and behind them."""
+    edges = [(0.0, 0.0), *merged(listed), (np.inf, np.inf)]
+    return [(a[1], b[0]) for a, b in pairwise(edges) if b[0] > a[1]]
+
+
+def with_uem(
+    references: Mapping[str, Transcript], listed: Mapping[str, Sequence[Stretch]]
+) -> tuple[dict[str, Transcript], list[str]]:
+    """Take out of scoring what a UEM does not list; sessions that it does not name stay whole (md-eval).
+
+    Returns:
+        The references, and what a user should know: names on one side only.
+    """
+    marked = {
+        name: replace(one, unscored=tuple(sorted([*one.unscored, *outside(listed[name])])))
+        if name in listed
+        else one
+        for name, one in references.items()
+    }
+    notes = [
+        f"the UEM does not name {name!r}: it is scored whole"
+        for name in references
+        if name not in listed
+    ]
+    notes += [
+        f"the UEM names {name!r}, which has no reference"
+        for name in listed
+        if name not in references
+    ]
+    return marked, notes

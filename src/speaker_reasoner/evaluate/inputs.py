@@ -1,0 +1,104 @@
+"""Both sides of an evaluation as they are read: transcripts by session, and what was noticed while reading.
+
+sides = read_sides("reference.stm", "hypotheses/", uem="all.uem")
+pairs = pair(sides.references, sides.hypotheses)
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..formats.folders import load
+from ..transcript import Transcript
+from .directives import read_uem, with_uem
+
+__all__ = ["Sides", "load", "noticed", "read_sides", "summed_up"]
+
+_Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What is scored.
+
+    Attributes:
+        references, hypotheses: transcripts by name of the session.
+        warnings: what a user should know: each with its `side`, `recording` (`None` for all) and
+            `warning`; JSON-ready.
+    """
+
+    references: dict[str, Transcript]
+    hypotheses: dict[str, Transcript]
+    warnings: tuple[Mapping[str, str | None], ...]
+
+
+def read_sides(
+    reference: _Path,
+    hypothesis: _Path,
+    read: Mapping[str, Mapping[str, Any]] | None = None,
+    uem: _Path | None = None,
+) -> Sides:
+    """Read both sides.
+
+    Args:
+        reference, hypothesis: files or folders.
+        read: options of `formats.folders.load` for `reference` and `hypothesis`.
+        uem: file that lists the stretches to be scored; all of a session that it does not name.
+
+    Raises:
+        FormatError, DataError: as `load` and `read_uem`.
+    """
+    options = read or {}
+    references = load(reference, **options.get("reference", {}))
+    hypotheses = load(hypothesis, **options.get("hypothesis", {}))
+    warnings = [
+        *noticed("reference", references.values()),
+        *noticed("hypothesis", hypotheses.values()),
+    ]
+    if uem is not None:
+        references, notes = with_uem(references, read_uem(Path(uem)))
+        warnings += [{"side": "reference", "recording": None, "warning": note} for note in notes]
+    return Sides(references, hypotheses, tuple(warnings))
+
+
+def noticed(side: str, transcripts: Iterable[Transcript]) -> list[Mapping[str, str | None]]:
+    """The warnings of transcripts, with their side and recording; and choices that are not scored."""
+    rows: list[Mapping[str, str | None]] = []
+    for one in transcripts:
+        warnings = list(one.warnings)
+        if side == "hypothesis":
+            choices = sum(segment.choices is not None for segment in one.segments)
+            if choices:
+                warnings.append(
+                    f"{choices} segments hold alternatives: the first of each is scored"
+                )
+        rows += [{"side": side, "recording": one.recording, "warning": w} for w in warnings]
+    return rows
+
+
+def summed_up(warnings: Sequence[Mapping[str, str | None]]) -> list[str]:
+    """Warnings for people, one line each: those that differ in numbers alone are one.
+
+    A warning of several recordings is told with its number summed up.
+    """
+    groups: dict[tuple[str | None, str], list[tuple[int, str | None, str]]] = {}
+    for row in warnings:
+        text = row["warning"] or ""
+        match = re.match(r"(\d+) (?=\D)", text)
+        count = int(match[1]) if match else 0
+        rest = text[match.end() :] if match else text
+        groups.setdefault((row["side"], rest), []).append((count, row["recording"], text))
+    lines = []
+    for (side, rest), rows in groups.items():
+        names = dict.fromkeys(name for _, name, _ in rows if name is not None)
+        if len(rows) == 1:
+            where = f"{side}, {rows[0][1]}" if rows[0][1] else f"{side}"
+            lines.append(f"{where}: {rows[0][2]}")
+            continue
+        total = sum(count for count, _, _ in rows)
+        counted = f"{total} {rest}" if total else rest
+        lines.append(f"{side}: {counted} (in {len(names)} recordings)")
+    return lines

@@ -1,0 +1,122 @@
+"""ELAN's `.eaf`: tiers of annotations over one time line. Read, not written.
+
+The standard library parses the XML: a file is a list of time slots and tiers that name them.
+"""
+
+import xml.etree.ElementTree as ElementTree
+from decimal import Decimal
+
+from ..errors import FormatError
+from ..transcript import Transcript, recording_name
+from .sessions import Sessions
+from .tiers import Interval, Tier, sort_tiers
+
+
+def parse_elan(text: str, where: str) -> list[Transcript]:
+    """Parse an annotation document; one transcript, named after the file.
+
+    Each tier with times of its own is a speaker, named by its participant or else by itself; tiers of
+    words and phones are treated as those of a TextGrid (`tiers`). Tiers that hang on another one
+    (translations, glosses) are not read; where such a tier has the words of an empty one above it, it
+    stands for that. Annotations without a time are counted in the transcript's warnings, like tiers
+    that were not read.
+
+    Raises:
+        FormatError: it is no XML, no annotation document, or an annotation names a time slot that is
+            not there.
+    """
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise FormatError(f"{where}: not XML: {error}") from error
+    if root.tag != "ANNOTATION_DOCUMENT":
+        raise FormatError(
+            f"{where}: expected an ANNOTATION_DOCUMENT of ELAN, got <{root.tag[:60]}>"
+        )
+    sessions, session = Sessions(), recording_name(where)
+    sessions.open(session)
+    slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
+    spans: dict[str | None, tuple[Decimal, Decimal]] = {}
+    read: dict[str, list[Interval]] = {}
+    above: dict[str, str | None] = {}
+    people: dict[str, str] = {}
+    for element in root.iter("TIER"):
+        name = (element.get("TIER_ID") or "").strip() or "tier"
+        above[name] = element.get("PARENT_REF")
+        people[name] = (element.get("PARTICIPANT") or "").strip()
+        read[name] = []
+        for annotation in element.iter():
+            if annotation.tag not in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION"):
+                continue
+            number = annotation.get("ANNOTATION_ID")
+            at = f"{where}, tier {name!r}, annotation {number}"
+            span = _span(annotation, slots, spans, at)
+            if span is None:
+                sessions.count(session, "annotations have no time and were not read")
+                continue
+            spans[number] = span
+            mark = " ".join("".join(annotation.itertext()).split())
+            if mark:
+                read[name].append(Interval(*span, mark, at))
+    tiers = _top_tiers(read, above, people, sessions, session)
+    sorted_tiers = sort_tiers(tiers, where)
+    sessions.count(session, "tiers of phones were not read", len(sorted_tiers.dropped))
+    for tier in sorted_tiers.speech:
+        for interval in tier.intervals:
+            sessions.add(
+                session,
+                interval.at,
+                speaker=tier.name,
+                start_s=interval.start_s,
+                end_s=interval.end_s,
+                text=interval.mark,
+            )
+    return sessions.transcripts()
+
+
+def _span(
+    annotation: ElementTree.Element,
+    slots: dict[str | None, str | None],
+    spans: dict[str | None, tuple[Decimal, Decimal]],
+    at: str,
+) -> tuple[Decimal, Decimal] | None:
+    """Start and end in seconds; those of what it refers to; `None` where no time is known."""
+    if annotation.tag == "REF_ANNOTATION":
+        return spans.get(annotation.get("ANNOTATION_REF"))
+    times = []
+    for key in ("TIME_SLOT_REF1", "TIME_SLOT_REF2"):
+        slot = annotation.get(key)
+        if slot not in slots:
+            raise FormatError(f"{at}: names the time slot {slot!r}, which is not in the file")
+        value = slots[slot]
+        if value is None:
+            return None
+        if not value.isdecimal():
+            raise FormatError(f"{at}: expected a time in milliseconds, got {value!r}")
+        times.append(Decimal(value) / 1000)
+    return times[0], times[1]
+
+
+def _top_tiers(
+    read: dict[str, list[Interval]],
+    above: dict[str, str | None],
+    people: dict[str, str],
+    sessions: Sessions,
+    session: str,
+) -> list[Tier]:
+    tiers: list[Tier] = []
+    used: set[str] = set()
+    for name, intervals in read.items():
+        if above[name] is not None:
+            continue
+        below = next((n for n, parent in above.items() if parent == name and read[n]), None)
+        used.add(name)
+        if not intervals and below is not None:
+            used.add(below)
+            intervals = read[below]
+        label = people[name] or name
+        taken = {tier.name for tier in tiers}
+        tiers.append(Tier(name if label in taken and people[name] == "" else label, intervals))
+    left = [name for name in read if name not in used and read[name]]
+    sessions.count(session, "tiers hang on another one and were not read", len(left))
+    return tiers

@@ -1,0 +1,84 @@
+"""Labels of Audacity: `start<tab>end<tab>label` a line, in seconds. Read, not written."""
+
+import re
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+from ..errors import FormatError
+from ..transcript import Transcript, recording_name
+from .cues import Cue, is_name, name_speakers
+from .sessions import UNKNOWN_SPEAKER, Sessions, parse_seconds
+
+_LINE = re.compile(r"\s*(\d+[.,]\d+|\d+)\t(\d+[.,]\d+|\d+)(?:\t(.*))?")
+_PROBE_BYTES = 4096
+
+
+def is_labels(file: Path) -> bool:
+    """Whether the first line of a file is a label."""
+    try:
+        with file.open("rb") as handle:
+            first = handle.read(_PROBE_BYTES).split(b"\n")[0].decode("utf-8-sig", "replace")
+    except OSError:
+        return False
+    return _LINE.fullmatch(first.rstrip("\r")) is not None
+
+
+def parse_labels(text: str, where: str) -> list[Transcript]:
+    """Parse a label track; one transcript, named after the file.
+
+    What precedes a colon is a speaker where it is a name (`cues.name_speakers`). Where labels have no
+    colon and are but a few names that recur, they are speakers, without words. Lines of frequencies,
+    which begin with a backslash, are passed over. Labels without length are points; those without a
+    speaker are counted in the transcript's warnings, too.
+
+    Raises:
+        FormatError: a line is no label; it names the line.
+    """
+    sessions, session = Sessions(), recording_name(where)
+    sessions.open(session)
+    cues = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.startswith("\\"):
+            continue
+        at = f"{where}:{number}"
+        match = _LINE.fullmatch(line.rstrip("\r"))
+        if match is None:
+            raise FormatError(
+                f"{at}: expected start, end and label with tabs between, got {line!r}"
+            )
+        start_s, end_s = (_seconds(match[i], at) for i in (1, 2))
+        cues.append(Cue(at, start_s, end_s, [(match[3] or "").strip()]))
+    speakers = _only_speakers(cues)
+    for cue, [(speaker, gender, words), *_] in zip(cues, name_speakers(cues), strict=True):
+        if speakers:
+            speaker, words = cue.lines[0], ""
+        elif not words and not speaker:
+            sessions.count(session, "labels are empty and were left out")
+            continue
+        elif not speaker:
+            sessions.count(session, f"labels name no speaker and were given to {UNKNOWN_SPEAKER!r}")
+        sessions.add(
+            session,
+            cue.at,
+            speaker=speaker or UNKNOWN_SPEAKER,
+            start_s=cue.start_s,
+            end_s=cue.end_s,
+            text=words,
+            gender=gender,
+        )
+    if speakers:
+        sessions.count(
+            session, "labels are names that recur: they are speakers, without words", len(cues)
+        )
+    return sessions.transcripts()
+
+
+def _seconds(field: str, at: str) -> Decimal:
+    return parse_seconds(field.replace(",", "."), at, "a time")
+
+
+def _only_speakers(cues: list[Cue]) -> bool:
+    counts = Counter(cue.lines[0] for cue in cues)
+    names = all(label and (is_name(label) or re.fullmatch(r"\w+", label)) for label in counts)
+    return names and len(cues) >= 3 and len(counts) <= len(cues) / 2

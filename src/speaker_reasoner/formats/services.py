@@ -1,0 +1,244 @@
+"""JSON that other programs and services write, as transcripts; which one it is, its content tells.
+
+    parse_services(text, "call.json")
+
+`KINDS` lists what is known: how each is recognised, and how its turns are read (`service_rows`). Keys that
+may be missing may be missing; what names no speaker is given to one, `unknown`, and counted. Where a
+service gives words with speakers and no turns, words of one speaker are a turn, divided at pauses above
+`MAX_PAUSE_S`, as those of a CTM. Nothing is written in these formats.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from ..errors import FormatError
+from ..transcript import Transcript, Word, recording_name
+from . import service_rows as rows
+from .service_rows import Row, at_key, listed
+from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
+
+_NO_SPEAKER = f"segments name no speaker and were given to {UNKNOWN_SPEAKER!r}"
+_NO_TIMES = "segments have words without times: their words' times were not read"
+_NO_WORDS = "segments have neither words nor a speaker and were left out"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One way that others write a transcript down as JSON.
+
+    Attributes:
+        name: of the program or service.
+        fits: whether data is of this kind.
+        read: its turns, in any order, from data and its place.
+        duration: seconds that the recording lasts, where the data says.
+    """
+
+    name: str
+    fits: Callable[[Any], bool]
+    read: Callable[[Any, str], Iterator[Row]]
+    duration: Callable[[Any], object] = lambda data: None
+
+
+def _has(*path: str) -> Callable[[Any], bool]:
+    """Whether data has these keys, one inside the other; what is there may be empty."""
+    return lambda data: at_key(data, *path) is not None
+
+
+def _objects(*keys: str) -> Callable[[Any], bool]:
+    """Whether data is a list of objects, of which the first has these keys."""
+    return lambda data: (
+        isinstance(data, list)
+        and bool(data)
+        and isinstance(data[0], dict)
+        and all(key in data[0] for key in keys)
+    )
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "AssemblyAI",
+        lambda d: _has("utterances")(d) and (_has("audio_duration")(d) or _has("language_code")(d)),
+        rows.assemblyai,
+        lambda d: at_key(d, "audio_duration"),
+    ),
+    Kind(
+        "Deepgram",
+        _has("results", "channels"),
+        rows.deepgram,
+        lambda d: at_key(d, "metadata", "duration"),
+    ),
+    Kind("Gladia", _has("result", "transcription"), rows.gladia),
+    Kind(
+        "AWS Transcribe",
+        lambda d: _has("results", "items")(d) and _has("results", "transcripts")(d),
+        rows.aws,
+    ),
+    Kind("Speechmatics", lambda d: _has("results")(d) and _has("format")(d), rows.speechmatics),
+    Kind("Google Speech-to-Text", lambda d: bool(listed(d, "results")), rows.google),
+    Kind(
+        "Google Speech-to-Text",
+        _has("response", "results"),
+        lambda d, at: rows.google(d["response"], at),
+    ),
+    Kind("Azure Speech, batch", _has("recognizedPhrases"), rows.azure_batch),
+    Kind(
+        "Azure Speech, fast",
+        lambda d: _has("phrases")(d) and _has("combinedPhrases")(d),
+        rows.azure_fast,
+    ),
+    Kind("Rev.ai", _has("monologues"), rows.rev),
+    Kind("whisper.cpp", lambda d: isinstance(at_key(d, "transcription"), list), rows.whisper_cpp),
+    Kind(
+        "ElevenLabs Scribe",
+        lambda d: _has("words")(d) and not _has("segments")(d) and not _has("utterances")(d),
+        rows.elevenlabs,
+    ),
+    Kind("pyannoteAI", _has("output", "diarization"), lambda d, at: rows.pyannote(d["output"], at)),
+    Kind("pyannote.audio", _has("diarization"), rows.pyannote),
+    Kind("pyannote.core", lambda d: at_key(d, "pyannote") == "Annotation", rows.pyannote_core),
+    Kind("YouTube json3", _has("events"), rows.youtube),
+    Kind(
+        "transformers", lambda d: _has("chunks")(d) and not _has("speakers")(d), rows.transformers
+    ),
+    Kind("insanely-fast-whisper", lambda d: bool(listed(d, "speakers")), rows.transformers),
+    Kind(
+        "OpenAI, Whisper, WhisperX, faster-whisper",
+        lambda d: _has("segments")(d),
+        rows.segments,
+        lambda d: at_key(d, "duration"),
+    ),
+    Kind(
+        "utterances",
+        _has("utterances"),
+        lambda d, at: rows.segments({"segments": d["utterances"]}, at),
+    ),
+    Kind("segments", _objects("start", "end"), lambda d, at: rows.segments({"segments": d}, at)),
+)
+"""What is known, in the order in which it is tried."""
+
+
+def recognise(data: Any) -> Kind | None:
+    """The kind that data is of; `None` for what is unknown."""
+    return next((kind for kind in KINDS if kind.fits(data)), None)
+
+
+def parse_services(text: str, where: str) -> list[Transcript]:
+    """Parse JSON, or JSON lines, of one of `KINDS`, or a manifest of NeMo.
+
+    One transcript, named after the file; of a manifest, one for each recording in it, named after its
+    audio file. Words that are not as ours, or contradict the segment, are counted in the transcript's
+    warnings.
+
+    Raises:
+        FormatError: it is no JSON, of no kind that is known, or lacks times.
+    """
+    lines = _lines(text, where)
+    if lines is not None:
+        if all("audio_filepath" in line for line in lines):
+            return _nemo(lines, where)
+        data: Any = lines
+    else:
+        data = load_json(text, where, constants=True)
+    kind = recognise(data)
+    if kind is None:
+        held = list(data)[:8] if isinstance(data, dict) else f"a {type(data).__name__}"
+        known = ", ".join(dict.fromkeys(kind.name for kind in KINDS))
+        raise FormatError(
+            f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
+            f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
+        )
+    sessions = Sessions()
+    session = recording_name(where)
+    duration = kind.duration(data)
+    sessions.open(session, parse_seconds(duration or 0, where, "duration"))
+    for row in kind.read(data, where):
+        _add(sessions, session, row)
+    return sessions.transcripts()
+
+
+def _lines(text: str, where: str) -> list[dict[str, Any]] | None:
+    """The objects of JSON lines; `None` where the text is one value."""
+    rows_of = [line for line in text.split("\n") if line.strip()]
+    if len(rows_of) < 2 and '"audio_filepath"' not in text:
+        return None
+    try:
+        first = json.loads(rows_of[0])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(first, dict):
+        return None
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            entry = load_json(line, where, number, constants=True)
+            if not isinstance(entry, dict):
+                raise FormatError(
+                    f"{where}:{number}: expected an object, got {line.strip()[:60]!r}"
+                )
+            lines.append({**entry, "at": f"{where}:{number}"})
+    return lines
+
+
+def _nemo(lines: list[dict[str, Any]], where: str) -> list[Transcript]:
+    sessions = Sessions()
+    for line in lines:
+        at = line["at"]
+        if not isinstance(line["audio_filepath"], str):
+            raise FormatError(
+                f"{at}: expected audio_filepath as text, got {line['audio_filepath']!r}"
+            )
+        session = recording_name(line["audio_filepath"])
+        start_s = parse_seconds(line.get("offset") or 0, at, "offset")
+        length_s = parse_seconds(line.get("duration"), at, "duration")
+        text = next((line[k] for k in ("text", "pred_text") if isinstance(line.get(k), str)), "")
+        sessions.open(session, start_s + length_s)
+        if text in ("-", ""):  # what NeMo's diarization puts where nothing is known
+            sessions.count(session, "lines of the manifest hold no words and were left out")
+            continue
+        _add(sessions, session, Row(at, line.get("speaker"), start_s, start_s + length_s, text))
+    return sessions.transcripts()
+
+
+def _add(sessions: Sessions, session: str, row: Row) -> None:
+    speaker = row.speaker
+    if isinstance(speaker, bool | float) or not isinstance(speaker, str | int | None):
+        raise FormatError(f"{row.at}: expected the speaker as text or a number, got {speaker!r}")
+    label = "" if speaker is None else str(speaker).strip()
+    if not label and not row.text.strip():
+        sessions.count(session, _NO_WORDS)
+        return
+    if not label:
+        sessions.count(session, _NO_SPEAKER)
+    start_s = parse_seconds(row.start_s, row.at, "start")
+    end_s = parse_seconds(row.end_s, row.at, "end")
+    words: list[Word] = []
+    try:
+        for word in row.words:
+            begins, ends = (parse_seconds(t, row.at, "word") for t in (word.start_s, word.end_s))
+            known = _confidence(word.confidence)
+            words += [Word(part, float(begins), float(ends), known) for part in word.text.split()]
+    except FormatError:
+        words = []
+        sessions.count(session, _NO_TIMES)
+    sessions.add(
+        session,
+        row.at,
+        speaker=label or UNKNOWN_SPEAKER,
+        start_s=start_s,
+        end_s=max(end_s, start_s) if end_s - start_s > Decimal("-0.001") else end_s,
+        text=row.text,
+        words=words,
+    )
+
+
+def _confidence(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 <= number <= 1 else None  # whatever else it is, it is no probability

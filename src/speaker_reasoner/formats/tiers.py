@@ -1,0 +1,145 @@
+"""Tiers of a TextGrid: whose segments they are, and those that hold words or phones.
+
+Three ways to lay words out are known. Ours: a tier `Ana` and one `Ana words` of its words. Those of forced
+aligners, by speaker (`ana - words`, `ana - phones`; Montreal Forced Aligner) or of one person alone
+(`words`, `phones`; `ORT-MAU`, `MAU` of WebMAUS): their words are grouped into segments at pauses, as those
+of a CTM, and phones, syllables and the like are no words.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from ..errors import FormatError
+from .ctm import MAX_PAUSE_S, join_words
+from .sessions import UNKNOWN_SPEAKER
+
+_WORD_TIER = re.compile(r"(?:(.*?)[\s\-–_:/.]+)?(?:words?|ort-mau|ort|tokens?)", re.IGNORECASE)
+_SPEECH_TIER = re.compile(r"(.*?)[\s\-–_:/.]+(?:utterances?|utts?|sentences?)", re.IGNORECASE)
+_PHONE_TIER = re.compile(
+    r"(?:(.*?)[\s\-–_:/.]+)?"
+    r"(?:phones?|phonemes?|ipa|(?:kan|kas|mas|trn)?-?mau|kan|syllables?|sylls?)",
+    re.IGNORECASE,
+)
+_SILENCES = frozenset(("sil", "sp", "<eps>", "<sil>", "<p:>", "<p>", "{sl}", "{sp}", "#"))
+_SHORT = 5  # characters that labels of phones have at most, on average
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A stretch of a tier that is not empty; `at` is its place in the file."""
+
+    start_s: Decimal
+    end_s: Decimal
+    mark: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One tier of a TextGrid; one of points has no intervals."""
+
+    name: str
+    intervals: list[Interval]
+    is_points: bool = False
+
+    @property
+    def speaker(self) -> str:
+        """The name without the number of a speaker's further tier."""
+        return re.sub(r"#\d+$", "", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class SortedTiers:
+    """The tiers of a file.
+
+    Attributes:
+        speech: tiers of segments, each of a speaker, and tiers of points.
+        words: by name of such a tier, the words of its segments.
+        dropped: names of tiers whose labels are no words.
+    """
+
+    speech: list[Tier]
+    words: dict[str, list[Interval]]
+    dropped: list[str]
+
+
+def sort_tiers(tiers: Sequence[Tier], where: str) -> SortedTiers:
+    """Sort the tiers of a file.
+
+    Raises:
+        FormatError: it holds phones, and no words.
+    """
+    names = {tier.name for tier in tiers if not tier.is_points}
+    speech: list[Tier] = []
+    words: dict[str, list[Interval]] = {}
+    dropped = []
+    renamed: dict[str, str] = {}
+    for tier in tiers:
+        if not tier.is_points and (of_tier := _words_of(tier, names - {tier.name})) is not None:
+            words.setdefault(of_tier, []).extend(tier.intervals)
+        elif _is_of_phones(tier):
+            dropped.append(tier.name)
+        elif not tier.is_points and _holds(tier, _WORD_TIER):
+            match = _WORD_TIER.fullmatch(tier.name)
+            name = ((match and match[1]) or "").strip() or UNKNOWN_SPEAKER
+            said = [i for i in tier.intervals if i.mark.lower() not in _SILENCES]
+            speech.append(Tier(name, _grouped(said)))
+            words.setdefault(name, []).extend(said)
+        else:
+            match = _SPEECH_TIER.fullmatch(tier.name)
+            name = match[1].strip() if match and match[1].strip() not in names else tier.name
+            speech.append(Tier(name, tier.intervals, tier.is_points))
+            renamed[tier.name] = name
+    if dropped and not any(tier.intervals for tier in speech):
+        raise FormatError(
+            f"{where}: its tiers ({', '.join(dropped)}) hold phones, expected words; export the tiers "
+            "of words, too"
+        )
+    words = {renamed.get(name, name): of_tier for name, of_tier in words.items()}
+    return SortedTiers(speech, words, dropped)
+
+
+def _words_of(tier: Tier, names: set[str]) -> str | None:
+    """The tier whose words one holds: `Ana` of `Ana words`, `ana` or `ana - utterances` of `ana - words`."""
+    match = _WORD_TIER.fullmatch(tier.name)
+    if match is None or not match[1]:
+        return None
+    who = match[1].strip()
+    if who in names:
+        return who
+    others = (n for n in names if (m := _SPEECH_TIER.fullmatch(n)) and m[1].strip() == who)
+    return next(others, None)
+
+
+def _holds(tier: Tier, pattern: re.Pattern[str]) -> bool:
+    """Whether a tier has such a name, and labels of one word each, but for one in ten."""
+    if not tier.intervals or pattern.fullmatch(tier.name) is None:
+        return False
+    single = sum(len(interval.mark.split()) == 1 for interval in tier.intervals)
+    return single >= 0.9 * len(tier.intervals)
+
+
+def _is_of_phones(tier: Tier) -> bool:
+    if tier.is_points or _WORD_TIER.fullmatch(tier.name) or not _holds(tier, _PHONE_TIER):
+        return False
+    return sum(len(i.mark) for i in tier.intervals) <= _SHORT * len(tier.intervals)
+
+
+def _grouped(words: Sequence[Interval]) -> list[Interval]:
+    """Segments of words, divided at pauses above `MAX_PAUSE_S`."""
+    groups: list[list[Interval]] = []
+    for word in sorted(words, key=lambda word: word.start_s):
+        if not groups or word.start_s - groups[-1][-1].end_s > MAX_PAUSE_S:
+            groups.append([])
+        groups[-1].append(word)
+    return [
+        Interval(
+            group[0].start_s,
+            max(word.end_s for word in group),
+            join_words([word.mark for word in group]),
+            group[0].at,
+        )
+        for group in groups
+    ]

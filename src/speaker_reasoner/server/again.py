@@ -1,0 +1,117 @@
+"""A chunk that is heard again: whose labels its speakers get, and how it takes the old one's place. Pure.
+
+Lines that people corrected stay, unless the operation says otherwise, and what was heard again in their
+place is left out; so is a line that people deleted, where it is heard with the same words.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from ..formats.words import NATIVE, parse_word_rows, word_rows
+from ..transcript import Confidence, Missing, Segment, Transcript, Word
+from .lines import CorrectedLine, Document
+from .openai import confidence_body
+
+
+def labels_heard_again(document: Document, chunk: int, heard: Transcript) -> dict[str, str]:
+    """The document's labels for those of a chunk that was heard again.
+
+    Who was enrolled keeps the label; the others take those that only this chunk's lines had, in
+    order of appearance, then new ones.
+    """
+    enrolled = heard.info.get("voices", ())
+    elsewhere = {line.segment.speaker for line in document.lines if line.chunk != chunk}
+    own = [line.segment.speaker for line in document.ordered if line.chunk == chunk]
+    free = [label for label in dict.fromkeys(own) if label not in elsewhere]
+    taken = {*document.met, *document.names.values()}
+    new = (label for n in count(1) if (label := f"Speaker{n}") not in taken)
+    labels = {}
+    for speaker in heard.speakers:
+        known = document.label(speaker) if speaker in enrolled else None
+        labels[speaker] = known or (free.pop(0) if free else next(new))
+    return labels
+
+
+def heard_again(lines: Sequence[CorrectedLine], heard: Transcript, *, keep: bool) -> dict[str, Any]:
+    """The operation that puts a chunk, heard again, in its old one's place.
+
+    Args:
+        lines: of it, with labels of the document.
+        heard: the chunk's transcript, its one trace under the chunk's number.
+        keep: whether lines that people corrected stay as they are.
+    """
+    [trace] = heard.traces
+    return {
+        "op": "heard",
+        "keep": keep,
+        "chunk": trace["chunk"],
+        "lines": [
+            {
+                "id": line.id,
+                "turn": line.turn,
+                "speaker": line.segment.speaker,
+                "gender": line.segment.gender,
+                "start_s": line.segment.start_s,
+                "end_s": line.segment.end_s,
+                "text": line.segment.text,
+                "confidence": confidence_body(line.segment),
+                "words": None
+                if line.segment.words is None
+                else word_rows(line.segment.words, NATIVE),
+            }
+            for line in lines
+        ],
+        "missing": [[gap.start_s, gap.end_s, gap.reason] for gap in heard.missing],
+        "trace": trace,
+    }
+
+
+def _words(rows: Any) -> tuple[Word, ...] | None:
+    """Words of a line that was heard again; corrections of older versions have none."""
+    return None if rows is None else parse_word_rows(rows, NATIVE, "words")
+
+
+def put_in_place(document: Document, operation: Mapping[str, Any]) -> Document:
+    chunk, trace = operation["chunk"], operation["trace"]
+    start_s, end_s = trace["start_s"], trace["start_s"] + trace["duration_s"]
+    own = [line for line in document.lines if line.chunk == chunk]
+    kept = [line for line in own if line.corrected] if operation.get("keep") else []
+    gone = (
+        [line for line in document.deleted if line.chunk == chunk] if operation.get("keep") else []
+    )
+    lines = [line for line in document.lines if line.chunk != chunk] + kept
+    for row in operation["lines"]:
+        segment = Segment(
+            row["speaker"],
+            row["start_s"],
+            row["end_s"],
+            row["text"],
+            row["gender"],
+            Confidence(**row["confidence"]),
+            _words(row.get("words")),
+        )
+        if not any(_same(segment, line.segment) for line in kept) and not any(
+            segment.text == line.segment.text and _same(segment, line.segment) for line in gone
+        ):
+            lines.append(CorrectedLine(row["id"], segment, chunk, row["turn"]))
+    was = document.transcript
+    missing = [gap for gap in was.missing if not start_s <= gap.start_s < end_s]
+    missing += [Missing(*gap) for gap in operation["missing"]]
+    transcript = replace(
+        was,
+        missing=tuple(sorted(missing, key=lambda gap: gap.start_s)),
+        traces=tuple(trace if old["chunk"] == chunk else old for old in was.traces),
+    )
+    return replace(document, transcript=transcript, lines=tuple(lines))
+
+
+def _same(heard: Segment, kept: Segment) -> bool:
+    """Whether a line that was heard again is one that people have corrected: they share most of their
+    time, or it lies in a longer one of the same speaker."""
+    shared_s = max(0.0, min(heard.end_s, kept.end_s) - max(heard.start_s, kept.start_s))
+    together_s = heard.duration_s + kept.duration_s - shared_s
+    if shared_s >= 0.5 * together_s:
+        return True
+    return heard.speaker == kept.speaker and shared_s >= 0.8 * heard.duration_s

@@ -1,0 +1,84 @@
+"""What a job has kept of its transcript: as the model left it, and as it was corrected since."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..formats import read, render, write_text_atomically
+from ..transcript import Transcript
+from .corrections import History, replay
+from .jobs import Job, undamaged
+from .lines import CorrectedLine, Document
+from .store import Store
+
+_TRANSCRIPT = "transcript.json"
+_LINES = "lines.json"
+
+
+def keep_document(folder: Path, transcript: Transcript, lines: Sequence[CorrectedLine]) -> None:
+    """Write the transcript of a job down, and which of its lines were told under which id.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    rows = [[line.id, line.chunk, line.turn] for line in lines]
+    write_text_atomically(folder / _LINES, json.dumps(rows))
+    write_text_atomically(folder / _TRANSCRIPT, render(transcript, "json"))
+
+
+def load_document(store: Store, job: Job) -> tuple[Document, History]:
+    """A job's document with its corrections, and their history.
+
+    Raises:
+        RequestError: 500, the transcript or a correction is damaged.
+    """
+    original, operations = load_original(store, job), store.corrections(job)
+    with undamaged(job, "a correction"):
+        return replay(original, operations)
+
+
+def load_original(store: Store, job: Job) -> Document:
+    """A job's document as the model left it.
+
+    Raises:
+        RequestError: 500, it is damaged.
+    """
+    folder = store.folder(job)
+    with undamaged(job, "the transcript"):
+        [transcript] = read(folder / _TRANSCRIPT, "json")
+        rows = json.loads((folder / _LINES).read_text())
+        lines = [
+            CorrectedLine(line_id, segment, chunk, turn)
+            for (line_id, chunk, turn), segment in zip(rows, transcript.segments, strict=True)
+        ]
+    return Document(transcript, tuple(lines))
+
+
+def identify(
+    transcript: Transcript, told: Sequence[dict[str, Any]], prefix: str
+) -> tuple[list[CorrectedLine], dict[str, str]]:
+    """The segments of a transcript with the ids they were told under, and new labels by id.
+
+    A segment that was not told so gets an id of its own, and the last chunk that starts before it.
+    """
+    waiting: dict[tuple[float, float, str], list[dict[str, Any]]] = {}
+    for row in told:
+        waiting.setdefault((row["start"], row["end"], row["text"]), []).append(row)
+    lines, labels, untold = [], dict[str, str](), 0
+    for segment in transcript.segments:
+        rows = waiting.get((segment.start_s, segment.end_s, segment.text), [])
+        same = [row for row in rows if row["speaker"] == segment.speaker]
+        if rows:
+            row = (same or rows)[0]
+            rows.remove(row)
+            lines.append(CorrectedLine(row["id"], segment, row["chunk"], row["turn"]))
+            if not same:
+                labels[row["id"]] = segment.speaker
+        else:
+            before = [t["chunk"] for t in transcript.traces if t["start_s"] <= segment.start_s]
+            lines.append(
+                CorrectedLine(f"{prefix}x{untold}", segment, before[-1] if before else 0, None)
+            )
+            untold += 1
+    return lines, labels

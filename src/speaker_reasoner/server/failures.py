@@ -1,0 +1,126 @@
+"""What goes wrong, as OpenAI's clients understand it.
+
+    RequestError       a request that is not served
+    └── StorageError   the disk is full, or the database is out of reach: it passes, and is tried again
+
+Nothing here tells a path, or the address of a database: those are in the server's log.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import (
+    AudioError,
+    EngineError,
+    FormatError,
+    OutputError,
+    ServerError,
+    SettingsError,
+    SpeakerReasonerError,
+)
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE_S = 10
+
+
+class RequestError(ServerError):
+    """A request that is not served, as OpenAI's clients understand it.
+
+    Attributes:
+        status: of HTTP.
+        param: the field at fault.
+        code: a word a program can tell it by.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """`{"error": {message, type, param, code}}`."""
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": str(self),
+                "type": kinds.get(self.status, kind),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class StorageError(RequestError):
+    """What the server keeps cannot be written or read now; nothing is wrong with the request."""
+
+
+def disk_error(what: str, error: BaseException | None) -> StorageError:
+    """The disk is full, or cannot be written.
+
+    Args:
+        what: could not be done, such as `"store the upload"`.
+        error: why.
+    """
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return StorageError(
+        507,
+        f"cannot {what}: {reason}; free some space in the server's --store (DELETE of a recording "
+        "with ?erase=true frees its own), and see GET /health",
+        code="storage_failed",
+        headers={"Retry-After": str(_PATIENCE_S)},
+    )
+
+
+def database_error(error: Exception) -> StorageError:
+    """The database is full, or cannot be reached."""
+    reason = str(getattr(error, "orig", None) or error)
+    if "full" in reason.lower():
+        return disk_error("write to the database", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    return StorageError(
+        503,
+        f"the server's database cannot be used now ({type(error).__name__}); it is tried again, see "
+        "GET /health and the server's log",
+        code="database_unavailable",
+        headers={"Retry-After": str(_PATIENCE_S)},
+    )
+
+
+def passes(error: Exception) -> bool:
+    """Whether a failure is of the storage, so that the same thing may succeed later."""
+    failed_write = isinstance(error, OutputError) and isinstance(error.__cause__, OSError)
+    return failed_write or isinstance(error, StorageError)
+
+
+def as_request_error(error: SpeakerReasonerError) -> RequestError:
+    """What a client is told about a failure of this package."""
+    if isinstance(error, RequestError):
+        return error
+    message = str(error)
+    if isinstance(error, AudioError):
+        return RequestError(400, message, code="invalid_audio", param="file")
+    if isinstance(error, FormatError | SettingsError):
+        return RequestError(400, message, code="invalid_value")
+    if isinstance(error, OutputError):
+        _log.warning("%s", message)
+        return disk_error("store it", error.__cause__)
+    if isinstance(error, EngineError):
+        return RequestError(503, message, code="engine_failed", headers={"Retry-After": "5"})
+    _log.warning("%s", message)
+    message = "internal error; see the server's log"
+    return RequestError(500, message, code="internal_error")

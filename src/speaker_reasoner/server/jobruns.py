@@ -1,0 +1,368 @@
+"""A job on its way through the worker.
+
+Methods of tasks run on the engine thread; what asks about them runs elsewhere.
+"""
+
+import asyncio
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from ..errors import AudioError, OutputError, SpeakerReasonerError
+from ..longform import AnyRecording, Failure, Progress, Transcriber
+from ..longform.journal import Journal, fingerprint
+from ..spans import find_overlaps
+from ..transcript import Transcript
+from .again import heard_again, labels_heard_again
+from .documents import identify, keep_document, load_document
+from .events import EventLog, EventReader
+from .failures import StorageError, as_request_error, passes
+from .forms import Hints
+from .jobs import Job, damaged
+from .lines import CorrectedLine
+from .openai import confidence_body
+from .runs import Defaults, Told, given_of
+from .sound import recording_file
+from .store import Store
+
+_log = logging.getLogger(__name__)
+
+EVENTS = "events.jsonl"
+_JOURNAL = "journal.jsonl"
+
+
+class JobRun:
+    """A job on its way: tells its events, keeps its transcript.
+
+    A chunk that is heard again becomes a correction; see `again`.
+
+    What fails because of the disk or the database does not end it. What it came to waits in `due`
+    until `settle` can write it down; a run that could not go on is `stopped`, and begins again, after
+    its last finished chunk, when it is submitted after `again`.
+
+    Args:
+        transcriber: opens the recording.
+        store: of the job.
+        job: queued.
+        defaults: for what its client did not say.
+        resumed: whether a server that stopped had begun it.
+        finished: called at the very end, also of a cancelled run.
+        trouble: called when the storage is in its way.
+
+    Attributes:
+        due: what it came to, while that cannot be written down.
+        stopped: whether it waits for the storage to go on.
+        problem: of the storage, in words; `None` where there is none.
+        leased_until: on the monotonic clock; after that another process may have it.
+    """
+
+    lasting = True
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        store: Store,
+        job: Job,
+        defaults: Defaults,
+        *,
+        resumed: bool,
+        finished: Callable[["JobRun"], None],
+        trouble: Callable[[], None] = lambda: None,
+        leased_until: float = math.inf,
+    ) -> None:
+        self.job = job
+        self.name = job.name
+        self.cancelled = False
+        self.over = False
+        self.due: Transcript | Failure | None = None
+        self.stopped = False
+        self.problem: str | None = None
+        self.leased_until = leased_until
+        self._transcriber = transcriber
+        self._store = store
+        self._defaults = defaults
+        self._folder = store.folder(job)
+        self._finished = finished
+        self._trouble = trouble
+        self._log = EventLog(self._folder / EVENTS, again=resumed)
+        self._prefix = "" if job.listen is None else f"{job.revision}."
+        self._told: Told | None = None
+        self._unlinked: dict[int, list[CorrectedLine]] = {}
+        self._recording: AnyRecording | None = None
+        self._reached_s = 0.0
+        self._chunk = -1
+        self._labels: set[str] = set()
+        self._watchers: tuple[tuple[asyncio.AbstractEventLoop, asyncio.Event], ...] = ()
+
+    @property
+    def position_s(self) -> float:
+        """How much of the recording was heard."""
+        finished_s = self._recording.position_s if self._recording is not None else 0.0
+        return min(max(self._reached_s, finished_s), self.job.duration_s)
+
+    @property
+    def speakers(self) -> int:
+        """How many were told so far."""
+        return len(self._labels)
+
+    @contextmanager
+    def watch(self) -> Iterator[asyncio.Event]:
+        """An event that is set, from now on, whenever something about the run changes."""
+        watcher = (asyncio.get_running_loop(), asyncio.Event())
+        self._watchers = (*self._watchers, watcher)
+        try:
+            yield watcher[1]
+        finally:
+            self._watchers = tuple(other for other in self._watchers if other is not watcher)
+
+    def open(self) -> AnyRecording:
+        self._check_lease()
+        if self._change(status="running"):
+            self._notify()
+        if self.job.listen is None:
+            self._recording = self._open_whole()
+        else:
+            corrected = load_document(self._store, self.job)[0].corrected()
+            path = recording_file(self._folder)
+            self._recording = self._transcriber.listen_again(path, corrected, self.job.listen)
+        return self._recording
+
+    def _open_whole(self) -> AnyRecording:
+        """The whole recording, from where its journal ends.
+
+        A journal of another version or model, or of a store that was copied, begins anew.
+        """
+        given = given_of(
+            self._folder,
+            Hints(speakers=self.job.speakers, language=None).count,
+            self.job.voices,
+            self._transcriber.settings.witness,
+            self._defaults,
+        )
+        path = recording_file(self._folder)
+        given["language"] = self.job.language
+        about = self._transcriber.about(fingerprint(path), **given)
+        journal, other = Journal.anew(self._folder / _JOURNAL, about)
+        if other is not None:
+            _log.warning("%s begins anew: its journal is about another %s", self.job.id, other)
+            (self._folder / EVENTS).unlink(missing_ok=True)
+            self._log = EventLog(self._folder / EVENTS)
+        return self._transcriber.open(path, journal=journal, **given)
+
+    def told(self, progress: Progress) -> None:
+        self._check_lease()
+        chunk = progress.chunk if self.job.listen is None else self.job.listen
+        told = self._told = self._told or Told(self._told_before(chunk))
+        event = progress.event
+        if event.speakers is not None:
+            span = {"start": progress.start_s, "end": progress.end_s}
+            self._log.append("overview", {"chunk": chunk, **span, "speakers": list(event.speakers)})
+        for one in told.add(progress):
+            self._labels.add(one.segment.speaker)
+            line = CorrectedLine(f"{self._prefix}{one.number}", one.segment, chunk, event.turn)
+            self._tell_line(line, one.overlap)
+            self._unlinked.setdefault(chunk, []).append(line)
+        if self.job.listen is None:
+            self._tell_links(chunk)
+        if progress.boxed is not None:
+            start_s, end_s = progress.boxed
+            self._log.append(
+                "box", {"chunk": chunk, "turn": event.turn + 1, "start": start_s, "end": end_s}
+            )
+        self._reached_s = progress.boxed[0] if progress.boxed else progress.end_s
+        if progress.chunk > self._chunk:  # what was in its way is over
+            self._chunk, self.problem = progress.chunk, None
+        self._notify()
+
+    def ended(self, result: Transcript | Failure) -> None:
+        if isinstance(result, Failure) and passes(result.error):
+            self.stopped = True
+            self._trip(result.error)
+            return
+        self.due = result
+        self.settle()
+
+    def settle(self) -> None:
+        """Write down what it came to, as far as the storage allows."""
+        result = self.due
+        if result is None or self.over:
+            return
+        try:
+            self._check_lease()
+            self._settle(result)
+        except (OutputError, StorageError) as error:
+            self._log.close()
+            self._log = EventLog(self._folder / EVENTS, again=True)
+            self._trip(error)
+            return
+        self.due = self.problem = None
+        self.close()
+
+    def again(self) -> None:
+        """Be ready to begin once more, after the last finished chunk."""
+        self._log.close()
+        self._log = EventLog(self._folder / EVENTS, again=True)
+        self._told, self._recording, self._reached_s = None, None, 0.0
+        self._unlinked.clear()
+        self.stopped = False
+        self._notify()
+
+    def _settle(self, result: Transcript | Failure) -> None:
+        try:
+            if isinstance(result, Failure):
+                self._fail(result)
+            elif self.job.listen is None:
+                self._keep(result)
+            else:
+                self._correct(result)
+        except SpeakerReasonerError as error:
+            if passes(error):
+                raise
+            self._fail(Failure(self.job.name, error))
+
+    def _trip(self, error: SpeakerReasonerError) -> None:
+        self.problem = str(as_request_error(error))
+        _log.warning("%s waits for the storage: %s", self.job.id, error)
+        self._trouble()
+        self._notify()
+
+    def _check_lease(self) -> None:
+        """Write nothing that another process may be writing too.
+
+        Raises:
+            StorageError: the lease was not renewed in time.
+        """
+        if time.monotonic() > self.leased_until:
+            raise StorageError(
+                503,
+                "the server's database was out of reach for too long; the job goes on by itself",
+                code="database_unavailable",
+            )
+
+    def rest(self) -> None:
+        """The server stops; the job goes on at the next start."""
+        self._log.close()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._log.close()
+        self.over = True
+        self._finished(self)
+        self._notify()
+
+    def _change(self, **values: Any) -> bool:
+        """Change the job, unless somebody else ended it."""
+        changed = self._store.change(self.job, **values)
+        if changed:
+            self.job = replace(self.job, **values)
+        return changed
+
+    def _fail(self, failure: Failure) -> None:
+        known = failure.error
+        if isinstance(known, AudioError):  # it was decoded before: the disk is to blame
+            _log.warning("%s: %s", self.job.id, known)
+            known = damaged("the recording or a voice")
+        error = as_request_error(known).body()["error"]
+        if self.job.listen is None:
+            self._change(status="failed", error=error)
+        elif self._change(status="done", listen=None, error=error):
+            self._log.append("done", {"revision": self.job.revision})
+
+    def _keep(self, result: Transcript) -> None:
+        """Store the transcript of the whole recording."""
+        stem = re.sub(r"(?<=.)\.\w{1,5}$", "", self.job.name)
+        transcript = replace(result, recording=stem)
+        lines, labels = identify(transcript, self._segments_told(), self._prefix)
+        keep_document(self._folder, transcript, lines)
+        found = len(transcript.speakers)
+        if self.job.status == "done" or self._change(status="done", error=None, found=found):
+            self._tell_end(lines, labels)
+
+    def _correct(self, result: Transcript) -> None:
+        """Put a chunk that was heard again in its old one's place."""
+        assert self.job.listen is not None, "else it was settled"
+        document, _ = load_document(self._store, self.job)
+        labels = labels_heard_again(document, self.job.listen, result)
+        segments = [replace(s, speaker=labels[s.speaker]) for s in result.segments]
+        heard = replace(
+            result.with_segments(segments),
+            traces=tuple({**trace, "chunk": self.job.listen} for trace in result.traces),
+        )
+        lines, labels_told = identify(heard, self._segments_told(), self._prefix)
+        operation = heard_again(lines, heard, keep=self.job.listen_keep)
+        if self._store.heard_again(self.job, operation):
+            revision = self.job.revision + 1
+            self.job = replace(self.job, status="done", listen=None, revision=revision)
+            with suppress(OutputError):  # it is in the document, which the last event leads to
+                self._tell_end(lines, labels_told)
+
+    def _tell_line(self, line: CorrectedLine, overlap: bool) -> None:
+        segment = line.segment
+        self._log.append(
+            "segment",
+            {
+                "chunk": line.chunk,
+                "turn": line.turn,
+                "id": line.id,
+                "start": segment.start_s,
+                "end": segment.end_s,
+                "speaker": segment.speaker,
+                "gender": segment.gender,
+                "text": segment.text,
+                "confidence": confidence_body(segment),
+                "overlap": overlap,
+            },
+        )
+
+    def _tell_links(self, chunk: int) -> None:
+        """Tell under which labels the speakers of earlier chunks were linked meanwhile."""
+        for number in sorted(n for n in self._unlinked if n < chunk):
+            linked = getattr(self._recording, "linked", lambda _: ())(number)
+            if linked is None:
+                return
+            known = {(s.start_s, s.end_s, s.text): s.speaker for s in linked}
+            labels = {}
+            for line in self._unlinked.pop(number):
+                was = line.segment
+                now = known.get((was.start_s, was.end_s, was.text), was.speaker)
+                if now != was.speaker:
+                    labels[line.id] = now
+            if labels:
+                self._log.append("relabel", {"labels": labels})
+
+    def _tell_end(self, lines: Sequence[CorrectedLine], labels: Mapping[str, str]) -> None:
+        """Tell what turns did not, or did otherwise: lines that were put in by a later pass, or
+        whose turn was finished in the instant of a kill; new labels; and that all is done."""
+        overlaps = find_overlaps([line.segment for line in lines])
+        for line, overlap in zip(lines, overlaps, strict=True):
+            if line.turn is None:
+                self._tell_line(line, overlap)
+        if labels:
+            self._log.append("relabel", {"labels": labels})
+        self._log.append("done", {"revision": self.job.revision})
+
+    def _told_before(self, chunk: int) -> int:
+        """How many segments of earlier chunks were told, before a restart."""
+        return sum(row["chunk"] < chunk for row in self._segments_told())
+
+    def _segments_told(self) -> list[dict[str, Any]]:
+        """Data of the segments that this run, or the one it goes on from, has told."""
+        rows: dict[str, dict[str, Any]] = {}
+        for event in EventReader(self._folder / EVENTS).new():
+            if event.name == "segment":
+                rows[event.data["id"]] = event.data
+            elif event.name == "relabel":
+                for one, label in event.data["labels"].items():
+                    if one in rows:
+                        rows[one] = {**rows[one], "speaker": label}
+        own = self._prefix.rstrip(".")
+        return [row for row in rows.values() if row["id"].rpartition(".")[0] == own]
+
+    def _notify(self) -> None:
+        for loop, event in self._watchers:
+            loop.call_soon_threadsafe(event.set)

@@ -1,0 +1,173 @@
+"""The thread that keeps the promises of a store while disks fill up, databases go away and processes die.
+
+At every beat it looks whether disk and database can be written, renews the leases of this process's
+jobs, lets go of those that another process took or ended, writes down what is due, lets jobs go on that
+waited for the storage, takes over what no living process has, and erases what was kept long enough.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .failures import StorageError
+from .jobruns import JobRun
+from .jobs import Job
+from .store import Store
+
+_log = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+_ERASE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When and how long.
+
+    Attributes:
+        beat_s: between two beats.
+        lease_s: how long a job stays with a process that beats no more.
+        keep_s: how long recordings that ended are kept after their last change; `None`: for ever.
+        bin_s: how long those that were removed can be restored.
+    """
+
+    beat_s: float = BEAT_S
+    lease_s: float = 60.0
+    keep_s: float | None = None
+    bin_s: float = 30 * 86_400.0
+
+
+class Keeper:
+    """Beats.
+
+    Args:
+        store: kept.
+        rules: of it.
+        runs: the jobs of this process under way, by id.
+        launch: begins a job that was taken over.
+        submit: lets a run that stopped wait for its turn once more.
+        drop: lets go of a run that is another process's now, or was ended by one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rules: Rules,
+        *,
+        runs: Callable[[], Mapping[str, JobRun]],
+        launch: Callable[[Job], object],
+        submit: Callable[[JobRun], None],
+        drop: Callable[[JobRun], None],
+    ) -> None:
+        self.problems: tuple[str, ...] = ()
+        self._store = store
+        self._rules = rules
+        self._runs = runs
+        self._launch = launch
+        self._submit = submit
+        self._drop = drop
+        self._erased_at = -_ERASE_S
+        self._missed: set[str] = set()
+        self._tried: dict[str, float] = {}
+        self._stopping = False
+        self._wake = threading.Event()
+        self._beating = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        """Take what is there, then beat."""
+        self.beat()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def wake(self) -> None:
+        """Beat soon; from any thread."""
+        if threading.current_thread() is not self._thread:
+            self._wake.set()
+
+    def beat(self) -> tuple[str, ...]:
+        """Beat once.
+
+        Returns:
+            What is wrong with the storage, in words.
+        """
+        with self._beating:
+            problems = [said for act in (self._look, self._renew) if (said := _trouble_of(act))]
+            if not problems and (said := _trouble_of(self._go_on)):
+                problems.append(said)
+            if problems and tuple(problems) != self.problems:
+                _log.warning("the storage cannot be used: %s", "; ".join(problems))
+            if self.problems and not problems:
+                _log.warning("the storage can be used again")
+            self.problems = tuple(dict.fromkeys(problems))
+            return self.problems
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._rules.beat_s if not self.problems else self._rules.beat_s / 2)
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                self.beat()
+            except Exception:
+                _log.exception("the keeper met a bug")
+
+    def _look(self) -> None:
+        self._store.probe()
+
+    def _renew(self) -> None:
+        """Renew leases; runs that are not under way in the database any more are let go."""
+        runs = dict(self._runs())
+        begun = time.monotonic()
+        kept = self._store.renew({job_id: run.position_s for job_id, run in runs.items()})
+        for job_id, run in runs.items():
+            if job_id in kept:
+                run.leased_until = begun + self._rules.lease_s
+            elif not run.job.under_way:
+                run.leased_until = math.inf  # its end is written; what is due is but told
+            elif job_id in self._missed:  # else it may be ending just now
+                self._drop(run)
+        self._missed = set(runs) - kept
+
+    def _is_time(self, run: JobRun) -> bool:
+        """Whether a run may be tried again: not more often than there are beats."""
+        now = time.monotonic()
+        if now - self._tried.get(run.job.id, -math.inf) < self._rules.beat_s:
+            return False
+        self._tried[run.job.id] = now
+        return True
+
+    def _go_on(self) -> None:
+        for run in list(self._runs().values()):
+            if run.due is not None:
+                run.settle()
+            elif run.stopped and self._is_time(run):
+                run.again()
+                self._submit(run)
+        for job in self._store.take():
+            if job.id not in self._runs():
+                self._launch(job)
+        self._store.finish_erasing()
+        if time.monotonic() - self._erased_at >= _ERASE_S:
+            self._erased_at = time.monotonic()
+            for job in self._store.outlived(self._rules.keep_s, self._rules.bin_s):
+                _log.warning("%s was kept as long as it is to be, and is erased", job.id)
+                self._store.erase(job)
+
+
+def _trouble_of(act: Callable[[], None]) -> str | None:
+    """Do it; what is wrong with the storage, if it fails for that."""
+    try:
+        act()
+    except StorageError as error:
+        return str(error)
+    return None

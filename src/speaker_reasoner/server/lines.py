@@ -1,0 +1,143 @@
+"""A transcript as it is corrected: its lines, their speakers' names, what the page reads of it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..formats.words import OPENAI, word_rows
+from ..spans import find_overlaps
+from ..transcript import Segment, Transcript
+from .openai import confidence_body
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedLine:
+    """A segment that operations can refer to.
+
+    Attributes:
+        id: unique within the job, also over hearing a chunk again.
+        segment: with the label of its speaker.
+        chunk: where it was heard.
+        turn: in which turn of the dialogue; `None` where no turn wrote it so.
+        corrected: whether people changed its words, times or speaker.
+    """
+
+    id: str
+    segment: Segment
+    chunk: int
+    turn: int | None
+    corrected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A transcript as it is corrected.
+
+    Attributes:
+        transcript: whose segments are not looked at: `lines` are.
+        lines: of it.
+        names: of speakers that were given one, by label.
+        met: every label there ever was, in order; decides the colours.
+        deleted: lines that people said nobody spoke.
+    """
+
+    transcript: Transcript
+    lines: tuple[CorrectedLine, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+    met: tuple[str, ...] = ()
+    deleted: tuple[CorrectedLine, ...] = ()
+
+    @property
+    def ordered(self) -> list[CorrectedLine]:
+        """Lines in the order of a transcript."""
+        return sorted(
+            self.lines, key=lambda x: (x.segment.start_s, x.segment.end_s, x.segment.speaker)
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in order of first appearance."""
+        return tuple(dict.fromkeys(line.segment.speaker for line in self.ordered))
+
+    def name(self, label: str) -> str:
+        return self.names.get(label, label)
+
+    def label(self, speaker: str) -> str | None:
+        """The label of a speaker, by label or else by name; `None` where nobody has it."""
+        if speaker in self.labels:
+            return speaker
+        named = [label for label in self.labels if self.name(label) == speaker]
+        return named[0] if named else None
+
+    def corrected(self) -> Transcript:
+        """The transcript, with names as labels."""
+        segments = [
+            replace(line.segment, speaker=self.name(line.segment.speaker)) for line in self.lines
+        ]
+        return self.transcript.with_segments(segments)
+
+    def body(
+        self, revision: int, *, can_undo: bool, can_redo: bool, words: bool = False
+    ) -> dict[str, Any]:
+        """The document as the page reads it.
+
+        Args:
+            words: also those words that have times.
+        """
+        lines = self.ordered
+        overlaps = find_overlaps([line.segment for line in lines])
+        genders = self.transcript.with_segments([line.segment for line in lines]).genders
+        return {
+            "revision": revision,
+            "duration": self.transcript.duration_s,
+            "speakers": [
+                {
+                    "label": label,
+                    "name": self.name(label),
+                    "gender": genders[label],
+                    "colour": self.met.index(label),
+                }
+                for label in self.labels
+            ],
+            "segments": [
+                {
+                    "id": line.id,
+                    "speaker": line.segment.speaker,
+                    "gender": line.segment.gender,
+                    "start": line.segment.start_s,
+                    "end": line.segment.end_s,
+                    "text": line.segment.text,
+                    "confidence": confidence_body(line.segment),
+                    "overlap": overlap,
+                    "chunk": line.chunk,
+                    "turn": line.turn,
+                    "corrected": line.corrected,
+                    **_timed(line.segment, words),
+                }
+                for line, overlap in zip(lines, overlaps, strict=True)
+            ],
+            "chunks": chunk_spans(self.transcript),
+            "missing": [
+                {"start": gap.start_s, "end": gap.end_s, "reason": gap.reason}
+                for gap in self.transcript.missing
+            ],
+            "warnings": list(self.transcript.warnings),
+            "can_undo": can_undo,
+            "can_redo": can_redo,
+        }
+
+
+def _timed(segment: Segment, words: bool) -> dict[str, Any]:
+    return {"words": word_rows(segment.words, OPENAI)} if words and segment.words else {}
+
+
+def chunk_spans(transcript: Transcript) -> list[dict[str, Any]]:
+    """Number, start and end of the chunks that were heard; silent ones were not."""
+    return [
+        {
+            "chunk": trace["chunk"],
+            "start": trace["start_s"],
+            "end": trace["start_s"] + trace["duration_s"],
+        }
+        for trace in transcript.traces
+    ]

@@ -1,0 +1,283 @@
+"""The jobs of a store: those under way in this process, and what becomes of the others."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
+from typing import Any, Literal
+
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..longform import Transcriber
+from .events import EventReader
+from .failures import RequestError
+from .jobruns import EVENTS, JobRun
+from .jobs import Job
+from .keeper import Keeper, Rules
+from .openai import sse
+from .runs import Defaults
+from .store import Store
+from .transcription import PING_S
+from .worker import Worker
+
+
+class JobsAsked(BaseModel):
+    """Which jobs a client wants to see."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="So many at most.")
+    after: str | None = Field(
+        None, max_length=100, description="Those that follow this job: the last of the page before."
+    )
+    search: str = Field("", max_length=300, description="In their names.")
+    since: float | None = Field(None, ge=0, le=1e11, description="Begun at or after: Unix time.")
+    until: float | None = Field(None, ge=0, le=1e11, description="Begun before: Unix time.")
+    status: Literal["queued", "running", "done", "failed", "cancelled"] | None = None
+    removed: bool = Field(False, description="Those in the bin, instead of the others.")
+
+
+class JobManager:
+    """Launches jobs, ends them, and tells of them.
+
+    Args:
+        transcriber: opens recordings.
+        store: of the jobs.
+        worker: does them.
+        defaults: for what clients do not say.
+        rules: of leases, and of how long things are kept.
+
+    Attributes:
+        keeper: beats.
+        closing: whether streams end, since the server stops.
+    """
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        store: Store,
+        worker: Worker,
+        defaults: Defaults,
+        rules: Rules,
+    ) -> None:
+        self.store = store
+        self.closing = False
+        self._transcriber = transcriber
+        self._worker = worker
+        self._defaults = defaults
+        self._rules = rules
+        self._runs: dict[str, JobRun] = {}
+        self.keeper = Keeper(
+            store,
+            rules,
+            runs=lambda: dict(self._runs),
+            launch=lambda job: self.launch(job, resumed=True),
+            submit=worker.submit,
+            drop=self._drop,
+        )
+
+    def stop(self) -> None:
+        """End the heartbeat, and leave jobs under way to the next start."""
+        self.keeper.stop()
+        for run in list(self._runs.values()):
+            run.rest()
+
+    def launch(self, job: Job, *, resumed: bool = False) -> JobRun:
+        run = JobRun(
+            self._transcriber,
+            self.store,
+            job,
+            self._defaults,
+            resumed=resumed,
+            finished=self._forget,
+            trouble=self.keeper.wake,
+            leased_until=time.monotonic() + self._rules.lease_s,
+        )
+        self._runs[job.id] = run
+        self._worker.submit(run)
+        return run
+
+    def _forget(self, run: JobRun) -> None:
+        if self._runs.get(run.job.id) is run:
+            del self._runs[run.job.id]
+
+    def _drop(self, run: JobRun) -> None:
+        """Let go of a run that is not this process's any more, or has ended elsewhere."""
+        self._worker.cancel(run)
+        run.job = self.store.get(run.job.id, removed=True) or run.job
+        run.close()
+
+    def job(self, job_id: str) -> Job:
+        """A job as it is now.
+
+        Raises:
+            RequestError: 404, there is none of this id.
+        """
+        run = self._runs.get(job_id)
+        job = run.job if run is not None else self.store.get(job_id)
+        if job is None:
+            raise no_job(job_id)
+        return job
+
+    def newest(self, asked: JobsAsked) -> dict[str, Any]:
+        """A page of jobs as clients read them, newest first.
+
+        Raises:
+            RequestError: 404, there is no job `after`.
+        """
+        after = None
+        if asked.after is not None:
+            after = self.store.get(asked.after, removed=True)
+            if after is None:
+                raise no_job(asked.after)
+        jobs = self.store.newest(
+            asked.limit + 1,
+            after=after,
+            search=asked.search,
+            since=asked.since,
+            until=asked.until,
+            status=asked.status,
+            removed=asked.removed,
+        )
+        runs = dict(self._runs)
+        shown = [runs[job.id].job if job.id in runs else job for job in jobs[: asked.limit]]
+        return {"data": [self.body(job) for job in shown], "has_more": len(jobs) > asked.limit}
+
+    def body(self, job: Job) -> dict[str, Any]:
+        """A job as clients read it."""
+        run = self._runs.get(job.id)
+        ended = job.status == "done"
+        position_s = job.duration_s if ended else job.position_s * job.under_way
+        return {
+            "id": job.id,
+            "name": job.name,
+            "status": job.status,
+            "created": job.created,
+            "changed": job.changed,
+            "duration": job.duration_s,
+            "position": run.position_s if run is not None else position_s,
+            "speakers": run.speakers if run is not None and job.under_way else job.found,
+            "queue_position": self._worker.position(run) if run is not None else None,
+            "error": job.error,
+            "problem": run.problem if run is not None else None,
+            "revision": job.revision,
+            "removed": job.removed,
+        }
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """End a job that is under way; one that has ended stays as it is, and is never removed."""
+        job = self.job(job_id)
+        if self.store.cancel(job):
+            run = self._runs.get(job_id)
+            if run is not None:
+                self._drop(run)
+        return self.body(self.job(job_id))
+
+    def remove(self, job_id: str, *, erase: bool) -> dict[str, Any]:
+        """Put a job that has ended into the bin, or erase it, in the bin or not.
+
+        Raises:
+            RequestError: 404, there is none of this id; 409, it is under way; 507, the disk is too full
+                for the bin.
+        """
+        job = self.store.get(job_id, removed=erase) if job_id not in self._runs else None
+        if job is None and job_id not in self._runs:
+            raise no_job(job_id)
+        if job is None or job.under_way:
+            message = f"the job is under way; end it first with POST /v1/jobs/{job_id}/cancel"
+            raise RequestError(409, message, code="job_under_way")
+        if erase:
+            self.store.erase(job)
+        elif not self.store.remove(job):
+            raise no_job(job_id)
+        until = None if erase else time.time() + self._rules.bin_s
+        return {"id": job.id, "deleted": True, "restorable_until": until}
+
+    def restore(self, job_id: str) -> dict[str, Any]:
+        """Take a job out of the bin.
+
+        Raises:
+            RequestError: 404, there is none of this id; 409, it is not in the bin.
+        """
+        job = self.store.get(job_id, removed=True)
+        if job is None:
+            raise no_job(job_id)
+        if not self.store.restore(job):
+            raise RequestError(409, "the job is not in the bin", code="job_not_removed")
+        return self.body(replace(job, removed=None))
+
+    def retry(self, job_id: str) -> dict[str, Any]:
+        """Let a job that failed or was cancelled go on from its last finished chunk. One that waits
+        for the disk or the database tries at once.
+
+        Raises:
+            RequestError: 404, there is none of this id; 409, it is under way or done; what
+                `Worker.reserve` raises.
+        """
+        job, waits = self.job(job_id), self._runs.get(job_id)
+        if waits is not None and waits.problem is not None:
+            self.keeper.wake()
+            return self.body(job)
+        with ExitStack() as stack:
+            stack.callback(self._worker.reserve().release)
+            if not self.store.retry(job):
+                message = (
+                    f"the job is {self.job(job_id).status}; only one that failed or was cancelled"
+                )
+                raise RequestError(409, f"{message} can be tried again", code="job_not_failed")
+            run = self.launch(replace(job, status="queued", error=None), resumed=True)
+        return self.body(run.job)
+
+    @property
+    def waiting_for_storage(self) -> int:
+        """How many go on when the storage does."""
+        return sum(run.problem is not None for run in list(self._runs.values()))
+
+    async def events(self, job_id: str, after: int, *, follow: bool = False) -> AsyncIterator[str]:
+        """The events of a job as text: all after a number, then as they come, until it has ended.
+
+        Args:
+            follow: go on after that, with an event `job` whenever it is corrected or heard again.
+        """
+        job = await run_in_threadpool(self.job, job_id)
+        reader = EventReader(self.store.folder(job) / EVENTS, after)
+        told: dict[str, Any] = {}
+        quiet_since = time.monotonic()
+        try:
+            while True:
+                run = self._runs.get(job_id)
+                with run.watch() if run is not None else nullcontext(asyncio.Event()) as changed:
+                    over = run is None or run.over
+                    job = run.job if run is not None else await run_in_threadpool(self.job, job_id)
+                    body, last = self.body(job), over and not (job.under_way or follow)
+                    if body != told and not last:
+                        told, quiet_since = body, time.monotonic()
+                        yield sse(body, event="job")
+                    for event in reader.new():
+                        quiet_since = time.monotonic()
+                        yield sse(event.data, event=event.name, number=event.number)
+                    if last:
+                        yield sse(body, event="job")
+                        return
+                    if time.monotonic() - quiet_since > PING_S:
+                        quiet_since = time.monotonic()
+                        yield ": still here\n\n"
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), 1.0)
+                    if self.closing and not changed.is_set():
+                        return
+        except RequestError as error:
+            yield sse(error.body(), event="error")
+            if error.code == "job_damaged":
+                yield sse(self.body(job), event="job")
+
+
+def no_job(job_id: str) -> RequestError:
+    """404: there is no such job."""
+    return RequestError(
+        404,
+        f"there is no job {job_id!r}; those that were removed are in GET /v1/jobs?removed=true",
+        code="job_not_found",
+    )

@@ -1,0 +1,89 @@
+"""Which processes serve a store: each holds a lock of its own, in a folder of the store.
+
+The system lets go of a dead process's lock, so that one on the same machine is known to be dead at
+once. One on another machine is taken for dead when it has not shown itself for as long as a lease lasts.
+"""
+
+import hashlib
+import os
+import secrets
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import OutputError
+from ..locks import lock
+
+
+class Processes:
+    """The processes of a store, and this one among them.
+
+    Args:
+        folder: of their locks; made if it does not exist.
+        lease_s: how long one of another machine counts as alive.
+
+    Attributes:
+        own: the name of this process, which begins with that of its `machine`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, lease_s: float) -> None:
+        self._folder = folder
+        self._lease_s = lease_s
+        self.machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+        self.own = f"{self.machine}-{secrets.token_hex(8)}"
+        try:
+            folder.mkdir(exist_ok=True)
+            self._held = lock(self._path(self.own))
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: {error.strerror or error}; choose another folder for --store"
+            ) from error
+        assert self._held is not None, "nobody else has this name"
+
+    def living(self) -> tuple[set[str], bool]:
+        """Processes of this machine that live, this one among them; and whether no other lives, here
+        or elsewhere. What a dead one left is removed."""
+        alive, alone = {self.own}, True
+        for path in self._folder.glob("*.lock"):
+            name = path.stem
+            if name == self.own:
+                continue
+            if self._is_dead(name):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            else:
+                alone = False
+                alive |= {name} if name.startswith(self.machine) else set()
+        return alive, alone
+
+    def show(self) -> None:
+        """Be alive, to other machines."""
+        with suppress(OSError):
+            os.utime(self._path(self.own))
+
+    def close(self) -> None:
+        """Be gone, and leave nothing."""
+        assert self._held is not None
+        self._held.release()
+        with suppress(OSError):
+            self._path(self.own).unlink(missing_ok=True)
+
+    def _is_dead(self, name: str) -> bool:
+        path = self._path(name)
+        try:
+            if not name.startswith(self.machine):
+                return path.stat().st_mtime < time.time() - self._lease_s
+            held = lock(path)
+        except OSError:
+            return False
+        if held is None:
+            return False
+        held.release()
+        return True
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.lock"

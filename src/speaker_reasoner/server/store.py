@@ -1,0 +1,472 @@
+"""The store of jobs: rows in a database, and a folder each.
+
+A job's folder holds the recording, `voice-N.wav` of its known speakers, `journal` of its finished
+chunks, `events.jsonl`, and in the end `transcript.json` with `lines.json` beside it. A job is accepted
+when its row is written; until then its folder is marked, so that what a crash left is told from the
+folders of a database that is not in use today. Rows carry the id of their store, so that several
+stores may share a database. A row that cannot be read is a job that failed.
+
+Several processes may serve a store. Each job that waits or runs is leased by one of them, which renews
+its leases with a heartbeat; another one takes over what was not renewed.
+
+What is removed waits in a bin, as a date in its row. What is erased is moved out of the way in one step
+that needs no space, its files are deleted, then its row: also when the disk is full.
+"""
+
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ..errors import OutputError, ServerError
+from ..formats import write_text_atomically
+from .database import CORRECTIONS, JOBS, Database
+from .failures import StorageError, disk_error
+from .jobs import WAITING, Job, is_job_id, job_of_row, parse_operation_row, undamaged
+from .processes import Processes
+
+LEASE_S = 60.0
+"""How long a process that renews its leases no more keeps its jobs."""
+
+_log = logging.getLogger(__name__)
+
+_STORE_ID = re.compile(r"[0-9a-f]{24}")
+_MARK = "not-accepted"
+"""A file in a folder whose row is not written yet."""
+_PROBE_BYTES = 1 << 18
+
+
+class Store:
+    """Jobs of one folder.
+
+    Args:
+        folder: made if it does not exist.
+        database: SQLAlchemy URL; a SQLite file in the folder if `None`.
+        lease_s: how long jobs stay with this process without a heartbeat.
+
+    Attributes:
+        owner: this process, as rows name it.
+
+    Raises:
+        ServerError: the database cannot be used.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, database: str | None = None, lease_s: float = LEASE_S) -> None:
+        self._folder = folder
+        self._lease_s = lease_s
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for part in ("jobs", "incoming", "erased"):
+                (folder / part).mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: {error.strerror or error}; choose another folder for --store"
+            ) from error
+        with ExitStack() as stack:
+            self._processes = Processes(folder / "processes", lease_s)
+            stack.callback(self._processes.close)
+            self.owner = self._processes.own
+            self._id = _identity(folder / "id")
+            self._database = Database(database or f"sqlite:///{folder.absolute() / 'jobs.sqlite'}")
+            stack.callback(self._database.close)
+            self._erased = {path.name for path in (folder / "erased").iterdir()}
+            if self._processes.living()[1]:
+                self._clean()
+            self._open_things = stack.pop_all()
+
+    def close(self) -> None:
+        """Let go of the database and the folder."""
+        self._open_things.close()
+
+    # Files
+
+    @contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """A new folder for an upload; removed in the end, unless it was moved elsewhere.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        folder = self._folder / "incoming" / secrets.token_hex(12)
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise disk_error("take the upload", error) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def folder(self, job: Job) -> Path:
+        """Where the files of a job lie."""
+        return self._folder / "jobs" / job.id
+
+    def probe(self) -> None:
+        """Write a little, as everything that is kept needs.
+
+        Raises:
+            StorageError: the disk is full, or cannot be written.
+        """
+        path = self._folder / f"probe-{self.owner}"
+        try:
+            with path.open("wb") as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise disk_error("write to the store", error) from error
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    # What there is
+
+    def get(self, job_id: str, *, removed: bool = False) -> Job | None:
+        """A job by its id; `None` where there is none, or it is in the bin and not asked for there."""
+        bin_too = () if removed else (JOBS.c.removed.is_(None),)
+        found = self._select(JOBS.c.id == job_id, *bin_too)
+        return found[0] if found else None
+
+    def newest(
+        self,
+        most: int,
+        *,
+        after: Job | None = None,
+        search: str = "",
+        since: float | None = None,
+        until: float | None = None,
+        status: str | None = None,
+        removed: bool = False,
+    ) -> list[Job]:
+        """Jobs, newest first.
+
+        Args:
+            most: so many.
+            after: those that follow this one.
+            search: in their names, in upper or lower case.
+            since, until: when they were begun, in seconds since 1970.
+            status: of them.
+            removed: those in the bin, instead of the others.
+        """
+        where: list[Any] = [JOBS.c.removed.is_not(None) if removed else JOBS.c.removed.is_(None)]
+        if after is not None:
+            same = and_(JOBS.c.created == after.created, JOBS.c.id > after.id)
+            where.append(or_(JOBS.c.created < after.created, same))
+        if search:
+            where.append(JOBS.c.name.icontains(search, autoescape=True))
+        if since is not None:
+            where.append(JOBS.c.created >= since)
+        if until is not None:
+            where.append(JOBS.c.created < until)
+        if status is not None:
+            where.append(JOBS.c.status == status)
+        return self._select(*where, limit=most)
+
+    def corrections(self, job: Job) -> list[dict[str, Any]]:
+        """Operations on a job's transcript, in order.
+
+        Raises:
+            RequestError: 500, one of them is damaged.
+        """
+        query = select(CORRECTIONS.c.operation).where(CORRECTIONS.c.job == job.id)
+        with self._database.begin() as connection:
+            texts = connection.scalars(query.order_by(CORRECTIONS.c.number)).all()
+        with undamaged(job, "a correction"):
+            return [parse_operation_row(text) for text in texts]
+
+    def _select(self, *where: Any, limit: int | None = None) -> list[Job]:
+        count = (
+            select(func.count())
+            .where(CORRECTIONS.c.job == JOBS.c.id)
+            .scalar_subquery()
+            .label("revision")
+        )
+        query = select(JOBS, count).where(JOBS.c.store == self._id, *where)
+        query = query.order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
+        with self._database.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [
+            job_of_row(row)
+            for row in rows
+            if is_job_id(row["id"]) and row["id"] not in self._erased
+        ]
+
+    # Who works on it
+
+    def take(self) -> list[Job]:
+        """Lease the jobs that wait or run and that no living process has, oldest first."""
+        now = time.time()
+        alive, _ = self._processes.living()
+        here = JOBS.c.owner.startswith(self._processes.machine)
+        free = or_(
+            JOBS.c.owner.is_(None),
+            JOBS.c.lease.is_(None),
+            JOBS.c.lease < now,
+            and_(here, JOBS.c.owner.not_in(alive)),
+        )
+        taken = []
+        for job in self._select(JOBS.c.status.in_(WAITING), free)[::-1]:
+            query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.in_(WAITING), free)
+            with self._database.begin() as connection:
+                if connection.execute(query.values(self._leased())).rowcount:
+                    taken.append(job)
+        return taken
+
+    def renew(self, positions: Mapping[str, float]) -> set[str]:
+        """Renew the leases of jobs, with how far each was heard in seconds.
+
+        Returns:
+            Those that are still this process's, and under way.
+        """
+        kept = set()
+        self._processes.show()
+        with self._database.begin() as connection:
+            for job_id, position_s in positions.items():
+                query = self._mine(job_id).values(**self._leased(), position_s=position_s)
+                if connection.execute(query).rowcount:
+                    kept.add(job_id)
+        return kept
+
+    def _leased(self) -> dict[str, Any]:
+        return {"owner": self.owner, "lease": time.time() + self._lease_s}
+
+    def _mine(self, job_id: str) -> Any:
+        """A change of a job that is under way here."""
+        return update(JOBS).where(
+            JOBS.c.id == job_id, JOBS.c.status.in_(WAITING), JOBS.c.owner == self.owner
+        )
+
+    # What becomes of it
+
+    def add(
+        self,
+        incoming: Path,
+        name: str,
+        duration_s: float,
+        speakers: str | None,
+        voices: Sequence[str],
+        language: str | None = None,
+    ) -> Job:
+        """Accept a job: its folder takes its place, then its row is written."""
+        now = time.time()
+        job = Job(
+            f"job_{secrets.token_hex(12)}",
+            name,
+            "queued",
+            now,
+            duration_s,
+            speakers,
+            tuple(voices),
+            changed=now,
+            owner=self.owner,
+            language=language,
+        )
+        try:
+            (incoming / _MARK).touch()
+            incoming.rename(self.folder(job))
+        except OSError as error:
+            raise disk_error("keep the upload", error) from error
+        row = {
+            "id": job.id,
+            "store": self._id,
+            "name": name,
+            "status": job.status,
+            "created": now,
+            "changed": now,
+            "duration_s": duration_s,
+            "speakers": speakers,
+            "voices": json.dumps(voices),
+            "language": language,
+            **self._leased(),
+        }
+        try:
+            with self._database.begin() as connection:
+                connection.execute(insert(JOBS).values(row))
+        except StorageError:
+            shutil.rmtree(self.folder(job), ignore_errors=True)
+            raise
+        with suppress(OSError):  # the next start does it
+            (self.folder(job) / _MARK).unlink()
+        return job
+
+    def change(self, job: Job, **values: Any) -> bool:
+        """Set columns of a job, if it is still under way in this process; whether it was."""
+        if "error" in values:
+            values["error"] = json.dumps(values["error"]) if values["error"] else None
+        return self._update(self._mine(job.id), **values)
+
+    def cancel(self, job: Job) -> bool:
+        """End a job that is under way, in whatever process; whether it was. One that hears a chunk
+        again keeps its transcript."""
+        query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.in_(WAITING))
+        if job.listen is None:
+            return self._update(query, status="cancelled")
+        return self._update(query, status="done", listen=None)
+
+    def retry(self, job: Job) -> bool:
+        """Queue a job once more that failed or was cancelled; whether it was so."""
+        query = update(JOBS).where(
+            JOBS.c.id == job.id,
+            JOBS.c.status.in_(("failed", "cancelled")),
+            JOBS.c.removed.is_(None),
+        )
+        return self._update(query, status="queued", error=None, **self._leased())
+
+    def correct(self, job: Job, revision: int, operation: Mapping[str, Any]) -> bool:
+        """Append an operation, if the job is done and `revision` is still the number of those there
+        are; whether it was so."""
+        row = {"job": job.id, "number": revision + 1, "operation": json.dumps(operation)}
+        done = update(JOBS).where(
+            JOBS.c.id == job.id, JOBS.c.status == "done", JOBS.c.removed.is_(None)
+        )
+        try:
+            with self._database.begin() as connection:
+                if not connection.execute(done.values(changed=time.time())).rowcount:
+                    return False
+                connection.execute(insert(CORRECTIONS).values(row))
+        except IntegrityError:
+            return False
+        return True
+
+    def listen(self, job: Job, chunk: int, *, keep: bool = True) -> bool:
+        """Queue a job that is done, and not corrected since it was read, to hear a chunk again;
+        whether it was so."""
+        count = select(func.count()).where(CORRECTIONS.c.job == job.id).scalar_subquery()
+        query = update(JOBS).where(
+            JOBS.c.id == job.id,
+            JOBS.c.status == "done",
+            JOBS.c.removed.is_(None),
+            count == job.revision,
+        )
+        values = {"status": "queued", "listen": chunk, "listen_keep": int(keep), "error": None}
+        return self._update(query, **values, **self._leased())
+
+    def heard_again(self, job: Job, operation: Mapping[str, Any]) -> bool:
+        """Append what a chunk, heard again, came to, and end the job; whether it was under way here."""
+        row = {"job": job.id, "number": job.revision + 1, "operation": json.dumps(operation)}
+        ended = self._mine(job.id).values(status="done", listen=None, changed=time.time())
+        with self._database.begin() as connection:
+            if not connection.execute(ended).rowcount:
+                return False
+            connection.execute(insert(CORRECTIONS).values(row))
+        return True
+
+    def _update(self, query: Any, **values: Any) -> bool:
+        with self._database.begin() as connection:
+            return bool(connection.execute(query.values(changed=time.time(), **values)).rowcount)
+
+    # The bin
+
+    def remove(self, job: Job) -> bool:
+        """Put a job that has ended into the bin; whether it had, and was not there yet."""
+        ended = update(JOBS).where(
+            JOBS.c.id == job.id, JOBS.c.status.not_in(WAITING), JOBS.c.removed.is_(None)
+        )
+        return self._update(ended, removed=time.time())
+
+    def restore(self, job: Job) -> bool:
+        """Take a job out of the bin; whether it was there."""
+        binned = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.removed.is_not(None))
+        return self._update(binned, removed=None)
+
+    def erase(self, job: Job) -> None:
+        """Delete a job that has ended, for good: its files at once; its row as soon as the database
+        can be written, see `finish_erasing`.
+
+        Raises:
+            StorageError: its folder cannot be moved away.
+        """
+        try:
+            with suppress(FileNotFoundError):
+                self.folder(job).rename(self._folder / "erased" / job.id)
+            (self._folder / "erased" / job.id).mkdir(exist_ok=True)
+        except OSError as error:
+            raise disk_error("delete the recording", error) from error
+        self._erased.add(job.id)
+        _empty(self._folder / "erased" / job.id)
+        with suppress(StorageError):
+            self.finish_erasing()
+
+    def finish_erasing(self) -> None:
+        """Delete the rows of erased jobs.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
+        for job_id in list(self._erased):
+            with self._database.begin() as connection:
+                connection.execute(delete(CORRECTIONS).where(CORRECTIONS.c.job == job_id))
+                connection.execute(delete(JOBS).where(JOBS.c.id == job_id))
+            shutil.rmtree(self._folder / "erased" / job_id, ignore_errors=True)
+            self._erased.discard(job_id)
+
+    def outlived(self, keep_s: float | None, bin_s: float) -> list[Job]:
+        """Jobs to erase: removed longer than `bin_s` ago, or ended and unchanged for `keep_s`."""
+        now = time.time()
+        old = JOBS.c.removed < now - bin_s
+        if keep_s is not None:
+            old = or_(old, func.coalesce(JOBS.c.changed, JOBS.c.created) < now - keep_s)
+        return self._select(JOBS.c.status.not_in(WAITING), old)
+
+    def _clean(self) -> None:
+        """Remove what a crash left: uploads under way, and folders whose row was never written."""
+        with self._database.begin() as connection:
+            known = set(connection.scalars(select(JOBS.c.id).where(JOBS.c.store == self._id)))
+        for folder in (self._folder / "incoming").iterdir():
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.unlink(missing_ok=True)
+        strange = 0
+        for folder in (self._folder / "jobs").iterdir():
+            if folder.name in known:
+                (folder / _MARK).unlink(missing_ok=True)
+            elif (folder / _MARK).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                strange += 1
+        if strange:
+            _log.warning(
+                "%s: %d folders belong to no job of the database %s; they are left alone",
+                self._folder / "jobs",
+                strange,
+                self._database.where,
+            )
+        for job_id in self._erased:
+            _empty(self._folder / "erased" / job_id)
+        with suppress(StorageError):
+            self.finish_erasing()
+
+
+def _empty(folder: Path) -> None:
+    """Delete what is in a folder; the largest first, since that frees most."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda one: -one.stat().st_size):
+        path.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> str:
+    """The store's own id, made at its first start.
+
+    Raises:
+        ServerError: it is damaged; with another one the store's jobs would be nobody's.
+    """
+    if not path.exists():
+        write_text_atomically(path, secrets.token_hex(12))
+    text = path.read_bytes().decode(errors="replace").strip()
+    if not _STORE_ID.fullmatch(text):
+        raise ServerError(
+            f"{path}: expected 24 letters and digits, got {text[:40]!r}: the file is damaged; take "
+            "it from a backup, or choose another --store"
+        )
+    return text

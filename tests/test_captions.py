@@ -1,0 +1,326 @@
+"""Captions and TextGrids as programs write them: cues, names, tags, rolling lines, aligners' tiers."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speaker_reasoner import formats
+from speaker_reasoner.errors import FormatError
+from speaker_reasoner.formats.cues import is_name
+from speaker_reasoner.formats.folders import load
+from speaker_reasoner.transcript import Transcript
+
+TALK = [("Ann Lee", "good morning"), ("Bob", "hello there"), ("Ann Lee", "bye")]
+
+
+def parse(name: str, text: str, where: str = "talk.x") -> Transcript:
+    parser = formats.FORMATS[name].parse
+    assert parser is not None
+    [transcript] = parser(text, where)
+    return transcript
+
+
+def said(transcript: Transcript) -> list[tuple[str, str]]:
+    return [(s.speaker, s.text) for s in transcript.segments]
+
+
+def clock(second: int, point: str = ",") -> str:
+    return f"00:00:{second:02d}{point}000"
+
+
+def srt(*texts: str, number: bool = True, between: str = "\n", last: str = "\n") -> str:
+    cues = [
+        (f"{n}\n" if number else "") + f"{clock(2 * n)} --> {clock(2 * n + 1)}\n{text}\n"
+        for n, text in enumerate(texts, 1)
+    ]
+    return between.join(cues) + last
+
+
+def vtt(*texts: str, head: str = "WEBVTT\n\n") -> str:
+    return head + "\n".join(
+        f"{clock(2 * n, '.')} --> {clock(2 * n + 1, '.')}\n{text}\n"
+        for n, text in enumerate(texts, 1)
+    )
+
+
+NAMED = [f"{who}: {words}" for who, words in TALK]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        srt(*NAMED),
+        srt(*NAMED, between=""),  # no empty lines between cues
+        srt(*NAMED, number=False),
+        srt(*NAMED, between="\n\n\n"),
+        srt(*NAMED, last="\n\n1234\n").replace("1234\n", ""),
+        srt(*NAMED).replace(",000", ".000"),
+        srt(*NAMED).replace(",000", ""),
+        "\n\n" + srt(*NAMED),
+        srt("Ann Lee: good\nmorning", "Bob: hello\nthere", "Ann Lee: bye"),
+        srt("<i>Ann Lee: good <b>morning</b></i>", '<font color="#ff0">Bob: hello there</font>', "{\\an8}Ann Lee: bye"),
+        srt("[Ann Lee]: good morning", "[Bob]: hello there", "[Ann Lee]: bye"),
+        srt(">> Ann Lee: good morning", ">> Bob: hello there", ">>> Ann Lee: bye"),
+        srt("Ann Lee:\ngood morning", "Bob:\nhello there", "Ann Lee:\nbye"),
+    ],
+)  # fmt: skip
+def test_srt_of_others_says_the_same(text: str) -> None:
+    found = parse("srt", text)
+    assert said(found) == TALK
+    assert [s.start_s for s in found.segments] == [2.0, 4.0, 6.0]
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        vtt(*NAMED),  # Zoom
+        vtt(*NAMED).replace("00:00:", "00:"),
+        vtt(*NAMED).replace("\n\n00", "\n00").replace("WEBVTT\n", "WEBVTT\n\n"),
+        vtt(*(f"<v {who}>{words}</v>" for who, words in TALK)),  # Teams
+        vtt(*(f"<v.loud {who}>{words}" for who, words in TALK)),
+        vtt("<v Ann Lee>good\nmorning</v>", "<v Bob>hello there</v>", "<v Ann Lee>bye</v>"),
+        "WEBVTT\n\n" + srt(*NAMED).replace(",", "."),
+        vtt(
+            *NAMED,
+            head="WEBVTT - x\nKind: captions\nLanguage: en\n\nNOTE a\nb\n\nSTYLE\n::cue {}\n\n",
+        ),
+        vtt("<c.white>Ann Lee: good morning</c>", "<i>Bob:</i> hello there", "Ann Lee: bye"),
+    ],
+)
+def test_vtt_of_others_says_the_same(text: str) -> None:
+    found = parse("vtt", text)
+    assert said(found) == TALK
+    assert found.warnings == ()
+
+
+def test_a_cue_with_two_people_is_two_segments() -> None:
+    found = parse("srt", srt("Ann: hi\nBob: hello", "Ann: bye\nnow"))
+    assert said(found) == [("Ann", "hi"), ("Bob", "hello"), ("Ann", "bye now")]
+    found = parse("vtt", vtt("<v Ann>hi</v>\n<v Bob>hello</v>", "<v Ann>bye now</v>"))
+    assert sorted(said(found)) == [("Ann", "bye now"), ("Ann", "hi"), ("Bob", "hello")]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["There is only one cause of this: rain.", "So he said to me: go home", "and I went."],
+        ["Remember: buy milk", "Note: it is late", "Question: why?"],
+        ["at 10:30 we met", "http://x.org is it", "a ratio of 3:1"],
+        ["He told me: no", "she told him: yes"],
+        ["as follows: one", "two", "three: four"],
+        ["他昨天在会上对我们大家说：回家", "然后我们就走了"],
+    ],
+)
+def test_a_colon_in_speech_is_no_name(texts: list[str]) -> None:
+    for found in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
+        assert said(found) == [("unknown", text) for text in texts]
+        assert found.warnings == (f"{len(texts)} cues name no speaker and were given to 'unknown'",)
+
+
+def test_names_of_other_scripts_and_forms() -> None:
+    texts = ["张三：你好", "李四：好", "张三：再见"]
+    assert said(parse("srt", srt(*texts))) == [("张三", "你好"), ("李四", "好"), ("张三", "再见")]
+    texts = ["SPEAKER_00: a", "SPEAKER_01: b", "speaker 3: c", "Dr. Ana de la Cruz (she/her): d"]
+    names = ["SPEAKER_00", "SPEAKER_01", "speaker 3", "Dr. Ana de la Cruz (she/her)"]
+    assert [s.speaker for s in parse("srt", srt(*texts)).segments] == names
+    texts = ["[Speaker 1] hi", "[Speaker 2] hello", "[music] la", "(laughs) yes"]
+    assert [s.speaker for s in parse("srt", srt(*texts)).segments] == [
+        "Speaker 1",
+        "Speaker 2",
+        "unknown",
+        "unknown",
+    ]
+    texts = ["alice: hi", "bob: hello", "alice: how are you", "bob: fine"]
+    assert parse("srt", srt(*texts)).speakers == ("alice", "bob")
+
+
+def test_some_cues_without_a_name_are_told() -> None:
+    found = parse("srt", srt("JOHN: wait", "I said wait", "all right: go", "fine"))
+    assert said(found)[0] == ("JOHN", "wait")
+    assert said(found)[2] == ("unknown", "all right: go")
+    assert found.warnings == ("3 cues name no speaker and were given to 'unknown'",)
+
+
+@given(st.text(max_size=30))
+def test_whatever_may_be_a_name(text: str) -> None:
+    assert is_name(text) in (True, False)
+    assert not is_name(f"so {text}")
+
+
+ROLLING = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.000 --> 00:00:02.000 align:start position:0%
+ 
+hello<00:00:00.500><c> there</c><00:00:01.000><c> all</c>
+
+00:00:02.000 --> 00:00:02.010 align:start position:0%
+hello there all
+ 
+
+00:00:02.010 --> 00:00:04.000 align:start position:0%
+hello there all
+how<00:00:02.500><c> are</c><00:00:03.000><c> you</c>
+
+00:00:04.000 --> 00:00:04.010 align:start position:0%
+how are you
+ 
+
+00:00:04.010 --> 00:00:06.000 align:start position:0%
+how are you
+fine<00:00:05.000><c> thanks</c>
+"""
+
+
+def test_lines_that_roll_are_read_once() -> None:
+    found = parse("vtt", ROLLING)
+    assert [s.text for s in found.segments] == ["hello there all", "how are you", "fine thanks"]
+    assert found.warnings[0] == "4 cues repeat lines of the cue before, which were read once"
+    words = found.segments[1].words
+    assert words is not None and [(w.text, w.start_s) for w in words][1:] == [
+        ("are", 2.5),
+        ("you", 3.0),
+    ]
+
+
+def test_people_who_repeat_themselves_are_read_twice() -> None:
+    texts = ["Ann: no", "Ann: no", "Ann: no", "Bob: yes"]
+    cues = [f"{clock(n)} --> {clock(n + 1)}\n{text}\n" for n, text in enumerate(texts)]
+    assert [s.text for s in parse("srt", "\n".join(cues)).segments] == ["no", "no", "no", "yes"]
+
+
+def test_text_behind_an_empty_line_belongs_to_the_cue() -> None:
+    found = parse("srt", srt("Ann: one\n\ntwo", "Ann: three"))
+    assert said(found) == [("Ann", "one two"), ("Ann", "three")]
+    assert found.warnings == ("1 cues hold empty lines; what follows them was read as their text",)
+    with pytest.raises(FormatError, match=r"talk\.x:6: expected '<start> --> <end>', got 'two'"):
+        parse("vtt", vtt("Ann: one\n\ntwo"))
+
+
+def test_sbv(tmp_path: Path) -> None:
+    text = "0:00:01.000,0:00:02.000\nAnn: hi\n\n0:00:03.000,0:00:04.500\nAnn: bye\nnow\n"
+    (tmp_path / "talk.SBV").write_text(text)
+    [found] = load(tmp_path).values()
+    assert [(s.speaker, s.start_s, s.end_s, s.text) for s in found.segments] == [
+        ("Ann", 1.0, 2.0, "hi"),
+        ("Ann", 3.0, 4.5, "bye now"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["00:61:00,000 --> 00:62:00,000\nx\n", "00:00:60,000 --> 00:01:00,000\nx\n"]
+)
+def test_clocks_that_cannot_be(text: str) -> None:
+    with pytest.raises(FormatError, match=r"talk\.x:1: expected minutes and seconds below 60"):
+        parse("srt", text)
+
+
+# TextGrids
+
+Rows = list[tuple[float, float, str]]
+
+
+def textgrid(tiers: dict[str, Rows], xmin: float = 0, *, short: bool = False) -> str:
+    """A TextGrid of interval tiers as they are given; marks are not escaped."""
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]
+    key = (lambda name: "") if short else (lambda name: f"{name} = ")
+    lines += [f"{key('xmin')}{xmin}", f"{key('xmax')}6", "<exists>", str(len(tiers))]
+    for name, rows in tiers.items():
+        lines += [f'{key("class")}"IntervalTier"', f'{key("name")}"{name}"', f"{key('xmin')}{xmin}"]
+        lines += [f"{key('xmax')}6", str(len(rows))]
+        for start, end, mark in rows:
+            lines += [f"{key('xmin')}{start}", f"{key('xmax')}{end}", f'{key("text")}"{mark}"']
+    return "\n".join(lines) + "\n"
+
+
+HELLO: Rows = [
+    (0, 1, ""),
+    (1, 1.4, "hello"),
+    (1.4, 2, "there"),
+    (2, 3, "sil"),
+    (3, 3.5, "you"),
+    (3.5, 6, ""),
+]
+PHONES: Rows = [(0, 1, ""), (1, 1.2, "HH"), (1.2, 1.4, "AH0"), (1.4, 2, "DH"), (2, 6, "")]
+
+
+@pytest.mark.parametrize(
+    ("tiers", "speaker"),
+    [
+        ({"ann - words": HELLO, "ann - phones": PHONES}, "ann"),
+        ({"words": HELLO, "phones": PHONES}, "unknown"),
+        ({"ORT-MAU": HELLO, "KAN-MAU": PHONES, "MAU": PHONES}, "unknown"),
+        ({"ann_word": HELLO, "ann_phone": PHONES}, "ann"),
+    ],
+)
+def test_tiers_of_aligners(tiers: dict[str, Rows], speaker: str) -> None:
+    found = parse("textgrid", textgrid(tiers))
+    assert said(found) == [(speaker, "hello there"), (speaker, "you")]
+    assert [(s.start_s, s.end_s) for s in found.segments] == [(1.0, 2.0), (3.0, 3.5)]
+    words = [w for s in found.segments for w in s.words or ()]
+    assert [(w.text, w.start_s) for w in words] == [("hello", 1.0), ("there", 1.4), ("you", 3.0)]
+    assert found.warnings == (f"{len(tiers) - 1} tiers of phones were not read",)
+
+
+def test_an_aligners_words_beside_utterances() -> None:
+    rows: Rows = [(0, 1, ""), (1, 3.5, "hello there you"), (3.5, 6, "")]
+    said_words = [row for row in HELLO if row[2] != "sil"]
+    tiers = {"ann - utterances": rows, "ann - words": said_words, "ann - phones": PHONES}
+    found = parse("textgrid", textgrid(tiers))
+    assert said(found) == [("ann", "hello there you")]
+    assert found.segments[0].words is not None
+
+
+def test_people_may_be_named_like_tiers() -> None:
+    rows: Rows = [(0, 3, "I am on the phone"), (3, 6, "all the time")]
+    assert said(parse("textgrid", textgrid({"phone": rows, "Mr Words": rows}))) == [
+        ("Mr Words", "I am on the phone"),
+        ("phone", "I am on the phone"),
+        ("Mr Words", "all the time"),
+        ("phone", "all the time"),
+    ]
+
+
+def test_phones_alone_are_refused() -> None:
+    with pytest.raises(
+        FormatError, match=r"talk\.x: its tiers \(ann - phones\) hold phones, expected words"
+    ):
+        parse("textgrid", textgrid({"ann - phones": PHONES}))
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize(
+    "mark", ['she said "no" ok', '"no" she said', 'she said "no"', '"no"', 'a " b', 'a ""b"" "c" d']
+)
+def test_quotes_that_are_not_doubled(mark: str, short: bool) -> None:
+    rows: Rows = [(0, 1, ""), (1, 2, mark), (2, 3, "next"), (3, 6, "last")]
+    text = textgrid({"ann": rows}, short=short)
+    found = parse("textgrid", text)
+    whole = mark.replace('""', '"')
+    assert [t for _, t in said(found)] == [whole, "next", "last"]
+    assert found.warnings == (
+        "1 labels have quotes that are not doubled; they were read to their line's end",
+    )
+
+
+def test_a_label_whose_end_nobody_can_tell_is_refused() -> None:
+    text = textgrid({"ann": [(0, 6, 'she said "no\nand" left')]})
+    with pytest.raises(FormatError, match=r"talk\.x:\d+: a quote in a label is not doubled"):
+        parse("textgrid", text)
+
+
+def test_times_before_the_recording() -> None:
+    rows: Rows = [(-1, -0.5, "lost"), (-0.5, 1, "hello"), (1, 6, "there")]
+    found = parse("textgrid", textgrid({"ann": rows}, xmin=-1))
+    assert [(s.start_s, s.end_s, s.text) for s in found.segments] == [
+        (0, 1, "hello"),
+        (1, 6, "there"),
+    ]
+    assert sorted(found.warnings) == [
+        "1 segments end before the recording begins and were not read",
+        "5 times lie before the recording and became 0",
+    ]

@@ -1,0 +1,91 @@
+"""Clients that others wrote, against a server on a socket: LiteLLM, LangChain, OpenAI's for Node.
+
+OpenAI's for Python is in `test_serve`. These are slow to load, and skipped where they are not installed.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import test_serve
+from .conftest import noise
+from .serving import wav
+from .talk import save
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+live = test_serve.live
+__all__ = ["live"]
+
+NODE = os.environ.get("SPEAKER_REASONER_NODE_MODULES", "")
+"""A folder `node_modules` that has the package openai."""
+
+
+def test_litellm(live: Any, tmp_path: Path) -> None:
+    """It asks for verbose_json by itself, and keeps of other keys only those of segments."""
+    litellm = pytest.importorskip("litellm")
+    server = live(aliases=(("whisper-1", ""),))
+    path = save(tmp_path / "talk.wav", noise(3.0))
+    asks = {"model": "openai/whisper-1", "api_base": f"{server.url}/v1", "api_key": "none"}
+    with path.open("rb") as file:
+        answer = litellm.transcription(file=file, prompt="Names: Ana", **asks)
+    assert answer.text == "one two"
+    segments = answer.segments
+    assert [(s["speaker"], s["gender"]) for s in segments] == [("A", "female"), ("B", "male")]
+    assert "prompt: without effect" in segments[0]["warnings"][0]
+    for kind, said in (("json", "one two"), ("text", "one two"), ("srt", "A (female): one")):
+        with path.open("rb") as file:
+            answer = litellm.transcription(file=file, response_format=kind, **asks)
+        assert said in (answer if isinstance(answer, str) else answer.text), kind
+
+
+def test_langchain(live: Any, tmp_path: Path) -> None:
+    parsers = pytest.importorskip("langchain_community.document_loaders.parsers.audio")
+    blobs = pytest.importorskip("langchain_core.documents.base")
+    pytest.importorskip("pydub")
+    server = live(aliases=(("whisper-1", ""),))
+    path = save(tmp_path / "talk.wav", noise(3.0))
+    parser = parsers.OpenAIWhisperParser(api_key="none", base_url=f"{server.url}/v1", language="en")
+    [document] = list(parser.lazy_parse(blobs.Blob.from_path(path)))
+    assert document.page_content == "one two"
+
+
+SCRIPT = """
+import OpenAI, { toFile } from "openai";
+const client = new OpenAI({ baseURL: process.argv[2], apiKey: "none", maxRetries: 0 });
+const file = async () => toFile(Buffer.from(process.argv[3], "base64"), "talk.wav");
+const model = "scripted";
+const create = async (more) => client.audio.transcriptions.create({ model, file: await file(), ...more });
+const diarized = { response_format: "diarized_json", chunking_strategy: "auto" };
+const whole = await create(diarized);
+const plain = await create({ temperature: 0.3, include: ["logprobs"] });
+const events = [];
+for await (const event of await create({ ...diarized, stream: true })) events.push(event);
+let refused = null;
+try {
+  await client.audio.translations.create({ model, file: await file() });
+} catch (error) { refused = [error.status, error.code]; }
+console.log(JSON.stringify({ whole, plain, events, refused }));
+"""
+
+
+@pytest.mark.skipif(not NODE or not shutil.which("node"), reason="no Node with OpenAI's client")
+def test_openai_for_node(live: Any, tmp_path: Path) -> None:
+    import base64
+
+    server = live()
+    (tmp_path / "node_modules").symlink_to(NODE)
+    (tmp_path / "ask.mjs").write_text(SCRIPT)
+    sound = base64.b64encode(wav(1.0)).decode()
+    words = ["node", str(tmp_path / "ask.mjs"), f"{server.url}/v1", sound]
+    said = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    assert [s["speaker"] for s in said["whole"]["segments"]] == ["A", "B"]
+    assert said["plain"]["text"] == "one two" and len(said["plain"]["warnings"]) == 2
+    kinds = [event["type"].removeprefix("transcript.text.") for event in said["events"]]
+    assert kinds == ["delta", "segment", "delta", "segment", "done"]
+    assert [s["speaker"] for s in said["events"][-1]["segments"]] == ["A", "B"]
+    assert said["refused"] == [400, "unsupported_operation"]

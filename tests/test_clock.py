@@ -1,0 +1,370 @@
+"""A recording's clock: every sound is where it was heard, whatever container, codec and writer made of it."""
+
+import itertools
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from speaker_reasoner import audio
+from speaker_reasoner.errors import AudioError
+
+RATE = 48_000
+CLICKS_S = (0.5, 3.5)
+"""When the tones of `talk` begin."""
+
+
+def talk(length_s: float = 4.0, starts_s: Sequence[float] = CLICKS_S) -> np.ndarray:
+    """Tones of 0.2 s over silence: float32 [samples] at `RATE`."""
+    samples = np.zeros(round(length_s * RATE), np.float32)
+    tone = 0.5 * np.sin(2 * np.pi * 600 * np.arange(RATE // 5) / RATE).astype(np.float32)
+    for start_s in starts_s:
+        at = round(start_s * RATE)
+        samples[at : at + len(tone)] = tone
+    return samples
+
+
+def write(
+    path: Path,
+    kind: str,
+    codec: str,
+    tracks: Sequence[np.ndarray],
+    *,
+    skipped_s: tuple[float, float] | None = None,
+    late_s: float = 0.0,
+    default: int | None = None,
+    options: dict[str, str] | None = None,
+) -> None:
+    """Write sound tracks with PyAV; frames inside `skipped_s` are never sent, all come `late_s` later."""
+    with av.open(str(path), "w", format=kind, options=options or {}) as container:
+        made = []
+        for number, _ in enumerate(tracks):
+            stream = container.add_stream(codec, rate=RATE, layout="mono")
+            if default is not None:
+                stream.disposition = (
+                    av.stream.Disposition.default if number == default else av.stream.Disposition(0)
+                )
+            made.append(stream)
+        for stream, samples in zip(made, tracks, strict=True):
+            size = stream.codec_context.frame_size or 960
+            fit = av.AudioResampler(stream.format, "mono", RATE, size)
+            whole = av.AudioFrame.from_ndarray(
+                (samples[None] * 32767).astype(np.int16), format="s16", layout="mono"
+            )
+            whole.sample_rate, whole.pts = RATE, 0
+            for frame in [*fit.resample(whole), *fit.resample(None)]:
+                at_s = frame.pts / RATE
+                if skipped_s and skipped_s[0] <= at_s < skipped_s[1]:
+                    continue
+                frame.pts += round(late_s * RATE)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+
+
+def heard_s(path: Path, **options: int) -> tuple[float, list[float], list[str]]:
+    """Length of a recording, when its tones begin, and what was said of it."""
+    notes: list[str] = []
+    samples = audio.load(path, warn=notes.append, **options)
+    loud = np.flatnonzero(np.abs(samples) > 0.1) / 16_000
+    starts = [float(loud[0])] if len(loud) else []
+    starts += [float(b) for a, b in itertools.pairwise(loud) if b - a > 0.5]
+    return len(samples) / 16_000, starts, notes
+
+
+KINDS = [("matroska", "libopus"), ("webm", "libopus"), ("mp4", "aac"), ("mpegts", "aac")]
+KINDS += [("flv", "aac"), ("ogg", "libopus"), ("matroska", "pcm_s16le"), ("mov", "aac")]
+
+
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_a_stretch_that_was_never_sent_is_silence(tmp_path: Path, kind: str, codec: str) -> None:
+    path = tmp_path / "muted"
+    write(path, kind, codec, [talk()], skipped_s=(1.0, 3.0))
+    length_s, starts_s, notes = heard_s(path)
+    assert length_s == pytest.approx(4.0, abs=0.1)
+    assert starts_s == pytest.approx(CLICKS_S, abs=0.07)
+    assert notes == []
+
+
+@pytest.mark.parametrize("kind", ["webm", "matroska"])
+def test_a_live_stream_keeps_its_clock(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "live"
+    write(path, kind, "libopus", [talk()], skipped_s=(1.0, 3.0), options={"live": "1"})
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    assert heard_s(path)[1] == pytest.approx(CLICKS_S, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("matroska", "libopus"), ("webm", "libopus"), ("mp4", "aac")]
+)
+def test_sound_that_starts_late_starts_late(tmp_path: Path, kind: str, codec: str) -> None:
+    path = tmp_path / "late"
+    write(path, kind, codec, [talk()], late_s=2.0)
+    length_s, starts_s, _ = heard_s(path)
+    assert starts_s == pytest.approx([2.5, 5.5], abs=0.07)
+    assert audio.probe(path).duration_s == pytest.approx(length_s, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["matroska", "mp4"])
+def test_blocks_of_a_recording_with_gaps_joined_are_the_whole(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "gaps"
+    write(path, kind, "aac", [talk()], skipped_s=(1.0, 3.0), late_s=1.0)
+    whole = audio.load(path)
+    np.testing.assert_array_equal(np.concatenate(list(audio.stream(path, block_s=0.7))), whole)
+    np.testing.assert_array_equal(audio.load_slice(path, 20_000, 40_000), whole[20_000:40_000])
+
+
+def test_a_track_is_chosen_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    write(path, "matroska", "libopus", [talk(starts_s=[]), talk(starts_s=[1.0])], default=1)
+    assert heard_s(path)[1] == pytest.approx([1.0], abs=0.05)
+    [note] = heard_s(path)[2]
+    assert note.startswith("2 sound tracks: track 1, the default, was read; --track")
+    assert heard_s(path, track=0)[1:] == ([], [])
+    assert heard_s(path, track=1)[2] == []
+    with pytest.raises(AudioError, match=r"two\.mkv.*got track 2, expected one of 0\.\.1"):
+        audio.load(path, track=2)
+    soundfile.write(tmp_path / "one.wav", talk(), RATE)
+    with pytest.raises(AudioError, match="track 1, expected 0: the file has one"):
+        audio.load(tmp_path / "one.wav", track=1)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_that_cancel_are_told(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "inverted.flac"
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, RATE)
+    soundfile.write(path, np.stack([noise, -noise] * (channels // 2), 1), RATE)
+    [note] = heard_s(path)[2]
+    assert "cancel each other in 1.0 s" in note
+    independent = np.random.default_rng(0).uniform(-0.3, 0.3, (RATE, channels))
+    soundfile.write(path, independent, RATE)
+    assert heard_s(path)[2] == []
+    assert audio.load(path, channel=0).std() > 0.05
+
+
+def test_a_quiet_recording_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "quiet.flac"
+    soundfile.write(path, talk() * 10 ** (-30 / 20), RATE, subtype="PCM_24")
+    notes: list[str] = []
+    audio.load(path, warn=notes.append)
+    assert notes == [
+        "it is quiet: its loudest sample lies at -36 dB; words may come out otherwise than at a usual level"
+    ]
+
+
+# Files joined to others, and headers that are wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "codec"),
+    [("a.wav", "", ""), ("a.aiff", "", ""), ("a.flac", "", ""), ("a.mkv", "matroska", "libopus"),
+     ("a.mp4", "mp4", "aac"), ("a.flv", "flv", "aac")],
+)  # fmt: skip
+def test_joined_recordings_are_read_one_after_the_other(
+    tmp_path: Path, name: str, kind: str, codec: str
+) -> None:
+    path = tmp_path / name
+    if kind:
+        write(path, kind, codec, [talk()])
+    else:
+        soundfile.write(path, talk(), RATE)
+    one_s = heard_s(path)[0]
+    path.write_bytes(path.read_bytes() * 2)
+    length_s, starts_s, [note] = heard_s(path)
+    assert length_s == pytest.approx(2 * one_s, abs=0.05)
+    expected = [*CLICKS_S, *(s + one_s for s in CLICKS_S)]
+    assert starts_s == pytest.approx(expected, abs=0.07)
+    assert note == "2 recordings are joined in this file: they were read one after the other"
+    assert audio.probe(path).duration_s == pytest.approx(length_s)
+
+
+def test_joined_recordings_may_differ_in_rate(tmp_path: Path) -> None:
+    content = b""
+    for rate in (16_000, 44_100):
+        soundfile.write(
+            tmp_path / "a.wav", talk()[:: RATE // 16_000] if rate == 16_000 else talk(), rate
+        )
+        content += (tmp_path / "a.wav").read_bytes()
+    path = tmp_path / "both.wav"
+    path.write_bytes(content)
+    assert heard_s(path)[0] == pytest.approx(4.0 + 4.0 * RATE / 44_100, abs=0.001)
+
+
+def restated(content: bytes, size: int) -> bytes:
+    """A wav whose header states other bytes of sound."""
+    assert content[36:40] == b"data"
+    return (
+        content[:4]
+        + struct.pack("<I", size + 36)
+        + content[8:40]
+        + struct.pack("<I", size)
+        + content[44:]
+    )
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_header_that_states_too_little(tmp_path: Path, subtype: str, channels: int) -> None:
+    path = tmp_path / "stale.wav"
+    soundfile.write(path, np.stack([talk()] * channels, 1), RATE, subtype=subtype)
+    whole = audio.load(path)
+    content = path.read_bytes()
+    at = content.index(b"data") + 4
+    path.write_bytes(content[:at] + struct.pack("<I", 4_800) + content[at + 4 :])
+    notes: list[str] = []
+    np.testing.assert_array_equal(audio.load(path, warn=notes.append), whole)
+    assert audio.probe(path).duration_s == pytest.approx(4.0, abs=1e-3)
+    assert len(notes) == 1 and "the header states 4,800 bytes of sound" in notes[0]
+    np.testing.assert_array_equal(audio.load_slice(path, 30_000, 40_000), whole[30_000:40_000])
+
+
+def test_a_stale_header_of_packed_sound_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "packed.wav"
+    soundfile.write(path, talk(), RATE, subtype="IMA_ADPCM")
+    content = path.read_bytes()
+    at = content.index(b"data") + 4
+    path.write_bytes(content[:at] + struct.pack("<I", 4_096) + content[at + 4 :])
+    with pytest.raises(AudioError, match=r"states less sound than there is, coded as IMA_ADPCM"):
+        audio.load(path)
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        (b"LIST\x04\x00\x00\x00abcd", []),
+        (b"TAG" + b"x" * 125, []),
+        (bytes(4096), []),
+        (
+            b"PK\x03\x04" + b"z" * 100,
+            ["104 bytes behind the sound are no sound: they were not read"],
+        ),
+    ],
+)
+def test_bytes_behind_the_sound(tmp_path: Path, tail: bytes, said: list[str]) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, talk(), RATE)
+    path.write_bytes(path.read_bytes() + tail)
+    length_s, starts_s, notes = heard_s(path)
+    assert (length_s, notes) == (4.0, said)
+    assert starts_s == pytest.approx(CLICKS_S, abs=0.01)
+
+
+def test_a_size_that_wrapped_at_four_gigabytes(tmp_path: Path) -> None:
+    """A sparse file: 4 GiB and 96,000 bytes of sound, of which the header states the rest."""
+    path = tmp_path / "big.wav"
+    soundfile.write(path, talk(), RATE)
+    size = (1 << 32) + 96_000
+    path.write_bytes(restated(path.read_bytes(), size & 0xFFFF_FFFF))
+    with path.open("r+b") as file:
+        file.truncate(44 + size)
+    assert audio.probe(path).duration_s == pytest.approx(size / 2 / RATE, abs=1e-3)
+
+
+def test_mp3_in_wav(tmp_path: Path) -> None:
+    path = tmp_path / "logger.wav"
+    write(path, "wav", "libmp3lame", [talk()])
+    assert path.read_bytes()[20:22] == b"\x55\x00"
+    length_s, starts_s, _ = heard_s(path)
+    assert length_s == pytest.approx(4.0, abs=0.1)
+    assert starts_s == pytest.approx(CLICKS_S, abs=0.06)
+
+
+@pytest.mark.parametrize("rates", [(48_000, 48_000), (48_000, 44_100)])
+def test_joined_mp3_with_tags(tmp_path: Path, rates: tuple[int, int]) -> None:
+    tag = b"ID3\x04\x00\x00\x00\x00\x00\x40" + b"TSSE" + bytes(60)
+    content = b""
+    for rate in rates:
+        soundfile.write(tmp_path / "a.mp3", talk(), rate)
+        content += tag + (tmp_path / "a.mp3").read_bytes()
+    path = tmp_path / "joined.mp3"
+    path.write_bytes(content)
+    lasts_s = [4.0 * RATE / rate for rate in rates]
+    length_s, starts_s, _ = heard_s(path)
+    assert length_s == pytest.approx(sum(lasts_s), abs=0.15)
+    first, second = (RATE / rate for rate in rates)
+    expected = [s * first for s in CLICKS_S] + [lasts_s[0] + s * second for s in CLICKS_S]
+    assert starts_s == pytest.approx(expected, abs=0.12)
+
+
+# What is damaged still is an error
+
+
+def cut_to(share: float) -> Callable[[bytes], bytes]:
+    return lambda content: content[: int(share * len(content))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "options"),
+    [("matroska", "libopus", {}), ("webm", "libopus", {}), ("mp4", "aac", {"movflags": "faststart"}),
+     ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}), ("flv", "aac", {}),
+     ("ogg", "libopus", {})],
+)  # fmt: skip
+def test_a_container_that_was_cut_off(
+    tmp_path: Path, kind: str, codec: str, options: dict[str, str]
+) -> None:
+    path = tmp_path / "cut"
+    write(path, kind, codec, [talk()], options=options)
+    whole = path.read_bytes()
+    for share in (0.5, 0.83):
+        path.write_bytes(cut_to(share)(whole))
+        with pytest.raises(AudioError, match="cut off"):
+            audio.load(path)
+    path.write_bytes(whole)
+    assert heard_s(path)[2] == []
+
+
+@pytest.mark.parametrize("name", ["a.au", "a.caf", "a.w64"])
+def test_old_formats_that_were_cut_off(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    soundfile.write(path, talk(), RATE, subtype="PCM_16")
+    assert heard_s(path)[0] == pytest.approx(4.0, abs=0.001)
+    path.write_bytes(path.read_bytes()[:200_000])
+    with pytest.raises(AudioError, match="cut off"):
+        audio.load(path)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.flac"
+    soundfile.write(tmp_path / "a.flac", talk(), RATE)
+    (tmp_path / "a.flac").rename(path)
+    assert heard_s(path)[0] == 4.0
+
+
+@pytest.mark.parametrize("leap_s", [0.0, 20 * 3600.0, 600.0])
+def test_a_clock_that_jumps_is_told_and_loses_nothing(tmp_path: Path, leap_s: float) -> None:
+    """Timestamps that leap by most of a day, or behind the end that the file states; 0 is no leap."""
+    path = tmp_path / "jumping.mkv"
+    samples = (talk()[None] * 32767).astype(np.int16)
+    options = {"live": "1"} if leap_s > 1000 else {}
+    with av.open(str(path), "w", format="matroska", options=options) as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for at in range(0, samples.shape[1], 960):
+            frame = av.AudioFrame.from_ndarray(
+                samples[:, at : at + 960], format="s16", layout="mono"
+            )
+            frame.sample_rate, frame.pts = RATE, at
+            for packet in stream.encode(frame):
+                if at >= 2 * RATE and leap_s > 0:
+                    packet.pts = packet.dts = packet.pts + round(leap_s * RATE)
+                container.mux(packet)
+    content = path.read_bytes()
+    if leap_s == 600.0:  # the header states 4 s, as one does that was written before
+        with av.open(str(path)) as container:
+            assert container.duration > 600e6
+        at = content.index(b"\x44\x89\x88") + 3
+        content = content[:at] + struct.pack(">d", 4000.0) + content[at + 8 :]
+        content = content.replace(b"00:10:04.", b"00:00:04.")
+        path.write_bytes(content)
+    length_s, starts_s, notes = heard_s(path)
+    assert length_s == pytest.approx(4.0, abs=0.01)
+    assert starts_s == pytest.approx(CLICKS_S, abs=0.01)
+    expected = (
+        []
+        if leap_s == 0
+        else ["its timestamps jump once; the sound was read on without a gap there"]
+    )
+    assert notes == expected

@@ -1,0 +1,123 @@
+"""The store on a real PostgreSQL, started here where it is installed, and taken away from it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from speaker_reasoner.server.store import Store
+
+from . import serving
+from .serving import Serve, add_job, error_of, wait, wait_until, wav
+
+pytest.importorskip("psycopg", reason="pip install 'speaker-reasoner[postgresql]'")
+serve = serving.serve
+__all__ = ["serve"]
+
+
+def programs() -> Path | None:
+    """Where PostgreSQL keeps its server, which is seldom on the path."""
+    found = shutil.which("pg_ctl")
+    if found:
+        return Path(found).parent
+    return next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+
+
+class Postgres:
+    """A server of its own, on a socket in a folder."""
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        self._folder, self._binaries = folder, binaries
+        self._user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
+        if self._user:
+            shutil.chown(folder, "nobody")
+        self._run("initdb", "-D", str(folder / "data"), "-U", "tester", "--auth=trust", "-N")
+        self.url = f"postgresql+psycopg://tester:word@/postgres?host={folder}"
+        self.start()
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -k {self._folder} -c fsync=off"
+        log = str(self._folder / "log")
+        data = str(self._folder / "data")
+        self._run("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
+
+    def _run(self, program: str, *words: str) -> None:
+        command = [*self._user, str(self._binaries / program), *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    import tempfile
+
+    binaries = programs()
+    if binaries is None:
+        pytest.skip("no PostgreSQL")
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path must be short
+    folder.chmod(0o755)
+    running = Postgres(folder, binaries)
+    yield running
+    running.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_what_a_store_keeps(postgres: Postgres, tmp_path: Path) -> None:
+    store = Store(tmp_path, postgres.url)
+    with store.incoming() as folder:
+        job = store.add(folder, "会议 'a'%", 1.5, "2-5", ["Ana"], "en")
+    assert store.get(job.id) == job
+    assert [one.id for one in store.newest(5, search="会议 'A'%")] == [job.id]
+    assert store.change(job, status="done") and store.correct(job, 0, {"op": "undo"})
+    assert not store.correct(job, 0, {"op": "redo"}) and store.corrections(job) == [{"op": "undo"}]
+    assert store.remove(job) and store.get(job.id) is None and store.restore(job)
+    assert store.outlived(0.0, 0.0)[0].id == job.id
+    store.erase(job)
+    assert store.newest(5) == []
+    store.close()
+
+
+def test_older_tables_get_their_columns(postgres: Postgres, tmp_path: Path) -> None:
+    Store(tmp_path, postgres.url).close()
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(postgres.url)
+    with engine.begin() as connection:
+        for column in ("owner", "lease", "removed", "listen_keep"):
+            connection.execute(text(f"ALTER TABLE speaker_reasoner_jobs DROP COLUMN {column}"))
+    engine.dispose()
+    store = Store(tmp_path, postgres.url)
+    with store.incoming() as folder:
+        job = store.add(folder, "talk", 1.5, None, [])
+    assert store.get(job.id) == job
+    store.close()
+
+
+def test_it_goes_away_and_comes_back(postgres: Postgres, serve: Serve) -> None:
+    """Nothing that was accepted is lost, and no answer tells where the database is."""
+    client = serve(database=postgres.url)
+    first = wait(client, add_job(client, wav(6.0)))
+    wanted = client.get(f"/v1/jobs/{first['id']}/transcript?format=seglst").text
+    jobs = [add_job(client, wav(6.0)) for _ in range(4)]
+    postgres.stop()
+    wait_until(lambda: client.get("/health").status_code == 503)
+    for answer in (
+        client.get("/v1/jobs"),
+        client.delete(f"/v1/jobs/{first['id']}"),
+        client.post("/v1/jobs", files={"file": ("a.wav", wav())}),
+    ):
+        message = error_of(answer, 503, "database_unavailable")
+        for secret in ("word", "tester", "postgres", postgres.url.partition("host=")[2]):
+            assert secret not in message
+    problems = str(client.get("/health").json())
+    assert "tester" not in problems and postgres.url not in problems
+    postgres.start()
+    wait_until(lambda: client.get("/health").status_code == 200)
+    for job in jobs:
+        assert wait(client, job)["status"] == "done"
+        assert client.get(f"/v1/jobs/{job['id']}/transcript?format=seglst").text == wanted

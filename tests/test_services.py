@@ -1,0 +1,486 @@
+"""JSON and other files of programs and services: each kind by what it holds, and what may be missing."""
+
+import functools
+import json
+import operator
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speaker_reasoner.errors import FormatError
+from speaker_reasoner.formats.folders import load
+from speaker_reasoner.formats.services import KINDS, parse_services, recognise
+from speaker_reasoner.transcript import Transcript
+
+ROWS = [("A", 0.5, 1.5, "hello there"), ("B", 2.0, 3.0, "good day")]
+"""What each file below says: speaker (its own name), start, end, words."""
+WORDS = [("A", "hello", 0.5, 1.0), ("A", "there", 1.0, 1.5), ("B", "good", 2.0, 2.4)]
+WORDS += [("B", "day", 2.4, 3.0)]
+
+
+def ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def words_of(who: str, scale: Any = float, text: str = "word", **more: Any) -> list[dict[str, Any]]:
+    return [
+        {text: word, "start": scale(a), "end": scale(b), **more}
+        for speaker, word, a, b in WORDS
+        if speaker == who
+    ]
+
+
+def ticks(seconds: float) -> int:
+    return round(seconds * 10**7)
+
+
+def azure(name: str, unit: Any) -> list[dict[str, Any]]:
+    return [
+        {"speaker": who, name[0]: unit(a), name[1]: unit(b - a), "text": text}
+        for who, a, b, text in ROWS
+    ]
+
+
+def google(who: str, word: str, a: float, b: float) -> dict[str, Any]:
+    return {"startTime": f"{a}s", "endTime": f"{b}s", "word": word, "speakerTag": " AB".index(who)}
+
+
+def aws(who: str, word: str, a: float, b: float) -> dict[str, Any]:
+    alternatives = [{"confidence": "0.9", "content": word}]
+    return {
+        "start_time": str(a),
+        "end_time": str(b),
+        "type": "pronunciation",
+        "alternatives": alternatives,
+        "speaker_label": who,
+    }
+
+
+SAMPLES: dict[str, Any] = {
+    "diarized_json": {
+        "task": "transcribe",
+        "duration": 3.5,
+        "segments": [
+            {"type": "transcript.text.segment", "start": a, "end": b, "text": f" {t}", "speaker": w}
+            for w, a, b, t in ROWS
+        ],
+    },
+    "whisperx": {
+        "segments": [
+            {"start": a, "end": b, "text": f" {t}", "speaker": w, "words": words_of(w, score=0.9)}
+            for w, a, b, t in ROWS
+        ],
+        "word_segments": [],
+        "language": "en",
+    },
+    "faster-whisper list": [
+        {"id": i, "seek": 0, "start": a, "end": b, "text": t, "speaker": w, "no_speech_prob": 0.1}
+        for i, (w, a, b, t) in enumerate(ROWS)
+    ],
+    "whisper.cpp": {
+        "systeminfo": "x",
+        "transcription": [
+            {
+                "timestamps": {"from": "x", "to": "x"},
+                "offsets": {"from": ms(a), "to": ms(b)},
+                "text": f" {t}",
+                "speaker": w,
+            }
+            for w, a, b, t in ROWS
+        ],
+    },
+    "assemblyai": {
+        "id": "x",
+        "status": "completed",
+        "audio_duration": 4,
+        "utterances": [
+            {
+                "speaker": w,
+                "start": ms(a),
+                "end": ms(b),
+                "text": t,
+                "confidence": 0.9,
+                "words": words_of(w, ms, "text", confidence=0.9, speaker=w),
+            }
+            for w, a, b, t in ROWS
+        ],
+    },
+    "deepgram": {
+        "metadata": {"duration": 4.0},
+        "results": {
+            "channels": [
+                {
+                    "alternatives": [
+                        {
+                            "transcript": "x",
+                            "words": [
+                                {"word": w, "start": a, "end": b, "confidence": 0.9, "speaker": s}
+                                for s, w, a, b in WORDS
+                            ],
+                        }
+                    ]
+                }
+            ]
+        },
+    },
+    "elevenlabs": {
+        "language_code": "en",
+        "text": "x",
+        "words": [
+            entry
+            for s, w, a, b in WORDS
+            for entry in (
+                {"text": w, "start": a, "end": b, "type": "word", "speaker_id": s},
+                {"text": " ", "start": b, "end": b, "type": "spacing", "speaker_id": s},
+                {"text": "(laughs)", "start": b, "end": b, "type": "audio_event"},
+            )
+        ],
+    },
+    "google": {
+        "results": [
+            {
+                "alternatives": [
+                    {
+                        "transcript": "hello there good day",
+                        "words": [google(*w) | {"speakerTag": 0} for w in WORDS],
+                    }
+                ]
+            },
+            {"alternatives": [{"words": [google(*w) for w in WORDS]}]},
+        ]
+    },
+    "google v2": {
+        "results": [
+            {
+                "alternatives": [
+                    {
+                        "words": [
+                            {
+                                "startOffset": f"{a}s",
+                                "endOffset": f"{b}s",
+                                "word": w,
+                                "speakerLabel": s,
+                            }
+                            for s, w, a, b in WORDS
+                        ]
+                    }
+                ]
+            }
+        ]
+    },
+    "aws": {
+        "jobName": "x",
+        "results": {
+            "transcripts": [{"transcript": "x"}],
+            "items": [
+                entry
+                for word in WORDS
+                for entry in (
+                    aws(*word),
+                    {"type": "punctuation", "alternatives": [{"content": "."}]},
+                )
+            ],
+        },
+    },
+    "azure batch": {
+        "source": "x",
+        "recognizedPhrases": [
+            {**row, "channel": 0, "nBest": [{"display": row["text"], "lexical": "x"}]}
+            for row in azure(("offsetInTicks", "durationInTicks"), ticks)
+        ],
+    },
+    "azure batch, ISO": {
+        "recognizedPhrases": [
+            {**row, "channel": 0, "nBest": [{"display": row["text"]}]}
+            for row in azure(("offset", "duration"), lambda s: f"PT{s}S")
+        ],
+    },
+    "azure fast": {
+        "durationMilliseconds": 4000,
+        "combinedPhrases": [{"text": "x"}],
+        "phrases": azure(("offsetMilliseconds", "durationMilliseconds"), ms),
+    },
+    "rev": {
+        "monologues": [
+            {
+                "speaker": w,
+                "elements": [
+                    {
+                        "type": "text",
+                        "value": word["word"],
+                        "ts": word["start"],
+                        "end_ts": word["end"],
+                    }
+                    if isinstance(word, dict)
+                    else {"type": "punct", "value": word}
+                    for word in functools.reduce(
+                        operator.iadd, ([" ", entry] for entry in words_of(w)), []
+                    )[1:]
+                ],
+            }
+            for w, _, _, _ in ROWS
+        ]
+    },
+    "speechmatics": {
+        "format": "2.9",
+        "results": [
+            {
+                "type": "word",
+                "start_time": a,
+                "end_time": b,
+                "alternatives": [{"content": w, "speaker": s, "confidence": 0.9}],
+            }
+            for s, w, a, b in WORDS
+        ],
+    },
+    "gladia": {
+        "result": {
+            "transcription": {
+                "utterances": [
+                    {"speaker": w, "start": a, "end": b, "text": t, "words": words_of(w)}
+                    for w, a, b, t in ROWS
+                ]
+            }
+        }
+    },
+    "insanely-fast-whisper": {
+        "speakers": [{"speaker": w, "timestamp": [a, b], "text": t} for w, a, b, t in ROWS],
+        "chunks": [],
+        "text": "x",
+    },
+    "pyannote": {
+        "diarization": [{"start": a, "end": b, "speaker": w} for w, a, b, _ in ROWS],
+        "exclusive_diarization": [],
+    },
+    "pyannoteAI": {
+        "jobId": "x",
+        "output": {"diarization": [{"start": a, "end": b, "speaker": w} for w, a, b, _ in ROWS]},
+    },
+    "pyannote.core": {
+        "pyannote": "Annotation",
+        "content": [
+            {"segment": {"start": a, "end": b}, "track": "x", "label": w} for w, a, b, _ in ROWS
+        ],
+    },
+}
+WORDLESS = {"pyannote", "pyannoteAI", "pyannote.core"}
+
+
+def read(tmp_path: Path, data: Any, name: str = "call.json") -> Transcript:
+    (tmp_path / name).write_text(json.dumps(data), encoding="utf-8")
+    [transcript] = load(tmp_path / name).values()
+    return transcript
+
+
+def said(transcript: Transcript) -> list[tuple[str, float, float, str]]:
+    return [
+        (s.speaker, round(s.start_s, 6), round(s.end_s, 6), s.text.replace(".", ""))
+        for s in transcript.segments
+    ]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_each_kind_says_the_same(tmp_path: Path, name: str) -> None:
+    transcript = read(tmp_path, SAMPLES[name])
+    expected = [(w, a, b, "" if name in WORDLESS else t) for w, a, b, t in ROWS]
+    got = said(transcript)
+    numbers = {"1": "A", "2": "B"} if name == "google" else {}
+    assert [(numbers.get(w, w), a, b, t) for w, a, b, t in got] == expected
+    assert transcript.warnings == ()
+
+
+def objects(data: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(data, dict):
+        yield data
+    for inner in (
+        data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    ):
+        yield from objects(inner)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_optional_keys_may_be_missing_and_numbers_be_none(tmp_path: Path, name: str) -> None:
+    """Without speakers, confidences and durations the words stay; integers name speakers, too."""
+    data = json.loads(json.dumps(SAMPLES[name]))
+    for item in objects(data):
+        for key in ("confidence", "score", "no_speech_prob"):
+            if key in item:
+                item[key] = float("nan")
+        for key in ("speaker", "speaker_id", "speaker_label", "speakerLabel"):
+            if item.get(key) in ("A", "B"):
+                item[key] = int(item[key] == "B")
+        item.pop("duration", None) if "segments" in item else None
+    numbered = read(tmp_path, data)
+    assert len(numbered.speakers) == 2
+    if name in WORDLESS:
+        return
+    for item in objects(data):
+        for key in ("speaker", "speaker_id", "speaker_label", "speakerLabel", "speakerTag"):
+            item.pop(key, None)
+    if name == "google":
+        del data["results"][1]  # repeats all words, for their speakers
+    without = read(tmp_path, data)
+    assert without.speakers == ("unknown",)
+    assert " ".join(t for _, _, _, t in said(without)) == "hello there good day"
+    assert any("name no speaker" in warning for warning in without.warnings)
+
+
+def test_times_of_words_are_kept(tmp_path: Path) -> None:
+    for name in ("whisperx", "assemblyai", "deepgram", "elevenlabs", "rev", "aws", "gladia"):
+        words = [w for s in read(tmp_path, SAMPLES[name]).segments for w in s.words or ()]
+        found = [(w.text.replace(".", ""), w.start_s, w.end_s) for w in words]
+        assert found == [w[1:] for w in WORDS], name
+
+
+def test_a_word_without_times_costs_the_times_of_its_segment_only(tmp_path: Path) -> None:
+    data = json.loads(json.dumps(SAMPLES["whisperx"]))
+    del data["segments"][0]["words"][1]["start"]
+    transcript = read(tmp_path, data)
+    assert [s.words is None for s in transcript.segments] == [True, False]
+    assert said(transcript) == ROWS
+    assert transcript.warnings == (
+        "1 segments have words without times: their words' times were not read",
+    )
+
+
+def test_a_missing_speaker_is_that_of_most_words(tmp_path: Path) -> None:
+    words = words_of("A", speaker="S1")
+    data = {"segments": [{"start": 0.5, "end": 1.5, "text": "hello there", "words": words}]}
+    assert read(tmp_path, data).speakers == ("S1",)
+
+
+def test_a_call_of_two_channels_has_two_speakers(tmp_path: Path) -> None:
+    words = [
+        [{"word": w, "start": a, "end": b} for s, w, a, b in WORDS if s == who] for who in "AB"
+    ]
+    channels = [{"alternatives": [{"words": w}]} for w in words]
+    found = read(tmp_path, {"results": {"channels": channels}, "metadata": {}})
+    assert [(s.speaker, s.text) for s in found.segments] == [
+        ("channel0", "hello there"),
+        ("channel1", "good day"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"segments": [{"start": float("nan"), "end": 1, "text": "x"}]},
+        {"segments": [{"start": 0, "text": "x"}]},
+        {"segments": [{"start": 2, "end": 1, "text": "x"}]},
+        {"segments": [3]},
+        {"segments": [{"start": 0, "end": 1, "speaker": {}, "text": "x"}]},
+        {"utterances": "x", "audio_duration": 3},
+        {"monologues": 3},
+        {"chunks": [{"timestamp": [0], "text": "x"}]},
+        {"hello": "world"},
+        [1, 2],
+        [],
+        3,
+        None,
+    ],
+)
+def test_what_it_is_not_is_said(data: Any) -> None:
+    with pytest.raises(FormatError, match=r"call\.json") as caught:
+        parse_services(json.dumps(data), "call.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_nemo_manifests_name_their_recordings(tmp_path: Path) -> None:
+    rows = [
+        {
+            "audio_filepath": "/x/one.wav",
+            "offset": 1.5,
+            "duration": 2.0,
+            "text": "hello",
+            "label": "x",
+        },
+        {"audio_filepath": "two.wav", "duration": 1.0, "pred_text": "good day", "speaker": "B"},
+        {"audio_filepath": "one.wav", "offset": 0, "duration": 9.0, "text": "-", "label": "infer"},
+    ]
+    for name in ("m.json", "m.jsonl"):
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)) + "\n")
+        found = load(tmp_path / name)
+        assert list(found) == ["one", "two"]
+        assert said(found["one"]) == [("unknown", 1.5, 3.5, "hello")]
+        assert said(found["two"]) == [("B", 0.0, 1.0, "good day")]
+        assert found["one"].duration_s == 9.0
+
+
+def test_lines_of_segments(tmp_path: Path) -> None:
+    rows = [{"speaker": w, "start": a, "end": b, "text": t} for w, a, b, t in ROWS]
+    (tmp_path / "call.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert said(load(tmp_path / "call.jsonl")["call"]) == ROWS
+
+
+def test_every_kind_is_sampled() -> None:
+    names = {kind.name for kind in map(recognise, SAMPLES.values()) if kind}
+    assert {kind.name for kind in KINDS} - names == {"YouTube json3", "transformers", "utterances"}
+
+
+def test_youtube_events(tmp_path: Path) -> None:
+    events = [
+        {"tStartMs": 500, "dDurationMs": 9000, "segs": [{"utf8": "hello"}, {"utf8": " there"}]},
+        {"tStartMs": 1500, "dDurationMs": 500, "segs": [{"utf8": "\n"}]},
+        {"tStartMs": 2000, "dDurationMs": 1000, "segs": [{"utf8": "good day"}]},
+    ]
+    found = read(tmp_path, {"wireMagic": "pb3", "events": events})
+    assert [row[1:] for row in said(found)] == [(0.5, 2.0, "hello there"), (2.0, 3.0, "good day")]
+
+
+EAF = """<?xml version="1.0" encoding="UTF-8"?>
+<ANNOTATION_DOCUMENT AUTHOR="" DATE="2020-01-01T00:00:00+00:00" FORMAT="3.0" VERSION="3.0">
+<HEADER MEDIA_FILE="" TIME_UNITS="milliseconds"/>
+<TIME_ORDER><TIME_SLOT TIME_SLOT_ID="t1" TIME_VALUE="500"/><TIME_SLOT TIME_SLOT_ID="t2" TIME_VALUE="1500"/>
+<TIME_SLOT TIME_SLOT_ID="t3" TIME_VALUE="2000"/><TIME_SLOT TIME_SLOT_ID="t4" TIME_VALUE="3000"/>
+<TIME_SLOT TIME_SLOT_ID="t5"/></TIME_ORDER>
+<TIER TIER_ID="one" PARTICIPANT="A" LINGUISTIC_TYPE_REF="u"><ANNOTATION>
+<ALIGNABLE_ANNOTATION ANNOTATION_ID="a1" TIME_SLOT_REF1="t1" TIME_SLOT_REF2="t2">
+<ANNOTATION_VALUE>hello there</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>
+<TIER TIER_ID="B" LINGUISTIC_TYPE_REF="u"><ANNOTATION>
+<ALIGNABLE_ANNOTATION ANNOTATION_ID="a2" TIME_SLOT_REF1="t3" TIME_SLOT_REF2="t4">
+<ANNOTATION_VALUE>good day</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION><ANNOTATION>
+<ALIGNABLE_ANNOTATION ANNOTATION_ID="a4" TIME_SLOT_REF1="t4" TIME_SLOT_REF2="t5">
+<ANNOTATION_VALUE>when</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>
+<TIER TIER_ID="gloss" PARENT_REF="B" LINGUISTIC_TYPE_REF="g"><ANNOTATION>
+<REF_ANNOTATION ANNOTATION_ID="a3" ANNOTATION_REF="a2"><ANNOTATION_VALUE>guten Tag</ANNOTATION_VALUE>
+</REF_ANNOTATION></ANNOTATION></TIER></ANNOTATION_DOCUMENT>
+"""
+
+
+def test_elan(tmp_path: Path) -> None:
+    (tmp_path / "call.eaf").write_text(EAF, encoding="utf-8")
+    [found] = load(tmp_path).values()
+    assert said(found) == ROWS
+    assert sorted(found.warnings) == [
+        "1 annotations have no time and were not read",
+        "1 tiers hang on another one and were not read",
+    ]
+    for broken, message in [
+        (EAF[:300], "not XML"),
+        ("<html></html>", "expected an ANNOTATION_DOCUMENT"),
+        (EAF.replace('REF1="t1"', 'REF1="t9"'), "names the time slot 't9'"),
+        (EAF.replace('VALUE="500"', 'VALUE="soon"'), "expected a time in milliseconds"),
+    ]:
+        (tmp_path / "call.eaf").write_text(broken, encoding="utf-8")
+        with pytest.raises(FormatError, match=message):
+            load(tmp_path / "call.eaf")
+
+
+def test_labels_of_audacity(tmp_path: Path) -> None:
+    path = tmp_path / "call.txt"
+    path.write_text("0.500000\t1.500000\tA: hello there\n\\\t100\t200\n2,0\t3.0\tB: good day\n")
+    assert said(load(path)["call"]) == ROWS
+    assert said(load(tmp_path)["call"]) == ROWS
+    path.write_text("0.0\t1.0\tspk1\n1.0\t2.0\tspk2\n2.0\t3.0\tspk1\n3.0\t4.0\tspk2\n")
+    assert [(s.speaker, s.text) for s in load(path)["call"].segments][:2] == [
+        ("spk1", ""),
+        ("spk2", ""),
+    ]
+    path.write_text("0.5\t1.5\thello there\nno label\n")
+    with pytest.raises(FormatError, match=r"call\.txt:2: expected start, end and label"):
+        load(path)
+    path.write_text("[00:00.50 - 00:01.50] A: hello there\n")
+    with pytest.raises(FormatError, match="cannot tell the format"):
+        load(path)
