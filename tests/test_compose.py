@@ -80,10 +80,10 @@ def make_llm(kind: str, folder: Path, **more: Any) -> Any:
 
 
 def own_tokenizer(folder: Path) -> Any:
-    """The language model's; transformers gives Qwen2's one token more."""
-    from transformers import AutoTokenizer
+    """The language model's, as its file has it."""
+    from transformers import PreTrainedTokenizerFast
 
-    return AutoTokenizer.from_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def make_whisper(folder: Path, **more: Any) -> Any:
@@ -392,6 +392,24 @@ def test_smollm(whisper: tuple[Path, Any], tmp_path: Path) -> None:
     )
     assert torch.allclose(got, expected, atol=1e-3)
     assert tokenizer.decode(expected[0, -1].argmax()).strip() == "Paris"
+
+
+def test_the_tokenizer_splits_as_its_file_says(whisper: tuple[Path, Any], tmp_path: Path) -> None:
+    """Digits one by one, though the class that it is named for would join them."""
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    make_llm("llama", tmp_path / "llm")
+    file, settings = (tmp_path / "llm" / f"tokenizer{end}.json" for end in ("", "_config"))
+    single = Tokenizer.from_file(str(file))
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    single.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(False)])
+    single.save(str(file))
+    named = json.loads(settings.read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
+    settings.write_text(json.dumps(named))
+    out = composed(whisper[0], tmp_path / "llm", tmp_path / "out", "--seed", "3")
+    written = load_checkpoint(out, device="cpu").tokenizer.encode("at [0.5, 13.4]")
+    assert written == single.encode("at [0.5, 13.4]").ids
+    assert written != plain_tokenizer().encode("at [0.5, 13.4]")
 
 
 # What does not fit

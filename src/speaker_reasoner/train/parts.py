@@ -232,9 +232,15 @@ def head_width(config: Any) -> int:
 
 
 def _tokenizer(source: Source, config: Any) -> Any:
-    from transformers import AutoTokenizer
+    """As its tokenizer.json has it, where there is one: `AutoTokenizer` puts the splitting of the named class in
+    place of the file's (transformers 5.23, GPT2Tokenizer and Qwen2Tokenizer)."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils import cached_file
 
-    tokenizer = _read(_TEXT, source, AutoTokenizer.from_pretrained, **source.options)
+    name, options = "tokenizer.json", {"_raise_exceptions_for_missing_entries": False}
+    whole = not source.gguf and _read(_TEXT, source, _file(cached_file, name), **options)
+    cls = PreTrainedTokenizerFast if whole else AutoTokenizer
+    tokenizer = _read(_TEXT, source, cls.from_pretrained, **source.options)
     added = tokenizer.added_tokens_decoder  # may lie beyond: they get embeddings as our markup does
     most = max((i for i in tokenizer.get_vocab().values() if i not in added), default=-1) + 1
     if not 0 < most <= config.vocab_size:
@@ -250,6 +256,15 @@ def _tokenizer(source: Source, config: Any) -> Any:
             f"{written[:80]!r}; choose a model whose tokenizer spells every byte"
         )
     return tokenizer
+
+
+def _file(find: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Looks for a file of a folder or hub id; `None` where it has none."""
+
+    def look(place: str, *, trust_remote_code: bool, **options: Any) -> Any:
+        return find(place, name, **options)
+
+    return look
 
 
 def _extractor(source: Source, config: Any) -> Any:
