@@ -279,7 +279,7 @@ def bad_requests(folder: Path, good: bytes) -> list[Bad]:
         Bad("three days of silence", 413, form(days(folder), "days.flac")),
         Bad("no form", 415, b"{}", {"content-type": "application/json"}),
         Bad("a form that is cut off", 400, form(good)[:-10]),
-        Bad("a wrong type of field", 400, form(good, temperature="warm")),
+        Bad("a wrong type of field", 400, form(good, stream="perhaps")),
         Bad("an unknown model", 404, form(good, model="whisper-1")),
         Bad("a reference that is no audio", 400, form(good, **known)),
         Bad("a name that climbs", 400, form(b"x", "../../../../etc/passwd")),

@@ -326,11 +326,11 @@ def _on_clock(path: _Path, source: Source, channel: int | None, warn: Warn) -> I
     clock, mixer, resampler = _Clock(), _Mixer(path, channel), _Resampler(0)
     if source.duration_s is not None:
         clock.latest_s = source.duration_s + _LATE_S
-    told = 0
+    notes_given = 0
     for block in source.blocks:
-        for note in source.notes[told:]:
+        for note in source.notes[notes_given:]:
             warn(note)
-        told = len(source.notes)
+        notes_given = len(source.notes)
         ahead_s = clock.ahead_s(block.at_s)
         if not clock.rate_hz and ahead_s < 0:  # samples an encoder put first
             early = min(round(-ahead_s * block.rate_hz), len(block.samples))
@@ -356,7 +356,7 @@ def _on_clock(path: _Path, source: Source, channel: int | None, warn: Warn) -> I
         clock.done += len(resampled)
         yield resampled
     yield resampler.end()
-    for note in (*source.notes[told:], *mixer.notes()):
+    for note in (*source.notes[notes_given:], *mixer.notes()):
         warn(note)
     if 0 < clock.peak < _QUIET:
         warn(

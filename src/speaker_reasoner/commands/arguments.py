@@ -33,12 +33,12 @@ def lengths(text: str) -> tuple[float, float]:
 
 def shares(text: str) -> tuple[float, ...]:
     try:
-        found = tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected shares as 0.3,0.7, got {text!r}") from None
-    if not all(0 < share < math.inf for share in found):
+    if not all(0 < share < math.inf for share in numbers):
         raise argparse.ArgumentTypeError(f"expected shares above 0, got {text!r}")
-    return found
+    return numbers
 
 
 def speaker_range(text: str) -> tuple[int, int]:

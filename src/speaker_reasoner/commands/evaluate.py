@@ -320,15 +320,15 @@ def _compare(arguments: argparse.Namespace) -> int:
     from ..evaluate.results import LABELS, load_result
 
     a, b = load_result(arguments.a), load_result(arguments.b)
-    found = compare_results(a, b, arguments.metric)
+    comparison = compare_results(a, b, arguments.metric)
     console = Console(highlight=False)
     label = LABELS[arguments.metric]
-    console.print(f"{label} of A ({a['system']}): {100 * found.a:.2f} %")
-    console.print(f"{label} of B ({b['system']}): {100 * found.b:.2f} %")
-    low, high = found.interval
+    console.print(f"{label} of A ({a['system']}): {100 * comparison.a:.2f} %")
+    console.print(f"{label} of B ({b['system']}): {100 * comparison.b:.2f} %")
+    low, high = comparison.interval
     console.print(
-        f"A - B: {100 * found.difference:+.2f} points, 95 % interval {100 * low:+.2f} to "
-        f"{100 * high:+.2f}; A is better in {100 * found.a_better:.1f} % of {found.draws} draws"
+        f"A - B: {100 * comparison.difference:+.2f} points, 95 % interval {100 * low:+.2f} to "
+        f"{100 * high:+.2f}; A is better in {100 * comparison.a_better:.1f} % of {comparison.draws} draws"
     )
     return 0
 

@@ -250,12 +250,12 @@ def _check_host(host: str, api_key: str | None) -> None:
 
 def _folder(option: str, path: Path) -> Path:
     try:
-        found = path.expanduser().resolve(strict=True)
+        folder_path = path.expanduser().resolve(strict=True)
     except OSError as error:
         raise ServerError(f"{option} {path}: {error.strerror}") from error
-    if not found.is_dir():
+    if not folder_path.is_dir():
         raise ServerError(f"{option} {path}: got a file, expected a folder")
-    return found
+    return folder_path
 
 
 def _listen(host: str, port: int) -> socket.socket:

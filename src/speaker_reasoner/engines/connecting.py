@@ -96,10 +96,10 @@ def _profile(prompts: Path | None, entry: Mapping[str, Any], model: str) -> Prof
                 raise ProtocolError(f"{folder / PROFILE_FILE}: no such file")
             return profile
         return released_profile(prompts)
-    told = entry.get("profile")
-    if told is None:
+    profile_entry = entry.get("profile")
+    if profile_entry is None:
         raise SettingsError(
             f"--model {model}: this server does not say which prompts the model was trained with; give "
             f"the prompt file that was published with it, or its {PROFILE_FILE}: --prompts FILE"
         )
-    return profile_of(told, f"the profile of {model!r} that the server tells")
+    return profile_of(profile_entry, f"the profile of {model!r} that the server tells")

@@ -187,23 +187,27 @@ class RemoteEngine:
         for asked in range(1 + _ASKED_AGAIN):
             chat = messages(memory.parts, waiting=True)
             chat += self._complaint(rules, wrong) if wrong else []
-            found = await self._complete(request, memory, chat, kept, asked)
+            completion = await self._complete(request, memory, chat, kept, asked)
             noted[AGAIN] = asked
-            if found.model is not None and found.model != self.model:
-                detail = f"{self.model!r} was asked, and {found.model!r} answered; name that one if it is meant"
+            if completion.model is not None and completion.model != self.model:
+                detail = f"{self.model!r} was asked, and {completion.model!r} answered; name that one if it is meant"
                 return self._stopped(Stop.MODEL_SWAPPED, detail, "", noted)
-            if found.stop is not None and (found.stop is not Stop.EMPTY or asked == _ASKED_AGAIN):
-                return self._stopped(found.stop, found.detail, found.text, noted, found.tokens)
-            found = _turn_alone(rules, found)
-            if is_turn(rules, found.text):
+            if completion.stop is not None and (
+                completion.stop is not Stop.EMPTY or asked == _ASKED_AGAIN
+            ):
+                return self._stopped(
+                    completion.stop, completion.detail, completion.text, noted, completion.tokens
+                )
+            completion = _turn_alone(rules, completion)
+            if is_turn(rules, completion.text):
                 self._note_constraint(rules, noted)
-                return self._reply(rules, found, noted)
-            if len(valid_part(rules, found.text)) >= len(valid_part(rules, best)):
-                best = found.text
+                return self._reply(rules, completion, noted)
+            if len(valid_part(rules, completion.text)) >= len(valid_part(rules, best)):
+                best = completion.text
             if "constraint" in self._without:
-                wrong = found.text
+                wrong = completion.text
             else:
-                kept = kept_part(rules, found.text)
+                kept = kept_part(rules, completion.text)
         self._note_constraint(rules, noted)
         return Reply(best, noted=+noted)
 
@@ -216,13 +220,13 @@ class RemoteEngine:
         if rules.turn == 0 and self.constraint == "auto" and "constraint" in self._without:
             noted[UNCONSTRAINED] = 1
 
-    def _reply(self, rules: TurnRules, found: Completion, noted: Counter[str]) -> Reply:
+    def _reply(self, rules: TurnRules, completion: Completion, noted: Counter[str]) -> Reply:
         return Reply(
-            found.text,
-            sizes=found.sizes,
-            probabilities=found.probabilities,
-            looped=looped(rules, found.text, found.sizes),
-            tokens=found.tokens,
+            completion.text,
+            sizes=completion.sizes,
+            probabilities=completion.probabilities,
+            looped=looped(rules, completion.text, completion.sizes),
+            tokens=completion.tokens,
             noted=+noted,
         )
 
@@ -346,12 +350,12 @@ class RemoteEngine:
         return self._stopped(Stop.SERVER, said, "", Counter())
 
 
-def _turn_alone(rules: TurnRules, found: Completion) -> Completion:
+def _turn_alone(rules: TurnRules, completion: Completion) -> Completion:
     """An answer without what follows its turn: space, and the transcript behind an opened answer that is
     put together from the turns."""
-    text = found.text
+    text = completion.text
     if not rules.model_answer and ANSWER in text:
         text = text[: text.index(ANSWER) + len(ANSWER)]
     if not is_turn(rules, text) and is_turn(rules, text.rstrip()):
         text = text.rstrip()
-    return found if text == found.text else cut_to(found, text)
+    return completion if text == completion.text else cut_to(completion, text)

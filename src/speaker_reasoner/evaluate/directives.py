@@ -42,8 +42,8 @@ def scored(
     theirs = theirs.with_segments([replace(s, choices=None) for s in theirs.segments])
     if all(segment.choices is None for segment in ours.segments):
         return ours, theirs, 0
-    heard = [word for segment in theirs.segments for word in words(segment.text)]
-    segments, skipped = resolved(ours.segments, heard, words)
+    hypothesis_words = [word for segment in theirs.segments for word in words(segment.text)]
+    segments, skipped = resolved(ours.segments, hypothesis_words, words)
     return ours.with_segments(segments), theirs, skipped
 
 
@@ -122,7 +122,7 @@ def _shared_out(segment: Segment) -> list[Word]:
 
 
 def resolved(
-    segments: Sequence[Segment], heard: Sequence[str], words: Words
+    segments: Sequence[Segment], hypothesis_words: Sequence[str], words: Words
 ) -> tuple[list[Segment], int]:
     """Make the choices that need the fewest edits of all words in order; the first of equals.
 
@@ -135,7 +135,9 @@ def resolved(
         The segments without choices, and how many optional words they left out.
     """
     codes: dict[str, int] = {}
-    theirs = np.array([codes.setdefault(w, len(codes)) for w in heard], dtype=np.int64)  # [M]
+    theirs = np.array(
+        [codes.setdefault(w, len(codes)) for w in hypothesis_words], dtype=np.int64
+    )  # [M]
 
     def encoded(text: str | None) -> list[int]:
         return [codes.setdefault(word, len(codes)) for word in words(text or "")]

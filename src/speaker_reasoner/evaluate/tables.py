@@ -336,8 +336,8 @@ def _describe(normalisation: object) -> str:
         return "normalisation not recorded" if normalisation is None else str(normalisation)
     on = [name for name, value in normalisation.items() if value is True]
     off = [name for name, value in normalisation.items() if value is False]
-    told = [f"{k} {v}" for k, v in normalisation.items() if not isinstance(v, bool | None)]
-    text = ", ".join([*on, *told]) or "as they are"
+    named_steps = [f"{k} {v}" for k, v in normalisation.items() if not isinstance(v, bool | None)]
+    text = ", ".join([*on, *named_steps]) or "as they are"
     return (text + f"; not {', '.join(off)}" * bool(off)).replace("_", " ")
 
 

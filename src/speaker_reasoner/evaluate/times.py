@@ -55,15 +55,15 @@ def diarization(
     shared_s = (ours.multiply(scored_s) @ theirs.T).toarray()  # [R, H], seconds both speak
     assign = load("scipy.optimize").linear_sum_assignment
     pairs = [(i, j) for i, j in zip(*assign(-shared_s), strict=True) if shared_s[i, j] > 0]
-    talking, heard = (np.asarray(side.sum(axis=0)).ravel() for side in (ours, theirs))  # [T]
+    talking, hypothesised = (np.asarray(side.sum(axis=0)).ravel() for side in (ours, theirs))  # [T]
     right = np.zeros(len(scored_s))
     if pairs:
         rows, columns = (list(side) for side in zip(*pairs, strict=True))
         right = np.asarray(ours[rows].multiply(theirs[columns]).sum(axis=0)).ravel()
     counts = DiarizationCounts(
-        missed_s=float(scored_s @ np.maximum(talking - heard, 0)),
-        false_alarm_s=float(scored_s @ np.maximum(heard - talking, 0)),
-        confusion_s=float(scored_s @ (np.minimum(talking, heard) - right)),
+        missed_s=float(scored_s @ np.maximum(talking - hypothesised, 0)),
+        false_alarm_s=float(scored_s @ np.maximum(hypothesised - talking, 0)),
+        confusion_s=float(scored_s @ (np.minimum(talking, hypothesised) - right)),
         reference_s=float(scored_s @ talking),
     )
     reference_s, hypothesis_s = ours @ scored_s, theirs @ scored_s  # [R], [H]

@@ -251,8 +251,8 @@ def _with_genders(
     if place not in _GENDER_IN_ID:
         raise DataError(f"gender_from: expected suffix or prefix, got {place!r}")
     speakers = dict.fromkeys(s for t in transcripts.values() for s in t.speakers)
-    told = _told(speakers, _GENDER_IN_ID[place])
-    if speakers and not told:
+    gender_of = _told(speakers, _GENDER_IN_ID[place])
+    if speakers and not gender_of:
         raise DataError(
             f"{source}: no speaker id tells a gender by its {place}: they are "
             f"{some_of(list(speakers))}; expected such as {'001-M' if place == 'suffix' else 'FEE005'}"
@@ -260,8 +260,8 @@ def _with_genders(
     return {
         name: transcript.with_segments(
             [
-                replace(s, gender=told[s.speaker])
-                if s.gender == "unknown" and s.speaker in told
+                replace(s, gender=gender_of[s.speaker])
+                if s.gender == "unknown" and s.speaker in gender_of
                 else s
                 for s in transcript.segments
             ]

@@ -37,17 +37,17 @@ def spelled(segment: Segment) -> tuple[Word, ...] | None:
     if words is None or places is None:
         return None
     starts = [start for start, _ in places]
-    found: list[Word] = []
+    timed: list[Word] = []
     taken = 0
     for run in _RUN.finditer(segment.text):
         last = bisect_right(starts, run.end() - 1)
         if taken == last:
-            found.append(_mark(run[0], segment, words[:taken], words[taken:]))
+            timed.append(_mark(run[0], segment, words[:taken], words[taken:]))
         edges = [run.start(), *starts[taken + 1 : last], run.end()]
         for word, start, end in zip(words[taken:last], edges, edges[1:], strict=False):
-            found.append(replace(word, text=segment.text[start:end]))
+            timed.append(replace(word, text=segment.text[start:end]))
         taken = last
-    return tuple(found)
+    return tuple(timed)
 
 
 def _mark(text: str, segment: Segment, before: Sequence[Word], behind: Sequence[Word]) -> Word:

@@ -100,10 +100,10 @@ class _Layout:
         if box := advance(state, f"{BOX}[".encode()):
             ways.append(_escape(f"{BOX}[") + self._span(box) + _escape("]" + BOX_END))
         if answer := advance(state, ANSWER.encode()):
-            told = ""
+            answer_part = ""
             if self.rules.model_answer:
-                told = self._answer(answer)
-            ways.append(ANSWER + told)
+                answer_part = self._answer(answer)
+            ways.append(ANSWER + answer_part)
         return ways
 
     def _whole(self, state: State) -> str:
@@ -164,8 +164,8 @@ class _Strict(_Layout):
             said = head + lead + words.separator.join(ways[0] for ways in labels) + close
             if not (after := advance(state, said.encode())):
                 continue
-            told = _escape(words.separator).join(_any(map(_escape, ways)) for ways in labels)
-            yield _escape(head + lead) + told + _escape(close) + self._tail(after)
+            roll = _escape(words.separator).join(_any(map(_escape, ways)) for ways in labels)
+            yield _escape(head + lead) + roll + _escape(close) + self._tail(after)
 
     def _tail(self, state: State) -> str:
         return _any(self._ends(state))

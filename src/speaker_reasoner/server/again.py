@@ -15,26 +15,26 @@ from .lines import CorrectedLine, Document
 from .openai import confidence_body
 
 
-def labels_heard_again(document: Document, chunk: int, heard: Transcript) -> dict[str, str]:
+def labels_heard_again(document: Document, chunk: int, fresh: Transcript) -> dict[str, str]:
     """The document's labels for those of a chunk that was heard again.
 
     Who was enrolled keeps the label; the others take those that only this chunk's lines had, in
     order of appearance, then new ones.
     """
-    enrolled = heard.info.get("voices", ())
+    enrolled = fresh.info.get("voices", ())
     elsewhere = {line.segment.speaker for line in document.lines if line.chunk != chunk}
     own = [line.segment.speaker for line in document.ordered if line.chunk == chunk]
     free = [label for label in dict.fromkeys(own) if label not in elsewhere]
     taken = {*document.met, *document.names.values()}
     new = (label for n in count(1) if (label := f"Speaker{n}") not in taken)
     labels = {}
-    for speaker in heard.speakers:
+    for speaker in fresh.speakers:
         known = document.label(speaker) if speaker in enrolled else None
         labels[speaker] = known or (free.pop(0) if free else next(new))
     return labels
 
 
-def heard_again(lines: Sequence[CorrectedLine], heard: Transcript, *, keep: bool) -> dict[str, Any]:
+def heard_again(lines: Sequence[CorrectedLine], fresh: Transcript, *, keep: bool) -> dict[str, Any]:
     """The operation that puts a chunk, heard again, in its old one's place.
 
     Args:
@@ -42,7 +42,7 @@ def heard_again(lines: Sequence[CorrectedLine], heard: Transcript, *, keep: bool
         heard: the chunk's transcript, its one trace under the chunk's number.
         keep: whether lines that people corrected stay as they are.
     """
-    [trace] = heard.traces
+    [trace] = fresh.traces
     return {
         "op": "heard",
         "keep": keep,
@@ -63,7 +63,7 @@ def heard_again(lines: Sequence[CorrectedLine], heard: Transcript, *, keep: bool
             }
             for line in lines
         ],
-        "missing": [[gap.start_s, gap.end_s, gap.reason] for gap in heard.missing],
+        "missing": [[gap.start_s, gap.end_s, gap.reason] for gap in fresh.missing],
         "trace": trace,
     }
 
@@ -107,11 +107,11 @@ def put_in_place(document: Document, operation: Mapping[str, Any]) -> Document:
     return replace(document, transcript=transcript, lines=tuple(lines))
 
 
-def _same(heard: Segment, kept: Segment) -> bool:
+def _same(fresh: Segment, kept: Segment) -> bool:
     """Whether a line that was heard again is one that people have corrected: they share most of their
     time, or it lies in a longer one of the same speaker."""
-    shared_s = max(0.0, min(heard.end_s, kept.end_s) - max(heard.start_s, kept.start_s))
-    together_s = heard.duration_s + kept.duration_s - shared_s
+    shared_s = max(0.0, min(fresh.end_s, kept.end_s) - max(fresh.start_s, kept.start_s))
+    together_s = fresh.duration_s + kept.duration_s - shared_s
     if shared_s >= 0.5 * together_s:
         return True
-    return heard.speaker == kept.speaker and shared_s >= 0.8 * heard.duration_s
+    return fresh.speaker == kept.speaker and shared_s >= 0.8 * fresh.duration_s

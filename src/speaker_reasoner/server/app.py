@@ -148,11 +148,11 @@ def _add_errors(app: FastAPI) -> None:
 
 def _methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
     """What may be asked at the address of a request."""
-    found: set[str] = set()
+    methods: set[str] = set()
     for route in routes:
         if route.matches(scope)[0] is not Match.NONE:
-            found |= getattr(route, "methods", None) or set()
-    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def _add_transcriptions(routes: APIRouter, service: Service) -> None:

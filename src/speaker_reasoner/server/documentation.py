@@ -397,7 +397,7 @@ HEALTH: dict[str, Any] = {
             "model": schemas.Health,
             "description": "The disk or the database cannot be used now.",
         },
-        **{status: told for status, told in failures().items() if status != 503},
+        **{status: response for status, response in failures().items() if status != 503},
     },
 }
 METRICS: dict[str, Any] = {

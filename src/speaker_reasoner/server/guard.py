@@ -149,14 +149,14 @@ class Guard:
 
     def _is_signed(self, scope: Scope) -> bool:
         """Whether it asks for audio by a link that somebody with the key was given."""
-        found = _AUDIO.fullmatch(_path(scope))
-        if self._key is None or found is None or scope["method"] not in ("GET", "HEAD"):
+        link = _AUDIO.fullmatch(_path(scope))
+        if self._key is None or link is None or scope["method"] not in ("GET", "HEAD"):
             return False
         query = QueryParams(scope["query_string"])
         until, given = query.get("until", ""), query.get("signature", "")
         if not until.isascii() or not until.isdigit() or int(until) < time.time():
             return False
-        return hmac.compare_digest(given.encode(), sign(self._key, found[1], until).encode())
+        return hmac.compare_digest(given.encode(), sign(self._key, link[1], until).encode())
 
     def _knows_key(self, headers: Headers) -> bool:
         assert self._key is not None

@@ -157,12 +157,12 @@ class JobRun:
     def told(self, progress: Progress) -> None:
         self._check_lease()
         chunk = progress.chunk if self.job.listen is None else self.job.listen
-        told = self._told = self._told or Told(self._told_before(chunk))
+        stream = self._told = self._told or Told(self._told_before(chunk))
         event = progress.event
         if event.speakers is not None:
             span = {"start": progress.start_s, "end": progress.end_s}
             self._log.append("overview", {"chunk": chunk, **span, "speakers": list(event.speakers)})
-        for one in told.add(progress):
+        for one in stream.add(progress):
             self._labels.add(one.segment.speaker)
             line = CorrectedLine(f"{self._prefix}{one.number}", one.segment, chunk, event.turn)
             self._tell_line(line, one.overlap)
@@ -279,8 +279,10 @@ class JobRun:
         transcript = replace(result, recording=stem)
         lines, labels = identify(transcript, self._segments_told(), self._prefix)
         keep_document(self._folder, transcript, lines)
-        found = len(transcript.speakers)
-        if self.job.status == "done" or self._change(status="done", error=None, found=found):
+        speaker_count = len(transcript.speakers)
+        if self.job.status == "done" or self._change(
+            status="done", error=None, found=speaker_count
+        ):
             self._tell_end(lines, labels)
 
     def _correct(self, result: Transcript) -> None:
@@ -289,12 +291,12 @@ class JobRun:
         document, _ = load_document(self._store, self.job)
         labels = labels_heard_again(document, self.job.listen, result)
         segments = [replace(s, speaker=labels[s.speaker]) for s in result.segments]
-        heard = replace(
+        shifted = replace(
             result.with_segments(segments),
             traces=tuple({**trace, "chunk": self.job.listen} for trace in result.traces),
         )
-        lines, labels_told = identify(heard, self._segments_told(), self._prefix)
-        operation = heard_again(lines, heard, keep=self.job.listen_keep)
+        lines, labels_told = identify(shifted, self._segments_told(), self._prefix)
+        operation = heard_again(lines, shifted, keep=self.job.listen_keep)
         if self._store.heard_again(self.job, operation):
             revision = self.job.revision + 1
             self.job = replace(self.job, status="done", listen=None, revision=revision)

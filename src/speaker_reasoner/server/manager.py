@@ -243,7 +243,7 @@ class JobManager:
         """
         job = await run_in_threadpool(self.job, job_id)
         reader = EventReader(self.store.folder(job) / EVENTS, after)
-        told: dict[str, Any] = {}
+        last_body: dict[str, Any] = {}
         quiet_since = time.monotonic()
         try:
             while True:
@@ -252,8 +252,8 @@ class JobManager:
                     over = run is None or run.over
                     job = run.job if run is not None else await run_in_threadpool(self.job, job_id)
                     body, last = self.body(job), over and not (job.under_way or follow)
-                    if body != told and not last:
-                        told, quiet_since = body, time.monotonic()
+                    if body != last_body and not last:
+                        last_body, quiet_since = body, time.monotonic()
                         yield sse(body, event="job")
                     for event in reader.new():
                         quiet_since = time.monotonic()

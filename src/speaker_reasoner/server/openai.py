@@ -151,13 +151,13 @@ def usage_body(duration_s: float) -> dict[str, Any]:
 def _notes(transcript: Transcript, words: bool) -> dict[str, Any]:
     """What was not transcribed, and what a reader should know."""
     untimed = sum(1 for s in transcript.segments if s.text and not s.words) if words else 0
-    told = [f"{untimed} segments have no times of words"] if untimed else []
+    warnings = [f"{untimed} segments have no times of words"] if untimed else []
     return {
         "missing": [
             {"start": gap.start_s, "end": gap.end_s, "reason": gap.reason}
             for gap in transcript.missing
         ],
-        "warnings": [*transcript.warnings, *told],
+        "warnings": [*transcript.warnings, *warnings],
     }
 
 

@@ -44,16 +44,16 @@ class Told:
         """The segments of one more turn; those of other chunks do not overlap them."""
         if progress.start_s != self._start_s:
             self._start_s, self._chunk = progress.start_s, []
-        told = []
+        streamed = []
         for segment in progress.segments:
             overlap = any(
                 other.speaker != segment.speaker and overlap_of(segment, other)
                 for other in self._chunk
             )
             self._chunk.append(segment)
-            told.append(ToldSegment(self._next, segment, overlap))
+            streamed.append(ToldSegment(self._next, segment, overlap))
             self._next += 1
-        return told
+        return streamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +101,14 @@ class Links:
         return _relabelled(self._held.pop(chunk), segments)
 
 
-def _relabelled(told: Sequence[ToldSegment], segments: Sequence[Segment]) -> list[ToldSegment]:
+def _relabelled(streamed: Sequence[ToldSegment], segments: Sequence[Segment]) -> list[ToldSegment]:
     """Told segments with the labels, and genders, of segments of the same place and words."""
     known = {(s.start_s, s.end_s, s.text): s for s in segments}
     out = []
-    for one in told:
+    for one in streamed:
         mine = one.segment
-        found = known.get((mine.start_s, mine.end_s, mine.text), mine)
-        out.append(replace(one, segment=replace(mine, speaker=found.speaker, gender=found.gender)))
+        final = known.get((mine.start_s, mine.end_s, mine.text), mine)
+        out.append(replace(one, segment=replace(mine, speaker=final.speaker, gender=final.gender)))
     return out
 
 

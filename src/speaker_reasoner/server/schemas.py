@@ -408,10 +408,10 @@ _ANYWHERE = (
 
 def failures(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's responses of the errors with these codes, and of those of any route, by status."""
-    found: dict[int | str, dict[str, Any]] = {}
+    responses: dict[int | str, dict[str, Any]] = {}
     for code in (*codes, *_ANYWHERE):
         status, meaning = ERRORS[code]
-        told = found.setdefault(status, {"model": Error, "description": ""})
-        told["description"] = f"{told['description']} `{code}`: {meaning}".strip()
+        response = responses.setdefault(status, {"model": Error, "description": ""})
+        response["description"] = f"{response['description']} `{code}`: {meaning}".strip()
     # With this one FastAPI documents no 422: what it would tell so is told as 400.
-    return found | {"4XX": {"model": Error, "description": "No route, method or body so."}}
+    return responses | {"4XX": {"model": Error, "description": "No route, method or body so."}}

@@ -295,11 +295,11 @@ class Service:
             gone = threading.Event()
             taken = self._take(received, folder, form, stored, gone.is_set, path)
             duration_s = await self.connected(request, taken, gone.set)
-            found = received.file.name if received.file else display_name(str(path))
+            file_name = received.file.name if received.file else display_name(str(path))
             job = await run_in_threadpool(
                 self.store.add,
                 folder,
-                form.name or found,
+                form.name or file_name,
                 duration_s,
                 form.speakers,
                 form.known_speaker_names,

@@ -266,10 +266,10 @@ class Pcm:
         Raises:
             RequestError: 416, it lies outside.
         """
-        found = _RANGE.fullmatch(header or "")
-        if found is None or found.groups() == ("", ""):
+        range_match = _RANGE.fullmatch(header or "")
+        if range_match is None or range_match.groups() == ("", ""):
             return None
-        first, last = found.groups()
+        first, last = range_match.groups()
         start = int(first) if first else max(0, self.size - int(last))
         end = min(self.size, int(last) + 1) if first and last else self.size
         if start >= end:

@@ -135,8 +135,8 @@ class Store:
     def get(self, job_id: str, *, removed: bool = False) -> Job | None:
         """A job by its id; `None` where there is none, or it is in the bin and not asked for there."""
         bin_too = () if removed else (JOBS.c.removed.is_(None),)
-        found = self._select(JOBS.c.id == job_id, *bin_too)
-        return found[0] if found else None
+        row = self._select(JOBS.c.id == job_id, *bin_too)
+        return row[0] if row else None
 
     def newest(
         self,

@@ -68,11 +68,11 @@ class Transcription:
                 if isinstance(item, Transcript):
                     yield stream.done(self._noted(item))
                     return
-                for told in item.known:
-                    for event in stream.delta(told.segment, told.number):
+                for segment in item.known:
+                    for event in stream.delta(segment.segment, segment.number):
                         yield event
-                for told in item.linked:
-                    for event in stream.segment(told.segment, told.number, told.overlap):
+                for segment in item.linked:
+                    for event in stream.segment(segment.segment, segment.number, segment.overlap):
                         yield event
         except SpeakerReasonerError as error:
             yield sse(as_request_error(error).body(), event="error")

@@ -227,11 +227,11 @@ class Turns:
         if known and (session := self._sessions.pop(keys[known[-1]], None)):
             session.samples, session.cached = clips[0], clips[1:]
             return session, parts[known[-1] + 1 :], key
-        told = tuple(
+        entries = tuple(
             replace(part, ids=self._answers.get(keys[i])) if isinstance(part, Answer) else part
             for i, part in enumerate(parts)
         )
-        return Session(clips[0], clips[1:]), told, key
+        return Session(clips[0], clips[1:]), entries, key
 
     def keep(self, request: TurnRequest, key: bytes, reply: Reply) -> None:
         """Keep a session for its next turn, if one may follow, and the tokens of this one."""

@@ -397,11 +397,11 @@ def allowed_file(path: str, folders: Iterable[Path]) -> Path:
     """
     for folder in folders:
         try:
-            found = (folder / path).resolve(strict=True)
+            resolved = (folder / path).resolve(strict=True)
         except (OSError, ValueError, RuntimeError):
             continue
-        if found.is_relative_to(folder) and found.is_file():
-            return found
+        if resolved.is_relative_to(folder) and resolved.is_file():
+            return resolved
     raise RequestError(
         400,
         f"path {path!r}: no file inside a folder that this server allows (--allow-folder)",
