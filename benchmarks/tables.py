@@ -61,7 +61,7 @@ def embedded_sentence() -> str:
     )
     return (
         f"Within its domain, on {stored['meetings']} held-out meetings: cpWER {cpwer}, WER {wer}, DER {der}, the "
-        f"right number of speakers in {speakers} ([all figures, and speed](docs/embedded.md))."
+        f"right number of speakers in {speakers} ([all figures](docs/embedded.md), [speed](docs/speed.md))."
     )
 
 
@@ -282,7 +282,8 @@ def real_confidence() -> str:
             "confidence in the speaker|segments|length|mean confidence|share of it that is right",
             rows,
         )
-        + f"\n\nGender is right in {right} of {total} reference segments whose gender is known."
+        + f"\n\nGender is right in {right} of {total} reference segments whose gender is known; segments that were "
+        "not found or whose gender was left open count as wrong."
     )
 
 
