@@ -25,6 +25,7 @@ import soundfile
 from speaker_reasoner import Transcriber, Transcript, load_engine
 from speaker_reasoner.cli import main
 from speaker_reasoner.engines import client as client_module
+from speaker_reasoner.engines import remote
 from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.chat import Malformed, read_completion, wav
 from speaker_reasoner.engines.client import Address, _retry_after
@@ -192,6 +193,19 @@ def test_a_lost_clip_is_sent_again(serve: Serve) -> None:
     server.asked.clear()  # clips that are lost time and again go with every turn
     assert [words(outcome(engine)) for _ in range(2)] == [["one", "two"]] * 2
     assert [number(body) for body in server.asked] == [0, 0, 1, 2, 0, 1, 2]
+
+
+def test_a_clip_has_one_name_whenever_it_is_written(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of a WAV file of floats hold the time of day."""
+    count = itertools.count()
+    monkeypatch.setattr(remote, "wav", lambda samples: wav(samples) + bytes((next(count),)))
+    engine, server = serve()
+    for _ in range(2):
+        outcome(engine)
+    sent = [[part["uuid"] for part in clips(body)] for body in server.asked]
+    assert sent[:3] == sent[3:] and len(set(sent[2])) == 3
 
 
 @pytest.mark.parametrize("samples", [noise(1.5), np.round(noise(1.5) * 32768) / 32768, noise(0.3)])
@@ -509,11 +523,15 @@ def test_an_endless_answer_is_not_read_to_its_end(
 def test_an_interrupt_ends_the_wait(serve: Serve) -> None:
     engine, _ = serve(lambda body: Answer({}, wait_s=5.0))
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        outcome(engine)
-    timer.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist's workers ignore it
+    try:
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            outcome(engine)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 3.0
 
 

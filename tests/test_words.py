@@ -17,15 +17,16 @@ from speaker_reasoner.formats.folders import load
 from speaker_reasoner.formats.pieces import cut
 from speaker_reasoner.formats.services import parse_services
 from speaker_reasoner.formats.words import separate_ms, spelled
-from speaker_reasoner.server.corrections import CorrectedLine, Document, heard_again, replay
+from speaker_reasoner.server.again import heard_again
+from speaker_reasoner.server.corrections import replay
+from speaker_reasoner.server.forms import Abilities, TranscriptionForm, check_transcription
+from speaker_reasoner.server.lines import CorrectedLine, Document
 from speaker_reasoner.server.openai import (
     Letters,
-    RequestError,
-    TranscriptionForm,
     TranscriptStream,
     answer,
-    check_transcription,
     diarized_body,
+    language_warnings,
 )
 from speaker_reasoner.transcript import Confidence, Segment, Transcript, Word, find_words
 from speaker_reasoner.voices.finished import ChunkSegment, FinishedChunk
@@ -462,7 +463,7 @@ def test_a_chunk_heard_again_has_its_words() -> None:
     heard = Transcript("talk", 5.0, (TIMED,), traces=(trace,))
     bare = replace(TIMED, start_s=3, end_s=4, words=None)
     operation = heard_again(
-        [CorrectedLine("1", TIMED, 0, 1), CorrectedLine("2", bare, 0, 2)], heard
+        [CorrectedLine("1", TIMED, 0, 1), CorrectedLine("2", bare, 0, 2)], heard, keep=False
     )
     operation = json.loads(json.dumps(operation))
     document, _ = replay(DOCUMENT, [operation])
@@ -496,15 +497,15 @@ def test_words_are_given_where_they_were_asked_for() -> None:
     other = Segment("Speaker2", 1.2, 4, "uh", words=(Word("uh", 1.3, 1.4),))
     talk = Transcript("talk", 5.0, (TIMED, other, Segment("Speaker1", 4, 5, "bye")))
     asked = form(response_format="verbose_json", timestamp_granularities=["word", "segment"])
-    _, body = answer(talk, asked, "en")
+    _, body, notes = answer(talk, asked, "en")
     assert isinstance(body, dict)
     assert body["words"] == [
         {"word": "one", "start": 1.0, "end": 1.5, "confidence": 0.9, "speaker": "A"},
         {"word": "uh", "start": 1.3, "end": 1.4, "speaker": "B"},
         {"word": "two", "start": 2.0, "end": 2.5, "speaker": "A"},
     ]
-    assert body["warnings"] == ["1 segments have no times of words"]
-    _, bare = answer(talk, form(response_format="verbose_json"), "en")
+    assert body["warnings"] == ["1 segments have no times of words"] == list(notes)
+    _, bare, _ = answer(talk, form(response_format="verbose_json"), "en")
     assert isinstance(bare, dict)
     assert "words" not in bare and "words" not in bare["segments"][0] and not bare["warnings"]
     [back] = parse_services(json.dumps(diarized_body(talk, Letters(), words=True)), "talk.json")
@@ -521,26 +522,22 @@ def test_words_are_given_where_they_were_asked_for() -> None:
     ("kind", "word_times", "said"),
     [
         ("verbose_json", False, "timestamp_granularities: the model 'm' gives no times of words"),
-        ("srt", True, "'srt' holds no times of words; expected one of verbose_json"),
+        ("srt", True, "timestamp_granularities: srt holds no times of words; "),
         ("diarized_json", True, None),
     ],
 )
 def test_words_that_cannot_be_given(kind: str, word_times: bool, said: str | None) -> None:
     asked = form(response_format=kind, timestamp_granularities=["word"])
-    if said is None:
-        check_transcription(asked, "m", "en", word_times)
-        return
-    with pytest.raises(RequestError, match=said) as caught:
-        check_transcription(asked, "m", "en", word_times)
-    assert (caught.value.status, caught.value.param) == (400, "timestamp_granularities")
+    carried_out, notes = check_transcription(asked, Abilities("m", word_times=word_times))
+    assert carried_out.wants_words is (said is None)
+    assert len(notes) == (said is not None) and all(note.startswith(said or "") for note in notes)
 
 
 def test_a_language_that_was_asked_for_and_not_recognised_is_told() -> None:
     spoken = Transcript("talk", 1.0, (Segment("a", 0.0, 1.0, "hola"),), info={"language": "es"})
-    form = TranscriptionForm(model="cascade", response_format="verbose_json", language="en")
-    check_transcription(form, "cascade", None)
-    _, body = answer(spoken, form, "en")
+    asked = form(response_format="verbose_json", language="en")
+    _, body, _ = answer(spoken, asked, "en")
     assert isinstance(body, dict) and body["language"] == "es"
-    assert any("'en' was asked for and 'es' was recognised" in one for one in body["warnings"])
-    _, same = answer(spoken, form.model_copy(update={"language": "es"}), "en")
-    assert isinstance(same, dict) and same["warnings"] == []
+    [warning] = language_warnings(spoken, asked)
+    assert "'en' was asked for and 'es' was recognised" in warning
+    assert language_warnings(spoken, form(language="es")) == []

@@ -85,9 +85,9 @@ class _Memory:
         def clip(part: Audio) -> dict[str, Any]:
             if self.clips.get(part) in known:
                 return audio_part(b"", self.clips[part])
-            data = wav(request.session.clip(part))
-            uuid = self.clips[part] = clip_id(data)
-            return audio_part(b"" if uuid in known else data, uuid if named else None)
+            samples = request.session.clip(part)
+            uuid = self.clips[part] = clip_id(samples)
+            return audio_part(b"" if uuid in known else wav(samples), uuid if named else None)
 
         return message_rows(chat, clip)
 

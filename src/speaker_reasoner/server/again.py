@@ -39,7 +39,7 @@ def heard_again(lines: Sequence[CorrectedLine], fresh: Transcript, *, keep: bool
 
     Args:
         lines: of it, with labels of the document.
-        heard: the chunk's transcript, its one trace under the chunk's number.
+        fresh: the chunk's transcript, its one trace under the chunk's number.
         keep: whether lines that people corrected stay as they are.
     """
     [trace] = fresh.traces
