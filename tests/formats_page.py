@@ -61,7 +61,10 @@ def _words(transcript: Transcript) -> list[tuple[str, int]]:
 
 KEPT: dict[str, Callable[[Transcript], bool]] = {
     "words": lambda t: " ".join(t.text.split()) == " ".join(FULL.text.split()),
-    "speakers": lambda t: _rows(t, "speaker") == _rows(FULL, "speaker"),
+    "speakers": lambda t: (
+        [str(name).replace("_", " ") for (name, *_) in _rows(t, "speaker")]
+        == [str(name).replace("_", " ") for (name, *_) in _rows(FULL, "speaker")]
+    ),
     "genders": lambda t: set(t.genders.values()) == {"female", "male"},
     "segments": lambda t: _near(t, FULL, 0.001),
     "exact times": lambda t: _near(t, FULL, 0.0),

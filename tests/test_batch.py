@@ -208,7 +208,7 @@ def test_a_model_whose_folder_changed(
     ("change", "again", "note"),
     [
         (another_file, 1, "another file"),
-        (another_setting, 2, "another settings"),
+        (another_setting, 2, "other settings"),
         (lost_marker, 1, ""),
         (deleted, 1, "r0.json, r0.txt, r0.srt is not there"),
         (nothing, 0, ""),
@@ -237,6 +237,41 @@ def test_files_that_lack_are_written_from_what_is_there(five: list[Path], tmp_pa
     assert (out / "r0.txt").read_text() == "corrected\n"
     run(five[:1], tmp_path / "whole")
     assert (out / "r0.srt").read_bytes() == (tmp_path / "whole" / "r0.srt").read_bytes()
+
+
+def test_formats_without_json_can_be_followed_by_others(five: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(five[:1], out, formats=["srt"])
+    [result] = run(five[:1], out, formats=["txt"])
+    assert isinstance(result.outcome, Transcript) and (out / "r0.txt").exists()
+    assert "nor r0.json to make it from" in result.note
+
+
+def test_a_file_that_was_changed_by_hand_is_kept_beside(five: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(five[:1], out)
+    for number, text in enumerate(("corrected\n", "corrected again\n"), start=1):
+        (out / "r0.txt").write_text(text)
+        [result] = run(five[:1], out, channel=0 if number == 1 else None)
+        assert isinstance(result.outcome, Transcript)
+        assert f"kept as r0.edited-{number}.txt" in result.note
+        assert (out / f"r0.edited-{number}.txt").read_text() == text
+    assert read(out / "r0.json")[0].recording == "r0"
+
+
+def test_another_recording_of_the_same_name_is_refused(five: list[Path], tmp_path: Path) -> None:
+    """The loop `for f in */a.wav` would leave one transcript of many."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere" / five[0].name
+    run(five[:1], out)
+    before = (out / "r0.txt").read_bytes()
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(five[1].read_bytes())
+    [result] = run([elsewhere], out)
+    assert isinstance(result.outcome, Failure) and str(five[0]) in str(result.outcome.error)
+    assert (out / "r0.txt").read_bytes() == before
+    five[0].unlink()  # moved, and changed: it is the same recording to all appearance
+    [result] = run([elsewhere], out)
+    assert isinstance(result.outcome, Transcript)
 
 
 def test_a_foreign_file_of_the_name_is_replaced(five: list[Path], tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_what_is_done_is_not_transcribed_again(run: Run, asked: list[Any], tmp_p
     ]
     assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()} == before
     _, _, said = run("transcribe", *paths, "-o", out, "--speakers", "2")
-    assert said.count("transcribed again: its transcript is of another settings") == 2
+    assert said.count("transcribed again: its transcript is of other settings") == 2
 
 
 def test_standard_input(talk: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_json_keeps_everything() -> None:
 @pytest.mark.parametrize(
     ("name", "lost"),
     [("seglst", {"confidences", "alternatives", "out of scoring", "duration", "missing, warnings"}),
-     ("stm", {"exact times", "times of words", "confidences", "duration", "missing, warnings", "speakers"})],
+     ("stm", {"exact times", "times of words", "confidences", "duration", "missing, warnings"})],
 )  # fmt: skip
 def test_what_is_lost(name: str, lost: set[str]) -> None:
     assert {what for what, there in kept(name).items() if not there} == lost

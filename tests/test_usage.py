@@ -357,3 +357,29 @@ def test_interrupted_while_it_starts() -> None:
         )
         assert done.returncode == 130, (module, done.stderr)
         assert done.stderr == "error: interrupted; nothing half-written was left\n"
+
+
+@pytest.mark.parametrize("form", ["json", "srt", "vtt", "textgrid"])
+def test_several_recordings_in_one_stream_need_a_format_that_can(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = Path(__file__).parent.parent / "examples"
+    files = [str(examples / name) for name in ("meeting.flac", "ami.flac")]
+    with pytest.raises(SystemExit) as ended:
+        main(["transcribe", *files, "--model", "tiny", "--format", form])
+    assert ended.value.code == 2
+    assert f"{form} holds one recording, and there are 2: add -o DIR" in capsys.readouterr().err
+
+
+def test_results_by_other_rules_are_compared_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = str(Path(__file__).parent.parent / "examples" / "meeting.seglst.json")
+    ours, theirs = str(tmp_path / "ours.json"), str(tmp_path / "theirs.json")
+    assert main(["evaluate", "score", said, said, "-o", ours]) == 0
+    assert main(["evaluate", "score", said, said, "--as", "md-eval", "-o", theirs]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "compare", ours, theirs, "--metric", "der_0"]) == 0
+    assert "scored by other rules: as our own and md-eval" in capsys.readouterr().err
+    assert main(["evaluate", "compare", ours, ours, "--metric", "der_0"]) == 0
+    assert "warning" not in capsys.readouterr().err

@@ -400,7 +400,7 @@ def test_a_witness_is_heard_when_asked(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("speaker_reasoner.voices.choice.choose", lambda _: PitchWitness())
+    monkeypatch.setattr("speaker_reasoner.engines.comparing.choose", lambda *_: PitchWitness())
     monkeypatch.setattr("speaker_reasoner.load_engine", None)  # a witness needs no engine
     again = save(ana.with_name("again.wav"), voice(4.0, seed=4))
     where = ["--store", str(store.folder), "--witness", "pitch"]

@@ -322,6 +322,12 @@ def _compare(arguments: argparse.Namespace) -> int:
     a, b = load_result(arguments.a), load_result(arguments.b)
     comparison = compare_results(a, b, arguments.metric)
     console = Console(highlight=False)
+    for key in ("as", "uem", "normalisation"):
+        one, other = (result["settings"].get(key) for result in (a, b))
+        if one != other:
+            if key == "as":
+                one, other = ((rules or {}).get("tool", "our own") for rules in (one, other))
+            _say(f"warning: A and B were scored by other rules: {key} {one} and {other}", "yellow")
     label = LABELS[arguments.metric]
     console.print(f"{label} of A ({a['system']}): {100 * comparison.a:.2f} %")
     console.print(f"{label} of B ({b['system']}): {100 * comparison.b:.2f} %")

@@ -217,7 +217,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         engine_api=arguments.engine_api,
         rules=_rules(arguments.keep),
         origins=tuple(_origin(text) for text in arguments.allow_origin),
-        aliases=tuple(_alias(text) for text in arguments.model_alias),
+        aliases=(
+            *map(_alias, arguments.model_alias),
+            *([("tiny", "")] if arguments.model == "tiny" else []),  # as it was asked for here
+        ),
         root_path=arguments.root_path,
     )
     listening = _listen(arguments.host, arguments.port)

@@ -162,6 +162,9 @@ def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item
     return failed
 
 
+_ONE_A_FILE = ("json", "srt", "vtt", "textgrid")
+
+
 def _check_usage(arguments: argparse.Namespace) -> None:
     if arguments.recordings.count(STDIN) > 1:
         usage(arguments, "standard input (-) can be read once")
@@ -174,6 +177,9 @@ def _check_usage(arguments: argparse.Namespace) -> None:
 
 
 def _check_names(arguments: argparse.Namespace, items: Sequence["Item"]) -> None:
+    form = (arguments.format or ("txt",))[0]
+    if arguments.output is None and len(items) > 1 and form in _ONE_A_FILE:
+        usage(arguments, f"{form} holds one recording, and there are {len(items)}: add -o DIR")
     twice = doubled(file_name(item.title) for item in items)
     if arguments.output is not None and twice:
         usage(

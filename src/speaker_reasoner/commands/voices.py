@@ -93,10 +93,10 @@ def _load_witness(name: str) -> "Witness | None":
     from transformers.utils import logging
 
     from .. import load_engine
-    from ..voices.choice import choose
+    from ..engines.comparing import load_witness
 
     logging.disable_progress_bar()
-    return load_engine("tiny").witness("tower") if name in ("auto", "tower") else choose(name)
+    return load_engine("tiny").witness("tower") if name in ("auto", "tower") else load_witness(name)
 
 
 def _doubts(store: "VoiceStore", name: str, witness: "Witness") -> list[str]:

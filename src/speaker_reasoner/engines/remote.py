@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import EngineError
+from ..errors import EngineError, SettingsError
 from ..protocol import Audio, Part, Profile
 from ..protocol.checking import fault, is_turn, kept_part, looped, valid_part
 from ..protocol.expression import turn_regex
@@ -123,6 +123,11 @@ class RemoteEngine:
         self.client = client
         self.model = model
         self.profile = profile
+        if server == OURS and constraint == "regex":
+            raise SettingsError(
+                "--constraint regex: this server takes a turn's own rules and no expression; leave it out "
+                "(auto), or choose none"
+            )
         self.server = server
         self.constraint = constraint
         self.send_audio = send_audio

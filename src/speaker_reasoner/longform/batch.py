@@ -89,11 +89,13 @@ class _Marker:
         about: what it was made from; see `Transcriber.about`.
         files: SHA-256 of each, by name.
         measured: audio_s, wall_s (its share of the machine, over all lives), turns, tokens, stage_s.
+        path: where the recording was; `None` if an earlier version wrote the marker.
     """
 
     about: Mapping[str, Any]
     files: Mapping[str, str | None]
     measured: Mapping[str, Any]
+    path: str | None = None
 
 
 class Batch:
@@ -234,7 +236,10 @@ class Batch:
     def _keep(self, task: "_Task", transcript: Transcript, *, done: bool) -> tuple[Path, ...]:
         """Write the files, then the marker where the recording is done, then delete the journal."""
         assert self._folder is not None and task.journal is not None
+        edited = self._spare_edited(task)
         files = write(transcript, self._folder, self._formats)
+        if edited:
+            task.note += f"{'; ' if task.note else ''}changed by hand, kept as {', '.join(edited)}"
         info = transcript.info
         measured = {
             "audio_s": transcript.duration_s,
@@ -243,12 +248,41 @@ class Batch:
         }
         hashes = {path.name: _hash(path) for path in files}
         if done:
-            self._mark(task.item, _Marker(task.journal.about, hashes, measured))
+            where = str(task.item.path.absolute())
+            self._mark(task.item, _Marker(task.journal.about, hashes, measured, where))
         task.journal.remove()
         return tuple(files)
 
+    def _belongs_to_another(self, item: Item, marker: _Marker) -> bool:
+        """Whether the files are of a recording that is still somewhere else."""
+        assert self._folder is not None
+        if marker.path is None or Path(marker.path) == item.path.absolute():
+            return False
+        written = any((self._folder / name).exists() for name in marker.files)
+        return written and Path(marker.path).exists()
+
+    def _spare_edited(self, task: "_Task") -> list[str]:
+        """Rename files of an earlier call that were changed since; returns their new names."""
+        assert self._folder is not None
+        marker, names = self._marker(task.item), []
+        stem = file_name(task.name)
+        for name in self._formats:
+            path = self._folder / f"{stem}{FORMATS[name].suffix}"
+            written = marker.files.get(path.name) if marker is not None else None
+            if written is None or _hash(path) in (None, written):
+                continue
+            number = 1
+            while (
+                spare := path.with_name(f"{stem}.edited-{number}{FORMATS[name].suffix}")
+            ).exists():
+                number += 1
+            path.rename(spare)
+            names.append(spare.name)
+        return names
+
     def _mark(self, item: Item, marker: _Marker) -> None:
         row = {"marker": _VERSION, "about": marker.about, "files": marker.files}
+        row |= {"path": marker.path}
         text = json.dumps({**row, "measured": marker.measured}, ensure_ascii=False) + "\n"
         write_text_atomically(self._file(item, "done"), text)
 
@@ -258,7 +292,8 @@ class Batch:
             row = json.loads(self._file(item, "done").read_text(encoding="utf-8"))
             if row["marker"] != _VERSION:
                 return None
-            return _Marker(dict(row["about"]), dict(row["files"]), dict(row["measured"]))
+            files, measured = dict(row["files"]), dict(row["measured"])
+            return _Marker(dict(row["about"]), files, measured, row.get("path"))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -272,7 +307,14 @@ class Batch:
         except SpeakerReasonerError:
             return None  # opening it reports the error
         if other := [key for key in about if about[key] != marker.about.get(key)]:
-            task.note = f"transcribed again: its transcript is of another {' and '.join(other)}"
+            if "file" in other and self._belongs_to_another(item, marker):
+                error = OutputError(
+                    f"{self._folder}: its {file_name(task.name)!r} is the transcript of {marker.path}; "
+                    f"choose another folder for {item.path}, or rename it"
+                )
+                return Result(item, Failure(task.name, error))
+            named = " and ".join(key if key == "settings" else f"another {key}" for key in other)
+            task.note = f"transcribed again: its transcript is of {named.replace('settings', 'other settings')}"
             return None
         self._file(item, "journal").unlink(missing_ok=True)  # of a kill just after the marker
         return self._files_before(task, marker)
@@ -296,9 +338,10 @@ class Batch:
         if not lacking:
             return Result(item, None, (), note)
         whole = self._folder / f"{stem}{FORMATS['json'].suffix}"
-        if marker.files.get(whole.name) != _hash(whole):
+        if whole.name not in marker.files or marker.files[whole.name] != _hash(whole):
             names = ", ".join(paths[name].name for name in lacking)
-            task.note = f"transcribed again: {names} is not there, nor {whole.name} to make it from"
+            source = "" if "json" in lacking else f", nor {whole.name} to make it from"
+            task.note = f"transcribed again: {names} is not there{source}"
             return None
         try:
             files = write(read(whole)[0], self._folder, lacking)
