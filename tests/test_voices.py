@@ -7,6 +7,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -253,8 +254,9 @@ def test_a_stored_clip_stays_good_enough(tmp_path: Path, store: VoiceStore) -> N
 
 def test_names_are_never_paths(ana: Path, store: VoiceStore) -> None:
     names = ["../../etc", "..", "/root", "a/b", "CON", "ana", "Ana", "安娜", "x" * 100, "a\\b", "~"]
-    for name in names:
-        store.add(name, [load_clip(ana)])
+    clip = load_clip(ana)
+    for number, name in enumerate(names, start=1):
+        store.add(name, [replace(clip, samples=clip.samples / np.float32(number))])
     assert {voice.name for voice in store.voices()} == set(names)
     folders = [path for path in store.folder.iterdir() if path.is_dir()]
     assert len({path.name.lower() for path in folders}) == len(names)
@@ -279,6 +281,14 @@ def test_other_files_in_a_folder_stay(ana: Path, store: VoiceStore) -> None:
     store.remove("Ana")
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
     assert store.voices() == []
+
+
+def test_a_clip_is_of_one_person(ana: Path, store: VoiceStore) -> None:
+    store.add("Ana", [load_clip(ana)])
+    with pytest.raises(SettingsError, match=r"already 'Ana''s clip.*remove 'Ana'"):
+        store.add("Bo", [load_clip(ana)])
+    assert [one.name for one in store.voices()] == ["Ana"]
+    assert store.add("Ana", [load_clip(ana)]) == []
 
 
 def test_a_broken_add_leaves_nothing_that_counts(

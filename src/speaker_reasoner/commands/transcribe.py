@@ -182,8 +182,11 @@ def _check_names(arguments: argparse.Namespace, items: Sequence["Item"]) -> None
         usage(arguments, f"{form} holds one recording, and there are {len(items)}: add -o DIR")
     twice = doubled(file_name(item.title) for item in items)
     if arguments.output is not None and twice:
+        paths = [str(item.path) for item in items if file_name(item.title) == twice[0]]
         usage(
-            arguments, f"{twice[1]} recordings are named {twice[0]!r}: their files need other names"
+            arguments,
+            f"{twice[1]} recordings are named {twice[0]!r}, and their files need other names: rename one of "
+            f"{', '.join(paths)}, or give them different directories",
         )
 
 

@@ -213,6 +213,8 @@ def _format_of(file: Path, encoding: str | None) -> str | None:
         FormatError: its suffix is not a transcript's, or it cannot be read.
     """
     suffix = suffix_of(file)
+    if suffix is None and not file.exists():
+        raise FormatError(f"{file}: there is no such file or folder; check the path")
     if suffix is None:
         raise FormatError(
             f"{file}: cannot tell the format; name it ({', '.join(INPUTS)}), or let the file end in "

@@ -131,11 +131,20 @@ class VoiceStore:
             The clips that were not in the store before.
 
         Raises:
-            SettingsError: the name cannot be used; the store is damaged.
+            SettingsError: the name cannot be used; a clip is another speaker's; the store is damaged.
             OutputError: the store cannot be written.
         """
         name = check_name(name)
-        known = {voice.name: voice for voice in self.voices()}.get(name)
+        voices = {voice.name: voice for voice in self.voices()}
+        known = voices.get(name)
+        files = {clip.path.name: other for other in voices for clip in voices[other].clips}
+        for clip in clips:
+            other = files.get(f"clip-{clip.digest[:16]}.flac", name)
+            if other != name:
+                raise SettingsError(
+                    f"voice store {quoted(self.folder)}: {quoted(clip.path)} is already {other!r}'s clip; one "
+                    f"recording is one person: choose another, or remove {other!r} first"
+                )
         folder = known.folder if known else self.folder / _folder_name(name)
         listed = {clip.path.name: clip.speech_regions for clip in known.clips} if known else {}
         added = []
