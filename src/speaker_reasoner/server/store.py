@@ -448,10 +448,19 @@ class Store:
             self.finish_erasing()
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where another request has deleted it meanwhile."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _empty(folder: Path) -> None:
     """Delete what is in a folder; the largest first, since that frees most."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    for path in sorted(files, key=lambda one: -one.stat().st_size):
+    # `os.walk` passes over folders that another request deletes meanwhile; `rglob` raises.
+    files = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
+    for path in sorted(files, key=_size, reverse=True):
         path.unlink(missing_ok=True)
 
 
