@@ -74,7 +74,7 @@ def share_of_words(result: Transcript, sentence: str) -> float:
 def test_a_sentence(engine: Any, speech: list[Samples], tmp_path: Path, rate_hz: int) -> None:
     samples = soxr.resample(speech[0], SAMPLE_RATE_HZ, rate_hz)
     result = transcribed(engine, tmp_path, samples, rate_hz)
-    assert share_of_words(result, SENTENCES[0]) >= 0.5
+    assert share_of_words(result, SENTENCES[0]) >= 0.7
     assert result.info["language"] == "en" and result.info["model"] == "cascade"
 
 
@@ -111,8 +111,8 @@ def test_twice_and_resumed_it_is_the_same(
     soundfile.write(path, np.concatenate([speech[0], pause, speech[1]]), SAMPLE_RATE_HZ)
     whole = Transcriber(engine).transcribe(path, journal=journal)
     assert whole.info["chunks"] > 1
-    # In eight bits Whisper writes other words on another processor.
-    assert min(share_of_words(whole, sentence) for sentence in SENTENCES) >= 0.5
+    # In eight bits Whisper writes other words on another processor: at least 0.7 on one, 0.67 on another.
+    assert min(share_of_words(whole, sentence) for sentence in SENTENCES) >= 0.66
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:2]))  # killed after the first chunk
     engine._drafts.clear()

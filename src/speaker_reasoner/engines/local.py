@@ -38,8 +38,9 @@ from .tower import TowerWitness
 
 _ANSWER = ANSWER.encode()
 _AHEAD_CPU, _AHEAD_GPU = 32, 512
-"""Tokens that a forward reads ahead: where reading costs as much as a step, and where it is nearly free."""
+"""Tokens that a forward reads ahead: by measurement on a CPU (docs/experiments.md, 2026-11-28), assumed for a GPU."""
 _AHEAD_LEAST = 2
+"""Of each row of a batch."""
 
 
 @dataclass(slots=True)
@@ -236,7 +237,7 @@ class TransformersEngine:
         """Embeddings `[n, D]` of tokens."""
         return embed(self.thinker, torch.tensor(ids, dtype=torch.long, device=self.device))
 
-    def _step(self, batch: "_Batch", inputs: list[Tensor], seconds: dict[str, float]) -> None:
+    def _step(self, batch: _Batch, inputs: list[Tensor], seconds: dict[str, float]) -> None:
         """One forward: what is new to each row `[T, D]` and a draft of what follows; at least one token of
         each row that is not done is written.
 
@@ -309,7 +310,7 @@ class TransformersEngine:
             embedded.append(torch.cat(parts))
         return embedded
 
-    def _join(self, rows: list[_BatchRow]) -> "_Batch":
+    def _join(self, rows: list[_BatchRow]) -> _Batch:
         """One cache and mask `[B, past]` for all rows, padded left."""
         past = [row.memory.cached_tokens for row in rows]
         mask = torch.zeros(len(rows), max(past), dtype=torch.long, device=self.device)
@@ -387,7 +388,7 @@ class TransformersEngine:
             and b"".join(self.vocabulary.tokens[i] or b"" for i in row.ids[-12:]).endswith(_ANSWER)
         )
 
-    def _take_apart(self, batch: "_Batch") -> None:
+    def _take_apart(self, batch: _Batch) -> None:
         """Give every row its own keys and values back, without padding."""
         for row, own, tokens in zip(
             batch.rows, take_apart(batch.cache, batch.mask), batch.next, strict=True
