@@ -99,8 +99,7 @@ def measure(url: str, model: str, path: Path, told: list[Any]) -> dict[str, Any]
     streamed = [one for one in events if one["type"] == "transcript.text.segment"]
     final = {place(one): one["speaker"] for one in events[-1]["segments"]}
     changed = sum(final.get(place(one)) != one["speaker"] for one in streamed)
-    letters: dict[str, str] = {}
-    before = [letters.setdefault(one.speaker, one.speaker) for one in told]
+    before = [one.speaker for one in told]
     names = {}
     for label, one in zip(before, told, strict=True):
         names.setdefault(label, final.get((one.start_s, one.end_s, one.text)))

@@ -19,6 +19,7 @@ FILES = (
     ROOT / "docs/embedded.md",
     ROOT / "docs/real-speech.md",
     ROOT / "docs/speed.md",
+    ROOT / "docs/server.md",
     ROOT / "docs/evaluation.md",
     ROOT / "docs/whole-meetings.md",
     ROOT / "docs/stages.md",
@@ -418,9 +419,22 @@ def scaling_sentence() -> str:
     times = [row["s_per_minute"]["median"] for row in time["recordings"].values()]
     peaks = [row["peak_mib"]["median"] for row in memory["recordings"].values()]
     return (
-        f"A minute of audio takes {times[0]:.2f} s in a recording of 5 minutes and {times[1]:.2f} s in one "
+        f"Measured on {time['date']}: a minute of audio takes {times[0]:.2f} s in a recording of 5 "
+        f"minutes and {times[1]:.2f} s in one "
         f"of 60 (ratio {time['ratio']['median']:.2f}). Peak memory is {peaks[0]:.0f} MiB for 10 minutes and "
         f"{peaks[1]:.0f} MiB for 4 hours (ratio {memory['ratio']['median']:.2f})."
+    )
+
+
+def streaming_sentence() -> str:
+    stored = load("streaming")
+    total, rows = stored["total"], stored["recordings"]
+    people = sorted(row["speakers"] for row in rows)
+    return (
+        f"Measured on {len(rows)} simulated meetings of {people[0]} to {people[-1]} people, with the embedded "
+        f"checkpoint (`{stored['command']}`): {total['changed']} of {total['segments']} streamed segments have "
+        f"another speaker among the final ones ({percent(stored['share'])}); of what the turns alone wrote "
+        f"down, {total['turns_changed']}."
     )
 
 
@@ -429,7 +443,7 @@ def serve_sentence() -> str:
     many, killed = stored["many_clients"], stored["killed"]
     sent = sum(many["outcomes"].values())
     return (
-        f"Measured on loopback: {stored['clients']} clients for {stored['seconds']:.0f} s got "
+        f"Measured on loopback on {stored['date']}: {stored['clients']} clients for {stored['seconds']:.0f} s got "
         f"{many['outcomes']['right']} of {sent} transcripts right, at {stored['throughput_ratio']:.1f} times "
         f"the throughput of one client; the server was killed {killed['kills']} times under load, and "
         f"{killed['outcomes']['right']} of {killed['accepted']} accepted jobs ended with the transcript that "
@@ -483,6 +497,7 @@ def stages_groups() -> str:
 
 TABLES = {
     "serve-sentence": serve_sentence,
+    "streaming-sentence": streaming_sentence,
     "constraint-sentence": constraint_sentence,
     "longform-table": longform_table,
     "longform-shipped-table": lambda: longform_table("longform-shipped"),

@@ -43,7 +43,7 @@ from speaker_reasoner.reasoner import Dialogue, run
 
 AT_ONCE = 16
 DURATION_S = (15.0, 30.0)
-PLACEHOLDER = "<|audio_pad|>"
+PLACEHOLDER = MARKUP.audio
 
 
 class Processor:
@@ -208,7 +208,6 @@ def main() -> None:
     arguments = parser.parse_args()
     module = upstream(arguments.checkout)
     checkpoint = load_engine(arguments.model).checkpoint
-    assert MARKUP.audio == PLACEHOLDER
     engines = {
         "ours": TransformersEngine(checkpoint),
         "ours, one token a step": TransformersEngine(checkpoint, lookahead=0),

@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 from speaker_reasoner.engines import Request
 from speaker_reasoner.errors import EngineError
 from speaker_reasoner.server.corrections import History, apply, replay
+from speaker_reasoner.server.failures import RequestError
 from speaker_reasoner.server.lines import CorrectedLine, Document
-from speaker_reasoner.server.openai import RequestError
 from speaker_reasoner.transcript import Segment, Transcript, Word
 
 from . import serving

@@ -305,4 +305,6 @@ def test_what_is_kept_ends_where_it_can_be_gone_on_with(name: str, wrong: str, k
     rules = RULES[name]
     assert kept_part(rules, wrong) == kept
     turn = walk(rules, random.Random(0), kept)
-    assert re.fullmatch(turn_regex(rules, kept), turn) or kept.endswith(":a")
+    if name == "free observation" and kept.endswith(":a"):
+        return  # the walk lengthens the words, which the expression has at an end
+    assert re.fullmatch(turn_regex(rules, kept), turn)

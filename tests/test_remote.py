@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import io
 import itertools
 import json
@@ -28,7 +29,7 @@ from speaker_reasoner.engines import client as client_module
 from speaker_reasoner.engines import remote
 from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.chat import Malformed, read_completion, wav
-from speaker_reasoner.engines.client import Address, _retry_after
+from speaker_reasoner.engines.client import Address, Client, _retry_after
 from speaker_reasoner.engines.connecting import connect
 from speaker_reasoner.engines.remote import AGAIN, UNCONSTRAINED, RemoteEngine
 from speaker_reasoner.errors import EngineError, SettingsError
@@ -535,11 +536,21 @@ def test_an_interrupt_ends_the_wait(serve: Serve) -> None:
     assert time.monotonic() - began < 3.0
 
 
-def test_a_client_is_closed_when_nobody_has_it(serve: Serve) -> None:
+def test_a_client_can_be_closed_twice(serve: Serve) -> None:
     engine, _ = serve()
     thread = engine.client._loop.thread
     engine.client.close()
     engine.client.close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_client_is_closed_when_nobody_has_it() -> None:
+    client = Client(Address("http://127.0.0.1:9/v1"))
+    thread = client._loop.thread
+    assert thread.is_alive()
+    del client
+    gc.collect()
     thread.join(5)
     assert not thread.is_alive()
 

@@ -203,6 +203,9 @@ def test_silero_hears_a_meeting_the_same_in_any_blocks() -> None:
     assert speech_regions(samples, vad) == regions
     assert spoken_s(regions, 0.6, 8.3) > 6.5
     assert spoken_s(regions, 0.0, 0.5) == 0.0
+    length_s = len(samples) / SAMPLE_RATE_HZ
+    quiet = speech_regions(np.concatenate([samples, 1e-3 * noise(6.0)]), SileroVad())
+    assert spoken_s(quiet, length_s, length_s + 6.0) < 0.5
 
 
 @needs_silero

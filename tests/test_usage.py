@@ -383,3 +383,13 @@ def test_results_by_other_rules_are_compared_with_a_warning(
     assert "scored by other rules: as our own and md-eval" in capsys.readouterr().err
     assert main(["evaluate", "compare", ours, ours, "--metric", "der_0"]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_the_choices_of_a_servers_options_are_the_engines() -> None:
+    """Written twice, so that `--help` loads no engine."""
+    from speaker_reasoner.engines.remote import CONSTRAINTS, SENDING
+
+    transcribe = dict(commands_of(_parser()))["transcribe"]
+    choices = {tuple(a.option_strings): a.choices for a in transcribe._actions}
+    assert tuple(choices[("--constraint",)] or ()) == CONSTRAINTS
+    assert tuple(choices[("--send-audio",)] or ()) == SENDING

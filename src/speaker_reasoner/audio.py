@@ -403,7 +403,7 @@ class _Mixer:
     _cancelled_s: float = 0.0
 
     def mix(self, block: Samples, at_s: float, rate_hz: int) -> Samples:
-        """Yield `[frames]` of `[frames, channels]`, all finite.
+        """Return `[frames]` of `[frames, channels]`, all finite.
 
         Raises:
             AudioError: a sample is not finite, or the channel is not there (any more).

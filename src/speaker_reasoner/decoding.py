@@ -361,7 +361,7 @@ def _with_av(
     context = stream.codec_context
     kind = container.format.name
     stated = stated_s(container, stream)
-    origin_s = _origin_s(container, stream, stated, notes)
+    origin_s = _origin_s(container, stated, notes)
     if (
         stated is not None
         and (head := data.find(b"OpusHead", piece[0], piece[0] + 4096)) >= 0
@@ -411,7 +411,7 @@ def _language(track: Any) -> str:
     return f" ({', '.join(shown)})" if shown else ""
 
 
-def _origin_s(container: Any, stream: Any, stated: float | None, notes: list[str]) -> float:
+def _origin_s(container: Any, stated: float | None, notes: list[str]) -> float:
     """Where on the container's clock the recording begins, in seconds.
 
     Matroska and mp4 count from 0, wherever their sound begins; elsewhere (mpegts, ogg, mp3) the first
@@ -473,12 +473,10 @@ def _frames(
                 end_s += len(samples) / frame.sample_rate
                 yield Block(samples, frame.sample_rate, at_s)
                 at_s = None
-    if cut:
-        if not end_s and failure is not None:
-            raise AudioError(_damaged(path, end_s, duration_s, failure))
-        raise AudioError(cut_off(path, end_s, expected))
     if not end_s and failure is not None:
         raise AudioError(_damaged(path, end_s, duration_s, failure))
+    if cut:
+        raise AudioError(cut_off(path, end_s, expected))
     if duration_s is not None and end_s < duration_s - _SLACK_S:
         notes.append(
             f"its sound ends at {end_s:.3f} s; the track is stated to last {duration_s:.3f} s"

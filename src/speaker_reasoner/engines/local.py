@@ -21,7 +21,7 @@ from ..errors import EngineError
 from ..heap import give_back
 from ..protocol import TokenizedPart, pieces
 from ..protocol.grammar import start
-from ..protocol.markup import ANSWER
+from ..protocol.markup import ANSWER, MARKUP
 from ..protocol.matcher import State, caught_loop, complete
 from ..protocol.vocabulary import Vocabulary
 from ..speech import Detect, detector
@@ -118,7 +118,7 @@ class TransformersEngine:
         config = self.thinker.config.get_text_config()
         self.context_tokens = int(config.max_position_embeddings)
         self.tokenizer = MarkedTokenizer(checkpoint.tokenizer)
-        self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+        self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids(MARKUP.end))
         self.audio_id = int(self.thinker.config.audio_token_id)
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
         self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer)

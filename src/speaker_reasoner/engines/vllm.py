@@ -5,7 +5,6 @@ cache finds it again. Clips carry ids, so that each is encoded once. Imported on
 the extra `vllm`, and a GPU.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -16,23 +15,23 @@ from typing import Any
 import numpy as np
 
 from .. import extras
+from ..audio import SAMPLE_RATE_HZ
 from ..errors import CheckpointError, EngineError
 from ..protocol import PROFILE_FILE, Profile, TokenizedPart, pieces, released_profile
 from ..protocol.checking import is_turn, looped
+from ..protocol.markup import MARKUP
 from ..protocol.vocabulary import Vocabulary
 from ..speech import Detect, detector
 from ..voices.linking import Trust
 from ..voices.witness import Witness
 from .base import Reply, Request, Stop
-from .chat import SHORTEST_SAMPLES, rules_row
+from .chat import SHORTEST_SAMPLES, clip_id, rules_row
 from .checkpoint import CheckpointFiles, find_checkpoint
 from .comparing import best_witness, load_witness
 from .thinker import MarkedTokenizer
 
-_RATE_HZ = 16_000
 _MOST_TOKENS = 2048
 _MOST_CLIPS = 128
-_END = "<|im_end|>"
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ class VllmEngine:
         self.max_new_tokens = max_new_tokens
         self._library = library
         self._tokenizer = MarkedTokenizer(files.tokenizer)
-        self._end_id = int(files.tokenizer.convert_tokens_to_ids(_END))
+        self._end_id = int(files.tokenizer.convert_tokens_to_ids(MARKUP.end))
         self._audio_id = int(files.config.audio_token_id)
         size = int(files.config.get_text_config().vocab_size)
         self._vocabulary = Vocabulary(files.tokenizer, self._end_id, size)
@@ -128,9 +127,9 @@ class VllmEngine:
                 continue
             clip = request.session.clip(piece.audio)
             missing = max(0, SHORTEST_SAMPLES - len(clip))
-            clips.append((np.pad(clip, (0, missing)) if missing else clip, _RATE_HZ))
+            clips.append((np.pad(clip, (0, missing)) if missing else clip, SAMPLE_RATE_HZ))
             ids.append(self._audio_id)
-        names = [hashlib.sha256(np.ascontiguousarray(c).tobytes()).hexdigest() for c, _ in clips]
+        names = [clip_id(clip) for clip, _ in clips]
         return {
             "prompt_token_ids": ids,
             "multi_modal_data": {"audio": clips},

@@ -11,6 +11,7 @@ import torch
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from ..protocol.grammar import TurnRules, start
+from ..protocol.markup import MARKUP
 from ..protocol.matcher import advance
 from ..protocol.profile import profile_of
 from ..protocol.turns import Box
@@ -18,7 +19,6 @@ from ..protocol.vocabulary import Vocabulary
 
 PROCESSOR = f"{__name__}:GrammarProcessor"
 RULES = "turn_rules"
-END = "<|im_end|>"
 
 
 class TurnProcessor:
@@ -62,7 +62,7 @@ class GrammarProcessor(AdapterLogitsProcessor):  # type: ignore[misc]
 
         config = vllm_config.model_config
         tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
-        end_id = int(tokenizer.convert_tokens_to_ids(END))
+        end_id = int(tokenizer.convert_tokens_to_ids(MARKUP.end))
         self._vocabulary = Vocabulary(tokenizer, end_id, int(config.get_vocab_size()))
 
     def is_argmax_invariant(self) -> bool:

@@ -128,7 +128,7 @@ def resolved(
 
     Args:
         segments: of the reference, in order.
-        heard: the words of the hypothesis, in order.
+        hypothesis_words: the words of the hypothesis, in order.
         words: splits a text into the words that are compared.
 
     Returns:

@@ -138,7 +138,7 @@ def parse_services(text: str, where: str) -> list[Transcript]:
     lines = _lines(text, where)
     if lines is not None:
         if all("audio_filepath" in line for line in lines):
-            return _nemo(lines, where)
+            return _nemo(lines)
         data: Any = lines
     else:
         data = load_json(text, where, constants=True)
@@ -182,7 +182,7 @@ def _lines(text: str, where: str) -> list[dict[str, Any]] | None:
     return lines
 
 
-def _nemo(lines: list[dict[str, Any]], where: str) -> list[Transcript]:
+def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
     sessions = Sessions()
     for line in lines:
         at = line["at"]

@@ -313,8 +313,8 @@ class Batch:
                     f"choose another folder for {item.path}, or rename it"
                 )
                 return Result(item, Failure(task.name, error))
-            named = " and ".join(key if key == "settings" else f"another {key}" for key in other)
-            task.note = f"transcribed again: its transcript is of {named.replace('settings', 'other settings')}"
+            named = [f"{'other' if key == 'settings' else 'another'} {key}" for key in other]
+            task.note = f"transcribed again: its transcript is of {' and '.join(named)}"
             return None
         self._file(item, "journal").unlink(missing_ok=True)  # of a kill just after the marker
         return self._files_before(task, marker)

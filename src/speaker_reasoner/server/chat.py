@@ -18,7 +18,7 @@ from ..errors import ProtocolError
 from ..protocol import Answer, Box, Profile, parse_turn
 from ..protocol.grammar import TurnRules
 from ..protocol.turns import parse_gender
-from .openai import RequestError
+from .failures import RequestError
 
 MOST_TOKENS = 2048
 """Of one turn, as engines have it."""

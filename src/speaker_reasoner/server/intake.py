@@ -93,7 +93,7 @@ def decode_all(
         The length of the recording in seconds.
 
     Raises:
-        AudioError, RequestError, OutputError: as `decode` and `decode_reference`; 400 where names
+        AudioError, RequestError, StorageError: as `decode` and `decode_reference`; 400 where names
             and clips do not match.
     """
     names, clips = hints.known_speaker_names, received.references

@@ -15,8 +15,6 @@ from ..formats.reading import Habits, render_srt_to_read, render_vtt_to_read
 from ..formats.words import OPENAI, word_rows
 from ..spans import find_overlaps
 from ..transcript import Segment, Transcript
-from .failures import RequestError as RequestError  # also for those who import it from here
-from .failures import as_request_error as as_request_error
 from .forms import TranscriptionForm
 
 

@@ -205,7 +205,7 @@ def decode(
     Raises:
         AudioError: it cannot be decoded.
         RequestError: 413, it is longer than `longest_s`.
-        OutputError: the disk is full.
+        StorageError: the disk is full.
     """
     written = 0
     try:

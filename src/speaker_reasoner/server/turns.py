@@ -31,7 +31,7 @@ from ..protocol.markup import BOX
 from ..protocol.messages import Message, trace_parts
 from ..transcript import Transcript
 from .chat import AudioPart, ChatForm, completion_body, rules_of, sent_rules
-from .openai import RequestError
+from .failures import RequestError
 from .worker import Place, Worker
 
 _KEPT_BYTES = 256 * 1024**2

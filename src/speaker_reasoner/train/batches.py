@@ -226,16 +226,16 @@ def _token_centres(frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return index // 13 * SAMPLE_RATE_HZ + index % 13 * 1280 + 640
 
 
-def equalise(features: Tensor, rooms: Sequence[int], rng: random.Random) -> None:
+def equalise(features: Tensor, microphones: Sequence[int], rng: random.Random) -> None:
     """Simulate a microphone for each number: a smooth gain over the mel bins, within 14.4 dB.
 
     Args:
         features: `[N, mels, frames]`; 10 dB are 0.25 in Whisper's scale.
-        rooms: which microphone recorded each clip.
+        microphones: which microphone recorded each clip.
     """
     across = torch.linspace(0.0, torch.pi, features.shape[1])
     gains: dict[int, Tensor] = {}
-    for clip, number in zip(features, rooms, strict=True):
+    for clip, number in zip(features, microphones, strict=True):
         if number not in gains:
             waves = [rng.uniform(-0.12, 0.12) * torch.cos(k * across) for k in (1, 2, 3)]
             gains[number] = torch.stack(waves).sum(0).unsqueeze(1)

@@ -136,7 +136,7 @@ def cluster(
     nearest cluster that does not speak at the same time, or the nearest where all do.
 
     Args:
-        points: embeddings `[pieces, d]` of length 1.
+        points: embeddings `[subsegments, d]` of length 1.
         votes: see `evidence`.
         bounds: fewest and most speakers, if they are known.
     """
