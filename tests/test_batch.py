@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speaker_reasoner.engines import Request
+from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import AudioError, EngineError, OutputError, SettingsError
 from speaker_reasoner.evaluate.running import read_data, transcribe, units
@@ -289,6 +290,17 @@ def test_a_journal_of_other_settings_is_begun_again(five: list[Path], tmp_path: 
     [result] = run(five[:1], out, channel=0)
     assert "begun again: what was kept of it is about another settings" in result.note
     assert isinstance(result.outcome, Transcript)
+
+
+def test_every_note_on_a_recording_is_kept(five: list[Path], tmp_path: Path) -> None:
+    class Failing(ScriptedEngine):
+        def ask(self, requests: Sequence[Request]) -> list[Reply]:
+            return [Reply("", error="HTTP 500: boom", stop=Stop.SERVER) for _ in requests]
+
+    run(five[:1], tmp_path / "out")
+    [result] = run(five[:1], tmp_path / "out", Failing([], PROFILE), channel=0)
+    assert result.partial
+    assert "transcribed again: its transcript is of other settings; not all of it" in result.note
 
 
 def test_one_process_at_a_time(five: list[Path], tmp_path: Path) -> None:

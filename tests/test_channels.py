@@ -68,6 +68,13 @@ def test_a_transcript_of_each_channel_in_order_of_time(tmp_path: Path) -> None:
     assert not transcript.warnings
 
 
+def test_a_language_that_is_given_reaches_every_channel(tmp_path: Path) -> None:
+    path = call(tmp_path / "call.wav", noise(4.0, 1), noise(4.0, 2) * 0.1)
+    engine = ScriptedEngine(alone, PROFILE)
+    Transcriber(engine, detect=None, **SEPARATE).transcribe(path, language="fr")
+    assert {request.session.language for request in engine.requests} == {"fr"}
+
+
 def test_turns_are_told_with_the_labels_and_chunks_of_the_transcript(tmp_path: Path) -> None:
     path = call(tmp_path / "call.wav", noise(9.0, 1), noise(9.0, 2) * 0.1)
     turns: list[Progress] = []

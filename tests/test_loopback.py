@@ -228,6 +228,13 @@ def test_a_turn_for_any_client(serve: Serve) -> None:
     assert choice["logprobs"] is None
 
 
+def test_another_name_of_the_model_is_answered_under_that_name(serve: Serve) -> None:
+    client = serve(engine_api=True, aliases=(("whisper-1", ""),))
+    names = [entry["id"] for entry in client.get("/v1/models").json()["data"]]
+    assert [ask(client, clip(), model=name).json()["model"] for name in names] == names
+    error_of(ask(client, clip(), model="another"), 404, "model_not_found")
+
+
 def test_the_official_client_reads_it(tiny: Any, tmp_path: Path) -> None:
     with ours(tiny, tmp_path) as url:
         client = openai.OpenAI(base_url=url, api_key="none")

@@ -419,6 +419,7 @@ def test_logprobs_that_do_not_spell_the_turn_count_for_nothing(logprobs: Any) ->
         (Answer({"hello": 1}), Stop.SERVER, "no chat completion"),
         (Answer([1]), Stop.SERVER, "expected a JSON object"),
         (Answer({"choices": []}), Stop.SERVER, "no chat completion"),
+        ("\ud83d", Stop.SERVER, "half a surrogate pair"),
     ],
 )
 def test_a_failure_midway_is_a_named_stop_and_the_turns_are_kept(
@@ -490,11 +491,13 @@ def test_the_time_that_a_server_names_is_waited_for(serve: Serve) -> None:
 
 def test_a_limit_that_stays_ends_the_run(serve: Serve) -> None:
     engine, server = serve(lambda body: error(429, "slow down"))
-    with pytest.raises(EngineError, match=r"HTTP 429: slow down; after 2 retries: use a smaller"):
+    with pytest.raises(EngineError, match=r"HTTP 429: slow down \(3 attempts\): use a smaller"):
         outcome(engine)
     assert len(server.asked) == 3
     engine, server = serve(lambda body: error(429, "come back tomorrow", Retry_After="86400"))
-    with pytest.raises(EngineError, match="come back tomorrow"):
+    with pytest.raises(
+        EngineError, match=r"tomorrow \(1 attempt\): wait 86400 s, or use a smaller"
+    ):
         outcome(engine)
     assert len(server.asked) == 1
 
@@ -695,7 +698,11 @@ def test_a_recording_that_a_server_fails_on_is_written_and_not_done(
     ("more", "said"),
     [
         (["--engine", "openai"], "needs --base-url URL and --model NAME"),
-        (["--base-url", "http://localhost:1/v1"], "need --engine openai"),
+        (["--base-url", "http://localhost:1/v1"], "needs --engine openai"),
+        (
+            ["--retries", "5", "--send-audio", "auto"],
+            "--send-audio and --retries need --engine openai",
+        ),
         (
             [
                 "--engine",

@@ -92,14 +92,12 @@ def _add_server(command: argparse.ArgumentParser) -> None:
     add(
         "--constraint",
         choices=("auto", "regex", "none"),
-        default="auto",
         help="how the server is told what a valid turn is: by a regular expression, or not, and turns that "
         "are wrong are asked for again (default: auto, as the server can)",
     )
     add(
         "--send-audio",
         choices=("auto", "once", "always"),
-        default="auto",
         help="each clip once, where the server keeps it under its id, or with every turn (default: auto, "
         "by the kind of server)",
     )
@@ -107,14 +105,12 @@ def _add_server(command: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="S",
         type=positive,
-        default=600,
         help="longest time for one turn (default: 600)",
     )
     add(
         "--retries",
         metavar="N",
         type=_retries,
-        default=5,
         help="how often a request that fails is tried again (default: 5)",
     )
 
@@ -306,8 +302,18 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
         enable_progress_bars()
     language = arguments.language
     remote = arguments.engine == "openai"
-    if not remote and (arguments.base_url or arguments.api_key_env):
-        usage(arguments, "--base-url and --api-key-env need --engine openai")
+    of_server = {
+        "--base-url": arguments.base_url,
+        "--api-key-env": arguments.api_key_env,
+        "--constraint": arguments.constraint,
+        "--send-audio": arguments.send_audio,
+        "--timeout": arguments.timeout,
+        "--retries": arguments.retries,
+    }
+    needless = [name for name, value in of_server.items() if value is not None]
+    if needless and not remote:
+        needs = "needs" if len(needless) == 1 else "need"
+        usage(arguments, f"{' and '.join(needless)} {needs} --engine openai")
     if remote and not (arguments.base_url and arguments.model):
         usage(arguments, f"--engine {arguments.engine} needs --base-url URL and --model NAME")
     parts = {"recogniser": arguments.recogniser, "diarizer": arguments.diarizer}
@@ -328,12 +334,13 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
 
 def _elsewhere(arguments: argparse.Namespace) -> dict[str, Any]:
     """Where a model runs that does not run here, and how it is asked."""
-    return {
+    options = {
         "engine": arguments.engine,
         "base_url": arguments.base_url,
         "api_key": _api_key(arguments),
         "constraint": arguments.constraint,
         "send_audio": arguments.send_audio,
-        "timeout_s": float(arguments.timeout),
+        "timeout_s": arguments.timeout,
         "retries": arguments.retries,
     }
+    return {name: value for name, value in options.items() if value is not None}

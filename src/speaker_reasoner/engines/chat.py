@@ -113,7 +113,7 @@ def read_completion(body: Mapping[str, Any]) -> Completion:
     """Read the first choice of an answer.
 
     Raises:
-        Malformed: it is no chat completion of text.
+        Malformed: it is no chat completion of text, or of text that is not Unicode.
         EngineError: a part of the turn was taken out of it.
     """
     try:
@@ -130,6 +130,8 @@ def read_completion(body: Mapping[str, Any]) -> Completion:
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         keys = ", ".join(list(body)[:8])
         raise Malformed(f"no chat completion, but an object of {keys or 'nothing'}") from error
+    if not _is_text(text):
+        raise Malformed("half a surrogate pair in the turn, which is no Unicode text")
     if thought:
         raise EngineError(
             "the server takes the model's <think> out of its answer; start it without a reasoning parser"
@@ -152,6 +154,15 @@ def read_completion(body: Mapping[str, Any]) -> Completion:
     if not text.strip():
         return _stopped(known, Stop.EMPTY, f"an empty reply (finish_reason {reason!r})")
     return known
+
+
+def _is_text(text: str) -> bool:
+    """Whether a string of JSON is Unicode: JSON can spell one half of a surrogate pair alone."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _stopped(known: Completion, stop: Stop, detail: str) -> Completion:

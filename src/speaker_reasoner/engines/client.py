@@ -50,12 +50,14 @@ class Unavailable(Exception):
     Attributes:
         limited: whether it only says that there are too many requests.
         wait_s: how long it asks to wait before the next attempt.
+        attempts: how often it was asked.
     """
 
     def __init__(self, message: str, *, limited: bool = False, wait_s: float | None = None) -> None:
         super().__init__(message)
         self.limited = limited
         self.wait_s = wait_s
+        self.attempts = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class Client:
     async def _request(
         self, method: str, path: str, content: bytes | None, retries: int | None
     ) -> dict[str, Any]:
-        wait_s, tried = _FIRST_WAIT_S, 0
+        wait_s, attempts = _FIRST_WAIT_S, 0
         while True:
             try:
                 async with asyncio.timeout(self.address.timeout_s):
@@ -174,11 +176,11 @@ class Client:
                 error = Unavailable(_reason(failure))
             except Unavailable as failure:
                 error = failure
-            asked_s = error.wait_s
+            attempts += 1
+            error.attempts, asked_s = attempts, error.wait_s
             most = self.address.retries if retries is None or error.limited else retries
-            if tried >= most or (asked_s is not None and asked_s > _LONGEST_ASKED_S):
+            if attempts > most or (asked_s is not None and asked_s > _LONGEST_ASKED_S):
                 raise error
-            tried += 1
             await asyncio.sleep(wait_s if asked_s is None else asked_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 

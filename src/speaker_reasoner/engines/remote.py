@@ -340,17 +340,19 @@ class RemoteEngine:
         Raises:
             EngineError: it is gone, or lets us ask no more.
         """
-        retries = self.client.address.retries
         said = f"{self.client.address.url}: {error}"
-        if isinstance(error, Unavailable) and error.limited:
-            raise EngineError(f"{said}; after {retries} retries: use a smaller --batch")
+        if isinstance(error, Unavailable):
+            said += f" ({error.attempts} {'attempts' if error.attempts > 1 else 'attempt'})"
+            if error.limited:
+                wait = "" if error.wait_s is None else f"wait {error.wait_s:.0f} s, or "
+                raise EngineError(f"{said}: {wait}use a smaller --batch")
         try:
             await self.client.get("/models", retries=0)
         except Refused:
             pass
         except Unavailable:
             raise EngineError(
-                f"{said}; after {retries} retries; when the server is back, run the same command again"
+                f"{said}; when the server is back, run the same command again"
             ) from error
         return self._stopped(Stop.SERVER, said, "", Counter())
 

@@ -209,7 +209,7 @@ class Batch:
             path = self._file(item, "journal")
             journal, other = Journal.anew(path, self._about(item), self._lap)
             if other is not None:
-                task.note = f"begun again: what was kept of it is about another {other}"
+                task.add(f"begun again: what was kept of it is about another {other}")
         task.journal = journal
         return self.transcriber.open(
             item.path,
@@ -224,7 +224,7 @@ class Batch:
             return Result(task.item, outcome, (), task.note)
         failed = sorted(OUTSIDE & set(outcome.info["stops"]))
         if failed:
-            task.note = f"not all of it could be transcribed ({', '.join(failed)}); run it again"
+            task.add(f"not all of it could be transcribed ({', '.join(failed)}); run it again")
         if self._folder is None:
             return Result(task.item, outcome, (), task.note, bool(failed))
         try:
@@ -239,7 +239,7 @@ class Batch:
         edited = self._spare_edited(task)
         files = write(transcript, self._folder, self._formats)
         if edited:
-            task.note += f"{'; ' if task.note else ''}changed by hand, kept as {', '.join(edited)}"
+            task.add(f"changed by hand, kept as {', '.join(edited)}")
         info = transcript.info
         measured = {
             "audio_s": transcript.duration_s,
@@ -369,6 +369,10 @@ class _Task:
 
     def open(self) -> AnyRecording:
         return self.batch._open(self)
+
+    def add(self, note: str) -> None:
+        """Add to the notes on the recording."""
+        self.note += f"; {note}" if self.note else note
 
     def told(self, progress: Progress) -> None:
         if self.listener is not None:

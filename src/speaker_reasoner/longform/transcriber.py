@@ -156,14 +156,12 @@ class Transcriber:
             )
             journal = Journal(journal, about)
         if self.separate:
-            return self._open_separately(path, voices, journal, name, samples)
+            return self._open_separately(path, voices, journal, name, samples, language)
         notices: list[str] = []
         blocks = (
             iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
         )
-        recording = self._recording(path, blocks, speakers, voices, journal, name, notices)
-        recording.language_given = language
-        return recording
+        return self._recording(path, blocks, speakers, voices, journal, name, notices, language)
 
     def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
         """The blocks of a file; what there is to know about it goes to `notices`, once."""
@@ -181,6 +179,7 @@ class Transcriber:
         journal: Journal | None,
         name: str | None,
         samples: Samples | None,
+        language: str | None,
     ) -> SeparateChannels:
         count = audio.channel_count(path, track=self.track) if samples is None else len(samples)
         if count < 2:
@@ -202,6 +201,7 @@ class Transcriber:
                 None if journal is None else journal.channel(n),
                 name,
                 notices,
+                language,
             )
             for n, one in enumerate(loudness)
         ]
@@ -216,6 +216,7 @@ class Transcriber:
         journal: Journal | ChannelJournal | None,
         name: str | None,
         notices: list[str],
+        language: str | None,
     ) -> RecordingState:
         settings = self.settings
         recording = RecordingState(
@@ -229,6 +230,7 @@ class Transcriber:
         )
         recording.name = name or recording.name
         recording.notices = notices
+        recording.language_given = language
         return recording
 
     def _speakers(

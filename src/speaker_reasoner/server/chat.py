@@ -19,6 +19,7 @@ from ..protocol import Answer, Box, Profile, parse_turn
 from ..protocol.grammar import TurnRules
 from ..protocol.turns import parse_gender
 from .failures import RequestError
+from .forms import Abilities, check_model
 
 MOST_TOKENS = 2048
 """Of one turn, as engines have it."""
@@ -99,7 +100,7 @@ class ChatForm(_Sent):
     user: str | None = None
 
 
-def parse_chat(values: Any, model: str) -> ChatForm:
+def parse_chat(values: Any, able: Abilities) -> ChatForm:
     """Check a body.
 
     Raises:
@@ -115,13 +116,7 @@ def parse_chat(values: Any, model: str) -> ChatForm:
         if first["type"] == "extra_forbidden":
             message = "not a field that this server takes; leave it out"
         raise RequestError(400, f"{param}: {message}", code="invalid_value", param=param) from error
-    if form.model != model:
-        raise RequestError(
-            404,
-            f"The model {form.model!r} does not exist; this server has {model!r}",
-            code="model_not_found",
-            param="model",
-        )
+    check_model(form.model, able)
     return form
 
 
@@ -200,6 +195,9 @@ def rules_of(
 
 def completion_body(reply: Reply, model: str, logprobs: bool) -> dict[str, Any]:
     """A chat completion.
+
+    Args:
+        model: the name by which the client asked.
 
     Raises:
         RequestError: the model could not write the turn.

@@ -138,7 +138,7 @@ class Service:
         self.created = int(time.time())
         self.turns = None
         if settings.engine_api:
-            self.turns = _turns(engine, self.worker, self.model, settings.batch)
+            self.turns = _turns(engine, self.worker, settings.batch)
         self._transcriber = transcriber
         self._decoders = anyio.CapacityLimiter(_DECODERS)
         self.jobs = JobManager(
@@ -206,7 +206,7 @@ class Service:
         with ExitStack() as stack:
             place = self.worker.reserve()
             stack.callback(place.release)
-            form = parse_chat(await read_json(request, self.settings.limits, most), self.model)
+            form = parse_chat(await read_json(request, self.settings.limits, most), self.able)
             chat, clips = await self.turns.heard(form)
             asked, key = self.turns.request(form, chat, clips)
             turn, reply = self.turns.submit(asked, place)
@@ -316,7 +316,7 @@ class Service:
         return {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
 
 
-def _turns(engine: Engine, worker: Worker, model: str, batch: int) -> Turns:
+def _turns(engine: Engine, worker: Worker, batch: int) -> Turns:
     """Turns of an engine.
 
     Raises:
@@ -327,7 +327,7 @@ def _turns(engine: Engine, worker: Worker, model: str, batch: int) -> Turns:
             f"--engine-api: the {engine.name} hears whole recordings and has no turns to give; choose a "
             "checkpoint of the dialogue, such as --model tiny"
         )
-    return Turns(worker, engine.profile, model, batch)
+    return Turns(worker, engine.profile, batch)
 
 
 async def _gone(request: Request) -> None:

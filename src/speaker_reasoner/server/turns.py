@@ -118,14 +118,12 @@ class Turns:
     Args:
         worker: asks the engine.
         profile: of the model.
-        model: its name.
         kept: how many sessions are kept between their turns.
     """
 
-    def __init__(self, worker: Worker, profile: Profile, model: str, kept: int) -> None:
+    def __init__(self, worker: Worker, profile: Profile, kept: int) -> None:
         self._worker = worker
         self._profile = profile
-        self._model = model
         self._most = kept
         self._clips = _Clips()
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
@@ -257,7 +255,7 @@ class Turns:
 
     def body(self, form: ChatForm, reply: Reply) -> dict[str, Any]:
         """The answer; raises what `completion_body` raises."""
-        return completion_body(reply, self._model, form.logprobs)
+        return completion_body(reply, form.model, form.logprobs)
 
 
 def _bytes(samples: Samples) -> bytes:
