@@ -1,6 +1,7 @@
 """Corrections of a job's transcript, and chunks that are heard again."""
 
 import random
+import threading
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from speaker_reasoner.engines import Request
 from speaker_reasoner.errors import EngineError
 from speaker_reasoner.server.corrections import History, apply, replay
 from speaker_reasoner.server.failures import RequestError
+from speaker_reasoner.server.jobruns import JobRun
 from speaker_reasoner.server.lines import CorrectedLine, Document
 from speaker_reasoner.transcript import Segment, Transcript, Word
 
@@ -375,6 +377,26 @@ def test_strangers_of_a_chunk_keep_their_label(serve: Serve) -> None:
     client = serve()
     job = wait(client, add_job(client, wav(6.0)))
     before = client.get(f"/v1/jobs/{job['id']}/document").json()
+    assert listen(client, job, 1, 0).status_code == 202
+    wait(client, job)
+    after = client.get(f"/v1/jobs/{job['id']}/document").json()
+    assert words(after) == words(before)
+
+
+def test_a_result_is_written_down_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper finds a result that the engine thread is about to have written down."""
+    client = serve()
+    job = wait(client, add_job(client, wav(6.0)))
+    before = client.get(f"/v1/jobs/{job['id']}/document").json()
+    correct = JobRun._correct
+
+    def and_the_keeper_comes(run: JobRun, result: Transcript) -> None:
+        correct(run, result)
+        keeper = threading.Thread(target=run.settle)
+        keeper.start()
+        keeper.join(0.2)
+
+    monkeypatch.setattr(JobRun, "_correct", and_the_keeper_comes)
     assert listen(client, job, 1, 0).status_code == 202
     wait(client, job)
     after = client.get(f"/v1/jobs/{job['id']}/document").json()

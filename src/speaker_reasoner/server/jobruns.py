@@ -7,6 +7,7 @@ import asyncio
 import logging
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -98,6 +99,7 @@ class JobRun:
         self._chunk = -1
         self._labels: set[str] = set()
         self._watchers: tuple[tuple[asyncio.AbstractEventLoop, asyncio.Event], ...] = ()
+        self._settling = threading.Lock()
 
     @property
     def position_s(self) -> float:
@@ -188,7 +190,12 @@ class JobRun:
         self.settle()
 
     def settle(self) -> None:
-        """Write down what it came to, as far as the storage allows."""
+        """Write down what it came to, once, as far as the storage allows: the engine thread and the keeper
+        both ask for it."""
+        with self._settling:
+            self._settle_once()
+
+    def _settle_once(self) -> None:
         result = self.due
         if result is None or self.over:
             return
