@@ -1,5 +1,5 @@
-"""The part of vLLM that the engine calls, over a thinker of transformers: one prompt after the other, without
-a cache. Signatures are those of vLLM 0.33; `scripts/vllm-protocol` compares them with the real ones."""
+"""The part of vLLM that the engine calls, over a thinker of transformers: one prompt after the other, each
+read anew. Signatures are those of vLLM 0.33; `scripts/vllm-protocol` compares them with the real ones."""
 
 import sys
 import types
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from speaker_reasoner.engines import Session
 from speaker_reasoner.engines.local import TransformersEngine
@@ -83,16 +84,16 @@ class LLM:
         rows: list[dict[int, Any]] = []
         self.processor.req_info.clear()
         self.processor.add(0, params, written)
-        held = self._embedded(prompt)
+        new, cache = self._embedded(prompt), DynamicCache()
         while len(written) < params.max_tokens:
-            logits = self._logits(held)
+            logits = self._logits(new, cache)
             normal = torch.log_softmax(logits, dim=-1)
             token = int(self.processor.req_info[0](logits.clone()).argmax())
             written.append(token)
             rows.append({token: SimpleNamespace(logprob=float(normal[token]))})
             if token in params.stop_token_ids:
                 break
-            held = torch.cat([held, embed(self.engine.thinker, torch.tensor([token]))])
+            new = embed(self.engine.thinker, torch.tensor([token]))
         reason = "stop" if written[-1] in params.stop_token_ids else "length"
         output = SimpleNamespace(token_ids=written, logprobs=rows, finish_reason=reason)
         return SimpleNamespace(outputs=[output])
@@ -109,10 +110,13 @@ class LLM:
         assert number == len(clips)
         return self.engine._embed([(Session(clips[0], tuple(clips[1:])), pieces)])[0]
 
-    def _logits(self, held: torch.Tensor) -> torch.Tensor:
-        places = torch.arange(len(held))[None]
+    def _logits(self, new: torch.Tensor, cache: Any) -> torch.Tensor:
+        places = cache.get_seq_length() + torch.arange(len(new))[None]
         output = text_model(self.engine.thinker)(
-            inputs_embeds=held[None], position_ids=places.expand(3, 1, -1), use_cache=False
+            inputs_embeds=new[None],
+            position_ids=places.expand(3, 1, -1),
+            past_key_values=cache,
+            use_cache=True,
         )
         found: torch.Tensor = self.engine.thinker.lm_head(output.last_hidden_state[0, -1]).float()
         return found
