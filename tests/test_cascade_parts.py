@@ -379,7 +379,11 @@ def test_unsure_words_bring_another_language(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_language_that_was_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(0.05, language="de")
     chinese = recogniser(model, monkeypatch, language="zh")
-    assert chinese.recognise(noise(5.0), [(0, 5)], "en").language == "zh"
+    recognition = chinese.recognise(noise(5.0), [(0, 5)], "en")
+    assert recognition.language == "zh"
+    assert recognition.doubt.startswith("a chunk sounds like 'de' and was transcribed as 'zh'")
+    german = recogniser(model, monkeypatch, language="de")
+    assert german.recognise(noise(5.0), [(0, 5)], None).doubt == ""
     with pytest.raises(SettingsError, match="knows en, de, zh"):
         recogniser(model, monkeypatch, language="xx")
 

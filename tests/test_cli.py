@@ -206,7 +206,7 @@ def test_help_and_version_do_not_load_heavy_libraries() -> None:
         ([], "COMMAND"),
         (["translate"], "invalid choice: 'translate'"),
         (["transcribe"], "FILE"),
-        (["transcribe", "a.wav", "-f", "jsn"], "unknown format 'jsn' (did you mean json?)"),
+        (["transcribe", "a.wav", "-f", "jsn"], "unknown format 'jsn' (did you mean 'json'?)"),
         (["transcribe", "a.wav", "-f", ","], "no format given"),
         (["transcribe", "a.wav", "-f", "json,srt"], "add -o DIR"),
         (["transcribe", "a.wav", "--batch", "0"], "at least 1, got '0'"),

@@ -282,6 +282,7 @@ GOLDEN = Transcript(
 )
 
 GOLDENS = {
+    "ass": (Path(__file__).parent / "golden" / "two-speakers.ass").read_text(encoding="utf-8"),
     "json": """\
 {
   "schema": "speaker-reasoner/transcript",

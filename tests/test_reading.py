@@ -124,6 +124,16 @@ def test_ass_has_lanes_and_no_tags_of_others() -> None:
     assert len(set(re.findall(r"&H00(\w{6}),&H000000FF", shown))) == 2
 
 
+def test_names_of_voices_take_no_room_in_vtt() -> None:
+    """Players do not show them, so that they must not break a line."""
+    line = Segment(
+        "Bartholomew Featherstonehaugh", 0.0, 4.0, "this line has forty-two characters in all."
+    )
+    shown = render_vtt_to_read(talk(line), Habits())
+    assert f"<v Bartholomew Featherstonehaugh>{line.text}</v>" in shown
+    assert line.text not in render_srt_to_read(talk(line), Habits())
+
+
 def test_warnings_are_comments_in_vtt() -> None:
     shown = render_vtt_to_read(talk(warnings=("one --> two\n\nthree",)), Habits())
     assert "NOTE one -> two three\n" in shown

@@ -1,7 +1,6 @@
 """`speaker-reasoner transcribe`: speaker, gender, start, end and text of recordings."""
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AudioError, OutputError, SpeakerReasonerError
 from ..formats import FORMATS, file_name, render
+from ..formats.table import unknown_format
 from .arguments import add_model, add_options, load_quietly, options, positive, usage
 from .downloads import LIMIT_BYTES
 from .inputs import STDIN, doubled, recordings
@@ -97,11 +97,7 @@ def _formats(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in FORMATS:
-            near = difflib.get_close_matches(name, FORMATS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise argparse.ArgumentTypeError(
-                f"unknown format {name!r}{hint}; known: {', '.join(FORMATS)}"
-            )
+            raise argparse.ArgumentTypeError(str(unknown_format(name, FORMATS)))
     if not names:
         raise argparse.ArgumentTypeError(f"no format given; known: {', '.join(FORMATS)}")
     return names

@@ -112,13 +112,18 @@ class Cue:
     end_s: float
 
 
-def cues(transcript: Transcript, habits: Habits) -> list[Cue]:
-    """The cues of a transcript, in order of start."""
+def cues(transcript: Transcript, habits: Habits, *, named: bool = True) -> list[Cue]:
+    """The cues of a transcript, in order of start.
+
+    Args:
+        named: whether the first line of whoever begins to speak has the name before it.
+    """
     made: list[Cue] = []
     before = None
     for segment in transcript.segments:
         name = caption(segment.speaker, segment.gender if habits.genders else "unknown")
-        for part in _parts(segment, f"{name}: " if segment.speaker != before else "", habits):
+        lead = f"{name}: " if named and segment.speaker != before else ""
+        for part in _parts(segment, lead, habits):
             made.append(
                 replace(part, label=segment.speaker, speaker=name, opens=segment.speaker != before)
             )
@@ -143,7 +148,7 @@ def render_vtt_to_read(transcript: Transcript, habits: Habits) -> str:
     blocks = [
         f"{_clock(cue.start_s, '.')} --> {_clock(cue.end_s, '.')}\n"
         f"<v {_escape(cue.speaker)}>{_escape(chr(10).join(cue.lines))}</v>\n"
-        for cue in cues(transcript, habits)
+        for cue in cues(transcript, habits, named=False)
     ]
     return "WEBVTT\n" + notes + "".join(f"\n{block}" for block in blocks)
 

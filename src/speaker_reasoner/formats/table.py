@@ -1,7 +1,7 @@
 """The table of formats: name, suffix, renderer, parser. Files are read and written elsewhere."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..errors import FormatError
@@ -9,6 +9,7 @@ from ..transcript import Transcript
 from .ctm import parse_ctm, render_ctm
 from .native import parse_json, render_json
 from .plain import render_markdown, render_txt
+from .reading import Habits, render_ass
 from .scoring import parse_rttm, parse_seglst, parse_stm, render_rttm, render_seglst, render_stm
 from .subtitles import parse_srt, parse_vtt, render_srt, render_vtt
 from .textgrid import parse_textgrid, render_textgrid
@@ -42,6 +43,7 @@ FORMATS: dict[str, Format] = {
         Format("ctm", ".ctm", render_ctm, parse_ctm),
         Format("srt", ".srt", render_srt, parse_srt),
         Format("vtt", ".vtt", render_vtt, parse_vtt),
+        Format("ass", ".ass", lambda transcript: render_ass(transcript, Habits())),
         Format("textgrid", ".TextGrid", render_textgrid, parse_textgrid),
         Format("txt", ".txt", render_txt),
         Format("md", ".md", render_markdown),
@@ -57,9 +59,14 @@ def find_format(name: str) -> Format:
     """
     if name in FORMATS:
         return FORMATS[name]
-    near = difflib.get_close_matches(name.lower().lstrip("."), FORMATS, n=1)
+    raise unknown_format(name, FORMATS)
+
+
+def unknown_format(name: str, known: Iterable[str]) -> FormatError:
+    """The error for a name that is no format's, with those there are."""
+    near = difflib.get_close_matches(name.lower().lstrip("."), known := list(known), n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise FormatError(f"unknown format {name!r}{hint}; known formats: {', '.join(FORMATS)}")
+    return FormatError(f"unknown format {name!r}{hint}; known formats: {', '.join(known)}")
 
 
 def render(transcript: Transcript, format: str) -> str:

@@ -189,7 +189,7 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
             "object": "model",
             "created": service.created,
             "owned_by": "speaker-reasoner",
-            "language": profile.language,
+            "language": service.able.language,
             "domain": profile.domain,
             "profile": None if service.turns is None else told_profile(profile),
         }

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..formats import FORMATS, render
 from ..formats.minutes import render_docx
 from ..formats.reading import Habits, render_ass, render_srt_to_read, render_vtt_to_read
+from ..formats.table import unknown_format
 from ..transcript import Transcript
 
 SUFFIXES = {
     **{name: known.suffix for name, known in FORMATS.items()},
-    "ass": ".ass",
     "docx": ".docx",
 }
 """How files end, by format."""
@@ -51,6 +51,8 @@ def export(transcript: Transcript, asked: Export) -> tuple[bytes, str]:
     Raises:
         FormatError: there is no such format.
     """
+    if asked.format not in SUFFIXES:
+        raise unknown_format(asked.format, SUFFIXES)
     if asked.format == "docx":
         return render_docx(transcript), SUFFIXES["docx"]
     if asked.format in _TO_READ and not (asked.whole_lines and asked.format != "ass"):

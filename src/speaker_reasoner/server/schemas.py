@@ -161,7 +161,9 @@ class Model(Answer):
     object: Literal["model"]
     created: int = Field(description="Unix time of the server's start.")
     owned_by: Literal["speaker-reasoner"]
-    language: str = Field(examples=["en"])
+    language: str | None = Field(
+        description="What it transcribes; null where it recognises the language.", examples=["en"]
+    )
     domain: str = Field(examples=["simulated English meetings"])
     profile: dict[str, Any] | None = Field(
         description="Wording and limits, for clients of `POST /v1/chat/completions`; null without it."

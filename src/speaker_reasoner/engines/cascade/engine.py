@@ -114,9 +114,10 @@ class CascadeEngine:
         text = render_turn(Turn(overview=Overview(tuple(people)), box=box), self.profile)
         if box is None:
             text += render_answer((), self.profile) if rules.model_answer else ANSWER
-        code = draft.recognition.language
+        code, doubt = draft.recognition.language, draft.recognition.doubt
         return Reply(
             text,
+            noted={doubt: 1} if doubt else {},
             language=(code, draft.recognition.language_probability) if code else None,
             left_out=draft.left_out,
             seconds=draft.seconds,

@@ -128,7 +128,9 @@ class FasterWhisper:
         try:
             given = self._language or language
             recognition = self._hear(samples, packs, given)
-            taken_over = self._language is None and language is not None and bool(recognition.words)
+            if self._language is not None and recognition.words:
+                return replace(recognition, doubt=self._doubt(_joined(samples, packs[0])))
+            taken_over = language is not None and bool(recognition.words)
             if taken_over and _mean(recognition.words) < _UNSURE_WORDS:
                 other, sure = self._detect(_joined(samples, packs[0]))
                 if other != language and sure >= _OTHER_LANGUAGE:
@@ -136,6 +138,13 @@ class FasterWhisper:
             return recognition
         except (RuntimeError, ValueError) as error:  # CTranslate2's, as they come
             raise EngineError(f"{self.name}: {str(error).splitlines()[0]}") from error
+
+    def _doubt(self, samples: Samples) -> str:
+        """What speaks against the language that was named: the model writes any speech in it, right or not."""
+        other, sure = self._detect(samples)
+        if other == self._language or sure < _OTHER_LANGUAGE:
+            return ""
+        return f"a chunk sounds like {other!r} and was transcribed as {self._language!r}, as --language says"
 
     def _detect(self, samples: Samples) -> tuple[str, float]:
         code, probability, _ = self._model.detect_language(samples)
