@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def evaluate(
     data: str,
     mode: str | None = None,
     warnings: Sequence[Mapping[str, str | None]] = (),
+    words: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score every pair and sum up.
@@ -64,6 +66,7 @@ def evaluate(
         data: name of the data set.
         mode: `segmented` or `long-form`; `None` if unknown.
         warnings: what was noticed while reading, as `inputs.Sides` has it.
+        words: whether the system gives words; those of a diarizer alone are not scored.
         quiet: no progress bar.
 
     Returns:
@@ -75,7 +78,13 @@ def evaluate(
     if not pairs:
         raise DataError("nothing to score: got no recordings")
     scores = list(
-        track(_scored(pairs, normalisation), "scoring", len(pairs), transient=True, disable=quiet)
+        track(
+            _scored(pairs, normalisation, words),
+            "scoring",
+            len(pairs),
+            transient=True,
+            disable=quiet,
+        )
     )
     summed = total(scores)
     pairs = [_as_scored(pair, normalisation) for pair in pairs]
@@ -128,15 +137,15 @@ def _without_conventions(scores: Scores) -> dict[str, Any]:
     return {name: value for name, value in scores.to_json().items() if name != "conventions"}
 
 
-def _scored(pairs: Sequence[Pair], normalisation: Normalisation) -> Iterator[Scores]:
+def _scored(pairs: Sequence[Pair], normalisation: Normalisation, words: bool) -> Iterator[Scores]:
     """Score each pair, in order; on all processors if there is enough to score."""
     sides = [(pair.reference, pair.hypothesis, normalisation) for pair in pairs]
     segments = sum(len(pair.reference.segments) for pair in pairs)
     if len(pairs) == 1 or segments < _WORTH_PROCESSES:
-        yield from (score(*side) for side in sides)
+        yield from (score(*side, words=words) for side in sides)
         return
     with ProcessPoolExecutor(min(len(pairs), os.cpu_count() or 1)) as pool:
-        yield from pool.map(score, *zip(*sides, strict=True))
+        yield from pool.map(partial(score, words=words), *zip(*sides, strict=True))
 
 
 def save(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
