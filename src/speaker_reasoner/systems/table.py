@@ -85,6 +85,21 @@ SYSTEMS: Mapping[str, Entry] = {
         languages=False,
         note="HF_TOKEN",
     ),
+    "pyannote+paraformer": Entry(
+        "the paper's cascade: pyannote 3.1, and Paraformer on each turn",
+        HERE,
+        "pyannote_paraformer",
+        licence="MIT; models as their cards say",
+        languages=False,
+        note="pyannote.audio and funasr, in an environment of their own (--system-python); HF_TOKEN",
+    ),
+    "whisperx": Entry(
+        "WhisperX: a Whisper (--model), alignment, pyannote community-1",
+        HERE,
+        "whisperx",
+        licence="BSD-2-Clause; models as their cards say",
+        note="whisperx, in an environment of its own (--system-python); HF_TOKEN",
+    ),
     "openai": Entry(
         "OpenAI's gpt-4o-transcribe-diarize, or a server with its API (--base-url)",
         SERVICE,
