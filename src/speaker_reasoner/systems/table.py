@@ -20,7 +20,8 @@ class Entry:
         title: what it is, in a few words.
         runs: `here` on this machine, `service` elsewhere over a network, `engine` by the dialogue of this package,
             or `published`: only figures that others published are known.
-        module: of this package, whose `load` loads it; empty where nothing does.
+        module: of this room, whose `load` loads it, or another function of it (`module:function`); empty where
+            nothing does.
         extra: of this package, with the libraries that it needs; empty if none.
         key_env: the environment variable that holds its key; empty if none.
         licence: of its weights or service, as far as it was looked up.
@@ -137,6 +138,15 @@ SYSTEMS: Mapping[str, Entry] = {
         at_once=8,
         note="files of up to 2 GB",
     ),
+    "deepgram-live": Entry(
+        "Deepgram Nova-3 as a stream, in real time",
+        SERVICE,
+        "deepgram:load_live",
+        "deepgram",
+        "DEEPGRAM_API_KEY",
+        at_once=8,
+        note="an answer takes as long as the recording",
+    ),
     "speakerlm": Entry("SpeakerLM", PUBLISHED, note="neither code nor weights were published"),
     "gemini-2.5-pro": Entry(
         "Gemini 2.5 Pro", PUBLISHED, note="it ends on 2026-12-01; then another model answers"
@@ -194,6 +204,7 @@ def load(name: str, options: SystemOptions) -> System:
         )
     if entry.runs == ENGINE:
         raise SettingsError(f"--system {name}: runs by an engine of this package")
-    module = importlib.import_module(f".{entry.module}", __package__)
-    system: System = module.load(options)
+    name_of, _, function = entry.module.partition(":")
+    module = importlib.import_module(f".{name_of}", __package__)
+    system: System = getattr(module, function or "load")(options)
     return system
