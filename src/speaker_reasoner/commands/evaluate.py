@@ -86,6 +86,13 @@ def _add_score(verbs: Any) -> None:
     )
     verb.add_argument("--system", metavar="NAME", help="default: the hypothesis's name")
     verb.add_argument("--data-name", metavar="NAME", help="default: the reference's name")
+    verb.add_argument(
+        "--unit",
+        metavar="whole|A-B",
+        type=_unit,
+        help="what the system took at once: whole recordings, or pieces of A to B s; stored, and said "
+        "in tables",
+    )
     verb.add_argument("-o", "--output", metavar="FILE", type=Path, help="store the result as JSON")
     _add_normalisation(verb)
     verb.set_defaults(run=_score, parser=verb)
@@ -161,6 +168,14 @@ def _add_normalisation(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _unit(text: str) -> Any:
+    return text if text == "whole" else lengths(text)
+
+
+def _mode(unit: Any) -> str | None:
+    return None if unit is None else "long-form" if unit == "whole" else "segmented"
+
+
 def _steps(text: str) -> list[str]:
     chosen = [] if text == "none" else [step.strip() for step in text.split(",")]
     for step in chosen:
@@ -183,7 +198,7 @@ def _normalisation(arguments: argparse.Namespace) -> Any:
 def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import read_sides
     from ..evaluate.pairs import pair
-    from ..evaluate.results import evaluate
+    from ..evaluate.results import evaluate, stored_before
     from ..evaluate.yardsticks import YARDSTICKS
 
     require("eval", "scoring", *_LIBRARIES)
@@ -212,7 +227,9 @@ def _score(arguments: argparse.Namespace) -> int:
         normalisation,
         system=arguments.system or arguments.hypothesis.name,
         data=arguments.data_name or arguments.reference.name,
+        mode=_mode(arguments.unit),
         warnings=sides.warnings,
+        stored=stored_before(arguments.output),
         quiet=not sys.stderr.isatty(),
     )
     result["reference"] = str(arguments.reference)
@@ -220,6 +237,8 @@ def _score(arguments: argparse.Namespace) -> int:
     result["settings"]["read"] = read
     if yardstick is not None:
         result["settings"]["as"] = {"tool": yardstick.name, "rules": yardstick.rules}
+    if arguments.unit not in (None, "whole"):
+        result["settings"]["pieces_s"] = arguments.unit
     result["settings"]["uem"] = None if arguments.uem is None else str(arguments.uem)
     _show(result, arguments.output)
     return 0
@@ -228,7 +247,7 @@ def _score(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import noticed
     from ..evaluate.pairs import pair
-    from ..evaluate.results import evaluate
+    from ..evaluate.results import evaluate, stored_before
     from ..evaluate.running import hypotheses, read_data, transcribe, units
     from ..formats import write
 
@@ -256,6 +275,8 @@ def _run(arguments: argparse.Namespace) -> int:
         system=arguments.system or str(engine.describe().get("model", "unknown")),
         data=arguments.data_name or arguments.data.stem,
         mode="segmented" if arguments.segmented else "long-form",
+        of={row.reference.recording: row.item.reference.recording for row in rows},
+        stored=stored_before(arguments.output / "evaluation.json"),
         warnings=[
             *noticed("reference", references.values()),
             *noticed("hypothesis", made.values()),
@@ -316,7 +337,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..evaluate.breakdown import compare_results
+    from ..evaluate.resampling import compare_results
     from ..evaluate.results import LABELS, load_result
 
     a, b = load_result(arguments.a), load_result(arguments.b)
@@ -352,6 +373,9 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
         console.print(f"as {rules['tool']}: {rules['rules']}", style="dim")
     if rules is None or rules["tool"] != "whisper":
         console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
+    if result["kept"]:
+        count = f"{result['kept']} of {len(result['recordings'])}"
+        console.print(f"counts of {count} recordings are those stored before", style="dim")
     for line in summed_up(result["warnings"]):
         _say(f"warning: {line}", "yellow")
     if output is not None:
