@@ -150,6 +150,12 @@ def paper_tables() -> str:
     )
 
 
+def other_figures() -> str:
+    from speaker_reasoner.evaluate.tables import render
+
+    return render("elsewhere", [], "markdown").strip()
+
+
 def scoring_sentence() -> str:
     stored = load("scoring")
     return (
@@ -520,6 +526,7 @@ TABLES = {
     "conventions": conventions_table,
     "embedded-evaluation": embedded_evaluation,
     "paper-tables": paper_tables,
+    "other-figures": other_figures,
     "embedded-sentence": embedded_sentence,
     "heldout-table": heldout_table,
     "witness-table": witness_table,

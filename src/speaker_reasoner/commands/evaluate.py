@@ -135,7 +135,7 @@ def _add_run(verbs: Any) -> None:
 
 def _add_table(verbs: Any) -> None:
     verb = _verb(verbs, "table", "a table of the paper with stored results as rows")
-    tables = ("multi-domain", "segmented", "long-form", "attributes")
+    tables = ("multi-domain", "segmented", "long-form", "attributes", "elsewhere")
     verb.add_argument("table", choices=tables, metavar="TABLE", help=", ".join(tables))
     verb.add_argument("results", nargs="*", type=Path, metavar="RESULT")
     verb.add_argument("--style", choices=("terminal", "markdown", "latex"), default="terminal")

@@ -24,7 +24,7 @@ from ..transcript import Segment, Transcript
 from .directives import scored
 from .extra import load
 from .normalisation import Normalisation
-from .tables import check_evaluation
+from .stored import check_evaluation
 
 Words = Callable[[str], list[str]]
 

@@ -36,7 +36,7 @@ from .normalisation import Normalisation
 from .pairs import Pair
 from .resampling import by_recording, counted, interval
 from .scores import COLLAR_S, CONVENTIONS, WORD_COLLAR_S, Scores, score, total
-from .tables import SCHEMA, VERSION, check_evaluation
+from .stored import SCHEMA, VERSION, check_evaluation
 
 INTERVALS = ("wer", "cpwer", "der_0", "der_025")
 """Rates that get a 95 % interval over recordings."""
