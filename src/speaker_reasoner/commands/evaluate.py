@@ -1,4 +1,4 @@
-"""`speaker-reasoner evaluate`: score, run, table, report, compare."""
+"""`speaker-reasoner evaluate`: score, run, table, report, compare, leaderboard."""
 
 import argparse
 import sys
@@ -25,12 +25,13 @@ _EXAMPLES = """examples:
   speaker-reasoner evaluate table segmented out/evaluation.json
   speaker-reasoner evaluate report out/evaluation.json -o report.html
   speaker-reasoner evaluate compare a.json b.json --metric cpwer
+  speaker-reasoner evaluate leaderboard runs/*/evaluation.json -o leaderboard.html
 """
 _GENDER_HELP = "read genders from speaker ids: 001-M (suffix, AISHELL-4) or FEE005 (prefix, AMI)"
 
 
 def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command and its five verbs."""
+    """Add the command and its verbs."""
     command = commands.add_parser(
         "evaluate",
         help="score transcripts, run a data set, tables, a report, significance",
@@ -44,6 +45,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_table(verbs)
     _add_report(verbs)
     _add_compare(verbs)
+    _add_leaderboard(verbs)
 
 
 def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -155,6 +157,27 @@ def _add_compare(verbs: Any) -> None:
     verb.add_argument("b", type=Path, metavar="RESULT_B")
     verb.add_argument("--metric", choices=("wer", "cpwer", "der_0", "der_025"), default="cpwer")
     verb.set_defaults(run=_compare, parser=verb)
+
+
+def _add_leaderboard(verbs: Any) -> None:
+    verb = _verb(verbs, "leaderboard", "one page: all systems over all data sets, with intervals")
+    verb.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULT",
+        help="results, or folders of `evaluate run`",
+    )
+    verb.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        action="append",
+        help="a name that ends in .html, .json or .md; may be given several times",
+    )
+    verb.set_defaults(run=_leaderboard, parser=verb)
 
 
 def _add_normalisation(verb: argparse.ArgumentParser) -> None:
@@ -357,6 +380,21 @@ def _compare(arguments: argparse.Namespace) -> int:
         f"A - B: {100 * comparison.difference:+.2f} points, 95 % interval {100 * low:+.2f} to "
         f"{100 * high:+.2f}; A is better in {100 * comparison.a_better:.1f} % of {comparison.draws} draws"
     )
+    return 0
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    from ..evaluate.leaderboard import leaderboard
+    from ..evaluate.leaderboard_files import before, write
+
+    for path in arguments.output:
+        if path.suffix not in (".html", ".json", ".md"):
+            usage(arguments, f"-o {path}: expected a name that ends in .html, .json or .md")
+    stored = next(filter(None, map(before, arguments.output)), None)
+    board = leaderboard(arguments.results, stored)
+    for path in arguments.output:
+        write(board, path)
+        _say(f"wrote {path}", "green")
     return 0
 
 
