@@ -1,0 +1,117 @@
+"""All systems by name: what each needs, what it gives, and how it is loaded."""
+
+import difflib
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import SettingsError
+from .base import System, SystemOptions
+
+HERE, SERVICE, ENGINE, PUBLISHED = "here", "service", "engine", "published"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A system.
+
+    Attributes:
+        title: what it is, in a few words.
+        runs: `here` on this machine, `service` elsewhere over a network, `engine` by the dialogue of this package,
+            or `published`: only figures that others published are known.
+        module: of this package, whose `load` loads it; empty where nothing does.
+        extra: of this package, with the libraries that it needs; empty if none.
+        key_env: the environment variable that holds its key; empty if none.
+        licence: of its weights or service, as far as it was looked up.
+        limit_s: longest recording that it takes at once, in seconds; `None` if none is known.
+        speakers: whether it names speakers.
+        words: whether it gives words.
+        at_once: recordings under way at once, if the user says nothing.
+        note: what else there is to know.
+    """
+
+    title: str
+    runs: str
+    module: str = ""
+    extra: str = ""
+    key_env: str = ""
+    licence: str = ""
+    limit_s: float | None = None
+    speakers: bool = True
+    words: bool = True
+    at_once: int = 1
+    note: str = ""
+
+
+SYSTEMS: Mapping[str, Entry] = {
+    "speaker-reasoner": Entry(
+        "this package: the dialogue with --model, the cascade if it is not given",
+        ENGINE,
+        licence="Apache-2.0; that of the checkpoint",
+    ),
+    "cascade": Entry(
+        "this package's cascade of a recogniser and a diarizer",
+        ENGINE,
+        licence="Apache-2.0; weights MIT and Apache-2.0",
+    ),
+    "speakerlm": Entry("SpeakerLM", PUBLISHED, note="neither code nor weights were published"),
+    "gemini-2.5-pro": Entry(
+        "Gemini 2.5 Pro", PUBLISHED, note="it ends on 2026-12-01; then another model answers"
+    ),
+}
+
+
+def find(name: str) -> Entry:
+    """The entry of a system.
+
+    Raises:
+        SettingsError: there is none of that name; the message lists all.
+    """
+    if name in SYSTEMS:
+        return SYSTEMS[name]
+    near = difflib.get_close_matches(name, SYSTEMS, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise SettingsError(f"--system {name}{hint}: expected one of {', '.join(sorted(SYSTEMS))}")
+
+
+def key_of(name: str, variable: str | None = None) -> str | None:
+    """The key of a service, from the environment alone.
+
+    Args:
+        variable: that holds it, in place of the usual one.
+
+    Raises:
+        SettingsError: it is not set.
+    """
+    variable = variable or find(name).key_env
+    if not variable:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise SettingsError(
+            f"the system {name} needs a key: set the environment variable {variable}, or name another by "
+            "--api-key-env"
+        )
+    return key
+
+
+def load(name: str, options: SystemOptions) -> System:
+    """Load a system.
+
+    Raises:
+        SettingsError: there is none of that name; it runs nowhere, or by an engine; an option does not fit.
+        ExtraError: its library is not installed.
+        CheckpointError: its model cannot be used.
+    """
+    entry = find(name)
+    if entry.runs == PUBLISHED:
+        raise SettingsError(
+            f"--system {name}: cannot be run, only published figures are known ({entry.note}); `evaluate table` "
+            "has them"
+        )
+    if entry.runs == ENGINE:
+        raise SettingsError(f"--system {name}: runs by an engine of this package")
+    module = importlib.import_module(f".{entry.module}", __package__)
+    system: System = module.load(options)
+    return system
