@@ -61,11 +61,11 @@ def test_a_killed_run_goes_on(
     with pytest.raises(Killed):
         transcribe(Mortal(at), rows, tmp_path / "cut", Options(batch=1))
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("hypotheses/*.json")}
-    speed = transcribe(engine(), rows, tmp_path / "cut", Options(batch=1))
+    ran = transcribe(engine(), rows, tmp_path / "cut", Options(batch=1))
     assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
     assert len(kept(tmp_path / "cut")) == len(rows)
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
-    assert speed["audio_s"] == pytest.approx(8.0 * COUNT) and speed["failures"] == {}
+    assert ran["speed"]["audio_s"] == pytest.approx(8.0 * COUNT) and ran["failures"] == {}
     asked = engine()
     transcribe(asked, rows, tmp_path / "cut", Options(batch=1))
     assert asked.requests == []
@@ -101,8 +101,9 @@ def test_a_recording_that_fails_is_told_and_the_rest_goes_on(data: Path, tmp_pat
     rows, _ = units(read_data(data), None)
     sound = data / "talk-1.wav"
     sound.write_bytes(sound.read_bytes()[:20_000])
-    speed = transcribe(engine(), rows, tmp_path, Options(batch=2))
-    assert list(speed["failures"]) == ["talk-1"] and "talk-1.wav" in speed["failures"]["talk-1"]
+    failures = transcribe(engine(), rows, tmp_path, Options(batch=2))["failures"]
+    assert list(failures) == ["talk-1"] and "talk-1.wav" in failures["talk-1"]["message"]
+    assert failures["talk-1"]["reason"] == "unreadable"
     assert sorted(kept(tmp_path)) == ["talk-0", "talk-2"]
 
 
@@ -249,9 +250,9 @@ def test_what_is_stored_is_not_scored_again(run: Path, monkeypatch: Any, capsys:
     scored: list[str] = []
     measure = results._measure
 
-    def counting(pair: Any, normalisation: Any) -> Any:
+    def counting(pair: Any, **how: Any) -> Any:
         scored.append(pair.name)
-        return measure(pair, normalisation)
+        return measure(pair, **how)
 
     monkeypatch.setattr(results, "_measure", counting)
     out = run / "score.json"

@@ -89,6 +89,7 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         "voices add": (["Ana", meeting, *store], None),
         "voices list": (store, None),
         "voices remove": (["Ana", *store], None),
+        "systems": ([], None),
         "serve": ([], "serve"),
         "evaluate score": ([reference, reference], "eval"),
         "evaluate run": (["--data", ROOT / "examples", "-o", tmp_path / "run"], "eval"),

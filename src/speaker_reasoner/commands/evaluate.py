@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +11,10 @@ from rich.text import Text
 from ..errors import DataError
 from ..extras import require
 from .arguments import add_model, add_options, lengths, load_quietly, options, usage
+from .systems import Chosen, add_system, chosen_system, dry_run
+
+if TYPE_CHECKING:
+    from ..evaluate.running import Excerpt
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
@@ -22,6 +26,7 @@ _EXAMPLES = """examples:
   speaker-reasoner evaluate score reference.stm hypothesis/ -o mine.json
   speaker-reasoner evaluate run --data meetings/ --segmented 40-50 -o out
   speaker-reasoner evaluate run --data manifest.jsonl --long-form -o out --model DIR
+  speaker-reasoner evaluate run --data manifest.jsonl --system elevenlabs -o out --dry-run
   speaker-reasoner evaluate table segmented out/evaluation.json
   speaker-reasoner evaluate report out/evaluation.json -o report.html
   speaker-reasoner evaluate compare a.json b.json --metric cpwer
@@ -86,7 +91,12 @@ def _add_score(verbs: Any) -> None:
         action="store_true",
         help="sessions without a hypothesis are scored as if it were empty, not an error",
     )
-    verb.add_argument("--system", metavar="NAME", help="default: the hypothesis's name")
+    verb.add_argument(
+        "--row",
+        "--system",
+        metavar="NAME",
+        help="name of the row in tables (default: the hypothesis's name)",
+    )
     verb.add_argument("--data-name", metavar="NAME", help="default: the reference's name")
     verb.add_argument(
         "--unit",
@@ -127,10 +137,10 @@ def _add_run(verbs: Any) -> None:
         "--segmented", metavar="A-B", type=lengths, help="cut recordings into pieces of A to B s"
     )
     how.add_argument("--long-form", action="store_true", help="whole recordings (the default)")
-    add("--system", metavar="NAME", help="default: the model's name")
     add("--data-name", metavar="NAME", help="default: the data's name")
     add_model(verb)
     add_options(verb, batch=8, language=False)
+    add_system(verb, row=True)
     _add_normalisation(verb)
     verb.set_defaults(run=_run, parser=verb)
 
@@ -248,7 +258,7 @@ def _score(arguments: argparse.Namespace) -> int:
     result = evaluate(
         pairs,
         normalisation,
-        system=arguments.system or arguments.hypothesis.name,
+        system=arguments.row or arguments.hypothesis.name,
         data=arguments.data_name or arguments.reference.name,
         mode=_mode(arguments.unit),
         warnings=sides.warnings,
@@ -271,20 +281,21 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import noticed
     from ..evaluate.pairs import pair
     from ..evaluate.results import evaluate, stored_before
-    from ..evaluate.running import hypotheses, read_data, transcribe, units
+    from ..evaluate.running import hypotheses, read_data, units
     from ..formats import write
 
     require("eval", "scoring", *_LIBRARIES)  # before hours of transcribing
-    normalisation, chosen = _normalisation(arguments), options(arguments)
+    normalisation, other = _normalisation(arguments), chosen_system(arguments)
     items = read_data(arguments.data)
     rows, clipped = units(items, arguments.segmented)
-    engine = load_quietly(arguments)
-    speed = transcribe(engine, rows, arguments.output, chosen)
-    failures, notes = speed.pop("failures"), speed.pop("notes")
-    for name, message in notes.items():
+    if other is not None and arguments.dry_run:
+        named = [(row.reference.recording, row.reference.duration_s) for row in rows]
+        return dry_run(other, named, arguments.output / "hypotheses")
+    ran, made_by, settings = _ran(arguments, rows) if other is None else _asked(other, rows)
+    for name, message in ran["notes"].items():
         _say(f"{name}: {message}", "yellow")
-    for name, message in failures.items():
-        _say(f"{name}: {message}", "red")
+    for name, failure in ran["failures"].items():
+        _say(f"{name}: {failure['reason']}: {failure['message']}", "red")
     if clipped:
         _say(f"{clipped} segments were clipped: nobody was silent where a cut had to be", "yellow")
     references = {row.reference.recording: row.reference for row in rows}
@@ -295,7 +306,7 @@ def _run(arguments: argparse.Namespace) -> int:
     result = evaluate(
         pairs,
         normalisation,
-        system=arguments.system or str(engine.describe().get("model", "unknown")),
+        system=arguments.row or arguments.system or str(made_by.get("model", "unknown")),
         data=arguments.data_name or arguments.data.stem,
         mode="segmented" if arguments.segmented else "long-form",
         of={row.reference.recording: row.item.reference.recording for row in rows},
@@ -304,19 +315,48 @@ def _run(arguments: argparse.Namespace) -> int:
             *noticed("reference", references.values()),
             *noticed("hypothesis", made.values()),
         ],
+        words=other is None or other.entry.words,
         quiet=not sys.stderr.isatty(),
     )
-    result["made"]["engine"] = engine.describe()
+    result["made"]["engine"] = made_by
     result["settings"] |= {
-        **chosen.to_json(),
+        **settings,
         "pieces_s": arguments.segmented,
         "clipped_segments": clipped,
     }
-    result["speed"] = speed
+    result["speed"], result["failures"] = ran["speed"], ran["failures"]
+    if "usage" in ran:
+        result["usage"] = ran["usage"]
     result["reference"] = str(arguments.output / "references")
     result["hypothesis"] = str(arguments.output / "hypotheses")
     _show(result, arguments.output / "evaluation.json")
-    return 1 if failures else 0
+    return 1 if ran["failures"] else 0
+
+
+_Ran = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+"""What came of it: `speed`, `failures`, `notes`, and perhaps `usage`; what transcribed; its settings."""
+
+
+def _ran(arguments: argparse.Namespace, rows: "list[Excerpt]") -> _Ran:
+    """Transcribe by an engine of this package."""
+    from ..evaluate.running import transcribe
+
+    chosen, engine = options(arguments), load_quietly(arguments)
+    ran = transcribe(engine, rows, arguments.output, chosen)
+    return ran, engine.describe(), chosen.to_json()
+
+
+def _asked(other: Chosen, rows: "list[Excerpt]") -> _Ran:
+    """Transcribe by another system."""
+    from ..evaluate.running import ask
+
+    system, how = other.load(), other.how()
+    try:
+        ran = ask(system, rows, other.arguments.output, how)
+    finally:
+        system.close()
+    gives = {"speakers": other.entry.speakers, "words": other.entry.words}
+    return ran, {"system": other.name, **system.describe()}, {**how.to_json(), "gives": gives}
 
 
 def _table(arguments: argparse.Namespace) -> int:

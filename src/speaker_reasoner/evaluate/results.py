@@ -18,8 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
-from itertools import repeat
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +65,7 @@ def evaluate(
     of: Mapping[str, str] | None = None,
     warnings: Sequence[Mapping[str, str | None]] = (),
     stored: Mapping[str, Any] | None = None,
+    words: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score every pair and sum up.
@@ -79,6 +79,7 @@ def evaluate(
         of: by name of a piece, the recording that it was cut from.
         warnings: what was noticed while reading, as `inputs.Sides` has it.
         stored: an earlier result; counts of recordings that are the same are taken from it.
+        words: whether the system gives words; those of a diarizer alone are not scored.
         quiet: no progress bar.
 
     Returns:
@@ -90,13 +91,13 @@ def evaluate(
     """
     if not pairs:
         raise DataError("nothing to score: got no recordings")
-    keys = [_key(pair, normalisation) for pair in pairs]
+    keys = [_key(pair, normalisation, words) for pair in pairs]
     rows_before = (stored or {}).get("recordings", ())
     known = {row.get("key"): row for row in rows_before if {"scores", "facts"} <= row.keys()}
     missing = [pair for pair, key in zip(pairs, keys, strict=True) if key not in known]
     fresh = iter(
         track(
-            _measured(missing, normalisation),
+            _measured(missing, normalisation, words),
             "scoring",
             len(missing),
             transient=True,
@@ -149,10 +150,10 @@ def _intervals(result: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     return intervals
 
 
-def _key(pair: Pair, normalisation: Normalisation) -> str:
+def _key(pair: Pair, normalisation: Normalisation, words: bool) -> str:
     """What the counts of a pair depend on, as a digest."""
     digest = hashlib.sha256(_scoring().encode())
-    digest.update(repr(sorted(normalisation.describe().items())).encode())
+    digest.update(repr((sorted(normalisation.describe().items()), words)).encode())
     for side in (pair.reference, pair.hypothesis):
         digest.update(_content(side).encode())
     return digest.hexdigest()[:24]
@@ -178,9 +179,9 @@ def _scoring() -> str:
     return digest.hexdigest()
 
 
-def _measure(pair: Pair, normalisation: Normalisation) -> _Row:
+def _measure(pair: Pair, normalisation: Normalisation, words: bool) -> _Row:
     """The counts of one recording, JSON-ready."""
-    scores = score(pair.reference, pair.hypothesis, normalisation)
+    scores = score(pair.reference, pair.hypothesis, normalisation, words=words)
     reference, hypothesis, _ = scored(pair.reference, pair.hypothesis, normalisation.words)
     facts = breakdown.facts(
         replace(pair, reference=reference, hypothesis=hypothesis), normalisation
@@ -193,14 +194,15 @@ def _without_conventions(scores: Scores) -> dict[str, Any]:
     return {name: value for name, value in scores.to_json().items() if name != "conventions"}
 
 
-def _measured(pairs: Sequence[Pair], normalisation: Normalisation) -> Iterator[_Row]:
+def _measured(pairs: Sequence[Pair], normalisation: Normalisation, words: bool) -> Iterator[_Row]:
     """Score each pair, in order; on all processors if there is enough to score."""
     segments = sum(len(pair.reference.segments) for pair in pairs)
+    measure = partial(_measure, normalisation=normalisation, words=words)
     if len(pairs) < 2 or segments < _WORTH_PROCESSES:
-        yield from (_measure(pair, normalisation) for pair in pairs)
+        yield from map(measure, pairs)
         return
     with ProcessPoolExecutor(min(len(pairs), os.cpu_count() or 1)) as pool:
-        yield from pool.map(_measure, pairs, repeat(normalisation))
+        yield from pool.map(measure, pairs)
 
 
 def save(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

@@ -202,6 +202,7 @@ def score(
     normalisation: Normalisation = Normalisation(),  # noqa: B008 - frozen
     *,
     times: bool = True,
+    words: bool = True,
 ) -> Scores:
     """Compare a hypothesis with the reference of the same recording, following `CONVENTIONS`.
 
@@ -214,6 +215,7 @@ def score(
         normalisation: what is done to the words of both sides.
         times: whether the hypothesis has real times. If not, metrics that need them are skipped; the
             order of segments is still that of their times.
+        words: whether the hypothesis is of a system that gives words. If not, word errors are skipped.
 
     Raises:
         DataError: a library of the `eval` extra is missing.
@@ -233,7 +235,9 @@ def score(
 
     wordless = reference.segments and not any(s.text.strip() for s in reference.segments)
     lacks = {
-        "words": "the reference has no words" if wordless else "",
+        "words": "the reference has no words"
+        if wordless
+        else ("" if words else "the system gives no words"),
         "times": "" if times else "the times are not known",
     }
     whole = reference, hypothesis  # collars surround the borders that the files have

@@ -299,11 +299,9 @@ class Asking:
             )
         answer = Answer(kept["raw"], kept["model"], kept["prompt"], Usage(**kept["usage"]))
         try:
-            return checked(self.system.read(answer, sound), sound)
+            return understood(self.system, answer, sound)
         except AnswerError as error:
             raise AnswerError(error.reason, f"{item.title}: {where}{error}", kept["raw"]) from error
-        except FormatError as error:
-            raise AnswerError("format", f"{item.title}: {where}{error}", kept["raw"]) from error
 
     def _asked(
         self, sound: Sound, about: Mapping[str, Any], path: Path | None, taken: "_Taken"
@@ -410,6 +408,18 @@ class Asking:
             write_text_atomically(record, json.dumps(hashes, indent=1, sort_keys=True) + "\n")
         note = f"not made by this command, kept as {', '.join(spared)}" if spared else ""
         return tuple(files), note
+
+
+def understood(system: System, answer: Answer, sound: Sound) -> Transcript:
+    """The transcript of an answer, held against the sound.
+
+    Raises:
+        AnswerError: it is none.
+    """
+    try:
+        return checked(system.read(answer, sound), sound)
+    except FormatError as error:
+        raise AnswerError("format", str(error), answer.raw) from error
 
 
 class _Taken:

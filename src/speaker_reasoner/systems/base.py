@@ -52,6 +52,7 @@ class SystemOptions:
         base_url: of the service's API, where it is not the usual one.
         key: of the service; it is never stored or printed.
         timeout_s: longest time for one answer.
+        python: interpreter of the environment that has the system's libraries; this one if `None`.
     """
 
     model: str | None = None
@@ -62,6 +63,7 @@ class SystemOptions:
     base_url: str | None = None
     key: str | None = field(default=None, repr=False)
     timeout_s: float = 600.0
+    python: str | None = None
 
     def refuse(self, system: str, *names: str) -> None:
         """Refuse options that a system has no use for.
@@ -73,7 +75,7 @@ class SystemOptions:
             value = getattr(self, name)
             if value is not None:
                 shown = "-".join(map(str, value)) if isinstance(value, tuple) else value
-                option = "--" + name.replace("_", "-")
+                option = "--" + {"python": "system-python"}.get(name, name.replace("_", "-"))
                 raise SettingsError(
                     f"{option} {shown}: the system {system} has no use of it; leave it out"
                 )

@@ -1,5 +1,6 @@
 """What all hosted services share: errors of HTTP, and answers in the shapes that `formats.services` reads."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from ..transcript import Transcript
 from .base import Sound
 
 _SHOWN = 300
+_TOO_LONG = re.compile(r"longer than|too (long|large)|exceeds? the (maximum|limit)", re.IGNORECASE)
+"""How services say it where they answer 400: "audio duration 1500 seconds is longer than 1400 seconds"."""
 
 
 def http_error(
@@ -42,7 +45,12 @@ def http_error(
         return EngineError(
             f"{system}: HTTP {status}: {said}; check the key, its account, the model and --base-url"
         )
-    reason = "too-long" if status == 413 else "refused"
+    if status < 400:  # an answer that is none
+        return AnswerError(
+            "format", f"{system}: HTTP {status}, expected JSON, got {said[:60]!r}", raw
+        )
+    too_long = status == 413 or (status == 400 and _TOO_LONG.search(said) is not None)
+    reason = "too-long" if too_long else "refused"
     return AnswerError(reason, f"{system}: HTTP {status}: {said}", raw)
 
 

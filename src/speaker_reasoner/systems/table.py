@@ -27,6 +27,7 @@ class Entry:
         limit_s: longest recording that it takes at once, in seconds; `None` if none is known.
         speakers: whether it names speakers.
         words: whether it gives words.
+        languages: whether it can be told the spoken language.
         at_once: recordings under way at once, if the user says nothing.
         note: what else there is to know.
     """
@@ -40,6 +41,7 @@ class Entry:
     limit_s: float | None = None
     speakers: bool = True
     words: bool = True
+    languages: bool = True
     at_once: int = 1
     note: str = ""
 
@@ -54,6 +56,86 @@ SYSTEMS: Mapping[str, Entry] = {
         "this package's cascade of a recogniser and a diarizer",
         ENGINE,
         licence="Apache-2.0; weights MIT and Apache-2.0",
+    ),
+    "faster-whisper": Entry(
+        "faster-whisper alone: words and times of a Whisper (--model large-v3-turbo), no speakers",
+        HERE,
+        "faster_whisper",
+        "whisper",
+        licence="MIT",
+        speakers=False,
+    ),
+    "local-diarizer": Entry(
+        "the cascade's diarizer alone: segmentation-3.0 and CAM++",
+        HERE,
+        "local_diarizer",
+        "whisper",
+        licence="MIT; CAM++ Apache-2.0",
+        limit_s=600.0,
+        words=False,
+        languages=False,
+    ),
+    "pyannote": Entry(
+        "a pipeline of pyannote.audio alone (--model pyannote/speaker-diarization-3.1)",
+        HERE,
+        "pyannote",
+        "pyannote",
+        licence="MIT; its authors want their conditions accepted",
+        words=False,
+        languages=False,
+        note="HF_TOKEN",
+    ),
+    "pyannote+paraformer": Entry(
+        "the paper's cascade: pyannote 3.1, and Paraformer on each turn",
+        HERE,
+        "pyannote_paraformer",
+        licence="MIT; models as their cards say",
+        languages=False,
+        note="pyannote.audio and funasr, in an environment of their own (--system-python); HF_TOKEN",
+    ),
+    "whisperx": Entry(
+        "WhisperX: a Whisper (--model), alignment, pyannote community-1",
+        HERE,
+        "whisperx",
+        licence="BSD-2-Clause; models as their cards say",
+        note="whisperx, in an environment of its own (--system-python); HF_TOKEN",
+    ),
+    "openai": Entry(
+        "OpenAI's gpt-4o-transcribe-diarize, or a server with its API (--base-url)",
+        SERVICE,
+        "openai_diarize",
+        "openai",
+        "OPENAI_API_KEY",
+        limit_s=1200.0,
+        at_once=8,
+        note="it ends on 2027-02-26; 1400 s and 25 MB at once; no model name in its answers",
+    ),
+    "assemblyai": Entry(
+        "AssemblyAI with speaker labels",
+        SERVICE,
+        "assemblyai",
+        "assemblyai",
+        "ASSEMBLYAI_API_KEY",
+        limit_s=36_000.0,
+        at_once=8,
+    ),
+    "elevenlabs": Entry(
+        "ElevenLabs Scribe v2",
+        SERVICE,
+        "elevenlabs",
+        "elevenlabs",
+        "ELEVENLABS_API_KEY",
+        limit_s=36_000.0,
+        at_once=8,
+    ),
+    "deepgram": Entry(
+        "Deepgram Nova-3",
+        SERVICE,
+        "deepgram",
+        "deepgram",
+        "DEEPGRAM_API_KEY",
+        at_once=8,
+        note="files of up to 2 GB",
     ),
     "qwen3-omni": Entry(
         "Qwen3-Omni-30B-A3B-Instruct without training for the task, behind a server (--base-url)",
@@ -106,7 +188,7 @@ SYSTEMS: Mapping[str, Entry] = {
         note="its prompt is in our words",
     ),
     "tagspeech": Entry(
-        "TagSpeech in a Python of its own (TAGSPEECH_PYTHON, TAGSPEECH_HOME)",
+        "TagSpeech in an environment of its own (--system-python), from a clone of Auden (TAGSPEECH_HOME)",
         HERE,
         "tagspeech",
         licence="Apache-2.0",

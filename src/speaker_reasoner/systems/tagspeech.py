@@ -1,28 +1,25 @@
 """TagSpeech: words and speakers in two lists of markup, joined by their times. It runs in a program of its own.
 
-The model is an example of the Auden project, with libraries of its own: the environment variable
-TAGSPEECH_PYTHON names the Python that has them, TAGSPEECH_HOME the folder `examples/tagspeech` of a clone.
-The program is `tagspeech_worker.py`; it reads and writes lines of JSON.
+The model is an example of the Auden project, with libraries of its own: `--system-python` names the Python
+that has them, the environment variable TAGSPEECH_HOME the folder `examples/tagspeech` of a clone.
 """
 
-import json
 import os
 import re
-import subprocess
-import tempfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import AnswerError, EngineError, SettingsError
+from ..errors import AnswerError, SettingsError
 from ..formats.service_rows import Row
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
 from .checks import repeated
 from .text import transcript_of
+from .worker import Worker
 
 _NAME, _MODEL = "tagspeech", "AudenAI/TagSpeech-Alimeeting"
+_HOME = "TAGSPEECH_HOME"
 _PAIR = r"\d+(?:\.\d+)?\s*-\s*\d+(?:\.\d+)?"
 _WORDS = re.compile(rf"({_PAIR})\s*>(.*)")
 _SPEAKER = re.compile(r"<spk\b([^>]*?)/?>")
@@ -101,11 +98,11 @@ class TagSpeech:
     """TagSpeech in a program of its own.
 
     Args:
-        options: `model` is a hub id or a folder.
+        options: `model` is a hub id or a folder, `python` that of its environment.
 
     Raises:
-        SettingsError: the environment does not name Python and folder.
-        EngineError: the program does not start.
+        SettingsError: the environment does not name the folder.
+        ExtraError, CheckpointError: see `Worker.start`.
     """
 
     name = _NAME
@@ -113,64 +110,26 @@ class TagSpeech:
     def __init__(self, options: SystemOptions) -> None:
         options.refuse(_NAME, "language", "hotwords", "speakers", "base_url")
         self.model = options.model or _MODEL
-        paths = {name: os.environ.get(name, "") for name in ("TAGSPEECH_PYTHON", "TAGSPEECH_HOME")}
-        for name, path in paths.items():
-            if not path or not Path(path).exists():
-                raise SettingsError(
-                    f"--system {_NAME}: set the environment variable {name}, got {path!r}: TAGSPEECH_PYTHON is "
-                    "a Python with the libraries of Auden, TAGSPEECH_HOME its folder examples/tagspeech"
-                )
-        self._lock = threading.Lock()
-        worker = Path(__file__).with_name("tagspeech_worker.py")
-        device = options.device or "auto"
-        self._program = subprocess.Popen(
-            [paths["TAGSPEECH_PYTHON"], str(worker), self.model, device],
-            cwd=paths["TAGSPEECH_HOME"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        folder = os.environ.get(_HOME, "")
+        if not (Path(folder) / "model.py").is_file() and not (Path(folder) / "model").is_dir():
+            raise SettingsError(
+                f"--system {_NAME}: set the environment variable {_HOME} to the folder examples/tagspeech of a "
+                f"clone of Auden, got {folder!r}"
+            )
+        self._told = {"model": self.model, "device": options.device, "max_tokens": 800}
+        told = {**self._told, "folder": str(Path(folder).resolve())}
+        self._worker = Worker(
+            _NAME, told, "the libraries of Auden", options.python, options.timeout_s
         )
-        try:
-            self._about = self._receive()
-        except EngineError:
-            self.close()
-            raise
+        self._versions = self._worker.start()
 
     def describe(self) -> dict[str, Any]:
         """See `System`."""
-        return {"model": self.model, "max_tokens": 800, "sdk": {"name": "Auden", **self._about}}
+        return {**self._told, "sdk": {"name": "Auden", "versions": self._versions}}
 
     def ask(self, sound: Sound) -> Answer:
         """See `System`."""
-        with self._lock, tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "sound.wav"
-            path.write_bytes(sound.encoded("WAV"))
-            assert self._program.stdin is not None
-            try:
-                self._program.stdin.write(json.dumps({"audio": str(path)}) + "\n")
-                self._program.stdin.flush()
-            except OSError as error:
-                raise EngineError(f"{_NAME}: its program has ended") from error
-            return Answer(self._receive(), self.model)
-
-    def _receive(self) -> dict[str, Any]:
-        """The next line of the program.
-
-        Raises:
-            EngineError: it ended, or says that it failed.
-        """
-        assert self._program.stdout is not None
-        line = self._program.stdout.readline()
-        try:
-            said = json.loads(line)
-        except ValueError as error:
-            code = self._program.poll()
-            raise EngineError(
-                f"{_NAME}: expected a line of JSON from its program, got {line[:80]!r} (exit code {code})"
-            ) from error
-        if "error" in said:
-            raise EngineError(f"{_NAME}: {said['error']}")
-        return dict(said)
+        return Answer(self._worker.ask(sound), self.model)
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
@@ -178,15 +137,7 @@ class TagSpeech:
 
     def close(self) -> None:
         """See `System`."""
-        if self._program.stdin is not None:
-            self._program.stdin.close()
-        try:
-            self._program.wait(10)
-        except subprocess.TimeoutExpired:
-            self._program.kill()
-            self._program.wait()
-        if self._program.stdout is not None:
-            self._program.stdout.close()
+        self._worker.close()
 
 
 def load(options: SystemOptions) -> TagSpeech:
