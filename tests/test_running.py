@@ -285,3 +285,10 @@ def test_units_are_stored(run: Path) -> None:
     assert (one["mode"], one["settings"]["pieces_s"]) == ("segmented", [3.0, 5.0])
     assert command("score", *sides, "--unit", "whole", "-o", out) == 0
     assert json.loads(out.read_text())["mode"] == "long-form"
+
+
+def test_failures_beside_transcripts_are_no_transcripts(run: Path, tmp_path: Path) -> None:
+    row = {"recording": "talk-1", "reason": "loop", "message": "again and again"}
+    (run / "hypotheses" / "failures.jsonl").write_text(json.dumps(row) + "\n")
+    assert command("score", run / "references", run / "hypotheses") == 0
+    assert command("report", run / "evaluation.json", "-o", tmp_path / "report.html") == 0

@@ -74,17 +74,19 @@ def _glance(boards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"<th scope=col><a href='#b{number}'>{_text(board['data'])}</a><br><small>{NAMES[metric]}; "
             f"{_text(board['unit'])}</small></th>"
         )
-        columns.append({r["system"]: r["metrics"].get(metric) for r in board["rows"]})
+        columns.append(
+            (board["recordings"], {r["system"]: r["metrics"].get(metric) for r in board["rows"]})
+        )
     names = list(dict.fromkeys(row["system"] for board in boards for row in board["rows"]))
     yield "<div class=scroll><table><thead><tr><th scope=col class=name>system</th>"
     yield "".join(heads) + "</tr></thead><tbody>"
     for name in names:
         cells = []
-        for column in columns:
+        for count, column in columns:
             rates = [m["rate"] for m in column.values() if m]
             of = column.get(name)
             best = of is not None and len(rates) > 1 and of["rate"] == min(rates)
-            cells.append(_rate(of, best=best, bar=False))
+            cells.append(_rate(of, count, best=best, bar=False))
         yield f"<tr><th scope=row class=name>{_text(name)}</th>{''.join(cells)}</tr>"
     yield "</tbody></table></div></section>"
 
@@ -102,6 +104,7 @@ def _section(number: int, board: Mapping[str, Any]) -> Iterator[str]:
         cells = [
             _rate(
                 of := row["metrics"].get(m),
+                board["recordings"],
                 best=len(rows) > 1 and of is not None and of["rate"] == least[m],
                 top=tops[m],
             )
@@ -226,7 +229,14 @@ def _top(rows: Sequence[Mapping[str, Any]], metric: str) -> float:
     return max(0.01, min(1.0, float(max(ends))))
 
 
-def _rate(of: Mapping[str, Any] | None, *, best: bool, bar: bool = True, top: float = 1.0) -> str:
+def _rate(
+    of: Mapping[str, Any] | None,
+    recordings: int,
+    *,
+    best: bool,
+    bar: bool = True,
+    top: float = 1.0,
+) -> str:
     """A cell: the rate, its interval in figures and as a bar."""
     if of is None:
         return f"<td data-v=''>{NONE}</td>"
@@ -239,7 +249,7 @@ def _rate(of: Mapping[str, Any] | None, *, best: bool, bar: bool = True, top: fl
             f"d='M0 4H100'/><path class=range d='M{low:.1f} 4H{max(high, low + 0.5):.1f}'/><path class=point "
             f"d='M{at:.1f} 0V8'/></svg>"
         )
-    return f"<td data-v='{of['rate']:.6f}'>{text}<br><small>{bounds(of)}</small>{drawn}</td>"
+    return f"<td data-v='{of['rate']:.6f}'>{text}<br><small>{bounds(of, recordings)}</small>{drawn}</td>"
 
 
 def _sorted(value: float | None, text: str) -> str:

@@ -35,12 +35,13 @@ def shown(metrics: Sequence[str], rows: Sequence[_Row]) -> list[str]:
     return [name for name in metrics if any(name in row["metrics"] for row in rows)]
 
 
-def bounds(metric: Mapping[str, Any]) -> str:
-    """The interval of a rate, or why there is none."""
+def bounds(metric: Mapping[str, Any], recordings: int) -> str:
+    """The interval of a rate, or why there is none; and of how many recordings, if not of all."""
+    some = f" ({metric['recordings']} of {recordings})" * (metric["recordings"] < recordings)
     if metric["interval"] is None:
-        return "one recording"
+        return f"one recording{some}"
     low, high = metric["interval"]
-    return f"{100 * low:.1f}–{100 * high:.1f}"
+    return f"{100 * low:.1f}–{100 * high:.1f}{some}"
 
 
 def speed(row: _Row) -> str:
@@ -144,7 +145,7 @@ def _board(board: Mapping[str, Any]) -> Iterator[str]:
             [
                 row["system"],
                 *(
-                    f"{percent(of['rate'])} [{bounds(of)}]"
+                    f"{percent(of['rate'])} [{bounds(of, board['recordings'])}]"
                     if (of := row["metrics"].get(m))
                     else NONE
                     for m in metrics
