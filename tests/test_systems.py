@@ -27,7 +27,7 @@ from speaker_reasoner.systems.base import (
     prompt_hash,
 )
 from speaker_reasoner.systems.checks import checked, repeated
-from speaker_reasoner.systems.pieces import Piece, embedded, joined
+from speaker_reasoner.systems.pieces import TranscribedPiece, embedded, joined
 from speaker_reasoner.systems.service import http_error, service_transcript
 from speaker_reasoner.systems.table import SYSTEMS, find, key_of, load
 from speaker_reasoner.transcript import Segment, Transcript
@@ -390,7 +390,9 @@ def test_pieces_are_linked_by_voice() -> None:
     for number, low_first in enumerate([True, False]):
         transcript = lines("A", "B")  # whoever speaks first is A
         pieces.append(
-            Piece(8.0 * number, transcript, embedded(two(low_first), transcript, Pitch()))
+            TranscribedPiece(
+                8.0 * number, transcript, embedded(two(low_first), transcript, Pitch())
+            )
         )
     whole = joined("talk", 16.0, pieces, Pitch())
     assert [(s.speaker, s.start_s) for s in whole.segments] == [
@@ -404,7 +406,9 @@ def test_pieces_are_linked_by_voice() -> None:
 def test_speakers_of_one_piece_stay_apart_whatever_their_voices() -> None:
     transcript = lines("A", "B")
     low = Sound("talk", np.concatenate([voice(4.0, 110.0), voice(4.0, 110.0)]))
-    pieces = [Piece(8.0 * n, transcript, embedded(low, transcript, Pitch())) for n in (0, 1)]
+    pieces = [
+        TranscribedPiece(8.0 * n, transcript, embedded(low, transcript, Pitch())) for n in (0, 1)
+    ]
     whole = joined("talk", 16.0, pieces, Pitch())
     assert len(whole.speakers) == 2
 

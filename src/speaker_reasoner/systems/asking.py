@@ -50,7 +50,7 @@ from ..transcript import Transcript
 from ..voices.witness import Witness
 from .base import ASKED_AGAIN, Answer, Sound, System, Usage
 from .checks import checked
-from .pieces import Piece, embedded, joined
+from .pieces import TranscribedPiece, embedded, joined
 
 ANSWERS, FAILURES, WRITTEN = "answers", "failures.jsonl", "written.json"
 _VERSION = 1
@@ -238,14 +238,14 @@ class Asking:
 
     def _transcript(self, item: Item, taken: "_Taken") -> Transcript:
         identity = dict(item.identity())
-        pieces: list[Piece] = []
+        pieces: list[TranscribedPiece] = []
         notices: list[str] = []
         end = 0
         for sound, alone in self._sounds(item, notices):
             transcript = self._piece(item, sound, identity, taken)
             witness = None if alone else self.how.witness
             rows = None if witness is None else embedded(sound, transcript, witness)
-            pieces.append(Piece(sound.bounds_s[0], transcript, rows))
+            pieces.append(TranscribedPiece(sound.bounds_s[0], transcript, rows))
             end = sound.start_samples + len(sound.samples)
         whole = joined(item.title, to_seconds(end), pieces, self.how.witness, self.how.speakers)
         info = {"system": self._about, **self.how.to_json(), "pieces": len(pieces)}

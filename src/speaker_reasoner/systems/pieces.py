@@ -16,7 +16,6 @@ from ..voices.linking import Array, Centroids, Trust, embedding_sums, merge
 from ..voices.witness import Witness
 from .base import Sound
 
-LINKS = ("voices", "none")
 _LEAST_CLIP_S, _LONGEST_CLIP_S, _ENOUGH_S = 0.5, 10.0, 60.0
 """Clips of a speaker of a piece: no shorter, no longer, and no more in all (assumed)."""
 _APART = Trust(same=0.0, other=1000.0, least=-1000.0, most=0.0)
@@ -24,7 +23,7 @@ _APART = Trust(same=0.0, other=1000.0, least=-1000.0, most=0.0)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Piece:
+class TranscribedPiece:
     """The transcript of a piece.
 
     Attributes:
@@ -64,7 +63,7 @@ def embedded(sound: Sound, transcript: Transcript, witness: Witness) -> Array:
 def joined(
     recording: str,
     duration_s: float,
-    pieces: Sequence[Piece],
+    pieces: Sequence[TranscribedPiece],
     witness: Witness | None,
     speakers: tuple[int, int] | None = None,
 ) -> Transcript:
@@ -95,7 +94,7 @@ def joined(
     return Transcript(recording, duration_s, tuple(segments), warnings=tuple(warnings))
 
 
-def _apart(pieces: Sequence[Piece]) -> list[dict[str, str]]:
+def _apart(pieces: Sequence[TranscribedPiece]) -> list[dict[str, str]]:
     return [
         {label: f"{number}-{label}" for label in piece.transcript.speakers}
         for number, piece in enumerate(pieces, start=1)
@@ -103,7 +102,7 @@ def _apart(pieces: Sequence[Piece]) -> list[dict[str, str]]:
 
 
 def _linked(
-    pieces: Sequence[Piece], witness: Witness, speakers: tuple[int, int] | None
+    pieces: Sequence[TranscribedPiece], witness: Witness, speakers: tuple[int, int] | None
 ) -> list[dict[str, str]]:
     owners = [(n, label) for n, piece in enumerate(pieces) for label in piece.transcript.speakers]
     if not owners:
