@@ -76,6 +76,16 @@ def test_chime6(tmp_path: Path) -> None:
     assert json.loads(row)["audio"].endswith("S02_U01.CH1.wav")
 
 
+def test_what_lhotse_leaves_out_is_counted(tmp_path: Path) -> None:
+    root = chime6(tmp_path / "CHiME6")
+    path = root / "transcriptions/dev/S02.json"
+    rows = json.loads(path.read_text())
+    late = {**rows[0], "start_time": hms(30.0), "end_time": hms(31.0)}
+    path.write_text(json.dumps([*rows, late]))
+    report = made("chime6", root, tmp_path / "out")
+    assert "starting after the end" in json.dumps(report["dropped"]["left out by lhotse"])
+
+
 def test_a_part_of_a_corpus_is_told(tmp_path: Path) -> None:
     root = chime6(tmp_path / "CHiME6")
     (root / "transcriptions/dev/S02.json").unlink()
