@@ -161,7 +161,8 @@ def leaderboard_cost() -> str:
     return (
         f"To score its {stored['results']} results takes {stored['scoring_s']:.2f} s, to compare them and write the "
         f"page {stored['leaderboard_s']:.2f} s, and to write it again, nothing having changed, "
-        f"{1000 * stored['leaderboard_again_s']:.0f} ms (`{stored['command']}`; in one process, without the start of Python)."
+        f"{1000 * stored['leaderboard_again_s']:.0f} ms "
+        f"(`{stored['command']}`; in one process, without the start of Python)."
     )
 
 

@@ -132,8 +132,9 @@ def _listed(
     """A recording's row: its scores, and the numbers of speakers in reference and hypothesis."""
     scores = {k: v for k, v in recording["scores"].items() if k != "conventions"}
     pair = pairs.get(recording["name"])
+    shown = {k: v for k, v in recording.items() if k not in ("key", "facts")}
     return {
-        **recording,
+        **shown,
         "scores": scores,
         "speakers": [len(side.speakers) for side in pair] if pair else None,
     }

@@ -66,7 +66,9 @@ class HubModel:
 
         rate_hz = int(self._processor.feature_extractor.sampling_rate)
         hints = {self._hints: self._hotwords()} if self.options.hotwords else {}
-        inputs = self._processor.apply_transcription_request(_at(sound, rate_hz), **hints)
+        inputs = self._processor.apply_transcription_request(
+            _at(sound, rate_hz), return_tensors="pt", sampling_rate=rate_hz, **hints
+        )
         inputs = inputs.to(self._device, self._model.dtype)
         try:
             with torch.inference_mode():
