@@ -20,7 +20,7 @@ from speaker_reasoner.engines.client import Unavailable
 from speaker_reasoner.errors import AnswerError, EngineError, ExtraError
 from speaker_reasoner.longform import Item
 from speaker_reasoner.systems.asking import Asking, How, understood
-from speaker_reasoner.systems.base import Sound, SystemOptions
+from speaker_reasoner.systems.base import REASONS, Answer, Sound, SystemOptions
 from speaker_reasoner.systems.table import SYSTEMS, load
 from speaker_reasoner.transcript import Transcript
 
@@ -416,6 +416,36 @@ def test_bad_answers(case: str) -> None:
     with pytest.raises(AnswerError) as caught:
         asked(name, changed(RECORDED[name], change))
     assert caught.value.reason == reason
+
+
+WRONG: tuple[Any, ...] = (None, "", "x", -1, 1e12, True, [], {}, [None], {"a": 1}, float("nan"))
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """All places of a JSON value, as their container and key."""
+    if not isinstance(value, dict | list):
+        return []
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    return [place for key in keys for place in [(value, key), *places(value[key])]]
+
+
+def test_whatever_an_answer_holds_it_is_a_transcript_or_a_failure(name: str) -> None:
+    """Each place of a recorded answer, one after the other, holds something else."""
+    sound, seen = Sound("call", voice(6.0)), set()
+    with serving(as_service(name, {})) as service, closing(system(name, service)) as one:
+        for number in range(len(places(RECORDED[name]))):
+            for wrong in WRONG:
+                raw = copy.deepcopy(RECORDED[name])
+                container, key = places(raw)[number]
+                container[key] = wrong
+                try:
+                    transcript = understood(one, Answer(raw), sound)
+                    assert transcript.segments
+                    seen.add("transcript")
+                except AnswerError as error:
+                    assert error.reason in REASONS
+                    seen.add(error.reason)
+    assert {"transcript", "format", "empty"} <= seen
 
 
 def test_a_swapped_model() -> None:

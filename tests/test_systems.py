@@ -233,7 +233,23 @@ def test_what_fails_for_now_is_a_row_and_asked_again(
     assert up.asked == [("talk-1", 0)] and not (out / "failures.jsonl").exists()
 
 
-def test_a_wait_that_is_too_long_is_not_waited(items: list[Item], tmp_path: Path) -> None:
+def test_a_failure_of_the_program_is_asked_again(items: list[Item], tmp_path: Path) -> None:
+    out, broken = tmp_path / "out", Recorded(lambda sound: AnswerError("unavailable", "no memory"))
+    [result] = ask(broken, items[:1], out)
+    assert result.reason == "unavailable" and not (out / "answers/talk-0/0.json").exists()
+    assert "talk-0: no memory" in (out / "failures.jsonl").read_text()
+    again = Recorded()
+    ask(again, items[:1], out)
+    assert again.asked == [("talk-0", 0)]
+
+
+def test_a_wait_that_is_too_long_is_not_waited(
+    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slept(self: Asking, seconds: float) -> None:
+        raise AssertionError(f"{seconds} s")
+
+    monkeypatch.setattr(Asking, "_sleep", slept)
     system = Recorded(lambda sound: Unavailable("later", limited=True, wait_s=86_400.0))
     [result] = ask(system, items[:1], tmp_path)
     assert result.reason == "rate-limited" and len(system.asked) == 1
