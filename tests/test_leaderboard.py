@@ -124,6 +124,7 @@ def test_only_the_same_recordings_are_paired(tmp_path: Path) -> None:
 
 def test_failures_are_shown_with_their_kind(tmp_path: Path) -> None:
     failed = result("a", 10, lost=["r0", "r1"])
+    failed["usage"] = {"requests": 8, "input_tokens": 12_000}
     failed["failures"] = {"r0": {"reason": "loop", "message": "<b>again</b>"}}
     board = leaderboard(stored(tmp_path, failed))
     kinds = [one["reason"] for one in board["boards"][0]["rows"][0]["failures"]]
@@ -131,6 +132,7 @@ def test_failures_are_shown_with_their_kind(tmp_path: Path) -> None:
     for name in ("page.html", "page.md"):
         write(board, tmp_path / name)
         text = (tmp_path / name).read_text()
+        assert "8 requests, 12,000 tokens in" in text
         assert "2 (1 loop, 1 no answer)" in text and "<b>again" not in text
     assert "r0: loop: &lt;b&gt;again" in (tmp_path / "page.html").read_text()
 

@@ -292,3 +292,12 @@ def test_failures_beside_transcripts_are_no_transcripts(run: Path, tmp_path: Pat
     (run / "hypotheses" / "failures.jsonl").write_text(json.dumps(row) + "\n")
     assert command("score", run / "references", run / "hypotheses") == 0
     assert command("report", run / "evaluation.json", "-o", tmp_path / "report.html") == 0
+
+
+def test_a_comparison_of_different_units_is_told(run: Path, data: Path, capsys: Any) -> None:
+    whole = run / "whole"
+    assert command("run", "--data", data, "--long-form", "-o", whole, "--batch", "2") == 0
+    capsys.readouterr()
+    assert command("compare", run / "evaluation.json", whole / "evaluation.json") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "of different units: pieces of 3 to 5 s and whole recordings" in said

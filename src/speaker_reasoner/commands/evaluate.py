@@ -402,6 +402,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from ..evaluate.resampling import compare_results
     from ..evaluate.results import LABELS, load_result
+    from ..evaluate.stored import unit_of
 
     a, b = load_result(arguments.a), load_result(arguments.b)
     comparison = compare_results(a, b, arguments.metric)
@@ -412,6 +413,9 @@ def _compare(arguments: argparse.Namespace) -> int:
             if key == "as":
                 one, other = ((rules or {}).get("tool", "our own") for rules in (one, other))
             _say(f"warning: A and B were scored by other rules: {key} {one} and {other}", "yellow")
+    units = unit_of(a), unit_of(b)
+    if units[0] != units[1]:
+        _say(f"warning: A and B are of different units: {units[0]} and {units[1]}", "yellow")
     label = LABELS[arguments.metric]
     console.print(f"{label} of A ({a['system']}): {100 * comparison.a:.2f} %")
     console.print(f"{label} of B ({b['system']}): {100 * comparison.b:.2f} %")

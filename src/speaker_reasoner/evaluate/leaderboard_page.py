@@ -18,6 +18,7 @@ from .leaderboard_text import (
     NAMES,
     NONE,
     about,
+    asked,
     bounds,
     failures,
     oriented,
@@ -95,7 +96,7 @@ def _section(number: int, board: Mapping[str, Any]) -> Iterator[str]:
     rows = board["rows"]
     metrics = shown(METRICS, rows)
     yield f"<section id=b{number}><h2>{_text(title(board))}</h2><p class=soft>{_text(about(board))}</p>"
-    heads = [*(NAMES[m] for m in metrics), "speakers right", "failures", "speed"]
+    heads = [*(NAMES[m] for m in metrics), "speakers right", "failures", "speed", "asked"]
     yield "<div class=scroll><table class=sortable><thead><tr><th scope=col class=name>system</th>"
     yield "".join(f"<th scope=col>{head}</th>" for head in heads) + "</tr></thead><tbody>"
     tops = {m: _top(rows, m) for m in metrics}
@@ -113,6 +114,7 @@ def _section(number: int, board: Mapping[str, Any]) -> Iterator[str]:
         cells.append(_sorted(row["speaker_count"], percent(row["speaker_count"])))
         cells.append(_sorted(len(row["failures"]), failures(row)))
         cells.append(_sorted(row["speed"], speed(row)))
+        cells.append(_sorted(row["usage"].get("requests"), asked(row)))
         yield f"<tr><th scope=row class=name>{_text(row['system'])}</th>{''.join(cells)}</tr>"
     yield "</tbody></table></div>"
     yield "".join(

@@ -57,6 +57,15 @@ def failures(row: _Row) -> str:
     return f"{len(kinds)} ({counted})"
 
 
+def asked(row: _Row) -> str:
+    """What a system was asked and used, as far as its answers say."""
+    names = {"requests": "requests", "input_tokens": "tokens in", "output_tokens": "tokens out"}
+    known = [
+        f"{row['usage'][key]:,.0f} {name}" for key, name in names.items() if key in row["usage"]
+    ]
+    return ", ".join(known) or NONE
+
+
 def about(board: Mapping[str, Any]) -> str:
     """What a board's rows have in common, in one sentence."""
     scoring = board["scoring"]
@@ -140,7 +149,14 @@ def _board(board: Mapping[str, Any]) -> Iterator[str]:
     yield _escape(about(board))
     yield ""
     yield from _table(
-        ["system", *(NAMES[m] for m in metrics), "right number of speakers", "failures", "speed"],
+        [
+            "system",
+            *(NAMES[m] for m in metrics),
+            "right number of speakers",
+            "failures",
+            "speed",
+            "asked",
+        ],
         [
             [
                 row["system"],
@@ -153,6 +169,7 @@ def _board(board: Mapping[str, Any]) -> Iterator[str]:
                 percent(row["speaker_count"]),
                 failures(row),
                 speed(row),
+                asked(row),
             ]
             for row in rows
         ],
