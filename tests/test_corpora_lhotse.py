@@ -230,7 +230,7 @@ def test_aishell5(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "corpus", ["chime6", "dipco", "libricss", "notsofar1-sc", "voxconverse", "icsi-sdm"]
+    "corpus", ["chime6", "dipco", "libricss", "notsofar1-sc", "voxconverse", "icsi-ihm-mix"]
 )
 def test_another_folder_is_no_corpus(corpus: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()

@@ -8,6 +8,7 @@ import pytest
 
 from speaker_reasoner.engines.client import Unavailable
 from speaker_reasoner.errors import AnswerError, EngineError, SettingsError
+from speaker_reasoner.systems import gemini
 from speaker_reasoner.systems.base import Answer, SystemOptions
 from speaker_reasoner.systems.gemini import Gemini, load
 
@@ -192,3 +193,29 @@ def test_a_wrong_key_ends_the_run(asked: Gemini, server: Server) -> None:
     server.status, server.body = 403, {"error": {"code": 403, "message": "no such key"}}
     with pytest.raises(EngineError, match="HTTP 403: no such key"):
         asked.ask(SOUND)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_large_sound_is_uploaded_and_deleted(
+    asked: Gemini, server: Server, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gemini, "_INLINE_BYTES", 100)
+    deleted: list[str] = []
+
+    class Files:
+        def upload(self, file: Any, config: Any) -> Any:
+            assert file.read(4) == b"fLaC" and config.mime_type == "audio/flac"
+            return genai.types.File(name="files/x", uri="https://x/files/x", mime_type="audio/flac")
+
+        def delete(self, name: str) -> None:
+            deleted.append(name)
+
+    monkeypatch.setattr(type(asked._client), "files", property(lambda _: Files()))
+    server.status, server.body = status, response([{"text": json.dumps(ROWS)}])
+    if status == 200:
+        assert said(asked.read(asked.ask(SOUND), SOUND)) == EXPECTED
+        assert "https://x/files/x" in server.asked[0][1].decode()
+    else:
+        with pytest.raises(Unavailable):
+            asked.ask(SOUND)
+    assert deleted == ["files/x"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _CORPORA = (
     *("aishell4", "alimeeting-far", "alimeeting-near", "ami-sdm", "ami-ihm-mix", "mlc-slm"),
-    *("aishell5", "chime6", "dipco", "icsi-sdm", "icsi-ihm-mix", "libricss", "notsofar1-sc"),
+    *("aishell5", "chime6", "dipco", "icsi-ihm-mix", "libricss", "notsofar1-sc"),
     *("voxconverse", "folder"),
 )
 _EXAMPLES = """examples:

@@ -4,7 +4,8 @@
 
 CHiME-6        CHiME6/{audio,transcriptions}/{train,dev,eval}/S02_U01.CH1.wav, S02.json; all 20 sessions
 DiPCo          {audio,transcriptions}/{dev,eval}/S02_U01.CH1.wav, S02.json; all 10 sessions
-ICSI           **/Bmr001/chan6.sph and `transcripts` beside, or the mix of headsets as **/Bmr001/*.wav
+ICSI           the mix of headsets as **/Bmr001/*.wav, and `transcripts`; its single channels are compressed
+               SPHERE files, which have to be converted first (`folder` reads what comes of that)
 LibriCSS       for_release/{0L,0S,OV10,...}/*/record/raw_recording.wav (7 channels); session0 is dev
 NOTSOFAR-1     benchmark-datasets/{train_set,dev_set,eval_set}/VERSION/MTG/MTG_30830/{sc_plaza_0,...}/ch0.wav
 VoxConverse    {dev,test}/abjxc.{wav,rttm}; it has no words
@@ -86,11 +87,6 @@ KNOWN: Mapping[str, Known] = {
         "dipco",
         lambda m, folder, _: _by_part(m.prepare_dipco(folder, normalize_text="none")),
         "audio/ and transcriptions/ with all 10 sessions",
-    ),
-    "icsi-sdm": Known(
-        "icsi",
-        lambda m, folder, _: _by_part(m.prepare_icsi(folder, mic="sdm", normalize_text="none")),
-        "transcripts/ and recordings such as Bmr001/chan6.sph below",
     ),
     "icsi-ihm-mix": Known(
         "icsi",

@@ -425,7 +425,6 @@ CORPORA: dict[str, Recipe] = {
     "aishell5": Recipe(_aishell5, _MANDARIN, channel=0),
     "chime6": Recipe(_by_lhotse("chime6"), _MARKED, 0, same_people=True),
     "dipco": Recipe(_by_lhotse("dipco"), _MARKED, 0, same_people=True),
-    "icsi-sdm": Recipe(_by_lhotse("icsi-sdm"), channel=0, same_people=True),
     "icsi-ihm-mix": Recipe(_by_lhotse("icsi-ihm-mix"), same_people=True),
     "libricss": Recipe(_by_lhotse("libricss"), channel=0, same_people=True),
     "notsofar1-sc": Recipe(_by_lhotse("notsofar1-sc"), _MARKED, 0, same_people=True),
