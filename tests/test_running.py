@@ -242,3 +242,62 @@ def test_unknown_steps_are_usage(steps: str, message: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         command("score", "a", "b", "--normalise", steps)
     assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_what_is_stored_is_not_scored_again(run: Path, monkeypatch: Any, capsys: Any) -> None:
+    from speaker_reasoner.evaluate import results
+
+    scored: list[str] = []
+    measure = results._measure
+
+    def counting(pair: Any, **how: Any) -> Any:
+        scored.append(pair.name)
+        return measure(pair, **how)
+
+    monkeypatch.setattr(results, "_measure", counting)
+    out = run / "score.json"
+    sides = (run / "references", run / "hypotheses")
+    assert command("score", *sides, "-o", out) == 0
+    assert len(scored) == 2 * COUNT
+    first = json.loads(out.read_text())
+    assert command("score", *sides, "-o", out) == 0
+    assert len(scored) == 2 * COUNT
+    assert f"counts of {2 * COUNT} of {2 * COUNT} recordings are those" in capsys.readouterr().out
+    again = json.loads(out.read_text())
+    assert {**again, "kept": 0} == first
+    changed = run / "hypotheses" / "talk-1-0002.json"
+    changed.write_text(changed.read_text().replace('"text": "', '"text": "uh '))
+    assert command("score", *sides, "-o", out) == 0
+    assert scored[2 * COUNT :] == ["talk-1-0002"]
+    assert command("score", *sides, "-o", out, "--normalise", "none") == 0
+    assert len(scored) == 4 * COUNT + 1
+
+
+def test_units_are_stored(run: Path) -> None:
+    pieces = json.loads((run / "evaluation.json").read_text())
+    assert pieces["mode"] == "segmented"
+    assert {row["of"] for row in pieces["recordings"]} == {f"talk-{i}" for i in range(COUNT)}
+    assert pieces["settings"]["collars_s"] == {"der_0": 0.0, "der_025": 0.25, "tcpwer": 5.0}
+    out = run / "scored.json"
+    sides = (run / "references", run / "hypotheses")
+    assert command("score", *sides, "--unit", "3-5", "-o", out) == 0
+    one = json.loads(out.read_text())
+    assert (one["mode"], one["settings"]["pieces_s"]) == ("segmented", [3.0, 5.0])
+    assert command("score", *sides, "--unit", "whole", "-o", out) == 0
+    assert json.loads(out.read_text())["mode"] == "long-form"
+
+
+def test_failures_beside_transcripts_are_no_transcripts(run: Path, tmp_path: Path) -> None:
+    row = {"recording": "talk-1", "reason": "loop", "message": "again and again"}
+    (run / "hypotheses" / "failures.jsonl").write_text(json.dumps(row) + "\n")
+    assert command("score", run / "references", run / "hypotheses") == 0
+    assert command("report", run / "evaluation.json", "-o", tmp_path / "report.html") == 0
+
+
+def test_a_comparison_of_different_units_is_told(run: Path, data: Path, capsys: Any) -> None:
+    whole = run / "whole"
+    assert command("run", "--data", data, "--long-form", "-o", whole, "--batch", "2") == 0
+    capsys.readouterr()
+    assert command("compare", run / "evaluation.json", whole / "evaluation.json") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "of different units: pieces of 3 to 5 s and whole recordings" in said

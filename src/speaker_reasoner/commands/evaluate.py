@@ -1,4 +1,4 @@
-"""`speaker-reasoner evaluate`: score, run, table, report, compare."""
+"""`speaker-reasoner evaluate`: score, run, table, report, compare, leaderboard."""
 
 import argparse
 import sys
@@ -30,12 +30,13 @@ _EXAMPLES = """examples:
   speaker-reasoner evaluate table segmented out/evaluation.json
   speaker-reasoner evaluate report out/evaluation.json -o report.html
   speaker-reasoner evaluate compare a.json b.json --metric cpwer
+  speaker-reasoner evaluate leaderboard runs/*/evaluation.json -o leaderboard.html
 """
 _GENDER_HELP = "read genders from speaker ids: 001-M (suffix, AISHELL-4) or FEE005 (prefix, AMI)"
 
 
 def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command and its five verbs."""
+    """Add the command and its verbs."""
     command = commands.add_parser(
         "evaluate",
         help="score transcripts, run a data set, tables, a report, significance",
@@ -49,6 +50,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_table(verbs)
     _add_report(verbs)
     _add_compare(verbs)
+    _add_leaderboard(verbs)
 
 
 def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -96,6 +98,13 @@ def _add_score(verbs: Any) -> None:
         help="name of the row in tables (default: the hypothesis's name)",
     )
     verb.add_argument("--data-name", metavar="NAME", help="default: the reference's name")
+    verb.add_argument(
+        "--unit",
+        metavar="whole|A-B",
+        type=_unit,
+        help="what the system took at once: whole recordings, or pieces of A to B s; stored, and said "
+        "in tables",
+    )
     verb.add_argument("-o", "--output", metavar="FILE", type=Path, help="store the result as JSON")
     _add_normalisation(verb)
     verb.set_defaults(run=_score, parser=verb)
@@ -138,7 +147,7 @@ def _add_run(verbs: Any) -> None:
 
 def _add_table(verbs: Any) -> None:
     verb = _verb(verbs, "table", "a table of the paper with stored results as rows")
-    tables = ("multi-domain", "segmented", "long-form", "attributes")
+    tables = ("multi-domain", "segmented", "long-form", "attributes", "elsewhere")
     verb.add_argument("table", choices=tables, metavar="TABLE", help=", ".join(tables))
     verb.add_argument("results", nargs="*", type=Path, metavar="RESULT")
     verb.add_argument("--style", choices=("terminal", "markdown", "latex"), default="terminal")
@@ -160,6 +169,27 @@ def _add_compare(verbs: Any) -> None:
     verb.set_defaults(run=_compare, parser=verb)
 
 
+def _add_leaderboard(verbs: Any) -> None:
+    verb = _verb(verbs, "leaderboard", "one page: all systems over all data sets, with intervals")
+    verb.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULT",
+        help="results, or folders of `evaluate run`",
+    )
+    verb.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        action="append",
+        help="a name that ends in .html, .json or .md; may be given several times",
+    )
+    verb.set_defaults(run=_leaderboard, parser=verb)
+
+
 def _add_normalisation(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("text normalisation (both sides alike; stored with the scores)")
     group.add_argument("--language", metavar="CODE", help="en, zh, ...; default: auto")
@@ -169,6 +199,14 @@ def _add_normalisation(verb: argparse.ArgumentParser) -> None:
         type=_steps,
         help=f"comma-separated steps, or none: {', '.join(STEPS)}",
     )
+
+
+def _unit(text: str) -> Any:
+    return text if text == "whole" else lengths(text)
+
+
+def _mode(unit: Any) -> str | None:
+    return None if unit is None else "long-form" if unit == "whole" else "segmented"
 
 
 def _steps(text: str) -> list[str]:
@@ -193,7 +231,7 @@ def _normalisation(arguments: argparse.Namespace) -> Any:
 def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import read_sides
     from ..evaluate.pairs import pair
-    from ..evaluate.results import evaluate
+    from ..evaluate.results import evaluate, stored_before
     from ..evaluate.yardsticks import YARDSTICKS
 
     require("eval", "scoring", *_LIBRARIES)
@@ -222,7 +260,9 @@ def _score(arguments: argparse.Namespace) -> int:
         normalisation,
         system=arguments.row or arguments.hypothesis.name,
         data=arguments.data_name or arguments.reference.name,
+        mode=_mode(arguments.unit),
         warnings=sides.warnings,
+        stored=stored_before(arguments.output),
         quiet=not sys.stderr.isatty(),
     )
     result["reference"] = str(arguments.reference)
@@ -230,6 +270,8 @@ def _score(arguments: argparse.Namespace) -> int:
     result["settings"]["read"] = read
     if yardstick is not None:
         result["settings"]["as"] = {"tool": yardstick.name, "rules": yardstick.rules}
+    if arguments.unit not in (None, "whole"):
+        result["settings"]["pieces_s"] = arguments.unit
     result["settings"]["uem"] = None if arguments.uem is None else str(arguments.uem)
     _show(result, arguments.output)
     return 0
@@ -238,7 +280,7 @@ def _score(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import noticed
     from ..evaluate.pairs import pair
-    from ..evaluate.results import evaluate
+    from ..evaluate.results import evaluate, stored_before
     from ..evaluate.running import hypotheses, read_data, units
     from ..formats import write
 
@@ -267,6 +309,8 @@ def _run(arguments: argparse.Namespace) -> int:
         system=arguments.row or arguments.system or str(made_by.get("model", "unknown")),
         data=arguments.data_name or arguments.data.stem,
         mode="segmented" if arguments.segmented else "long-form",
+        of={row.reference.recording: row.item.reference.recording for row in rows},
+        stored=stored_before(arguments.output / "evaluation.json"),
         warnings=[
             *noticed("reference", references.values()),
             *noticed("hypothesis", made.values()),
@@ -356,8 +400,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..evaluate.breakdown import compare_results
+    from ..evaluate.resampling import compare_results
     from ..evaluate.results import LABELS, load_result
+    from ..evaluate.stored import unit_of
 
     a, b = load_result(arguments.a), load_result(arguments.b)
     comparison = compare_results(a, b, arguments.metric)
@@ -368,6 +413,9 @@ def _compare(arguments: argparse.Namespace) -> int:
             if key == "as":
                 one, other = ((rules or {}).get("tool", "our own") for rules in (one, other))
             _say(f"warning: A and B were scored by other rules: {key} {one} and {other}", "yellow")
+    units = unit_of(a), unit_of(b)
+    if units[0] != units[1]:
+        _say(f"warning: A and B are of different units: {units[0]} and {units[1]}", "yellow")
     label = LABELS[arguments.metric]
     console.print(f"{label} of A ({a['system']}): {100 * comparison.a:.2f} %")
     console.print(f"{label} of B ({b['system']}): {100 * comparison.b:.2f} %")
@@ -376,6 +424,21 @@ def _compare(arguments: argparse.Namespace) -> int:
         f"A - B: {100 * comparison.difference:+.2f} points, 95 % interval {100 * low:+.2f} to "
         f"{100 * high:+.2f}; A is better in {100 * comparison.a_better:.1f} % of {comparison.draws} draws"
     )
+    return 0
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    from ..evaluate.leaderboard import leaderboard
+    from ..evaluate.leaderboard_files import before, write
+
+    for path in arguments.output:
+        if path.suffix not in (".html", ".json", ".md"):
+            usage(arguments, f"-o {path}: expected a name that ends in .html, .json or .md")
+    stored = next(filter(None, map(before, arguments.output)), None)
+    board = leaderboard(arguments.results, stored)
+    for path in arguments.output:
+        write(board, path)
+        _say(f"wrote {path}", "green")
     return 0
 
 
@@ -392,6 +455,9 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
         console.print(f"as {rules['tool']}: {rules['rules']}", style="dim")
     if rules is None or rules["tool"] != "whisper":
         console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
+    if result["kept"]:
+        count = f"{result['kept']} of {len(result['recordings'])}"
+        console.print(f"counts of {count} recordings are those stored before", style="dim")
     for line in summed_up(result["warnings"]):
         _say(f"warning: {line}", "yellow")
     if output is not None:

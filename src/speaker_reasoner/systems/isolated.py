@@ -136,7 +136,47 @@ class WhisperX:
         return self._aligners[language]
 
 
-KINDS = {"pyannote+paraformer": PyannoteParaformer, "whisperx": WhisperX}
+class TagSpeech:
+    """TagSpeech of a clone of Auden: `told["folder"]` is its `examples/tagspeech`."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        sys.path.insert(0, told["folder"])
+        import torch
+        from model import TagSpeech as Model  # type: ignore[import-not-found,unused-ignore]
+
+        device = told["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = Model.from_pretrained(told["model"]).to(device)
+        self._most_tokens = told["max_tokens"]
+        self.versions = _versions("torch")
+
+    def transcribe(self, samples: Any) -> dict[str, Any]:
+        """The model's markup."""
+        import tempfile
+
+        token = self._model.config.audio_token
+        content = f"<text>{token}</text>\n<speaker>{token}</speaker>"
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "sound.wav")  # noqa: PTH118
+            with wave.open(path, "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(RATE_HZ)
+                file.writeframes((samples * 32768.0).astype("<i2").tobytes())
+            made = self._model.generate(
+                [path],
+                [[{"role": "user", "content": content}]],
+                max_new_tokens=self._most_tokens,
+                num_beams=1,
+                do_sample=False,
+            )
+        return {"text": made[0]}
+
+
+KINDS = {
+    "pyannote+paraformer": PyannoteParaformer,
+    "whisperx": WhisperX,
+    "tagspeech": TagSpeech,
+}
 
 
 def _plain(value: Any) -> Any:
