@@ -27,6 +27,7 @@ from speaker_reasoner.systems.base import (
     prompt_hash,
 )
 from speaker_reasoner.systems.checks import checked, repeated
+from speaker_reasoner.systems.pacing import Pace
 from speaker_reasoner.systems.pieces import TranscribedPiece, embedded, joined
 from speaker_reasoner.systems.service import http_error, service_transcript
 from speaker_reasoner.systems.table import SYSTEMS, find, key_of, load
@@ -201,7 +202,7 @@ def test_a_rate_is_kept(items: list[Item], tmp_path: Path) -> None:
 def test_what_fails_is_tried_again(
     items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speaker_reasoner.systems.asking._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("speaker_reasoner.systems.pacing._FIRST_WAIT_S", 0.001)
     count = iter(range(99))
 
     def answer(sound: Sound) -> Any:
@@ -217,7 +218,7 @@ def test_what_fails_is_tried_again(
 def test_what_fails_for_now_is_a_row_and_asked_again(
     items: list[Item], tmp_path: Path, limited: bool, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speaker_reasoner.systems.asking._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("speaker_reasoner.systems.pacing._FIRST_WAIT_S", 0.001)
     out = tmp_path / "out"
     down = Recorded(
         lambda sound: Unavailable("no", limited=limited) if sound.recording == "talk-1" else TWO
@@ -246,10 +247,10 @@ def test_a_failure_of_the_program_is_asked_again(items: list[Item], tmp_path: Pa
 def test_a_wait_that_is_too_long_is_not_waited(
     items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slept(self: Asking, seconds: float) -> None:
+    def slept(self: Pace, seconds: float) -> None:
         raise AssertionError(f"{seconds} s")
 
-    monkeypatch.setattr(Asking, "_sleep", slept)
+    monkeypatch.setattr(Pace, "_sleep", slept)
     system = Recorded(lambda sound: Unavailable("later", limited=True, wait_s=86_400.0))
     [result] = ask(system, items[:1], tmp_path)
     assert result.reason == "rate-limited" and len(system.asked) == 1

@@ -253,7 +253,7 @@ _OF_SYSTEMS = ("at_once", "rate", "longest_piece", "system_python", "dry_run", "
 def dry_run(chosen: Chosen, recordings: Iterable[tuple[str, float]], folder: Path | None) -> int:
     """Say what would be sent of recordings, `(name, seconds)`, whose answers would be kept in a folder."""
     from ..formats import file_name
-    from ..systems.asking import ANSWERS
+    from ..systems.kept import ANSWERS
 
     console, limit_s = Console(highlight=False, soft_wrap=True), chosen.limit_s
     requests, seconds, kept = 0, 0.0, 0

@@ -10,13 +10,11 @@ the same command asks for what is missing, reads all again, and so ends with the
 was killed. Answers to another question (other sound, other settings of the system) are asked for again.
 """
 
-import hashlib
 import json
-import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from filelock import BaseFileLock
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from .. import audio
 from ..audio import Samples, to_seconds
@@ -40,21 +37,18 @@ from ..errors import (
     SettingsError,
     SpeakerReasonerError,
 )
-from ..formats import FORMATS, file_name, write, write_text_atomically
-from ..formats.files import remove_temporary, set_aside
+from ..formats import file_name, write_text_atomically
+from ..formats.files import remove_temporary
 from ..locks import lock
 from ..longform import Failure, Item
-from ..longform.batch import file_hash
 from ..longform.chunks import chunks
 from ..transcript import Transcript
 from ..voices.witness import Witness
 from .base import ASKED_AGAIN, Answer, Sound, System, Usage
 from .checks import checked
+from .kept import ANSWERS, FAILURES, VERSION, kept_answer, write_files
+from .pacing import Pace
 from .pieces import TranscribedPiece, embedded, joined
-
-ANSWERS, FAILURES, WRITTEN = "answers", "failures.jsonl", "written.json"
-_VERSION = 1
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_ASKED_S = 1.0, 60.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +142,9 @@ class Asking:
         about = json.loads(json.dumps(system.describe()))
         self._sdk = about.pop("sdk", None)
         self._about = about
-        self._pace = _Pace(how.rate)
         self._lock: BaseFileLock | None = None
         self._ended = threading.Event()
+        self._pace = Pace(how.rate, how.retries, self._ended)
         self._fatal: BaseException | None = None
 
     def __enter__(self) -> "Asking":
@@ -226,11 +220,11 @@ class Asking:
         try:
             transcript = self._transcript(item, taken)
         except (AnswerError, AudioError) as error:
-            _, note = self._written(item, None)
+            _, note = write_files(self._folder, item.title, self._formats, None)
             failure = Failure(item.title, error)
             return Asked(item, failure, (), taken.usage, taken.requests, note)
         try:
-            files, note = self._written(item, transcript)
+            files, note = write_files(self._folder, item.title, self._formats, transcript)
         except FormatError as error:  # a format cannot express it
             failure = Failure(item.title, AnswerError("format", str(error)))
             return Asked(item, failure, (), taken.usage, taken.requests)
@@ -288,7 +282,7 @@ class Asking:
         }
         about = json.loads(json.dumps(about))
         path = self._path(item, sound.number)
-        kept = _kept(path, about)
+        kept = kept_answer(path, about)
         if kept is None:
             kept = self._asked(sound, about, path, taken)
         taken.add(kept)
@@ -315,14 +309,14 @@ class Asking:
 
         def once() -> Answer:
             nonlocal attempts
-            self._pace.wait(self._ended)
+            self._pace.wait()
             attempts += 1
             taken.requests += 1
             return self.system.ask(sound)
 
         failure = None
         try:
-            answer = self._tried(once)
+            answer = self._pace.tried(once)
         except Unavailable as error:
             reason = "rate-limited" if error.limited else "unavailable"
             raise AnswerError(
@@ -334,7 +328,7 @@ class Asking:
             answer = Answer(error.raw)
             failure = {"reason": error.reason, "message": str(error)}
         row = {
-            "answer": _VERSION,
+            "answer": VERSION,
             **about,
             "sdk": self._sdk,
             "model": answer.model,
@@ -354,60 +348,10 @@ class Asking:
         known: dict[str, Any] = json.loads(json.dumps(row))
         return known
 
-    def _tried(self, once: Callable[[], Answer]) -> Answer:
-        """An answer, after back-off with jitter where it is not there yet."""
-        retrying = Retrying(
-            retry=retry_if_exception_type(Unavailable),
-            stop=self._is_over,
-            wait=_wait_s,
-            sleep=self._sleep,
-            reraise=True,
-        )
-        return retrying(once)
-
-    def _sleep(self, seconds: float) -> None:
-        self._ended.wait(seconds)
-
-    def _is_over(self, state: RetryCallState) -> bool:
-        """Whether nothing is tried again: tried often enough, asked to wait too long, or the run ends."""
-        error = state.outcome.exception() if state.outcome is not None else None
-        asked_s = error.wait_s if isinstance(error, Unavailable) else None
-        patient = asked_s is None or asked_s <= _LONGEST_ASKED_S
-        return state.attempt_number > self.how.retries or not patient or self._ended.is_set()
-
     def _path(self, item: Item, number: int) -> Path | None:
         if self._folder is None:
             return None
         return self._folder / ANSWERS / file_name(item.title) / f"{number}.json"
-
-    def _written(self, item: Item, transcript: Transcript | None) -> tuple[tuple[Path, ...], str]:
-        """Write the transcript's files, or remove those of an answer that is no more; files that were changed by
-        hand are set aside first.
-
-        Returns:
-            Their paths, and a remark.
-        """
-        if self._folder is None:
-            return (), ""
-        stem = file_name(item.title)
-        record = self._folder / ANSWERS / stem / WRITTEN
-        known, spared = _written_before(record), []
-        for name in self._formats:
-            path = self._folder / f"{stem}{FORMATS[name].suffix}"
-            there = file_hash(path)
-            if there is None:
-                continue
-            if there == known.get(path.name):
-                if transcript is None:
-                    path.unlink()
-            elif transcript is None or there != text_hash(FORMATS[name].render(transcript)):
-                spared.append(set_aside(path, FORMATS[name].suffix).name)
-        files = [] if transcript is None else write(transcript, self._folder, self._formats)
-        hashes = {**known, **{path.name: file_hash(path) for path in files}}
-        if hashes != known:
-            write_text_atomically(record, json.dumps(hashes, indent=1, sort_keys=True) + "\n")
-        note = f"not made by this command, kept as {', '.join(spared)}" if spared else ""
-        return tuple(files), note
 
 
 def understood(system: System, answer: Answer, sound: Sound) -> Transcript:
@@ -436,33 +380,6 @@ class _Taken:
             self.usage[name] = round(self.usage.get(name, 0) + value, 3)
 
 
-class _Pace:
-    """Lets requests go one after the other, no more than so many a minute."""
-
-    def __init__(self, rate: float | None) -> None:
-        self._apart_s = 0.0 if rate is None else 60.0 / rate
-        self._next_s = 0.0
-        self._lock = threading.Lock()
-
-    def wait(self, ended: threading.Event) -> None:
-        if not self._apart_s:
-            return
-        with self._lock:
-            now_s = time.monotonic()
-            at_s = max(now_s, self._next_s)
-            self._next_s = at_s + self._apart_s
-        ended.wait(at_s - now_s)
-
-
-def _wait_s(state: RetryCallState) -> float:
-    """What the server asks for, or a time that doubles, of which up to half is chance."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    asked_s = error.wait_s if isinstance(error, Unavailable) else None
-    longest_s = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), _LONGEST_WAIT_S)
-    jitter_s = random.uniform(0.0, longest_s / 2)
-    return longest_s / 2 + jitter_s if asked_s is None else asked_s + jitter_s
-
-
 @contextmanager
 def _pool(at_once: int, ended: threading.Event) -> Iterator[ThreadPoolExecutor]:
     """Threads; where the caller leaves early, what waits is not begun."""
@@ -475,29 +392,6 @@ def _pool(at_once: int, ended: threading.Event) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
-
-
-def _kept(path: Path | None, about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The answer to a question, where it is kept."""
-    if path is None:
-        return None
-    try:
-        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = row["answer"] == _VERSION and all(row[key] == about[key] for key in about)
-        return row if same and {"raw", "model", "prompt", "usage", "asked"} <= set(row) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def text_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _written_before(path: Path) -> dict[str, str | None]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _check_names(items: Sequence[Item]) -> None:
