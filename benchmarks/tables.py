@@ -150,6 +150,22 @@ def paper_tables() -> str:
     )
 
 
+def other_figures() -> str:
+    from speaker_reasoner.evaluate.tables import render
+
+    return render("elsewhere", [], "markdown").strip()
+
+
+def leaderboard_cost() -> str:
+    stored = load("leaderboard-time")
+    return (
+        f"To score its {stored['results']} results takes {stored['scoring_s']:.2f} s, to compare them and write the "
+        f"page {stored['leaderboard_s']:.2f} s, and to write it again, nothing having changed, "
+        f"{1000 * stored['leaderboard_again_s']:.0f} ms "
+        f"(`{stored['command']}`; in one process, without the start of Python)."
+    )
+
+
 def scoring_sentence() -> str:
     stored = load("scoring")
     return (
@@ -520,6 +536,8 @@ TABLES = {
     "conventions": conventions_table,
     "embedded-evaluation": embedded_evaluation,
     "paper-tables": paper_tables,
+    "other-figures": other_figures,
+    "leaderboard-cost": leaderboard_cost,
     "embedded-sentence": embedded_sentence,
     "heldout-table": heldout_table,
     "witness-table": witness_table,

@@ -18,6 +18,7 @@ FLOORS = (
     {"engines"},
     {"reasoner", "__init__"},
     {"longform"},
+    {"systems"},
     {"data"},
     {"evaluate", "server"},
     {"train"},

@@ -125,7 +125,7 @@ def test_random_kills_of_evaluate_run(five: list[Path], tmp_path: Path) -> None:
     rows, _ = units(read_data(tmp_path), None)
 
     def evaluate(engine: ScriptedEngine, out: Path) -> dict[str, Any]:
-        return transcribe(engine, rows, out, Options(batch=2))
+        return dict(transcribe(engine, rows, out, Options(batch=2))["speed"])
 
     whole = Mortal(10**6)
     speed = evaluate(whole, tmp_path / "whole")

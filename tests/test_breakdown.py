@@ -11,9 +11,9 @@ import pytest
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.evaluate.breakdown import (
     POSITIONS,
+    Facts,
     calibration,
-    compare,
-    compare_results,
+    facts,
     overlap_share,
     subsets,
     turn_rate,
@@ -21,12 +21,28 @@ from speaker_reasoner.evaluate.breakdown import (
 )
 from speaker_reasoner.evaluate.normalisation import Normalisation
 from speaker_reasoner.evaluate.pairs import Pair
+from speaker_reasoner.evaluate.resampling import (
+    by_recording,
+    compare,
+    compare_results,
+    counted,
+    holm,
+    interval,
+)
 from speaker_reasoner.evaluate.scores import ErrorCounts, Scores
 from speaker_reasoner.transcript import Confidence, Segment, Transcript
 
 pytest.importorskip("rapidfuzz", reason="pip install 'speaker-reasoner[eval]'")
 
 NORMALISATION = Normalisation()
+
+
+def known(*pairs: Pair) -> list[Facts]:
+    """The facts of pairs, as they are stored."""
+    return [
+        Facts.from_json(json.loads(json.dumps(facts(pair, NORMALISATION).to_json())))
+        for pair in pairs
+    ]
 
 
 def said(*rows: tuple[str, float, float, str], duration_s: float = 100.0) -> Transcript:
@@ -57,7 +73,7 @@ def test_groups_hold_every_recording_once_and_their_own_totals() -> None:
     busy = said(*(("ab"[i % 2], i, i + 1.0, "x") for i in range(40)))
     pairs = [Pair("r", t, t) for t in (alone, two, busy)]
     scores = [Scores(wer=ErrorCounts(i, 0, 0, 10)) for i in (1, 2, 4)]
-    found = subsets(pairs, scores, NORMALISATION)
+    found = subsets(known(*pairs), scores)
     json.dumps(found, allow_nan=False)
     insertions = {
         kind: {label: (g["recordings"], g["wer"]["insertions"]) for label, g in groups.items()}
@@ -91,7 +107,7 @@ def test_errors_are_where_they_were_planted() -> None:
         ErrorCounts(0, 2, 0, 4),
         ErrorCounts(2, 0, 0, 4),
     ]
-    position = subsets([pair, pair], [Scores(), Scores()], NORMALISATION)["position"]
+    position = subsets(known(pair, pair), [Scores(), Scores()])["position"]
     assert list(position) == list(POSITIONS)
     assert position["50-75 %"]["wer"] == {
         "insertions": 0,
@@ -115,7 +131,7 @@ def test_one_side_without_words() -> None:
     assert deleted == [ErrorCounts(0, n, 0, n) for n in (2, 0, 0, 1)]
     inserted = word_errors_by_position(Pair("r", nothing, words), NORMALISATION.words)
     assert inserted == [ErrorCounts(n, 0, 0, 0) for n in (2, 0, 0, 1)]
-    found = subsets([Pair("r", nothing, words)], [Scores()], NORMALISATION)
+    found = subsets(known(Pair("r", nothing, words)), [Scores()])
     assert found["position"]["0-25 %"]["wer"]["rate"] is None
     assert found["speakers"] == {"0": found["speakers"]["0"]}
     assert word_errors_by_position(Pair("r", nothing, nothing), str.split) == [ErrorCounts()] * 4
@@ -167,7 +183,7 @@ def test_calibration_is_that_of_the_arithmetic() -> None:
     hypothesis = confident(
         ("a b c x", 0.95), ("", 0.5), ("e y", 0.3), ("g h i j", 0.91), ("z", None)
     )
-    found = calibration([Pair("r", reference, hypothesis)], NORMALISATION)
+    found = calibration(known(Pair("r", reference, hypothesis)))
     assert found is not None
     json.dumps(found, allow_nan=False)
     top = found["bins"][9]
@@ -181,20 +197,20 @@ def test_calibration_is_that_of_the_arithmetic() -> None:
 
 def test_edges_of_confidence() -> None:
     transcript = confident(("a", 0.0), ("b", 1.0))
-    found = calibration([Pair("r", transcript, transcript)], NORMALISATION)
+    found = calibration(known(Pair("r", transcript, transcript)))
     assert found is not None
     assert [b["count"] for b in found["bins"]] == [1] + [0] * 8 + [1]
     assert found["ece"] == 0.5
     wrong = confident(("a", 87.0))
     with pytest.raises(DataError, match=r"confidence 87.0 is not in 0\.\.1"):
-        calibration([Pair("r", transcript, wrong)], NORMALISATION)
+        calibration(known(Pair("r", transcript, wrong)))
 
 
 @pytest.mark.parametrize(
     "hypothesis", [confident(), confident(("a b", None)), confident(("", 0.9))]
 )
 def test_without_confidences_there_is_no_calibration(hypothesis: Transcript) -> None:
-    assert calibration([Pair("r", confident(("a", None)), hypothesis)], NORMALISATION) is None
+    assert calibration(known(Pair("r", confident(("a", None)), hypothesis))) is None
 
 
 # --- significance -------------------------------------------------------------------------------
@@ -267,3 +283,35 @@ def test_stored_results_compare() -> None:
     other = {**b, "settings": {"normalisation": {"case": False}}}
     with pytest.raises(DataError, match=r"differ in normalisation \(case\); score both alike"):
         compare_results(a, other, "wer")
+
+
+# --- intervals, many comparisons, pieces ----------------------------------------------------------
+
+
+def test_an_interval_covers_the_rate_and_repeats() -> None:
+    counts = [(float(i % 4), 10.0) for i in range(12)]
+    low, high = interval(counts, draws=200) or (0, 0)
+    assert low < 0.15 < high and (low, high) == interval(counts, draws=200)
+    assert interval([(1.0, 10.0)], draws=5) == (0.1, 0.1)
+    assert interval([(1.0, 0.0), (0.0, 0.0)]) is None
+    with pytest.raises(DataError, match="no recordings"):
+        interval([])
+
+
+def test_a_difference_in_every_recording_has_the_least_p() -> None:
+    a = {str(i): (1.0, 10.0) for i in range(8)}
+    b = {str(i): (2.0, 10.0) for i in range(8)}
+    assert compare(a, b).p == compare(b, a).p == 2 / 10_001
+    assert compare(a, a).p == 1.0
+
+
+def test_holms_adjustment_is_that_of_his_paper() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.5]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_pieces_of_a_recording_are_drawn_together() -> None:
+    scores = {"wer": {"insertions": 1, "deletions": 0, "substitutions": 0, "reference_words": 10}}
+    rows = [{"name": f"m-{i}", "of": "m", "scores": scores} for i in range(3)]
+    one = {"system": "s", "recordings": [*rows, {"name": "n", "scores": scores}]}
+    assert by_recording(one, counted(one, "wer")) == {"m": (3.0, 30.0), "n": (1.0, 10.0)}

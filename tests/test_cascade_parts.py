@@ -348,7 +348,7 @@ class Model:
 def recogniser(
     model: Model, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> whisper.FasterWhisper:
-    monkeypatch.setattr(whisper, "_load", lambda *_: model)
+    monkeypatch.setattr(whisper, "load_whisper", lambda *_: model)
     return whisper.FasterWhisper("fake", **options)
 
 

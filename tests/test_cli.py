@@ -168,7 +168,10 @@ def only_error(result: tuple[int, str, str], *parts: str, status: int = 1) -> No
         ["plan"],
         ["prepare"],
         ["evaluate"],
-        *(["evaluate", verb] for verb in ("score", "run", "table", "report", "compare")),
+        *(
+            ["evaluate", verb]
+            for verb in ("score", "run", "table", "report", "compare", "leaderboard")
+        ),
     ],
 )
 def test_help_shows_examples(run: Run, command: list[str]) -> None:

@@ -484,7 +484,7 @@ def test_an_earlier_call_leaves_nothing_that_is_wrong(tmp_path: Path) -> None:
     text(tmp_path / "d/call.stm", FOLDER_STM)
     prepare("folder", tmp_path / "d", tmp_path / "o")
     left = sorted(str(p.relative_to(tmp_path / "o")) for p in (tmp_path / "o").rglob("*.json*"))
-    names = ["manifest.jsonl", "pieces.jsonl", "references.seglst.json"]
+    names = ["manifest.jsonl", "pieces.jsonl", "references.seglst.json", "supervisions.jsonl"]
     assert left == [*(f"all/{name}" for name in names), "report.json"]
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speaker_reasoner import formats
-from speaker_reasoner.errors import DataError, ExtraError
+from speaker_reasoner.errors import ExtraError
 from speaker_reasoner.evaluate import (
     BoundaryCounts,
     Counts,
@@ -24,7 +24,6 @@ from speaker_reasoner.evaluate import (
     MeanError,
     Normalisation,
     Scores,
-    bootstrap,
     score,
     times,
     total,
@@ -658,14 +657,11 @@ def test_a_hundred_thousand_segments() -> None:
     assert scores.boundaries["0.1"] == BoundaryCounts(100_000, 100_000, 200_000, 200_000)
 
 
-def test_bootstrap_covers_the_total_and_repeats() -> None:
-    scores = [Scores(wer=ErrorCounts(substitutions=i % 4, reference_words=10)) for i in range(12)]
-    low, high = bootstrap(scores, lambda s: s.wer.rate, draws=200)
-    assert low < total(scores).wer.rate < high
-    assert (low, high) == bootstrap(scores, lambda s: s.wer.rate, draws=200)
-    assert bootstrap(scores[1:2], lambda s: s.wer.rate, draws=5) == (0.1, 0.1)
-    with pytest.raises(DataError, match="no recordings"):
-        bootstrap([], lambda s: s.wer.rate)
+def test_stored_scores_are_the_scores() -> None:
+    wordless = MEETING.with_segments([replace(s, text="") for s in MEETING.segments])
+    for reference in (MEETING, wordless):
+        one = score(reference, MEETING)
+        assert Scores.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
 @pytest.mark.parametrize("module", ["meeteval.wer", "scipy.sparse"])

@@ -185,3 +185,10 @@ def test_the_description_is_complete() -> None:
     assert described.pop("numbers_by").startswith("transformers 5.")
     assert Normalisation(**described) == Normalisation(language="en", numbers=True)
     assert Normalisation().describe()["numbers_by"] is None
+
+
+def test_korean_and_thai_are_counted_by_character_where_they_are_named() -> None:
+    assert Normalisation().words("안녕 하세요 ok") == ["안녕", "하세요", "ok"]
+    assert Normalisation("ko").words("안녕 하세요 ok") == [*"안녕하세요", "ok"]
+    assert Normalisation("th").words("สวัสดี ok") == [*"สวัสดี", "ok"]
+    assert Normalisation("ko", characters=False).words("안녕") == ["안녕"]

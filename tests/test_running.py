@@ -61,11 +61,11 @@ def test_a_killed_run_goes_on(
     with pytest.raises(Killed):
         transcribe(Mortal(at), rows, tmp_path / "cut", Options(batch=1))
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("hypotheses/*.json")}
-    speed = transcribe(engine(), rows, tmp_path / "cut", Options(batch=1))
+    ran = transcribe(engine(), rows, tmp_path / "cut", Options(batch=1))
     assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
     assert len(kept(tmp_path / "cut")) == len(rows)
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
-    assert speed["audio_s"] == pytest.approx(8.0 * COUNT) and speed["failures"] == {}
+    assert ran["speed"]["audio_s"] == pytest.approx(8.0 * COUNT) and ran["failures"] == {}
     asked = engine()
     transcribe(asked, rows, tmp_path / "cut", Options(batch=1))
     assert asked.requests == []
@@ -101,8 +101,9 @@ def test_a_recording_that_fails_is_told_and_the_rest_goes_on(data: Path, tmp_pat
     rows, _ = units(read_data(data), None)
     sound = data / "talk-1.wav"
     sound.write_bytes(sound.read_bytes()[:20_000])
-    speed = transcribe(engine(), rows, tmp_path, Options(batch=2))
-    assert list(speed["failures"]) == ["talk-1"] and "talk-1.wav" in speed["failures"]["talk-1"]
+    failures = transcribe(engine(), rows, tmp_path, Options(batch=2))["failures"]
+    assert list(failures) == ["talk-1"] and "talk-1.wav" in failures["talk-1"]["message"]
+    assert failures["talk-1"]["reason"] == "unreadable"
     assert sorted(kept(tmp_path)) == ["talk-0", "talk-2"]
 
 
@@ -241,3 +242,62 @@ def test_unknown_steps_are_usage(steps: str, message: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         command("score", "a", "b", "--normalise", steps)
     assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_what_is_stored_is_not_scored_again(run: Path, monkeypatch: Any, capsys: Any) -> None:
+    from speaker_reasoner.evaluate import results
+
+    scored: list[str] = []
+    measure = results._measure
+
+    def counting(pair: Any, **how: Any) -> Any:
+        scored.append(pair.name)
+        return measure(pair, **how)
+
+    monkeypatch.setattr(results, "_measure", counting)
+    out = run / "score.json"
+    sides = (run / "references", run / "hypotheses")
+    assert command("score", *sides, "-o", out) == 0
+    assert len(scored) == 2 * COUNT
+    first = json.loads(out.read_text())
+    assert command("score", *sides, "-o", out) == 0
+    assert len(scored) == 2 * COUNT
+    assert f"counts of {2 * COUNT} of {2 * COUNT} recordings are those" in capsys.readouterr().out
+    again = json.loads(out.read_text())
+    assert {**again, "kept": 0} == first
+    changed = run / "hypotheses" / "talk-1-0002.json"
+    changed.write_text(changed.read_text().replace('"text": "', '"text": "uh '))
+    assert command("score", *sides, "-o", out) == 0
+    assert scored[2 * COUNT :] == ["talk-1-0002"]
+    assert command("score", *sides, "-o", out, "--normalise", "none") == 0
+    assert len(scored) == 4 * COUNT + 1
+
+
+def test_units_are_stored(run: Path) -> None:
+    pieces = json.loads((run / "evaluation.json").read_text())
+    assert pieces["mode"] == "segmented"
+    assert {row["of"] for row in pieces["recordings"]} == {f"talk-{i}" for i in range(COUNT)}
+    assert pieces["settings"]["collars_s"] == {"der_0": 0.0, "der_025": 0.25, "tcpwer": 5.0}
+    out = run / "scored.json"
+    sides = (run / "references", run / "hypotheses")
+    assert command("score", *sides, "--unit", "3-5", "-o", out) == 0
+    one = json.loads(out.read_text())
+    assert (one["mode"], one["settings"]["pieces_s"]) == ("segmented", [3.0, 5.0])
+    assert command("score", *sides, "--unit", "whole", "-o", out) == 0
+    assert json.loads(out.read_text())["mode"] == "long-form"
+
+
+def test_failures_beside_transcripts_are_no_transcripts(run: Path, tmp_path: Path) -> None:
+    row = {"recording": "talk-1", "reason": "loop", "message": "again and again"}
+    (run / "hypotheses" / "failures.jsonl").write_text(json.dumps(row) + "\n")
+    assert command("score", run / "references", run / "hypotheses") == 0
+    assert command("report", run / "evaluation.json", "-o", tmp_path / "report.html") == 0
+
+
+def test_a_comparison_of_different_units_is_told(run: Path, data: Path, capsys: Any) -> None:
+    whole = run / "whole"
+    assert command("run", "--data", data, "--long-form", "-o", whole, "--batch", "2") == 0
+    capsys.readouterr()
+    assert command("compare", run / "evaluation.json", whole / "evaluation.json") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "of different units: pieces of 3 to 5 s and whole recordings" in said

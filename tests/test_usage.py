@@ -89,12 +89,14 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         "voices add": (["Ana", meeting, *store], None),
         "voices list": (store, None),
         "voices remove": (["Ana", *store], None),
+        "systems": ([], None),
         "serve": ([], "serve"),
         "evaluate score": ([reference, reference], "eval"),
         "evaluate run": (["--data", ROOT / "examples", "-o", tmp_path / "run"], "eval"),
         "evaluate table": (["segmented"], None),
         "evaluate report": ([reference, "-o", tmp_path / "report.html"], "eval"),
         "evaluate compare": ([reference, reference], None),
+        "evaluate leaderboard": ([reference, "-o", tmp_path / "board.html"], None),
         "prepare": (["folder", ROOT / "examples", "-o", tmp_path / "prepared"], None),
         "train": (["tiny", "-o", tmp_path / "train"], "train"),
         "train --stage voice": (["tiny", "-o", tmp_path / "train"], "train"),
@@ -121,7 +123,7 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    fails_otherwise = {"compose", "merge", "export", "evaluate compare"}
+    fails_otherwise = {"compose", "merge", "export", "evaluate compare", "evaluate leaderboard"}
     for name, (status, said) in json.loads(done.stdout).items():
         extra = cases[name][1]
         if extra is None:

@@ -1,4 +1,4 @@
-"""The command line: `speaker-reasoner transcribe`, `voices`, `serve`, `evaluate`, `prepare`, `train`,
+"""The command line: `speaker-reasoner transcribe`, `voices`, `systems`, `serve`, `evaluate`, `prepare`, `train`,
 `compose`, `merge`, `export`, `plan`, `completion`.
 
 Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
@@ -67,6 +67,7 @@ def _parser() -> "argparse.ArgumentParser":
     from .commands.plan import add_plan
     from .commands.prepare import add_prepare
     from .commands.serve import add_serve
+    from .commands.systems import add_systems
     from .commands.train import add_train
     from .commands.transcribe import EXAMPLES, add_transcribe
     from .commands.voices import add_voices
@@ -80,6 +81,7 @@ def _parser() -> "argparse.ArgumentParser":
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_transcribe(commands)
     add_voices(commands)
+    add_systems(commands)
     add_serve(commands)
     add_evaluate(commands)
     add_prepare(commands)

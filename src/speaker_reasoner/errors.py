@@ -10,6 +10,7 @@
     ├── DataError           training or evaluation data is missing or contradicts itself
     ├── OutputError         a result cannot be written
     ├── ExtraError          a library of an extra is not installed
+    ├── AnswerError         another system's answer is no transcript of the recording
     └── ServerError         a server cannot start, or a request cannot be served
 
 Messages say what failed, where, what was got and expected, and the remedy, on one line. Exceptions
@@ -55,6 +56,20 @@ class OutputError(SpeakerReasonerError):
 
 class ExtraError(SpeakerReasonerError):
     """A library that only some commands need is not installed."""
+
+
+class AnswerError(SpeakerReasonerError):
+    """Another system answered, and its answer is no transcript of the recording; or it gave none.
+
+    Attributes:
+        reason: one of `systems.base.REASONS`.
+        raw: the answer as it came, JSON-ready; `None` where there is none.
+    """
+
+    def __init__(self, reason: str, message: str, raw: object = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.raw = raw
 
 
 class ServerError(SpeakerReasonerError):

@@ -1,9 +1,9 @@
-"""`speaker-reasoner evaluate`: score, run, table, report, compare."""
+"""`speaker-reasoner evaluate`: score, run, table, report, compare, leaderboard."""
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +11,10 @@ from rich.text import Text
 from ..errors import DataError
 from ..extras import require
 from .arguments import add_model, add_options, lengths, load_quietly, options, usage
+from .systems import Chosen, add_system, chosen_system, dry_run
+
+if TYPE_CHECKING:
+    from ..evaluate.running import Excerpt
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
@@ -22,15 +26,17 @@ _EXAMPLES = """examples:
   speaker-reasoner evaluate score reference.stm hypothesis/ -o mine.json
   speaker-reasoner evaluate run --data meetings/ --segmented 40-50 -o out
   speaker-reasoner evaluate run --data manifest.jsonl --long-form -o out --model DIR
+  speaker-reasoner evaluate run --data manifest.jsonl --system elevenlabs -o out --dry-run
   speaker-reasoner evaluate table segmented out/evaluation.json
   speaker-reasoner evaluate report out/evaluation.json -o report.html
   speaker-reasoner evaluate compare a.json b.json --metric cpwer
+  speaker-reasoner evaluate leaderboard runs/*/evaluation.json -o leaderboard.html
 """
 _GENDER_HELP = "read genders from speaker ids: 001-M (suffix, AISHELL-4) or FEE005 (prefix, AMI)"
 
 
 def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command and its five verbs."""
+    """Add the command and its verbs."""
     command = commands.add_parser(
         "evaluate",
         help="score transcripts, run a data set, tables, a report, significance",
@@ -44,6 +50,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_table(verbs)
     _add_report(verbs)
     _add_compare(verbs)
+    _add_leaderboard(verbs)
 
 
 def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -84,8 +91,20 @@ def _add_score(verbs: Any) -> None:
         action="store_true",
         help="sessions without a hypothesis are scored as if it were empty, not an error",
     )
-    verb.add_argument("--system", metavar="NAME", help="default: the hypothesis's name")
+    verb.add_argument(
+        "--row",
+        "--system",
+        metavar="NAME",
+        help="name of the row in tables (default: the hypothesis's name)",
+    )
     verb.add_argument("--data-name", metavar="NAME", help="default: the reference's name")
+    verb.add_argument(
+        "--unit",
+        metavar="whole|A-B",
+        type=_unit,
+        help="what the system took at once: whole recordings, or pieces of A to B s; stored, and said "
+        "in tables",
+    )
     verb.add_argument("-o", "--output", metavar="FILE", type=Path, help="store the result as JSON")
     _add_normalisation(verb)
     verb.set_defaults(run=_score, parser=verb)
@@ -118,17 +137,17 @@ def _add_run(verbs: Any) -> None:
         "--segmented", metavar="A-B", type=lengths, help="cut recordings into pieces of A to B s"
     )
     how.add_argument("--long-form", action="store_true", help="whole recordings (the default)")
-    add("--system", metavar="NAME", help="default: the model's name")
     add("--data-name", metavar="NAME", help="default: the data's name")
     add_model(verb)
     add_options(verb, batch=8, language=False)
+    add_system(verb, row=True)
     _add_normalisation(verb)
     verb.set_defaults(run=_run, parser=verb)
 
 
 def _add_table(verbs: Any) -> None:
     verb = _verb(verbs, "table", "a table of the paper with stored results as rows")
-    tables = ("multi-domain", "segmented", "long-form", "attributes")
+    tables = ("multi-domain", "segmented", "long-form", "attributes", "elsewhere")
     verb.add_argument("table", choices=tables, metavar="TABLE", help=", ".join(tables))
     verb.add_argument("results", nargs="*", type=Path, metavar="RESULT")
     verb.add_argument("--style", choices=("terminal", "markdown", "latex"), default="terminal")
@@ -150,6 +169,27 @@ def _add_compare(verbs: Any) -> None:
     verb.set_defaults(run=_compare, parser=verb)
 
 
+def _add_leaderboard(verbs: Any) -> None:
+    verb = _verb(verbs, "leaderboard", "one page: all systems over all data sets, with intervals")
+    verb.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULT",
+        help="results, or folders of `evaluate run`",
+    )
+    verb.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        action="append",
+        help="a name that ends in .html, .json or .md; may be given several times",
+    )
+    verb.set_defaults(run=_leaderboard, parser=verb)
+
+
 def _add_normalisation(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("text normalisation (both sides alike; stored with the scores)")
     group.add_argument("--language", metavar="CODE", help="en, zh, ...; default: auto")
@@ -159,6 +199,14 @@ def _add_normalisation(verb: argparse.ArgumentParser) -> None:
         type=_steps,
         help=f"comma-separated steps, or none: {', '.join(STEPS)}",
     )
+
+
+def _unit(text: str) -> Any:
+    return text if text == "whole" else lengths(text)
+
+
+def _mode(unit: Any) -> str | None:
+    return None if unit is None else "long-form" if unit == "whole" else "segmented"
 
 
 def _steps(text: str) -> list[str]:
@@ -183,7 +231,7 @@ def _normalisation(arguments: argparse.Namespace) -> Any:
 def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import read_sides
     from ..evaluate.pairs import pair
-    from ..evaluate.results import evaluate
+    from ..evaluate.results import evaluate, stored_before
     from ..evaluate.yardsticks import YARDSTICKS
 
     require("eval", "scoring", *_LIBRARIES)
@@ -210,9 +258,11 @@ def _score(arguments: argparse.Namespace) -> int:
     result = evaluate(
         pairs,
         normalisation,
-        system=arguments.system or arguments.hypothesis.name,
+        system=arguments.row or arguments.hypothesis.name,
         data=arguments.data_name or arguments.reference.name,
+        mode=_mode(arguments.unit),
         warnings=sides.warnings,
+        stored=stored_before(arguments.output),
         quiet=not sys.stderr.isatty(),
     )
     result["reference"] = str(arguments.reference)
@@ -220,6 +270,8 @@ def _score(arguments: argparse.Namespace) -> int:
     result["settings"]["read"] = read
     if yardstick is not None:
         result["settings"]["as"] = {"tool": yardstick.name, "rules": yardstick.rules}
+    if arguments.unit not in (None, "whole"):
+        result["settings"]["pieces_s"] = arguments.unit
     result["settings"]["uem"] = None if arguments.uem is None else str(arguments.uem)
     _show(result, arguments.output)
     return 0
@@ -228,21 +280,22 @@ def _score(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import noticed
     from ..evaluate.pairs import pair
-    from ..evaluate.results import evaluate
-    from ..evaluate.running import hypotheses, read_data, transcribe, units
+    from ..evaluate.results import evaluate, stored_before
+    from ..evaluate.running import hypotheses, read_data, units
     from ..formats import write
 
     require("eval", "scoring", *_LIBRARIES)  # before hours of transcribing
-    normalisation, chosen = _normalisation(arguments), options(arguments)
+    normalisation, other = _normalisation(arguments), chosen_system(arguments)
     items = read_data(arguments.data)
     rows, clipped = units(items, arguments.segmented)
-    engine = load_quietly(arguments)
-    speed = transcribe(engine, rows, arguments.output, chosen)
-    failures, notes = speed.pop("failures"), speed.pop("notes")
-    for name, message in notes.items():
+    if other is not None and arguments.dry_run:
+        named = [(row.reference.recording, row.reference.duration_s) for row in rows]
+        return dry_run(other, named, arguments.output / "hypotheses")
+    ran, made_by, settings = _ran(arguments, rows) if other is None else _asked(other, rows)
+    for name, message in ran["notes"].items():
         _say(f"{name}: {message}", "yellow")
-    for name, message in failures.items():
-        _say(f"{name}: {message}", "red")
+    for name, failure in ran["failures"].items():
+        _say(f"{name}: {failure['reason']}: {failure['message']}", "red")
     if clipped:
         _say(f"{clipped} segments were clipped: nobody was silent where a cut had to be", "yellow")
     references = {row.reference.recording: row.reference for row in rows}
@@ -253,26 +306,57 @@ def _run(arguments: argparse.Namespace) -> int:
     result = evaluate(
         pairs,
         normalisation,
-        system=arguments.system or str(engine.describe().get("model", "unknown")),
+        system=arguments.row or arguments.system or str(made_by.get("model", "unknown")),
         data=arguments.data_name or arguments.data.stem,
         mode="segmented" if arguments.segmented else "long-form",
+        of={row.reference.recording: row.item.reference.recording for row in rows},
+        stored=stored_before(arguments.output / "evaluation.json"),
         warnings=[
             *noticed("reference", references.values()),
             *noticed("hypothesis", made.values()),
         ],
+        words=other is None or other.entry.words,
         quiet=not sys.stderr.isatty(),
     )
-    result["made"]["engine"] = engine.describe()
+    result["made"]["engine"] = made_by
     result["settings"] |= {
-        **chosen.to_json(),
+        **settings,
         "pieces_s": arguments.segmented,
         "clipped_segments": clipped,
     }
-    result["speed"] = speed
+    result["speed"], result["failures"] = ran["speed"], ran["failures"]
+    if "usage" in ran:
+        result["usage"] = ran["usage"]
     result["reference"] = str(arguments.output / "references")
     result["hypothesis"] = str(arguments.output / "hypotheses")
     _show(result, arguments.output / "evaluation.json")
-    return 1 if failures else 0
+    return 1 if ran["failures"] else 0
+
+
+_Ran = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+"""What came of it: `speed`, `failures`, `notes`, and perhaps `usage`; what transcribed; its settings."""
+
+
+def _ran(arguments: argparse.Namespace, rows: "list[Excerpt]") -> _Ran:
+    """Transcribe by an engine of this package."""
+    from ..evaluate.running import transcribe
+
+    chosen, engine = options(arguments), load_quietly(arguments)
+    ran = transcribe(engine, rows, arguments.output, chosen)
+    return ran, engine.describe(), chosen.to_json()
+
+
+def _asked(other: Chosen, rows: "list[Excerpt]") -> _Ran:
+    """Transcribe by another system."""
+    from ..evaluate.running import ask
+
+    system, how = other.load(), other.how()
+    try:
+        ran = ask(system, rows, other.arguments.output, how)
+    finally:
+        system.close()
+    gives = {"speakers": other.entry.speakers, "words": other.entry.words}
+    return ran, {"system": other.name, **system.describe()}, {**how.to_json(), "gives": gives}
 
 
 def _table(arguments: argparse.Namespace) -> int:
@@ -316,8 +400,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..evaluate.breakdown import compare_results
+    from ..evaluate.resampling import compare_results
     from ..evaluate.results import LABELS, load_result
+    from ..evaluate.stored import unit_of
 
     a, b = load_result(arguments.a), load_result(arguments.b)
     comparison = compare_results(a, b, arguments.metric)
@@ -328,6 +413,9 @@ def _compare(arguments: argparse.Namespace) -> int:
             if key == "as":
                 one, other = ((rules or {}).get("tool", "our own") for rules in (one, other))
             _say(f"warning: A and B were scored by other rules: {key} {one} and {other}", "yellow")
+    units = unit_of(a), unit_of(b)
+    if units[0] != units[1]:
+        _say(f"warning: A and B are of different units: {units[0]} and {units[1]}", "yellow")
     label = LABELS[arguments.metric]
     console.print(f"{label} of A ({a['system']}): {100 * comparison.a:.2f} %")
     console.print(f"{label} of B ({b['system']}): {100 * comparison.b:.2f} %")
@@ -336,6 +424,21 @@ def _compare(arguments: argparse.Namespace) -> int:
         f"A - B: {100 * comparison.difference:+.2f} points, 95 % interval {100 * low:+.2f} to "
         f"{100 * high:+.2f}; A is better in {100 * comparison.a_better:.1f} % of {comparison.draws} draws"
     )
+    return 0
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    from ..evaluate.leaderboard import leaderboard
+    from ..evaluate.leaderboard_files import before, write
+
+    for path in arguments.output:
+        if path.suffix not in (".html", ".json", ".md"):
+            usage(arguments, f"-o {path}: expected a name that ends in .html, .json or .md")
+    stored = next(filter(None, map(before, arguments.output)), None)
+    board = leaderboard(arguments.results, stored)
+    for path in arguments.output:
+        write(board, path)
+        _say(f"wrote {path}", "green")
     return 0
 
 
@@ -352,6 +455,9 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
         console.print(f"as {rules['tool']}: {rules['rules']}", style="dim")
     if rules is None or rules["tool"] != "whisper":
         console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
+    if result["kept"]:
+        count = f"{result['kept']} of {len(result['recordings'])}"
+        console.print(f"counts of {count} recordings are those stored before", style="dim")
     for line in summed_up(result["warnings"]):
         _say(f"warning: {line}", "yellow")
     if output is not None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _CORPORA = (
     *("aishell4", "alimeeting-far", "alimeeting-near", "ami-sdm", "ami-ihm-mix", "mlc-slm"),
-    "folder",
+    *("aishell5", "chime6", "dipco", "icsi-ihm-mix", "libricss", "notsofar1-sc"),
+    *("voxconverse", "folder"),
 )
 _EXAMPLES = """examples:
   speaker-reasoner prepare aishell4 /corpora/aishell4 -o prepared/aishell4

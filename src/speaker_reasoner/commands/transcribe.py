@@ -8,12 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from ..errors import AudioError, OutputError, SpeakerReasonerError
 from ..formats import FORMATS, file_name, render
 from ..formats.table import unknown_format
 from .arguments import add_model, add_options, load_quietly, options, positive, usage
 from .downloads import LIMIT_BYTES
 from .inputs import STDIN, doubled, recordings
+from .systems import Chosen, add_system, chosen_system, dry_run
 
 if TYPE_CHECKING:
     from ..longform import Item, Options
@@ -25,6 +28,7 @@ EXAMPLES = """examples:
   speaker-reasoner transcribe meeting.wav --speakers 2-5 --voice "Ana=ana.wav" --voice "Bo=bo.wav"
   speaker-reasoner transcribe call.wav --channel 1 --format txt
   speaker-reasoner transcribe meeting.wav --model DIR --prompts prompt.json --device cuda
+  speaker-reasoner transcribe meeting.wav --system elevenlabs -o out
   ffmpeg -i meeting.mkv -f flac - | speaker-reasoner transcribe - --format srt
 """
 
@@ -90,6 +94,7 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     add_model(command)
     add_options(command, batch=4)
+    add_system(command)
     command.set_defaults(run=_transcribe, parser=command)
 
 
@@ -105,7 +110,7 @@ def _formats(text: str) -> list[str]:
 
 def _transcribe(arguments: argparse.Namespace) -> int:
     _check_usage(arguments)
-    chosen = options(arguments)
+    chosen, other = options(arguments), chosen_system(arguments)
     if arguments.output is not None:
         check_output(arguments.output)
     with ExitStack() as stack:
@@ -118,6 +123,9 @@ def _transcribe(arguments: argparse.Namespace) -> int:
         _check_names(arguments, items)
         readable = _readable(items, errors)
         failed = len(items) + len(errors) - len(readable)
+        if other is not None:
+            formats = arguments.format or (_FILES if arguments.output is not None else ("txt",))
+            return 1 if not readable or _run_system(other, readable, formats) or failed else 0
         return 1 if not readable or _run(arguments, chosen, readable) or failed else 0
 
 
@@ -155,6 +163,43 @@ def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item
                 screen.error(str(error))
                 failed += 1
             print_all(text)
+    return failed
+
+
+def _run_system(chosen: Chosen, items: Sequence["Item"], formats: Sequence[str]) -> int:
+    """Transcribe recordings by a system, to a folder or standard output; how many failed."""
+    from ..audio import probe
+    from ..longform import Failure
+    from ..systems.asking import Asking
+    from .screen import say_error
+
+    arguments = chosen.arguments
+    folder: Path | None = arguments.output
+    if arguments.dry_run:
+        return dry_run(chosen, [(i.title, probe(i.path).duration_s) for i in items], folder)
+    say = Console(stderr=True, highlight=False, soft_wrap=True)
+    if folder is None and chosen.entry.runs == "service":
+        say.print("the answer is not kept: add -o DIR to keep it", style="yellow")
+    system, failed = chosen.load(), 0
+    try:
+        with Asking(system, folder, chosen.how(), formats if folder is not None else ()) as asking:
+            for result in asking.run(items):
+                if result.note:
+                    say.print(f"{result.item.path}: {result.note}", style="yellow", markup=False)
+                if isinstance(result.outcome, Failure):
+                    say_error(f"{result.reason}: {result.outcome.error}")
+                    failed += 1
+                    continue
+                for warning in (
+                    result.outcome.warnings if not arguments.quiet or folder is None else ()
+                ):
+                    say.print(f"{result.item.path}: {warning}", style="yellow", markup=False)
+                for file in result.files if not arguments.quiet else ():
+                    say.print(f"wrote {file}", style="green", markup=False)
+                if folder is None:
+                    print_all(render(result.outcome, formats[0]))
+    finally:
+        system.close()
     return failed
 
 

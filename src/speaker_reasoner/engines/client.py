@@ -23,7 +23,8 @@ from ..version import __version__
 
 T = TypeVar("T")
 
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses of HTTP after which the same request may be answered."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_ASKED_S = 0.5, 20.0, 120.0
 _CONNECT_S = 10.0
 _MOST_BYTES = 32 * 1024**2
@@ -204,8 +205,8 @@ def _read(response: httpx.Response, data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         body = None
     said = _message(body) or f"{response.reason_phrase or 'no reason'} ({kind.split(';')[0]})"
-    if status in _AGAIN:
-        wait_s = _retry_after(response.headers.get("retry-after"))
+    if status in AGAIN:
+        wait_s = retry_after(response.headers.get("retry-after"))
         raise Unavailable(f"HTTP {status}: {said}", limited=status == 429, wait_s=wait_s)
     if 300 <= status < 400:
         where = response.headers.get("location", "nowhere")
@@ -238,8 +239,8 @@ def _code(body: Any) -> str:
     return str(error.get("code") or "") if isinstance(error, dict) else ""
 
 
-def _retry_after(text: str | None) -> float | None:
-    """Seconds, from a number or a date; `None` where there is none that can be read."""
+def retry_after(text: str | None) -> float | None:
+    """Seconds that a server asks to wait, from a number or a date; `None` where there is none that can be read."""
     if not text:
         return None
     if text.strip().isdecimal():

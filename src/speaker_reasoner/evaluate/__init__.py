@@ -9,7 +9,7 @@ from .counts import (
     MeanError,
 )
 from .normalisation import Normalisation
-from .scores import CONVENTIONS, Scores, bootstrap, score, total
+from .scores import CONVENTIONS, Scores, score, total
 
 __all__ = [
     "CONVENTIONS",
@@ -21,7 +21,6 @@ __all__ = [
     "MeanError",
     "Normalisation",
     "Scores",
-    "bootstrap",
     "score",
     "total",
 ]

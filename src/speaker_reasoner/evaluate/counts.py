@@ -1,6 +1,7 @@
 """Counts of the metrics. Counts add up over recordings; rates are derived from the sums."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -24,6 +25,11 @@ class Additive:
     def to_json(self) -> dict[str, Any]:
         """Return counts and rate, JSON-ready; a rate without a number is `None`."""
         return {**asdict(self), "rate": finite(self.rate)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the counts that `to_json` gave."""
+        return cls(**{field.name: stored[field.name] for field in fields(cls)})
 
 
 def finite(rate: float) -> float | None:
@@ -160,9 +166,8 @@ class BoundaryCounts(Additive):
     def to_json(self) -> dict[str, Any]:
         """Return counts, rates and mean absolute errors, JSON-ready."""
         return {
+            **asdict(self),
             "matched": self.matched,
-            "reference": self.reference,
-            "hypothesis": self.hypothesis,
             "precision": finite(self.precision),
             "recall": finite(self.recall),
             "f1": finite(self.rate),

@@ -36,6 +36,8 @@ _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _ALONE = re.compile(  # iteration marks, kana, Han and their compatibility forms
     rf"([\u3005-\u3007\u3041-\u3096\u309d-\u30fa\u30fc-\u30ff\u31f0-\u31ff{_HAN}\uff66-\uff9f])"
 )
+_ALONE_IN = {"ko": re.compile(r"([\uac00-\ud7a3])"), "th": re.compile(r"([\u0e01-\u0e7f])")}
+"""Hangul syllables and Thai characters are words where the language is named: MLC-SLM scores both by character."""
 _PLAIN = re.compile(r"[A-Za-z0-9 ]*")  # what no step but numbers and fillers changes, case aside
 _INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point, but for fillers of Hangul
     "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
@@ -50,8 +52,8 @@ class Normalisation:
     """The steps of normalisation, which run in the order written here.
 
     Attributes:
-        language: `auto`, or a language code such as `en` or `zh`. Only `numbers` needs to know it;
-            all other steps go by the script of each character.
+        language: `auto`, or a language code such as `en` or `zh`. `numbers` needs to know it, and
+            `characters` for Korean and Thai; all other steps go by the script of each character.
         nfkc: Unicode's compatibility composition: full-width letters, ligatures, half-width kana; and
             what shows nothing is dropped: zero-width characters, soft hyphens, marks of direction.
         lower: lower case.
@@ -62,6 +64,7 @@ class Normalisation:
             5 o'clock. Digits said one by one are one number, as there (one two three is 123).
         characters: each Han or kana character is a word, so that the word error rate of Chinese is
             a character error rate; anything else is divided at white space. Mixed text gives both.
+            With `ko`, each syllable of Hangul is a word, too, and with `th` each character of Thai.
         punctuation: punctuation and symbols are dropped and divide words, except an apostrophe
             between letters (it's) and a point between digits (2.5).
         fillers: the words of `FILLERS` are dropped.
@@ -108,6 +111,8 @@ class Normalisation:
             text = _spoken_chinese(text) if self.language == "zh" else _english_digits(text)
         if self.characters and not text.isascii():
             text = _ALONE.sub(r" \1 ", text)
+            if self.language in _ALONE_IN:
+                text = _ALONE_IN[self.language].sub(r" \1 ", text)
         if self.punctuation:
             text = _without_punctuation(text)
         if self.fillers:

@@ -24,7 +24,7 @@ from ..transcript import Segment, Transcript
 from .directives import scored
 from .extra import load
 from .normalisation import Normalisation
-from .tables import check_evaluation
+from .stored import check_evaluation
 
 Words = Callable[[str], list[str]]
 
@@ -132,8 +132,9 @@ def _listed(
     """A recording's row: its scores, and the numbers of speakers in reference and hypothesis."""
     scores = {k: v for k, v in recording["scores"].items() if k != "conventions"}
     pair = pairs.get(recording["name"])
+    shown = {k: v for k, v in recording.items() if k not in ("key", "facts")}
     return {
-        **recording,
+        **shown,
         "scores": scores,
         "speakers": [len(side.speakers) for side in pair] if pair else None,
     }

@@ -3,20 +3,22 @@
     result = evaluate(pairs, Normalisation(), system="mine", data="meetings")
     save(result, "mine.json")
 
-Tables and reports are made from such files alone (`tables`), or with the transcripts they name
-(`report`).
+Tables, reports and leaderboards are made from such files alone (`tables`, `leaderboard`), or with the
+transcripts they name (`report`). A recording's counts are stored with a key of what they were made
+of; while that is the same, `evaluate` takes them from an earlier result instead of scoring again.
 """
 
+import hashlib
 import json
-import math
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +26,33 @@ from rich import box
 from rich.progress import track
 from rich.table import Table
 
-from ..errors import DataError
+from ..errors import DataError, SpeakerReasonerError
 from ..formats import write_text_atomically
+from ..transcript import Transcript
 from . import breakdown
 from .directives import scored
 from .normalisation import Normalisation
 from .pairs import Pair
-from .scores import CONVENTIONS, Scores, bootstrap, score, total
-from .tables import SCHEMA, VERSION, check_evaluation
+from .resampling import by_recording, counted, interval
+from .scores import COLLAR_S, CONVENTIONS, WORD_COLLAR_S, Scores, score, total
+from .stored import SCHEMA, VERSION, check_evaluation
 
-INTERVALS: dict[str, Callable[[Scores], float]] = {
-    "wer": lambda summed: _rate(summed.wer),
-    "cpwer": lambda summed: _rate(summed.cpwer),
-    "der_0": lambda summed: _rate(summed.der_0),
-    "der_025": lambda summed: _rate(summed.der_025),
-}
+INTERVALS = ("wer", "cpwer", "der_0", "der_025")
 """Rates that get a 95 % interval over recordings."""
+
+COLLARS_S = {"der_0": 0.0, "der_025": COLLAR_S, "tcpwer": WORD_COLLAR_S}
+"""Part of every result."""
 
 _WORTH_PROCESSES = 3000
 """Reference segments from which on scoring takes longer than starting processes."""
+
+_SCORING = (
+    *("breakdown", "counts", "directives", "normalisation", "results"),
+    *("scores", "times", "words"),
+)
+"""Modules whose change makes stored counts worthless."""
+
+_Row = dict[str, Any]
 
 
 def evaluate(
@@ -52,7 +62,10 @@ def evaluate(
     system: str,
     data: str,
     mode: str | None = None,
+    of: Mapping[str, str] | None = None,
     warnings: Sequence[Mapping[str, str | None]] = (),
+    stored: Mapping[str, Any] | None = None,
+    words: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score every pair and sum up.
@@ -63,28 +76,44 @@ def evaluate(
         system: name of what made the hypotheses.
         data: name of the data set.
         mode: `segmented` or `long-form`; `None` if unknown.
+        of: by name of a piece, the recording that it was cut from.
         warnings: what was noticed while reading, as `inputs.Sides` has it.
+        stored: an earlier result; counts of recordings that are the same are taken from it.
+        words: whether the system gives words; those of a diarizer alone are not scored.
         quiet: no progress bar.
 
     Returns:
-        The object that `save` writes, JSON-ready.
+        The object that `save` writes, JSON-ready. `kept` in it is how many recordings' counts were
+        taken from `stored`.
 
     Raises:
         DataError: there are no pairs, or a library of the `eval` extra is missing.
     """
     if not pairs:
         raise DataError("nothing to score: got no recordings")
-    scores = list(
-        track(_scored(pairs, normalisation), "scoring", len(pairs), transient=True, disable=quiet)
+    keys = [_key(pair, normalisation, words) for pair in pairs]
+    rows_before = (stored or {}).get("recordings", ())
+    known = {row.get("key"): row for row in rows_before if {"scores", "facts"} <= row.keys()}
+    missing = [pair for pair, key in zip(pairs, keys, strict=True) if key not in known]
+    fresh = iter(
+        track(
+            _measured(missing, normalisation, words),
+            "scoring",
+            len(missing),
+            transient=True,
+            disable=quiet,
+        )
     )
+    rows: list[_Row] = []
+    for pair, key in zip(pairs, keys, strict=True):
+        counts = known[key] if key in known else next(fresh)
+        row = {"name": pair.name, "key": key, "duration_s": pair.duration_s, "lost": pair.lost}
+        if of and of.get(pair.name, pair.name) != pair.name:
+            row["of"] = of[pair.name]
+        rows.append({**row, "scores": counts["scores"], "facts": counts["facts"]})
+    scores = [Scores.from_json(row["scores"]) for row in rows]
+    facts = [breakdown.Facts.from_json(row["facts"]) for row in rows]
     summed = total(scores)
-    pairs = [_as_scored(pair, normalisation) for pair in pairs]
-    intervals = {}
-    for name, rate in INTERVALS.items():
-        if len(pairs) > 1 and math.isfinite(rate(summed)):
-            low, high = bootstrap(scores, rate)
-            if math.isfinite(low) and math.isfinite(high):  # no draw without a reference
-                intervals[name] = (low, high)
     return {
         "schema": f"{SCHEMA}/{VERSION}",
         "system": system,
@@ -93,34 +122,71 @@ def evaluate(
         "made": _made(),
         "settings": {
             "normalisation": normalisation.describe(),
+            "collars_s": COLLARS_S,
             "conventions": {**CONVENTIONS, **breakdown.CONVENTIONS},
         },
         "reference": None,
         "hypothesis": None,
         "scores": _without_conventions(summed),
-        "intervals_95": intervals,
-        "subsets": breakdown.subsets(pairs, scores, normalisation),
-        "calibration": breakdown.calibration(pairs, normalisation),
+        "intervals_95": _intervals({"recordings": rows}),
+        "subsets": breakdown.subsets(facts, scores),
+        "calibration": breakdown.calibration(facts),
         "speed": None,
         "skipped": dict(summed.skipped),
         "warnings": [dict(row) for row in warnings],
         "lost": [pair.name for pair in pairs if pair.lost],
-        "recordings": [
-            {
-                "name": pair.name,
-                "duration_s": max(pair.reference.duration_s, pair.hypothesis.duration_s),
-                "scores": _without_conventions(one),
-                "lost": pair.lost,
-            }
-            for pair, one in zip(pairs, scores, strict=True)
-        ],
+        "kept": len(pairs) - len(missing),
+        "recordings": rows,
     }
 
 
-def _as_scored(pair: Pair, normalisation: Normalisation) -> Pair:
-    """A pair without what is out of scoring, and with the reference's choices made."""
+def _intervals(result: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """95 % intervals over whole recordings, where there are several."""
+    intervals = {}
+    for name in INTERVALS:
+        counts = by_recording(result, counted(result, name))
+        if len(counts) > 1 and (bounds := interval(list(counts.values()))) is not None:
+            intervals[name] = bounds
+    return intervals
+
+
+def _key(pair: Pair, normalisation: Normalisation, words: bool) -> str:
+    """What the counts of a pair depend on, as a digest."""
+    digest = hashlib.sha256(_scoring().encode())
+    digest.update(repr((sorted(normalisation.describe().items()), words)).encode())
+    for side in (pair.reference, pair.hypothesis):
+        digest.update(_content(side).encode())
+    return digest.hexdigest()[:24]
+
+
+def _content(transcript: Transcript) -> str:
+    return repr((transcript.duration_s, transcript.segments, transcript.unscored))
+
+
+@cache
+def _scoring() -> str:
+    """Digest of the program's own scoring, and of the libraries' versions."""
+    from importlib import metadata
+
+    digest = hashlib.sha256()
+    for name in _SCORING:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    for library in ("meeteval", "rapidfuzz", "scipy"):
+        try:
+            digest.update(metadata.version(library).encode())
+        except metadata.PackageNotFoundError:
+            continue  # scoring without it is an error of its own
+    return digest.hexdigest()
+
+
+def _measure(pair: Pair, normalisation: Normalisation, words: bool) -> _Row:
+    """The counts of one recording, JSON-ready."""
+    scores = score(pair.reference, pair.hypothesis, normalisation, words=words)
     reference, hypothesis, _ = scored(pair.reference, pair.hypothesis, normalisation.words)
-    return replace(pair, reference=reference, hypothesis=hypothesis)
+    facts = breakdown.facts(
+        replace(pair, reference=reference, hypothesis=hypothesis), normalisation
+    )
+    return {"scores": _without_conventions(scores), "facts": facts.to_json()}
 
 
 def _without_conventions(scores: Scores) -> dict[str, Any]:
@@ -128,15 +194,15 @@ def _without_conventions(scores: Scores) -> dict[str, Any]:
     return {name: value for name, value in scores.to_json().items() if name != "conventions"}
 
 
-def _scored(pairs: Sequence[Pair], normalisation: Normalisation) -> Iterator[Scores]:
+def _measured(pairs: Sequence[Pair], normalisation: Normalisation, words: bool) -> Iterator[_Row]:
     """Score each pair, in order; on all processors if there is enough to score."""
-    sides = [(pair.reference, pair.hypothesis, normalisation) for pair in pairs]
     segments = sum(len(pair.reference.segments) for pair in pairs)
-    if len(pairs) == 1 or segments < _WORTH_PROCESSES:
-        yield from (score(*side) for side in sides)
+    measure = partial(_measure, normalisation=normalisation, words=words)
+    if len(pairs) < 2 or segments < _WORTH_PROCESSES:
+        yield from map(measure, pairs)
         return
     with ProcessPoolExecutor(min(len(pairs), os.cpu_count() or 1)) as pool:
-        yield from pool.map(score, *zip(*sides, strict=True))
+        yield from pool.map(measure, pairs)
 
 
 def save(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -162,6 +228,16 @@ def load_result(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: cannot be read as an evaluation: {error}") from error
     return dict(check_evaluation(result, str(path)))
+
+
+def stored_before(path: Path | None) -> dict[str, Any] | None:
+    """The result that lies where a new one is to be written; `None` without a readable one."""
+    if path is None or not path.exists():
+        return None
+    try:
+        return load_result(path)
+    except SpeakerReasonerError:
+        return None
 
 
 def summary(result: Mapping[str, Any]) -> Table:
@@ -210,10 +286,6 @@ LABELS = {
     "speaker_count_error": "speaker count error",
 }
 """The label of each metric in tables."""
-
-
-def _rate(counts: Any) -> float:
-    return math.nan if counts is None else float(counts.rate)
 
 
 def _percent(rate: float | None) -> str:

@@ -30,6 +30,8 @@ from ..longform import Batch, Failure, Options
 from ..longform import Item as BatchItem
 from ..longform.channels import SEPARATE
 from ..longform.journal import fingerprint
+from ..systems.asking import Asking, How, reason_of
+from ..systems.base import System
 from ..transcript import Transcript
 
 _Sessions = Callable[[Path], dict[str, Transcript]]
@@ -168,8 +170,8 @@ def transcribe(
     """Transcribe what is not yet in `folder/hypotheses`, one JSON file a unit.
 
     Returns:
-        What was measured, over all calls: seconds of audio, wall time, turns, tokens, time by stage;
-        and of this call the failures, `{name: message}`, and notes, the same way.
+        `speed`, what was measured over all calls: seconds of audio, wall time, turns, tokens, time by stage;
+        and of this call `failures`, `{name: {"reason", "message"}}`, and `notes`, `{name: message}`.
 
     Raises:
         DataError: the folder holds another run.
@@ -180,7 +182,7 @@ def transcribe(
     hints: dict[str, Any] = {"speakers": options.speakers, "voices": voices}
     about = transcriber.about({}, **hints)
     _check_same(folder / "run.json", {**about, "data": _digest(rows)})
-    failures: dict[str, str] = {}
+    failures: dict[str, dict[str, str]] = {}
     notes: dict[str, str] = {}
     items = _items(rows, options)
     with (
@@ -191,13 +193,60 @@ def transcribe(
         for result in batch.run(items):
             name = result.item.title
             if isinstance(result.outcome, Failure):
-                failures[name] = str(result.outcome.error)
+                failures[name] = _failure(reason_of(result.outcome.error), result.outcome.error)
             elif result.partial:
-                failures[name] = result.note
+                failures[name] = _failure("unavailable", result.note)
             elif result.note:
                 notes[name] = result.note
             progress.advance(bar)
-        return {**_speed(batch, items), "failures": failures, "notes": notes}
+        return {"speed": _speed(batch, items), "failures": failures, "notes": notes}
+
+
+def ask(system: System, rows: list[Excerpt], folder: Path, how: How) -> dict[str, Any]:
+    """Have another system transcribe what it has not yet, one JSON file a unit in `folder/hypotheses`.
+
+    Returns:
+        As `transcribe`, and `usage`: the sums of requests, pieces and what the answers say of themselves. The
+        wall time is that of all requests together, however many were under way at once.
+
+    Raises:
+        DataError: the folder holds another run.
+        OutputError: a file cannot be written.
+        EngineError, SettingsError: the system can answer no recording.
+    """
+    about = {name: value for name, value in system.describe().items() if name != "sdk"}
+    run = {"settings": {}, "file": None, "system": system.name, "asked": about}
+    _check_same(folder / "run.json", {**run, **how.to_json(), "data": _digest(rows)})
+    failures: dict[str, dict[str, str]] = {}
+    notes: dict[str, str] = {}
+    usage: dict[str, float] = {}
+    items = _items(rows, Options(channel=how.channel, track=how.track))
+    with (
+        Asking(system, folder / "hypotheses", how, ["json"]) as asking,
+        Progress(transient=True) as progress,
+    ):
+        bar = progress.add_task(f"asking {system.name}", total=len(rows))
+        for result in asking.run(items):
+            if isinstance(result.outcome, Failure):
+                failures[result.item.title] = _failure(
+                    result.reason or "unavailable", result.outcome.error
+                )
+            if result.note:
+                notes[result.item.title] = result.note
+            for name, value in result.usage.items():
+                usage[name] = round(usage.get(name, 0) + value, 3)
+            progress.advance(bar)
+    audio_s, wall_s = usage.get("audio_s", 0.0), usage.pop("asked_s", 0.0)
+    speed = {
+        "audio_s": audio_s,
+        "wall_s": wall_s,
+        "real_time_factor": round(wall_s / audio_s, 4) if audio_s else None,
+    }
+    return {"speed": speed, "failures": failures, "notes": notes, "usage": usage}
+
+
+def _failure(reason: str, message: object) -> dict[str, str]:
+    return {"reason": reason, "message": str(message)}
 
 
 def hypotheses(folder: Path) -> dict[str, Transcript]:

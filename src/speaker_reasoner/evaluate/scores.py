@@ -2,7 +2,6 @@
 
     scores = [score(reference, hypothesis) for reference, hypothesis in pairs]
     total(scores).cpwer.rate
-    bootstrap(scores, lambda summed: summed.cpwer.rate)     # 95 % interval over recordings
 
 Words are aligned by MeetEval, which is imported when first needed. What counts is said in
 `CONVENTIONS`, which is part of every `Scores.to_json()`, and in the `Normalisation`. Reading files,
@@ -11,15 +10,12 @@ choosing pairs and printing tables happen elsewhere.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import reduce
 from operator import add
 from typing import Any, TypeVar
 
-import numpy as np
-
-from ..errors import DataError
 from ..transcript import Transcript
 from .counts import (
     Additive,
@@ -170,6 +166,35 @@ class Scores:
             "conventions": dict(CONVENTIONS),
         }
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Scores":
+        """Read what `to_json` gave for one recording.
+
+        Raises:
+            KeyError, TypeError: it was stored by another version.
+        """
+        made: dict[str, Any] = {}
+        for name, kind in _KINDS.items():
+            value = stored[name]
+            if name == "boundaries" and value is not None:
+                made[name] = {key: kind.from_json(counts) for key, counts in value.items()}
+            else:
+                made[name] = None if value is None else kind.from_json(value)
+        ending = " (1 recording)"
+        reasons = {(m, text.removesuffix(ending)): 1 for m, text in stored["skipped"].items()}
+        return cls(**made, reasons=reasons)
+
+
+_KINDS: dict[str, type[Additive]] = {
+    **dict.fromkeys(("wer", "cpwer", "tcpwer", "orcwer"), ErrorCounts),
+    **dict.fromkeys(("der_025", "der_0"), DiarizationCounts),
+    "jer": JaccardCounts,
+    **dict.fromkeys(("gender", "gender_time", "speaker_count"), Counts),
+    "speaker_count_error": MeanError,
+    "boundaries": BoundaryCounts,
+}
+"""The counts of each metric."""
+
 
 def score(
     reference: Transcript,
@@ -177,6 +202,7 @@ def score(
     normalisation: Normalisation = Normalisation(),  # noqa: B008 - frozen
     *,
     times: bool = True,
+    words: bool = True,
 ) -> Scores:
     """Compare a hypothesis with the reference of the same recording, following `CONVENTIONS`.
 
@@ -189,6 +215,7 @@ def score(
         normalisation: what is done to the words of both sides.
         times: whether the hypothesis has real times. If not, metrics that need them are skipped; the
             order of segments is still that of their times.
+        words: whether the hypothesis is of a system that gives words. If not, word errors are skipped.
 
     Raises:
         DataError: a library of the `eval` extra is missing.
@@ -208,7 +235,9 @@ def score(
 
     wordless = reference.segments and not any(s.text.strip() for s in reference.segments)
     lacks = {
-        "words": "the reference has no words" if wordless else "",
+        "words": "the reference has no words"
+        if wordless
+        else ("" if words else "the system gives no words"),
         "times": "" if times else "the times are not known",
     }
     whole = reference, hypothesis  # collars surround the borders that the files have
@@ -254,27 +283,3 @@ def total(scores: Iterable[Scores]) -> Scores:
     """Add up; of no scores, all counts are zero."""
     listed = list(scores)
     return reduce(add, listed) if listed else Scores()
-
-
-def bootstrap(
-    scores: Sequence[Scores], pick: Callable[[Scores], float], *, seed: int = 0, draws: int = 1000
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a rate over recordings (Efron & Tibshirani, 1993).
-
-    Args:
-        scores: one for each recording; whole recordings are drawn, with replacement.
-        pick: the rate, from scores added up. If it is not a number for some draw (no segment of
-            known gender in it), neither are the bounds.
-        seed: the same seed gives the same interval.
-        draws: how many sets of recordings are drawn.
-
-    Raises:
-        DataError: there are no scores.
-    """
-    if not scores:
-        raise DataError("bootstrap: got no recordings, expected one or more; score some first")
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(scores), size=(draws, len(scores)))  # [draws, recordings]
-    rates = [pick(total(scores[i] for i in row)) for row in rows]
-    low, high = np.quantile(rates, [0.025, 0.975], method="inverted_cdf")
-    return float(low), float(high)

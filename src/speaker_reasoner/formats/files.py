@@ -90,6 +90,21 @@ def write(
     return list(texts)
 
 
+def set_aside(path: Path, suffix: str) -> Path:
+    """Rename a file that was changed by hand, so that another can take its place: `call.edited-1.srt`.
+
+    Args:
+        suffix: of the format, with which the name ends.
+
+    Returns:
+        Its new path.
+    """
+    stem, number = path.name.removesuffix(suffix), 1
+    while (spare := path.with_name(f"{stem}.edited-{number}{suffix}")).exists():
+        number += 1
+    return path.rename(spare)
+
+
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     r"""Write `text` to `path` as UTF-8 with `\n` line ends: completely, or not at all.
 

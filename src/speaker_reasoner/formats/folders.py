@@ -52,6 +52,9 @@ has words whose grouping into segments is a guess.
 SUFFIXES = tuple(dict.fromkeys(suffix for suffixes, _ in INPUTS.values() for suffix in suffixes))
 """Suffixes of transcripts that are read, in lower case, the richest format first."""
 
+_NO_TRANSCRIPTS = frozenset({"failures.jsonl"})
+"""Files that a run writes beside its transcripts."""
+
 _ALIASES = {"diarized_json": "services"}
 _NO_LHOTSE = re.compile(
     r'"audio_filepath"|^\s*\{(?!.*"(?:id|recording_id|supervisions|tracks)").*"start"'
@@ -143,6 +146,8 @@ def richest(
     for file in sorted(files):
         suffix = suffix_of(file)
         if suffix is None or file.name.startswith(".") or not file.is_file():
+            continue
+        if file.name in _NO_TRANSCRIPTS:
             continue
         kind = _format_of(file, encoding)
         if format not in (None, kind):

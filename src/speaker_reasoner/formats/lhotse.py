@@ -1,8 +1,9 @@
-"""Manifests of lhotse, supervisions or cuts, as transcripts. They are JSON lines: lhotse is not needed.
+"""Manifests of lhotse, supervisions or cuts, as transcripts, and back. They are JSON lines: lhotse is not needed.
 
 Audio and features in them are not used, nor alignments of anything but words.
 """
 
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,35 @@ from .words import NATIVE
 _MICROSECOND = Decimal("0.000001")  # lhotse's own sums of floats differ from ours below that
 _ITEM = ("symbol", "start", "duration", "score")
 _SILENCES = frozenset({"<eps>", "<sil>", "SIL"})
+
+
+def render_lhotse(transcript: Transcript) -> str:
+    """A transcript as a manifest of supervisions, one JSON object a line; channel 0, as lhotse counts.
+
+    Word times are an alignment of words. A gender that is not known is left out.
+    """
+    lines = []
+    for number, segment in enumerate(transcript.segments):
+        row: dict[str, Any] = {
+            "id": f"{transcript.recording}-{number:06d}",
+            "recording_id": transcript.recording,
+            "start": segment.start_s,
+            "duration": float(Decimal(str(segment.end_s)) - Decimal(str(segment.start_s))),
+            "channel": 0,
+            "text": segment.text,
+            "speaker": segment.speaker,
+        }
+        if segment.gender != "unknown":
+            row["gender"] = segment.gender
+        if segment.words:
+            row["alignment"] = {
+                "word": [
+                    [w.text, w.start_s, float(Decimal(str(w.end_s)) - Decimal(str(w.start_s)))]
+                    for w in segment.words
+                ]
+            }
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 def parse_lhotse(text: str, where: str) -> list[Transcript]:

@@ -164,9 +164,10 @@ def _turns(words: Iterable[TimedWord], where: str) -> Iterator[Row]:
 
 def _pause_s(before: TimedWord, word: TimedWord) -> Decimal:
     try:
-        return Decimal(str(word.start_s)) - Decimal(str(before.end_s))
+        pause_s = Decimal(str(word.start_s)) - Decimal(str(before.end_s))
     except ArithmeticError:
         return Decimal(0)
+    return pause_s if pause_s.is_finite() else Decimal(0)  # NaN cannot be compared
 
 
 def segments(data: Any, where: str) -> Iterator[Row]:

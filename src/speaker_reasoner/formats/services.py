@@ -9,7 +9,7 @@ service gives words with speakers and no turns, words of one speaker are a turn,
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -150,13 +150,28 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
+    return [gather(kind.read(data, where), recording_name(where), where, kind.duration(data))]
+
+
+def gather(
+    rows_of: Iterable[Row], recording: str, where: str, duration: object = None
+) -> Transcript:
+    """One transcript of turns as a service has them.
+
+    Args:
+        rows_of: turns in any order.
+        recording: its name.
+        where: place of all, for messages.
+        duration: seconds that the recording lasts, where they are known.
+
+    Raises:
+        FormatError: a turn lacks times, or they are none; a speaker is no label.
+    """
     sessions = Sessions()
-    session = recording_name(where)
-    duration = kind.duration(data)
-    sessions.open(session, parse_seconds(duration or 0, where, "duration"))
-    for row in kind.read(data, where):
-        _add(sessions, session, row)
-    return sessions.transcripts()
+    sessions.open(recording, parse_seconds(duration or 0, where, "duration"))
+    for row in rows_of:
+        _add(sessions, recording, row)
+    return sessions.transcripts()[0]
 
 
 def _lines(text: str, where: str) -> list[dict[str, Any]] | None:

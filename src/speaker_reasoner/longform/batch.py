@@ -21,7 +21,7 @@ from ..audio import Samples
 from ..engines.base import OUTSIDE
 from ..errors import FormatError, OutputError, SettingsError, SpeakerReasonerError
 from ..formats import FORMATS, file_name, read, write, write_text_atomically
-from ..formats.files import remove_temporary
+from ..formats.files import remove_temporary, set_aside
 from ..locks import lock
 from ..transcript import Transcript, recording_name
 from ..voices.people import EnrolledSpeaker
@@ -246,7 +246,7 @@ class Batch:
             "wall_s": round(task.journal.share_s + self._lap(), 3),
             **{name: info[name] for name in ("turns", "tokens", "stage_s")},
         }
-        hashes = {path.name: _hash(path) for path in files}
+        hashes = {path.name: file_hash(path) for path in files}
         if done:
             where = str(task.item.path.absolute())
             self._mark(task.item, _Marker(task.journal.about, hashes, measured, where))
@@ -269,15 +269,9 @@ class Batch:
         for name in self._formats:
             path = self._folder / f"{stem}{FORMATS[name].suffix}"
             written = marker.files.get(path.name) if marker is not None else None
-            if written is None or _hash(path) in (None, written):
+            if written is None or file_hash(path) in (None, written):
                 continue
-            number = 1
-            while (
-                spare := path.with_name(f"{stem}.edited-{number}{FORMATS[name].suffix}")
-            ).exists():
-                number += 1
-            path.rename(spare)
-            names.append(spare.name)
+            names.append(set_aside(path, FORMATS[name].suffix).name)
         return names
 
     def _mark(self, item: Item, marker: _Marker) -> None:
@@ -330,7 +324,7 @@ class Batch:
         changed = [
             path.name
             for name, path in paths.items()
-            if name not in lacking and _hash(path) != marker.files[path.name]
+            if name not in lacking and file_hash(path) != marker.files[path.name]
         ]
         note = (
             f"left as it is: {', '.join(changed)} changed after it was written" if changed else ""
@@ -338,14 +332,14 @@ class Batch:
         if not lacking:
             return Result(item, None, (), note)
         whole = self._folder / f"{stem}{FORMATS['json'].suffix}"
-        if whole.name not in marker.files or marker.files[whole.name] != _hash(whole):
+        if whole.name not in marker.files or marker.files[whole.name] != file_hash(whole):
             names = ", ".join(paths[name].name for name in lacking)
             source = "" if "json" in lacking else f", nor {whole.name} to make it from"
             task.note = f"transcribed again: {names} is not there{source}"
             return None
         try:
             files = write(read(whole)[0], self._folder, lacking)
-            hashes = {**marker.files, **{path.name: _hash(path) for path in files}}
+            hashes = {**marker.files, **{path.name: file_hash(path) for path in files}}
             self._mark(item, replace(marker, files=hashes))
         except (FormatError, OutputError) as error:
             return Result(item, Failure(task.name, error))
@@ -379,7 +373,7 @@ class _Task:
             self.listener(progress)
 
 
-def _hash(path: Path) -> str | None:
+def file_hash(path: Path) -> str | None:
     """SHA-256 of a file; `None` where it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 notes.py    rows and their faults                 formats.py  annotation files to rows
 recipes.py  the layout of each corpus             ami.py      AMI's annotation
+lhotse_recipes.py  corpora that lhotse reads
 prepare.py  pieces, references, manifest, report
 """
 

@@ -150,20 +150,34 @@ class Cleaning:
 
 
 def transcript(
-    recording: CorpusRecording, duration_s: float, cleaning: Cleaning, notes: Notes
+    recording: CorpusRecording,
+    duration_s: float,
+    cleaning: Cleaning,
+    notes: Notes,
+    *,
+    words: bool = True,
 ) -> Transcript:
     """Turn usable rows into segments; count the others.
+
+    Args:
+        words: drop rows without words; otherwise all rows are segments without any.
 
     Raises:
         DataError: a row is wrong, and the notes are strict.
     """
     return Transcript(
-        recording.name, duration_s, tuple(_segments(recording.rows, duration_s, cleaning, notes))
+        recording.name,
+        duration_s,
+        tuple(_segments(recording.rows, duration_s, cleaning, notes, words)),
     )
 
 
 def _segments(
-    rows: Iterable[AnnotationRow], duration_s: float, cleaning: Cleaning, notes: Notes
+    rows: Iterable[AnnotationRow],
+    duration_s: float,
+    cleaning: Cleaning,
+    notes: Notes,
+    words: bool,
 ) -> Iterable[Segment]:
     seen: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
@@ -182,8 +196,8 @@ def _segments(
                 continue
             notes.change("end clipped to the audio", f"{here}: recording of {duration_s:.3f} s")
             end_s = duration_s
-        text = cleaning(row.text, notes)
-        if not text:
+        text = cleaning(row.text, notes) if words else ""
+        if words and not text:
             empty = not row.text.strip()
             reason = "empty text" if empty else "nothing but tags"
             notes.drop(reason, f"{here}: {row.text.strip() or 'no words'}", fault=empty)

@@ -2,6 +2,7 @@
 
     OUT/<split>/manifest.jsonl           {"audio", "reference", "name"} a session, for `evaluate run --data`
     OUT/<split>/references.seglst.json   SegLST with genders, all sessions
+    OUT/<split>/supervisions.jsonl       the same as lhotse's SupervisionSet
     OUT/<split>/pieces.jsonl             {"name", "audio", "start_s", "duration_s", "clipped", "segments"} a piece
     OUT/<split>/audio/<channel>/         where an array's channel or a mix of headsets is written
     OUT/report.json                      counts, what was dropped and why; written last
@@ -29,6 +30,7 @@ from ... import audio
 from ...audio import SAMPLE_RATE_HZ, Samples, to_samples, to_seconds
 from ...errors import AudioError, DataError, OutputError, SpeakerReasonerError
 from ...formats import write_text_atomically
+from ...formats.lhotse import render_lhotse
 from ...formats.pieces import Piece, cut
 from ...formats.scoring import render_seglst
 from ...protocol.observations import Reference
@@ -140,7 +142,9 @@ def prepare(
         except AudioError as error:
             notes.drop("audio broken", str(error))
             continue
-        session = transcript(recording, to_seconds(samples), recipe.cleaning, notes)
+        session = transcript(
+            recording, to_seconds(samples), recipe.cleaning, notes, words=recipe.words
+        )
         if not session.segments:
             notes.drop(
                 "nothing said", f"{recording.audio[0]}: no segment of {recording.name} is left"
@@ -228,7 +232,10 @@ def _reference(segment: Segment, number: int, samples: int) -> Reference:
 
 def _make_way(output: Path) -> None:
     """Remove the files of an earlier call, except audio, so that none is taken for this call's."""
-    names = ("manifest.jsonl", "pieces.jsonl", "references.seglst.json")
+    names = (
+        *("manifest.jsonl", "pieces.jsonl", "references.seglst.json"),
+        "supervisions.jsonl",
+    )
     stale = [output / split / name for split in SPLITS for name in names]
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -303,6 +310,8 @@ def _write(folder: Path, sessions: list[_PreparedSession]) -> None:
     write_text_atomically(
         folder / "references.seglst.json", "[\n  " + ",\n  ".join(entries) + "\n]\n"
     )
+    supervisions = "".join(render_lhotse(s.transcript) for s in sessions)
+    write_text_atomically(folder / "supervisions.jsonl", supervisions)
     pieces = [_piece(s.audio, piece) for s in sessions for piece in s.pieces]
     for name, rows in (("pieces.jsonl", pieces), ("manifest.jsonl", manifest)):
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]

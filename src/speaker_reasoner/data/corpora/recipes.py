@@ -9,6 +9,10 @@ AliMeeting (openslr 119)    {Train,Eval/Eval,Test/Test}_Ali_far/audio_dir/R0015_
                             headset each; they are mixed, as is usual of AMI's.
 AMI (1.6.2)                 **/ES2002a.Array1-01.wav (sdm), **/ES2002a.Mix-Headset.wav (ihm-mix); ami.py.
                             Splits of `full-corpus-asr`.
+AISHELL-5                   {train,Dev,Eval1,Eval2}/SESSION/DX01C01.wav (the driver's microphone), DA01.TextGrid, ...:
+                            one a seat. It is the layout of ICMC-ASR, as lhotse reads that; the archive itself was
+                            not seen.
+others                      lhotse_recipes.py: CHiME-6, DiPCo, ICSI, LibriCSS, NOTSOFAR-1, VoxConverse, by lhotse
 MLC-SLM                     *Training_Set*/data/English/American/.../0517_007.{wav,txt}, *Development_Set*/...,
                             *Eval*/...; lines `start end O1 text` (a tab between), in seconds. Names of
                             sessions are their paths, joined by `-`. Genders are not in it. The layout is
@@ -34,7 +38,7 @@ from ...errors import DataError, FormatError
 from ...formats import read_text
 from ...formats.folders import SUFFIXES, beside, stem_of, suffix_of
 from ...formats.sessions import parse_seconds
-from . import ami
+from . import ami, lhotse_recipes
 from .formats import gender_of, read_rows, textgrid_rows
 from .notes import AnnotationRow, Cleaning, CorpusRecording, Notes
 
@@ -88,12 +92,14 @@ class Recipe:
         cleaning: what is done to its text.
         channel: of its arrays; `None` for the mean of all channels.
         same_people: a speaker id is one person in the whole corpus, not in one session only.
+        words: whether its annotation has words; without, it measures diarization alone.
     """
 
     recordings: Callable[[RecipeInput], Iterator[CorpusRecording]]
     cleaning: Cleaning = field(default_factory=Cleaning)
     channel: int | None = None
     same_people: bool = False
+    words: bool = True
 
 
 def _aishell4(source: RecipeInput) -> Iterator[CorpusRecording]:
@@ -217,6 +223,31 @@ def _mlc_slm(source: RecipeInput) -> Iterator[CorpusRecording]:
         )
         read = lambda path: _mlc_slm_rows(path, source)  # noqa: E731
         yield from _paired(source, split, _each(sounds), _each(references), read)
+
+
+def _aishell5(source: RecipeInput) -> Iterator[CorpusRecording]:
+    known = {"train": "train", "dev": "dev", "eval1": "test", "eval2": "test"}
+    parts = [p for p in sorted(source.folder.iterdir()) if p.is_dir() and p.name.lower() in known]
+    if not parts:
+        raise DataError(
+            f"{source.folder}: not AISHELL-5; expected folders train, Dev, Eval1, Eval2"
+        )
+    for part in parts:
+        sounds, references = {}, {}
+        for session in sorted(p for p in part.rglob("*") if p.is_dir()):
+            name = "-".join(session.relative_to(source.folder).parts)
+            if (session / _AISHELL5_FAR).is_file():
+                sounds[name] = (session / _AISHELL5_FAR,)
+            if seats := tuple(sorted(session.glob("DA*.TextGrid"))):
+                references[name] = seats
+
+        def read(path: Path) -> Iterable[AnnotationRow]:
+            return textgrid_rows(path, lambda tier: (stem_of(path), "unknown"), source.encoding)
+
+        yield from _paired(source, known[part.name.lower()], sounds, references, read)
+
+
+_AISHELL5_FAR = "DX01C01.wav"
 
 
 def _path_name(path: Path, part: Path) -> str:
@@ -376,6 +407,11 @@ def _paired(
             yield CorpusRecording(split, name, sounds[name], rows)
 
 
+def _by_lhotse(corpus: str) -> Callable[[RecipeInput], Iterator[CorpusRecording]]:
+    return lambda source: lhotse_recipes.recordings(corpus, source.folder, source.notes)
+
+
+_MARKED = Cleaning(lhotse_recipes.TAGS)
 _MANDARIN = Cleaning(_M2MET_TAGS, unspaced=True)
 _AMI_CLEANING = Cleaning(re.compile(r"<[a-z]+(?: [^<>]*)?>"))
 
@@ -386,6 +422,13 @@ CORPORA: dict[str, Recipe] = {
     "ami-sdm": Recipe(lambda s: _ami(s, "Array1-01"), _AMI_CLEANING, 0, same_people=True),
     "ami-ihm-mix": Recipe(lambda s: _ami(s, "Mix-Headset"), _AMI_CLEANING, same_people=True),
     "mlc-slm": Recipe(_mlc_slm),
+    "aishell5": Recipe(_aishell5, _MANDARIN, channel=0),
+    "chime6": Recipe(_by_lhotse("chime6"), _MARKED, 0, same_people=True),
+    "dipco": Recipe(_by_lhotse("dipco"), _MARKED, 0, same_people=True),
+    "icsi-ihm-mix": Recipe(_by_lhotse("icsi-ihm-mix"), same_people=True),
+    "libricss": Recipe(_by_lhotse("libricss"), channel=0, same_people=True),
+    "notsofar1-sc": Recipe(_by_lhotse("notsofar1-sc"), _MARKED, 0, same_people=True),
+    "voxconverse": Recipe(_by_lhotse("voxconverse"), words=False),
     "folder": Recipe(_folder),
 }
 """Recipes by the name that the command line knows."""

@@ -60,7 +60,7 @@ def load_cascade(
     if parts := [_shown(part) for part in (recogniser, diarizer) if part]:
         name += f" with {' and '.join(parts)}"
     words = _recogniser(recogniser or f"whisper={model}", language, hotwords, beam, device, threads)
-    return CascadeEngine(words, _diarizer(diarizer or "local", device, threads), model=name)
+    return CascadeEngine(words, load_diarizer(diarizer or "local", device, threads), model=name)
 
 
 def _shown(part: str) -> str:
@@ -138,7 +138,8 @@ def _torch_device(device: str | None) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _diarizer(name: str, device: str | None, threads: int) -> Diarizer:
+def load_diarizer(name: str, device: str | None, threads: int) -> Diarizer:
+    """Load a diarizer by its name, as `load_cascade` takes it; raises what that raises."""
     kind, _, model = name.partition("=")
     if kind == "pyannote":
         return PyannoteDiarizer(**({"model": model} if model else {}), device=device)

@@ -81,14 +81,14 @@ class PyannoteDiarizer:
         """See `Diarizer`."""
         if not len(samples):
             return []
-        output = self._run(samples, None)
+        output = self.run(samples, None)
         return speech_of(output.speaker_diarization, len(samples) / SAMPLE_RATE_HZ)
 
     def diarize(self, samples: Samples, bounds: tuple[int, int] | None = None) -> Diarization:
         """See `Diarizer`."""
-        return diarization_of(self._run(samples, bounds), len(samples))
+        return diarization_of(self.run(samples, bounds), len(samples))
 
-    def _run(self, samples: Samples, bounds: tuple[int, int] | None) -> Any:
+    def run(self, samples: Samples, bounds: tuple[int, int] | None) -> Any:
         """The pipeline's output; the last one is kept, because `speech` and `diarize` need the same."""
         size, digest = len(samples), zlib.crc32(np.ascontiguousarray(samples).data)
         if self._last is not None:

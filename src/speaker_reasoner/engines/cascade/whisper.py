@@ -94,7 +94,7 @@ class FasterWhisper:
         threads: int = 0,
     ) -> None:
         self.name = name or f"whisper={model}"
-        self._model: Any = _load(str(model), device, threads)
+        self._model: Any = load_whisper(str(model), device, threads)
         self.languages: tuple[str, ...] = tuple(self._model.supported_languages)
         check_language(self.name, language, self.languages)
         self._language = language
@@ -298,7 +298,7 @@ def _without_loops(
     return [words[i] for i in kept], [joined[i] for i in kept]
 
 
-def _load(model: str, device: str, threads: int) -> Any:
+def load_whisper(model: str, device: str, threads: int) -> Any:
     try:
         from faster_whisper import WhisperModel
         from faster_whisper import __version__ as package

@@ -1,0 +1,51 @@
+"""Leaderboards to and from files.
+
+write(leaderboard(paths), Path("page.html"))            # or .json, .md
+leaderboard(paths, before(Path("page.html")))           # computes only what is new
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..formats import write_text_atomically
+from .leaderboard import SCHEMA
+from .leaderboard_page import page
+from .leaderboard_text import markdown
+
+
+def before(path: Path) -> dict[str, Any] | None:
+    """Read the leaderboard that a page or a JSON file holds; `None` where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".html":
+            found = re.search(
+                r'<script type="application/json" id="leaderboard">(.*?)</script>', text
+            )
+            text = found[1] if found else "null"
+        stored = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    return stored if isinstance(stored, dict) and stored.get("schema") == SCHEMA else None
+
+
+def write(board: Mapping[str, Any], path: Path) -> None:
+    """Write a leaderboard in the format of the file's name: `.html`, `.json` or `.md`.
+
+    Raises:
+        DataError: the name has another ending.
+        OutputError: the file cannot be written.
+    """
+    if path.suffix == ".html":
+        text = page(board)
+    elif path.suffix == ".md":
+        text = markdown(board)
+    elif path.suffix == ".json":
+        text = json.dumps(board, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    else:
+        raise DataError(f"{path}: expected a name that ends in .html, .json or .md")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, text)

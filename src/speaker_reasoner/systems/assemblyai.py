@@ -1,0 +1,135 @@
+"""AssemblyAI with speaker labels, through its library: upload, submit, poll. Its times are milliseconds."""
+
+from importlib.metadata import version
+from typing import Any
+
+import httpx
+
+from .. import extras
+from ..errors import AnswerError
+from ..transcript import Transcript
+from .base import Answer, Sound, SystemOptions, Usage, is_swapped
+from .service import http_error, service_transcript
+
+_POLL_S = 3.0
+
+
+class AssemblyAI:
+    """A client of the transcripts of AssemblyAI.
+
+    Args:
+        options: `model` is one of its speech models, its own choice if `None`; `speakers` may be a range.
+        poll_s: seconds between two looks at a transcript.
+    """
+
+    name = "assemblyai"
+
+    def __init__(self, options: SystemOptions, poll_s: float = _POLL_S) -> None:
+        self._aai: Any = extras.load("assemblyai", "assemblyai", "the system assemblyai")
+        self.model = options.model or "default"
+        self._options = options
+        place = {"base_url": options.base_url.rstrip("/")} if options.base_url else {}
+        self._settings = self._aai.Settings(
+            api_key=options.key, http_timeout=options.timeout_s, polling_interval=poll_s, **place
+        )
+        self._config = self._aai.TranscriptionConfig(**self._asked())
+
+    def _asked(self) -> dict[str, Any]:
+        options = self._options
+        asked: dict[str, Any] = {"speaker_labels": True}
+        if options.model:
+            asked["speech_models"] = [options.model]
+        if options.language:
+            asked["language_code"] = options.language
+        else:
+            asked["language_detection"] = True
+        if options.hotwords:
+            asked["keyterms_prompt"] = terms(options.hotwords)
+        if options.speakers is not None:
+            low, high = options.speakers
+            if low == high:
+                asked["speakers_expected"] = low
+            else:
+                asked["speaker_options"] = self._aai.types.SpeakerOptions(
+                    min_speakers_expected=low, max_speakers_expected=high
+                )
+        return asked
+
+    def describe(self) -> dict[str, Any]:
+        """See `System`."""
+        config = self._config.raw.model_dump(mode="json", exclude_none=True)
+        sdk = {"name": "assemblyai", "version": version("assemblyai")}
+        return {"model": self.model, "config": config, "sdk": sdk}
+
+    def ask(self, sound: Sound) -> Answer:
+        """See `System`."""
+        client = self._aai.Client(settings=self._settings)  # it keeps its last response: one each
+        try:
+            self._aai.Transcriber(client=client, config=self._config).transcribe(
+                sound.encoded(), poll_timeout=self._options.timeout_s
+            )
+        except self._aai.AssemblyAIError as error:
+            last = client.last_response
+            if error.status_code is None:  # not done in time
+                raise http_error(self.name, None, error) from error
+            said = _said(last)
+            raise http_error(
+                self.name, error.status_code, said or error, _headers(last), _json(last)
+            ) from error
+        except httpx.HTTPError as error:
+            raise http_error(self.name, None, f"{type(error).__name__}: {error}") from error
+        except ValueError as error:  # of JSON that is none, or that its library cannot read
+            message = " ".join(str(error).split())[:300]
+            raise AnswerError("format", message, _json(client.last_response)) from error
+        finally:
+            client.http_client.close()
+        raw = _json(client.last_response)
+        return Answer(raw, raw.get("speech_model_used"), usage=_usage(raw))
+
+    def read(self, answer: Answer, sound: Sound) -> Transcript:
+        """See `System`."""
+        raw = answer.raw
+        if isinstance(raw, dict) and raw.get("status") == "error":
+            raise AnswerError("refused", str(raw.get("error") or "it failed, and does not say why"))
+        if self._options.model and is_swapped(self._options.model, answer.model):
+            raise AnswerError("swapped-model", f"asked {self._options.model}, got {answer.model}")
+        if isinstance(raw, dict) and raw.get("words") and not raw.get("utterances"):
+            raw = {**raw, "utterances": []}  # words without turns, as where no speaker was found
+        return service_transcript("AssemblyAI", raw, sound)
+
+    def close(self) -> None:
+        """See `System`."""
+
+
+def terms(text: str) -> list[str]:
+    """Names and terms, which commas separate."""
+    return [term.strip() for term in text.split(",") if term.strip()]
+
+
+def _json(response: httpx.Response | None) -> Any:
+    if response is None:
+        return None
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def _said(response: httpx.Response | None) -> str:
+    body = _json(response)
+    return str(body.get("error") or "") if isinstance(body, dict) else ""
+
+
+def _headers(response: httpx.Response | None) -> dict[str, str]:
+    return {} if response is None else {k.lower(): v for k, v in response.headers.items()}
+
+
+def _usage(raw: dict[str, Any]) -> Usage:
+    seconds = raw.get("audio_duration")
+    return Usage(billed_s=seconds if isinstance(seconds, int | float) else None)
+
+
+def load(options: SystemOptions) -> AssemblyAI:
+    """See `table.load`."""
+    options.refuse("assemblyai", "device", "python")
+    return AssemblyAI(options)

@@ -1,0 +1,72 @@
+"""The cascade's diarizer alone: who speaks when, without words; only time and speakers are scored."""
+
+import os
+from typing import Any
+
+from ..engines.cascade.local import LocalDiarizer
+from ..engines.cascade.segmentation import FRAME_S, middle_s, on, runs
+from ..transcript import Transcript
+from .base import Answer, Sound, SystemOptions
+from .service import service_transcript
+
+_SHORTEST_S = 0.1
+
+
+class LocalDiarizerAlone:
+    """Turns of the diarizer, which may overlap.
+
+    Args:
+        diarizer: finds them.
+        speakers: fewest and most, if they are known.
+    """
+
+    name = "local-diarizer"
+
+    def __init__(self, diarizer: LocalDiarizer, speakers: tuple[int, int] | None = None) -> None:
+        self.model = diarizer.name
+        self._diarizer = diarizer
+        self._speakers = speakers
+
+    def describe(self) -> dict[str, Any]:
+        """See `System`."""
+        from onnxruntime import __version__
+
+        sdk = {"name": "onnxruntime", "version": __version__}
+        return {"model": self.model, "speakers": self._speakers, "sdk": sdk}
+
+    def ask(self, sound: Sound) -> Answer:
+        """See `System`."""
+        active = self._diarizer.diarize(sound.samples, self._speakers).active
+        turns = [
+            {"start": start_s, "end": end_s, "speaker": f"SPEAKER_{number:02d}"}
+            for number in range(active.shape[1])
+            for first, last in runs(on(active[:, number]))
+            if (last - first) * FRAME_S >= _SHORTEST_S
+            for start_s, end_s in [_bounds_s(first, last, sound.duration_s)]
+            if end_s > start_s
+        ]
+        turns.sort(key=lambda turn: (turn["start"], turn["end"]))
+        return Answer({"diarization": turns}, self.model)
+
+    def read(self, answer: Answer, sound: Sound) -> Transcript:
+        """See `System`."""
+        return service_transcript("pyannote.audio", answer.raw, sound)
+
+    def close(self) -> None:
+        """See `System`."""
+
+
+def _bounds_s(first: int, last: int, duration_s: float) -> tuple[float, float]:
+    """Start and end of frames in milliseconds' precision, inside the sound."""
+    start_s, end_s = max(0.0, middle_s(first - 0.5)), min(middle_s(last - 0.5), duration_s)
+    return round(start_s, 3), round(end_s, 3)
+
+
+def load(options: SystemOptions) -> LocalDiarizerAlone:
+    """See `table.load`."""
+    from ..engines.cascade.loading import load_diarizer
+
+    options.refuse("local-diarizer", "model", "language", "hotwords", "base_url", "python")
+    diarizer = load_diarizer("local", options.device, os.cpu_count() or 1)
+    assert isinstance(diarizer, LocalDiarizer)
+    return LocalDiarizerAlone(diarizer, options.speakers)

@@ -1,0 +1,81 @@
+"""The paper's cascade: pyannote 3.1 says who speaks when, Paraformer what is said in each turn.
+
+Both run in an environment of their own, whose versions of torch and transformers need not be ours. Paraformer gives
+milliseconds from the start of the turn, and no times of its punctuation.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..engines.cascade.funasr import paraformer_words
+from ..errors import AnswerError
+from ..formats.service_rows import Row, TimedWord
+from ..formats.services import gather
+from ..transcript import Transcript
+from .base import Answer, Sound, SystemOptions
+from .worker import Worker
+
+_MODEL = "pyannote/speaker-diarization-3.1+paraformer-zh"
+
+
+class PyannoteParaformer:
+    """pyannote and Paraformer.
+
+    Args:
+        options: `model` is `DIARIZER+RECOGNISER`; `python` is that of their environment.
+    """
+
+    name = "pyannote+paraformer"
+
+    def __init__(self, options: SystemOptions) -> None:
+        self.model = options.model or _MODEL
+        diarizer, _, recogniser = self.model.partition("+")
+        self._told = {
+            "diarizer": diarizer,
+            "recogniser": recogniser or "paraformer-zh",
+            "hotwords": options.hotwords,
+            "speakers": options.speakers,
+            "device": options.device,
+        }
+        self._worker = Worker(
+            self.name, self._told, "pyannote.audio funasr", options.python, options.timeout_s
+        )
+        self._versions = self._worker.start()
+
+    def describe(self) -> dict[str, Any]:
+        """See `System`."""
+        sdk = {"name": "pyannote.audio, funasr", "versions": self._versions}
+        return {"model": self.model, **self._told, "sdk": sdk}
+
+    def ask(self, sound: Sound) -> Answer:
+        """See `System`."""
+        return Answer(self._worker.ask(sound), self.model)
+
+    def read(self, answer: Answer, sound: Sound) -> Transcript:
+        """See `System`."""
+        raw = answer.raw
+        if not isinstance(raw, dict) or not isinstance(raw.get("turns"), list):
+            raise AnswerError("format", 'expected an object with "turns", a list')
+        return gather(_rows(raw["turns"]), sound.recording, "answer")
+
+    def close(self) -> None:
+        """See `System`."""
+        self._worker.close()
+
+
+def _rows(turns: list[Mapping[str, Any]]) -> Iterator[Row]:
+    for number, turn in enumerate(turns, start=1):
+        at, said = f"answer, turn {number}", turn.get("answer") or {}
+        start, end = turn.get("start"), turn.get("end")
+        if not isinstance(start, int | float) or not isinstance(end, int | float):
+            raise AnswerError("no-times", f"{at}: start {start!r}, end {end!r}")
+        words, _, _ = paraformer_words(said, (float(start), float(end)))
+        timed = tuple(TimedWord(word.text, word.start_s, word.end_s) for word in words)
+        text = str(said.get("text") or "").strip()
+        yield Row(at, turn.get("speaker"), start, end, text, timed)
+
+
+def load(options: SystemOptions) -> PyannoteParaformer:
+    """See `table.load`."""
+    options.refuse("pyannote+paraformer", "language", "base_url")
+    return PyannoteParaformer(options)
