@@ -18,7 +18,7 @@ FLOORS = (
     {"engines"},
     {"reasoner", "__init__"},
     {"longform"},
-    {"data"},
+    {"bulk", "data"},
     {"evaluate", "server"},
     {"train"},
     {"commands"},

@@ -349,6 +349,8 @@ def test_in_shares_it_ends_with_the_same_files(tmp_path: Path, share_s: float) -
     loud = noise(41.0) * np.repeat(rng.uniform(0, 1, 82) < 0.7, 8000)
     item = Item(save(tmp_path / "long.wav", loud))
     run([item.path], tmp_path / "whole", detect="energy")
+    [whole] = read(tmp_path / "whole" / "long.json")
+    assert len(whole.segments) > 10 and len(whole.traces) > 10
     parts = shares(41.0, share_s)
     assert len(parts) == int(41 // share_s)
 

@@ -1,4 +1,4 @@
-"""The command line: `speaker-reasoner transcribe`, `voices`, `serve`, `evaluate`, `prepare`, `train`,
+"""The command line: `speaker-reasoner transcribe`, `batch`, `voices`, `serve`, `evaluate`, `prepare`, `train`,
 `compose`, `merge`, `export`, `plan`, `completion`.
 
 Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
@@ -58,6 +58,7 @@ def _parser() -> "argparse.ArgumentParser":
     import argparse
 
     # Here and not above, so that Ctrl+C is answered by `main` from the first moment on.
+    from .commands.batch import add_batch
     from .commands.completion import add_completion
     from .commands.compose import add_compose
     from .commands.evaluate import add_evaluate
@@ -79,6 +80,7 @@ def _parser() -> "argparse.ArgumentParser":
     parser.add_argument("--version", action="version", version=f"speaker-reasoner {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_transcribe(commands)
+    add_batch(commands)
     add_voices(commands)
     add_serve(commands)
     add_evaluate(commands)
