@@ -19,6 +19,7 @@ from speaker_reasoner.evaluate.running import read_data, transcribe, units
 from speaker_reasoner.formats import read, write
 from speaker_reasoner.longform import Batch, Failure, Item, Options, Result, Transcriber
 from speaker_reasoner.longform.batch import STATE
+from speaker_reasoner.longform.shares import shares
 from speaker_reasoner.transcript import Segment, Transcript
 
 from .conftest import noise
@@ -62,7 +63,7 @@ def run(
     **options: Any,
 ) -> list[Result]:
     engine = engine or ScriptedEngine(play, PROFILE)
-    transcriber = Transcriber(engine, batch=batch, detect=None, **options)
+    transcriber = Transcriber(engine, batch=batch, **{"detect": None, **options})
     with Batch(transcriber, out, formats) as many:
         return list(many.run([Item(path) for path in paths]))
 
@@ -351,3 +352,62 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_the_journals(
     with pytest.raises(EngineError, match="out of memory"):
         run(five, tmp_path / "out", ScriptedEngine(fail, PROFILE))
     assert list((tmp_path / "out" / STATE).glob("*.journal"))
+
+
+@pytest.mark.parametrize("share_s", [8.0, 9.7, 16.0])
+def test_in_shares_it_ends_with_the_same_files(tmp_path: Path, share_s: float) -> None:
+    """A long recording, its shares in any order, one of them killed and done again, one of them lost."""
+    rng = np.random.default_rng(3)
+    loud = noise(41.0) * np.repeat(rng.uniform(0, 1, 82) < 0.7, 8000)
+    item = Item(save(tmp_path / "long.wav", loud))
+    run([item.path], tmp_path / "whole", detect="energy")
+    [whole] = read(tmp_path / "whole" / "long.json")
+    assert len(whole.segments) > 10 and len(whole.traces) > 10
+    parts = shares(41.0, share_s)
+    assert len(parts) == int(41 // share_s)
+
+    def begin(engine: ScriptedEngine, out: Path) -> Batch:
+        return Batch(Transcriber(engine, batch=2, detect="energy"), out, FORMATS)
+
+    for lost in (None, 0, len(parts) - 1):
+        out = tmp_path / f"shares-{lost}"
+        for part in reversed(parts):
+            if part.number == lost:
+                continue
+            with suppress(Killed), begin(Mortal(2), out) as many:
+                many.share(item, part)
+            engine = ScriptedEngine(play, PROFILE)
+            with begin(engine, out) as many:
+                assert many.share(item, part) is None
+                asked = len(engine.requests)
+                assert many.share(item, part) is None  # it is whole: nobody is asked
+            assert len(engine.requests) == asked
+        engine = ScriptedEngine(play, PROFILE)
+        with begin(engine, out) as many:
+            many.join(item, parts)
+            [result] = many.run([item])
+        assert isinstance(result.outcome, Transcript)
+        assert bool(engine.requests) == (lost is not None)
+        assert files(out) == files(tmp_path / "whole")
+
+
+def test_shares_of_another_recording_are_not_joined(tmp_path: Path) -> None:
+    item = Item(save(tmp_path / "long.wav", noise(41.0)))
+    parts = shares(41.0, 10.0)
+    engine = ScriptedEngine(play, PROFILE)
+    with Batch(Transcriber(engine, batch=2, detect=None), tmp_path / "out", FORMATS) as many:
+        assert [many.share(item, part) for part in parts] == [None] * 4
+        save(item.path, noise(41.0, 7))
+        many.join(item, parts)
+        before = len(engine.requests)
+        [_] = many.run([item])
+    assert len(engine.requests) == 2 * before
+
+
+def test_engines_whose_chunks_wait_take_no_shares() -> None:
+    engine = ScriptedEngine(play, PROFILE)
+    assert Transcriber(engine, detect=None).splits(8.0)
+    assert not Transcriber(engine, detect=None).splits(7.9)
+    assert not Transcriber(engine, detect=None, channels="separate").splits(8.0)
+    engine.in_order = True
+    assert not Transcriber(engine, detect=None).splits(8.0)

@@ -29,7 +29,7 @@ from .talk import PROFILE, play, save
 from .vocal import voice
 
 ROOT = Path(__file__).parents[1]
-ALL_FORMATS = "json,srt,rttm,stm,ctm,vtt,textgrid,txt,md,seglst"
+ALL_FORMATS = "json,ass,srt,rttm,stm,ctm,vtt,textgrid,txt,md,seglst"
 LINES = [
     "[00:00.00 - 00:01.50] Speaker1 (female): one",
     "[00:01.50 - 00:03.00] Speaker2 (male): two",

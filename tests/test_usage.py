@@ -83,6 +83,9 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
     store = ["--store", str(tmp_path / "voices")]
     cases: dict[str, tuple[list[Any], str | None]] = {
         "transcribe": ([meeting, "--model", "tiny", "-o", tmp_path / "out", "-q"], None),
+        "batch": ([ROOT / "examples", "--model", "tiny", "-o", tmp_path / "many", "-q"], None),
+        "batch --format parquet": ([meeting, "--model", "tiny", "-o", tmp_path / "few"], "batch"),
+        "batch --workers 2": ([meeting, "--model", "tiny", "-o", tmp_path / "few"], "ray"),
         "transcribe --vad silero": ([meeting, "--model", "tiny"], "vad"),
         "transcribe --witness resemblyzer": ([meeting, "--model", "tiny"], "resemblyzer"),
         "transcribe --witness speechbrain": ([meeting, "--model", "tiny"], "speechbrain"),
@@ -148,7 +151,11 @@ def test_without_extras_each_command_works_or_says_in_one_line_what_to_install(
         ("zzz", "", "invalid choice: 'zzz' (choose from transcribe,"),
         ("README.md", "", "to transcribe it: speaker-reasoner transcribe FILE"),
         ("--versoin", "", "unknown option: --versoin, did you mean --version?"),
-        ("--model X transcribe f", "", "goes behind the command that takes it: transcribe, serve"),
+        (
+            "--model X transcribe f",
+            "",
+            "goes behind the command that takes it: transcribe, batch, serve",
+        ),
         ("-q transcribe f", "", "unknown option: -q; it goes behind"),
         ("transcribe --modle X f", "transcribe", "unknown option: --modle, did you mean --model?"),
         ("transcribe f --modle=X", "transcribe", "unknown option: --modle, did you mean --model?"),

@@ -1,5 +1,5 @@
-"""The command line: `speaker-reasoner transcribe`, `voices`, `systems`, `serve`, `evaluate`, `prepare`, `train`,
-`compose`, `merge`, `export`, `plan`, `completion`.
+"""The command line: `speaker-reasoner transcribe`, `batch`, `voices`, `systems`, `serve`, `evaluate`, `prepare`,
+`train`, `compose`, `merge`, `export`, `plan`, `completion`.
 
 Transcripts go to standard output, everything else to standard error. Exit status: 0 done, 1 failed
 (with a one-line reason), 2 wrong usage, 130 interrupted.
@@ -58,6 +58,7 @@ def _parser() -> "argparse.ArgumentParser":
     import argparse
 
     # Here and not above, so that Ctrl+C is answered by `main` from the first moment on.
+    from .commands.batch import add_batch
     from .commands.completion import add_completion
     from .commands.compose import add_compose
     from .commands.evaluate import add_evaluate
@@ -80,6 +81,7 @@ def _parser() -> "argparse.ArgumentParser":
     parser.add_argument("--version", action="version", version=f"speaker-reasoner {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_transcribe(commands)
+    add_batch(commands)
     add_voices(commands)
     add_systems(commands)
     add_serve(commands)

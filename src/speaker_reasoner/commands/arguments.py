@@ -289,17 +289,33 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     Raises:
         SettingsError: an option does not fit the model.
     """
+    return load_silently(engine_options(arguments), downloads=sys.stderr.isatty() and not quiet)
+
+
+def load_silently(chosen: dict[str, Any], *, downloads: bool = False) -> "Engine":
+    """Load the engine of `engine_options`, here or in another process.
+
+    Args:
+        downloads: whether the progress of downloads is shown.
+    """
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
-    from .. import is_cascade, load_engine
+    from .. import load_engine
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    if sys.stderr.isatty() and not quiet:
+    if downloads:
         enable_progress_bars()
+    return load_engine(**chosen)
+
+
+def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `load_engine` that `add_model` took; contradictions are wrong usage."""
+    from .. import is_cascade
+
     language = arguments.language
     remote = arguments.engine == "openai"
     of_server = {
@@ -320,16 +336,16 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     cascade = arguments.engine is None and is_cascade(arguments.model, arguments.prompts, **parts)
     if arguments.language_is_hint and not cascade:
         language = None
-    return load_engine(
-        arguments.model,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        prompts=arguments.prompts,
-        language=language,
-        hotwords=arguments.hotwords,
+    return {
+        "model": arguments.model,
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "prompts": arguments.prompts,
+        "language": language,
+        "hotwords": arguments.hotwords,
         **parts,
         **(_elsewhere(arguments) if arguments.engine else {}),
-    )
+    }
 
 
 def _elsewhere(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -155,7 +155,7 @@ class Chosen:
             device=told.device,
             base_url=told.base_url,
             key=None if keyless else key_of(self.name, told.api_key_env),
-            timeout_s=float(told.timeout),
+            **({} if told.timeout is None else {"timeout_s": told.timeout}),
             python=None if python is None else str(python),
         )
 

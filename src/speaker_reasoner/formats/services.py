@@ -126,7 +126,7 @@ def recognise(data: Any) -> Kind | None:
 
 
 def parse_services(text: str, where: str) -> list[Transcript]:
-    """Parse JSON, or JSON lines, of one of `KINDS`, or a manifest of NeMo.
+    """Parse JSON, or JSON lines, of one of `KINDS`, a manifest of NeMo, or the table of `batch`.
 
     One transcript, named after the file; of a manifest, one for each recording in it, named after its
     audio file. Words that are not as ours, or contradict the segment, are counted in the transcript's
@@ -206,6 +206,9 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
                 f"{at}: expected audio_filepath as text, got {line['audio_filepath']!r}"
             )
         session = recording_name(line["audio_filepath"])
+        if isinstance(line.get("segments"), list) or isinstance(line.get("error"), dict):
+            _of_batch(sessions, str(line.get("name") or session), line)
+            continue
         start_s = parse_seconds(line.get("offset") or 0, at, "offset")
         length_s = parse_seconds(line.get("duration"), at, "duration")
         text = next((line[k] for k in ("text", "pred_text") if isinstance(line.get(k), str)), "")
@@ -215,6 +218,16 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
             continue
         _add(sessions, session, Row(at, line.get("speaker"), start_s, start_s + length_s, text))
     return sessions.transcripts()
+
+
+def _of_batch(sessions: Sessions, session: str, line: dict[str, Any]) -> None:
+    """A line of the table that `speaker-reasoner batch` writes; a recording that failed is left out."""
+    if "segments" not in line:
+        return
+    at = line["at"]
+    sessions.open(session, parse_seconds(line.get("duration") or 0, at, "duration"))
+    for row in rows.segments(line, at):
+        _add(sessions, session, row)
 
 
 def _add(sessions: Sessions, session: str, row: Row) -> None:

@@ -6,7 +6,6 @@ The marker is written after the transcript's files. It states what they were mad
 model, the version and the settings. While all of these are unchanged, the recording is skipped.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,20 +19,21 @@ from filelock import BaseFileLock
 from ..audio import Samples
 from ..engines.base import OUTSIDE
 from ..errors import FormatError, OutputError, SettingsError, SpeakerReasonerError
-from ..formats import FORMATS, file_name, read, write, write_text_atomically
+from ..formats import FORMATS, file_name, read, write
 from ..formats.files import remove_temporary, set_aside
 from ..locks import lock
 from ..transcript import Transcript, recording_name
 from ..voices.people import EnrolledSpeaker
 from .channels import AnyRecording
-from .journal import Journal, fingerprint, stopwatch
+from .journal import Journal, OtherJournal, fingerprint, stopwatch
+from .marker import Marker, file_hash
 from .recording import Failure, Listener, Progress
 from .rounds import in_order
+from .shares import Share, join
 from .transcriber import Transcriber
 
 STATE = ".speaker-reasoner"
 """Name of the folder of journals and markers."""
-_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,14 @@ class Item:
         source: returns what identifies the recording and its version; by default the fingerprint of
             `path`.
         samples: returns the samples, where they are not the whole file; see `Transcriber.open`.
+        fetch: brings the file to `path`, where it is somewhere else; called before it is opened.
     """
 
     path: Path
     name: str = ""
     source: Callable[[], Mapping[str, Any]] | None = None
     samples: Callable[[], Samples] | None = None
+    fetch: Callable[[], None] | None = None
 
     @property
     def title(self) -> str:
@@ -81,23 +83,6 @@ class Result:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Marker:
-    """The marker of a finished recording.
-
-    Attributes:
-        about: what it was made from; see `Transcriber.about`.
-        files: SHA-256 of each, by name.
-        measured: audio_s, wall_s (its share of the machine, over all lives), turns, tokens, stage_s.
-        path: where the recording was; `None` if an earlier version wrote the marker.
-    """
-
-    about: Mapping[str, Any]
-    files: Mapping[str, str | None]
-    measured: Mapping[str, Any]
-    path: str | None = None
-
-
 class Batch:
     """Transcribes recordings into a folder; a context, within which other processes are kept out.
 
@@ -106,6 +91,8 @@ class Batch:
         folder: of the transcripts; `None` writes and keeps nothing.
         formats: keys of `FORMATS`.
         speakers, voices: as for `Transcriber.open`, for every recording.
+        guarded: whether the caller sees to it that no other process transcribes these recordings; the
+            folder is not locked then.
 
     Raises:
         OutputError: another process writes there, or the folder cannot be written to.
@@ -119,18 +106,23 @@ class Batch:
         *,
         speakers: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
+        guarded: bool = False,
     ) -> None:
         self.transcriber = transcriber
         self._folder = folder
+        self._guarded = guarded
         self._formats = tuple(formats)
         self._hints: dict[str, Any] = {"speakers": speakers, "voices": voices}
         self._lap = stopwatch()
         self._lock: BaseFileLock | None = None
+        self._joined: dict[str, list[Path]] = {}
 
     def __enter__(self) -> "Batch":
         if self._folder is not None:
             try:
                 self._state.mkdir(parents=True, exist_ok=True)
+                if self._guarded:
+                    return self
                 self._lock = lock(self._state / "lock")
             except OSError as error:
                 raise OutputError(
@@ -184,6 +176,52 @@ class Batch:
         for task, outcome in in_order(self.transcriber.engine, self.transcriber.batch, tasks):
             yield self._ended(task, outcome)
 
+    def share(self, item: Item, share: Share, listener: Listener | None = None) -> Failure | None:
+        """Transcribe a share of a recording; what it came to is kept for `join`.
+
+        Returns:
+            Why it could not be done; what is finished is kept.
+
+        Raises:
+            EngineError: the engine failed as a whole.
+        """
+        task = _Task(self, item, listener, share=share)
+        try:
+            if self._is_whole(item, share):
+                return None
+        except SpeakerReasonerError as error:
+            return Failure(item.title, error)
+        [(_, outcome)] = in_order(self.transcriber.engine, self.transcriber.batch, [task])
+        if isinstance(outcome, Failure):
+            return outcome
+        assert task.journal is not None
+        try:
+            task.journal.finish(self._file(item, _share_suffix(share, "whole")))
+        except SpeakerReasonerError as error:
+            return Failure(item.title, error)
+        return None
+
+    def join(self, item: Item, shares: Sequence[Share]) -> None:
+        """Make what the shares of a recording came to its journal, from which `run` goes on.
+
+        Raises:
+            AudioError: the recording cannot be read.
+            OutputError: the journal cannot be written.
+        """
+        paths = [self._file(item, _share_suffix(share, "whole")) for share in shares]
+        join(paths, self._file(item, "journal"), self._about(item))
+        self._joined[item.title] = paths
+
+    def _is_whole(self, item: Item, share: Share) -> bool:
+        path = self._file(item, _share_suffix(share, "whole"))
+        if not path.exists():
+            return False
+        try:
+            Journal(path, self._about(item))
+        except OtherJournal:
+            return False
+        return True
+
     def measured(self, item: Item) -> Mapping[str, Any] | None:
         """Time and counts of a transcript, over all calls; `None` where it is not done."""
         marker = self._marker(item)
@@ -205,8 +243,11 @@ class Batch:
     def _open(self, task: "_Task") -> AnyRecording:
         item = task.item
         journal = None
+        if item.fetch is not None:
+            item.fetch()
         if self._folder is not None:
-            path = self._file(item, "journal")
+            suffix = "journal" if task.share is None else _share_suffix(task.share, "journal")
+            path = self._file(item, suffix)
             journal, other = Journal.anew(path, self._about(item), self._lap)
             if other is not None:
                 task.add(f"begun again: what was kept of it is about another {other}")
@@ -216,6 +257,7 @@ class Batch:
             journal=journal,
             name=item.title,
             samples=None if item.samples is None else item.samples(),
+            share=task.share,
             **self._hints,
         )
 
@@ -249,11 +291,14 @@ class Batch:
         hashes = {path.name: file_hash(path) for path in files}
         if done:
             where = str(task.item.path.absolute())
-            self._mark(task.item, _Marker(task.journal.about, hashes, measured, where))
+            marker = Marker(task.journal.about, hashes, measured, where)
+            marker.write(self._file(task.item, "done"))
         task.journal.remove()
+        for share in self._joined.pop(task.name, ()):
+            share.unlink(missing_ok=True)
         return tuple(files)
 
-    def _belongs_to_another(self, item: Item, marker: _Marker) -> bool:
+    def _belongs_to_another(self, item: Item, marker: Marker) -> bool:
         """Whether the files are of a recording that is still somewhere else."""
         assert self._folder is not None
         if marker.path is None or Path(marker.path) == item.path.absolute():
@@ -274,22 +319,8 @@ class Batch:
             names.append(set_aside(path, FORMATS[name].suffix).name)
         return names
 
-    def _mark(self, item: Item, marker: _Marker) -> None:
-        row = {"marker": _VERSION, "about": marker.about, "files": marker.files}
-        row |= {"path": marker.path}
-        text = json.dumps({**row, "measured": marker.measured}, ensure_ascii=False) + "\n"
-        write_text_atomically(self._file(item, "done"), text)
-
-    def _marker(self, item: Item) -> _Marker | None:
-        """The marker of a recording; `None` where there is none that can be read."""
-        try:
-            row = json.loads(self._file(item, "done").read_text(encoding="utf-8"))
-            if row["marker"] != _VERSION:
-                return None
-            files, measured = dict(row["files"]), dict(row["measured"])
-            return _Marker(dict(row["about"]), files, measured, row.get("path"))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    def _marker(self, item: Item) -> Marker | None:
+        return Marker.read(self._file(item, "done"))
 
     def _before(self, task: "_Task") -> Result | None:
         """The result of a recording that an earlier call finished; `None` where it must be transcribed."""
@@ -313,7 +344,7 @@ class Batch:
         self._file(item, "journal").unlink(missing_ok=True)  # of a kill just after the marker
         return self._files_before(task, marker)
 
-    def _files_before(self, task: "_Task", marker: _Marker) -> Result | None:
+    def _files_before(self, task: "_Task", marker: Marker) -> Result | None:
         """The result of a recording whose files are there, or can be written without the model."""
         assert self._folder is not None
         item, stem = task.item, file_name(task.name)
@@ -340,7 +371,7 @@ class Batch:
         try:
             files = write(read(whole)[0], self._folder, lacking)
             hashes = {**marker.files, **{path.name: file_hash(path) for path in files}}
-            self._mark(item, replace(marker, files=hashes))
+            replace(marker, files=hashes).write(self._file(item, "done"))
         except (FormatError, OutputError) as error:
             return Result(item, Failure(task.name, error))
         return Result(item, None, tuple(files), note)
@@ -355,6 +386,7 @@ class _Task:
     listener: Listener | None
     note: str = ""
     journal: Journal | None = None
+    share: Share | None = None
     cancelled: bool = field(default=False, init=False)
 
     @property
@@ -373,12 +405,8 @@ class _Task:
             self.listener(progress)
 
 
-def file_hash(path: Path) -> str | None:
-    """SHA-256 of a file; `None` where it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
+def _share_suffix(share: Share, kind: str) -> str:
+    return f"share-{share.number}.{kind}"
 
 
 def _check_names(items: Sequence[Item]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AudioError, FormatError, OutputError
+from ..formats import write_text_atomically
 from ..voices.finished import FinishedChunk
 from .chunks import Chunk
 
@@ -170,6 +171,16 @@ class Journal:
         """Delete the journal of a recording that is done."""
         self.path.unlink(missing_ok=True)
 
+    def finish(self, path: Path) -> None:
+        """Move the journal to where it counts as whole, also one without a chunk.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if not self._begun:
+            write_text_atomically(self.path, json.dumps(self.about, ensure_ascii=False) + "\n")
+        self.path.replace(path)
+
     def _read(self) -> None:
         try:
             data = self.path.read_bytes()
@@ -224,3 +235,28 @@ class ChannelJournal:
 
     def add(self, finished: FinishedChunk) -> None:
         self._journal.add(finished, self._number)
+
+
+class ShareJournal:
+    """The journal of one share of a recording: chunks before the share are passed over.
+
+    Args:
+        journal: of the chunks of the share.
+        first_samples: where the share starts; see `shares.Share`.
+    """
+
+    def __init__(self, journal: Journal, first_samples: int) -> None:
+        self._journal = journal
+        self._first_samples = first_samples
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._journal.elapsed_s
+
+    def next(self, chunk: Chunk) -> FinishedChunk | None:
+        if chunk.start_samples < self._first_samples:
+            return FinishedChunk(chunk.start_samples, len(chunk.samples))
+        return self._journal.next(chunk)
+
+    def add(self, finished: FinishedChunk) -> None:
+        self._journal.add(finished)

@@ -29,7 +29,7 @@ from ..voices.people import Speakers
 from ..voices.witness import Witness
 from .chunks import Chunk
 from .coverage import boxes, in_speech, passed_over
-from .journal import ChannelJournal, Journal
+from .journal import ChannelJournal, Journal, ShareJournal
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class RecordingState:
         settings: TranscriptionSettings,
         speakers: Speakers,
         describe: Mapping[str, Any],
-        journal: Journal | ChannelJournal | None = None,
+        journal: Journal | ChannelJournal | ShareJournal | None = None,
     ) -> None:
         self.path = path
         self.name = recording_name(path)

@@ -21,9 +21,10 @@ from ..voices.people import EnrolledSpeaker, Speakers
 from ..voices.witness import Witness
 from .channels import CHOICES, MIXED, SEPARATE, AnyRecording, Loudness, SeparateChannels
 from .chunks import Chunk, chunks
-from .journal import ChannelJournal, Journal, fingerprint
+from .journal import ChannelJournal, Journal, ShareJournal, fingerprint
 from .recording import Failure, Listener, Progress, RecordingState, TranscriptionSettings
 from .rounds import in_order
+from .shares import Share
 
 
 class Transcriber:
@@ -129,6 +130,7 @@ class Transcriber:
         name: str | None = None,
         samples: Samples | None = None,
         language: str | None = None,
+        share: Share | None = None,
     ) -> AnyRecording:
         """A recording, ready to be driven.
 
@@ -141,6 +143,7 @@ class Transcriber:
             samples: float32 `[n]` at 16 kHz, transcribed instead of the whole file; `[channels, n]` where
                 channels are transcribed separately.
             language: code of what is spoken, for engines that take one; recognised if `None`.
+            share: only the chunks of this share are transcribed, and kept in the journal; see `splits`.
 
         Raises:
             SettingsError: the hints contradict each other.
@@ -161,7 +164,15 @@ class Transcriber:
         blocks = (
             iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
         )
-        return self._recording(path, blocks, speakers, voices, journal, name, notices, language)
+        return self._recording(
+            path, blocks, speakers, voices, journal, name, notices, language, share
+        )
+
+    def splits(self, share_s: float) -> bool:
+        """Whether shares of this length can be transcribed apart: no chunk waits for the one before it, and a
+        share has two at least, so that none is taken for a whole recording."""
+        waits = self.settings.cached or self.settings.in_order or self.separate
+        return not waits and share_s >= 2 * self.profile.chunk_s
 
     def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
         """The blocks of a file; what there is to know about it goes to `notices`, once."""
@@ -217,16 +228,22 @@ class Transcriber:
         name: str | None,
         notices: list[str],
         language: str | None,
+        share: Share | None = None,
     ) -> RecordingState:
         settings = self.settings
+        source = _unchanged(path, chunks(blocks, self.profile.chunk_s, settings.detect))
+        kept: Journal | ChannelJournal | ShareJournal | None = journal
+        if share is not None:
+            assert isinstance(journal, Journal)
+            source, kept = share.until(source), ShareJournal(journal, share.start_samples)
         recording = RecordingState(
             path,
-            _unchanged(path, chunks(blocks, self.profile.chunk_s, settings.detect)),
+            source,
             self.profile,
             settings,
             self._speakers(speakers, voices),
             self.engine.describe(),
-            journal,
+            kept,
         )
         recording.name = name or recording.name
         recording.notices = notices

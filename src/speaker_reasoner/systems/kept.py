@@ -8,7 +8,7 @@ from typing import Any
 
 from ..formats import FORMATS, file_name, write, write_text_atomically
 from ..formats.files import set_aside
-from ..longform.batch import file_hash
+from ..longform.marker import file_hash
 from ..transcript import Transcript
 
 ANSWERS, FAILURES, WRITTEN = "answers", "failures.jsonl", "written.json"

@@ -13,7 +13,7 @@ from ..formats.service_rows import Row, TimedWord
 from ..formats.services import gather
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
-from .worker import Worker
+from .worker import Subprocess
 
 _MODEL = "pyannote/speaker-diarization-3.1+paraformer-zh"
 
@@ -37,7 +37,7 @@ class PyannoteParaformer:
             "speakers": options.speakers,
             "device": options.device,
         }
-        self._worker = Worker(
+        self._worker = Subprocess(
             self.name, self._told, "pyannote.audio funasr", options.python, options.timeout_s
         )
         self._versions = self._worker.start()

@@ -16,7 +16,7 @@ from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
 from .checks import repeated
 from .text import transcript_of
-from .worker import Worker
+from .worker import Subprocess
 
 _NAME, _MODEL = "tagspeech", "AudenAI/TagSpeech-Alimeeting"
 _HOME = "TAGSPEECH_HOME"
@@ -102,7 +102,7 @@ class TagSpeech:
 
     Raises:
         SettingsError: the environment does not name the folder.
-        ExtraError, CheckpointError: see `Worker.start`.
+        ExtraError, CheckpointError: see `Subprocess.start`.
     """
 
     name = _NAME
@@ -118,7 +118,7 @@ class TagSpeech:
             )
         self._told = {"model": self.model, "device": options.device, "max_tokens": 800}
         told = {**self._told, "folder": str(Path(folder).resolve())}
-        self._worker = Worker(
+        self._worker = Subprocess(
             _NAME, told, "the libraries of Auden", options.python, options.timeout_s
         )
         self._versions = self._worker.start()

@@ -6,7 +6,7 @@ from ..errors import AnswerError
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
 from .service import service_transcript
-from .worker import Worker
+from .worker import Subprocess
 
 _MODEL = "large-v3"
 
@@ -28,7 +28,9 @@ class WhisperXAlone:
             "speakers": options.speakers,
             "device": options.device,
         }
-        self._worker = Worker(self.name, self._told, "whisperx", options.python, options.timeout_s)
+        self._worker = Subprocess(
+            self.name, self._told, "whisperx", options.python, options.timeout_s
+        )
         self._versions = self._worker.start()
 
     def describe(self) -> dict[str, Any]:

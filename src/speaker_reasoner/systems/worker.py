@@ -21,7 +21,7 @@ _TAIL = 300
 _LOADING_S = 1800.0
 
 
-class Worker:
+class Subprocess:
     """The process; it is started with the first request, and again after its end.
 
     Args:

@@ -1,0 +1,1 @@
+"""Thousands of hours: sources, shards, workers, targets. The recordings themselves are transcribed by `longform`."""

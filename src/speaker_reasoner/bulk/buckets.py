@@ -1,0 +1,159 @@
+"""Files in buckets (`s3://`, `gs://`, `az://`, and what else fsspec knows): listed, fetched and sent.
+
+What a bucket refuses for a moment (503, a broken connection) is tried again, after a time that doubles. The
+settings of an account are those of its own tools (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...) and of fsspec
+(`FSSPEC_S3_ENDPOINT_URL`, ...).
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .. import extras
+from ..errors import DataError, ExtraError, OutputError
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 20.0
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+def is_bucket(name: str) -> bool:
+    """Whether a name is the address of something in a bucket, and not a path."""
+    scheme, mark, _ = name.partition("://")
+    return bool(mark) and scheme.isalnum()
+
+
+class Bucket:
+    """A place in a bucket: a file, or all that begins with an address.
+
+    Args:
+        address: as `s3://bucket/folder`.
+
+    Raises:
+        ExtraError: the package that this kind of bucket needs is not installed.
+        DataError: there is no such kind.
+    """
+
+    def __init__(self, address: str) -> None:
+        fsspec = extras.load("fsspec", "batch", "a bucket")
+        self.address = address.rstrip("/")
+        scheme = address.partition("://")[0]
+        try:
+            self._files: Any
+            self._files, self._root = fsspec.core.url_to_fs(self.address)
+        except ImportError as error:
+            package = _PACKAGES.get(scheme, scheme)
+            raise ExtraError(
+                f"{address}: {scheme}:// needs {package}; pip install {package}"
+            ) from error
+        except ValueError as error:
+            known = ", ".join(f"{one}://" for one in _PACKAGES)
+            raise DataError(
+                f"{address}: no kind of bucket that is known ({error}); known: {known}"
+            ) from error
+
+    def files(self) -> Iterator[tuple[str, int, str]]:
+        """Address, size in bytes and version of every file below, in the order of their addresses.
+
+        Raises:
+            DataError: it cannot be listed.
+        """
+        entries = self._read(lambda: self._files.find(self._root, detail=True))
+        scheme = self.address.partition("://")[0]
+        for name, entry in sorted(entries.items()):
+            version = next(
+                (entry[k] for k in ("ETag", "etag", "LastModified", "mtime") if k in entry), ""
+            )
+            yield f"{scheme}://{name}", int(entry.get("size") or 0), str(version).strip('"')
+
+    def names(self, folder: str) -> set[str]:
+        """The files of a folder below; none where there is no such folder."""
+        where = self._at(folder)
+        entries = self._read(lambda: self._files.find(where) if self._files.exists(where) else [])
+        return {name[len(where) :].lstrip("/") for name in entries}
+
+    def is_file(self) -> bool:
+        """Whether the address is that of a file."""
+        return bool(self._read(lambda: self._files.isfile(self._root)))
+
+    def version(self, name: str = "") -> tuple[int, str]:
+        """Size and version of a file; raises `DataError` where there is none."""
+        entry = self._read(lambda: self._files.info(self._at(name)))
+        version = next(
+            (entry[k] for k in ("ETag", "etag", "LastModified", "mtime") if k in entry), ""
+        )
+        return int(entry.get("size") or 0), str(version).strip('"')
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy a file to `path`, whole or not at all.
+
+        Raises:
+            DataError: it is not there, or cannot be fetched.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_name(f"{path.name}.part")
+        try:
+            self._read(lambda: self._files.get_file(self._at(name), str(half)))
+            half.replace(path)
+        finally:
+            half.unlink(missing_ok=True)
+
+    def send(self, path: Path, name: str) -> None:
+        """Copy a file into the bucket; a bucket shows it when it is whole.
+
+        Raises:
+            OutputError: it cannot be sent.
+        """
+        try:
+            again(lambda: self._files.put_file(str(path), self._at(name)))
+        except Exception as error:
+            raise OutputError(
+                f"{self.address}: cannot write {name}: {_reason(error)}; what is done is kept: run the "
+                "same command again"
+            ) from error
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+
+        def delete() -> None:
+            if self._files.exists(self._at(name)):
+                self._files.rm_file(self._at(name))
+
+        self._read(delete)
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    def _read(self, action: Callable[[], T]) -> T:
+        try:
+            if hasattr(self._files, "invalidate_cache"):
+                self._files.invalidate_cache()
+            return again(action)
+        except Exception as error:
+            raise DataError(
+                f"{self.address}: {_reason(error)}; check the address and the account"
+            ) from error
+
+
+def again(action: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T:
+    """Do something with a bucket, up to `ATTEMPTS` times; a file that is not there is not tried again."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+            raise
+        except Exception:
+            if attempt == ATTEMPTS - 1:
+                raise
+        wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0))
+    raise AssertionError
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

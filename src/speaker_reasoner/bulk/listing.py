@@ -1,0 +1,229 @@
+"""The listing: all recordings of a source in its order, in one file, and their division into shards.
+
+Every process of a run makes the same listing of the same source, whatever else it does. Rows are read from the
+file when they are wanted, so that memory hardly grows with their number.
+"""
+
+import heapq
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path, PurePath, PurePosixPath
+
+import numpy as np
+
+from ..audio import probe
+from ..errors import AudioError, DataError, OutputError, SettingsError
+from ..formats import file_name
+from ..transcript import recording_name
+from .buckets import is_bucket
+from .rows import Row
+from .sources import Entry, entries
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `count` parts of a listing, from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """`I/N`, as 3/8; raises `SettingsError` for anything else."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise SettingsError(f"shard {text!r}: expected I/N with 1 <= I <= N, as 3/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+class Listing:
+    """The rows of a listing's file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Row]:
+        try:
+            with self._path.open(encoding="utf-8", errors="surrogateescape") as file:
+                for line in file:
+                    yield Row.from_line(line)
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{self._path}: no listing that can be read ({error}); delete it, and give the command again"
+            ) from error
+
+    def shard(self, shard: Shard) -> Iterator[Row]:
+        """The rows of a shard, in order."""
+        if shard.count == 1:
+            yield from self
+            return
+        weights = np.fromiter((row.weight_s for row in self), dtype=np.float64)
+        chosen = balanced(weights, shard.count)
+        for row, number in zip(self, chosen, strict=True):
+            if number == shard.number - 1:
+                yield row
+
+
+def balanced(
+    weights: "np.ndarray[tuple[int], np.dtype[np.float64]]", count: int
+) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
+    """Divide rows into shards of about the same weight: the heaviest goes to the lightest shard so far.
+
+    Args:
+        weights: of the rows `[n]`.
+        count: of shards.
+
+    Returns:
+        The shard of each row `[n]`, from 0. It depends on the weights alone.
+    """
+    order = np.lexsort((np.arange(len(weights)), -weights))
+    loads = [(0.0, 0, shard) for shard in range(count)]  # weight, rows, shard
+    chosen = np.zeros(len(weights), dtype=np.int32)
+    for row in order:
+        load, rows, shard = heapq.heappop(loads)
+        chosen[row] = shard
+        heapq.heappush(loads, (load + float(weights[row]), rows + 1, shard))
+    return chosen
+
+
+def write_listing(source: str, path: Path, before: Path | None = None) -> Listing:
+    """List a source.
+
+    Args:
+        source: see `entries`.
+        path: of the new listing.
+        before: an earlier one; durations of files that did not change are taken from it.
+
+    Raises:
+        DataError: as for `entries`.
+        OutputError: the listing cannot be written.
+    """
+    durations: dict[int, float | None] = {}
+    if before is not None and before.exists():
+        durations = {
+            hash((row.path, row.size, row.version)): row.duration_s
+            for row in Listing(before)
+            if not row.stretch and not row.fault
+        }
+    rough = path.with_suffix(".rough")
+    namer = _Namer()
+    try:
+        with rough.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            for number, entry in enumerate(entries(source)):
+                namer.note(entry)
+                file.write(_row(number, entry, durations).to_line() + "\n")
+        with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            for row in Listing(rough):
+                file.write(namer.named(row).to_line() + "\n")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; choose a directory that can be written to"
+        ) from error
+    finally:
+        rough.unlink(missing_ok=True)
+    return Listing(path)
+
+
+def _row(number: int, entry: Entry, durations: dict[int, float | None]) -> Row:
+    duration_s = entry.duration_s
+    if duration_s is None and not entry.fault and not is_bucket(entry.path):
+        key = hash((entry.path, entry.size, entry.version))
+        duration_s = durations[key] if key in durations else _probed(entry.path)
+    return Row(
+        number,
+        entry.path,
+        _name(entry),
+        entry.recording or "",
+        entry.start_s,
+        duration_s,
+        entry.stretch,
+        entry.channel,
+        entry.size,
+        entry.version,
+        entry.fault,
+    )
+
+
+def _probed(path: str) -> float | None:
+    try:
+        return round(probe(Path(path)).duration_s, 6)
+    except AudioError:  # transcribing it says why
+        return None
+
+
+def _name(entry: Entry) -> str:
+    """The name that the source gives, or that follows from the path in it; empty for the file's own."""
+    if entry.name is not None or entry.fault:
+        return entry.name or ""
+    if entry.below is not None:
+        parts = PurePosixPath(entry.below).parts
+        return "-".join(
+            recording_name(part) for part in [*(f"{p}.x" for p in parts[:-1]), parts[-1]]
+        )
+    return ""
+
+
+class _Namer:
+    """Gives every row a name of its own, in two passes over the rows.
+
+    A row without a name has that of its file, and where files of one name lie in several folders, those of
+    its folders before it, from the first one that not all files share. Rows of a name that was given away
+    are faults.
+    """
+
+    def __init__(self) -> None:
+        self._root: tuple[str, ...] | None = None
+        self._folders: dict[int, int] = {}
+        self._taken: dict[int, int] = {}
+        self._stretches: dict[int, int] = {}
+
+    def note(self, entry: Entry) -> None:
+        """The first pass."""
+        if entry.fault or _name(entry):
+            return
+        parts = PurePath(entry.path).parent.parts
+        shared = parts if self._root is None else self._root
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(shared, parts, strict=False))
+        self._root = tuple(part for part, _ in alike)
+        name, folder = hash(recording_name(entry.path)), hash(parts)
+        if self._folders.setdefault(name, folder) != folder:
+            self._folders[name] = 0  # several
+
+    def named(self, row: Row) -> Row:
+        """The second pass: the row with its name, or with a fault."""
+        if row.fault:
+            return replace(row, name=f"row-{row.number}", recording=f"row-{row.number}")
+        name = row.name or self._by_file(row)
+        row = replace(row, name=name, recording=row.recording or name)
+        place = hash((row.path, row.start_s, row.duration_s, row.channel))
+        same = self._stretches.setdefault(place, row.number)
+        if same != row.number:
+            return replace(
+                row, fault=f"{row.path}: comes twice in the source: row {same} is the same"
+            )
+        other = self._taken.setdefault(hash(file_name(name).casefold()), row.number)
+        if other != row.number:
+            return replace(
+                row,
+                fault=f"{row.path}: named {name!r}, as row {other} is; rename it, or give it another name "
+                "in a manifest",
+            )
+        return row
+
+    def _by_file(self, row: Row) -> str:
+        name = recording_name(row.path)
+        if self._folders.get(hash(name)) == 0:
+            folders = PurePath(row.path).parent.parts[len(self._root or ()) :]
+            name = "-".join([*(recording_name(f"{folder}.x") for folder in folders), name])
+        if row.start_s:
+            name = f"{name}-{row.start_s:.3f}"
+        return name

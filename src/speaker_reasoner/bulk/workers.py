@@ -1,0 +1,187 @@
+"""Several workers, by Ray Data: each is an actor with an engine of its own.
+
+Ray is given places and names, and gives back what became of them; recordings and transcripts stay in files, so
+that no audio is in its object store. Results come in any order. A worker that is lost is started again, and goes
+on with its rows by the journals and markers of the target, which all workers see.
+"""
+
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .. import extras
+from ..errors import EngineError, OutputError, SpeakerReasonerError
+from .listing import Shard
+from .rows import Row
+from .runner import Done, Runner, Setup
+from .target import Target
+
+_MOST_BLOCKS = 2000
+_STORE_BYTES = 128 << 20
+"""Of Ray's object store, where Ray is started here: rows are small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where workers run.
+
+    Attributes:
+        workers: how many.
+        address: of a Ray cluster; one is started here for as long as it is needed if `None`.
+        cpus, gpus: of each worker, also parts of one.
+    """
+
+    workers: int
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class EngineWorker:
+    """One engine in a process of its own, as Ray Data calls it.
+
+    Args:
+        setup: see `Runner`.
+        shard: whose workers these are.
+    """
+
+    def __init__(self, setup: Setup, shard: Shard) -> None:
+        target = Target(setup.target, setup.work)
+        self._lock = target.worker_lock(shard, uuid.uuid4().hex[:12])
+        self._runner = Runner(setup)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        """Do tasks (`task`: JSON of each) and say what became of them (`done`: the same way)."""
+        tasks = [json.loads(task) for task in batch["task"]]
+        rows = [Row.from_line(task["row"]) for task in tasks if task["share"] is None]
+        done = list(self._runner.run_guarded(rows)) if rows else []
+        for task in tasks:
+            row = Row.from_line(task["row"])
+            if task["share"] == "join":
+                done += self._runner.join(row)
+            elif task["share"] is not None:
+                done += self._runner.share(row, task["share"])
+        return {"done": [json.dumps(asdict(one)) for one in done]}
+
+
+def transcribe(setup: Setup, target: Target, shard: Shard, cluster: Cluster) -> Iterator[Done]:
+    """Transcribe a shard of the target's listing with several workers.
+
+    The heaviest rows and shares begin first. When all are done, the shares of each recording are joined.
+
+    Raises:
+        ExtraError: Ray is not installed.
+        EngineError: no worker can load the engine, or it failed as a whole.
+        OutputError: nothing can be written any more.
+    """
+    with _ray(cluster) as data:
+        tasks: list[tuple[float, str]] = []
+        joins: list[str] = []
+        for row in target.listing.shard(shard):
+            parts = setup.shares(row)
+            if row.fault:
+                yield Done(row.number, row.name, "failed", note=row.fault)
+            elif len(parts) == 1:
+                tasks.append((row.weight_s, _task(row, None)))
+            else:
+                weight_s = row.weight_s / len(parts)
+                tasks += [(weight_s, _task(row, part.number)) for part in parts]
+                joins.append(_task(row, "join"))
+        tasks.sort(key=lambda task: -task[0])  # equal ones stay in order
+        lines = [line for _, line in tasks]
+        del tasks
+        size = max(1, min(2 * setup.options.batch, len(lines) // (4 * cluster.workers)))
+        yield from _work(data, lines, size, setup, shard, cluster)
+        yield from _work(data, joins, 1, setup, shard, cluster)
+
+
+def _task(row: Row, share: int | str | None) -> str:
+    return json.dumps({"row": row.to_line(), "share": share})
+
+
+def _work(
+    data: Any, tasks: list[str], size: int, setup: Setup, shard: Shard, cluster: Cluster
+) -> Iterator[Done]:
+    """Let workers do tasks, `size` in a call."""
+    if not tasks:
+        return
+    blocks = min(_MOST_BLOCKS, -(-len(tasks) // size))
+    rows = data.from_items([{"task": task} for task in tasks], override_num_blocks=blocks)
+    tasks.clear()
+    done = rows.map_batches(
+        EngineWorker,
+        fn_constructor_args=(setup, shard),
+        batch_size=size,
+        compute=data.ActorPoolStrategy(size=cluster.workers, max_tasks_in_flight_per_actor=2),
+        num_cpus=cluster.cpus,
+        num_gpus=cluster.gpus,
+    )  # lost workers are started again, and their calls made again, without end: Ray Data's default
+    try:
+        for row in done.iter_rows():
+            yield _read(row["done"])
+    except SpeakerReasonerError:
+        raise
+    except Exception as error:
+        raise _known(error) from error
+
+
+def _read(text: str) -> Done:
+    row = json.loads(text)
+    return Done(**{**row, "files": tuple(row["files"])})
+
+
+def _known(error: Exception) -> Exception:
+    """What a worker raised, as it would be here; Ray's own errors as one of the engine."""
+    cause: Any = error
+    for _ in range(8):
+        if isinstance(cause, OutputError | SpeakerReasonerError):
+            return type(cause)(str(cause))
+        following = getattr(cause, "cause", None) or cause.__cause__
+        if following is None:
+            break
+        cause = following
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return EngineError(f"the workers failed: {lines[-1] if lines else type(error).__name__}"[:600])
+
+
+@contextmanager
+def _ray(cluster: Cluster) -> Iterator[Any]:
+    """Ray Data on a cluster that is connected to, or started here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it writes to standard error
+    ray = extras.load("ray", "ray", "--workers")
+    data = extras.load("ray.data", "ray", "--workers")
+    here: dict[str, Any] = {}
+    if cluster.address is None:
+        cores = max(os.cpu_count() or 1, -(-cluster.workers * cluster.cpus // 1))
+        here = {
+            "num_cpus": int(cores),
+            "object_store_memory": _STORE_BYTES,
+            "include_dashboard": False,
+        }
+    try:
+        ray.init(
+            address=cluster.address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            ignore_reinit_error=True,
+            **here,
+        )
+    except Exception as error:
+        raise EngineError(
+            f"Ray cannot be reached or started ({type(error).__name__}: {error}); check --ray-address"
+        ) from error
+    try:
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = 0
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield data
+    finally:
+        with suppress(Exception):
+            ray.shutdown()

@@ -1,0 +1,368 @@
+"""`speaker-reasoner batch`: thousands of recordings, from a folder, a manifest or a bucket."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SettingsError
+from .arguments import (
+    add_model,
+    add_options,
+    engine_options,
+    load_silently,
+    options,
+    positive,
+    usage,
+)
+
+if TYPE_CHECKING:
+    from ..bulk.listing import Shard
+    from ..bulk.runner import Done
+    from ..bulk.target import Target
+
+_VERBS = ("status", "merge")
+_TABLES = ("jsonl", "parquet", "lhotse")
+_SHOWN_FAULTS = 10
+_EXAMPLES = """examples:
+  speaker-reasoner batch calls/ -o transcripts
+  speaker-reasoner batch manifest.jsonl -o transcripts -f jsonl,parquet,lhotse,rttm
+  speaker-reasoner batch s3://bucket/calls -o s3://bucket/transcripts -f parquet
+  speaker-reasoner batch cuts.jsonl.gz -o transcripts --shard 3/8
+  speaker-reasoner batch calls/ -o transcripts --workers 4 --gpus-per-worker 1
+  speaker-reasoner batch status transcripts
+  speaker-reasoner batch merge transcripts -f parquet
+"""
+
+
+def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "batch",
+        help="thousands of recordings, in shards or with several workers",
+        description="Transcribe all recordings of a folder, a manifest (JSON lines with NeMo's keys, recordings "
+        "or cuts of lhotse, CSV) or a bucket.\nGiven again, it goes on where it was: what is done is "
+        "skipped, what failed is tried again.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add(
+        "words",
+        nargs="+",
+        metavar="SOURCE",
+        help="folder, manifest or address of a bucket; or `status TARGET`: how far a target is; or `merge "
+        "TARGET`: make its tables (a folder of these names is ./status, ./merge)",
+    )
+    add("-o", "--output", metavar="TARGET", help="folder, or address in a bucket")
+    add(
+        "-f",
+        "--format",
+        metavar="LIST",
+        type=_formats,
+        default=["jsonl"],
+        help="tables: jsonl, parquet, lhotse; and files of each recording, as for `transcribe` (default: jsonl; "
+        "the JSON of each recording is always kept)",
+    )
+    add(
+        "--shard",
+        metavar="I/N",
+        type=_shard,
+        help="only this part of the source, of N of about the same duration; `merge` makes the tables "
+        "when all are done",
+    )
+    add(
+        "--partial",
+        action="store_true",
+        help="merge: recordings may be outstanding; their rows say so",
+    )
+    add(
+        "--work",
+        metavar="DIR",
+        type=Path,
+        help="where a target in a bucket is prepared (default: a cache)",
+    )
+    add("-q", "--quiet", action="store_true", help="only failures, and the report")
+    add = command.add_argument_group("workers (Ray, extra ray)").add_argument
+    add("--workers", metavar="N", type=positive, help="processes, each with an engine of its own")
+    add(
+        "--ray-address",
+        metavar="ADDR",
+        help="of a Ray cluster, as auto or ray://host:10001 (default: here)",
+    )
+    add("--cpus-per-worker", metavar="N", type=_fraction, default=1.0, help="default: 1")
+    add(
+        "--gpus-per-worker", metavar="N", type=_fraction, default=0.0, help="may be 0.5; default: 0"
+    )
+    add(
+        "--share",
+        metavar="MIN",
+        type=positive,
+        default=30,
+        help="longer recordings are divided into shares of so many minutes, which several workers transcribe, "
+        "where the model's chunks do not wait for each other (default: 30)",
+    )
+    add_model(command)
+    add_options(command, batch=4)
+    command.set_defaults(run=_batch, parser=command)
+
+
+def _formats(text: str) -> list[str]:
+    from ..formats import FORMATS
+
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names or [""]:
+        if name not in (*_TABLES, *FORMATS):
+            raise argparse.ArgumentTypeError(
+                f"unknown format {name!r}; tables: {', '.join(_TABLES)}; files: {', '.join(FORMATS)}"
+            )
+    return names
+
+
+def _shard(text: str) -> "Shard":
+    from ..bulk.listing import Shard
+
+    try:
+        return Shard.parse(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1000:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, as 0.5, got {text!r}")
+    return number
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    words = arguments.words
+    if words[0] in _VERBS:
+        if len(words) != 2 or arguments.output is not None:
+            usage(arguments, f"{words[0]} takes one target: batch {words[0]} TARGET")
+        return (_status if words[0] == "status" else _merge)(arguments)
+    if len(words) > 1:
+        usage(
+            arguments,
+            f"expected one source, got {len(words)}: name a folder, or a manifest of them",
+        )
+    if arguments.output is None:
+        usage(arguments, "where to? add -o TARGET")
+    if arguments.partial:
+        usage(arguments, "--partial belongs to batch merge")
+    if arguments.workers is None and (arguments.ray_address or arguments.gpus_per_worker):
+        usage(arguments, "--ray-address and --gpus-per-worker need --workers N")
+    return _run(arguments, words[0])
+
+
+def _run(arguments: argparse.Namespace, source: str) -> int:
+    from functools import partial
+
+    from ..bulk.listing import Shard
+    from ..bulk.runner import Setup
+    from ..bulk.tables import report, write_tables
+    from ..bulk.target import Target
+    from ..formats import FORMATS, write_text_atomically
+
+    chosen = options(arguments)
+    files = tuple(name for name in arguments.format if name in FORMATS)
+    tables = [name for name in arguments.format if name in _TABLES]
+    _check_extras(arguments, tables)
+    target, shard = Target(arguments.output, arguments.work), arguments.shard or Shard()
+    setup = Setup(
+        partial(load_silently, engine_options(arguments)),
+        chosen,
+        arguments.output,
+        None if arguments.work is None else arguments.work.absolute(),
+        tuple(dict.fromkeys(("json", *files))),
+        None if arguments.workers is None else 60.0 * arguments.share,
+    )
+    with target.admitted(source, shard) as (listing, note):
+        screen = _Screen(arguments.quiet)
+        if note:
+            screen.say(note)
+        rows, all_s = 0, 0.0
+        for row in listing.shard(shard):
+            rows, all_s = rows + 1, all_s + row.weight_s
+        screen.begin(rows, all_s)
+        begun = time.monotonic()
+        try:
+            for done in _done(arguments, setup, target, shard):
+                screen.show(done)
+        finally:
+            screen.end()
+        numbers = report(target, shard, time.monotonic() - begun, screen.audio_s)
+        import json
+
+        name = "report.json" if shard.count == 1 else f"report-{shard.number}-of-{shard.count}.json"
+        write_text_atomically(target.folder / name, json.dumps(numbers, indent=2) + "\n")
+        target.send_table(target.folder / name)
+        written = write_tables(target, tables) if shard.count == 1 and tables else []
+    _report(numbers)
+    for path in written:
+        print(path if target.bucket is None else f"{target.where}/{path.name}")
+    if shard.count > 1:
+        screen.say(
+            f"when all {shard.count} shards are done: speaker-reasoner batch merge {target.where}"
+        )
+    return 1 if numbers["failed"] or numbers["outstanding"] else 0
+
+
+def _done(
+    arguments: argparse.Namespace, setup: Any, target: "Target", shard: "Shard"
+) -> Iterator["Done"]:
+    if arguments.workers is None:
+        from ..bulk.runner import Runner
+
+        return Runner(setup).run(target.listing.shard(shard))
+    from ..bulk.workers import Cluster, transcribe
+
+    cluster = Cluster(
+        arguments.workers,
+        arguments.ray_address,
+        arguments.cpus_per_worker,
+        arguments.gpus_per_worker,
+    )
+    return transcribe(setup, target, shard, cluster)
+
+
+def _check_extras(arguments: argparse.Namespace, tables: list[str]) -> None:
+    from ..extras import require
+
+    if "parquet" in tables:
+        require("batch", "Parquet", "pyarrow")
+    if arguments.workers is not None:
+        require("ray", "--workers", "ray", "ray.data", "pyarrow")
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from ..bulk.target import standing
+
+    target = _there(arguments)
+    numbers = standing(target, arguments.shard).to_json()
+    _report(numbers)
+    shown = 0
+    for row in target.listing if arguments.shard is None else target.listing.shard(arguments.shard):
+        fault = None if target.done(row) else target.fault(row)
+        if fault is not None and (shown := shown + 1) <= _SHOWN_FAULTS:
+            _say(f"failed: {fault.message}")
+    if shown > _SHOWN_FAULTS:
+        _say(f"failed: {shown - _SHOWN_FAULTS} more")
+    return 1 if numbers["failed"] or numbers["outstanding"] else 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from ..bulk.tables import write_tables
+
+    tables = [name for name in arguments.format if name in _TABLES]
+    if len(tables) < len(arguments.format):
+        usage(arguments, f"merge makes tables: {', '.join(_TABLES)}; files are written by the run")
+    _check_extras(arguments, tables)
+    target = _there(arguments)
+    for path in write_tables(target, tables, part=arguments.partial):
+        print(path if target.bucket is None else f"{target.where}/{path.name}")
+    return 0
+
+
+def _there(arguments: argparse.Namespace) -> "Target":
+    """A target that a run was begun in, with all that its bucket has of it."""
+    from itertools import islice
+
+    from ..bulk.runner import WINDOW
+    from ..bulk.target import Target
+
+    target = Target(arguments.words[1], arguments.work)
+    target.fetch_listing()
+    rows = iter(target.listing)
+    while target.bucket is not None and (window := list(islice(rows, WINDOW))):
+        target.fetch(window)
+    return target
+
+
+def _report(numbers: dict[str, Any]) -> None:
+    hours = f"{numbers['done_s'] / 3600:.2f} of {numbers['all_s'] / 3600:.2f} h"
+    _say(
+        f"{numbers['done']} of {numbers['recordings']} recordings done ({hours}), {numbers['failed']} failed, "
+        f"{numbers['outstanding']} outstanding"
+    )
+    for kind, count in numbers["faults"].items():
+        _say(f"  {kind}: {count}")
+    if numbers.get("times_real_time"):
+        _say(
+            f"{numbers['audio_s'] / 3600:.2f} h in {numbers['wall_s']:.0f} s: "
+            f"{numbers['times_real_time']:.1f} times as fast as they last"
+        )
+
+
+def _say(message: str) -> None:
+    from rich.console import Console
+
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(plain)
+
+
+_EVERY_S = 30.0
+"""Where standard error is no terminal, a line tells the progress so often."""
+
+
+class _Screen:
+    """Progress: a bar on a terminal, else a line from time to time; failures and remarks as they come."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._states: Counter[str] = Counter()
+        self.audio_s = self._skipped_s = 0.0
+
+    def begin(self, rows: int, all_s: float) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._rows, self._all_s = rows, all_s
+        self._begun = self._told = time.monotonic()
+        if not self._quiet and sys.stderr.isatty():
+            columns = (TextColumn("{task.fields[at]}"), BarColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("", total=rows, at="")
+            self._bar.start()
+
+    def show(self, done: "Done") -> None:
+        self._states[done.state] += 1
+        self.audio_s += done.audio_s
+        self._skipped_s += done.skipped_s
+        if done.state == "failed":
+            self.say(f"failed: {done.note}", always=True)
+        elif done.note:
+            self.say(f"{done.name}: {done.note}")
+        settled = sum(self._states.values()) - self._states["share"]
+        if self._bar is not None:
+            self._bar.update(self._task, completed=settled, at=self._at(settled))
+        elif time.monotonic() - self._told > _EVERY_S:
+            self._told = time.monotonic()
+            self.say(self._at(settled))
+
+    def _at(self, settled: int) -> str:
+        spent_s = time.monotonic() - self._begun
+        rate = self.audio_s / spent_s if spent_s else 0.0
+        left_s = max(0.0, self._all_s - self._skipped_s - self.audio_s)
+        eta = f", about {left_s / rate / 60:.0f} min left" if rate else ""
+        return f"{settled} of {self._rows}, {rate:.1f} times real time{eta}"
+
+    def say(self, message: str, *, always: bool = False) -> None:
+        if self._quiet and not always:
+            return
+        if self._bar is not None:
+            self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        else:
+            _say(message)
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,100 @@
+"""Shares of a long recording, which several processes transcribe at once.
+
+A chunk belongs to the share in which it starts. Each process cuts the recording from its beginning, so that
+the chunks are those of a whole run, and transcribes those of its share. The chunks of all shares, one after the
+other, are the journal of the recording: the rest of a whole run takes them from there, links the speakers and
+writes the transcript. A transcript is the same in shares and as a whole.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..audio import to_samples
+from ..errors import OutputError
+from ..formats import write_text_atomically
+from .chunks import Chunk
+from .journal import Journal, OtherJournal
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The chunks of a recording that start in `[start_samples, end_samples)`.
+
+    Attributes:
+        number: of the share, from 0.
+        end_samples: `None` for the last share.
+    """
+
+    number: int
+    start_samples: int
+    end_samples: int | None
+
+    def until(self, source: Iterator[Chunk]) -> Iterator[Chunk]:
+        """The chunks up to the end of the share, those before it included."""
+        for chunk in source:
+            if self.end_samples is not None and chunk.start_samples >= self.end_samples:
+                return
+            yield chunk
+
+
+def shares(duration_s: float, share_s: float) -> list[Share]:
+    """The shares of a recording: as many of `share_s` as fit, the last one is longer by the rest.
+
+    One share is the whole recording.
+    """
+    count = max(1, int(duration_s // share_s))
+    starts = [to_samples(share_s * number) for number in range(count)]
+    ends = [*starts[1:], None]
+    return [
+        Share(number, start, end)
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+
+
+def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> int:
+    """Write the finished chunks of shares as the journal of their recording.
+
+    It holds the shares up to the first one that is not whole, or is about something else. A journal that
+    holds as much already stays as it is.
+
+    Args:
+        paths: of the shares, in order.
+        journal: of the recording.
+        about: as for `Journal`.
+
+    Returns:
+        How many shares it holds.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    elapsed_s = share_s = 0.0
+    held = 0
+    for path in paths:
+        try:
+            kept = Journal(path, about)
+            lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        except (OtherJournal, OSError):
+            break
+        for row in map(json.loads, lines):
+            row["elapsed_s"] = round(elapsed_s + row["elapsed_s"], 3)
+            row["share_s"] = round(share_s + row["share_s"], 3)
+            rows.append(row)
+        elapsed_s, share_s, held = elapsed_s + kept.elapsed_s, share_s + kept.share_s, held + 1
+    if rows and _chunks(journal, about) < len(rows):
+        first = Journal(journal.with_suffix(".joined"), about).about
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [first, *rows])
+        write_text_atomically(journal, text)
+    return held
+
+
+def _chunks(path: Path, about: Mapping[str, Any]) -> int:
+    """How many chunks a journal holds; none where it is about something else."""
+    try:
+        return Journal(path, about).kept
+    except OutputError:
+        return -1

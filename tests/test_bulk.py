@@ -1,0 +1,516 @@
+"""Many recordings from a source into a target: sources, names, shards, kills, tables, what is wrong with them."""
+
+import csv
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speaker_reasoner.bulk import target as targets
+from speaker_reasoner.bulk.listing import Listing, Shard, balanced, write_listing
+from speaker_reasoner.bulk.rows import Row
+from speaker_reasoner.bulk.runner import Done, Runner, Setup
+from speaker_reasoner.bulk.tables import write_tables
+from speaker_reasoner.bulk.target import Target, standing
+from speaker_reasoner.engines import Engine, Reply
+from speaker_reasoner.engines.base import Stop
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.errors import DataError, OutputError, SettingsError
+from speaker_reasoner.formats.folders import load
+from speaker_reasoner.longform import Options
+
+from .conftest import noise
+from .simulated import Simulated
+from .talk import PROFILE, Killed, Mortal, save
+from .test_batch import files as all_files
+
+TABLES = ("transcripts.jsonl", "supervisions.jsonl.gz", "recordings", "segments")
+OPTIONS = Options(batch=2)
+
+
+@pytest.fixture
+def six(tmp_path: Path) -> Path:
+    """Recordings in folders, two of one name, of 2 to 14 s."""
+    folder = tmp_path / "calls"
+    for name, length_s in (
+        ("c", 9.0),
+        ("a", 2.0),
+        ("monday/x", 14.0),
+        ("monday/y", 5.0),
+        ("tuesday/x", 11.0),
+        ("tuesday/z", 3.0),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        save(folder / f"{name}.wav", noise(length_s, len(name)))
+    return folder
+
+
+def run(
+    source: Path | str,
+    out: Path,
+    engine: Callable[[], Engine] = Simulated,
+    shard: Shard | None = None,
+    tables: Sequence[str] = ("jsonl", "lhotse"),
+    formats: Sequence[str] = ("json",),
+    options: Options = OPTIONS,
+) -> list[Done]:
+    target, shard = Target(str(out)), shard or Shard()
+    setup = Setup(engine, options, str(out), None, tuple(formats))
+    with target.admitted(str(source), shard) as (listing, _):
+        done = list(Runner(setup).run(listing.shard(shard)))
+        if shard.count == 1:
+            write_tables(target, tables)
+    return done
+
+
+def heard(engine: ScriptedEngine) -> ScriptedEngine:
+    """An engine to which everything is speech."""
+    engine.detector = Simulated.detector.__get__(engine)  # type: ignore[method-assign]
+    return engine
+
+
+def table_bytes(out: Path) -> dict[str, bytes]:
+    """The tables, byte for byte."""
+    found = {}
+    for name in TABLES:
+        place = out / name
+        for path in sorted(place.rglob("*.parquet")) if place.is_dir() else [place]:
+            if path.exists():
+                found[str(path.relative_to(out))] = path.read_bytes()
+    return found
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "transcripts.jsonl").read_text().splitlines()]
+
+
+def listed(source: Path | str, tmp_path: Path) -> list[Row]:
+    return list(write_listing(str(source), tmp_path / "listing.jsonl"))
+
+
+def test_a_folder_in_its_order_with_names_of_their_own(six: Path, tmp_path: Path) -> None:
+    save(six / ".hidden.wav", noise(1.0))
+    (six / "notes.txt").write_text("no recording")
+    rows = listed(six, tmp_path)
+    assert [row.name for row in rows] == [
+        "a",
+        "c",
+        "monday-x",
+        "monday-y",
+        "tuesday-x",
+        "tuesday-z",
+    ]
+    assert [row.number for row in rows] == list(range(6))
+    assert [row.duration_s for row in rows] == [2.0, 9.0, 14.0, 5.0, 11.0, 3.0]
+
+
+def manifest(tmp_path: Path, *rows: object, name: str = "calls.jsonl") -> Path:
+    path = tmp_path / name
+    text = "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return path
+
+
+def test_manifests_of_nemo(six: Path, tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        {"audio_filepath": "calls/monday/x.wav", "duration": 14.0, "text": "unused"},
+        {"audio_filepath": str(six / "tuesday/x.wav"), "duration": 3.0, "offset": 2.5},
+        {"audio_filepath": "calls/a.wav", "name": "first"},
+    )
+    rows = listed(path, tmp_path)
+    assert [row.fault for row in rows] == [""] * 3
+    assert [row.name for row in rows] == ["monday-x", "tuesday-x-2.500", "first"]
+    run(path, tmp_path / "out")
+    first, second, third = lines(tmp_path / "out")
+    assert (first["duration"], second["duration"], third["duration"]) == (14.0, 3.0, 2.0)
+    assert second["offset"] == 2.5 and "offset" not in first
+    assert first["audio_filepath"] == str(six / "monday/x.wav")
+
+
+def test_manifests_of_lhotse_are_what_lhotse_writes(six: Path, tmp_path: Path) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    recordings = lhotse.RecordingSet.from_recordings(
+        lhotse.Recording.from_file(path, recording_id=f"r{i}")
+        for i, path in enumerate(sorted(six.rglob("*.wav")))
+    )
+    recordings.to_file(tmp_path / "recordings.jsonl.gz")
+    rows = listed(tmp_path / "recordings.jsonl.gz", tmp_path)
+    assert [(row.name, row.recording) for row in rows] == [(f"r{i}", f"r{i}") for i in range(6)]
+    cuts = lhotse.CutSet.from_manifests(recordings=recordings).cut_into_windows(4.0)
+    cuts.to_file(tmp_path / "cuts.jsonl.gz")
+    run(tmp_path / "cuts.jsonl.gz", tmp_path / "out")
+    rows = list(Target(str(tmp_path / "out")).listing)
+    assert not any(row.fault for row in rows) and len(rows) == len(list(cuts))
+    read = lhotse.SupervisionSet.from_file(tmp_path / "out/supervisions.jsonl.gz")
+    said = list(read)
+    assert {one.recording_id for one in said} == {f"r{i}" for i in range(6)}
+    assert {one.gender for one in said} == {"female", "male"}
+    ends = {
+        one.recording_id: max(s.end for s in said if s.recording_id == one.recording_id)
+        for one in said
+    }
+    for recording in recordings:  # times are those of the recording
+        assert ends[recording.id] == pytest.approx(recording.duration, abs=0.11)
+    cut = lhotse.CutSet.from_manifests(recordings=recordings, supervisions=read)
+    lhotse.validate(cut)
+
+
+def test_tables_of_csv(six: Path, tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["ID", "Path", "duration"])
+        writer.writerow(["one, two", "calls/a.wav", "2.0"])
+        writer.writerow(["three", "calls/c.wav", ""])
+        file.write("cut,off\n")
+    rows = listed(path, tmp_path)
+    assert [row.name for row in rows] == ["one, two", "three", "row-2"]
+    assert "calls.csv:4: expected 3 columns, got 2" in rows[2].fault
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="expected a header with one of audio_filepath"):
+        listed(path, tmp_path)
+
+
+FAULTS = [
+    ('{"audio_filepath": "calls/a.wav", "dura', "no JSON"),
+    ("[1]", "expected an object"),
+    ("{}", "an empty object"),
+    ('{"audio_filepath": 7}', "audio_filepath as a path"),
+    (
+        '{"audio_filepath": "calls/a.wav", "offset": -1, "duration": 1}',
+        "expected offset in seconds",
+    ),
+    ('{"audio_filepath": "calls/a.wav", "offset": 1}', "an offset without a duration"),
+    ('{"audio_filepath": "calls/a.wav", "duration": NaN}', "expected duration in seconds"),
+    ('{"audio_filepath": "calls/a.wav", "duration": 0}', "expected duration in seconds"),
+    ('{"audio_filepath": "calls/a.wav", "name": true}', "a name as text"),
+    ('{"id": "x", "tracks": []}', "a mixed cut"),
+    ('{"id": "x", "sources": []}', "in one file, got 0"),
+    ('{"id": "x", "sources": [{"type": "command", "source": "ls"}]}', "of type file or url"),
+    ('{"id": "x", "start": 0, "duration": 1}', "without a recording"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), FAULTS)
+def test_a_wrong_line_is_a_failure_and_the_others_are_transcribed(
+    six: Path, tmp_path: Path, line: str, message: str
+) -> None:
+    path = manifest(
+        tmp_path, {"audio_filepath": "calls/a.wav"}, line, {"audio_filepath": "calls/c.wav"}
+    )
+    done = run(path, tmp_path / "out")
+    assert [one.state for one in sorted(done, key=lambda one: one.number)] == [
+        "done",
+        "failed",
+        "done",
+    ]
+    first, second, third = lines(tmp_path / "out")
+    assert "text" in first and "text" in third
+    assert message in second["error"]["message"] and f"{path}:2" in second["error"]["message"]
+
+
+def test_a_manifest_that_was_not_written_to_the_end(six: Path, tmp_path: Path) -> None:
+    rows = [{"audio_filepath": f"calls/{name}.wav"} for name in ("a", "c", "monday/y")]
+    path = manifest(tmp_path, *rows, *rows, name="calls.jsonl.gz")
+    path.write_bytes(path.read_bytes()[:-12])
+    found = listed(path, tmp_path)
+    assert "not a whole gzip file" in found[-1].fault
+    assert {row.name for row in found if not row.fault} <= {"a", "c", "y"}
+    path = manifest(tmp_path, rows[0])
+    path.write_bytes(path.read_bytes() + b'{"audio_filepath": "caf\xe9.wav"}\n')
+    assert "no UTF-8" in listed(path, tmp_path)[1].fault
+
+
+def test_sources_that_are_none(tmp_path: Path) -> None:
+    for source, message in (
+        (tmp_path / "missing", "no such file or folder"),
+        (tmp_path, "holds no recordings"),
+        (manifest(tmp_path, name="empty.jsonl"), "holds no recordings"),
+        (
+            save(tmp_path / "x.wav", noise(1.0)).rename(tmp_path / "x.xyz"),
+            "expected a folder, a recording",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            listed(source, tmp_path / "..")
+
+
+def test_the_same_twice_is_transcribed_once(six: Path, tmp_path: Path) -> None:
+    save(six / "a.flac", noise(2.0))
+    path = manifest(
+        tmp_path,
+        {"audio_filepath": "calls/c.wav"},
+        {"audio_filepath": "calls/c.wav"},
+        {"audio_filepath": "calls/a.wav"},
+        {"audio_filepath": "calls/a.flac"},
+        {"audio_filepath": "calls/monday/y.wav", "name": "C"},
+    )
+    faults = [row.fault for row in listed(path, tmp_path)]
+    assert faults[0] == faults[2] == ""
+    assert "row 0 is the same" in faults[1]
+    assert "named 'a', as row 2 is" in faults[3] and "named 'C', as row 0 is" in faults[4]
+    assert [one.state for one in run(path, tmp_path / "out")].count("done") == 2
+
+
+def test_a_file_that_vanishes_or_is_broken_is_a_failure_until_it_is_there(
+    six: Path, tmp_path: Path
+) -> None:
+    path = manifest(
+        tmp_path, *({"audio_filepath": f"calls/{n}.wav"} for n in ("a", "c", "monday/x"))
+    )
+    (six / "c.wav").rename(tmp_path / "elsewhere")
+    (six / "monday/x.wav").write_bytes(b"RIFFjunk")
+    out = tmp_path / "out"
+    run(path, out)
+    kinds = [line.get("error", {}).get("kind") for line in lines(out)]
+    assert kinds == [None, "AudioError", "AudioError"]
+    (tmp_path / "elsewhere").rename(six / "c.wav")
+    assert {one.name: one.state for one in run(path, out)} == {
+        "a": "before",
+        "c": "done",
+        "x": "failed",
+    }
+    kinds = [line.get("error", {}).get("kind") for line in lines(out)]
+    assert kinds == [None, None, "AudioError"]
+    assert standing(Target(str(out))).faults == {"AudioError": 1}
+
+
+def test_a_recording_shorter_than_its_manifest_says_fails(six: Path, tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        {"audio_filepath": "calls/a.wav", "duration": 60.0},
+        {"audio_filepath": "calls/c.wav", "duration": 9.04},
+    )
+    run(path, tmp_path / "out")
+    first, second = lines(tmp_path / "out")
+    assert "ends after 2.000 s, expected 60.000 s" in first["error"]["message"]
+    assert second["duration"] == 9.0
+
+
+def test_killed_at_any_round_it_ends_with_the_same_bytes(six: Path, tmp_path: Path) -> None:
+    whole = Mortal(10**6)
+    run(six, tmp_path / "whole", lambda: heard(whole))
+    expected, everything = table_bytes(tmp_path / "whole"), all_files(tmp_path / "whole")
+    asked = 10**6 - whole.left
+    assert len(expected) == 2 and asked > 10
+    assert all(line["text"].startswith("one") for line in lines(tmp_path / "whole"))
+    rng = random.Random(2)
+    for at in range(asked):
+        out = tmp_path / f"killed-{at}"
+        with pytest.raises(Killed):
+            run(six, out, lambda at=at: heard(Mortal(at)))
+        with suppress(Killed):
+            run(six, out, lambda: heard(Mortal(rng.randrange(asked))))
+        run(six, out)
+        assert table_bytes(out) == expected
+        found = all_files(out)
+        assert {k: v for k, v in found.items() if "locks" not in k} == {
+            k: v for k, v in everything.items() if "locks" not in k
+        }
+
+
+def test_shards_together_are_the_whole(six: Path, tmp_path: Path) -> None:
+    run(six, tmp_path / "whole")
+    for count in (2, 3, 8):
+        out, seen = tmp_path / f"shards-{count}", []
+        for number in random.Random(count).sample(range(1, count + 1), count):
+            with (
+                pytest.raises(SettingsError, match="not transcribed yet")
+                if seen
+                else suppress(Exception)
+            ):
+                write_tables(Target(str(out)), ["jsonl"])
+            seen += [one.number for one in run(six, out, shard=Shard(number, count))]
+        assert sorted(seen) == list(range(6))
+        again = run(six, out, shard=Shard(1, count))
+        assert {one.state for one in again} <= {"before"}
+        write_tables(Target(str(out)), ["jsonl", "lhotse"])
+        assert table_bytes(out) == table_bytes(tmp_path / "whole")
+
+
+def test_shards_are_balanced_and_depend_on_weights_alone() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.exponential(60.0, 2000)
+    weights[7] = 36_000.0
+    chosen = balanced(weights, 8)
+    loads = np.bincount(chosen, weights, minlength=8)
+    others = np.delete(loads, chosen[7])
+    assert others.max() - others.min() < 1.0
+    assert np.array_equal(chosen, balanced(weights.copy(), 8))
+    assert np.bincount(balanced(np.zeros(80), 8)).tolist() == [10] * 8
+    for text in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2"):
+        with pytest.raises(SettingsError, match="expected I/N"):
+            Shard.parse(text)
+
+
+def test_a_shard_given_twice_or_another_division_is_refused_while_one_runs(
+    six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with Target(str(out)).admitted(str(six), Shard(1, 2)):
+        for shard, message in (
+            (Shard(1, 2), "another process transcribes shard 1/2"),
+            (Shard(), "works on shard-1-of-2"),
+            (Shard(1, 3), "works on shard-1-of-2"),
+        ):
+            with pytest.raises(OutputError, match=message):
+                run(six, out, shard=shard)
+        run(six, out, shard=Shard(2, 2))
+        save(six / "new.wav", noise(1.0))
+        with pytest.raises(SettingsError, match="has changed since other processes began"):
+            run(six, out, shard=Shard(2, 2))
+    assert len(run(six, out)) == 7  # nobody else: the new listing counts
+    with Target(str(out)).admitted(str(six), Shard(2, 2)):
+        worker = Target(str(out)).worker_lock(Shard(1, 2), "abc")
+        monkeypatch.setattr(targets, "_WORKERS_WAIT_S", 0.1)
+        with pytest.raises(OutputError, match="works on worker-1-of-2-abc"):
+            run(six, out, shard=Shard(1, 2))
+        worker.release()
+        run(six, out, shard=Shard(1, 2))
+
+
+def test_durations_of_unchanged_files_are_not_read_again(
+    six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first.jsonl"
+    rows = list(write_listing(str(six), first))
+    monkeypatch.setattr("speaker_reasoner.bulk.listing.probe", None)
+    assert list(write_listing(str(six), tmp_path / "second.jsonl", first)) == rows
+    first.write_text("junk\n")
+    with pytest.raises(DataError, match="no listing that can be read"):
+        list(Listing(first))
+
+
+def test_a_full_target_stops_the_run_and_nothing_is_lost(
+    six: Path, tmp_path: Path, file_size_limit: Any
+) -> None:
+    out = tmp_path / "out"
+    with file_size_limit(2500), pytest.raises(OutputError, match="File too large"):
+        run(six, out)
+    assert standing(Target(str(out))).outstanding
+    assert not list(out.rglob("*.tmp"))
+    run(six, tmp_path / "whole")
+    run(six, out)
+    assert table_bytes(out) == table_bytes(tmp_path / "whole")
+
+
+def test_parquet_has_types_and_a_row_for_each(
+    six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (six / "broken.wav").write_bytes(b"")
+    monkeypatch.setattr("speaker_reasoner.bulk.tables.PART", 4)
+    out = tmp_path / "out"
+    run(six, out, tables=["jsonl", "parquet"])
+    assert len(list((out / "recordings").iterdir())) == len(list((out / "segments").iterdir())) == 2
+    rows = parquet.read_table(out / "recordings").to_pylist()
+    assert [row["name"] for row in rows] == [line["name"] for line in lines(out)]
+    assert [row["error_kind"] for row in rows].count("AudioError") == 1
+    segments = parquet.read_table(out / "segments")
+    assert str(segments.schema.field("speaker").type) == "string"
+    expected = [
+        (line["name"], one["start"], one["end"], one["speaker"], one["text"])
+        for line in lines(out)
+        for one in line.get("segments", ())
+    ]
+    assert [
+        tuple(row[key] for key in ("name", "start", "end", "speaker", "text"))
+        for row in segments.to_pylist()
+    ] == expected
+    before = table_bytes(out)
+    write_tables(Target(str(out)), ["parquet"])
+    assert table_bytes(out) == before
+    for path in (out / "recordings").iterdir():
+        path.unlink()
+    run(six, out, tables=["parquet"])
+    assert table_bytes(out) == before
+
+
+def test_the_table_of_lines_is_read_for_evaluation(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(six, out)
+    (six / "broken.wav").write_bytes(b"")
+    run(six, out)
+    transcripts = load(out / "transcripts.jsonl")
+    written = load(out / "transcripts")
+    assert transcripts.keys() == written.keys() and len(written) == 6
+    for name, transcript in transcripts.items():
+        said = [(s.speaker, s.start_s, s.end_s, s.text) for s in written[name].segments]
+        assert [(s.speaker, s.start_s, s.end_s, s.text) for s in transcript.segments] == said
+
+
+def test_a_server_that_fails_on_a_stretch_is_a_failure(six: Path, tmp_path: Path) -> None:
+    class Away(ScriptedEngine):
+        def ask(self, requests: Any) -> list[Reply]:
+            return [Reply("", error="away", stop=Stop.SERVER) for _ in requests]
+
+    done = run(six, tmp_path / "out", lambda: Away([], PROFILE))
+    assert {one.state for one in done} == {"failed"}
+    assert "could be transcribed (server)" in lines(tmp_path / "out")[0]["error"]["message"]
+    assert {one.state for one in run(six, tmp_path / "out")} == {"done"}
+
+
+def command(*words: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulated", "batch", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_command(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (six / "z-broken.wav").write_bytes(b"")
+    done = command(six, "-o", out, "-f", "jsonl,txt", "--shard", "1/2")
+    assert "when all 2 shards are done" in done.stderr and done.returncode in (0, 1)
+    status = command("status", out)
+    assert status.returncode == 1 and "outstanding" in status.stderr
+    assert "not transcribed yet" in command("merge", out).stderr
+    assert command("merge", out, "--partial").returncode == 0
+    assert any("error" in line for line in lines(out))
+    assert command(six, "-o", out, "-f", "jsonl,txt", "--shard", "2/2").stdout == ""
+    merged = command("merge", out)
+    assert merged.returncode == 0 and merged.stdout.strip() == str(out / "transcripts.jsonl")
+    status = command("status", out)
+    assert "6 of 7 recordings done" in status.stderr and "AudioError: 1" in status.stderr
+    assert (out / "transcripts" / "monday-x.txt").exists()
+    for words, message in (
+        ([six], "add -o TARGET"),
+        ([six, six, "-o", out], "expected one source"),
+        (["status"], "takes one target"),
+        ([six, "-o", out, "-f", "jsn"], "unknown format"),
+        ([six, "-o", out, "--shard", "3/2"], "expected I/N"),
+        ([six, "-o", out, "--gpus-per-worker", "1"], "need --workers"),
+        ([six, "-o", out, "--partial"], "belongs to batch merge"),
+        (["merge", out, "-f", "srt"], "merge makes tables"),
+    ):
+        wrong = command(*words)
+        assert wrong.returncode == 2 and message in wrong.stderr
+    nowhere = command("status", tmp_path / "nowhere")
+    assert nowhere.returncode == 1 and "no run of `batch` was begun here" in nowhere.stderr
+
+
+def test_rows_are_what_they_were_written_as() -> None:
+    def rows() -> Iterator[Row]:
+        yield Row(0, "a", "b", "c")
+        yield Row(1, "x\udcff", "n", "r", 1.5, 2.0, True, 1, 7, "v", "f\n")
+
+    for row in rows():
+        assert Row.from_line(row.to_line()) == row
+        assert "\n" not in row.to_line()
+    assert Row(0, "a", "b", "c", size=64_000).weight_s == 2.0
+    assert Row(0, "a", "b", "c", duration_s=3.0, fault="f").weight_s == 0.0

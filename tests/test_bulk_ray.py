@@ -1,0 +1,86 @@
+"""Batch runs with several workers, by Ray Data: the same bytes as in one process, whoever is killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import noise
+from .simulated import Simulated
+from .talk import save
+from .test_bulk import command, lines, run, table_bytes
+
+pytest.importorskip("ray.data")
+
+
+def recordings(folder: Path, count: int, long_s: float) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        save(folder / f"r{number:04d}.wav", noise(2.0 + number % 3, number))
+    save(folder / "long.wav", noise(long_s))
+    return folder
+
+
+def workers() -> list[int]:
+    """Processes of this user's actors that hold an engine."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            title = (place / "cmdline").read_bytes() if place.name.isdigit() else b""
+        except OSError:
+            continue
+        if title.startswith(b"ray::MapWorker"):
+            found.append(int(place.name))
+    return found
+
+
+def with_kills(source: Path, out: Path, kills: int, turn_s: float) -> int:
+    """Run with two workers, of which one is killed now and then; returns how many were."""
+    rng, done = random.Random(1), 0
+    words = [sys.executable, "-m", "tests.simulated", "batch", str(source), "-o", str(out)]
+    environment = {**os.environ, "SIMULATED_S": str(turn_s)}
+    with (out.parent / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*words, "--workers", "2", "--share", "1", "-f", "jsonl,lhotse", "-q", "--batch", "2"],
+            cwd=Path(__file__).parents[1],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+        while process.poll() is None:
+            time.sleep(rng.uniform(0.5, 2.0))
+            alive = workers() if done < kills and list(out.rglob("*.done")) else []
+            if alive:
+                os.kill(rng.choice(alive), signal.SIGKILL)
+                done += 1
+    assert process.returncode == 0, (out.parent / "log").read_text()
+    return done
+
+
+def test_two_workers_one_of_them_killed_end_with_the_same_bytes(tmp_path: Path) -> None:
+    source = recordings(tmp_path / "calls", 12, 150.0)
+    run(source, tmp_path / "whole", Simulated)
+    assert with_kills(source, tmp_path / "out", 1, 0.05) == 1
+    assert table_bytes(tmp_path / "out") == table_bytes(tmp_path / "whole")
+    assert not list((tmp_path / "out").rglob("*.share-*"))
+
+
+def test_a_recording_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+    source = recordings(tmp_path / "calls", 4, 3.7)
+    out = tmp_path / "out"
+    done = command(source, "-o", out, "--workers", "2", SIMULATED_POISON="37")
+    assert done.returncode == 1 and "5 workers died" in done.stderr
+    assert [line["name"] for line in lines(out) if "error" in line] == ["long"]
+
+
+@pytest.mark.slow
+def test_twenty_kills(tmp_path: Path) -> None:
+    source = recordings(tmp_path / "calls", 300, 1200.0)
+    run(source, tmp_path / "whole", Simulated)
+    assert with_kills(source, tmp_path / "out", 20, 0.05) == 20
+    assert table_bytes(tmp_path / "out") == table_bytes(tmp_path / "whole")
