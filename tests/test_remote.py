@@ -29,7 +29,7 @@ from speaker_reasoner.engines import client as client_module
 from speaker_reasoner.engines import remote
 from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.chat import Malformed, read_completion, wav
-from speaker_reasoner.engines.client import Address, Client, _retry_after
+from speaker_reasoner.engines.client import Address, Client, retry_after
 from speaker_reasoner.engines.connecting import connect
 from speaker_reasoner.engines.remote import AGAIN, UNCONSTRAINED, RemoteEngine
 from speaker_reasoner.errors import EngineError, SettingsError
@@ -503,9 +503,9 @@ def test_a_limit_that_stays_ends_the_run(serve: Serve) -> None:
 
 
 def test_times_to_wait_are_numbers_or_dates() -> None:
-    assert _retry_after("7") == 7.0
-    assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert _retry_after("soon") is None and _retry_after(None) is None
+    assert retry_after("7") == 7.0
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert retry_after("soon") is None and retry_after(None) is None
 
 
 def test_a_server_that_is_silent_ends_in_time(serve: Serve) -> None:

@@ -1,5 +1,6 @@
 """AssemblyAI with speaker labels, through its library: upload, submit, poll. Its times are milliseconds."""
 
+import json
 from importlib.metadata import version
 from typing import Any
 
@@ -57,7 +58,9 @@ class AssemblyAI:
 
     def describe(self) -> dict[str, Any]:
         """See `System`."""
-        config = self._config.raw.model_dump(mode="json", exclude_none=True)
+        raw = self._config.raw  # of pydantic 1 where pydantic-settings is not installed
+        dump = raw.model_dump_json if hasattr(raw, "model_dump_json") else raw.json
+        config = json.loads(dump(exclude_none=True))
         sdk = {"name": "assemblyai", "version": version("assemblyai")}
         return {"model": self.model, "config": config, "sdk": sdk}
 
