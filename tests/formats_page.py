@@ -141,6 +141,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def page() -> str:
     """The page as it should be."""
     readable = [name for name, known in formats.FORMATS.items() if known.parse]
+    written = ", ".join(f"`{name}`" for name in formats.FORMATS if name not in readable)
     marks = {name: kept(name) for name in readable}
     rows = [(what, *("yes" if marks[name][what] else "–" for name in readable)) for what in KEPT]
     others = [
@@ -155,7 +156,7 @@ def page() -> str:
 
 ## Transcripts written and read
 
-What is there again after a transcript was written and read (`txt` and `md` are written only):
+What is there again after a transcript was written and read (written only: {written}):
 
 {_table(("", *readable), rows)}
 

@@ -299,6 +299,11 @@ def _without_loops(
 
 
 def load_whisper(model: str, device: str, threads: int) -> Any:
+    """Load a `faster_whisper.WhisperModel`; arguments as for `FasterWhisper`.
+
+    Raises:
+        CheckpointError: the package is missing or too old, or the model cannot be loaded.
+    """
     try:
         from faster_whisper import WhisperModel
         from faster_whisper import __version__ as package
