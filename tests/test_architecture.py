@@ -9,8 +9,8 @@ import speaker_reasoner
 PACKAGE = Path(speaker_reasoner.__file__).parent
 
 FLOORS = (
-    {"version", "errors", "heap", "locks"},
-    {"extras", "transcript", "containers"},
+    {"version", "errors", "heap"},
+    {"extras", "transcript", "containers", "locks"},
     {"decoding"},
     {"spans", "audio"},
     {"formats", "protocol", "speech"},

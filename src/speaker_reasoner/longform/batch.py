@@ -21,7 +21,7 @@ from ..engines.base import OUTSIDE
 from ..errors import FormatError, OutputError, SettingsError, SpeakerReasonerError
 from ..formats import FORMATS, file_name, read, write
 from ..formats.files import remove_temporary, set_aside
-from ..locks import lock
+from ..locks import keep_others_out, make_folder
 from ..transcript import Transcript, recording_name
 from ..voices.people import EnrolledSpeaker
 from .channels import AnyRecording
@@ -119,21 +119,10 @@ class Batch:
 
     def __enter__(self) -> "Batch":
         if self._folder is not None:
-            try:
-                self._state.mkdir(parents=True, exist_ok=True)
-                if self._guarded:
-                    return self
-                self._lock = lock(self._state / "lock")
-            except OSError as error:
-                raise OutputError(
-                    f"cannot write {self._state}: {error.strerror}; choose a directory that can be "
-                    "written to"
-                ) from error
-            if self._lock is None:
-                raise OutputError(
-                    f"{self._folder}: another process transcribes into it; wait for it, or choose "
-                    "another directory"
-                )
+            make_folder(self._state)
+            if self._guarded:
+                return self
+            self._lock = keep_others_out(self._state / "lock", self._folder)
             remove_temporary(self._folder)
             remove_temporary(self._state)
         return self

@@ -33,13 +33,12 @@ from ..errors import (
     AnswerError,
     AudioError,
     FormatError,
-    OutputError,
     SettingsError,
     SpeakerReasonerError,
 )
 from ..formats import file_name, write_text_atomically
 from ..formats.files import remove_temporary
-from ..locks import lock
+from ..locks import keep_others_out, make_folder
 from ..longform import Failure, Item
 from ..longform.chunks import chunks
 from ..transcript import Transcript
@@ -150,18 +149,8 @@ class Asking:
     def __enter__(self) -> "Asking":
         if self._folder is not None:
             answers = self._folder / ANSWERS
-            try:
-                answers.mkdir(parents=True, exist_ok=True)
-                self._lock = lock(answers / ".lock")
-            except OSError as error:
-                raise OutputError(
-                    f"cannot write {answers}: {error.strerror}; choose a directory that can be written to"
-                ) from error
-            if self._lock is None:
-                raise OutputError(
-                    f"{self._folder}: another process transcribes into it; wait for it, or choose another "
-                    "directory"
-                )
+            make_folder(answers)
+            self._lock = keep_others_out(answers / ".lock", self._folder)
             for one in (self._folder, *(path for path in answers.iterdir() if path.is_dir())):
                 remove_temporary(one)
         return self
