@@ -563,6 +563,41 @@ def test_the_command(
     assert all(KEY not in path.read_text() for path in files)
 
 
+def test_the_command_tries_again_without_being_told_how_often(
+    keyed: str, recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speaker_reasoner.systems.pacing._FIRST_WAIT_S", 0.001)
+    busy = iter([Reply(error_body(keyed, "busy"), 503)] * 2)
+
+    def answer(request: Request) -> Reply:
+        return next(busy, None) or as_service(keyed, RECORDED[keyed])(request)
+
+    with serving(answer) as service:
+        assert cli.main(command(keyed, service, recordings[:1], tmp_path / "out")) == 0
+    assert (tmp_path / "out/call-0.json").exists()
+
+
+def test_warnings_are_shown_by_a_quiet_command(
+    recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    _, change, _, warning = ODD["a missing speaker"]
+    with serving(as_service("openai", changed(OPENAI, change))) as service:
+        assert cli.main(command("openai", service, recordings[:1], tmp_path / "out")) == 0
+    assert f"warning: {warning}" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_names_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "[red]call.wav", voice(2.0))
+    words = ["transcribe", str(tmp_path), "--system", "elevenlabs", "--dry-run"]
+    assert cli.main(words) == 0
+    assert "[red]call: 2.0 s" in capsys.readouterr().out
+
+
 def test_a_dry_run_sends_nothing_and_needs_no_key(
     recordings: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
