@@ -24,7 +24,7 @@ from speaker_reasoner.systems.base import (
     SystemOptions,
     Usage,
     is_swapped,
-    prompt_hash,
+    text_hash,
 )
 from speaker_reasoner.systems.checks import checked, repeated
 from speaker_reasoner.systems.pacing import Pace
@@ -111,7 +111,7 @@ def test_a_transcript_and_what_came_back(items: list[Item], tmp_path: Path) -> N
     assert transcript.info["system"] == {"model": "recorded-1"} and transcript.info["pieces"] == 1
     row = json.loads((out / "answers/talk-1/0.json").read_text())
     assert row["raw"] == TWO and row["model"] == "recorded-1" and row["failure"] is None
-    assert row["prompt"] == "say it" and row["prompt_sha256"] == prompt_hash("say it")
+    assert row["prompt"] == "say it" and row["prompt_sha256"] == text_hash("say it")
     assert row["piece"] == {"number": 0, "start_s": 0.0, "end_s": 4.0}
     assert row["sdk"] == {"name": "none", "version": "1"} and row["usage"]["input_tokens"] == 7
     assert results[1].usage["audio_s"] == 4.0 and results[1].requests == 1

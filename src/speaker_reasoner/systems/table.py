@@ -28,7 +28,7 @@ class Entry:
         limit_s: longest recording that it takes at once, in seconds; `None` if none is known.
         speakers: whether it names speakers.
         words: whether it gives words.
-        languages: whether it can be told the spoken language.
+        languages: whether it takes the spoken language.
         at_once: recordings under way at once, if the user says nothing.
         note: what else there is to know.
     """
