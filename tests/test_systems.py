@@ -33,7 +33,7 @@ from speaker_reasoner.systems.service import http_error, service_transcript
 from speaker_reasoner.systems.table import SYSTEMS, find, key_of, load
 from speaker_reasoner.transcript import Segment, Transcript
 
-from .talk import Killed, save
+from .talk import Dying, Killed, save
 from .vocal import voice
 
 OPENAI = "OpenAI, Whisper, WhisperX, faster-whisper"
@@ -88,14 +88,14 @@ def ask(system: Recorded, items: list[Item], folder: Path | None, **how: Any) ->
 
 def bytes_of(folder: Path) -> dict[str, bytes | dict[str, Any]]:
     """All that is in a folder; of answers, all but when they came and how long that took."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"):
-        found[str(path.relative_to(folder))] = path.read_bytes()
+        files[str(path.relative_to(folder))] = path.read_bytes()
         if path.parent.parent.name == "answers" and path.name != "written.json":
             row = json.loads(path.read_text())
             assert set(row.pop("asked")) == {"date", "seconds", "attempts"}
-            found[str(path.relative_to(folder))] = row
-    return found
+            files[str(path.relative_to(folder))] = row
+    return files
 
 
 def test_a_transcript_and_what_came_back(items: list[Item], tmp_path: Path) -> None:
@@ -142,18 +142,8 @@ def test_another_question_is_asked(items: list[Item], tmp_path: Path, what: str)
     )
 
 
-class Mortal(Recorded):
-    """Dies in the middle of an answer, or when it has come."""
-
-    def __init__(self, left: int, answer: Callable[[Sound], Any] = lambda sound: TWO) -> None:
-        super().__init__(answer)
-        self.left = left
-
-    def ask(self, sound: Sound) -> Answer:
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return super().ask(sound)
+class Mortal(Dying, Recorded):
+    """A system that dies when it was asked `left` times."""
 
 
 @pytest.mark.parametrize("at", range(8))

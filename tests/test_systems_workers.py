@@ -205,7 +205,7 @@ def test_a_process_that_dies_while_it_loads(libraries: Path) -> None:
         load("whisperx", SystemOptions())
 
 
-def test_libraries_that_are_not_there(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_that_are_not_there(libraries: Path) -> None:
     (libraries / "whisperx/__init__.py").write_text("import no_such_module\n")
     with pytest.raises(ExtraError, match=r"needs whisperx in the environment of .*no_such_module"):
         load("whisperx", SystemOptions())
