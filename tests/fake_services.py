@@ -1,4 +1,4 @@
-"""A loopback server that answers as hosted transcription services do, with what a test recorded."""
+"""A loopback server that answers as hosted transcription services do, with what a test says."""
 
 import json
 import threading

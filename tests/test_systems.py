@@ -31,7 +31,7 @@ from speaker_reasoner.systems.pacing import Pace
 from speaker_reasoner.systems.pieces import TranscribedPiece, embedded, joined
 from speaker_reasoner.systems.service import http_error, service_transcript
 from speaker_reasoner.systems.table import SYSTEMS, find, key_of, load
-from speaker_reasoner.transcript import Segment, Transcript
+from speaker_reasoner.transcript import Segment, Transcript, Word
 
 from .talk import Dying, Killed, save
 from .vocal import voice
@@ -246,6 +246,20 @@ def test_a_wait_that_is_too_long_is_not_waited(
     assert result.reason == "rate-limited" and len(system.asked) == 1
 
 
+def test_waits_double_unless_the_server_says_how_long(
+    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(Pace, "_sleep", lambda self, seconds: waited.append(seconds))
+    asked_s = iter([None, None, None])
+    system = Recorded(lambda sound: Unavailable("later", wait_s=next(asked_s)))
+    ask(system, items[:1], tmp_path, retries=2)
+    assert 0.5 <= waited[0] <= 1.0 <= waited[1] <= 2.0 and len(waited) == 2
+    asked_s = iter([30.0, 30.0])
+    ask(system, items[:1], tmp_path, retries=1)
+    assert 30.0 <= waited[2] <= 30.5
+
+
 @pytest.mark.parametrize(
     ("raw", "reason", "message"),
     [
@@ -311,6 +325,33 @@ def test_files_of_one_name(items: list[Item], tmp_path: Path) -> None:
         ask(Recorded(), [items[0], Item(items[1].path, "TALK-0")], tmp_path / "out")
 
 
+def test_an_answer_of_another_version_is_asked_for_again(items: list[Item], tmp_path: Path) -> None:
+    ask(Recorded(), items[:1], tmp_path / "out")
+    path = tmp_path / "out/answers/talk-0/0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "answer": 0}))
+    again = Recorded()
+    ask(again, items[:1], tmp_path / "out")
+    assert again.asked == [("talk-0", 0)]
+
+
+def test_a_transcript_goes_with_its_answer(items: list[Item], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ask(Recorded(), items[:1], out)
+    save(items[0].path, voice(5.0))
+    [result] = ask(Recorded(lambda sound: {"segments": []}), items[:1], out)
+    assert result.reason == "empty" and not list(out.glob("talk-0.*"))
+
+
+def test_what_a_kill_left_half_written_goes(items: list[Item], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ask(Recorded(), items[:1], out)
+    before = bytes_of(out)
+    for folder in (out, out / "answers/talk-0"):
+        (folder / f".{'0' * 16}.tmp").write_text("half")
+    ask(Recorded(), items[:1], out)
+    assert bytes_of(out) == before
+
+
 def test_what_was_changed_by_hand_is_set_aside(items: list[Item], tmp_path: Path) -> None:
     out = tmp_path / "out"
     ask(Recorded(), items[:1], out)
@@ -330,6 +371,18 @@ def test_an_end_a_little_late_ends_with_the_recording() -> None:
     transcript = checked(late, sound())
     assert transcript.segments[0].end_s == transcript.duration_s == 10.0
     assert transcript.warnings == ("1 lines ended after the recording, and were ended with it",)
+
+
+def test_the_words_of_a_late_line_end_with_the_recording_too() -> None:
+    words = (Word("so", 9.0, 9.5), Word("late", 9.9, 10.5), Word("indeed", 10.2, 10.6))
+    late = Transcript("x", 10.6, (Segment("A", 9.0, 10.6, "so late indeed", words=words),))
+    [segment] = checked(late, sound()).segments
+    assert segment.words is not None
+    assert [(w.text, w.start_s, w.end_s) for w in segment.words] == [
+        ("so", 9.0, 9.5),
+        ("late", 9.9, 10.0),
+        ("indeed", 10.0, 10.0),
+    ]
 
 
 def test_speech_after_the_last_line_is_told() -> None:

@@ -1,4 +1,4 @@
-"""Gemini on recorded responses, through the real types of google-genai and its real client on a loopback server."""
+"""Gemini on responses in the documented shape, by the real types and client of google-genai and a loopback server."""
 
 import json
 from collections.abc import Iterator

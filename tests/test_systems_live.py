@@ -1,4 +1,4 @@
-"""Deepgram as a stream: the real library against a loopback server of WebSockets with recorded messages."""
+"""Deepgram as a stream: the real library against a loopback server of WebSockets, messages in the documented shape."""
 
 import json
 import threading

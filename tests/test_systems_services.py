@@ -1,4 +1,4 @@
-"""Hosted systems, each by its real library against a loopback server with recorded answers in the documented shape."""
+"""Hosted systems, each by its real library against a loopback server with answers in the documented shape."""
 
 import copy
 import json
@@ -159,7 +159,7 @@ DEEPGRAM = {
         ]
     },
 }
-RECORDED: dict[str, Any] = {
+ANSWERS: dict[str, Any] = {
     "openai": OPENAI,
     "assemblyai": ASSEMBLYAI,
     "elevenlabs": ELEVENLABS,
@@ -192,7 +192,7 @@ def as_service(name: str, answer: Any) -> Callable[[Request], Reply]:
     return reply
 
 
-@pytest.fixture(params=sorted(RECORDED))
+@pytest.fixture(params=sorted(ANSWERS))
 def name(request: pytest.FixtureRequest) -> str:
     pytest.importorskip(LIBRARIES[request.param])
     return str(request.param)
@@ -216,7 +216,7 @@ def asked(name: str, answer: Any, **options: Any) -> Transcript:
 
 
 def test_who_said_what_and_when(name: str) -> None:
-    transcript = asked(name, RECORDED[name])
+    transcript = asked(name, ANSWERS[name])
     first, second = transcript.segments
     assert first.speaker != second.speaker
     assert (first.start_s, first.end_s, first.text) == (0.2, 1.6, "Good morning.")
@@ -237,7 +237,7 @@ def test_what_is_sent(name: str) -> None:
         options["hotwords"] = "Ana Maria, Bo"
     if name in ("assemblyai", "elevenlabs"):
         options["speakers"] = (2, 2)
-    with serving(as_service(name, RECORDED[name])) as service:
+    with serving(as_service(name, ANSWERS[name])) as service:
         one = system(name, service, **options)
         answer = one.ask(Sound("call", voice(6.0)))
         one.close()
@@ -258,6 +258,7 @@ def test_what_is_sent(name: str) -> None:
         "elevenlabs": [
             part("model_id", "scribe_v2"),
             part("diarize", "true"),
+            part("tag_audio_events", "false"),
             part("num_speakers", "2"),
             part("language_code", "de"),
             part("keyterms", "Ana Maria"),
@@ -271,7 +272,7 @@ def test_usage_and_model_are_kept() -> None:
     for name, model in (("deepgram", "general-nova-3 2026-01-01.0"), ("assemblyai", "universal")):
         pytest.importorskip(LIBRARIES[name])
         with (
-            serving(as_service(name, RECORDED[name])) as service,
+            serving(as_service(name, ANSWERS[name])) as service,
             closing(system(name, service)) as one,
         ):
             answer = one.ask(Sound("call", voice(6.0)))
@@ -285,10 +286,10 @@ def test_usage_and_model_are_kept() -> None:
     assert (usage.input_tokens, usage.output_tokens) == (60, 21)
 
 
-def changed(recorded: Any, change: Callable[[Any], Any]) -> Any:
-    answer = copy.deepcopy(recorded)
-    other = change(answer)
-    return answer if other is None else other
+def changed(answer: Any, change: Callable[[Any], Any]) -> Any:
+    own = copy.deepcopy(answer)
+    other = change(own)
+    return own if other is None else other
 
 
 def words_of(raw: Any) -> list[dict[str, Any]]:
@@ -373,7 +374,7 @@ ODD: dict[str, tuple[str, Callable[[Any], Any], list[tuple[str, str]], str]] = {
 def test_odd_shapes(case: str) -> None:
     name, change, expected, warning = ODD[case]
     pytest.importorskip(LIBRARIES[name])
-    transcript = asked(name, changed(RECORDED[name], change))
+    transcript = asked(name, changed(ANSWERS[name], change))
     assert [(s.speaker, s.text) for s in transcript.segments] == expected
     assert warning in " ".join(transcript.warnings)
     assert bool(transcript.warnings) == bool(warning)
@@ -431,7 +432,7 @@ def test_bad_answers(case: str) -> None:
     name, change, reason = BAD[case]
     pytest.importorskip(LIBRARIES[name])
     with pytest.raises(AnswerError) as caught:
-        asked(name, changed(RECORDED[name], change))
+        asked(name, changed(ANSWERS[name], change))
     assert caught.value.reason == reason
 
 
@@ -447,12 +448,12 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def test_whatever_an_answer_holds_it_is_a_transcript_or_a_failure(name: str) -> None:
-    """Each place of a recorded answer, one after the other, holds something else."""
+    """Each place of an answer, one after the other, holds something else."""
     sound, seen = Sound("call", voice(6.0)), set()
     with serving(as_service(name, {})) as service, closing(system(name, service)) as one:
-        for number in range(len(places(RECORDED[name]))):
+        for number in range(len(places(ANSWERS[name]))):
             for wrong in WRONG:
-                raw = copy.deepcopy(RECORDED[name])
+                raw = copy.deepcopy(ANSWERS[name])
                 container, key = places(raw)[number]
                 container[key] = wrong
                 try:
@@ -516,6 +517,18 @@ def test_too_long_is_told() -> None:
     assert caught.value.reason == "too-long"
 
 
+def test_a_file_that_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setattr("speaker_reasoner.systems.openai_diarize._MOST_BYTES", 100)
+    with (
+        serving(as_service("openai", OPENAI)) as service,
+        closing(system("openai", service)) as one,
+        pytest.raises(AnswerError, match="--longest-piece S") as caught,
+    ):
+        one.ask(Sound("call", voice(2.0)))
+    assert caught.value.reason == "too-long" and service.requests == []
+
+
 def test_nobody_there(name: str) -> None:
     with serving(lambda request: Reply({})) as service:
         pass
@@ -538,7 +551,7 @@ def test_eight_at_once(name: str, recordings: list[Path], tmp_path: Path) -> Non
         end = time.monotonic() + 5.0
         while service.most < 8 and time.monotonic() < end:
             time.sleep(0.005)
-        return RECORDED[name]
+        return ANSWERS[name]
 
     with serving(as_service(name, slow)) as service:
         one = system(name, service)
@@ -567,7 +580,7 @@ def test_the_command(
     keyed: str, recordings: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    with serving(as_service(keyed, RECORDED[keyed])) as service:
+    with serving(as_service(keyed, ANSWERS[keyed])) as service:
         assert cli.main(command(keyed, service, recordings, out)) == 0
         count = len(service.requests)
         assert cli.main(command(keyed, service, recordings, out)) == 0
@@ -587,7 +600,7 @@ def test_the_command_tries_again_without_being_told_how_often(
     busy = iter([Reply(error_body(keyed, "busy"), 503)] * 2)
 
     def answer(request: Request) -> Reply:
-        return next(busy, None) or as_service(keyed, RECORDED[keyed])(request)
+        return next(busy, None) or as_service(keyed, ANSWERS[keyed])(request)
 
     with serving(answer) as service:
         assert cli.main(command(keyed, service, recordings[:1], tmp_path / "out")) == 0

@@ -1,4 +1,4 @@
-"""Speech models on recorded answers, made here in each one's documented shape, with what goes wrong in them."""
+"""Speech models on answers in each one's documented shape, with what goes wrong in them."""
 
 import json
 from collections.abc import Callable, Iterator

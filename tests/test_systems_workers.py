@@ -1,4 +1,4 @@
-"""Systems in an environment of their own: the real program and its lines, with recorded answers of the libraries.
+"""Systems in an environment of their own: the real program and its lines, with stand-ins for the libraries.
 
 The libraries are modules in a folder: pyannote's turns are a real Annotation, in pyannote.audio 4's own shape.
 """

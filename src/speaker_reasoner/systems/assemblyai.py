@@ -13,6 +13,7 @@ from .base import Answer, Sound, SystemOptions, Usage, is_swapped
 from .service import http_error, service_transcript
 
 _POLL_S = 3.0
+"""Assumed."""
 
 
 class AssemblyAI:

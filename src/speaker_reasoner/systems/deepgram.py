@@ -24,7 +24,7 @@ from .service import service_transcript
 
 _MODEL = "nova-3"
 _BLOCK_S = 0.1
-"""Sound in one message of a stream."""
+"""Sound in one message of a stream (assumed)."""
 
 
 class Deepgram:

@@ -16,6 +16,7 @@ from .base import Answer, Sound, SystemOptions
 from .service import SEGMENTS, service_transcript
 
 _BEAM = 5
+"""The default of faster-whisper."""
 
 
 class FasterWhisperAlone:

@@ -18,6 +18,7 @@ from . import isolated
 from .base import Answer, Sound, SystemOptions
 
 _TAIL = 300
+"""Characters of the last words of a process that are shown."""
 _LOADING_S = 1800.0
 """Longest time until a system is loaded, with the download of its model (assumed)."""
 
