@@ -19,6 +19,7 @@ from speaker_reasoner.errors import AnswerError, CheckpointError, ExtraError, Se
 from speaker_reasoner.systems import isolated
 from speaker_reasoner.systems.asking import understood
 from speaker_reasoner.systems.base import Answer, Sound, SystemOptions
+from speaker_reasoner.systems.pyannote_paraformer import PyannoteParaformer
 from speaker_reasoner.systems.table import load
 from speaker_reasoner.systems.whisperx import WhisperXAlone
 
@@ -84,6 +85,8 @@ def load_model(arch, device, compute_type, language):
     return Model()
 class Model:
     def transcribe(self, audio, batch_size, language):
+        if len(audio) < 16000:
+            import time; time.sleep(60)
         if len(audio) < 32000:
             raise RuntimeError("the sound\\nis too short")
         if len(audio) < 64000:
@@ -194,6 +197,13 @@ def test_a_process_that_dies_is_started_again(libraries: Path) -> None:
         assert system.ask(call()).raw["segments"]
 
 
+def test_an_answer_that_takes_too_long_is_not_taken_for_the_next(libraries: Path) -> None:
+    with closing(load("whisperx", SystemOptions(timeout_s=2.0))) as system:
+        with pytest.raises(Unavailable, match="no answer within 2 s"):
+            system.ask(call(0.5))
+        assert system.ask(call()).raw["segments"]
+
+
 def test_a_model_that_cannot_be_loaded(libraries: Path) -> None:
     with pytest.raises(CheckpointError, match="the hub gave no pipeline other/one"):
         load("pyannote+paraformer", SystemOptions(model="other/one+paraformer-zh"))
@@ -237,3 +247,17 @@ def test_what_is_no_answer_of_whisperx(raw: Any) -> None:
     with pytest.raises(AnswerError) as caught:
         understood(system, Answer(raw), call())
     assert caught.value.reason == "format"
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ({}, "format"),
+        ({"turns": [{"start": None, "end": 1.0, "speaker": "A", "answer": None}]}, "no-times"),
+    ],
+)
+def test_what_is_no_answer_of_pyannote_and_paraformer(raw: Any, reason: str) -> None:
+    system = object.__new__(PyannoteParaformer)
+    with pytest.raises(AnswerError) as caught:
+        understood(system, Answer(raw), call())
+    assert caught.value.reason == reason

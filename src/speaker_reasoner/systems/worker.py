@@ -191,16 +191,22 @@ class Subprocess:
         try:
             line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
-            self._process.kill()
+            self._kill()
             raise Unavailable(f"{self.system}: no answer within {timeout_s:g} s") from None
         except BaseException:  # interrupted: what comes now would be taken for the next answer
-            self._process.kill()
+            self._kill()
             raise
         if line is None:
             raise self._ended()
         answer: dict[str, Any] = json.loads(line)
         assert answer["id"] == self._number
         return answer
+
+    def _kill(self) -> None:
+        """End the process now; when this returns, the next request starts another."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
     def _ended(self) -> Unavailable:
         """The process is dead: what it said last."""
