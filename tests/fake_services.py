@@ -1,4 +1,4 @@
-"""A loopback server that answers as hosted transcription services do, with what a test recorded."""
+"""A loopback server that answers as hosted transcription services do, with what a test says."""
 
 import json
 import threading
@@ -31,12 +31,17 @@ class Reply:
 Answer = Callable[[Request], Reply]
 
 
+def always(body: Any, status: int = 200) -> Answer:
+    """The same reply to every request."""
+    return lambda request: Reply(body, status)
+
+
 @dataclass
 class Service:
     """A service under test.
 
     Attributes:
-        answer: gives the reply to each request.
+        answer: gives the reply to each request; a test may set another.
         requests: that came.
         most: requests that were answered at the same time.
     """

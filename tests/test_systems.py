@@ -24,16 +24,16 @@ from speaker_reasoner.systems.base import (
     SystemOptions,
     Usage,
     is_swapped,
-    prompt_hash,
+    text_hash,
 )
 from speaker_reasoner.systems.checks import checked, repeated
 from speaker_reasoner.systems.pacing import Pace
 from speaker_reasoner.systems.pieces import TranscribedPiece, embedded, joined
 from speaker_reasoner.systems.service import http_error, service_transcript
 from speaker_reasoner.systems.table import SYSTEMS, find, key_of, load
-from speaker_reasoner.transcript import Segment, Transcript
+from speaker_reasoner.transcript import Segment, Transcript, Word
 
-from .talk import Killed, save
+from .talk import Dying, Killed, save
 from .vocal import voice
 
 OPENAI = "OpenAI, Whisper, WhisperX, faster-whisper"
@@ -88,14 +88,14 @@ def ask(system: Recorded, items: list[Item], folder: Path | None, **how: Any) ->
 
 def bytes_of(folder: Path) -> dict[str, bytes | dict[str, Any]]:
     """All that is in a folder; of answers, all but when they came and how long that took."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"):
-        found[str(path.relative_to(folder))] = path.read_bytes()
+        files[str(path.relative_to(folder))] = path.read_bytes()
         if path.parent.parent.name == "answers" and path.name != "written.json":
             row = json.loads(path.read_text())
             assert set(row.pop("asked")) == {"date", "seconds", "attempts"}
-            found[str(path.relative_to(folder))] = row
-    return found
+            files[str(path.relative_to(folder))] = row
+    return files
 
 
 def test_a_transcript_and_what_came_back(items: list[Item], tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_transcript_and_what_came_back(items: list[Item], tmp_path: Path) -> N
     assert transcript.info["system"] == {"model": "recorded-1"} and transcript.info["pieces"] == 1
     row = json.loads((out / "answers/talk-1/0.json").read_text())
     assert row["raw"] == TWO and row["model"] == "recorded-1" and row["failure"] is None
-    assert row["prompt"] == "say it" and row["prompt_sha256"] == prompt_hash("say it")
+    assert row["prompt"] == "say it" and row["prompt_sha256"] == text_hash("say it")
     assert row["piece"] == {"number": 0, "start_s": 0.0, "end_s": 4.0}
     assert row["sdk"] == {"name": "none", "version": "1"} and row["usage"]["input_tokens"] == 7
     assert results[1].usage["audio_s"] == 4.0 and results[1].requests == 1
@@ -142,18 +142,8 @@ def test_another_question_is_asked(items: list[Item], tmp_path: Path, what: str)
     )
 
 
-class Mortal(Recorded):
-    """Dies in the middle of an answer, or when it has come."""
-
-    def __init__(self, left: int, answer: Callable[[Sound], Any] = lambda sound: TWO) -> None:
-        super().__init__(answer)
-        self.left = left
-
-    def ask(self, sound: Sound) -> Answer:
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return super().ask(sound)
+class Mortal(Dying, Recorded):
+    """A system that dies when it was asked `left` times."""
 
 
 @pytest.mark.parametrize("at", range(8))
@@ -256,6 +246,20 @@ def test_a_wait_that_is_too_long_is_not_waited(
     assert result.reason == "rate-limited" and len(system.asked) == 1
 
 
+def test_waits_double_unless_the_server_says_how_long(
+    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(Pace, "_sleep", lambda self, seconds: waited.append(seconds))
+    asked_s = iter([None, None, None])
+    system = Recorded(lambda sound: Unavailable("later", wait_s=next(asked_s)))
+    ask(system, items[:1], tmp_path, retries=2)
+    assert 0.5 <= waited[0] <= 1.0 <= waited[1] <= 2.0 and len(waited) == 2
+    asked_s = iter([30.0, 30.0])
+    ask(system, items[:1], tmp_path, retries=1)
+    assert 30.0 <= waited[2] <= 30.5
+
+
 @pytest.mark.parametrize(
     ("raw", "reason", "message"),
     [
@@ -321,6 +325,33 @@ def test_files_of_one_name(items: list[Item], tmp_path: Path) -> None:
         ask(Recorded(), [items[0], Item(items[1].path, "TALK-0")], tmp_path / "out")
 
 
+def test_an_answer_of_another_version_is_asked_for_again(items: list[Item], tmp_path: Path) -> None:
+    ask(Recorded(), items[:1], tmp_path / "out")
+    path = tmp_path / "out/answers/talk-0/0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "answer": 0}))
+    again = Recorded()
+    ask(again, items[:1], tmp_path / "out")
+    assert again.asked == [("talk-0", 0)]
+
+
+def test_a_transcript_goes_with_its_answer(items: list[Item], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ask(Recorded(), items[:1], out)
+    save(items[0].path, voice(5.0))
+    [result] = ask(Recorded(lambda sound: {"segments": []}), items[:1], out)
+    assert result.reason == "empty" and not list(out.glob("talk-0.*"))
+
+
+def test_what_a_kill_left_half_written_goes(items: list[Item], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ask(Recorded(), items[:1], out)
+    before = bytes_of(out)
+    for folder in (out, out / "answers/talk-0"):
+        (folder / f".{'0' * 16}.tmp").write_text("half")
+    ask(Recorded(), items[:1], out)
+    assert bytes_of(out) == before
+
+
 def test_what_was_changed_by_hand_is_set_aside(items: list[Item], tmp_path: Path) -> None:
     out = tmp_path / "out"
     ask(Recorded(), items[:1], out)
@@ -340,6 +371,18 @@ def test_an_end_a_little_late_ends_with_the_recording() -> None:
     transcript = checked(late, sound())
     assert transcript.segments[0].end_s == transcript.duration_s == 10.0
     assert transcript.warnings == ("1 lines ended after the recording, and were ended with it",)
+
+
+def test_the_words_of_a_late_line_end_with_the_recording_too() -> None:
+    words = (Word("so", 9.0, 9.5), Word("late", 9.9, 10.5), Word("indeed", 10.2, 10.6))
+    late = Transcript("x", 10.6, (Segment("A", 9.0, 10.6, "so late indeed", words=words),))
+    [segment] = checked(late, sound()).segments
+    assert segment.words is not None
+    assert [(w.text, w.start_s, w.end_s) for w in segment.words] == [
+        ("so", 9.0, 9.5),
+        ("late", 9.9, 10.0),
+        ("indeed", 10.0, 10.0),
+    ]
 
 
 def test_speech_after_the_last_line_is_told() -> None:

@@ -1,4 +1,4 @@
-"""Gemini on recorded responses, through the real types of google-genai and its real client on a loopback server."""
+"""Gemini on responses in the documented shape, by the real types and client of google-genai and a loopback server."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from speaker_reasoner.systems import gemini
 from speaker_reasoner.systems.base import Answer, SystemOptions
 from speaker_reasoner.systems.gemini import Gemini, load
 
-from .test_systems_speech import SOUND, Server, said
+from .fake_services import Service, always, serving
+from .test_systems_speech import SOUND, said
 
 genai = pytest.importorskip("google.genai", reason="pip install 'speaker-reasoner[gemini]'")
 
@@ -44,16 +45,14 @@ def response(
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    one = Server()
-    yield one
-    one.http.shutdown()
-    one.http.server_close()
+def server() -> Iterator[Service]:
+    with serving(always({})) as service:
+        yield service
 
 
 @pytest.fixture
-def asked(server: Server) -> Iterator[Gemini]:
-    system = load(SystemOptions(model=PRO, key="secret", base_url=server.url.removesuffix("/v1")))
+def asked(server: Service) -> Iterator[Gemini]:
+    system = load(SystemOptions(model=PRO, key="secret", base_url=server.url))
     yield system
     system.close()
 
@@ -122,7 +121,7 @@ def word(text: str, start: str, end: str) -> dict[str, str]:
     return {"word": text, "startOffset": start, "endOffset": end}
 
 
-def test_the_transcription_models_parts_are_in_any_order(server: Server) -> None:
+def test_the_transcription_models_parts_are_in_any_order(server: Service) -> None:
     system = load(SystemOptions(key="k", base_url=server.url))
     late = {"text": "bye", "speakerLabel": "spk:1", "words": [word("bye", "4s", "4.500s")]}
     first = {
@@ -151,13 +150,13 @@ def test_the_transcription_models_parts_are_in_any_order(server: Server) -> None
     system.close()
 
 
-def test_a_request_holds_sound_prompt_and_schema(asked: Gemini, server: Server) -> None:
-    server.body = response([{"text": json.dumps(ROWS)}])
+def test_a_request_holds_sound_prompt_and_schema(asked: Gemini, server: Service) -> None:
+    server.answer = always(response([{"text": json.dumps(ROWS)}]))
     answer = asked.ask(SOUND)
-    path, data, headers = server.asked[0]
-    assert path.endswith(f"models/{PRO}:generateContent")
-    assert {k.lower(): v for k, v in headers.items()}["x-goog-api-key"] == "secret"
-    body = json.loads(data)
+    [request] = server.requests
+    assert request.path.endswith(f"models/{PRO}:generateContent")
+    assert request.headers["x-goog-api-key"] == "secret"
+    body = json.loads(request.body)
     sound, prompt = body["contents"][0]["parts"]
     assert "audio/flac" in json.dumps(sound) and prompt["text"] == answer.prompt
     config = body["generationConfig"]
@@ -167,11 +166,11 @@ def test_a_request_holds_sound_prompt_and_schema(asked: Gemini, server: Server) 
     assert "secret" not in json.dumps([asked.describe(), answer.raw])
 
 
-def test_the_transcription_model_has_no_prompt(server: Server) -> None:
+def test_the_transcription_model_has_no_prompt(server: Service) -> None:
     system = load(SystemOptions(key="k", base_url=server.url))
-    server.body = transcription({"text": "hi", "words": [word("hi", "0s", "1s")]})
+    server.answer = always(transcription({"text": "hi", "words": [word("hi", "0s", "1s")]}))
     answer = system.ask(SOUND)
-    body = json.loads(server.asked[0][1])
+    body = json.loads(server.requests[0].body)
     assert len(body["contents"][0]["parts"]) == 1 and answer.prompt is None
     assert "diarization" in json.dumps(body)
     system.close()
@@ -181,23 +180,23 @@ def test_the_transcription_model_has_no_prompt(server: Server) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_what_may_pass_is_left_to_be_asked_again(
-    asked: Gemini, server: Server, status: int
+    asked: Gemini, server: Service, status: int
 ) -> None:
-    server.status, server.body = status, {"error": {"code": status, "message": "later"}}
+    server.answer = always({"error": {"code": status, "message": "later"}}, status)
     with pytest.raises(Unavailable) as caught:
         asked.ask(SOUND)
-    assert caught.value.limited == (status == 429) and len(server.asked) == 1
+    assert caught.value.limited == (status == 429) and len(server.requests) == 1
 
 
-def test_a_wrong_key_ends_the_run(asked: Gemini, server: Server) -> None:
-    server.status, server.body = 403, {"error": {"code": 403, "message": "no such key"}}
+def test_a_wrong_key_ends_the_run(asked: Gemini, server: Service) -> None:
+    server.answer = always({"error": {"code": 403, "message": "no such key"}}, 403)
     with pytest.raises(EngineError, match="HTTP 403: no such key"):
         asked.ask(SOUND)
 
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_large_sound_is_uploaded_and_deleted(
-    asked: Gemini, server: Server, status: int, monkeypatch: pytest.MonkeyPatch
+    asked: Gemini, server: Service, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gemini, "_INLINE_BYTES", 100)
     deleted: list[str] = []
@@ -211,10 +210,10 @@ def test_large_sound_is_uploaded_and_deleted(
             deleted.append(name)
 
     monkeypatch.setattr(type(asked._client), "files", property(lambda _: Files()))
-    server.status, server.body = status, response([{"text": json.dumps(ROWS)}])
+    server.answer = always(response([{"text": json.dumps(ROWS)}]), status)
     if status == 200:
         assert said(asked.read(asked.ask(SOUND), SOUND)) == EXPECTED
-        assert "https://x/files/x" in server.asked[0][1].decode()
+        assert "https://x/files/x" in server.requests[0].body.decode()
     else:
         with pytest.raises(Unavailable):
             asked.ask(SOUND)

@@ -87,11 +87,10 @@ def test_the_cascade_by_its_name(data: Path, tmp_path: Path) -> None:
     assert result["system"] == "cascade" and result["made"]["engine"]["engine"] == "cascade"
 
 
-def test_another_run_is_told(
+@needs_weights
+def test_a_folder_with_another_run_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if not installed():
-        pytest.skip("the cascade's weights are not installed")
     out = tmp_path / "out"
     words = ["evaluate", "run", "--data", str(data), "-o", str(out), "--system", "local-diarizer"]
     assert cli.main(words) == 0

@@ -96,13 +96,13 @@ def test_moss_is_asked_in_this_process(folder: Path, monkeypatch: pytest.MonkeyP
         system.read(answer, SOUND)
     assert caught.value.reason == "truncated"
     assert system.ask(SOUND).raw == answer.raw  # nothing is drawn by chance
-    told = Answer({"text": "[0][S01]year [2024] ends[4.0]", "finish_reason": "stop"})
-    assert said(system.read(told, SOUND)) == [("S01", 0.0, 4.0, "year [2024] ends")]
+    other = Answer({"text": "[0][S01]year [2024] ends[4.0]", "finish_reason": "stop"})
+    assert said(system.read(other, SOUND)) == [("S01", 0.0, 4.0, "year [2024] ends")]
     assert system.describe()["hotwords"] == "Ann, Bob"
     system.close()
 
 
-def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("moss", "vibevoice"):
         with pytest.raises(CheckpointError, match="cannot be loaded as"):
             load(name, SystemOptions(model=str(tmp_path)))
@@ -139,13 +139,13 @@ def test_vibevoice_is_asked_through_its_real_processor(tmp_path: Path) -> None:
         audio_bos_token="<|audio_bos|>",
         audio_eos_token="<|audio_eos|>",
     )
-    heard: dict[str, Any] = {}
+    given: dict[str, Any] = {}
 
     class Played:
         dtype = torch.float32
 
         def generate(self, **inputs: Any) -> Any:
-            heard.update(inputs)
+            given.update(inputs)
             made = torch.tensor([tokenizer(VIBE)["input_ids"]])
             return torch.cat([inputs["input_ids"], made], dim=1)
 
@@ -155,8 +155,8 @@ def test_vibevoice_is_asked_through_its_real_processor(tmp_path: Path) -> None:
     one.name, one.model, one.options = "vibevoice", "made", SystemOptions(hotwords="Ann")
     one._hints, one._device, one._processor, one._model = "prompt", "cpu", processor, Played()
     answer = one.ask(SOUND)
-    sound = next(value for name, value in heard.items() if name.startswith("input_values"))
+    sound = next(value for name, value in given.items() if name.startswith("input_values"))
     assert abs(sound.shape[-1] - 240_000) < 3200  # ten seconds at 24 kHz, padded
-    assert "Ann" in tokenizer.decode(heard["input_ids"][0]) and not heard["do_sample"]
+    assert "Ann" in tokenizer.decode(given["input_ids"][0]) and not given["do_sample"]
     assert answer.raw["finish_reason"] == "stop"
     assert [row[3] for row in said(one.read(answer, SOUND))] == ["hello", "good day"]

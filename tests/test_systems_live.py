@@ -1,4 +1,4 @@
-"""Deepgram as a stream: the real library against a loopback server of WebSockets with recorded messages."""
+"""Deepgram as a stream: the real library against a loopback server of WebSockets, messages in the documented shape."""
 
 import json
 import threading
@@ -63,14 +63,14 @@ MESSAGES = [
 
 
 @contextmanager
-def streaming(messages: list[dict[str, Any]], heard: list[Any]) -> Iterator[str]:
+def streaming(messages: list[dict[str, Any]], received: list[Any]) -> Iterator[str]:
     """A server that hears all of the sound, and then answers."""
 
     def handle(connection: Any) -> None:
-        heard.append(connection.request.path)
-        heard.append(connection.request.headers.get("Authorization"))
+        received.append(connection.request.path)
+        received.append(connection.request.headers.get("Authorization"))
         for message in connection:
-            heard.append(message)
+            received.append(message)
             if isinstance(message, str) and json.loads(message)["type"] == "CloseStream":
                 break
         for message in messages:
@@ -90,9 +90,9 @@ def live(url: str, pace: float = 0.0, **options: Any) -> Any:
     return DeepgramLive(SystemOptions(base_url=url, key="secret-key", **options), pace)
 
 
-def asked(messages: list[dict[str, Any]], heard: list[Any], **options: Any) -> Transcript:
+def asked(messages: list[dict[str, Any]], received: list[Any], **options: Any) -> Transcript:
     sound = Sound("call", voice(6.0))
-    with streaming(messages, heard) as url, closing(live(url, **options)) as system:
+    with streaming(messages, received) as url, closing(live(url, **options)) as system:
         answer = system.ask(sound)
         assert json.loads(json.dumps(answer.raw)) == answer.raw
         assert "secret-key" not in json.dumps([answer.raw, system.describe()])
@@ -100,11 +100,11 @@ def asked(messages: list[dict[str, Any]], heard: list[Any], **options: Any) -> T
 
 
 def test_a_stream() -> None:
-    heard: list[Any] = []
-    transcript = asked(MESSAGES, heard, language="en")
+    received: list[Any] = []
+    transcript = asked(MESSAGES, received, language="en")
     rows = [(s.speaker, s.start_s, s.end_s, s.text) for s in transcript.segments]
     assert rows == [("0", 0.2, 1.6, "Good morning."), ("1", 2.0, 2.5, "Hello.")]
-    path, key, *sent = heard
+    path, key, *sent = received
     for part in ("diarize=true", "encoding=linear16", "sample_rate=16000", "language=en"):
         assert part in path
     assert "secret-key" in key and len(sent) == 61

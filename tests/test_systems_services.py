@@ -1,4 +1,4 @@
-"""Hosted systems, each by its real library against a loopback server with recorded answers in the documented shape."""
+"""Hosted systems, each by its real library against a loopback server with answers in the documented shape."""
 
 import copy
 import json
@@ -26,6 +26,7 @@ from speaker_reasoner.transcript import Transcript
 
 from .fake_services import Reply, Request, Service, serving
 from .talk import save
+from .test_systems import bytes_of
 from .vocal import voice
 
 KEY = "sk-hidden-0123456789"
@@ -158,7 +159,7 @@ DEEPGRAM = {
         ]
     },
 }
-RECORDED: dict[str, Any] = {
+ANSWERS: dict[str, Any] = {
     "openai": OPENAI,
     "assemblyai": ASSEMBLYAI,
     "elevenlabs": ELEVENLABS,
@@ -191,7 +192,7 @@ def as_service(name: str, answer: Any) -> Callable[[Request], Reply]:
     return reply
 
 
-@pytest.fixture(params=sorted(RECORDED))
+@pytest.fixture(params=sorted(ANSWERS))
 def name(request: pytest.FixtureRequest) -> str:
     pytest.importorskip(LIBRARIES[request.param])
     return str(request.param)
@@ -215,7 +216,7 @@ def asked(name: str, answer: Any, **options: Any) -> Transcript:
 
 
 def test_who_said_what_and_when(name: str) -> None:
-    transcript = asked(name, RECORDED[name])
+    transcript = asked(name, ANSWERS[name])
     first, second = transcript.segments
     assert first.speaker != second.speaker
     assert (first.start_s, first.end_s, first.text) == (0.2, 1.6, "Good morning.")
@@ -225,36 +226,53 @@ def test_who_said_what_and_when(name: str) -> None:
         assert first.words is not None and first.words[1].end_s == 1.6
 
 
+def part(name: str, value: str) -> str:
+    """A field of a form, as `multipart/form-data` has it."""
+    return f'name="{name}"\r\n\r\n{value}\r\n'
+
+
 def test_what_is_sent(name: str) -> None:
     options: dict[str, Any] = {"language": "de"}
     if name != "openai":
         options["hotwords"] = "Ana Maria, Bo"
     if name in ("assemblyai", "elevenlabs"):
         options["speakers"] = (2, 2)
-    with serving(as_service(name, RECORDED[name])) as service:
+    with serving(as_service(name, ANSWERS[name])) as service:
         one = system(name, service, **options)
         answer = one.ask(Sound("call", voice(6.0)))
         one.close()
     text = " ".join(r.path + r.body.decode("latin-1") for r in service.requests)
-    assert "fLaC" in text and "de" in text
+    assert "fLaC" in text
     assert KEY in str([r.headers for r in service.requests])
     assert KEY not in text and KEY not in json.dumps([one.describe(), answer.raw, repr(one)])
     if name != "openai":
         assert "Ana" in text and "Bo" in text
     expected = {
-        "openai": ["diarized_json", "chunking_strategy", "gpt-4o-transcribe-diarize"],
+        "openai": [
+            part("response_format", "diarized_json"),
+            part("chunking_strategy", "auto"),
+            part("model", "gpt-4o-transcribe-diarize"),
+            part("language", "de"),
+        ],
         "assemblyai": ['"speaker_labels":true', '"speakers_expected":2', '"language_code":"de"'],
-        "elevenlabs": ["scribe_v2", "diarize", "num_speakers", "keyterms"],
+        "elevenlabs": [
+            part("model_id", "scribe_v2"),
+            part("diarize", "true"),
+            part("tag_audio_events", "false"),
+            part("num_speakers", "2"),
+            part("language_code", "de"),
+            part("keyterms", "Ana Maria"),
+        ],
         "deepgram": ["diarize=true", "model=nova-3", "language=de", "keyterm="],
     }[name]
-    assert [part for part in expected if part not in text] == []
+    assert [one for one in expected if one not in text] == []
 
 
 def test_usage_and_model_are_kept() -> None:
     for name, model in (("deepgram", "general-nova-3 2026-01-01.0"), ("assemblyai", "universal")):
         pytest.importorskip(LIBRARIES[name])
         with (
-            serving(as_service(name, RECORDED[name])) as service,
+            serving(as_service(name, ANSWERS[name])) as service,
             closing(system(name, service)) as one,
         ):
             answer = one.ask(Sound("call", voice(6.0)))
@@ -268,10 +286,10 @@ def test_usage_and_model_are_kept() -> None:
     assert (usage.input_tokens, usage.output_tokens) == (60, 21)
 
 
-def changed(recorded: Any, change: Callable[[Any], Any]) -> Any:
-    answer = copy.deepcopy(recorded)
-    other = change(answer)
-    return answer if other is None else other
+def changed(answer: Any, change: Callable[[Any], Any]) -> Any:
+    own = copy.deepcopy(answer)
+    other = change(own)
+    return own if other is None else other
 
 
 def words_of(raw: Any) -> list[dict[str, Any]]:
@@ -356,7 +374,7 @@ ODD: dict[str, tuple[str, Callable[[Any], Any], list[tuple[str, str]], str]] = {
 def test_odd_shapes(case: str) -> None:
     name, change, expected, warning = ODD[case]
     pytest.importorskip(LIBRARIES[name])
-    transcript = asked(name, changed(RECORDED[name], change))
+    transcript = asked(name, changed(ANSWERS[name], change))
     assert [(s.speaker, s.text) for s in transcript.segments] == expected
     assert warning in " ".join(transcript.warnings)
     assert bool(transcript.warnings) == bool(warning)
@@ -414,7 +432,7 @@ def test_bad_answers(case: str) -> None:
     name, change, reason = BAD[case]
     pytest.importorskip(LIBRARIES[name])
     with pytest.raises(AnswerError) as caught:
-        asked(name, changed(RECORDED[name], change))
+        asked(name, changed(ANSWERS[name], change))
     assert caught.value.reason == reason
 
 
@@ -430,12 +448,12 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def test_whatever_an_answer_holds_it_is_a_transcript_or_a_failure(name: str) -> None:
-    """Each place of a recorded answer, one after the other, holds something else."""
+    """Each place of an answer, one after the other, holds something else."""
     sound, seen = Sound("call", voice(6.0)), set()
     with serving(as_service(name, {})) as service, closing(system(name, service)) as one:
-        for number in range(len(places(RECORDED[name]))):
+        for number in range(len(places(ANSWERS[name]))):
             for wrong in WRONG:
-                raw = copy.deepcopy(RECORDED[name])
+                raw = copy.deepcopy(ANSWERS[name])
                 container, key = places(raw)[number]
                 container[key] = wrong
                 try:
@@ -499,6 +517,18 @@ def test_too_long_is_told() -> None:
     assert caught.value.reason == "too-long"
 
 
+def test_a_file_that_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setattr("speaker_reasoner.systems.openai_diarize._MOST_BYTES", 100)
+    with (
+        serving(as_service("openai", OPENAI)) as service,
+        closing(system("openai", service)) as one,
+        pytest.raises(AnswerError, match="--longest-piece S") as caught,
+    ):
+        one.ask(Sound("call", voice(2.0)))
+    assert caught.value.reason == "too-long" and service.requests == []
+
+
 def test_nobody_there(name: str) -> None:
     with serving(lambda request: Reply({})) as service:
         pass
@@ -521,7 +551,7 @@ def test_eight_at_once(name: str, recordings: list[Path], tmp_path: Path) -> Non
         end = time.monotonic() + 5.0
         while service.most < 8 and time.monotonic() < end:
             time.sleep(0.005)
-        return RECORDED[name]
+        return ANSWERS[name]
 
     with serving(as_service(name, slow)) as service:
         one = system(name, service)
@@ -550,7 +580,7 @@ def test_the_command(
     keyed: str, recordings: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    with serving(as_service(keyed, RECORDED[keyed])) as service:
+    with serving(as_service(keyed, ANSWERS[keyed])) as service:
         assert cli.main(command(keyed, service, recordings, out)) == 0
         count = len(service.requests)
         assert cli.main(command(keyed, service, recordings, out)) == 0
@@ -561,6 +591,41 @@ def test_the_command(
     files = [path for path in out.rglob("*") if path.is_file()]
     assert len(list(out.glob("*.json"))) == 4 and len(list(out.glob("*.txt"))) == 4
     assert all(KEY not in path.read_text() for path in files)
+
+
+def test_the_command_tries_again_without_being_told_how_often(
+    keyed: str, recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speaker_reasoner.systems.pacing._FIRST_WAIT_S", 0.001)
+    busy = iter([Reply(error_body(keyed, "busy"), 503)] * 2)
+
+    def answer(request: Request) -> Reply:
+        return next(busy, None) or as_service(keyed, ANSWERS[keyed])(request)
+
+    with serving(answer) as service:
+        assert cli.main(command(keyed, service, recordings[:1], tmp_path / "out")) == 0
+    assert (tmp_path / "out/call-0.json").exists()
+
+
+def test_warnings_are_shown_by_a_quiet_command(
+    recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    _, change, _, warning = ODD["a missing speaker"]
+    with serving(as_service("openai", changed(OPENAI, change))) as service:
+        assert cli.main(command("openai", service, recordings[:1], tmp_path / "out")) == 0
+    assert f"warning: {warning}" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_names_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "[red]call.wav", voice(2.0))
+    words = ["transcribe", str(tmp_path), "--system", "elevenlabs", "--dry-run"]
+    assert cli.main(words) == 0
+    assert "[red]call: 2.0 s" in capsys.readouterr().out
 
 
 def test_a_dry_run_sends_nothing_and_needs_no_key(
@@ -625,7 +690,7 @@ def test_killed_at_any_moment_it_ends_the_same(
             )
 
         assert begin(tmp_path / "whole").wait() == 0
-        expected, count = written(tmp_path / "whole"), len(service.requests)
+        expected, count = bytes_of(tmp_path / "whole"), len(service.requests)
         late["s"], died = 0.3, 0
         cut = tmp_path / "cut"
         for _ in range(kills):
@@ -638,22 +703,10 @@ def test_killed_at_any_moment_it_ends_the_same(
                 os.kill(process.pid, signal.SIGKILL)
                 died += 1
             process.wait()
-            if written(cut) == expected:  # it was faster: begin again
+            if bytes_of(cut) == expected:  # it was faster: begin again
                 cut = tmp_path / f"cut-{died}-{len(service.requests)}"
         assert died >= kills // 2
         late["s"] = 0.0
         assert begin(cut).wait() == 0
-        assert written(cut) == expected
+        assert bytes_of(cut) == expected
         assert count == 8  # two pieces each
-
-
-def written(out: Path) -> dict[str, Any]:
-    """All files; of answers, all but when they came and how long that took."""
-    files: dict[str, Any] = {}
-    for path in sorted(p for p in out.rglob("*") if p.is_file() and p.name != ".lock"):
-        data: Any = path.read_bytes()
-        if path.stem.isdigit():
-            data = json.loads(data)
-            del data["asked"]
-        files[str(path.relative_to(out))] = data
-    return files

@@ -1,9 +1,7 @@
-"""Speech models on recorded answers, made here in each one's documented shape, with what goes wrong in them."""
+"""Speech models on answers in each one's documented shape, with what goes wrong in them."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from speaker_reasoner.systems.chat import content_of
 from speaker_reasoner.systems.table import SYSTEMS, load
 from speaker_reasoner.systems.text import clock, read_text
 from speaker_reasoner.transcript import Transcript
+
+from .fake_services import Service, always, serving
 
 SOUND = Sound("talk", np.zeros(10 * 16_000, np.float32))
 VOICE = (
@@ -115,8 +115,8 @@ LINES = "[00:00.000 --> 00:02.500] Speaker 1: hello\n[00:02.500 --> 00:04.000] S
     ],
 )
 def test_lines_in_every_shape_are_the_same_transcript(text: str) -> None:
-    found = said(read_text(text, SOUND))
-    assert found == [("Speaker 1", 0.0, 2.5, "hello"), ("Speaker 2", 2.5, 4.0, "你好")]
+    rows = said(read_text(text, SOUND))
+    assert rows == [("Speaker 1", 0.0, 2.5, "hello"), ("Speaker 2", 2.5, 4.0, "你好")]
 
 
 def test_words_with_colons_brackets_and_years_stay_words() -> None:
@@ -353,39 +353,10 @@ def test_tagspeech_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- behind a server ----------------------------------------------------------------------------
 
 
-class Server:
-    """A server that keeps what it is asked, and answers what a test says."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, bytes, dict[str, str]]] = []
-        self.status, self.body = 200, {}
-        ours = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                data = self.rfile.read(int(self.headers["content-length"]))
-                ours.asked.append((self.path, data, dict(self.headers)))
-                answer = json.dumps(ours.body).encode()
-                self.send_response(ours.status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    one = Server()
-    yield one
-    one.http.shutdown()
-    one.http.server_close()
+def server() -> Iterator[Service]:
+    with serving(always({})) as service:
+        yield service
 
 
 def completion(text: str | None, model: str, finish: str = "stop", **more: Any) -> dict[str, Any]:
@@ -408,43 +379,45 @@ def completion(text: str | None, model: str, finish: str = "stop", **more: Any) 
     ],
 )
 def test_a_served_model_is_asked_with_sound_and_prompt(
-    name: str, text: str, server: Server
+    name: str, text: str, server: Service
 ) -> None:
-    system = load(name, SystemOptions(base_url=server.url, key="secret"))
-    server.body = completion(text, system.model)
+    system = load(name, SystemOptions(base_url=f"{server.url}/v1", key="secret"))
+    server.answer = always(completion(text, system.model))
     answer = system.ask(SOUND)
-    path, data, headers = server.asked[0]
-    body = json.loads(data)
-    assert path == "/v1/chat/completions" and headers["authorization"] == "Bearer secret"
+    [request] = server.requests
+    body = json.loads(request.body)
+    assert request.path == "/v1/chat/completions"
+    assert request.headers["authorization"] == "Bearer secret"
     [sound, prompt] = body["messages"][-1]["content"]
     assert sound["type"] == "input_audio" and sound["input_audio"]["format"] == "wav"
     assert body["model"] == system.model and prompt["text"] in str(answer.prompt)
     assert ("10.00 seconds" in prompt["text"]) == (name == "vibevoice")
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (140, 30)
     assert len(system.read(answer, SOUND).segments) == 2
-    told = json.dumps(system.describe())
-    assert "secret" not in told and "prompt_sha256" in told
+    about = json.dumps(system.describe())
+    assert "secret" not in about and "prompt_sha256" in about
     system.close()
 
 
-def test_a_served_model_that_fails(server: Server) -> None:
-    system = load("qwen3-omni", SystemOptions(base_url=server.url))
-    server.body = completion(LINES, "other-model")
+def test_a_served_model_that_fails(server: Service) -> None:
+    system = load("qwen3-omni", SystemOptions(base_url=f"{server.url}/v1"))
+    server.answer = always(completion(LINES, "other-model"))
     assert reason(lambda: system.ask(SOUND)) == "swapped-model"
-    server.status, server.body = 429, {"error": {"message": "slow down"}}
+    slow = {"error": {"message": "slow down"}}
+    server.answer = always(slow, 429)
     with pytest.raises(Unavailable) as limited:
         system.ask(SOUND)
-    assert limited.value.limited and len(server.asked) == 2  # asked once: others try again
-    server.status = 401
+    assert limited.value.limited and len(server.requests) == 2  # asked once: others try again
+    server.answer = always(slow, 401)
     with pytest.raises(EngineError, match="HTTP 401"):
         system.ask(SOUND)
-    server.status = 413
+    server.answer = always(slow, 413)
     assert reason(lambda: system.ask(SOUND)) == "too-long"
     system.close()
     with pytest.raises(SettingsError, match="needs a server that serves Qwen/Qwen3-Omni"):
         load("qwen3-omni", SystemOptions())
     with pytest.raises(SettingsError, match="--hotwords x: the system qwen3-omni has no use of it"):
-        load("qwen3-omni", SystemOptions(base_url=server.url, hotwords="x"))
+        load("qwen3-omni", SystemOptions(base_url=f"{server.url}/v1", hotwords="x"))
 
 
 @pytest.mark.parametrize(
@@ -462,19 +435,21 @@ def test_completions_that_are_none(raw: Any, expected: str) -> None:
     assert reason(lambda: content_of(raw)) == expected
 
 
-def test_moss_behind_vllm(server: Server) -> None:
-    system = load("moss", SystemOptions(base_url=server.url))
+def test_moss_behind_vllm(server: Service) -> None:
+    system = load("moss", SystemOptions(base_url=f"{server.url}/v1"))
     segments = [{"id": "0", "start": 0.0, "end": 2.0, "speaker": "S01", "text": "hello"}]
-    server.body = {"task": "transcribe", "duration": 10.0, "text": "hello", "segments": segments}
+    server.answer = always(
+        {"task": "transcribe", "duration": 10.0, "text": "hello", "segments": segments}
+    )
     answer = system.ask(SOUND)
-    path, data, _ = server.asked[0]
-    assert path == "/v1/audio/transcriptions"
-    assert b"diarized_json" in data and b"max_completion_tokens" in data and b"RIFF" in data
+    [request] = server.requests
+    assert request.path == "/v1/audio/transcriptions"
+    assert all(p in request.body for p in (b"diarized_json", b"max_completion_tokens", b"RIFF"))
     assert said(system.read(answer, SOUND)) == [("S01", 0.0, 2.0, "hello")]
     raw = Answer({"text": "[0][S01]year [2024] ends[4.0]"})
     assert said(system.read(raw, SOUND)) == [("S01", 0.0, 4.0, "year [2024] ends")]
     assert reason(lambda: system.read(Answer({"task": "x"}), SOUND)) == "format"
-    server.status, server.body = 500, {"error": {"message": "no segments"}}
+    server.answer = always({"error": {"message": "no segments"}}, 500)
     with pytest.raises(Unavailable, match="HTTP 500"):
         system.ask(SOUND)
     system.close()

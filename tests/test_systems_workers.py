@@ -1,4 +1,4 @@
-"""Systems in an environment of their own: the real program and its lines, with recorded answers of the libraries.
+"""Systems in an environment of their own: the real program and its lines, with stand-ins for the libraries.
 
 The libraries are modules in a folder: pyannote's turns are a real Annotation, in pyannote.audio 4's own shape.
 """
@@ -19,6 +19,7 @@ from speaker_reasoner.errors import AnswerError, CheckpointError, ExtraError, Se
 from speaker_reasoner.systems import isolated
 from speaker_reasoner.systems.asking import understood
 from speaker_reasoner.systems.base import Answer, Sound, SystemOptions
+from speaker_reasoner.systems.pyannote_paraformer import PyannoteParaformer
 from speaker_reasoner.systems.table import load
 from speaker_reasoner.systems.whisperx import WhisperXAlone
 
@@ -84,6 +85,8 @@ def load_model(arch, device, compute_type, language):
     return Model()
 class Model:
     def transcribe(self, audio, batch_size, language):
+        if len(audio) < 16000:
+            import time; time.sleep(60)
         if len(audio) < 32000:
             raise RuntimeError("the sound\\nis too short")
         if len(audio) < 64000:
@@ -194,6 +197,13 @@ def test_a_process_that_dies_is_started_again(libraries: Path) -> None:
         assert system.ask(call()).raw["segments"]
 
 
+def test_an_answer_that_takes_too_long_is_not_taken_for_the_next(libraries: Path) -> None:
+    with closing(load("whisperx", SystemOptions(timeout_s=2.0))) as system:
+        with pytest.raises(Unavailable, match="no answer within 2 s"):
+            system.ask(call(0.5))
+        assert system.ask(call()).raw["segments"]
+
+
 def test_a_model_that_cannot_be_loaded(libraries: Path) -> None:
     with pytest.raises(CheckpointError, match="the hub gave no pipeline other/one"):
         load("pyannote+paraformer", SystemOptions(model="other/one+paraformer-zh"))
@@ -205,7 +215,7 @@ def test_a_process_that_dies_while_it_loads(libraries: Path) -> None:
         load("whisperx", SystemOptions())
 
 
-def test_libraries_that_are_not_there(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_that_are_not_there(libraries: Path) -> None:
     (libraries / "whisperx/__init__.py").write_text("import no_such_module\n")
     with pytest.raises(ExtraError, match=r"needs whisperx in the environment of .*no_such_module"):
         load("whisperx", SystemOptions())
@@ -237,3 +247,17 @@ def test_what_is_no_answer_of_whisperx(raw: Any) -> None:
     with pytest.raises(AnswerError) as caught:
         understood(system, Answer(raw), call())
     assert caught.value.reason == "format"
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ({}, "format"),
+        ({"turns": [{"start": None, "end": 1.0, "speaker": "A", "answer": None}]}, "no-times"),
+    ],
+)
+def test_what_is_no_answer_of_pyannote_and_paraformer(raw: Any, reason: str) -> None:
+    system = object.__new__(PyannoteParaformer)
+    with pytest.raises(AnswerError) as caught:
+        understood(system, Answer(raw), call())
+    assert caught.value.reason == reason

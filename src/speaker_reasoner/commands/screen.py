@@ -120,10 +120,18 @@ class Screen:
         if self._bar is not None:
             self._reach(path, self._durations_s[path])
 
-    def _summary(self, path: Path, transcript: Transcript) -> None:
-        name = f"{_plain(path.name)}: " if self._several else ""
+    def warnings(self, path: Path, transcript: Transcript) -> None:
+        """Show the warnings of a transcript."""
         for warning in transcript.warnings:
-            self._note(f"{name}{warning}", label="warning: ")
+            self._note(f"{self._name(path)}{warning}", label="warning: ")
+
+    def _name(self, path: Path) -> str:
+        """What stands before a line about a recording: its name, where there are several."""
+        return f"{_plain(path.name)}: " if self._several else ""
+
+    def _summary(self, path: Path, transcript: Transcript) -> None:
+        name = self._name(path)
+        self.warnings(path, transcript)
         if self._lines and not self._quiet and (changes := transcript.info.get("corrections")):
             self._note(
                 f"{name}the last pass over the speakers changed {len(changes)} "

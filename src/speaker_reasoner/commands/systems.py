@@ -23,7 +23,7 @@ _OF_ENGINES = (
 )
 _MB = 1e6
 _FLAC_BYTES_S = 18_000
-"""Of speech at 16 kHz, about."""
+"""Of speech at 16 kHz (assumed)."""
 
 
 def add_systems(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -133,8 +133,8 @@ class Chosen:
     entry: "Entry"
     arguments: argparse.Namespace
 
-    def options(self, *, keyless: bool = False) -> "SystemOptions":
-        """What the system is told.
+    def options(self) -> "SystemOptions":
+        """The user's options for the system.
 
         Raises:
             SettingsError: its key is not set.
@@ -142,20 +142,20 @@ class Chosen:
         from ..systems.base import SystemOptions
         from ..systems.table import key_of
 
-        told = self.arguments
-        language = told.language
-        if told.language_is_hint and not self.entry.languages:
+        given = self.arguments
+        language = given.language
+        if given.language_is_hint and not self.entry.languages:
             language = None
-        python = told.system_python
+        python = given.system_python
         return SystemOptions(
-            model=told.model,
+            model=given.model,
             language=language,
-            hotwords=told.hotwords,
-            speakers=speakers(told),
-            device=told.device,
-            base_url=told.base_url,
-            key=None if keyless else key_of(self.name, told.api_key_env),
-            **({} if told.timeout is None else {"timeout_s": told.timeout}),
+            hotwords=given.hotwords,
+            speakers=speakers(given),
+            device=given.device,
+            base_url=given.base_url,
+            key=key_of(self.name, given.api_key_env),
+            **({} if given.timeout is None else {"timeout_s": given.timeout}),
             python=None if python is None else str(python),
         )
 
@@ -173,16 +173,16 @@ class Chosen:
         """
         from ..systems.asking import How
 
-        told, limit_s = self.arguments, self.limit_s
+        given, limit_s = self.arguments, self.limit_s
         return How(
-            at_once=told.at_once or self.entry.at_once,
-            rate=told.rate,
-            retries=told.retries,
+            at_once=given.at_once or self.entry.at_once,
+            rate=given.rate,
+            **({} if given.retries is None else {"retries": given.retries}),
             limit_s=limit_s,
-            speakers=speakers(told),
-            witness=None if limit_s is None else _witness(told),
-            channel=told.channel,
-            track=told.track,
+            speakers=speakers(given),
+            witness=None if limit_s is None else _witness(given),
+            channel=given.channel,
+            track=given.track,
         )
 
     @property
@@ -200,23 +200,23 @@ def _witness(arguments: argparse.Namespace) -> Any:
         return None
     if arguments.witness != "auto":
         return load_witness(arguments.witness)
-    found = best_witness()
-    if found is None and arguments.link == "voices":
+    witness = best_witness()
+    if witness is None and arguments.link == "voices":
         raise SettingsError(
             "--link voices: nothing that compares voices is installed; pip install ./packages/cascade, name "
             "one by --witness, or say --link none"
         )
-    return found
+    return witness
 
 
 def chosen_system(arguments: argparse.Namespace) -> Chosen | None:
     """The system that was named; `None` where an engine of this package transcribes, whose `--model` is then set.
 
     Raises:
-        SettingsError: there is no such system, or options do not fit it.
+        SettingsError: there is no such system, it cannot be run, or options do not fit it.
     """
     from ..errors import SettingsError
-    from ..systems.table import ENGINE, PUBLISHED, find
+    from ..systems.table import ENGINE, find
 
     name = arguments.system
     entry = None if name is None else find(name)
@@ -232,11 +232,6 @@ def chosen_system(arguments: argparse.Namespace) -> Chosen | None:
                 )
             arguments.model = arguments.model or "cascade"
         return None
-    if entry.runs == PUBLISHED:
-        raise SettingsError(
-            f"--system {name}: cannot be run, only published figures are known ({entry.note}); `evaluate table` "
-            "has them"
-        )
     defaults = {name: arguments.parser.get_default(name) for name in _OF_ENGINES}
     given = [n for n, default in defaults.items() if getattr(arguments, n) != default]
     given += ["voice"] if arguments.voice else []
@@ -254,6 +249,7 @@ def dry_run(chosen: Chosen, recordings: Iterable[tuple[str, float]], folder: Pat
     """Say what would be sent of recordings, `(name, seconds)`, whose answers would be kept in a folder."""
     from ..formats import file_name
     from ..systems.kept import ANSWERS
+    from ..systems.table import SERVICE
 
     console, limit_s = Console(highlight=False, soft_wrap=True), chosen.limit_s
     requests, seconds, kept = 0, 0.0, 0
@@ -266,20 +262,20 @@ def dry_run(chosen: Chosen, recordings: Iterable[tuple[str, float]], folder: Pat
         shown = f"{name}: {duration_s:.1f} s, {pieces} request{'s' if pieces != 1 else ''}"
         if there == pieces:
             kept += 1
-            console.print(
-                f"{shown}; already answered, not asked again if nothing has changed", style="dim"
-            )
+            shown += "; already answered, not asked again if nothing has changed"
+            console.print(shown, style="dim", markup=False)
             continue
         requests += pieces - there
         seconds += duration_s * (1 - there / pieces)
-        console.print(shown)
+        console.print(shown, markup=False)
     about = f"about {requests} requests" if limit_s is not None else f"{requests} requests"
+    model = f" ({chosen.arguments.model})" if chosen.arguments.model else ""
     console.print(
-        f"to {chosen.name}{f' ({chosen.arguments.model})' if chosen.arguments.model else ''}: {about}, "
-        f"{seconds / 3600:.3f} h of audio, about {seconds * _FLAC_BYTES_S / _MB:.1f} MB; {kept} recordings are "
-        "answered already"
+        f"to {chosen.name}{model}: {about}, {seconds / 3600:.3f} h of audio, about "
+        f"{seconds * _FLAC_BYTES_S / _MB:.1f} MB; {kept} recordings are answered already",
+        markup=False,
     )
-    if chosen.entry.runs != "service":
+    if chosen.entry.runs != SERVICE:
         console.print("cost: none, it runs on this machine")
     elif chosen.arguments.price_per_hour is None:
         console.print("cost: unknown; give the price of an hour of audio: --price-per-hour X")

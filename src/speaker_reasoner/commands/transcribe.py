@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..errors import AudioError, OutputError, SpeakerReasonerError
+from ..errors import AudioError, FormatError, OutputError, SpeakerReasonerError
 from ..formats import FORMATS, file_name, render
 from ..formats.table import unknown_format
 from .arguments import add_model, add_options, load_quietly, options, positive, usage
@@ -171,33 +171,40 @@ def _run_system(chosen: Chosen, items: Sequence["Item"], formats: Sequence[str])
     from ..audio import probe
     from ..longform import Failure
     from ..systems.asking import Asking
-    from .screen import say_error
+    from ..systems.table import SERVICE
+    from .screen import Screen
 
-    arguments = chosen.arguments
+    arguments, failed = chosen.arguments, 0
     folder: Path | None = arguments.output
     if arguments.dry_run:
         return dry_run(chosen, [(i.title, probe(i.path).duration_s) for i in items], folder)
-    say = Console(stderr=True, highlight=False, soft_wrap=True)
-    if folder is None and chosen.entry.runs == "service":
+    if folder is None and chosen.entry.runs == SERVICE:
+        say = Console(stderr=True, highlight=False, soft_wrap=True)
         say.print("the answer is not kept: add -o DIR to keep it", style="yellow")
-    system, failed = chosen.load(), 0
+    system = chosen.load()
     try:
-        with Asking(system, folder, chosen.how(), formats if folder is not None else ()) as asking:
+        with (
+            Asking(system, folder, chosen.how(), formats if folder is not None else ()) as asking,
+            Screen([item.path for item in items], lines=False, quiet=arguments.quiet) as screen,
+        ):
             for result in asking.run(items):
+                path, transcript = result.item.path, result.outcome
+                screen.finish(path, None)
                 if result.note:
-                    say.print(f"{result.item.path}: {result.note}", style="yellow", markup=False)
-                if isinstance(result.outcome, Failure):
-                    say_error(f"{result.reason}: {result.outcome.error}")
+                    screen.say(path, result.note)
+                if isinstance(transcript, Failure):
+                    screen.error(f"{result.reason}: {transcript.error}")
                     failed += 1
                     continue
-                for warning in (
-                    result.outcome.warnings if not arguments.quiet or folder is None else ()
-                ):
-                    say.print(f"{result.item.path}: {warning}", style="yellow", markup=False)
-                for file in result.files if not arguments.quiet else ():
-                    say.print(f"wrote {file}", style="green", markup=False)
+                screen.warnings(path, transcript)
+                for file in result.files:
+                    screen.wrote(file)
                 if folder is None:
-                    print_all(render(result.outcome, formats[0]))
+                    try:
+                        print_all(render(transcript, formats[0]))
+                    except FormatError as error:
+                        screen.error(str(error))
+                        failed += 1
     finally:
         system.close()
     return failed

@@ -13,6 +13,7 @@ from .base import Answer, Sound, SystemOptions, Usage, is_swapped
 from .service import http_error, service_transcript
 
 _POLL_S = 3.0
+"""Assumed."""
 
 
 class AssemblyAI:
@@ -45,7 +46,7 @@ class AssemblyAI:
         else:
             asked["language_detection"] = True
         if options.hotwords:
-            asked["keyterms_prompt"] = terms(options.hotwords)
+            asked["keyterms_prompt"] = options.terms
         if options.speakers is not None:
             low, high = options.speakers
             if low == high:
@@ -97,16 +98,11 @@ class AssemblyAI:
         if self._options.model and is_swapped(self._options.model, answer.model):
             raise AnswerError("swapped-model", f"asked {self._options.model}, got {answer.model}")
         if isinstance(raw, dict) and raw.get("words") and not raw.get("utterances"):
-            raw = {**raw, "utterances": []}  # words without turns, as where no speaker was found
+            raw = {**raw, "utterances": []}  # words without turns, as without speakers
         return service_transcript("AssemblyAI", raw, sound)
 
     def close(self) -> None:
         """See `System`."""
-
-
-def terms(text: str) -> list[str]:
-    """Names and terms, which commas separate."""
-    return [term.strip() for term in text.split(",") if term.strip()]
 
 
 def _json(response: httpx.Response | None) -> Any:

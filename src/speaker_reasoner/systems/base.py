@@ -39,6 +39,10 @@ ASKED_AGAIN = frozenset({"rate-limited", "unavailable", "unreadable"})
 """Reasons that may be gone the next time; the others are results."""
 
 
+MOST_TOKENS = 32_768
+"""In the answer of a model that writes text (assumed)."""
+
+
 @dataclass(frozen=True, slots=True)
 class SystemOptions:
     """What the user says about how a system transcribes.
@@ -64,6 +68,11 @@ class SystemOptions:
     key: str | None = field(default=None, repr=False)
     timeout_s: float = 600.0
     python: str | None = None
+
+    @property
+    def terms(self) -> list[str]:
+        """The hotwords one by one; commas separate them."""
+        return [term.strip() for term in (self.hotwords or "").split(",") if term.strip()]
 
     def refuse(self, system: str, *names: str) -> None:
         """Refuse options that a system has no use for.
@@ -160,7 +169,7 @@ class Answer:
     Attributes:
         raw: all of it, JSON-ready.
         model: as the answer names it, with its version; `None` where it does not.
-        prompt: what the model was told, where it is told something.
+        prompt: that the model was given; `None` where it takes none.
         usage: what it took.
     """
 
@@ -171,7 +180,7 @@ class Answer:
 
     @property
     def prompt_sha256(self) -> str | None:
-        return None if self.prompt is None else prompt_hash(self.prompt)
+        return None if self.prompt is None else text_hash(self.prompt)
 
 
 class System(Protocol):
@@ -193,7 +202,7 @@ class System(Protocol):
         """Ask about one sound; it may be called from several threads at once.
 
         Raises:
-            AnswerError: the answer can be told to be none, with the answer in `raw`.
+            AnswerError: the answer is no transcript; it is in `raw`.
             Unavailable: of `engines.client`: it can be tried again.
             EngineError, SettingsError: no recording can be answered, as with a wrong key.
         """
@@ -210,9 +219,9 @@ class System(Protocol):
         """End what runs for it."""
 
 
-def prompt_hash(prompt: str) -> str:
-    """SHA-256 of a prompt, which tells prompts apart."""
-    return hashlib.sha256(prompt.encode()).hexdigest()
+def text_hash(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_swapped(asked: str, answered: str | None) -> bool:

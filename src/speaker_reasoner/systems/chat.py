@@ -7,11 +7,9 @@ from ..engines.client import Address, Client, Refused
 from ..errors import AnswerError, SettingsError
 from ..transcript import Transcript
 from ..version import __version__
-from .base import Answer, Sound, SystemOptions, Usage, is_swapped, prompt_hash
+from .base import MOST_TOKENS, Answer, Sound, SystemOptions, Usage, is_swapped, text_hash
 from .service import http_error
 from .text import read_text
-
-MOST_TOKENS = 32_768
 
 _KINDS = {"length": "truncated", "content_filter": "refused"}
 """Finish reasons that make an answer none."""
@@ -54,7 +52,7 @@ class ChatModel:
         """See `System`."""
         return {
             "model": self.model,
-            "prompt_sha256": prompt_hash(self.system_prompt + self.prompt),
+            "prompt_sha256": text_hash(self.system_prompt + self.prompt),
             "sampling": self.sampling,
             "max_tokens": MOST_TOKENS,
             "sdk": {"name": "speaker-reasoner", "version": __version__},

@@ -10,12 +10,13 @@ from ..transcript import Segment, Transcript
 from .base import Sound
 
 _SLACK_S = 1.0
-"""An end may lie so far past the sound: services round, and count the padding of a codec."""
-_UNHEARD_SHARE, _UNHEARD_S = 0.2, 30.0
-"""Speech behind the last line that is told: more than this share of all speech, and this many seconds."""
+"""An end may lie so far past the sound: services round, and count the padding of a codec (assumed)."""
+_REST_SHARE, _REST_S = 0.2, 30.0
+"""Speech after the last line is a warning: more than this share of all speech, and this many seconds (assumed)."""
 _LEAST_SPEECH_S = 1.0
+"""An answer without lines is right where there is no more speech (assumed)."""
 _REPEATS, _LONGEST_SPAN, _LEAST_LOOP = 10, 80, 150
-"""A loop: a span of at most so many characters, so often in a row, so many characters in all."""
+"""A loop: a span of at most so many characters, so often in a row, so many characters in all (assumed)."""
 
 
 def checked(transcript: Transcript, sound: Sound) -> Transcript:
@@ -45,8 +46,8 @@ def checked(transcript: Transcript, sound: Sound) -> Transcript:
     beyond = sum(a.end_s != b.end_s for a, b in zip(transcript.segments, segments, strict=True))
     if beyond:
         warnings.append(f"{beyond} lines ended after the recording, and were ended with it")
-    if transcript.segments and duration_s - last_s > _UNHEARD_S:
-        warnings += _unheard(sound, last_s)
+    if transcript.segments and duration_s - last_s > _REST_S:
+        warnings += _rest(sound, last_s)
     return replace(
         transcript,
         recording=sound.recording,
@@ -81,15 +82,15 @@ def repeated(text: str) -> str | None:
 
 def _check_silence(sound: Sound) -> None:
     regions = detector("energy")(sound.samples)
-    heard_s = spoken_s(regions, 0.0, sound.duration_s)
-    if heard_s > _LEAST_SPEECH_S:
-        raise AnswerError("empty", f"no line, in a recording with about {heard_s:.0f} s of speech")
+    speech_s = spoken_s(regions, 0.0, sound.duration_s)
+    if speech_s > _LEAST_SPEECH_S:
+        raise AnswerError("empty", f"no line, in a recording with about {speech_s:.0f} s of speech")
 
 
-def _unheard(sound: Sound, last_s: float) -> list[str]:
+def _rest(sound: Sound, last_s: float) -> list[str]:
     regions = detector("energy")(sound.samples)
     after_s = spoken_s(regions, last_s, sound.duration_s)
-    if after_s <= max(_UNHEARD_S, _UNHEARD_SHARE * spoken_s(regions, 0.0, sound.duration_s)):
+    if after_s <= max(_REST_S, _REST_SHARE * spoken_s(regions, 0.0, sound.duration_s)):
         return []
     return [
         f"the last line ends at {last_s:.1f} s of {sound.duration_s:.1f} s, and about {after_s:.0f} s of speech "

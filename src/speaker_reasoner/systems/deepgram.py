@@ -18,14 +18,13 @@ from ..engines.client import Unavailable
 from ..errors import AnswerError
 from ..formats.service_rows import listed
 from ..transcript import Transcript
-from .assemblyai import terms
 from .base import Answer, Sound, SystemOptions, Usage
 from .fern import of_fern
 from .service import service_transcript
 
 _MODEL = "nova-3"
 _BLOCK_S = 0.1
-"""Sound in one message of a stream."""
+"""Sound in one message of a stream (assumed)."""
 
 
 class Deepgram:
@@ -52,7 +51,7 @@ class Deepgram:
         else:
             self._asked["detect_language"] = True
         if options.hotwords:
-            self._asked["keyterm"] = terms(options.hotwords)
+            self._asked["keyterm"] = options.terms
         where = {}
         if options.base_url:
             url = options.base_url.rstrip("/")

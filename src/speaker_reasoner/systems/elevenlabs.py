@@ -7,7 +7,6 @@ import httpx
 
 from .. import extras
 from ..transcript import Transcript
-from .assemblyai import terms
 from .base import Answer, Sound, SystemOptions, Usage
 from .fern import of_fern
 from .service import service_transcript
@@ -39,7 +38,7 @@ class ElevenLabs:
         if options.language:
             self._asked["language_code"] = options.language
         if options.hotwords:
-            self._asked["keyterms"] = terms(options.hotwords)
+            self._asked["keyterms"] = options.terms
         place = {"base_url": options.base_url} if options.base_url else {}
         self._http = httpx.Client(timeout=options.timeout_s, follow_redirects=True)
         self._client = package.ElevenLabs(api_key=options.key, httpx_client=self._http, **place)

@@ -13,10 +13,10 @@ from .. import extras
 from ..errors import EngineError
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
-from .service import service_transcript
+from .service import SEGMENTS, service_transcript
 
-_KIND = "OpenAI, Whisper, WhisperX, faster-whisper"
 _BEAM = 5
+"""The default of faster-whisper."""
 
 
 class FasterWhisperAlone:
@@ -70,7 +70,7 @@ class FasterWhisperAlone:
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
-        return service_transcript(_KIND, answer.raw, sound)
+        return service_transcript(SEGMENTS, answer.raw, sound)
 
     def close(self) -> None:
         """See `System`."""

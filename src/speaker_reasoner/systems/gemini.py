@@ -4,15 +4,19 @@ The finish reason decides whether an answer is whole; `response.text` does not s
 for another is refused. The paper does not print its prompt; this one is ours, and its hash is stored.
 """
 
+import io
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
+
+import httpx
 
 from .. import extras
 from ..engines.client import Unavailable
 from ..errors import AnswerError, EngineError
 from ..formats.service_rows import Row, TimedWord, at_key, listed
 from ..transcript import Transcript
-from .base import Answer, Sound, SystemOptions, Usage, is_swapped, prompt_hash
+from .base import Answer, Sound, SystemOptions, Usage, is_swapped, text_hash
 from .service import http_error
 from .text import clock, read_text, transcript_of
 
@@ -94,12 +98,12 @@ class Gemini:
 
     def describe(self) -> dict[str, Any]:
         """See `System`."""
-        told = {
-            "prompt_sha256": None if self._transcribes else prompt_hash(self._prompt()),
+        asked = {
+            "prompt_sha256": None if self._transcribes else text_hash(self._prompt()),
             "language_given": self.options.language,
         }
         sdk = {"name": "google-genai", "version": version("google-genai")}
-        return {"model": self.model, "temperature": 0, **told, "sdk": sdk}
+        return {"model": self.model, "temperature": 0, **asked, "sdk": sdk}
 
     def _config(self) -> Any:
         types = self._genai.types
@@ -118,15 +122,12 @@ class Gemini:
 
     def ask(self, sound: Sound) -> Answer:
         """See `System`."""
-        import httpx
-
         types = self._genai.types
         data = sound.encoded("FLAC")
         uploaded = None
         try:
             if len(data) > _INLINE_BYTES:
-                uploaded = self._upload(data)
-                audio = uploaded
+                audio = uploaded = self._upload(data)
             else:
                 audio = types.Part.from_bytes(data=data, mime_type="audio/flac")
             contents = [audio] if self._transcribes else [audio, self._prompt()]
@@ -149,16 +150,12 @@ class Gemini:
         return self.answer_of(response)
 
     def _upload(self, data: bytes) -> Any:
-        import io
-
         config = self._genai.types.UploadFileConfig(mime_type="audio/flac")
         return self._client.files.upload(file=io.BytesIO(data), config=config)
 
     def _forget(self, name: str) -> None:
         """Delete an upload; the service does so itself after two days."""
-        import contextlib
-
-        with contextlib.suppress(self._errors.APIError):
+        with suppress(self._errors.APIError):
             self._client.files.delete(name=name)
 
     def answer_of(self, response: Any) -> Answer:

@@ -3,11 +3,10 @@
 from importlib.metadata import version
 from typing import Any
 
-from ..errors import CheckpointError, EngineError
+from ..audio import SAMPLE_RATE_HZ
+from ..errors import AnswerError, CheckpointError, EngineError
 from ..transcript import Transcript
-from .base import Answer, Sound, SystemOptions, Usage
-
-MOST_TOKENS = 32_768
+from .base import MOST_TOKENS, Answer, Sound, SystemOptions, Usage
 
 
 class HubModel:
@@ -95,10 +94,19 @@ class HubModel:
         """See `System`."""
 
 
+def whole_text(raw: Any) -> str:
+    """The text of an answer that is whole.
+
+    Raises:
+        AnswerError: `truncated`: it ended at the limit of tokens.
+    """
+    if raw["finish_reason"] == "length":
+        raise AnswerError("truncated", "the answer ended at the limit of tokens")
+    return str(raw["text"])
+
+
 def _at(sound: Sound, rate_hz: int) -> Any:
     """The samples at the rate of a model."""
-    from ..audio import SAMPLE_RATE_HZ
-
     if rate_hz == SAMPLE_RATE_HZ:
         return sound.samples
     import soxr

@@ -5,7 +5,7 @@
 It reads requests from standard input and writes answers to standard output, one JSON object a line:
 
     {"id": 0, "load": {"kind": "whisperx", ...}}   ->  {"id": 0, "ready": {"whisperx": "3.8.6", ...}}
-    {"id": 1, "audio": "/tmp/x.wav"}               ->  {"id": 1, "result": {...}}
+    {"id": 1, "audio": "x.wav"}                    ->  {"id": 1, "result": {...}}
     anything that fails                            ->  {"id": 1, "error": "...", "missing": true or false}
 
 Audio is WAV, 16 kHz, mono, 16 bits. What libraries print goes to standard error.
@@ -47,33 +47,34 @@ def _many(speakers: Any) -> dict[str, int]:
 class PyannoteParaformer:
     """pyannote's turns, each recognised by Paraformer by itself."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
         import torch
         from funasr import AutoModel
         from pyannote.audio import Pipeline
 
-        device = told["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-        pipeline = Pipeline.from_pretrained(told["diarizer"], token=os.environ.get("HF_TOKEN"))
+        device = settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+        pipeline = Pipeline.from_pretrained(settings["diarizer"], token=os.environ.get("HF_TOKEN"))
         if pipeline is None:
-            raise OSError(f"the hub gave no pipeline {told['diarizer']}")
+            raise OSError(f"the hub gave no pipeline {settings['diarizer']}")
         self._pipeline = pipeline.to(torch.device(device))
         self._recogniser = AutoModel(
-            model=told["recogniser"],
+            model=settings["recogniser"],
             punc_model="ct-punc",
             device=device,
             hub="hf",
             disable_update=True,
             disable_pbar=True,
         )
-        self._hotwords = {"hotword": told["hotwords"]} if told["hotwords"] else {}
-        self._speakers = _many(told["speakers"])
+        self._hotwords = {"hotword": settings["hotwords"]} if settings["hotwords"] else {}
+        self._speakers = _many(settings["speakers"])
         self.versions = _versions("pyannote.audio", "funasr", "torch")
 
-    def transcribe(self, samples: Any) -> dict[str, Any]:
+    def transcribe(self, path: str) -> dict[str, Any]:
         """What pyannote and Paraformer answer, turn by turn."""
         import torch
 
+        samples = read_wave(path)
         wave_of = {"waveform": torch.from_numpy(samples)[None], "sample_rate": RATE_HZ}
         output = self._pipeline(wave_of, **self._speakers).serialize()
         turns = []
@@ -91,27 +92,28 @@ class PyannoteParaformer:
 class WhisperX:
     """WhisperX: recognition, alignment, diarization, and words given to speakers."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         import torch
         import whisperx
         from whisperx.diarize import DiarizationPipeline
 
         self._whisperx = whisperx
-        self._device = told["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._language = told["language"]
+        self._device = settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._language = settings["language"]
         self._model = whisperx.load_model(
-            told["model"],
+            settings["model"],
             self._device.partition(":")[0],
             compute_type="float16" if self._device.startswith("cuda") else "int8",
             language=self._language,
         )
         self._diarize = DiarizationPipeline(token=os.environ.get("HF_TOKEN"), device=self._device)
-        self._speakers = _many(told["speakers"])
+        self._speakers = _many(settings["speakers"])
         self._aligners: dict[str, Any] = {}
         self.versions = _versions("whisperx", "faster-whisper", "pyannote.audio", "torch")
 
-    def transcribe(self, samples: Any) -> dict[str, Any]:
+    def transcribe(self, path: str) -> dict[str, Any]:
         """The segments of WhisperX; `aligned` says whether words have times."""
+        samples = read_wave(path)
         result = self._model.transcribe(samples, batch_size=8, language=self._language)
         language = result["language"]
         aligner = self._aligner(language)
@@ -137,38 +139,29 @@ class WhisperX:
 
 
 class TagSpeech:
-    """TagSpeech of a clone of Auden: `told["folder"]` is its `examples/tagspeech`."""
+    """TagSpeech of a clone of Auden: `settings["folder"]` is its `examples/tagspeech`."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        sys.path.insert(0, told["folder"])
+    def __init__(self, settings: dict[str, Any]) -> None:
+        sys.path.insert(0, settings["folder"])
         import torch
         from model import TagSpeech as Model  # type: ignore[import-not-found,unused-ignore]
 
-        device = told["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = Model.from_pretrained(told["model"]).to(device)
-        self._most_tokens = told["max_tokens"]
+        device = settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = Model.from_pretrained(settings["model"]).to(device)
+        self._most_tokens = settings["max_tokens"]
         self.versions = _versions("torch")
 
-    def transcribe(self, samples: Any) -> dict[str, Any]:
+    def transcribe(self, path: str) -> dict[str, Any]:
         """The model's markup."""
-        import tempfile
-
         token = self._model.config.audio_token
         content = f"<text>{token}</text>\n<speaker>{token}</speaker>"
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "sound.wav")  # noqa: PTH118
-            with wave.open(path, "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(RATE_HZ)
-                file.writeframes((samples * 32768.0).astype("<i2").tobytes())
-            made = self._model.generate(
-                [path],
-                [[{"role": "user", "content": content}]],
-                max_new_tokens=self._most_tokens,
-                num_beams=1,
-                do_sample=False,
-            )
+        made = self._model.generate(
+            [path],
+            [[{"role": "user", "content": content}]],
+            max_new_tokens=self._most_tokens,
+            num_beams=1,
+            do_sample=False,
+        )
         return {"text": made[0]}
 
 
@@ -195,7 +188,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
                 system = KINDS[request["load"]["kind"]](request["load"])
                 answer["ready"] = system.versions
             else:
-                answer["result"] = system.transcribe(read_wave(request["audio"]))
+                answer["result"] = system.transcribe(request["audio"])
         except Exception as error:  # of any library: the other side decides
             said = " ".join(str(error).split()) or type(error).__name__
             answer["error"] = f"{type(error).__name__}: {said}"[:1000]

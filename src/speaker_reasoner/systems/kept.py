@@ -1,6 +1,5 @@
 """What a run keeps in its folder: answers, and the files of transcripts that were made from them."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from ..formats import FORMATS, file_name, write, write_text_atomically
 from ..formats.files import set_aside
 from ..longform.marker import file_hash
 from ..transcript import Transcript
+from .base import text_hash
 
 ANSWERS, FAILURES, WRITTEN = "answers", "failures.jsonl", "written.json"
 VERSION = 1
@@ -59,7 +59,7 @@ def write_files(
         if there == known.get(path.name):
             if transcript is None:
                 path.unlink()
-        elif transcript is None or there != _text_hash(FORMATS[name].render(transcript)):
+        elif transcript is None or there != text_hash(FORMATS[name].render(transcript)):
             spared.append(set_aside(path, FORMATS[name].suffix).name)
     files = [] if transcript is None else write(transcript, folder, formats)
     hashes = {**known, **{path.name: file_hash(path) for path in files}}
@@ -67,10 +67,6 @@ def write_files(
         write_text_atomically(record, json.dumps(hashes, indent=1, sort_keys=True) + "\n")
     note = f"not made by this command, kept as {', '.join(spared)}" if spared else ""
     return tuple(files), note
-
-
-def _text_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _written_before(path: Path) -> dict[str, str | None]:

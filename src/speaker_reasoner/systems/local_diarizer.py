@@ -4,12 +4,10 @@ import os
 from typing import Any
 
 from ..engines.cascade.local import LocalDiarizer
-from ..engines.cascade.segmentation import FRAME_S, middle_s, on, runs
+from ..engines.cascade.segmentation import regions
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
 from .service import service_transcript
-
-_SHORTEST_S = 0.1
 
 
 class LocalDiarizerAlone:
@@ -38,12 +36,10 @@ class LocalDiarizerAlone:
         """See `System`."""
         active = self._diarizer.diarize(sound.samples, self._speakers).active
         turns = [
-            {"start": start_s, "end": end_s, "speaker": f"SPEAKER_{number:02d}"}
+            {"start": round(start_s, 3), "end": round(end_s, 3), "speaker": f"SPEAKER_{number:02d}"}
             for number in range(active.shape[1])
-            for first, last in runs(on(active[:, number]))
-            if (last - first) * FRAME_S >= _SHORTEST_S
-            for start_s, end_s in [_bounds_s(first, last, sound.duration_s)]
-            if end_s > start_s
+            for start_s, end_s in regions(active[:, number], sound.duration_s)
+            if round(end_s - start_s, 3) > 0
         ]
         turns.sort(key=lambda turn: (turn["start"], turn["end"]))
         return Answer({"diarization": turns}, self.model)
@@ -54,12 +50,6 @@ class LocalDiarizerAlone:
 
     def close(self) -> None:
         """See `System`."""
-
-
-def _bounds_s(first: int, last: int, duration_s: float) -> tuple[float, float]:
-    """Start and end of frames in milliseconds' precision, inside the sound."""
-    start_s, end_s = max(0.0, middle_s(first - 0.5)), min(middle_s(last - 0.5), duration_s)
-    return round(start_s, 3), round(end_s, 3)
 
 
 def load(options: SystemOptions) -> LocalDiarizerAlone:

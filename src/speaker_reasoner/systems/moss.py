@@ -14,15 +14,13 @@ from ..errors import AnswerError
 from ..formats.service_rows import Row
 from ..transcript import Transcript
 from ..version import __version__
-from .base import Answer, Sound, SystemOptions, Usage, is_swapped
+from .base import MOST_TOKENS, Answer, Sound, SystemOptions, Usage, is_swapped
 from .checks import repeated
-from .hub import MOST_TOKENS, HubModel
-from .service import http_error, service_transcript
+from .hub import HubModel, whole_text
+from .service import SEGMENTS, http_error, service_transcript
 from .text import transcript_of
-from .vibevoice import whole_text
 
 _NAME, _MODEL = "moss", "OpenMOSS-Team/MOSS-Transcribe-Diarize"
-_OPENAI = "OpenAI, Whisper, WhisperX, faster-whisper"
 _TURN = re.compile(r"\[(\d+(?:\.\d+)?)\]\s*\[(S\d+)\]")
 _END = re.compile(r"\[(\d+(?:\.\d+)?)\]\s*\Z")
 _SPEAKER = re.compile(r"\[S\d+\]")
@@ -71,7 +69,7 @@ class Moss(HubModel):
     """MOSS-Transcribe-Diarize in this process."""
 
     def _hotwords(self) -> list[str]:
-        return [word.strip() for word in (self.options.hotwords or "").split(",") if word.strip()]
+        return self.options.terms
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
@@ -135,7 +133,7 @@ class ServedMoss:
         """See `System`."""
         raw = answer.raw
         if isinstance(raw.get("segments"), list):
-            return service_transcript(_OPENAI, raw, sound)
+            return service_transcript(SEGMENTS, raw, sound)
         if isinstance(raw.get("text"), str):
             return parse(raw["text"], sound)
         raise AnswerError("format", f"expected segments or text, got {', '.join(raw) or 'nothing'}")

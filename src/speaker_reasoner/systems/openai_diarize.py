@@ -10,11 +10,11 @@ from .. import extras
 from ..errors import AnswerError
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage
-from .service import http_error, service_transcript
+from .service import SEGMENTS, http_error, service_transcript
 
 _MODEL = "gpt-4o-transcribe-diarize"
 _MOST_BYTES = 25_000_000
-_KIND = "OpenAI, Whisper, WhisperX, faster-whisper"
+"""Of a file: the limit of the service."""
 
 
 class OpenAIDiarize:
@@ -78,7 +78,7 @@ class OpenAIDiarize:
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
-        return service_transcript(_KIND, answer.raw, sound)
+        return service_transcript(SEGMENTS, answer.raw, sound)
 
     def close(self) -> None:
         """See `System`."""

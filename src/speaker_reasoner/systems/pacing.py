@@ -11,6 +11,7 @@ from ..engines.client import Unavailable
 from .base import Answer
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_ASKED_S = 1.0, 60.0, 300.0
+"""First and longest wait between attempts; the longest that a server may ask for (assumed)."""
 
 
 class Pace:

@@ -13,43 +13,36 @@ from ..formats.service_rows import Row, TimedWord
 from ..formats.services import gather
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
-from .worker import Subprocess
+from .worker import Isolated
 
 _MODEL = "pyannote/speaker-diarization-3.1+paraformer-zh"
 
 
-class PyannoteParaformer:
+class PyannoteParaformer(Isolated):
     """pyannote and Paraformer.
 
     Args:
         options: `model` is `DIARIZER+RECOGNISER`; `python` is that of their environment.
     """
 
-    name = "pyannote+paraformer"
-
     def __init__(self, options: SystemOptions) -> None:
-        self.model = options.model or _MODEL
-        diarizer, _, recogniser = self.model.partition("+")
-        self._told = {
+        model = options.model or _MODEL
+        diarizer, _, recogniser = model.partition("+")
+        self._settings = {
             "diarizer": diarizer,
             "recogniser": recogniser or "paraformer-zh",
             "hotwords": options.hotwords,
             "speakers": options.speakers,
             "device": options.device,
         }
-        self._worker = Subprocess(
-            self.name, self._told, "pyannote.audio funasr", options.python, options.timeout_s
+        super().__init__(
+            "pyannote+paraformer", model, self._settings, "pyannote.audio funasr", options
         )
-        self._versions = self._worker.start()
 
     def describe(self) -> dict[str, Any]:
         """See `System`."""
-        sdk = {"name": "pyannote.audio, funasr", "versions": self._versions}
-        return {"model": self.model, **self._told, "sdk": sdk}
-
-    def ask(self, sound: Sound) -> Answer:
-        """See `System`."""
-        return Answer(self._worker.ask(sound), self.model)
+        sdk = {"name": "pyannote.audio, funasr", "versions": self.versions}
+        return {"model": self.model, **self._settings, "sdk": sdk}
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
@@ -57,10 +50,6 @@ class PyannoteParaformer:
         if not isinstance(raw, dict) or not isinstance(raw.get("turns"), list):
             raise AnswerError("format", 'expected an object with "turns", a list')
         return gather(_rows(raw["turns"]), sound.recording, "answer")
-
-    def close(self) -> None:
-        """See `System`."""
-        self._worker.close()
 
 
 def _rows(turns: list[Mapping[str, Any]]) -> Iterator[Row]:

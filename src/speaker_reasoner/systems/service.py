@@ -11,7 +11,10 @@ from ..formats.services import KINDS, gather
 from ..transcript import Transcript
 from .base import Sound
 
+SEGMENTS = "OpenAI, Whisper, WhisperX, faster-whisper"
+"""The kind that all of these write."""
 _SHOWN = 300
+"""Characters of a message that are shown."""
 _TOO_LONG = re.compile(r"longer than|too (long|large)|exceeds? the (maximum|limit)", re.IGNORECASE)
 """How services say it where they answer 400: "audio duration 1500 seconds is longer than 1400 seconds"."""
 

@@ -20,7 +20,7 @@ class Entry:
         title: what it is, in a few words.
         runs: `here` on this machine, `service` elsewhere over a network, `engine` by the dialogue of this package,
             or `published`: only figures that others published are known.
-        module: of this room, whose `load` loads it, or another function of it (`module:function`); empty where
+        module: of this package, whose `load` loads it, or another function of it (`module:function`); empty where
             nothing does.
         extra: of this package, with the libraries that it needs; empty if none.
         key_env: the environment variable that holds its key; empty if none.
@@ -28,7 +28,7 @@ class Entry:
         limit_s: longest recording that it takes at once, in seconds; `None` if none is known.
         speakers: whether it names speakers.
         words: whether it gives words.
-        languages: whether it can be told the spoken language.
+        languages: whether it takes the spoken language.
         at_once: recordings under way at once, if the user says nothing.
         note: what else there is to know.
     """
@@ -213,16 +213,22 @@ SYSTEMS: Mapping[str, Entry] = {
 
 
 def find(name: str) -> Entry:
-    """The entry of a system.
+    """The entry of a system that can be run.
 
     Raises:
-        SettingsError: there is none of that name; the message lists all.
+        SettingsError: there is none of that name (the message lists all), or only its figures are known.
     """
-    if name in SYSTEMS:
-        return SYSTEMS[name]
-    near = difflib.get_close_matches(name, SYSTEMS, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise SettingsError(f"--system {name}{hint}: expected one of {', '.join(sorted(SYSTEMS))}")
+    entry = SYSTEMS.get(name)
+    if entry is None:
+        near = difflib.get_close_matches(name, SYSTEMS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise SettingsError(f"--system {name}{hint}: expected one of {', '.join(sorted(SYSTEMS))}")
+    if entry.runs == PUBLISHED:
+        raise SettingsError(
+            f"--system {name}: cannot be run, only published figures are known ({entry.note}); `evaluate table` "
+            "has them"
+        )
+    return entry
 
 
 def key_of(name: str, variable: str | None = None) -> str | None:
@@ -255,11 +261,6 @@ def load(name: str, options: SystemOptions) -> System:
         CheckpointError: its model cannot be used.
     """
     entry = find(name)
-    if entry.runs == PUBLISHED:
-        raise SettingsError(
-            f"--system {name}: cannot be run, only published figures are known ({entry.note}); `evaluate table` "
-            "has them"
-        )
     if entry.runs == ENGINE:
         raise SettingsError(f"--system {name}: runs by an engine of this package")
     name_of, _, function = entry.module.partition(":")

@@ -16,10 +16,12 @@ from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
 from .checks import repeated
 from .text import transcript_of
-from .worker import Subprocess
+from .worker import Isolated
 
 _NAME, _MODEL = "tagspeech", "AudenAI/TagSpeech-Alimeeting"
 _HOME = "TAGSPEECH_HOME"
+_MOST_TOKENS = 800
+"""In an answer about a minute (assumed)."""
 _PAIR = r"\d+(?:\.\d+)?\s*-\s*\d+(?:\.\d+)?"
 _WORDS = re.compile(rf"({_PAIR})\s*>(.*)")
 _SPEAKER = re.compile(r"<spk\b([^>]*?)/?>")
@@ -30,8 +32,8 @@ _GENDERS = {"f": "female", "m": "male"}
 def parse(text: str, sound: Sound) -> Transcript:
     """The transcript of an answer's markup.
 
-    A line has the speaker whose list of times has its own; of several such speakers, the next in order, which
-    is told in a warning.
+    A line has the speaker whose list of times has its own; of several such speakers, the next in order, with
+    a warning.
 
     Raises:
         AnswerError: `loop`, `truncated`, `empty` or `format`.
@@ -49,7 +51,7 @@ def parse(text: str, sound: Sound) -> Transcript:
     words = text.partition("<text>")[2].partition("</text>")[0]
     speakers = text.partition("<speaker>")[2].partition("</speaker>")[0]
     owners, genders = _owners(speakers)
-    rows, told, asked = [], 0, dict.fromkeys(owners, 0)
+    rows, shared, given = [], 0, dict.fromkeys(owners, 0)
     for number, line in enumerate((x.strip() for x in words.splitlines() if x.strip()), start=1):
         match = _WORDS.fullmatch(line)
         if match is None:
@@ -58,14 +60,14 @@ def parse(text: str, sound: Sound) -> Transcript:
             )
         pair = _pair(match[1])
         known = owners.get(pair, [])
-        speaker = known[asked[pair] % len(known)] if known else None
+        speaker = known[given[pair] % len(known)] if known else None
         if known:
-            asked[pair] += 1
-            told += len(known) > 1
+            given[pair] += 1
+            shared += len(known) > 1
         rows.append(Row(f"answer, line {number}", speaker, *pair, match[2].strip()))
     warnings = (
-        [f"{told} lines share their times with others; speakers were given in order"]
-        if told
+        [f"{shared} lines share their times with others; speakers were given in order"]
+        if shared
         else []
     )
     transcript = transcript_of(rows, sound, warnings)
@@ -94,7 +96,7 @@ def _owners(markup: str) -> tuple[dict[tuple[float, float], list[str]], dict[str
     return owners, genders
 
 
-class TagSpeech:
+class TagSpeech(Isolated):
     """TagSpeech in a program of its own.
 
     Args:
@@ -105,39 +107,26 @@ class TagSpeech:
         ExtraError, CheckpointError: see `Subprocess.start`.
     """
 
-    name = _NAME
-
     def __init__(self, options: SystemOptions) -> None:
         options.refuse(_NAME, "language", "hotwords", "speakers", "base_url")
-        self.model = options.model or _MODEL
         folder = os.environ.get(_HOME, "")
         if not (Path(folder) / "model.py").is_file() and not (Path(folder) / "model").is_dir():
             raise SettingsError(
                 f"--system {_NAME}: set the environment variable {_HOME} to the folder examples/tagspeech of a "
                 f"clone of Auden, got {folder!r}"
             )
-        self._told = {"model": self.model, "device": options.device, "max_tokens": 800}
-        told = {**self._told, "folder": str(Path(folder).resolve())}
-        self._worker = Subprocess(
-            _NAME, told, "the libraries of Auden", options.python, options.timeout_s
-        )
-        self._versions = self._worker.start()
+        model = options.model or _MODEL
+        self._settings = {"model": model, "device": options.device, "max_tokens": _MOST_TOKENS}
+        settings = {**self._settings, "folder": str(Path(folder).resolve())}
+        super().__init__(_NAME, model, settings, "the libraries of Auden", options)
 
     def describe(self) -> dict[str, Any]:
         """See `System`."""
-        return {**self._told, "sdk": {"name": "Auden", "versions": self._versions}}
-
-    def ask(self, sound: Sound) -> Answer:
-        """See `System`."""
-        return Answer(self._worker.ask(sound), self.model)
+        return {**self._settings, "sdk": {"name": "Auden", "versions": self.versions}}
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
         return parse(str(answer.raw["text"]), sound)
-
-    def close(self) -> None:
-        """See `System`."""
-        self._worker.close()
 
 
 def load(options: SystemOptions) -> TagSpeech:

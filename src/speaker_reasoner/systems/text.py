@@ -21,7 +21,7 @@ from .checks import repeated
 from .service import check_times
 
 READABLE = 0.8
-"""Share of the lines of an answer that must be turns; what is left is told in a warning."""
+"""Share of the lines of an answer that must be turns (assumed); a warning counts the others."""
 
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d+)?)\s*s?")
 _JSON = re.compile(r"\{|\[\s*(?:[{\[\"\]]|\Z)")
@@ -80,12 +80,12 @@ def transcript_of(rows: list[Row], sound: Sound, warnings: Sequence[str] = ()) -
     said = [row for row in rows if not _EVENT.fullmatch(row.text.strip())]
     check_times(said)
     transcript = gather(said, sound.recording, "answer")
-    told = [*transcript.warnings, *warnings]
+    notices = [*transcript.warnings, *warnings]
     if len(said) < len(rows):
-        told.append(
+        notices.append(
             f"{len(rows) - len(said)} turns only name a sound, as [Music], and were left out"
         )
-    return replace(transcript, warnings=tuple(told))
+    return replace(transcript, warnings=tuple(notices))
 
 
 def unfenced(text: str) -> str:
@@ -152,21 +152,21 @@ def rows_of(items: list[Any]) -> list[Row]:
         if not isinstance(item, Mapping):
             raise AnswerError("format", f"{at}: expected an object, got {str(item)[:60]!r}")
         named = {str(key).strip().lower().replace(" ", "_"): value for key, value in item.items()}
-        found = {
+        values = {
             what: next((named[key] for key in keys if named.get(key) is not None), None)
             for what, keys in _KEYS.items()
         }
-        if found["text"] is None:
+        if values["text"] is None:
             raise AnswerError("format", f"{at}: no text in {str(dict(item))[:80]!r}")
-        if not isinstance(found["text"], str):
-            raise AnswerError("format", f"{at}: expected text, got {str(found['text'])[:60]!r}")
+        if not isinstance(values["text"], str):
+            raise AnswerError("format", f"{at}: expected text, got {str(values['text'])[:60]!r}")
         rows.append(
             Row(
                 at,
-                label(found["speaker"]),
-                clock(found["start"]),
-                clock(found["end"]),
-                found["text"],
+                label(values["speaker"]),
+                clock(values["start"]),
+                clock(values["end"]),
+                values["text"],
             )
         )
     return rows
@@ -198,10 +198,10 @@ def line_rows(text: str) -> tuple[list[Row], list[str]]:
         raise AnswerError(
             "format", f"{len(others)} of {len(lines)} lines are no turns, as {others[0][:60]!r}"
         )
-    told = (
+    warnings = (
         [f"{len(others)} lines of the answer are no turns, as {others[0][:60]!r}"] if others else []
     )
-    return rows, told
+    return rows, warnings
 
 
 def clock(value: object) -> object:

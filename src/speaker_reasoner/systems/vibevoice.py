@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from ..errors import AnswerError
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
 from .chat import ChatModel
-from .hub import HubModel
+from .hub import HubModel, whole_text
 from .text import read_text
 
 _NAME = "vibevoice"
@@ -41,17 +40,6 @@ class VibeVoice(HubModel):
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
         return read_text(whole_text(answer.raw), sound)
-
-
-def whole_text(raw: Any) -> str:
-    """The text of an answer that a model in this process wrote.
-
-    Raises:
-        AnswerError: `truncated`: it ended at the limit of tokens.
-    """
-    if raw["finish_reason"] == "length":
-        raise AnswerError("truncated", "the answer ended at the limit of tokens")
-    return str(raw["text"])
 
 
 def load(options: SystemOptions) -> ServedVibeVoice | VibeVoice:

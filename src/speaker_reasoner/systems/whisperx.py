@@ -5,51 +5,38 @@ from typing import Any
 from ..errors import AnswerError
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
-from .service import service_transcript
-from .worker import Subprocess
+from .service import SEGMENTS, service_transcript
+from .worker import Isolated
 
 _MODEL = "large-v3"
 
 
-class WhisperXAlone:
+class WhisperXAlone(Isolated):
     """WhisperX.
 
     Args:
         options: `model` is a size or hub id of a Whisper; `python` is that of its environment.
     """
 
-    name = "whisperx"
-
     def __init__(self, options: SystemOptions) -> None:
-        self.model = options.model or _MODEL
-        self._told = {
-            "model": self.model,
+        model = options.model or _MODEL
+        self._settings = {
+            "model": model,
             "language": options.language,
             "speakers": options.speakers,
             "device": options.device,
         }
-        self._worker = Subprocess(
-            self.name, self._told, "whisperx", options.python, options.timeout_s
-        )
-        self._versions = self._worker.start()
+        super().__init__("whisperx", model, self._settings, "whisperx", options)
 
     def describe(self) -> dict[str, Any]:
         """See `System`."""
-        return {**self._told, "sdk": {"name": "whisperx", "versions": self._versions}}
-
-    def ask(self, sound: Sound) -> Answer:
-        """See `System`."""
-        return Answer(self._worker.ask(sound), self.model)
+        return {**self._settings, "sdk": {"name": "whisperx", "versions": self.versions}}
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
         if not isinstance(answer.raw, dict):
             raise AnswerError("format", f"expected an object, got {type(answer.raw).__name__}")
-        return service_transcript("OpenAI, Whisper, WhisperX, faster-whisper", answer.raw, sound)
-
-    def close(self) -> None:
-        """See `System`."""
-        self._worker.close()
+        return service_transcript(SEGMENTS, answer.raw, sound)
 
 
 def load(options: SystemOptions) -> WhisperXAlone:

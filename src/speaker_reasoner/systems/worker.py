@@ -15,10 +15,52 @@ from typing import Any
 from ..engines.client import Unavailable
 from ..errors import AnswerError, CheckpointError, ExtraError, SettingsError
 from . import isolated
-from .base import Sound
+from .base import Answer, Sound, SystemOptions
 
 _TAIL = 300
+"""Characters of the last words of a process that are shown."""
 _LOADING_S = 1800.0
+"""Longest time until a system is loaded, with the download of its model (assumed)."""
+
+
+class Isolated:
+    """A system in an environment of its own.
+
+    Args:
+        name: a key of `isolated.KINDS`.
+        model: that is asked for.
+        settings, packages: see `Subprocess`.
+        options: see `SystemOptions`.
+
+    Raises:
+        ExtraError, CheckpointError, SettingsError: see `Subprocess.start`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        settings: Mapping[str, Any],
+        packages: str,
+        options: SystemOptions,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self._worker = Subprocess(name, settings, packages, options.python, options.timeout_s)
+        self._worker.start()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of its libraries."""
+        return self._worker.versions
+
+    def ask(self, sound: Sound) -> Answer:
+        """See `System`."""
+        return Answer(self._worker.ask(sound), self.model)
+
+    def close(self) -> None:
+        """See `System`."""
+        self._worker.close()
 
 
 class Subprocess:
@@ -26,7 +68,7 @@ class Subprocess:
 
     Args:
         system: its name, a key of `isolated.KINDS`.
-        told: what it is loaded with (JSON-ready).
+        settings: that it is loaded with (JSON-ready).
         packages: what it needs, as pip names them, for messages.
         python: interpreter of its environment; this one if `None`.
         timeout_s: longest time for one answer.
@@ -35,14 +77,14 @@ class Subprocess:
     def __init__(
         self,
         system: str,
-        told: Mapping[str, Any],
+        settings: Mapping[str, Any],
         packages: str,
-        python: str | None = None,
-        timeout_s: float = 600.0,
+        python: str | None,
+        timeout_s: float,
     ) -> None:
         self.system = system
         self.python = python or sys.executable
-        self._told = {"kind": system, **told}
+        self._settings = {"kind": system, **settings}
         self._packages = packages
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[str] | None = None
@@ -52,8 +94,8 @@ class Subprocess:
         self._lock = threading.Lock()
         self.versions: dict[str, str] = {}
 
-    def start(self) -> dict[str, str]:
-        """Start the process, if it does not run, and load the system; versions of its libraries.
+    def start(self) -> None:
+        """Start the process, if it does not run, and load the system.
 
         Raises:
             ExtraError: a library is missing there.
@@ -62,7 +104,7 @@ class Subprocess:
         """
         try:
             with self._lock:
-                return self._started()
+                self._started()
         except Unavailable as error:
             self.close()
             raise CheckpointError(f"the system {self.system} cannot be loaded: {error}") from error
@@ -103,9 +145,9 @@ class Subprocess:
         if self._errors is not None:
             self._errors.close()
 
-    def _started(self) -> dict[str, str]:
+    def _started(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            return self.versions
+            return
         self.close()
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         try:
@@ -126,7 +168,7 @@ class Subprocess:
             ) from error
         self._process, self._lines = process, queue.Queue()
         threading.Thread(target=_read, args=(process.stdout, self._lines), daemon=True).start()
-        answer = self._exchange({"load": self._told}, _LOADING_S)
+        answer = self._exchange({"load": self._settings}, _LOADING_S)
         if "error" in answer:
             self.close()
             if answer["missing"]:
@@ -137,7 +179,6 @@ class Subprocess:
                 )
             raise CheckpointError(f"the system {self.system} cannot be loaded: {answer['error']}")
         self.versions = answer["ready"]
-        return self.versions
 
     def _exchange(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         assert self._process is not None and self._process.stdin is not None
@@ -150,16 +191,22 @@ class Subprocess:
         try:
             line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
-            self._process.kill()
+            self._kill()
             raise Unavailable(f"{self.system}: no answer within {timeout_s:g} s") from None
         except BaseException:  # interrupted: what comes now would be taken for the next answer
-            self._process.kill()
+            self._kill()
             raise
         if line is None:
             raise self._ended()
         answer: dict[str, Any] = json.loads(line)
         assert answer["id"] == self._number
         return answer
+
+    def _kill(self) -> None:
+        """End the process now; when this returns, the next request starts another."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
     def _ended(self) -> Unavailable:
         """The process is dead: what it said last."""
