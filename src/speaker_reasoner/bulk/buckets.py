@@ -5,11 +5,18 @@ settings of an account are those of its own tools (`AWS_ACCESS_KEY_ID`, `AWS_END
 (`FSSPEC_S3_ENDPOINT_URL`, ...).
 """
 
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
 from .. import extras
 from ..errors import DataError, ExtraError, OutputError
@@ -18,6 +25,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 20.0
+_FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Errors that the next attempt would have, too."""
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
@@ -65,10 +74,7 @@ class Bucket:
         entries = self._read(lambda: self._files.find(self._root, detail=True))
         scheme = self.address.partition("://")[0]
         for name, entry in sorted(entries.items()):
-            version = next(
-                (entry[k] for k in ("ETag", "etag", "LastModified", "mtime") if k in entry), ""
-            )
-            yield f"{scheme}://{name}", int(entry.get("size") or 0), str(version).strip('"')
+            yield f"{scheme}://{name}", int(entry.get("size") or 0), _version(entry)
 
     def names(self, folder: str) -> set[str]:
         """The files of a folder below; none where there is no such folder."""
@@ -83,10 +89,7 @@ class Bucket:
     def version(self, name: str = "") -> tuple[int, str]:
         """Size and version of a file; raises `DataError` where there is none."""
         entry = self._read(lambda: self._files.info(self._at(name)))
-        version = next(
-            (entry[k] for k in ("ETag", "etag", "LastModified", "mtime") if k in entry), ""
-        )
-        return int(entry.get("size") or 0), str(version).strip('"')
+        return int(entry.get("size") or 0), _version(entry)
 
     def fetch(self, name: str, path: Path) -> None:
         """Copy a file to `path`, whole or not at all.
@@ -141,16 +144,20 @@ class Bucket:
 
 def again(action: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T:
     """Do something with a bucket, up to `ATTEMPTS` times; a file that is not there is not tried again."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return action()
-        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
-            raise
-        except Exception:
-            if attempt == ATTEMPTS - 1:
-                raise
-        wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0))
-    raise AssertionError
+    retrying = Retrying(
+        retry=retry_if_not_exception_type(_FOR_GOOD) & retry_if_exception_type(Exception),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential_jitter(_FIRST_WAIT_S, _LONGEST_WAIT_S, jitter=_FIRST_WAIT_S),
+        sleep=wait,
+        reraise=True,
+    )
+    return retrying(action)
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    """What changes when a file changes, as its kind of bucket calls it; empty where it tells nothing."""
+    keys = ("ETag", "etag", "LastModified", "mtime")
+    return str(next((entry[key] for key in keys if key in entry), "")).strip('"')
 
 
 def _reason(error: Exception) -> str:
