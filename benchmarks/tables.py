@@ -120,7 +120,7 @@ def conventions_table() -> str:
 
 
 def embedded_evaluation() -> str:
-    from speaker_reasoner.evaluate.results import LABELS
+    from speaker_reasoner.evaluate.stored import LABELS
 
     pair = [load(f"evaluation-{mode}") for mode in ("segmented", "long-form")]
     rows = ["| metric | in pieces | whole |", "|---|--:|--:|"]

@@ -137,6 +137,14 @@ def test_failures_are_shown_with_their_kind(tmp_path: Path) -> None:
     assert "r0: loop: &lt;b&gt;again" in (tmp_path / "page.html").read_text()
 
 
+def test_names_cannot_break_the_markdown(tmp_path: Path) -> None:
+    board = leaderboard(stored(tmp_path, result("a\\|b [c](d)\n", 10), result("e", 20)))
+    write(board, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert text.count("| a\\\\\\|b \\[c\\](d)  |") == 6  # row, two matrices twice, result
+    assert "[c](" not in text
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many comparisons are computed."""
