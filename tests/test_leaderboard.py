@@ -17,6 +17,8 @@ from speaker_reasoner.evaluate import resampling
 from speaker_reasoner.evaluate.leaderboard import leaderboard
 from speaker_reasoner.evaluate.leaderboard_files import before, write
 
+from .browser import chromium, opened
+
 COUNT = 8
 
 
@@ -243,26 +245,16 @@ def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    path = next((p for n in ("chromium", "google-chrome") if (p := shutil.which(n))), None)
-    with api.sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.mark.slow
 def test_the_page_sorts_and_fits_a_phone(tmp_path: Path, browser: Any) -> None:
     paths = stored(tmp_path, *(result(f"a rather long system {i}", 10 + 7 * i) for i in range(6)))
     write(leaderboard(paths), tmp_path / "page.html")
-    page = browser.new_page(viewport={"width": 360, "height": 700})
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"file://{tmp_path / 'page.html'}")
+    small = {"width": 360, "height": 700}
+    page, complaints = opened(browser, tmp_path / "page.html", viewport=small)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     names = "[...document.querySelectorAll('table.sortable tbody th')].map(x => x.textContent)"
     first = page.evaluate(names)
