@@ -196,7 +196,7 @@ def test_other_code_computes_again(
     assert len(drawn) == 4
 
 
-def test_bad_results_are_told(tmp_path: Path) -> None:
+def test_bad_results_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two results of 'a' on 'talks' that were measured alike"):
         leaderboard(stored(tmp_path, result("a", 1), result("a", 2)))
     with pytest.raises(DataError, match=r"none\.json: cannot be read as an evaluation"):
