@@ -13,7 +13,6 @@ import pytest
 from speaker_reasoner import cli
 from speaker_reasoner.errors import DataError, FormatError
 from speaker_reasoner.evaluate import leaderboard as module
-from speaker_reasoner.evaluate import resampling
 from speaker_reasoner.evaluate.leaderboard import leaderboard
 from speaker_reasoner.evaluate.leaderboard_files import before, write
 
@@ -151,13 +150,13 @@ def test_names_cannot_break_the_markdown(tmp_path: Path) -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many comparisons are computed."""
     calls: list[int] = []
-    compare = resampling.compare
+    compare = module.compare
 
     def counting(*sides: Any, **options: Any) -> Any:
         calls.append(1)
         return compare(*sides, **options)
 
-    monkeypatch.setattr(resampling, "compare", counting)
+    monkeypatch.setattr(module, "compare", counting)
     return calls
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, FormatError
+from .resampling import by_recording, compare, counted, holm, interval
 from .stored import parse_evaluation, read_bytes, unit_of
 
 SCHEMA = "speaker-reasoner/leaderboard/1"
@@ -174,8 +175,6 @@ def _board(
 
 
 def _row(result: Mapping[str, Any], index: int) -> dict[str, Any]:
-    from .resampling import by_recording, counted, interval
-
     metrics = {}
     for metric in METRICS:
         counts = by_recording(result, counted(result, metric))
@@ -209,8 +208,6 @@ def _comparisons(
     own: Sequence[Mapping[str, Any]], metric: str, known: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Every pair of systems by one metric, with a verdict or the reason why there is none."""
-    from .resampling import by_recording, compare, counted, holm
-
     counts = [by_recording(result, counted(result, metric)) for result in own]
     rows: list[dict[str, Any]] = []
     for a, b in combinations(range(len(own)), 2):
