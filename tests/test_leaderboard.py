@@ -112,6 +112,38 @@ def test_units_data_and_scoring_have_boards_of_their_own(tmp_path: Path) -> None
     assert all(len(board["rows"]) == 1 for board in boards)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"collars_s": {"der_025": 0.5}},
+        {"as": {"tool": "sclite", "rules": "its own"}},
+        {"uem": "talks.uem"},
+        {"conventions": {"cpwer": "another"}},
+    ],
+)
+def test_another_scoring_has_a_board_of_its_own(tmp_path: Path, other: dict[str, Any]) -> None:
+    one = result("a", 10)
+    two = result("b", 10, settings={**one["settings"], **other})
+    assert len(leaderboard(stored(tmp_path, one, two))["boards"]) == 2
+
+
+def test_each_cell_says_row_minus_column(tmp_path: Path) -> None:
+    board = leaderboard(stored(tmp_path, result("bad", 30), result("good", 10)))
+    write(board, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert text.count("| good |  | −20.0 [−20.0, −20.0]: better |") == 2  # cpWER and WER
+    assert text.count("| bad | +20.0 [+20.0, +20.0]: worse |  |") == 2
+    write(board, tmp_path / "page.html")
+    rows = re.findall(r"<tr><th scope=row class=name>(good|bad)</th>(.*?)</tr>", page_of(tmp_path))
+    cells = [re.sub("<[^>]*>", " ", cell) for name, cell in rows if "worse:" in cell]
+    assert len(cells) == 2 and all("▲ +20.0 +20.0 to +20.0" in " ".join(c.split()) for c in cells)
+    assert page_of(tmp_path).count("▼ −20.0<br><small>−20.0 to −20.0</small>") == 2
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "page.html").read_text()
+
+
 def test_only_the_same_recordings_are_paired(tmp_path: Path) -> None:
     other = result("other", 10)
     other["recordings"][0]["scores"]["cpwer"]["reference_words"] = 99
