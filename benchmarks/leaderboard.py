@@ -1,4 +1,4 @@
-"""What runs here, over real and simulated recordings: one leaderboard, and what a second call of it costs.
+"""The systems that need no service, over real and simulated recordings: one leaderboard, and the time to make it.
 
     python benchmarks/leaderboard.py [--real FOLDER] [--banks DIR]
 
@@ -39,7 +39,7 @@ SYSTEMS = {
     "faster-whisper alone": ["--system", "faster-whisper"],
     "local diarizer alone": ["--system", "local-diarizer"],
 }
-"""Rows, and what `evaluate run` is told for each."""
+"""The name of each row, and the arguments of `evaluate run` for it."""
 
 
 def tool(*words: object) -> None:

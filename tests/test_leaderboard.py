@@ -13,9 +13,10 @@ import pytest
 from speaker_reasoner import cli
 from speaker_reasoner.errors import DataError, FormatError
 from speaker_reasoner.evaluate import leaderboard as module
-from speaker_reasoner.evaluate import resampling
 from speaker_reasoner.evaluate.leaderboard import leaderboard
 from speaker_reasoner.evaluate.leaderboard_files import before, write
+
+from .browser import chromium, opened
 
 COUNT = 8
 
@@ -111,6 +112,38 @@ def test_units_data_and_scoring_have_boards_of_their_own(tmp_path: Path) -> None
     assert all(len(board["rows"]) == 1 for board in boards)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"collars_s": {"der_025": 0.5}},
+        {"as": {"tool": "sclite", "rules": "its own"}},
+        {"uem": "talks.uem"},
+        {"conventions": {"cpwer": "another"}},
+    ],
+)
+def test_another_scoring_has_a_board_of_its_own(tmp_path: Path, other: dict[str, Any]) -> None:
+    one = result("a", 10)
+    two = result("b", 10, settings={**one["settings"], **other})
+    assert len(leaderboard(stored(tmp_path, one, two))["boards"]) == 2
+
+
+def test_each_cell_says_row_minus_column(tmp_path: Path) -> None:
+    board = leaderboard(stored(tmp_path, result("bad", 30), result("good", 10)))
+    write(board, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert text.count("| good |  | −20.0 [−20.0, −20.0]: better |") == 2  # cpWER and WER
+    assert text.count("| bad | +20.0 [+20.0, +20.0]: worse |  |") == 2
+    write(board, tmp_path / "page.html")
+    rows = re.findall(r"<tr><th scope=row class=name>(good|bad)</th>(.*?)</tr>", page_of(tmp_path))
+    cells = [re.sub("<[^>]*>", " ", cell) for name, cell in rows if "worse:" in cell]
+    assert len(cells) == 2 and all("▲ +20.0 +20.0 to +20.0" in " ".join(c.split()) for c in cells)
+    assert page_of(tmp_path).count("▼ −20.0<br><small>−20.0 to −20.0</small>") == 2
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "page.html").read_text()
+
+
 def test_only_the_same_recordings_are_paired(tmp_path: Path) -> None:
     other = result("other", 10)
     other["recordings"][0]["scores"]["cpwer"]["reference_words"] = 99
@@ -137,17 +170,25 @@ def test_failures_are_shown_with_their_kind(tmp_path: Path) -> None:
     assert "r0: loop: &lt;b&gt;again" in (tmp_path / "page.html").read_text()
 
 
+def test_names_cannot_break_the_markdown(tmp_path: Path) -> None:
+    board = leaderboard(stored(tmp_path, result("a\\|b [c](d)\n", 10), result("e", 20)))
+    write(board, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert text.count("| a\\\\\\|b \\[c\\](d)  |") == 6  # row, two matrices twice, result
+    assert "[c](" not in text
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many comparisons are computed."""
     calls: list[int] = []
-    compare = resampling.compare
+    compare = module.compare
 
     def counting(*sides: Any, **options: Any) -> Any:
         calls.append(1)
         return compare(*sides, **options)
 
-    monkeypatch.setattr(resampling, "compare", counting)
+    monkeypatch.setattr(module, "compare", counting)
     return calls
 
 
@@ -186,7 +227,7 @@ def test_other_code_computes_again(
     assert len(drawn) == 4
 
 
-def test_bad_results_are_told(tmp_path: Path) -> None:
+def test_bad_results_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two results of 'a' on 'talks' that were measured alike"):
         leaderboard(stored(tmp_path, result("a", 1), result("a", 2)))
     with pytest.raises(DataError, match=r"none\.json: cannot be read as an evaluation"):
@@ -204,13 +245,13 @@ def test_bad_results_are_told(tmp_path: Path) -> None:
 
 def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
     names = result("<script>alert(1)</script>", 10, data="AISHELL4-Eval")
-    board = leaderboard(stored(tmp_path, names, result("b", 20, data="AISHELL4-Eval")))
+    other = result("b", 20, data="AISHELL4-Eval")
+    board = leaderboard(stored(tmp_path, names, other, result("b", 20)))
     write(board, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "<script>alert" not in text and text.count("<script") == 2
-    assert (
-        not re.findall(r"(?:src|href)=[\"']?(?!#)", text) and "prefers-color-scheme: dark" in text
-    )
+    links = re.findall(r"(?:src|href)=[\"']?([^\"'>\s]*)", text)
+    assert links == ["#b0", "#b1"] and "prefers-color-scheme: dark" in text
     assert before(tmp_path / "page.html") == json.loads(json.dumps(board))
     assert "Published figures of this data set" in text and "pieces of at most 5 min" in text
 
@@ -235,26 +276,16 @@ def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    path = next((p for n in ("chromium", "google-chrome") if (p := shutil.which(n))), None)
-    with api.sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.mark.slow
 def test_the_page_sorts_and_fits_a_phone(tmp_path: Path, browser: Any) -> None:
     paths = stored(tmp_path, *(result(f"a rather long system {i}", 10 + 7 * i) for i in range(6)))
     write(leaderboard(paths), tmp_path / "page.html")
-    page = browser.new_page(viewport={"width": 360, "height": 700})
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"file://{tmp_path / 'page.html'}")
+    small = {"width": 360, "height": 700}
+    page, complaints = opened(browser, tmp_path / "page.html", viewport=small)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     names = "[...document.querySelectorAll('table.sortable tbody th')].map(x => x.textContent)"
     first = page.evaluate(names)

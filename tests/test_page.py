@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ import pytest
 import speaker_reasoner
 from speaker_reasoner.server.exports import SUFFIXES
 
+from .browser import chromium, expect
 from .scripted_server import PAGE, SPOKEN, Scripted
 
 ROOT = Path(__file__).parents[1]
@@ -126,19 +126,12 @@ slow = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    path = next((p for n in ("chromium", "google-chrome") if (p := shutil.which(n))), None)
-    microphone = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    with api.sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(
-                executable_path=path, args=["--no-sandbox", *microphone]
-            )
-        except api.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        api.expect.set_options(timeout=PATIENCE_MS)
-        yield opened
-        opened.close()
+    microphone = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    with chromium(*microphone) as started:
+        from playwright.sync_api import expect as playwright_expect
+
+        playwright_expect.set_options(timeout=PATIENCE_MS)
+        yield started
 
 
 @pytest.fixture
@@ -174,12 +167,6 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     for tab in tabs:
         tab.close()
     assert wrong == []
-
-
-def expect(locator: Any) -> Any:
-    from playwright.sync_api import expect as playwright_expect
-
-    return playwright_expect(locator)
 
 
 def finished(server: Scripted, name: str = "budget talk.wav") -> str:

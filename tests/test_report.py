@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import pytest
 from speaker_reasoner.errors import DataError, FormatError
 from speaker_reasoner.evaluate.report import CONFUSED, FALSE_ALARM, MISSED, compare, report
 from speaker_reasoner.transcript import Missing, Segment, Transcript
+
+from .browser import chromium, expect, opened
 
 REMEDY = "pip install 'speaker-reasoner[eval]'"
 pytest.importorskip("scipy", reason=REMEDY)
@@ -300,27 +301,8 @@ def talk(rng: random.Random, prefix: str, count: int) -> Transcript:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    path = next((p for n in ("chromium", "google-chrome") if (p := shutil.which(n))), None)
-    with api.sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
-
-
-def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
-    tab, said = browser.new_page(**options), []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on(
-        "request",
-        lambda request: said.append(request.url) if request.url != path.as_uri() else None,
-    )
-    tab.goto(path.as_uri())
-    return tab, said
+    with chromium() as started:
+        yield started
 
 
 @pytest.mark.slow
@@ -328,11 +310,11 @@ def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
 def test_a_recording_opens_in_a_browser(browser: Any, tmp_path: Path, width: int) -> None:
     path = tmp_path / "report.html"
     path.write_text(page(), encoding="utf-8")
-    tab, said = opened(browser, path, viewport={"width": width, "height": 900})
+    tab, complaints = opened(browser, path, viewport={"width": width, "height": 900})
     assert tab.locator("#overview h1").inner_text() == PAGE_TITLE
     assert tab.locator(".list tbody tr").count() == 4
     tab.get_by_role("link", name="kitchen", exact=True).click()
-    assert tab.locator("#recording h1").inner_text() == "kitchen"
+    expect(tab.locator("#recording h1")).to_have_text("kitchen")
     lanes = tab.locator(".lane[data-side]")
     assert lanes.count() == 7
     assert "ann" in lanes.nth(0).inner_text() and "Speaker1" in lanes.nth(1).inner_text()
@@ -346,10 +328,11 @@ def test_a_recording_opens_in_a_browser(browser: Any, tmp_path: Path, width: int
     tab.get_by_role("button", name="Next error").click()
     assert tab.locator(".readout").inner_text().startswith("missed, 0:13.90 to 0:15.00, chen")
     tab.get_by_role("link", name=re.compile("Next|Previous")).first.click()
-    assert tab.locator("#recording h1").inner_text() in ("copy", "lost")
+    expect(tab.locator("#recording h1")).to_have_text(re.compile("^(copy|lost)$"))
     tab.get_by_role("link", name="All recordings").click()
-    assert tab.locator("#overview").is_visible() and tab.evaluate(overflow)
-    assert said == []
+    expect(tab.locator("#overview")).to_be_visible()
+    assert tab.evaluate(overflow)
+    assert complaints == []
 
 
 @pytest.mark.slow
@@ -357,10 +340,11 @@ def test_an_hour_opens_and_scrolls(browser: Any, tmp_path: Path) -> None:
     pair = talk(random.Random(1), "r", 2000), talk(random.Random(2), "s", 2000)
     path = tmp_path / "report.html"
     path.write_text(report(result(["hour"]), {"hour": pair}, "hour"), encoding="utf-8")
-    tab, said = opened(browser, path, viewport={"width": 1280, "height": 900})
+    tab, complaints = opened(browser, path, viewport={"width": 1280, "height": 900})
     tab.get_by_role("link", name="hour", exact=True).click()
+    expect(tab.locator("#recording h1")).to_have_text("hour")
     tab.locator(".window").evaluate("view => { view.scrollLeft = view.scrollWidth / 2 }")
     before = tab.locator(".window").evaluate("view => view.scrollWidth")
     tab.get_by_role("button", name="Zoom in").click()
     assert tab.locator(".window").evaluate("view => view.scrollWidth") > 1.5 * before
-    assert said == []
+    assert complaints == []

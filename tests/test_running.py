@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,21 @@ import pytest
 from speaker_reasoner import cli
 from speaker_reasoner.commands import evaluate
 from speaker_reasoner.commands.evaluate import STEPS
-from speaker_reasoner.engines import Request
+from speaker_reasoner.engines import Reply, Request
+from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.scripted import ScriptedEngine
-from speaker_reasoner.errors import DataError
+from speaker_reasoner.errors import AnswerError, DataError
 from speaker_reasoner.evaluate.normalisation import Normalisation
-from speaker_reasoner.evaluate.running import hypotheses, read_data, transcribe, units
+from speaker_reasoner.evaluate.pairs import Pair
+from speaker_reasoner.evaluate.running import ask, hypotheses, read_data, transcribe, units
 from speaker_reasoner.formats import write
 from speaker_reasoner.longform import Options
+from speaker_reasoner.systems.asking import How
+from speaker_reasoner.systems.base import Sound
 from speaker_reasoner.transcript import Segment, Transcript
 
 from .talk import PROFILE, Killed, Mortal, play, save
+from .test_systems import TWO, Recorded
 from .vocal import voice
 
 COUNT = 3
@@ -105,6 +111,34 @@ def test_a_recording_that_fails_is_told_and_the_rest_goes_on(data: Path, tmp_pat
     assert list(failures) == ["talk-1"] and "talk-1.wav" in failures["talk-1"]["message"]
     assert failures["talk-1"]["reason"] == "unreadable"
     assert sorted(kept(tmp_path)) == ["talk-0", "talk-2"]
+
+
+def test_a_recording_with_gaps_counts_as_a_failure(data: Path, tmp_path: Path) -> None:
+    class Failing(ScriptedEngine):
+        def ask(self, requests: Sequence[Request]) -> list[Reply]:
+            return [Reply("", error="HTTP 500: boom", stop=Stop.SERVER) for _ in requests]
+
+    rows, _ = units(read_data(data), None)
+    ran = transcribe(Failing([], PROFILE), rows[:1], tmp_path, Options(batch=1))
+    assert ran["failures"]["talk-0"]["reason"] == "unavailable"
+    assert "not all of it" in ran["failures"]["talk-0"]["message"] and ran["notes"] == {}
+
+
+def test_another_system_is_asked_and_what_it_used_is_summed_up(data: Path, tmp_path: Path) -> None:
+    def answer(sound: Sound) -> Any:
+        return TWO if sound.recording != "talk-1" else AnswerError("refused", "no")
+
+    rows, _ = units(read_data(data), None)
+    ran = ask(Recorded(answer), rows, tmp_path, How())
+    assert ran["failures"]["talk-1"]["reason"] == "refused" and len(ran["failures"]) == 1
+    assert sorted(kept(tmp_path)) == ["talk-0", "talk-2"]
+    assert ran["usage"]["input_tokens"] == 7 * (COUNT - 1)
+    assert ran["speed"]["audio_s"] == ran["usage"]["audio_s"] == 8.0 * COUNT
+    assert "asked_s" not in ran["usage"] and ran["speed"]["wall_s"] >= 0
+    with pytest.raises(DataError, match=r"another run \(other asked\)"):
+        ask(Recorded(answer, prompt="other"), rows, tmp_path, How())
+    with pytest.raises(DataError, match=r"another run \(other piece_limit_s\)"):
+        ask(Recorded(answer), rows, tmp_path, How(limit_s=5.0))
 
 
 def manifest(folder: Path, *rows: Any) -> Path:
@@ -271,6 +305,24 @@ def test_what_is_stored_is_not_scored_again(run: Path, monkeypatch: Any, capsys:
     assert scored[2 * COUNT :] == ["talk-1-0002"]
     assert command("score", *sides, "-o", out, "--normalise", "none") == 0
     assert len(scored) == 4 * COUNT + 1
+
+
+def test_counts_of_another_scoring_are_not_kept(monkeypatch: Any) -> None:
+    from speaker_reasoner.evaluate import results
+
+    spoken = Transcript("talk", 2.0, (Segment("A", 0.0, 1.0, "yes"),))
+
+    def evaluated(stored: Any = None, lower: bool = True, **how: Any) -> Any:
+        pairs = [Pair("talk", spoken, spoken)]
+        how = {"system": "mine", "data": "talks", "stored": stored, "quiet": True, **how}
+        return results.evaluate(pairs, Normalisation(lower=lower), **how)
+
+    first = evaluated()
+    assert (first["kept"], evaluated(first)["kept"]) == (0, 1)
+    assert evaluated(first, words=False)["kept"] == 0
+    assert evaluated(first, lower=False)["kept"] == 0
+    monkeypatch.setattr(results, "_scoring", lambda: "other")
+    assert evaluated(first)["kept"] == 0
 
 
 def test_units_are_stored(run: Path) -> None:

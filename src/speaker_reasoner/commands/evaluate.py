@@ -401,8 +401,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from ..evaluate.resampling import compare_results
-    from ..evaluate.results import LABELS, load_result
-    from ..evaluate.stored import unit_of
+    from ..evaluate.results import load_result
+    from ..evaluate.stored import LABELS, unit_of
 
     a, b = load_result(arguments.a), load_result(arguments.b)
     comparison = compare_results(a, b, arguments.metric)
@@ -429,11 +429,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
     from ..evaluate.leaderboard import leaderboard
-    from ..evaluate.leaderboard_files import before, write
+    from ..evaluate.leaderboard_files import EXPECTED, FORMATS, before, write
 
     for path in arguments.output:
-        if path.suffix not in (".html", ".json", ".md"):
-            usage(arguments, f"-o {path}: expected a name that ends in .html, .json or .md")
+        if path.suffix not in FORMATS:
+            usage(arguments, f"-o {path}: {EXPECTED}")
     stored = next(filter(None, map(before, arguments.output)), None)
     board = leaderboard(arguments.results, stored)
     for path in arguments.output:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..transcript import Segment, Transcript
-from .counts import ErrorCounts
+from .counts import ErrorCounts, finite
 from .normalisation import Normalisation
 from .pairs import Pair
 from .scores import Scores, total
@@ -157,7 +157,7 @@ def subsets(
         for kind, by_label in groups.items()
     }
     result["position"] = {
-        label: {"wer": {**asdict(counts), "rate": _finite(counts.rate)}}
+        label: {"wer": {**asdict(counts), "rate": finite(counts.rate)}}
         for label, counts in zip(POSITIONS, by_position, strict=True)
     }
     return result
@@ -167,10 +167,6 @@ def _total_json(scores: list[Scores]) -> dict[str, Any]:
     values = total(scores).to_json()
     values.pop("conventions", None)  # once for the whole result
     return values
-
-
-def _finite(rate: float) -> float | None:
-    return rate if np.isfinite(rate) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, FormatError
-from .stored import check_evaluation, unit_of
+from .resampling import by_recording, compare, counted, holm, interval
+from .stored import parse_evaluation, read_bytes, unit_of
 
 SCHEMA = "speaker-reasoner/leaderboard/1"
 
@@ -68,7 +69,7 @@ def leaderboard(paths: Sequence[Path], stored: Mapping[str, Any] | None = None) 
     files = [path / "evaluation.json" if path.is_dir() else path for path in paths]
     if not files:
         raise DataError("leaderboard: got no results, expected one or more")
-    read = [_read(file) for file in files]
+    read = [read_bytes(file) for file in files]
     digests = [hashlib.sha256(content).hexdigest() for content in read]
     inputs = hashlib.sha256(
         "\n".join([_program(), *map(str, files), *digests]).encode()
@@ -102,22 +103,11 @@ def leaderboard(paths: Sequence[Path], stored: Mapping[str, Any] | None = None) 
     }
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as an evaluation: {error}") from error
-
-
 def _parsed(content: bytes, path: Path) -> Mapping[str, Any]:
-    try:
-        result = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read as an evaluation: {error}") from error
-    checked = check_evaluation(result, str(path))
+    result = parse_evaluation(content, path)
     if not isinstance(result.get("recordings"), list) or not result["recordings"]:
         raise FormatError(f"{path}: expected counts of each recording; score again")
-    return checked
+    return result
 
 
 def _program() -> str:
@@ -185,8 +175,6 @@ def _board(
 
 
 def _row(result: Mapping[str, Any], index: int) -> dict[str, Any]:
-    from .resampling import by_recording, counted, interval
-
     metrics = {}
     for metric in METRICS:
         counts = by_recording(result, counted(result, metric))
@@ -196,14 +184,14 @@ def _row(result: Mapping[str, Any], index: int) -> dict[str, Any]:
         bounds = interval(list(counts.values())) if len(counts) > 1 else None
         metrics[metric] = {"rate": rate, "interval": bounds, "recordings": len(counts)}
     people = result["scores"].get("speaker_count") or {}
-    told: Mapping[str, Mapping[str, str]] = result.get("failures") or {}
-    lost = {name: {"reason": "no answer"} for name in result.get("lost", ()) if name not in told}
+    failed: Mapping[str, Mapping[str, str]] = result.get("failures") or {}
+    lost = {name: {"reason": "no answer"} for name in result.get("lost", ()) if name not in failed}
     return {
         "system": result["system"],
         "result": index,
         "metrics": metrics,
         "speaker_count": people.get("rate"),
-        "failures": [{"name": name, **one} for name, one in {**told, **lost}.items()],
+        "failures": [{"name": name, **one} for name, one in {**failed, **lost}.items()],
         "speed": _speed(result.get("speed") or {}),
         "usage": dict(result.get("usage") or {}),
         "notes": list(result.get("notes") or ()),
@@ -220,8 +208,6 @@ def _comparisons(
     own: Sequence[Mapping[str, Any]], metric: str, known: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Every pair of systems by one metric, with a verdict or the reason why there is none."""
-    from .resampling import by_recording, compare, counted, holm
-
     counts = [by_recording(result, counted(result, metric)) for result in own]
     rows: list[dict[str, Any]] = []
     for a, b in combinations(range(len(own)), 2):

@@ -5,7 +5,6 @@ leaderboard(paths, before(Path("page.html")))           # computes only what is 
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ..formats import write_text_atomically
 from .leaderboard import SCHEMA
 from .leaderboard_page import page
 from .leaderboard_text import markdown
+from .standalone import data_of
 
 
 def before(path: Path) -> dict[str, Any] | None:
@@ -22,10 +22,7 @@ def before(path: Path) -> dict[str, Any] | None:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".html":
-            found = re.search(
-                r'<script type="application/json" id="leaderboard">(.*?)</script>', text
-            )
-            text = found[1] if found else "null"
+            text = data_of(text, "leaderboard") or "null"
         stored = json.loads(text)
     except (OSError, ValueError):
         return None
@@ -39,13 +36,18 @@ def write(board: Mapping[str, Any], path: Path) -> None:
         DataError: the name has another ending.
         OutputError: the file cannot be written.
     """
-    if path.suffix == ".html":
-        text = page(board)
-    elif path.suffix == ".md":
-        text = markdown(board)
-    elif path.suffix == ".json":
-        text = json.dumps(board, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    else:
-        raise DataError(f"{path}: expected a name that ends in .html, .json or .md")
+    if path.suffix not in FORMATS:
+        raise DataError(f"{path}: {EXPECTED}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, text)
+    write_text_atomically(path, FORMATS[path.suffix](board))
+
+
+def _json(board: Mapping[str, Any]) -> str:
+    return json.dumps(board, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+FORMATS = {".html": page, ".json": _json, ".md": markdown}
+"""How a leaderboard is written, by the ending of the file's name."""
+
+EXPECTED = "expected a name that ends in .html, .json or .md"
+"""What an error says of a name that ends in none of `FORMATS`."""

@@ -7,42 +7,36 @@ so that a later call finds what was computed already.
 """
 
 import html
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from .leaderboard import COMPARED, METRICS
 from .leaderboard_text import (
-    NAMES,
-    NONE,
     about,
     asked,
     bounds,
+    by_pair,
     failures,
     oriented,
     percent,
     points,
-    published_for,
     shown,
     speed,
     title,
     verdict,
 )
+from .published import of_data
+from .standalone import fill, script
+from .stored import LABELS
+from .table_styles import NONE, plain
 
 _SIGNS = {"better": "▼", "worse": "▲", "no difference shown": "≈", "too few recordings": "?"}
-_CLASSES = {"better": "better", "worse": "worse"}
 
 
 def page(board: Mapping[str, Any]) -> str:
     """Return the page."""
-    template = resources.files(__package__).joinpath("leaderboard.html").read_text(encoding="utf-8")
-    data = json.dumps(board, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":  # no text can end the script element
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    parts = {"body": "\n".join(_body(board)), "data": data}
-    return re.sub(r"\{\{(body|data)\}\}", lambda match: parts[match[1]], template)
+    body = "\n".join(_body(board))
+    return fill("leaderboard.html", body=body, data=script("leaderboard", board))
 
 
 def _body(whole: Mapping[str, Any]) -> Iterator[str]:
@@ -72,7 +66,7 @@ def _glance(boards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for number, board in enumerate(boards):
         metric = next((m for m in ("cpwer", "der_0") if shown([m], board["rows"])), "cpwer")
         heads.append(
-            f"<th scope=col><a href='#b{number}'>{_text(board['data'])}</a><br><small>{NAMES[metric]}; "
+            f"<th scope=col><a href='#b{number}'>{_text(board['data'])}</a><br><small>{LABELS[metric]}; "
             f"{_text(board['unit'])}</small></th>"
         )
         columns.append(
@@ -96,7 +90,7 @@ def _section(number: int, board: Mapping[str, Any]) -> Iterator[str]:
     rows = board["rows"]
     metrics = shown(METRICS, rows)
     yield f"<section id=b{number}><h2>{_text(title(board))}</h2><p class=soft>{_text(about(board))}</p>"
-    heads = [*(NAMES[m] for m in metrics), "speakers right", "failures", "speed", "asked"]
+    heads = [*(LABELS[m] for m in metrics), "speakers right", "failures", "speed", "asked"]
     yield "<div class=scroll><table class=sortable><thead><tr><th scope=col class=name>system</th>"
     yield "".join(f"<th scope=col>{head}</th>" for head in heads) + "</tr></thead><tbody>"
     tops = {m: _top(rows, m) for m in metrics}
@@ -128,7 +122,7 @@ def _section(number: int, board: Mapping[str, Any]) -> Iterator[str]:
         for metric in (m for m in COMPARED if m in metrics):
             opened = " open" * (metric == metrics[0])
             yield (
-                f"<details{opened}><summary>Who is better than whom: {NAMES[metric]}</summary><p class=soft>"
+                f"<details{opened}><summary>Who is better than whom: {LABELS[metric]}</summary><p class=soft>"
                 f"Row minus column in points, with its 95 % interval; {_count(pairs, 'pair')}, p adjusted "
                 "by Holm.</p>"
             )
@@ -139,18 +133,18 @@ def _section(number: int, board: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _failed(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    told = [(row["system"], one) for row in rows for one in row["failures"]]
-    if told:
-        yield f"<details><summary>{_count(len(told), 'failure')}</summary><ul>"
-        for system, one in told:
-            said = f": {one['message']}" if one.get("message") else ""
+    failed = [(row["system"], one) for row in rows for one in row["failures"]]
+    if failed:
+        yield f"<details><summary>{_count(len(failed), 'failure')}</summary><ul>"
+        for system, one in failed:
+            message = f": {one['message']}" if one.get("message") else ""
             kind = one.get("reason") or "failed"
-            yield f"<li>{_text(system)}, {_text(one['name'])}: {_text(kind)}{_text(said)}</li>"
+            yield f"<li>{_text(system)}, {_text(one['name'])}: {_text(kind)}{_text(message)}</li>"
         yield "</ul></details>"
 
 
 def _matrix(names: Sequence[str], comparisons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    by_pair = {(one["a"], one["b"]): one for one in comparisons}
+    pairs = by_pair(comparisons)
     yield "<div class=scroll><table class=matrix><thead><tr><td class=name></td>"
     yield "".join(f"<th scope=col>{_text(name)}</th>" for name in names) + "</tr></thead><tbody>"
     for a in names:
@@ -159,17 +153,16 @@ def _matrix(names: Sequence[str], comparisons: Sequence[Mapping[str, Any]]) -> I
             if a == b:
                 cells.append("<td class=same></td>")
                 continue
-            flipped = (a, b) not in by_pair
-            row = by_pair[(b, a) if flipped else (a, b)]
-            said = verdict(row, flipped)
+            row, flipped = pairs[a, b]
+            result = verdict(row, flipped)
             if not row.get("found"):
-                cells.append(f"<td class=soft>{_text(said)}</td>")
+                cells.append(f"<td class=soft>{_text(result)}</td>")
                 continue
             difference, low, high = oriented(row, flipped)
-            hint = f"{said}; adjusted p {row['p_adjusted']:.4f}; {row['found']['recordings']} recordings"
+            hint = f"{result}; adjusted p {row['p_adjusted']:.4f}; {row['found']['recordings']} recordings"
             cells.append(
-                f"<td class='{_CLASSES.get(said, 'even')}' title='{_text(hint)}'><span class=sr>"
-                f"{_text(said)}: </span>{_SIGNS.get(said, '')} {points(difference)}<br><small>"
+                f"<td class='{result if result in ('better', 'worse') else 'even'}' title='{_text(hint)}'>"
+                f"<span class=sr>{_text(result)}: </span>{_SIGNS[result]} {points(difference)}<br><small>"
                 f"{points(low)} to {points(high)}</small></td>"
             )
         yield f"<tr><th scope=row class=name>{_text(a)}</th>{''.join(cells)}</tr>"
@@ -178,14 +171,14 @@ def _matrix(names: Sequence[str], comparisons: Sequence[Mapping[str, Any]]) -> I
 
 def _published(data: str) -> Iterator[str]:
     """Published figures of the same data set, each group with its unit and source."""
-    found = published_for(data)
-    if not found:
+    groups = of_data(data)
+    if not groups:
         return
     yield (
         "<details><summary>Published figures of this data set</summary><p class=soft>Not measured here; "
         "each table is of one source and one unit.</p>"
     )
-    for _, group in found:
+    for group in groups:
         yield f"<h3>Unit: {_text(group.unit)}</h3><p class=soft>{_text(group.source.describe())}.</p>"
         rows = [(system, next(iter(of.values()))) for system, of in group.rows.items()]
         keys = list(dict.fromkeys(key for _, of in rows for key in of))
@@ -206,7 +199,7 @@ def _method(whole: Mapping[str, Any]) -> Iterator[str]:
     for board in whole["boards"][:1]:
         for metric in ("cpwer", "wer", "tcpwer", "der_025", "der_0"):
             if text := board["scoring"]["conventions"].get(metric):
-                yield f"<dt>{NAMES[metric]}</dt><dd>{_text(text)}</dd>"
+                yield f"<dt>{LABELS[metric]}</dt><dd>{_text(text)}</dd>"
     yield "</dl><details><summary>Results that this page is made of</summary><div class=scroll><table>"
     yield "<thead><tr><th class=name>system</th><th>data</th><th>date</th><th>version</th><th>SHA-256</th>"
     yield "<th class=left>command</th></tr></thead><tbody>"
@@ -263,5 +256,4 @@ def _count(number: int, word: str) -> str:
 
 
 def _text(text: object) -> str:
-    plain = "".join(c if c.isprintable() else " " for c in str(text))
-    return html.escape(plain, quote=True)
+    return html.escape(plain(str(text)), quote=True)

@@ -4,19 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .leaderboard import COMPARED, METRICS
-from .published import Group, groups
-from .tables import TABLES
-
-NAMES = {
-    "cpwer": "cpWER",
-    "wer": "WER",
-    "tcpwer": "tcpWER (5 s)",
-    "der_0": "DER",
-    "der_025": "DER (collar 0.25 s)",
-}
-"""The label of each metric."""
-
-NONE = "–"
+from .stored import LABELS
+from .table_styles import NONE, escape_markdown, markdown_row
 
 _Row = Mapping[str, Any]
 
@@ -96,21 +85,13 @@ def verdict(row: Mapping[str, Any], flipped: bool = False) -> str:
     return str(row["verdict"])
 
 
-def published_for(data: str) -> list[tuple[str, Group]]:
-    """Published figures of a data set: the table's name and the group, reduced to that set."""
-    found = []
-    for table in TABLES:
-        for group in groups(table):
-            rows = {
-                system: {
-                    name: of for name, of in by_set.items() if name.casefold() == data.casefold()
-                }
-                for system, by_set in group.rows.items()
-            }
-            rows = {system: of for system, of in rows.items() if of}
-            if rows:
-                found.append((table, Group(group.source, group.unit, rows)))
-    return found
+def by_pair(comparisons: Sequence[_Row]) -> dict[tuple[str, str], tuple[_Row, bool]]:
+    """Comparisons by their two systems in either order, and whether that order is the other one."""
+    return {
+        names: (row, flipped)
+        for row in comparisons
+        for names, flipped in (((row["a"], row["b"]), False), ((row["b"], row["a"]), True))
+    }
 
 
 def markdown(board: Mapping[str, Any]) -> str:
@@ -129,12 +110,13 @@ def _lines(whole: Mapping[str, Any]) -> Iterator[str]:
     yield "## How this was measured"
     yield ""
     for text in whole["method"].values():
-        yield f"- {_escape(text)}"
+        yield f"- {escape_markdown(text)}"
     yield ""
     yield from _table(
         ["system", "data", "date", "version", "result"],
         [
-            [one["system"], one["data"], one["date"], one["version"], one["sha256"][:12]]
+            [escape_markdown(str(one[key])) for key in ("system", "data", "date", "version")]
+            + [one["sha256"][:12]]
             for one in whole["results"]
         ],
     )
@@ -144,14 +126,14 @@ def _board(board: Mapping[str, Any]) -> Iterator[str]:
     rows = board["rows"]
     metrics = shown(METRICS, rows)
     yield ""
-    yield f"## {_escape(title(board))}"
+    yield f"## {escape_markdown(title(board))}"
     yield ""
-    yield _escape(about(board))
+    yield escape_markdown(about(board))
     yield ""
     yield from _table(
         [
             "system",
-            *(NAMES[m] for m in metrics),
+            *(LABELS[m] for m in metrics),
             "right number of speakers",
             "failures",
             "speed",
@@ -159,7 +141,7 @@ def _board(board: Mapping[str, Any]) -> Iterator[str]:
         ],
         [
             [
-                row["system"],
+                escape_markdown(row["system"]),
                 *(
                     f"{percent(of['rate'])} [{bounds(of, board['recordings'])}]"
                     if (of := row["metrics"].get(m))
@@ -167,7 +149,7 @@ def _board(board: Mapping[str, Any]) -> Iterator[str]:
                     for m in metrics
                 ),
                 percent(row["speaker_count"]),
-                failures(row),
+                escape_markdown(failures(row)),
                 speed(row),
                 asked(row),
             ]
@@ -177,26 +159,26 @@ def _board(board: Mapping[str, Any]) -> Iterator[str]:
     for row in rows:
         for note in row["notes"]:
             yield ""
-            yield _escape(f"{row['system']}: {note}")
+            yield escape_markdown(f"{row['system']}: {note}")
     if len(rows) < 2:
         return
     for metric in (m for m in COMPARED if m in metrics):
         yield ""
-        yield f"{NAMES[metric]}, row minus column in points (95 % interval):"
+        yield f"{LABELS[metric]}, row minus column in points (95 % interval):"
         yield ""
         names = [row["system"] for row in rows]
-        by_pair = {(one["a"], one["b"]): one for one in board["comparisons"][metric]}
+        pairs = by_pair(board["comparisons"][metric])
+        shown_as = {name: escape_markdown(name) for name in names}
         yield from _table(
-            ["", *names],
-            [[a, *(_cell(a, b, by_pair) for b in names)] for a in names],
+            ["", *shown_as.values()],
+            [[shown_as[a], *(_cell(a, b, pairs) for b in names)] for a in names],
         )
 
 
-def _cell(a: str, b: str, by_pair: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+def _cell(a: str, b: str, pairs: Mapping[tuple[str, str], tuple[_Row, bool]]) -> str:
     if a == b:
         return ""
-    flipped = (a, b) not in by_pair
-    row = by_pair[(b, a) if flipped else (a, b)]
+    row, flipped = pairs[a, b]
     if not row.get("found"):
         return str(row["verdict"])
     difference, low, high = oriented(row, flipped)
@@ -205,18 +187,12 @@ def _cell(a: str, b: str, by_pair: Mapping[tuple[str, str], Mapping[str, Any]]) 
 
 def oriented(row: Mapping[str, Any], flipped: bool) -> tuple[float, float, float]:
     """Difference and interval of a comparison, for the system that comes first."""
-    found = row["found"]
-    difference, (low, high) = found["difference"], found["interval"]
+    difference, (low, high) = row["found"]["difference"], row["found"]["interval"]
     return (-difference, -high, -low) if flipped else (difference, low, high)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
-    yield "| " + " | ".join(_escape(cell) for cell in head) + " |"
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table of cells that are Markdown."""
+    yield markdown_row(head)
     yield "|---|" + "---:|" * (len(head) - 1)
-    for row in rows:
-        yield "| " + " | ".join(_escape(str(cell)) for cell in row) + " |"
-
-
-def _escape(text: str) -> str:
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    return "".join("\\" + c if c in "|<>`*_" else c for c in plain)
+    yield from map(markdown_row, rows)

@@ -76,6 +76,23 @@ def groups(table: str) -> list[Group]:
     ]
 
 
+def of_data(data: str) -> list[Group]:
+    """Return the published figures of one data set, whose name is matched ignoring case."""
+    chosen = []
+    for table in _stored()["tables"]:
+        for group in groups(table):
+            rows = {
+                system: {
+                    name: of for name, of in by_set.items() if name.casefold() == data.casefold()
+                }
+                for system, by_set in group.rows.items()
+            }
+            rows = {system: of for system, of in rows.items() if of}
+            if rows:
+                chosen.append(Group(group.source, group.unit, rows))
+    return chosen
+
+
 def only_published(system: str) -> str | None:
     """Say why a system cannot be run here, so that it has published figures alone; `None` if it can."""
     reasons: Mapping[str, str] = _stored()["only_published"]

@@ -8,11 +8,8 @@ DER; the cpWER pairs them by words, and may differ. Scoring happens elsewhere.
 """
 
 import html
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -24,6 +21,7 @@ from ..transcript import Segment, Transcript
 from .directives import scored
 from .extra import load
 from .normalisation import Normalisation
+from .standalone import fill, script
 from .stored import check_evaluation
 
 Words = Callable[[str], list[str]]
@@ -68,9 +66,7 @@ def report(
     for i, name in enumerate(names):
         if name in pairs:
             blocks.append(_script(f"data-{i}", compare(*scored(*pairs[name], words)[:2], words)))
-    template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(title), "data": "\n".join(blocks)}
-    return re.sub(r"\{\{(title|data)\}\}", lambda match: parts[match[1]], template)
+    return fill("report.html", title=html.escape(title), data="\n".join(blocks))
 
 
 def compare(reference: Transcript, hypothesis: Transcript, words: Words) -> dict[str, Any]:
@@ -116,14 +112,10 @@ def compare(reference: Transcript, hypothesis: Transcript, words: Words) -> dict
 
 
 def _script(name: str, data: object) -> str:
-    """JSON in which no text can end the script element."""
     try:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return script(name, data)
     except (TypeError, ValueError) as error:
         raise FormatError(f"report: the evaluation cannot be written as JSON: {error}") from error
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return f'<script type="application/json" id="{name}">{text}</script>'
 
 
 def _listed(

@@ -59,7 +59,7 @@ class Comparison:
     a_better: float
     draws: int
     recordings: int
-    p: float = 1.0
+    p: float
 
     @property
     def difference(self) -> float:

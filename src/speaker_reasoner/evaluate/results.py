@@ -35,7 +35,7 @@ from .normalisation import Normalisation
 from .pairs import Pair
 from .resampling import by_recording, counted, interval
 from .scores import COLLAR_S, CONVENTIONS, WORD_COLLAR_S, Scores, score, total
-from .stored import SCHEMA, VERSION, check_evaluation
+from .stored import LABELS, SCHEMA, VERSION, parse_evaluation, read_bytes
 
 INTERVALS = ("wer", "cpwer", "der_0", "der_025")
 """Rates that get a 95 % interval over recordings."""
@@ -223,11 +223,7 @@ def load_result(path: Path) -> dict[str, Any]:
         DataError: the file cannot be read.
         FormatError: it is not an evaluation of this version.
     """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as an evaluation: {error}") from error
-    return dict(check_evaluation(result, str(path)))
+    return parse_evaluation(read_bytes(path), path)
 
 
 def stored_before(path: Path | None) -> dict[str, Any] | None:
@@ -270,22 +266,6 @@ def summary(result: Mapping[str, Any]) -> Table:
     for name, reason in result["skipped"].items():
         table.add_row(LABELS.get(name, name), "–", "", reason, style="yellow")
     return table
-
-
-LABELS = {
-    "wer": "WER",
-    "cpwer": "cpWER",
-    "tcpwer": "tcpWER (5 s)",
-    "orcwer": "ORC-WER",
-    "der_0": "DER",
-    "der_025": "DER (collar 0.25 s)",
-    "jer": "JER",
-    "gender": "gender",
-    "gender_time": "gender, by time",
-    "speaker_count": "speaker count right",
-    "speaker_count_error": "speaker count error",
-}
-"""The label of each metric in tables."""
 
 
 def _percent(rate: float | None) -> str:

@@ -181,7 +181,9 @@ def transcribe(
     voices = options.enrolled(transcriber)
     hints: dict[str, Any] = {"speakers": options.speakers, "voices": voices}
     about = transcriber.about({}, **hints)
-    _check_same(folder / "run.json", {**about, "data": _digest(rows)})
+    settings = about.pop("settings")
+    del about["file"]  # the data stand for all files
+    _check_same(folder / "run.json", {**about, "data": _digest(rows), **settings})
     failures: dict[str, dict[str, str]] = {}
     notes: dict[str, str] = {}
     items = _items(rows, options)
@@ -193,9 +195,9 @@ def transcribe(
         for result in batch.run(items):
             name = result.item.title
             if isinstance(result.outcome, Failure):
-                failures[name] = _failure(reason_of(result.outcome.error), result.outcome.error)
+                failures[name] = _failure(result.outcome)
             elif result.partial:
-                failures[name] = _failure("unavailable", result.note)
+                failures[name] = {"reason": "unavailable", "message": result.note}
             elif result.note:
                 notes[name] = result.note
             progress.advance(bar)
@@ -215,8 +217,8 @@ def ask(system: System, rows: list[Excerpt], folder: Path, how: How) -> dict[str
         EngineError, SettingsError: the system can answer no recording.
     """
     about = {name: value for name, value in system.describe().items() if name != "sdk"}
-    run = {"settings": {}, "file": None, "system": system.name, "asked": about}
-    _check_same(folder / "run.json", {**run, **how.to_json(), "data": _digest(rows)})
+    run = {"system": system.name, "asked": about, **how.to_json(), "data": _digest(rows)}
+    _check_same(folder / "run.json", run)
     failures: dict[str, dict[str, str]] = {}
     notes: dict[str, str] = {}
     usage: dict[str, float] = {}
@@ -228,9 +230,7 @@ def ask(system: System, rows: list[Excerpt], folder: Path, how: How) -> dict[str
         bar = progress.add_task(f"asking {system.name}", total=len(rows))
         for result in asking.run(items):
             if isinstance(result.outcome, Failure):
-                failures[result.item.title] = _failure(
-                    result.reason or "unavailable", result.outcome.error
-                )
+                failures[result.item.title] = _failure(result.outcome)
             if result.note:
                 notes[result.item.title] = result.note
             for name, value in result.usage.items():
@@ -245,8 +245,8 @@ def ask(system: System, rows: list[Excerpt], folder: Path, how: How) -> dict[str
     return {"speed": speed, "failures": failures, "notes": notes, "usage": usage}
 
 
-def _failure(reason: str, message: object) -> dict[str, str]:
-    return {"reason": reason, "message": str(message)}
+def _failure(failure: Failure) -> dict[str, str]:
+    return {"reason": reason_of(failure.error), "message": str(failure.error)}
 
 
 def hypotheses(folder: Path) -> dict[str, Transcript]:
@@ -279,9 +279,7 @@ def _check_same(path: Path, settings: dict[str, Any]) -> None:
         DataError: it is another.
         OutputError: it cannot be written.
     """
-    flat = {**settings, **settings["settings"]}
-    del flat["settings"], flat["file"]
-    about = json.loads(json.dumps(flat))
+    about = json.loads(json.dumps(settings))
     if not path.exists():
         write_text_atomically(path, json.dumps({"settings": about}, indent=2) + "\n")
         return

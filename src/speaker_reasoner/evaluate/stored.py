@@ -1,12 +1,55 @@
-"""What a stored evaluation is: its schema, and the unit that its system took at once."""
+"""What a stored evaluation is: its schema, its metrics' labels, and the unit that its system took at once."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError
+from ..errors import DataError, FormatError
 
 SCHEMA = "speaker-reasoner/evaluation"
 VERSION = 1
+
+LABELS = {
+    "wer": "WER",
+    "cpwer": "cpWER",
+    "tcpwer": "tcpWER (5 s)",
+    "orcwer": "ORC-WER",
+    "der_0": "DER",
+    "der_025": "DER (collar 0.25 s)",
+    "jer": "JER",
+    "gender": "gender",
+    "gender_time": "gender, by time",
+    "speaker_count": "speaker count right",
+    "speaker_count_error": "speaker count error",
+}
+"""The label of each metric in tables."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read the file of a stored evaluation.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as an evaluation: {error}") from error
+
+
+def parse_evaluation(content: bytes, path: Path) -> dict[str, Any]:
+    """Read a stored evaluation from the content of its file.
+
+    Raises:
+        DataError: it is no JSON in UTF-8.
+        FormatError: it is not an evaluation of this version.
+    """
+    try:
+        result = json.loads(content.decode("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as an evaluation: {error}") from error
+    return dict(check_evaluation(result, str(path)))
 
 
 def check_evaluation(result: object, where: str) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -15,6 +15,7 @@ from rich.text import Text
 Style = Literal["markdown", "latex", "terminal"]
 
 NONE = "–"
+"""Stands where there is no figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class Row:
     label: str
     unit: str
     group: str
-    mark: int = 0
-    percent: dict[tuple[str, str], float] = field(default_factory=dict)
+    mark: int
+    percent: dict[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -115,30 +116,34 @@ def _arrow(metric: Metric) -> str:
     return "↑" if metric.rises else "↓"
 
 
-def _plain(text: str) -> str:
-    """On one line, without control characters."""
+def plain(text: str) -> str:
+    """Return the text on one line, with a blank for each character that cannot be printed."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _markdown(table: Table) -> str:
-    def escape(text: str) -> str:
-        return "".join("\\" + c if c in r"\`*_[]<>|~" else c for c in _plain(text))
+def escape_markdown(text: str) -> str:
+    """Return the text so that Markdown shows it as it is, on one line."""
+    return "".join("\\" + c if c in r"\`*_[]<>|~" else c for c in plain(text))
 
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """Return a row of a Markdown table; the cells are Markdown."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown(table: Table) -> str:
+    escape = escape_markdown
     lines = [f"**{escape(table.title)}**"]
     for columns in table.blocks:
         heads = [f"{escape(data)}<br>{metric.name} {_arrow(metric)}" for data, metric in columns]
         unit = ["Unit"] * table.units
-        lines += ["", _pipes(["System", *unit, *heads])]
-        lines.append(_pipes(["---", *["---"] * table.units, *["---:"] * len(columns)]))
+        lines += ["", markdown_row(["System", *unit, *heads])]
+        lines.append(markdown_row(["---", *["---"] * table.units, *["---:"] * len(columns)]))
         for row in table.shown(columns):
             cells = [f"**{text}**" if best else text for text, best in _cells(table, row, columns)]
             own = [escape(row.unit)] * table.units
-            lines.append(_pipes([escape(row.label) + superscript(row.mark), *own, *cells]))
+            lines.append(markdown_row([escape(row.label) + superscript(row.mark), *own, *cells]))
     return "\n".join([*lines, "", "  \n".join(escape(note) for note in table.notes)]) + "\n"
-
-
-def _pipes(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _cells(table: Table, row: Row, columns: Sequence[Column]) -> list[tuple[str, bool]]:
@@ -163,7 +168,7 @@ _LATEX = {
 
 def _latex(table: Table) -> str:
     def escape(text: str) -> str:
-        return "".join(_LATEX.get(c, c) for c in _plain(text))
+        return "".join(_LATEX.get(c, c) for c in plain(text))
 
     lines = [
         r"% \usepackage{booktabs}",
@@ -230,15 +235,15 @@ def _terminal(table: Table) -> str:
         last = [i for i, row in enumerate(rows[1:]) if row.group != rows[i].group]
         names = side(" ", ["System"], "left")
         for row in rows:
-            names.add_row(Text(_plain(row.label) + superscript(row.mark)))
+            names.add_row(Text(plain(row.label) + superscript(row.mark)))
         parts = [names]
         if table.units:
             parts.append(side(" ", ["Unit"], "left"))
             for row in rows:
-                parts[1].add_row(Text(_plain(row.unit)))
+                parts[1].add_row(Text(plain(row.unit)))
         for data in sets:
             mine = [column for column in columns if column[0] == data]
-            part = side(_plain(data), [f"{m.name} {_arrow(m)}" for _, m in mine], "right")
+            part = side(plain(data), [f"{m.name} {_arrow(m)}" for _, m in mine], "right")
             for row in rows:
                 part.add_row(*(Text(t, "bold" * b) for t, b in _cells(table, row, mine)))
             parts.append(part)
@@ -249,7 +254,7 @@ def _terminal(table: Table) -> str:
         grid.add_row(*parts)
         console.print(grid)
     for note in table.notes:
-        console.print(Text(_plain(note), "dim"))
+        console.print(Text(plain(note), "dim"))
     return out.getvalue()
 
 

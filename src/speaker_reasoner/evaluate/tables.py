@@ -28,7 +28,7 @@ class Layout:
         title: what it compares.
         metrics: the columns of each data set.
         mode: of the evaluations it shows; `None` for any. One without a mode fits everywhere.
-        characters: whether its word errors are called CER, as the paper does for Chinese.
+        characters: whether its word errors are character errors where the language is Chinese.
     """
 
     title: str
@@ -71,6 +71,7 @@ TABLES: dict[str, Layout] = {
             Metric("cpWER", "cpWER"),
             Metric("tcpWER", "tcpWER"),
         ),
+        characters=True,
     ),
 }
 
@@ -142,11 +143,12 @@ def _fill(table: str, results: Sequence[Mapping[str, Any]], abreast: int) -> Tab
 
 
 def _published_rows(table: str) -> tuple[list[Row], list[str]]:
-    """The published rows; those of other sources than the paper's carry a mark with a note."""
+    """The published rows; where they are of several sources, each carries a mark with a note."""
     rows, notes = [], []
-    for number, group in enumerate(published.groups(table)):
+    groups = published.groups(table)
+    for number, group in enumerate(groups):
         mark = 0
-        if table == "elsewhere":
+        if len(groups) > 1:
             mark = number + 1
             notes.append(f"{superscript(mark)} {group.source.describe()}.")
         rows += [
@@ -167,10 +169,11 @@ def _caption(table: str, rows: Sequence[Row], ours: bool) -> Iterator[str]:
         "Percent; bold: the best of several figures that were measured alike (one source, one unit, "
         "one way of scoring)."
     )
-    if TABLES[table].characters or table == "elsewhere":
+    if TABLES[table].characters:
         yield "Word errors of Chinese are character errors; other languages count words."
-    if table != "elsewhere":
-        [group] = published.groups(table)
+    groups = published.groups(table)
+    if len(groups) == 1:
+        [group] = groups
         without = "Rows without a mark are" if ours else "All rows are"
         yield f"{without} as published, unit {group.unit}: {group.source.describe()}."
     names = {row.label: reason for row in rows if (reason := published.only_published(row.label))}

@@ -1,0 +1,34 @@
+"""The server under load and faults, and streamed segments: docs/server.md."""
+
+from .stored import load, percent
+
+
+def serve_sentence() -> str:
+    stored = load("serve")
+    many, killed = stored["many_clients"], stored["killed"]
+    sent = sum(many["outcomes"].values())
+    return (
+        f"Measured on loopback on {stored['date']}: {stored['clients']} clients for {stored['seconds']:.0f} s got "
+        f"{many['outcomes']['right']} of {sent} transcripts right, at {stored['throughput_ratio']:.1f} times "
+        f"the throughput of one client; the server was killed {killed['kills']} times under load, and "
+        f"{killed['outcomes']['right']} of {killed['accepted']} accepted jobs ended with the transcript that "
+        "they would have had (`python benchmarks/serve.py`)."
+    )
+
+
+def streaming_sentence() -> str:
+    stored = load("streaming")
+    total, rows = stored["total"], stored["recordings"]
+    people = sorted(row["speakers"] for row in rows)
+    return (
+        f"Measured on {len(rows)} simulated meetings of {people[0]} to {people[-1]} people, with the embedded "
+        f"checkpoint (`{stored['command']}`): {total['changed']} of {total['segments']} streamed segments have "
+        f"another speaker among the final ones ({percent(stored['share'])}); of what the turns alone wrote "
+        f"down, {total['turns_changed']}."
+    )
+
+
+BLOCKS = {
+    "serve-sentence": serve_sentence,
+    "streaming-sentence": streaming_sentence,
+}
