@@ -72,7 +72,7 @@ def run(
     return done
 
 
-def heard(engine: ScriptedEngine) -> ScriptedEngine:
+def all_speech(engine: ScriptedEngine) -> ScriptedEngine:
     """An engine to which everything is speech."""
     engine.detector = Simulated.detector.__get__(engine)  # type: ignore[method-assign]
     return engine
@@ -80,13 +80,13 @@ def heard(engine: ScriptedEngine) -> ScriptedEngine:
 
 def table_bytes(out: Path) -> dict[str, bytes]:
     """The tables, byte for byte."""
-    found = {}
+    contents = {}
     for name in TABLES:
         place = out / name
         for path in sorted(place.rglob("*.parquet")) if place.is_dir() else [place]:
             if path.exists():
-                found[str(path.relative_to(out))] = path.read_bytes()
-    return found
+                contents[str(path.relative_to(out))] = path.read_bytes()
+    return contents
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -118,6 +118,15 @@ def manifest(tmp_path: Path, *rows: object, name: str = "calls.jsonl") -> Path:
     text = "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
     path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     return path
+
+
+def test_what_could_not_be_transcribed_is_in_the_tables(six: Path, tmp_path: Path) -> None:
+    run(six, tmp_path / "out", lambda: all_speech(ScriptedEngine(lambda _: "no turn", PROFILE)))
+    for line in lines(tmp_path / "out"):
+        assert line["segments"] == [] and line["missing"]
+        seconds = sum(gap["end"] - gap["start"] for gap in line["missing"])
+        assert seconds == pytest.approx(line["duration"])
+        assert all("malformed" in gap["reason"] for gap in line["missing"])
 
 
 def test_manifests_of_nemo(six: Path, tmp_path: Path) -> None:
@@ -223,9 +232,9 @@ def test_a_manifest_that_was_not_written_to_the_end(six: Path, tmp_path: Path) -
     rows = [{"audio_filepath": f"calls/{name}.wav"} for name in ("a", "c", "monday/y")]
     path = manifest(tmp_path, *rows, *rows, name="calls.jsonl.gz")
     path.write_bytes(path.read_bytes()[:-12])
-    found = listed(path, tmp_path)
-    assert "not a whole gzip file" in found[-1].fault
-    assert {row.name for row in found if not row.fault} <= {"a", "c", "y"}
+    rows = listed(path, tmp_path)
+    assert "not a whole gzip file" in rows[-1].fault
+    assert {row.name for row in rows if not row.fault} <= {"a", "c", "y"}
     path = manifest(tmp_path, rows[0])
     path.write_bytes(path.read_bytes() + b'{"audio_filepath": "caf\xe9.wav"}\n')
     assert "no UTF-8" in listed(path, tmp_path)[1].fault
@@ -299,7 +308,7 @@ def test_a_recording_shorter_than_its_manifest_says_fails(six: Path, tmp_path: P
 
 def test_killed_at_any_round_it_ends_with_the_same_bytes(six: Path, tmp_path: Path) -> None:
     whole = Mortal(10**6)
-    run(six, tmp_path / "whole", lambda: heard(whole))
+    run(six, tmp_path / "whole", lambda: all_speech(whole))
     expected, everything = table_bytes(tmp_path / "whole"), all_files(tmp_path / "whole")
     asked = 10**6 - whole.left
     assert len(expected) == 2 and asked > 10
@@ -308,13 +317,13 @@ def test_killed_at_any_round_it_ends_with_the_same_bytes(six: Path, tmp_path: Pa
     for at in range(asked):
         out = tmp_path / f"killed-{at}"
         with pytest.raises(Killed):
-            run(six, out, lambda at=at: heard(Mortal(at)))
+            run(six, out, lambda at=at: all_speech(Mortal(at)))
         with suppress(Killed):
-            run(six, out, lambda: heard(Mortal(rng.randrange(asked))))
+            run(six, out, lambda: all_speech(Mortal(rng.randrange(asked))))
         run(six, out)
         assert table_bytes(out) == expected
-        found = all_files(out)
-        assert {k: v for k, v in found.items() if "locks" not in k} == {
+        ended = all_files(out)
+        assert {k: v for k, v in ended.items() if "locks" not in k} == {
             k: v for k, v in everything.items() if "locks" not in k
         }
 

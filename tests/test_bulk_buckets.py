@@ -86,16 +86,17 @@ def test_from_a_bucket_into_a_bucket_that_is_busy(tmp_path: Path, server: dict[s
     (tmp_path / "busy").write_text("3")
     second = command(*words, tmp_path / "two", "--shard", "2/2", **server)
     assert "Traceback" not in first.stderr + second.stderr
+    assert not [path for path in tmp_path.rglob("fetched/*") if path.is_file()], "left behind"
     merged = command("merge", "s3://calls/out", "--work", tmp_path / "three", **server)
     assert merged.returncode == 0 and merged.stdout.strip() == "s3://calls/out/transcripts.jsonl"
     s3(server, "get", f"{tmp_path}/back/", "calls/out/")
-    found, expected = lines(tmp_path / "back"), lines(tmp_path / "whole")
-    assert [line["audio_filepath"] for line in found] == [
+    sent, expected = lines(tmp_path / "back"), lines(tmp_path / "whole")
+    assert [line["audio_filepath"] for line in sent] == [
         f"s3://calls/in/{name}.wav" for name in ("a", "b", "broken")
     ]
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(sent, expected, strict=True):
         assert one.get("segments") == other.get("segments")
-    assert found[2]["error"]["kind"] == "AudioError" and "one/" not in json.dumps(found[2])
+    assert sent[2]["error"]["kind"] == "AudioError" and "one/" not in json.dumps(sent[2])
     again_ = command(*words, tmp_path / "four", **server)  # another machine: all is done
     report = json.loads((tmp_path / "four" / "report.json").read_text())
     assert (report["done"], report["failed"], report["audio_s"]) == (2, 1, 0.0), again_.stderr

@@ -72,13 +72,13 @@ def entries(source: str) -> Iterator[Entry]:
         DataError: there is no such source, or it holds no recordings.
         ExtraError: a package is not installed.
     """
-    found = _entries(source)
-    first = next(found, None)
+    every = _entries(source)
+    first = next(every, None)
     if first is None:
         raise DataError(
             f"{source}: holds no recordings; expected files such as a.wav, or lines of a manifest"
         )
-    return chain([first], found)
+    return chain([first], every)
 
 
 def _entries(source: str) -> Iterator[Entry]:
