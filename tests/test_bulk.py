@@ -18,7 +18,7 @@ import pytest
 from speaker_reasoner.bulk import target as targets
 from speaker_reasoner.bulk.listing import Listing, Shard, balanced, write_listing
 from speaker_reasoner.bulk.rows import Row
-from speaker_reasoner.bulk.runner import Done, Runner, Setup
+from speaker_reasoner.bulk.runner import BatchSettings, Done, Runner
 from speaker_reasoner.bulk.tables import write_tables
 from speaker_reasoner.bulk.target import Target, standing
 from speaker_reasoner.engines import Engine, Reply
@@ -64,29 +64,29 @@ def run(
     options: Options = OPTIONS,
 ) -> list[Done]:
     target, shard = Target(str(out)), shard or Shard()
-    setup = Setup(engine, options, str(out), None, tuple(formats))
+    settings = BatchSettings(engine, options, str(out), None, tuple(formats))
     with target.admitted(str(source), shard) as (listing, _):
-        done = list(Runner(setup).run(listing.shard(shard)))
+        done = list(Runner(settings).run(listing.shard(shard)))
         if shard.count == 1:
             write_tables(target, tables)
     return done
 
 
-def heard(engine: ScriptedEngine) -> ScriptedEngine:
-    """An engine to which everything is speech."""
+def with_speech(engine: ScriptedEngine) -> ScriptedEngine:
+    """An engine whose detector takes everything for speech."""
     engine.detector = Simulated.detector.__get__(engine)  # type: ignore[method-assign]
     return engine
 
 
 def table_bytes(out: Path) -> dict[str, bytes]:
     """The tables, byte for byte."""
-    found = {}
+    tables = {}
     for name in TABLES:
         place = out / name
         for path in sorted(place.rglob("*.parquet")) if place.is_dir() else [place]:
             if path.exists():
-                found[str(path.relative_to(out))] = path.read_bytes()
-    return found
+                tables[str(path.relative_to(out))] = path.read_bytes()
+    return tables
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -223,9 +223,9 @@ def test_a_manifest_that_was_not_written_to_the_end(six: Path, tmp_path: Path) -
     rows = [{"audio_filepath": f"calls/{name}.wav"} for name in ("a", "c", "monday/y")]
     path = manifest(tmp_path, *rows, *rows, name="calls.jsonl.gz")
     path.write_bytes(path.read_bytes()[:-12])
-    found = listed(path, tmp_path)
-    assert "not a whole gzip file" in found[-1].fault
-    assert {row.name for row in found if not row.fault} <= {"a", "c", "y"}
+    listing = listed(path, tmp_path)
+    assert "not a whole gzip file" in listing[-1].fault
+    assert {row.name for row in listing if not row.fault} <= {"a", "c", "y"}
     path = manifest(tmp_path, rows[0])
     path.write_bytes(path.read_bytes() + b'{"audio_filepath": "caf\xe9.wav"}\n')
     assert "no UTF-8" in listed(path, tmp_path)[1].fault
@@ -299,7 +299,7 @@ def test_a_recording_shorter_than_its_manifest_says_fails(six: Path, tmp_path: P
 
 def test_killed_at_any_round_it_ends_with_the_same_bytes(six: Path, tmp_path: Path) -> None:
     whole = Mortal(10**6)
-    run(six, tmp_path / "whole", lambda: heard(whole))
+    run(six, tmp_path / "whole", lambda: with_speech(whole))
     expected, everything = table_bytes(tmp_path / "whole"), all_files(tmp_path / "whole")
     asked = 10**6 - whole.left
     assert len(expected) == 2 and asked > 10
@@ -308,13 +308,12 @@ def test_killed_at_any_round_it_ends_with_the_same_bytes(six: Path, tmp_path: Pa
     for at in range(asked):
         out = tmp_path / f"killed-{at}"
         with pytest.raises(Killed):
-            run(six, out, lambda at=at: heard(Mortal(at)))
+            run(six, out, lambda at=at: with_speech(Mortal(at)))
         with suppress(Killed):
-            run(six, out, lambda: heard(Mortal(rng.randrange(asked))))
+            run(six, out, lambda: with_speech(Mortal(rng.randrange(asked))))
         run(six, out)
         assert table_bytes(out) == expected
-        found = all_files(out)
-        assert {k: v for k, v in found.items() if "locks" not in k} == {
+        assert {k: v for k, v in all_files(out).items() if "locks" not in k} == {
             k: v for k, v in everything.items() if "locks" not in k
         }
 
@@ -324,11 +323,8 @@ def test_shards_together_are_the_whole(six: Path, tmp_path: Path) -> None:
     for count in (2, 3, 8):
         out, seen = tmp_path / f"shards-{count}", []
         for number in random.Random(count).sample(range(1, count + 1), count):
-            with (
-                pytest.raises(SettingsError, match="not transcribed yet")
-                if seen
-                else suppress(Exception)
-            ):
+            refusal = "not transcribed yet" if seen else "no run of `batch` was begun here"
+            with pytest.raises(SettingsError, match=refusal):
                 write_tables(Target(str(out)), ["jsonl"])
             seen += [one.number for one in run(six, out, shard=Shard(number, count))]
         assert sorted(seen) == list(range(6))

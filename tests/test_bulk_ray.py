@@ -28,15 +28,15 @@ def recordings(folder: Path, count: int, long_s: float) -> Path:
 
 def workers() -> list[int]:
     """Processes of this user's actors that hold an engine."""
-    found = []
+    alive = []
     for place in Path("/proc").iterdir():
         try:
             title = (place / "cmdline").read_bytes() if place.name.isdigit() else b""
         except OSError:
             continue
         if title.startswith(b"ray::MapWorker"):
-            found.append(int(place.name))
-    return found
+            alive.append(int(place.name))
+    return alive
 
 
 def with_kills(source: Path, out: Path, kills: int, turn_s: float) -> int:

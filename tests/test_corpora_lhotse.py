@@ -86,7 +86,7 @@ def test_what_lhotse_leaves_out_is_counted(tmp_path: Path) -> None:
     assert "starting after the end" in json.dumps(report["dropped"]["left out by lhotse"])
 
 
-def test_a_part_of_a_corpus_is_told(tmp_path: Path) -> None:
+def test_a_corpus_without_one_of_its_files_is_an_error(tmp_path: Path) -> None:
     root = chime6(tmp_path / "CHiME6")
     (root / "transcriptions/dev/S02.json").unlink()
     with pytest.raises(DataError, match=r"lhotse cannot read it as chime6: FileNotFoundError.*S02"):
@@ -192,8 +192,9 @@ def test_notsofar1(tmp_path: Path) -> None:
         text(root / "gt_meeting_metadata.json", '{"ParticipantAliasToCtDevice": {"Jim": "CT_21"}}')
     made("notsofar1-sc", tmp_path / "notsofar", tmp_path / "out")
     for split in ("train", "dev", "test"):
-        found = segments(tmp_path / "out", split)
-        assert found == {"MTG_30830_sc_plaza_0": [("Jim", "unknown", 0.1, 0.9, "Well, hello.")]}
+        assert segments(tmp_path / "out", split) == {
+            "MTG_30830_sc_plaza_0": [("Jim", "unknown", 0.1, 0.9, "Well, hello.")]
+        }
 
 
 def test_voxconverse_has_no_words(tmp_path: Path) -> None:
