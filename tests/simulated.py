@@ -2,7 +2,7 @@
 command line with it in place of any model.
 
 `SIMULATED_S` is how long a turn takes, `SIMULATED_POISON` the size of a chunk, in tenths of a second, at which the
-process dies.
+process dies, `SIMULATED_ERROR` why the engine cannot be loaded.
 """
 
 import os
@@ -17,6 +17,7 @@ from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.cli import main
 from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.errors import CheckpointError
 from speaker_reasoner.speech import Detect
 
 from .talk import PROFILE, play
@@ -42,6 +43,8 @@ class Simulated(ScriptedEngine):
 
 
 def load(chosen: dict[str, Any], *, downloads: bool = False) -> Simulated:
+    if reason := os.environ.get("SIMULATED_ERROR"):
+        raise CheckpointError(reason)
     return Simulated()
 
 

@@ -510,3 +510,25 @@ def test_rows_are_what_they_were_written_as() -> None:
         assert "\n" not in row.to_line()
     assert Row(0, "a", "b", "c", size=64_000).weight_s == 2.0
     assert Row(0, "a", "b", "c", duration_s=3.0, fault="f").weight_s == 0.0
+
+
+def test_a_recording_that_stays_whole_is_reported_once(tmp_path: Path) -> None:
+    class InOrder(Simulated):
+        in_order = True
+
+    for engine, states in ((Simulated, ["share", "share", "done"]), (InOrder, ["done"])):
+        source = tmp_path / "long.wav"
+        save(source, noise(120.0))
+        out = tmp_path / engine.__name__
+        target = Target(str(out))
+        settings = BatchSettings(engine, OPTIONS, str(out), None, ("json",), share_s=60.0)
+        with target.admitted(str(source), Shard()) as (listing, _):
+            [row] = listing
+            runner = Runner(settings)
+            done, again = (
+                [one for n in (0, 1) for one in runner.share(row, n)] + [*runner.join(row)]
+                for _ in range(2)
+            )
+        assert [one.state for one in done] == states
+        assert [one.state for one in again] == ["before"]
+        assert sum(one.audio_s for one in done) == again[0].skipped_s == 120.0

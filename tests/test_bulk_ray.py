@@ -78,6 +78,16 @@ def test_a_recording_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     assert [line["name"] for line in lines(out) if "error" in line] == ["long"]
 
 
+def test_an_engine_that_cannot_be_loaded_is_an_error_in_one_line(tmp_path: Path) -> None:
+    source = recordings(tmp_path / "calls", 1, 2.0)
+    done = command(
+        source, "-o", tmp_path / "out", "--workers", "1", SIMULATED_ERROR="no such folder"
+    )
+    [*_, last] = done.stderr.splitlines()
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert last.startswith("error: ") and last.endswith("CheckpointError: no such folder")
+
+
 @pytest.mark.slow
 def test_twenty_kills(tmp_path: Path) -> None:
     source = recordings(tmp_path / "calls", 300, 1200.0)

@@ -166,11 +166,18 @@ class Runner:
         yield Done(row.number, row.name, "share", 0.0 if note else seconds, note=note)
 
     def join(self, row: Row) -> Iterator[Done]:
-        """Make the transcript of a recording out of its shares; what they lack is transcribed."""
+        """Make the transcript of a recording out of its shares; what they lack is transcribed.
+
+        Nothing is left to do where the engine takes no shares.
+        """
         assert self._settings.share_s is not None
-        if self._transcriber.splits(self._settings.share_s) and not self.target.done(row):
-            with self._batch as batch, suppress(AudioError):  # running it says so
-                batch.join(self._item(row), self._settings.shares(row))
+        if not self._transcriber.splits(self._settings.share_s):
+            return
+        if self.target.done(row):
+            yield from self.run_guarded([row])
+            return
+        with self._batch as batch, suppress(AudioError):  # running it says so
+            batch.join(self._item(row), self._settings.shares(row))
         for done in self.run_guarded([row]):
             yield replace(done, audio_s=0.0, skipped_s=0.0)  # the shares counted
 

@@ -183,7 +183,7 @@ def _ray(cluster: Cluster) -> Iterator[Any]:
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = 0
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
         yield data
     finally:
         with suppress(Exception):
