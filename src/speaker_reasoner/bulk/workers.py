@@ -10,12 +10,12 @@ import logging
 import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .. import extras
+from .. import errors, extras
 from ..errors import EngineError, SpeakerReasonerError
 from .listing import Shard
 from .rows import Row
@@ -55,11 +55,28 @@ class EngineWorker:
     def __init__(self, settings: BatchSettings, shard: Shard) -> None:
         target = Target(settings.target, settings.work)
         self._lock = target.worker_lock(shard, uuid.uuid4().hex[:12])
-        self._runner = Runner(settings)
+        self._failure: SpeakerReasonerError | None = None
+        try:
+            self._runner = Runner(settings)
+        except SpeakerReasonerError as error:
+            self._failure = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Do tasks (`task`: JSON of each) and say what became of them (`done`: the same way)."""
-        tasks = [json.loads(task) for task in batch["task"]]
+        """Do tasks (`task`: JSON of each) and return what became of them (`done`: JSON of each `Done`).
+
+        Where the engine failed as a whole, that is one object with the name and message of the error: Ray does
+        not pass on which exception a worker raised.
+        """
+        try:
+            if self._failure is not None:
+                raise self._failure
+            return {"done": [json.dumps(asdict(one)) for one in self._do(batch["task"])]}
+        except SpeakerReasonerError as error:
+            failure = {"error": type(error).__name__, "message": str(error)}
+            return {"done": [json.dumps(failure)]}
+
+    def _do(self, lines: Iterable[str]) -> list[Done]:
+        tasks = [json.loads(line) for line in lines]
         rows = [Row.from_line(task["row"]) for task in tasks if task["share"] is None]
         done = list(self._runner.run_guarded(rows)) if rows else []
         for task in tasks:
@@ -68,7 +85,7 @@ class EngineWorker:
                 done += self._runner.join(row)
             elif task["share"] is not None:
                 done += self._runner.share(row, task["share"])
-        return {"done": [json.dumps(asdict(one)) for one in done]}
+        return done
 
 
 def transcribe(
@@ -131,26 +148,17 @@ def _work(
     except SpeakerReasonerError:
         raise
     except Exception as error:
-        raise _known(error) from error
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        raise EngineError(f"the workers failed: {reason}"[:600]) from error
 
 
 def _read(text: str) -> Done:
+    """What became of a task; raises the error of a worker that failed as a whole."""
     row = json.loads(text)
+    if "error" in row:
+        raise getattr(errors, row["error"], EngineError)(row["message"])
     return Done(**{**row, "files": tuple(row["files"])})
-
-
-def _known(error: Exception) -> Exception:
-    """What a worker raised, as it would be here; Ray's own errors as one of the engine."""
-    cause: Any = error
-    for _ in range(8):
-        if isinstance(cause, SpeakerReasonerError):
-            return type(cause)(str(cause))
-        following = getattr(cause, "cause", None) or cause.__cause__
-        if following is None:
-            break
-        cause = following
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return EngineError(f"the workers failed: {lines[-1] if lines else type(error).__name__}"[:600])
 
 
 @contextmanager
@@ -183,7 +191,7 @@ def _ray(cluster: Cluster) -> Iterator[Any]:
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = 0
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield data
     finally:
         with suppress(Exception):
