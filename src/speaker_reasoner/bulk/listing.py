@@ -16,6 +16,7 @@ import numpy as np
 from ..audio import probe
 from ..errors import AudioError, DataError, OutputError, SettingsError
 from ..formats import file_name
+from ..formats.files import below_folders
 from ..transcript import recording_name
 from .buckets import is_bucket
 from .rows import Row
@@ -166,9 +167,7 @@ def _name(given: SourceRow) -> str:
         return given.name or ""
     if given.below is not None:
         parts = PurePosixPath(given.below).parts
-        return "-".join(
-            recording_name(part) for part in [*(f"{p}.x" for p in parts[:-1]), parts[-1]]
-        )
+        return below_folders(parts[:-1], recording_name(parts[-1]))
     return ""
 
 
@@ -223,7 +222,7 @@ class _Namer:
         name = recording_name(row.path)
         if self._folders.get(hash(name)) == 0:
             folders = PurePath(row.path).parent.parts[len(self._root or ()) :]
-            name = "-".join([*(recording_name(f"{folder}.x") for folder in folders), name])
+            name = below_folders(folders, name)
         if row.start_s:
             name = f"{name}-{row.start_s:.3f}"
         return name
