@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from speaker_reasoner.engines import Engine, Reply
 from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import DataError, OutputError, SettingsError
+from speaker_reasoner.formats import read, write
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.longform import Options
+from speaker_reasoner.transcript import Confidence
 
 from .conftest import noise
 from .simulated import Simulated
@@ -430,6 +433,17 @@ def test_parquet_has_types_and_a_row_for_each(
         path.unlink()
     run(six, out, tables=["parquet"])
     assert table_bytes(out) == before
+
+
+def test_confidences_are_rounded(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(six, out)
+    [transcript] = read(out / "transcripts" / "c.json")
+    segments = [replace(s, confidence=Confidence(words=0.12345)) for s in transcript.segments]
+    write(replace(transcript, segments=tuple(segments)), out / "transcripts", ["json"])
+    write_tables(Target(str(out)), ["jsonl"])
+    [line] = [line for line in lines(out) if line["name"] == "c"]
+    assert {one["confidence"] for one in line["segments"]} == {0.123}
 
 
 def test_the_table_of_lines_is_read_for_evaluation(six: Path, tmp_path: Path) -> None:
