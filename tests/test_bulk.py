@@ -390,6 +390,19 @@ def test_durations_of_unchanged_files_are_not_read_again(
         list(Listing(first))
 
 
+def test_half_written_files_are_removed_where_nobody_else_writes(six: Path, tmp_path: Path) -> None:
+    target = Target(str(tmp_path / "out"))
+    target.state.mkdir(parents=True)
+    half = [place / f".{'0' * 16}.tmp" for place in (target.transcripts, target.state)]
+    with target.admitted(str(six), Shard(1, 2)):
+        for path in half:
+            path.touch()
+        run(six, tmp_path / "out", shard=Shard(2, 2))
+        assert all(path.exists() for path in half)
+    run(six, tmp_path / "out")
+    assert not any(path.exists() for path in half)
+
+
 def test_a_full_target_stops_the_run_and_nothing_is_lost(
     six: Path, tmp_path: Path, file_size_limit: Any
 ) -> None:
