@@ -2,7 +2,7 @@
 command line with it in place of any model.
 
 `SIMULATED_S` is how long a turn takes, `SIMULATED_POISON` the size of a chunk, in tenths of a second, at which the
-process dies.
+process dies, `SIMULATED_ERROR` why the engine cannot be loaded, `SIMULATED_FAILURE` why it fails at its first turn.
 """
 
 import os
@@ -17,6 +17,7 @@ from speaker_reasoner.audio import SAMPLE_RATE_HZ
 from speaker_reasoner.cli import main
 from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.errors import CheckpointError, EngineError
 from speaker_reasoner.speech import Detect
 
 from .talk import PROFILE, play
@@ -30,6 +31,8 @@ class Simulated(ScriptedEngine):
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         time.sleep(self._turn_s)
+        if reason := os.environ.get("SIMULATED_FAILURE"):
+            raise EngineError(reason)
         if any(request.rules.chunk == self._poison for request in requests):
             os.kill(os.getpid(), signal.SIGKILL)
         replies = super().ask(requests)
@@ -42,6 +45,8 @@ class Simulated(ScriptedEngine):
 
 
 def load(chosen: dict[str, Any], *, downloads: bool = False) -> Simulated:
+    if reason := os.environ.get("SIMULATED_ERROR"):
+        raise CheckpointError(reason)
     return Simulated()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ import pytest
 from speaker_reasoner.bulk import target as targets
 from speaker_reasoner.bulk.listing import Listing, Shard, balanced, write_listing
 from speaker_reasoner.bulk.rows import Row
-from speaker_reasoner.bulk.runner import Done, Runner, Setup
+from speaker_reasoner.bulk.runner import BatchSettings, Done, Runner
 from speaker_reasoner.bulk.tables import write_tables
 from speaker_reasoner.bulk.target import Target, standing
 from speaker_reasoner.engines import Engine, Reply
 from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import DataError, OutputError, SettingsError
+from speaker_reasoner.formats import read, write
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.longform import Options
+from speaker_reasoner.transcript import Confidence
 
 from .conftest import noise
 from .simulated import Simulated
@@ -64,29 +67,29 @@ def run(
     options: Options = OPTIONS,
 ) -> list[Done]:
     target, shard = Target(str(out)), shard or Shard()
-    setup = Setup(engine, options, str(out), None, tuple(formats))
+    settings = BatchSettings(engine, options, str(out), None, tuple(formats))
     with target.admitted(str(source), shard) as (listing, _):
-        done = list(Runner(setup).run(listing.shard(shard)))
+        done = list(Runner(settings).run(listing.shard(shard)))
         if shard.count == 1:
             write_tables(target, tables)
     return done
 
 
-def all_speech(engine: ScriptedEngine) -> ScriptedEngine:
-    """An engine to which everything is speech."""
+def with_speech(engine: ScriptedEngine) -> ScriptedEngine:
+    """An engine whose detector takes everything for speech."""
     engine.detector = Simulated.detector.__get__(engine)  # type: ignore[method-assign]
     return engine
 
 
 def table_bytes(out: Path) -> dict[str, bytes]:
     """The tables, byte for byte."""
-    contents = {}
+    tables = {}
     for name in TABLES:
         place = out / name
         for path in sorted(place.rglob("*.parquet")) if place.is_dir() else [place]:
             if path.exists():
-                contents[str(path.relative_to(out))] = path.read_bytes()
-    return contents
+                tables[str(path.relative_to(out))] = path.read_bytes()
+    return tables
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -121,7 +124,7 @@ def manifest(tmp_path: Path, *rows: object, name: str = "calls.jsonl") -> Path:
 
 
 def test_what_could_not_be_transcribed_is_in_the_tables(six: Path, tmp_path: Path) -> None:
-    run(six, tmp_path / "out", lambda: all_speech(ScriptedEngine(lambda _: "no turn", PROFILE)))
+    run(six, tmp_path / "out", lambda: with_speech(ScriptedEngine(lambda _: "no turn", PROFILE)))
     for line in lines(tmp_path / "out"):
         assert line["segments"] == [] and line["missing"]
         seconds = sum(gap["end"] - gap["start"] for gap in line["missing"])
@@ -232,9 +235,9 @@ def test_a_manifest_that_was_not_written_to_the_end(six: Path, tmp_path: Path) -
     rows = [{"audio_filepath": f"calls/{name}.wav"} for name in ("a", "c", "monday/y")]
     path = manifest(tmp_path, *rows, *rows, name="calls.jsonl.gz")
     path.write_bytes(path.read_bytes()[:-12])
-    read = listed(path, tmp_path)
-    assert "not a whole gzip file" in read[-1].fault
-    assert {row.name for row in read if not row.fault} <= {"a", "c", "y"}
+    listing = listed(path, tmp_path)
+    assert "not a whole gzip file" in listing[-1].fault
+    assert {row.name for row in listing if not row.fault} <= {"a", "c", "y"}
     path = manifest(tmp_path, rows[0])
     path.write_bytes(path.read_bytes() + b'{"audio_filepath": "caf\xe9.wav"}\n')
     assert "no UTF-8" in listed(path, tmp_path)[1].fault
@@ -308,7 +311,7 @@ def test_a_recording_shorter_than_its_manifest_says_fails(six: Path, tmp_path: P
 
 def test_killed_at_any_round_it_ends_with_the_same_bytes(six: Path, tmp_path: Path) -> None:
     whole = Mortal(10**6)
-    run(six, tmp_path / "whole", lambda: all_speech(whole))
+    run(six, tmp_path / "whole", lambda: with_speech(whole))
     expected, everything = table_bytes(tmp_path / "whole"), all_files(tmp_path / "whole")
     asked = 10**6 - whole.left
     assert len(expected) == 2 and asked > 10
@@ -317,13 +320,12 @@ def test_killed_at_any_round_it_ends_with_the_same_bytes(six: Path, tmp_path: Pa
     for at in range(asked):
         out = tmp_path / f"killed-{at}"
         with pytest.raises(Killed):
-            run(six, out, lambda at=at: all_speech(Mortal(at)))
+            run(six, out, lambda at=at: with_speech(Mortal(at)))
         with suppress(Killed):
-            run(six, out, lambda: all_speech(Mortal(rng.randrange(asked))))
+            run(six, out, lambda: with_speech(Mortal(rng.randrange(asked))))
         run(six, out)
         assert table_bytes(out) == expected
-        ended = all_files(out)
-        assert {k: v for k, v in ended.items() if "locks" not in k} == {
+        assert {k: v for k, v in all_files(out).items() if "locks" not in k} == {
             k: v for k, v in everything.items() if "locks" not in k
         }
 
@@ -333,11 +335,8 @@ def test_shards_together_are_the_whole(six: Path, tmp_path: Path) -> None:
     for count in (2, 3, 8):
         out, seen = tmp_path / f"shards-{count}", []
         for number in random.Random(count).sample(range(1, count + 1), count):
-            with (
-                pytest.raises(SettingsError, match="not transcribed yet")
-                if seen
-                else suppress(Exception)
-            ):
+            refusal = "not transcribed yet" if seen else "no run of `batch` was begun here"
+            with pytest.raises(SettingsError, match=refusal):
                 write_tables(Target(str(out)), ["jsonl"])
             seen += [one.number for one in run(six, out, shard=Shard(number, count))]
         assert sorted(seen) == list(range(6))
@@ -400,6 +399,19 @@ def test_durations_of_unchanged_files_are_not_read_again(
         list(Listing(first))
 
 
+def test_half_written_files_are_removed_where_nobody_else_writes(six: Path, tmp_path: Path) -> None:
+    target = Target(str(tmp_path / "out"))
+    target.state.mkdir(parents=True)
+    half = [place / f".{'0' * 16}.tmp" for place in (target.transcripts, target.state)]
+    with target.admitted(str(six), Shard(1, 2)):
+        for path in half:
+            path.touch()
+        run(six, tmp_path / "out", shard=Shard(2, 2))
+        assert all(path.exists() for path in half)
+    run(six, tmp_path / "out")
+    assert not any(path.exists() for path in half)
+
+
 def test_a_full_target_stops_the_run_and_nothing_is_lost(
     six: Path, tmp_path: Path, file_size_limit: Any
 ) -> None:
@@ -443,6 +455,17 @@ def test_parquet_has_types_and_a_row_for_each(
         path.unlink()
     run(six, out, tables=["parquet"])
     assert table_bytes(out) == before
+
+
+def test_confidences_are_rounded(six: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(six, out)
+    [transcript] = read(out / "transcripts" / "c.json")
+    segments = [replace(s, confidence=Confidence(words=0.12345)) for s in transcript.segments]
+    write(replace(transcript, segments=tuple(segments)), out / "transcripts", ["json"])
+    write_tables(Target(str(out)), ["jsonl"])
+    [line] = [line for line in lines(out) if line["name"] == "c"]
+    assert {one["confidence"] for one in line["segments"]} == {0.123}
 
 
 def test_the_table_of_lines_is_read_for_evaluation(six: Path, tmp_path: Path) -> None:
@@ -523,3 +546,25 @@ def test_rows_are_what_they_were_written_as() -> None:
         assert "\n" not in row.to_line()
     assert Row(0, "a", "b", "c", size=64_000).weight_s == 2.0
     assert Row(0, "a", "b", "c", duration_s=3.0, fault="f").weight_s == 0.0
+
+
+def test_a_recording_that_stays_whole_is_reported_once(tmp_path: Path) -> None:
+    class InOrder(Simulated):
+        in_order = True
+
+    for engine, states in ((Simulated, ["share", "share", "done"]), (InOrder, ["done"])):
+        source = tmp_path / "long.wav"
+        save(source, noise(120.0))
+        out = tmp_path / engine.__name__
+        target = Target(str(out))
+        settings = BatchSettings(engine, OPTIONS, str(out), None, ("json",), share_s=60.0)
+        with target.admitted(str(source), Shard()) as (listing, _):
+            [row] = listing
+            runner = Runner(settings)
+            done, again = (
+                [one for n in (0, 1) for one in runner.share(row, n)] + [*runner.join(row)]
+                for _ in range(2)
+            )
+        assert [one.state for one in done] == states
+        assert [one.state for one in again] == ["before"]
+        assert sum(one.audio_s for one in done) == again[0].skipped_s == 120.0

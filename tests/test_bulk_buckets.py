@@ -90,13 +90,13 @@ def test_from_a_bucket_into_a_bucket_that_is_busy(tmp_path: Path, server: dict[s
     merged = command("merge", "s3://calls/out", "--work", tmp_path / "three", **server)
     assert merged.returncode == 0 and merged.stdout.strip() == "s3://calls/out/transcripts.jsonl"
     s3(server, "get", f"{tmp_path}/back/", "calls/out/")
-    sent, expected = lines(tmp_path / "back"), lines(tmp_path / "whole")
-    assert [line["audio_filepath"] for line in sent] == [
+    written, expected = lines(tmp_path / "back"), lines(tmp_path / "whole")
+    assert [line["audio_filepath"] for line in written] == [
         f"s3://calls/in/{name}.wav" for name in ("a", "b", "broken")
     ]
-    for one, other in zip(sent, expected, strict=True):
+    for one, other in zip(written, expected, strict=True):
         assert one.get("segments") == other.get("segments")
-    assert sent[2]["error"]["kind"] == "AudioError" and "one/" not in json.dumps(sent[2])
+    assert written[2]["error"]["kind"] == "AudioError" and "one/" not in json.dumps(written[2])
     again_ = command(*words, tmp_path / "four", **server)  # another machine: all is done
     report = json.loads((tmp_path / "four" / "report.json").read_text())
     assert (report["done"], report["failed"], report["audio_s"]) == (2, 1, 0.0), again_.stderr

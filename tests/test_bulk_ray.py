@@ -28,15 +28,15 @@ def recordings(folder: Path, count: int, long_s: float) -> Path:
 
 def workers() -> list[int]:
     """Processes of this user's actors that hold an engine."""
-    found = []
+    alive = []
     for place in Path("/proc").iterdir():
         try:
             title = (place / "cmdline").read_bytes() if place.name.isdigit() else b""
         except OSError:
             continue
         if title.startswith(b"ray::MapWorker"):
-            found.append(int(place.name))
-    return found
+            alive.append(int(place.name))
+    return alive
 
 
 def with_kills(source: Path, out: Path, kills: int, turn_s: float) -> int:
@@ -76,6 +76,14 @@ def test_a_recording_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     done = command(source, "-o", out, "--workers", "2", SIMULATED_POISON="37")
     assert done.returncode == 1 and "5 workers died" in done.stderr
     assert [line["name"] for line in lines(out) if "error" in line] == ["long"]
+
+
+@pytest.mark.parametrize("variable", ["SIMULATED_ERROR", "SIMULATED_FAILURE"])
+def test_an_engine_that_fails_is_the_error_of_a_plain_run(tmp_path: Path, variable: str) -> None:
+    source = recordings(tmp_path / "calls", 1, 2.0)
+    done = command(source, "-o", tmp_path / "out", "--workers", "1", **{variable: "no memory"})
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (done.stdout, done.stderr.splitlines()[-1]) == ("", "error: no memory")
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_what_lhotse_leaves_out_is_counted(tmp_path: Path) -> None:
     assert "starting after the end" in json.dumps(report["dropped"]["left out by lhotse"])
 
 
-def test_a_part_of_a_corpus_is_told(tmp_path: Path) -> None:
+def test_a_corpus_without_one_of_its_files_is_an_error(tmp_path: Path) -> None:
     root = chime6(tmp_path / "CHiME6")
     (root / "transcriptions/dev/S02.json").unlink()
     with pytest.raises(DataError, match=r"lhotse cannot read it as chime6: FileNotFoundError.*S02"):
@@ -192,19 +192,24 @@ def test_notsofar1(tmp_path: Path) -> None:
         text(root / "gt_meeting_metadata.json", '{"ParticipantAliasToCtDevice": {"Jim": "CT_21"}}')
     made("notsofar1-sc", tmp_path / "notsofar", tmp_path / "out")
     for split in ("train", "dev", "test"):
-        found = segments(tmp_path / "out", split)
-        assert found == {"MTG_30830_sc_plaza_0": [("Jim", "unknown", 0.1, 0.9, "Well, hello.")]}
+        assert segments(tmp_path / "out", split) == {
+            "MTG_30830_sc_plaza_0": [("Jim", "unknown", 0.1, 0.9, "Well, hello.")]
+        }
 
 
-def test_voxconverse_has_no_words(tmp_path: Path) -> None:
+def voxconverse(root: Path) -> Path:
     for part, name in (("dev", "abjxc"), ("test", "aepyx")):
-        sound(tmp_path / "vox" / part / f"{name}.wav")
+        sound(root / part / f"{name}.wav")
         rttm = (
             f"SPEAKER {name} 1 0.10 0.80 <NA> <NA> spk00 <NA> <NA>\n"
             f"SPEAKER {name} 1 0.50 1.00 <NA> <NA> spk01 <NA> <NA>\n"
         )
-        text(tmp_path / "vox" / part / f"{name}.rttm", rttm)
-    made("voxconverse", tmp_path / "vox", tmp_path / "out")
+        text(root / part / f"{name}.rttm", rttm)
+    return root
+
+
+def test_voxconverse_has_no_words(tmp_path: Path) -> None:
+    made("voxconverse", voxconverse(tmp_path / "vox"), tmp_path / "out")
     assert segments(tmp_path / "out", "dev")["abjxc"] == [
         ("spk00", "unknown", 0.1, 0.9, ""),
         ("spk01", "unknown", 0.5, 1.5, ""),
@@ -263,15 +268,9 @@ def test_what_is_written_is_read_back() -> None:
 
 
 def test_lhotse_reads_the_manifest_of_a_prepared_corpus(tmp_path: Path) -> None:
-    for part, name in (("dev", "abjxc"), ("test", "aepyx")):
-        sound(tmp_path / "vox" / part / f"{name}.wav")
-        text(
-            tmp_path / "vox" / part / f"{name}.rttm",
-            f"SPEAKER {name} 1 0.10 0.80 <NA> <NA> spk00 <NA> <NA>\n",
-        )
-    made("voxconverse", tmp_path / "vox", tmp_path / "out")
+    made("voxconverse", voxconverse(tmp_path / "vox"), tmp_path / "out")
     path = tmp_path / "out" / "dev" / "supervisions.jsonl"
-    [one] = lhotse.SupervisionSet.from_file(path)
+    one, _ = lhotse.SupervisionSet.from_file(path)
     assert (one.recording_id, one.speaker, one.start, one.duration) == ("abjxc", "spk00", 0.1, 0.8)
     assert one.channel == 0
     assert load(path)["abjxc"].segments == read(path.parent / "references.seglst.json")[0].segments

@@ -5,18 +5,13 @@ settings of an account are those of its own tools (`AWS_ACCESS_KEY_ID`, `AWS_END
 (`FSSPEC_S3_ENDPOINT_URL`, ...).
 """
 
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    retry_if_not_exception_type,
-    stop_after_attempt,
-    wait_exponential_jitter,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from .. import extras
 from ..errors import DataError, ExtraError, OutputError
@@ -25,8 +20,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 20.0
-_FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Errors that the next attempt would have, too."""
+"""How often and after which times a bucket is asked again (assumed)."""
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
@@ -71,25 +66,24 @@ class Bucket:
         Raises:
             DataError: it cannot be listed.
         """
-        entries = self._read(lambda: self._files.find(self._root, detail=True))
+        files = self._read(lambda: self._files.find(self._root, detail=True))
         scheme = self.address.partition("://")[0]
-        for name, entry in sorted(entries.items()):
-            yield f"{scheme}://{name}", int(entry.get("size") or 0), _version(entry)
+        for name, info in sorted(files.items()):
+            yield (f"{scheme}://{name}", *_version(info))
 
     def names(self, folder: str) -> set[str]:
         """The files of a folder below; none where there is no such folder."""
         where = self._at(folder)
-        entries = self._read(lambda: self._files.find(where) if self._files.exists(where) else [])
-        return {name[len(where) :].lstrip("/") for name in entries}
+        files = self._read(lambda: self._files.find(where) if self._files.exists(where) else [])
+        return {name[len(where) :].lstrip("/") for name in files}
 
     def is_file(self) -> bool:
         """Whether the address is that of a file."""
         return bool(self._read(lambda: self._files.isfile(self._root)))
 
-    def version(self, name: str = "") -> tuple[int, str]:
+    def version(self, name: str) -> tuple[int, str]:
         """Size and version of a file; raises `DataError` where there is none."""
-        entry = self._read(lambda: self._files.info(self._at(name)))
-        return int(entry.get("size") or 0), _version(entry)
+        return _version(self._read(lambda: self._files.info(self._at(name))))
 
     def fetch(self, name: str, path: Path) -> None:
         """Copy a file to `path`, whole or not at all.
@@ -133,8 +127,7 @@ class Bucket:
 
     def _read(self, action: Callable[[], T]) -> T:
         try:
-            if hasattr(self._files, "invalidate_cache"):
-                self._files.invalidate_cache()
+            self._files.invalidate_cache()
             return again(action)
         except Exception as error:
             raise DataError(
@@ -145,19 +138,29 @@ class Bucket:
 def again(action: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T:
     """Do something with a bucket, up to `ATTEMPTS` times; a file that is not there is not tried again."""
     retrying = Retrying(
-        retry=retry_if_not_exception_type(_FOR_GOOD) & retry_if_exception_type(Exception),
+        retry=retry_if_exception(_may_pass),
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(_FIRST_WAIT_S, _LONGEST_WAIT_S, jitter=_FIRST_WAIT_S),
+        wait=_wait_s,
         sleep=wait,
         reraise=True,
     )
     return retrying(action)
 
 
-def _version(entry: Mapping[str, Any]) -> str:
-    """What changes when a file changes, as its kind of bucket calls it; empty where it tells nothing."""
-    keys = ("ETag", "etag", "LastModified", "mtime")
-    return str(next((entry[key] for key in keys if key in entry), "")).strip('"')
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, Exception) and not isinstance(error, _FINAL)
+
+
+def _wait_s(state: RetryCallState) -> float:
+    """A time that doubles, of which up to half is chance."""
+    longest_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1))
+    return longest_s * random.uniform(0.5, 1.0)
+
+
+def _version(info: Mapping[str, Any]) -> tuple[int, str]:
+    """Size in bytes and version of a file, of what fsspec says about it."""
+    version = next((info[k] for k in ("ETag", "etag", "LastModified", "mtime") if k in info), "")
+    return int(info.get("size") or 0), str(version).strip('"')
 
 
 def _reason(error: Exception) -> str:

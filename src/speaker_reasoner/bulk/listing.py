@@ -16,10 +16,11 @@ import numpy as np
 from ..audio import probe
 from ..errors import AudioError, DataError, OutputError, SettingsError
 from ..formats import file_name
+from ..formats.files import below_folders
 from ..transcript import recording_name
 from .buckets import is_bucket
 from .rows import Row
-from .sources import Entry, entries
+from .sources import SourceRow, source_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,12 @@ def write_listing(source: str, path: Path, before: Path | None = None) -> Listin
     """List a source.
 
     Args:
-        source: see `entries`.
+        source: see `source_rows`.
         path: of the new listing.
         before: an earlier one; durations of files that did not change are taken from it.
 
     Raises:
-        DataError: as for `entries`.
+        DataError: as for `source_rows`.
         OutputError: the listing cannot be written.
     """
     durations: dict[int, float | None] = {}
@@ -118,9 +119,9 @@ def write_listing(source: str, path: Path, before: Path | None = None) -> Listin
     namer = _Namer()
     try:
         with rough.open("w", encoding="utf-8", errors="surrogateescape") as file:
-            for number, entry in enumerate(entries(source)):
-                namer.note(entry)
-                file.write(_row(number, entry, durations).to_line() + "\n")
+            for number, given in enumerate(source_rows(source)):
+                namer.note(given)
+                file.write(_row(number, given, durations).to_line() + "\n")
         with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
             for row in Listing(rough):
                 file.write(namer.named(row).to_line() + "\n")
@@ -133,23 +134,23 @@ def write_listing(source: str, path: Path, before: Path | None = None) -> Listin
     return Listing(path)
 
 
-def _row(number: int, entry: Entry, durations: dict[int, float | None]) -> Row:
-    duration_s = entry.duration_s
-    if duration_s is None and not entry.fault and not is_bucket(entry.path):
-        key = hash((entry.path, entry.size, entry.version))
-        duration_s = durations[key] if key in durations else _probed(entry.path)
+def _row(number: int, given: SourceRow, durations: dict[int, float | None]) -> Row:
+    duration_s = given.duration_s
+    if duration_s is None and not given.fault and not is_bucket(given.path):
+        key = hash((given.path, given.size, given.version))
+        duration_s = durations[key] if key in durations else _probed(given.path)
     return Row(
         number,
-        entry.path,
-        _name(entry),
-        entry.recording or "",
-        entry.start_s,
+        given.path,
+        _name(given),
+        given.recording or "",
+        given.start_s,
         duration_s,
-        entry.stretch,
-        entry.channel,
-        entry.size,
-        entry.version,
-        entry.fault,
+        given.stretch,
+        given.channel,
+        given.size,
+        given.version,
+        given.fault,
     )
 
 
@@ -160,15 +161,13 @@ def _probed(path: str) -> float | None:
         return None
 
 
-def _name(entry: Entry) -> str:
+def _name(given: SourceRow) -> str:
     """The name that the source gives, or that follows from the path in it; empty for the file's own."""
-    if entry.name is not None or entry.fault:
-        return entry.name or ""
-    if entry.below is not None:
-        parts = PurePosixPath(entry.below).parts
-        return "-".join(
-            recording_name(part) for part in [*(f"{p}.x" for p in parts[:-1]), parts[-1]]
-        )
+    if given.name is not None or given.fault:
+        return given.name or ""
+    if given.below is not None:
+        parts = PurePosixPath(given.below).parts
+        return below_folders(parts[:-1], recording_name(parts[-1]))
     return ""
 
 
@@ -186,15 +185,15 @@ class _Namer:
         self._taken: dict[int, int] = {}
         self._stretches: dict[int, int] = {}
 
-    def note(self, entry: Entry) -> None:
+    def note(self, given: SourceRow) -> None:
         """The first pass."""
-        if entry.fault or _name(entry):
+        if given.fault or _name(given):
             return
-        parts = PurePath(entry.path).parent.parts
+        parts = PurePath(given.path).parent.parts
         shared = parts if self._root is None else self._root
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(shared, parts, strict=False))
         self._root = tuple(part for part, _ in alike)
-        name, folder = hash(recording_name(entry.path)), hash(parts)
+        name, folder = hash(recording_name(given.path)), hash(parts)
         if self._folders.setdefault(name, folder) != folder:
             self._folders[name] = 0  # several
 
@@ -223,7 +222,7 @@ class _Namer:
         name = recording_name(row.path)
         if self._folders.get(hash(name)) == 0:
             folders = PurePath(row.path).parent.parts[len(self._root or ()) :]
-            name = "-".join([*(recording_name(f"{folder}.x") for folder in folders), name])
+            name = below_folders(folders, name)
         if row.start_s:
             name = f"{name}-{row.start_s:.3f}"
         return name

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 BYTES_PER_S = 32_000
-"""Of a recording whose duration is not known, a second has so many (16 kHz, 16 bits)."""
+"""Bytes in a second of a recording whose duration is not known (assumed: 16 kHz, 16 bits)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Row:
 
     @classmethod
     def from_line(cls, line: str) -> "Row":
-        """Read what `to_line` wrote; raises `ValueError`, `TypeError` or `KeyError` for other text."""
+        """Read what `to_line` wrote; raises `ValueError` or `TypeError` for other text."""
         return cls(**json.loads(line))
 
 

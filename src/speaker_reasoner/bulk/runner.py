@@ -1,7 +1,7 @@
-"""Transcribes rows of a listing with one engine; what becomes of each is in the target, and reported.
+"""Transcribes rows of a listing with one engine; writes what became of each to the target, and reports it.
 
-The same in one process and in each of several workers: a worker that dies costs what was not in a journal yet,
-and whoever is given its rows goes on.
+One process and each of several workers do the same. The death of a worker costs what was not in a journal yet; the
+worker that is given its rows next continues.
 """
 
 import json
@@ -25,27 +25,27 @@ from ..longform.journal import fingerprint
 from ..longform.shares import Share, shares
 from .buckets import Bucket, is_bucket
 from .rows import Row
-from .target import Fault, Target
+from .target import RowFailure, Target
 
 WINDOW = 256
-"""Rows that are looked at together; memory grows with it, and not with their number."""
+"""Rows that are given to `Batch` together (assumed); memory grows with it, and not with the number of all rows."""
 _DEATHS = 5
-"""So often a worker may die on a recording without getting further in it (assumed)."""
+"""A recording on which so many workers died without getting further is given up (assumed)."""
 _SLACK_S = 0.1
-"""A duration in a manifest may differ so much from the file's: manifests round (assumed)."""
+"""Largest difference between a manifest's duration, which is rounded, and the file's (assumed)."""
 _HELD_S = 3600.0
-"""Of a recording that is no longer, stretches are cut from memory: 230 MB at the most."""
+"""Longest recording that is kept in memory while stretches are cut from it (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class BatchSettings:
     """How rows are transcribed; it can be sent to other processes.
 
     Attributes:
         engine: loads the engine.
         target, work: as for `Target`.
         formats: keys of `FORMATS`, of the files of each recording.
-        share_s: longer recordings are divided into shares of this length, where there are several workers.
+        share_s: recordings of at least twice this length are divided into shares of it; none is if `None`.
     """
 
     engine: Callable[[], Engine]
@@ -98,11 +98,11 @@ class Runner:
         SpeakerReasonerError: the engine cannot be loaded, or an option does not fit it.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self.target = Target(setup.target, setup.work)
-        self._transcriber: Transcriber = setup.options.transcriber(setup.engine())
-        self._voices = setup.options.enrolled(self._transcriber)
+    def __init__(self, settings: BatchSettings) -> None:
+        self._settings = settings
+        self.target = Target(settings.target, settings.work)
+        self._transcriber: Transcriber = settings.options.transcriber(settings.engine())
+        self._voices = settings.options.enrolled(self._transcriber)
 
     def run(self, rows: Iterator[Row]) -> Iterator[Done]:
         """Transcribe rows; results come in no order that matters.
@@ -128,7 +128,7 @@ class Runner:
                 left.append(row)
                 continue
             message = f"{_DEATHS} workers died while they transcribed it (too little memory?)"
-            yield self._failed(row, Fault("EngineError", f"{row.path}: {message}"))
+            yield self._failed(row, RowFailure("EngineError", f"{row.path}: {message}"))
             trials[row.number].end()
         for group in [[row] for row in left] if any(deaths.values()) else [left]:
             under_way = [trials[row.number] for row in group if not row.fault]
@@ -143,9 +143,9 @@ class Runner:
 
         A share that cannot be transcribed is left to `join`.
         """
-        parts = self._setup.shares(row)
-        assert self._setup.share_s is not None
-        if not self._transcriber.splits(self._setup.share_s):
+        parts = self._settings.shares(row)
+        assert self._settings.share_s is not None
+        if not self._transcriber.splits(self._settings.share_s):
             if number == 0:
                 yield from self.run_guarded([row])
             return
@@ -166,11 +166,18 @@ class Runner:
         yield Done(row.number, row.name, "share", 0.0 if note else seconds, note=note)
 
     def join(self, row: Row) -> Iterator[Done]:
-        """Make the transcript of a recording out of its shares; what they lack is transcribed."""
-        assert self._setup.share_s is not None
-        if self._transcriber.splits(self._setup.share_s) and not self.target.done(row):
-            with self._batch as batch, suppress(AudioError):  # running it says so
-                batch.join(self._item(row), self._setup.shares(row))
+        """Make the transcript of a recording out of its shares; what they lack is transcribed.
+
+        Nothing is left to do where the engine takes no shares.
+        """
+        assert self._settings.share_s is not None
+        if not self._transcriber.splits(self._settings.share_s):
+            return
+        if self.target.done(row):
+            yield from self.run_guarded([row])
+            return
+        with self._batch as batch, suppress(AudioError):  # running it says so
+            batch.join(self._item(row), self._settings.shares(row))
         for done in self.run_guarded([row]):
             yield replace(done, audio_s=0.0, skipped_s=0.0)  # the shares counted
 
@@ -179,8 +186,8 @@ class Runner:
         return Batch(
             self._transcriber,
             self.target.transcripts,
-            self._setup.formats,
-            speakers=self._setup.options.speakers,
+            self._settings.formats,
+            speakers=self._settings.options.speakers,
             voices=self._voices,
             guarded=True,
         )
@@ -196,7 +203,7 @@ class Runner:
                 wanted.append(self._item(row))
                 items[row.name] = row
             except SpeakerReasonerError as error:
-                yield self._failed(row, _fault(error))
+                yield self._failed(row, _failure(error))
         with self._batch as batch:
             for result in batch.run(wanted):
                 row = items[result.item.title]
@@ -213,14 +220,18 @@ class Runner:
                 outcome.error.__cause__, OSError
             ):
                 raise outcome.error  # the next one could not be written either
-            fault = _fault(outcome.error)
-            return self._failed(row, Fault(fault.kind, _said(fault.message, result.item, row)))
+            failure = _failure(outcome.error)
+            return self._failed(
+                row, RowFailure(failure.kind, _in_source(failure.message, result.item, row))
+            )
         if result.partial:
             return self._failed(
-                row, Fault("EngineError", f"{row.path}: {result.note}"), result.files
+                row, RowFailure("EngineError", f"{row.path}: {result.note}"), result.files
             )
-        names = [self.target.transcripts / name for name in self._files(row)]
-        self.target.succeeded(row, names if outcome is not None or result.files else [])
+        marker = self.target.marker(row)
+        anew = marker is not None and (outcome is not None or result.files)
+        names = marker.files if marker is not None and anew else ()
+        self.target.succeeded(row, [self.target.transcripts / name for name in names])
         state = "before" if outcome is None else "done"
         seconds = 0.0 if outcome is None else outcome.duration_s
         files = tuple(map(str, result.files))
@@ -230,18 +241,14 @@ class Runner:
             state,
             seconds,
             row.weight_s if outcome is None else 0.0,
-            _said(result.note, result.item, row),
+            _in_source(result.note, result.item, row),
             files,
         )
 
-    def _files(self, row: Row) -> Sequence[str]:
-        marker = self.target.marker(row)
-        return [] if marker is None else list(marker.files)
-
-    def _failed(self, row: Row, fault: Fault, files: Sequence[Path] = ()) -> Done:
-        self.target.failed(row, fault)
+    def _failed(self, row: Row, failure: RowFailure, files: Sequence[Path] = ()) -> Done:
+        self.target.failed(row, failure)
         written = tuple(map(str, files))
-        return Done(row.number, row.name, "failed", 0.0, row.weight_s, fault.message, written)
+        return Done(row.number, row.name, "failed", 0.0, row.weight_s, failure.message, written)
 
     def _item(self, row: Row) -> Item:
         """The recording of a row; raises `AudioError` where its file cannot be looked at."""
@@ -250,12 +257,11 @@ class Runner:
         path = Path(row.path)
         if not row.stretch:
             return Item(path, row.name)
-        length_s = audio.probe(path, track=self._setup.options.track).duration_s
+        length_s = audio.probe(path, track=self._settings.options.track).duration_s
         end_s = length_s if row.duration_s is None else row.start_s + row.duration_s
-        ends = end_s >= length_s - _SLACK_S
-        if row.start_s == 0.0 and row.channel is None and abs(end_s - length_s) <= _SLACK_S:
-            return Item(path, row.name)
-        if ends and end_s <= length_s + _SLACK_S:
+        if abs(end_s - length_s) <= _SLACK_S:
+            if row.start_s == 0.0 and row.channel is None:
+                return Item(path, row.name)
             end_s = length_s
         start, end = audio.to_samples(row.start_s), audio.to_samples(end_s)
         place = {"samples": [start, end]} | (
@@ -294,15 +300,14 @@ class Runner:
         place_of = {"samples": [start, end], "channel": row.channel}
 
         def samples() -> audio.Samples:
-            length_s = audio.probe(path, track=self._setup.options.track).duration_s
-            last = audio.to_samples(length_s)
-            rounded = last <= end <= last + audio.to_samples(_SLACK_S)
-            return self._cut(path, start, last if rounded else end, row.channel)
+            length_s = audio.probe(path, track=self._settings.options.track).duration_s
+            last, slack = audio.to_samples(length_s), audio.to_samples(_SLACK_S)
+            return self._cut(path, start, last if last <= end <= last + slack else end, row.channel)
 
         return Item(path, row.name, lambda: {**about, **place_of}, samples, fetch)
 
     def _cut(self, path: Path, start: int, end: int, channel: int | None) -> audio.Samples:
-        options = self._setup.options
+        options = self._settings.options
         if options.channels == SEPARATE:
             count = audio.channel_count(path, track=options.track)
             return np.stack(
@@ -326,14 +331,17 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """The attempts at something, counted in a file while it is under way: one that is there after its worker
-    has died tells of it. What is in the journal by then makes it another thing."""
+    """Counts the deaths of workers on a recording, or on a share of one.
+
+    Its file exists while a worker transcribes: a file that is left over shows that the worker died. Deaths are
+    counted anew when the journal has grown.
+    """
 
     path: Path
     journal: Path
 
     def deaths(self) -> int:
-        """How many workers died since it last got further."""
+        """How many workers died since the journal last grew."""
         try:
             trial = json.loads(self.path.read_text(encoding="utf-8"))
             return int(trial["begun"]) if trial["kept"] == self._kept() else 0
@@ -365,10 +373,10 @@ def _load(path: Path, channel: int | None, track: int | None, _version: int) -> 
     return audio.load(path, channel=channel, track=track)
 
 
-def _fault(error: SpeakerReasonerError) -> Fault:
-    return Fault(type(error).__name__, str(error))
+def _failure(error: SpeakerReasonerError) -> RowFailure:
+    return RowFailure(type(error).__name__, str(error))
 
 
-def _said(message: str, item: Item, row: Row) -> str:
-    """A message in the words of the source: where the file was fetched to is nobody's concern."""
+def _in_source(message: str, item: Item, row: Row) -> str:
+    """A message that names the address of a recording, and not the file that it was fetched to."""
     return message.replace(str(item.path), row.path) if is_bucket(row.path) else message

@@ -1,10 +1,10 @@
 """Sources of recordings: a folder, a manifest, a place in a bucket.
 
-    entries("calls/"), entries("manifest.jsonl"), entries("s3://bucket/calls")
+    source_rows("calls/"), source_rows("manifest.jsonl"), source_rows("s3://bucket/calls")
 
 A manifest is JSON lines in the keys of NeMo (`audio_filepath`, and perhaps `offset`, `duration`, `name`), a
 manifest of recordings or cuts of lhotse (also as `.gz`), or a CSV with a header. What is wrong with one line is a
-fault of that line: the others are transcribed. Nothing is opened here: what a file holds is found out when it is
+fault of that line: the others are transcribed. Nothing is opened here: what a file holds is read when it is
 transcribed.
 """
 
@@ -44,7 +44,7 @@ _NAMES = ("name", "id", "utt_id", "session_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SourceRow:
     """One recording, or stretch of one, as its source names it; see `Row`.
 
     Attributes:
@@ -65,23 +65,23 @@ class Entry:
     fault: str = ""
 
 
-def entries(source: str) -> Iterator[Entry]:
+def source_rows(source: str) -> Iterator[SourceRow]:
     """The recordings of a source, in its order; a folder's in the order of their paths.
 
     Raises:
         DataError: there is no such source, or it holds no recordings.
         ExtraError: a package is not installed.
     """
-    every = _entries(source)
-    first = next(every, None)
+    rows = _source_rows(source)
+    first = next(rows, None)
     if first is None:
         raise DataError(
             f"{source}: holds no recordings; expected files such as a.wav, or lines of a manifest"
         )
-    return chain([first], every)
+    return chain([first], rows)
 
 
-def _entries(source: str) -> Iterator[Entry]:
+def _source_rows(source: str) -> Iterator[SourceRow]:
     if is_bucket(source):
         yield from _bucket(source)
         return
@@ -93,7 +93,7 @@ def _entries(source: str) -> Iterator[Entry]:
     elif _is_manifest(source):
         yield from _manifest(path, str(path), str(path.absolute().parent))
     elif path.suffix.lower() in SUFFIXES:
-        yield _with_file(Entry(str(path.absolute())))
+        yield _with_file(SourceRow(str(path.absolute())))
     else:
         raise DataError(
             f"{quoted(path)}: expected a folder, a recording, or a manifest that ends in "
@@ -105,26 +105,26 @@ def _is_manifest(name: str) -> bool:
     return name.lower().removesuffix(".gz").endswith(MANIFESTS)
 
 
-def _folder(folder: Path) -> Iterator[Entry]:
+def _folder(folder: Path) -> Iterator[SourceRow]:
     root = folder.absolute()
     for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(place) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield _with_file(Entry(str(path), below=str(path.relative_to(root).as_posix())))
+                yield _with_file(SourceRow(str(path), below=str(path.relative_to(root).as_posix())))
 
 
-def _with_file(entry: Entry) -> Entry:
-    """An entry with what its file's directory says of it."""
+def _with_file(row: SourceRow) -> SourceRow:
+    """A row with what its file's directory says of it."""
     try:
-        stat = Path(entry.path).stat()
+        stat = Path(row.path).stat()
     except OSError:
-        return entry  # opening it says why
-    return replace(entry, size=stat.st_size, version=str(stat.st_mtime_ns))
+        return row  # opening it says why
+    return replace(row, size=stat.st_size, version=str(stat.st_mtime_ns))
 
 
-def _bucket(source: str) -> Iterator[Entry]:
+def _bucket(source: str) -> Iterator[SourceRow]:
     bucket = Bucket(source)
     if _is_manifest(source) and bucket.is_file():
         with tempfile.TemporaryDirectory() as folder:
@@ -138,11 +138,11 @@ def _bucket(source: str) -> Iterator[Entry]:
             below = address.partition("://")[2].removeprefix(bucket.address.partition("://")[2])
             below = below.lstrip("/") or name.name
             if not any(part.startswith(".") for part in PurePosixPath(below).parts):
-                yield Entry(address, size=size, version=version, below=below)
+                yield SourceRow(address, size=size, version=version, below=below)
 
 
-def _manifest(path: Path, where: str, folder: str) -> Iterator[Entry]:
-    """The entries of a manifest.
+def _manifest(path: Path, where: str, folder: str) -> Iterator[SourceRow]:
+    """The rows of a manifest.
 
     Args:
         where: its name in messages.
@@ -154,27 +154,27 @@ def _manifest(path: Path, where: str, folder: str) -> Iterator[Entry]:
         return
     for number, line in _lines(path):
         at = f"{where}:{number}"
-        if isinstance(line, Fault):
-            yield Entry(at, fault=f"{at}: {line}")
+        if isinstance(line, LineFault):
+            yield SourceRow(at, fault=f"{at}: {line}")
             continue
         if not line.strip():
             continue
         try:
             data = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield Entry(at, fault=f"{at}: no JSON ({error}); was it written to the end?")
+            yield SourceRow(at, fault=f"{at}: no JSON ({error}); was it written to the end?")
             continue
         try:
             yield _located(_of_object(data), folder)
-        except Fault as fault:
-            yield Entry(at, fault=f"{at}: {fault}")
+        except LineFault as fault:
+            yield SourceRow(at, fault=f"{at}: {fault}")
 
 
-class Fault(Exception):
+class LineFault(Exception):
     """What is wrong with one line of a manifest."""
 
 
-def _lines(path: Path) -> Iterator[tuple[int, "str | Fault"]]:
+def _lines(path: Path) -> Iterator[tuple[int, "str | LineFault"]]:
     """The lines of a manifest with their numbers; what cannot be read of it is a fault at its place."""
     number = 0
     try:
@@ -183,11 +183,11 @@ def _lines(path: Path) -> Iterator[tuple[int, "str | Fault"]]:
                 try:
                     yield number, data.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    yield number, Fault(f"no UTF-8 (byte {error.start}); convert the manifest")
+                    yield number, LineFault(f"no UTF-8 (byte {error.start}); convert the manifest")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         yield (
             number + 1,
-            Fault(f"not a whole gzip file ({error}); lines may be missing from here on"),
+            LineFault(f"not a whole gzip file ({error}); lines may be missing from here on"),
         )
     except OSError as error:
         raise DataError(
@@ -195,13 +195,13 @@ def _lines(path: Path) -> Iterator[tuple[int, "str | Fault"]]:
         ) from error
 
 
-def _table(path: Path, where: str, folder: str, delimiter: str) -> Iterator[Entry]:
-    faults: list[Entry] = []
+def _table(path: Path, where: str, folder: str, delimiter: str) -> Iterator[SourceRow]:
+    faults: list[SourceRow] = []
 
     def lines() -> Iterator[str]:
         for number, line in _lines(path):
-            if isinstance(line, Fault):
-                faults.append(Entry(f"{where}:{number}", fault=f"{where}:{number}: {line}"))
+            if isinstance(line, LineFault):
+                faults.append(SourceRow(f"{where}:{number}", fault=f"{where}:{number}: {line}"))
             else:
                 yield line
 
@@ -217,7 +217,7 @@ def _table(path: Path, where: str, folder: str, delimiter: str) -> Iterator[Entr
             cells = next(reader, None)
         except csv.Error as error:
             at = f"{where}:{reader.line_num}"
-            yield Entry(at, fault=f"{at}: no CSV ({error}); was it written to the end?")
+            yield SourceRow(at, fault=f"{at}: no CSV ({error}); was it written to the end?")
             continue
         yield from faults
         faults.clear()
@@ -227,56 +227,56 @@ def _table(path: Path, where: str, folder: str, delimiter: str) -> Iterator[Entr
         if not any(cells):
             continue
         if len(cells) != len(header):
-            yield Entry(at, fault=f"{at}: expected {len(header)} columns, got {len(cells)}")
+            yield SourceRow(at, fault=f"{at}: expected {len(header)} columns, got {len(cells)}")
             continue
         row: dict[str, Any] = {k: v for k, v in zip(header, cells, strict=True) if v.strip()}
         try:
             yield _located(_of_nemo({"audio_filepath": row.pop(key, None), **row}), folder)
-        except Fault as fault:
-            yield Entry(at, fault=f"{at}: {fault}")
+        except LineFault as fault:
+            yield SourceRow(at, fault=f"{at}: {fault}")
 
 
-def _located(entry: Entry, folder: str) -> Entry:
-    """An entry whose path is absolute, with what its directory says of the file."""
-    if is_bucket(entry.path):
-        return entry
+def _located(row: SourceRow, folder: str) -> SourceRow:
+    """A row whose path is absolute, with what its directory says of the file."""
+    if is_bucket(row.path):
+        return row
     if is_bucket(folder):
-        return replace(entry, path=f"{folder.rstrip('/')}/{entry.path}")
-    path = Path(folder) / entry.path
-    if not path.exists() and Path(entry.path).exists():  # as lhotse means it
-        path = Path(entry.path).absolute()
-    return _with_file(replace(entry, path=os.path.normpath(path)))
+        return replace(row, path=f"{folder.rstrip('/')}/{row.path}")
+    path = Path(folder) / row.path
+    if not path.exists() and Path(row.path).exists():  # as lhotse means it
+        path = Path(row.path).absolute()
+    return _with_file(replace(row, path=os.path.normpath(path)))
 
 
-def _of_object(data: Any) -> Entry:
+def _of_object(data: Any) -> SourceRow:
     if not isinstance(data, dict):
-        raise Fault(f"expected an object, got {json.dumps(data)[:60]}")
+        raise LineFault(f"expected an object, got {json.dumps(data)[:60]}")
     if "audio_filepath" in data:
         return _of_nemo(data)
     if "sources" in data:
         return _of_recording(data, data.get("id"))
     if "tracks" in data:
-        raise Fault("a mixed cut: it is of several recordings; save it as audio, and name that")
+        raise LineFault("a mixed cut: it is of several recordings; save it as audio, and name that")
     if "recording" in data or ("start" in data and "duration" in data):
         return _of_cut(data)
-    raise Fault(
+    raise LineFault(
         'expected "audio_filepath" (NeMo), a recording or a cut (lhotse), got '
         f"{', '.join(map(str, data))[:80] or 'an empty object'}"
     )
 
 
-def _of_nemo(data: Mapping[str, Any]) -> Entry:
+def _of_nemo(data: Mapping[str, Any]) -> SourceRow:
     path = data["audio_filepath"]
     if not isinstance(path, str) or not path.strip():
-        raise Fault(f"expected audio_filepath as a path, got {json.dumps(path)[:60]}")
+        raise LineFault(f"expected audio_filepath as a path, got {json.dumps(path)[:60]}")
     start_s = _seconds(data, "offset") or 0.0
     duration_s = _seconds(data, "duration", above=0.0)
     if start_s and duration_s is None:
-        raise Fault("an offset without a duration")
+        raise LineFault("an offset without a duration")
     name = next((data[key] for key in _NAMES if data.get(key) not in (None, "")), None)
     if not isinstance(name, str | int | None) or isinstance(name, bool):
-        raise Fault(f"expected a name as text, got {json.dumps(name)[:60]}")
-    return Entry(
+        raise LineFault(f"expected a name as text, got {json.dumps(name)[:60]}")
+    return SourceRow(
         path,
         None if name is None else str(name),
         start_s=start_s,
@@ -285,28 +285,28 @@ def _of_nemo(data: Mapping[str, Any]) -> Entry:
     )
 
 
-def _of_recording(data: Mapping[str, Any], name: Any) -> Entry:
+def _of_recording(data: Mapping[str, Any], name: Any) -> SourceRow:
     sources = data.get("sources")
     if not isinstance(name, str | int) or not isinstance(sources, list):
-        raise Fault("expected a recording with an id and sources")
+        raise LineFault("expected a recording with an id and sources")
     if data.get("transforms"):
-        raise Fault("the recording has transforms; save it as audio, and name that")
+        raise LineFault("the recording has transforms; save it as audio, and name that")
     if len(sources) != 1 or not isinstance(sources[0], dict):
-        raise Fault(f"expected a recording in one file, got {len(sources)}")
+        raise LineFault(f"expected a recording in one file, got {len(sources)}")
     kind, path = sources[0].get("type"), sources[0].get("source")
     if kind not in ("file", "url") or not isinstance(path, str) or not path:
-        raise Fault(f"expected a source of type file or url, got {kind!r}")
+        raise LineFault(f"expected a source of type file or url, got {kind!r}")
     if kind == "url" and path.partition("://")[0] in ("http", "https"):
-        raise Fault(f"{path}: an address of the web; fetch it first")
-    return Entry(path, str(name), str(name), duration_s=_seconds(data, "duration", above=0.0))
+        raise LineFault(f"{path}: an address of the web; fetch it first")
+    return SourceRow(path, str(name), str(name), duration_s=_seconds(data, "duration", above=0.0))
 
 
-def _of_cut(data: Mapping[str, Any]) -> Entry:
+def _of_cut(data: Mapping[str, Any]) -> SourceRow:
     recording, name = data.get("recording"), data.get("id")
     if not isinstance(recording, dict):
-        raise Fault("a cut without a recording: features are no audio")
+        raise LineFault("a cut without a recording: features are no audio")
     if not isinstance(name, str | int):
-        raise Fault(f"expected an id as text, got {json.dumps(name)[:60]}")
+        raise LineFault(f"expected an id as text, got {json.dumps(name)[:60]}")
     whole = _of_recording(recording, recording.get("id"))
     channel, channels = data.get("channel"), recording.get("channel_ids") or [0]
     if isinstance(channel, list):
@@ -331,5 +331,5 @@ def _seconds(data: Mapping[str, Any], key: str, above: float | None = None) -> f
     except (TypeError, ValueError):
         seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0 or (above is not None and seconds <= above):
-        raise Fault(f"expected {key} in seconds, got {json.dumps(value)[:60]}")
+        raise LineFault(f"expected {key} in seconds, got {json.dumps(value)[:60]}")
     return seconds

@@ -23,37 +23,36 @@ from .. import extras
 from ..errors import FormatError, OutputError, SettingsError
 from ..formats import read
 from ..transcript import Transcript
-from .listing import Shard
 from .rows import Row
-from .target import Fault, Target, standing
+from .target import RowFailure, Target, standing
 
 TABLES = ("jsonl", "parquet", "lhotse")
 PART = 10_000
 """Recordings in one part of a Parquet table."""
 
-_OUTSTANDING = Fault("Outstanding", "not transcribed yet")
+_OUTSTANDING = RowFailure("Outstanding", "not transcribed yet")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TableRow:
     """A row with what became of it: a transcript, or the reason why there is none."""
 
     row: Row
     transcript: Transcript | None
-    fault: Fault | None
+    failure: RowFailure | None
 
 
-def outcomes(target: Target) -> Iterator[Outcome]:
+def table_rows(target: Target) -> Iterator[TableRow]:
     """What became of each row, in order."""
     for row in target.listing:
         if not target.done(row):
-            yield Outcome(row, None, target.fault(row) or _OUTSTANDING)
+            yield TableRow(row, None, target.failure(row) or _OUTSTANDING)
             continue
         try:
             [transcript] = read(target.transcript(row))
-            yield Outcome(row, transcript, None)
+            yield TableRow(row, transcript, None)
         except FormatError as error:
-            yield Outcome(row, None, Fault("FormatError", str(error)))
+            yield TableRow(row, None, RowFailure("FormatError", str(error)))
 
 
 def write_tables(target: Target, tables: Sequence[str], *, part: bool = False) -> list[Path]:
@@ -81,9 +80,9 @@ def write_tables(target: Target, tables: Sequence[str], *, part: bool = False) -
     try:
         with ExitStack() as stack:
             writers = [stack.enter_context(_WRITERS[name](target.folder)) for name in tables]
-            for outcome in outcomes(target):
+            for table_row in table_rows(target):
                 for writer in writers:
-                    writer.add(outcome)
+                    writer.add(table_row)
             for writer in writers:
                 written += writer.finish()
     except OSError as error:
@@ -103,7 +102,7 @@ class _Writer(Protocol):
 
     def __exit__(self, *error: object) -> None: ...
 
-    def add(self, outcome: Outcome) -> None: ...
+    def add(self, table_row: TableRow) -> None: ...
 
     def finish(self) -> list[Path]: ...
 
@@ -111,7 +110,7 @@ class _Writer(Protocol):
 class _Lines:
     """A table of lines in one file; compressed where its name ends in `.gz`."""
 
-    def __init__(self, path: Path, lines: Callable[[Outcome], Iterator[dict[str, Any]]]) -> None:
+    def __init__(self, path: Path, lines: Callable[[TableRow], Iterator[dict[str, Any]]]) -> None:
         self._path = path
         self._lines = lines
         self._half = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -129,8 +128,8 @@ class _Lines:
         self._raw.close()
         self._half.unlink(missing_ok=True)
 
-    def add(self, outcome: Outcome) -> None:
-        for line in self._lines(outcome):
+    def add(self, table_row: TableRow) -> None:
+        for line in self._lines(table_row):
             text = json.dumps(line, ensure_ascii=False) + "\n"
             self._file.write(text.encode("utf-8", "backslashreplace"))
 
@@ -162,9 +161,9 @@ class _Parquet:
     def __exit__(self, *error: object) -> None:
         shutil.rmtree(self._half, ignore_errors=True)
 
-    def add(self, outcome: Outcome) -> None:
-        self._rows["recordings"].append(_recording_row(outcome))
-        self._rows["segments"] += _segment_rows(outcome)
+    def add(self, table_row: TableRow) -> None:
+        self._rows["recordings"].append(_recording_row(table_row))
+        self._rows["segments"] += _segment_rows(table_row)
         self._count += 1
         if self._count == PART:
             self._flush()
@@ -195,9 +194,9 @@ _WRITERS: dict[str, Callable[[Path], _Writer]] = {
 }
 
 
-def _common(outcome: Outcome) -> dict[str, Any]:
+def _common(table_row: TableRow) -> dict[str, Any]:
     """What a recording's row holds in every table."""
-    row, transcript = outcome.row, outcome.transcript
+    row, transcript = table_row.row, table_row.transcript
     duration_s = row.duration_s if transcript is None else transcript.duration_s
     return {
         "audio_filepath": row.path.encode("utf-8", "backslashreplace").decode(),
@@ -207,14 +206,14 @@ def _common(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _manifest_lines(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    transcript, fault = outcome.transcript, outcome.fault
-    line = _common(outcome)
-    if not outcome.row.start_s:
+def _manifest_lines(table_row: TableRow) -> Iterator[dict[str, Any]]:
+    transcript, failure = table_row.transcript, table_row.failure
+    line = _common(table_row)
+    if not table_row.row.start_s:
         del line["offset"]
     if transcript is None:
-        assert fault is not None
-        yield {**line, "error": {"kind": fault.kind, "message": fault.message}}
+        assert failure is not None
+        yield {**line, "error": {"kind": failure.kind, "message": failure.message}}
         return
     yield {
         **line,
@@ -248,11 +247,11 @@ def _manifest_lines(outcome: Outcome) -> Iterator[dict[str, Any]]:
     }
 
 
-def _recording_row(outcome: Outcome) -> dict[str, Any]:
-    transcript, fault = outcome.transcript, outcome.fault
+def _recording_row(table_row: TableRow) -> dict[str, Any]:
+    transcript, failure = table_row.transcript, table_row.failure
     return {
-        "number": outcome.row.number,
-        **_common(outcome),
+        "number": table_row.row.number,
+        **_common(table_row),
         "text": None if transcript is None else transcript.text,
         "language": None if transcript is None else transcript.info.get("language"),
         "speakers": None if transcript is None else len(transcript.speakers),
@@ -261,16 +260,16 @@ def _recording_row(outcome: Outcome) -> dict[str, Any]:
         if transcript is None
         else round(sum(gap.end_s - gap.start_s for gap in transcript.missing), 6),
         "warnings": None if transcript is None else list(transcript.warnings),
-        "error_kind": None if fault is None else fault.kind,
-        "error": None if fault is None else fault.message,
+        "error_kind": None if failure is None else failure.kind,
+        "error": None if failure is None else failure.message,
     }
 
 
-def _segment_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    for number, one in enumerate(outcome.transcript.segments if outcome.transcript else ()):
+def _segment_rows(table_row: TableRow) -> Iterator[dict[str, Any]]:
+    for number, one in enumerate(table_row.transcript.segments if table_row.transcript else ()):
         yield {
-            "number": outcome.row.number,
-            "name": outcome.row.name,
+            "number": table_row.row.number,
+            "name": table_row.row.name,
             "segment": number,
             "start": one.start_s,
             "end": one.end_s,
@@ -281,9 +280,9 @@ def _segment_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
         }
 
 
-def _supervisions(outcome: Outcome) -> Iterator[dict[str, Any]]:
+def _supervisions(table_row: TableRow) -> Iterator[dict[str, Any]]:
     """Supervisions in the time of the recording; a recording that failed has none."""
-    row, transcript = outcome.row, outcome.transcript
+    row, transcript = table_row.row, table_row.transcript
     for number, one in enumerate(transcript.segments if transcript else ()):
         yield {
             "id": f"{row.name}-{number}",
@@ -338,14 +337,3 @@ def _schema(arrow: Any, name: str) -> Any:
         },
     }
     return arrow.schema(list(columns[name].items()))
-
-
-def report(target: Target, shard: Shard, wall_s: float, audio_s: float) -> dict[str, Any]:
-    """What a run came to, as JSON: how far the shard is, and what this call transcribed in which time."""
-    return {
-        "shard": str(shard),
-        **standing(target, shard).to_json(),
-        "wall_s": round(wall_s, 3),
-        "audio_s": round(audio_s, 3),
-        "times_real_time": round(audio_s / wall_s, 3) if wall_s else None,
-    }

@@ -8,6 +8,7 @@ A failure is a file beside the markers. It is overwritten by the next attempt, a
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,11 +29,11 @@ from .listing import Listing, Shard, write_listing
 from .rows import Row
 
 _WORKERS_WAIT_S = 60.0
-"""How long a new run waits for the workers of one that was killed, which end by themselves."""
+"""How long a new run waits for the workers of one that was killed, which end by themselves (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class RowFailure:
     """Why a recording has no transcript, or not a whole one: class and message of the error."""
 
     kind: str
@@ -88,19 +89,19 @@ class Target:
         """The JSON of a recording that is done."""
         return self.transcripts / f"{file_name(row.name)}.json"
 
-    def fault(self, row: Row) -> Fault | None:
+    def failure(self, row: Row) -> RowFailure | None:
         """Why the last attempt at a recording failed; `None` where it did not, or was not made."""
         if row.fault:
-            return Fault("DataError", row.fault)
+            return RowFailure("DataError", row.fault)
         try:
             data = json.loads(self._file(row, "failed").read_text(encoding="utf-8"))
-            return Fault(str(data["kind"]), str(data["message"]))
+            return RowFailure(str(data["kind"]), str(data["message"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def failed(self, row: Row, fault: Fault) -> None:
+    def failed(self, row: Row, failure: RowFailure) -> None:
         """Keep a failure; raises `OutputError` where it cannot be written."""
-        text = json.dumps({"kind": fault.kind, "message": fault.message}, ensure_ascii=False)
+        text = json.dumps({"kind": failure.kind, "message": failure.message}, ensure_ascii=False)
         path = self._file(row, "failed")
         write_text_atomically(path, text.encode("utf-8", "backslashreplace").decode() + "\n")
         self._send(path)
@@ -274,12 +275,12 @@ class Standing:
         faults: how often each kind of error.
     """
 
-    recordings: int = 0
-    done: int = 0
-    failed: int = 0
-    done_s: float = 0.0
-    all_s: float = 0.0
-    faults: dict[str, int] | None = None
+    recordings: int
+    done: int
+    failed: int
+    done_s: float
+    all_s: float
+    faults: dict[str, int]
 
     @property
     def outstanding(self) -> int:
@@ -293,21 +294,31 @@ class Standing:
             "outstanding": self.outstanding,
             "done_s": round(self.done_s, 3),
             "all_s": round(self.all_s, 3),
-            "faults": self.faults or {},
+            "faults": self.faults,
         }
 
 
-def standing(target: Target, shard: Shard | None = None) -> Standing:
+def standing(target: Target, shard: Shard = Shard()) -> Standing:  # noqa: B008 - it is frozen
     """How far a target is, or one shard of it."""
-    listing = target.listing
     rows = done = failed = 0
     done_s = all_s = 0.0
-    faults: dict[str, int] = {}
-    for row in listing.shard(shard or Shard()):
+    faults: Counter[str] = Counter()
+    for row in target.listing.shard(shard):
         rows, all_s = rows + 1, all_s + row.weight_s
         if target.done(row):
             done, done_s = done + 1, done_s + row.weight_s
-        elif (fault := target.fault(row)) is not None:
+        elif (failure := target.failure(row)) is not None:
             failed += 1
-            faults[fault.kind] = faults.get(fault.kind, 0) + 1
+            faults[failure.kind] += 1
     return Standing(rows, done, failed, done_s, all_s, dict(sorted(faults.items())))
+
+
+def report(target: Target, shard: Shard, wall_s: float, audio_s: float) -> dict[str, Any]:
+    """What a run came to, as JSON: how far the shard is, and what this call transcribed in which time."""
+    return {
+        "shard": str(shard),
+        **standing(target, shard).to_json(),
+        "wall_s": round(wall_s, 3),
+        "audio_s": round(audio_s, 3),
+        "times_real_time": round(audio_s / wall_s, 3) if wall_s else None,
+    }

@@ -7,23 +7,25 @@ on with its rows by the journals and markers of the target, which all workers se
 
 import json
 import logging
+import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .. import extras
-from ..errors import EngineError, OutputError, SpeakerReasonerError
+from .. import errors, extras
+from ..errors import EngineError, SpeakerReasonerError
 from .listing import Shard
 from .rows import Row
-from .runner import Done, Runner, Setup
+from .runner import BatchSettings, Done, Runner
 from .target import Target
 
 _MOST_BLOCKS = 2000
+"""Most blocks of tasks in Ray Data (assumed)."""
 _STORE_BYTES = 128 << 20
-"""Of Ray's object store, where Ray is started here: rows are small."""
+"""Of Ray's object store, where Ray is started here (assumed: rows are small)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +48,35 @@ class EngineWorker:
     """One engine in a process of its own, as Ray Data calls it.
 
     Args:
-        setup: see `Runner`.
+        settings: see `Runner`.
         shard: whose workers these are.
     """
 
-    def __init__(self, setup: Setup, shard: Shard) -> None:
-        target = Target(setup.target, setup.work)
+    def __init__(self, settings: BatchSettings, shard: Shard) -> None:
+        target = Target(settings.target, settings.work)
         self._lock = target.worker_lock(shard, uuid.uuid4().hex[:12])
-        self._runner = Runner(setup)
+        self._failure: SpeakerReasonerError | None = None
+        try:
+            self._runner = Runner(settings)
+        except SpeakerReasonerError as error:
+            self._failure = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Do tasks (`task`: JSON of each) and say what became of them (`done`: the same way)."""
-        tasks = [json.loads(task) for task in batch["task"]]
+        """Do tasks (`task`: JSON of each) and return what became of them (`done`: JSON of each `Done`).
+
+        Where the engine failed as a whole, that is one object with the name and message of the error: Ray does
+        not pass on which exception a worker raised.
+        """
+        try:
+            if self._failure is not None:
+                raise self._failure
+            return {"done": [json.dumps(asdict(one)) for one in self._do(batch["task"])]}
+        except SpeakerReasonerError as error:
+            failure = {"error": type(error).__name__, "message": str(error)}
+            return {"done": [json.dumps(failure)]}
+
+    def _do(self, lines: Iterable[str]) -> list[Done]:
+        tasks = [json.loads(line) for line in lines]
         rows = [Row.from_line(task["row"]) for task in tasks if task["share"] is None]
         done = list(self._runner.run_guarded(rows)) if rows else []
         for task in tasks:
@@ -66,10 +85,12 @@ class EngineWorker:
                 done += self._runner.join(row)
             elif task["share"] is not None:
                 done += self._runner.share(row, task["share"])
-        return {"done": [json.dumps(asdict(one)) for one in done]}
+        return done
 
 
-def transcribe(setup: Setup, target: Target, shard: Shard, cluster: Cluster) -> Iterator[Done]:
+def transcribe(
+    settings: BatchSettings, target: Target, shard: Shard, cluster: Cluster
+) -> Iterator[Done]:
     """Transcribe a shard of the target's listing with several workers.
 
     The heaviest rows and shares begin first. When all are done, the shares of each recording are joined.
@@ -83,7 +104,7 @@ def transcribe(setup: Setup, target: Target, shard: Shard, cluster: Cluster) -> 
         tasks: list[tuple[float, str]] = []
         joins: list[str] = []
         for row in target.listing.shard(shard):
-            parts = setup.shares(row)
+            parts = settings.shares(row)
             if row.fault:
                 yield Done(row.number, row.name, "failed", note=row.fault)
             elif len(parts) == 1:
@@ -95,9 +116,9 @@ def transcribe(setup: Setup, target: Target, shard: Shard, cluster: Cluster) -> 
         tasks.sort(key=lambda task: -task[0])  # equal ones stay in order
         lines = [line for _, line in tasks]
         del tasks
-        size = max(1, min(2 * setup.options.batch, len(lines) // (4 * cluster.workers)))
-        yield from _work(data, lines, size, setup, shard, cluster)
-        yield from _work(data, joins, 1, setup, shard, cluster)
+        size = max(1, min(2 * settings.options.batch, len(lines) // (4 * cluster.workers)))
+        yield from _work(data, lines, size, settings, shard, cluster)
+        yield from _work(data, joins, 1, settings, shard, cluster)
 
 
 def _task(row: Row, share: int | str | None) -> str:
@@ -105,17 +126,17 @@ def _task(row: Row, share: int | str | None) -> str:
 
 
 def _work(
-    data: Any, tasks: list[str], size: int, setup: Setup, shard: Shard, cluster: Cluster
+    data: Any, tasks: list[str], size: int, settings: BatchSettings, shard: Shard, cluster: Cluster
 ) -> Iterator[Done]:
     """Let workers do tasks, `size` in a call."""
     if not tasks:
         return
-    blocks = min(_MOST_BLOCKS, -(-len(tasks) // size))
+    blocks = min(_MOST_BLOCKS, math.ceil(len(tasks) / size))
     rows = data.from_items([{"task": task} for task in tasks], override_num_blocks=blocks)
     tasks.clear()
     done = rows.map_batches(
         EngineWorker,
-        fn_constructor_args=(setup, shard),
+        fn_constructor_args=(settings, shard),
         batch_size=size,
         compute=data.ActorPoolStrategy(size=cluster.workers, max_tasks_in_flight_per_actor=2),
         num_cpus=cluster.cpus,
@@ -127,26 +148,17 @@ def _work(
     except SpeakerReasonerError:
         raise
     except Exception as error:
-        raise _known(error) from error
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        raise EngineError(f"the workers failed: {reason}"[:600]) from error
 
 
 def _read(text: str) -> Done:
+    """What became of a task; raises the error of a worker that failed as a whole."""
     row = json.loads(text)
+    if "error" in row:
+        raise getattr(errors, row["error"], EngineError)(row["message"])
     return Done(**{**row, "files": tuple(row["files"])})
-
-
-def _known(error: Exception) -> Exception:
-    """What a worker raised, as it would be here; Ray's own errors as one of the engine."""
-    cause: Any = error
-    for _ in range(8):
-        if isinstance(cause, OutputError | SpeakerReasonerError):
-            return type(cause)(str(cause))
-        following = getattr(cause, "cause", None) or cause.__cause__
-        if following is None:
-            break
-        cause = following
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return EngineError(f"the workers failed: {lines[-1] if lines else type(error).__name__}"[:600])
 
 
 @contextmanager
@@ -158,9 +170,8 @@ def _ray(cluster: Cluster) -> Iterator[Any]:
     data = extras.load("ray.data", "ray", "--workers")
     here: dict[str, Any] = {}
     if cluster.address is None:
-        cores = max(os.cpu_count() or 1, -(-cluster.workers * cluster.cpus // 1))
         here = {
-            "num_cpus": int(cores),
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(cluster.workers * cluster.cpus)),
             "object_store_memory": _STORE_BYTES,
             "include_dashboard": False,
         }

@@ -1,10 +1,12 @@
 """`speaker-reasoner batch`: thousands of recordings, from a folder, a manifest or a bucket."""
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
     from ..bulk.target import Target
 
 _VERBS = ("status", "merge")
-_TABLES = ("jsonl", "parquet", "lhotse")
-_SHOWN_FAULTS = 10
+_SHOWN_FAILURES = 10
 _EXAMPLES = """examples:
   speaker-reasoner batch calls/ -o transcripts
   speaker-reasoner batch manifest.jsonl -o transcripts -f jsonl,parquet,lhotse,rttm
@@ -102,8 +103,8 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         metavar="MIN",
         type=positive,
         default=30,
-        help="longer recordings are divided into shares of so many minutes, which several workers transcribe, "
-        "where the model's chunks do not wait for each other (default: 30)",
+        help="recordings of at least twice so many minutes are divided into shares, which several workers "
+        "transcribe, where the model's chunks do not wait for each other (default: 30)",
     )
     add_model(command)
     add_options(command, batch=4)
@@ -111,14 +112,14 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _formats(text: str) -> list[str]:
+    from ..bulk.tables import TABLES
     from ..formats import FORMATS
+    from ..formats.table import unknown_format
 
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names or [""]:
-        if name not in (*_TABLES, *FORMATS):
-            raise argparse.ArgumentTypeError(
-                f"unknown format {name!r}; tables: {', '.join(_TABLES)}; files: {', '.join(FORMATS)}"
-            )
+        if name not in (*TABLES, *FORMATS):
+            raise argparse.ArgumentTypeError(str(unknown_format(name, (*TABLES, *FORMATS))))
     return names
 
 
@@ -162,20 +163,18 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, source: str) -> int:
-    from functools import partial
-
     from ..bulk.listing import Shard
-    from ..bulk.runner import Setup
-    from ..bulk.tables import report, write_tables
-    from ..bulk.target import Target
+    from ..bulk.runner import BatchSettings
+    from ..bulk.tables import TABLES, write_tables
+    from ..bulk.target import Target, report
     from ..formats import FORMATS, write_text_atomically
 
     chosen = options(arguments)
     files = tuple(name for name in arguments.format if name in FORMATS)
-    tables = [name for name in arguments.format if name in _TABLES]
+    tables = [name for name in arguments.format if name in TABLES]
     _check_extras(arguments, tables)
     target, shard = Target(arguments.output, arguments.work), arguments.shard or Shard()
-    setup = Setup(
+    settings = BatchSettings(
         partial(load_silently, engine_options(arguments)),
         chosen,
         arguments.output,
@@ -193,13 +192,11 @@ def _run(arguments: argparse.Namespace, source: str) -> int:
         screen.begin(rows, all_s)
         begun = time.monotonic()
         try:
-            for done in _done(arguments, setup, target, shard):
+            for done in _done(arguments, settings, target, shard):
                 screen.show(done)
         finally:
             screen.end()
         numbers = report(target, shard, time.monotonic() - begun, screen.audio_s)
-        import json
-
         name = "report.json" if shard.count == 1 else f"report-{shard.number}-of-{shard.count}.json"
         write_text_atomically(target.folder / name, json.dumps(numbers, indent=2) + "\n")
         target.send_table(target.folder / name)
@@ -215,12 +212,12 @@ def _run(arguments: argparse.Namespace, source: str) -> int:
 
 
 def _done(
-    arguments: argparse.Namespace, setup: Any, target: "Target", shard: "Shard"
+    arguments: argparse.Namespace, settings: Any, target: "Target", shard: "Shard"
 ) -> Iterator["Done"]:
     if arguments.workers is None:
         from ..bulk.runner import Runner
 
-        return Runner(setup).run(target.listing.shard(shard))
+        return Runner(settings).run(target.listing.shard(shard))
     from ..bulk.workers import Cluster, transcribe
 
     cluster = Cluster(
@@ -229,7 +226,7 @@ def _done(
         arguments.cpus_per_worker,
         arguments.gpus_per_worker,
     )
-    return transcribe(setup, target, shard, cluster)
+    return transcribe(settings, target, shard, cluster)
 
 
 def _check_extras(arguments: argparse.Namespace, tables: list[str]) -> None:
@@ -242,27 +239,28 @@ def _check_extras(arguments: argparse.Namespace, tables: list[str]) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from ..bulk.listing import Shard
     from ..bulk.target import standing
 
-    target = _there(arguments)
-    numbers = standing(target, arguments.shard).to_json()
+    target, shard = _there(arguments), arguments.shard or Shard()
+    numbers = standing(target, shard).to_json()
     _report(numbers)
     shown = 0
-    for row in target.listing if arguments.shard is None else target.listing.shard(arguments.shard):
-        fault = None if target.done(row) else target.fault(row)
-        if fault is not None and (shown := shown + 1) <= _SHOWN_FAULTS:
-            _say(f"failed: {fault.message}")
-    if shown > _SHOWN_FAULTS:
-        _say(f"failed: {shown - _SHOWN_FAULTS} more")
+    for row in target.listing.shard(shard):
+        failure = None if target.done(row) else target.failure(row)
+        if failure is not None and (shown := shown + 1) <= _SHOWN_FAILURES:
+            _say(f"failed: {failure.message}")
+    if shown > _SHOWN_FAILURES:
+        _say(f"failed: {shown - _SHOWN_FAILURES} more")
     return 1 if numbers["failed"] or numbers["outstanding"] else 0
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from ..bulk.tables import write_tables
+    from ..bulk.tables import TABLES, write_tables
 
-    tables = [name for name in arguments.format if name in _TABLES]
+    tables = [name for name in arguments.format if name in TABLES]
     if len(tables) < len(arguments.format):
-        usage(arguments, f"merge makes tables: {', '.join(_TABLES)}; files are written by the run")
+        usage(arguments, f"merge makes tables: {', '.join(TABLES)}; files are written by the run")
     _check_extras(arguments, tables)
     target = _there(arguments)
     for path in write_tables(target, tables, part=arguments.partial):
@@ -303,12 +301,13 @@ def _report(numbers: dict[str, Any]) -> None:
 def _say(message: str) -> None:
     from rich.console import Console
 
-    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(plain)
+    from .screen import plain
+
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(plain(message))
 
 
 _EVERY_S = 30.0
-"""Where standard error is no terminal, a line tells the progress so often."""
+"""Time between lines of progress, where standard error is no terminal (assumed)."""
 
 
 class _Screen:
@@ -325,7 +324,7 @@ class _Screen:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._rows, self._all_s = rows, all_s
-        self._begun = self._told = time.monotonic()
+        self._begun = self._last_line_s = time.monotonic()
         if not self._quiet and sys.stderr.isatty():
             columns = (TextColumn("{task.fields[at]}"), BarColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
@@ -343,8 +342,8 @@ class _Screen:
         settled = sum(self._states.values()) - self._states["share"]
         if self._bar is not None:
             self._bar.update(self._task, completed=settled, at=self._at(settled))
-        elif time.monotonic() - self._told > _EVERY_S:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._last_line_s > _EVERY_S:
+            self._last_line_s = time.monotonic()
             self.say(self._at(settled))
 
     def _at(self, settled: int) -> str:
@@ -358,7 +357,10 @@ class _Screen:
         if self._quiet and not always:
             return
         if self._bar is not None:
-            self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+            from .screen import plain
+
+            text = plain(message)
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             _say(message)
 

@@ -28,10 +28,10 @@ _LONG_S = 60.0
 def say_error(message: str) -> None:
     """Print one line to standard error."""
     console = Console(stderr=True, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), _plain(message)))
+    console.print(Text.assemble(("error: ", "bold red"), plain(message)))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The text on one line: what cannot be printed as an escape (a line break as `\\n`)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
@@ -127,7 +127,7 @@ class Screen:
 
     def _name(self, path: Path) -> str:
         """What stands before a line about a recording: its name, where there are several."""
-        return f"{_plain(path.name)}: " if self._several else ""
+        return f"{plain(path.name)}: " if self._several else ""
 
     def _summary(self, path: Path, transcript: Transcript) -> None:
         name = self._name(path)
@@ -161,7 +161,7 @@ class Screen:
     def done_before(self, path: Path) -> None:
         """Show that an earlier run had transcribed a recording."""
         if not self._quiet:
-            self._note(f"{_plain(path.name)}: done by an earlier run")
+            self._note(f"{plain(path.name)}: done by an earlier run")
 
     def say(self, path: Path, note: str) -> None:
         """Show a note about a recording."""
@@ -169,7 +169,7 @@ class Screen:
 
     def error(self, message: str) -> None:
         """Show an error on one line."""
-        self._side.print(Text.assemble(("error: ", "bold red"), _plain(message)))
+        self._side.print(Text.assemble(("error: ", "bold red"), plain(message)))
 
     def print(self, texts: Sequence[Text]) -> None:
         """Print to standard output, above the bar, which may be on the same terminal."""
@@ -185,14 +185,14 @@ class Screen:
     def _head(self, path: Path) -> None:
         """Name the recording before its first turn, where there are several."""
         if self._several and path != self._shown:
-            self._note(_plain(path.name), "bold")
+            self._note(plain(path.name), "bold")
         self._shown = path
 
     def _note(self, text: str, style: str = "dim", label: str = "") -> None:
         if label:
-            self._side.print(Text.assemble((label, "bold yellow"), _plain(text)))
+            self._side.print(Text.assemble((label, "bold yellow"), plain(text)))
         else:
-            self._side.print(Text(_plain(text), style))
+            self._side.print(Text(plain(text), style))
 
     def _reach(self, path: Path | None, position_s: float) -> None:
         """Move the bar to a position in a recording."""
@@ -224,5 +224,5 @@ def _line(segment: Segment) -> Text:
     digits = "".join(c for c in segment.speaker if c.isdigit())
     colour = _COLOURS[(int(digits or 1) - 1) % len(_COLOURS)]
     times = f"[{reading_time(segment.start_s)} - {reading_time(segment.end_s)}] "
-    who = f"{_plain(segment.speaker)} ({segment.gender}): "
-    return Text.assemble((times, "dim"), (who, f"bold {colour}"), _plain(segment.text))
+    who = f"{plain(segment.speaker)} ({segment.gender}): "
+    return Text.assemble((times, "dim"), (who, f"bold {colour}"), plain(segment.text))

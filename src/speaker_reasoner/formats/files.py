@@ -41,8 +41,13 @@ def named_apart(names: Sequence[tuple[str, Path]]) -> list[str]:
         before: tuple[str, ...] = ()
         if len(same) > 1:
             before = Path(os.path.relpath(path.parent.absolute(), os.path.commonpath(same))).parts
-        apart.append("-".join([*(recording_name(f"{part}.x") for part in before), name]))
+        apart.append(below_folders(before, name))
     return apart
+
+
+def below_folders(folders: Iterable[str], name: str) -> str:
+    """The name of a recording with those of folders before it: `monday-call`."""
+    return "-".join([*(recording_name(f"{folder}.x") for folder in folders), name])
 
 
 def remove_temporary(directory: Path) -> None:

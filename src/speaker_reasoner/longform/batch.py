@@ -165,7 +165,7 @@ class Batch:
         for task, outcome in in_order(self.transcriber.engine, self.transcriber.batch, tasks):
             yield self._ended(task, outcome)
 
-    def share(self, item: Item, share: Share, listener: Listener | None = None) -> Failure | None:
+    def share(self, item: Item, share: Share) -> Failure | None:
         """Transcribe a share of a recording; what it came to is kept for `join`.
 
         Returns:
@@ -174,7 +174,7 @@ class Batch:
         Raises:
             EngineError: the engine failed as a whole.
         """
-        task = _Task(self, item, listener, share=share)
+        task = _Task(self, item, None, share=share)
         try:
             if self._is_whole(item, share):
                 return None

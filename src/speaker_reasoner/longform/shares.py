@@ -54,7 +54,7 @@ def shares(duration_s: float, share_s: float) -> list[Share]:
     ]
 
 
-def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> int:
+def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None:
     """Write the finished chunks of shares as the journal of their recording.
 
     It holds the shares up to the first one that is not whole, or is about something else. A journal that
@@ -65,15 +65,12 @@ def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> int:
         journal: of the recording.
         about: as for `Journal`.
 
-    Returns:
-        How many shares it holds.
-
     Raises:
         OutputError: it cannot be written.
     """
+    head: Mapping[str, Any] = {}
     rows: list[dict[str, Any]] = []
     elapsed_s = share_s = 0.0
-    held = 0
     for path in paths:
         try:
             kept = Journal(path, about)
@@ -84,12 +81,11 @@ def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> int:
             row["elapsed_s"] = round(elapsed_s + row["elapsed_s"], 3)
             row["share_s"] = round(share_s + row["share_s"], 3)
             rows.append(row)
-        elapsed_s, share_s, held = elapsed_s + kept.elapsed_s, share_s + kept.share_s, held + 1
-    if rows and _chunks(journal, about) < len(rows):
-        first = Journal(journal.with_suffix(".joined"), about).about
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [first, *rows])
+        head = kept.about
+        elapsed_s, share_s = elapsed_s + kept.elapsed_s, share_s + kept.share_s
+    if _chunks(journal, about) < len(rows):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [head, *rows])
         write_text_atomically(journal, text)
-    return held
 
 
 def _chunks(path: Path, about: Mapping[str, Any]) -> int:
@@ -97,4 +93,4 @@ def _chunks(path: Path, about: Mapping[str, Any]) -> int:
     try:
         return Journal(path, about).kept
     except OutputError:
-        return -1
+        return 0

@@ -169,8 +169,8 @@ class Transcriber:
         )
 
     def splits(self, share_s: float) -> bool:
-        """Whether shares of this length can be transcribed apart: no chunk waits for the one before it, and a
-        share has two at least, so that none is taken for a whole recording."""
+        """Whether shares of this length can be transcribed apart from each other: no chunk waits for the one
+        before it, and each share has at least two chunks, since one chunk alone counts as a whole recording."""
         waits = self.settings.cached or self.settings.in_order or self.separate
         return not waits and share_s >= 2 * self.profile.chunk_s
 

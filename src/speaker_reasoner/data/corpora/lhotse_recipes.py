@@ -10,8 +10,8 @@ LibriCSS       for_release/{0L,0S,OV10,...}/*/record/raw_recording.wav (7 channe
 NOTSOFAR-1     benchmark-datasets/{train_set,dev_set,eval_set}/VERSION/MTG/MTG_30830/{sc_plaza_0,...}/ch0.wav
 VoxConverse    {dev,test}/abjxc.{wav,rttm}; it has no words
 
-An array gives its first channel. Text is as annotated, without marks of sounds (`Cleaning`). What lhotse leaves
-out it says by its logger, and that is counted in the notes.
+An array gives its first channel. Text is as annotated, without marks of sounds (`Cleaning`). lhotse logs a warning
+about what it leaves out; the notes count these.
 """
 
 import logging
@@ -123,16 +123,16 @@ def recordings(corpus: str, folder: Path, notes: Notes) -> Iterator[CorpusRecord
     """
     known = KNOWN[corpus]
     module = extras.load(f"lhotse.recipes.{known.module}", "corpora", f"preparing {corpus}")
-    with tempfile.TemporaryDirectory() as scratch, _told(notes):
+    with tempfile.TemporaryDirectory() as scratch, _logged(notes):
         try:
             parts = list(known.parts(module, folder, Path(scratch)))
         except (AssertionError, OSError, LookupError, ValueError, RuntimeError) as error:
-            said = str(error).strip().splitlines()[0] if str(error).strip() else "a file is missing"
+            reason = (str(error).strip() or "a file is missing").splitlines()[0]
             raise DataError(
                 f"{folder}: expected {known.layout}; lhotse cannot read it as {corpus}: "
-                f"{type(error).__name__}: {said[:300]}"
+                f"{type(error).__name__}: {reason[:300]}"
             ) from error
-    found = False
+    empty = True
     for part, sounds, supervisions in parts:
         rows = defaultdict(list)
         for number, one in enumerate(supervisions, start=1):
@@ -148,7 +148,7 @@ def recordings(corpus: str, folder: Path, notes: Notes) -> Iterator[CorpusRecord
                 )
             )
         for sound in sounds:
-            found = True
+            empty = False
             path = Path(min(sound.sources, key=lambda source: source.channels).source)
             if sound.id not in rows:
                 notes.drop("annotation missing", f"{path}: no supervision of {sound.id}")
@@ -156,13 +156,13 @@ def recordings(corpus: str, folder: Path, notes: Notes) -> Iterator[CorpusRecord
             yield CorpusRecording(
                 _SPLITS.get(part, part), sound.id, (path.absolute(),), tuple(rows.pop(sound.id))
             )
-    if not found:
+    if empty:
         raise DataError(f"{folder}: no recordings of {corpus}; expected {known.layout}")
 
 
 @contextmanager
-def _told(notes: Notes) -> Iterator[None]:
-    """Count what lhotse says by the logger while it reads."""
+def _logged(notes: Notes) -> Iterator[None]:
+    """Count the warnings that lhotse logs while it reads."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

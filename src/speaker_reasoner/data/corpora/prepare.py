@@ -232,10 +232,7 @@ def _reference(segment: Segment, number: int, samples: int) -> Reference:
 
 def _make_way(output: Path) -> None:
     """Remove the files of an earlier call, except audio, so that none is taken for this call's."""
-    names = (
-        *("manifest.jsonl", "pieces.jsonl", "references.seglst.json"),
-        "supervisions.jsonl",
-    )
+    names = ("manifest.jsonl", "pieces.jsonl", "references.seglst.json", "supervisions.jsonl")
     stale = [output / split / name for split in SPLITS for name in names]
     try:
         output.mkdir(parents=True, exist_ok=True)
