@@ -22,6 +22,7 @@ from speaker_reasoner.errors import EngineError, OutputError, ServerError
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.server.events import EventLog, EventReader
 from speaker_reasoner.server.keeper import Rules
+from speaker_reasoner.server.manager import JobManager
 from speaker_reasoner.server.sound import Pcm, decode
 from speaker_reasoner.server.store import Store
 
@@ -180,6 +181,15 @@ def test_cancel_and_remove(serve: Serve, tmp_path: Path) -> None:
     assert client.get("/v1/jobs?removed=true").json()["data"] == []
     assert [folder.name for folder in (tmp_path / "store/jobs").iterdir()] == [queued["id"]]
     assert list((tmp_path / "store/erased").iterdir()) == []
+
+
+def test_a_job_tells_its_last_change_before_its_run_is_forgotten(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(JobManager, "_forget", lambda *_: None)
+    client = serve()
+    job = wait(client, add_job(client))
+    assert job["changed"] > job["created"]
 
 
 def test_cancel_never_removes(serve: Serve) -> None:

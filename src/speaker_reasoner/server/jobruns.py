@@ -264,6 +264,7 @@ class JobRun:
 
     def _change(self, **values: Any) -> bool:
         """Change the job, unless somebody else ended it."""
+        values["changed"] = time.time()
         changed = self._store.change(self.job, **values)
         if changed:
             self.job = replace(self.job, **values)
@@ -304,9 +305,9 @@ class JobRun:
         )
         lines, labels_told = identify(shifted, self._segments_told(), self._prefix)
         operation = heard_again(lines, shifted, keep=self.job.listen_keep)
-        if self._store.heard_again(self.job, operation):
-            revision = self.job.revision + 1
-            self.job = replace(self.job, status="done", listen=None, revision=revision)
+        now, revision = time.time(), self.job.revision + 1
+        if self._store.heard_again(self.job, operation, now):
+            self.job = replace(self.job, status="done", listen=None, revision=revision, changed=now)
             with suppress(OutputError):  # it is in the document, which the last event leads to
                 self._tell_end(lines, labels_told)
 

@@ -352,10 +352,14 @@ class Store:
         values = {"status": "queued", "listen": chunk, "listen_keep": int(keep), "error": None}
         return self._update(query, **values, **self._leased())
 
-    def heard_again(self, job: Job, operation: Mapping[str, Any]) -> bool:
-        """Append what a chunk, heard again, came to, and end the job; whether it was under way here."""
+    def heard_again(self, job: Job, operation: Mapping[str, Any], changed: float) -> bool:
+        """Append what a chunk, heard again, came to, and end the job; whether it was under way here.
+
+        Args:
+            changed: the time of it, as `Job.changed`.
+        """
         row = {"job": job.id, "number": job.revision + 1, "operation": json.dumps(operation)}
-        ended = self._mine(job.id).values(status="done", listen=None, changed=time.time())
+        ended = self._mine(job.id).values(status="done", listen=None, changed=changed)
         with self._database.begin() as connection:
             if not connection.execute(ended).rowcount:
                 return False
@@ -364,7 +368,8 @@ class Store:
 
     def _update(self, query: Any, **values: Any) -> bool:
         with self._database.begin() as connection:
-            return bool(connection.execute(query.values(changed=time.time(), **values)).rowcount)
+            values = {"changed": time.time(), **values}
+            return bool(connection.execute(query.values(values)).rowcount)
 
     # The bin
 
