@@ -1,5 +1,6 @@
 """A data set transcribed for evaluation: manifests, pieces, resumption, the stored result."""
 
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -353,3 +354,38 @@ def test_a_comparison_of_different_units_is_told(run: Path, data: Path, capsys: 
     assert command("compare", run / "evaluation.json", whole / "evaluation.json") == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "of different units: pieces of 3 to 5 s and whole recordings" in said
+
+
+def test_a_run_scores_what_its_uem_lists(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    whole = json.loads((run / "evaluation.json").read_text())
+    uem = tmp_path / "all.uem"
+    uem.write_text("talk-0 1 4.05 6.05\nelse 1 0 1\n")  # one word of the second piece
+    again = ("run", "--data", data, "--segmented", "3-5", "-o", run, "--batch", "2")
+    assert command(*again, "--uem", uem) == 0
+    assert "names 'else', which has no reference" in capsys.readouterr().err
+    some = json.loads((run / "evaluation.json").read_text())
+    assert some["settings"]["uem"] == str(uem)
+    words = [result["scores"]["cpwer"]["reference_words"] for result in (whole, some)]
+    assert words == [4 * COUNT, 4 * COUNT - 3]
+    assert command("score", run / "references", run / "hypotheses", "-o", tmp_path / "a.json") == 0
+    assert json.loads((tmp_path / "a.json").read_text())["scores"] == some["scores"]
+    uem.unlink()  # the references of the run hold it
+    assert command("report", run / "evaluation.json", "-o", tmp_path / "a.html") == 0
+
+
+def test_one_side_of_standard_input(
+    run: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    [hypothesis, *_] = sorted((run / "hypotheses").glob("talk-0*.json"))
+    with hypothesis.open("rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        words = (run / "references" / hypothesis.name, "-", "--hypothesis-format", "json")
+        assert command("score", *words, "-o", tmp_path / "a.json") == 0
+    stored = json.loads((tmp_path / "a.json").read_text())
+    assert (stored["hypothesis"], stored["system"]) == ("-", "stdin")
+    with pytest.raises(SystemExit) as stopped:
+        command("score", "-", "-")
+    assert stopped.value.code == 2
+    assert "one side only" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rich.text import Text
 from ..errors import DataError
 from ..extras import require
 from .arguments import add_model, add_options, lengths, load_quietly, options, usage
+from .inputs import STDIN, add_addresses, limits, transcript
 from .systems import Chosen, add_system, chosen_system, dry_run
 
 if TYPE_CHECKING:
@@ -67,10 +69,13 @@ def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
 
 def _add_score(verbs: Any) -> None:
     verb = _verb(verbs, "score", "score hypotheses against references")
-    verb.add_argument("reference", type=Path, help="file or folder")
-    verb.add_argument("hypothesis", type=Path, help="file or folder")
-    verb.add_argument("--reference-format", metavar="NAME", help="default: by the file's name")
-    verb.add_argument("--hypothesis-format", metavar="NAME", help="default: by the file's name")
+    sources = "file, folder, pattern such as 'ref/*.stm', https:// address, or - for standard input"
+    verb.add_argument("reference", help=sources)
+    verb.add_argument("hypothesis", help="the same")
+    by = "default: by the file's name and content"
+    verb.add_argument("--reference-format", metavar="NAME", help=by)
+    verb.add_argument("--hypothesis-format", metavar="NAME", help=by)
+    add_addresses(verb.add_argument)
     verb.add_argument("--gender-from", choices=("suffix", "prefix"), help=_GENDER_HELP)
     verb.add_argument("--encoding", metavar="NAME", help="of both sides; default: UTF-8 or UTF-16")
     verb.add_argument(
@@ -80,12 +85,7 @@ def _add_score(verbs: Any) -> None:
         metavar="TOOL",
         help=f"score by the rules of another tool, where figures must match published ones: {', '.join(TOOLS)}",
     )
-    verb.add_argument(
-        "--uem",
-        metavar="FILE",
-        type=Path,
-        help="score only the stretches that it lists (NIST's UEM)",
-    )
+    _add_uem(verb)
     verb.add_argument(
         "--lost",
         action="store_true",
@@ -141,6 +141,7 @@ def _add_run(verbs: Any) -> None:
     add_model(verb)
     add_options(verb, batch=8, language=False)
     add_system(verb, row=True)
+    _add_uem(verb)
     _add_normalisation(verb)
     verb.set_defaults(run=_run, parser=verb)
 
@@ -190,6 +191,15 @@ def _add_leaderboard(verbs: Any) -> None:
     verb.set_defaults(run=_leaderboard, parser=verb)
 
 
+def _add_uem(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--uem",
+        metavar="FILE",
+        type=Path,
+        help="score only the stretches of recordings that it lists (NIST's UEM)",
+    )
+
+
 def _add_normalisation(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("text normalisation (both sides alike; stored with the scores)")
     group.add_argument("--language", metavar="CODE", help="en, zh, ...; default: auto")
@@ -235,6 +245,9 @@ def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.yardsticks import YARDSTICKS
 
     require("eval", "scoring", *_LIBRARIES)
+    named = (arguments.reference, arguments.hypothesis)
+    if named == (STDIN, STDIN):
+        usage(arguments, "standard input can be one side only: expected a file as the other")
     normalisation = _normalisation(arguments)
     yardstick = YARDSTICKS[arguments.yardstick] if arguments.yardstick else None
     if yardstick is not None and yardstick.normalisation is not None:
@@ -251,22 +264,23 @@ def _score(arguments: argparse.Namespace) -> int:
         },
         "hypothesis": {"format": arguments.hypothesis_format, "encoding": arguments.encoding},
     }
-    sides = read_sides(arguments.reference, arguments.hypothesis, read, arguments.uem)
+    with ExitStack() as stack:
+        reference, hypothesis = (transcript(name, stack, **limits(arguments)) for name in named)
+        sides = read_sides(reference, hypothesis, read, arguments.uem)
     pairs = pair(sides.references, sides.hypotheses, lost=arguments.lost)
     if yardstick is not None:
         pairs = [yardstick.pair(one) for one in pairs]
     result = evaluate(
         pairs,
         normalisation,
-        system=arguments.row or arguments.hypothesis.name,
-        data=arguments.data_name or arguments.reference.name,
+        system=arguments.row or hypothesis.name,
+        data=arguments.data_name or reference.name,
         mode=_mode(arguments.unit),
         warnings=sides.warnings,
         stored=stored_before(arguments.output),
         quiet=not sys.stderr.isatty(),
     )
-    result["reference"] = str(arguments.reference)
-    result["hypothesis"] = str(arguments.hypothesis)
+    result["reference"], result["hypothesis"] = named
     result["settings"]["read"] = read
     if yardstick is not None:
         result["settings"]["as"] = {"tool": yardstick.name, "rules": yardstick.rules}
@@ -278,15 +292,17 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..evaluate.inputs import noticed
+    from ..evaluate.inputs import noticed, of_uem
     from ..evaluate.pairs import pair
     from ..evaluate.results import evaluate, stored_before
-    from ..evaluate.running import hypotheses, read_data, units
+    from ..evaluate.running import hypotheses, marked, read_data, units
     from ..formats import write
 
     require("eval", "scoring", *_LIBRARIES)  # before hours of transcribing
     normalisation, other = _normalisation(arguments), chosen_system(arguments)
-    items = read_data(arguments.data)
+    items, notes = read_data(arguments.data), list[str]()
+    if arguments.uem is not None:
+        items, notes = marked(items, arguments.uem)
     rows, clipped = units(items, arguments.segmented)
     if other is not None and arguments.dry_run:
         named = [(row.reference.recording, row.reference.duration_s) for row in rows]
@@ -312,6 +328,7 @@ def _run(arguments: argparse.Namespace) -> int:
         of={row.reference.recording: row.item.reference.recording for row in rows},
         stored=stored_before(arguments.output / "evaluation.json"),
         warnings=[
+            *of_uem(notes),
             *noticed("reference", references.values()),
             *noticed("hypothesis", made.values()),
         ],
@@ -322,6 +339,7 @@ def _run(arguments: argparse.Namespace) -> int:
     result["settings"] |= {
         **settings,
         "pieces_s": arguments.segmented,
+        "uem": None if arguments.uem is None else str(arguments.uem),
         "clipped_segments": clipped,
     }
     result["speed"], result["failures"] = ran["speed"], ran["failures"]
@@ -388,9 +406,8 @@ def _report(arguments: argparse.Namespace) -> int:
                 "that the evaluation was made in, or score again"
             )
     read = result["settings"].get("read", {})
-    sides = read_sides(
-        Path(result["reference"]), Path(result["hypothesis"]), read, result["settings"].get("uem")
-    )
+    uem = result["settings"].get("uem") if read else None  # a run's references follow it already
+    sides = read_sides(Path(result["reference"]), Path(result["hypothesis"]), read, uem)
     pairs = pair(sides.references, sides.hypotheses, lost=True)
     both = {one.name: (one.reference, one.hypothesis) for one in pairs}
     title = f"{result['system']} on {result['data']}"

@@ -1,11 +1,13 @@
-"""Recordings as a user names them: files, folders, patterns, standard input, addresses.
+"""Recordings and transcripts as a user names them: files, folders, patterns, standard input, addresses.
 
     with ExitStack() as stack:
         items, errors = recordings(["calls/", "*.WAV", "-", "https://example.org/a.mp3"], stack)
+        path = transcript("https://example.org/a.stm", stack)
 
 What is no file of the user's (standard input, an address) becomes one for as long as the command runs.
 """
 
+import argparse
 import glob
 import hashlib
 import os
@@ -16,14 +18,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
 
 from ..containers import quoted
 from ..errors import AudioError
 from ..formats import file_name
 from ..formats.files import named_apart
 from ..transcript import recording_name
-from .downloads import download, is_address
+from .arguments import positive
+from .downloads import LIMIT_BYTES, download, is_address
 
 if TYPE_CHECKING:
     from ..longform import Item
@@ -73,6 +77,42 @@ def recordings(
     return [replace(item, name=name) for item, name in zip(items, names, strict=True)], errors
 
 
+def add_addresses(add: Callable[..., object]) -> None:
+    """Add the arguments that say what is fetched of addresses, as `limits` reads them."""
+    add(
+        "--max-download",
+        metavar="MB",
+        type=positive,
+        default=LIMIT_BYTES >> 20,
+        help=f"the most that is fetched of an address (default: {LIMIT_BYTES >> 20})",
+    )
+    add("--allow-private", action="store_true", help="addresses may lie in the local network")
+
+
+def limits(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `recordings` and `transcript` may fetch, by what the user said."""
+    return {"limit_bytes": arguments.max_download << 20, "private": arguments.allow_private}
+
+
+def transcript(
+    name: str, stack: ExitStack, *, limit_bytes: int = LIMIT_BYTES, private: bool = False
+) -> Path:
+    """The path of a transcript, of a folder of them, or of a pattern; standard input and addresses are kept.
+
+    Args:
+        name, stack, limit_bytes, private: as for `recordings`.
+
+    Raises:
+        AudioError: it cannot be fetched.
+    """
+    if name == STDIN:
+        return _kept(stack, "stdin", lambda file: _copy(sys.stdin.buffer, file))
+    if is_address(name):
+        title = Path(urlsplit(name).path).name or "download"
+        return _kept(stack, title, _fetching(name, limit_bytes, private))
+    return Path(name)
+
+
 def _fetching(name: str, limit_bytes: int, private: bool) -> Callable[[BinaryIO], None]:
     return lambda file: download(name, file, limit_bytes=limit_bytes, private=private)
 
@@ -106,18 +146,25 @@ def _spooled(stack: ExitStack, name: str, fill: Callable[[BinaryIO], None]) -> "
     """A recording that is kept in a file for as long as the command runs."""
     from ..longform import Item
 
+    path = _kept(stack, name, fill)
+    with path.open("rb") as file:
+        source = {
+            "size": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+    return Item(path, name=name, source=lambda: source)
+
+
+def _kept(stack: ExitStack, name: str, fill: Callable[[BinaryIO], None]) -> Path:
+    """A file in a temporary folder, which the stack removes."""
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     path = Path(folder) / file_name(name)
     try:
-        with path.open("w+b") as file:
+        with path.open("wb") as file:
             fill(file)
-            size = file.tell()
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise AudioError(f"{name}: cannot be kept in {folder}: {error.strerror}") from error
-    source = {"size": size, "sha256": digest}
-    return Item(path, name=name, source=lambda: source)
+    return path
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> None:

@@ -13,9 +13,8 @@ from rich.console import Console
 from ..errors import AudioError, FormatError, OutputError, SpeakerReasonerError
 from ..formats import FORMATS, file_name, render
 from ..formats.table import unknown_format
-from .arguments import add_model, add_options, load_quietly, options, positive, usage
-from .downloads import LIMIT_BYTES
-from .inputs import STDIN, doubled, recordings
+from .arguments import add_model, add_options, load_quietly, options, usage
+from .inputs import STDIN, add_addresses, doubled, limits, recordings
 from .systems import Chosen, add_system, chosen_system, dry_run
 
 if TYPE_CHECKING:
@@ -51,18 +50,7 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         help="wav, flac, mp3, ogg, m4a, mp4, ...; a folder of them, a pattern such as 'calls/*.wav', an "
         "https:// address, or - for standard input",
     )
-    add(
-        "--max-download",
-        metavar="MB",
-        type=positive,
-        default=LIMIT_BYTES >> 20,
-        help=f"the most that is fetched of an address (default: {LIMIT_BYTES >> 20})",
-    )
-    add(
-        "--allow-private",
-        action="store_true",
-        help="addresses may lie in the local network",
-    )
+    add_addresses(add)
     add(
         "-o",
         "--output",
@@ -114,12 +102,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         check_output(arguments.output)
     with ExitStack() as stack:
-        items, errors = recordings(
-            arguments.recordings,
-            stack,
-            limit_bytes=arguments.max_download << 20,
-            private=arguments.allow_private,
-        )
+        items, errors = recordings(arguments.recordings, stack, **limits(arguments))
         _check_names(arguments, items)
         readable = _readable(items, errors)
         failed = len(items) + len(errors) - len(readable)

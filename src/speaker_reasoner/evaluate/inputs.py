@@ -60,8 +60,13 @@ def read_sides(
     ]
     if uem is not None:
         references, notes = with_uem(references, read_uem(Path(uem)))
-        warnings += [{"side": "reference", "recording": None, "warning": note} for note in notes]
+        warnings += of_uem(notes)
     return Sides(references, hypotheses, tuple(warnings))
+
+
+def of_uem(notes: Iterable[str]) -> list[Mapping[str, str | None]]:
+    """Warnings about a UEM, which are of all recordings."""
+    return [{"side": "reference", "recording": None, "warning": note} for note in notes]
 
 
 def noticed(side: str, transcripts: Iterable[Transcript]) -> list[Mapping[str, str | None]]:

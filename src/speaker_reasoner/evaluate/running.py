@@ -33,6 +33,7 @@ from ..longform.journal import fingerprint
 from ..systems.asking import Asking, How, reason_of
 from ..systems.base import System
 from ..transcript import Transcript
+from .directives import read_uem, with_uem
 
 _Sessions = Callable[[Path], dict[str, Transcript]]
 
@@ -143,6 +144,18 @@ def _item(
             "of the same recording?"
         )
     return Item(sound, replace(session, duration_s=max(duration_s, session.duration_s)))
+
+
+def marked(items: Iterable[Item], uem: Path) -> tuple[list[Item], list[str]]:
+    """Take out of scoring what a UEM does not list, as `with_uem`; it names recordings, not their pieces.
+
+    Raises:
+        FormatError: as `read_uem`.
+    """
+    rows = list(items)
+    references = {item.reference.recording: item.reference for item in rows}
+    references, notes = with_uem(references, read_uem(uem))
+    return [replace(item, reference=references[item.reference.recording]) for item in rows], notes
 
 
 def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Excerpt], int]:
