@@ -50,7 +50,7 @@ def talk(segments: int) -> Transcript:
 def seeds(name: str) -> list[str]:
     """Whole inputs of a reader."""
     one = talk(6)
-    if name in formats.FORMATS:
+    if name in formats.FORMATS and name != "txt":
         texts = [formats.render(one, name)]
         if name == "stm":
             texts.append(
@@ -121,6 +121,12 @@ def seeds(name: str) -> list[str]:
                     json.dumps({"audio_filepath": "a.wav", "duration": 1.0, "text": "a"})
                     for _ in range(3)
                 ),
+            ]
+        case "txt":
+            return [
+                "Title\n\nAna Moe  0:00\nwell\n\nBob  0:07\nso\nTranscribed by https://otter.ai\n",
+                "Speaker 1 (00:00):\na\n\n(00:05)\nb\n\n00:09\nAna: c\nBob: d\n",
+                "[0.00s -> 3.40s] a\n[00:04.000 --> 00:05.000] b\n[00:06] Ana: c\n",
             ]
         case "lhotse":
             row = {

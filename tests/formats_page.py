@@ -170,6 +170,9 @@ A file's suffix, in any case, or its content tells the format; `--reference-form
 {_table(("format", "files"), others)}
 
 `services` is the JSON, or JSON lines, of {services}, and manifests of NeMo.
+`txt` is text with times: `Ana Moe  0:04` (Otter, Teams), `Speaker 1 (00:04):` (Rev), `[00:04] Ana: hello`, a time alone on a
+line (Meet), the ranges that Whisper's programs print, and what `txt` writes. Most have no ends: a line then lasts to the next later
+start, with a warning. Captions that Zoom saved have times of the day, and are refused.
 Keys that may be missing may be missing; segments without a speaker are given to `unknown`, with a warning.
 Of captions, a cue begins at its timing line; formatting is taken off; lines that roll from cue to cue are read once; what
 stands before a colon is a speaker where it is a name that recurs, or every cue has one. Tiers of words of forced aligners

@@ -20,6 +20,7 @@ from .files import named_apart
 from .labels import is_labels, parse_labels
 from .lhotse import parse_lhotse
 from .native import SCHEMA
+from .paragraphs import is_paragraphs, parse_paragraphs
 from .services import parse_services, recognise
 
 _Parse = Callable[[str, str], list[Transcript]]
@@ -39,14 +40,15 @@ INPUTS: dict[str, tuple[tuple[str, ...], _Parse]] = {
         ("elan", (".eaf",), parse_elan),
         *((name, _OWN_SUFFIX[name], FORMATS[name].parse) for name in _BY_RICHNESS),
         ("labels", (".txt",), parse_labels),
+        ("txt", (".txt",), parse_paragraphs),
     )
     if parse is not None
 }
 """Formats that are read, the richest first: suffixes, and parser of text and file name.
 
 A file that ends in `.json` or `.jsonl` is ours, SegLST, a manifest, or of another program or service
-(`services`): its content tells, as it tells labels of Audacity from other texts. RTTM has no words; CTM
-has words whose grouping into segments is a guess.
+(`services`): its content tells, as it tells labels of Audacity and texts with times from other texts.
+RTTM has no words; CTM has words whose grouping into segments is a guess.
 """
 
 SUFFIXES = tuple(dict.fromkeys(suffix for suffixes, _ in INPUTS.values() for suffix in suffixes))
@@ -178,7 +180,7 @@ def suffix_of(file: Path) -> str | None:
     """The suffix by which a file is a transcript, in lower case; of a text, its content decides."""
     name = file.name.lower()
     suffix = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
-    return None if suffix == ".txt" and not is_labels(file) else suffix
+    return None if suffix == ".txt" and not (is_labels(file) or is_paragraphs(file)) else suffix
 
 
 def stem_of(file: Path) -> str:
@@ -225,6 +227,8 @@ def _format_of(file: Path, encoding: str | None) -> str | None:
             f"{file}: cannot tell the format; name it ({', '.join(INPUTS)}), or let the file end in "
             f"one of {', '.join(SUFFIXES)}"
         )
+    if suffix == ".txt":
+        return "labels" if is_labels(file) else "txt"
     if suffix not in (".json", ".jsonl", ".jsonl.gz"):
         return next(name for name, (known, _) in INPUTS.items() if suffix in known)
     text = read_text(file, encoding)
