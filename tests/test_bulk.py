@@ -526,7 +526,8 @@ def test_the_command(six: Path, tmp_path: Path) -> None:
         (["status"], "takes one target"),
         ([six, "-o", out, "-f", "jsn"], "unknown format"),
         ([six, "-o", out, "--shard", "3/2"], "expected I/N"),
-        ([six, "-o", out, "--gpus-per-worker", "1"], "need --workers"),
+        ([six, "-o", out, "--gpus-per-worker", "1"], "--gpus-per-worker needs --workers N"),
+        ([six, "-o", out, "--share", "30"], "--share needs --workers N"),
         ([six, "-o", out, "--partial"], "belongs to batch merge"),
         (["merge", out, "-f", "srt"], "merge makes tables"),
     ):

@@ -38,6 +38,8 @@ _EXAMPLES = """examples:
   speaker-reasoner batch merge transcripts -f parquet
 """
 
+_SHARE_MIN = 30
+
 
 def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
@@ -94,17 +96,14 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         metavar="ADDR",
         help="of a Ray cluster, as auto or ray://host:10001 (default: here)",
     )
-    add("--cpus-per-worker", metavar="N", type=_fraction, default=1.0, help="default: 1")
-    add(
-        "--gpus-per-worker", metavar="N", type=_fraction, default=0.0, help="may be 0.5; default: 0"
-    )
+    add("--cpus-per-worker", metavar="N", type=_fraction, help="default: 1")
+    add("--gpus-per-worker", metavar="N", type=_fraction, help="may be 0.5; default: 0")
     add(
         "--share",
         metavar="MIN",
         type=positive,
-        default=30,
         help="recordings of at least twice so many minutes are divided into shares, which several workers "
-        "transcribe, where the model's chunks do not wait for each other (default: 30)",
+        f"transcribe, where the model's chunks do not wait for each other (default: {_SHARE_MIN})",
     )
     add_model(command)
     add_options(command, batch=4)
@@ -157,8 +156,10 @@ def _batch(arguments: argparse.Namespace) -> int:
         usage(arguments, "where to? add -o TARGET")
     if arguments.partial:
         usage(arguments, "--partial belongs to batch merge")
-    if arguments.workers is None and (arguments.ray_address or arguments.gpus_per_worker):
-        usage(arguments, "--ray-address and --gpus-per-worker need --workers N")
+    of_workers = ("ray_address", "cpus_per_worker", "gpus_per_worker", "share")
+    given = [name for name in of_workers if getattr(arguments, name) is not None]
+    if arguments.workers is None and given:
+        usage(arguments, f"--{given[0].replace('_', '-')} needs --workers N")
     return _run(arguments, words[0])
 
 
@@ -180,7 +181,7 @@ def _run(arguments: argparse.Namespace, source: str) -> int:
         arguments.output,
         None if arguments.work is None else arguments.work.absolute(),
         tuple(dict.fromkeys(("json", *files))),
-        None if arguments.workers is None else 60.0 * arguments.share,
+        None if arguments.workers is None else 60.0 * (arguments.share or _SHARE_MIN),
     )
     with target.admitted(source, shard) as (listing, note):
         screen = _Screen(arguments.quiet)
@@ -223,8 +224,8 @@ def _done(
     cluster = Cluster(
         arguments.workers,
         arguments.ray_address,
-        arguments.cpus_per_worker,
-        arguments.gpus_per_worker,
+        1.0 if arguments.cpus_per_worker is None else arguments.cpus_per_worker,
+        arguments.gpus_per_worker or 0.0,
     )
     return transcribe(settings, target, shard, cluster)
 
