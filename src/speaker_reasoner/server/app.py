@@ -29,6 +29,7 @@ from .failures import RequestError, as_request_error
 from .forms import check_model
 from .guard import Guard, audio_link
 from .intake import stored_voices
+from .livesockets import add_realtime
 from .manager import JobsAsked
 from .openai import answer
 from .operations import parse_operation
@@ -90,6 +91,9 @@ def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
     _add_documents(keyed, service)
     _add_rest(keyed, service)
     app.include_router(keyed)
+    live = APIRouter()
+    add_realtime(live, service)
+    app.include_router(live)
     _add_open(app, service)
     app.state.every_route = [*keyed.routes, *app.routes]
     return app

@@ -28,7 +28,7 @@ from .jobs import Job, damaged
 from .lines import CorrectedLine
 from .openai import confidence_body
 from .runs import Defaults, Told, given_of
-from .sound import recording_file
+from .sound import finish_live, recording_file
 from .store import Store
 
 _log = logging.getLogger(__name__)
@@ -124,7 +124,9 @@ class JobRun:
 
     def open(self) -> AnyRecording:
         self._check_lease()
-        if self._change(status="running"):
+        live_s = finish_live(self._folder, self.name) if self.job.listen is None else None
+        known = {} if live_s is None else {"duration_s": live_s}
+        if self._change(status="running", **known):
             self._notify()
         if self.job.listen is None:
             self._recording = self._open_whole()
@@ -133,6 +135,11 @@ class JobRun:
             path = recording_file(self._folder)
             self._recording = self._transcriber.listen_again(path, corrected, self.job.listen)
         return self._recording
+
+    def recorded(self, duration_s: float) -> None:
+        """Its recording, which came live, is whole."""
+        self._change(duration_s=duration_s)
+        self._notify()
 
     def _open_whole(self) -> AnyRecording:
         """The whole recording, from where its journal ends.

@@ -139,8 +139,8 @@ class Service:
         self.turns = None
         if settings.engine_api:
             self.turns = _turns(engine, self.worker, settings.batch)
-        self._transcriber = transcriber
-        self._decoders = anyio.CapacityLimiter(_DECODERS)
+        self.transcriber = transcriber
+        self.decoders = anyio.CapacityLimiter(_DECODERS)
         self.jobs = JobManager(
             transcriber, self.store, self.worker, settings.defaults, settings.rules
         )
@@ -184,7 +184,7 @@ class Service:
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
-            run = RequestRun(self._transcriber, folder, form, self.settings.defaults)
+            run = RequestRun(self.transcriber, folder, form, self.settings.defaults)
             stack.callback(self.worker.cancel, run)
             taken = self._take(received, folder, form, stored, lambda: run.cancelled)
             await self.connected(request, taken, lambda: self.worker.cancel(run))
@@ -268,7 +268,7 @@ class Service:
                 received, folder, hints, stored, longest_s, abandoned, path, self.settings.channel
             )
 
-        return await anyio.to_thread.run_sync(decode_all, limiter=self._decoders)
+        return await anyio.to_thread.run_sync(decode_all, limiter=self.decoders)
 
     # Jobs
 
