@@ -194,8 +194,8 @@ class Service:
             raise
         return Transcription(run, self._with_names(form), said, self.settings.answer_s, stack)
 
-    async def complete(self, request: Request) -> dict[str, Any]:
-        """Write one turn of a dialogue that the client leads.
+    async def complete(self, request: Request) -> tuple[dict[str, Any], bool]:
+        """Write one turn of a dialogue that the client leads; whether it is to be streamed.
 
         Raises:
             RequestError: it is not served.
@@ -212,7 +212,7 @@ class Service:
             turn, reply = self.turns.submit(asked, place)
         written = await self.connected(request, reply, lambda: self.worker.cancel(turn))
         self.turns.keep(asked, key, written)
-        return self.turns.body(form, written)
+        return self.turns.body(form, written), bool(form.stream)
 
     def _with_names(self, form: TranscriptionForm) -> TranscriptionForm:
         """A form with the names that its answer may hold."""
