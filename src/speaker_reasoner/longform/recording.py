@@ -219,6 +219,10 @@ class RecordingState:
         spoken = self._finished[chunk].spoken
         return [one.segment(label, one.gender) for one, label in zip(spoken, labels, strict=True)]
 
+    def missing(self, chunk: int) -> Sequence[Missing]:
+        """What was not transcribed of a finished chunk."""
+        return self._finished[chunk].missing
+
     @property
     def idle(self) -> bool:
         """Whether no chunk is under way."""

@@ -314,7 +314,7 @@ AUDIO: dict[str, Any] = {
     "responses": {
         200: {"description": "All of it.", "content": _SOUND},
         206: {"description": "The range that was asked for.", "content": _SOUND},
-        **failures("job_not_found", "invalid_range", "job_damaged"),
+        **failures("job_not_found", "job_under_way", "invalid_range", "job_damaged"),
     },
 }
 PEAKS: dict[str, Any] = {
@@ -328,7 +328,7 @@ PEAKS: dict[str, Any] = {
             "description": "Bytes.",
             "content": {"application/octet-stream": {"schema": {"type": "string"}}},
         },
-        **failures("job_not_found", "job_damaged"),
+        **failures("job_not_found", "job_under_way", "job_damaged"),
     },
 }
 TRANSCRIPT: dict[str, Any] = {

@@ -123,7 +123,7 @@ class JobRun:
             self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
     def open(self) -> AnyRecording:
-        self._check_lease()
+        self.check_lease()
         live_s = finish_live(self._folder, self.name) if self.job.listen is None else None
         known = {} if live_s is None else {"duration_s": live_s}
         if self._change(status="running", **known):
@@ -164,7 +164,7 @@ class JobRun:
         return self._transcriber.open(path, journal=journal, **given)
 
     def told(self, progress: Progress) -> None:
-        self._check_lease()
+        self.check_lease()
         chunk = progress.chunk if self.job.listen is None else self.job.listen
         stream = self._told = self._told or Told(self._told_before(chunk))
         event = progress.event
@@ -207,7 +207,7 @@ class JobRun:
         if result is None or self.over:
             return
         try:
-            self._check_lease()
+            self.check_lease()
             self._settle(result)
         except (OutputError, StorageError) as error:
             self._log.close()
@@ -245,7 +245,7 @@ class JobRun:
         self._trouble()
         self._notify()
 
-    def _check_lease(self) -> None:
+    def check_lease(self) -> None:
         """Write nothing that another process may be writing too.
 
         Raises:

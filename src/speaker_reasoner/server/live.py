@@ -7,6 +7,7 @@ most one task in the worker's queue, in which sessions, requests and jobs take t
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from ..longform import Failure, Listener, Progress, Transcriber
 from ..longform.chunks import Chunk
 from ..longform.recording import RecordingState
 from ..reasoner import Asker
-from ..transcript import Segment, Transcript
+from ..transcript import Missing, Segment, Transcript
 from .runs import Defaults
 from .worker import Worker
+
+_PASSES = 20
+"""A pass waits so many times as long as the one before took (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,14 @@ class Heard:
     Attributes:
         number: of the stretch, from 0.
         segments: with labels among those of the session so far.
-        transcript: of all stretches so far, after the last pass over them, where it was asked for.
+        missing: what of it was not transcribed.
+        transcript: of all stretches so far, after the last pass over them; `None` inside of a piece, and
+            where the pass before was a moment ago.
     """
 
     number: int
     segments: Sequence[Segment]
+    missing: Sequence[Missing]
     transcript: Transcript | None
 
 
@@ -94,6 +101,7 @@ class Live:
         self._begun: deque[bool] = deque()  # whether each under way ends a piece
         self._state: RecordingState | None = None
         self._given = self._first = self._heard = 0
+        self._pass_at = 0.0
         self._task: _Stretches | _Guessing | None = None
 
     def add(self, chunk: Chunk, *, ends: bool) -> int:
@@ -171,10 +179,21 @@ class Live:
         """Tell of the stretches that are through."""
         self.state.tell(None)
         while (segments := self.state.linked(self._heard - self._first)) is not None:
-            result = self.state.result() if self._begun.popleft() else None
-            transcript = result if isinstance(result, Transcript) else None
-            self.tell(Heard(self._heard, segments, transcript))
+            missing = self.state.missing(self._heard - self._first)
+            transcript = self._passed_over() if self._begun.popleft() else None
+            self.tell(Heard(self._heard, segments, missing, transcript))
             self._heard += 1
+
+    def _passed_over(self) -> Transcript | None:
+        """The last pass over the session so far. It takes longer the longer the session is, and never
+        more than a small part of the engine's time."""
+        begun = time.monotonic()
+        if begun < self._pass_at:
+            return None
+        result = self.state.result()
+        took_s = time.monotonic() - begun
+        self._pass_at = begun + took_s * _PASSES
+        return result if isinstance(result, Transcript) else None
 
     def broke(self, error: SpeakerReasonerError) -> None:
         """The engine failed; what waited for it is lost, what comes is not."""

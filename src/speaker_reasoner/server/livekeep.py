@@ -45,6 +45,7 @@ class Keeping:
         assert self._file is not None
         if self._run.over:
             raise RequestError(409, "the job of this session was cancelled", code="job_cancelled")
+        self._run.check_lease()
         self._file.append(data)
 
     def _begin(self, session: Session) -> None:

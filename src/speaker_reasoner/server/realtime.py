@@ -5,6 +5,9 @@ The form is that of OpenAI's Realtime API, transcription sessions: that of today
 types of the official Python client. Nothing here reads a socket or runs a model.
 """
 
+import base64
+import binascii
+import json
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -242,3 +245,46 @@ def item_body(item_id: str) -> dict[str, Any]:
         "role": "user",
         "content": [{"type": "input_audio", "transcript": None}],
     }
+
+
+def parse_event(text: str | None) -> dict[str, Any]:
+    """An event of the client.
+
+    Raises:
+        RequestError: 400, it is none.
+    """
+    if text is None:
+        raise RequestError(400, "expected an event as text, got bytes", code="invalid_json")
+    try:
+        sent = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"the event is no JSON: {error}", code="invalid_json") from error
+    if not isinstance(sent, dict) or not isinstance(sent.get("type"), str):
+        raise RequestError(
+            400, "expected an object with a type", code="missing_field", param="type"
+        )
+    return sent
+
+
+def decoded_audio(data: object, width: int) -> bytes:
+    """The samples of an append.
+
+    Raises:
+        RequestError: 400, they are none.
+    """
+    if not isinstance(data, str):
+        raise RequestError(400, "audio: expected base64", code="invalid_value", param="audio")
+    try:
+        samples = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(
+            400, f"audio: no base64: {error}", code="invalid_value", param="audio"
+        ) from error
+    if len(samples) % width:
+        raise RequestError(
+            400,
+            f"audio: got {len(samples)} bytes, expected whole samples of {width} bytes",
+            code="invalid_value",
+            param="audio",
+        )
+    return samples
