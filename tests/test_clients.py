@@ -3,6 +3,7 @@
 OpenAI's for Python is in `test_serve`. These are slow to load, and skipped where they are not installed.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -41,6 +42,38 @@ def test_litellm(live: Any, tmp_path: Path) -> None:
         with path.open("rb") as file:
             answer = litellm.transcription(file=file, response_format=kind, **asks)
         assert said in (answer if isinstance(answer, str) else answer.text), kind
+
+
+def test_litellm_streams(live: Any, tmp_path: Path) -> None:
+    """Transcriptions, whatever format it asks for by itself; and turns, as chat completions."""
+    litellm = pytest.importorskip("litellm")
+    server = live(aliases=(("whisper-1", ""), ("gpt-4o-transcribe", "")), engine_api=True)
+    path = save(tmp_path / "talk.wav", noise(3.0))
+    asks = {"api_base": f"{server.url}/v1", "api_key": "none"}
+    for model in (
+        "whisper-1",
+        "gpt-4o-transcribe",
+    ):  # verbose_json of the one, nothing of the other
+        with path.open("rb") as file:
+            events = list(litellm.transcription(f"openai/{model}", file, stream=True, **asks))
+        deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
+        assert "".join(deltas) == "one two" and events[-1].type == "transcript.text.done"
+        assert events[-1].usage.seconds == 3.0 and events[-1].warnings == []
+        spoken = [event.speaker for event in events if event.type == "transcript.text.segment"]
+        assert spoken == (["A", "B"] if model == "whisper-1" else [])
+    with path.open("rb") as file:
+        options = {"response_format": "diarized_json", "prompt": "Ana", "stream": True}
+        events = list(litellm.transcription("openai/whisper-1", file, **options, **asks))
+    assert [one["speaker"] for one in events[-1].segments] == ["A", "B"]
+    assert "prompt" in events[-1].warnings[0]
+    clip = {"data": base64.b64encode(path.read_bytes()).decode(), "format": "wav"}
+    messages = [{"role": "user", "content": [{"type": "input_audio", "input_audio": clip}]}]
+    message = litellm.completion("openai/scripted", messages, **asks).choices[0].message
+    assert "2 speakers" in message.reasoning_content  # it takes <think> out, but not in a stream
+    chunks = list(litellm.completion("openai/scripted", messages, stream=True, **asks))
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert streamed.startswith("<think>\n2 speakers") and streamed.endswith(message.content)
+    assert message.content.startswith("<box>") and chunks[-1].choices[0].finish_reason == "stop"
 
 
 def test_langchain(live: Any, tmp_path: Path) -> None:

@@ -238,6 +238,20 @@ def test_a_turn_for_any_client(serve: Serve) -> None:
     assert choice["logprobs"] is None
 
 
+def test_a_turn_as_a_stream(serve: Serve) -> None:
+    """The same turn, as a whole, in the events that chat clients read."""
+    client = serve(engine_api=True)
+    whole = ask(client, clip()).json()["choices"][0]["message"]["content"]
+    answer = ask(client, clip(), stream=True, stream_options={"include_usage": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, done, _ = answer.text.split("\n\n")
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert done == "data: [DONE]" and {c["object"] for c in chunks} == {"chat.completion.chunk"}
+    told, end = (chunk["choices"][0] for chunk in chunks)
+    assert (told["delta"]["content"], told["finish_reason"]) == (whole, None)
+    assert (end["delta"], end["finish_reason"]) == ({}, "stop")
+
+
 def test_another_name_of_the_model_is_answered_under_that_name(serve: Serve) -> None:
     client = serve(engine_api=True, aliases=(("whisper-1", ""),))
     names = [entry["id"] for entry in client.get("/v1/models").json()["data"]]
@@ -269,7 +283,6 @@ def test_the_model_list_tells_the_profile_where_turns_are_answered(serve: Serve)
     ("content", "more", "said"),
     [
         ([], {}, "expected a clip"),
-        ([clip()], {"stream": True}, "stream"),
         ([clip()], {"temperature": 0.7}, "temperature"),
         ([clip()], {"structured_outputs": {"regex": "a"}}, "structured_outputs: not a field"),
         ([clip()], {"messages": []}, "messages"),

@@ -151,10 +151,14 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     def open_tab(url: str, **options: Any) -> Any:
         tab = browser.new_page(**options)
         tab.set_default_timeout(PATIENCE_MS)
-        refused = "Failed to load resource"  # the page tells of those itself
+        refused = ("Failed to load resource", "WebSocket connection to")  # it tells of both
         tab.on(
             "console",
-            lambda m: wrong.append(m.text) if m.type == "error" and refused not in m.text else None,
+            lambda m: (
+                wrong.append(m.text)
+                if m.type == "error" and not m.text.startswith(refused)
+                else None
+            ),
         )
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         local = (url.split("#")[0], "blob:")

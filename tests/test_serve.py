@@ -282,10 +282,10 @@ def test_a_client_that_hangs_up_while_it_waits(live: Any, stream: bool) -> None:
     assert gate.reached.wait(20)
     connection.close()
     wait_until(lambda: not list((server.service.settings.store / "incoming").iterdir()))
-    asked = len(server.service._transcriber.engine.requests)
+    asked = len(server.service.transcriber.engine.requests)
     gate.open.set()
     wait_until(lambda: server.idle)
-    assert len(server.service._transcriber.engine.requests) <= asked + 15, (
+    assert len(server.service.transcriber.engine.requests) <= asked + 15, (
         "the rest was heard as well"
     )
 
@@ -311,7 +311,7 @@ def test_a_client_that_hangs_up_in_a_stream(live: Any) -> None:
     time.sleep(0.2)
     gate.open.set()
     wait_until(lambda: server.idle)
-    assert len(server.service._transcriber.engine.requests) <= 4
+    assert len(server.service.transcriber.engine.requests) <= 4
 
 
 def test_content_lengths_that_lie(live: Any) -> None:

@@ -99,6 +99,25 @@ def test_streamed_segments_come_before_the_end(serve: Serve) -> None:
     assert events[3][1]["speaker"] == "B"
 
 
+def test_verbose_json_streams_as_diarized_json_does(serve: Serve) -> None:
+    """Clients that ask for it by themselves get a stream where they wanted one."""
+    client = serve()
+    streams = [
+        [
+            (name, data)
+            for _, name, data in events_of(post(client, response_format=kind, stream="true").text)
+        ]
+        for kind in ("verbose_json", "diarized_json")
+    ]
+    assert streams[0] == streams[1] and streams[0][-1][1]["segments"]
+
+
+def test_what_is_not_streamed_is_answered_as_a_whole(serve: Serve) -> None:
+    answer = post(serve(), response_format="srt", stream="true")
+    assert "srt is answered as a whole" in answer.headers["x-warnings"]
+    assert answer.text.startswith("1\n00:00:00,000")
+
+
 def test_a_stream_of_text_has_no_segments(serve: Serve) -> None:
     names = [name for _, name, _ in events_of(post(serve(), stream="true").text)]
     assert names == ["transcript.text.delta"] * 2 + ["transcript.text.done"]
@@ -184,7 +203,7 @@ def test_wrong_fields(
         ({"timestamp_granularities": "word"}, "gives no times of words"),
         ({"timestamp_granularities[]": "word"}, "gives no times of words"),
         ({"colour": "red"}, "colour: not a field that this server knows"),
-        ({"stream": "true", "response_format": "verbose_json"}, "stream: without effect"),
+        ({"response_format": "verbose_json", "include": "logprobs"}, "include: without effect"),
         ({"temperature": "0.0", "language": "", "prompt": "", "stream": "false"}, None),
         ({"language": "en-GB"}, None),
     ],

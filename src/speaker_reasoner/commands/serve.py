@@ -23,7 +23,14 @@ _GRACE_S = 30
 _MOST_HOURS = 18
 """What a wav file of float samples holds: 4 GiB."""
 _KEY = "SPEAKER_REASONER_API_KEY"
-_LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "prometheus_client")
+_LIBRARIES = (
+    "fastapi",
+    "uvicorn",
+    "websockets",
+    "python_multipart",
+    "sqlalchemy",
+    "prometheus_client",
+)
 _EXAMPLES = """examples:
   speaker-reasoner serve
   speaker-reasoner serve --model DIR --batch 32 --store /data/transcripts
@@ -99,6 +106,9 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     add = command.add_argument_group("limits").add_argument
     add("--queue", metavar="N", type=positive, default=256, help="may wait; more get 429")
+    add(
+        "--live", metavar="N", type=positive, default=32, help="live sessions at once (default: 32)"
+    )
     add("--max-mb", metavar="N", type=positive, default=1024, help="of an upload (default: 1024)")
     add(
         "--max-duration",
@@ -210,7 +220,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         api_key=arguments.api_key,
         batch=chosen.batch,
         queue=arguments.queue,
-        limits=Limits(arguments.max_mb * 1024**2, arguments.max_duration * 3600.0),
+        limits=Limits(
+            arguments.max_mb * 1024**2, arguments.max_duration * 3600.0, live=arguments.live
+        ),
         allowed=tuple(_folder("--allow-folder", path) for path in arguments.allow_folder),
         voices=arguments.voices and _folder("--voices", arguments.voices),
         channel=chosen.channel,
@@ -229,7 +241,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     defaults = Defaults(chosen.speakers, replace(chosen, voices=None).enrolled(transcriber))
     app = create_app(transcriber, replace(settings, defaults=defaults))
     config = uvicorn.Config(
-        app, timeout_graceful_shutdown=_GRACE_S, server_header=False, log_level="warning"
+        app,
+        timeout_graceful_shutdown=_GRACE_S,
+        server_header=False,
+        log_level="warning",
+        ws_ping_timeout=None,  # a session that waits for the engine reads no answer to a ping
     )
     with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and passes it on
         _server(config, app.state.service).run(sockets=[listening])

@@ -151,6 +151,7 @@ class RecordingState:
 
     Attributes:
         notices: what the reader noticed in the file so far.
+        ready: whether the source has a chunk, or has ended; one that is still being recorded has pauses.
     """
 
     def __init__(
@@ -166,6 +167,7 @@ class RecordingState:
         self.path = path
         self.name = recording_name(path)
         self.notices: list[str] = []
+        self.ready: Callable[[], bool] = lambda: True
         self.profile = profile
         self.settings = settings
         self.speakers = speakers
@@ -217,9 +219,18 @@ class RecordingState:
         spoken = self._finished[chunk].spoken
         return [one.segment(label, one.gender) for one, label in zip(spoken, labels, strict=True)]
 
+    def missing(self, chunk: int) -> Sequence[Missing]:
+        """What was not transcribed of a finished chunk."""
+        return self._finished[chunk].missing
+
+    @property
+    def idle(self) -> bool:
+        """Whether no chunk is under way."""
+        return not self._open_chunks
+
     @property
     def done(self) -> bool:
-        return self._exhausted and not self._open_chunks
+        return self._exhausted and self.idle
 
     def dialogues(self, most: int) -> list[Dialogue]:
         """At most `most` dialogues under way; starts further chunks while there are fewer.
@@ -230,7 +241,7 @@ class RecordingState:
             self._settle()
             active = [d for open_chunk in self._open_chunks for d in open_chunk.under_way]
             waits = (self.settings.cached or self.settings.in_order) and bool(self._open_chunks)
-            if len(active) >= most or waits or self._exhausted:
+            if len(active) >= most or waits or self._exhausted or not self.ready():
                 return active[:most]
             self._begin()
 

@@ -304,6 +304,34 @@ class Transcriber:
             self.engine.describe(),
         )
 
+    def listen(
+        self,
+        name: str,
+        source: Iterator[Chunk],
+        *,
+        speakers: tuple[int, int] | None = None,
+        voices: Sequence[EnrolledSpeaker] = (),
+        language: str | None = None,
+    ) -> RecordingState:
+        """Transcribe chunks as they come, of a recording that has no file yet; see `RecordingState.ready`.
+
+        Args:
+            name: of the recording.
+            source: its chunks, cut by the caller, none longer than the profile's.
+            speakers, voices, language: as for `open`; fewer speakers than the least may have spoken yet.
+        """
+        bounds = None if speakers is None else (1, speakers[1])
+        recording = RecordingState(
+            Path(name),
+            source,
+            self.profile,
+            self.settings,
+            self._speakers(bounds, voices),
+            self.engine.describe(),
+        )
+        recording.language_given = language
+        return recording
+
     @property
     def _links(self) -> bool:
         return self.settings.cached or self.settings.witness is not None

@@ -23,12 +23,13 @@ from ..errors import SpeakerReasonerError
 from ..longform import Transcriber
 from ..version import __version__
 from . import documentation as docs
-from .chat import told_profile
+from .chat import completion_events, told_profile
 from .exports import Export, export, warnings_header
 from .failures import RequestError, as_request_error
 from .forms import check_model
 from .guard import Guard, audio_link
 from .intake import stored_voices
+from .livesockets import add_realtime
 from .manager import JobsAsked
 from .openai import answer
 from .operations import parse_operation
@@ -90,6 +91,9 @@ def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
     _add_documents(keyed, service)
     _add_rest(keyed, service)
     app.include_router(keyed)
+    live = APIRouter()
+    add_realtime(live, service)
+    app.include_router(live)
     _add_open(app, service)
     app.state.every_route = [*keyed.routes, *app.routes]
     return app
@@ -206,8 +210,13 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
 
 def _add_turns(routes: APIRouter, service: Service) -> None:
     @routes.post("/v1/chat/completions", **docs.COMPLETIONS)
-    async def complete(request: Request) -> dict[str, Any]:
-        return await service.complete(request)
+    async def complete(request: Request) -> Any:
+        body, stream = await service.complete(request)
+        if not stream:
+            return body
+        headers = {"x-accel-buffering": "no"}
+        events = completion_events(body)
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 def _add_jobs(routes: APIRouter, service: Service) -> None:

@@ -4,9 +4,10 @@ Nothing here reads a request or runs a model. Source: OpenAI's API reference for
 `uuid` of a clip is vLLM's, `turn_rules` is ours.
 """
 
+import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -80,6 +81,10 @@ class SentRules(_Sent):
     last: bool = False
 
 
+class StreamOptions(BaseModel):
+    """Without effect: there is no usage to tell, and nothing to hide."""
+
+
 class ChatForm(_Sent):
     """The body of `POST /v1/chat/completions`."""
 
@@ -96,7 +101,10 @@ class ChatForm(_Sent):
     max_completion_tokens: int | None = Field(None, ge=MOST_TOKENS)
     n: int | None = Field(1, ge=1, le=1)
     seed: int | None = None
-    stream: Literal[False] | None = Field(False, description="Turns are not streamed.")
+    stream: bool | None = Field(
+        False, description="Send server-sent events; a turn comes as a whole, once it is written."
+    )
+    stream_options: StreamOptions | None = None
     user: str | None = None
 
 
@@ -221,6 +229,17 @@ def completion_body(reply: Reply, model: str, logprobs: bool) -> dict[str, Any]:
             }
         ],
     }
+
+
+def completion_events(body: Mapping[str, Any]) -> Iterator[str]:
+    """A chat completion as server-sent events: the turn, its end, and the end of the stream."""
+    [choice] = body["choices"]
+    told = {"delta": choice["message"], "logprobs": choice["logprobs"], "finish_reason": None}
+    end = {"delta": {}, "logprobs": None, "finish_reason": choice["finish_reason"]}
+    for part in (told, end):
+        chunk = {**body, "object": "chat.completion.chunk", "choices": [{"index": 0, **part}]}
+        yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+    yield "data: [DONE]\n\n"
 
 
 def _logprobs(reply: Reply) -> dict[str, Any] | None:

@@ -194,22 +194,28 @@ COMPLETIONS: dict[str, Any] = {
     "tags": ["turns"],
     "openapi_extra": _body("application/json", _chat_schema()),
     "response_model": schemas.Completion,
-    "responses": failures(
-        "invalid_json",
-        "invalid_value",
-        "invalid_audio",
-        "clip_not_found",
-        "context_length_exceeded",
-        "model_not_found",
-        "request_timeout",
-        "audio_too_long",
-        "request_too_large",
-        "queue_full",
-        "turn_failed",
-        "server_stopping",
-        "engine_failed",
-        "answer_timeout",
-    ),
+    "responses": {
+        200: {
+            "description": "The turn, or the events of `stream`.",
+            "content": {"text/event-stream": {"example": 'data: {"id": "chatcmpl-..."}\n\n'}},
+        },
+        **failures(
+            "invalid_json",
+            "invalid_value",
+            "invalid_audio",
+            "clip_not_found",
+            "context_length_exceeded",
+            "model_not_found",
+            "request_timeout",
+            "audio_too_long",
+            "request_too_large",
+            "queue_full",
+            "turn_failed",
+            "server_stopping",
+            "engine_failed",
+            "answer_timeout",
+        ),
+    },
 }
 TRANSLATIONS: dict[str, Any] = {
     "response_class": Response,
@@ -308,7 +314,7 @@ AUDIO: dict[str, Any] = {
     "responses": {
         200: {"description": "All of it.", "content": _SOUND},
         206: {"description": "The range that was asked for.", "content": _SOUND},
-        **failures("job_not_found", "invalid_range", "job_damaged"),
+        **failures("job_not_found", "job_under_way", "invalid_range", "job_damaged"),
     },
 }
 PEAKS: dict[str, Any] = {
@@ -322,7 +328,7 @@ PEAKS: dict[str, Any] = {
             "description": "Bytes.",
             "content": {"application/octet-stream": {"schema": {"type": "string"}}},
         },
-        **failures("job_not_found", "job_damaged"),
+        **failures("job_not_found", "job_under_way", "job_damaged"),
     },
 }
 TRANSCRIPT: dict[str, Any] = {

@@ -91,7 +91,7 @@ class Hints(BaseModel):
 _LISTS = frozenset(
     ("known_speaker_names", "voices", "timestamp_granularities", "include", "keywords", "languages")
 )
-STREAMED_FORMATS = ("json", "text", "diarized_json")
+STREAMED_FORMATS = ("json", "text", "verbose_json", "diarized_json")
 WORD_FORMATS = ("verbose_json", "diarized_json")
 
 

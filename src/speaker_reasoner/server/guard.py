@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from .failures import RequestError
 
@@ -25,6 +27,7 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = _READING | {"POST", "PUT", "PATCH", "DELETE"}
 _AUDIO = re.compile(r"/v1/jobs/([^/]+)/audio")
 _LINK_S = 86_400
+_KEY_PROTOCOL = "openai-insecure-api-key."
 _POLICY = (
     "default-src 'none'; script-src 'self'; "
     "style-src 'self' 'sha256-2/AFTPuP4qEbSn4KmAzsJt3JK6WrqUViQjrdhLR/QMQ='; font-src 'self'; "
@@ -78,9 +81,12 @@ class Guard:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            refused = self._refuse(scope)
+            if refused is not None:
+                return await refuse_socket(refused, WebSocket(scope, receive, send))
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return await self._app(scope, receive, send)
         begun, status = time.perf_counter(), 500
         sent = Headers(scope=scope)
         unread = "transfer-encoding" in sent or sent.get("content-length", "0") != "0"
@@ -127,18 +133,20 @@ class Guard:
                 f"host {host!r}: a server without a key answers on localhost only",
                 code="host_not_allowed",
             )
+        live = scope["type"] == "websocket"  # which other sites could open without asking
         origin = headers.get("origin")
         known = origin is None or origin in self._origins or _same(origin, host)
-        if scope["method"] not in _READING and not known:
+        if (live or scope["method"] not in _READING) and not known:
             return RequestError(
                 403,
                 f"origin {origin!r}: other sites may not change anything here",
                 code="origin_not_allowed",
             )
         is_open = path in _OPEN or path.startswith("/static/")
-        asks = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        asks = scope.get("method") == "OPTIONS" and "access-control-request-method" in headers
         is_open = is_open or asks or self._is_signed(scope)
-        if self._key is not None and not is_open and not self._knows_key(headers):
+        known = self._knows_key(headers) or (live and self._offers_key(scope))
+        if self._key is not None and not is_open and not known:
             return RequestError(
                 401,
                 "expected the server's key as 'Authorization: Bearer KEY'",
@@ -150,7 +158,7 @@ class Guard:
     def _is_signed(self, scope: Scope) -> bool:
         """Whether it asks for audio by a link that somebody with the key was given."""
         link = _AUDIO.fullmatch(_path(scope))
-        if self._key is None or link is None or scope["method"] not in ("GET", "HEAD"):
+        if self._key is None or link is None or scope.get("method") not in ("GET", "HEAD"):
             return False
         query = QueryParams(scope["query_string"])
         until, given = query.get("until", ""), query.get("signature", "")
@@ -158,11 +166,17 @@ class Guard:
             return False
         return hmac.compare_digest(given.encode(), sign(self._key, link[1], until).encode())
 
+    def _offers_key(self, scope: Scope) -> bool:
+        """Whether a socket of a browser, which sends no header of its own, brings the key as OpenAI's do."""
+        offered = [one for one in scope.get("subprotocols", []) if one.startswith(_KEY_PROTOCOL)]
+        return bool(offered) and self._is_key(offered[0].removeprefix(_KEY_PROTOCOL))
+
     def _knows_key(self, headers: Headers) -> bool:
-        assert self._key is not None
         kind, _, given = headers.get("authorization", "").partition(" ")
-        known = hmac.compare_digest(given.strip().encode(), self._key)
-        return known and kind.lower() == "bearer"
+        return self._is_key(given.strip()) and kind.lower() == "bearer"
+
+    def _is_key(self, given: str) -> bool:
+        return self._key is not None and hmac.compare_digest(given.encode(), self._key)
 
 
 class _Heads:
@@ -241,6 +255,11 @@ def _same(origin: str, host: str) -> bool:
         return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:
         return False
+
+
+async def refuse_socket(error: RequestError, socket: WebSocket) -> None:
+    """Answer a socket that wants to be opened with an error, as a request would be."""
+    await socket.send_denial_response(JSONResponse(error.body(), error.status, error.headers))
 
 
 async def answer_error(error: RequestError, send: Send) -> None:

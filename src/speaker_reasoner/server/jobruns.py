@@ -28,7 +28,7 @@ from .jobs import Job, damaged
 from .lines import CorrectedLine
 from .openai import confidence_body
 from .runs import Defaults, Told, given_of
-from .sound import recording_file
+from .sound import finish_live, recording_file
 from .store import Store
 
 _log = logging.getLogger(__name__)
@@ -123,8 +123,10 @@ class JobRun:
             self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
     def open(self) -> AnyRecording:
-        self._check_lease()
-        if self._change(status="running"):
+        self.check_lease()
+        live_s = finish_live(self._folder, self.name) if self.job.listen is None else None
+        known = {} if live_s is None else {"duration_s": live_s}
+        if self._change(status="running", **known):
             self._notify()
         if self.job.listen is None:
             self._recording = self._open_whole()
@@ -133,6 +135,11 @@ class JobRun:
             path = recording_file(self._folder)
             self._recording = self._transcriber.listen_again(path, corrected, self.job.listen)
         return self._recording
+
+    def recorded(self, duration_s: float) -> None:
+        """Its recording, which came live, is whole."""
+        self._change(duration_s=duration_s)
+        self._notify()
 
     def _open_whole(self) -> AnyRecording:
         """The whole recording, from where its journal ends.
@@ -157,7 +164,7 @@ class JobRun:
         return self._transcriber.open(path, journal=journal, **given)
 
     def told(self, progress: Progress) -> None:
-        self._check_lease()
+        self.check_lease()
         chunk = progress.chunk if self.job.listen is None else self.job.listen
         stream = self._told = self._told or Told(self._told_before(chunk))
         event = progress.event
@@ -200,7 +207,7 @@ class JobRun:
         if result is None or self.over:
             return
         try:
-            self._check_lease()
+            self.check_lease()
             self._settle(result)
         except (OutputError, StorageError) as error:
             self._log.close()
@@ -238,7 +245,7 @@ class JobRun:
         self._trouble()
         self._notify()
 
-    def _check_lease(self) -> None:
+    def check_lease(self) -> None:
         """Write nothing that another process may be writing too.
 
         Raises:

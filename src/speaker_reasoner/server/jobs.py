@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ class Job:
     @property
     def under_way(self) -> bool:
         return self.status in WAITING
+
+
+def new_job_id() -> str:
+    return f"job_{secrets.token_hex(12)}"
 
 
 def is_job_id(text: str) -> bool:

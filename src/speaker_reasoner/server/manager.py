@@ -85,6 +85,12 @@ class JobManager:
             run.rest()
 
     def launch(self, job: Job, *, resumed: bool = False) -> JobRun:
+        run = self.hold(job, resumed=resumed)
+        self._worker.submit(run)
+        return run
+
+    def hold(self, job: Job, *, resumed: bool = False) -> JobRun:
+        """Keep a job for this process while its recording is still being made; `begin` lets it go on."""
         run = JobRun(
             self._transcriber,
             self.store,
@@ -96,8 +102,12 @@ class JobManager:
             leased_until=time.monotonic() + self._rules.lease_s,
         )
         self._runs[job.id] = run
-        self._worker.submit(run)
         return run
+
+    def begin(self, run: JobRun) -> None:
+        """Let a job that was held wait for its turn, unless somebody ended it."""
+        if not run.over:
+            self._worker.submit(run)
 
     def _forget(self, run: JobRun) -> None:
         if self._runs.get(run.job.id) is run:

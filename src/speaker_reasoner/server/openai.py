@@ -216,11 +216,11 @@ class TranscriptStream:
     """The events of a streamed transcription, as text.
 
     Args:
-        form: of the request; `diarized_json` tells segments besides deltas.
+        form: of the request; `diarized_json` and `verbose_json` tell segments besides deltas.
     """
 
     def __init__(self, form: TranscriptionForm) -> None:
-        self._segments = form.response_format == "diarized_json"
+        self._segments = form.response_format in ("diarized_json", "verbose_json")
         self._words = form.wants_words
         self._letters = Letters(frozenset(form.known_speaker_names))
         self._begun = False

@@ -139,8 +139,8 @@ class Service:
         self.turns = None
         if settings.engine_api:
             self.turns = _turns(engine, self.worker, settings.batch)
-        self._transcriber = transcriber
-        self._decoders = anyio.CapacityLimiter(_DECODERS)
+        self.transcriber = transcriber
+        self.decoders = anyio.CapacityLimiter(_DECODERS)
         self.jobs = JobManager(
             transcriber, self.store, self.worker, settings.defaults, settings.rules
         )
@@ -184,7 +184,7 @@ class Service:
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
-            run = RequestRun(self._transcriber, folder, form, self.settings.defaults)
+            run = RequestRun(self.transcriber, folder, form, self.settings.defaults)
             stack.callback(self.worker.cancel, run)
             taken = self._take(received, folder, form, stored, lambda: run.cancelled)
             await self.connected(request, taken, lambda: self.worker.cancel(run))
@@ -194,8 +194,8 @@ class Service:
             raise
         return Transcription(run, self._with_names(form), said, self.settings.answer_s, stack)
 
-    async def complete(self, request: Request) -> dict[str, Any]:
-        """Write one turn of a dialogue that the client leads.
+    async def complete(self, request: Request) -> tuple[dict[str, Any], bool]:
+        """Write one turn of a dialogue that the client leads; whether it is to be streamed.
 
         Raises:
             RequestError: it is not served.
@@ -212,7 +212,7 @@ class Service:
             turn, reply = self.turns.submit(asked, place)
         written = await self.connected(request, reply, lambda: self.worker.cancel(turn))
         self.turns.keep(asked, key, written)
-        return self.turns.body(form, written)
+        return self.turns.body(form, written), bool(form.stream)
 
     def _with_names(self, form: TranscriptionForm) -> TranscriptionForm:
         """A form with the names that its answer may hold."""
@@ -268,7 +268,7 @@ class Service:
                 received, folder, hints, stored, longest_s, abandoned, path, self.settings.channel
             )
 
-        return await anyio.to_thread.run_sync(decode_all, limiter=self._decoders)
+        return await anyio.to_thread.run_sync(decode_all, limiter=self.decoders)
 
     # Jobs
 

@@ -4,6 +4,7 @@ What is louder than full scale is kept as float wav instead, since FLAC would cu
 at a limit, whatever a file's header says. Players get 16-bit wav, by the byte.
 """
 
+import math
 import os
 import re
 import struct
@@ -26,6 +27,8 @@ _BLOCK_S = 10.0
 _BLOCK_BYTES = 1 << 18
 _PCM_HEADER = 44
 _FLAC, _WAV, _PEAKS = "audio.flac", "audio.wav", "peaks.u8"
+LIVE = "live.wav"
+"""What was said to a live session, as it came, until it is decoded like an upload."""
 PEAKS_PER_S = 100
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -33,6 +36,21 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 def recording_file(folder: Path) -> Path:
     """The recording in a job's folder."""
     return folder / _WAV if (folder / _WAV).exists() else folder / _FLAC
+
+
+def finish_live(folder: Path, name: str) -> float | None:
+    """Decode what a live session kept, once; its length in seconds, `None` if nothing was to be done.
+
+    Raises:
+        AudioError: it cannot be decoded.
+        StorageError: the disk is full.
+    """
+    live = folder / LIVE
+    if not live.exists():
+        return None
+    duration_s = decode_recording(live, folder, name, math.inf)
+    live.unlink()
+    return duration_s
 
 
 def decode_recording(
@@ -131,7 +149,11 @@ class _Disk:
             return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:  # it writes what is buffered
+            self._error = self._error or error
+            return offset
 
     def tell(self) -> int:
         return self._file.tell()
@@ -162,7 +184,7 @@ def _blocks(
         AudioError: it cannot be decoded.
         RequestError: 413, it is longer than `longest_s`.
     """
-    longest, seen = audio.to_samples(longest_s), 0
+    longest, seen = math.inf if math.isinf(longest_s) else audio.to_samples(longest_s), 0
     try:
         for block in audio.stream(source, channel=channel, block_s=_BLOCK_S):
             seen += len(block)

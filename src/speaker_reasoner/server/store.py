@@ -32,7 +32,7 @@ from ..errors import OutputError, ServerError
 from ..formats import write_text_atomically
 from .database import CORRECTIONS, JOBS, Database
 from .failures import StorageError, disk_error
-from .jobs import WAITING, Job, is_job_id, job_of_row, parse_operation_row, undamaged
+from .jobs import WAITING, Job, is_job_id, job_of_row, new_job_id, parse_operation_row, undamaged
 from .processes import Processes
 
 LEASE_S = 60.0
@@ -257,11 +257,16 @@ class Store:
         speakers: str | None,
         voices: Sequence[str],
         language: str | None = None,
+        job_id: str | None = None,
     ) -> Job:
-        """Accept a job: its folder takes its place, then its row is written."""
+        """Accept a job: its folder takes its place, then its row is written.
+
+        Args:
+            job_id: from `new_job_id`, where it was told before.
+        """
         now = time.time()
         job = Job(
-            f"job_{secrets.token_hex(12)}",
+            job_id or new_job_id(),
             name,
             "queued",
             now,

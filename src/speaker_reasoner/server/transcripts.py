@@ -11,7 +11,7 @@ from .jobs import Job, undamaged
 from .lines import Document, chunk_spans
 from .manager import JobManager
 from .operations import Listen, Operation
-from .sound import Pcm, peaks_of, recording_file
+from .sound import LIVE, Pcm, peaks_of, recording_file
 
 
 class Transcripts:
@@ -60,7 +60,7 @@ class Transcripts:
 
     def pcm(self, job_id: str) -> Pcm:
         """The audio of a job."""
-        job = self._jobs.job(job_id)
+        job = self._recorded(job_id)
         pcm = Pcm(recording_file(self._store.folder(job)))
         with undamaged(job, "the recording"):
             pcm.size  # noqa: B018
@@ -68,9 +68,16 @@ class Transcripts:
 
     def peaks(self, job_id: str) -> tuple[Job, bytes]:
         """A job, and the loudness of its audio as `sound.peaks_of` gives it."""
-        job = self._jobs.job(job_id)
+        job = self._recorded(job_id)
         with undamaged(job, "the recording"):
             return job, peaks_of(self._store.folder(job))
+
+    def _recorded(self, job_id: str) -> Job:
+        job = self._jobs.job(job_id)
+        if (self._store.folder(job) / LIVE).exists():
+            message = "the recording of this job is still being made; wait until its session ends"
+            raise RequestError(409, message, code="job_under_way")
+        return job
 
     def correct(
         self, job_id: str, revision: int, operation: Operation, *, words: bool = False

@@ -46,11 +46,15 @@ class Limits:
         body_bytes: largest body of a request.
         duration_s: longest recording, when it is decoded.
         idle_s: longest wait for the next piece of a body.
+        live_idle_s: longest wait for the next event of a live session.
+        live: live sessions at once.
     """
 
     body_bytes: int = 1024**3
     duration_s: float = 6 * 3600.0
     idle_s: float = 30.0
+    live_idle_s: float = 300.0
+    live: int = 32
 
 
 @dataclass

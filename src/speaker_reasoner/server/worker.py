@@ -142,6 +142,11 @@ class Worker:
         with self._changed:
             return self._waiting.index(task) if task in self._waiting else None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody waits: what is only nice to have is better left out."""
+        return self._draining or bool(self._waiting)
+
     def drain(self) -> None:
         """Take nothing new, let jobs rest, finish what somebody waits for. Safe in a signal."""
         self._draining = True

@@ -7,6 +7,9 @@ import { isRecording, setUpRecorder } from "./recorder.js";
 
 let sending = null;
 
+/** How many people speak, as the server takes it. */
+const people = () => $("speakers").value.replace(/\s/g, "").replace("–", "-");
+
 /** Whether something is on its way that a closed page would lose or stop. */
 export const isBusy = () => sending !== null || isRecording();
 
@@ -24,7 +27,7 @@ export function setUpIntake(oncreated) {
       notice("Something above is not filled in rightly; put it right, then send again.", { bad: true });
       return false;
     }
-    const wanted = speakers.value.replace(/\s/g, "").replace("–", "-");
+    const wanted = people();
     sending = new AbortController();
     const bar = $("uploading");
     bar.hidden = false;
@@ -53,7 +56,7 @@ export function setUpIntake(oncreated) {
   };
   setUpPeople();
   setUpDrop(send);
-  setUpRecorder(send);
+  setUpRecorder(send, people);
 }
 
 function setUpDrop(send) {

@@ -2,6 +2,7 @@
 
 import { addPart, beginTake, dropTake, fileOf, holding, takes } from "./keep.js";
 import { $, ask, clock, count, h, icon, notice } from "./dom.js";
+import { showLive } from "./live.js";
 
 const MIMES = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4"];
 const SUFFIXES = { "audio/webm": "webm", "audio/ogg": "ogg", "audio/mp4": "m4a" };
@@ -10,9 +11,12 @@ let stop = null; // of the recording under way
 
 export const isRecording = () => stop !== null;
 
-/** @param {function(File): Promise<boolean>} send whether the server has it now. */
-export function setUpRecorder(send) {
-  $("record").onclick = () => record(send);
+/**
+ * @param {function(File): Promise<boolean>} send whether the server has it now.
+ * @param {function(): string} people how many speak.
+ */
+export function setUpRecorder(send, people) {
+  $("record").onclick = () => record(send, people);
   for (const button of document.querySelectorAll("[data-record=stop]")) button.onclick = () => stop?.(true);
   $("record-drop").onclick = async () => {
     const sure = await ask("Throw this recording away?", "It has not been sent, and cannot be brought back.", [["Throw it away", true, "bad"], ["Go on recording", false]]);
@@ -21,7 +25,7 @@ export function setUpRecorder(send) {
   drawKept(send);
 }
 
-async function record(send) {
+async function record(send, people) {
   if (stop) return undefined;
   if (!navigator.mediaDevices || !window.MediaRecorder) {
     return notice("This browser records only over https or on localhost.", { bad: true });
@@ -37,10 +41,10 @@ async function record(send) {
   const type = (recorder.mimeType || mimeType || "audio/webm").split(";")[0];
   const name = `Recording ${new Date().toLocaleString("sv").slice(0, 16).replace(":", ".")}.${SUFFIXES[type] ?? "webm"}`;
   const take = { id: crypto.randomUUID?.() ?? String(Math.random()), name, type, began: Date.now() };
-  return holding(take.id, () => recordHeld(stream, recorder, take, send));
+  return holding(take.id, () => recordHeld(stream, recorder, take, send, people));
 }
 
-async function recordHeld(stream, recorder, take, send) {
+async function recordHeld(stream, recorder, take, send, people) {
   const parts = [], began = Date.now();
   let number = 0, kept = true, last = Promise.resolve();
   const unkept = (error) => {
@@ -61,6 +65,7 @@ async function recordHeld(stream, recorder, take, send) {
     parts.push(data);
     if (kept) last = addPart(take, number++, data, (Date.now() - began) / 1000).catch(unkept);
   };
+  const live = showLive(stream, $("speakers").checkValidity() ? people() : "");
   const wanted = await new Promise((resolve) => {
     let keep = true; // also when the microphone is pulled out
     stop = (answer) => { keep = answer; recorder.stop(); };
@@ -69,12 +74,14 @@ async function recordHeld(stream, recorder, take, send) {
     show(true);
   });
   stop = null;
+  live.stop();
   clearInterval(timer);
   context.close();
   for (const track of stream.getTracks()) track.stop();
   show(false);
   await last;
   const done = !wanted || await send(new File(parts, take.name, { type: take.type }));
+  if (done) live.clear();
   if (done) await dropTake(take.id).catch(() => {});
   else setTimeout(() => drawKept(send)); // after the lock was let go
 }

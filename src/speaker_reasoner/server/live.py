@@ -1,0 +1,294 @@
+"""A live session at the engine: stretches of speech as they come, linked like the chunks of a recording.
+
+Finished stretches share one `RecordingState`, so that a speaker keeps the label. While one is still being
+spoken, guesses at it are made whenever nobody waits for the engine; they are thrown away. Each session has at
+most one task in the worker's queue, in which sessions, requests and jobs take turns.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..errors import EngineError, SpeakerReasonerError
+from ..longform import Failure, Listener, Progress, Transcriber
+from ..longform.chunks import Chunk
+from ..longform.recording import RecordingState
+from ..reasoner import Asker
+from ..transcript import Missing, Segment, Transcript
+from .runs import Defaults
+from .worker import Worker
+
+_PASSES = 20
+"""A pass waits so many times as long as the one before took (assumed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A stretch that is through.
+
+    Attributes:
+        number: of the stretch, from 0.
+        segments: with labels among those of the session so far.
+        missing: what of it was not transcribed.
+        transcript: of all stretches so far, after the last pass over them; `None` inside of a piece, and
+            where the pass before was a moment ago.
+    """
+
+    number: int
+    segments: Sequence[Segment]
+    missing: Sequence[Missing]
+    transcript: Transcript | None
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What the stretch that is still being spoken sounds like; its labels mean nothing outside of it."""
+
+    start_samples: int
+    segments: Sequence[Segment]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The engine failed; stretches before number `until` that were not heard are lost to it, and
+    speakers are counted anew."""
+
+    until: int
+    error: SpeakerReasonerError
+
+
+News = Heard | Guess | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Hinted:
+    """What a client says of a session: language and fewest and most speakers."""
+
+    language: str | None = None
+    speakers: tuple[int, int] | None = None
+
+
+class Live:
+    """The engine's side of a session; methods are called on the event loop unless they say otherwise.
+
+    Args:
+        transcriber: opens the session.
+        worker: does its tasks.
+        hinted: returns what is known when the first stretch comes.
+        defaults: for what is not.
+        tell: called on the event loop with what became known.
+    """
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        worker: Worker,
+        hinted: Callable[[], Hinted],
+        defaults: Defaults,
+        tell: Callable[[News], None],
+    ) -> None:
+        self._transcriber = transcriber
+        self._worker = worker
+        self._hinted = hinted
+        self._defaults = defaults
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Chunk, bool]] = deque()
+        self._begun: deque[bool] = deque()  # whether each under way ends a piece
+        self._state: RecordingState | None = None
+        self._given = self._first = self._heard = 0
+        self._pass_at = 0.0
+        self._task: _Stretches | _Guessing | None = None
+
+    def add(self, chunk: Chunk, *, ends: bool) -> int:
+        """Let a stretch wait for the engine; its number.
+
+        Args:
+            ends: whether a piece of the session ends with it, so that the last pass is made.
+        """
+        if isinstance(self._task, _Guessing):
+            self._worker.cancel(self._task)
+            self._task = None
+        with self._lock:
+            self._waiting.append((chunk, ends))
+            number, self._given = self._given, self._given + 1
+            if self._task is None or self._task.over:
+                self._task = _Stretches(self)
+                self._worker.submit(self._task)
+        return number
+
+    @property
+    def may_guess(self) -> bool:
+        """Whether the engine has time for what may be thrown away."""
+        with self._lock:
+            return (self._task is None or self._task.over) and not self._worker.crowded
+
+    def guess(self, chunk: Chunk) -> None:
+        """Guess at the stretch that is still being spoken."""
+        self._task = _Guessing(self, chunk)
+        self._worker.submit(self._task)
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
+        if self._task is not None:
+            self._worker.cancel(self._task)
+
+    # On the engine thread
+
+    def open(self, source: Iterator[Chunk] | None = None) -> RecordingState:
+        """The session's state, or another one for a guess."""
+        hinted = self._hinted()
+        state = self._transcriber.listen(
+            "live",
+            self if source is None else source,
+            speakers=hinted.speakers or self._defaults.speakers,
+            voices=self._defaults.voices,
+            language=hinted.language,
+        )
+        if source is None:
+            state.ready = lambda: bool(self._waiting)
+        return state
+
+    def __iter__(self) -> "Live":
+        return self
+
+    def __next__(self) -> Chunk:
+        with self._lock:
+            if not self._waiting:
+                raise StopIteration
+            chunk, ends = self._waiting.popleft()
+            self._begun.append(ends)
+        return chunk
+
+    @property
+    def state(self) -> RecordingState:
+        if self._state is None:
+            self._state = self.open()
+        return self._state
+
+    def rest(self, task: "_Stretches") -> None:
+        """End a task that has nothing to do; whoever adds more begins another one."""
+        with self._lock:
+            task.over = task.over or (not self._waiting and self.state.idle)
+
+    def news(self) -> None:
+        """Tell of the stretches that are through."""
+        self.state.tell(None)
+        while (segments := self.state.linked(self._heard - self._first)) is not None:
+            missing = self.state.missing(self._heard - self._first)
+            transcript = self._passed_over() if self._begun.popleft() else None
+            self.tell(Heard(self._heard, segments, missing, transcript))
+            self._heard += 1
+
+    def _passed_over(self) -> Transcript | None:
+        """The last pass over the session so far. It takes longer the longer the session is, and never
+        more than a small part of the engine's time."""
+        begun = time.monotonic()
+        if begun < self._pass_at:
+            return None
+        result = self.state.result()
+        took_s = time.monotonic() - begun
+        self._pass_at = begun + took_s * _PASSES
+        return result if isinstance(result, Transcript) else None
+
+    def broke(self, error: SpeakerReasonerError) -> None:
+        """The engine failed; what waited for it is lost, what comes is not."""
+        with self._lock:
+            self._waiting.clear()
+            self._begun.clear()
+            self._state = None
+            self._first = self._heard = self._given
+            until = self._given
+        self.tell(Broken(until, error))
+
+    def tell(self, news: News) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, news)
+
+
+class _Stretches:
+    """Stretches that wait, as a task and its recording in one; see `worker.Task`."""
+
+    lasting = False
+    name = "live"
+
+    def __init__(self, live: Live) -> None:
+        self.cancelled = False
+        self.over = False
+        self._live = live
+
+    def open(self) -> "_Stretches":
+        return self
+
+    def dialogues(self, most: int) -> Sequence[Asker]:
+        return self._live.state.dialogues(most)
+
+    @property
+    def done(self) -> bool:
+        self._live.rest(self)
+        return self.over
+
+    def tell(self, listener: Listener) -> None:
+        self._live.news()
+
+    def told(self, progress: Progress) -> None:
+        """See `tell`."""
+
+    def result(self) -> None:
+        return None
+
+    def ended(self, result: Transcript | Failure) -> None:
+        """The engine failed."""
+        self.over = True
+        error = result.error if isinstance(result, Failure) else EngineError("no reply")
+        self._live.broke(error)
+
+
+class _Guessing:
+    """A guess, as a task and its recording in one."""
+
+    lasting = False
+    name = "live"
+
+    def __init__(self, live: Live, chunk: Chunk) -> None:
+        self.cancelled = False
+        self.over = False
+        self._live = live
+        self._chunk = chunk
+        self._state: RecordingState | None = None
+
+    def open(self) -> "_Guessing":
+        self._state = self._live.open(iter([self._chunk]))
+        return self
+
+    @property
+    def state(self) -> RecordingState:
+        assert self._state is not None
+        return self._state
+
+    def dialogues(self, most: int) -> Sequence[Asker]:
+        return self.state.dialogues(most)
+
+    @property
+    def done(self) -> bool:
+        return self.state.done
+
+    def tell(self, listener: Listener) -> None:
+        self.state.tell(None)
+
+    def told(self, progress: Progress) -> None:
+        """See `tell`."""
+
+    def result(self) -> None:
+        result = self.state.result()
+        self.over = True
+        if isinstance(result, Transcript) and not self.cancelled:
+            self._live.tell(Guess(self._chunk.start_samples, result.segments))
+
+    def ended(self, result: Transcript | Failure) -> None:
+        """It was but a guess."""
+        self.over = True

@@ -1,0 +1,147 @@
+"""Where live audio is cut: into pieces, which clients commit or pauses end, and those into stretches that the
+model hears at once. Times are samples at 16 kHz from the beginning of the session.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..audio import SAMPLE_RATE_HZ, Samples
+from ..longform.chunks import Chunk
+from ..speech import quietest_cut
+from .livesound import Coding, Decoder, Pauses
+from .realtime import TurnDetection
+
+SHORTEST = SAMPLE_RATE_HZ // 10
+"""Of a piece, as OpenAI has it."""
+_AROUND = SAMPLE_RATE_HZ
+"""How much is kept of what comes before speech, besides the padding: speech is found a little late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """Somebody began to speak."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Nobody spoke for a while."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What the model hears at once; the last of a piece ends it."""
+
+    chunk: Chunk
+    ends: bool
+
+
+Cut = Began | Stopped | Stretch
+
+
+class Cutter:
+    """Cuts one session.
+
+    Args:
+        coding: of the audio that comes.
+        longest_s: of a stretch.
+
+    Attributes:
+        now: how much was heard.
+        start: where the piece that is under way begins.
+    """
+
+    def __init__(self, coding: Coding, longest_s: float) -> None:
+        self.now = self.start = 0
+        self._longest = round(longest_s * SAMPLE_RATE_HZ)
+        self._decoder = Decoder(coding)
+        self._held: Samples = np.zeros(0, np.float32)
+        self._from = 0
+        self._turns: TurnDetection | None = None
+        self._pauses: Pauses | None = None
+
+    def detect(self, turns: TurnDetection | None) -> None:
+        """Let pauses end pieces, or nobody but the client."""
+        if turns == self._turns:
+            return
+        self._turns, self._pauses = turns, None
+        if turns is not None:
+            self._pauses = Pauses(turns.threshold, turns.silence_duration_ms / 1000, self.now)
+
+    @property
+    def speaking(self) -> bool:
+        """Whether what comes belongs to a piece."""
+        return self._pauses is None or self._pauses.speaking
+
+    @property
+    def under_way(self) -> Chunk:
+        """What was said since the last cut."""
+        return Chunk(self._from, self._held)
+
+    def feed(self, data: bytes) -> list[Cut]:
+        """Take the next samples as they came; returns what there is to tell, in order."""
+        return self._take(self._decoder.feed(data))
+
+    def commit(self) -> list[Cut]:
+        """End the piece that is under way."""
+        cuts = self._take(self._decoder.rest())
+        if self.now - self.start < SHORTEST:
+            return cuts
+        if self._pauses is not None:
+            self._pauses.speaking = False
+        return [*cuts, self._end(self.now)]
+
+    def clear(self) -> None:
+        """Forget the piece that is under way."""
+        self._take(self._decoder.rest())
+        self._drop(self.now)
+        self.start = self.now
+        if self._pauses is not None:
+            self._pauses.speaking = False
+
+    def _take(self, samples: Samples) -> list[Cut]:
+        self._held = np.concatenate([self._held, samples])
+        self.now += len(samples)
+        cuts: list[Cut] = []
+        for turned in self._pauses.feed(samples) if self._pauses is not None else ():
+            if turned.began:
+                self._drop(max(self.start, turned.at - self._padding))
+                self.start = self._from
+                cuts.append(Began(self.start))
+            else:
+                cuts += [*self._long(turned.at), Stopped(turned.at), self._end(turned.at)]
+        if self.speaking:
+            return [*cuts, *self._long(self.now)]
+        self._drop(self.now - self._padding - _AROUND)
+        return cuts
+
+    @property
+    def _padding(self) -> int:
+        assert self._turns is not None
+        return self._turns.prefix_padding_ms * SAMPLE_RATE_HZ // 1000
+
+    def _long(self, until: int) -> list[Cut]:
+        """Cut off stretches while more is held than the model hears at once."""
+        cuts: list[Cut] = []
+        while until - self._from > self._longest:
+            at = quietest_cut(self._held[: self._longest], self._longest // 2, self._longest)
+            cuts.append(Stretch(self._cut(self._from + at), ends=False))
+        return cuts
+
+    def _end(self, at: int) -> Stretch:
+        stretch = Stretch(self._cut(at), ends=True)
+        self.start = at
+        return stretch
+
+    def _cut(self, at: int) -> Chunk:
+        chunk = Chunk(self._from, self._held[: at - self._from])
+        self._drop(at)
+        return chunk
+
+    def _drop(self, until: int) -> None:
+        if until > self._from:
+            self._held, self._from = self._held[until - self._from :], until

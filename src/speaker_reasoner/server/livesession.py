@@ -1,0 +1,288 @@
+"""One session of `/v1/realtime`: from a socket to the engine, and back.
+
+What is said becomes a job, so that nothing is lost when the connection drops: its audio is on disk before the
+next piece is read, and the job hears the whole of it when the session ends.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+from contextlib import suppress
+from typing import Any
+
+from fastapi import WebSocket, WebSocketDisconnect
+from fastapi.concurrency import run_in_threadpool
+
+from .. import audio
+from ..audio import SAMPLE_RATE_HZ
+from ..errors import SpeakerReasonerError
+from .failures import RequestError, StorageError, as_request_error
+from .jobs import new_job_id
+from .live import Broken, Guess, Heard, Hinted, Live, News
+from .livecuts import SHORTEST, Began, Cut, Cutter, Stopped, Stretch
+from .livekeep import Keeping
+from .livelines import LiveLines
+from .realtime import (
+    Session,
+    decoded_audio,
+    error_event,
+    event,
+    from_beta,
+    parse_event,
+    session_body,
+    updated,
+)
+from .service import Service
+
+LONGEST_S = 30.0
+"""Of a stretch, where the model would hear more at once: lines shall come while one speaks."""
+_BEHIND_S = 300.0
+"""So much may wait for the engine before no more is read."""
+_GUESS_S = 1.5
+"""Between two guesses, at least; more where the engine takes longer for one (assumed)."""
+_EVENTS = 10_000
+"""So many may wait for a client that reads none."""
+
+
+class LiveSession:
+    """Serves one socket.
+
+    Args:
+        service: behind it.
+        socket: accepted.
+        keep: whether what is said becomes a job.
+        beta: whether the client speaks the beta's form.
+    """
+
+    def __init__(self, service: Service, socket: WebSocket, *, keep: bool, beta: bool) -> None:
+        self._service = service
+        self._socket = socket
+        self._beta = beta
+        self._session = Session()
+        self._id = f"sess_{secrets.token_hex(12)}"
+        self._keeping = Keeping(service, new_job_id()) if keep else None
+        self._live = Live(
+            service.transcriber, service.worker, self._hinted, service.settings.defaults, self._news
+        )
+        self._longest_s = min(LONGEST_S, service.profile.chunk_s)
+        self._cutter: Cutter | None = None
+        self._out: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_EVENTS)
+        names = frozenset(voice.name for voice in service.settings.defaults.voices)
+        self._lines = LiveLines(self._say, names, self._job, beta=beta)
+        self._waits: dict[int, int] = {}  # samples by stretch
+        self._less = asyncio.Event()
+        self._guessed_at = self._guess_s = 0.0
+
+    @property
+    def _job(self) -> str | None:
+        return None if self._keeping is None else self._keeping.job_id
+
+    def _hinted(self) -> Hinted:
+        return Hinted(self._session.language, self._session.count)
+
+    async def run(self, refused: RequestError | None = None) -> None:
+        """Serve until the client leaves; what was said is kept then.
+
+        Args:
+            refused: what ends the session at once.
+        """
+        sender = asyncio.ensure_future(self._send_all())
+        code = 1000
+        try:
+            if refused is not None:
+                self._say(error_event(refused, None))
+                code = 1008
+                return
+            self._say(self._session_event("created"))
+            await self._serve()
+        except WebSocketDisconnect:
+            sender.cancel()
+        except (StorageError, _EndError) as error:
+            code = 1013 if isinstance(error, StorageError) else 1008
+            self._say(error_event(error, None))
+        finally:
+            self._live.close()
+            if not sender.cancelled():
+                with suppress(asyncio.QueueFull):
+                    self._out.put_nowait(None)
+            ending = asyncio.ensure_future(self._end())
+            await asyncio.gather(sender, return_exceptions=True)
+            await asyncio.shield(ending)  # which goes on also where the server is in a hurry
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await self._socket.close(code)
+
+    async def _end(self) -> None:
+        if self._keeping is not None:
+            await self._keeping.end()
+
+    async def _send_all(self) -> None:
+        while (body := await self._out.get()) is not None:
+            await self._socket.send_text(json.dumps(body, ensure_ascii=False))
+
+    def _say(self, body: dict[str, Any]) -> None:
+        try:
+            self._out.put_nowait(body)
+        except asyncio.QueueFull:
+            raise WebSocketDisconnect(1008, "the client reads nothing") from None
+
+    async def _serve(self) -> None:
+        idle_s = self._service.settings.limits.live_idle_s
+        while True:
+            try:
+                async with asyncio.timeout(idle_s):
+                    message = await self._socket.receive()
+            except TimeoutError:
+                said = f"nothing came for {idle_s:g} s; what was said is kept"
+                raise _EndError(408, said, code="session_idle") from None
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1000))
+            cause: str | None = None
+            try:
+                sent = parse_event(message.get("text"))
+                cause = sent["event_id"] if isinstance(sent.get("event_id"), str) else None
+                await self._handle(sent)
+            except (StorageError, _EndError):
+                raise
+            except SpeakerReasonerError as error:
+                self._say(error_event(as_request_error(error), cause))
+
+    async def _handle(self, sent: dict[str, Any]) -> None:
+        match sent["type"]:
+            case "input_audio_buffer.append":
+                await self._append(sent)
+            case "input_audio_buffer.commit":
+                await self._commit()
+            case "input_audio_buffer.clear":
+                await self._clear()
+            case "session.update" | "transcription_session.update" as kind:
+                self._update(sent, beta=kind == "transcription_session.update")
+            case str(kind) if kind.partition(".")[0] in (
+                "response",
+                "conversation",
+                "output_audio_buffer",
+            ):
+                message = f"{kind}: this is a transcription session; it has no responses"
+                raise RequestError(400, message, code="unsupported_event", param="type")
+            case kind:
+                raise RequestError(
+                    400,
+                    f"type: got {kind!r}, no event that this server knows",
+                    code="unknown_event",
+                    param="type",
+                )
+
+    # What comes
+
+    def _update(self, sent: dict[str, Any], *, beta: bool) -> None:
+        asked = sent.get("session")
+        if not isinstance(asked, dict):
+            raise RequestError(
+                400, "session: expected an object", code="invalid_value", param="session"
+            )
+        if beta or "input_audio_format" in asked or "input_audio_transcription" in asked:
+            asked = from_beta(asked)
+        new, warnings = updated(self._session, asked, self._service.able)
+        if self._cutter is not None and new.coding is not self._session.coding:
+            message = "the format of audio cannot change after the first of it came"
+            raise RequestError(
+                400, message, code="invalid_value", param="session.audio.input.format"
+            )
+        self._session = new
+        if self._cutter is not None:
+            self._cutter.detect(new.audio.input.turn_detection)
+        self._say(self._session_event("updated", beta=beta, warnings=warnings))
+
+    def _session_event(self, what: str, *, beta: bool = False, **ours: Any) -> dict[str, Any]:
+        body = session_body(self._session, self._id, self._beta or beta, job=self._job)
+        return event(
+            f"{'transcription_session' if beta else 'session'}.{what}", session=body, **ours
+        )
+
+    async def _append(self, sent: dict[str, Any]) -> None:
+        data = decoded_audio(sent.get("audio"), self._session.coding.width)
+        if not data:
+            return
+        if self._keeping is not None:
+            await self._keeping.append(data, self._session)
+        if self._cutter is None:
+            self._cutter = Cutter(self._session.coding, self._longest_s)
+            self._cutter.detect(self._session.audio.input.turn_detection)
+        most_s = self._service.settings.limits.duration_s
+        cuts = await run_in_threadpool(self._cutter.feed, data)
+        self._tell_cuts(cuts)
+        self._guess()
+        if audio.to_seconds(self._cutter.now) > most_s:
+            said = f"the session is longer than {most_s:g} s, the most that is taken"
+            raise _EndError(413, said, code="audio_too_long")
+        while sum(self._waits.values()) > _BEHIND_S * SAMPLE_RATE_HZ:
+            self._less.clear()
+            await self._less.wait()
+
+    async def _commit(self) -> None:
+        cuts = [] if self._cutter is None else await run_in_threadpool(self._cutter.commit)
+        if not any(getattr(cut, "ends", False) for cut in cuts):
+            self._tell_cuts(cuts)
+            least_ms = 1000 * SHORTEST // SAMPLE_RATE_HZ
+            message = f"the buffer is too small: expected at least {least_ms} ms of audio"
+            raise RequestError(400, message, code="input_audio_buffer_commit_empty")
+        self._tell_cuts(cuts)
+
+    async def _clear(self) -> None:
+        if self._cutter is not None:
+            start_s = audio.to_seconds(self._cutter.start)
+            if self._keeping is not None:
+                await self._keeping.silence(start_s)
+            self._cutter.clear()
+        self._lines.cleared(0 if self._cutter is None else self._cutter.start)
+
+    def _tell_cuts(self, cuts: list[Cut]) -> None:
+        for cut in cuts:
+            match cut:
+                case Began(at):
+                    self._lines.began(at)
+                case Stopped(at):
+                    self._lines.stopped(at)
+                case Stretch(chunk, ends):
+                    number = self._live.add(chunk, ends=ends)
+                    self._waits[number] = len(chunk.samples)
+                    self._lines.cut(number)
+                    if ends:
+                        self._lines.committed(number, chunk.start_samples + len(chunk.samples))
+
+    def _guess(self) -> None:
+        """Ask for what is being said just now, seldom enough."""
+        assert self._cutter is not None
+        chunk, now = self._cutter.under_way, time.monotonic()
+        long_enough = len(chunk.samples) >= SAMPLE_RATE_HZ
+        pause_s = max(_GUESS_S, 1.5 * self._guess_s)
+        if not long_enough or not self._cutter.speaking or now - self._guessed_at < pause_s:
+            return
+        if self._live.may_guess and chunk.audible:
+            self._guessed_at = now
+            self._live.guess(chunk)
+
+    # What becomes known
+
+    def _news(self, news: News) -> None:
+        with suppress(WebSocketDisconnect):
+            match news:
+                case Guess():
+                    self._guess_s = time.monotonic() - self._guessed_at
+                    now = self._cutter.under_way if self._cutter is not None else None
+                    if now is not None and now.start_samples == news.start_samples:
+                        self._lines.guessed(news)
+                case Heard():
+                    self._passed(news.number)
+                    self._lines.heard(news)
+                case Broken(until, error):
+                    for number in self._lines.broken(until, error):
+                        self._passed(number)
+
+    def _passed(self, stretch: int) -> None:
+        self._waits.pop(stretch, None)
+        self._less.set()
+
+
+class _EndError(RequestError):
+    """What ends a session."""

@@ -1,0 +1,203 @@
+"""Live audio as it comes: decoded for the engine, kept as it was sent, and watched for pauses.
+
+The file is a wav whose header is true after every piece, so that whatever a crash leaves can be read.
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from ..audio import SAMPLE_RATE_HZ, Samples
+from ..speech import EnergyVad
+from .failures import RequestError
+from .sound import LIVE, not_stored
+
+_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
+_MOST_BYTES = 2**32 - 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How samples are written, in one channel.
+
+    Attributes:
+        name: as libsndfile calls it.
+        tag: as wav calls it.
+        rate_hz: samples a second.
+        width: bytes of a sample.
+        silence: a sample of silence.
+    """
+
+    name: str
+    tag: int
+    rate_hz: int
+    width: int
+    silence: bytes
+
+
+CODINGS = {
+    "audio/pcm": Coding("PCM_16", 1, 24_000, 2, b"\0\0"),
+    "audio/pcmu": Coding("ULAW", 7, 8_000, 1, b"\xff"),
+    "audio/pcma": Coding("ALAW", 6, 8_000, 1, b"\xd5"),
+}
+"""By the types of OpenAI's Realtime API: 16-bit little-endian, and the two of G.711."""
+
+
+class LiveFile:
+    """A wav file that grows in a folder.
+
+    Args:
+        folder: of the recording to be.
+        coding: of what is appended.
+    """
+
+    def __init__(self, folder: Path, coding: Coding) -> None:
+        self._path = folder / LIVE
+        self._coding = coding
+        self._bytes = 0
+        self._file: BinaryIO | None = None
+
+    def append(self, data: bytes) -> None:
+        """Add whole samples.
+
+        Raises:
+            StorageError: the disk is full, or worse; what was there before stays readable.
+            RequestError: 413, a wav file holds no more.
+        """
+        if self._bytes + len(data) > _MOST_BYTES:
+            raise RequestError(413, "the recording is larger than 4 GiB", code="audio_too_long")
+        self._write(self._bytes, data)
+
+    def silence(self, start_s: float) -> None:
+        """Put silence in the place of everything from a time on."""
+        width = self._coding.width
+        at = min(self._bytes, round(start_s * self._coding.rate_hz) * width)
+        self._write(at, self._coding.silence * ((self._bytes - at) // width))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def moved(self, folder: Path) -> None:
+        """Go on in another folder, to which the first was renamed."""
+        self._path = folder / LIVE
+
+    def _write(self, at: int, data: bytes) -> None:
+        try:
+            if self._file is None:
+                self._file = self._path.open("r+b" if self._bytes else "wb", buffering=0)
+            size = max(self._bytes, at + len(data))
+            for place, part in ((_HEADER.size + at, data), (0, self._header(size))):
+                self._file.seek(place)
+                if self._file.write(part) != len(part):
+                    raise OSError(28, "No space left on device")
+            self._bytes = size
+        except OSError as error:
+            self.close()
+            raise not_stored("what was said", error) from error
+
+    def _header(self, size: int) -> bytes:
+        coding, rate = self._coding, self._coding.rate_hz
+        kind = (16, coding.tag, 1, rate, rate * coding.width, coding.width, 8 * coding.width)
+        return _HEADER.pack(b"RIFF", 36 + size, b"WAVE", b"fmt ", *kind, b"data", size)
+
+
+class Decoder:
+    """Samples at 16 kHz, mono, of pieces of one coding."""
+
+    def __init__(self, coding: Coding) -> None:
+        self._coding = coding
+        self._began()
+
+    def _began(self) -> None:
+        self._stream = soxr.ResampleStream(
+            self._coding.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
+        )
+
+    def feed(self, data: bytes) -> Samples:
+        """The next samples, float32 `[n]`; the last few milliseconds come with the next piece."""
+        out: Samples = self._stream.resample_chunk(self._samples(data))
+        return out
+
+    def rest(self) -> Samples:
+        """What is still held, at the end of a piece of speech."""
+        out: Samples = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        self._began()
+        return out
+
+    def _samples(self, data: bytes) -> Samples:
+        if self._coding.tag == 1:
+            return np.frombuffer(data, "<i2").astype(np.float32) / 32768.0
+        samples: Samples = soundfile.read(
+            io.BytesIO(data),
+            dtype="float32",
+            format="RAW",
+            subtype=self._coding.name,
+            samplerate=self._coding.rate_hz,
+            channels=1,
+        )[0]
+        return samples
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """Speech began, or stopped, at a sample of the session."""
+
+    began: bool
+    at: int
+
+
+class Pauses:
+    """Finds where somebody begins to speak, and where nobody has for a while.
+
+    By energy (`speech.EnergyVad`), so that twenty streams at once cost little.
+
+    Args:
+        threshold: probability of speech of a frame that counts as such.
+        silence_s: of a pause.
+        start: sample of the session at which it begins to look.
+    """
+
+    _LOOK = SAMPLE_RATE_HZ // 5
+    _BEGIN_FRAMES = 5
+
+    def __init__(self, threshold: float, silence_s: float, start: int = 0) -> None:
+        self.speaking = False
+        self._start = start
+        self._threshold = threshold
+        self._vad = EnergyVad()
+        self._silence_frames = max(1, round(silence_s * SAMPLE_RATE_HZ / self._vad.frame_samples))
+        self._decided = self._seen = self._unseen = self._run = 0
+
+    def feed(self, samples: Samples) -> list[Turned]:
+        """Take the next samples; what turned since the last look, which is at most 0.2 s ago."""
+        self._decided += len(self._vad.feed(samples))
+        self._unseen += len(samples)
+        if self._unseen < self._LOOK:
+            return []
+        self._unseen = 0
+        newest = self._vad.rest()
+        end = self._decided + len(newest)
+        turned = []
+        for number in range(max(self._seen, self._decided), end):
+            one = self._next(number, bool(newest[number - self._decided] >= self._threshold))
+            turned += [] if one is None else [one]
+        self._seen = end
+        return turned
+
+    def _next(self, number: int, spoken: bool) -> Turned | None:
+        """Count a run of frames that contradict what is going on."""
+        self._run = self._run + 1 if spoken != self.speaking else 0
+        enough = self._silence_frames if self.speaking else self._BEGIN_FRAMES
+        if self._run < enough:
+            return None
+        first = number + 1 - (self._run if not self.speaking else 0)
+        self._run, self.speaking = 0, not self.speaking
+        return Turned(self.speaking, self._start + first * self._vad.frame_samples)
