@@ -12,6 +12,8 @@ from typing import IO, Any
 from ..errors import OutputError
 from .failures import RequestError
 
+EVENTS = "events.jsonl"
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

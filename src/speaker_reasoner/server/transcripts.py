@@ -108,10 +108,8 @@ class Transcripts:
         if not self._store.listen(job, chunk, keep=operation.keep):
             message = "the job is under way, or was corrected meanwhile; fetch it again"
             raise RequestError(409, message, code="job_under_way")
-        run = self._jobs.launch(
-            replace(job, status="queued", listen=chunk, listen_keep=operation.keep, error=None)
-        )
-        return self._jobs.body(run.job)
+        self._jobs.begin(job.id)
+        return self._jobs.body(self._jobs.job(job.id))
 
     def _transcribed(self, job_id: str) -> Job:
         """A job that has a transcript."""
