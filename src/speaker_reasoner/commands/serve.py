@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -60,8 +61,10 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add(
         "--api-key",
         metavar="KEY",
-        default=os.environ.get(_KEY) or None,
-        help=f"that requests must carry; else the environment's {_KEY}. Needed beyond loopback",
+        action="append",
+        default=[],
+        help=f"that requests must carry; else the environment's {_KEY}. Needed beyond loopback. May be given "
+        "several times, one for each client: clients take turns in the queue (else their addresses do)",
     )
     add(
         "--allow-origin",
@@ -243,7 +246,8 @@ def _default_scratch() -> Path:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    _check_host(arguments.host, arguments.api_key)
+    keys = tuple(arguments.api_key or filter(None, [os.environ.get(_KEY)]))
+    _check_host(arguments.host, keys)
     require("serve", "serving", *_LIBRARIES)
     import uvicorn
 
@@ -257,7 +261,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings = ServiceSettings(
         store=_store(arguments.store),
         database=arguments.database,
-        api_key=arguments.api_key,
+        api_key=keys[0] if keys else None,
+        more_keys=keys[1:],
         batch=chosen.batch,
         queue=arguments.queue,
         limits=Limits(arguments.max_mb * 1024**2, arguments.max_duration * 3600.0),
@@ -318,15 +323,15 @@ def _check_kind(arguments: argparse.Namespace) -> None:
         )
 
 
-def _check_host(host: str, api_key: str | None) -> None:
+def _check_host(host: str, keys: Sequence[str]) -> None:
     """Refuse to listen for other machines without a key."""
-    if api_key is not None and (not api_key or not api_key.isascii() or not api_key.isprintable()):
+    if any(not key or not key.isascii() or not key.isprintable() for key in keys):
         raise ServerError("--api-key: expected printable ASCII characters, got none or others")
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
-    if not loopback and api_key is None:
+    if not loopback and not keys:
         raise ServerError(
             f"--host {host}: other machines can reach it, expected a key; add --api-key KEY, or "
             f"set {_KEY}"

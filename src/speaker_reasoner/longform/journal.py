@@ -200,7 +200,7 @@ class Journal:
 
     def _read(self, data: bytes) -> None:
         whole = data[: data.rfind(b"\n") + 1]
-        lines = whole.decode("utf-8", errors="replace").splitlines()
+        lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]  # no other ends of lines
         if not lines:
             self._begun = False
             self._cut(0)

@@ -71,6 +71,7 @@ def create_app(transcriber: Transcriber | None, settings: ServiceSettings) -> Fa
         api_key=settings.api_key,
         registry=service.registry,
         origins=settings.origins,
+        more_keys=settings.more_keys,
     )
     if settings.origins:
         app.add_middleware(
@@ -180,7 +181,7 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
 
     @routes.post("/v1/audio/translations", **docs.TRANSLATIONS)
     def translate() -> Response:
-        model = service.offers()[0].able.model
+        model = service.models.all()[0].able.model
         message = f"The model {model!r} does not translate; /v1/audio/transcriptions transcribes"
         raise RequestError(400, message, code="unsupported_operation", param="model")
 
@@ -197,12 +198,12 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
 
     @routes.get("/v1/models", **docs.MODELS)
     def models() -> dict[str, Any]:
-        names = service.names()
+        names = service.models.names()
         return {"object": "list", "data": [model(offer, name) for name, offer in names.items()]}
 
     @routes.get("/v1/models/{name:path}", **docs.MODEL)
     def one_model(name: str) -> dict[str, Any]:
-        return model(service.offer(name), name)
+        return model(service.models.meant(name), name)
 
 
 def _add_turns(routes: APIRouter, service: Service) -> None:

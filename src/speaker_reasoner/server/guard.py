@@ -48,6 +48,7 @@ class Guard:
         app: behind it.
         api_key: that requests must carry; without one only loopback names are served, so that no
             other site can reach the server under a name of its own.
+        more_keys: of other clients, which are as good.
         registry: of the counts.
         origins: other sites whose pages may use the server.
     """
@@ -59,10 +60,12 @@ class Guard:
         api_key: str | None,
         registry: CollectorRegistry,
         origins: Collection[str] = (),
+        more_keys: Collection[str] = (),
     ) -> None:
         self._app = _Heads(app)
         self._origins = frozenset(origins)
         self._key = api_key.encode() if api_key else None
+        self._keys = [key.encode() for key in (api_key, *more_keys) if key]
         self._requests = Counter(
             "speaker_reasoner_requests",
             "Requests by method, route and status.",
@@ -159,10 +162,9 @@ class Guard:
         return hmac.compare_digest(given.encode(), sign(self._key, link[1], until).encode())
 
     def _knows_key(self, headers: Headers) -> bool:
-        assert self._key is not None
         kind, _, given = headers.get("authorization", "").partition(" ")
-        known = hmac.compare_digest(given.strip().encode(), self._key)
-        return known and kind.lower() == "bearer"
+        known = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
+        return any(known) and kind.lower() == "bearer"
 
 
 class _Heads:

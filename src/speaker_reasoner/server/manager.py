@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..longform import Transcriber
 from .events import Event, EventReader
-from .failures import RequestError
+from .failures import RequestError, no_worker
 from .jobruns import JobRun
 from .jobs import Job
 from .keeper import Keeper, Rules
@@ -156,10 +156,10 @@ class JobManager:
             RequestError: 404, there is none of this id.
         """
         run = self._runs.get(job_id)
-        job = run.job if run is not None else self.store.get(job_id)
+        job = run.job if run is not None and not self.store.shared else self.store.get(job_id)
         if job is None:
             raise no_job(job_id)
-        return job
+        return run.job if run is not None and run.job.token == job.token else job
 
     def newest(self, asked: JobsAsked) -> dict[str, Any]:
         """A page of jobs as clients read them, newest first.
@@ -188,6 +188,8 @@ class JobManager:
     def body(self, job: Job) -> dict[str, Any]:
         """A job as clients read it."""
         run = self._runs.get(job.id)
+        if run is not None and run.job.token != job.token:
+            run = None  # it goes on elsewhere
         ended = job.status == "done"
         position_s = job.duration_s if ended else job.position_s * job.under_way
         return {
@@ -201,13 +203,22 @@ class JobManager:
             "speakers": run.speakers if run is not None and job.under_way else job.found,
             "queue_position": self._position(run) if run is not None else None,
             "error": job.error,
-            "problem": run.problem if run is not None else None,
+            "problem": run.problem if run is not None else self._nobody(job),
             "revision": job.revision,
             "removed": job.removed,
         }
 
     def _position(self, run: JobRun) -> int | None:
         return None if self._engine is None else self._engine[1].position(run)
+
+    def _nobody(self, job: Job) -> str | None:
+        """Why a job that waits does not begin, in words."""
+        store = self.store
+        if not isinstance(store, SharedStore) or not job.under_way:
+            return None
+        models = {told.model for told in store.fleet.seen.values() if told.offer is not None}
+        fits = models if job.model is None else models & {job.model}
+        return None if fits else str(no_worker(job.model))
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """End a job that is under way; one that has ended stays as it is, and is never removed."""

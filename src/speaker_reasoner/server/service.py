@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import logging
 import threading
 import time
 from collections import Counter
@@ -21,12 +20,10 @@ from starlette.requests import ClientDisconnect
 from ..engines.base import Engine
 from ..errors import ServerError, SettingsError
 from ..longform import Transcriber
-from ..version import __version__
 from ..voices.store import StoredClip
 from . import intake
 from .chat import parse_chat
 from .failures import RequestError
-from .fleet import Told
 from .forms import (
     Abilities,
     Hints,
@@ -39,7 +36,7 @@ from .forms import (
 from .jobs import Job
 from .keeper import Rules
 from .manager import JobManager
-from .offers import Offer, chosen, living_offers, offer_of
+from .offers import Models, Offer, offer_of
 from .places import Places
 from .relay import RelayedRun
 from .runs import Defaults, RequestRun
@@ -60,8 +57,6 @@ from .worker import Worker
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
-
 _DECODERS = 2
 _CHAT_BYTES = 64 * 1024**2
 
@@ -74,6 +69,7 @@ class ServiceSettings:
         store: folder of jobs and uploads, or the address of a place in a bucket.
         database: SQLAlchemy URL; a SQLite file in the store if `None`.
         api_key: that requests must carry; `None` on loopback only.
+        more_keys: as good, so that clients can be told apart; links to audio are signed with `api_key`.
         batch: dialogues at once.
         queue: recordings that may wait.
         limits: of what clients send.
@@ -94,6 +90,7 @@ class ServiceSettings:
     store: Path | str
     database: str | None = None
     api_key: str | None = None
+    more_keys: tuple[str, ...] = ()
     batch: int = 16
     queue: int = 256
     limits: Limits = field(default_factory=Limits)
@@ -122,6 +119,7 @@ class Service:
     Attributes:
         worker: the engine thread, where there is an engine.
         own: what the engine offers.
+        models: that recordings can be transcribed with.
 
     Raises:
         ServerError, OutputError, DataError, ExtraError: the store cannot be used, or its other servers
@@ -147,8 +145,9 @@ class Service:
         self.store = open_store(
             settings.store, settings.database, settings.rules.lease_s, settings.scratch
         )
+        role = "front" if self.own is None else "worker" if settings.work_only else "server"
         try:
-            self._join()
+            self.models = Models(self.own, self.store, role, settings.aliases)
         except BaseException:
             self.store.close()
             raise
@@ -169,8 +168,7 @@ class Service:
         self._decoders = anyio.CapacityLimiter(_DECODERS)
         self.jobs = JobManager(self.store, self.places, settings.defaults, settings.rules, engine)
         self.keeper = self.jobs.keeper
-        floor = None if transcriber is None else transcriber.profile.word_confidence_floor
-        self.transcripts = Transcripts(self.jobs, floor)
+        self.transcripts = Transcripts(self.jobs, self.models.floor)
 
     def _wake(self) -> None:
         self.keeper.wake()
@@ -179,71 +177,6 @@ class Service:
         """How many recordings wait for an engine."""
         mine = self.worker.waiting if self.worker is not None else 0
         return mine + (self.store.waiting() if isinstance(self.store, SharedStore) else 0)
-
-    def _join(self) -> None:
-        """Be one of the servers of the store.
-
-        Raises:
-            ServerError: one of them transcribes otherwise with the same model; without an engine, the
-                store is not shared.
-        """
-        if not isinstance(self.store, SharedStore):
-            if self.own is None or self.settings.work_only:
-                raise ServerError(
-                    "--worker and --no-engine: SQLite is for the processes of one machine; add "
-                    "--database postgresql+psycopg://USER@HOST/NAME, the same for all servers"
-                )
-            return
-        role = "front" if self.own is None else "worker" if self.settings.work_only else "server"
-        told = Told(role, __version__)
-        if self.own is not None:
-            told = replace(told, model=self.own.able.model, offer=self.own.to_json())
-            for name, other in self.store.fleet.living().items():
-                if other.model != told.model or other.offer is None:
-                    continue
-                if other.offer.get("settings") != self.own.settings:
-                    raise ServerError(
-                        f"another server of this store ({name}) transcribes with {told.model!r} and other "
-                        "settings (--answer, --cache, --vad, --witness, --speakers, --dtype, ...): a job "
-                        "that moves between them would change; give both the same, or stop that one"
-                    )
-                if other.version != told.version:
-                    _log.warning(
-                        "server %s has version %s, this one %s: a job that moves between them begins anew",
-                        name,
-                        other.version,
-                        told.version,
-                    )
-        self.store.fleet.tell(told)
-
-    # Models
-
-    def offers(self) -> list[Offer]:
-        """The models that recordings can be transcribed with.
-
-        Raises:
-            RequestError: 503, no worker lives.
-            StorageError: the database is out of reach.
-        """
-        if self.own is not None:
-            return [self.own]
-        assert isinstance(self.store, SharedStore), "see _join"
-        return living_offers(self.store.fleet)
-
-    def names(self) -> dict[str, Offer]:
-        """The names that clients may call models by; raises as `offers`."""
-        offers = self.offers()
-        known = {offer.able.model: offer for offer in offers}
-        for offer in offers:
-            known |= {alias: offer for alias in offer.able.aliases if alias not in known}
-        for alias, meant in self.settings.aliases:
-            if alias not in known and (meant in known or len(offers) == 1):
-                known[alias] = known.get(meant, offers[0])
-        return known
-
-    def offer(self, name: str | None) -> Offer:
-        """The model that a client means; raises as `chosen` and `offers`."""
-        return chosen(self.offers(), name, self.settings.aliases)
 
     def start(self) -> None:
         """Begin to work, with the jobs that were left."""
@@ -282,7 +215,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(TranscriptionForm, received.values)
-            offer = await run_in_threadpool(self.offer, form.model)
+            offer = await run_in_threadpool(self.models.meant, form.model)
             form, said = check_transcription(form, self._meant(form.model, offer.able))
             if received.file is None:
                 raise _no_file("a file")
@@ -294,14 +227,18 @@ class Service:
             run: RequestRun | RelayedRun
             if self.worker is not None and self._transcriber is not None:
                 run = RequestRun(
-                    self._transcriber, folder, form, self.settings.defaults, client_of(request)
+                    self._transcriber,
+                    folder,
+                    form,
+                    self.settings.defaults,
+                    client_of(request, bool(self.settings.more_keys)),
                 )
                 stack.callback(self.worker.cancel, run)
                 self.worker.submit(run, place)
             else:
                 name = received.file.name
                 job = await self._add(request, folder, name, duration_s, form, offer, waited=True)
-                assert isinstance(self.store, SharedStore), "see _join"
+                assert isinstance(self.store, SharedStore), "else there is an engine"
                 run = RelayedRun(self.store, job)
                 stack.callback(threading.Thread(target=run.close, daemon=True).start)
         except BaseException:
@@ -335,7 +272,7 @@ class Service:
             form.speakers,
             form.known_speaker_names,
             form.language,
-            client_of(request),
+            client_of(request, bool(self.settings.more_keys)),
             offer.able.model if self.store.shared else None,
             self.store.owner if waited else None,
         )
@@ -423,7 +360,7 @@ class Service:
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(JobForm, received.values)
-            offer = await run_in_threadpool(self.offer, form.model)
+            offer = await run_in_threadpool(self.models.meant, form.model)
             said = check_job(form, offer.able)
             if (received.file is None) == (form.path is None):
                 raise _no_file("either a file or a path")
@@ -455,10 +392,11 @@ class Service:
         return body
 
 
-def client_of(request: Request) -> str:
+def client_of(request: Request, several_keys: bool) -> str:
     """Whose a request is, for a fair queue: the key that it carries, if the server has several, else its
     address; a digest of it."""
-    who = request.scope.get("client_key") or (request.client.host if request.client else "")
+    who = request.headers.get("authorization", "").partition(" ")[2].strip() if several_keys else ""
+    who = who or (request.client.host if request.client else "")
     return hashlib.sha256(who.encode()).hexdigest()[:16]
 
 

@@ -10,10 +10,8 @@ when a server dies, is found in the table of leftovers.
 """
 
 import hashlib
-import json
 import logging
 import shutil
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -23,7 +21,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, func, insert, literal, or_, select, update
 
 from ..errors import OutputError, ServerError
-from ..longform.journal import Journal, OtherJournal
+from ..longform.journal import Journal
 from .claims import claim
 from .database import (
     CORRECTIONS,
@@ -36,14 +34,18 @@ from .database import (
     Database,
 )
 from .depots import BucketDepot, Depot, FolderDepot
-from .events import Event, EventLog, EventReader
+from .events import EVENTS as FILE
+from .events import EventLog, EventReader
 from .failures import StorageError, lost_lease
 from .fleet import Fleet
 from .jobs import WAITING, Job
+from .ledger import Ledger
 from .processes import Processes
 from .store import LEASE_S, Store, identity
 
 _PROBE_S = 30.0
+LONG_GONE_S = 300.0
+"""After that long, and five leases, what a server had begun with its clients is given up."""
 _LOSSES = 10
 """So many servers may die over a job, one after the other, without finishing a chunk."""
 _NOT_STARTED = or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None))
@@ -64,12 +66,13 @@ def open_store(
     Raises:
         ServerError, OutputError, DataError, ExtraError: it cannot be used.
     """
-    if database is not None and not database.startswith("sqlite"):
+    if database is not None and database.startswith("postgresql"):
         return SharedStore(place, database, lease_s, scratch)
     if isinstance(place, str):
+        got = "SQLite" if database is None else f"--database {database.partition(':')[0]}://..."
         raise ServerError(
-            f"--store {place}: a bucket needs a database that all servers reach; add "
-            "--database postgresql+psycopg://USER@HOST/NAME"
+            f"--store {place}: expected a database that all servers reach, got {got}; add --database "
+            "postgresql+psycopg://USER@HOST/NAME"
         )
     return Store(place, database, lease_s)
 
@@ -127,16 +130,21 @@ class SharedStore(Store):
                 self._id = _id_of(place)
                 copies = folder / "jobs" / self.owner
                 self._depot = BucketDepot(place, copies)
+                try:
+                    self._depot.probe(self.owner)
+                except StorageError as error:
+                    raise ServerError(
+                        f"--store {place}: {error.__cause__}; check the address and the account "
+                        "(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)"
+                    ) from error
                 stack.callback(shutil.rmtree, copies, ignore_errors=True)
             else:
                 self._id = identity(folder / "id")
                 self._depot = FolderDepot(folder / "jobs")
             self._database = Database(database)
             stack.callback(self._database.close)
-            if self._database.is_file or not self._database.has_clock:
-                raise ServerError(
-                    f"--database {self._database.where}: several servers share PostgreSQL alone"
-                )
+            assert self._database.has_clock, "see open_store"
+            self._ledger = Ledger(self._database, self.writing)
             self.fleet = Fleet(self._database, self._id, self.owner, lease_s)
             self._sweep(isinstance(place, str))
             self._open_things = stack.pop_all()
@@ -174,33 +182,26 @@ class SharedStore(Store):
             self._probed_at = time.monotonic()  # one that fails is done again at the next beat
 
     def event_log(self, job: Job, *, again: bool = False) -> EventLog:
-        return _SharedLog(self, job)
+        return self._ledger.event_log(job)
 
     def event_reader(self, job: Job, after: int = 0) -> EventReader:
-        return _SharedReader(self, job, after)
+        if self._is_of_old(job):
+            return super().event_reader(job, after)
+        return self._ledger.event_reader(job, after)
+
+    def _is_of_old(self, job: Job) -> bool:
+        """Whether a version without shared stores has transcribed a job of this folder."""
+        in_folder = isinstance(self._depot, FolderDepot)
+        return in_folder and not job.under_way and (self.folder(job) / FILE).exists()
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
-        try:
-            return _SharedJournal(self, job, about), None
-        except OtherJournal as error:
-            with self.writing(job) as connection:
-                for table in (JOURNALS, EVENTS):
-                    connection.execute(delete(table).where(table.c.job == job.id))
-            return _SharedJournal(
-                self, job, about
-            ), error.differs or "journal, which cannot be read"
+        return self._ledger.journal(job, about)
 
     def keep_document(self, job: Job, transcript: str, lines: str) -> None:
-        with self.writing(job) as connection:
-            connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.job == job.id))
-            row = {"job": job.id, "transcript": transcript, "lines": lines}
-            connection.execute(insert(DOCUMENTS).values(row))
+        self._ledger.keep_document(job, transcript, lines)
 
     def document(self, job: Job) -> tuple[str, str]:
-        query = select(DOCUMENTS.c.transcript, DOCUMENTS.c.lines).where(DOCUMENTS.c.job == job.id)
-        with self._database.begin() as connection:
-            row = connection.execute(query).one_or_none()
-        return super().document(job) if row is None else (str(row[0]), str(row[1]))
+        return self._ledger.document(job) or super().document(job)
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[Connection]:
@@ -285,6 +286,13 @@ class SharedStore(Store):
 
     # What becomes of it
 
+    def change(self, job: Job, **values: Any) -> bool:
+        changed = super().change(job, **values)
+        if changed and values.get("status") == "done":  # its journal is of no use any more
+            with suppress(StorageError), self._database.begin() as connection:
+                connection.execute(delete(JOURNALS).where(JOURNALS.c.job == job.id))
+        return changed
+
     def _accept(self, job: Job, incoming: Path, row: Mapping[str, Any]) -> None:
         mine = {"id": job.id, "store": self._id, "server": self.owner}
         with self._database.begin() as connection:
@@ -316,15 +324,14 @@ class SharedStore(Store):
         """Delete the files of erased jobs, and of uploads that died with their server; end what dead
         servers' clients waited for."""
         alive = select(SERVERS.c.name).where(
-            SERVERS.c.seen >= self._database.clock - max(300.0, 5 * self._lease_s)
+            SERVERS.c.seen >= self._database.clock - max(LONG_GONE_S, 5 * self._lease_s)
         )
         gone = or_(
             LEFTOVERS.c.server.is_(None),
             and_(LEFTOVERS.c.server.not_in(alive), LEFTOVERS.c.server != self.owner),
         )
         left = select(LEFTOVERS.c.id).where(LEFTOVERS.c.store == self._id, gone)
-        here = select(SERVERS.c.name).where(SERVERS.c.seen >= self._database.clock - self._lease_s)
-        unheard = and_(JOBS.c.waiter.not_in(here), JOBS.c.waiter != self.owner)
+        unheard = and_(JOBS.c.waiter.not_in(alive), JOBS.c.waiter != self.owner)
         with self._database.begin() as connection:
             ids = connection.scalars(left).all()
         for job_id in ids:
@@ -337,113 +344,6 @@ class SharedStore(Store):
         self._depot.remove(job_id)
         with self._database.begin() as connection:
             connection.execute(delete(LEFTOVERS).where(LEFTOVERS.c.id == job_id))
-
-    # Events
-
-    def add_event(self, job: Job, name: str, data: str) -> None:
-        """Append an event of a job that this server has.
-
-        Raises:
-            StorageError: it is another's, or the database is out of reach.
-        """
-        with self.writing(job) as connection:
-            last = select(func.coalesce(func.max(EVENTS.c.number), 0)).where(EVENTS.c.job == job.id)
-            number = int(connection.scalar(last) or 0) + 1
-            row = {"job": job.id, "number": number, "name": name, "data": data}
-            connection.execute(insert(EVENTS).values(row))
-
-    def events(self, job: Job, after: int) -> list[tuple[int, str, str]]:
-        """Number, name and data (JSON) of a job's events after one.
-
-        Raises:
-            StorageError: the database is out of reach.
-        """
-        query = select(EVENTS.c.number, EVENTS.c.name, EVENTS.c.data)
-        query = query.where(EVENTS.c.job == job.id, EVENTS.c.number > after)
-        with self._database.begin() as connection:
-            rows = connection.execute(query.order_by(EVENTS.c.number)).all()
-        return [(int(number), str(name), str(data)) for number, name, data in rows]
-
-    def lines(self, job: Job) -> list[str]:
-        """The lines of a job's journal.
-
-        Raises:
-            StorageError: the database is out of reach.
-        """
-        query = select(JOURNALS.c.line).where(JOURNALS.c.job == job.id)
-        with self._database.begin() as connection:
-            return list(connection.scalars(query.order_by(JOURNALS.c.number)))
-
-    def add_lines(self, job: Job, lines: Iterable[str]) -> None:
-        """Append lines of a journal; raises as `add_event`."""
-        with self.writing(job) as connection:
-            last = select(func.coalesce(func.max(JOURNALS.c.number), 0))
-            number = int(connection.scalar(last.where(JOURNALS.c.job == job.id)) or 0)
-            for line in lines:
-                number += 1
-                row = {"job": job.id, "number": number, "line": line}
-                connection.execute(insert(JOURNALS).values(row))
-            connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(losses=0))
-
-
-class _SharedLog(EventLog):
-    """A job's events in the database. An event that is there is never added once more: whoever goes on
-    tells the turns of an unfinished chunk again."""
-
-    def __init__(self, store: SharedStore, job: Job) -> None:
-        self._store = store
-        self._job = job
-        self._told: set[tuple[str, str]] | None = None
-        self._closed = False
-        self._lock = threading.Lock()
-
-    def append(self, name: str, data: Mapping[str, Any]) -> None:
-        row = json.dumps(data, ensure_ascii=False)
-        with self._lock:
-            if self._closed:
-                return
-            if self._told is None:
-                self._told = {(one, text) for _, one, text in self._store.events(self._job, 0)}
-            if (name, row) not in self._told:
-                self._store.add_event(self._job, name, row)
-                self._told.add((name, row))
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-
-
-class _SharedReader(EventReader):
-    """Reads a job's events from the database; those of jobs of older versions from their folder."""
-
-    def __init__(self, store: SharedStore, job: Job, after: int) -> None:
-        self._store = store
-        self._job = job
-        self._after = after
-
-    def new(self) -> Iterator[Event]:
-        for number, name, data in self._store.events(self._job, self._after):
-            self._after = number
-            yield Event(number, name, json.loads(data))
-
-
-class _SharedJournal(Journal):
-    """A journal in the database, where another server finds it."""
-
-    def __init__(self, store: SharedStore, job: Job, about: Mapping[str, Any]) -> None:
-        self._store = store
-        self._job = job
-        super().__init__(Path(job.id), about)
-
-    def _load(self) -> bytes | None:
-        lines = self._store.lines(self._job)
-        return "".join(f"{line}\n" for line in lines).encode() if lines else None
-
-    def _append(self, text: str) -> None:
-        self._store.add_lines(self._job, text.splitlines())
-
-    def _cut(self, size: int) -> None:
-        raise AssertionError("rows are whole lines")
 
 
 def _id_of(address: str) -> str:
