@@ -53,5 +53,8 @@ def load(chosen: dict[str, Any], *, downloads: bool = False) -> Simulated:
 if __name__ == "__main__":
     from tests import simulated  # by its name, for other processes
 
-    with patch("speaker_reasoner.commands.batch.load_silently", simulated.load):
+    with (
+        patch("speaker_reasoner.commands.batch.load_silently", simulated.load),
+        patch("speaker_reasoner.commands.serve.load_quietly", lambda _: simulated.load({})),
+    ):
         sys.exit(main())

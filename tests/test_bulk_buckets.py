@@ -2,11 +2,8 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +12,10 @@ import pytest
 from speaker_reasoner.bulk.buckets import ATTEMPTS, again
 from speaker_reasoner.errors import DataError
 
+from . import s3_server
 from .conftest import noise
 from .talk import save
 from .test_bulk import command, lines, run
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -27,30 +23,8 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment in which an account's tools reach the server."""
     pytest.importorskip("moto")
     pytest.importorskip("s3fs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "tests.s3_server", str(port), str(tmp_path)]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                time.sleep(0.2)
-        yield {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-    finally:
-        process.terminate()
-        process.wait(20)
+    with s3_server.running(tmp_path) as environment:
+        yield environment
 
 
 FILES = """

@@ -431,14 +431,15 @@ def test_two_processes_on_a_store(tmp_path: Path) -> None:
     first, second = Store(tmp_path), Store(tmp_path)
     with first.incoming() as folder:
         job = first.add(folder, "talk", 1.0, None, [])
-    assert second.take() == [] and second.renew({job.id: 0.5}) == set()
-    assert first.renew({job.id: 0.5}) == {job.id}
+    assert second.take() == [] and second.renew([(job, 0.5)]) == set()
+    assert first.renew([(job, 0.5)]) == {job.id}
     assert not second.change(job, status="done"), "it is another's"
     kept = second.get(job.id)
     assert kept is not None and kept.position_s == 0.5
     first.close()
-    assert [one.id for one in second.take()] == [job.id]
-    assert second.change(job, status="done") and second.take() == []
+    [taken] = second.take()
+    assert taken.id == job.id
+    assert second.change(taken, status="done") and second.take() == []
     second.close()
 
 
@@ -449,7 +450,7 @@ def test_a_process_that_hangs_loses_its_jobs(tmp_path: Path) -> None:
     assert other.take() == []
     time.sleep(0.3)
     assert [one.id for one in other.take()] == [job.id]
-    assert hanging.renew({job.id: 0.0}) == set() and not hanging.change(job, status="done")
+    assert hanging.renew([(job, 0.0)]) == set() and not hanging.change(job, status="done")
     hanging.close()
     other.close()
 

@@ -1,70 +1,20 @@
 """The store on a real PostgreSQL, started here where it is installed, and taken away from it."""
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from speaker_reasoner.server.store import Store
 
+from . import postgres as postgresql
 from . import serving
+from .postgres import Postgres
 from .serving import Serve, add_job, error_of, wait, wait_until, wav
 
 pytest.importorskip("psycopg", reason="pip install 'speaker-reasoner[postgresql]'")
 serve = serving.serve
-__all__ = ["serve"]
-
-
-def programs() -> Path | None:
-    """Where PostgreSQL keeps its server, which is seldom on the path."""
-    found = shutil.which("pg_ctl")
-    if found:
-        return Path(found).parent
-    return next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-
-
-class Postgres:
-    """A server of its own, on a socket in a folder."""
-
-    def __init__(self, folder: Path, binaries: Path) -> None:
-        self._folder, self._binaries = folder, binaries
-        self._user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
-        if self._user:
-            shutil.chown(folder, "nobody")
-        self._run("initdb", "-D", str(folder / "data"), "-U", "tester", "--auth=trust", "-N")
-        self.url = f"postgresql+psycopg://tester:word@/postgres?host={folder}"
-        self.start()
-
-    def start(self) -> None:
-        options = f"-c listen_addresses='' -k {self._folder} -c fsync=off"
-        log = str(self._folder / "log")
-        data = str(self._folder / "data")
-        self._run("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
-
-    def _run(self, program: str, *words: str) -> None:
-        command = [*self._user, str(self._binaries / program), *words]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    import tempfile
-
-    binaries = programs()
-    if binaries is None:
-        pytest.skip("no PostgreSQL")
-    folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path must be short
-    folder.chmod(0o755)
-    running = Postgres(folder, binaries)
-    yield running
-    running.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+postgres = postgresql.postgres
+__all__ = ["postgres", "serve"]
 
 
 def test_what_a_store_keeps(postgres: Postgres, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Live:
         """Nothing is under way, and nothing is left of what was."""
         worker = self.service.worker
         left = list((self.service.settings.store / "incoming").iterdir())
-        return not (worker._rounds.tasks or worker._waiting or worker._coming or left)
+        return not (worker._rounds.tasks or worker._waiting or self.service.places._coming or left)
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_openai_errors(live: Any) -> None:
                 known_speaker_references=["data:audio/wav;base64,AAAA"],
             )
         assert caught.value.param == "known_speaker_references[0]"
-        place = server.service.worker.reserve()
+        place = server.service.places.reserve()
         with pytest.raises(openai.RateLimitError) as full:
             create(model="scripted", file=("talk.wav", wav()))
         assert int(full.value.response.headers["retry-after"]) >= 1

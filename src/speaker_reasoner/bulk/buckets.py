@@ -122,6 +122,18 @@ class Bucket:
 
         self._read(delete)
 
+    def probe(self, name: str) -> None:
+        """Write a file and delete it, without a second try.
+
+        Raises:
+            OutputError: that fails.
+        """
+        try:
+            self._files.pipe_file(self._at(name), b"0")
+            self._files.rm_file(self._at(name))
+        except Exception as error:
+            raise OutputError(f"{self.address}: cannot write: {_reason(error)}") from error
+
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 

@@ -1,10 +1,11 @@
-"""`speaker-reasoner serve`: OpenAI's API, jobs, and the page, in one process."""
+"""`speaker-reasoner serve`: OpenAI's API, jobs, and the page, in one process or in several."""
 
 import argparse
 import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ServerError
 from ..extras import require
-from .arguments import add_model, add_options, load_quietly, options, positive
+from .arguments import add_model, add_options, load_quietly, options, positive, usage
 
 if TYPE_CHECKING:
     from ..server.keeper import Rules
@@ -35,6 +36,10 @@ _EXAMPLES = """examples:
   speaker-reasoner serve
   speaker-reasoner serve --model DIR --batch 32 --store /data/transcripts
   speaker-reasoner serve --host 0.0.0.0 --api-key KEY --database postgresql+psycopg://HOST/NAME
+
+several servers over one database and one bucket (docs/servers.md):
+  speaker-reasoner serve --no-engine --host 0.0.0.0 --api-key KEY --database URL --store s3://BUCKET/PREFIX
+  speaker-reasoner serve --worker --port 8001 --model DIR --database URL --store s3://BUCKET/PREFIX
 """
 
 
@@ -63,8 +68,10 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add(
         "--api-key",
         metavar="KEY",
-        default=os.environ.get(_KEY) or None,
-        help=f"that requests must carry; else the environment's {_KEY}. Needed beyond loopback",
+        action="append",
+        default=[],
+        help=f"that requests must carry; else the environment's {_KEY}. Needed beyond loopback. May be given "
+        "several times, one for each client: clients take turns in the queue (else their addresses do)",
     )
     add(
         "--allow-origin",
@@ -92,17 +99,44 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add = command.add_argument_group("store").add_argument
     add(
         "--store",
-        metavar="DIR",
-        type=Path,
-        help="jobs, with their audio, and uploads (default: where the system keeps a user's data)",
+        metavar="DIR|URL",
+        help="jobs, with their audio, and uploads; with PostgreSQL also a folder that all servers see, or a "
+        "place in a bucket, as s3://bucket/prefix (default: where the system keeps a user's data)",
     )
     add("--database", metavar="URL", help="of SQLAlchemy (default: a SQLite file in the store)")
+    add(
+        "--scratch",
+        metavar="DIR",
+        type=Path,
+        help="on this machine, for uploads and copies of what lies in a bucket (default: where the system "
+        "keeps a user's caches)",
+    )
     add(
         "--keep",
         metavar="AGE",
         type=_age,
         help="erase recordings so long after their last change, and empty the bin of removed ones as "
         "late, such as 30d, 12h (default: recordings are kept, and removed ones for 30d)",
+    )
+    add = command.add_argument_group("several servers").add_argument
+    only = command.add_mutually_exclusive_group()
+    only.add_argument(
+        "--worker",
+        action="store_true",
+        help="do jobs that other servers of the same database take in; nothing is served but /health and "
+        "/metrics",
+    )
+    only.add_argument(
+        "--no-engine",
+        action="store_true",
+        help="load no model: recordings are taken in, and workers transcribe them",
+    )
+    add(
+        "--lease",
+        metavar="S",
+        type=_lease,
+        default=60.0,
+        help="how long a server that died, or hangs, keeps its jobs (default: 60)",
     )
     add = command.add_argument_group("limits").add_argument
     add("--queue", metavar="N", type=positive, default=256, help="may wait; more get 429")
@@ -163,6 +197,12 @@ def _age(text: str) -> float:
     return int(number) * unit
 
 
+def _lease(text: str) -> float:
+    if not text.isdigit() or not 2 <= int(text) <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected whole seconds in 2..86400, got {text!r}")
+    return float(text)
+
+
 def _root_path(text: str) -> str:
     path = text.rstrip("/")
     if path and (not path.startswith("/") or any(c in path for c in "?# ")):
@@ -191,20 +231,33 @@ def _origin(text: str) -> str:
     return text
 
 
-def _rules(keep_s: float | None) -> "Rules":
-    from ..server.keeper import Rules
+def _rules(keep_s: float | None, lease_s: float) -> "Rules":
+    from ..server.keeper import BEAT_S, Rules
 
-    return Rules() if keep_s is None else Rules(keep_s=keep_s, bin_s=keep_s)
+    rules = Rules(beat_s=min(BEAT_S, lease_s / 5), lease_s=lease_s)
+    return rules if keep_s is None else replace(rules, keep_s=keep_s, bin_s=keep_s)
 
 
-def _default_store() -> Path:
+def _store(name: str | None) -> Path | str:
+    """A folder, or the address of a place in a bucket."""
     from platformdirs import user_data_path
 
-    return user_data_path("speaker-reasoner") / "server"
+    from ..bulk.buckets import is_bucket
+
+    if name is None:
+        return user_data_path("speaker-reasoner") / "server"
+    return name.rstrip("/") if is_bucket(name) else Path(name)
+
+
+def _default_scratch() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("speaker-reasoner") / "server"
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    _check_host(arguments.host, arguments.api_key)
+    keys = tuple(arguments.api_key or filter(None, [os.environ.get(_KEY)]))
+    _check_host(arguments.host, keys)
     require("serve", "serving", *_LIBRARIES)
     import uvicorn
 
@@ -214,10 +267,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     from ..server.uploads import Limits
 
     chosen = options(arguments)
+    _check_kind(arguments)
     settings = ServiceSettings(
-        store=arguments.store or _default_store(),
+        store=_store(arguments.store),
         database=arguments.database,
-        api_key=arguments.api_key,
+        api_key=keys[0] if keys else None,
+        more_keys=keys[1:],
         batch=chosen.batch,
         queue=arguments.queue,
         limits=Limits(
@@ -227,19 +282,24 @@ def _serve(arguments: argparse.Namespace) -> int:
         voices=arguments.voices and _folder("--voices", arguments.voices),
         channel=chosen.channel,
         engine_api=arguments.engine_api,
-        rules=_rules(arguments.keep),
+        rules=_rules(arguments.keep, arguments.lease),
         origins=tuple(_origin(text) for text in arguments.allow_origin),
         aliases=(
             *map(_alias, arguments.model_alias),
             *([("tiny", "")] if arguments.model == "tiny" else []),  # as it was asked for here
         ),
         root_path=arguments.root_path,
+        scratch=arguments.scratch or _default_scratch(),
+        work_only=arguments.worker,
     )
     listening = _listen(arguments.host, arguments.port)
-    # What is uploaded is kept as the one channel that is heard.
-    transcriber = replace(chosen, channel=None).transcriber(load_quietly(arguments))
-    defaults = Defaults(chosen.speakers, replace(chosen, voices=None).enrolled(transcriber))
-    app = create_app(transcriber, replace(settings, defaults=defaults))
+    transcriber = None
+    if not arguments.no_engine:
+        # What is uploaded is kept as the one channel that is heard.
+        transcriber = replace(chosen, channel=None).transcriber(load_quietly(arguments))
+        voices = replace(chosen, voices=None).enrolled(transcriber)
+        settings = replace(settings, defaults=Defaults(chosen.speakers, voices))
+    app = create_app(transcriber, settings)
     config = uvicorn.Config(
         app,
         timeout_graceful_shutdown=_GRACE_S,
@@ -252,15 +312,42 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_host(host: str, api_key: str | None) -> None:
+def _check_kind(arguments: argparse.Namespace) -> None:
+    """Wrong usage: options that mean nothing to a server of this kind."""
+    if arguments.no_engine:
+        needless = [
+            name
+            for name, value in (
+                ("--model", arguments.model),
+                ("--engine", arguments.engine),
+                ("--engine-api", arguments.engine_api),
+                ("--speakers", arguments.speakers),
+                ("--voice", arguments.voice),
+            )
+            if value
+        ]
+        if needless:
+            usage(arguments, f"--no-engine: {' and '.join(needless)} belong to the workers")
+    if arguments.worker and arguments.engine_api:
+        usage(arguments, "--worker answers no requests: leave out --engine-api")
+    alone = (arguments.database or "sqlite").startswith("sqlite")
+    if alone and (arguments.worker or arguments.no_engine):
+        raise ServerError(
+            f"{'--worker' if arguments.worker else '--no-engine'}: expected a database that all servers "
+            "reach, got SQLite, which is for the processes of one machine; add --database "
+            "postgresql+psycopg://USER@HOST/NAME"
+        )
+
+
+def _check_host(host: str, keys: Sequence[str]) -> None:
     """Refuse to listen for other machines without a key."""
-    if api_key is not None and (not api_key or not api_key.isascii() or not api_key.isprintable()):
+    if any(not key or not key.isascii() or not key.isprintable() for key in keys):
         raise ServerError("--api-key: expected printable ASCII characters, got none or others")
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
-    if not loopback and api_key is None:
+    if not loopback and not keys:
         raise ServerError(
             f"--host {host}: other machines can reach it, expected a key; add --api-key KEY, or "
             f"set {_KEY}"
@@ -307,7 +394,8 @@ def _server(config: Any, service: "Service") -> Any:
                 host, port = listening.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
                 say = f"listening on http://{shown}:{port}; jobs in {service.settings.store}"
-                print(f"{say}; model {service.model}", file=sys.stderr, flush=True)
+                own = "no engine" if service.own is None else f"model {service.own.able.model}"
+                print(f"{say}; {own}", file=sys.stderr, flush=True)
 
         def handle_exit(self, sig: int, frame: Any) -> None:
             service.drain()

@@ -90,9 +90,10 @@ class Journal:
         self._lap = lap or stopwatch()
         self.about = {"journal": _VERSION, **json.loads(json.dumps(about))}
         self._kept: dict[int | None, list[FinishedChunk]] = {}
-        self._begun = path.exists()
-        if self._begun:
-            self._read()
+        data = self._load()
+        self._begun = data is not None
+        if data is not None:
+            self._read(data)
         self._opened_s = time.monotonic() - self.elapsed_s
 
     @property
@@ -135,7 +136,11 @@ class Journal:
         place = {} if channel is None else {"channel": channel}
         times = {"elapsed_s": self.elapsed_s, "share_s": self.share_s}
         rows.append({**finished.to_json(), **place, **times})
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._append("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        self._begun = True
+
+    def _append(self, text: str) -> None:
+        """Write whole lines, so that they outlive the process."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -147,7 +152,6 @@ class Journal:
                 f"{self.path}: cannot write the journal: {error.strerror}; what it holds is kept: "
                 "free some space and run the same command again"
             ) from error
-        self._begun = True
 
     @classmethod
     def anew(
@@ -181,16 +185,25 @@ class Journal:
             write_text_atomically(self.path, json.dumps(self.about, ensure_ascii=False) + "\n")
         self.path.replace(path)
 
-    def _read(self) -> None:
+    def _load(self) -> bytes | None:
+        """What was appended, and perhaps the beginning of a line; `None` where there is no journal."""
+        if not self.path.exists():
+            return None
         try:
-            data = self.path.read_bytes()
+            return self.path.read_bytes()
         except OSError as error:
             raise OutputError(f"{self.path}: cannot read the journal: {error.strerror}") from error
+
+    def _cut(self, size: int) -> None:
+        """Drop what follows the whole lines."""
+        os.truncate(self.path, size)
+
+    def _read(self, data: bytes) -> None:
         whole = data[: data.rfind(b"\n") + 1]
-        lines = whole.decode("utf-8", errors="replace").splitlines()
+        lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]  # no other ends of lines
         if not lines:
             self._begun = False
-            self.path.write_bytes(b"")
+            self._cut(0)
             return
         try:
             about = json.loads(lines[0])
@@ -216,7 +229,7 @@ class Journal:
                     key,
                 )
         if len(whole) < len(data):
-            os.truncate(self.path, len(whole))
+            self._cut(len(whole))
 
 
 class ChannelJournal:

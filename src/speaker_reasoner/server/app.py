@@ -23,14 +23,14 @@ from ..errors import SpeakerReasonerError
 from ..longform import Transcriber
 from ..version import __version__
 from . import documentation as docs
-from .chat import completion_events, told_profile
+from .chat import completion_events
 from .exports import Export, export, warnings_header
 from .failures import RequestError, as_request_error
-from .forms import check_model
 from .guard import Guard, audio_link
 from .intake import stored_voices
 from .livesockets import add_realtime
 from .manager import JobsAsked
+from .offers import Offer
 from .openai import answer
 from .operations import parse_operation
 from .service import Service, ServiceSettings
@@ -41,7 +41,7 @@ from .uploads import read_json
 PAGE = Path(__file__).parent / "page"
 
 
-def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
+def create_app(transcriber: Transcriber | None, settings: ServiceSettings) -> FastAPI:
     """The server as an ASGI application.
 
     Its `state.service` is a `Service`; whoever runs it may call `drain` on a signal.
@@ -73,6 +73,7 @@ def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
         api_key=settings.api_key,
         registry=service.registry,
         origins=settings.origins,
+        more_keys=settings.more_keys,
     )
     if settings.origins:
         app.add_middleware(
@@ -84,17 +85,21 @@ def create_app(transcriber: Transcriber, settings: ServiceSettings) -> FastAPI:
         )
     _add_errors(app)
     keyed = APIRouter(dependencies=[Depends(docs.KEY)] if settings.api_key else ())
-    _add_transcriptions(keyed, service)
-    if service.turns is not None:
-        _add_turns(keyed, service)
-    _add_jobs(keyed, service)
-    _add_documents(keyed, service)
-    _add_rest(keyed, service)
+    if not settings.work_only:
+        _add_transcriptions(keyed, service)
+        if service.turns is not None:
+            _add_turns(keyed, service)
+        _add_jobs(keyed, service)
+        _add_documents(keyed, service)
+        _add_voices(keyed, service)
+    _add_metrics(keyed, service)
     app.include_router(keyed)
-    live = APIRouter()
-    add_realtime(live, service)
-    app.include_router(live)
-    _add_open(app, service)
+    _add_health(app, service)
+    if not settings.work_only:
+        live = APIRouter()
+        add_realtime(live, service)
+        app.include_router(live)
+        _add_page(app)
     app.state.every_route = [*keyed.routes, *app.routes]
     return app
 
@@ -172,7 +177,7 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
         finally:
             transcription.close()
         media_type, body, warnings = answer(
-            transcript, transcription.form, service.profile.language
+            transcript, transcription.form, transcription.offer.profile["language"]
         )
         headers = warnings_header(warnings)
         if isinstance(body, str):
@@ -180,32 +185,30 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
         return JSONResponse(body, headers=headers)
 
     @routes.post("/v1/audio/translations", **docs.TRANSLATIONS)
-    async def translate() -> Response:
-        message = (
-            f"The model {service.model!r} does not translate; /v1/audio/transcriptions transcribes"
-        )
+    def translate() -> Response:
+        model = service.models.all()[0].able.model
+        message = f"The model {model!r} does not translate; /v1/audio/transcriptions transcribes"
         raise RequestError(400, message, code="unsupported_operation", param="model")
 
-    def model(name: str = "") -> dict[str, Any]:
-        profile = service.profile
+    def model(offer: Offer, name: str) -> dict[str, Any]:
         return {
-            "id": name or service.model,
+            "id": name,
             "object": "model",
             "created": service.created,
             "owned_by": "speaker-reasoner",
-            "language": service.able.language,
-            "domain": profile.domain,
-            "profile": None if service.turns is None else told_profile(profile),
+            "language": offer.able.language,
+            "domain": offer.profile["domain"],
+            "profile": None if service.turns is None else offer.profile,
         }
 
     @routes.get("/v1/models", **docs.MODELS)
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model(), *map(model, service.able.aliases)]}
+    def models() -> dict[str, Any]:
+        names = service.models.names()
+        return {"object": "list", "data": [model(offer, name) for name, offer in names.items()]}
 
     @routes.get("/v1/models/{name:path}", **docs.MODEL)
-    async def one_model(name: str) -> dict[str, Any]:
-        check_model(name, service.able)
-        return model(name)
+    def one_model(name: str) -> dict[str, Any]:
+        return model(service.models.meant(name), name)
 
 
 def _add_turns(routes: APIRouter, service: Service) -> None:
@@ -314,7 +317,7 @@ def _add_documents(routes: APIRouter, service: Service) -> None:
         return service.transcripts.trace(job_id, chunk)
 
 
-def _add_rest(routes: APIRouter, service: Service) -> None:
+def _add_voices(routes: APIRouter, service: Service) -> None:
     @routes.get("/v1/voices", **docs.VOICES)
     def voices() -> dict[str, Any]:
         return {
@@ -324,21 +327,25 @@ def _add_rest(routes: APIRouter, service: Service) -> None:
             ]
         }
 
+
+def _add_metrics(routes: APIRouter, service: Service) -> None:
     @routes.get("/metrics", **docs.METRICS)
     async def metrics() -> Response:
         text = await asyncio.to_thread(generate_latest, service.registry)
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
-def _add_open(app: FastAPI, service: Service) -> None:
-    """What is served without the key: see `Guard`."""
+def _add_health(app: FastAPI, service: Service) -> None:
+    """Served without the key, as the page is: see `Guard`."""
 
     @app.get("/health", **docs.HEALTH)
-    async def health(response: Response) -> dict[str, Any]:
+    def health(response: Response) -> dict[str, Any]:
         body = service.health()
         response.status_code = 503 if body["status"] == "degraded" else 200
         return body
 
+
+def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(PAGE / "index.html")

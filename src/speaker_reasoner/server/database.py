@@ -1,9 +1,11 @@
 """The database: its tables, how it is opened, and what its failures become.
 
-Tables of older versions get the columns that were added since. SQLite and PostgreSQL are tested.
+Tables of older versions get the columns that were added since; those of later versions are refused. SQLite
+and PostgreSQL are tested. Where several servers share it, times are those of the database's clock.
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,13 +14,19 @@ from sqlalchemy import (
     Column,
     Connection,
     Float,
+    Index,
     Integer,
     MetaData,
     String,
     Table,
     Text,
+    cast,
     create_engine,
+    func,
+    insert,
     inspect,
+    literal,
+    select,
     text,
 )
 from sqlalchemy import event as database_event
@@ -52,8 +60,15 @@ JOBS = Table(
     Column("lease", Float),
     Column("position_s", Float),
     Column("language", String(16)),
+    Column("token", Integer),
+    Column("client", String(64)),
+    Column("model", Text),
+    Column("waiter", String(32)),
+    Column("losses", Integer),
+    Column("claimed", Float),
 )
-"""One row a job; `owner` is the process that works on it, until `lease` (seconds since 1970)."""
+"""One row a job; `owner` is the process that works on it, until `lease` (seconds since 1970). `token` counts
+who was given the job, `claimed` is when one was last given it."""
 CORRECTIONS = Table(
     "speaker_reasoner_corrections",
     _metadata,
@@ -61,6 +76,63 @@ CORRECTIONS = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("operation", Text, nullable=False),
 )
+EVENTS = Table(
+    "speaker_reasoner_events",
+    _metadata,
+    Column("job", String(32), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(32), nullable=False),
+    Column("data", Text, nullable=False),
+)
+JOURNALS = Table(
+    "speaker_reasoner_journals",
+    _metadata,
+    Column("job", String(32), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("line", Text, nullable=False),
+)
+"""The lines of `longform.journal`."""
+DOCUMENTS = Table(
+    "speaker_reasoner_documents",
+    _metadata,
+    Column("job", String(32), primary_key=True),
+    Column("transcript", Text, nullable=False),
+    Column("lines", Text, nullable=False),
+)
+SERVERS = Table(
+    "speaker_reasoner_servers",
+    _metadata,
+    Column("name", String(32), primary_key=True),
+    Column("store", String(32), nullable=False, index=True),
+    Column("seen", Float, nullable=False),
+    Column("told", Text, nullable=False),
+)
+"""The servers of a store: when each was last alive, and what it can do, as JSON."""
+LEFTOVERS = Table(
+    "speaker_reasoner_leftovers",
+    _metadata,
+    Column("id", String(32), primary_key=True),
+    Column("store", String(32), nullable=False, index=True),
+    Column("server", String(32)),
+)
+"""Files to delete: of erased jobs; and of an upload that a `server` takes in, once that is no more."""
+_SCHEMA = Table(
+    "speaker_reasoner_schema",
+    _metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+)
+_VERSION = 2
+_LOCK = 0x5EA_50_0E
+"""Of PostgreSQL, held while tables are made."""
+Index("speaker_reasoner_jobs_client", JOBS.c.store, JOBS.c.client, JOBS.c.claimed)
+_PATIENT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""libpq's: a database whose machine is gone is an error after 20 s, and not a wait for hours."""
 
 
 class Database:
@@ -76,8 +148,13 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
-            self._engine = create_engine(parsed, pool_pre_ping=True)
-            if parsed.get_backend_name() == "sqlite":
+            libpq = parsed.drivername in ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
+            given = {key: value for key, value in _PATIENT.items() if key not in parsed.query}
+            self._engine = create_engine(
+                parsed, pool_pre_ping=True, connect_args=given if libpq else {}
+            )
+            self.is_file = parsed.get_backend_name() == "sqlite"
+            if self.is_file:
                 database_event.listen(self._engine, "connect", _durable)
         except (ArgumentError, ImportError) as error:
             raise ServerError(
@@ -86,15 +163,37 @@ class Database:
                 "'postgresql')"
             ) from error
         self.where = parsed.render_as_string(hide_password=True)
+        self.has_clock = self._engine.dialect.name == "postgresql"
         try:
-            _metadata.create_all(self._engine)
-            self._add_columns()
+            with self._engine.begin() as connection:
+                self._prepare(connection)
+        except ServerError:
+            self._engine.dispose()
+            raise
         except SQLAlchemyError as error:
             self._engine.dispose()
             reason = " ".join(str(getattr(error, "orig", None) or error).split())
             raise ServerError(
                 f"database {self.where}: {reason}; check --database, and that it can be written"
             ) from error
+
+    @property
+    def clock(self) -> Any:
+        """Now, in seconds since 1970, for a statement: by the database's clock, if servers share it."""
+        if self.has_clock:
+            return cast(func.extract("epoch", func.clock_timestamp()), Float)
+        return literal(time.time())
+
+    def now(self) -> float:
+        """Now, in seconds since 1970, as `clock`.
+
+        Raises:
+            StorageError: the database is out of reach.
+        """
+        if not self.has_clock:
+            return time.time()
+        with self.begin() as connection:
+            return float(connection.scalar(select(self.clock)) or 0.0)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -117,17 +216,42 @@ class Database:
             _log.warning("database %s: %s", self.where, reason)
             raise database_error(error) from error
 
-    def _add_columns(self) -> None:
+    def _prepare(self, connection: Connection) -> None:
+        """Make the tables, or add what those of an older version lack.
+
+        Raises:
+            ServerError: they are those of a later version.
+        """
+        if self.has_clock:  # several servers may be started at once
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        tables = inspect(connection)
+        old = tables.has_table(JOBS.name)
+        version = None
+        if tables.has_table(_SCHEMA.name):
+            version = connection.scalar(select(func.max(_SCHEMA.c.version)))
+        if version is not None and version > _VERSION:
+            raise ServerError(
+                f"database {self.where}: its tables are of version {version}, those of this program of "
+                f"version {_VERSION}; a later version has used it: update speaker-reasoner here"
+            )
+        if old:
+            self._add_columns(connection)
+        _metadata.create_all(connection)
+        for index in JOBS.indexes:
+            index.create(connection, checkfirst=True)
+        if version != _VERSION:
+            connection.execute(_SCHEMA.delete())
+            connection.execute(insert(_SCHEMA).values(version=_VERSION))
+        connection.execute(JOBS.select().limit(1)).all()
+
+    def _add_columns(self, connection: Connection) -> None:
         """Add the columns that a table of an older version lacks, each of which may be null."""
-        there = {one["name"] for one in inspect(self._engine).get_columns(JOBS.name)}
+        there = {one["name"] for one in inspect(connection).get_columns(JOBS.name)}
         for column in JOBS.columns:
             if column.name in there or not column.nullable:
                 continue
             kind = column.type.compile(self._engine.dialect)
-            with self._engine.begin() as connection:
-                connection.execute(text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
-        with self._engine.begin() as connection:
-            connection.execute(JOBS.select().limit(1)).all()
+            connection.execute(text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
 
 
 def _durable(connection: Any, _: Any) -> None:

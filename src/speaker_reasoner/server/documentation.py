@@ -247,7 +247,13 @@ ADD_JOB: dict[str, Any] = {
     "response_description": "Accepted.",
     "openapi_extra": _form(JobForm),
     "response_model_exclude_unset": True,
-    "responses": failures(*_INCOMING, "path_not_allowed", "unsupported_language", "answer_timeout"),
+    "responses": failures(
+        *_INCOMING,
+        "path_not_allowed",
+        "unsupported_language",
+        "model_not_found",
+        "answer_timeout",
+    ),
 }
 JOBS: dict[str, Any] = {
     "summary": "Jobs, newest first, page by page",
@@ -398,6 +404,7 @@ HEALTH: dict[str, Any] = {
     "summary": "Whether the server takes work, and what is wrong",
     "tags": ["server"],
     "response_model": schemas.Health,
+    "response_model_exclude_unset": True,
     "responses": {
         503: {
             "model": schemas.Health,

@@ -2,29 +2,27 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..formats import read, render, write_text_atomically
+from ..formats import render
+from ..formats.native import parse_json
 from ..transcript import Transcript
 from .corrections import History, replay
 from .jobs import Job, undamaged
 from .lines import CorrectedLine, Document
 from .store import Store
 
-_TRANSCRIPT = "transcript.json"
-_LINES = "lines.json"
 
-
-def keep_document(folder: Path, transcript: Transcript, lines: Sequence[CorrectedLine]) -> None:
+def keep_document(
+    store: Store, job: Job, transcript: Transcript, lines: Sequence[CorrectedLine]
+) -> None:
     """Write the transcript of a job down, and which of its lines were told under which id.
 
     Raises:
-        OutputError: the disk is full.
+        OutputError, StorageError: the disk is full, the database out of reach, or the job another's.
     """
     rows = [[line.id, line.chunk, line.turn] for line in lines]
-    write_text_atomically(folder / _LINES, json.dumps(rows))
-    write_text_atomically(folder / _TRANSCRIPT, render(transcript, "json"))
+    store.keep_document(job, render(transcript, "json"), json.dumps(rows))
 
 
 def load_document(store: Store, job: Job) -> tuple[Document, History]:
@@ -44,10 +42,10 @@ def load_original(store: Store, job: Job) -> Document:
     Raises:
         RequestError: 500, it is damaged.
     """
-    folder = store.folder(job)
     with undamaged(job, "the transcript"):
-        [transcript] = read(folder / _TRANSCRIPT, "json")
-        rows = json.loads((folder / _LINES).read_text())
+        text, told = store.document(job)
+        [transcript] = parse_json(text, "the transcript")
+        rows = json.loads(told)
         lines = [
             CorrectedLine(line_id, segment, chunk, turn)
             for (line_id, chunk, turn), segment in zip(rows, transcript.segments, strict=True)

@@ -12,6 +12,8 @@ from typing import IO, Any
 from ..errors import OutputError
 from .failures import RequestError
 
+EVENTS = "events.jsonl"
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -117,6 +119,20 @@ class EventReader:
             row = json.loads(line)
             return Event(self._number, row["event"], dict(row["data"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise RequestError(
-                500, f"event {self._number} of this job is damaged: {error}", code="job_damaged"
-            ) from error
+            raise _damaged(self._number, error) from error
+
+
+def parse_event(number: int, name: str, data: str) -> Event:
+    """An event of its row.
+
+    Raises:
+        RequestError: 500, it is damaged.
+    """
+    try:
+        return Event(number, name, dict(json.loads(data)))
+    except (ValueError, TypeError) as error:
+        raise _damaged(number, error) from error
+
+
+def _damaged(number: int, error: Exception) -> RequestError:
+    return RequestError(500, f"event {number} of this job is damaged: {error}", code="job_damaged")

@@ -101,6 +101,37 @@ def database_error(error: Exception) -> StorageError:
     )
 
 
+def bucket_error() -> StorageError:
+    """The bucket refuses, or cannot be reached; the server's log says why."""
+    return StorageError(
+        503,
+        "the server's bucket cannot be used now; it is tried again, see GET /health and the server's log",
+        code="store_unavailable",
+        headers={"Retry-After": str(_PATIENCE_S)},
+    )
+
+
+def lost_lease() -> StorageError:
+    """A job was given to another server, or ended by one: nothing more may be written about it here."""
+    return StorageError(
+        503,
+        "the job is another server's now, or was ended by one",
+        code="database_unavailable",
+    )
+
+
+def no_worker(model: str | None = None) -> RequestError:
+    """There is nobody who could transcribe."""
+    what = "no worker is" if model is None else f"no worker with the model {model!r} is"
+    return RequestError(
+        503,
+        f"{what} connected to this server; try again later (start one: speaker-reasoner serve --worker "
+        "with the same --database and --store)",
+        code="no_worker",
+        headers={"Retry-After": str(_PATIENCE_S)},
+    )
+
+
 def passes(error: Exception) -> bool:
     """Whether a failure is of the storage, so that the same thing may succeed later."""
     failed_write = isinstance(error, OutputError) and isinstance(error.__cause__, OSError)

@@ -150,6 +150,11 @@ class JobForm(Hints):
         min_length=1,
         description="In place of `file`: a file inside a folder that the server was told to allow.",
     )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="A model of `GET /v1/models`; needed where there are several.",
+    )
 
     @field_validator("name")
     @classmethod

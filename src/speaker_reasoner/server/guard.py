@@ -51,6 +51,7 @@ class Guard:
         app: behind it.
         api_key: that requests must carry; without one only loopback names are served, so that no
             other site can reach the server under a name of its own.
+        more_keys: of other clients, which are as good.
         registry: of the counts.
         origins: other sites whose pages may use the server.
     """
@@ -62,10 +63,12 @@ class Guard:
         api_key: str | None,
         registry: CollectorRegistry,
         origins: Collection[str] = (),
+        more_keys: Collection[str] = (),
     ) -> None:
         self._app = _Heads(app)
         self._origins = frozenset(origins)
         self._key = api_key.encode() if api_key else None
+        self._keys = [key.encode() for key in (api_key, *more_keys) if key]
         self._requests = Counter(
             "speaker_reasoner_requests",
             "Requests by method, route and status.",
@@ -176,7 +179,8 @@ class Guard:
         return self._is_key(given.strip()) and kind.lower() == "bearer"
 
     def _is_key(self, given: str) -> bool:
-        return self._key is not None and hmac.compare_digest(given.encode(), self._key)
+        known = [hmac.compare_digest(given.encode(), key) for key in self._keys]
+        return any(known)
 
 
 class _Heads:

@@ -15,13 +15,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import AudioError, OutputError, SpeakerReasonerError
+from ..formats.words import NATIVE, word_rows
 from ..longform import AnyRecording, Failure, Progress, Transcriber
-from ..longform.journal import Journal, fingerprint
+from ..longform.journal import fingerprint
 from ..spans import find_overlaps
-from ..transcript import Transcript
+from ..transcript import Segment, Transcript
 from .again import heard_again, labels_heard_again
 from .documents import identify, keep_document, load_document
-from .events import EventLog, EventReader
 from .failures import StorageError, as_request_error, passes
 from .forms import Hints
 from .jobs import Job, damaged
@@ -32,9 +32,6 @@ from .sound import finish_live, recording_file
 from .store import Store
 
 _log = logging.getLogger(__name__)
-
-EVENTS = "events.jsonl"
-_JOURNAL = "journal.jsonl"
 
 
 class JobRun:
@@ -56,13 +53,12 @@ class JobRun:
         trouble: called when the storage is in its way.
 
     Attributes:
+        lasting: whether nobody is on the line who waits for it.
         due: what it came to, while that cannot be written down.
         stopped: whether it waits for the storage to go on.
         problem: of the storage, in words; `None` where there is none.
         leased_until: on the monotonic clock; after that another process may have it.
     """
-
-    lasting = True
 
     def __init__(
         self,
@@ -78,6 +74,8 @@ class JobRun:
     ) -> None:
         self.job = job
         self.name = job.name
+        self.client = job.client
+        self.lasting = job.waiter is None
         self.cancelled = False
         self.over = False
         self.due: Transcript | Failure | None = None
@@ -87,10 +85,9 @@ class JobRun:
         self._transcriber = transcriber
         self._store = store
         self._defaults = defaults
-        self._folder = store.folder(job)
         self._finished = finished
         self._trouble = trouble
-        self._log = EventLog(self._folder / EVENTS, again=resumed)
+        self._log = store.event_log(job, again=resumed)
         self._prefix = "" if job.listen is None else f"{job.revision}."
         self._told: Told | None = None
         self._unlinked: dict[int, list[CorrectedLine]] = {}
@@ -124,7 +121,11 @@ class JobRun:
 
     def open(self) -> AnyRecording:
         self.check_lease()
-        live_s = finish_live(self._folder, self.name) if self.job.listen is None else None
+        live_s = (
+            finish_live(self._store.folder(self.job), self.name)
+            if self.job.listen is None
+            else None
+        )
         known = {} if live_s is None else {"duration_s": live_s}
         if self._change(status="running", **known):
             self._notify()
@@ -132,7 +133,7 @@ class JobRun:
             self._recording = self._open_whole()
         else:
             corrected = load_document(self._store, self.job)[0].corrected()
-            path = recording_file(self._folder)
+            path = recording_file(self._store.folder(self.job))
             self._recording = self._transcriber.listen_again(path, corrected, self.job.listen)
         return self._recording
 
@@ -146,21 +147,21 @@ class JobRun:
 
         A journal of another version or model, or of a store that was copied, begins anew.
         """
+        folder = self._store.folder(self.job)
         given = given_of(
-            self._folder,
+            folder,
             Hints(speakers=self.job.speakers, language=None).count,
             self.job.voices,
             self._transcriber.settings.witness,
             self._defaults,
         )
-        path = recording_file(self._folder)
+        path = recording_file(folder)
         given["language"] = self.job.language
         about = self._transcriber.about(fingerprint(path), **given)
-        journal, other = Journal.anew(self._folder / _JOURNAL, about)
+        journal, other = self._store.journal(self.job, about)
         if other is not None:
             _log.warning("%s begins anew: its journal is about another %s", self.job.id, other)
-            (self._folder / EVENTS).unlink(missing_ok=True)
-            self._log = EventLog(self._folder / EVENTS)
+            self._log = self._store.event_log(self.job)
         return self._transcriber.open(path, journal=journal, **given)
 
     def told(self, progress: Progress) -> None:
@@ -211,7 +212,7 @@ class JobRun:
             self._settle(result)
         except (OutputError, StorageError) as error:
             self._log.close()
-            self._log = EventLog(self._folder / EVENTS, again=True)
+            self._log = self._store.event_log(self.job, again=True)
             self._trip(error)
             return
         self.due = self.problem = None
@@ -220,7 +221,7 @@ class JobRun:
     def again(self) -> None:
         """Be ready to begin once more, after the last finished chunk."""
         self._log.close()
-        self._log = EventLog(self._folder / EVENTS, again=True)
+        self._log = self._store.event_log(self.job, again=True)
         self._told, self._recording, self._reached_s = None, None, 0.0
         self._unlinked.clear()
         self.stopped = False
@@ -271,7 +272,7 @@ class JobRun:
 
     def _change(self, **values: Any) -> bool:
         """Change the job, unless somebody else ended it."""
-        values["changed"] = time.time()
+        values["changed"] = self._store.now()
         changed = self._store.change(self.job, **values)
         if changed:
             self.job = replace(self.job, **values)
@@ -293,7 +294,7 @@ class JobRun:
         stem = re.sub(r"(?<=.)\.\w{1,5}$", "", self.job.name)
         transcript = replace(result, recording=stem)
         lines, labels = identify(transcript, self._segments_told(), self._prefix)
-        keep_document(self._folder, transcript, lines)
+        keep_document(self._store, self.job, transcript, lines)
         speaker_count = len(transcript.speakers)
         if self.job.status == "done" or self._change(
             status="done", error=None, found=speaker_count
@@ -312,7 +313,7 @@ class JobRun:
         )
         lines, labels_told = identify(shifted, self._segments_told(), self._prefix)
         operation = heard_again(lines, shifted, keep=self.job.listen_keep)
-        now, revision = time.time(), self.job.revision + 1
+        now, revision = self._store.now(), self.job.revision + 1
         if self._store.heard_again(self.job, operation, now):
             self.job = replace(self.job, status="done", listen=None, revision=revision, changed=now)
             with suppress(OutputError):  # it is in the document, which the last event leads to
@@ -333,6 +334,7 @@ class JobRun:
                 "text": segment.text,
                 "confidence": confidence_body(segment),
                 "overlap": overlap,
+                **({"words": _word_rows(segment)} if self.job.waiter is not None else {}),
             },
         )
 
@@ -351,6 +353,8 @@ class JobRun:
                     labels[line.id] = now
             if labels:
                 self._log.append("relabel", {"labels": labels})
+            if self.job.waiter is not None:
+                self._log.append("linked", {"chunk": number, "labels": labels})
 
     def _tell_end(self, lines: Sequence[CorrectedLine], labels: Mapping[str, str]) -> None:
         """Tell what turns did not, or did otherwise: lines that were put in by a later pass, or
@@ -370,7 +374,7 @@ class JobRun:
     def _segments_told(self) -> list[dict[str, Any]]:
         """Data of the segments that this run, or the one it goes on from, has told."""
         rows: dict[str, dict[str, Any]] = {}
-        for event in EventReader(self._folder / EVENTS).new():
+        for event in self._store.event_reader(self.job).new():
             if event.name == "segment":
                 rows[event.data["id"]] = event.data
             elif event.name == "relabel":
@@ -383,3 +387,7 @@ class JobRun:
     def _notify(self) -> None:
         for loop, event in self._watchers:
             loop.call_soon_threadsafe(event.set)
+
+
+def _word_rows(segment: Segment) -> list[dict[str, Any]] | None:
+    return None if segment.words is None else word_rows(segment.words, NATIVE)

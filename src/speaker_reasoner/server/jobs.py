@@ -45,6 +45,12 @@ class Job:
         owner: the process that works on it, or did last.
         position_s: how far that process had heard it at its last heartbeat.
         language: code of the language that is spoken, as its client said.
+        token: counts who was given the job: what was leased to others since cannot be written to.
+        client: whose it is, for a fair queue; empty where nobody asked.
+        model: that is to transcribe it; `None` for whichever takes it.
+        waiter: the server that has a client on the line who waits for it; `None` for jobs that clients
+            know of.
+        losses: how many processes have died over it, one after the other, without finishing a chunk.
     """
 
     id: str
@@ -64,6 +70,11 @@ class Job:
     owner: str | None = None
     position_s: float = 0.0
     language: str | None = None
+    token: int = 0
+    client: str = ""
+    model: str | None = None
+    waiter: str | None = None
+    losses: int = 0
 
     @property
     def under_way(self) -> bool:
@@ -152,4 +163,9 @@ def job_of_row(row: Mapping[Any, Any]) -> Job:
         row["owner"],
         row["position_s"] or 0.0,
         row["language"],
+        row["token"] or 0,
+        row["client"] or "",
+        row["model"],
+        row["waiter"],
+        row["losses"] or 0,
     )

@@ -29,12 +29,14 @@ class Rules:
 
     Attributes:
         beat_s: between two beats.
+        poll_s: between two looks at a queue that servers share.
         lease_s: how long a job stays with a process that beats no more.
         keep_s: how long recordings that ended are kept after their last change; `None`: for ever.
         bin_s: how long those that were removed can be restored.
     """
 
     beat_s: float = BEAT_S
+    poll_s: float = 0.5
     lease_s: float = 60.0
     keep_s: float | None = None
     bin_s: float = 30 * 86_400.0
@@ -50,6 +52,8 @@ class Keeper:
         launch: begins a job that was taken over.
         submit: lets a run that stopped wait for its turn once more.
         drop: lets go of a run that is another process's now, or was ended by one.
+        claim: takes jobs out of a queue that servers share, as far as there is room; how many it took.
+            Without one all jobs that no living process has are taken.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Keeper:
         launch: Callable[[Job], object],
         submit: Callable[[JobRun], None],
         drop: Callable[[JobRun], None],
+        claim: Callable[[], int] | None = None,
     ) -> None:
         self.problems: tuple[str, ...] = ()
         self._store = store
@@ -69,6 +74,8 @@ class Keeper:
         self._launch = launch
         self._submit = submit
         self._drop = drop
+        self._claim = claim
+        self._beaten_at = -math.inf
         self._erased_at = -_ERASE_S
         self._missed: set[str] = set()
         self._tried: dict[str, float] = {}
@@ -100,7 +107,8 @@ class Keeper:
             What is wrong with the storage, in words.
         """
         with self._beating:
-            problems = [said for act in (self._look, self._renew) if (said := _trouble_of(act))]
+            self._beaten_at = time.monotonic()
+            problems = [said for act in (self._renew, self._look) if (said := _trouble_of(act))]
             if not problems and (said := _trouble_of(self._go_on)):
                 problems.append(said)
             if problems and tuple(problems) != self.problems:
@@ -112,12 +120,17 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(self._rules.beat_s if not self.problems else self._rules.beat_s / 2)
+            beat_s = self._rules.beat_s if not self.problems else self._rules.beat_s / 2
+            is_due = self._claim is None or self.problems
+            woken = self._wake.wait(beat_s if is_due else min(beat_s, self._rules.poll_s))
             self._wake.clear()
             if self._stopping:
                 return
             try:
-                self.beat()
+                if is_due or woken or time.monotonic() - self._beaten_at >= beat_s:
+                    self.beat()
+                elif self._claim is not None:
+                    _trouble_of(self._claim)
             except Exception:
                 _log.exception("the keeper met a bug")
 
@@ -128,7 +141,7 @@ class Keeper:
         """Renew leases; runs that are not under way in the database any more are let go."""
         runs = dict(self._runs())
         begun = time.monotonic()
-        kept = self._store.renew({job_id: run.position_s for job_id, run in runs.items()})
+        kept = self._store.renew([(run.job, run.position_s) for run in runs.values()])
         for job_id, run in runs.items():
             if job_id in kept:
                 run.leased_until = begun + self._rules.lease_s
@@ -153,6 +166,8 @@ class Keeper:
             elif run.stopped and self._is_time(run):
                 run.again()
                 self._submit(run)
+        if self._claim is not None:
+            self._claim()
         for job in self._store.take():
             if job.id not in self._runs():
                 self._launch(job)
@@ -164,7 +179,7 @@ class Keeper:
                 self._store.erase(job)
 
 
-def _trouble_of(act: Callable[[], None]) -> str | None:
+def _trouble_of(act: Callable[[], object]) -> str | None:
     """Do it; what is wrong with the storage, if it fails for that."""
     try:
         act()

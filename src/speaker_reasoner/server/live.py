@@ -77,6 +77,7 @@ class Live:
     Args:
         transcriber: opens the session.
         worker: does its tasks.
+        client: whose it is, for a fair queue.
         hinted: returns what is known when the first stretch comes.
         defaults: for what is not.
         tell: called on the event loop with what became known.
@@ -86,12 +87,14 @@ class Live:
         self,
         transcriber: Transcriber,
         worker: Worker,
+        client: str,
         hinted: Callable[[], Hinted],
         defaults: Defaults,
         tell: Callable[[News], None],
     ) -> None:
         self._transcriber = transcriber
         self._worker = worker
+        self.client = client
         self._hinted = hinted
         self._defaults = defaults
         self._tell = tell
@@ -217,6 +220,7 @@ class _Stretches:
     name = "live"
 
     def __init__(self, live: Live) -> None:
+        self.client = live.client
         self.cancelled = False
         self.over = False
         self._live = live
@@ -255,6 +259,7 @@ class _Guessing:
     name = "live"
 
     def __init__(self, live: Live, chunk: Chunk) -> None:
+        self.client = live.client
         self.cancelled = False
         self.over = False
         self._live = live

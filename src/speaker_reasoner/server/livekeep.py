@@ -1,7 +1,14 @@
-"""What a live session leaves: a job, whose audio grows on disk as it comes."""
+"""What a live session leaves: a job, whose audio grows on disk as it comes.
 
+A store of this machine has the job from the first piece of audio on. A store that several servers share gets
+it when the session has ended; until then the audio lies on this machine, where the next server to start
+finds it if this one dies.
+"""
+
+import logging
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import anyio
 from fastapi.concurrency import run_in_threadpool
@@ -9,25 +16,34 @@ from fastapi.concurrency import run_in_threadpool
 from ..errors import SpeakerReasonerError
 from .failures import RequestError
 from .jobruns import JobRun
+from .leftlive import LeftLive
 from .livesound import LiveFile
 from .realtime import Session
 from .service import Service
+from .shared import SharedStore
 from .sound import finish_live
+
+_log = logging.getLogger(__name__)
 
 
 class Keeping:
-    """The job of a session. It is made with the first piece of audio.
+    """The job of a session. It is made with the first piece of audio, or in the end.
 
     Args:
         service: behind it.
         job_id: of the job to be.
+        client: whose it is, for a fair queue.
+        model: that a shared store's job asks for.
     """
 
-    def __init__(self, service: Service, job_id: str) -> None:
+    def __init__(self, service: Service, job_id: str, client: str, model: str | None) -> None:
         self.job_id = job_id
         self._service = service
+        self._client = client
+        self._model = model
         self._run: JobRun | None = None
         self._file: LiveFile | None = None
+        self._folder: Path | None = None
 
     async def append(self, data: bytes, session: Session) -> None:
         """Put samples on the disk.
@@ -39,24 +55,41 @@ class Keeping:
         await run_in_threadpool(self._append, data, session)
 
     def _append(self, data: bytes, session: Session) -> None:
-        if self._run is None or self._file is None:
+        if self._file is None:
             self._begin(session)
-        assert self._run is not None
         assert self._file is not None
-        if self._run.over:
-            raise RequestError(409, "the job of this session was cancelled", code="job_cancelled")
-        self._run.check_lease()
+        if self._run is not None:
+            if self._run.over:
+                message = "the job of this session was cancelled"
+                raise RequestError(409, message, code="job_cancelled")
+            self._run.check_lease()
         self._file.append(data)
 
     def _begin(self, session: Session) -> None:
         store = self._service.store
+        name = f"Live {time.strftime('%Y-%m-%d %H.%M')}"
+        if isinstance(store, SharedStore):
+            left = LeftLive(
+                self.job_id, name, session.speakers, session.language, self._client, self._model
+            )
+            self._folder = store.live_folder(left)
+            self._file = LiveFile(self._folder, session.coding)
+            self._file.append(b"")
+            return
         with ExitStack() as stack:
             folder = stack.enter_context(store.incoming())
             file = LiveFile(folder, session.coding)
             file.append(b"")  # from here on there is something to decode, whatever happens
-            name = f"Live {time.strftime('%Y-%m-%d %H.%M')}"
-            language = session.language
-            job = store.add(folder, name, 0.0, session.speakers, [], language, self.job_id)
+            job = store.add(
+                folder,
+                name,
+                0.0,
+                session.speakers,
+                [],
+                session.language,
+                self._client,
+                job_id=self.job_id,
+            )
             file.moved(store.folder(job))
         self._file, self._run = file, self._service.jobs.hold(job)
 
@@ -70,18 +103,35 @@ class Keeping:
             await run_in_threadpool(self._file.silence, start_s)
 
     async def end(self) -> None:
-        """Let the job hear the whole of it. What fails here is tried again by the job."""
-        if self._run is None or self._file is None:
+        """Let the job hear the whole of it. What fails here is tried again: by the job, or with the next start."""
+        if self._file is None:
             return
         self._file.close()
+        limiter = self._service.decoders
+        if self._run is None:
+            await anyio.to_thread.run_sync(self._hand_over, limiter=limiter)
+            return
         try:
             with suppress(SpeakerReasonerError):
-                await anyio.to_thread.run_sync(self._finish, limiter=self._service.decoders)
+                await anyio.to_thread.run_sync(self._finish, limiter=limiter)
         finally:
-            self._service.jobs.begin(self._run)
+            self._service.jobs.release(self._run)
 
     def _finish(self) -> None:
         assert self._run is not None
         duration_s = finish_live(self._service.store.folder(self._run.job), self._run.name)
         if duration_s is not None:
             self._run.recorded(duration_s)
+
+    def _hand_over(self) -> None:
+        """Give the job to all servers."""
+        store = self._service.store
+        assert isinstance(store, SharedStore)
+        assert self._folder is not None
+        try:
+            store.adopt(self._folder)
+            self._service.jobs.begin(self.job_id)
+        except SpeakerReasonerError as error:
+            _log.warning(
+                "%s: kept in %s until the next start: %s", self.job_id, self._folder, error
+            )

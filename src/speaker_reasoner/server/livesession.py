@@ -33,7 +33,7 @@ from .realtime import (
     session_body,
     updated,
 )
-from .service import Service
+from .service import Service, client_of
 
 LONGEST_S = 30.0
 """Of a stretch, where the model would hear more at once: lines shall come while one speaks."""
@@ -61,11 +61,18 @@ class LiveSession:
         self._beta = beta
         self._session = Session()
         self._id = f"sess_{secrets.token_hex(12)}"
-        self._keeping = Keeping(service, new_job_id()) if keep else None
+        transcriber, worker, own = service.transcriber, service.worker, service.own
+        assert transcriber is not None, "see add_realtime"
+        assert worker is not None
+        assert own is not None
+        self._able = own.able
+        client = client_of(socket, bool(service.settings.more_keys))
+        model = self._able.model if service.store.shared else None
+        self._keeping = Keeping(service, new_job_id(), client, model) if keep else None
         self._live = Live(
-            service.transcriber, service.worker, self._hinted, service.settings.defaults, self._news
+            transcriber, worker, client, self._hinted, service.settings.defaults, self._news
         )
-        self._longest_s = min(LONGEST_S, service.profile.chunk_s)
+        self._longest_s = min(LONGEST_S, transcriber.engine.profile.chunk_s)
         self._cutter: Cutter | None = None
         self._out: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_EVENTS)
         names = frozenset(voice.name for voice in service.settings.defaults.voices)
@@ -182,7 +189,7 @@ class LiveSession:
             )
         if beta or "input_audio_format" in asked or "input_audio_transcription" in asked:
             asked = from_beta(asked)
-        new, warnings = updated(self._session, asked, self._service.able)
+        new, warnings = updated(self._session, asked, self._able)
         if self._cutter is not None and new.coding is not self._session.coding:
             message = "the format of audio cannot change after the first of it came"
             raise RequestError(

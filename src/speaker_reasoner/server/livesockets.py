@@ -8,13 +8,14 @@ from .failures import RequestError
 from .forms import check_model
 from .guard import refuse_socket
 from .livesession import LiveSession
+from .offers import Offer
 from .service import Service
 
 _PROTOCOL = "realtime"
 
 
 def add_realtime(routes: APIRouter, service: Service) -> None:
-    """Add `/v1/realtime`."""
+    """Add `/v1/realtime`, which a server without an engine does not serve."""
     sessions: set[LiveSession] = set()
     gauge = Gauge("speaker_reasoner_live", "Live sessions.", registry=service.registry)
     gauge.set_function(lambda: len(sessions))
@@ -22,6 +23,9 @@ def add_realtime(routes: APIRouter, service: Service) -> None:
     @routes.websocket("/v1/realtime")
     async def realtime(socket: WebSocket, model: str = "", keep: bool = True) -> None:
         most = service.settings.limits.live
+        if service.worker is None or service.own is None or service.transcriber is None:
+            message = "this server has no engine; live sessions are for those that have one"
+            return await refuse_socket(RequestError(503, message, code="no_engine"), socket)
         if service.jobs.closing:
             refused = RequestError(503, "the server is stopping", code="server_stopping")
             return await refuse_socket(refused, socket)
@@ -40,15 +44,15 @@ def add_realtime(routes: APIRouter, service: Service) -> None:
         session = LiveSession(service, socket, keep=keep, beta=beta)
         sessions.add(session)
         try:
-            await session.run(_wrong_model(model, service))
+            await session.run(_wrong_model(model, service.own))
         finally:
             sessions.discard(session)
 
 
-def _wrong_model(name: str, service: Service) -> RequestError | None:
+def _wrong_model(name: str, offer: Offer) -> RequestError | None:
     try:
         if name:
-            check_model(name, service.able)
+            check_model(name, offer.able)
     except RequestError as error:
         return error
     return None

@@ -1,6 +1,7 @@
 """The jobs of a store: those under way in this process, and what becomes of the others."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, nullcontext, suppress
@@ -11,16 +12,22 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..longform import Transcriber
-from .events import EventReader
-from .failures import RequestError
-from .jobruns import EVENTS, JobRun
+from .events import Event, EventReader
+from .failures import RequestError, no_worker
+from .jobruns import JobRun
 from .jobs import Job
 from .keeper import Keeper, Rules
 from .openai import sse
+from .places import Places
 from .runs import Defaults
+from .shared import SharedStore
 from .store import Store
 from .transcription import PING_S
 from .worker import Worker
+
+_LOOK_S = 0.5
+"""How often a stream looks at what another server has told."""
+_log = logging.getLogger(__name__)
 
 
 class JobsAsked(BaseModel):
@@ -43,11 +50,11 @@ class JobManager:
     """Launches jobs, ends them, and tells of them.
 
     Args:
-        transcriber: opens recordings.
         store: of the jobs.
-        worker: does them.
+        places: of the queue.
         defaults: for what clients do not say.
         rules: of leases, and of how long things are kept.
+        engine: opens recordings, does them, and is called so; `None` where other servers do.
 
     Attributes:
         keeper: beats.
@@ -56,16 +63,16 @@ class JobManager:
 
     def __init__(
         self,
-        transcriber: Transcriber,
         store: Store,
-        worker: Worker,
+        places: Places,
         defaults: Defaults,
         rules: Rules,
+        engine: tuple[Transcriber, Worker, str] | None,
     ) -> None:
         self.store = store
         self.closing = False
-        self._transcriber = transcriber
-        self._worker = worker
+        self._engine = engine
+        self._places = places
         self._defaults = defaults
         self._rules = rules
         self._runs: dict[str, JobRun] = {}
@@ -74,8 +81,9 @@ class JobManager:
             rules,
             runs=lambda: dict(self._runs),
             launch=lambda job: self.launch(job, resumed=True),
-            submit=worker.submit,
+            submit=self._submit,
             drop=self._drop,
+            claim=self._claim if store.shared else None,
         )
 
     def stop(self) -> None:
@@ -84,15 +92,46 @@ class JobManager:
         for run in list(self._runs.values()):
             run.rest()
 
+    def begin(self, job_id: str, *, resumed: bool = False) -> None:
+        """Let a job that was queued just now go on: here, or wherever there is room."""
+        if self.store.shared:
+            self.keeper.wake()
+        elif (job := self.store.get(job_id)) is not None:
+            self.launch(job, resumed=resumed)
+
+    def _claim(self) -> int:
+        """Take jobs out of the queue that servers share, as far as there is room here."""
+        store = self.store
+        if self._engine is None or not isinstance(store, SharedStore):
+            return 0
+        jobs, requests = self._engine[1].rooms()
+        taken = store.claim(self._engine[2], jobs, requests)
+        for job in taken:
+            before = self._runs.get(job.id)
+            if before is not None:  # it was ended elsewhere, and begun again
+                self._engine[1].cancel(before)
+                before.close()
+            if store.is_hopeless(job):
+                _log.warning("%s: %d servers have died over it", job.id, job.losses)
+                store.change(job, status="failed", error=_worker_lost(job).body()["error"])
+            else:
+                self.launch(job, resumed=True)
+        return len(taken)
+
+    def _submit(self, run: JobRun) -> None:
+        assert self._engine is not None, "without an engine there are no runs"
+        self._engine[1].submit(run)
+
     def launch(self, job: Job, *, resumed: bool = False) -> JobRun:
         run = self.hold(job, resumed=resumed)
-        self._worker.submit(run)
+        self._submit(run)
         return run
 
     def hold(self, job: Job, *, resumed: bool = False) -> JobRun:
-        """Keep a job for this process while its recording is still being made; `begin` lets it go on."""
+        """Keep a job for this process while its recording is still being made; `release` lets it go on."""
+        assert self._engine is not None, "without an engine there are no runs"
         run = JobRun(
-            self._transcriber,
+            self._engine[0],
             self.store,
             job,
             self._defaults,
@@ -104,10 +143,10 @@ class JobManager:
         self._runs[job.id] = run
         return run
 
-    def begin(self, run: JobRun) -> None:
+    def release(self, run: JobRun) -> None:
         """Let a job that was held wait for its turn, unless somebody ended it."""
         if not run.over:
-            self._worker.submit(run)
+            self._submit(run)
 
     def _forget(self, run: JobRun) -> None:
         if self._runs.get(run.job.id) is run:
@@ -115,7 +154,8 @@ class JobManager:
 
     def _drop(self, run: JobRun) -> None:
         """Let go of a run that is not this process's any more, or has ended elsewhere."""
-        self._worker.cancel(run)
+        if self._engine is not None:
+            self._engine[1].cancel(run)
         run.job = self.store.get(run.job.id, removed=True) or run.job
         run.close()
 
@@ -126,10 +166,10 @@ class JobManager:
             RequestError: 404, there is none of this id.
         """
         run = self._runs.get(job_id)
-        job = run.job if run is not None else self.store.get(job_id)
+        job = run.job if run is not None and not self.store.shared else self.store.get(job_id)
         if job is None:
             raise no_job(job_id)
-        return job
+        return run.job if run is not None and run.job.token == job.token else job
 
     def newest(self, asked: JobsAsked) -> dict[str, Any]:
         """A page of jobs as clients read them, newest first.
@@ -158,6 +198,8 @@ class JobManager:
     def body(self, job: Job) -> dict[str, Any]:
         """A job as clients read it."""
         run = self._runs.get(job.id)
+        if run is not None and run.job.token != job.token:
+            run = None  # it goes on elsewhere
         ended = job.status == "done"
         position_s = job.duration_s if ended else job.position_s * job.under_way
         return {
@@ -169,12 +211,24 @@ class JobManager:
             "duration": job.duration_s,
             "position": run.position_s if run is not None else position_s,
             "speakers": run.speakers if run is not None and job.under_way else job.found,
-            "queue_position": self._worker.position(run) if run is not None else None,
+            "queue_position": self._position(run) if run is not None else None,
             "error": job.error,
-            "problem": run.problem if run is not None else None,
+            "problem": run.problem if run is not None else self._nobody(job),
             "revision": job.revision,
             "removed": job.removed,
         }
+
+    def _position(self, run: JobRun) -> int | None:
+        return None if self._engine is None else self._engine[1].position(run)
+
+    def _nobody(self, job: Job) -> str | None:
+        """Why a job that waits does not begin, in words."""
+        store = self.store
+        if not isinstance(store, SharedStore) or not job.under_way:
+            return None
+        models = {told.model for told in store.fleet.seen.values() if told.offer is not None}
+        fits = models if job.model is None else models & {job.model}
+        return None if fits else str(no_worker(job.model))
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """End a job that is under way; one that has ended stays as it is, and is never removed."""
@@ -199,7 +253,8 @@ class JobManager:
             message = f"the job is under way; end it first with POST /v1/jobs/{job_id}/cancel"
             raise RequestError(409, message, code="job_under_way")
         if erase:
-            self.store.erase(job)
+            if not self.store.erase(job):
+                raise no_job(job_id)
         elif not self.store.remove(job):
             raise no_job(job_id)
         until = None if erase else time.time() + self._rules.bin_s
@@ -231,14 +286,14 @@ class JobManager:
             self.keeper.wake()
             return self.body(job)
         with ExitStack() as stack:
-            stack.callback(self._worker.reserve().release)
+            stack.callback(self._places.reserve().release)
             if not self.store.retry(job):
                 message = (
                     f"the job is {self.job(job_id).status}; only one that failed or was cancelled"
                 )
                 raise RequestError(409, f"{message} can be tried again", code="job_not_failed")
-            run = self.launch(replace(job, status="queued", error=None), resumed=True)
-        return self.body(run.job)
+            self.begin(job_id, resumed=True)
+        return self.body(self.job(job_id))
 
     @property
     def waiting_for_storage(self) -> int:
@@ -252,7 +307,7 @@ class JobManager:
             follow: go on after that, with an event `job` whenever it is corrected or heard again.
         """
         job = await run_in_threadpool(self.job, job_id)
-        reader = EventReader(self.store.folder(job) / EVENTS, after)
+        reader = self.store.event_reader(job, after)
         last_body: dict[str, Any] = {}
         quiet_since = time.monotonic()
         try:
@@ -265,9 +320,12 @@ class JobManager:
                     if body != last_body and not last:
                         last_body, quiet_since = body, time.monotonic()
                         yield sse(body, event="job")
-                    for event in reader.new():
+                    events, failure = await run_in_threadpool(_news, reader)
+                    for event in events:
                         quiet_since = time.monotonic()
                         yield sse(event.data, event=event.name, number=event.number)
+                    if failure is not None:
+                        raise failure
                     if last:
                         yield sse(body, event="job")
                         return
@@ -275,13 +333,35 @@ class JobManager:
                         quiet_since = time.monotonic()
                         yield ": still here\n\n"
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), 1.0)
+                        await asyncio.wait_for(
+                            changed.wait(), _LOOK_S if self.store.shared else 1.0
+                        )
                     if self.closing and not changed.is_set():
                         return
         except RequestError as error:
             yield sse(error.body(), event="error")
             if error.code == "job_damaged":
                 yield sse(self.body(job), event="job")
+
+
+def _news(reader: EventReader) -> tuple[list[Event], RequestError | None]:
+    """New events, and what is wrong with the one after them."""
+    events: list[Event] = []
+    try:
+        for event in reader.new():
+            events.append(event)
+    except RequestError as error:
+        return events, error
+    return events, None
+
+
+def _worker_lost(job: Job) -> RequestError:
+    return RequestError(
+        500,
+        f"{job.losses} servers died while they worked on this job, and none of them finished a chunk of "
+        "it; see their logs, and try it again on a machine with more memory",
+        code="worker_lost",
+    )
 
 
 def no_job(job_id: str) -> RequestError:

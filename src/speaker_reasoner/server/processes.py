@@ -60,6 +60,12 @@ class Processes:
                 alive |= {name} if name.startswith(self.machine) else set()
         return alive, alone
 
+    def elsewhere(self) -> str | None:
+        """A process of another machine that lives, if there is one."""
+        names = (path.stem for path in self._folder.glob("*.lock"))
+        others = (name for name in names if not name.startswith(self.machine))
+        return next((name for name in others if not self._is_dead(name)), None)
+
     def show(self) -> None:
         """Be alive, to other machines."""
         with suppress(OSError):

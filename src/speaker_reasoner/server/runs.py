@@ -91,17 +91,17 @@ class Links:
     def rest(self, transcript: Transcript) -> list[ToldSegment]:
         """What is still held, at the end, as the transcript has it."""
         left = [one for n in sorted(self._held) for one in self._held.pop(n)]
-        return _relabelled(left, transcript.segments)
+        return relabelled(left, transcript.segments)
 
     def _linked(self, chunk: int) -> list[ToldSegment]:
         linked = getattr(self.recording, "linked", None)
         segments = linked(chunk) if linked is not None else ()
         if segments is None:
             return []
-        return _relabelled(self._held.pop(chunk), segments)
+        return relabelled(self._held.pop(chunk), segments)
 
 
-def _relabelled(streamed: Sequence[ToldSegment], segments: Sequence[Segment]) -> list[ToldSegment]:
+def relabelled(streamed: Sequence[ToldSegment], segments: Sequence[Segment]) -> list[ToldSegment]:
     """Told segments with the labels, and genders, of segments of the same place and words."""
     known = {(s.start_s, s.end_s, s.text): s for s in segments}
     out = []
@@ -182,15 +182,22 @@ class RequestRun:
         folder: with its audio and voices.
         hints: of the request.
         defaults: where it has none.
+        client: who waits for it.
     """
 
     lasting = False
     name = "request"
 
     def __init__(
-        self, transcriber: Transcriber, folder: Path, hints: Hints, defaults: Defaults
+        self,
+        transcriber: Transcriber,
+        folder: Path,
+        hints: Hints,
+        defaults: Defaults,
+        client: str = "",
     ) -> None:
         self.cancelled = False
+        self.client = client
         self._transcriber = transcriber
         self._folder = folder
         self._hints = hints

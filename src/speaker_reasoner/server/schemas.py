@@ -350,6 +350,9 @@ class Health(Answer):
     status: Literal["ok", "degraded", "stopping"]
     problems: list[str] = Field(description="Of disk and database, in words.")
     jobs_waiting_for_storage: int = Field(description="They go on by themselves.")
+    servers: dict[str, int] | None = Field(
+        None, description="How many of each kind share the store, if it can be shared."
+    )
 
 
 ERRORS: dict[str, tuple[int, str]] = {
@@ -394,6 +397,9 @@ ERRORS: dict[str, tuple[int, str]] = {
     "answer_timeout": (504, "It takes too long for a request; make it a job."),
     "database_unavailable": (503, "The database is out of reach; see Retry-After."),
     "storage_failed": (507, "The disk is full."),
+    "store_unavailable": (503, "The bucket is out of reach; see Retry-After."),
+    "no_worker": (503, "A front has no worker that lives; see Retry-After."),
+    "worker_lost": (500, "Every server that worked on it died."),
 }
 """Status and meaning of the code of every error."""
 
@@ -404,7 +410,9 @@ _ANYWHERE = (
     "origin_not_allowed",
     "internal_error",
     "database_unavailable",
+    "store_unavailable",
     "storage_failed",
+    "no_worker",
 )
 
 

@@ -1,11 +1,13 @@
 """What stands behind the routes: one model, its worker, the store, and the jobs under way."""
 
 import asyncio
+import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +15,7 @@ import anyio
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from ..engines.base import Engine
 from ..errors import ServerError, SettingsError
@@ -31,10 +33,14 @@ from .forms import (
     check_transcription,
     parse_form,
 )
+from .jobs import Job
 from .keeper import Rules
 from .manager import JobManager
+from .offers import Models, Offer, offer_of
+from .places import Places
+from .relay import RelayedRun
 from .runs import Defaults, RequestRun
-from .store import Store
+from .shared import SharedStore, open_store
 from .transcription import Transcription, too_slow
 from .transcripts import Transcripts
 from .turns import Turns
@@ -60,9 +66,10 @@ class ServiceSettings:
     """How a server runs.
 
     Attributes:
-        store: folder of jobs and uploads.
+        store: folder of jobs and uploads, or the address of a place in a bucket.
         database: SQLAlchemy URL; a SQLite file in the store if `None`.
         api_key: that requests must carry; `None` on loopback only.
+        more_keys: as good, so that clients can be told apart; links to audio are signed with `api_key`.
         batch: dialogues at once.
         queue: recordings that may wait.
         limits: of what clients send.
@@ -76,11 +83,14 @@ class ServiceSettings:
         origins: other sites whose pages may use the server.
         aliases: other names of the model, each with the name it stands for; empty for whatever there is.
         root_path: under which a proxy shows the server; empty at the top.
+        scratch: folder of this process's machine, for uploads and copies where the store is a bucket.
+        work_only: whether jobs are done, and no requests are answered but for health and counts.
     """
 
-    store: Path
+    store: Path | str
     database: str | None = None
     api_key: str | None = None
+    more_keys: tuple[str, ...] = ()
     batch: int = 16
     queue: int = 256
     limits: Limits = field(default_factory=Limits)
@@ -94,73 +104,98 @@ class ServiceSettings:
     origins: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
     root_path: str = ""
+    scratch: Path | None = None
+    work_only: bool = False
 
 
 class Service:
-    """One model that serves requests and jobs.
+    """One model that serves requests and jobs; or none, and others do.
 
     Args:
-        transcriber: opens recordings; its engine is asked by the worker alone.
+        transcriber: opens recordings; its engine is asked by the worker alone. Without one jobs and
+            requests wait for the other servers of the store.
         settings: of the server.
 
+    Attributes:
+        worker: the engine thread, where there is an engine.
+        own: what the engine offers.
+        models: that recordings can be transcribed with.
+
     Raises:
-        ServerError, OutputError: the store cannot be used.
+        ServerError, OutputError, DataError, ExtraError: the store cannot be used, or its other servers
+            transcribe otherwise.
     """
 
-    def __init__(self, transcriber: Transcriber, settings: ServiceSettings) -> None:
+    def __init__(self, transcriber: Transcriber | None, settings: ServiceSettings) -> None:
         self.settings = settings
         self.registry = CollectorRegistry()
-        self.store = Store(settings.store, settings.database, settings.rules.lease_s)
-        self.worker = Worker(
-            transcriber.engine,
-            batch=settings.batch,
-            queue=settings.queue,
-            registry=self.registry,
-        )
-        engine = transcriber.engine
-        described = engine.describe()
-        name = str(described.get("model", engine.name))
-        self.model = Path(name).name if Path(name).is_absolute() else name
-        self.profile = engine.profile
-        recognises = "recogniser" in described
-        for alias, meant in settings.aliases:
-            if meant not in (self.model, ""):
-                raise ServerError(f"--model-alias {alias}={meant}: this server has {self.model!r}")
-        self.able = Abilities(
-            self.model,
-            tuple(alias for alias, _ in settings.aliases),
-            None if recognises else self.profile.language,
-            tuple(
-                getattr(getattr(engine, "recogniser", None), "languages", ()) if recognises else ()
-            ),
-            described.get("word_times") is True,
-        )
         self.created = int(time.time())
-        self.turns = None
-        if settings.engine_api:
-            self.turns = _turns(engine, self.worker, settings.batch)
+        self.own: Offer | None = None
+        self.worker: Worker | None = None
+        self.turns: Turns | None = None
+        engine: tuple[Transcriber, Worker, str] | None = None
+        if transcriber is not None:
+            names = tuple(alias for alias, _ in settings.aliases)
+            self.own = offer_of(transcriber, names, settings.defaults, settings.channel)
+            for alias, meant in settings.aliases:
+                if meant not in (self.own.able.model, ""):
+                    raise ServerError(
+                        f"--model-alias {alias}={meant}: this server has {self.own.able.model!r}"
+                    )
+        self.store = open_store(
+            settings.store, settings.database, settings.rules.lease_s, settings.scratch
+        )
+        role = "front" if self.own is None else "worker" if settings.work_only else "server"
+        try:
+            self.models = Models(self.own, self.store, role, settings.aliases)
+        except BaseException:
+            self.store.close()
+            raise
+        if transcriber is not None and self.own is not None:
+            self.worker = Worker(
+                transcriber.engine,
+                batch=settings.batch,
+                registry=self.registry,
+                room=self._wake if self.store.shared else lambda: None,
+            )
+            engine = transcriber, self.worker, self.own.able.model
+            if settings.engine_api:
+                self.turns = _turns(transcriber.engine, self.worker, settings.batch)
+        self.places = Places(
+            settings.queue, self._waiting, lambda: self.worker.pace_s if self.worker else 5
+        )
         self.transcriber = transcriber
         self.decoders = anyio.CapacityLimiter(_DECODERS)
-        self.jobs = JobManager(
-            transcriber, self.store, self.worker, settings.defaults, settings.rules
-        )
+        self.jobs = JobManager(self.store, self.places, settings.defaults, settings.rules, engine)
         self.keeper = self.jobs.keeper
-        self.transcripts = Transcripts(self.jobs, self.profile.word_confidence_floor)
+        self.transcripts = Transcripts(self.jobs, self.models.floor)
+
+    def _wake(self) -> None:
+        self.keeper.wake()
+
+    def _waiting(self) -> int:
+        """How many recordings wait for an engine."""
+        mine = self.worker.waiting if self.worker is not None else 0
+        return mine + (self.store.waiting() if isinstance(self.store, SharedStore) else 0)
 
     def start(self) -> None:
         """Begin to work, with the jobs that were left."""
-        self.worker.start()
+        if self.worker is not None:
+            self.worker.start()
         self.keeper.start()
 
     def drain(self) -> None:
         """Refuse new work and end event streams; for a signal handler."""
         self.jobs.closing = True
-        self.worker.drain()
+        self.places.close()
+        if self.worker is not None:
+            self.worker.drain()
 
     def stop(self) -> None:
         """End after the round that is being written; jobs go on at the next start."""
         self.drain()
-        self.worker.stop()
+        if self.worker is not None:
+            self.worker.stop()
         self.jobs.stop()
         self.store.close()
 
@@ -175,24 +210,72 @@ class Service:
         """
         stack = ExitStack()
         try:
-            place = self.worker.reserve()
+            place = await run_in_threadpool(self.places.reserve)
             stack.callback(place.release)
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(TranscriptionForm, received.values)
-            form, said = check_transcription(form, self.able)
+            offer = await run_in_threadpool(self.models.meant, form.model)
+            form, said = check_transcription(form, self._meant(form.model, offer.able))
             if received.file is None:
                 raise _no_file("a file")
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
-            run = RequestRun(self.transcriber, folder, form, self.settings.defaults)
-            stack.callback(self.worker.cancel, run)
-            taken = self._take(received, folder, form, stored, lambda: run.cancelled)
-            await self.connected(request, taken, lambda: self.worker.cancel(run))
-            self.worker.submit(run, place)
+            gone = threading.Event()
+            stack.callback(gone.set)
+            taken = self._take(received, folder, form, stored, gone.is_set)
+            duration_s = await self.connected(request, taken, gone.set)
+            run: RequestRun | RelayedRun
+            if self.worker is not None and self.transcriber is not None:
+                run = RequestRun(
+                    self.transcriber,
+                    folder,
+                    form,
+                    self.settings.defaults,
+                    client_of(request, bool(self.settings.more_keys)),
+                )
+                stack.callback(self.worker.cancel, run)
+                self.worker.submit(run, place)
+            else:
+                name = received.file.name
+                job = await self._add(request, folder, name, duration_s, form, offer, waited=True)
+                assert isinstance(self.store, SharedStore), "else there is an engine"
+                run = RelayedRun(self.store, job)
+                stack.callback(threading.Thread(target=run.close, daemon=True).start)
         except BaseException:
             stack.close()
             raise
-        return Transcription(run, self._with_names(form), said, self.settings.answer_s, stack)
+        return Transcription(
+            run, _with_names(form, offer), offer, said, self.settings.answer_s, stack
+        )
+
+    def _meant(self, name: str, able: Abilities) -> Abilities:
+        """What a model can do that a client called by a name of this server's."""
+        return able if name in (able.model, *able.aliases) else replace(able, aliases=(name,))
+
+    async def _add(
+        self,
+        request: Request,
+        folder: Path,
+        name: str,
+        duration_s: float,
+        form: Hints,
+        offer: Offer,
+        *,
+        waited: bool = False,
+    ) -> Job:
+        """Accept a job."""
+        return await run_in_threadpool(
+            self.store.add,
+            folder,
+            name,
+            duration_s,
+            form.speakers,
+            form.known_speaker_names,
+            form.language,
+            client_of(request, bool(self.settings.more_keys)),
+            offer.able.model if self.store.shared else None,
+            self.store.owner if waited else None,
+        )
 
     async def complete(self, request: Request) -> tuple[dict[str, Any], bool]:
         """Write one turn of a dialogue that the client leads; whether it is to be streamed.
@@ -201,27 +284,19 @@ class Service:
             RequestError: it is not served.
             ClientDisconnect: the client is gone.
         """
-        assert self.turns is not None
+        assert self.turns is not None and self.worker is not None and self.own is not None
+        worker = self.worker
         most = min(self.settings.limits.body_bytes, _CHAT_BYTES)
         with ExitStack() as stack:
-            place = self.worker.reserve()
+            place = await run_in_threadpool(self.places.reserve)
             stack.callback(place.release)
-            form = parse_chat(await read_json(request, self.settings.limits, most), self.able)
+            form = parse_chat(await read_json(request, self.settings.limits, most), self.own.able)
             chat, clips = await self.turns.heard(form)
             asked, key = self.turns.request(form, chat, clips)
             turn, reply = self.turns.submit(asked, place)
-        written = await self.connected(request, reply, lambda: self.worker.cancel(turn))
+        written = await self.connected(request, reply, lambda: worker.cancel(turn))
         self.turns.keep(asked, key, written)
         return self.turns.body(form, written), bool(form.stream)
-
-    def _with_names(self, form: TranscriptionForm) -> TranscriptionForm:
-        """A form with the names that its answer may hold."""
-        names = [voice.name for voice in self.settings.defaults.voices]
-        return (
-            form
-            if form.known_speaker_names
-            else form.model_copy(update={"known_speaker_names": names})
-        )
 
     async def connected(
         self, request: Request, work: Awaitable[T], abandon: Callable[[], None]
@@ -280,12 +355,13 @@ class Service:
             ClientDisconnect: the client is gone before it was accepted.
         """
         with ExitStack() as stack:
-            place = self.worker.reserve()
+            place = await run_in_threadpool(self.places.reserve)
             stack.callback(place.release)
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
             form = parse_form(JobForm, received.values)
-            said = check_job(form, self.able)
+            offer = await run_in_threadpool(self.models.meant, form.model)
+            said = check_job(form, offer.able)
             if (received.file is None) == (form.path is None):
                 raise _no_file("either a file or a path")
             path = None
@@ -296,16 +372,12 @@ class Service:
             taken = self._take(received, folder, form, stored, gone.is_set, path)
             duration_s = await self.connected(request, taken, gone.set)
             file_name = received.file.name if received.file else display_name(str(path))
-            job = await run_in_threadpool(
-                self.store.add,
-                folder,
-                form.name or file_name,
-                duration_s,
-                form.speakers,
-                form.known_speaker_names,
-                form.language,
-            )
-            self.jobs.launch(job)
+            name = form.name or file_name
+            job = await self._add(request, folder, name, duration_s, form, offer)
+            if self.store.shared:
+                self.keeper.wake()
+            else:
+                self.jobs.launch(job)
         return {**self.jobs.body(job), "warnings": said} if said else self.jobs.body(job)
 
     def health(self) -> dict[str, Any]:
@@ -313,7 +385,26 @@ class Service:
         problems = list(self.keeper.problems)
         status = "stopping" if self.jobs.closing else "degraded" if problems else "ok"
         waiting = self.jobs.waiting_for_storage
-        return {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
+        body = {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
+        if isinstance(self.store, SharedStore):
+            roles = Counter(told.role for told in self.store.fleet.seen.values())
+            body["servers"] = {role: roles[role] for role in ("server", "worker", "front")}
+        return body
+
+
+def client_of(request: HTTPConnection, several_keys: bool) -> str:
+    """Whose a request is, for a fair queue: the key that it carries, if the server has several, else its
+    address; a digest of it."""
+    who = request.headers.get("authorization", "").partition(" ")[2].strip() if several_keys else ""
+    who = who or (request.client.host if request.client else "")
+    return hashlib.sha256(who.encode()).hexdigest()[:16]
+
+
+def _with_names(form: TranscriptionForm, offer: Offer) -> TranscriptionForm:
+    """A form with the names that its answer may hold."""
+    if form.known_speaker_names:
+        return form
+    return form.model_copy(update={"known_speaker_names": list(offer.names)})
 
 
 def _turns(engine: Engine, worker: Worker, batch: int) -> Turns:

@@ -19,34 +19,38 @@ import os
 import re
 import secrets
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from filelock import FileLock
+from sqlalchemy import and_, delete, insert, or_, select, update
 
 from ..errors import OutputError, ServerError
 from ..formats import write_text_atomically
+from ..longform.journal import Journal
 from .database import CORRECTIONS, JOBS, Database
+from .events import EVENTS, EventLog, EventReader
 from .failures import StorageError, disk_error
-from .jobs import WAITING, Job, is_job_id, job_of_row, new_job_id, parse_operation_row, undamaged
+from .jobs import WAITING, Job, new_job_id
 from .processes import Processes
+from .rows import Rows
 
 LEASE_S = 60.0
 """How long a process that renews its leases no more keeps its jobs."""
 
 _log = logging.getLogger(__name__)
 
+_JOURNAL, _TRANSCRIPT, _LINES = "journal.jsonl", "transcript.json", "lines.json"
 _STORE_ID = re.compile(r"[0-9a-f]{24}")
 _MARK = "not-accepted"
 """A file in a folder whose row is not written yet."""
 _PROBE_BYTES = 1 << 18
 
 
-class Store:
+class Store(Rows):
     """Jobs of one folder.
 
     Args:
@@ -55,7 +59,7 @@ class Store:
         lease_s: how long jobs stay with this process without a heartbeat.
 
     Attributes:
-        owner: this process, as rows name it.
+        owner, shared: see `Rows`.
 
     Raises:
         ServerError: the database cannot be used.
@@ -77,9 +81,10 @@ class Store:
             self._processes = Processes(folder / "processes", lease_s)
             stack.callback(self._processes.close)
             self.owner = self._processes.own
-            self._id = _identity(folder / "id")
+            self._id = identity(folder / "id")
             self._database = Database(database or f"sqlite:///{folder.absolute() / 'jobs.sqlite'}")
             stack.callback(self._database.close)
+            self._check_machines()
             self._erased = {path.name for path in (folder / "erased").iterdir()}
             if self._processes.living()[1]:
                 self._clean()
@@ -89,16 +94,32 @@ class Store:
         """Let go of the database and the folder."""
         self._open_things.close()
 
+    def _check_machines(self) -> None:
+        """Refuse SQLite to the processes of several machines, whose locks it cannot rely on.
+
+        Raises:
+            ServerError: a process of another machine serves the store.
+        """
+        if self._database.is_file and (other := self._processes.elsewhere()):
+            raise ServerError(
+                f"{self._folder}: a server on another machine ({other}) serves this store; SQLite is for "
+                "the processes of one machine: stop that server, or give all of them "
+                "--database postgresql+psycopg://USER@HOST/NAME"
+            )
+
     # Files
 
-    @contextmanager
-    def incoming(self) -> Iterator[Path]:
+    def incoming(self) -> AbstractContextManager[Path]:
         """A new folder for an upload; removed in the end, unless it was moved elsewhere.
 
         Raises:
             StorageError: it cannot be made.
         """
-        folder = self._folder / "incoming" / secrets.token_hex(12)
+        return self._new_folder(self._folder / "incoming")
+
+    @contextmanager
+    def _new_folder(self, within: Path) -> Iterator[Path]:
+        folder = within / secrets.token_hex(12)
         try:
             folder.mkdir()
         except OSError as error:
@@ -109,8 +130,41 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self, job: Job) -> Path:
-        """Where the files of a job lie."""
+        """Where the files of a job lie, or copies of them."""
         return self._folder / "jobs" / job.id
+
+    def event_log(self, job: Job, *, again: bool = False) -> EventLog:
+        """The log of a job's events, to write; see `EventLog`."""
+        return EventLog(self.folder(job) / EVENTS, again=again)
+
+    def event_reader(self, job: Job, after: int = 0) -> EventReader:
+        """The log of a job's events, to read on after an event."""
+        return EventReader(self.folder(job) / EVENTS, after)
+
+    def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
+        """The journal of a job's recording, as `Journal.anew`; one that begins anew has no events."""
+        journal, other = Journal.anew(self.folder(job) / _JOURNAL, about)
+        if other is not None:
+            (self.folder(job) / EVENTS).unlink(missing_ok=True)
+        return journal, other
+
+    def keep_document(self, job: Job, transcript: str, lines: str) -> None:
+        """Write a job's transcript down, and which of its lines were told under which id.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        write_text_atomically(self.folder(job) / _LINES, lines)
+        write_text_atomically(self.folder(job) / _TRANSCRIPT, transcript)
+
+    def document(self, job: Job) -> tuple[str, str]:
+        """What `keep_document` wrote.
+
+        Raises:
+            OSError: it is not there.
+        """
+        folder = self.folder(job)
+        return (folder / _TRANSCRIPT).read_text("utf-8"), (folder / _LINES).read_text("utf-8")
 
     def probe(self) -> None:
         """Write a little, as everything that is kept needs.
@@ -130,83 +184,11 @@ class Store:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    # What there is
-
-    def get(self, job_id: str, *, removed: bool = False) -> Job | None:
-        """A job by its id; `None` where there is none, or it is in the bin and not asked for there."""
-        bin_too = () if removed else (JOBS.c.removed.is_(None),)
-        row = self._select(JOBS.c.id == job_id, *bin_too)
-        return row[0] if row else None
-
-    def newest(
-        self,
-        most: int,
-        *,
-        after: Job | None = None,
-        search: str = "",
-        since: float | None = None,
-        until: float | None = None,
-        status: str | None = None,
-        removed: bool = False,
-    ) -> list[Job]:
-        """Jobs, newest first.
-
-        Args:
-            most: so many.
-            after: those that follow this one.
-            search: in their names, in upper or lower case.
-            since, until: when they were begun, in seconds since 1970.
-            status: of them.
-            removed: those in the bin, instead of the others.
-        """
-        where: list[Any] = [JOBS.c.removed.is_not(None) if removed else JOBS.c.removed.is_(None)]
-        if after is not None:
-            same = and_(JOBS.c.created == after.created, JOBS.c.id > after.id)
-            where.append(or_(JOBS.c.created < after.created, same))
-        if search:
-            where.append(JOBS.c.name.icontains(search, autoescape=True))
-        if since is not None:
-            where.append(JOBS.c.created >= since)
-        if until is not None:
-            where.append(JOBS.c.created < until)
-        if status is not None:
-            where.append(JOBS.c.status == status)
-        return self._select(*where, limit=most)
-
-    def corrections(self, job: Job) -> list[dict[str, Any]]:
-        """Operations on a job's transcript, in order.
-
-        Raises:
-            RequestError: 500, one of them is damaged.
-        """
-        query = select(CORRECTIONS.c.operation).where(CORRECTIONS.c.job == job.id)
-        with self._database.begin() as connection:
-            texts = connection.scalars(query.order_by(CORRECTIONS.c.number)).all()
-        with undamaged(job, "a correction"):
-            return [parse_operation_row(text) for text in texts]
-
-    def _select(self, *where: Any, limit: int | None = None) -> list[Job]:
-        count = (
-            select(func.count())
-            .where(CORRECTIONS.c.job == JOBS.c.id)
-            .scalar_subquery()
-            .label("revision")
-        )
-        query = select(JOBS, count).where(JOBS.c.store == self._id, *where)
-        query = query.order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
-        with self._database.begin() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [
-            job_of_row(row)
-            for row in rows
-            if is_job_id(row["id"]) and row["id"] not in self._erased
-        ]
-
     # Who works on it
 
     def take(self) -> list[Job]:
         """Lease the jobs that wait or run and that no living process has, oldest first."""
-        now = time.time()
+        now = self._database.clock
         alive, _ = self._processes.living()
         here = JOBS.c.owner.startswith(self._processes.machine)
         free = or_(
@@ -220,10 +202,10 @@ class Store:
             query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.in_(WAITING), free)
             with self._database.begin() as connection:
                 if connection.execute(query.values(self._leased())).rowcount:
-                    taken.append(job)
+                    taken.append(replace(job, owner=self.owner, token=job.token + 1))
         return taken
 
-    def renew(self, positions: Mapping[str, float]) -> set[str]:
+    def renew(self, positions: Iterable[tuple[Job, float]]) -> set[str]:
         """Renew the leases of jobs, with how far each was heard in seconds.
 
         Returns:
@@ -232,20 +214,11 @@ class Store:
         kept = set()
         self._processes.show()
         with self._database.begin() as connection:
-            for job_id, position_s in positions.items():
-                query = self._mine(job_id).values(**self._leased(), position_s=position_s)
-                if connection.execute(query).rowcount:
-                    kept.add(job_id)
+            for job, position_s in positions:
+                until = {"lease": self._database.clock + self._lease_s, "position_s": position_s}
+                if connection.execute(self._mine(job).values(until)).rowcount:
+                    kept.add(job.id)
         return kept
-
-    def _leased(self) -> dict[str, Any]:
-        return {"owner": self.owner, "lease": time.time() + self._lease_s}
-
-    def _mine(self, job_id: str) -> Any:
-        """A change of a job that is under way here."""
-        return update(JOBS).where(
-            JOBS.c.id == job_id, JOBS.c.status.in_(WAITING), JOBS.c.owner == self.owner
-        )
 
     # What becomes of it
 
@@ -257,14 +230,19 @@ class Store:
         speakers: str | None,
         voices: Sequence[str],
         language: str | None = None,
+        client: str = "",
+        model: str | None = None,
+        waiter: str | None = None,
         job_id: str | None = None,
     ) -> Job:
-        """Accept a job: its folder takes its place, then its row is written.
+        """Accept a job: its files take their place, then its row is written.
 
         Args:
+            incoming: with its files; see `intake`.
+            name, duration_s, speakers, voices, language, client, model, waiter: as `Job` has them.
             job_id: from `new_job_id`, where it was told before.
         """
-        now = time.time()
+        now = self._database.now()
         job = Job(
             job_id or new_job_id(),
             name,
@@ -274,14 +252,13 @@ class Store:
             speakers,
             tuple(voices),
             changed=now,
-            owner=self.owner,
+            owner=None if self.shared else self.owner,
             language=language,
+            token=1,
+            client=client,
+            model=model,
+            waiter=waiter,
         )
-        try:
-            (incoming / _MARK).touch()
-            incoming.rename(self.folder(job))
-        except OSError as error:
-            raise disk_error("keep the upload", error) from error
         row = {
             "id": job.id,
             "store": self._id,
@@ -293,8 +270,21 @@ class Store:
             "speakers": speakers,
             "voices": json.dumps(voices),
             "language": language,
+            "client": client,
+            "model": model,
+            "waiter": waiter,
             **self._leased(),
+            "token": job.token,
         }
+        self._accept(job, incoming, row)
+        return job
+
+    def _accept(self, job: Job, incoming: Path, row: Mapping[str, Any]) -> None:
+        try:
+            (incoming / _MARK).touch()
+            incoming.rename(self.folder(job))
+        except OSError as error:
+            raise disk_error("keep the upload", error) from error
         try:
             with self._database.begin() as connection:
                 connection.execute(insert(JOBS).values(row))
@@ -303,96 +293,15 @@ class Store:
             raise
         with suppress(OSError):  # the next start does it
             (self.folder(job) / _MARK).unlink()
-        return job
-
-    def change(self, job: Job, **values: Any) -> bool:
-        """Set columns of a job, if it is still under way in this process; whether it was."""
-        if "error" in values:
-            values["error"] = json.dumps(values["error"]) if values["error"] else None
-        return self._update(self._mine(job.id), **values)
-
-    def cancel(self, job: Job) -> bool:
-        """End a job that is under way, in whatever process; whether it was. One that hears a chunk
-        again keeps its transcript."""
-        query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.in_(WAITING))
-        if job.listen is None:
-            return self._update(query, status="cancelled")
-        return self._update(query, status="done", listen=None)
-
-    def retry(self, job: Job) -> bool:
-        """Queue a job once more that failed or was cancelled; whether it was so."""
-        query = update(JOBS).where(
-            JOBS.c.id == job.id,
-            JOBS.c.status.in_(("failed", "cancelled")),
-            JOBS.c.removed.is_(None),
-        )
-        return self._update(query, status="queued", error=None, **self._leased())
-
-    def correct(self, job: Job, revision: int, operation: Mapping[str, Any]) -> bool:
-        """Append an operation, if the job is done and `revision` is still the number of those there
-        are; whether it was so."""
-        row = {"job": job.id, "number": revision + 1, "operation": json.dumps(operation)}
-        done = update(JOBS).where(
-            JOBS.c.id == job.id, JOBS.c.status == "done", JOBS.c.removed.is_(None)
-        )
-        try:
-            with self._database.begin() as connection:
-                if not connection.execute(done.values(changed=time.time())).rowcount:
-                    return False
-                connection.execute(insert(CORRECTIONS).values(row))
-        except IntegrityError:
-            return False
-        return True
-
-    def listen(self, job: Job, chunk: int, *, keep: bool = True) -> bool:
-        """Queue a job that is done, and not corrected since it was read, to hear a chunk again;
-        whether it was so."""
-        count = select(func.count()).where(CORRECTIONS.c.job == job.id).scalar_subquery()
-        query = update(JOBS).where(
-            JOBS.c.id == job.id,
-            JOBS.c.status == "done",
-            JOBS.c.removed.is_(None),
-            count == job.revision,
-        )
-        values = {"status": "queued", "listen": chunk, "listen_keep": int(keep), "error": None}
-        return self._update(query, **values, **self._leased())
-
-    def heard_again(self, job: Job, operation: Mapping[str, Any], changed: float) -> bool:
-        """Append what a chunk, heard again, came to, and end the job; whether it was under way here.
-
-        Args:
-            changed: the time of it, as `Job.changed`.
-        """
-        row = {"job": job.id, "number": job.revision + 1, "operation": json.dumps(operation)}
-        ended = self._mine(job.id).values(status="done", listen=None, changed=changed)
-        with self._database.begin() as connection:
-            if not connection.execute(ended).rowcount:
-                return False
-            connection.execute(insert(CORRECTIONS).values(row))
-        return True
-
-    def _update(self, query: Any, **values: Any) -> bool:
-        with self._database.begin() as connection:
-            values = {"changed": time.time(), **values}
-            return bool(connection.execute(query.values(values)).rowcount)
 
     # The bin
 
-    def remove(self, job: Job) -> bool:
-        """Put a job that has ended into the bin; whether it had, and was not there yet."""
-        ended = update(JOBS).where(
-            JOBS.c.id == job.id, JOBS.c.status.not_in(WAITING), JOBS.c.removed.is_(None)
-        )
-        return self._update(ended, removed=time.time())
-
-    def restore(self, job: Job) -> bool:
-        """Take a job out of the bin; whether it was there."""
-        binned = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.removed.is_not(None))
-        return self._update(binned, removed=None)
-
-    def erase(self, job: Job) -> None:
+    def erase(self, job: Job) -> bool:
         """Delete a job that has ended, for good: its files at once; its row as soon as the database
         can be written, see `finish_erasing`.
+
+        Returns:
+            Whether it had ended, as the database has it.
 
         Raises:
             StorageError: its folder cannot be moved away.
@@ -407,6 +316,7 @@ class Store:
         _empty(self._folder / "erased" / job.id)
         with suppress(StorageError):
             self.finish_erasing()
+        return True
 
     def finish_erasing(self) -> None:
         """Delete the rows of erased jobs.
@@ -420,14 +330,6 @@ class Store:
                 connection.execute(delete(JOBS).where(JOBS.c.id == job_id))
             shutil.rmtree(self._folder / "erased" / job_id, ignore_errors=True)
             self._erased.discard(job_id)
-
-    def outlived(self, keep_s: float | None, bin_s: float) -> list[Job]:
-        """Jobs to erase: removed longer than `bin_s` ago, or ended and unchanged for `keep_s`."""
-        now = time.time()
-        old = JOBS.c.removed < now - bin_s
-        if keep_s is not None:
-            old = or_(old, func.coalesce(JOBS.c.changed, JOBS.c.created) < now - keep_s)
-        return self._select(JOBS.c.status.not_in(WAITING), old)
 
     def _clean(self) -> None:
         """Remove what a crash left: uploads under way, and folders whose row was never written."""
@@ -474,14 +376,16 @@ def _empty(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> str:
+def identity(path: Path) -> str:
     """The store's own id, made at its first start.
 
     Raises:
         ServerError: it is damaged; with another one the store's jobs would be nobody's.
     """
     if not path.exists():
-        write_text_atomically(path, secrets.token_hex(12))
+        with FileLock(path.with_name("id.lock")):  # several servers may be started at once
+            if not path.exists():
+                write_text_atomically(path, secrets.token_hex(12))
     text = path.read_bytes().decode(errors="replace").strip()
     if not _STORE_ID.fullmatch(text):
         raise ServerError(

@@ -11,7 +11,9 @@ from ..errors import SpeakerReasonerError
 from ..transcript import Transcript
 from .failures import RequestError, as_request_error
 from .forms import TranscriptionForm
+from .offers import Offer
 from .openai import TranscriptStream, language_warnings, sse
+from .relay import RelayedRun
 from .runs import RequestRun
 
 PING_S = 15.0
@@ -23,17 +25,20 @@ class Transcription:
 
     Attributes:
         form: of the request.
+        offer: the model that transcribes it.
     """
 
     def __init__(
         self,
-        run: RequestRun,
+        run: RequestRun | RelayedRun,
         form: TranscriptionForm,
+        offer: Offer,
         said: Sequence[str],
         answer_s: float,
         stack: ExitStack,
     ) -> None:
         self.form = form
+        self.offer = offer
         self._said = said
         self._run = run
         self._answer_s = answer_s

@@ -1,5 +1,6 @@
 """The transcripts of jobs: shown, given away, corrected, heard again."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,10 @@ class Transcripts:
 
     Args:
         jobs: whose they are.
-        floor: mean probability of words under which the model is not to be trusted, if it has one.
+        floor: mean probability of words under which the model of a job is not to be trusted, if it has one.
     """
 
-    def __init__(self, jobs: JobManager, floor: float | None) -> None:
+    def __init__(self, jobs: JobManager, floor: Callable[[Job], float | None]) -> None:
         self._jobs = jobs
         self._store = jobs.store
         self._floor = floor
@@ -31,13 +32,13 @@ class Transcripts:
         """The document of a job, corrections applied; with the words that have times, if asked for."""
         job = self._transcribed(job_id)
         document, history = load_document(self._store, job)
-        return self._show(document, history, job.revision, words)
+        return self._show(job, document, history, job.revision, words)
 
     def _show(
-        self, document: Document, history: History, revision: int, words: bool
+        self, job: Job, document: Document, history: History, revision: int, words: bool
     ) -> dict[str, Any]:
         body = history.show(document, revision, words=words)
-        return {**body, "confidence_floor": self._floor}
+        return {**body, "confidence_floor": self._floor(job)}
 
     def transcript(self, job_id: str) -> Transcript:
         """The transcript of a job, corrections applied."""
@@ -106,7 +107,7 @@ class Transcripts:
 
     def _after(self, job: Job, history: History, words: bool) -> dict[str, Any]:
         document, _ = replay(load_original(self._store, job), history.done)
-        return self._show(document, history, job.revision + 1, words)
+        return self._show(job, document, history, job.revision + 1, words)
 
     def _listen(self, job: Job, operation: Listen, spans: list[dict[str, Any]]) -> dict[str, Any]:
         chunk = operation.chunk
@@ -115,10 +116,8 @@ class Transcripts:
         if not self._store.listen(job, chunk, keep=operation.keep):
             message = "the job is under way, or was corrected meanwhile; fetch it again"
             raise RequestError(409, message, code="job_under_way")
-        run = self._jobs.launch(
-            replace(job, status="queued", listen=chunk, listen_keep=operation.keep, error=None)
-        )
-        return self._jobs.body(run.job)
+        self._jobs.begin(job.id)
+        return self._jobs.body(self._jobs.job(job.id))
 
     def _transcribed(self, job_id: str) -> Job:
         """A job that has a transcript."""

@@ -32,7 +32,8 @@ from ..protocol.messages import Message, trace_parts
 from ..transcript import Transcript
 from .chat import AudioPart, ChatForm, completion_body, rules_of, sent_rules
 from .failures import RequestError
-from .worker import Place, Worker
+from .places import Place
+from .worker import Worker
 
 _KEPT_BYTES = 256 * 1024**2
 _KEPT_ANSWERS = 10_000
@@ -56,6 +57,7 @@ class Turn:
     cancelled: bool = False
     done: bool = False
     name: str = "turn"
+    client: str = ""
 
     @property
     def request(self) -> TurnRequest | None:

@@ -1,8 +1,8 @@
 """One engine thread for all recordings: their dialogues share its batches over connections.
 
-Recordings wait in a bounded queue. Up to `batch` of them are under way; how they share the rounds is
-in `longform.rounds`, and new recordings join between rounds. Jobs, which can go on after a restart,
-leave one place to the requests that somebody waits for.
+Recordings wait in a queue that is fair to clients; `places` bounds it. Up to `batch` of them are under way;
+how they share the rounds is in `longform.rounds`, and new recordings join between rounds. Jobs, which can go
+on after a restart, leave one place to the requests that somebody waits for.
 
 Does not know what a recording is for: see `Task`.
 """
@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter as Counts
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -21,7 +22,7 @@ from ..engines.base import Engine
 from ..errors import EngineError, SpeakerReasonerError
 from ..longform import Failure, rounds
 from ..transcript import Transcript
-from .failures import RequestError
+from .places import Place
 
 _log = logging.getLogger(__name__)
 
@@ -30,28 +31,17 @@ class Task(rounds.Task, Protocol):
     """A recording that somebody wants transcribed. All methods run on the engine thread.
 
     Attributes:
+        client: whose it is, for a fair queue.
         lasting: a job, which goes on after a restart; otherwise somebody waits on a connection.
         cancelled: nobody wants it any more; set from any thread, and nothing more is told.
     """
 
+    client: str
     lasting: bool
     cancelled: bool
 
     def ended(self, result: Transcript | Failure) -> None:
         """The last word on it."""
-
-
-class Place:
-    """A place in the queue, held while a recording is still on its way in."""
-
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
-
-    def release(self) -> None:
-        """Give the place back; once is enough."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
 
 
 class Worker:
@@ -60,18 +50,23 @@ class Worker:
     Args:
         engine: asked from this thread alone.
         batch: dialogues at once.
-        queue: recordings that may wait, those whose upload is under way included.
         registry: of the counts.
+        room: called whenever there may be room for one more.
     """
 
     def __init__(
-        self, engine: Engine, *, batch: int, queue: int, registry: CollectorRegistry
+        self,
+        engine: Engine,
+        *,
+        batch: int,
+        registry: CollectorRegistry,
+        room: Callable[[], None] = lambda: None,
     ) -> None:
         self._batch = batch
-        self._queue = queue
+        self._made_room = room
         self._changed = threading.Condition()
         self._waiting: deque[Task] = deque()
-        self._coming = 0
+        self._served: dict[str, int] = {}
         self._rounds: rounds.Rounds[Task] = rounds.Rounds(
             engine, batch, more=self._take, in_order=False, as_known=_known
         )
@@ -98,29 +93,27 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
-    def reserve(self) -> Place:
-        """Take a place for a recording that is about to come in.
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
-        Raises:
-            RequestError: 429 with the seconds after which a place may be free; 503 while stopping.
-        """
+    @property
+    def pace_s(self) -> int:
+        """Seconds until another recording has ended, as the last ones did."""
+        if len(self._ends) < 2:
+            return 5
+        pace_s = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+        return min(600, max(1, math.ceil(pace_s)))
+
+    def rooms(self) -> tuple[int, int]:
+        """How many more jobs could begin at once, and how many more requests."""
         with self._changed:
             if self._draining:
-                raise RequestError(
-                    503,
-                    "the server is stopping; send the request again soon",
-                    code="server_stopping",
-                    headers={"Retry-After": "10"},
-                )
-            if self._coming + len(self._waiting) >= self._queue:
-                raise RequestError(
-                    429,
-                    f"{self._queue} recordings wait already; try again later",
-                    code="queue_full",
-                    headers={"Retry-After": str(self._pace_s())},
-                )
-            self._coming += 1
-        return Place(self._came)
+                return 0, 0
+            there = [*self._rounds.tasks, *self._waiting]
+            jobs = max(1, self._batch - 1) - sum(task.lasting for task in there)
+            return max(0, min(jobs, self._batch - len(there))), max(0, self._batch - len(there))
 
     def submit(self, task: Task, place: Place | None = None) -> None:
         """Let a task wait for its turn; one that comes without a place is never refused."""
@@ -158,17 +151,6 @@ class Worker:
             self._changed.notify()
         self._thread.join()
 
-    def _came(self) -> None:
-        with self._changed:
-            self._coming -= 1
-
-    def _pace_s(self) -> int:
-        """Seconds until another recording has ended, as the last ones did."""
-        if len(self._ends) < 2:
-            return 5
-        pace_s = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
-        return min(600, max(1, math.ceil(pace_s)))
-
     def _run(self) -> None:
         while not self._stopping:
             self._rounds.keep(self._wanted)
@@ -196,10 +178,12 @@ class Worker:
             return None
         jobs = sum(task.lasting for task in active)
         full = jobs >= max(1, self._batch - 1)
-        for task in self._waiting:
-            if self._wanted(task) and not (task.lasting and full):
-                return task
-        return None
+        may = [t for t in self._waiting if self._wanted(t) and not (t.lasting and full)]
+        under_way = Counts(task.client for task in active)
+        # One of a client with the fewest under way; of those, the one that was served longest ago.
+        return min(
+            may, key=lambda t: (under_way[t.client], self._served.get(t.client, 0)), default=None
+        )
 
     def _take(self) -> Task | None:
         """The next task to begin, out of the queue."""
@@ -207,9 +191,18 @@ class Worker:
             task = self._next()
             if task is not None:
                 self._waiting.remove(task)
+                self._serve(task.client)
         return task
 
+    def _serve(self, client: str) -> None:
+        """Remember that it was this client's turn; of those that wait for nothing, nothing."""
+        waiting = {task.client for task in self._waiting} | {client}
+        last = max(self._served.values(), default=0)
+        self._served = {one: n for one, n in self._served.items() if one in waiting}
+        self._served[client] = last + 1
+
     def _end(self, task: Task, result: Transcript | Failure) -> None:
+        self._made_room()
         if task.cancelled:
             return
         self._ends.append(time.monotonic())

@@ -1,0 +1,105 @@
+"""Which jobs a server takes next out of a queue that several servers share; for PostgreSQL.
+
+Jobs of clients take turns: first those of the client with the fewest under way; of those, of the one that
+was given something longest ago. What people wait for on the line comes before jobs. A job whose server did
+not renew its lease waits as any other.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, or_, select, update
+
+from .database import JOBS
+from .jobs import WAITING
+
+_TURNS = 64
+"""So many jobs of a client are looked at."""
+
+
+def claim(
+    connection: Connection,
+    store: str,
+    server: str,
+    model: str,
+    clock: Any,
+    lease_s: float,
+    most: int,
+    *,
+    waited_for: bool,
+    but: Collection[str] = (),
+) -> list[str]:
+    """Lease jobs to a server.
+
+    Args:
+        connection: in a transaction.
+        store: of the jobs.
+        server: gets them.
+        model: that it has.
+        clock: now, by the database.
+        lease_s: how long it has them.
+        most: so many.
+        waited_for: those that somebody waits for on the line, or the others.
+        but: these not.
+
+    Returns:
+        Their ids, those to begin first first.
+    """
+    free = [
+        JOBS.c.store == store,
+        JOBS.c.status.in_(WAITING),
+        or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None), JOBS.c.lease < clock),
+        or_(JOBS.c.model.is_(None), JOBS.c.model == model),
+        JOBS.c.waiter.is_not(None) if waited_for else JOBS.c.waiter.is_(None),
+        JOBS.c.id.not_in(list(but)),
+    ]
+    ids = list(connection.scalars(_in_turn(store, free, clock, 4 * most + 16)))
+    if not ids:
+        return []
+    order = case({job_id: place for place, job_id in enumerate(ids)}, value=JOBS.c.id)
+    mine = select(JOBS.c.id).where(JOBS.c.id.in_(ids), *free).order_by(order).limit(most)
+    taken = list(connection.scalars(mine.with_for_update(skip_locked=True)))
+    connection.execute(
+        update(JOBS)
+        .where(JOBS.c.id.in_(taken))
+        .values(
+            owner=server,
+            lease=clock + lease_s,
+            token=func.coalesce(JOBS.c.token, 0) + 1,
+            claimed=clock,
+            losses=func.coalesce(JOBS.c.losses, 0)
+            + case((and_(JOBS.c.owner.is_not(None), JOBS.c.status == "running"), 1), else_=0),
+        )
+    )
+    return sorted(taken, key=ids.index)
+
+
+def _in_turn(store: str, free: list[Any], clock: Any, most: int) -> Any:
+    """The ids of free jobs, in the order in which they are to be taken."""
+    client = func.coalesce(JOBS.c.client, "")
+    turn = func.row_number().over(partition_by=client, order_by=(JOBS.c.created, JOBS.c.id))
+    waiting = (
+        select(JOBS.c.id, JOBS.c.created, client.label("client"), turn.label("turn"))
+        .where(*free)
+        .subquery()
+    )
+    others = JOBS.alias()
+    theirs = [others.c.store == store, func.coalesce(others.c.client, "") == waiting.c.client]
+    under_way = select(func.count()).where(
+        *theirs,
+        others.c.status.in_(WAITING),
+        others.c.owner.is_not(None),
+        others.c.lease >= clock,
+    )
+    served = select(func.max(others.c.claimed)).where(*theirs)
+    return (
+        select(waiting.c.id)
+        .where(waiting.c.turn <= _TURNS)
+        .order_by(
+            waiting.c.turn + under_way.scalar_subquery(),
+            served.scalar_subquery().asc().nulls_first(),
+            waiting.c.created,
+            waiting.c.id,
+        )
+        .limit(most)
+    )

@@ -1,0 +1,102 @@
+"""The servers of a store: each tells the others, through the database, that it lives and what it can do."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from .database import SERVERS, Database
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a server tells of itself.
+
+    Attributes:
+        role: `server`, `worker`, or `front`, which has no engine.
+        version: of the program.
+        model: that it transcribes with; empty for a front.
+        offer: what it offers, see `Offer`; `None` for a front.
+    """
+
+    role: str
+    version: str
+    model: str = ""
+    offer: dict[str, Any] | None = None
+
+
+class Fleet:
+    """The servers of a store, and this one among them.
+
+    Args:
+        database: that they share.
+        store: its id.
+        own: the name of this server.
+        lease_s: how long one that does not show itself counts as alive.
+
+    Attributes:
+        seen: those that lived when this one showed itself last, by name.
+    """
+
+    def __init__(self, database: Database, store: str, own: str, lease_s: float) -> None:
+        self.own = own
+        self._database = database
+        self._store = store
+        self._lease_s = lease_s
+        self._told: str | None = None
+        self.seen: Mapping[str, Told] = {}
+
+    def tell(self, told: Told) -> None:
+        """What this server is; `show` tells it from now on."""
+        self._told = json.dumps(asdict(told))
+
+    def show(self) -> None:
+        """Be alive, once it was said what this server is.
+
+        Raises:
+            StorageError: the database is out of reach.
+        """
+        if self._told is None:
+            return
+        now = {"seen": self._database.clock, "told": self._told}
+        with self._database.begin() as connection:
+            there = update(SERVERS).where(SERVERS.c.name == self.own).values(now)
+            if not connection.execute(there).rowcount:
+                row = {"name": self.own, "store": self._store, **now}
+                connection.execute(insert(SERVERS).values(row))
+            long_ago = self._database.clock - max(86_400.0, 10 * self._lease_s)
+            connection.execute(delete(SERVERS).where(SERVERS.c.seen < long_ago))
+        self.seen = self.living()
+
+    def leave(self) -> None:
+        """Be gone.
+
+        Raises:
+            StorageError: the database is out of reach.
+        """
+        self._told = None
+        with self._database.begin() as connection:
+            connection.execute(delete(SERVERS).where(SERVERS.c.name == self.own))
+
+    def living(self) -> dict[str, Told]:
+        """The servers that live, by name; the one that showed itself last first.
+
+        Raises:
+            StorageError: the database is out of reach.
+        """
+        alive = SERVERS.c.seen >= self._database.clock - self._lease_s
+        query = select(SERVERS.c.name, SERVERS.c.told).where(SERVERS.c.store == self._store, alive)
+        with self._database.begin() as connection:
+            rows = connection.execute(query.order_by(SERVERS.c.seen.desc(), SERVERS.c.name)).all()
+        known = {}
+        for name, told in rows:
+            try:
+                known[str(name)] = Told(**json.loads(told))
+            except (ValueError, TypeError) as error:  # a later version's
+                _log.warning("server %s: what it tells cannot be read: %s", name, error)
+        return known

@@ -1,0 +1,165 @@
+"""What jobs of a shared store have told and kept, in the database: events, journals, transcripts."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from ..longform.journal import Journal, OtherJournal
+from .database import DOCUMENTS, EVENTS, JOBS, JOURNALS, Database
+from .events import Event, EventLog, EventReader, parse_event
+from .jobs import Job
+
+Writing = Callable[[Job], AbstractContextManager[Connection]]
+"""A transaction that writes about a job that this server has; raises `StorageError` if it is another's."""
+
+
+class Ledger:
+    """Events, journals and transcripts of jobs. What writes raises as `Writing`; all raise `StorageError`
+    while the database is out of reach.
+
+    Args:
+        database: that servers share.
+        writing: begins a transaction.
+    """
+
+    def __init__(self, database: Database, writing: Writing) -> None:
+        self._database = database
+        self._writing = writing
+
+    def event_log(self, job: Job) -> EventLog:
+        """To write a job's events."""
+        return _Log(self, job)
+
+    def event_reader(self, job: Job, after: int) -> EventReader:
+        """To read a job's events after one."""
+        return _Reader(self, job, after)
+
+    def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
+        """As `Journal.anew`; one that begins anew has no events."""
+        try:
+            return _Journal(self, job, about), None
+        except OtherJournal as error:
+            with self._writing(job) as connection:
+                for table in (JOURNALS, EVENTS):
+                    connection.execute(delete(table).where(table.c.job == job.id))
+            differs = error.differs or "journal, which cannot be read"
+            return _Journal(self, job, about), differs
+
+    def keep_document(self, job: Job, transcript: str, lines: str) -> None:
+        """As `Store.keep_document`."""
+        with self._writing(job) as connection:
+            connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.job == job.id))
+            row = {"job": job.id, "transcript": transcript, "lines": lines}
+            connection.execute(insert(DOCUMENTS).values(row))
+
+    def document(self, job: Job) -> tuple[str, str] | None:
+        """What `keep_document` wrote, if it did."""
+        query = select(DOCUMENTS.c.transcript, DOCUMENTS.c.lines).where(DOCUMENTS.c.job == job.id)
+        with self._database.begin() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else (str(row[0]), str(row[1]))
+
+    def add_event(self, job: Job, name: str, data: str) -> None:
+        """Append an event."""
+        with self._writing(job) as connection:
+            last = select(func.coalesce(func.max(EVENTS.c.number), 0)).where(EVENTS.c.job == job.id)
+            number = int(connection.scalar(last) or 0) + 1
+            row = {"job": job.id, "number": number, "name": name, "data": data}
+            connection.execute(insert(EVENTS).values(row))
+
+    def events(self, job: Job, after: int) -> list[tuple[int, str, str]]:
+        """Number, name and data (JSON) of a job's events after one."""
+        query = select(EVENTS.c.number, EVENTS.c.name, EVENTS.c.data)
+        query = query.where(EVENTS.c.job == job.id, EVENTS.c.number > after)
+        with self._database.begin() as connection:
+            rows = connection.execute(query.order_by(EVENTS.c.number)).all()
+        return [(int(number), str(name), str(data)) for number, name, data in rows]
+
+    def lines(self, job: Job) -> list[str]:
+        """The lines of a job's journal."""
+        query = select(JOURNALS.c.line).where(JOURNALS.c.job == job.id)
+        with self._database.begin() as connection:
+            return list(connection.scalars(query.order_by(JOURNALS.c.number)))
+
+    def add_lines(self, job: Job, lines: list[str]) -> None:
+        """Append lines to a job's journal: it gets on, whoever died over it before."""
+        with self._writing(job) as connection:
+            last = select(func.coalesce(func.max(JOURNALS.c.number), 0))
+            number = int(connection.scalar(last.where(JOURNALS.c.job == job.id)) or 0)
+            rows = [
+                {"job": job.id, "number": number + n, "line": line}
+                for n, line in enumerate(lines, 1)
+            ]
+            connection.execute(insert(JOURNALS), rows)
+            connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(losses=0))
+
+
+class _Log(EventLog):
+    """An event that was told since the last `done` is not added once more: whoever goes on with a job tells
+    the turns of an unfinished chunk again."""
+
+    def __init__(self, ledger: Ledger, job: Job) -> None:
+        self._ledger = ledger
+        self._job = job
+        self._told: set[tuple[str, str]] | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def append(self, name: str, data: Mapping[str, Any]) -> None:
+        row = json.dumps(data, ensure_ascii=False)
+        with self._lock:
+            if self._closed:
+                return
+            if self._told is None:
+                self._told = self._told_before()
+            if (name, row) not in self._told:
+                self._ledger.add_event(self._job, name, row)
+                self._told.add((name, row))
+
+    def _told_before(self) -> set[tuple[str, str]]:
+        told: set[tuple[str, str]] = set()
+        for _, name, data in self._ledger.events(self._job, 0):
+            if name == "done":
+                told.clear()
+            told.add((name, data))
+        return told
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+
+
+class _Reader(EventReader):
+    def __init__(self, ledger: Ledger, job: Job, after: int) -> None:
+        self._ledger = ledger
+        self._job = job
+        self._after = after
+
+    def new(self) -> Iterator[Event]:
+        for number, name, data in self._ledger.events(self._job, self._after):
+            self._after = number
+            yield parse_event(number, name, data)
+
+
+class _Journal(Journal):
+    """A journal whose lines another server finds."""
+
+    def __init__(self, ledger: Ledger, job: Job, about: Mapping[str, Any]) -> None:
+        self._ledger = ledger
+        self._job = job
+        super().__init__(Path(job.id), about)
+
+    def _load(self) -> bytes | None:
+        lines = self._ledger.lines(self._job)
+        return "".join(f"{line}\n" for line in lines).encode() if lines else None
+
+    def _append(self, text: str) -> None:
+        self._ledger.add_lines(self._job, text.split("\n")[:-1])
+
+    def _cut(self, size: int) -> None:
+        raise AssertionError("rows are whole lines")

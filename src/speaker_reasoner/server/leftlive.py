@@ -1,0 +1,47 @@
+"""What a live session has left on this machine, for a store that several servers share."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..errors import FormatError
+from .failures import disk_error
+
+ABOUT = "live.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftLive:
+    """The job that its recording is to become; see `jobs.Job`."""
+
+    id: str
+    name: str
+    speakers: str | None
+    language: str | None
+    client: str
+    model: str | None
+
+    def write(self, folder: Path) -> None:
+        """Write it into a new folder.
+
+        Raises:
+            StorageError: that fails.
+        """
+        try:
+            folder.mkdir(parents=True)
+            (folder / ABOUT).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        except OSError as error:
+            raise disk_error("keep what is said", error) from error
+
+    @classmethod
+    def read(cls, folder: Path) -> "LeftLive":
+        """What `write` wrote.
+
+        Raises:
+            FormatError: it is not there, or not whole.
+        """
+        path = folder / ABOUT
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise FormatError(f"{path}: expected the job of a live session: {error}") from error

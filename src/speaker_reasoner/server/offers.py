@@ -1,0 +1,197 @@
+"""What a server can transcribe with: its own engine, or what the workers that live have told."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ServerError
+from ..longform import Transcriber
+from ..version import __version__
+from .chat import told_profile
+from .failures import RequestError, no_worker
+from .fleet import Fleet, Told
+from .forms import Abilities
+from .jobs import Job
+from .runs import Defaults
+from .shared import SharedStore
+from .store import Store
+
+_log = logging.getLogger(__name__)
+
+_DECIDE = ("engine", "recogniser", "diarizer", "dtype", "constrained", "language_given", "hotwords")
+"""What of an engine's description transcripts depend on, besides the model: not device and versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A model that recordings can be transcribed with.
+
+    Attributes:
+        able: what it can do.
+        profile: see `told_profile`.
+        names: of people who may be in a recording of which its client says nothing.
+        settings: a digest of everything else that transcripts depend on, but for versions.
+    """
+
+    able: Abilities
+    profile: Mapping[str, Any]
+    names: tuple[str, ...] = ()
+    settings: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Offer":
+        """What `to_json` gave, after a way through JSON.
+
+        Raises:
+            TypeError, KeyError: it is another version's.
+        """
+        able: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data["able"].items()
+        }
+        return cls(Abilities(**able), data["profile"], tuple(data["names"]), data["settings"])
+
+
+def offer_of(
+    transcriber: Transcriber, aliases: Sequence[str], defaults: Defaults, channel: int | None
+) -> Offer:
+    """What an engine offers."""
+    engine = transcriber.engine
+    described = engine.describe()
+    name = str(described.get("model", engine.name))
+    recognises = "recogniser" in described
+    languages = getattr(getattr(engine, "recogniser", None), "languages", ()) if recognises else ()
+    able = Abilities(
+        Path(name).name if Path(name).is_absolute() else name,
+        tuple(aliases),
+        None if recognises else engine.profile.language,
+        tuple(languages),
+        described.get("word_times") is True,
+    )
+    names = tuple(voice.name for voice in defaults.voices)
+    decides = {
+        "settings": transcriber.about({}, speakers=defaults.speakers)["settings"],
+        "engine": {key: described.get(key) for key in _DECIDE},
+        "profile": repr(engine.profile),
+        "voices": names,
+        "channel": channel,
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
+    return Offer(able, told_profile(engine.profile), names, digest.hexdigest())
+
+
+class Models:
+    """The models that a server's clients can choose from.
+
+    Args:
+        own: what its engine offers; `None` where it has none.
+        store: that it serves; a shared one tells of the others.
+        role: of this server; see `Told`.
+        aliases: other names, each with the name that it stands for; empty for the only one.
+
+    Raises:
+        ServerError: another server of the store transcribes otherwise with the same model; this one has no
+            engine, or is a worker, and the store is not shared.
+    """
+
+    def __init__(
+        self, own: Offer | None, store: Store, role: str, aliases: Sequence[tuple[str, str]]
+    ) -> None:
+        self._own = own
+        self._fleet = store.fleet if isinstance(store, SharedStore) else None
+        self._aliases = dict(aliases)
+        if self._fleet is None and role != "server":
+            raise ServerError(
+                "--worker and --no-engine: SQLite is for the processes of one machine; add --database "
+                "postgresql+psycopg://USER@HOST/NAME, the same for all servers"
+            )
+        if self._fleet is not None:
+            self._join(self._fleet, role)
+
+    def _join(self, fleet: Fleet, role: str) -> None:
+        told = Told(role, __version__)
+        if self._own is not None:
+            told = replace(told, model=self._own.able.model, offer=self._own.to_json())
+        for name, other in fleet.living().items():
+            if told.offer is None or other.offer is None or other.model != told.model:
+                continue
+            if other.version != told.version:
+                _log.warning(
+                    "server %s has version %s, this one %s: a job that moves between them begins anew",
+                    name,
+                    other.version,
+                    told.version,
+                )
+            elif other.offer.get("settings") != told.offer["settings"]:
+                raise ServerError(
+                    f"another server of this store ({name}) transcribes with {told.model!r} and other "
+                    "settings (--answer, --cache, --vad, --witness, --speakers, --dtype, ...): a job that "
+                    "moves between them would change; give both the same, or stop that one"
+                )
+        fleet.tell(told)
+
+    def all(self) -> list[Offer]:
+        """The models that recordings can be transcribed with.
+
+        Raises:
+            RequestError: 503, no worker lives.
+            StorageError: the database is out of reach.
+        """
+        if self._own is not None:
+            return [self._own]
+        assert self._fleet is not None, "a server without an engine is one of a shared store"
+        offers = {told.model: told.offer for told in self._fleet.living().values() if told.offer}
+        if not offers:
+            raise no_worker()
+        return [Offer.from_json(offer) for _, offer in sorted(offers.items())]
+
+    def names(self) -> dict[str, Offer]:
+        """The names that clients may call models by; raises as `all`."""
+        offers = self.all()
+        known = {offer.able.model: offer for offer in offers}
+        for offer in offers:
+            known |= {alias: offer for alias in offer.able.aliases if alias not in known}
+        for alias, meant in self._aliases.items():
+            if alias not in known and (meant in known or (not meant and len(offers) == 1)):
+                known[alias] = known.get(meant, offers[0])
+        return known
+
+    def meant(self, name: str | None) -> Offer:
+        """The model that a client means.
+
+        Args:
+            name: of a model, or another name for one; `None` for the only one.
+
+        Raises:
+            RequestError: 404, there is none of this name; 400, it must be named; as `all`.
+        """
+        known = self.names()
+        models = dict.fromkeys(offer.able.model for offer in known.values())
+        told = ", ".join(map(repr, models))
+        if name is None and len(models) > 1:
+            message = f"model: expected one of {told}"
+            raise RequestError(400, message, code="missing_field", param="model")
+        if name is None:
+            return next(iter(known.values()))
+        if name not in known:
+            raise RequestError(
+                404,
+                f"The model {name!r} does not exist; this server has {told}",
+                code="model_not_found",
+                param="model",
+            )
+        return known[name]
+
+    def floor(self, job: Job) -> float | None:
+        """Mean probability of words under which the model of a job is not to be trusted, if it has one."""
+        offers = [] if self._fleet is None else [told.offer for told in self._fleet.seen.values()]
+        theirs = [Offer.from_json(offer) for offer in offers if offer is not None]
+        known = [*([] if self._own is None else [self._own]), *theirs]
+        fits = [offer for offer in known if job.model in (None, offer.able.model)]
+        return fits[0].profile["word_confidence_floor"] if fits else None

@@ -1,0 +1,130 @@
+"""A recording that a connection waits for, transcribed by another server: followed through the database."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+
+from ..formats.words import NATIVE, parse_word_rows
+from ..transcript import Confidence, Segment, Transcript
+from .documents import load_original
+from .failures import RequestError, StorageError
+from .jobs import Job
+from .runs import News, ToldSegment, relabelled
+from .schemas import ERRORS
+from .shared import SharedStore
+
+_LOOK_S = 0.25
+_PATIENCE_S = 60.0
+"""How long the database may be out of reach before a client is told."""
+
+
+class RelayedRun:
+    """A job that another server works on, as `RequestRun` tells of its own.
+
+    Args:
+        store: of the job.
+        job: accepted, with this server as its waiter.
+    """
+
+    def __init__(self, store: SharedStore, job: Job) -> None:
+        self._store = store
+        self._job = job
+        self._reader = store.event_reader(job)
+        self._held: dict[str, ToldSegment] = {}
+        self._chunks: dict[str, int] = {}
+
+    async def news(self) -> AsyncIterator[News | Transcript]:
+        """As `RequestRun.news`.
+
+        Raises:
+            RequestError: it failed.
+            StorageError: the database was out of reach for too long.
+        """
+        reached = time.monotonic()
+        while True:
+            try:
+                news, job = await run_in_threadpool(self._look)
+                reached = time.monotonic()
+            except StorageError:
+                if time.monotonic() - reached > _PATIENCE_S:
+                    raise
+                await asyncio.sleep(_LOOK_S * 4)
+                continue
+            for one in news:
+                yield one
+            if job.status == "done":
+                transcript = (await run_in_threadpool(load_original, self._store, job)).transcript
+                if self._held:
+                    yield News([], relabelled(list(self._held.values()), transcript.segments))
+                yield transcript
+                return
+            if not job.under_way:
+                raise _failure(job)
+            await asyncio.sleep(_LOOK_S)
+
+    async def transcript(self) -> Transcript:
+        """The transcript; raises as `news`."""
+        async for item in self.news():
+            if isinstance(item, Transcript):
+                return item
+        raise AssertionError
+
+    def close(self) -> None:
+        """Let go of the job, and of its files: nobody asks for it any more."""
+        try:
+            self._store.cancel(self._job)
+            self._store.erase(self._job)
+        except StorageError:
+            pass  # it is done by `finish_erasing` when this server is gone
+
+    def _look(self) -> tuple[list[News], Job]:
+        """What is new, and the job as it was before that."""
+        job = self._store.get(self._job.id, removed=True)
+        if job is None:
+            raise RequestError(503, "the recording was deleted", code="engine_failed")
+        news = [one for event in self._reader.new() if (one := self._of(event.name, event.data))]
+        return news, job
+
+    def _of(self, name: str, data: dict[str, Any]) -> News | None:
+        if name == "segment" and data["turn"] is not None:
+            told = ToldSegment(int(data["id"]), _segment(data), data["overlap"])
+            if data["chunk"] == 0:
+                return News([told], [told])
+            self._held[data["id"]] = told
+            self._chunks[data["id"]] = data["chunk"]
+            return News([told], [])
+        if name == "linked":
+            ready = [one for one, chunk in self._chunks.items() if chunk == data["chunk"]]
+            linked = [self._held.pop(one) for one in ready if one in self._held]
+            return News([], [_labelled(one, data["labels"]) for one in linked])
+        return None
+
+
+def _segment(data: dict[str, Any]) -> Segment:
+    words = data.get("words")
+    return Segment(
+        data["speaker"],
+        data["start"],
+        data["end"],
+        data["text"],
+        data["gender"],
+        Confidence(**data["confidence"]),
+        None if words is None else parse_word_rows(words, NATIVE, "words"),
+    )
+
+
+def _labelled(told: ToldSegment, labels: dict[str, str]) -> ToldSegment:
+    label = labels.get(str(told.number), told.segment.speaker)
+    return replace(told, segment=replace(told.segment, speaker=label))
+
+
+def _failure(job: Job) -> RequestError:
+    """Why a job came to nothing, as its server said it."""
+    error = job.error or {"message": "it was cancelled", "code": "engine_failed"}
+    code = str(error.get("code"))
+    status = ERRORS[code][0] if code in ERRORS else 500
+    return RequestError(status, str(error.get("message")), code=code, param=error.get("param"))

@@ -1,0 +1,222 @@
+"""The rows of a store's jobs: what there is, and what becomes of it. Where their files lie is the store's affair.
+
+A row is changed on the condition that it still is what it was when it was read: jobs are ended, corrected and
+removed by whichever process is asked. What a process writes about a job that it works on is written only while
+the job's `token` is the one that it was given the job under.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from .database import CORRECTIONS, JOBS, Database
+from .jobs import WAITING, Job, is_job_id, job_of_row, parse_operation_row, undamaged
+
+NEXT_TOKEN = func.coalesce(JOBS.c.token, 0) + 1
+
+
+class Rows:
+    """Jobs of a store, as the database has them.
+
+    Attributes:
+        owner: this process, as rows name it.
+        shared: whether jobs wait for whichever server has room, and not for this one; see `shared`.
+    """
+
+    owner: str
+    shared = False
+    _id: str
+    _lease_s: float
+    _database: Database
+    _erased: set[str]
+
+    def now(self) -> float:
+        """Now, in seconds since 1970, by the clock that the times of jobs are told by.
+
+        Raises:
+            StorageError: the database is out of reach.
+        """
+        return self._database.now()
+
+    def get(self, job_id: str, *, removed: bool = False) -> Job | None:
+        """A job by its id; `None` where there is none, or it is in the bin and not asked for there."""
+        bin_too = () if removed else (JOBS.c.removed.is_(None),)
+        row = self._select(JOBS.c.id == job_id, *bin_too)
+        return row[0] if row else None
+
+    def newest(
+        self,
+        most: int,
+        *,
+        after: Job | None = None,
+        search: str = "",
+        since: float | None = None,
+        until: float | None = None,
+        status: str | None = None,
+        removed: bool = False,
+    ) -> list[Job]:
+        """Jobs, newest first.
+
+        Args:
+            most: so many.
+            after: those that follow this one.
+            search: in their names, in upper or lower case.
+            since, until: when they were begun, in seconds since 1970.
+            status: of them.
+            removed: those in the bin, instead of the others.
+        """
+        where: list[Any] = [JOBS.c.removed.is_not(None) if removed else JOBS.c.removed.is_(None)]
+        where.append(JOBS.c.waiter.is_(None))
+        if after is not None:
+            same = and_(JOBS.c.created == after.created, JOBS.c.id > after.id)
+            where.append(or_(JOBS.c.created < after.created, same))
+        if search:
+            where.append(JOBS.c.name.icontains(search, autoescape=True))
+        if since is not None:
+            where.append(JOBS.c.created >= since)
+        if until is not None:
+            where.append(JOBS.c.created < until)
+        if status is not None:
+            where.append(JOBS.c.status == status)
+        return self._select(*where, limit=most)
+
+    def corrections(self, job: Job) -> list[dict[str, Any]]:
+        """Operations on a job's transcript, in order.
+
+        Raises:
+            RequestError: 500, one of them is damaged.
+        """
+        query = select(CORRECTIONS.c.operation).where(CORRECTIONS.c.job == job.id)
+        with self._database.begin() as connection:
+            texts = connection.scalars(query.order_by(CORRECTIONS.c.number)).all()
+        with undamaged(job, "a correction"):
+            return [parse_operation_row(text) for text in texts]
+
+    def _select(self, *where: Any, limit: int | None = None) -> list[Job]:
+        count = (
+            select(func.count())
+            .where(CORRECTIONS.c.job == JOBS.c.id)
+            .scalar_subquery()
+            .label("revision")
+        )
+        query = select(JOBS, count).where(JOBS.c.store == self._id, *where)
+        query = query.order_by(JOBS.c.created.desc(), JOBS.c.id).limit(limit)
+        with self._database.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [
+            job_of_row(row)
+            for row in rows
+            if is_job_id(row["id"]) and row["id"] not in self._erased
+        ]
+
+    def _leased(self) -> dict[str, Any]:
+        """Of a job that begins, or goes on, and waits here."""
+        lease = self._database.clock + self._lease_s
+        return {"owner": self.owner, "lease": lease, "token": NEXT_TOKEN}
+
+    def _held(self, job: Job) -> list[Any]:
+        """That a job was leased by nobody since it was leased as it is here."""
+        return [
+            JOBS.c.id == job.id,
+            JOBS.c.owner == self.owner,
+            func.coalesce(JOBS.c.token, 0) == job.token,
+        ]
+
+    def _mine(self, job: Job) -> Any:
+        """A change of a job that is under way here."""
+        return update(JOBS).where(*self._held(job), JOBS.c.status.in_(WAITING))
+
+    def change(self, job: Job, **values: Any) -> bool:
+        """Set columns of a job, if it is still under way in this process; whether it was."""
+        if "error" in values:
+            values["error"] = json.dumps(values["error"]) if values["error"] else None
+        return self._update(self._mine(job), **values)
+
+    def cancel(self, job: Job) -> bool:
+        """End a job that is under way, in whatever process; whether it was. One that hears a chunk
+        again keeps its transcript."""
+        query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.in_(WAITING))
+        values: dict[str, Any] = {"token": NEXT_TOKEN}
+        if job.listen is None:
+            return self._update(query, status="cancelled", **values)
+        return self._update(query, status="done", listen=None, **values)
+
+    def retry(self, job: Job) -> bool:
+        """Queue a job once more that failed or was cancelled; whether it was so."""
+        query = update(JOBS).where(
+            JOBS.c.id == job.id,
+            JOBS.c.status.in_(("failed", "cancelled")),
+            JOBS.c.removed.is_(None),
+        )
+        return self._update(query, status="queued", error=None, **self._leased())
+
+    def correct(self, job: Job, revision: int, operation: Mapping[str, Any]) -> bool:
+        """Append an operation, if the job is done and `revision` is still the number of those there
+        are; whether it was so."""
+        row = {"job": job.id, "number": revision + 1, "operation": json.dumps(operation)}
+        done = update(JOBS).where(
+            JOBS.c.id == job.id, JOBS.c.status == "done", JOBS.c.removed.is_(None)
+        )
+        try:
+            with self._database.begin() as connection:
+                if not connection.execute(done.values(changed=self._database.clock)).rowcount:
+                    return False
+                connection.execute(insert(CORRECTIONS).values(row))
+        except IntegrityError:
+            return False
+        return True
+
+    def listen(self, job: Job, chunk: int, *, keep: bool = True) -> bool:
+        """Queue a job that is done, and not corrected since it was read, to hear a chunk again;
+        whether it was so."""
+        count = select(func.count()).where(CORRECTIONS.c.job == job.id).scalar_subquery()
+        query = update(JOBS).where(
+            JOBS.c.id == job.id,
+            JOBS.c.status == "done",
+            JOBS.c.removed.is_(None),
+            count == job.revision,
+        )
+        values = {"status": "queued", "listen": chunk, "listen_keep": int(keep), "error": None}
+        return self._update(query, **values, **self._leased())
+
+    def heard_again(self, job: Job, operation: Mapping[str, Any], changed: float) -> bool:
+        """Append what a chunk, heard again, came to, and end the job; whether it was under way here.
+
+        Args:
+            changed: the time of it, as `Job.changed`.
+        """
+        row = {"job": job.id, "number": job.revision + 1, "operation": json.dumps(operation)}
+        ended = self._mine(job).values(status="done", listen=None, changed=changed)
+        with self._database.begin() as connection:
+            if not connection.execute(ended).rowcount:
+                return False
+            connection.execute(insert(CORRECTIONS).values(row))
+        return True
+
+    def _update(self, query: Any, **values: Any) -> bool:
+        with self._database.begin() as connection:
+            values = {"changed": self._database.clock, **values}
+            return bool(connection.execute(query.values(values)).rowcount)
+
+    def remove(self, job: Job) -> bool:
+        """Put a job that has ended into the bin; whether it had, and was not there yet."""
+        ended = update(JOBS).where(
+            JOBS.c.id == job.id, JOBS.c.status.not_in(WAITING), JOBS.c.removed.is_(None)
+        )
+        return self._update(ended, removed=self._database.clock)
+
+    def restore(self, job: Job) -> bool:
+        """Take a job out of the bin; whether it was there."""
+        binned = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.removed.is_not(None))
+        return self._update(binned, removed=None)
+
+    def outlived(self, keep_s: float | None, bin_s: float) -> list[Job]:
+        """Jobs to erase: removed longer than `bin_s` ago, or ended and unchanged for `keep_s`."""
+        now = self._database.clock
+        old = JOBS.c.removed < now - bin_s
+        if keep_s is not None:
+            old = or_(old, func.coalesce(JOBS.c.changed, JOBS.c.created) < now - keep_s)
+        return self._select(JOBS.c.status.not_in(WAITING), old)

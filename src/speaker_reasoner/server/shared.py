@@ -1,0 +1,400 @@
+"""A store that several servers share, on several machines: PostgreSQL, and a folder or a bucket.
+
+Rows, events, journals and transcripts lie in the database; recordings, voices and loudness in a depot. Jobs
+wait in the database for whichever server has room, see `claims`. Leases are timed by the database's clock.
+Whatever is written about a job is written in one transaction with a look at its token, so that a server
+whose lease was taken, however late it comes, writes nothing.
+
+Files are put before a row says that they are there, and deleted after it says so no more; what lies between,
+when a server dies, is found in the table of leftovers.
+"""
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from sqlalchemy import Connection, and_, delete, func, insert, literal, or_, select, update
+
+from ..errors import OutputError, ServerError, SpeakerReasonerError
+from ..longform.journal import Journal
+from .claims import claim
+from .database import (
+    CORRECTIONS,
+    DOCUMENTS,
+    EVENTS,
+    JOBS,
+    JOURNALS,
+    LEFTOVERS,
+    SERVERS,
+    Database,
+)
+from .depots import BucketDepot, Depot, FolderDepot
+from .events import EVENTS as FILE
+from .events import EventLog, EventReader
+from .failures import StorageError, lost_lease
+from .fleet import Fleet
+from .jobs import WAITING, Job
+from .ledger import Ledger
+from .leftlive import ABOUT, LeftLive
+from .processes import Processes
+from .sound import finish_live, recording_file
+from .store import LEASE_S, Store, identity
+
+_PROBE_S = 30.0
+LONG_GONE_S = 300.0
+"""After that long, and five leases, what a server had begun with its clients is given up."""
+_LOSSES = 10
+"""So many servers may die over a job, one after the other, without finishing a chunk."""
+_NOT_STARTED = or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None))
+_log = logging.getLogger(__name__)
+
+
+def open_store(
+    place: Path | str, database: str | None, lease_s: float, scratch: Path | None = None
+) -> Store:
+    """The store that options name: one of its own, or a shared one.
+
+    Args:
+        place: a folder, or the address of a place in a bucket.
+        database: SQLAlchemy URL; SQLite in the folder if `None`.
+        lease_s: how long a server that is gone keeps its jobs.
+        scratch: folder for what comes in, and for copies of what lies in a bucket.
+
+    Raises:
+        ServerError, OutputError, DataError, ExtraError: it cannot be used.
+    """
+    if database is not None and database.startswith("postgresql"):
+        return SharedStore(place, database, lease_s, scratch)
+    if isinstance(place, str):
+        got = "SQLite" if database is None else f"--database {database.partition(':')[0]}://..."
+        raise ServerError(
+            f"--store {place}: expected a database that all servers reach, got {got}; add --database "
+            "postgresql+psycopg://USER@HOST/NAME"
+        )
+    return Store(place, database, lease_s)
+
+
+class SharedStore(Store):
+    """Jobs that several servers work on.
+
+    Args:
+        place: a folder that all servers see, or the address of a place in a bucket.
+        database: SQLAlchemy URL of PostgreSQL.
+        lease_s: how long a server that is gone keeps its jobs.
+        scratch: folder of this machine; in the shared folder if `None`, which a bucket does not allow.
+
+    Attributes:
+        fleet: the servers.
+
+    Raises:
+        ServerError: the database cannot be used.
+        OutputError: a folder cannot be written.
+        DataError, ExtraError: the bucket cannot be used.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        place: Path | str,
+        database: str,
+        lease_s: float = LEASE_S,
+        scratch: Path | None = None,
+    ) -> None:
+        folder = scratch if isinstance(place, str) else place
+        assert folder is not None, "copies of a bucket's files need a place"
+        self._lease_s = lease_s
+        self._erased = set()
+        self._probed_at = -_PROBE_S
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for part in ("jobs", "incoming", "live"):
+                (folder / part).mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: {error.strerror or error}; choose another folder for --store or --scratch"
+            ) from error
+        with ExitStack() as stack:
+            self._processes = Processes(folder / "processes", lease_s)
+            stack.callback(self._processes.close)
+            self.owner = self._processes.own
+            self._folder = folder
+            self._incoming = folder / "incoming" / self.owner
+            self._incoming.mkdir()
+            stack.callback(shutil.rmtree, self._incoming, ignore_errors=True)
+            self._depot: Depot
+            if isinstance(place, str):
+                self._id = _id_of(place)
+                copies = folder / "jobs" / self.owner
+                self._depot = BucketDepot(place, copies)
+                try:
+                    self._depot.probe(self.owner)
+                except StorageError as error:
+                    raise ServerError(
+                        f"--store {place}: {error.__cause__}; check the address and the account "
+                        "(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)"
+                    ) from error
+                stack.callback(shutil.rmtree, copies, ignore_errors=True)
+            else:
+                self._id = identity(folder / "id")
+                self._depot = FolderDepot(folder / "jobs")
+            self._database = Database(database)
+            stack.callback(self._database.close)
+            assert self._database.has_clock, "see open_store"
+            self._ledger = Ledger(self._database, self.writing)
+            self.fleet = Fleet(self._database, self._id, self.owner, lease_s)
+            self._sweep(isinstance(place, str))
+            self._open_things = stack.pop_all()
+
+    def close(self) -> None:
+        """Leave jobs under way to the others at once, and let go of everything."""
+        with suppress(StorageError):
+            held = update(JOBS).where(JOBS.c.owner == self.owner, JOBS.c.status.in_(WAITING))
+            with self._database.begin() as connection:
+                connection.execute(held.values(owner=None, lease=None))
+            self.fleet.leave()
+        super().close()
+
+    def _sweep(self, copies: bool) -> None:
+        """Delete what dead processes of this machine have left in its folder."""
+        alive, _ = self._processes.living()
+        for part in ("incoming", "jobs") if copies else ("incoming",):
+            for folder in (self._folder / part).iterdir():
+                mine = folder.name.startswith(self._processes.machine) or copies
+                if folder.name not in alive and mine:
+                    shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self._folder / "live").iterdir():
+            owner = folder.name.rpartition(".")[0]
+            if owner not in alive and (owner.startswith(self._processes.machine) or copies):
+                try:
+                    self.adopt(folder)
+                except SpeakerReasonerError as error:
+                    _log.warning("%s: a live session's recording cannot be kept: %s", folder, error)
+
+    # Files
+
+    def live_folder(self, left: LeftLive) -> Path:
+        """A new folder for what is said in a live session, on this machine until `adopt`.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        folder = self._folder / "live" / f"{self.owner}.{left.id}"
+        left.write(folder)
+        return folder
+
+    def adopt(self, folder: Path) -> None:
+        """Make the job of a live session that has ended, and delete its folder.
+
+        Raises:
+            StorageError: the disk, the database or the bucket is out of reach.
+            AudioError, FormatError: there is nothing to decode.
+        """
+        left = LeftLive.read(folder)
+        if self.get(left.id) is None:  # else its server died right behind that
+            live_s = finish_live(folder, left.name)
+            with soundfile.SoundFile(recording_file(folder)) as file:
+                duration_s = file.frames / file.samplerate if live_s is None else live_s
+            with self.incoming() as copy:
+                for path in folder.iterdir():
+                    if path.name != ABOUT:
+                        (copy / path.name).hardlink_to(path)
+                self.add(
+                    copy,
+                    left.name,
+                    duration_s,
+                    left.speakers,
+                    [],
+                    left.language,
+                    left.client,
+                    left.model,
+                    job_id=left.id,
+                )
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def incoming(self) -> AbstractContextManager[Path]:
+        return self._new_folder(self._incoming)
+
+    def folder(self, job: Job) -> Path:
+        return self._depot.local(job)
+
+    def probe(self) -> None:
+        super().probe()
+        if time.monotonic() - self._probed_at >= _PROBE_S:
+            self._depot.probe(self.owner)
+            self._probed_at = time.monotonic()  # one that fails is done again at the next beat
+
+    def event_log(self, job: Job, *, again: bool = False) -> EventLog:
+        return self._ledger.event_log(job)
+
+    def event_reader(self, job: Job, after: int = 0) -> EventReader:
+        if self._is_of_old(job):
+            return super().event_reader(job, after)
+        return self._ledger.event_reader(job, after)
+
+    def _is_of_old(self, job: Job) -> bool:
+        """Whether a version without shared stores has transcribed a job of this folder."""
+        in_folder = isinstance(self._depot, FolderDepot)
+        return in_folder and not job.under_way and (self.folder(job) / FILE).exists()
+
+    def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
+        return self._ledger.journal(job, about)
+
+    def keep_document(self, job: Job, transcript: str, lines: str) -> None:
+        self._ledger.keep_document(job, transcript, lines)
+
+    def document(self, job: Job) -> tuple[str, str]:
+        return self._ledger.document(job) or super().document(job)
+
+    @contextmanager
+    def writing(self, job: Job) -> Iterator[Connection]:
+        """A transaction that writes about a job that this server has.
+
+        Raises:
+            StorageError: it is another's now, or the database is out of reach.
+        """
+        with self._database.begin() as connection:
+            query = select(literal(1)).select_from(JOBS).where(*self._held(job)).with_for_update()
+            if connection.scalar(query) is None:
+                raise lost_lease()
+            yield connection
+
+    # Who works on it
+
+    def take(self) -> list[Job]:
+        """Nothing: see `claim`."""
+        return []
+
+    def claim(self, model: str, jobs: int, requests: int, but: Iterable[str] = ()) -> list[Job]:
+        """Lease jobs, in fair order.
+
+        Args:
+            model: that this server has.
+            jobs, requests: so many of either kind.
+            but: not these.
+
+        Raises:
+            StorageError: the database is out of reach.
+        """
+        taken: list[str] = []
+        clock, but = self._database.clock, list(but)
+        with self._database.begin() as connection:
+            for most, waited_for in ((requests, True), (jobs, False)):
+                most = min(most, requests - len(taken))
+                if most > 0:
+                    taken += claim(
+                        connection,
+                        self._id,
+                        self.owner,
+                        model,
+                        clock,
+                        self._lease_s,
+                        most,
+                        waited_for=waited_for,
+                        but=but,
+                    )
+        if not taken:
+            return []
+        known = {job.id: job for job in self._select(JOBS.c.id.in_(taken))}
+        return [known[job_id] for job_id in taken if job_id in known]
+
+    def is_hopeless(self, job: Job) -> bool:
+        """Whether a job seems to kill whichever server works on it."""
+        return job.losses >= _LOSSES
+
+    def waiting(self) -> int:
+        """How many jobs wait that no server has begun.
+
+        Raises:
+            StorageError: the database is out of reach.
+        """
+        query = select(func.count()).where(
+            JOBS.c.store == self._id, JOBS.c.status == "queued", _NOT_STARTED
+        )
+        with self._database.begin() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def renew(self, positions: Iterable[tuple[Job, float]]) -> set[str]:
+        kept = super().renew(positions)
+        self.fleet.show()
+        return kept
+
+    def _leased(self) -> dict[str, Any]:
+        return {
+            "owner": None,
+            "lease": None,
+            "token": func.coalesce(JOBS.c.token, 0) + 1,
+            "losses": 0,
+        }
+
+    # What becomes of it
+
+    def change(self, job: Job, **values: Any) -> bool:
+        changed = super().change(job, **values)
+        if changed and values.get("status") == "done":  # its journal is of no use any more
+            with suppress(StorageError), self._database.begin() as connection:
+                connection.execute(delete(JOURNALS).where(JOURNALS.c.job == job.id))
+        return changed
+
+    def _accept(self, job: Job, incoming: Path, row: Mapping[str, Any]) -> None:
+        mine = {"id": job.id, "store": self._id, "server": self.owner}
+        with self._database.begin() as connection:
+            connection.execute(insert(LEFTOVERS).values(mine))
+        try:
+            self._depot.put(job, incoming)
+            with self._database.begin() as connection:
+                connection.execute(delete(LEFTOVERS).where(LEFTOVERS.c.id == job.id))
+                connection.execute(insert(JOBS).values(row))
+        except StorageError:
+            with suppress(StorageError), self._database.begin() as connection:
+                given_up = update(LEFTOVERS).where(LEFTOVERS.c.id == job.id)
+                connection.execute(given_up.values(server=None))
+            raise
+
+    def erase(self, job: Job) -> bool:
+        ended = delete(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.not_in(WAITING))
+        with self._database.begin() as connection:
+            if not connection.execute(ended).rowcount:
+                return False
+            for table in (CORRECTIONS, EVENTS, JOURNALS, DOCUMENTS):
+                connection.execute(delete(table).where(table.c.job == job.id))
+            connection.execute(insert(LEFTOVERS).values(id=job.id, store=self._id))
+        with suppress(StorageError):
+            self._remove_files(job.id)
+        return True
+
+    def finish_erasing(self) -> None:
+        """Delete the files of erased jobs, and of uploads that died with their server; end what dead
+        servers' clients waited for."""
+        alive = select(SERVERS.c.name).where(
+            SERVERS.c.seen >= self._database.clock - max(LONG_GONE_S, 5 * self._lease_s)
+        )
+        gone = or_(
+            LEFTOVERS.c.server.is_(None),
+            and_(LEFTOVERS.c.server.not_in(alive), LEFTOVERS.c.server != self.owner),
+        )
+        left = select(LEFTOVERS.c.id).where(LEFTOVERS.c.store == self._id, gone)
+        unheard = and_(JOBS.c.waiter.not_in(alive), JOBS.c.waiter != self.owner)
+        with self._database.begin() as connection:
+            ids = connection.scalars(left).all()
+        for job_id in ids:
+            self._remove_files(job_id)
+        for job in self._select(unheard):
+            self.cancel(job)
+            self.erase(job)
+
+    def _remove_files(self, job_id: str) -> None:
+        self._depot.remove(job_id)
+        with self._database.begin() as connection:
+            connection.execute(delete(LEFTOVERS).where(LEFTOVERS.c.id == job_id))
+
+
+def _id_of(address: str) -> str:
+    """The id of the store at an address of a bucket: the same for every server."""
+    return hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:24]

@@ -1,0 +1,296 @@
+"""A store that servers share, one transaction after the other: leases, turns, tokens, leftovers."""
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speaker_reasoner.errors import ServerError
+from speaker_reasoner.server import store as stores
+from speaker_reasoner.server.failures import StorageError
+from speaker_reasoner.server.fleet import Told
+from speaker_reasoner.server.jobs import Job
+from speaker_reasoner.server.shared import SharedStore, open_store
+from speaker_reasoner.server.store import Store
+from speaker_reasoner.voices.finished import FinishedChunk
+
+from . import postgres as postgresql
+from .postgres import Postgres
+
+pytest.importorskip("psycopg", reason="pip install 'speaker-reasoner[postgresql]'")
+postgres = postgresql.postgres
+__all__ = ["postgres"]
+_numbers = itertools.count()
+Begin = Callable[..., SharedStore]
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    return postgres.create(f"shared{next(_numbers)}")
+
+
+@pytest.fixture
+def made() -> Iterator[list[SharedStore]]:
+    """The servers that run."""
+    running: list[SharedStore] = []
+    yield running
+    for store in running:
+        store.close()
+
+
+@pytest.fixture
+def begin(url: str, tmp_path: Path, made: list[SharedStore]) -> Begin:
+    """Start servers of one store."""
+
+    def start(lease_s: float = 60.0, role: str = "worker") -> SharedStore:
+        made.append(SharedStore(tmp_path / "store", url, lease_s))
+        made[-1].fleet.tell(Told(role, "1", "m", {} if role == "worker" else None))
+        made[-1].fleet.show()
+        return made[-1]
+
+    return start
+
+
+def add(store: SharedStore, client: str = "", **values: Any) -> Job:
+    with store.incoming() as folder:
+        (folder / "audio.flac").write_bytes(b"sound")
+        return store.add(folder, "talk", 1.0, None, [], None, client, "m", **values)
+
+
+def claimed(store: SharedStore, most: int = 1) -> list[Job]:
+    return store.claim("m", most, most)
+
+
+def test_a_job_is_one_servers(begin: Begin, made: list[SharedStore]) -> None:
+    one, two = begin(), begin()
+    job = add(one)
+    [mine] = claimed(two)
+    assert (mine.id, mine.owner, mine.token) == (job.id, two.owner, 2)
+    assert claimed(one) == [] and one.renew([(job, 0.0)]) == set()
+    assert two.renew([(mine, 0.5)]) == {job.id}
+    two.close()
+    made.remove(two)
+    [again] = claimed(one)
+    assert again.owner == one.owner and again.losses == 0, "it was left in good order"
+
+
+def test_many_claim_at_once_and_none_twice(begin: Begin) -> None:
+    servers = [begin() for _ in range(4)]
+    jobs = {add(servers[0], f"c{n % 3}").id for n in range(40)}
+    taken: list[str] = []
+
+    def work(store: SharedStore) -> None:
+        while mine := claimed(store, 3):
+            taken.extend(job.id for job in mine)
+
+    threads = [threading.Thread(target=work, args=(store,)) for store in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for store in servers:  # what was locked by another just then
+        work(store)
+    assert Counter(taken) == Counter(jobs)
+
+
+@pytest.mark.parametrize(("room", "last"), [(1, 5), (3, 8)])
+def test_clients_take_turns(begin: Begin, room: int, last: int) -> None:
+    """One with two hundred jobs does not keep another waiting who has three."""
+    store = begin()
+    jobs = [add(store, "few" if n in (100, 110, 120) else "many") for n in range(200)]
+    few = [job.id for job in jobs if job.client == "few"]
+    ended: list[str] = []
+    running: list[Job] = []
+    for _ in range(12):
+        running += claimed(store, room - len(running))
+        assert len(running) == room
+        done = running.pop(0)
+        assert store.change(done, status="done")
+        ended.append(done.id)
+    places = [ended.index(job) for job in few]
+    assert places == [1, 3, 5] if room == 1 else max(places) <= last and places == sorted(places)
+
+
+def test_those_on_the_line_come_first(begin: Begin) -> None:
+    front, worker = begin(role="front"), begin()
+    add(front)
+    waited = add(front, waiter=front.owner)
+    assert [job.id for job in worker.claim("m", 0, 2)] == [waited.id], "jobs leave a place to them"
+    assert front.newest(5) and waited.id not in [job.id for job in front.newest(5)]
+    assert worker.claim("other", 5, 5) == [], "of another model"
+
+
+def test_a_late_writer_writes_nothing(begin: Begin, monkeypatch: Any) -> None:
+    """The lease was taken while it slept; whatever it writes then is refused, by the database."""
+    late, other = begin(0.2), begin(0.2)
+    add(late)
+    [job] = claimed(late)
+    log = late.event_log(job)
+    journal, _ = late.journal(job, {"file": 1})
+    log.append("segment", {"id": "0"})
+    assert late.change(job, status="running")
+    time.sleep(0.3)
+    [theirs] = claimed(other)
+    assert theirs.losses == 1 and theirs.token == job.token + 1
+    for write in (
+        lambda: log.append("segment", {"id": "1"}),
+        lambda: journal.add(FinishedChunk(0, 10)),
+        lambda: late.keep_document(job, "{}", "[]"),
+    ):
+        with pytest.raises(StorageError, match="another server's"):
+            write()
+    assert not late.change(job, status="done") and not late.heard_again(job, {"op": "heard"}, 0.0)
+    assert [event.data for event in other.event_reader(theirs).new()] == [{"id": "0"}]
+    assert other._ledger.lines(theirs) == [] and other._ledger.document(theirs) is None
+    theirs_journal, _ = other.journal(theirs, {"file": 1})
+    theirs_journal.add(FinishedChunk(0, 10))
+    again = other.get(job.id)
+    assert again is not None and again.losses == 0, "it gets on"
+    assert other.journal(theirs, {"file": 1})[0].kept == 1
+    assert other.journal(theirs, {"file": 2})[1] == "file", "another recording begins anew"
+    assert list(other.event_reader(theirs).new()) == []
+
+
+@pytest.mark.parametrize("skew_s", [-7200.0, 7200.0])
+def test_clocks_of_machines_do_not_matter(begin: Begin, monkeypatch: Any, skew_s: float) -> None:
+    right, wrong = begin(5.0), begin(5.0)
+    was = time.time
+    add(right)
+    assert len(claimed(right)) == 1
+    monkeypatch.setattr(time, "time", lambda: was() + skew_s)
+    assert claimed(wrong) == [], "it has not expired"
+    second = add(wrong)
+    assert wrong.renew([]) == set() and set(wrong.fleet.living()) == {right.owner, wrong.owner}
+    [mine] = claimed(wrong)
+    assert wrong.change(mine, status="done") and wrong.remove(second)
+    assert wrong.outlived(3600.0, 3600.0) == []
+    monkeypatch.undo()
+    assert claimed(right) == [] and right.outlived(3600.0, 3600.0) == []
+    [kept] = right.newest(5, removed=True)
+    assert abs(kept.created - was()) < 60 and abs((kept.removed or 0) - was()) < 60
+
+
+def test_a_cancelled_job_is_taken_from_whoever_has_it(begin: Begin) -> None:
+    front, worker = begin(role="front"), begin()
+    add(front)
+    [job] = claimed(worker)
+    seen = front.get(job.id)
+    assert seen is not None and front.cancel(seen)
+    assert worker.renew([(job, 0.0)]) == set() and not worker.change(job, status="done")
+    assert front.retry(seen)
+    [again] = claimed(worker)
+    assert again.token > job.token and not worker.change(job, status="done")
+    assert not front.erase(again), "it is under way"
+    assert worker.change(again, status="done") and front.erase(again)
+    assert front.get(job.id) is None and not front.folder(job).exists()
+
+
+def test_a_job_that_kills_servers_is_given_up(begin: Begin) -> None:
+    store = begin(0.05)
+    add(store)
+    for n in range(11):
+        [job] = claimed(store)
+        assert (job.losses, store.is_hopeless(job)) == (n, n >= 10)
+        assert store.change(job, status="running")
+        time.sleep(0.06)
+
+
+def test_what_dead_servers_leave_behind(begin: Begin, monkeypatch: Any) -> None:
+    """Files of an upload whose server died; a request whose client died with its front."""
+    dead, alive = begin(0.1, role="front"), begin(0.1)
+    waited = add(dead, waiter=dead.owner)
+    monkeypatch.setattr(dead._database, "begin", _only_once(dead._database.begin))
+    with pytest.raises(StorageError):
+        add(dead)
+    monkeypatch.undo()
+    left = [path.name for path in (alive._folder / "jobs").iterdir()]
+    assert len(left) == 2
+    monkeypatch.setattr("speaker_reasoner.server.shared.LONG_GONE_S", 0.2)
+    dead.fleet.leave()
+    alive.fleet.show()
+    time.sleep(0.3)
+    alive.fleet.show()
+    alive.finish_erasing()
+    assert alive.get(waited.id) is None
+    assert list((alive._folder / "jobs").iterdir()) == []
+
+
+def _only_once(begin: Any) -> Any:
+    """A database that goes away after the next transaction but one."""
+    left = [2]
+
+    def limited() -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StorageError(503, "gone", code="database_unavailable")
+        return begin()
+
+    return limited
+
+
+def test_events_and_transcripts_of_a_folder_of_before(
+    begin: Begin, tmp_path: Path, url: str
+) -> None:
+    old = Store(tmp_path / "store", url)
+    with old.incoming() as folder:
+        job = old.add(folder, "talk", 1.0, None, [])
+    log = old.event_log(job)
+    log.append("done", {"revision": 0})
+    log.close()
+    old.keep_document(job, "{}", "[]")
+    assert old.change(job, status="done")
+    old.close()
+    store = begin()
+    kept = store.get(job.id)
+    assert kept is not None and kept.status == "done"
+    assert [event.name for event in store.event_reader(kept).new()] == ["done"]
+    assert store.document(kept) == ("{}", "[]")
+
+
+def test_tables_of_a_later_version(begin: Begin, url: str, tmp_path: Path) -> None:
+    begin()
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE speaker_reasoner_schema SET version = 99"))
+    engine.dispose()
+    with pytest.raises(ServerError, match=r"version 99.*update speaker-reasoner"):
+        SharedStore(tmp_path / "store", url)
+
+
+def test_stores_that_cannot_be_shared(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ServerError, match=r"a database that all servers reach, got SQLite"):
+        open_store("s3://bucket/x", None, 60.0, tmp_path)
+    with pytest.raises(ServerError, match=r"psycopg|connection"):
+        open_store(tmp_path, "postgresql+psycopg://nobody@127.0.0.1:1/none", 60.0)
+    (tmp_path / "here" / "processes").mkdir(parents=True)
+    (tmp_path / "here" / "processes" / "0123abcd-ffff.lock").touch()
+    with pytest.raises(ServerError, match="another machine"):
+        Store(tmp_path / "here")
+    assert isinstance(open_store(tmp_path / "other", None, 60.0), stores.Store)
+
+
+def test_servers_started_at_once_make_one_store(tmp_path: Path, url: str) -> None:
+    made: list[SharedStore] = []
+    failed: list[Exception] = []
+
+    def start() -> None:
+        try:
+            made.append(SharedStore(tmp_path / "store", url))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [] and len({store._id for store in made}) == 1
+    for store in made:
+        store.close()
