@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,14 +59,24 @@ class Postgres:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
+@contextmanager
+def temporary() -> Iterator[Postgres]:
+    """A server in a folder that is deleted; one must be installed."""
     binaries = programs()
-    if binaries is None:
-        pytest.skip("no PostgreSQL")
+    assert binaries is not None, "no PostgreSQL"
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # a socket's path must be short
     folder.chmod(0o755)
     running = Postgres(folder, binaries)
-    yield running
-    running.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    if programs() is None:
+        pytest.skip("no PostgreSQL")
+    with temporary() as running:
+        yield running

@@ -125,6 +125,7 @@ _VERSION = 2
 _LOCK = 0x5EA_50_0E
 """Of PostgreSQL, held while tables are made."""
 Index("speaker_reasoner_jobs_client", JOBS.c.store, JOBS.c.client, JOBS.c.claimed)
+_IDLE_MS = 20_000
 _PATIENT = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -156,6 +157,8 @@ class Database:
             self.is_file = parsed.get_backend_name() == "sqlite"
             if self.is_file:
                 database_event.listen(self._engine, "connect", _durable)
+            elif parsed.get_backend_name() == "postgresql":
+                database_event.listen(self._engine, "connect", _impatient)
         except (ArgumentError, ImportError) as error:
             raise ServerError(
                 f"--database: {' '.join(str(error).split())}; expected a SQLAlchemy URL as "
@@ -260,3 +263,12 @@ def _durable(connection: Any, _: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _impatient(connection: Any, _: Any) -> None:
+    """A process that hangs in the middle of a transaction loses its locks."""
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+    cursor.close()
+    connection.autocommit = False
