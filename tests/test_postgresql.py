@@ -1,5 +1,6 @@
 """The store on a real PostgreSQL, started here where it is installed, and taken away from it."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from . import postgres as postgresql
 from . import serving
 from .postgres import Postgres
 from .serving import Serve, add_job, error_of, wait, wait_until, wav
+from .test_realtime import babble, jobs, session
 
 pytest.importorskip("psycopg", reason="pip install 'speaker-reasoner[postgresql]'")
 serve = serving.serve
@@ -71,3 +73,21 @@ def test_it_goes_away_and_comes_back(postgres: Postgres, serve: Serve) -> None:
     for job in jobs:
         assert wait(client, job)["status"] == "done"
         assert client.get(f"/v1/jobs/{job['id']}/transcript?format=seglst").text == wanted
+
+
+def test_a_live_session_becomes_a_job_of_all_servers_in_the_end(
+    serve: Serve, postgres: Postgres, tmp_path: Path
+) -> None:
+    client = serve(database=postgres.url)
+    with session(client) as talker:
+        job_id = talker.seen[0]["session"]["job"]
+        talker.say(babble(3.0))
+        time.sleep(0.2)
+        assert jobs(client) == []
+    for _ in range(100):
+        if any(mine := jobs(client)):
+            break
+        time.sleep(0.05)
+    job = wait(client, mine[0])
+    assert (job["id"], job["status"], job["duration"]) == (job_id, "done", 3.0)
+    assert not list((tmp_path / "store" / "live").iterdir())

@@ -14,7 +14,9 @@ from speaker_reasoner.errors import ServerError
 from speaker_reasoner.server import store as stores
 from speaker_reasoner.server.failures import StorageError
 from speaker_reasoner.server.fleet import Told
-from speaker_reasoner.server.jobs import Job
+from speaker_reasoner.server.jobs import Job, new_job_id
+from speaker_reasoner.server.leftlive import LeftLive
+from speaker_reasoner.server.livesound import CODINGS, LiveFile
 from speaker_reasoner.server.shared import SharedStore, open_store
 from speaker_reasoner.server.store import Store
 from speaker_reasoner.voices.finished import FinishedChunk
@@ -294,3 +296,23 @@ def test_servers_started_at_once_make_one_store(tmp_path: Path, url: str) -> Non
     assert failed == [] and len({store._id for store in made}) == 1
     for store in made:
         store.close()
+
+
+def test_what_was_said_to_a_dead_server_becomes_a_job(begin: Begin, tmp_path: Path) -> None:
+    dead = begin()
+    left = LeftLive(new_job_id(), "Live", "2", "en", "ana", "m")
+    folder = dead.live_folder(left)
+    said = LiveFile(folder, CODINGS["audio/pcm"])
+    said.append(bytes(48_000))  # a second
+    said.close()
+    begin()  # while the first lives
+    assert dead.get(left.id) is None and folder.exists()
+    # Now it is of a process that never was.
+    folder = folder.rename(folder.with_name(folder.name.replace(dead.owner, f"{dead.owner}0")))
+    after = begin()
+    job = after.get(left.id)
+    assert job is not None and not folder.exists()
+    assert (job.duration_s, job.speakers, job.client, job.model) == (1.0, "2", "ana", "m")
+    assert (after.folder(job) / "audio.flac").exists()
+    after.adopt(dead.live_folder(left))  # it died right behind that: the job is there
+    assert not list((tmp_path / "store" / "live").iterdir())
