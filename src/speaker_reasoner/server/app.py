@@ -29,7 +29,7 @@ from .failures import RequestError, as_request_error
 from .forms import check_model
 from .guard import Guard, audio_link
 from .intake import stored_voices
-from .livesockets import add_realtime
+from .live.route import add_realtime
 from .manager import JobsAsked
 from .openai import answer
 from .operations import parse_operation

@@ -4,11 +4,11 @@ from fastapi import APIRouter, WebSocket
 from prometheus_client import Gauge
 from starlette.datastructures import Headers
 
-from .failures import RequestError
-from .forms import check_model
-from .guard import refuse_socket
-from .livesession import LiveSession
-from .service import Service
+from ..failures import RequestError
+from ..forms import check_model
+from ..guard import refuse_socket
+from ..service import Service
+from .session import LiveSession
 
 _PROTOCOL = "realtime"
 

@@ -6,13 +6,13 @@ from contextlib import ExitStack, suppress
 import anyio
 from fastapi.concurrency import run_in_threadpool
 
-from ..errors import SpeakerReasonerError
-from .failures import RequestError
-from .jobruns import JobRun
-from .livesound import LiveFile
-from .realtime import Session
-from .service import Service
-from .sound import finish_live
+from ...errors import SpeakerReasonerError
+from ..failures import RequestError
+from ..jobruns import JobRun
+from ..service import Service
+from ..sound import finish_live
+from .events import Session
+from .incoming import LiveFile
 
 
 class Keeping:
