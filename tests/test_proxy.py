@@ -1,5 +1,6 @@
 """Behind nginx, as docs/server.md sets it up: under a path of its own, events passed on as they come."""
 
+import json
 import re
 import shutil
 import socket
@@ -12,6 +13,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from . import test_serve
 from .serving import Gate, events_of, wait_until, wav
@@ -90,3 +93,16 @@ def test_behind_nginx(live: Any, nginx: Callable[[int], str]) -> None:
     peaks = httpx2.get(f"{url}/v1/jobs/{job['id']}/peaks", headers=right)
     part = httpx2.get(f"{url}/{peaks.headers['x-audio']}", headers={"range": "bytes=0-3"})
     assert (part.status_code, part.content) == (206, b"RIFF")
+
+
+def test_a_socket_behind_nginx(live: Any, nginx: Callable[[int], str]) -> None:
+    server = live(api_key="secret", root_path="/transcripts")
+    url = f"ws{nginx(server.port).removeprefix('http')}/v1/realtime"
+    protocols: Any = ["realtime", "openai-insecure-api-key.secret"]
+    with connect(url, subprotocols=protocols) as socket:
+        assert socket.subprotocol == "realtime"
+        assert json.loads(socket.recv())["type"] == "session.created"
+    with pytest.raises(InvalidStatus) as refused, connect(url):
+        pass
+    assert refused.value.response.status_code == 401
+    assert json.loads(refused.value.response.body)["error"]["code"] == "invalid_api_key"

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import io
 import json
+import runpy
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +24,11 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from speaker_reasoner.engines import Request
-from speaker_reasoner.server.livecuts import Began, Cutter, Stopped, Stretch
-from speaker_reasoner.server.livesound import CODINGS, Decoder, LiveFile
-from speaker_reasoner.server.realtime import TurnDetection
+from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.longform import Transcriber
+from speaker_reasoner.server.live.cuts import Began, Cutter, Stopped, Stretch
+from speaker_reasoner.server.live.events import TurnDetection
+from speaker_reasoner.server.live.incoming import CODINGS, Decoder, LiveFile
 from speaker_reasoner.server.uploads import Limits
 
 from . import serving, test_outages, test_serve
@@ -221,6 +225,24 @@ def test_openai_at_once(live: Any, beta: bool) -> None:
     assert events[-1].transcript == "one two"
     created = "conversation.item.created" if beta else "conversation.item.added"
     assert created in [event.type for event in events]
+
+
+def test_the_example(live: Any, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """A recording, at the pace at which it was spoken, or faster."""
+    turns = [(300.0, 1.5), (0.0, 1.0), (700.0, 1.5), (0.0, 1.0), (300.0, 1.0)]
+    pcm_file = np.frombuffer(hum(*turns), "<i2")
+    soundfile.write(tmp_path / "talk.wav", pcm_file, RATE)
+    server = live(Transcriber(ScriptedEngine(Humming(), CACHED), detect=None))
+    arguments = [str(tmp_path / "talk.wav"), "--url", f"{server.url}/v1", "--faster", "4"]
+    monkeypatch.setattr(sys, "argv", ["live.py", *arguments])
+    runpy.run_path(str(test_serve.EXAMPLE.parent / "live.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("] ")[1][0] for line in lines] == ["A", "B", "A"], lines
+    wait_until(lambda: [one["status"] for one in _jobs(server.url)] == ["done"])
+
+
+def _jobs(url: str) -> list[Any]:
+    return list(httpx2.get(f"{url}/v1/jobs").json()["data"])
 
 
 # Pieces and lines
@@ -475,7 +497,7 @@ def test_a_session_that_is_too_long(serve: Serve) -> None:
 
 
 def test_no_more_is_read_than_the_engine_hears(serve: Serve, monkeypatch: Any) -> None:
-    from speaker_reasoner.server import livesession
+    from speaker_reasoner.server.live import session as livesession
 
     monkeypatch.setattr(livesession, "_BEHIND_S", 8.0)
     gate = Gate()
@@ -694,6 +716,18 @@ def test_pauses_are_found_in_any_pieces() -> None:
         assert [cut.ends for cut in cuts if isinstance(cut, Stretch)] == [True, True]
     for one in found[1:]:
         assert one == pytest.approx(found[0], abs=0.45)
+
+
+def test_speech_at_the_very_beginning_is_found() -> None:
+    cutter = Cutter(CODINGS["audio/pcm"], 30.0)
+    cutter.detect(TurnDetection(silence_duration_ms=400))
+    data = hum((300, 1.5), (0, 1.0), (700, 1.0), (0, 1.0))
+    cuts = [cut for at in range(0, len(data), 4800) for cut in cutter.feed(data[at : at + 4800])]
+    began = [cut.at / 16_000 for cut in cuts if isinstance(cut, Began)]
+    assert began == pytest.approx([0.0, 3.1 - 0.3], abs=0.1)
+    pieces = [cut.chunk for cut in cuts if isinstance(cut, Stretch)]
+    assert pieces[0].start_samples == 0 and len(pieces[0].samples) >= 1.8 * 16_000
+    assert len(pieces) == 2
 
 
 def test_a_file_that_grows(tmp_path: Path) -> None:

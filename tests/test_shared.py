@@ -16,7 +16,7 @@ from speaker_reasoner.server.failures import StorageError
 from speaker_reasoner.server.fleet import Told
 from speaker_reasoner.server.jobs import Job, new_job_id
 from speaker_reasoner.server.leftlive import LeftLive
-from speaker_reasoner.server.livesound import CODINGS, LiveFile
+from speaker_reasoner.server.live.incoming import CODINGS, LiveFile
 from speaker_reasoner.server.shared import SharedStore, open_store
 from speaker_reasoner.server.store import Store
 from speaker_reasoner.voices.finished import FinishedChunk

@@ -18,6 +18,7 @@
     manager        jobs under way, and what becomes of the others
     transcripts    of jobs: shown, given away, corrected, heard again
     corrections    what people change in a transcript: operations, lines, edits, again
+    live           sessions over a socket, while one speaks
     service        all of it together
 
 Needs the extra `serve`.

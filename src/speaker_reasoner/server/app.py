@@ -28,7 +28,7 @@ from .exports import Export, export, warnings_header
 from .failures import RequestError, as_request_error
 from .guard import Guard, audio_link
 from .intake import stored_voices
-from .livesockets import add_realtime
+from .live.route import add_realtime
 from .manager import JobsAsked
 from .offers import Offer
 from .openai import answer

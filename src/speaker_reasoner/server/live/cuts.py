@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE_HZ, Samples
-from ..longform.chunks import Chunk
-from ..speech import quietest_cut
-from .livesound import Coding, Decoder, Pauses
-from .realtime import TurnDetection
+from ...audio import SAMPLE_RATE_HZ, Samples
+from ...longform.chunks import Chunk
+from ...speech import quietest_cut
+from .events import TurnDetection
+from .incoming import Coding, Decoder, Pauses
 
 SHORTEST = SAMPLE_RATE_HZ // 10
 """Of a piece, as OpenAI has it."""
-_AROUND = SAMPLE_RATE_HZ
-"""How much is kept of what comes before speech, besides the padding: speech is found a little late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class Cutter:
         if self.now - self.start < SHORTEST:
             return cuts
         if self._pauses is not None:
-            self._pauses.speaking = False
+            self._pauses.rest()
         return [*cuts, self._end(self.now)]
 
     def clear(self) -> None:
@@ -101,7 +99,7 @@ class Cutter:
         self._drop(self.now)
         self.start = self.now
         if self._pauses is not None:
-            self._pauses.speaking = False
+            self._pauses.rest()
 
     def _take(self, samples: Samples) -> list[Cut]:
         self._held = np.concatenate([self._held, samples])
@@ -113,10 +111,11 @@ class Cutter:
                 self.start = self._from
                 cuts.append(Began(self.start))
             else:
-                cuts += [*self._long(turned.at), Stopped(turned.at), self._end(turned.at)]
+                at = max(turned.at, self._from)
+                cuts += [*self._long(at), Stopped(at), self._end(at)]
         if self.speaking:
             return [*cuts, *self._long(self.now)]
-        self._drop(self.now - self._padding - _AROUND)
+        self._drop(self.now - self._padding - Pauses.REACH)
         return cuts
 
     @property

@@ -14,16 +14,14 @@ from typing import Any
 from fastapi import WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
 
-from .. import audio
-from ..audio import SAMPLE_RATE_HZ
-from ..errors import SpeakerReasonerError
-from .failures import RequestError, StorageError, as_request_error
-from .jobs import new_job_id
-from .live import Broken, Guess, Heard, Hinted, Live, News
-from .livecuts import SHORTEST, Began, Cut, Cutter, Stopped, Stretch
-from .livekeep import Keeping
-from .livelines import LiveLines
-from .realtime import (
+from ... import audio
+from ...audio import SAMPLE_RATE_HZ
+from ...errors import SpeakerReasonerError
+from ..failures import RequestError, StorageError, as_request_error
+from ..jobs import new_job_id
+from ..service import Service, client_of
+from .cuts import SHORTEST, Began, Cut, Cutter, Stopped, Stretch
+from .events import (
     Session,
     decoded_audio,
     error_event,
@@ -33,7 +31,9 @@ from .realtime import (
     session_body,
     updated,
 )
-from .service import Service, client_of
+from .keeping import Keeping
+from .lines import LiveLines
+from .listening import Broken, Guess, Heard, Hinted, Live, News
 
 LONGEST_S = 30.0
 """Of a stretch, where the model would hear more at once: lines shall come while one speaks."""

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from .failures import RequestError
-from .forms import Abilities, check_language, check_model
-from .livesound import CODINGS, Coding
+from ..failures import RequestError
+from ..forms import Abilities, check_language, check_model
+from .incoming import CODINGS, Coding
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 

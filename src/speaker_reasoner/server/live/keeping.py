@@ -13,15 +13,15 @@ from pathlib import Path
 import anyio
 from fastapi.concurrency import run_in_threadpool
 
-from ..errors import SpeakerReasonerError
-from .failures import RequestError
-from .jobruns import JobRun
-from .leftlive import LeftLive
-from .livesound import LiveFile
-from .realtime import Session
-from .service import Service
-from .shared import SharedStore
-from .sound import finish_live
+from ...errors import SpeakerReasonerError
+from ..failures import RequestError
+from ..jobruns import JobRun
+from ..leftlive import LeftLive
+from ..service import Service
+from ..shared import SharedStore
+from ..sound import finish_live
+from .events import Session
+from .incoming import LiveFile
 
 _log = logging.getLogger(__name__)
 

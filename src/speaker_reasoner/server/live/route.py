@@ -4,12 +4,12 @@ from fastapi import APIRouter, WebSocket
 from prometheus_client import Gauge
 from starlette.datastructures import Headers
 
-from .failures import RequestError
-from .forms import check_model
-from .guard import refuse_socket
-from .livesession import LiveSession
-from .offers import Offer
-from .service import Service
+from ..failures import RequestError
+from ..forms import check_model
+from ..guard import refuse_socket
+from ..offers import Offer
+from ..service import Service
+from .session import LiveSession
 
 _PROTOCOL = "realtime"
 

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..errors import EngineError, SpeakerReasonerError
-from ..longform import Failure, Listener, Progress, Transcriber
-from ..longform.chunks import Chunk
-from ..longform.recording import RecordingState
-from ..reasoner import Asker
-from ..transcript import Missing, Segment, Transcript
-from .runs import Defaults
-from .worker import Worker
+from ...errors import EngineError, SpeakerReasonerError
+from ...longform import Failure, Listener, Progress, Transcriber
+from ...longform.chunks import Chunk
+from ...longform.recording import RecordingState
+from ...reasoner import Asker
+from ...transcript import Missing, Segment, Transcript
+from ..runs import Defaults
+from ..worker import Worker
 
 _PASSES = 20
 """A pass waits so many times as long as the one before took (assumed)."""

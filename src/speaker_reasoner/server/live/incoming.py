@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 import soxr
 
-from ..audio import SAMPLE_RATE_HZ, Samples
-from ..speech import EnergyVad
-from .failures import RequestError
-from .sound import LIVE, not_stored
+from ...audio import SAMPLE_RATE_HZ, Samples
+from ...speech import EnergyVad
+from ..failures import RequestError
+from ..sound import LIVE, not_stored
 
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MOST_BYTES = 2**32 - 1024
@@ -157,7 +158,8 @@ class Turned:
 class Pauses:
     """Finds where somebody begins to speak, and where nobody has for a while.
 
-    By energy (`speech.EnergyVad`), so that twenty streams at once cost little.
+    By energy (`speech.EnergyVad`), so that twenty streams at once cost little. What it takes for speech among
+    the last 8 s may change with what follows: speech at the very beginning is found when it pauses.
 
     Args:
         threshold: probability of speech of a frame that counts as such.
@@ -165,6 +167,8 @@ class Pauses:
         start: sample of the session at which it begins to look.
     """
 
+    REACH = 8 * SAMPLE_RATE_HZ
+    """So late may speech be found, in samples."""
     _LOOK = SAMPLE_RATE_HZ // 5
     _BEGIN_FRAMES = 5
 
@@ -174,30 +178,39 @@ class Pauses:
         self._threshold = threshold
         self._vad = EnergyVad()
         self._silence_frames = max(1, round(silence_s * SAMPLE_RATE_HZ / self._vad.frame_samples))
-        self._decided = self._seen = self._unseen = self._run = 0
+        self._decided = np.zeros(0, bool)  # frames from number `_first` on
+        self._first = self._at = self._unseen = 0
 
     def feed(self, samples: Samples) -> list[Turned]:
         """Take the next samples; what turned since the last look, which is at most 0.2 s ago."""
-        self._decided += len(self._vad.feed(samples))
+        self._decided = np.append(self._decided, self._vad.feed(samples) >= self._threshold)
         self._unseen += len(samples)
         if self._unseen < self._LOOK:
             return []
         self._unseen = 0
-        newest = self._vad.rest()
-        end = self._decided + len(newest)
+        spoken = np.append(self._decided, self._vad.rest() >= self._threshold)
         turned = []
-        for number in range(max(self._seen, self._decided), end):
-            one = self._next(number, bool(newest[number - self._decided] >= self._threshold))
-            turned += [] if one is None else [one]
-        self._seen = end
+        while (run := self._run(spoken[self._at - self._first :])) is not None:
+            self.speaking = not self.speaking
+            frame = self._at + (run[0] if self.speaking else run[1])
+            self._at += run[1]
+            turned.append(Turned(self.speaking, self._start + frame * self._vad.frame_samples))
+        passed = min(self._at - self._first, len(self._decided))
+        self._decided, self._first = self._decided[passed:], self._first + passed
         return turned
 
-    def _next(self, number: int, spoken: bool) -> Turned | None:
-        """Count a run of frames that contradict what is going on."""
-        self._run = self._run + 1 if spoken != self.speaking else 0
+    def rest(self) -> None:
+        """Whoever speaks is taken to have stopped now."""
+        self.speaking = False
+        self._at = self._first + len(self._decided) + len(self._vad.rest())
+
+    def _run(self, spoken: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
+        """The first frames, and the one after the last of them that are needed, that contradict what is
+        going on for long enough."""
+        against = spoken != self.speaking
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], against, [False]])))
         enough = self._silence_frames if self.speaking else self._BEGIN_FRAMES
-        if self._run < enough:
-            return None
-        first = number + 1 - (self._run if not self.speaking else 0)
-        self._run, self.speaking = 0, not self.speaking
-        return Turned(self.speaking, self._start + first * self._vad.frame_samples)
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
+            if last - first >= enough:
+                return int(first), int(first + enough)
+        return None

@@ -1,6 +1,6 @@
 """What a live session tells: pieces as items of a conversation, their lines, and what changes in them.
 
-Knows no socket and no engine; see `livesession`.
+Knows no socket and no engine; see `session`.
 """
 
 import secrets
@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .. import audio
-from ..audio import SAMPLE_RATE_HZ
-from ..errors import SpeakerReasonerError
-from ..spans import find_overlaps
-from ..transcript import Missing, Segment, Transcript
-from .failures import as_request_error
-from .live import Guess, Heard
-from .openai import Letters, segment_body, usage_body
-from .realtime import TRANSCRIPTION, event, item_body
+from ... import audio
+from ...audio import SAMPLE_RATE_HZ
+from ...errors import SpeakerReasonerError
+from ...spans import find_overlaps
+from ...transcript import Missing, Segment, Transcript
+from ..failures import as_request_error
+from ..openai import Letters, segment_body, usage_body
+from .events import TRANSCRIPTION, event, item_body
+from .listening import Guess, Heard
 
 _BUFFER = "input_audio_buffer."
 
