@@ -1,4 +1,4 @@
-"""Servers in processes of their own over one database and one store, for tests and `scripts/kill-servers`."""
+"""Servers in processes of their own over one database and one store, for tests and `benchmarks/servers.py`."""
 
 import os
 import queue

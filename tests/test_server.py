@@ -37,6 +37,7 @@ from .serving import (
     post,
     sound,
     wait,
+    wait_until,
     wav,
 )
 from .talk import play
@@ -707,6 +708,34 @@ def test_a_full_queue(serve: Serve) -> None:
     gate.open.set()
     assert [wait(client, job)["status"] for job in jobs] == ["done"] * 3
     assert post(client).status_code == 200
+
+
+def test_clients_take_turns(serve: Serve) -> None:
+    """By their keys: one with many recordings does not keep another waiting, nor out."""
+    gate = Gate()
+    client = serve(gate, batch=1, queue=5, api_key="one", more_keys=("two",))
+    one, two = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
+
+    def add(headers: dict[str, str]) -> Any:
+        answer = client.post("/v1/jobs", files={"file": ("a.wav", wav())}, headers=headers)
+        return answer.json()["id"] if answer.status_code == 202 else answer.json()["error"]["code"]
+
+    jobs = [add(one)]
+    assert gate.reached.wait(5)
+    jobs += [add(one) for _ in range(6)]
+    assert jobs[-1] == "queue_full"
+    others = [add(two) for _ in range(2)]
+    gate.open.set()
+    for job in [*jobs[:-1], *others]:
+        wait_until(
+            lambda job=job: (  # type: ignore[misc]
+                client.get(f"/v1/jobs/{job}", headers=one).json()["status"] == "done"
+            )
+        )
+    data = client.get("/v1/jobs", headers=one).json()["data"]
+    ended = [row["id"] for row in sorted(data, key=lambda row: row["changed"])]
+    assert [ended.index(job) for job in others] == [1, 3]
+    assert client.get("/v1/jobs", headers={"authorization": "Bearer three"}).status_code == 401
 
 
 def test_many_tiny_requests(serve: Serve) -> None:

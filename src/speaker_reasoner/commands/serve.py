@@ -139,7 +139,13 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="how long a server that died, or hangs, keeps its jobs (default: 60)",
     )
     add = command.add_argument_group("limits").add_argument
-    add("--queue", metavar="N", type=positive, default=256, help="may wait; more get 429")
+    add(
+        "--queue",
+        metavar="N",
+        type=positive,
+        default=256,
+        help="of a client may wait; more get 429 (default: 256)",
+    )
     add(
         "--live", metavar="N", type=positive, default=32, help="live sessions at once (default: 32)"
     )

@@ -13,7 +13,9 @@
     runs           a recording on its way through it, for a request; jobruns: for a job
     transcription  a request's recording, as its route sees it
     jobs, events   what outlives the server: jobs, and what was told of them
-    store          where they lie: database, processes (whose they are), documents (their transcripts)
+    store          where they lie: rows, database, processes (whose they are), documents (their transcripts)
+    shared         where those lie that several servers share: ledger, depots; claims, fleet
+    places         how many may wait; offers: for which models; relay: on another server
     keeper         the heartbeat: leases, outages, retention
     manager        jobs under way, and what becomes of the others
     transcripts    of jobs: shown, given away, corrected, heard again

@@ -286,7 +286,7 @@ class JobManager:
             self.keeper.wake()
             return self.body(job)
         with ExitStack() as stack:
-            stack.callback(self._places.reserve().release)
+            stack.callback(self._places.reserve(job.client).release)
             if not self.store.retry(job):
                 message = (
                     f"the job is {self.job(job_id).status}; only one that failed or was cancelled"

@@ -1,6 +1,7 @@
-"""The bound of the queue: how many recordings may wait, those whose upload is under way included."""
+"""The bound of the queue: how many recordings of a client may wait, those whose upload is under way included."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from .failures import RequestError
@@ -20,31 +21,31 @@ class Place:
 
 
 class Places:
-    """Places in the queue.
+    """Places in the queue; each client has its own, so that none keeps others out.
 
     Args:
-        most: recordings that may wait.
-        waiting: how many do.
+        most: recordings of a client that may wait.
+        waiting: how many of a client do.
         pace_s: seconds after which a place may be free.
     """
 
     def __init__(
-        self, most: int, waiting: Callable[[], int], pace_s: Callable[[], int] = lambda: 5
+        self, most: int, waiting: Callable[[str], int], pace_s: Callable[[], int] = lambda: 5
     ) -> None:
         self._most = most
         self._waiting = waiting
         self._pace_s = pace_s
-        self._coming = 0
+        self._coming: Counter[str] = Counter()
         self._changed = threading.Lock()
         self._closed = False
 
-    def reserve(self) -> Place:
-        """Take a place for a recording that is about to come in.
+    def reserve(self, client: str) -> Place:
+        """Take a place for a recording of a client that is about to come in.
 
         Raises:
             RequestError: 429 with the seconds after which a place may be free; 503 while stopping.
         """
-        waiting = self._waiting()
+        waiting = self._waiting(client)
         with self._changed:
             if self._closed:
                 raise RequestError(
@@ -53,20 +54,20 @@ class Places:
                     code="server_stopping",
                     headers={"Retry-After": "10"},
                 )
-            if self._coming + waiting >= self._most:
+            if self._coming[client] + waiting >= self._most:
                 raise RequestError(
                     429,
-                    f"{self._most} recordings wait already; try again later",
+                    f"{self._most} recordings of this client wait already; try again later",
                     code="queue_full",
                     headers={"Retry-After": str(self._pace_s())},
                 )
-            self._coming += 1
-        return Place(self._came)
+            self._coming[client] += 1
+        return Place(lambda: self._came(client))
 
     def close(self) -> None:
         """Give none any more; safe in a signal."""
         self._closed = True
 
-    def _came(self) -> None:
+    def _came(self, client: str) -> None:
         with self._changed:
-            self._coming -= 1
+            self._coming -= Counter((client,))  # drops what is 0

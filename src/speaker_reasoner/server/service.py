@@ -71,7 +71,7 @@ class ServiceSettings:
         api_key: that requests must carry; `None` on loopback only.
         more_keys: as good, so that clients can be told apart; links to audio are signed with `api_key`.
         batch: dialogues at once.
-        queue: recordings that may wait.
+        queue: recordings of a client that may wait.
         limits: of what clients send.
         answer_s: longest time in which a request is answered; jobs have no such limit.
         allowed: folders whose files may become jobs by their path, resolved.
@@ -173,10 +173,20 @@ class Service:
     def _wake(self) -> None:
         self.keeper.wake()
 
-    def _waiting(self) -> int:
-        """How many recordings wait for an engine."""
-        mine = self.worker.waiting if self.worker is not None else 0
-        return mine + (self.store.waiting() if isinstance(self.store, SharedStore) else 0)
+    def _waiting(self, client: str) -> int:
+        """How many recordings of a client wait for an engine."""
+        mine = self.worker.waiting(client) if self.worker is not None else 0
+        theirs = self.store.waiting(client) if isinstance(self.store, SharedStore) else 0
+        return mine + theirs
+
+    def client_of(self, request: HTTPConnection) -> str:
+        """Whose a request is, for a fair queue: the key that it carries, if the server has several, else its
+        address; a digest of it."""
+        who = ""
+        if self.settings.more_keys:
+            who = request.headers.get("authorization", "").partition(" ")[2].strip()
+        who = who or (request.client.host if request.client else "")
+        return hashlib.sha256(who.encode()).hexdigest()[:16]
 
     def start(self) -> None:
         """Begin to work, with the jobs that were left."""
@@ -210,7 +220,7 @@ class Service:
         """
         stack = ExitStack()
         try:
-            place = await run_in_threadpool(self.places.reserve)
+            place = await run_in_threadpool(self.places.reserve, self.client_of(request))
             stack.callback(place.release)
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
@@ -231,7 +241,7 @@ class Service:
                     folder,
                     form,
                     self.settings.defaults,
-                    client_of(request, bool(self.settings.more_keys)),
+                    self.client_of(request),
                 )
                 stack.callback(self.worker.cancel, run)
                 self.worker.submit(run, place)
@@ -272,7 +282,7 @@ class Service:
             form.speakers,
             form.known_speaker_names,
             form.language,
-            client_of(request, bool(self.settings.more_keys)),
+            self.client_of(request),
             offer.able.model if self.store.shared else None,
             self.store.owner if waited else None,
         )
@@ -288,7 +298,7 @@ class Service:
         worker = self.worker
         most = min(self.settings.limits.body_bytes, _CHAT_BYTES)
         with ExitStack() as stack:
-            place = await run_in_threadpool(self.places.reserve)
+            place = await run_in_threadpool(self.places.reserve, self.client_of(request))
             stack.callback(place.release)
             form = parse_chat(await read_json(request, self.settings.limits, most), self.own.able)
             chat, clips = await self.turns.heard(form)
@@ -355,7 +365,7 @@ class Service:
             ClientDisconnect: the client is gone before it was accepted.
         """
         with ExitStack() as stack:
-            place = await run_in_threadpool(self.places.reserve)
+            place = await run_in_threadpool(self.places.reserve, self.client_of(request))
             stack.callback(place.release)
             folder = stack.enter_context(self.store.incoming())
             received = await receive(request, folder, self.settings.limits)
@@ -390,14 +400,6 @@ class Service:
             roles = Counter(told.role for told in self.store.fleet.seen.values())
             body["servers"] = {role: roles[role] for role in ("server", "worker", "front")}
         return body
-
-
-def client_of(request: HTTPConnection, several_keys: bool) -> str:
-    """Whose a request is, for a fair queue: the key that it carries, if the server has several, else its
-    address; a digest of it."""
-    who = request.headers.get("authorization", "").partition(" ")[2].strip() if several_keys else ""
-    who = who or (request.client.host if request.client else "")
-    return hashlib.sha256(who.encode()).hexdigest()[:16]
 
 
 def _with_names(form: TranscriptionForm, offer: Offer) -> TranscriptionForm:

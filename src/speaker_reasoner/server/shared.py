@@ -308,14 +308,17 @@ class SharedStore(Store):
         """Whether a job seems to kill whichever server works on it."""
         return job.losses >= _LOSSES
 
-    def waiting(self) -> int:
-        """How many jobs wait that no server has begun.
+    def waiting(self, client: str) -> int:
+        """How many jobs of a client wait that no server has taken.
 
         Raises:
             StorageError: the database is out of reach.
         """
         query = select(func.count()).where(
-            JOBS.c.store == self._id, JOBS.c.status == "queued", _NOT_STARTED
+            JOBS.c.store == self._id,
+            JOBS.c.client == client,
+            JOBS.c.status == "queued",
+            _NOT_STARTED,
         )
         with self._database.begin() as connection:
             return int(connection.scalar(query) or 0)

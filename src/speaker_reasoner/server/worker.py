@@ -93,10 +93,10 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
+    def waiting(self, client: str) -> int:
+        """How many of a client wait."""
+        with self._changed:
+            return sum(task.client == client for task in self._waiting)
 
     @property
     def pace_s(self) -> int:

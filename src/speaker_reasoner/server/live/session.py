@@ -19,7 +19,7 @@ from ...audio import SAMPLE_RATE_HZ
 from ...errors import SpeakerReasonerError
 from ..failures import RequestError, StorageError, as_request_error
 from ..jobs import new_job_id
-from ..service import Service, client_of
+from ..service import Service
 from .cuts import SHORTEST, Began, Cut, Cutter, Stopped, Stretch
 from .events import (
     Session,
@@ -66,7 +66,7 @@ class LiveSession:
         assert worker is not None
         assert own is not None
         self._able = own.able
-        client = client_of(socket, bool(service.settings.more_keys))
+        client = service.client_of(socket)
         model = self._able.model if service.store.shared else None
         self._keeping = Keeping(service, new_job_id(), client, model) if keep else None
         self._live = Live(
