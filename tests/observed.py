@@ -30,10 +30,11 @@ def draw(self: Any, stage: str, step: int, part: int) -> Any:
 def batches(task: Any, first: int, config: Any, accelerator: Any) -> Iterator[Any]:
     stage, _, last = os.environ.get("DIE", ":0").partition(":")
     mine = os.environ.get("DIE_RANK", os.environ.get("RANK", "0")) == os.environ.get("RANK", "0")
-    for step, drawn in enumerate(_batches(task, first, config, accelerator), start=first):
+    drawn = _batches(task, first, config, accelerator)
+    for step in range(first, task.schedule.steps):
         if mine and task.name == stage and step == int(last):
             os._exit(9)
-        yield drawn
+        yield next(drawn)
 
 
 PreparedCorpora.draw = draw  # type: ignore[method-assign]
