@@ -111,7 +111,7 @@ def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
     drawn: list[int] = []
 
     def watched(
-        task: StageTask, prepared: PreparedLearner, folder: Path, config: RunConfig
+        task: StageTask, prepared: PreparedLearner, folder: Path, config: RunConfig, say: Any
     ) -> None:
         def draw(step: int, part: int) -> Drawn:
             if step == kill_at:
@@ -119,7 +119,7 @@ def watch(monkeypatch: Any, kill_at: int | None = None) -> list[int]:
             drawn.append(step)
             return task.draw(step, part)
 
-        loop.run(replace(task, draw=draw), prepared, folder, config)
+        loop.run(replace(task, draw=draw), prepared, folder, config, say)
 
     monkeypatch.setattr(stages, "run", watched)
     return drawn

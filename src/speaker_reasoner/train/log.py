@@ -48,7 +48,7 @@ class Log:
         )
         if not self.accelerator.is_main_process:
             return
-        rounded = {k: round(v, 5) for k, v in values.items()}
+        rounded = {k: float(f"{v:.6g}") for k, v in values.items()}
         row = {"stage": self.stage, "step": step}
         row |= {kind: rounded} if kind else rounded
         try:

@@ -7,8 +7,8 @@ one with twice the accumulation, and a run that was killed continues as if it ha
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class StageTask:
         name: of the stage, in logs and file names.
         draw: returns the n-th batch of a step, and the weights of its losses.
         checks: fixed batches for validation.
+        order: the settings that `draw` depends on, by name.
         transcribe: transcribes fixed dialogues as for a user, and returns their error rates; every
             process calls it.
     """
@@ -44,17 +45,25 @@ class StageTask:
     schedule: Schedule
     draw: Callable[[int, int], Drawn]
     checks: Sequence[Drawn] = ()
+    order: Mapping[str, int] = field(default_factory=dict)
     transcribe: Callable[[], dict[str, float]] | None = None
 
 
-def run(task: StageTask, prepared: PreparedLearner, folder: Path, config: RunConfig) -> None:
+def run(
+    task: StageTask,
+    prepared: PreparedLearner,
+    folder: Path,
+    config: RunConfig,
+    say: Callable[[str], None] | None = None,
+) -> None:
     """Train one stage to its end, from its saved state in `folder` if there is one.
 
     Args:
         folder: gets `<stage>.pt` (trained weights, optimisers, step) and `log.jsonl`.
+        say: called with what a user should know about a state that is taken up.
 
     Raises:
-        CheckpointError: the state in `folder` is damaged, or of another configuration.
+        CheckpointError: the state in `folder` is damaged, or of another configuration or order of data.
         OutputError: the state cannot be written.
     """
     accelerator, learner = prepared.accelerator, prepared.learner
@@ -66,9 +75,13 @@ def run(task: StageTask, prepared: PreparedLearner, folder: Path, config: RunCon
         prepared.optimisers,
         accelerator,
         average.values if average else None,
+        task.order,
     )
     _forget(prepared.optimisers)
-    first = saves.load()
+    first = saves.load(task.schedule.steps)
+    if say is not None:
+        for remark in saves.remarks:
+            say(remark)
     log = Log(folder / "log.jsonl", task.name, accelerator)
     log.cut(first)
     steps = task.schedule.steps
@@ -89,7 +102,8 @@ def run(task: StageTask, prepared: PreparedLearner, folder: Path, config: RunCon
             if done % config.log_steps == 0:
                 speed = {"audio_s_per_s": audio_s / (time.monotonic() - started)}
                 means = losses.means(accelerator)
-                log.write(done, {**means, **speed})
+                rate = {"learning_rate": task.schedule.rate(step)}
+                log.write(done, {**means, **rate, **speed})
                 progress.update(bar, description=f"{task.name} {_headline(means)}")
             if task.checks and (done % config.check_steps == 0 or done == steps):
                 log.write(done, check(prepared, task.checks), "check")

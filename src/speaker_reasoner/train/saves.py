@@ -17,6 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import CheckpointError, OutputError
 
+PIECES = "pieces"
+"""In `order`: the number of pieces that are drawn from."""
 _REMEDY = "it is damaged or of another configuration: delete it to start the stage again"
 
 
@@ -77,6 +79,11 @@ class Saves:
         optimisers: as accelerate prepared them.
         accelerator: of the run.
         average: the average of the trained weights, by name; not under DeepSpeed.
+        order: what the order of the data depends on, by name; saved, and compared: settings are refused where
+            they differ, a number of pieces is a remark.
+
+    Attributes:
+        remarks: what a user should know about the state that was taken up.
 
     Raises:
         CheckpointError: there is an average, and DeepSpeed.
@@ -90,6 +97,7 @@ class Saves:
         optimisers: Sequence[Any],
         accelerator: Any,
         average: dict[str, Tensor] | None = None,
+        order: Mapping[str, int] | None = None,
     ) -> None:
         if average is not None and is_deepspeed(accelerator):
             raise CheckpointError(
@@ -101,6 +109,8 @@ class Saves:
         self.optimisers = [getattr(one, "optimizer", one) for one in optimisers]
         self.accelerator = accelerator
         self.average = average or {}
+        self.order = dict(order or {})
+        self.remarks: list[str] = []
 
     def save(self, step: int) -> None:
         """Write the state after `step` steps. A full disk or a kill leaves the previous state whole.
@@ -116,21 +126,49 @@ class Saves:
             "average": _gathered(self.average),
             "optimisers": [_gathered(one.state_dict()) for one in self.optimisers],
             "step": step,
+            "order": self.order,
         }
         if self.accelerator.is_main_process:
             replace_file(self.path, lambda path: torch.save(state, path))
         self.accelerator.wait_for_everyone()
 
-    def load(self) -> int:
+    def load(self, steps: int | None = None) -> int:
         """Take up the state; returns its step, 0 where nothing was saved.
+
+        Args:
+            steps: at which the stage ends; one that has not must go on with the same order of data.
 
         Raises:
             CheckpointError: the file is damaged, or of another configuration.
         """
         if is_deepspeed(self.accelerator):
-            return self._load_shards()
+            step, order = self._load_shards()
+        else:
+            step, order = self._load_file()
+        if steps is not None and 0 < step < steps:
+            self._compare(order)
+        return step
+
+    def _compare(self, order: Mapping[str, int]) -> None:
+        """Refuse to go on where examples would come twice, or be left out."""
+        for name, value in self.order.items():
+            if order.get(name, value) == value:
+                continue
+            if name == PIECES:
+                self.remarks.append(
+                    f"{self.path}: was saved with {order[name]} pieces, now there are {value}: the rest of the stage "
+                    "repeats some examples and leaves others out"
+                )
+            else:
+                raise CheckpointError(
+                    f"{self.path}: was saved with {name} {order[name]}, got {value}: the rest of the stage would "
+                    f"repeat examples and leave others out; set {name} back, or delete the file to start the stage "
+                    "again"
+                )
+
+    def _load_file(self) -> tuple[int, dict[str, int]]:
         if not self.path.exists():
-            return 0
+            return 0, {}
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             _fill(_trained(self.module), state["weights"])
@@ -138,7 +176,7 @@ class Saves:
                 _fill(self.average, state["average"])
             for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
                 _restore(optimiser, saved)
-            return int(state["step"])
+            return int(state["step"]), state.get("order", {})
         except Exception as error:  # of a damaged file, torch raises anything down to struct.error
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise CheckpointError(
@@ -151,7 +189,7 @@ class Saves:
             self.prepared.save_checkpoint(
                 str(folder),
                 tag=str(step),
-                client_state={"step": step},
+                client_state={"step": step, "order": self.order},
                 exclude_frozen_parameters=True,
             )
         except Exception as error:
@@ -164,13 +202,13 @@ class Saves:
                     shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
-    def _load_shards(self) -> int:
+    def _load_shards(self) -> tuple[int, dict[str, int]]:
         folder = self.path.with_suffix("")
         if not (folder / "latest").exists():  # DeepSpeed writes this file last
-            return 0
+            return 0, {}
         try:
             _, state = self.prepared.load_checkpoint(str(folder), load_module_strict=False)
-            return int(state["step"])
+            return int(state["step"]), state.get("order", {})
         except Exception as error:  # as `load`
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise CheckpointError(

@@ -29,7 +29,7 @@ from .loop import StageTask, run
 from .models import build, record, write_model
 from .prepared import Corpora, PreparedCorpora
 from .recordings import Fault
-from .saves import Saves, is_deepspeed, is_sharded, replace_folder, weights
+from .saves import PIECES, Saves, is_deepspeed, is_sharded, replace_folder, weights
 from .settling import settle
 from .simulated import Simulated
 from .talks import TalkSource
@@ -55,6 +55,7 @@ class Trainer:
 
     Attributes:
         remarks: sentences about the data that a user should read before the run starts.
+        say: is called with each later one.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Trainer:
         self.config = config
         self.folder = folder
         self.start = start
+        self.say: Callable[[str], None] = _nothing
         folder.mkdir(parents=True, exist_ok=True)
         keep()
         self.accelerator = make_accelerator(
@@ -216,9 +218,19 @@ class Trainer:
             schedule=config.schedule,
             draw=lambda step, part: self.source.draw(stage, step, part),
             checks=self.source.checks(stage, self.config.run.checks),
+            order=self._order(),
             transcribe=self._transcriber(stage) if transcribes else None,
         )
-        run(task, self.prepared, self.folder, self.config.run)
+        run(task, self.prepared, self.folder, self.config.run, self.say)
+
+    def _order(self) -> dict[str, int]:
+        """The settings that decide which example is drawn when."""
+        order = {"batches_per_step": self.config.run.batches_per_step, "seed": self.config.seed}
+        if self.config.corpora is not None and isinstance(self.source, PreparedCorpora):
+            corpora = self.config.corpora
+            order |= {"batch": corpora.batch, "window": corpora.window}
+            order[PIECES] = len(self.source.train.used)
+        return order
 
     def _transcriber(self, stage: str) -> Any:
         """A function that transcribes the stage's fixed talks; `None` if there are none, or none are wanted."""
@@ -280,6 +292,7 @@ def train(
             "--stage 1, then --stage 2 --from OUT/stage-1"
         )
     say = progress if progress is not None and trainer.accelerator.is_main_process else _nothing
+    trainer.say = say
     for remark in trainer.remarks:
         say(remark)
     before = STAGES.get(min(stages) - 1)

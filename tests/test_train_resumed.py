@@ -1,0 +1,146 @@
+"""Training that is interrupted, and goes on with another number of processes: gloo on this machine's CPU."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from speaker_reasoner.cli import main
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+seed = 7
+[model]
+base = "{base}"
+method = "full"
+[profile]
+chunk_s = 10.0
+max_speakers = 4
+[run]
+bf16 = false
+batches_per_step = 2
+log_steps = 1
+check_steps = 5
+save_every_s = 0.0
+average = 0.9
+[corpora]
+train = ["{corpus}"]
+check = ["{corpus}"]
+window = 4
+"""
+STAGE = """
+[{name}]
+schedule = {{ steps = 10, learning_rate = 1e-3, warm_up_steps = 3 }}
+kinds = [{{ task = "{task}" }}]
+"""
+TASKS = {"single_pass": "base", "dialogues": "dialogue", "cached": "cached"}
+
+
+@pytest.fixture
+def configure(random_checkpoint: Path, corpus: Path, tmp_path: Path) -> Any:
+    def write(*stages: str) -> Path:
+        path = tmp_path / "small.toml"
+        tables = [STAGE.format(name=name, task=TASKS[name]) for name in stages]
+        path.write_text(CONFIG.format(base=random_checkpoint, corpus=corpus) + "".join(tables))
+        return path
+
+    return write
+
+
+def train(config: Path, out: Path, processes: int = 1, *, limit_s: float = 300, **own: str) -> Any:
+    """Run the command to its end; torchrun starts several processes."""
+    command = [sys.executable, "-W", "ignore", "-m"]
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        command += ["torch.distributed.run", f"--nproc-per-node={processes}"]
+        command += ["--master-addr=127.0.0.1", f"--master-port={port}", "-m"]
+    command += ["tests.observed", "train", str(config), "--cpu", "-o", str(out)]
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    own |= {"DRAWN": str(out) + ".drawn", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command,
+        env=os.environ | own,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,
+    )
+
+
+def drawn(out: Path) -> list[Any]:
+    rows = [json.loads(row) for row in Path(str(out) + ".drawn").read_text().splitlines()]
+    return sorted(rows)
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(row) for row in (out / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(whole: Path, resumed: Path, stages: int) -> None:
+    """The same examples, none twice and none left out; the same rates and nearly the same losses."""
+    assert drawn(whole) == drawn(resumed)
+    assert len(drawn(resumed)) == 20 * stages
+    for stage in {row[0] for row in drawn(resumed)}:
+        seen = Counter(name for row in drawn(resumed) if row[0] == stage for name in row[3])
+        assert max(seen.values()) - min(seen.values()) <= 1, seen
+    rows = log(whole), log(resumed)
+    assert len(rows[0]) == 12 * stages
+    for mine, theirs in zip(*rows, strict=True):
+        assert (mine["stage"], mine["step"]) == (theirs["stage"], theirs["step"])
+        assert mine.get("learning_rate") == theirs.get("learning_rate")
+        losses = (row.get("check", row)["answer"] for row in (mine, theirs))
+        one, other = losses
+        assert one == pytest.approx(other, abs=2e-3), (mine, theirs)
+
+
+def test_a_run_of_two_processes_that_dies_goes_on_in_one(
+    configure: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, whole, cut = configure("cached"), tmp_path / "whole", tmp_path / "cut"
+    assert train(config, whole).returncode == 0
+    died = train(config, cut, 2, DIE="cached:5", DIE_RANK="1", limit_s=120)
+    assert died.returncode != 0
+    assert torch.load(cut / "cached.pt", weights_only=True)["step"] == 5
+    note = Path(str(cut) + ".drawn")  # without the step in which one process waited for the other
+    note.write_text("".join(json.dumps(row) + "\n" for row in drawn(cut) if row[1] < 5))
+    text = config.read_text()
+    config.write_text(text.replace("batches_per_step = 2", "batches_per_step = 4"))
+    assert main(["train", str(config), "--cpu", "-o", str(cut)]) == 1
+    assert "saved with batches_per_step 2, got 4" in capsys.readouterr().err
+    config.write_text(text)
+    assert train(config, cut).returncode == 0
+    assert_same_run(whole, cut, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("stage", TASKS)
+def test_each_stage_goes_on_with_the_other_number(
+    configure: Any, tmp_path: Path, first: int, stage: str
+) -> None:
+    config, whole, cut = configure(stage), tmp_path / "whole", tmp_path / "cut"
+    assert train(config, whole, 2).returncode == 0
+    assert train(config, cut, first, DIE=f"{stage.replace('_', '-')}:4").returncode != 0
+    done = train(config, cut, 3 - first)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("wrote") == 1
+    assert_same_run(whole, cut, 1)
+
+
+@pytest.mark.slow
+def test_all_stages_in_two_processes(configure: Any, tmp_path: Path) -> None:
+    config, whole, cut = configure(*TASKS), tmp_path / "whole", tmp_path / "cut"
+    assert train(config, whole).returncode == 0
+    assert train(config, cut, 2, DIE="dialogues:7").returncode != 0
+    assert train(config, cut, 2).returncode == 0
+    assert_same_run(whole, cut, 3)
