@@ -119,10 +119,13 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     def start(
         turns: Callable[[Request], str] = play,
         profile: Profile = PROFILE,
+        *,
+        channels: str = "mix",
         **settings: Any,
     ) -> TestClient:
         stop()
-        running.append(start_on(tmp_path / "store", turns, profile, **settings))
+        store = tmp_path / "store"
+        running.append(start_on(store, turns, profile, channels=channels, **settings))
         return running[-1]
 
     yield start
@@ -133,11 +136,14 @@ def start_on(
     store: Path,
     turns: Callable[[Request], str] = play,
     profile: Profile = PROFILE,
+    *,
+    channels: str = "mix",
     **settings: Any,
 ) -> TestClient:
     """A server on a store, to be left by `__exit__`."""
-    transcriber = Transcriber(ScriptedEngine(turns, profile), detect=None)
+    transcriber = Transcriber(ScriptedEngine(turns, profile), detect=None, channels=channels)
     settings.setdefault("rules", QUICK)
+    settings["separate"] = channels == "separate"
     app = create_app(transcriber, ServiceSettings(store, **settings))
     client = DocumentedClient(app, base_url=URL, raise_server_exceptions=False)
     client.__enter__()

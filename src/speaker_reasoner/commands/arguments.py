@@ -140,7 +140,6 @@ def add_options(
     *,
     batch: int,
     language: bool = True,
-    separate: bool = True,
     store: str = _STORE,
 ) -> None:
     """How recordings are transcribed: the same options wherever they are; `options` reads them.
@@ -149,10 +148,9 @@ def add_options(
         batch: the default of `--batch`.
         language: whether `--language` is one of them; otherwise the command has its own, which is a
             hint to models that can be told, and no demand.
-        separate: whether channels can be transcribed separately.
         store: what `--voices` means.
     """
-    command.set_defaults(language_is_hint=not language, channels="mix")
+    command.set_defaults(language_is_hint=not language)
     add = command.add_argument_group("dialogue").add_argument
     add(
         "--answer",
@@ -186,13 +184,13 @@ def add_options(
         type=_number,
         help="sound track of a video, from 0 (default: the one it marks as default)",
     )
-    if separate:
-        add(
-            "--channels",
-            choices=("mix", "separate"),
-            help="separate: one speaker a channel, as in a telephone call; each is transcribed by "
-            "itself (default: mix)",
-        )
+    add(
+        "--channels",
+        choices=("mix", "separate"),
+        default="mix",
+        help="separate: one speaker a channel, as in a telephone call; each is transcribed by "
+        "itself (default: mix)",
+    )
     add(
         "--vad",
         choices=("auto", "energy", "silero"),

@@ -58,7 +58,6 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add_options(
         command,
         batch=16,
-        separate=False,  # it keeps one channel of what is uploaded
         store="a voice store (see: speaker-reasoner voices): clients see its names, and choose who may "
         "be in a recording (default: none)",
     )
@@ -287,6 +286,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         allowed=tuple(_folder("--allow-folder", path) for path in arguments.allow_folder),
         voices=arguments.voices and _folder("--voices", arguments.voices),
         channel=chosen.channel,
+        separate=chosen.channels == "separate",
         engine_api=arguments.engine_api,
         rules=_rules(arguments.keep, arguments.lease),
         origins=tuple(_origin(text) for text in arguments.allow_origin),

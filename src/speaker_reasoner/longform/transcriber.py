@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -95,6 +96,7 @@ class Transcriber:
             engine.in_order,
         )
         self._vad = detect if isinstance(detect, str) else None
+        self._notice: str | None = None
 
     def transcribe(
         self,
@@ -160,13 +162,21 @@ class Transcriber:
             journal = Journal(journal, about)
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples, language)
-        notices: list[str] = []
+        notices = [] if self._notice is None else [self._notice]
         blocks = (
             iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
         )
         return self._recording(
             path, blocks, speakers, voices, journal, name, notices, language, share
         )
+
+    @cached_property
+    def mixed(self) -> "Transcriber":
+        """The same for recordings of one channel, whose speakers are told apart by their voices."""
+        other = copy(self)
+        other.separate = False
+        other._notice = "the recording has one channel: its speakers are told apart by their voices"
+        return other
 
     def splits(self, share_s: float) -> bool:
         """Whether shares of this length can be transcribed apart from each other: no chunk waits for the one

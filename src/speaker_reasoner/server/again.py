@@ -4,6 +4,7 @@ Lines that people corrected stay, unless the operation says otherwise, and what 
 place is left out; so is a line that people deleted, where it is heard with the same words.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -11,7 +12,7 @@ from typing import Any
 
 from ..formats.words import NATIVE, parse_word_rows, word_rows
 from ..transcript import Confidence, Missing, Segment, Transcript, Word
-from .lines import CorrectedLine, Document
+from .lines import CorrectedLine, Document, channel_of
 from .openai import confidence_body
 
 
@@ -19,8 +20,13 @@ def labels_heard_again(document: Document, chunk: int, fresh: Transcript) -> dic
     """The document's labels for those of a chunk that was heard again.
 
     Who was enrolled keeps the label; the others take those that only this chunk's lines had, in
-    order of appearance, then new ones.
+    order of appearance, then new ones. Where channels are separate, all of a channel is one speaker's.
     """
+    channel = channel_of(document.transcript, chunk)
+    same = {t["chunk"] for t in document.transcript.traces if t.get("channel") == channel}
+    theirs = Counter(line.segment.speaker for line in document.lines if line.chunk in same)
+    if channel is not None and theirs:
+        return dict.fromkeys(fresh.speakers, theirs.most_common(1)[0][0])
     enrolled = fresh.info.get("voices", ())
     elsewhere = {line.segment.speaker for line in document.lines if line.chunk != chunk}
     own = [line.segment.speaker for line in document.ordered if line.chunk == chunk]

@@ -9,7 +9,7 @@ from ..formats.native import parse_json
 from ..transcript import Transcript
 from .corrections import History, replay
 from .jobs import Job, undamaged
-from .lines import CorrectedLine, Document
+from .lines import CorrectedLine, Document, chunk_at
 from .store import Store
 
 
@@ -74,9 +74,7 @@ def identify(
             if not same:
                 labels[row["id"]] = segment.speaker
         else:
-            before = [t["chunk"] for t in transcript.traces if t["start_s"] <= segment.start_s]
-            lines.append(
-                CorrectedLine(f"{prefix}x{untold}", segment, before[-1] if before else 0, None)
-            )
+            chunk = chunk_at(transcript, segment.start_s, segment.speaker)
+            lines.append(CorrectedLine(f"{prefix}x{untold}", segment, chunk, None))
             untold += 1
     return lines, labels

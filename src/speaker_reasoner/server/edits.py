@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import FormatError
 from ..transcript import Confidence, Segment, Word, words_fault
 from .failures import RequestError
-from .lines import CorrectedLine, Document
+from .lines import CorrectedLine, Document, chunk_at
 
 _SLACK_S = 0.05
 """A segment may end so far behind the recording: times are written with few decimals."""
@@ -207,10 +207,8 @@ def add(document: Document, operation: Mapping[str, Any]) -> Document:
         segment = Segment(label, start_s, end_s, text, _gender(document, label, "unknown"))
     except FormatError as error:
         raise _wrong(str(error), "start" if end_s <= start_s else "text") from error
-    chunks = [t["chunk"] for t in document.transcript.traces if t["start_s"] <= start_s]
-    line = CorrectedLine(
-        _new_id(document, "new"), segment, chunks[-1] if chunks else 0, None, corrected=True
-    )
+    chunk = chunk_at(document.transcript, start_s, label)
+    line = CorrectedLine(_new_id(document, "new"), segment, chunk, None, corrected=True)
     return replace(document, lines=(*document.lines, line))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from .. import audio
 from ..errors import SettingsError
 from ..formats import write_text_atomically
 from ..voices.clips import MOST_S
@@ -16,7 +17,7 @@ from ..voices.store import StoredClip, StoredVoice, VoiceStore
 from .failures import RequestError
 from .forms import Hints
 from .runs import spoken_file, voice_file
-from .sound import decode, decode_recording
+from .sound import decode, decode_recording, recording_file
 from .uploads import REFERENCES, ReceivedForm, decode_reference
 
 Form = TypeVar("Form", bound=Hints)
@@ -76,6 +77,7 @@ def decode_all(
     abandoned: Callable[[], bool],
     path: Path | None,
     channel: int | None = None,
+    separate: bool = False,
 ) -> float:
     """Decode the recording of a form, and its voices.
 
@@ -88,6 +90,7 @@ def decode_all(
         abandoned: whether nobody waits for it any more.
         path: of the recording, where it is not a file of the form.
         channel: of the recording to keep; all mixed down if `None`.
+        separate: keep all channels, each being one speaker's.
 
     Returns:
         The length of the recording in seconds.
@@ -106,7 +109,10 @@ def decode_all(
     if received.file is not None:
         source, name = received.file.path, received.file.name
     assert source is not None
-    duration_s = decode_recording(source, folder, name, longest_s, abandoned, channel)
+    duration_s = decode_recording(source, folder, name, longest_s, abandoned, channel, separate)
+    if separate and hints.speakers is not None and audio.channel_count(recording_file(folder)) > 1:
+        message = "speakers: each channel of the recording is one speaker here; leave it out"
+        raise RequestError(400, message, code="invalid_value", param="speakers")
     if received.file is not None:
         received.file.path.unlink()
     owners: dict[str, str] = {}

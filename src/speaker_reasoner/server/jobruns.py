@@ -25,9 +25,9 @@ from .documents import identify, keep_document, load_document
 from .failures import StorageError, as_request_error, passes
 from .forms import Hints
 from .jobs import Job, damaged
-from .lines import CorrectedLine
+from .lines import CorrectedLine, channel_of
 from .openai import confidence_body
-from .runs import Defaults, Told, given_of
+from .runs import Defaults, Told, fitting, given_of
 from .sound import finish_live, recording_file
 from .store import Store
 
@@ -134,7 +134,8 @@ class JobRun:
         else:
             corrected = load_document(self._store, self.job)[0].corrected()
             path = recording_file(self._store.folder(self.job))
-            self._recording = self._transcriber.listen_again(path, corrected, self.job.listen)
+            transcriber = fitting(self._transcriber, path)
+            self._recording = transcriber.listen_again(path, corrected, self.job.listen)
         return self._recording
 
     def recorded(self, duration_s: float) -> None:
@@ -156,13 +157,14 @@ class JobRun:
             self._defaults,
         )
         path = recording_file(folder)
+        transcriber = fitting(self._transcriber, path)
         given["language"] = self.job.language
-        about = self._transcriber.about(fingerprint(path), **given)
+        about = transcriber.about(fingerprint(path), **given)
         journal, other = self._store.journal(self.job, about)
         if other is not None:
             _log.warning("%s begins anew: its journal is about another %s", self.job.id, other)
             self._log = self._store.event_log(self.job)
-        return self._transcriber.open(path, journal=journal, **given)
+        return transcriber.open(path, journal=journal, **given)
 
     def told(self, progress: Progress) -> None:
         self.check_lease()
@@ -307,9 +309,12 @@ class JobRun:
         document, _ = load_document(self._store, self.job)
         labels = labels_heard_again(document, self.job.listen, result)
         segments = [replace(s, speaker=labels[s.speaker]) for s in result.segments]
+        of_chunk: dict[str, int] = {"chunk": self.job.listen}
+        if (channel := channel_of(document.transcript, self.job.listen)) is not None:
+            of_chunk["channel"] = channel
         shifted = replace(
             result.with_segments(segments),
-            traces=tuple({**trace, "chunk": self.job.listen} for trace in result.traces),
+            traces=tuple({**trace, **of_chunk} for trace in result.traces),
         )
         lines, labels_told = identify(shifted, self._segments_told(), self._prefix)
         operation = heard_again(lines, shifted, keep=self.job.listen_keep)

@@ -141,3 +141,20 @@ def chunk_spans(transcript: Transcript) -> list[dict[str, Any]]:
         }
         for trace in transcript.traces
     ]
+
+
+def chunk_at(transcript: Transcript, start_s: float, speaker: str) -> int:
+    """The last chunk that starts before a time; where channels are separate, of the speaker's channel."""
+    rows = transcript.info.get("channels", ())
+    own = [row["channel"] for row in rows if row["speaker"] == speaker]
+    before = [
+        trace["chunk"]
+        for trace in transcript.traces
+        if trace["start_s"] <= start_s and (not own or trace.get("channel") in own)
+    ]
+    return before[-1] if before else 0
+
+
+def channel_of(transcript: Transcript, chunk: int) -> int | None:
+    """The channel of a chunk; `None` where channels are not separate."""
+    return next((t.get("channel") for t in transcript.traces if t["chunk"] == chunk), None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import audio
 from ..errors import AudioError
 from ..longform import AnyRecording, Failure, Progress, Transcriber
 from ..spans import overlap as overlap_of
@@ -174,6 +175,14 @@ def given_of(
     return {"speakers": speakers or defaults.speakers, "voices": voices}
 
 
+def fitting(transcriber: Transcriber, path: Path) -> Transcriber:
+    """A transcriber for a recording as the server keeps it: one that has one channel is not told apart by
+    channels, but by voices."""
+    if transcriber.separate and audio.channel_count(path) == 1:
+        return transcriber.mixed
+    return transcriber
+
+
 class RequestRun:
     """A recording that a connection waits for.
 
@@ -208,8 +217,9 @@ class RequestRun:
         self._news: asyncio.Queue[News | Transcript | Failure] = asyncio.Queue()
 
     def open(self) -> AnyRecording:
-        recording = self._transcriber.open(
-            recording_file(self._folder),
+        path = recording_file(self._folder)
+        recording = fitting(self._transcriber, path).open(
+            path,
             language=self._hints.language,
             **given_of(
                 self._folder,

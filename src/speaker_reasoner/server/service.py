@@ -77,6 +77,7 @@ class ServiceSettings:
         allowed: folders whose files may become jobs by their path, resolved.
         voices: a voice store, whose people clients may name; `None` for none.
         channel: 0-based channel of uploads to keep; all mixed down if `None`.
+        separate: all channels are kept, each being one speaker's.
         defaults: for what clients do not say.
         engine_api: whether turns are answered, as chat completions.
         rules: of leases, and of how long things are kept.
@@ -98,6 +99,7 @@ class ServiceSettings:
     allowed: tuple[Path, ...] = ()
     voices: Path | None = None
     channel: int | None = None
+    separate: bool = False
     defaults: Defaults = field(default_factory=Defaults)
     engine_api: bool = False
     rules: Rules = field(default_factory=Rules)
@@ -350,7 +352,15 @@ class Service:
 
         def decode_all() -> float:
             return intake.decode_all(
-                received, folder, hints, stored, longest_s, abandoned, path, self.settings.channel
+                received,
+                folder,
+                hints,
+                stored,
+                longest_s,
+                abandoned,
+                path,
+                self.settings.channel,
+                self.settings.separate,
             )
 
         return await anyio.to_thread.run_sync(decode_all, limiter=self.decoders)

@@ -1,4 +1,6 @@
-"""Recordings as the server keeps them: 16 kHz mono, as FLAC of 24 bits, with their loudness beside.
+"""Recordings as the server keeps them: 16 kHz, as FLAC of 24 bits, with their loudness beside.
+
+They are of one channel, or of all where each is transcribed separately; players get the mean of these.
 
 What is louder than full scale is kept as float wav instead, since FLAC would cut it off. Decoding stops
 at a limit, whatever a file's header says. Players get 16-bit wav, by the byte.
@@ -26,6 +28,7 @@ from .failures import RequestError, StorageError, disk_error
 _BLOCK_S = 10.0
 _BLOCK_BYTES = 1 << 18
 _PCM_HEADER = 44
+_MOST_CHANNELS = 8  # FLAC's
 _FLAC, _WAV, _PEAKS = "audio.flac", "audio.wav", "peaks.u8"
 LIVE = "live.wav"
 """What was said to a live session, as it came, until it is decoded like an upload."""
@@ -60,16 +63,17 @@ def decode_recording(
     longest_s: float,
     abandoned: Callable[[], bool] = lambda: False,
     channel: int | None = None,
+    separate: bool = False,
 ) -> float:
     """Decode a recording into a folder, compressed, with its peaks; otherwise as `decode`."""
-    peaks = Peaks()
+    peaks, channels = Peaks(), _kept_channels(source, name, separate)
     try:
         with (folder / _FLAC).open("wb") as raw:
             disk = _Disk(raw)
-            file = soundfile.SoundFile(disk, "w", SAMPLE_RATE_HZ, 1, "PCM_24", format="FLAC")
+            file = soundfile.SoundFile(disk, "w", SAMPLE_RATE_HZ, channels, "PCM_24", format="FLAC")
             written = 0
             with file:
-                for block in _blocks(source, name, longest_s, abandoned, channel):
+                for block in _blocks(source, name, longest_s, abandoned, channel, channels):
                     if len(block) and float(np.abs(block).max()) > 1.0:
                         raise _TooLoudError
                     file.write(block)
@@ -81,7 +85,7 @@ def decode_recording(
             os.fsync(raw.fileno())
     except _TooLoudError:
         (folder / _FLAC).unlink(missing_ok=True)
-        return decode(source, folder / _WAV, name, longest_s, abandoned, channel)
+        return decode(source, folder / _WAV, name, longest_s, abandoned, channel, channels)
     except OSError as error:
         raise not_stored(f"{name!r}, decoded", error) from error
     with suppress(OSError):  # else they are made when they are asked for
@@ -113,8 +117,9 @@ class Peaks:
         self._rest = np.zeros(0, np.float32)
 
     def add(self, samples: Samples) -> None:
-        """The next samples, float32 `[n]`."""
-        loud = np.concatenate([self._rest, np.abs(samples)])
+        """The next samples, float32 `[n]`, or `[n, channels]`."""
+        loudest = np.abs(samples).max(1) if samples.ndim == 2 else np.abs(samples)
+        loud = np.concatenate([self._rest, loudest])
         whole = len(loud) // self._STEP * self._STEP
         self._rest = loud[whole:]
         self._done.append(self._bytes(loud[:whole].reshape(-1, self._STEP).max(1)))
@@ -177,8 +182,10 @@ def _blocks(
     longest_s: float,
     abandoned: Callable[[], bool],
     channel: int | None,
+    channels: int = 1,
 ) -> Iterator[Samples]:
-    """The samples of a recording, until nobody waits for it any more.
+    """The samples of a recording, `[n]`, or of so many channels, `[n, channels]`, until nobody waits for it
+    any more.
 
     Raises:
         AudioError: it cannot be decoded.
@@ -186,7 +193,10 @@ def _blocks(
     """
     longest, seen = math.inf if math.isinf(longest_s) else audio.to_samples(longest_s), 0
     try:
-        for block in audio.stream(source, channel=channel, block_s=_BLOCK_S):
+        chosen = range(channels) if channels > 1 else (channel,)
+        streams = [audio.stream(source, channel=one, block_s=_BLOCK_S) for one in chosen]
+        for blocks in zip(*streams, strict=True):
+            block = blocks[0] if channels == 1 else np.stack(blocks, axis=1)
             seen += len(block)
             if seen > longest:
                 raise RequestError(
@@ -199,8 +209,7 @@ def _blocks(
                 return
             yield block
     except AudioError as error:
-        said = str(error).removeprefix(f"{quoted(source)}: ")
-        raise AudioError(f"{name!r}: {said}") from error
+        raise _named(error, source, name) from error
 
 
 def decode(
@@ -210,6 +219,7 @@ def decode(
     longest_s: float,
     abandoned: Callable[[], bool] = lambda: False,
     channel: int | None = None,
+    channels: int = 1,
 ) -> float:
     """Decode a recording to float wav, exactly what `audio.load` gives.
 
@@ -220,6 +230,7 @@ def decode(
         longest_s: where decoding stops.
         abandoned: asked after each block; decoding ends where nobody waits for it any more.
         channel: as for `audio.load`.
+        channels: so many are kept, each by itself, if over 1.
 
     Returns:
         Its length in seconds.
@@ -232,12 +243,12 @@ def decode(
     written = 0
     try:
         with target.open("wb") as file:
-            file.write(_float_header(0))
-            for block in _blocks(source, name, longest_s, abandoned, channel):
+            file.write(_float_header(0, channels))
+            for block in _blocks(source, name, longest_s, abandoned, channel, channels):
                 written += len(block)
                 file.write(block.astype("<f4").tobytes())
             file.seek(0)
-            file.write(_float_header(written))
+            file.write(_float_header(written, channels))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -250,12 +261,33 @@ def not_stored(what: str, error: OSError) -> StorageError:
     return disk_error(f"store {what}", error)
 
 
-def _float_header(samples: int) -> bytes:
-    """RIFF header of mono float32: format 3, with its `fact` chunk, then the data's."""
-    rate, size = SAMPLE_RATE_HZ, 4 * samples
+def _kept_channels(source: Path, name: str, separate: bool) -> int:
+    """How many channels are kept; 1 where they are not transcribed separately.
+
+    Raises:
+        AudioError: there are more than FLAC holds, or it cannot be opened.
+    """
+    try:
+        count = audio.channel_count(source) if separate else 1
+    except AudioError as error:
+        raise _named(error, source, name) from error
+    if count > _MOST_CHANNELS:
+        raise AudioError(f"{name!r}: got {count} channels, expected at most {_MOST_CHANNELS}")
+    return count
+
+
+def _named(error: AudioError, source: Path, name: str) -> AudioError:
+    """An error that names a recording as its client does."""
+    return AudioError(f"{name!r}: {str(error).removeprefix(f'{quoted(source)}: ')}")
+
+
+def _float_header(samples: int, channels: int) -> bytes:
+    """RIFF header of float32: format 3, with its `fact` chunk, then the data's."""
+    rate, width = SAMPLE_RATE_HZ, 4 * channels
+    size = width * samples
     return (
         struct.pack("<4sI4s", b"RIFF", 50 + size, b"WAVE")
-        + struct.pack("<4sIHHIIHHH", b"fmt ", 18, 3, 1, rate, 4 * rate, 4, 32, 0)
+        + struct.pack("<4sIHHIIHHH", b"fmt ", 18, 3, channels, rate, width * rate, width, 32, 0)
         + struct.pack("<4sII", b"fact", 4, samples)
         + struct.pack("<4sI", b"data", size)
     )
@@ -322,7 +354,8 @@ class Pcm:
             stored.seek(at // 2)
             while at < end:
                 until = min(end, at // 2 * 2 + _BLOCK_BYTES)
-                samples = stored.read((until + 1) // 2 - at // 2, dtype="float32")
+                samples = stored.read((until + 1) // 2 - at // 2, dtype="float32", always_2d=True)
+                samples = samples.mean(1)
                 loud = np.rint(samples * 32768.0)
                 data = np.clip(loud, -32768, 32767).astype("<i2").tobytes()
                 yield data[at % 2 : at % 2 + until - at]
