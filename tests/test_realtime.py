@@ -369,6 +369,19 @@ def test_what_is_taken_back(serve: Serve) -> None:
     assert np.abs(samples[: 2 * 16_000]).max() < 0.01 < np.abs(samples[-30_000:]).max()
 
 
+def test_what_is_said_of_a_session_late(serve: Serve) -> None:
+    with session(serve()) as talker:
+        talker.say(babble(2.0))
+        talker.send("session.update", session={"speakers": "2", "audio": {"input": {}}})
+        assert talker.until("session.updated")["warnings"] == [
+            "session.speakers: without effect, the session has begun"
+        ]
+        update = {"audio": {"input": {"transcription": {"language": "en-GB"}}}}
+        talker.send("session.update", session=update)
+        told = talker.until("session.updated")["session"]["audio"]["input"]
+        assert told["transcription"]["language"] == "en" and told["turn_detection"] is None
+
+
 # Wrong input
 
 APPEND = "input_audio_buffer.append"

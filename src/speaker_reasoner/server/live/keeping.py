@@ -1,17 +1,16 @@
 """What a live session leaves: a job, whose audio grows on disk as it comes."""
 
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import anyio
 from fastapi.concurrency import run_in_threadpool
 
 from ...errors import SpeakerReasonerError
-from ..failures import RequestError
 from ..jobruns import JobRun
 from ..service import Service
 from ..sound import finish_live
-from .events import Session
+from .events import Session, SessionOver
 from .incoming import LiveFile
 
 
@@ -34,30 +33,32 @@ class Keeping:
 
         Raises:
             StorageError: the disk is full, or the database is out of reach.
-            RequestError: 409, somebody ended the job.
+            SessionOver: 409, somebody ended the job.
         """
         await run_in_threadpool(self._append, data, session)
 
     def _append(self, data: bytes, session: Session) -> None:
         if self._run is None or self._file is None:
-            self._begin(session)
-        assert self._run is not None
-        assert self._file is not None
+            self._begin(data, session)
+            return
         if self._run.over:
-            raise RequestError(409, "the job of this session was cancelled", code="job_cancelled")
+            raise SessionOver(409, "the job of this session was cancelled", code="job_cancelled")
         self._run.check_lease()
         self._file.append(data)
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, data: bytes, session: Session) -> None:
+        """Make the job, once there is something on the disk that it can hear."""
         store = self._service.store
-        with ExitStack() as stack:
-            folder = stack.enter_context(store.incoming())
+        name, language = f"Live {time.strftime('%Y-%m-%d %H.%M')}", session.language
+        with store.incoming() as folder:
             file = LiveFile(folder, session.coding)
-            file.append(b"")  # from here on there is something to decode, whatever happens
-            name = f"Live {time.strftime('%Y-%m-%d %H.%M')}"
-            language = session.language
-            job = store.add(folder, name, 0.0, session.speakers, [], language, self.job_id)
-            file.moved(store.folder(job))
+            try:
+                file.append(data)
+                job = store.add(folder, name, 0.0, session.speakers, [], language, self.job_id)
+            except BaseException:
+                file.close()
+                raise
+        file.moved(store.folder(job))
         self._file, self._run = file, self._service.jobs.hold(job)
 
     async def silence(self, start_s: float) -> None:

@@ -23,6 +23,7 @@ from ..service import Service
 from .cuts import SHORTEST, Began, Cut, Cutter, Stopped, Stretch
 from .events import (
     Session,
+    SessionOver,
     decoded_audio,
     error_event,
     event,
@@ -41,6 +42,8 @@ _BEHIND_S = 300.0
 """So much may wait for the engine before no more is read."""
 _GUESS_S = 1.5
 """Between two guesses, at least; more where the engine takes longer for one (assumed)."""
+_LAST_S = 10.0
+"""So long a client is given to read the last events."""
 _EVENTS = 10_000
 """So many may wait for a client that reads none."""
 
@@ -98,7 +101,7 @@ class LiveSession:
             await self._serve()
         except WebSocketDisconnect:
             sender.cancel()
-        except (StorageError, _EndError) as error:
+        except (StorageError, SessionOver) as error:
             code = 1013 if isinstance(error, StorageError) else 1008
             self._say(error_event(error, None))
         finally:
@@ -107,7 +110,8 @@ class LiveSession:
                 with suppress(asyncio.QueueFull):
                     self._out.put_nowait(None)
             ending = asyncio.ensure_future(self._end())
-            await asyncio.gather(sender, return_exceptions=True)
+            await asyncio.wait((sender,), timeout=_LAST_S)
+            sender.cancel()
             await asyncio.shield(ending)  # which goes on also where the server is in a hurry
             with suppress(RuntimeError, WebSocketDisconnect):
                 await self._socket.close(code)
@@ -134,7 +138,7 @@ class LiveSession:
                     message = await self._socket.receive()
             except TimeoutError:
                 said = f"nothing came for {idle_s:g} s; what was said is kept"
-                raise _EndError(408, said, code="session_idle") from None
+                raise SessionOver(408, said, code="session_idle") from None
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1000))
             cause: str | None = None
@@ -142,7 +146,7 @@ class LiveSession:
                 sent = parse_event(message.get("text"))
                 cause = sent["event_id"] if isinstance(sent.get("event_id"), str) else None
                 await self._handle(sent)
-            except (StorageError, _EndError):
+            except (StorageError, SessionOver):
                 raise
             except SpeakerReasonerError as error:
                 self._say(error_event(as_request_error(error), cause))
@@ -188,9 +192,12 @@ class LiveSession:
             raise RequestError(
                 400, message, code="invalid_value", param="session.audio.input.format"
             )
-        self._session = new
         if self._cutter is not None:
             self._cutter.detect(new.audio.input.turn_detection)
+            if new.speakers != self._session.speakers:
+                warnings.append("session.speakers: without effect, the session has begun")
+        self._session = new
+        self._live.speak(new.language)
         self._say(self._session_event("updated", beta=beta, warnings=warnings))
 
     def _session_event(self, what: str, *, beta: bool = False, **ours: Any) -> dict[str, Any]:
@@ -214,7 +221,7 @@ class LiveSession:
         self._guess()
         if audio.to_seconds(self._cutter.now) > most_s:
             said = f"the session is longer than {most_s:g} s, the most that is taken"
-            raise _EndError(413, said, code="audio_too_long")
+            raise SessionOver(413, said, code="audio_too_long")
         while sum(self._waits.values()) > _BEHIND_S * SAMPLE_RATE_HZ:
             self._less.clear()
             await self._less.wait()
@@ -282,7 +289,3 @@ class LiveSession:
     def _passed(self, stretch: int) -> None:
         self._waits.pop(stretch, None)
         self._less.set()
-
-
-class _EndError(RequestError):
-    """What ends a session."""
