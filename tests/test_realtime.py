@@ -639,6 +639,26 @@ def test_an_engine_that_fails(serve: Serve) -> None:
     assert wait(client, job)["status"] == "done"
 
 
+def test_a_bug_ends_a_session_and_loses_nothing(
+    serve: Serve, monkeypatch: Any, caplog: Any
+) -> None:
+    client = serve()
+    with session(client) as talker:
+        talker.say(babble(2.0))
+        talker.send("input_audio_buffer.commit")
+        talker.until(f"{ITEM}completed")
+        monkeypatch.setattr(Cutter, "feed", lambda *_: 1 / 0)
+        talker.say(babble(1.0))
+        error = talker.until("error")["error"]
+        assert error["code"] == "internal_error" and "division" not in error["message"]
+        with pytest.raises(WebSocketDisconnect) as closed:
+            talker.socket.receive_text()
+    assert closed.value.code == 1011 and "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    [job] = jobs(client)
+    assert wait(client, job)["duration"] >= 2.0
+
+
 # Many at once
 
 

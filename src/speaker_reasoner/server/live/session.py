@@ -6,6 +6,7 @@ next piece is read, and the job hears the whole of it when the session ends.
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from contextlib import suppress
@@ -35,6 +36,8 @@ from .events import (
 from .keeping import Keeping
 from .lines import LiveLines
 from .listening import Broken, Guess, Heard, Hinted, Live, News
+
+_log = logging.getLogger(__name__)
 
 LONGEST_S = 30.0
 """Of a stretch, where the model would hear more at once: lines shall come while one speaks."""
@@ -104,6 +107,11 @@ class LiveSession:
         except (StorageError, SessionOver) as error:
             code = 1013 if isinstance(error, StorageError) else 1008
             self._say(error_event(error, None))
+        except Exception:
+            code = 1011
+            _log.exception("a live session met a bug")
+            message = "internal error; see the server's log"
+            self._say(error_event(RequestError(500, message, code="internal_error"), None))
         finally:
             self._live.close()
             if not sender.cancelled():
