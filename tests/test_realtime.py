@@ -369,6 +369,19 @@ def test_what_is_taken_back(serve: Serve) -> None:
     assert np.abs(samples[: 2 * 16_000]).max() < 0.01 < np.abs(samples[-30_000:]).max()
 
 
+def test_what_is_said_of_a_session_late(serve: Serve) -> None:
+    with session(serve()) as talker:
+        talker.say(babble(2.0))
+        talker.send("session.update", session={"speakers": "2", "audio": {"input": {}}})
+        assert talker.until("session.updated")["warnings"] == [
+            "session.speakers: without effect, the session has begun"
+        ]
+        update = {"audio": {"input": {"transcription": {"language": "en-GB"}}}}
+        talker.send("session.update", session=update)
+        told = talker.until("session.updated")["session"]["audio"]["input"]
+        assert told["transcription"]["language"] == "en" and told["turn_detection"] is None
+
+
 # Wrong input
 
 APPEND = "input_audio_buffer.append"
@@ -624,6 +637,26 @@ def test_an_engine_that_fails(serve: Serve) -> None:
         assert talker.until(f"{ITEM}completed")["transcript"] == "one two"
     [job] = jobs(client)
     assert wait(client, job)["status"] == "done"
+
+
+def test_a_bug_ends_a_session_and_loses_nothing(
+    serve: Serve, monkeypatch: Any, caplog: Any
+) -> None:
+    client = serve()
+    with session(client) as talker:
+        talker.say(babble(2.0))
+        talker.send("input_audio_buffer.commit")
+        talker.until(f"{ITEM}completed")
+        monkeypatch.setattr(Cutter, "feed", lambda *_: 1 / 0)
+        talker.say(babble(1.0))
+        error = talker.until("error")["error"]
+        assert error["code"] == "internal_error" and "division" not in error["message"]
+        with pytest.raises(WebSocketDisconnect) as closed:
+            talker.socket.receive_text()
+    assert closed.value.code == 1011 and "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    [job] = jobs(client)
+    assert wait(client, job)["duration"] >= 2.0
 
 
 # Many at once

@@ -21,6 +21,10 @@ from .incoming import CODINGS, Coding
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
+class SessionOver(RequestError):
+    """What ends a session."""
+
+
 class _Part(BaseModel):
     """Unknown keys are kept aside, and named in warnings."""
 

@@ -4,7 +4,9 @@ The file is a wav whose header is true after every piece, so that whatever a cra
 """
 
 import io
+import os
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +23,8 @@ from ..sound import LIVE, not_stored
 
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MOST_BYTES = 2**32 - 1024
+_SYNC_S = 1.0
+"""What was said longer ago outlives a power failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class LiveFile:
         self._path = folder / LIVE
         self._coding = coding
         self._bytes = 0
+        self._synced = time.monotonic()
         self._file: BinaryIO | None = None
 
     def append(self, data: bytes) -> None:
@@ -100,6 +105,9 @@ class LiveFile:
                 if self._file.write(part) != len(part):
                     raise OSError(28, "No space left on device")
             self._bytes = size
+            if time.monotonic() - self._synced >= _SYNC_S:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
         except OSError as error:
             self.close()
             raise not_stored("what was said", error) from error

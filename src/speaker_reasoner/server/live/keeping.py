@@ -7,20 +7,19 @@ finds it if this one dies.
 
 import logging
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 from fastapi.concurrency import run_in_threadpool
 
 from ...errors import SpeakerReasonerError
-from ..failures import RequestError
 from ..jobruns import JobRun
 from ..leftlive import LeftLive
 from ..service import Service
 from ..shared import SharedStore
 from ..sound import finish_live
-from .events import Session
+from .events import Session, SessionOver
 from .incoming import LiveFile
 
 _log = logging.getLogger(__name__)
@@ -50,22 +49,23 @@ class Keeping:
 
         Raises:
             StorageError: the disk is full, or the database is out of reach.
-            RequestError: 409, somebody ended the job.
+            SessionOver: 409, somebody ended the job.
         """
         await run_in_threadpool(self._append, data, session)
 
     def _append(self, data: bytes, session: Session) -> None:
         if self._file is None:
-            self._begin(session)
-        assert self._file is not None
+            self._begin(data, session)
+            return
         if self._run is not None:
             if self._run.over:
                 message = "the job of this session was cancelled"
-                raise RequestError(409, message, code="job_cancelled")
+                raise SessionOver(409, message, code="job_cancelled")
             self._run.check_lease()
         self._file.append(data)
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, data: bytes, session: Session) -> None:
+        """Make the job, once there is something on the disk that it can hear."""
         store = self._service.store
         name = f"Live {time.strftime('%Y-%m-%d %H.%M')}"
         if isinstance(store, SharedStore):
@@ -73,24 +73,32 @@ class Keeping:
                 self.job_id, name, session.speakers, session.language, self._client, self._model
             )
             self._folder = store.live_folder(left)
-            self._file = LiveFile(self._folder, session.coding)
-            self._file.append(b"")
+            file = LiveFile(self._folder, session.coding)
+            try:
+                file.append(data)
+            except BaseException:
+                file.close()
+                raise
+            self._file = file
             return
-        with ExitStack() as stack:
-            folder = stack.enter_context(store.incoming())
+        with store.incoming() as folder:
             file = LiveFile(folder, session.coding)
-            file.append(b"")  # from here on there is something to decode, whatever happens
-            job = store.add(
-                folder,
-                name,
-                0.0,
-                session.speakers,
-                [],
-                session.language,
-                self._client,
-                job_id=self.job_id,
-            )
-            file.moved(store.folder(job))
+            try:
+                file.append(data)
+                job = store.add(
+                    folder,
+                    name,
+                    0.0,
+                    session.speakers,
+                    [],
+                    session.language,
+                    self._client,
+                    job_id=self.job_id,
+                )
+            except BaseException:
+                file.close()
+                raise
+        file.moved(store.folder(job))
         self._file, self._run = file, self._service.jobs.hold(job)
 
     async def silence(self, start_s: float) -> None:

@@ -135,6 +135,11 @@ class Live:
         self._task = _Guessing(self, chunk)
         self._worker.submit(self._task)
 
+    def speak(self, language: str | None) -> None:
+        """What follows is in this language."""
+        if self._state is not None:
+            self._state.language_given = language
+
     def close(self) -> None:
         """Nothing more is wanted."""
         if self._task is not None:

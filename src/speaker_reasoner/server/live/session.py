@@ -6,6 +6,7 @@ next piece is read, and the job hears the whole of it when the session ends.
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from contextlib import suppress
@@ -23,6 +24,7 @@ from ..service import Service
 from .cuts import SHORTEST, Began, Cut, Cutter, Stopped, Stretch
 from .events import (
     Session,
+    SessionOver,
     decoded_audio,
     error_event,
     event,
@@ -35,12 +37,16 @@ from .keeping import Keeping
 from .lines import LiveLines
 from .listening import Broken, Guess, Heard, Hinted, Live, News
 
+_log = logging.getLogger(__name__)
+
 LONGEST_S = 30.0
 """Of a stretch, where the model would hear more at once: lines shall come while one speaks."""
 _BEHIND_S = 300.0
 """So much may wait for the engine before no more is read."""
 _GUESS_S = 1.5
 """Between two guesses, at least; more where the engine takes longer for one (assumed)."""
+_LAST_S = 10.0
+"""So long a client is given to read the last events."""
 _EVENTS = 10_000
 """So many may wait for a client that reads none."""
 
@@ -105,16 +111,22 @@ class LiveSession:
             await self._serve()
         except WebSocketDisconnect:
             sender.cancel()
-        except (StorageError, _EndError) as error:
+        except (StorageError, SessionOver) as error:
             code = 1013 if isinstance(error, StorageError) else 1008
             self._say(error_event(error, None))
+        except Exception:
+            code = 1011
+            _log.exception("a live session met a bug")
+            message = "internal error; see the server's log"
+            self._say(error_event(RequestError(500, message, code="internal_error"), None))
         finally:
             self._live.close()
             if not sender.cancelled():
                 with suppress(asyncio.QueueFull):
                     self._out.put_nowait(None)
             ending = asyncio.ensure_future(self._end())
-            await asyncio.gather(sender, return_exceptions=True)
+            await asyncio.wait((sender,), timeout=_LAST_S)
+            sender.cancel()
             await asyncio.shield(ending)  # which goes on also where the server is in a hurry
             with suppress(RuntimeError, WebSocketDisconnect):
                 await self._socket.close(code)
@@ -141,7 +153,7 @@ class LiveSession:
                     message = await self._socket.receive()
             except TimeoutError:
                 said = f"nothing came for {idle_s:g} s; what was said is kept"
-                raise _EndError(408, said, code="session_idle") from None
+                raise SessionOver(408, said, code="session_idle") from None
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1000))
             cause: str | None = None
@@ -149,7 +161,7 @@ class LiveSession:
                 sent = parse_event(message.get("text"))
                 cause = sent["event_id"] if isinstance(sent.get("event_id"), str) else None
                 await self._handle(sent)
-            except (StorageError, _EndError):
+            except (StorageError, SessionOver):
                 raise
             except SpeakerReasonerError as error:
                 self._say(error_event(as_request_error(error), cause))
@@ -195,9 +207,12 @@ class LiveSession:
             raise RequestError(
                 400, message, code="invalid_value", param="session.audio.input.format"
             )
-        self._session = new
         if self._cutter is not None:
             self._cutter.detect(new.audio.input.turn_detection)
+            if new.speakers != self._session.speakers:
+                warnings.append("session.speakers: without effect, the session has begun")
+        self._session = new
+        self._live.speak(new.language)
         self._say(self._session_event("updated", beta=beta, warnings=warnings))
 
     def _session_event(self, what: str, *, beta: bool = False, **ours: Any) -> dict[str, Any]:
@@ -221,7 +236,7 @@ class LiveSession:
         self._guess()
         if audio.to_seconds(self._cutter.now) > most_s:
             said = f"the session is longer than {most_s:g} s, the most that is taken"
-            raise _EndError(413, said, code="audio_too_long")
+            raise SessionOver(413, said, code="audio_too_long")
         while sum(self._waits.values()) > _BEHIND_S * SAMPLE_RATE_HZ:
             self._less.clear()
             await self._less.wait()
@@ -289,7 +304,3 @@ class LiveSession:
     def _passed(self, stretch: int) -> None:
         self._waits.pop(stretch, None)
         self._less.set()
-
-
-class _EndError(RequestError):
-    """What ends a session."""

@@ -58,6 +58,7 @@ export function showLive(stream, speakers) {
         else send("input_audio_buffer.append", { audio: base64(data) });
       };
       context.createMediaStreamSource(stream).connect(worklet);
+      await context.resume(); // some browsers begin in silence
       lines.say("Lines appear here while you speak.");
       if (over) stop();
     } catch {
