@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx2
 
-from common import store
+from common import provenance, store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import s3_server
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kills", nargs="?", type=int, default=60)
     kills = parser.parse_args().kills
-    runs = []
+    made, runs = provenance(), []
     with (
         tempfile.TemporaryDirectory() as name,
         temporary() as postgres,
@@ -49,7 +49,7 @@ def main() -> None:
                 cloud.stop()
             print(happened, flush=True)
             runs.append(happened)
-    store("servers", {"lease_s": LEASE_S, "runs": runs})
+    store("servers", {**made, "lease_s": LEASE_S, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ FILES = (
     ROOT / "docs/real-speech.md",
     ROOT / "docs/speed.md",
     ROOT / "docs/server.md",
+    ROOT / "docs/servers.md",
     ROOT / "docs/evaluation.md",
     ROOT / "docs/whole-meetings.md",
     ROOT / "docs/stages.md",

@@ -22,6 +22,7 @@ from speaker_reasoner.longform import Transcriber
 from .serving import events_of, wait_until, wav
 from .simulated import Simulated
 
+Line = tuple[Any, ...]
 ROOT = Path(__file__).parents[1]
 LEASE_S = 3
 STOPPED = {0, -signal.SIGTERM}
@@ -119,17 +120,29 @@ def status(http: httpx2.Client, server: Server, job: str) -> str:
 
 
 def texts(http: httpx2.Client, server: Server, job: str) -> list[str]:
+    return [text for *_, text in lines(http, server, job)]
+
+
+def lines(http: httpx2.Client, server: Server, job: str) -> list[Line]:
+    """Speaker, start, end and text of a job's segments."""
     document = http.get(f"{server.url}/v1/jobs/{job}/document").json()
-    return [line["text"] for line in document["segments"]]
+    keys = ("speaker", "start", "end", "text")
+    return [tuple(line[key] for key in keys) for line in document["segments"]]
 
 
 @cache
-def spoken(seconds: float) -> list[str]:
-    """What one process makes of a recording."""
+def heard(seconds: float) -> list[Line]:
+    """What one process makes of a recording, as `lines`."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.wav"
         path.write_bytes(wav(seconds))
-        return [line.text for line in Transcriber(Simulated()).transcribe(path).segments]
+        segments = Transcriber(Simulated()).transcribe(path).segments
+    return [(one.speaker, one.start_s, one.end_s, one.text) for one in segments]
+
+
+def spoken(seconds: float) -> list[str]:
+    """The texts of `heard`."""
+    return [text for *_, text in heard(seconds)]
 
 
 def is_done(http: httpx2.Client, server: Server, job: str) -> bool:
@@ -171,12 +184,12 @@ def kill_one_after_the_other(
     asked = servers[takes[-1]]
     for job, seconds in accepted.items():
         wait_until(lambda job=job: is_done(http, asked, job), 240)  # type: ignore[misc]
-        assert texts(http, asked, job) == spoken(seconds), job
+        assert lines(http, asked, job) == heard(seconds), job
         told = events_of(http.get(f"{asked.url}/v1/jobs/{job}/events").text)
         numbers = [int(number) for number, _, _ in told if number is not None]
         assert numbers == list(range(1, len(numbers) + 1)), told
-        lines = [data["id"] for _, name, data in told if name == "segment"]
-        assert len(set(lines)) == len(lines) == len(spoken(seconds)), "nothing is told twice"
+        ids = [data["id"] for _, name, data in told if name == "segment"]
+        assert len(set(ids)) == len(ids) == len(heard(seconds)), "nothing is told twice"
     return {
         "servers": [" ".join(kind) or "full" for kind in kinds],
         "kills": kills,

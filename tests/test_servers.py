@@ -23,8 +23,10 @@ from .cloud import (
     STOPPED,
     Cloud,
     Server,
+    heard,
     is_done,
     kill_one_after_the_other,
+    lines,
     send,
     spoken,
     status,
@@ -90,8 +92,8 @@ def test_a_front_and_a_worker_over_a_bucket(cloud: Cloud, http: httpx2.Client) -
     told = events_of(http.get(f"{front.url}/v1/jobs/{job}/events").text)
     assert told[-1][1] == "job" and told[-1][2]["status"] == "done"
     assert texts(http, front, job) == spoken(60.0)
-    lines = [data["text"] for _, name, data in told if name == "segment"]
-    assert lines == spoken(60.0), "each line once, in order"
+    streamed = [data["text"] for _, name, data in told if name == "segment"]
+    assert streamed == spoken(60.0), "each line once, in order"
     audio = http.get(f"{front.url}/v1/jobs/{job}/audio", headers={"range": "bytes=0-43"})
     assert audio.status_code == 206 and audio.content[:4] == b"RIFF"
     assert len(http.get(f"{front.url}/v1/jobs/{job}/peaks").content) == 6000
@@ -132,6 +134,32 @@ def test_requests_through_a_front(cloud: Cloud, http: httpx2.Client) -> None:
     )
     assert "scripted" in error_of(wrong, 404, "model_not_found")
     assert http.get(f"{front.url}/v1/jobs").json()["data"] == []
+
+
+def test_a_client_hangs_up(cloud: Cloud, http: httpx2.Client) -> None:
+    """Nobody waits any more: the recording is given up, and nothing of it is left."""
+    front, worker = cloud.start("--no-engine"), cloud.start("--worker", SIMULATED_S="2")
+    form = {"model": "scripted", "stream": "true"}
+    url = f"{front.url}/v1/audio/transcriptions"
+    with http.stream("POST", url, files={"file": ("a.wav", wav(30.0))}, data=form) as answer:
+        told = answer.iter_lines()
+        assert next(told) == "event: transcript.text.delta"
+        assert count_jobs(cloud.database) == 1
+    wait_until(lambda: count_jobs(cloud.database) == 0)
+    active = "speaker_reasoner_active 0.0"
+    wait_until(lambda: active in http.get(f"{worker.url}/metrics").text)
+
+
+def count_jobs(database: str) -> int:
+    from sqlalchemy import create_engine, func, select
+
+    from speaker_reasoner.server.database import JOBS
+
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        count = connection.scalar(select(func.count()).select_from(JOBS))
+    engine.dispose()
+    return int(count or 0)
 
 
 def test_jobs_of_one_server_at_another(shared_folder: Cloud, http: httpx2.Client) -> None:
@@ -180,10 +208,16 @@ def test_one_that_is_stopped_leaves_its_jobs_at_once(cloud: Cloud, http: httpx2.
     assert leaves.end() in STOPPED
     wait_until(lambda: status(http, front, job) == "done", LEASE_S + 5)
     assert texts(http, front, job) == spoken(30.0)
+    job = send(http, front, 30.0)
+    wait_until(lambda: status(http, front, job) == "running")
     assert stays.end() in STOPPED
-    problem = http.get(f"{front.url}/v1/jobs/{job}").json()["problem"]
-    assert problem is None
     error_of(http.get(f"{front.url}/v1/models"), 503, "no_worker")
+    wait_until(
+        lambda: "'scripted'" in (http.get(f"{front.url}/v1/jobs/{job}").json()["problem"] or "")
+    )
+    cloud.start("--worker")
+    wait_until(lambda: is_done(http, front, job))
+    assert lines(http, front, job) == heard(30.0)
 
 
 def test_the_database_goes_away(postgres: Postgres, cloud: Cloud, http: httpx2.Client) -> None:

@@ -316,3 +316,52 @@ def test_what_was_said_to_a_dead_server_becomes_a_job(begin: Begin, tmp_path: Pa
     assert (after.folder(job) / "audio.flac").exists()
     after.adopt(dead.live_folder(left))  # it died right behind that: the job is there
     assert not list((tmp_path / "store" / "live").iterdir())
+
+
+def test_jobs_of_older_tables_are_taken(begin: Begin, made: list[SharedStore], url: str) -> None:
+    """Rows that were written before there were tokens and clients."""
+    old = begin()
+    job = add(old)
+    old.close()
+    made.clear()
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for column in ("token", "client", "model", "waiter", "losses", "claimed"):
+            connection.execute(text(f"ALTER TABLE speaker_reasoner_jobs DROP COLUMN {column}"))
+        connection.execute(text("DROP TABLE speaker_reasoner_schema"))
+    engine.dispose()
+    store = begin()
+    [mine] = claimed(store)
+    assert (mine.id, mine.token, mine.client) == (job.id, 1, "")
+    assert store.change(mine, status="done")
+
+
+def test_a_long_queue_takes_no_time(begin: Begin) -> None:
+    """20,000 jobs that wait, after as many that are done."""
+    store = begin()
+    from sqlalchemy import insert
+
+    from speaker_reasoner.server.database import JOBS
+
+    rows = [
+        {
+            "id": f"job_{n:024x}",
+            "store": store._id,
+            "name": "talk",
+            "status": "queued" if n < 20_000 else "done",
+            "created": float(n),
+            "claimed": None if n < 20_000 else float(n),
+            "duration_s": 1.0,
+            "voices": "[]",
+            "client": "few" if n % 1000 == 999 else "many",
+        }
+        for n in range(40_000)
+    ]
+    with store._database.begin() as connection:
+        connection.execute(insert(JOBS), rows)
+    begun = time.monotonic()
+    taken = [job.client for _ in range(4) for job in claimed(store)]
+    assert sorted(taken) == ["few", "few", "many", "many"]
+    assert time.monotonic() - begun < 4.0

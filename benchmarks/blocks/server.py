@@ -1,4 +1,4 @@
-"""The server under load and faults, and streamed segments: docs/server.md."""
+"""The server under load and faults, streamed segments: docs/server.md; several servers: docs/servers.md."""
 
 from .stored import load, percent
 
@@ -28,7 +28,21 @@ def streaming_sentence() -> str:
     )
 
 
+def servers_sentence() -> str:
+    stored = load("servers")
+    fronts, full = stored["runs"]
+    told = []
+    for run, kind in ((fronts, "a front and two workers"), (full, "three full servers")):
+        told.append(
+            f"{run['kills']} kills among {kind}: {run['ended_once_with_the_same_transcript']} of "
+            f"{run['accepted']} accepted jobs ended once, with the transcript that one process makes; "
+            f"{run['taken_over']} were given to more than one server"
+        )
+    return f"Measured on {stored['date']}, leases of {stored['lease_s']} s, turns of 50 ms. {'. '.join(told)}."
+
+
 BLOCKS = {
+    "servers-sentence": servers_sentence,
     "serve-sentence": serve_sentence,
     "streaming-sentence": streaming_sentence,
 }

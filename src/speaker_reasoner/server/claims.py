@@ -8,12 +8,12 @@ not renew its lease waits as any other.
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, or_, select, update
+from sqlalchemy import Connection, and_, case, func, or_, select, text, update
 
 from .database import JOBS
 from .jobs import WAITING
 
-_TURNS = 64
+_TURNS = 32
 """So many jobs of a client are looked at."""
 
 
@@ -76,28 +76,30 @@ def claim(
 
 def _in_turn(store: str, free: list[Any], clock: Any, most: int) -> Any:
     """The ids of free jobs, in the order in which they are to be taken."""
-    client = func.coalesce(JOBS.c.client, "")
-    turn = func.row_number().over(partition_by=client, order_by=(JOBS.c.created, JOBS.c.id))
-    waiting = (
-        select(JOBS.c.id, JOBS.c.created, client.label("client"), turn.label("turn"))
-        .where(*free)
-        .subquery()
-    )
-    others = JOBS.alias()
-    theirs = [others.c.store == store, func.coalesce(others.c.client, "") == waiting.c.client]
+    turn = func.row_number().over(partition_by=JOBS.c.client, order_by=(JOBS.c.created, JOBS.c.id))
+    every = select(JOBS.c.id, JOBS.c.created, JOBS.c.client, turn.label("turn")).where(*free)
+    waiting = select(every.subquery()).where(text(f"turn <= {_TURNS}")).cte("waiting")
+    who = select(waiting.c.client).distinct().subquery()
+    theirs = [JOBS.c.store == store, JOBS.c.client == who.c.client]
     under_way = select(func.count()).where(
-        *theirs,
-        others.c.status.in_(WAITING),
-        others.c.owner.is_not(None),
-        others.c.lease >= clock,
+        *theirs, JOBS.c.status.in_(WAITING), JOBS.c.owner.is_not(None), JOBS.c.lease >= clock
     )
-    served = select(func.max(others.c.claimed)).where(*theirs)
+    served = select(func.max(JOBS.c.claimed)).where(*theirs)
+    clients = (
+        select(
+            who.c.client,
+            under_way.scalar_subquery().label("under_way"),
+            served.scalar_subquery().label("served"),
+        )
+        .cte("clients")
+        .prefix_with("MATERIALIZED")
+    )
     return (
         select(waiting.c.id)
-        .where(waiting.c.turn <= _TURNS)
+        .join(clients, clients.c.client.is_not_distinct_from(waiting.c.client))
         .order_by(
-            waiting.c.turn + under_way.scalar_subquery(),
-            served.scalar_subquery().asc().nulls_first(),
+            waiting.c.turn + clients.c.under_way,
+            clients.c.served.asc().nulls_first(),
             waiting.c.created,
             waiting.c.id,
         )

@@ -125,6 +125,7 @@ _VERSION = 2
 _LOCK = 0x5EA_50_0E
 """Of PostgreSQL, held while tables are made."""
 Index("speaker_reasoner_jobs_client", JOBS.c.store, JOBS.c.client, JOBS.c.claimed)
+Index("speaker_reasoner_jobs_status", JOBS.c.store, JOBS.c.status, JOBS.c.client)
 _IDLE_MS = 20_000
 _PATIENT = {
     "connect_timeout": 10,
@@ -266,9 +267,11 @@ def _durable(connection: Any, _: Any) -> None:
 
 
 def _impatient(connection: Any, _: Any) -> None:
-    """A process that hangs in the middle of a transaction loses its locks."""
+    """A process that hangs in the middle of a transaction loses its locks; and short statements are not
+    compiled, which takes longer than they do."""
     connection.autocommit = True
     cursor = connection.cursor()
     cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+    cursor.execute("SET jit = off")
     cursor.close()
     connection.autocommit = False

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .failures import StorageError
@@ -79,7 +80,7 @@ class Keeper:
         self._erased_at = -_ERASE_S
         self._missed: set[str] = set()
         self._tried: dict[str, float] = {}
-        self._stopping = False
+        self._stopping = self._woken = False
         self._wake = threading.Event()
         self._beating = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -98,6 +99,12 @@ class Keeper:
     def wake(self) -> None:
         """Beat soon; from any thread."""
         if threading.current_thread() is not self._thread:
+            self._woken = True
+            self._wake.set()
+
+    def claim_soon(self) -> None:
+        """Look at the queue that servers share, if there is one; from any thread."""
+        if self._claim is not None:
             self._wake.set()
 
     def beat(self) -> tuple[str, ...]:
@@ -119,18 +126,23 @@ class Keeper:
             return self.problems
 
     def _run(self) -> None:
+        took = 0
         while not self._stopping:
             beat_s = self._rules.beat_s if not self.problems else self._rules.beat_s / 2
-            is_due = self._claim is None or self.problems
-            woken = self._wake.wait(beat_s if is_due else min(beat_s, self._rules.poll_s))
+            is_due = self._claim is None or bool(self.problems)
+            poll_s = self._rules.poll_s / (5 if took else 1)  # there may be more
+            self._wake.wait(beat_s if is_due else min(beat_s, poll_s))
             self._wake.clear()
+            took = 0
+            is_due, self._woken = is_due or self._woken, False
             if self._stopping:
                 return
             try:
-                if is_due or woken or time.monotonic() - self._beaten_at >= beat_s:
+                if is_due or time.monotonic() - self._beaten_at >= beat_s:
                     self.beat()
                 elif self._claim is not None:
-                    _trouble_of(self._claim)
+                    with suppress(StorageError):  # the next beat tells of it
+                        took = self._claim()
             except Exception:
                 _log.exception("the keeper met a bug")
 

@@ -25,6 +25,8 @@ from .store import Store
 from .transcription import PING_S
 from .worker import Worker
 
+_AT_ONCE = 2
+"""So many jobs are taken at a look, so that other servers get some, too."""
 _LOOK_S = 0.5
 """How often a stream looks at what another server has told."""
 _log = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ class JobManager:
     def begin(self, job_id: str, *, resumed: bool = False) -> None:
         """Let a job that was queued just now go on: here, or wherever there is room."""
         if self.store.shared:
-            self.keeper.wake()
+            self.keeper.claim_soon()
         elif (job := self.store.get(job_id)) is not None:
             self.launch(job, resumed=resumed)
 
@@ -105,7 +107,7 @@ class JobManager:
         if self._engine is None or not isinstance(store, SharedStore):
             return 0
         jobs, requests = self._engine[1].rooms()
-        taken = store.claim(self._engine[2], jobs, requests)
+        taken = store.claim(self._engine[2], min(jobs, _AT_ONCE), requests)
         for job in taken:
             before = self._runs.get(job.id)
             if before is not None:  # it was ended elsewhere, and begun again
@@ -213,7 +215,7 @@ class JobManager:
             "speakers": run.speakers if run is not None and job.under_way else job.found,
             "queue_position": self._position(run) if run is not None else None,
             "error": job.error,
-            "problem": run.problem if run is not None else self._nobody(job),
+            "problem": run.problem if run is not None else self.nobody(job),
             "revision": job.revision,
             "removed": job.removed,
         }
@@ -221,7 +223,7 @@ class JobManager:
     def _position(self, run: JobRun) -> int | None:
         return None if self._engine is None else self._engine[1].position(run)
 
-    def _nobody(self, job: Job) -> str | None:
+    def nobody(self, job: Job) -> str | None:
         """Why a job that waits does not begin, in words."""
         store = self.store
         if not isinstance(store, SharedStore) or not job.under_way:

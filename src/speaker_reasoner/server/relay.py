@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from ..formats.words import NATIVE, parse_word_rows
 from ..transcript import Confidence, Segment, Transcript
 from .documents import load_original
-from .failures import RequestError, StorageError
+from .failures import RequestError, StorageError, no_worker
 from .jobs import Job
 from .runs import News, ToldSegment, relabelled
 from .schemas import ERRORS
@@ -19,7 +19,7 @@ from .shared import SharedStore
 
 _LOOK_S = 0.25
 _PATIENCE_S = 60.0
-"""How long the database may be out of reach before a client is told."""
+"""How long the database, or every worker, may be gone before a client is told."""
 
 
 class RelayedRun:
@@ -28,11 +28,13 @@ class RelayedRun:
     Args:
         store: of the job.
         job: accepted, with this server as its waiter.
+        nobody: why nobody works on a job, in words, if nobody does.
     """
 
-    def __init__(self, store: SharedStore, job: Job) -> None:
+    def __init__(self, store: SharedStore, job: Job, nobody: Callable[[Job], str | None]) -> None:
         self._store = store
         self._job = job
+        self._nobody = nobody
         self._reader = store.event_reader(job)
         self._held: dict[str, ToldSegment] = {}
         self._chunks: dict[str, int] = {}
@@ -41,10 +43,10 @@ class RelayedRun:
         """As `RequestRun.news`.
 
         Raises:
-            RequestError: it failed.
+            RequestError: it failed, or no worker lived for too long.
             StorageError: the database was out of reach for too long.
         """
-        reached = time.monotonic()
+        reached = served = time.monotonic()
         while True:
             try:
                 news, job = await run_in_threadpool(self._look)
@@ -64,6 +66,10 @@ class RelayedRun:
                 return
             if not job.under_way:
                 raise _failure(job)
+            if self._nobody(job) is None:
+                served = time.monotonic()
+            elif time.monotonic() - served > _PATIENCE_S:
+                raise no_worker(job.model)
             await asyncio.sleep(_LOOK_S)
 
     async def transcript(self) -> Transcript:

@@ -158,7 +158,7 @@ class Service:
                 transcriber.engine,
                 batch=settings.batch,
                 registry=self.registry,
-                room=self._wake if self.store.shared else lambda: None,
+                room=self._claim_soon,
             )
             engine = transcriber, self.worker, self.own.able.model
             if settings.engine_api:
@@ -172,8 +172,8 @@ class Service:
         self.keeper = self.jobs.keeper
         self.transcripts = Transcripts(self.jobs, self.models.floor)
 
-    def _wake(self) -> None:
-        self.keeper.wake()
+    def _claim_soon(self) -> None:
+        self.keeper.claim_soon()
 
     def _waiting(self, client: str) -> int:
         """How many recordings of a client wait for an engine."""
@@ -251,7 +251,7 @@ class Service:
                 name = received.file.name
                 job = await self._add(request, folder, name, duration_s, form, offer, waited=True)
                 assert isinstance(self.store, SharedStore), "else there is an engine"
-                run = RelayedRun(self.store, job)
+                run = RelayedRun(self.store, job, self.jobs.nobody)
                 stack.callback(threading.Thread(target=run.close, daemon=True).start)
         except BaseException:
             stack.close()
@@ -395,7 +395,7 @@ class Service:
             name = form.name or file_name
             job = await self._add(request, folder, name, duration_s, form, offer)
             if self.store.shared:
-                self.keeper.wake()
+                self.keeper.claim_soon()
             else:
                 self.jobs.launch(job)
         return {**self.jobs.body(job), "warnings": said} if said else self.jobs.body(job)
