@@ -569,3 +569,19 @@ def test_a_recording_that_stays_whole_is_reported_once(tmp_path: Path) -> None:
         assert [one.state for one in done] == states
         assert [one.state for one in again] == ["before"]
         assert sum(one.audio_s for one in done) == again[0].skipped_s == 120.0
+
+
+def test_a_share_that_was_given_up_leaves_no_files(tmp_path: Path) -> None:
+    """Five workers died on it: the join transcribes it."""
+    source, out = tmp_path / "long.wav", tmp_path / "out"
+    save(source, noise(120.0))
+    target = Target(str(out))
+    settings = BatchSettings(Simulated, OPTIONS, str(out), None, ("json",), share_s=60.0)
+    with target.admitted(str(source), Shard()) as (listing, _):
+        [row] = listing
+        runner = Runner(settings)
+        for _ in range(5):
+            runner._trial(row, "share-1.journal").begin()
+        done = [one for n in (0, 1) for one in runner.share(row, n)] + [*runner.join(row)]
+    assert [one.state for one in done] == ["share", "done"]
+    assert not list(out.rglob("*.share-*"))

@@ -144,3 +144,34 @@ def test_all_stages_in_two_processes(configure: Any, tmp_path: Path) -> None:
     assert train(config, cut, 2, DIE="dialogues:7").returncode != 0
     assert train(config, cut, 2).returncode == 0
     assert_same_run(whole, cut, 3)
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm_starts_two_processes(configure: Any, tmp_path: Path) -> None:
+    """Its own words, with programs in place of SLURM's that do the same on this machine."""
+    config, out, tools = configure("cached"), tmp_path / "out", tmp_path / "tools"
+    tools.mkdir()
+    for name, text in (
+        ("scontrol", "echo 127.0.0.1"),
+        ("srun", '"$@"'),
+        ("torchrun", f'{sys.executable} -W ignore -m torch.distributed.run "$@"'),
+    ):
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    own = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src"), "PORT": port}
+    own |= {"SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7"}
+    own |= {"SLURM_GPUS_ON_NODE": "2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", ROOT / "examples/slurm-train.sh", str(config), "--cpu", "-o", str(out)],
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("wrote") == 1
+    assert log(out)[-1]["step"] == 10

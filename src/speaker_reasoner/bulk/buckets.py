@@ -99,6 +99,15 @@ class Bucket:
         finally:
             half.unlink(missing_ok=True)
 
+    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes `[start, end)` of a file, or as many of them as it has.
+
+        Raises:
+            DataError: it is not there, or cannot be read.
+        """
+        data: bytes = self._read(lambda: self._files.cat_file(self._at(name), start=start, end=end))
+        return data
+
     def send(self, path: Path, name: str) -> None:
         """Copy a file into the bucket; a bucket shows it when it is whole.
 

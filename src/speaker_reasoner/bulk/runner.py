@@ -180,6 +180,10 @@ class Runner:
             batch.join(self._item(row), self._settings.shares(row))
         for done in self.run_guarded([row]):
             yield replace(done, audio_s=0.0, skipped_s=0.0)  # the shares counted
+        for part in self._settings.shares(row):  # of shares that were given up, or were cut off
+            trial = self._trial(row, f"share-{part.number}.journal")
+            trial.end()
+            trial.journal.unlink(missing_ok=True)
 
     @cached_property
     def _batch(self) -> Batch:

@@ -53,6 +53,12 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     add("--channel", metavar="N", type=_number, help="of arrays, from 0 (default: the first)")
     add("--strict", action="store_true", help="stop at the first fault")
+    add(
+        "--shards",
+        metavar="MB",
+        type=_size,
+        help="write the pieces with their audio to tar files of this size too, for training from a bucket",
+    )
     add("--preview", metavar="N", type=_number, default=0, help="print N dialogues of the pieces")
     group = command.add_argument_group("annotation")
     group.add_argument(
@@ -73,6 +79,12 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
 def _prepare(arguments: argparse.Namespace) -> int:
     from ..data.corpora import load_pieces, prepare
 
@@ -88,6 +100,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
             reference=arguments.reference,
             gender_from=arguments.gender_from,
             encoding=arguments.encoding,
+            shards_mb=arguments.shards,
             progress=lambda name: status.update(Text(name)),
         )
     _summarise(report, side)

@@ -42,6 +42,12 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "where one is configured; voice: the head alone (default: all there are)",
     )
     add(
+        "--data",
+        metavar="DIR",
+        nargs="+",
+        help="prepared splits, or their shards, to train on (default: the configuration's corpora.train)",
+    )
+    add(
         "--from",
         dest="start",
         metavar="MODEL",
@@ -76,6 +82,8 @@ def _train(arguments: argparse.Namespace) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = load_config(arguments.config)
+    if arguments.data:
+        config = config.on(arguments.data)
     require("train", "training", *_libraries(config, arguments.stage))
     output = arguments.output or Path("runs") / config_path(arguments.config).stem
     check_output(output)

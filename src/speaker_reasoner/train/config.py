@@ -7,8 +7,8 @@ Each part is a dataclass beside the code it configures; settings of several part
 resolved configuration is part of every checkpoint.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,13 @@ class CorporaConfig:
     """Corpora that `speaker-reasoner prepare` wrote.
 
     Attributes:
-        train: folders of splits, such as `prepared/ami/train`, from the working directory.
+        train: folders of splits, such as `prepared/ami/train`, from the working directory, or of their shards, also
+            in a bucket, such as `s3://bucket/ami/train/shards`.
         check: the same for validation; if empty, there is no validation.
         batch: dialogues in a batch.
         window: batches whose dialogues are sorted by length together.
+        buffer: pieces of shards that are shuffled together: the shards come in random order, and their pieces through
+            a buffer of so many, so that few shards are read at a time; 0 shuffles all pieces.
         clipped: use pieces with segments that continue outside, so that their text has more words than the
             audio.
     """
@@ -148,12 +151,15 @@ class CorporaConfig:
     check: tuple[str, ...] = ()
     batch: int = 1
     window: int = 32
+    buffer: int = 0
     clipped: bool = True
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
-        if not self.train or min(self.batch, self.window) < 1:
-            raise DataError("train: expected a folder; batch, window: at least 1")
+        if not self.train or min(self.batch, self.window) < 1 or self.buffer < 0:
+            raise DataError(
+                "train: expected a folder; batch, window: at least 1; buffer: at least 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +219,18 @@ class TrainingConfig:
         """Whether any loss is read off audio frames, by heads beside the model."""
         kinds = (kind for stage in self.stages.values() for kind in stage.kinds)
         return any(self.loss_weights(kind).frames for kind in kinds)
+
+    def on(self, folders: Sequence[str]) -> "TrainingConfig":
+        """The same on other folders of corpora.
+
+        Raises:
+            DataError: the configuration is one of simulated meetings.
+        """
+        if self.corpora is None:
+            raise DataError(
+                "--data: the configuration trains on simulated meetings; name one with a table corpora"
+            )
+        return replace(self, corpora=replace(self.corpora, train=tuple(folders)))
 
     def loss_weights(self, kind: Kind) -> LossWeights:
         return self.weights[kind.weights] if kind.weights else LossWeights()

@@ -5,7 +5,7 @@ is read. Every piece is drawn once in an epoch.
 
 Pieces whose recording is missing, broken or too short are left out before a run begins, because batches depend on
 the list of pieces. A recording that breaks later stops the run. If one was lost or repaired since, a continued run
-draws other batches than before.
+draws other batches than before, and says so. Shards must be whole: see `streamed`.
 """
 
 import random
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import load_slice, to_samples
+from ..audio import Samples, load_slice, to_samples
 from ..data.cache import condition, draw_cache
-from ..data.corpora import CorpusPiece, load_pieces
+from ..data.corpora import CorpusPiece
 from ..data.corpora.notes import Notes
 from ..errors import DataError
 from ..protocol import CacheEntry, Profile
@@ -28,6 +28,7 @@ from .batches import Batcher
 from .config import CorporaConfig, TrainingConfig
 from .loop import Drawn
 from .recordings import Fault, find_faults
+from .streamed import check_shards, list_pieces, read_piece, shuffled
 from .talks import Talk, make_example, make_trace
 
 _MOST_PAST = 200
@@ -43,11 +44,25 @@ class TrainingPiece:
         segments: of the piece, in samples of it; a speaker has the same number in all pieces of the session.
         past: segments of the session that end before the piece and overlap no other, in samples of
             the session, numbered the same way.
+        session: all pieces of the session, in their order.
     """
 
     source: CorpusPiece
     segments: tuple[Reference, ...]
     past: Sequence[Reference]
+    session: Sequence[CorpusPiece]
+
+    def read(self, start: int, end: int) -> Samples:
+        """Samples `[start, end)` of the session: of its recording, or of a piece in a shard.
+
+        Raises:
+            AudioError, DataError: they cannot be read.
+        """
+        if self.source.place is None:
+            return load_slice(self.source.audio, start, end)
+        at = bisect_right(self.session, start, key=lambda piece: piece.start_samples) - 1
+        piece = self.session[at]
+        return read_piece(piece)[start - piece.start_samples : end - piece.start_samples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +137,10 @@ class PieceTask:
         source = self.piece.source
         entries, segments = self.numbered()
         cache = [
-            replace(entry, samples=load_slice(source.audio, s.start_samples, s.end_samples))
+            replace(entry, samples=self.piece.read(s.start_samples, s.end_samples))
             for entry, s in zip(entries, self.drawn, strict=True)
         ]
-        samples = load_slice(source.audio, source.start_samples, source.end_samples)
+        samples = self.piece.read(source.start_samples, source.end_samples)
         return Talk(samples, tuple(segments), tuple(cache))
 
 
@@ -239,8 +254,8 @@ class PreparedCorpora:
         for position in range(window * size, (window + 1) * size):
             epoch, place = divmod(position, total)
             if epoch not in orders:
-                orders[epoch] = list(range(total))
-                self._rng(stage, f"epoch {epoch}").shuffle(orders[epoch])
+                rng = self._rng(stage, f"epoch {epoch}")
+                orders[epoch] = shuffled(self.train.used, self.corpora.buffer, rng)
             piece = self.train.used[orders[epoch][place]]
             planned.append(self._plan(stage, piece, str(position)))
         planned.sort(key=lambda one: one.tokens)
@@ -288,8 +303,9 @@ def read_corpora(
         read_pieces(folders, profile, clipped=corpora.clipped)
         for folders in (corpora.train, corpora.check)
     )
-    taken = (piece.source for piece in (*train.used, *check.used))
-    faults = find_faults(taken, notes, shown=shown)
+    taken = [piece.source for piece in (*train.used, *check.used)]
+    check_shards(taken)
+    faults = find_faults((one for one in taken if one.place is None), notes, shown=shown)
     return Corpora(train.without(faults), check.without(faults), faults, notes)
 
 
@@ -314,15 +330,9 @@ def read_pieces(folders: Sequence[str], profile: Profile, *, clipped: bool) -> P
     """
     used: list[TrainingPiece] = []
     left_out: Counter[str] = Counter()
-    for folder in map(Path, folders):
-        file = folder / "pieces.jsonl"
-        if not file.is_file():
-            raise DataError(
-                f"{folder}: no pieces.jsonl; expected the folder of a split that "
-                "`speaker-reasoner prepare` wrote, such as prepared/ami/train"
-            )
+    for folder in folders:
         sessions: dict[Path, list[CorpusPiece]] = defaultdict(list)
-        for source in load_pieces(file):
+        for source in list_pieces(folder):
             sessions[source.audio].append(source)
         for parts in sessions.values():
             for piece in _of_session(parts):
@@ -356,7 +366,8 @@ def _of_session(parts: Sequence[CorpusPiece]) -> Iterator[TrainingPiece]:
     alone = sorted(_alone(spoken), key=lambda s: s.end_samples)
     ends = [s.end_samples for s in alone]
     for piece, rows in zip(parts, segments, strict=True):
-        yield TrainingPiece(piece, rows, alone[: bisect_right(ends, piece.start_samples)])
+        past = alone[: bisect_right(ends, piece.start_samples)]
+        yield TrainingPiece(piece, rows, past, parts)
 
 
 def _alone(segments: Sequence[Reference]) -> list[Reference]:

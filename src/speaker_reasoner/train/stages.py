@@ -228,7 +228,7 @@ class Trainer:
         order = {"batches_per_step": self.config.run.batches_per_step, "seed": self.config.seed}
         if self.config.corpora is not None and isinstance(self.source, PreparedCorpora):
             corpora = self.config.corpora
-            order |= {"batch": corpora.batch, "window": corpora.window}
+            order |= {"batch": corpora.batch, "window": corpora.window, "buffer": corpora.buffer}
             order[PIECES] = len(self.source.train.used)
         return order
 

@@ -4,6 +4,7 @@
     OUT/<split>/references.seglst.json   SegLST with genders, all sessions
     OUT/<split>/supervisions.jsonl       the same as lhotse's SupervisionSet
     OUT/<split>/pieces.jsonl             {"name", "audio", "start_s", "duration_s", "clipped", "segments"} a piece
+    OUT/<split>/shards/                  the pieces with their audio, if asked for: see `shards`
     OUT/<split>/audio/<channel>/         where an array's channel or a mix of headsets is written
     OUT/report.json                      counts, what was dropped and why; written last
 
@@ -16,7 +17,7 @@ import json
 import os
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -38,6 +39,7 @@ from ...transcript import GENDERS, Segment, Transcript
 from ...version import __version__
 from .notes import CorpusRecording, Notes, transcript
 from .recipes import CORPORA, RecipeInput
+from .shards import FOLDER, Place, write_shards
 
 SCHEMA = "speaker-reasoner/corpus/1"
 SPLITS = ("train", "dev", "test", "all")
@@ -58,6 +60,7 @@ class CorpusPiece:
             than the chunk.
         references: in samples of the chunk, speakers numbered by order of appearance.
         speakers: the session's label of each number.
+        place: of a piece whose audio lies in a shard; `audio` is then only its recording's name.
     """
 
     name: str
@@ -67,6 +70,7 @@ class CorpusPiece:
     clipped: int
     references: tuple[Reference, ...]
     speakers: tuple[str, ...]
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ def prepare(
     reference: Path | None = None,
     gender_from: str | None = None,
     encoding: str | None = None,
+    shards_mb: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Prepare a corpus.
@@ -101,6 +106,7 @@ def prepare(
         reference: file or folder of annotation (`folder` only).
         gender_from: `suffix` or `prefix` of speaker ids tell genders (`folder` only).
         encoding: of annotation, as `formats.read_text`.
+        shards_mb: write shards too, of so many megabytes.
         progress: called with the name of each session before it is decoded.
 
     Returns:
@@ -156,6 +162,10 @@ def prepare(
         raise DataError(f"{folder}: nothing of it can be used as {corpus}; first: {first}")
     for split, ready in splits.items():
         _write(output / split, list(ready.values()))
+        if shards_mb is not None:
+            if progress is not None:
+                progress(f"shards of {split}")
+            write_shards(output / split, shards_mb)
     report = {
         "schema": SCHEMA,
         "corpus": corpus,
@@ -167,6 +177,7 @@ def prepare(
             "reference": None if reference is None else str(reference),
             "gender_from": gender_from,
             "encoding": encoding,
+            "shards_mb": shards_mb,
             "strict": strict,
             "normalisation": recipe.cleaning.to_json(),
         },
@@ -190,17 +201,24 @@ def load_pieces(path: Path) -> Iterator[CorpusPiece]:
         DataError: a line is none of a piece.
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield _chunk(json.loads(line.decode()), path.parent)
-            except (ValueError, KeyError, TypeError, SpeakerReasonerError) as error:
-                message = str(error) if isinstance(error, SpeakerReasonerError) else repr(error)
-                raise DataError(
-                    f"{path}:{number}: not a piece: {message}; prepare it again"
-                ) from error
+        yield from parse_pieces(file, str(path.parent), str(path))
 
 
-def _chunk(row: dict[str, Any], folder: Path) -> CorpusPiece:
+def parse_pieces(lines: Iterable[bytes], folder: str, name: str) -> Iterator[CorpusPiece]:
+    """The pieces of the lines of a `pieces.jsonl`, which lies in a folder, or in a bucket.
+
+    Raises:
+        DataError: a line is none of a piece.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield _chunk(json.loads(line.decode()), folder)
+        except (ValueError, KeyError, TypeError, SpeakerReasonerError) as error:
+            message = str(error) if isinstance(error, SpeakerReasonerError) else repr(error)
+            raise DataError(f"{name}:{number}: not a piece: {message}; prepare it again") from error
+
+
+def _chunk(row: dict[str, Any], folder: str) -> CorpusPiece:
     start, samples = to_samples(row["start_s"]), to_samples(row["duration_s"])
     if start < 0 or samples <= 0:
         raise DataError(f"start_s {row['start_s']:g}, duration_s {row['duration_s']:g}")
@@ -215,9 +233,9 @@ def _chunk(row: dict[str, Any], folder: Path) -> CorpusPiece:
     )
     end = start + samples
     speakers = tuple(numbers)
-    return CorpusPiece(
-        row["name"], folder / row["audio"], start, end, row["clipped"], references, speakers
-    )
+    place = Place.from_json(row["shard"], folder) if "shard" in row else None
+    sound = Path(folder) / row["audio"]
+    return CorpusPiece(row["name"], sound, start, end, row["clipped"], references, speakers, place)
 
 
 def _reference(segment: Segment, number: int, samples: int) -> Reference:
@@ -234,6 +252,7 @@ def _make_way(output: Path) -> None:
     """Remove the files of an earlier call, except audio, so that none is taken for this call's."""
     names = ("manifest.jsonl", "pieces.jsonl", "references.seglst.json", "supervisions.jsonl")
     stale = [output / split / name for split in SPLITS for name in names]
+    stale += [output / split / FOLDER / "pieces.jsonl" for split in SPLITS]
     try:
         output.mkdir(parents=True, exist_ok=True)
         for path in (output / "report.json", *stale):

@@ -27,6 +27,7 @@ from ...errors import DataError, OutputError
 from ...formats import write_text_atomically
 
 FOLDER = "shards"
+_MEGABYTE = 1_000_000
 HEADER_BYTES = tarfile.BLOCKSIZE
 """What stands in a tar file before the bytes of a member: its name and size."""
 
@@ -89,7 +90,7 @@ def decode(data: bytes, place: Place, samples: int) -> Samples:
     try:
         with sf.SoundFile(io.BytesIO(data[HEADER_BYTES:])) as file:
             form = (file.samplerate, file.channels, file.frames)
-            heard: Samples = file.read(dtype="float32", always_2d=True)[:, 0]
+            sound: Samples = file.read(dtype="float32", always_2d=True)[:, 0]
     except sf.LibsndfileError as error:
         raise DataError(f"{where}: {member.name} cannot be decoded ({error}); {remedy}") from error
     if form[:2] != (SAMPLE_RATE_HZ, 1):
@@ -97,11 +98,12 @@ def decode(data: bytes, place: Place, samples: int) -> Samples:
             f"{where}: {member.name} has {form[0]} Hz and {form[1]} channels, expected {SAMPLE_RATE_HZ} Hz and 1; "
             "prepare the shards again"
         )
-    if len(heard) != samples:
+    if len(sound) != samples:
         raise DataError(
-            f"{where}: {member.name} lasts {to_seconds(len(heard)):.3f} s, expected {to_seconds(samples):.3f} s; {remedy}"
+            f"{where}: {member.name} lasts {to_seconds(len(sound)):.3f} s, expected "
+            f"{to_seconds(samples):.3f} s; {remedy}"
         )
-    return heard
+    return sound
 
 
 def write_shards(split: Path, size_mb: int) -> int:
@@ -125,7 +127,7 @@ def write_shards(split: Path, size_mb: int) -> int:
     count = 0
     while True:
         name = f"pieces-{count:05d}.tar"
-        written = _write_shard(folder / name, pairs, len(indexed), size_mb * 1_000_000)
+        written = _write_shard(folder / name, pairs, len(indexed), size_mb * _MEGABYTE)
         if not written:
             break
         for row, offset, size in written:
