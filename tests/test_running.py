@@ -12,7 +12,7 @@ import pytest
 
 from speaker_reasoner import cli
 from speaker_reasoner.commands import evaluate
-from speaker_reasoner.commands.evaluate import STEPS
+from speaker_reasoner.commands.scoring import STEPS
 from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.scripted import ScriptedEngine

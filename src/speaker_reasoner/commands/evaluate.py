@@ -13,15 +13,12 @@ from ..errors import DataError
 from ..extras import require
 from .arguments import add_model, add_options, lengths, load_quietly, options, usage
 from .inputs import STDIN, add_addresses, limits, transcript
+from .scoring import TOOLS, add_normalisation, add_uem, normalisation, say, show
 from .systems import Chosen, add_system, chosen_system, dry_run
 
 if TYPE_CHECKING:
     from ..evaluate.running import Excerpt
 
-STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
-"""The switches of `Normalisation`, in its order; it is imported when a command runs."""
-TOOLS = ("sclite", "md-eval", "dscore", "whisper")
-"""The keys of `YARDSTICKS`, which is imported when a command runs."""
 _LIBRARIES = ("meeteval", "rapidfuzz", "scipy")
 
 _EXAMPLES = """examples:
@@ -85,7 +82,7 @@ def _add_score(verbs: Any) -> None:
         metavar="TOOL",
         help=f"score by the rules of another tool, where figures must match published ones: {', '.join(TOOLS)}",
     )
-    _add_uem(verb)
+    add_uem(verb)
     verb.add_argument(
         "--lost",
         action="store_true",
@@ -106,7 +103,7 @@ def _add_score(verbs: Any) -> None:
         "in tables",
     )
     verb.add_argument("-o", "--output", metavar="FILE", type=Path, help="store the result as JSON")
-    _add_normalisation(verb)
+    add_normalisation(verb)
     verb.set_defaults(run=_score, parser=verb)
 
 
@@ -141,8 +138,8 @@ def _add_run(verbs: Any) -> None:
     add_model(verb)
     add_options(verb, batch=8, language=False)
     add_system(verb, row=True)
-    _add_uem(verb)
-    _add_normalisation(verb)
+    add_uem(verb)
+    add_normalisation(verb)
     verb.set_defaults(run=_run, parser=verb)
 
 
@@ -191,51 +188,12 @@ def _add_leaderboard(verbs: Any) -> None:
     verb.set_defaults(run=_leaderboard, parser=verb)
 
 
-def _add_uem(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--uem",
-        metavar="FILE",
-        type=Path,
-        help="score only the stretches of recordings that it lists (NIST's UEM)",
-    )
-
-
-def _add_normalisation(verb: argparse.ArgumentParser) -> None:
-    group = verb.add_argument_group("text normalisation (both sides alike; stored with the scores)")
-    group.add_argument("--language", metavar="CODE", help="en, zh, ...; default: auto")
-    group.add_argument(
-        "--normalise",
-        metavar="STEPS",
-        type=_steps,
-        help=f"comma-separated steps, or none: {', '.join(STEPS)}",
-    )
-
-
 def _unit(text: str) -> Any:
     return text if text == "whole" else lengths(text)
 
 
 def _mode(unit: Any) -> str | None:
     return None if unit is None else "long-form" if unit == "whole" else "segmented"
-
-
-def _steps(text: str) -> list[str]:
-    chosen = [] if text == "none" else [step.strip() for step in text.split(",")]
-    for step in chosen:
-        if step not in STEPS:
-            raise argparse.ArgumentTypeError(f"unknown step {step!r}; known: {', '.join(STEPS)}")
-    return chosen
-
-
-def _normalisation(arguments: argparse.Namespace) -> Any:
-    from ..evaluate.normalisation import Normalisation
-
-    chosen: dict[str, Any] = {}
-    if arguments.language is not None:
-        chosen["language"] = arguments.language
-    if arguments.normalise is not None:
-        chosen |= {step: step in arguments.normalise for step in STEPS}
-    return Normalisation(**chosen)
 
 
 def _score(arguments: argparse.Namespace) -> int:
@@ -248,14 +206,14 @@ def _score(arguments: argparse.Namespace) -> int:
     named = (arguments.reference, arguments.hypothesis)
     if named == (STDIN, STDIN):
         usage(arguments, "standard input can be one side only: expected a file as the other")
-    normalisation = _normalisation(arguments)
+    chosen = normalisation(arguments)
     yardstick = YARDSTICKS[arguments.yardstick] if arguments.yardstick else None
     if yardstick is not None and yardstick.normalisation is not None:
         if arguments.normalise is not None:
             usage(
                 arguments, f"--as {yardstick.name} has its own normalisation: leave out --normalise"
             )
-        normalisation = yardstick.normalisation(normalisation.language)
+        chosen = yardstick.normalisation(chosen.language)
     read = {
         "reference": {
             "format": arguments.reference_format,
@@ -272,7 +230,7 @@ def _score(arguments: argparse.Namespace) -> int:
         pairs = [yardstick.pair(one) for one in pairs]
     result = evaluate(
         pairs,
-        normalisation,
+        chosen,
         system=arguments.row or hypothesis.name,
         data=arguments.data_name or reference.name,
         mode=_mode(arguments.unit),
@@ -287,7 +245,7 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.unit not in (None, "whole"):
         result["settings"]["pieces_s"] = arguments.unit
     result["settings"]["uem"] = None if arguments.uem is None else str(arguments.uem)
-    _show(result, arguments.output)
+    show(result, arguments.output)
     return 0
 
 
@@ -299,7 +257,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..formats import write
 
     require("eval", "scoring", *_LIBRARIES)  # before hours of transcribing
-    normalisation, other = _normalisation(arguments), chosen_system(arguments)
+    chosen, other = normalisation(arguments), chosen_system(arguments)
     items, notes = read_data(arguments.data), list[str]()
     if arguments.uem is not None:
         items, notes = marked(items, arguments.uem)
@@ -309,11 +267,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return dry_run(other, named, arguments.output / "hypotheses")
     ran, made_by, settings = _ran(arguments, rows) if other is None else _asked(other, rows)
     for name, message in ran["notes"].items():
-        _say(f"{name}: {message}", "yellow")
+        say(f"{name}: {message}", "yellow")
     for name, failure in ran["failures"].items():
-        _say(f"{name}: {failure['reason']}: {failure['message']}", "red")
+        say(f"{name}: {failure['reason']}: {failure['message']}", "red")
     if clipped:
-        _say(f"{clipped} segments were clipped: nobody was silent where a cut had to be", "yellow")
+        say(f"{clipped} segments were clipped: nobody was silent where a cut had to be", "yellow")
     references = {row.reference.recording: row.reference for row in rows}
     for reference in references.values():
         write(reference, arguments.output / "references", ["json"])
@@ -321,7 +279,7 @@ def _run(arguments: argparse.Namespace) -> int:
     pairs = pair(references, made, lost=True)
     result = evaluate(
         pairs,
-        normalisation,
+        chosen,
         system=arguments.row or arguments.system or str(made_by.get("model", "unknown")),
         data=arguments.data_name or arguments.data.stem,
         mode="segmented" if arguments.segmented else "long-form",
@@ -347,7 +305,7 @@ def _run(arguments: argparse.Namespace) -> int:
         result["usage"] = ran["usage"]
     result["reference"] = str(arguments.output / "references")
     result["hypothesis"] = str(arguments.output / "hypotheses")
-    _show(result, arguments.output / "evaluation.json")
+    show(result, arguments.output / "evaluation.json")
     return 1 if ran["failures"] else 0
 
 
@@ -412,7 +370,7 @@ def _report(arguments: argparse.Namespace) -> int:
     both = {one.name: (one.reference, one.hypothesis) for one in pairs}
     title = f"{result['system']} on {result['data']}"
     write_text_atomically(arguments.output, report(result, both, title))
-    _say(f"wrote {arguments.output}", "green")
+    say(f"wrote {arguments.output}", "green")
     return 0
 
 
@@ -429,10 +387,10 @@ def _compare(arguments: argparse.Namespace) -> int:
         if one != other:
             if key == "as":
                 one, other = ((rules or {}).get("tool", "our own") for rules in (one, other))
-            _say(f"warning: A and B were scored by other rules: {key} {one} and {other}", "yellow")
+            say(f"warning: A and B were scored by other rules: {key} {one} and {other}", "yellow")
     units = unit_of(a), unit_of(b)
     if units[0] != units[1]:
-        _say(f"warning: A and B are of different units: {units[0]} and {units[1]}", "yellow")
+        say(f"warning: A and B are of different units: {units[0]} and {units[1]}", "yellow")
     label = LABELS[arguments.metric]
     console.print(f"{label} of A ({a['system']}): {100 * comparison.a:.2f} %")
     console.print(f"{label} of B ({b['system']}): {100 * comparison.b:.2f} %")
@@ -455,32 +413,5 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     board = leaderboard(arguments.results, stored)
     for path in arguments.output:
         write(board, path)
-        _say(f"wrote {path}", "green")
+        say(f"wrote {path}", "green")
     return 0
-
-
-def _show(result: dict[str, Any], output: Path | None) -> None:
-    from ..evaluate.inputs import summed_up
-    from ..evaluate.results import save, summary
-
-    console = Console(highlight=False)
-    console.print(summary(result))
-    settings = result["settings"]["normalisation"]
-    steps = ", ".join(name for name, on in settings.items() if on is True) or "none"
-    rules = result["settings"].get("as")
-    if rules is not None:
-        console.print(f"as {rules['tool']}: {rules['rules']}", style="dim")
-    if rules is None or rules["tool"] != "whisper":
-        console.print(f"normalisation: {steps}; language {settings['language']}", style="dim")
-    if result["kept"]:
-        count = f"{result['kept']} of {len(result['recordings'])}"
-        console.print(f"counts of {count} recordings are those stored before", style="dim")
-    for line in summed_up(result["warnings"]):
-        _say(f"warning: {line}", "yellow")
-    if output is not None:
-        save(result, output)
-        _say(f"wrote {output}", "green")
-
-
-def _say(message: str, style: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, style=style, markup=False)
