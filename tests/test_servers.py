@@ -258,6 +258,8 @@ def test_the_bucket_is_busy(
     wait_until(lambda: is_done(http, front, job), 60)
     assert texts(http, front, job) == spoken(9.0) and busy.read_text() == "0"
     assert worker.process.poll() is None
+    copies = [path for path in cloud.folder.rglob("audio.flac") if job in path.parts]
+    assert len(copies) == 1, "the worker's"
 
 
 def test_workers_that_differ(cloud: Cloud) -> None:

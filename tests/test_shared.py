@@ -65,7 +65,14 @@ def add(store: SharedStore, client: str = "", **values: Any) -> Job:
 
 
 def claimed(store: SharedStore, most: int = 1) -> list[Job]:
-    return store.claim("m", most, most)
+    """What a server takes that forgets nothing."""
+    taken = store.claim("m", most, most, _given.setdefault(store.owner, set()))
+    _given[store.owner] |= {job.id for job in taken}
+    return taken
+
+
+_given: dict[str, set[str]] = {}
+"""Jobs by server."""
 
 
 def test_a_job_is_one_servers(begin: Begin, made: list[SharedStore]) -> None:
@@ -177,6 +184,25 @@ def test_clocks_of_machines_do_not_matter(begin: Begin, monkeypatch: Any, skew_s
     assert abs(kept.created - was()) < 60 and abs((kept.removed or 0) - was()) < 60
 
 
+def test_what_a_server_was_given_while_the_database_went_away(
+    begin: Begin, monkeypatch: Any
+) -> None:
+    """The jobs were leased, and the answer was lost: it takes them again, and nobody else does."""
+    store, other = begin(), begin()
+    job = add(store)
+    monkeypatch.setattr(store, "_select", _fail)
+    with pytest.raises(StorageError):
+        store.claim("m", 1, 1)
+    monkeypatch.undo()
+    assert claimed(other) == []
+    [mine] = store.claim("m", 1, 1)
+    assert mine.id == job.id and mine.losses == 0 and store.claim("m", 1, 1, [job.id]) == []
+
+
+def _fail(*_: Any, **__: Any) -> Any:
+    raise StorageError(503, "gone", code="database_unavailable")
+
+
 def test_a_cancelled_job_is_taken_from_whoever_has_it(begin: Begin) -> None:
     front, worker = begin(role="front"), begin()
     add(front)
@@ -195,10 +221,12 @@ def test_a_cancelled_job_is_taken_from_whoever_has_it(begin: Begin) -> None:
 def test_a_job_that_kills_servers_is_given_up(begin: Begin) -> None:
     store = begin(0.05)
     add(store)
+    servers = itertools.cycle([store, begin(0.05)])
     for n in range(11):
-        [job] = claimed(store)
-        assert (job.losses, store.is_hopeless(job)) == (n, n >= 10)
-        assert store.change(job, status="running")
+        one = next(servers)
+        [job] = claimed(one)
+        assert (job.losses, one.is_hopeless(job)) == (n, n >= 10)
+        assert one.change(job, status="running")
         time.sleep(0.06)
 
 
@@ -222,6 +250,19 @@ def test_what_dead_servers_leave_behind(begin: Begin, monkeypatch: Any) -> None:
     assert list((alive._folder / "jobs").iterdir()) == []
 
 
+def test_what_later_versions_tell_is_read_as_far_as_it_is_known(begin: Begin) -> None:
+    store, other = begin(), begin()
+    from sqlalchemy import update
+
+    from speaker_reasoner.server.database import SERVERS
+
+    for told, lives in (('{"role": "worker", "version": "9", "more": 1}', True), ("[]", False)):
+        with store._database.begin() as connection:
+            row = update(SERVERS).where(SERVERS.c.name == other.owner)
+            connection.execute(row.values(told=told))
+        assert (other.owner in store.fleet.living()) == lives
+
+
 def _only_once(begin: Any) -> Any:
     """A database that goes away after the next transaction but one."""
     left = [2]
@@ -229,7 +270,7 @@ def _only_once(begin: Any) -> Any:
     def limited() -> Any:
         left[0] -= 1
         if left[0] < 0:
-            raise StorageError(503, "gone", code="database_unavailable")
+            _fail()
         return begin()
 
     return limited

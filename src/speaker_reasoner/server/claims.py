@@ -27,7 +27,7 @@ def claim(
     most: int,
     *,
     waited_for: bool,
-    but: Collection[str] = (),
+    running: Collection[str] = (),
 ) -> list[str]:
     """Lease jobs to a server.
 
@@ -40,18 +40,20 @@ def claim(
         lease_s: how long it has them.
         most: so many.
         waited_for: those that somebody waits for on the line, or the others.
-        but: these not.
+        running: what the server works on: what it was given besides, it does not know of, since the database
+            went away just then.
 
     Returns:
         Their ids, those to begin first first.
     """
+    forgotten = and_(JOBS.c.owner == server, JOBS.c.id.not_in(list(running)))
+    died = and_(JOBS.c.owner != server, JOBS.c.status == "running")
     free = [
         JOBS.c.store == store,
         JOBS.c.status.in_(WAITING),
-        or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None), JOBS.c.lease < clock),
+        or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None), JOBS.c.lease < clock, forgotten),
         or_(JOBS.c.model.is_(None), JOBS.c.model == model),
         JOBS.c.waiter.is_not(None) if waited_for else JOBS.c.waiter.is_(None),
-        JOBS.c.id.not_in(list(but)),
     ]
     ids = list(connection.scalars(_in_turn(store, free, clock, 4 * most + 16)))
     if not ids:
@@ -67,8 +69,7 @@ def claim(
             lease=clock + lease_s,
             token=func.coalesce(JOBS.c.token, 0) + 1,
             claimed=clock,
-            losses=func.coalesce(JOBS.c.losses, 0)
-            + case((and_(JOBS.c.owner.is_not(None), JOBS.c.status == "running"), 1), else_=0),
+            losses=func.coalesce(JOBS.c.losses, 0) + case((died, 1), else_=0),
         )
     )
     return sorted(taken, key=ids.index)

@@ -19,6 +19,7 @@ from .failures import bucket_error, disk_error
 from .jobs import Job
 
 _CACHE_BYTES = 20 * 1024**3
+_LOCKS = 64
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +34,12 @@ class Depot(Protocol):
 
     def remove(self, job_id: str) -> None:
         """Delete the files of a job, if there are any."""
+
+    def copies(self) -> list[str]:
+        """The jobs whose files were copied to this machine."""
+
+    def forget(self, job_id: str) -> None:
+        """Delete the copy of a job's files."""
 
     def probe(self, name: str) -> None:
         """Write a little, and delete it again."""
@@ -65,6 +72,12 @@ class FolderDepot:
         except OSError as error:
             raise disk_error("delete the recording", error) from error
 
+    def copies(self) -> list[str]:
+        return []
+
+    def forget(self, job_id: str) -> None:
+        """Nothing: there are no copies."""
+
     def probe(self, name: str) -> None:
         """Nothing: the store is probed as a whole."""
 
@@ -85,8 +98,7 @@ class BucketDepot:
         self._bucket = Bucket(address)
         self._folder = folder
         self._most = cache_bytes
-        self._fetching: dict[str, threading.Lock] = {}
-        self._changing = threading.Lock()
+        self._fetching = [threading.Lock() for _ in range(_LOCKS)]
         folder.mkdir(exist_ok=True)
 
     def put(self, job: Job, folder: Path) -> None:
@@ -98,7 +110,7 @@ class BucketDepot:
         """The files of a job, fetched if they are not here yet. Their time of change is that of the job, so
         that the recording is the same wherever it is fetched."""
         target = self._folder / job.id
-        with self._lock(job.id):
+        with self._fetching[hash(job.id) % _LOCKS]:
             if target.exists():
                 os.utime(target)
                 return target
@@ -123,15 +135,17 @@ class BucketDepot:
         with _reported(f"delete {job_id}"):
             for name in self._bucket.names(_name(job_id)):
                 self._bucket.remove(_name(job_id, name))
+        self.forget(job_id)
+
+    def copies(self) -> list[str]:
+        return [path.name for path in self._folder.iterdir() if not path.suffix]
+
+    def forget(self, job_id: str) -> None:
         shutil.rmtree(self._folder / job_id, ignore_errors=True)
 
     def probe(self, name: str) -> None:
         with _reported("write to the store"):
             self._bucket.probe(f"probes/{name}")
-
-    def _lock(self, job_id: str) -> threading.Lock:
-        with self._changing:
-            return self._fetching.setdefault(job_id, threading.Lock())
 
     def _make_room(self, but: str) -> None:
         """Delete copies until there are not too many; those that were not asked for longest first."""

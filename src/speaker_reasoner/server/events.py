@@ -13,6 +13,8 @@ from ..errors import OutputError
 from .failures import RequestError
 
 EVENTS = "events.jsonl"
+Unnumbered = tuple[str, Mapping[str, Any]]
+"""Name and data of an event that has no number yet."""
 
 
 @dataclass(frozen=True, slots=True)

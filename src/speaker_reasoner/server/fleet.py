@@ -3,13 +3,14 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, insert, select, update
 
 from .database import SERVERS, Database
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -28,6 +29,16 @@ class Told:
     version: str
     model: str = ""
     offer: dict[str, Any] | None = None
+
+
+def made_of(kind: type[T], data: Mapping[str, Any]) -> T:
+    """A dataclass of its fields; those that a later version has besides are left out.
+
+    Raises:
+        TypeError: one is missing.
+    """
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in data.items() if name in names})
 
 
 class Fleet:
@@ -96,7 +107,7 @@ class Fleet:
         known = {}
         for name, told in rows:
             try:
-                known[str(name)] = Told(**json.loads(told))
-            except (ValueError, TypeError) as error:  # a later version's
+                known[str(name)] = made_of(Told, json.loads(told))
+            except (ValueError, TypeError, AttributeError) as error:
                 _log.warning("server %s: what it tells cannot be read: %s", name, error)
         return known

@@ -22,6 +22,7 @@ from ..spans import find_overlaps
 from ..transcript import Segment, Transcript
 from .again import heard_again, labels_heard_again
 from .documents import identify, keep_document, load_document
+from .events import Unnumbered
 from .failures import StorageError, as_request_error, passes
 from .forms import Hints
 from .jobs import Job, damaged
@@ -177,7 +178,7 @@ class JobRun:
         for one in stream.add(progress):
             self._labels.add(one.segment.speaker)
             line = CorrectedLine(f"{self._prefix}{one.number}", one.segment, chunk, event.turn)
-            self._tell_line(line, one.overlap)
+            self._log.append(*self._line(line, one.overlap))
             self._unlinked.setdefault(chunk, []).append(line)
         if self.job.listen is None:
             self._tell_links(chunk)
@@ -272,10 +273,10 @@ class JobRun:
         self._finished(self)
         self._notify()
 
-    def _change(self, **values: Any) -> bool:
+    def _change(self, *, events: Sequence[Unnumbered] = (), **values: Any) -> bool:
         """Change the job, unless somebody else ended it."""
         values["changed"] = self._store.now()
-        changed = self._store.change(self.job, **values)
+        changed = self._store.change(self.job, events=events, **values)
         if changed:
             self.job = replace(self.job, **values)
         return changed
@@ -288,8 +289,10 @@ class JobRun:
         error = as_request_error(known).body()["error"]
         if self.job.listen is None:
             self._change(status="failed", error=error)
-        elif self._change(status="done", listen=None, error=error):
-            self._log.append("done", {"revision": self.job.revision})
+            return
+        events = [_done(self.job.revision)]
+        if self._change(status="done", listen=None, error=error, events=events):
+            self._tell(events)
 
     def _keep(self, result: Transcript) -> None:
         """Store the transcript of the whole recording."""
@@ -298,10 +301,11 @@ class JobRun:
         lines, labels = identify(transcript, self._segments_told(), self._prefix)
         keep_document(self._store, self.job, transcript, lines)
         speaker_count = len(transcript.speakers)
+        events = self._end(lines, labels, self.job.revision)
         if self.job.status == "done" or self._change(
-            status="done", error=None, found=speaker_count
+            status="done", error=None, found=speaker_count, events=events
         ):
-            self._tell_end(lines, labels)
+            self._tell(events)
 
     def _correct(self, result: Transcript) -> None:
         """Put a chunk that was heard again in its old one's place."""
@@ -319,14 +323,15 @@ class JobRun:
         lines, labels_told = identify(shifted, self._segments_told(), self._prefix)
         operation = heard_again(lines, shifted, keep=self.job.listen_keep)
         now, revision = self._store.now(), self.job.revision + 1
-        if self._store.heard_again(self.job, operation, now):
+        events = self._end(lines, labels_told, revision)
+        if self._store.heard_again(self.job, operation, now, events):
             self.job = replace(self.job, status="done", listen=None, revision=revision, changed=now)
             with suppress(OutputError):  # it is in the document, which the last event leads to
-                self._tell_end(lines, labels_told)
+                self._tell(events)
 
-    def _tell_line(self, line: CorrectedLine, overlap: bool) -> None:
+    def _line(self, line: CorrectedLine, overlap: bool) -> Unnumbered:
         segment = line.segment
-        self._log.append(
+        return (
             "segment",
             {
                 "chunk": line.chunk,
@@ -361,16 +366,22 @@ class JobRun:
             if self.job.waiter is not None:
                 self._log.append("linked", {"chunk": number, "labels": labels})
 
-    def _tell_end(self, lines: Sequence[CorrectedLine], labels: Mapping[str, str]) -> None:
-        """Tell what turns did not, or did otherwise: lines that were put in by a later pass, or
+    def _end(
+        self, lines: Sequence[CorrectedLine], labels: Mapping[str, str], revision: int
+    ) -> list[Unnumbered]:
+        """What turns did not tell, or did otherwise: lines that were put in by a later pass, or
         whose turn was finished in the instant of a kill; new labels; and that all is done."""
         overlaps = find_overlaps([line.segment for line in lines])
-        for line, overlap in zip(lines, overlaps, strict=True):
-            if line.turn is None:
-                self._tell_line(line, overlap)
-        if labels:
-            self._log.append("relabel", {"labels": labels})
-        self._log.append("done", {"revision": self.job.revision})
+        told = zip(lines, overlaps, strict=True)
+        events = [self._line(line, overlap) for line, overlap in told if line.turn is None]
+        relabel = [("relabel", {"labels": labels})] if labels else []
+        return [*events, *relabel, _done(revision)]
+
+    def _tell(self, events: Sequence[Unnumbered]) -> None:
+        """Tell the last events, where they were not told together with the end."""
+        if not self._store.shared:
+            for name, data in events:
+                self._log.append(name, data)
 
     def _told_before(self, chunk: int) -> int:
         """How many segments of earlier chunks were told, before a restart."""
@@ -396,3 +407,7 @@ class JobRun:
 
 def _word_rows(segment: Segment) -> list[dict[str, Any]] | None:
     return None if segment.words is None else word_rows(segment.words, NATIVE)
+
+
+def _done(revision: int) -> Unnumbered:
+    return "done", {"revision": revision}

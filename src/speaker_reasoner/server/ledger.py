@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ..longform.journal import Journal, OtherJournal
 from .database import DOCUMENTS, EVENTS, JOBS, JOURNALS, Database
-from .events import Event, EventLog, EventReader, parse_event
+from .events import Event, EventLog, EventReader, Unnumbered, parse_event
 from .jobs import Job
 
 Writing = Callable[[Job], AbstractContextManager[Connection]]
@@ -65,12 +65,14 @@ class Ledger:
         return None if row is None else (str(row[0]), str(row[1]))
 
     def add_event(self, job: Job, name: str, data: str) -> None:
-        """Append an event."""
+        """Append an event, its data as JSON."""
         with self._writing(job) as connection:
-            last = select(func.coalesce(func.max(EVENTS.c.number), 0)).where(EVENTS.c.job == job.id)
-            number = int(connection.scalar(last) or 0) + 1
-            row = {"job": job.id, "number": number, "name": name, "data": data}
-            connection.execute(insert(EVENTS).values(row))
+            _append(connection, job, [(name, data)])
+
+    def tell(self, connection: Connection, job: Job, events: Sequence[Unnumbered]) -> None:
+        """Append events in a transaction that holds the job's row."""
+        if events:
+            _append(connection, job, [(name, _to_json(data)) for name, data in events])
 
     def events(self, job: Job, after: int) -> list[tuple[int, str, str]]:
         """Number, name and data (JSON) of a job's events after one."""
@@ -99,6 +101,20 @@ class Ledger:
             connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(losses=0))
 
 
+def _append(connection: Connection, job: Job, events: Sequence[tuple[str, str]]) -> None:
+    last = select(func.coalesce(func.max(EVENTS.c.number), 0)).where(EVENTS.c.job == job.id)
+    first = int(connection.scalar(last) or 0) + 1
+    rows = [
+        {"job": job.id, "number": number, "name": name, "data": data}
+        for number, (name, data) in enumerate(events, first)
+    ]
+    connection.execute(insert(EVENTS), rows)
+
+
+def _to_json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False)
+
+
 class _Log(EventLog):
     """An event that was told since the last `done` is not added once more: whoever goes on with a job tells
     the turns of an unfinished chunk again."""
@@ -111,7 +127,7 @@ class _Log(EventLog):
         self._lock = threading.Lock()
 
     def append(self, name: str, data: Mapping[str, Any]) -> None:
-        row = json.dumps(data, ensure_ascii=False)
+        row = _to_json(data)
         with self._lock:
             if self._closed:
                 return

@@ -107,7 +107,7 @@ class JobManager:
         if self._engine is None or not isinstance(store, SharedStore):
             return 0
         jobs, requests = self._engine[1].rooms()
-        taken = store.claim(self._engine[2], min(jobs, _AT_ONCE), requests)
+        taken = store.claim(self._engine[2], min(jobs, _AT_ONCE), requests, list(self._runs))
         for job in taken:
             before = self._runs.get(job.id)
             if before is not None:  # it was ended elsewhere, and begun again
@@ -115,7 +115,12 @@ class JobManager:
                 before.close()
             if store.is_hopeless(job):
                 _log.warning("%s: %d servers have died over it", job.id, job.losses)
-                store.change(job, status="failed", error=_worker_lost(job).body()["error"])
+                ended = (
+                    {"status": "failed"}
+                    if job.listen is None
+                    else {"status": "done", "listen": None}
+                )
+                store.change(job, **ended, error=_worker_lost(job).body()["error"])
             else:
                 self.launch(job, resumed=True)
         return len(taken)

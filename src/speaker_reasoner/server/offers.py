@@ -13,7 +13,7 @@ from ..longform import Transcriber
 from ..version import __version__
 from .chat import told_profile
 from .failures import RequestError, no_worker
-from .fleet import Fleet, Told
+from .fleet import Fleet, Told, made_of
 from .forms import Abilities
 from .jobs import Job
 from .runs import Defaults
@@ -55,7 +55,9 @@ class Offer:
         able: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in data["able"].items()
         }
-        return cls(Abilities(**able), data["profile"], tuple(data["names"]), data["settings"])
+        return cls(
+            made_of(Abilities, able), data["profile"], tuple(data["names"]), data["settings"]
+        )
 
 
 def offer_of(

@@ -6,13 +6,14 @@ the job's `token` is the one that it was given the job under.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from .database import CORRECTIONS, JOBS, Database
+from .events import Unnumbered
 from .jobs import WAITING, Job, is_job_id, job_of_row, parse_operation_row, undamaged
 
 NEXT_TOKEN = func.coalesce(JOBS.c.token, 0) + 1
@@ -129,11 +130,25 @@ class Rows:
         """A change of a job that is under way here."""
         return update(JOBS).where(*self._held(job), JOBS.c.status.in_(WAITING))
 
-    def change(self, job: Job, **values: Any) -> bool:
-        """Set columns of a job, if it is still under way in this process; whether it was."""
+    def change(self, job: Job, *, events: Sequence[Unnumbered] = (), **values: Any) -> bool:
+        """Set columns of a job, if it is still under way in this process; whether it was.
+
+        Args:
+            events: told in the same instant, where events lie in the database; see `shared`.
+        """
         if "error" in values:
             values["error"] = json.dumps(values["error"]) if values["error"] else None
-        return self._update(self._mine(job), **values)
+        values = {"changed": self._database.clock, **values}
+        with self._database.begin() as connection:
+            if not connection.execute(self._mine(job).values(values)).rowcount:
+                return False
+            self._tell(connection, job, events, ended=values.get("status") == "done")
+        return True
+
+    def _tell(
+        self, connection: Connection, job: Job, events: Sequence[Unnumbered], *, ended: bool
+    ) -> None:
+        """Tell events in the transaction that a change is made in."""
 
     def cancel(self, job: Job) -> bool:
         """End a job that is under way, in whatever process; whether it was. One that hears a chunk
@@ -182,11 +197,18 @@ class Rows:
         values = {"status": "queued", "listen": chunk, "listen_keep": int(keep), "error": None}
         return self._update(query, **values, **self._leased())
 
-    def heard_again(self, job: Job, operation: Mapping[str, Any], changed: float) -> bool:
+    def heard_again(
+        self,
+        job: Job,
+        operation: Mapping[str, Any],
+        changed: float,
+        events: Sequence[Unnumbered] = (),
+    ) -> bool:
         """Append what a chunk, heard again, came to, and end the job; whether it was under way here.
 
         Args:
             changed: the time of it, as `Job.changed`.
+            events: as for `change`.
         """
         row = {"job": job.id, "number": job.revision + 1, "operation": json.dumps(operation)}
         ended = self._mine(job).values(status="done", listen=None, changed=changed)
@@ -194,6 +216,7 @@ class Rows:
             if not connection.execute(ended).rowcount:
                 return False
             connection.execute(insert(CORRECTIONS).values(row))
+            self._tell(connection, job, events, ended=True)
         return True
 
     def _update(self, query: Any, **values: Any) -> bool:

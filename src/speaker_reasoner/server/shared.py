@@ -13,7 +13,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from .database import (
 )
 from .depots import BucketDepot, Depot, FolderDepot
 from .events import EVENTS as FILE
-from .events import EventLog, EventReader
+from .events import EventLog, EventReader, Unnumbered
 from .failures import StorageError, lost_lease
 from .fleet import Fleet
 from .jobs import WAITING, Job
@@ -47,6 +47,7 @@ from .sound import finish_live, recording_file
 from .store import LEASE_S, Store, identity
 
 _PROBE_S = 30.0
+_TIDY_S = 60.0
 LONG_GONE_S = 300.0
 """After that long, and five leases, what a server had begun with its clients is given up."""
 _LOSSES = 10
@@ -112,6 +113,7 @@ class SharedStore(Store):
         self._lease_s = lease_s
         self._erased = set()
         self._probed_at = -_PROBE_S
+        self._tidied_at = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for part in ("jobs", "incoming", "live"):
@@ -271,19 +273,19 @@ class SharedStore(Store):
         """Nothing: see `claim`."""
         return []
 
-    def claim(self, model: str, jobs: int, requests: int, but: Iterable[str] = ()) -> list[Job]:
+    def claim(self, model: str, jobs: int, requests: int, running: Iterable[str] = ()) -> list[Job]:
         """Lease jobs, in fair order.
 
         Args:
             model: that this server has.
             jobs, requests: so many of either kind.
-            but: not these.
+            running: what this server works on.
 
         Raises:
             StorageError: the database is out of reach.
         """
         taken: list[str] = []
-        clock, but = self._database.clock, list(but)
+        clock, running = self._database.clock, set(running)
         with self._database.begin() as connection:
             for most, waited_for in ((requests, True), (jobs, False)):
                 most = min(most, requests - len(taken))
@@ -297,11 +299,12 @@ class SharedStore(Store):
                         self._lease_s,
                         most,
                         waited_for=waited_for,
-                        but=but,
+                        running={*running, *taken},
                     )
         if not taken:
             return []
-        known = {job.id: job for job in self._select(JOBS.c.id.in_(taken))}
+        mine = (JOBS.c.owner == self.owner, JOBS.c.status.in_(WAITING))  # or cancelled just now
+        known = {job.id: job for job in self._select(JOBS.c.id.in_(taken), *mine)}
         return [known[job_id] for job_id in taken if job_id in known]
 
     def is_hopeless(self, job: Job) -> bool:
@@ -338,12 +341,12 @@ class SharedStore(Store):
 
     # What becomes of it
 
-    def change(self, job: Job, **values: Any) -> bool:
-        changed = super().change(job, **values)
-        if changed and values.get("status") == "done":  # its journal is of no use any more
-            with suppress(StorageError), self._database.begin() as connection:
-                connection.execute(delete(JOURNALS).where(JOURNALS.c.job == job.id))
-        return changed
+    def _tell(
+        self, connection: Connection, job: Job, events: Sequence[Unnumbered], *, ended: bool
+    ) -> None:
+        self._ledger.tell(connection, job, events)
+        if ended:  # its journal is of no use any more
+            connection.execute(delete(JOURNALS).where(JOURNALS.c.job == job.id))
 
     def _accept(self, job: Job, incoming: Path, row: Mapping[str, Any]) -> None:
         mine = {"id": job.id, "store": self._id, "server": self.owner}
@@ -391,6 +394,19 @@ class SharedStore(Store):
         for job in self._select(unheard):
             self.cancel(job)
             self.erase(job)
+        if time.monotonic() - self._tidied_at >= _TIDY_S:
+            self._tidied_at = time.monotonic()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Delete copies of what was erased elsewhere."""
+        copies = self._depot.copies()
+        query = select(JOBS.c.id).where(JOBS.c.id.in_(copies))
+        with self._database.begin() as connection:
+            kept = set(connection.scalars(query))
+        for job_id in copies:
+            if job_id not in kept:
+                self._depot.forget(job_id)
 
     def _remove_files(self, job_id: str) -> None:
         self._depot.remove(job_id)
