@@ -141,13 +141,7 @@ def _work(
     if not tasks:
         return
     blocks = min(_MOST_BLOCKS, math.ceil(len(tasks) / size))
-    arrow = extras.load("pyarrow", "ray", "--workers")
-    rows = data.from_arrow(
-        [
-            arrow.table({"task": arrow.array([tasks[at] for at in part], arrow.string())})
-            for part in np.array_split(order, blocks)
-        ]
-    )  # `from_items` takes three times the memory
+    rows = data.from_items([{"task": tasks[at]} for at in order], override_num_blocks=blocks)
     tasks.clear()
     done = rows.map_batches(
         EngineWorker,
