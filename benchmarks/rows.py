@@ -5,7 +5,7 @@
 Each recording is a file of 1 s (hard links of one file) that is read, cut into chunks, answered by the tests'
 simulated engine, and written, with its marker, and the table at the end. Memory is the peak of the driving process
 (`VmHWM`), without and with two workers of Ray. Put `--work` on a disk in memory: every recording is synchronised to
-the disk, which would be most of the time. Writes docs/results/rows.json.
+the disk, which would be most of the time. Writes docs/results/rows.json, or another NAME.
 """
 
 import argparse
@@ -64,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100, 2000, 20000, 100000])
     parser.add_argument("--work", type=Path, default=None, help="folder for its files")
+    parser.add_argument("--name", default="rows", help="of the result")
     arguments = parser.parse_args()
     runs: dict[str, dict[int, Any]] = {variant: {} for variant in VARIANTS}
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
@@ -90,7 +91,7 @@ def main() -> None:
         for variant, by in runs.items()
     }
     result = {"load": os.getloadavg(), "runs": runs, "bytes_per_row": bytes_per_row}
-    print(store("rows", result))
+    print(store(arguments.name, result))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import argparse
 import re
 import sys
 
-from blocks import embedded, evaluation, real_speech, server, stages, whole_meetings
+from blocks import embedded, evaluation, real_speech, scale, server, stages, whole_meetings
 from blocks.stored import ROOT
 
 FILES = (
@@ -23,12 +23,14 @@ FILES = (
     ROOT / "docs/whole-meetings.md",
     ROOT / "docs/stages.md",
     ROOT / "docs/engines.md",
+    ROOT / "docs/scale.md",
 )
 
 BLOCKS = {
     **embedded.BLOCKS,
     **evaluation.BLOCKS,
     **real_speech.BLOCKS,
+    **scale.BLOCKS,
     **server.BLOCKS,
     **stages.BLOCKS,
     **whole_meetings.BLOCKS,

@@ -6,8 +6,10 @@ file when they are wanted, so that memory hardly grows with their number.
 
 import heapq
 import re
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -122,6 +124,8 @@ def write_listing(source: str, path: Path, before: Path | None = None) -> Listin
             for number, given in enumerate(source_rows(source)):
                 namer.note(given)
                 file.write(_row(number, given, durations).to_line() + "\n")
+        for row in Listing(rough):
+            namer.count(row)
         with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
             for row in Listing(rough):
                 file.write(namer.named(row).to_line() + "\n")
@@ -172,16 +176,17 @@ def _name(given: SourceRow) -> str:
 
 
 class _Namer:
-    """Gives every row a name of its own, in two passes over the rows.
+    """Gives every row a name of its own, in three passes over the rows.
 
     A row without a name has that of its file, and where files of one name lie in several folders, those of
     its folders before it, from the first one that not all files share. Rows of a name that was given away
-    are faults.
+    are faults. What is compared are hashes, 8 bytes each, of which only those that repeat are kept as objects.
     """
 
     def __init__(self) -> None:
         self._root: tuple[str, ...] | None = None
-        self._folders: dict[int, int] = {}
+        self._names, self._folders = array("q"), array("q")
+        self._places, self._files = array("q"), array("q")
         self._taken: dict[int, int] = {}
         self._stretches: dict[int, int] = {}
 
@@ -193,23 +198,27 @@ class _Namer:
         shared = parts if self._root is None else self._root
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(shared, parts, strict=False))
         self._root = tuple(part for part, _ in alike)
-        name, folder = hash(recording_name(given.path)), hash(parts)
-        if self._folders.setdefault(name, folder) != folder:
-            self._folders[name] = 0  # several
+        self._names.append(hash(recording_name(given.path)))
+        self._folders.append(hash(parts))
+
+    def count(self, row: Row) -> None:
+        """The second pass."""
+        if not row.fault:
+            self._places.append(_place(row))
+            self._files.append(_file(row.name or self._by_file(row)))
 
     def named(self, row: Row) -> Row:
-        """The second pass: the row with its name, or with a fault."""
+        """The third pass: the row with its name, or with a fault."""
         if row.fault:
             return replace(row, name=f"row-{row.number}", recording=f"row-{row.number}")
         name = row.name or self._by_file(row)
         row = replace(row, name=name, recording=row.recording or name)
-        place = hash((row.path, row.start_s, row.duration_s, row.channel))
-        same = self._stretches.setdefault(place, row.number)
+        same = _first(self._stretches, self._repeated_places, _place(row), row)
         if same != row.number:
             return replace(
                 row, fault=f"{row.path}: comes twice in the source: row {same} is the same"
             )
-        other = self._taken.setdefault(hash(file_name(name).casefold()), row.number)
+        other = _first(self._taken, self._repeated_files, _file(name), row)
         if other != row.number:
             return replace(
                 row,
@@ -218,11 +227,43 @@ class _Namer:
             )
         return row
 
+    @cached_property
+    def _several(self) -> frozenset[int]:
+        """Names of files that lie in several folders."""
+        pairs = np.unique(np.array([self._names, self._folders], np.int64), axis=1)
+        return _repeated(pairs[0])
+
+    @cached_property
+    def _repeated_places(self) -> frozenset[int]:
+        return _repeated(np.array(self._places, np.int64))
+
+    @cached_property
+    def _repeated_files(self) -> frozenset[int]:
+        return _repeated(np.array(self._files, np.int64))
+
     def _by_file(self, row: Row) -> str:
         name = recording_name(row.path)
-        if self._folders.get(hash(name)) == 0:
+        if hash(name) in self._several:
             folders = PurePath(row.path).parent.parts[len(self._root or ()) :]
             name = below_folders(folders, name)
         if row.start_s:
             name = f"{name}-{row.start_s:.3f}"
         return name
+
+
+def _place(row: Row) -> int:
+    return hash((row.path, row.start_s, row.duration_s, row.channel))
+
+
+def _file(name: str) -> int:
+    return hash(file_name(name).casefold())
+
+
+def _first(seen: dict[int, int], repeated: frozenset[int], key: int, row: Row) -> int:
+    """The number of the first row of a key."""
+    return seen.setdefault(key, row.number) if key in repeated else row.number
+
+
+def _repeated(hashes: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> frozenset[int]:
+    values, counts = np.unique(hashes, return_counts=True)
+    return frozenset(values[counts > 1].tolist())

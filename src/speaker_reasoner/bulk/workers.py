@@ -10,10 +10,13 @@ import logging
 import math
 import os
 import uuid
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from .. import errors, extras
 from ..errors import EngineError, SpeakerReasonerError
@@ -101,24 +104,24 @@ def transcribe(
         OutputError: nothing can be written any more.
     """
     with _ray(cluster) as data:
-        tasks: list[tuple[float, str]] = []
+        weights = array("d")
+        tasks: list[str] = []
         joins: list[str] = []
         for row in target.listing.shard(shard):
             parts = settings.shares(row)
             if row.fault:
                 yield Done(row.number, row.name, "failed", note=row.fault)
             elif len(parts) == 1:
-                tasks.append((row.weight_s, _task(row, None)))
+                weights.append(row.weight_s)
+                tasks.append(_task(row, None))
             else:
-                weight_s = row.weight_s / len(parts)
-                tasks += [(weight_s, _task(row, part.number)) for part in parts]
+                weights.extend([row.weight_s / len(parts)] * len(parts))
+                tasks += [_task(row, part.number) for part in parts]
                 joins.append(_task(row, "join"))
-        tasks.sort(key=lambda task: -task[0])  # equal ones stay in order
-        lines = [line for _, line in tasks]
-        del tasks
-        size = max(1, min(2 * settings.options.batch, len(lines) // (4 * cluster.workers)))
-        yield from _work(data, lines, size, settings, shard, cluster)
-        yield from _work(data, joins, 1, settings, shard, cluster)
+        order = np.argsort(-np.array(weights), kind="stable")
+        size = max(1, min(2 * settings.options.batch, len(tasks) // (4 * cluster.workers)))
+        yield from _work(data, tasks, order, size, settings, shard, cluster)
+        yield from _work(data, joins, np.arange(len(joins)), 1, settings, shard, cluster)
 
 
 def _task(row: Row, share: int | str | None) -> str:
@@ -126,13 +129,19 @@ def _task(row: Row, share: int | str | None) -> str:
 
 
 def _work(
-    data: Any, tasks: list[str], size: int, settings: BatchSettings, shard: Shard, cluster: Cluster
+    data: Any,
+    tasks: list[str],
+    order: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    size: int,
+    settings: BatchSettings,
+    shard: Shard,
+    cluster: Cluster,
 ) -> Iterator[Done]:
-    """Let workers do tasks, `size` in a call."""
+    """Let workers do tasks in an order, `size` in a call."""
     if not tasks:
         return
     blocks = min(_MOST_BLOCKS, math.ceil(len(tasks) / size))
-    rows = data.from_items([{"task": task} for task in tasks], override_num_blocks=blocks)
+    rows = data.from_items([{"task": tasks[at]} for at in order], override_num_blocks=blocks)
     tasks.clear()
     done = rows.map_batches(
         EngineWorker,

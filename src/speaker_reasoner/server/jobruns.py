@@ -122,12 +122,10 @@ class JobRun:
 
     def open(self) -> AnyRecording:
         self.check_lease()
-        live_s = (
-            finish_live(self._store.folder(self.job), self.name)
-            if self.job.listen is None
-            else None
-        )
-        known = {} if live_s is None else {"duration_s": live_s}
+        known: dict[str, Any] = {}
+        if self.job.listen is None:
+            live_s = finish_live(self._store.folder(self.job), self.name)
+            known = {} if live_s is None else {"duration_s": live_s}
         if self._change(status="running", **known):
             self._notify()
         if self.job.listen is None:

@@ -4,7 +4,8 @@ Tested on two CPUs (`tests/test_train_processes.py`): the same losses and weight
 (ZeRO-2 and ZeRO-3, 0.19) in float32 and without adapters, where it is installed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import torch
 from torch import nn
 
 from .. import extras
-from ..errors import DataError
+from ..errors import DataError, EngineError
 from .learner import Learner
 from .saves import is_deepspeed
 from .schedule import RunConfig
+
+_LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe")
+"""What gloo says of a process that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,28 @@ def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool
         settings["gradient_accumulation_steps"] = accelerator.gradient_accumulation_steps
         settings["gradient_clipping"] = config.clip  # it clips and steps by itself
     return accelerator
+
+
+@contextmanager
+def among_others(accelerator: Any) -> Iterator[None]:
+    """Whatever several processes do together.
+
+    Raises:
+        EngineError: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistBackendError) or any(
+            sign in str(error) for sign in _LOST
+        )
+        if accelerator.num_processes == 1 or not lost:
+            raise
+        raise EngineError(
+            f"process {accelerator.process_index} of {accelerator.num_processes} lost another one, which ended or "
+            f"cannot be reached ({' '.join(str(error).split())[:200]}); read what that one wrote last; the same "
+            "command goes on from the last save"
+        ) from error
 
 
 def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> PreparedLearner:

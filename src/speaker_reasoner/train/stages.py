@@ -21,7 +21,7 @@ from ..data.banks import bank
 from ..engines.checkpoint import find_checkpoint
 from ..errors import DataError
 from ..heap import keep
-from .accelerators import make_accelerator, prepare
+from .accelerators import among_others, make_accelerator, prepare
 from .batches import Batcher
 from .config import TrainingConfig
 from .learner import Heads, Learner
@@ -280,6 +280,7 @@ def train(
         DataError: a stage is not configured, data are missing, or, with `strict`, some audio is.
         CheckpointError: the start or a saved state is damaged or does not fit.
         OutputError: something cannot be written.
+        EngineError: another process of the run has ended.
     """
     names = [STAGES[number] for number in sorted(stages)]
     for name in names:
@@ -299,10 +300,11 @@ def train(
     if start is None and before is not None and before in config.stages:
         trainer.take_up(before)
     written = []
-    for name in names:
-        written.append(getattr(trainer, name)())
-        say(f"wrote {written[-1]}")
-    trainer.accelerator.end_training()
+    with among_others(trainer.accelerator):
+        for name in names:
+            written.append(getattr(trainer, name)())
+            say(f"wrote {written[-1]}")
+        trainer.accelerator.end_training()
     return written
 
 
