@@ -80,6 +80,7 @@ def test_a_result_tells_what_it_was_made_by(tmp_path: Path, monkeypatch: Any) ->
         "scaling-time",
         "scaling-memory",
         "serve",
+        "faults",
         "constraint",
         "calibration-voices",
     ],

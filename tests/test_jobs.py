@@ -1,6 +1,7 @@
 """Jobs of the server: their life, events, audio, restarts; the store."""
 
 import io
+import json
 import os
 import sqlite3
 import subprocess
@@ -111,6 +112,19 @@ def test_events(serve: Serve) -> None:
         400,
         "invalid_value",
     )
+
+
+def test_a_kill_between_the_state_and_the_last_event(serve: Serve, tmp_path: Path) -> None:
+    """The job is done, and its log does not say so: its reader is told all the same, once."""
+    client = serve()
+    job = wait(client, add_job(client))
+    [log] = (tmp_path / "store/jobs").glob("*/events.jsonl")
+    *lines, last = log.read_text().splitlines(keepends=True)
+    assert json.loads(last)["event"] == "done"
+    log.write_text("".join(lines))
+    for _ in range(2):
+        names = [name for _, name, _ in events_of(client.get(f"/v1/jobs/{job['id']}/events").text)]
+        assert names[-2:] == ["done", "job"] and names.count("done") == 1
 
 
 def test_events_of_a_job_under_way_end_with_it(serve: Serve) -> None:

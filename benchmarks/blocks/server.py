@@ -41,8 +41,22 @@ def servers_sentence() -> str:
     return f"Measured on {stored['date']}, leases of {stored['lease_s']} s, turns of 50 ms. {'. '.join(told)}."
 
 
+def faults_sentence() -> str:
+    stored = load("faults")
+    faults, checked = stored["faults"], stored["checked"]
+    outages = sum(count for name, count in faults.items() if name.startswith("outages"))
+    kinds = sorted(name.removeprefix("outages of the ") for name in faults if name != "kills")
+    return (
+        f"Measured on {stored['date']}, two processes on {stored['database']}, beside other work on the machine "
+        f"(`{stored['command']}`): {faults['kills']} kills and {outages} outages ({', '.join(kinds)}) under load; "
+        f"of {checked['jobs']} accepted jobs, {checked['corrections']} acknowledged corrections and "
+        f"{checked['live sessions']} live sessions, {stored['wrong']} did not end as it should have."
+    )
+
+
 BLOCKS = {
     "servers-sentence": servers_sentence,
+    "faults-sentence": faults_sentence,
     "serve-sentence": serve_sentence,
     "streaming-sentence": streaming_sentence,
 }

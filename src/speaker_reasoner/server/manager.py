@@ -316,6 +316,7 @@ class JobManager:
         job = await run_in_threadpool(self.job, job_id)
         reader = self.store.event_reader(job, after)
         last_body: dict[str, Any] = {}
+        told_end = after > 0  # whoever goes on learns it from the state
         quiet_since = time.monotonic()
         try:
             while True:
@@ -330,10 +331,13 @@ class JobManager:
                     events, failure = await run_in_threadpool(_news, reader)
                     for event in events:
                         quiet_since = time.monotonic()
+                        told_end = told_end or event.name == "done"
                         yield sse(event.data, event=event.name, number=event.number)
                     if failure is not None:
                         raise failure
                     if last:
+                        if job.status == "done" and not told_end:  # killed between state and event
+                            yield sse({"revision": job.revision}, event="done")
                         yield sse(body, event="job")
                         return
                     if time.monotonic() - quiet_since > PING_S:
