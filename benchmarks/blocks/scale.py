@@ -87,15 +87,20 @@ def model_check() -> str:
 
 
 def rows_sentence() -> str:
-    stored = load("rows")
-    parts = []
-    for name, runs in stored["runs"].items():
+    stored, before = load("rows-after"), load("rows")
+
+    def peaks(result: dict[str, Any], name: str) -> str:
+        runs = result["runs"][name]
         sizes = sorted(runs, key=int)
-        peaks = ", ".join(f"{runs[n]['peak_kib'] / 1024:.0f} MiB with {int(n):,}" for n in sizes)
-        parts.append(f"{name}: {peaks} ({stored['bytes_per_row'][name]} bytes a recording)")
+        each = ", ".join(f"{runs[n]['peak_kib'] / 1024:.0f} MiB with {int(n):,}" for n in sizes)
+        return f"{name}: {each} ({result['bytes_per_row'][name]} bytes a recording)"
+
+    parts = [peaks(stored, name) for name in stored["runs"]]
+    former = [peaks(before, name) for name in before["runs"]]
     return (
         "The driver's peak memory by the number of recordings, which a simulated engine transcribes "
-        f"(`python benchmarks/rows.py`, {stored['date']}): " + "; ".join(parts) + "."
+        f"(`python benchmarks/rows.py`, {stored['date']}): {'; '.join(parts)}. Before the listing took less memory "
+        f"(commit {before['commit']}), up to 100,000: {'; '.join(former)}."
     )
 
 
