@@ -481,6 +481,6 @@ def test_labels_of_audacity(tmp_path: Path) -> None:
     path.write_text("0.5\t1.5\thello there\nno label\n")
     with pytest.raises(FormatError, match=r"call\.txt:2: expected start, end and label"):
         load(path)
-    path.write_text("[00:00.50 - 00:01.50] A: hello there\n")
+    path.write_text("a note: hello there\n")
     with pytest.raises(FormatError, match="cannot tell the format"):
         load(path)
