@@ -104,3 +104,10 @@ def test_links_of_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document}: {target}"
+
+
+def test_every_finding_is_in_their_table() -> None:
+    rows = re.findall(
+        r"^\| `([^`]+)` \|", (ROOT / "findings" / "README.md").read_text(), re.MULTILINE
+    )
+    assert sorted(rows) == sorted(path.name for path in (ROOT / "findings").glob("*.sh"))
