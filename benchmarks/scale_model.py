@@ -311,7 +311,7 @@ def main() -> None:
     if arguments["rate"] is not None:
         mine = outlook(Job(rate=arguments["rate"], **chosen), arguments["workers"])
         if arguments["price"] is not None:
-            for run in mine["runs"]:
+            for run in (*mine["runs"], *mine["undivided"]):
                 run["cost"] = run["worker_hours"] * arguments["price"]
         print(json.dumps(mine, indent=2))
         return
