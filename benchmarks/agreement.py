@@ -121,8 +121,8 @@ def of_md_eval(sctk: Path, pairs: Pairs, collar_s: float, by_uem: bool) -> dict[
         *(rf"{kind} SPEAKER TIME =\s*([\d.]+)" for kind in ("MISSED", "FALARM")),
         r"SPEAKER ERROR TIME =\s*([\d.]+)",
     )
-    found = [re.findall(pattern, printed) for pattern in patterns]
-    return {kind: float(values[-1]) for kind, values in zip(KINDS, found, strict=True)}
+    sums = [re.findall(pattern, printed)[-1] for pattern in patterns]
+    return {kind: float(value) for kind, value in zip(KINDS, sums, strict=True)}
 
 
 def _last_s(*sides: Transcript) -> float:

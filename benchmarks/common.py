@@ -23,7 +23,7 @@ def provenance() -> dict[str, Any]:
 
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *_words(sys.argv)]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _git("rev-parse", "--short", "HEAD") or "unknown",
         "changed_files": None if changed is None else len(changed.splitlines()),
@@ -63,6 +63,12 @@ def weights(checkpoint: Checkpoint) -> str:
         path = checkpoint.folder / name
         digest.update(path.read_bytes() if path.exists() else b"")
     return digest.hexdigest()[:12]
+
+
+def _words(words: list[str]) -> list[str]:
+    """A command without `--work FOLDER`, which is of the machine alone."""
+    pairs = zip(["", *words], words, strict=False)
+    return [word for before, word in pairs if "--work" not in (before, word.partition("=")[0])]
 
 
 def _git(*arguments: str) -> str | None:

@@ -40,10 +40,10 @@ class Job:
     """What is transcribed, and with what.
 
     Attributes:
+        rate: audio seconds a second of a worker.
         hours: of audio in all.
         median_min, sigma: of the log-normal distribution of durations.
         longest_h: one recording of this length is among them, and none is longer.
-        rate: audio seconds a second of a worker.
         decode_rate: the same, of decoding alone.
         start_s: until a worker has its engine.
         driver_s: of the driver, for each task.
@@ -53,8 +53,8 @@ class Job:
         seed: of the durations.
     """
 
-    hours: float
     rate: float
+    hours: float = 10_000.0
     median_min: float = 20.0
     sigma: float = 1.0
     longest_h: float = 10.0
@@ -218,7 +218,7 @@ def check(repeats: int) -> dict[str, Any]:
     """Real runs of the embedded checkpoint, and what the model says of them from the first."""
     lengths = [float(n) for n in (6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28)]
     few = lengths[:2]
-    slower = json.loads((RESULTS / "scale.json").read_text())["two_workers_times_faster"]["median"]
+    faster = json.loads((RESULTS / "scale.json").read_text())["two_workers_times_faster"]["median"]
     ratios: dict[str, dict[str, list[float]]] = {
         name: {"predicted": [], "measured": []} for name in ("two processes", "eight shards")
     }
@@ -243,8 +243,8 @@ def check(repeats: int) -> dict[str, Any]:
             )
             for which, count, wall_s in (("two processes", 2, two_s), ("eight shards", 8, eight_s)):
                 parts = [iter([Task(w, 0.0) for w in part]) for part in _static(lengths, count)]
-                rate_now = 1 / each * (slower / 2 if count == 2 else 1)
-                job = Job(0.0, rate_now, start_s=start_s, driver_s=0.0, storage_mb_s=0.0)
+                rate_now = 1 / each * (faster / 2 if count == 2 else 1)
+                job = Job(rate_now, hours=0.0, start_s=start_s, driver_s=0.0, storage_mb_s=0.0)
                 phases = [parts] if count == 2 else [[part] for part in parts]
                 predicted_s = simulate(job, len(phases[0]), phases)["wall_s"]
                 ratios[which]["predicted"].append(predicted_s / one_s)
@@ -252,7 +252,7 @@ def check(repeats: int) -> dict[str, Any]:
     return {
         "recordings_s": lengths,
         "load": os.getloadavg(),
-        "two_at_once_times_faster": slower,
+        "two_at_once_times_faster": faster,
         "runs": [{key: round(value, 2) for key, value in run.items()} for run in seen],
         "wall_over_one_process": {
             which: {key: spread(values) for key, values in pair.items()}
@@ -302,15 +302,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 512, 4096])
     parser.add_argument("--check", action="store_true", help="run real ones too")
     parser.add_argument("--repeats", type=int, default=2)
-    for name in ("hours", *(f for f in Job.__dataclass_fields__ if f not in ("hours", "rate"))):
-        default = 10_000.0 if name == "hours" else getattr(Job, name)
+    names = [name for name in Job.__dataclass_fields__ if name != "rate"]
+    for name in names:
+        default = getattr(Job, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     arguments = vars(parser.parse_args())
-    chosen = {name: arguments[name] for name in Job.__dataclass_fields__ if name != "rate"}
+    chosen = {name: arguments[name] for name in names}
     if arguments["rate"] is not None:
         mine = outlook(Job(rate=arguments["rate"], **chosen), arguments["workers"])
         if arguments["price"] is not None:
-            for run in mine["runs"]:
+            for run in (*mine["runs"], *mine["undivided"]):
                 run["cost"] = run["worker_hours"] * arguments["price"]
         print(json.dumps(mine, indent=2))
         return

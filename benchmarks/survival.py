@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, default=None, help="folder for its files")
     arguments = parser.parse_args()
-    rng, kills, begun = random.Random(arguments.seed), [], 0.0
+    rng, kills = random.Random(arguments.seed), []
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
         folder = Path(name)
         source, whole, out = folder / "calls", folder / "whole", folder / "out"

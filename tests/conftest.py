@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,13 @@ def noise(seconds: float, seed: int = 0) -> "np.ndarray[Any, np.dtype[np.float32
     """A recording nobody speaks in, `[n]` at 16 kHz."""
     rng = np.random.default_rng(seed)
     return (rng.standard_normal(round(seconds * 16_000)) * 0.1).astype(np.float32)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def draw_seconds(rng: random.Random) -> float:

@@ -1,4 +1,4 @@
-"""`speaker-reasoner` as a process that notes what it draws, and may die: run by `test_train_processes`.
+"""`speaker-reasoner` as a process that notes what it draws, and may die: run by `test_train_resumed`.
 
 `DRAWN` is a file to which each batch is appended: stage, step, batch of the step, names of its pieces. `DIE` is
 `<stage>:<step>`, after which the process of rank `DIE_RANK`, or every process, ends at once, without a last word.

@@ -571,8 +571,8 @@ def test_a_recording_that_stays_whole_is_reported_once(tmp_path: Path) -> None:
         assert sum(one.audio_s for one in done) == again[0].skipped_s == 120.0
 
 
-def test_a_share_that_was_given_up_leaves_no_files(tmp_path: Path) -> None:
-    """Five workers died on it: the join transcribes it."""
+def test_shares_leave_no_files(tmp_path: Path) -> None:
+    """Five workers died on one: the join transcribes it. What a death in the join left goes with the next one."""
     source, out = tmp_path / "long.wav", tmp_path / "out"
     save(source, noise(120.0))
     target = Target(str(out))
@@ -583,5 +583,11 @@ def test_a_share_that_was_given_up_leaves_no_files(tmp_path: Path) -> None:
         for _ in range(5):
             runner._trial(row, "share-1.journal").begin()
         done = [one for n in (0, 1) for one in runner.share(row, n)] + [*runner.join(row)]
-    assert [one.state for one in done] == ["share", "done"]
+        assert [one.state for one in done] == ["share", "done"]
+        assert not list(out.rglob("*.share-*"))
+        trial = runner._trial(row, "share-1.journal")
+        trial.begin()
+        trial.journal.touch()
+        trial.journal.with_suffix(".whole").touch()
+        assert [one.state for one in runner.join(row)] == ["before"]
     assert not list(out.rglob("*.share-*"))

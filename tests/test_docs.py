@@ -50,6 +50,9 @@ def test_a_result_tells_what_it_was_made_by(tmp_path: Path, monkeypatch: Any) ->
     nowhere = common.provenance()
     assert nowhere["command"] == "python benchmarks/any.py 'of one=a'"
     assert (nowhere["commit"], nowhere["changed_files"]) == ("unknown", None)
+    for work in (["--work", str(tmp_path)], [f"--work={tmp_path}"]):
+        monkeypatch.setattr(sys, "argv", ["benchmarks/any.py", "--rows", "7", *work, "-v"])
+        assert common.provenance()["command"] == "python benchmarks/any.py --rows 7 -v"
     git("init")
     (tmp_path / "code.py").write_text("one")
     git("add", ".")

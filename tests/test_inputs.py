@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -190,3 +191,21 @@ def test_an_address_names_its_recording(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(inputs, "download", lambda name, file, **_: file.write(SOUND))
     assert titles("https://public.test/calls/monday.mp3?token=1") == ["monday"]
     assert titles("https://public.test/") == ["public"]
+
+
+def test_an_address_of_a_transcript_names_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its suffix, which tells the format, is kept."""
+    asked: dict[str, object] = {}
+
+    def fetch(name: str, file: BinaryIO, **limits: object) -> None:
+        asked.update(limits, name=name)
+        file.write(b"words")
+
+    monkeypatch.setattr(inputs, "download", fetch)
+    address = "https://example.org/ref/talk.seglst.json?key=1#a"
+    with ExitStack() as stack:
+        path = inputs.transcript(address, stack, limit_bytes=7)
+        assert (path.name, path.read_bytes()) == ("talk.seglst.json", b"words")
+        assert inputs.transcript("here/*.stm", stack, limit_bytes=7) == Path("here/*.stm")
+    assert not path.exists()
+    assert asked == {"name": address, "limit_bytes": 7, "private": False}

@@ -116,9 +116,9 @@ def test_what_txt_writes(tmp_path: Path) -> None:
     ],
 )
 def test_faults(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(FormatError, match=r"talk.txt:\d") as told:
+    with pytest.raises(FormatError, match=r"talk.txt:\d") as raised:
         read(tmp_path, text)
-    assert message in str(told.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(

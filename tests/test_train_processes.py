@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from speaker_reasoner.cli import main
+
+from .conftest import free_port
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -66,9 +67,7 @@ def configure(random_checkpoint: Path, corpus: Path, tmp_path: Path) -> Any:
 
 def train_in_two(config: Path, out: Path, *program: str) -> None:
     """Run the command in two processes that know of each other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-W", "ignore", *(program or ("-m", "speaker_reasoner"))]
     command += ["train", str(config), "--cpu", "-o", str(out)]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])

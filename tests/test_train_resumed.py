@@ -2,17 +2,23 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from speaker_reasoner.cli import main
+from speaker_reasoner.errors import CheckpointError, EngineError
+from speaker_reasoner.train.accelerators import among_others
+from speaker_reasoner.train.saves import PIECES, Saves
+
+from .conftest import free_port
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -58,11 +64,8 @@ def train(config: Path, out: Path, processes: int = 1, *, limit_s: float = 300, 
     """Run the command to its end; torchrun starts several processes."""
     command = [sys.executable, "-W", "ignore", "-m"]
     if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
         command += ["torch.distributed.run", f"--nproc-per-node={processes}"]
-        command += ["--master-addr=127.0.0.1", f"--master-port={port}", "-m"]
+        command += ["--master-addr=127.0.0.1", f"--master-port={free_port()}", "-m"]
     command += ["tests.observed", "train", str(config), "--cpu", "-o", str(out)]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     own |= {"DRAWN": str(out) + ".drawn", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -123,6 +126,45 @@ def test_a_run_of_two_processes_that_dies_goes_on_in_one(
     assert_same_run(whole, cut, 1)
 
 
+def test_a_save_knows_the_order_of_its_data(tmp_path: Path) -> None:
+    """A setting is refused, a number of pieces is told, and what an older save does not hold is taken as it is."""
+    accelerator = Accelerator(cpu=True)
+
+    def saves(name: str, order: dict[str, int]) -> Saves:
+        return Saves(tmp_path / name, torch.nn.Linear(1, 1), None, [], accelerator, order=order)
+
+    saves("old.pt", {}).save(3)
+    saves("new.pt", {"seed": 1, PIECES: 9}).save(3)
+    for name, order, remark in (
+        ("old.pt", {"seed": 2, PIECES: 8}, ""),
+        ("new.pt", {"seed": 1, PIECES: 9}, ""),
+        ("new.pt", {"seed": 1}, ""),
+        ("new.pt", {"seed": 1, PIECES: 8}, "saved with 9 pieces, now there are 8"),
+    ):
+        later = saves(name, order)
+        assert later.load() == 3
+        assert remark in (later.check_order() or "")
+        assert bool(later.check_order()) == bool(remark)
+    other = saves("new.pt", {"seed": 2, PIECES: 9})
+    other.load()
+    with pytest.raises(CheckpointError, match="saved with seed 1, got 2"):
+        other.check_order()
+
+
+def test_the_loss_of_another_process_is_an_error_of_its_own() -> None:
+    """Of several processes alone; what else fails stays as it is."""
+    lost = "[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"
+    one, two = (SimpleNamespace(num_processes=n, process_index=0) for n in (1, 2))
+    with (
+        pytest.raises(EngineError, match=r"process 0 of 2 lost .* Connection closed by peer"),
+        among_others(two),
+    ):
+        raise RuntimeError(lost)
+    for processes, message in ((one, lost), (two, "shapes do not match")):
+        with pytest.raises(RuntimeError, match=message.split("]")[-1]), among_others(processes):
+            raise RuntimeError(message)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 2])
 @pytest.mark.parametrize("stage", TASKS)
@@ -159,10 +201,8 @@ def test_the_script_for_slurm_starts_two_processes(configure: Any, tmp_path: Pat
     ):
         (tools / name).write_text(f"#!/bin/bash\n{text}\n")
         (tools / name).chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    own = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src"), "PORT": port}
+    own = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
+    own |= {"PORT": str(free_port())}
     own |= {"SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7"}
     own |= {"SLURM_GPUS_ON_NODE": "2", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

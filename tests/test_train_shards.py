@@ -116,10 +116,8 @@ def test_a_buffer_reads_few_shards_at_a_time(
     sharded: Path,
     batcher: Batcher,  # noqa: F811
 ) -> None:
-    pieces = [
-        SimpleNamespace(source=SimpleNamespace(place=Place(f"{n // 10}", 1, 1))) for n in range(100)
-    ]
-    orders = [shuffled(pieces, 5, random.Random(seed)) for seed in (1, 1, 2)]  # type: ignore[arg-type]
+    pieces: Any = [SimpleNamespace(place=Place(f"{n // 10}", 1, 1)) for n in range(100)]
+    orders = [shuffled(pieces, 5, random.Random(seed)) for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
     for order in orders:
         assert sorted(order) == list(range(100))
@@ -196,6 +194,10 @@ def test_prepare_writes_shards_that_train_reads(tmp_path: Path, corpus: Path) ->
     for piece in pieces:
         assert len(read_piece(piece)) == piece.end_samples - piece.start_samples
     assert not list(out.rglob("*.tmp"))
+    assert (
+        main([*words[:-2], "--gender-from", "suffix"]) == 0
+    )  # shards of before are of other pieces
+    assert not list((out / "all" / "shards").iterdir())
 
 
 def test_data_is_of_corpora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,20 +87,22 @@ def model_check() -> str:
 
 
 def rows_sentence() -> str:
-    stored, before = load("rows-after"), load("rows")
+    before, stored = load("rows"), load("rows-after")
 
     def peaks(result: dict[str, Any], name: str) -> str:
         runs = result["runs"][name]
         sizes = sorted(runs, key=int)
         each = ", ".join(f"{runs[n]['peak_kib'] / 1024:.0f} MiB with {int(n):,}" for n in sizes)
-        return f"{name}: {each} ({result['bytes_per_row'][name]} bytes a recording)"
+        return f"{name}: {each}"
 
-    parts = [peaks(stored, name) for name in stored["runs"]]
-    former = [peaks(before, name) for name in before["runs"]]
+    def of(result: dict[str, Any]) -> str:
+        each = "; ".join(peaks(result, name) for name in result["runs"])
+        return f"{each} (`{result['command']}`, commit {result['commit']}, {result['date']})"
+
     return (
-        "The driver's peak memory by the number of recordings, which a simulated engine transcribes "
-        f"(`python benchmarks/rows.py`, {stored['date']}): {'; '.join(parts)}. Before the listing took less memory "
-        f"(commit {before['commit']}), up to 100,000: {'; '.join(former)}."
+        "The driver's peak memory by the number of recordings, which a simulated engine transcribes. "
+        f"Before the listing kept hashes in arrays: {of(before)}. After that: {of(stored)}. What the change gains "
+        "with more recordings was not measured."
     )
 
 
@@ -109,7 +111,7 @@ def survival_sentence() -> str:
     return (
         f"{stored['recordings']:,} short recordings and one of {stored['long_recording_h']:g} h, two workers "
         f"on a local Ray cluster, of which one was killed at random {len(stored['kills'])} times, with a "
-        f"simulated engine (`python benchmarks/survival.py`, {stored['date']}): "
+        f"simulated engine (`{stored['command']}`, {stored['date']}): "
         f"{stored['files_compared']:,} files compared with those of one process that was left alone, "
         f"{len(stored['files_that_differ'])} differ."
     )

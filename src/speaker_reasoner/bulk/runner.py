@@ -173,17 +173,22 @@ class Runner:
         assert self._settings.share_s is not None
         if not self._transcriber.splits(self._settings.share_s):
             return
-        if self.target.done(row):
-            yield from self.run_guarded([row])
-            return
-        with self._batch as batch, suppress(AudioError):  # running it says so
-            batch.join(self._item(row), self._settings.shares(row))
+        before = self.target.done(row)
+        if not before:
+            with self._batch as batch, suppress(AudioError):  # running it says so
+                batch.join(self._item(row), self._settings.shares(row))
         for done in self.run_guarded([row]):
-            yield replace(done, audio_s=0.0, skipped_s=0.0)  # the shares counted
-        for part in self._settings.shares(row):  # of shares that were given up, or were cut off
+            yield (
+                done if before else replace(done, audio_s=0.0, skipped_s=0.0)
+            )  # the shares counted
+        for part in self._settings.shares(
+            row
+        ):  # given up, cut off, or left by a death after the marker
             trial = self._trial(row, f"share-{part.number}.journal")
             trial.end()
             trial.journal.unlink(missing_ok=True)
+            if before:
+                trial.journal.with_suffix(".whole").unlink(missing_ok=True)
 
     @cached_property
     def _batch(self) -> Batch:

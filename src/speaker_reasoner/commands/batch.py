@@ -39,6 +39,7 @@ _EXAMPLES = """examples:
 """
 
 _SHARE_MIN = 30
+"""Minutes of a share, where the user names none."""
 
 
 def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,8 +1,8 @@
 """Recordings and transcripts as a user names them: files, folders, patterns, standard input, addresses.
 
     with ExitStack() as stack:
-        items, errors = recordings(["calls/", "*.WAV", "-", "https://example.org/a.mp3"], stack)
-        path = transcript("https://example.org/a.stm", stack)
+        items, errors = recordings(["calls/", "*.WAV", "-", "https://example.org/a.mp3"], stack, **limits(arguments))
+        path = transcript("https://example.org/a.stm", stack, **limits(arguments))
 
 What is no file of the user's (standard input, an address) becomes one for as long as the command runs.
 """
@@ -94,9 +94,7 @@ def limits(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"limit_bytes": arguments.max_download << 20, "private": arguments.allow_private}
 
 
-def transcript(
-    name: str, stack: ExitStack, *, limit_bytes: int = LIMIT_BYTES, private: bool = False
-) -> Path:
+def transcript(name: str, stack: ExitStack, *, limit_bytes: int, private: bool = False) -> Path:
     """The path of a transcript, of a folder of them, or of a pattern; standard input and addresses are kept.
 
     Args:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .arguments import lengths
+from .arguments import lengths, positive
 
 if TYPE_CHECKING:
     from ..data.corpora import CorpusPiece
@@ -56,7 +56,7 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add(
         "--shards",
         metavar="MB",
-        type=_size,
+        type=positive,
         help="write the pieces with their audio to tar files of this size too, for training from a bucket",
     )
     add("--preview", metavar="N", type=_number, default=0, help="print N dialogues of the pieces")
@@ -76,12 +76,6 @@ def add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _number(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
     return int(text)
 
 

@@ -2,9 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from ..evaluate.normalisation import Normalisation
 
 STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
@@ -13,6 +16,7 @@ TOOLS = ("sclite", "md-eval", "dscore", "whisper")
 
 
 def add_uem(verb: argparse.ArgumentParser) -> None:
+    """Add `--uem`."""
     verb.add_argument(
         "--uem",
         metavar="FILE",
@@ -22,6 +26,7 @@ def add_uem(verb: argparse.ArgumentParser) -> None:
 
 
 def add_normalisation(verb: argparse.ArgumentParser) -> None:
+    """Add the options that `normalisation` reads."""
     group = verb.add_argument_group("text normalisation (both sides alike; stored with the scores)")
     group.add_argument("--language", metavar="CODE", help="en, zh, ...; default: auto")
     group.add_argument(
@@ -40,7 +45,8 @@ def _steps(text: str) -> list[str]:
     return chosen
 
 
-def normalisation(arguments: argparse.Namespace) -> Any:
+def normalisation(arguments: argparse.Namespace) -> "Normalisation":
+    """What is done to the words of both sides, by what the user said."""
     from ..evaluate.normalisation import Normalisation
 
     chosen: dict[str, Any] = {}
@@ -52,6 +58,7 @@ def normalisation(arguments: argparse.Namespace) -> Any:
 
 
 def show(result: dict[str, Any], output: Path | None) -> None:
+    """Print the scores and warnings of a result, and store it in `output`."""
     from ..evaluate.inputs import summed_up
     from ..evaluate.results import save, summary
 
@@ -75,4 +82,5 @@ def show(result: dict[str, Any], output: Path | None) -> None:
 
 
 def say(message: str, style: str) -> None:
+    """Print a line to standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, style=style, markup=False)

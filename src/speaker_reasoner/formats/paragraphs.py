@@ -34,7 +34,7 @@ _OF_DAY = re.compile(r"\[[^\[\]]+\]\s+\d{1,2}:\d{2}:\d{2}")
 _NOTE = re.compile(r"(?:Not transcribed|Warning): .*|Transcribed by https?://\S+")
 _NO_SPEECH = "(no speech)"
 _PROBE_BYTES = 1 << 16
-_LONGEST, _LONGEST_NAME = 120, 6  # characters of a heading, words of a name in it
+_LONGEST, _LONGEST_NAME = 120, 6  # characters of a heading, words of a name in it: assumed
 _WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 
 

@@ -54,7 +54,7 @@ def run(
     prepared: PreparedLearner,
     folder: Path,
     config: RunConfig,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None],
 ) -> None:
     """Train one stage to its end, from its saved state in `folder` if there is one.
 
@@ -78,10 +78,9 @@ def run(
         task.order,
     )
     _forget(prepared.optimisers)
-    first = saves.load(task.schedule.steps)
-    if say is not None:
-        for remark in saves.remarks:
-            say(remark)
+    first = saves.load()
+    if 0 < first < task.schedule.steps and (remark := saves.check_order()):
+        say(remark)
     log = Log(folder / "log.jsonl", task.name, accelerator)
     log.cut(first)
     steps = task.schedule.steps

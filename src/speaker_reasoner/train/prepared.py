@@ -255,7 +255,8 @@ class PreparedCorpora:
             epoch, place = divmod(position, total)
             if epoch not in orders:
                 rng = self._rng(stage, f"epoch {epoch}")
-                orders[epoch] = shuffled(self.train.used, self.corpora.buffer, rng)
+                sources = [piece.source for piece in self.train.used]
+                orders[epoch] = shuffled(sources, self.corpora.buffer, rng)
             piece = self.train.used[orders[epoch][place]]
             planned.append(self._plan(stage, piece, str(position)))
         planned.sort(key=lambda one: one.tokens)

@@ -79,11 +79,7 @@ class Saves:
         optimisers: as accelerate prepared them.
         accelerator: of the run.
         average: the average of the trained weights, by name; not under DeepSpeed.
-        order: what the order of the data depends on, by name; saved, and compared: settings are refused where
-            they differ, a number of pieces is a remark.
-
-    Attributes:
-        remarks: what a user should know about the state that was taken up.
+        order: what the order of the data depends on, by name; saved, and compared by `check_order`.
 
     Raises:
         CheckpointError: there is an average, and DeepSpeed.
@@ -110,7 +106,7 @@ class Saves:
         self.accelerator = accelerator
         self.average = average or {}
         self.order = dict(order or {})
-        self.remarks: list[str] = []
+        self._saved_order: Mapping[str, int] = {}
 
     def save(self, step: int) -> None:
         """Write the state after `step` steps. A full disk or a kill leaves the previous state whole.
@@ -132,39 +128,41 @@ class Saves:
             replace_file(self.path, lambda path: torch.save(state, path))
         self.accelerator.wait_for_everyone()
 
-    def load(self, steps: int | None = None) -> int:
+    def load(self) -> int:
         """Take up the state; returns its step, 0 where nothing was saved.
-
-        Args:
-            steps: at which the stage ends; one that has not must go on with the same order of data.
 
         Raises:
             CheckpointError: the file is damaged, or of another configuration.
         """
         if is_deepspeed(self.accelerator):
-            step, order = self._load_shards()
+            step, self._saved_order = self._load_shards()
         else:
-            step, order = self._load_file()
-        if steps is not None and 0 < step < steps:
-            self._compare(order)
+            step, self._saved_order = self._load_file()
         return step
 
-    def _compare(self, order: Mapping[str, int]) -> None:
-        """Refuse to go on where examples would come twice, or be left out."""
+    def check_order(self) -> str | None:
+        """Compare the order of the data with that of the state that `load` took up.
+
+        Returns:
+            What a user should know: the number of pieces differs.
+
+        Raises:
+            CheckpointError: a setting differs, so that examples would come twice, or be left out.
+        """
+        saved = {**self.order, **self._saved_order}  # states of before `order` have none
         for name, value in self.order.items():
-            if order.get(name, value) == value:
-                continue
-            if name == PIECES:
-                self.remarks.append(
-                    f"{self.path}: was saved with {order[name]} pieces, now there are {value}: the rest of the stage "
-                    "repeats some examples and leaves others out"
-                )
-            else:
+            if name != PIECES and saved[name] != value:
                 raise CheckpointError(
-                    f"{self.path}: was saved with {name} {order[name]}, got {value}: the rest of the stage would "
+                    f"{self.path}: was saved with {name} {saved[name]}, got {value}: the rest of the stage would "
                     f"repeat examples and leave others out; set {name} back, or delete the file to start the stage "
                     "again"
                 )
+        if PIECES not in self.order or saved[PIECES] == self.order[PIECES]:
+            return None
+        return (
+            f"{self.path}: was saved with {saved[PIECES]} pieces, now there are {self.order[PIECES]}: the rest of the "
+            "stage repeats some examples and leaves others out"
+        )
 
     def _load_file(self) -> tuple[int, dict[str, int]]:
         if not self.path.exists():

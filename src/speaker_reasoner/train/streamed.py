@@ -9,18 +9,12 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from ..audio import Samples
 from ..bulk.buckets import Bucket, is_bucket
 from ..data.corpora import CorpusPiece, load_pieces, parse_pieces
 from ..data.corpora.shards import HEADER_BYTES, Place, decode
 from ..errors import DataError
-
-
-class _Piece(Protocol):
-    @property
-    def source(self) -> CorpusPiece: ...
 
 
 def list_pieces(folder: str) -> Iterator[CorpusPiece]:
@@ -78,7 +72,7 @@ def check_shards(pieces: Iterable[CorpusPiece]) -> None:
         read_piece(piece)
 
 
-def shuffled(pieces: Sequence[_Piece], buffer: int, rng: random.Random) -> list[int]:
+def shuffled(pieces: Sequence[CorpusPiece], buffer: int, rng: random.Random) -> list[int]:
     """Numbers of the pieces in the random order of an epoch, each once.
 
     Args:
@@ -90,8 +84,8 @@ def shuffled(pieces: Sequence[_Piece], buffer: int, rng: random.Random) -> list[
         return numbers
     shards: dict[str, list[int]] = {}
     for number in numbers:
-        source = pieces[number].source
-        name = str(source.audio) if source.place is None else source.place.shard
+        piece = pieces[number]
+        name = str(piece.audio) if piece.place is None else piece.place.shard
         shards.setdefault(name, []).append(number)
     names = list(shards)
     rng.shuffle(names)

@@ -14,8 +14,6 @@ not at all; audio that was written by an earlier call is kept.
 """
 
 import json
-import os
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -39,7 +37,7 @@ from ...transcript import GENDERS, Segment, Transcript
 from ...version import __version__
 from .notes import CorpusRecording, Notes, transcript
 from .recipes import CORPORA, RecipeInput
-from .shards import FOLDER, Place, write_shards
+from .shards import FOLDER, Place, to_16_bits, whole_file, write_shards
 
 SCHEMA = "speaker-reasoner/corpus/1"
 SPLITS = ("train", "dev", "test", "all")
@@ -252,7 +250,9 @@ def _make_way(output: Path) -> None:
     """Remove the files of an earlier call, except audio, so that none is taken for this call's."""
     names = ("manifest.jsonl", "pieces.jsonl", "references.seglst.json", "supervisions.jsonl")
     stale = [output / split / name for split in SPLITS for name in names]
-    stale += [output / split / FOLDER / "pieces.jsonl" for split in SPLITS]
+    for split in SPLITS:  # the index first
+        stale += [output / split / FOLDER / "pieces.jsonl"]
+        stale += (output / split / FOLDER).glob("pieces-*.tar")
     try:
         output.mkdir(parents=True, exist_ok=True)
         for path in (output / "report.json", *stale):
@@ -295,23 +295,14 @@ def _mixed(paths: Sequence[Path], channel: int | None) -> Iterator[Samples]:
 
 def _write_flac(target: Path, blocks: Iterator[Samples]) -> int:
     """Write 16-bit FLAC, exact for 16-bit sources at 16 kHz: whole, or not at all."""
-    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     samples = 0
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with sf.SoundFile(temporary, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as file:
-                for block in blocks:
-                    file.write(np.clip(np.rint(block * 32768), -32768, 32767).astype(np.int16))
-                    samples += len(block)
-            if sf.info(temporary).frames != samples:
-                raise OSError(0, "it was not written in full")
-            os.replace(temporary, target)  # noqa: PTH105 - as write_text_atomically
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, sf.LibsndfileError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write {target}: {reason}; is the disk full?") from error
+    with whole_file(target) as temporary:
+        with sf.SoundFile(temporary, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as file:
+            for block in blocks:
+                file.write(to_16_bits(block))
+                samples += len(block)
+        if sf.info(temporary).frames != samples:
+            raise OSError(0, "it was not written in full")
     return samples
 
 

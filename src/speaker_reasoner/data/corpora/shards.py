@@ -13,8 +13,9 @@ import os
 import secrets
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +126,9 @@ def write_shards(split: Path, size_mb: int) -> int:
     pairs = _with_audio(split, rows)
     indexed: list[str] = []
     count = 0
-    while True:
-        name = f"pieces-{count:05d}.tar"
-        written = _write_shard(folder / name, pairs, len(indexed), size_mb * _MEGABYTE)
-        if not written:
-            break
+    while (first := next(pairs, None)) is not None:
+        name, rest = f"pieces-{count:05d}.tar", chain([first], pairs)
+        written = _write_shard(folder / name, rest, len(indexed), size_mb * _MEGABYTE)
         for row, offset, size in written:
             row = {**row, "shard": {"file": name, "offset": offset, "bytes": size}}
             indexed.append(json.dumps(row, ensure_ascii=False) + "\n")
@@ -166,30 +165,21 @@ def _with_audio(
 def _write_shard(
     path: Path, pairs: Iterator[tuple[dict[str, Any], Samples]], number: int, most_bytes: int
 ) -> list[tuple[dict[str, Any], int, int]]:
-    """Fill a shard, whole or not at all; the rows in it, with offset and size of their audio."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    """Fill a shard; the rows in it, with offset and size of their audio."""
     written: list[tuple[dict[str, Any], int, int]] = []
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-                for row, samples in pairs:
-                    stem = f"{number + len(written):08d}"
-                    flac = _flac(samples)
-                    offset = tar.offset + HEADER_BYTES
-                    _add(tar, f"{stem}.flac", flac)
-                    _add(tar, f"{stem}.json", json.dumps(row, ensure_ascii=False).encode())
-                    written.append((row, offset, len(flac)))
-                    if tar.offset >= most_bytes:
-                        break
-            if written:
-                os.replace(temporary, path)  # noqa: PTH105 - as write_text_atomically
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; is the disk full?"
-        ) from error
+    with (
+        whole_file(path) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for row, samples in pairs:
+            stem = f"{number + len(written):08d}"
+            flac = _flac(samples)
+            offset = tar.offset + HEADER_BYTES
+            _add(tar, f"{stem}.flac", flac)
+            _add(tar, f"{stem}.json", json.dumps(row, ensure_ascii=False).encode())
+            written.append((row, offset, len(flac)))
+            if tar.offset >= most_bytes:
+                break
     return written
 
 
@@ -200,8 +190,31 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _flac(samples: Samples) -> bytes:
-    """16-bit FLAC, exact for 16-bit sources at 16 kHz."""
     file = io.BytesIO()
-    whole = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
-    sf.write(file, whole, SAMPLE_RATE_HZ, "PCM_16", format="FLAC")
+    sf.write(file, to_16_bits(samples), SAMPLE_RATE_HZ, "PCM_16", format="FLAC")
     return file.getvalue()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file to write, which takes its place at the end: whole, or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)  # noqa: PTH105 - as write_text_atomically
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, sf.LibsndfileError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {path}: {reason}; is the disk full?") from error
+
+
+def to_16_bits(samples: Samples) -> "np.ndarray[Any, np.dtype[np.int16]]":
+    """float32 `[samples]` as whole numbers, exact for 16-bit sources at 16 kHz."""
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
