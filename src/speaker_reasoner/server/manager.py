@@ -233,7 +233,7 @@ class JobManager:
         store = self.store
         if not isinstance(store, SharedStore) or not job.under_way:
             return None
-        models = {told.model for told in store.fleet.seen.values() if told.offer is not None}
+        models = {one.model for one in store.fleet.seen.values() if one.offer is not None}
         fits = models if job.model is None else models & {job.model}
         return None if fits else str(no_worker(job.model))
 
