@@ -1,4 +1,4 @@
-"""What a server can transcribe with: its own engine, or what the workers that live have told."""
+"""What a server can transcribe with: its own engine, or what the workers that live announce."""
 
 import hashlib
 import json

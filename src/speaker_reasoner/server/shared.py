@@ -403,12 +403,12 @@ class SharedStore(Store):
             and_(LEFTOVERS.c.server.not_in(alive), LEFTOVERS.c.server != self.owner),
         )
         left = select(LEFTOVERS.c.id).where(LEFTOVERS.c.store == self._id, gone)
-        unheard = and_(JOBS.c.waiter.not_in(alive), JOBS.c.waiter != self.owner)
+        abandoned = and_(JOBS.c.waiter.not_in(alive), JOBS.c.waiter != self.owner)
         with self._database.begin() as connection:
             ids = connection.scalars(left).all()
         for job_id in ids:
             self._remove_files(job_id, gone)
-        for job in self._select(unheard):
+        for job in self._select(abandoned):
             self.cancel(job)
             self.erase(job)
         if time.monotonic() - self._tidied_at >= _TIDY_S:
