@@ -457,6 +457,23 @@ def test_two_processes_on_a_store(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_job_that_another_took_and_lost_meanwhile(tmp_path: Path, monkeypatch: Any) -> None:
+    """It is taken at the next look, under the token that it has then."""
+    first, second, third = Store(tmp_path), Store(tmp_path), Store(tmp_path)
+    with first.incoming() as folder:
+        first.add(folder, "talk", 1.0, None, [])
+    first.close()
+    read = third._select()
+    assert second.take()
+    second.close()
+    monkeypatch.setattr(third, "_select", lambda *_: read)
+    assert third.take() == []
+    monkeypatch.undo()
+    [taken] = third.take()
+    assert taken.token == 3 and third.change(taken, status="done")
+    third.close()
+
+
 def test_a_process_that_hangs_loses_its_jobs(tmp_path: Path) -> None:
     hanging, other = Store(tmp_path, lease_s=0.2), Store(tmp_path, lease_s=0.2)
     with hanging.incoming() as folder:

@@ -15,7 +15,7 @@ from .jobs import WAITING
 from .rows import NEXT_TOKEN
 
 _TURNS = 32
-"""So many jobs of a client are looked at."""
+"""So many jobs of a client are looked at; assumed."""
 
 
 def claim(

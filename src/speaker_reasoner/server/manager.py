@@ -26,9 +26,9 @@ from .transcription import PING_S
 from .worker import Worker
 
 _AT_ONCE = 2
-"""So many jobs are taken at a look, so that other servers get some, too."""
+"""So many jobs are taken at a look, so that other servers get some, too; assumed."""
 _LOOK_S = 0.5
-"""How often a stream looks at what another server has told."""
+"""How often a stream looks for events of another server; assumed."""
 _log = logging.getLogger(__name__)
 
 

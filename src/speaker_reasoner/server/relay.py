@@ -19,7 +19,7 @@ from .shared import SharedStore
 
 _LOOK_S = 0.25
 _PATIENCE_S = 60.0
-"""How long the database, or every worker, may be gone before a client is told."""
+"""How long the database, or every worker, may be gone before a client is told; assumed, as is how often it looks."""
 
 
 class RelayedRun:

@@ -48,12 +48,12 @@ from .rows import NEXT_TOKEN
 from .sound import finish_live, recording_file
 from .store import LEASE_S, Store, identity
 
-_PROBE_S = 30.0
-_TIDY_S = 60.0
+_PROBE_S, _TIDY_S = 30.0, 60.0
+"""Assumed: so often a bucket is written to, and copies are looked through."""
 LONG_GONE_S = 300.0
-"""After that long, and five leases, what a server had begun with its clients is given up."""
+"""After that long (assumed), and five leases, what a server had begun with its clients is given up."""
 _LOSSES = 10
-"""So many servers may die over a job, one after the other, without finishing a chunk."""
+"""So many servers (assumed) may die over a job, one after the other, without finishing a chunk."""
 _NOT_STARTED = or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None))
 _log = logging.getLogger(__name__)
 
