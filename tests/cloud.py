@@ -131,7 +131,7 @@ def lines(http: httpx2.Client, server: Server, job: str) -> list[Line]:
 
 
 @cache
-def heard(seconds: float) -> list[Line]:
+def expected_lines(seconds: float) -> list[Line]:
     """What one process makes of a recording, as `lines`."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.wav"
@@ -140,9 +140,9 @@ def heard(seconds: float) -> list[Line]:
     return [(one.speaker, one.start_s, one.end_s, one.text) for one in segments]
 
 
-def spoken(seconds: float) -> list[str]:
-    """The texts of `heard`."""
-    return [text for *_, text in heard(seconds)]
+def expected_texts(seconds: float) -> list[str]:
+    """The texts of `expected_lines`."""
+    return [text for *_, text in expected_lines(seconds)]
 
 
 def is_done(http: httpx2.Client, server: Server, job: str) -> bool:
@@ -184,12 +184,12 @@ def kill_one_after_the_other(
     asked = servers[takes[-1]]
     for job, seconds in accepted.items():
         wait_until(lambda job=job: is_done(http, asked, job), 240)  # type: ignore[misc]
-        assert lines(http, asked, job) == heard(seconds), job
-        told = events_of(http.get(f"{asked.url}/v1/jobs/{job}/events").text)
-        numbers = [int(number) for number, _, _ in told if number is not None]
-        assert numbers == list(range(1, len(numbers) + 1)), told
-        ids = [data["id"] for _, name, data in told if name == "segment"]
-        assert len(set(ids)) == len(ids) == len(heard(seconds)), "nothing is told twice"
+        assert lines(http, asked, job) == expected_lines(seconds), job
+        events = events_of(http.get(f"{asked.url}/v1/jobs/{job}/events").text)
+        numbers = [int(number) for number, _, _ in events if number is not None]
+        assert numbers == list(range(1, len(numbers) + 1)), events
+        ids = [data["id"] for _, name, data in events if name == "segment"]
+        assert len(set(ids)) == len(ids) == len(expected_lines(seconds)), "nothing is told twice"
     return {
         "servers": [" ".join(kind) or "full" for kind in kinds],
         "kills": kills,

@@ -13,9 +13,9 @@ import pytest
 
 def programs() -> Path | None:
     """Where PostgreSQL keeps its server, which is seldom on the path."""
-    found = shutil.which("pg_ctl")
-    if found:
-        return Path(found).parent
+    on_path = shutil.which("pg_ctl")
+    if on_path:
+        return Path(on_path).parent
     return next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 
 
@@ -76,6 +76,7 @@ def temporary() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
+    pytest.importorskip("psycopg", reason="pip install 'speaker-reasoner[postgresql]'")
     if programs() is None:
         pytest.skip("no PostgreSQL")
     with temporary() as running:

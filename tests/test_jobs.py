@@ -457,6 +457,38 @@ def test_two_processes_on_a_store(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_chunk_that_is_heard_again_is_cancelled_by_one_who_knew_of_nothing(
+    tmp_path: Path,
+) -> None:
+    """The job keeps its transcript."""
+    store = Store(tmp_path)
+    with store.incoming() as folder:
+        as_read = store.add(folder, "talk", 1.0, None, [])
+    assert store.change(as_read, status="done") and store.listen(as_read, 0)
+    assert store.cancel(as_read)
+    job = store.get(as_read.id)
+    assert job is not None and (job.status, job.listen) == ("done", None)
+    assert not store.cancel(as_read) and store.listen(job, 0)
+    store.close()
+
+
+def test_a_job_that_another_took_and_lost_meanwhile(tmp_path: Path, monkeypatch: Any) -> None:
+    """It is taken at the next look, under the token that it has then."""
+    first, second, third = Store(tmp_path), Store(tmp_path), Store(tmp_path)
+    with first.incoming() as folder:
+        first.add(folder, "talk", 1.0, None, [])
+    first.close()
+    read = third._select()
+    assert second.take()
+    second.close()
+    monkeypatch.setattr(third, "_select", lambda *_: read)
+    assert third.take() == []
+    monkeypatch.undo()
+    [taken] = third.take()
+    assert taken.token == 3 and third.change(taken, status="done")
+    third.close()
+
+
 def test_a_process_that_hangs_loses_its_jobs(tmp_path: Path) -> None:
     hanging, other = Store(tmp_path, lease_s=0.2), Store(tmp_path, lease_s=0.2)
     with hanging.incoming() as folder:

@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-import pytest
-
 from speaker_reasoner.server.store import Store
 
 from . import postgres as postgresql
@@ -13,7 +11,6 @@ from .postgres import Postgres
 from .serving import Serve, add_job, error_of, wait, wait_until, wav
 from .test_realtime import babble, jobs, session
 
-pytest.importorskip("psycopg", reason="pip install 'speaker-reasoner[postgresql]'")
 serve = serving.serve
 postgres = postgresql.postgres
 __all__ = ["postgres", "serve"]

@@ -23,19 +23,18 @@ from .cloud import (
     STOPPED,
     Cloud,
     Server,
-    heard,
+    expected_lines,
+    expected_texts,
     is_done,
     kill_one_after_the_other,
     lines,
     send,
-    spoken,
     status,
     texts,
 )
 from .postgres import Postgres
 from .serving import error_of, events_of, wait_until, wav
 
-pytest.importorskip("psycopg", reason="pip install 'speaker-reasoner[postgresql]'")
 postgres = postgresql.postgres
 __all__ = ["postgres"]
 _numbers = itertools.count()
@@ -89,11 +88,11 @@ def test_a_front_and_a_worker_over_a_bucket(cloud: Cloud, http: httpx2.Client) -
     model = http.get(f"{front.url}/v1/models").json()["data"][0]["id"]
     assert model == "scripted"
     job = send(http, front, 60.0)
-    told = events_of(http.get(f"{front.url}/v1/jobs/{job}/events").text)
-    assert told[-1][1] == "job" and told[-1][2]["status"] == "done"
-    assert texts(http, front, job) == spoken(60.0)
-    streamed = [data["text"] for _, name, data in told if name == "segment"]
-    assert streamed == spoken(60.0), "each line once, in order"
+    events = events_of(http.get(f"{front.url}/v1/jobs/{job}/events").text)
+    assert events[-1][1] == "job" and events[-1][2]["status"] == "done"
+    assert texts(http, front, job) == expected_texts(60.0)
+    streamed = [data["text"] for _, name, data in events if name == "segment"]
+    assert streamed == expected_texts(60.0), "each line once, in order"
     audio = http.get(f"{front.url}/v1/jobs/{job}/audio", headers={"range": "bytes=0-43"})
     assert audio.status_code == 206 and audio.content[:4] == b"RIFF"
     assert len(http.get(f"{front.url}/v1/jobs/{job}/peaks").content) == 6000
@@ -103,7 +102,7 @@ def test_a_front_and_a_worker_over_a_bucket(cloud: Cloud, http: httpx2.Client) -
     again = http.post(url, json={"revision": 1, "op": "listen", "chunk": 1})
     assert again.status_code == 202
     wait_until(lambda: status(http, front, job) == "done")
-    assert texts(http, front, job) == ["typed", *spoken(60.0)[1:]]
+    assert texts(http, front, job) == ["typed", *expected_texts(60.0)[1:]]
     assert http.delete(f"{front.url}/v1/jobs/{job}?erase=true").status_code == 200
     assert http.get(f"{front.url}/v1/jobs/{job}").status_code == 404
 
@@ -121,11 +120,11 @@ def test_requests_through_a_front(cloud: Cloud, http: httpx2.Client) -> None:
         answers.append((plain, streamed))
     assert answers[0][0] == answers[1][0] and answers[0][0]["segments"]
 
-    def by_kind(told: Any, kind: str) -> Any:
-        return [data for _, name, data in told if name == kind]
+    def by_kind(events: Any, kind: str) -> Any:
+        return [data for _, name, data in events if name == kind]
 
     for kind in ("delta", "segment", "done"):
-        mine, theirs = (by_kind(told, f"transcript.text.{kind}") for _, told in answers)
+        mine, theirs = (by_kind(events, f"transcript.text.{kind}") for _, events in answers)
         assert mine == theirs and mine
     wrong = http.post(
         f"{front.url}/v1/audio/transcriptions",
@@ -142,8 +141,8 @@ def test_a_client_hangs_up(cloud: Cloud, http: httpx2.Client) -> None:
     form = {"model": "scripted", "stream": "true"}
     url = f"{front.url}/v1/audio/transcriptions"
     with http.stream("POST", url, files={"file": ("a.wav", wav(30.0))}, data=form) as answer:
-        told = answer.iter_lines()
-        assert next(told) == "event: transcript.text.delta"
+        rows = answer.iter_lines()
+        assert next(rows) == "event: transcript.text.delta"
         assert count_jobs(cloud.database) == 1
     wait_until(lambda: count_jobs(cloud.database) == 0)
     active = "speaker_reasoner_active 0.0"
@@ -173,13 +172,13 @@ def test_jobs_of_one_server_at_another(shared_folder: Cloud, http: httpx2.Client
     assert status(http, one, job) == "cancelled"
     assert http.post(f"{two.url}/v1/jobs/{job}/retry").status_code == 202
     wait_until(lambda: status(http, two, job) == "done", 60)
-    assert texts(http, one, job) == texts(http, two, job) == spoken(60.0)
+    assert texts(http, one, job) == texts(http, two, job) == expected_texts(60.0)
     assert http.delete(f"{two.url}/v1/jobs/{job}").status_code == 200
     assert http.get(f"{one.url}/v1/jobs/{job}").status_code == 404
     assert http.post(f"{one.url}/v1/jobs/{job}/restore").status_code == 200
     assert http.get(f"{two.url}/v1/jobs").json()["data"][0]["id"] == job
-    told = http.get(f"{two.url}/health").json()["servers"]
-    assert told == {"server": 1, "worker": 0, "front": 1}
+    count = http.get(f"{two.url}/health").json()["servers"]
+    assert count == {"server": 1, "worker": 0, "front": 1}
 
 
 def test_a_server_that_hangs(cloud: Cloud, http: httpx2.Client) -> None:
@@ -190,13 +189,13 @@ def test_a_server_that_hangs(cloud: Cloud, http: httpx2.Client) -> None:
     hangs.process.send_signal(signal.SIGSTOP)
     other = cloud.start("--worker")
     wait_until(lambda: status(http, front, job) == "done", 60)
-    told = http.get(f"{front.url}/v1/jobs/{job}/events").text
+    events = http.get(f"{front.url}/v1/jobs/{job}/events").text
     hangs.process.send_signal(signal.SIGCONT)
     wait_until(lambda: http.get(f"{hangs.url}/health").json()["jobs_waiting_for_storage"] == 0)
     second = send(http, front, 9.0)
     wait_until(lambda: status(http, front, second) == "done")
-    assert http.get(f"{front.url}/v1/jobs/{job}/events").text == told
-    assert texts(http, front, job) == spoken(30.0)
+    assert http.get(f"{front.url}/v1/jobs/{job}/events").text == events
+    assert texts(http, front, job) == expected_texts(30.0)
     assert {other.end(), hangs.end()} <= STOPPED
 
 
@@ -207,7 +206,7 @@ def test_one_that_is_stopped_leaves_its_jobs_at_once(cloud: Cloud, http: httpx2.
     stays = cloud.start("--worker")
     assert leaves.end() in STOPPED
     wait_until(lambda: status(http, front, job) == "done", LEASE_S + 5)
-    assert texts(http, front, job) == spoken(30.0)
+    assert texts(http, front, job) == expected_texts(30.0)
     job = send(http, front, 30.0)
     wait_until(lambda: status(http, front, job) == "running")
     assert stays.end() in STOPPED
@@ -217,7 +216,7 @@ def test_one_that_is_stopped_leaves_its_jobs_at_once(cloud: Cloud, http: httpx2.
     )
     cloud.start("--worker")
     wait_until(lambda: is_done(http, front, job))
-    assert lines(http, front, job) == heard(30.0)
+    assert lines(http, front, job) == expected_lines(30.0)
 
 
 def test_the_database_goes_away(postgres: Postgres, cloud: Cloud, http: httpx2.Client) -> None:
@@ -242,9 +241,9 @@ def test_the_database_goes_away(postgres: Postgres, cloud: Cloud, http: httpx2.C
         postgres.start()
     for job in jobs:
         wait_until(lambda job=job: is_done(http, front, job), 60)  # type: ignore[misc]
-        assert texts(http, front, job) == spoken(30.0)
+        assert texts(http, front, job) == expected_texts(30.0)
     waits.join()
-    assert [line["text"] for line in answers[0].json()["segments"]] == spoken(30.0)
+    assert [line["text"] for line in answers[0].json()["segments"]] == expected_texts(30.0)
 
 
 def test_the_bucket_is_busy(
@@ -256,7 +255,7 @@ def test_the_bucket_is_busy(
     busy.write_text("6")
     job = send(http, front, 9.0)
     wait_until(lambda: is_done(http, front, job), 60)
-    assert texts(http, front, job) == spoken(9.0) and busy.read_text() == "0"
+    assert texts(http, front, job) == expected_texts(9.0) and busy.read_text() == "0"
     assert worker.process.poll() is None
     copies = [path for path in cloud.folder.rglob("audio.flac") if job in path.parts]
     assert len(copies) == 1, "the worker's"
@@ -276,21 +275,26 @@ def test_workers_that_differ(cloud: Cloud) -> None:
         (["--no-engine", "--model", "tiny"], "--model belong to the workers"),
         (["--worker", "--no-engine"], "not allowed with"),
         (["--worker", "--engine-api"], "leave out --engine-api"),
-        (["--database", "postgresql+psycopg://u:secret@127.0.0.1:1/x"], "check --database"),
         (["--lease", "1"], "whole seconds in 2..86400"),
     ],
 )
 def test_servers_that_are_started_wrongly(words: list[str], said: str, tmp_path: Path) -> None:
     store = [] if "--store" in words else ["--store", str(tmp_path / "store")]
     scratch = ["--scratch", str(tmp_path / "scratch")]
-    told = Server([*store, *scratch, *words], {}).failed()
-    assert said in told and "secret" not in told
+    assert said in Server([*store, *scratch, *words], {}).failed()
+
+
+def test_a_database_that_cannot_be_reached(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    words = ["--store", str(tmp_path), "--database", "postgresql+psycopg://u:secret@127.0.0.1:1/x"]
+    output = Server(words, {}).failed()
+    assert "check --database" in output and "secret" not in output
 
 
 def test_a_bucket_that_is_not_there(cloud: Cloud) -> None:
     cloud.store = "s3://nowhere/x"
-    told = cloud.begin("--worker").failed()
-    assert "s3://nowhere/x" in told and "check the address" in told
+    output = cloud.begin("--worker").failed()
+    assert "s3://nowhere/x" in output and "check the address" in output
 
 
 @pytest.mark.parametrize("kinds", [FRONT_AND_WORKERS, [()] * 3], ids=["front", "full"])

@@ -12,8 +12,9 @@ import pytest
 
 from speaker_reasoner.errors import ServerError
 from speaker_reasoner.server import store as stores
+from speaker_reasoner.server.depots import FolderDepot
 from speaker_reasoner.server.failures import StorageError
-from speaker_reasoner.server.fleet import Told
+from speaker_reasoner.server.fleet import Announcement
 from speaker_reasoner.server.jobs import Job, new_job_id
 from speaker_reasoner.server.leftlive import LeftLive
 from speaker_reasoner.server.live.incoming import CODINGS, LiveFile
@@ -24,7 +25,6 @@ from speaker_reasoner.voices.finished import FinishedChunk
 from . import postgres as postgresql
 from .postgres import Postgres
 
-pytest.importorskip("psycopg", reason="pip install 'speaker-reasoner[postgresql]'")
 postgres = postgresql.postgres
 __all__ = ["postgres"]
 _numbers = itertools.count()
@@ -51,7 +51,8 @@ def begin(url: str, tmp_path: Path, made: list[SharedStore]) -> Begin:
 
     def start(lease_s: float = 60.0, role: str = "worker") -> SharedStore:
         made.append(SharedStore(tmp_path / "store", url, lease_s))
-        made[-1].fleet.tell(Told(role, "1", "m", {} if role == "worker" else None))
+        offer: dict[str, Any] | None = {} if role == "worker" else None
+        made[-1].fleet.announce(Announcement(role, "1", "m", offer))
         made[-1].fleet.show()
         return made[-1]
 
@@ -250,16 +251,50 @@ def test_what_dead_servers_leave_behind(begin: Begin, monkeypatch: Any) -> None:
     assert list((alive._folder / "jobs").iterdir()) == []
 
 
+@pytest.fixture
+def put(monkeypatch: Any) -> Callable[[Callable[[], None]], None]:
+    """Let something happen right after the files of the next job are in the store."""
+
+    def then(act: Callable[[], None]) -> None:
+        real = FolderDepot.put
+
+        def put_and(depot: FolderDepot, job: Job, folder: Path) -> None:
+            monkeypatch.undo()
+            real(depot, job, folder)
+            act()
+
+        monkeypatch.setattr(FolderDepot, "put", put_and)
+
+    return then
+
+
+def test_an_upload_of_a_server_that_was_taken_for_dead(begin: Begin, put: Any) -> None:
+    """It stood still while its files were deleted: it accepts no job without them."""
+    slow, other = begin(), begin()
+
+    def delete_its_files() -> None:
+        slow.fleet.leave()
+        other.finish_erasing()
+
+    put(delete_its_files)
+    with pytest.raises(StorageError, match="taken for dead"):
+        add(slow)
+    assert other.newest(5) == []
+    kept = add(slow)
+    other._remove_files(kept.id)  # as one that took it for dead right before it was accepted
+    assert list((slow._folder / "jobs").iterdir()) == [slow.folder(kept)]
+
+
 def test_what_later_versions_tell_is_read_as_far_as_it_is_known(begin: Begin) -> None:
     store, other = begin(), begin()
     from sqlalchemy import update
 
     from speaker_reasoner.server.database import SERVERS
 
-    for told, lives in (('{"role": "worker", "version": "9", "more": 1}', True), ("[]", False)):
+    for text, lives in (('{"role": "worker", "version": "9", "more": 1}', True), ("[]", False)):
         with store._database.begin() as connection:
             row = update(SERVERS).where(SERVERS.c.name == other.owner)
-            connection.execute(row.values(told=told))
+            connection.execute(row.values(told=text))
         assert (other.owner in store.fleet.living()) == lives
 
 
@@ -307,10 +342,10 @@ def test_tables_of_a_later_version(begin: Begin, url: str, tmp_path: Path) -> No
         SharedStore(tmp_path / "store", url)
 
 
-def test_stores_that_cannot_be_shared(tmp_path: Path, url: str) -> None:
+def test_stores_that_cannot_be_shared(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match=r"a database that all servers reach, got SQLite"):
         open_store("s3://bucket/x", None, 60.0, tmp_path)
-    with pytest.raises(ServerError, match=r"psycopg|connection"):
+    with pytest.raises(ServerError, match=r"psycopg|connection"):  # not installed, or refused
         open_store(tmp_path, "postgresql+psycopg://nobody@127.0.0.1:1/none", 60.0)
     (tmp_path / "here" / "processes").mkdir(parents=True)
     (tmp_path / "here" / "processes" / "0123abcd-ffff.lock").touch()
@@ -357,6 +392,65 @@ def test_what_was_said_to_a_dead_server_becomes_a_job(begin: Begin, tmp_path: Pa
     assert (after.folder(job) / "audio.flac").exists()
     after.adopt(dead.live_folder(left))  # it died right behind that: the job is there
     assert not list((tmp_path / "store" / "live").iterdir())
+
+
+def abandoned(store: SharedStore, job_id: str) -> Path:
+    """What a process that never was has left of a live session."""
+    folder = store.live_folder(LeftLive(job_id, "Live", None, None, "", "m"))
+    said = LiveFile(folder, CODINGS["audio/pcm"])
+    said.append(bytes(48_000))
+    said.close()
+    return folder.rename(folder.with_name(folder.name.replace(store.owner, f"{store.owner}0")))
+
+
+def test_a_live_session_becomes_one_job_whatever_happens(begin: Begin, put: Any) -> None:
+    first = begin()
+    one = new_job_id()
+    abandoned(first, one)
+    put(first.finish_erasing)  # by a server that does not know the one that starts
+    after = begin()
+    job = after.get(one)
+    assert job is not None and (after.folder(job) / "audio.flac").exists()
+
+    two = new_job_id()  # its server died over it, before it was accepted
+    abandoned(first, two)
+    put(_fail)
+    begin()
+    assert first.get(two) is None and (first._folder / "jobs" / two).exists()
+    [left] = (first._folder / "live").iterdir()
+    left.rename(left.with_name(f"{first._processes.machine}-0.{two}"))
+    begin()
+    assert [job.id for job in first.newest(5)] == [two, one]
+
+    assert first.change(claimed(first)[0], status="done")
+    ended = first.get(one)
+    assert ended is not None and first.remove(ended)
+    abandoned(first, one)  # its server died right after it was accepted
+    begin()
+    assert [job.id for job in first.newest(5)] == [two]
+    assert not list((first._folder / "live").iterdir())
+
+
+def test_servers_that_are_started_at_once_make_one_job_of_a_live_session(begin: Begin) -> None:
+    first = begin()
+    ids = [new_job_id() for _ in range(5)]
+    for job_id in ids:
+        abandoned(first, job_id)
+    failed: list[Exception] = []
+
+    def start() -> None:
+        try:
+            begin()
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [] and Counter(job.id for job in first.newest(9)) == Counter(ids)
+    assert not list((first._folder / "live").iterdir())
 
 
 def test_jobs_of_older_tables_are_taken(begin: Begin, made: list[SharedStore], url: str) -> None:

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, and_, case, func, or_, select, text, update
 
 from .database import JOBS
 from .jobs import WAITING
+from .rows import NEXT_TOKEN
 
 _TURNS = 32
-"""So many jobs of a client are looked at."""
+"""So many jobs of a client are looked at; assumed."""
 
 
 def claim(
@@ -67,7 +68,7 @@ def claim(
         .values(
             owner=server,
             lease=clock + lease_s,
-            token=func.coalesce(JOBS.c.token, 0) + 1,
+            token=NEXT_TOKEN,
             claimed=clock,
             losses=func.coalesce(JOBS.c.losses, 0) + case((died, 1), else_=0),
         )

@@ -19,6 +19,7 @@ from .failures import bucket_error, disk_error
 from .jobs import Job
 
 _CACHE_BYTES = 20 * 1024**3
+"""Assumed."""
 _LOCKS = 64
 _log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class BucketDepot:
         that the recording is the same wherever it is fetched."""
         target = self._folder / job.id
         with self._fetching[hash(job.id) % _LOCKS]:
-            if target.exists():
+            with suppress(FileNotFoundError):
                 os.utime(target)
                 return target
             half = target.with_name(f"{job.id}.part")

@@ -120,6 +120,16 @@ def lost_lease() -> StorageError:
     )
 
 
+def lost_upload() -> StorageError:
+    """An upload took so long, or its server stood still for so long, that another server deleted its files."""
+    return StorageError(
+        503,
+        "the server was taken for dead by the others while it stored this recording; send it again",
+        code="database_unavailable",
+        headers={"Retry-After": str(_PATIENCE_S)},
+    )
+
+
 def no_worker(model: str | None = None) -> RequestError:
     """There is nobody who could transcribe."""
     what = "no worker is" if model is None else f"no worker with the model {model!r} is"

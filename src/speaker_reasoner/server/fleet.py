@@ -15,14 +15,14 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a server tells of itself.
+class Announcement:
+    """What a server tells the others of itself.
 
     Attributes:
-        role: `server`, `worker`, or `front`, which has no engine.
+        role: `server`, `worker`, or `front`, which has no engine; `starting` before it is any of them.
         version: of the program.
-        model: that it transcribes with; empty for a front.
-        offer: what it offers, see `Offer`; `None` for a front.
+        model: that it transcribes with; empty without an engine.
+        offer: what it offers, see `Offer`; `None` without an engine.
     """
 
     role: str
@@ -59,12 +59,12 @@ class Fleet:
         self._database = database
         self._store = store
         self._lease_s = lease_s
-        self._told: str | None = None
-        self.seen: Mapping[str, Told] = {}
+        self._announcement: str | None = None
+        self.seen: Mapping[str, Announcement] = {}
 
-    def tell(self, told: Told) -> None:
-        """What this server is; `show` tells it from now on."""
-        self._told = json.dumps(asdict(told))
+    def announce(self, announcement: Announcement) -> None:
+        """What this server is; `show` writes it from now on."""
+        self._announcement = json.dumps(asdict(announcement))
 
     def show(self) -> None:
         """Be alive, once it was said what this server is.
@@ -72,9 +72,9 @@ class Fleet:
         Raises:
             StorageError: the database is out of reach.
         """
-        if self._told is None:
+        if self._announcement is None:
             return
-        now = {"seen": self._database.clock, "told": self._told}
+        now = {"seen": self._database.clock, "told": self._announcement}
         with self._database.begin() as connection:
             there = update(SERVERS).where(SERVERS.c.name == self.own).values(now)
             if not connection.execute(there).rowcount:
@@ -90,11 +90,11 @@ class Fleet:
         Raises:
             StorageError: the database is out of reach.
         """
-        self._told = None
+        self._announcement = None
         with self._database.begin() as connection:
             connection.execute(delete(SERVERS).where(SERVERS.c.name == self.own))
 
-    def living(self) -> dict[str, Told]:
+    def living(self) -> dict[str, Announcement]:
         """The servers that live, by name; the one that showed itself last first.
 
         Raises:
@@ -105,9 +105,9 @@ class Fleet:
         with self._database.begin() as connection:
             rows = connection.execute(query.order_by(SERVERS.c.seen.desc(), SERVERS.c.name)).all()
         known = {}
-        for name, told in rows:
+        for name, text in rows:
             try:
-                known[str(name)] = made_of(Told, json.loads(told))
+                known[str(name)] = made_of(Announcement, json.loads(text))
             except (ValueError, TypeError, AttributeError) as error:
                 _log.warning("server %s: what it tells cannot be read: %s", name, error)
         return known

@@ -158,7 +158,7 @@ class Keeper:
             if job_id in kept:
                 run.leased_until = begun + self._rules.lease_s
             elif not run.job.under_way:
-                run.leased_until = math.inf  # its end is written; what is due is but told
+                run.leased_until = math.inf  # its end is written, its last events are due
             elif job_id in self._missed:  # else it may be ending just now
                 self._drop(run)
         self._missed = set(runs) - kept

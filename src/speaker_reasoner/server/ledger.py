@@ -1,4 +1,4 @@
-"""What jobs of a shared store have told and kept, in the database: events, journals, transcripts."""
+"""Events, journals and transcripts of the jobs of a shared store, in the database."""
 
 import json
 import threading
@@ -116,13 +116,13 @@ def _to_json(data: Mapping[str, Any]) -> str:
 
 
 class _Log(EventLog):
-    """An event that was told since the last `done` is not added once more: whoever goes on with a job tells
-    the turns of an unfinished chunk again."""
+    """An event that was appended since the last `done` is not appended once more: whoever goes on with a job
+    appends those of an unfinished chunk again."""
 
     def __init__(self, ledger: Ledger, job: Job) -> None:
         self._ledger = ledger
         self._job = job
-        self._told: set[tuple[str, str]] | None = None
+        self._appended: set[tuple[str, str]] | None = None
         self._closed = False
         self._lock = threading.Lock()
 
@@ -131,19 +131,19 @@ class _Log(EventLog):
         with self._lock:
             if self._closed:
                 return
-            if self._told is None:
-                self._told = self._told_before()
-            if (name, row) not in self._told:
+            if self._appended is None:
+                self._appended = self._appended_before()
+            if (name, row) not in self._appended:
                 self._ledger.add_event(self._job, name, row)
-                self._told.add((name, row))
+                self._appended.add((name, row))
 
-    def _told_before(self) -> set[tuple[str, str]]:
-        told: set[tuple[str, str]] = set()
+    def _appended_before(self) -> set[tuple[str, str]]:
+        rows: set[tuple[str, str]] = set()
         for _, name, data in self._ledger.events(self._job, 0):
             if name == "done":
-                told.clear()
-            told.add((name, data))
-        return told
+                rows.clear()
+            rows.add((name, data))
+        return rows
 
     def close(self) -> None:
         with self._lock:

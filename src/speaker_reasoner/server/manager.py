@@ -26,9 +26,9 @@ from .transcription import PING_S
 from .worker import Worker
 
 _AT_ONCE = 2
-"""So many jobs are taken at a look, so that other servers get some, too."""
+"""So many jobs are taken at a look, so that other servers get some, too; assumed."""
 _LOOK_S = 0.5
-"""How often a stream looks at what another server has told."""
+"""How often a stream looks for events of another server; assumed."""
 _log = logging.getLogger(__name__)
 
 
@@ -233,7 +233,7 @@ class JobManager:
         store = self.store
         if not isinstance(store, SharedStore) or not job.under_way:
             return None
-        models = {told.model for told in store.fleet.seen.values() if told.offer is not None}
+        models = {one.model for one in store.fleet.seen.values() if one.offer is not None}
         fits = models if job.model is None else models & {job.model}
         return None if fits else str(no_worker(job.model))
 

@@ -1,4 +1,4 @@
-"""What a server can transcribe with: its own engine, or what the workers that live have told."""
+"""What a server can transcribe with: its own engine, or what the workers that live announce."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from ..longform import Transcriber
 from ..version import __version__
 from .chat import told_profile
 from .failures import RequestError, no_worker
-from .fleet import Fleet, Told, made_of
+from .fleet import Announcement, Fleet, made_of
 from .forms import Abilities
 from .jobs import Job
 from .runs import Defaults
@@ -94,7 +94,7 @@ class Models:
     Args:
         own: what its engine offers; `None` where it has none.
         store: that it serves; a shared one tells of the others.
-        role: of this server; see `Told`.
+        role: of this server; see `Announcement`.
         aliases: other names, each with the name that it stands for; empty for the only one.
 
     Raises:
@@ -117,26 +117,26 @@ class Models:
             self._join(self._fleet, role)
 
     def _join(self, fleet: Fleet, role: str) -> None:
-        told = Told(role, __version__)
+        mine = Announcement(role, __version__)
         if self._own is not None:
-            told = replace(told, model=self._own.able.model, offer=self._own.to_json())
+            mine = replace(mine, model=self._own.able.model, offer=self._own.to_json())
         for name, other in fleet.living().items():
-            if told.offer is None or other.offer is None or other.model != told.model:
+            if mine.offer is None or other.offer is None or other.model != mine.model:
                 continue
-            if other.version != told.version:
+            if other.version != mine.version:
                 _log.warning(
                     "server %s has version %s, this one %s: a job that moves between them begins anew",
                     name,
                     other.version,
-                    told.version,
+                    mine.version,
                 )
-            elif other.offer.get("settings") != told.offer["settings"]:
+            elif other.offer.get("settings") != mine.offer["settings"]:
                 raise ServerError(
-                    f"another server of this store ({name}) transcribes with {told.model!r} and other "
+                    f"another server of this store ({name}) transcribes with {mine.model!r} and other "
                     "settings (--answer, --cache, --vad, --witness, --speakers, --dtype, ...): a job that "
                     "moves between them would change; give both the same, or stop that one"
                 )
-        fleet.tell(told)
+        fleet.announce(mine)
 
     def all(self) -> list[Offer]:
         """The models that recordings can be transcribed with.
@@ -148,7 +148,8 @@ class Models:
         if self._own is not None:
             return [self._own]
         assert self._fleet is not None, "a server without an engine is one of a shared store"
-        offers = {told.model: told.offer for told in self._fleet.living().values() if told.offer}
+        living = self._fleet.living().values()
+        offers = {one.model: one.offer for one in living if one.offer}
         if not offers:
             raise no_worker()
         return [Offer.from_json(offer) for _, offer in sorted(offers.items())]
@@ -175,16 +176,16 @@ class Models:
         """
         known = self.names()
         models = dict.fromkeys(offer.able.model for offer in known.values())
-        told = ", ".join(map(repr, models))
+        listed = ", ".join(map(repr, models))
         if name is None and len(models) > 1:
-            message = f"model: expected one of {told}"
+            message = f"model: expected one of {listed}"
             raise RequestError(400, message, code="missing_field", param="model")
         if name is None:
             return next(iter(known.values()))
         if name not in known:
             raise RequestError(
                 404,
-                f"The model {name!r} does not exist; this server has {told}",
+                f"The model {name!r} does not exist; this server has {listed}",
                 code="model_not_found",
                 param="model",
             )
@@ -192,7 +193,7 @@ class Models:
 
     def floor(self, job: Job) -> float | None:
         """Mean probability of words under which the model of a job is not to be trusted, if it has one."""
-        offers = [] if self._fleet is None else [told.offer for told in self._fleet.seen.values()]
+        offers = [] if self._fleet is None else [one.offer for one in self._fleet.seen.values()]
         theirs = [Offer.from_json(offer) for offer in offers if offer is not None]
         known = [*([] if self._own is None else [self._own]), *theirs]
         fits = [offer for offer in known if job.model in (None, offer.able.model)]

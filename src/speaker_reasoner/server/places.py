@@ -44,8 +44,8 @@ class Places:
 
         Raises:
             RequestError: 429 with the seconds after which a place may be free; 503 while stopping.
+            StorageError: as `waiting` raises it.
         """
-        waiting = self._waiting(client)
         with self._changed:
             if self._closed:
                 raise RequestError(
@@ -54,15 +54,21 @@ class Places:
                     code="server_stopping",
                     headers={"Retry-After": "10"},
                 )
-            if self._coming[client] + waiting >= self._most:
+            self._coming[client] += 1
+            coming = self._coming[client]
+        place = Place(lambda: self._came(client))
+        try:  # counted after those that come in, so that one that begins to wait now is not missed
+            if coming + self._waiting(client) > self._most:
                 raise RequestError(
                     429,
                     f"{self._most} recordings of this client wait already; try again later",
                     code="queue_full",
                     headers={"Retry-After": str(self._pace_s())},
                 )
-            self._coming[client] += 1
-        return Place(lambda: self._came(client))
+        except BaseException:
+            place.release()
+            raise
+        return place
 
     def close(self) -> None:
         """Give none any more; safe in a signal."""

@@ -19,7 +19,7 @@ from .shared import SharedStore
 
 _LOOK_S = 0.25
 _PATIENCE_S = 60.0
-"""How long the database, or every worker, may be gone before a client is told."""
+"""How long the database, or every worker, may be gone before a client is told; assumed, as is how often it looks."""
 
 
 class RelayedRun:
@@ -97,12 +97,12 @@ class RelayedRun:
 
     def _of(self, name: str, data: dict[str, Any]) -> News | None:
         if name == "segment" and data["turn"] is not None:
-            told = ToldSegment(int(data["id"]), _segment(data), data["overlap"])
+            streamed = ToldSegment(int(data["id"]), _segment(data), data["overlap"])
             if data["chunk"] == 0:
-                return News([told], [told])
-            self._held[data["id"]] = told
+                return News([streamed], [streamed])
+            self._held[data["id"]] = streamed
             self._chunks[data["id"]] = data["chunk"]
-            return News([told], [])
+            return News([streamed], [])
         if name == "linked":
             ready = [one for one, chunk in self._chunks.items() if chunk == data["chunk"]]
             linked = [self._held.pop(one) for one in ready if one in self._held]
@@ -123,9 +123,9 @@ def _segment(data: dict[str, Any]) -> Segment:
     )
 
 
-def _labelled(told: ToldSegment, labels: dict[str, str]) -> ToldSegment:
-    label = labels.get(str(told.number), told.segment.speaker)
-    return replace(told, segment=replace(told.segment, speaker=label))
+def _labelled(streamed: ToldSegment, labels: dict[str, str]) -> ToldSegment:
+    label = labels.get(str(streamed.number), streamed.segment.speaker)
+    return replace(streamed, segment=replace(streamed.segment, speaker=label))
 
 
 def _failure(job: Job) -> RequestError:

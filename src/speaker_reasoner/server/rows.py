@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from .database import CORRECTIONS, JOBS, Database
@@ -154,10 +154,8 @@ class Rows:
         """End a job that is under way, in whatever process; whether it was. One that hears a chunk
         again keeps its transcript."""
         query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.in_(WAITING))
-        values: dict[str, Any] = {"token": NEXT_TOKEN}
-        if job.listen is None:
-            return self._update(query, status="cancelled", **values)
-        return self._update(query, status="done", listen=None, **values)
+        status = case((JOBS.c.listen.is_(None), "cancelled"), else_="done")
+        return self._update(query, status=status, listen=None, token=NEXT_TOKEN)
 
     def retry(self, job: Job) -> bool:
         """Queue a job once more that failed or was cancelled; whether it was so."""

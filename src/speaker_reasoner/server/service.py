@@ -407,7 +407,7 @@ class Service:
         waiting = self.jobs.waiting_for_storage
         body = {"status": status, "problems": problems, "jobs_waiting_for_storage": waiting}
         if isinstance(self.store, SharedStore):
-            roles = Counter(told.role for told in self.store.fleet.seen.values())
+            roles = Counter(one.role for one in self.store.fleet.seen.values())
             body["servers"] = {role: roles[role] for role in ("server", "worker", "front")}
         return body
 

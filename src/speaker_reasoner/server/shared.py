@@ -23,6 +23,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, literal, or_, sel
 
 from ..errors import OutputError, ServerError, SpeakerReasonerError
 from ..longform.journal import Journal
+from ..version import __version__
 from .claims import claim
 from .database import (
     CORRECTIONS,
@@ -37,21 +38,22 @@ from .database import (
 from .depots import BucketDepot, Depot, FolderDepot
 from .events import EVENTS as FILE
 from .events import EventLog, EventReader, Unnumbered
-from .failures import StorageError, lost_lease
-from .fleet import Fleet
+from .failures import StorageError, lost_lease, lost_upload
+from .fleet import Announcement, Fleet
 from .jobs import WAITING, Job
 from .ledger import Ledger
 from .leftlive import ABOUT, LeftLive
 from .processes import Processes
+from .rows import NEXT_TOKEN
 from .sound import finish_live, recording_file
 from .store import LEASE_S, Store, identity
 
-_PROBE_S = 30.0
-_TIDY_S = 60.0
+_PROBE_S, _TIDY_S = 30.0, 60.0
+"""Assumed: so often a bucket is written to, and copies are looked through."""
 LONG_GONE_S = 300.0
-"""After that long, and five leases, what a server had begun with its clients is given up."""
+"""After that long (assumed), and five leases, what a server had begun with its clients is given up."""
 _LOSSES = 10
-"""So many servers may die over a job, one after the other, without finishing a chunk."""
+"""So many servers (assumed) may die over a job, one after the other, without finishing a chunk."""
 _NOT_STARTED = or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None))
 _log = logging.getLogger(__name__)
 
@@ -151,6 +153,8 @@ class SharedStore(Store):
             assert self._database.has_clock, "see open_store"
             self._ledger = Ledger(self._database, self.writing)
             self.fleet = Fleet(self._database, self._id, self.owner, lease_s)
+            self.fleet.announce(Announcement("starting", __version__))
+            self.fleet.show()  # what it puts into the store is not a dead server's
             self._sweep(isinstance(place, str))
             self._open_things = stack.pop_all()
 
@@ -172,12 +176,16 @@ class SharedStore(Store):
                 if folder.name not in alive and mine:
                     shutil.rmtree(folder, ignore_errors=True)
         for folder in (self._folder / "live").iterdir():
-            owner = folder.name.rpartition(".")[0]
+            owner, _, job_id = folder.name.rpartition(".")
             if owner not in alive and (owner.startswith(self._processes.machine) or copies):
+                try:  # one that starts at the same time may have been faster
+                    taken = folder.rename(folder.with_name(f"{self.owner}.{job_id}"))
+                except FileNotFoundError:
+                    continue
                 try:
-                    self.adopt(folder)
+                    self.adopt(taken)
                 except SpeakerReasonerError as error:
-                    _log.warning("%s: a live session's recording cannot be kept: %s", folder, error)
+                    _log.warning("%s: a live session's recording cannot be kept: %s", taken, error)
 
     # Files
 
@@ -199,7 +207,8 @@ class SharedStore(Store):
             AudioError, FormatError: there is nothing to decode.
         """
         left = LeftLive.read(folder)
-        if self.get(left.id) is None:  # else its server died right behind that
+        if self.get(left.id, removed=True) is None:  # else its server died right behind that
+            self._remove_files(left.id)  # of an attempt that its server died over
             live_s = finish_live(folder, left.name)
             with soundfile.SoundFile(recording_file(folder)) as file:
                 duration_s = file.frames / file.samplerate if live_s is None else live_s
@@ -299,7 +308,7 @@ class SharedStore(Store):
                         self._lease_s,
                         most,
                         waited_for=waited_for,
-                        running={*running, *taken},
+                        running=running,
                     )
         if not taken:
             return []
@@ -335,7 +344,7 @@ class SharedStore(Store):
         return {
             "owner": None,
             "lease": None,
-            "token": func.coalesce(JOBS.c.token, 0) + 1,
+            "token": NEXT_TOKEN,
             "losses": 0,
         }
 
@@ -354,9 +363,17 @@ class SharedStore(Store):
             connection.execute(insert(LEFTOVERS).values(mine))
         try:
             self._depot.put(job, incoming)
+            own = delete(LEFTOVERS).where(
+                LEFTOVERS.c.id == job.id, LEFTOVERS.c.server == self.owner
+            )
             with self._database.begin() as connection:
-                connection.execute(delete(LEFTOVERS).where(LEFTOVERS.c.id == job.id))
-                connection.execute(insert(JOBS).values(row))
+                is_there = connection.execute(own).rowcount > 0
+                if is_there:
+                    connection.execute(insert(JOBS).values(row))
+                else:  # files that were put after the others were deleted
+                    connection.execute(insert(LEFTOVERS).values({**mine, "server": None}))
+            if not is_there:
+                raise lost_upload()
         except StorageError:
             with suppress(StorageError), self._database.begin() as connection:
                 given_up = update(LEFTOVERS).where(LEFTOVERS.c.id == job.id)
@@ -386,12 +403,12 @@ class SharedStore(Store):
             and_(LEFTOVERS.c.server.not_in(alive), LEFTOVERS.c.server != self.owner),
         )
         left = select(LEFTOVERS.c.id).where(LEFTOVERS.c.store == self._id, gone)
-        unheard = and_(JOBS.c.waiter.not_in(alive), JOBS.c.waiter != self.owner)
+        abandoned = and_(JOBS.c.waiter.not_in(alive), JOBS.c.waiter != self.owner)
         with self._database.begin() as connection:
             ids = connection.scalars(left).all()
         for job_id in ids:
-            self._remove_files(job_id)
-        for job in self._select(unheard):
+            self._remove_files(job_id, gone)
+        for job in self._select(abandoned):
             self.cancel(job)
             self.erase(job)
         if time.monotonic() - self._tidied_at >= _TIDY_S:
@@ -408,10 +425,14 @@ class SharedStore(Store):
             if job_id not in kept:
                 self._depot.forget(job_id)
 
-    def _remove_files(self, job_id: str) -> None:
-        self._depot.remove(job_id)
+    def _remove_files(self, job_id: str, *where: Any) -> None:
+        """Delete files that were left, if they still are. Their row is locked meanwhile, so that a server that
+        was only taken for dead accepts no job without them."""
+        left = select(LEFTOVERS.c.id).where(LEFTOVERS.c.id == job_id, *where).with_for_update()
         with self._database.begin() as connection:
-            connection.execute(delete(LEFTOVERS).where(LEFTOVERS.c.id == job_id))
+            if connection.scalar(left) is not None:
+                self._depot.remove(job_id)
+                connection.execute(delete(LEFTOVERS).where(LEFTOVERS.c.id == job_id))
 
 
 def _id_of(address: str) -> str:

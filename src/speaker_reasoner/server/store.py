@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from ..errors import OutputError, ServerError
 from ..formats import write_text_atomically
@@ -199,7 +199,10 @@ class Store(Rows):
         )
         taken = []
         for job in self._select(JOBS.c.status.in_(WAITING), free)[::-1]:
-            query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.in_(WAITING), free)
+            as_read = func.coalesce(JOBS.c.token, 0) == job.token
+            query = update(JOBS).where(
+                JOBS.c.id == job.id, JOBS.c.status.in_(WAITING), free, as_read
+            )
             with self._database.begin() as connection:
                 if connection.execute(query.values(self._leased())).rowcount:
                     taken.append(replace(job, owner=self.owner, token=job.token + 1))
