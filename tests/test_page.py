@@ -32,9 +32,7 @@ MEETING = ROOT / "examples/meeting.flac"
 LINES = len(SPOKEN)
 PHONE = {"viewport": {"width": 390, "height": 844}}
 PATIENCE_MS = 60_000  # of one expectation, on a machine that does other things
-DOWNLOADS_APART_MS = (
-    120  # Chromium drops the 11th download of a page within a second, without an error
-)
+DOWNLOADS_APART_MS = 120  # Chromium drops the 11th of a page within a second, silently
 
 HTML = (PAGE / "index.html").read_text(encoding="utf-8")
 CSS = (PAGE / "app.css").read_text(encoding="utf-8")
