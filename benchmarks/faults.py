@@ -9,7 +9,7 @@ lines of those that have ended, and speak in live sessions. Meanwhile one proces
 at a random moment and started again; between kills the disk is filled to the last byte, the database is stopped at
 once, or the network is closed, for two seconds each.
 
-The engine is scripted: what it hears in a stretch is a number made of the stretch's samples, so that a transcript is
+The engine is scripted: its words for a chunk are a number made of the chunk's samples, so that a transcript is
 right only if every sample arrived, in its place. In the end every job that was accepted must have ended once, with
 the transcript that the library gives for its recording, and with the words that were typed into it and acknowledged;
 every piece that was committed live must be in its job's audio.
@@ -19,7 +19,6 @@ import argparse
 import base64
 import io
 import json
-import os
 import random
 import shutil
 import signal
@@ -32,7 +31,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +51,9 @@ from speaker_reasoner.errors import SpeakerReasonerError
 from speaker_reasoner.protocol import Box, Line, Overview, Profile, Turn, render_turn
 from speaker_reasoner.server.live.incoming import CODINGS, Decoder
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.postgres import Postgres, programs, temporary
+
 PROFILE = Profile(decimals=1, chunk_s=4.0)
 OUTAGE_S = 2.0
 CLIENTS, PAUSE_S = 4, 1.0
@@ -59,8 +61,8 @@ DISK_MB = 768
 LIVE_HZ = 24_000
 
 
-def heard(request: Request) -> str:
-    """One speaker, who says the number of what was heard."""
+def numbered(request: Request) -> str:
+    """One speaker, who says a number that is made of the samples."""
     time.sleep(0.005)
     rules = request.rules
     if rules.chunk == 0:
@@ -81,7 +83,7 @@ def serve(folder: str, database: str) -> None:
     from speaker_reasoner.server.keeper import Rules
     from speaker_reasoner.server.service import ServiceSettings
 
-    transcriber = Transcriber(ScriptedEngine(heard, PROFILE), detect=None)
+    transcriber = Transcriber(ScriptedEngine(numbered, PROFILE), detect=None)
     rules = Rules(beat_s=0.2, lease_s=20.0)
     settings = ServiceSettings(Path(folder), database or None, rules=rules)
     while True:  # as a service manager would start it, until the storage is there
@@ -165,45 +167,12 @@ class Network:
         source.close()
 
 
-class Database:
-    """A PostgreSQL of its own where one is installed; else the store's SQLite file, held by somebody else."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        found = shutil.which("pg_ctl")
-        places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-        self._programs = Path(found).parent if found else next(iter(places), None)
-        self.name = "SQLite" if self._programs is None else "PostgreSQL"
-        self.url = ""
-        if self._programs is not None:
-            folder.chmod(0o755)
-            self._user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
-            if self._user:
-                shutil.chown(folder, "nobody")
-            self._run("initdb", "-D", str(folder / "data"), "-U", "one", "--auth=trust", "-N")
-            self.url = f"postgresql+psycopg://one:word@/postgres?host={folder}"
-            self.start()
-
-    def start(self) -> None:
-        options = f"-c listen_addresses='' -k {self._folder} -c fsync=off"
-        data = ["-D", str(self._folder / "data")]
-        self._run("pg_ctl", *data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
-
-    def stop(self) -> None:
-        if self._programs is not None:
-            self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
-
-    def _run(self, program: str, *words: str) -> None:
-        command = [*self._user, str(Path(str(self._programs)) / program), *words]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-
 @dataclass
 class Accepted:
     """What was promised of a job.
 
     Attributes:
-        texts: of its lines, as they were heard.
+        texts: of its lines, as the library transcribes them.
         typed: into the first line, and acknowledged.
         tried: typed into it, without an answer: it may be there.
     """
@@ -233,11 +202,11 @@ def recording(rng: random.Random) -> bytes:
 
 
 class Expected:
-    """What the library hears in recordings."""
+    """What the library makes of recordings."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "expected.wav"
-        self._transcriber = Transcriber(ScriptedEngine(heard, PROFILE), detect=None)
+        self._transcriber = Transcriber(ScriptedEngine(numbered, PROFILE), detect=None)
         self._lock = threading.Lock()
 
     def of(self, data: bytes) -> list[str]:
@@ -327,7 +296,7 @@ class Client:
 class Faults:
     """Breaks things, and mends them."""
 
-    def __init__(self, folder: Path, database: Database, rng: random.Random) -> None:
+    def __init__(self, folder: Path, database: Postgres | None, rng: random.Random) -> None:
         self.folder = folder / "store"
         self.folder.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(self.folder)]
@@ -335,15 +304,18 @@ class Faults:
             mount, stderr=subprocess.DEVNULL
         )
         self.database = database
-        self.processes = [Process(self.folder, database.url) for _ in range(2)]
+        self.processes = [self._process() for _ in range(2)]
         self.networks = [Network(lambda n=n: self.processes[n].port) for n in range(2)]  # type: ignore[misc]
         self._rng = rng
         self.counts: Counter[str] = Counter()
 
+    def _process(self) -> Process:
+        return Process(self.folder, "" if self.database is None else self.database.url)
+
     def kill(self, number: int) -> None:
         time.sleep(self._rng.uniform(0.05, 0.8))
         self.processes[number].end(signal.SIGKILL)
-        self.processes[number] = Process(self.folder, self.database.url)
+        self.processes[number] = self._process()
         self.counts["kills"] += 1
         deadline = time.monotonic() + 120
         while self.processes[number].port is None and time.monotonic() < deadline:
@@ -360,6 +332,7 @@ class Faults:
             for network in self.networks:
                 network.open = True
         elif kind == "database":
+            assert self.database is not None
             self.database.stop()
             time.sleep(OUTAGE_S)
             self.database.start()
@@ -376,7 +349,6 @@ class Faults:
     def close(self) -> None:
         for one in self.processes:
             one.end(signal.SIGKILL)
-        self.database.stop()
         if self.own_disk:
             subprocess.call(["umount", "-l", str(self.folder)])
 
@@ -384,7 +356,7 @@ class Faults:
 def check(url: str, promises: Promises, console: Console) -> dict[str, Any]:
     """Compare what there is with what was promised."""
     wrong: list[str] = []
-    found: Counter[str] = Counter()
+    checked: Counter[str] = Counter()
     with httpx2.Client(timeout=60) as http:
 
         def get(path: str) -> httpx2.Response:
@@ -407,15 +379,15 @@ def check(url: str, promises: Promises, console: Console) -> dict[str, Any]:
                 wrong.append(f"{job}: ended {events.count('event: done')} times")
             if job in promises.live:
                 wrong += _live_wrong(job, promises.live[job], get(f"/v1/jobs/{job}/audio").content)
-                found["live sessions"] += 1
+                checked["live sessions"] += 1
                 continue
             promised = promises.jobs[job]
             lines = [one["text"] for one in get(f"/v1/jobs/{job}/document").json()["segments"]]
             first = {promised.typed} if promised.typed else {promised.texts[0], promised.tried}
             if lines[1:] != promised.texts[1:] or lines[0] not in first:
                 wrong.append(f"{job}: expected {promised.texts} ({first}), got {lines}")
-            found["jobs"] += 1
-            found["corrections"] += promised.typed is not None
+            checked["jobs"] += 1
+            checked["corrections"] += promised.typed is not None
         every = []
         while True:
             after = f"&after={every[-1]['id']}" if every else ""
@@ -429,7 +401,7 @@ def check(url: str, promises: Promises, console: Console) -> dict[str, Any]:
     for one in wrong[:20]:
         console.print(one, markup=False)
     return {
-        "checked": dict(found),
+        "checked": dict(checked),
         "jobs_there": len(every),
         "wrong": len(wrong),
         "examples": wrong[:20],
@@ -456,11 +428,11 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="store no result")
     arguments = parser.parse_args()
     console, rng = Console(), random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory(prefix="pg") as short, tempfile.TemporaryDirectory() as work:
-        database = Database(Path(short))
+    with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
+        database = None if programs() is None else stack.enter_context(temporary())
         faults = Faults(Path(work), database, rng)
         kinds = ["network"]
-        kinds += ["database"] if database.url else []
+        kinds += ["database"] if database is not None else []
         kinds += ["disk"] if faults.own_disk else []
         promises, expected, begun = Promises(), Expected(Path(work)), time.monotonic()
         try:
@@ -489,7 +461,7 @@ def main() -> None:
             promises.stopping = True
             faults.close()
     result |= {
-        "database": database.name,
+        "database": "SQLite" if database is None else "PostgreSQL",
         "own_disk": faults.own_disk,
         "faults": dict(faults.counts),
         "requests": dict(sorted(promises.seen.items())),

@@ -1,8 +1,6 @@
 """The page's microphone, in a browser that hears a file, against a server that listens while one speaks."""
 
 import re
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +9,12 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-import uvicorn
 
 from speaker_reasoner.engines import Request
-from speaker_reasoner.engines.scripted import ScriptedEngine
-from speaker_reasoner.longform import Transcriber
-from speaker_reasoner.server.app import create_app
-from speaker_reasoner.server.service import ServiceSettings
 from speaker_reasoner.server.uploads import Limits
 
 from .browser import chromium, expect
-from .serving import QUICK, wait_until
-from .talk import PROFILE, play, save
+from .talk import play, save
 from .test_serve import Live
 
 pytestmark = pytest.mark.slow
@@ -33,35 +25,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """It hears somebody who speaks for 1.5 s in every 3."""
     rng, second = np.random.default_rng(5), 16_000
     voice = rng.normal(0, 0.2, 3 * second) * (np.arange(3 * second) < 1.5 * second)
-    heard = save(tmp_path_factory.mktemp("heard") / "voice.wav", voice.astype(np.float32))
+    file = save(tmp_path_factory.mktemp("microphone") / "voice.wav", voice.astype(np.float32))
     with chromium(
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={heard}",
+        f"--use-file-for-fake-audio-capture={file}",
     ) as started:
         from playwright.sync_api import expect as playwright_expect
 
         playwright_expect.set_options(timeout=30_000)
         yield started
-
-
-class Again(Live):
-    """A server that can be started once more at its address."""
-
-    def __init__(self, store: Path, **settings: Any) -> None:
-        super().__init__(store, play, **settings)
-        self.store, self.settings = store, settings
-
-    def start(self) -> None:
-        transcriber = Transcriber(ScriptedEngine(play, PROFILE), detect=None)
-        app = create_app(transcriber, ServiceSettings(self.store, rules=QUICK, **self.settings))
-        self.service = app.state.service
-        self.socket = socket.create_server(("127.0.0.1", self.port))
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
-        self.thread.start()
-        wait_until(lambda: self.server.started)
 
 
 @pytest.fixture
@@ -150,7 +123,7 @@ def test_no_socket_to_be_had(tmp_path: Path, tab: Any) -> None:
 
 def test_a_server_that_goes_away(tmp_path: Path, tab: Any) -> None:
     """While somebody speaks: every second of it is there when the server is back."""
-    server = Again(tmp_path / "store")
+    server = Live(tmp_path / "store", play)
     try:
         tab.goto(server.url)
         tab.get_by_role("button", name="Record").click()

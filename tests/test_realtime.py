@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,17 @@ from starlette.websockets import WebSocketDisconnect
 
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
+from speaker_reasoner.errors import EngineError
 from speaker_reasoner.longform import Transcriber
-from speaker_reasoner.server.live.cuts import Began, Cutter, Stopped, Stretch
+from speaker_reasoner.longform.recording import RecordingState
+from speaker_reasoner.server.live import session as livesession
+from speaker_reasoner.server.live.cuts import Cutter, Stretch
 from speaker_reasoner.server.live.events import TurnDetection
-from speaker_reasoner.server.live.incoming import CODINGS, Decoder, LiveFile
+from speaker_reasoner.server.live.incoming import CODINGS, Began, Decoder, LiveFile, Stopped
+from speaker_reasoner.server.live.lines import LiveLines
+from speaker_reasoner.server.live.listening import Transcribed
 from speaker_reasoner.server.uploads import Limits
+from speaker_reasoner.transcript import Segment, Transcript
 
 from . import serving, test_outages, test_serve
 from .serving import Gate, Serve, wait, wait_until, wav
@@ -277,24 +284,20 @@ def test_speakers_keep_their_letter(serve: Serve) -> None:
             talker.commit()
         done = [talker.until(f"{ITEM}completed") for _ in range(5)]
     assert ["".join(s["speaker"] for s in one["segments"]) for one in done] == list("ABACB")
-    told = [event["speaker"] for event in talker.of(f"{ITEM}segment")]
-    assert told == list("ABACB")
+    letters = [event["speaker"] for event in talker.of(f"{ITEM}segment")]
+    assert letters == list("ABACB")
 
 
 def test_labels_that_the_last_pass_changes(serve: Serve, monkeypatch: Any) -> None:
     """They are told with the next piece, in a key of its own."""
-    from speaker_reasoner.longform.recording import RecordingState
-
     client = serve(Humming(), CACHED)
     result = RecordingState.result
 
     def other(self: RecordingState) -> Any:
         transcript = result(self)
-        same = [
-            s if s.start_s else s.__class__(**{**_fields(s), "speaker": "Speaker2"})
-            for s in transcript.segments
-        ]  # type: ignore[union-attr]
-        return transcript.with_segments(same) if len(same) > 1 else transcript  # type: ignore[union-attr]
+        assert isinstance(transcript, Transcript)
+        same = [s if s.start_s else replace(s, speaker="Speaker2") for s in transcript.segments]
+        return transcript.with_segments(same) if len(same) > 1 else transcript
 
     monkeypatch.setattr(RecordingState, "result", other)
     with session(client) as talker:
@@ -307,12 +310,6 @@ def test_labels_that_the_last_pass_changes(serve: Serve, monkeypatch: Any) -> No
     assert [s["speaker"] for s in first["segments"]] == ["A"] and first["relabelled"] == []
     line = {"item_id": first["item_id"], "id": first["segments"][0]["id"], "speaker": "B"}
     assert second["relabelled"] == [line] and second["segments"][0]["speaker"] == "B"
-
-
-def _fields(one: Any) -> dict[str, Any]:
-    from dataclasses import fields
-
-    return {f.name: getattr(one, f.name) for f in fields(one)}
 
 
 def test_lines_come_while_one_speaks(serve: Serve) -> None:
@@ -378,8 +375,8 @@ def test_what_is_said_of_a_session_late(serve: Serve) -> None:
         ]
         update = {"audio": {"input": {"transcription": {"language": "en-GB"}}}}
         talker.send("session.update", session=update)
-        told = talker.until("session.updated")["session"]["audio"]["input"]
-        assert told["transcription"]["language"] == "en" and told["turn_detection"] is None
+        now = talker.until("session.updated")["session"]["audio"]["input"]
+        assert now["transcription"]["language"] == "en" and now["turn_detection"] is None
 
 
 # Wrong input
@@ -510,8 +507,6 @@ def test_a_session_that_is_too_long(serve: Serve) -> None:
 
 
 def test_no_more_is_read_than_the_engine_hears(serve: Serve, monkeypatch: Any) -> None:
-    from speaker_reasoner.server.live import session as livesession
-
     monkeypatch.setattr(livesession, "_BEHIND_S", 8.0)
     gate = Gate()
     client = serve(gate)
@@ -639,6 +634,20 @@ def test_an_engine_that_fails(serve: Serve) -> None:
     assert wait(client, job)["status"] == "done"
 
 
+def test_known_names_outlive_a_failure() -> None:
+    """Speakers without a name are counted anew, since nobody knows whether they are the same."""
+    sent: list[dict[str, Any]] = []
+    lines = LiveLines(sent.append, frozenset({"Ana"}), None, beta=False)
+    for number in range(2):
+        lines.cut(number)
+        lines.committed(number, 16_000 * (number + 1))
+        said = [Segment(label, number, number + 1, "yes") for label in ("Ana", "Speaker2")]
+        lines.transcribed(Transcribed(number, said, (), None))
+        lines.broken(number + 1, EngineError("out of memory"))
+    letters = [one["speaker"] for one in sent if one["type"] == f"{ITEM}segment"]
+    assert letters == ["Ana", "A", "Ana", "B"]
+
+
 def test_a_bug_ends_a_session_and_loses_nothing(
     serve: Serve, monkeypatch: Any, caplog: Any
 ) -> None:
@@ -737,18 +746,18 @@ def test_every_sample_is_in_one_stretch(pieces: list[int], seed: int) -> None:
 
 def test_pauses_are_found_in_any_pieces() -> None:
     data = hum((0, 1.0), (300, 1.5), (0, 1.2), (700, 2.0), (0, 1.2))
-    found = []
+    times = []
     for step in (480, 4800, 48_000):
         cutter = Cutter(CODINGS["audio/pcm"], 30.0)
         cutter.detect(TurnDetection(silence_duration_ms=400))
         cuts = [
             cut for at in range(0, len(data), step) for cut in cutter.feed(data[at : at + step])
         ]
-        found.append([cut.at / 16_000 for cut in cuts if isinstance(cut, Began | Stopped)])
-        assert len(found[-1]) == 4
+        times.append([cut.at / 16_000 for cut in cuts if isinstance(cut, Began | Stopped)])
+        assert len(times[-1]) == 4
         assert [cut.ends for cut in cuts if isinstance(cut, Stretch)] == [True, True]
-    for one in found[1:]:
-        assert one == pytest.approx(found[0], abs=0.45)
+    for one in times[1:]:
+        assert one == pytest.approx(times[0], abs=0.45)
 
 
 def test_speech_at_the_very_beginning_is_found() -> None:

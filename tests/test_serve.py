@@ -47,9 +47,16 @@ class Live:
     ) -> None:
         if not isinstance(turns, Transcriber):
             turns = Transcriber(ScriptedEngine(turns, PROFILE), detect=None)
-        app = create_app(turns, ServiceSettings(store, **{"rules": QUICK, **settings}))
+        self._transcriber = turns
+        self._settings = ServiceSettings(store, **{"rules": QUICK, **settings})
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Begin; after `stop`, once more at the same address."""
+        app = create_app(self._transcriber, self._settings)
         self.service: Service = app.state.service
-        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket = socket.create_server(("127.0.0.1", self.port))
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)

@@ -49,17 +49,17 @@ def test_a_job_is_told_played_and_heard_again(serve: Serve, stereo: Path) -> Non
     assert (job["status"], job["speakers"]) == ("done", 2)
     url = f"/v1/jobs/{job['id']}"
     document = client.get(f"{url}/document").json()
-    told = [(s["speaker"], s["text"], s["chunk"]) for s in document["segments"]]
-    assert {(label, text) for label, text, _ in told} == {
+    before = [(s["speaker"], s["text"], s["chunk"]) for s in document["segments"]]
+    assert {(label, text) for label, text, _ in before} == {
         ("Speaker1", "loud"),
         ("Speaker2", "quiet"),
     }
-    assert {chunk % 2 for label, _, chunk in told if label == "Speaker2"} == {1}
-    again = {"op": "listen", "chunk": told[0][2], "revision": document["revision"]}
+    assert {chunk % 2 for label, _, chunk in before if label == "Speaker2"} == {1}
+    again = {"op": "listen", "chunk": before[0][2], "revision": document["revision"]}
     assert client.post(f"{url}/corrections", json=again).status_code in (200, 202)
     wait(client, job)
     after = client.get(f"{url}/document").json()
-    assert [(s["speaker"], s["text"]) for s in after["segments"]] == [one[:2] for one in told]
+    assert [(s["speaker"], s["text"]) for s in after["segments"]] == [one[:2] for one in before]
     played, _ = soundfile.read(io.BytesIO(client.get(f"{url}/audio").content))
     sent, _ = soundfile.read(stereo)
     assert played.ndim == 1 and np.abs(played - sent.mean(1)).max() < 1e-4

@@ -17,6 +17,22 @@ from .failures import RequestError
 
 Form = TypeVar("Form", bound=BaseModel)
 
+SPEAKERS = r"^[1-9]\d?(-[1-9]\d?)?$"
+"""How many people speak, as clients write it: `3`, or `2-5`."""
+
+
+def speaker_bounds(speakers: str | None) -> tuple[int, int] | None:
+    """Fewest and most speakers, of what `SPEAKERS` describes."""
+    if speakers is None:
+        return None
+    low, _, high = speakers.partition("-")
+    return int(low), int(high or low)
+
+
+def language_code(language: str | None) -> str | None:
+    """`en-GB` is `en`; nothing is no language."""
+    return (language or "").strip().lower().replace("_", "-").split("-")[0] or None
+
 
 class ServerVad(BaseModel):
     """Voice activity detection as OpenAI's clients configure it."""
@@ -37,7 +53,7 @@ class Hints(BaseModel):
 
     speakers: str | None = Field(
         None,
-        pattern=r"^[1-9]\d?(-[1-9]\d?)?$",
+        pattern=SPEAKERS,
         description="How many people speak: `3`, or between two numbers: `2-5`.",
         examples=["2-5"],
     )
@@ -71,8 +87,7 @@ class Hints(BaseModel):
     @field_validator("language")
     @classmethod
     def _code(cls, language: str | None) -> str | None:
-        """`en-GB` is `en`; nothing is no language."""
-        return (language or "").strip().lower().replace("_", "-").split("-")[0] or None
+        return language_code(language)
 
     @property
     def unknown(self) -> list[str]:
@@ -82,10 +97,7 @@ class Hints(BaseModel):
     @property
     def count(self) -> tuple[int, int] | None:
         """Fewest and most speakers."""
-        if self.speakers is None:
-            return None
-        low, _, high = self.speakers.partition("-")
-        return int(low), int(high or low)
+        return speaker_bounds(self.speakers)
 
 
 _LISTS = frozenset(

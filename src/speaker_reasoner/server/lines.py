@@ -7,7 +7,7 @@ from typing import Any
 from ..formats.words import OPENAI, word_rows
 from ..spans import find_overlaps
 from ..transcript import Segment, Transcript
-from .openai import confidence_body
+from .openai import confidence_body, missing_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,7 @@ class Document:
                 for line, overlap in zip(lines, overlaps, strict=True)
             ],
             "chunks": chunk_spans(self.transcript),
-            "missing": [
-                {"start": gap.start_s, "end": gap.end_s, "reason": gap.reason}
-                for gap in self.transcript.missing
-            ],
+            "missing": missing_body(self.transcript.missing),
             "warnings": list(self.transcript.warnings),
             "can_undo": can_undo,
             "can_redo": can_redo,

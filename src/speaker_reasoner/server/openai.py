@@ -7,14 +7,14 @@ Nothing here reads a request or runs a model. Sources: OpenAI's API reference fo
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..formats.reading import Habits, render_srt_to_read, render_vtt_to_read
 from ..formats.words import OPENAI, word_rows
 from ..spans import find_overlaps
-from ..transcript import Segment, Transcript
+from ..transcript import Missing, Segment, Transcript
 from .forms import TranscriptionForm
 
 
@@ -146,15 +146,17 @@ def usage_body(duration_s: float) -> dict[str, Any]:
     return {"type": "duration", "seconds": duration_s}
 
 
+def missing_body(missing: Iterable[Missing]) -> list[dict[str, Any]]:
+    """Stretches that were not transcribed."""
+    return [{"start": gap.start_s, "end": gap.end_s, "reason": gap.reason} for gap in missing]
+
+
 def _notes(transcript: Transcript, words: bool) -> dict[str, Any]:
     """What was not transcribed, and what a reader should know."""
     untimed = sum(1 for s in transcript.segments if s.text and not s.words) if words else 0
     warnings = [f"{untimed} segments have no times of words"] if untimed else []
     return {
-        "missing": [
-            {"start": gap.start_s, "end": gap.end_s, "reason": gap.reason}
-            for gap in transcript.missing
-        ],
+        "missing": missing_body(transcript.missing),
         "warnings": [*transcript.warnings, *warnings],
     }
 

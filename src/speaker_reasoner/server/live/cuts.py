@@ -10,24 +10,10 @@ from ...audio import SAMPLE_RATE_HZ, Samples
 from ...longform.chunks import Chunk
 from ...speech import quietest_cut
 from .events import TurnDetection
-from .incoming import Coding, Decoder, Pauses
+from .incoming import Began, Coding, Decoder, Pauses, Stopped
 
 SHORTEST = SAMPLE_RATE_HZ // 10
 """Of a piece, as OpenAI has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Began:
-    """Somebody began to speak."""
-
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """Nobody spoke for a while."""
-
-    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +91,13 @@ class Cutter:
         self._held = np.concatenate([self._held, samples])
         self.now += len(samples)
         cuts: list[Cut] = []
-        for turned in self._pauses.feed(samples) if self._pauses is not None else ():
-            if turned.began:
-                self._drop(max(self.start, turned.at - self._padding))
+        for change in self._pauses.feed(samples) if self._pauses is not None else ():
+            if isinstance(change, Began):
+                self._drop(max(self.start, change.at - self._padding))
                 self.start = self._from
                 cuts.append(Began(self.start))
             else:
-                at = max(turned.at, self._from)
+                at = max(change.at, self._from)
                 cuts += [*self._long(at), Stopped(at), self._end(at)]
         if self.speaking:
             return [*cuts, *self._long(self.now)]

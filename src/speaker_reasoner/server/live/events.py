@@ -15,7 +15,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..failures import RequestError
-from ..forms import Abilities, check_language, check_model
+from ..forms import (
+    SPEAKERS,
+    Abilities,
+    check_language,
+    check_model,
+    language_code,
+    speaker_bounds,
+)
 from .incoming import CODINGS, Coding
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -47,7 +54,7 @@ class Transcription(_Part):
     @field_validator("language")
     @classmethod
     def _code(cls, language: str | None) -> str | None:
-        return (language or "").strip().lower().replace("_", "-").split("-")[0] or None
+        return language_code(language)
 
 
 class TurnDetection(_Part):
@@ -78,7 +85,7 @@ class Session(_Part):
     type: Literal["transcription"] = "transcription"
     audio: Audio = Audio()
     include: list[str] | None = None
-    speakers: Annotated[str | None, Field(pattern=r"^[1-9]\d?(-[1-9]\d?)?$")] = None
+    speakers: Annotated[str | None, Field(pattern=SPEAKERS)] = None
 
     @property
     def coding(self) -> Coding:
@@ -91,10 +98,7 @@ class Session(_Part):
 
     @property
     def count(self) -> tuple[int, int] | None:
-        if self.speakers is None:
-            return None
-        low, _, high = self.speakers.partition("-")
-        return int(low), int(high or low)
+        return speaker_bounds(self.speakers)
 
 
 _BETA = {
@@ -190,9 +194,8 @@ def _of(sent: Any, *names: str) -> Any:
 
 
 def _without_effect(session: Session, sent: Mapping[str, Any]) -> Iterator[str]:
-    told = _of(sent, "audio", "input", "transcription") or {}
     for name in ("prompt", "keywords", "languages", "delay"):
-        if isinstance(told, Mapping) and told.get(name):
+        if _of(sent, "audio", "input", "transcription", name):
             yield f"session.audio.input.transcription.{name}: without effect, this model takes none"
     if session.audio.input.transcription is None:
         yield "session.audio.input.transcription: null is without effect, everything is transcribed"

@@ -24,7 +24,7 @@ from ..sound import LIVE, not_stored
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MOST_BYTES = 2**32 - 1024
 _SYNC_S = 1.0
-"""What was said longer ago outlives a power failure."""
+"""What was said longer ago outlives a power failure (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +156,24 @@ class Decoder:
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
-    """Speech began, or stopped, at a sample of the session."""
+class Began:
+    """Somebody began to speak, at a sample of the session."""
 
-    began: bool
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Nobody speaks since a sample of the session."""
+
     at: int
 
 
 class Pauses:
     """Finds where somebody begins to speak, and where nobody has for a while.
 
-    By energy (`speech.EnergyVad`), so that twenty streams at once cost little. What it takes for speech among
-    the last 8 s may change with what follows: speech at the very beginning is found when it pauses.
+    By energy (`speech.EnergyVad`), which needs no model for each session. What it takes for speech among the
+    last 8 s may change with what follows: speech at the very beginning is found when it pauses.
 
     Args:
         threshold: probability of speech of a frame that counts as such.
@@ -178,7 +184,9 @@ class Pauses:
     REACH = 8 * SAMPLE_RATE_HZ
     """So late may speech be found, in samples."""
     _LOOK = SAMPLE_RATE_HZ // 5
+    """Samples between two looks (assumed)."""
     _BEGIN_FRAMES = 5
+    """So many frames of speech in a row begin a turn (assumed)."""
 
     def __init__(self, threshold: float, silence_s: float, start: int = 0) -> None:
         self.speaking = False
@@ -189,23 +197,24 @@ class Pauses:
         self._decided = np.zeros(0, bool)  # frames from number `_first` on
         self._first = self._at = self._unseen = 0
 
-    def feed(self, samples: Samples) -> list[Turned]:
-        """Take the next samples; what turned since the last look, which is at most 0.2 s ago."""
+    def feed(self, samples: Samples) -> list[Began | Stopped]:
+        """Take the next samples; what changed since the last look, which is at most 0.2 s ago."""
         self._decided = np.append(self._decided, self._vad.feed(samples) >= self._threshold)
         self._unseen += len(samples)
         if self._unseen < self._LOOK:
             return []
         self._unseen = 0
         spoken = np.append(self._decided, self._vad.rest() >= self._threshold)
-        turned = []
+        changes: list[Began | Stopped] = []
         while (run := self._run(spoken[self._at - self._first :])) is not None:
             self.speaking = not self.speaking
             frame = self._at + (run[0] if self.speaking else run[1])
             self._at += run[1]
-            turned.append(Turned(self.speaking, self._start + frame * self._vad.frame_samples))
+            change = Began if self.speaking else Stopped
+            changes.append(change(self._start + frame * self._vad.frame_samples))
         passed = min(self._at - self._first, len(self._decided))
         self._decided, self._first = self._decided[passed:], self._first + passed
-        return turned
+        return changes
 
     def rest(self) -> None:
         """Whoever speaks is taken to have stopped now."""

@@ -65,7 +65,7 @@ class Keeping:
         self._file.append(data)
 
     def _begin(self, data: bytes, session: Session) -> None:
-        """Make the job, once there is something on the disk that it can hear."""
+        """Make the job, once there is audio on the disk for it."""
         store = self._service.store
         name = f"Live {time.strftime('%Y-%m-%d %H.%M')}"
         if isinstance(store, SharedStore):
@@ -74,11 +74,7 @@ class Keeping:
             )
             self._folder = store.live_folder(left)
             file = LiveFile(self._folder, session.coding)
-            try:
-                file.append(data)
-            except BaseException:
-                file.close()
-                raise
+            file.append(data)
             self._file = file
             return
         with store.incoming() as folder:
@@ -111,7 +107,7 @@ class Keeping:
             await run_in_threadpool(self._file.silence, start_s)
 
     async def end(self) -> None:
-        """Let the job hear the whole of it. What fails here is tried again: by the job, or with the next start."""
+        """Give the job the whole recording. What fails here is tried again: by the job, or with the next start."""
         if self._file is None:
             return
         self._file.close()

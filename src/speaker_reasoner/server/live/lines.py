@@ -14,9 +14,9 @@ from ...errors import SpeakerReasonerError
 from ...spans import find_overlaps
 from ...transcript import Missing, Segment, Transcript
 from ..failures import as_request_error
-from ..openai import Letters, segment_body, usage_body
+from ..openai import Letters, missing_body, segment_body, usage_body
 from .events import TRANSCRIPTION, event, item_body
-from .listening import Guess, Heard
+from .listening import Guess, Transcribed
 
 _BUFFER = "input_audio_buffer."
 
@@ -98,6 +98,7 @@ class LiveLines:
         beta: bool,
     ) -> None:
         self._say = say
+        self._names = names
         self._job = job
         self._beta = beta
         self._letters = Letters(names)
@@ -128,8 +129,8 @@ class LiveLines:
         """The current piece ends with a stretch."""
         item, before = self._item, self._before
         item.last, item.end = last, end
-        told: dict[str, Any] = {"item_id": item.id, "previous_item_id": before, "job": self._job}
-        self._say(event(f"{_BUFFER}committed", **told))
+        place: dict[str, Any] = {"item_id": item.id, "previous_item_id": before}
+        self._say(event(f"{_BUFFER}committed", **place, job=self._job))
         for kind in ("created",) if self._beta else ("added", "done"):
             body = item_body(item.id)
             self._say(event(f"conversation.item.{kind}", item=body, previous_item_id=before))
@@ -151,23 +152,23 @@ class LiveLines:
         ]
         self._delta(self._item, text, segments=rows, provisional=True)
 
-    def heard(self, heard: Heard) -> None:
-        item, words = self._stretches.pop(heard.number)
+    def transcribed(self, stretch: Transcribed) -> None:
+        item, words = self._stretches.pop(stretch.number)
         if item.gone:
             return
-        rest = words.rest(" ".join(one.text for one in heard.segments))
+        rest = words.rest(" ".join(one.text for one in stretch.segments))
         self._delta(item, rest, segments=[], provisional=False)
-        overlaps = find_overlaps(heard.segments)
-        for segment, overlap in zip(heard.segments, overlaps, strict=True):
+        overlaps = find_overlaps(stretch.segments)
+        for segment, overlap in zip(stretch.segments, overlaps, strict=True):
             label = self._label(segment.speaker)
             line = _Line(item.id, len(self._lines), segment, label, overlap)
             body = self._body(line)
             self._lines[body["id"]] = line
             item.lines.append(body["id"])
             self._say(event(f"{TRANSCRIPTION}.segment", item_id=item.id, content_index=0, **body))
-        item.missing += heard.missing
-        if item.last == heard.number:
-            self._completed(item, heard.transcript)
+        item.missing += stretch.missing
+        if item.last == stretch.number:
+            self._completed(item, stretch.transcript)
 
     def broken(self, until: int, error: SpeakerReasonerError) -> Sequence[int]:
         """Stretches before number `until` are lost, and speakers counted anew; which ones."""
@@ -177,18 +178,19 @@ class LiveLines:
         failed = dict.fromkeys(item.id for item in items if not item.gone)
         body = as_request_error(error).body()["error"]
         for item_id in failed:
-            told = {"item_id": item_id, "content_index": 0, "error": body}
-            self._say(event(f"{TRANSCRIPTION}.failed", **told))
+            place: dict[str, Any] = {"item_id": item_id, "content_index": 0}
+            self._say(event(f"{TRANSCRIPTION}.failed", **place, error=body))
         return lost
 
     def _label(self, label: str) -> str:
-        return f"{self._epoch}:{label}" if self._epoch else label
+        """A speaker's label, apart from those before an engine failed; known speakers keep their names."""
+        return f"{self._epoch}:{label}" if self._epoch and label not in self._names else label
 
     def _delta(self, item: _Item, text: str, **ours: Any) -> None:
-        told = f" {text}" if text and item.begun else text
+        delta = f" {text}" if text and item.begun else text
         item.begun = item.begun or bool(text)
         place = {"item_id": item.id, "content_index": 0}
-        self._say(event(f"{TRANSCRIPTION}.delta", **place, delta=told, **ours))
+        self._say(event(f"{TRANSCRIPTION}.delta", **place, delta=delta, **ours))
 
     def _body(self, line: _Line) -> dict[str, Any]:
         named = replace(line.segment, speaker=line.label)
@@ -200,9 +202,6 @@ class LiveLines:
         changed = [] if transcript is None else self._relabel(transcript)
         lines = [self._lines[one] for one in item.lines]
         start_s, end_s = audio.to_seconds(item.start), audio.to_seconds(item.end)
-        missing = [
-            {"start": gap.start_s, "end": gap.end_s, "reason": gap.reason} for gap in item.missing
-        ]
         self._say(
             event(
                 f"{TRANSCRIPTION}.completed",
@@ -214,7 +213,7 @@ class LiveLines:
                 end=end_s,
                 segments=[self._body(line) for line in lines],
                 relabelled=[row for row in changed if row["item_id"] != item.id],
-                missing=missing,
+                missing=missing_body(item.missing),
                 warnings=[] if transcript is None else list(transcript.warnings),
                 job=self._job,
             )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...errors import EngineError, SpeakerReasonerError
+from ...errors import SpeakerReasonerError
 from ...longform import Failure, Listener, Progress, Transcriber
 from ...longform.chunks import Chunk
 from ...longform.recording import RecordingState
@@ -20,14 +20,15 @@ from ...reasoner import Asker
 from ...transcript import Missing, Segment, Transcript
 from ..runs import Defaults
 from ..worker import Worker
+from .events import Session
 
 _PASSES = 20
 """A pass waits so many times as long as the one before took (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A stretch that is through.
+class Transcribed:
+    """A stretch that was transcribed.
 
     Attributes:
         number: of the stretch, from 0.
@@ -60,15 +61,7 @@ class Broken:
     error: SpeakerReasonerError
 
 
-News = Heard | Guess | Broken
-
-
-@dataclass(frozen=True, slots=True)
-class Hinted:
-    """What a client says of a session: language and fewest and most speakers."""
-
-    language: str | None = None
-    speakers: tuple[int, int] | None = None
+News = Transcribed | Guess | Broken
 
 
 class Live:
@@ -78,9 +71,12 @@ class Live:
         transcriber: opens the session.
         worker: does its tasks.
         client: whose it is, for a fair queue.
-        hinted: returns what is known when the first stretch comes.
-        defaults: for what is not.
+        session: returns it as the client has configured it by now.
+        defaults: for what the client does not say.
         tell: called on the event loop with what became known.
+
+    Attributes:
+        client: as given.
     """
 
     def __init__(
@@ -88,14 +84,14 @@ class Live:
         transcriber: Transcriber,
         worker: Worker,
         client: str,
-        hinted: Callable[[], Hinted],
+        session: Callable[[], Session],
         defaults: Defaults,
         tell: Callable[[News], None],
     ) -> None:
         self._transcriber = transcriber
         self._worker = worker
         self.client = client
-        self._hinted = hinted
+        self._session = session
         self._defaults = defaults
         self._tell = tell
         self._loop = asyncio.get_running_loop()
@@ -103,7 +99,8 @@ class Live:
         self._waiting: deque[tuple[Chunk, bool]] = deque()
         self._begun: deque[bool] = deque()  # whether each under way ends a piece
         self._state: RecordingState | None = None
-        self._given = self._first = self._heard = 0
+        # numbers of stretches: the next to be added, the first of the state, the next to be told of
+        self._added = self._first = self._next = 0
         self._pass_at = 0.0
         self._task: _Stretches | _Guessing | None = None
 
@@ -118,7 +115,7 @@ class Live:
             self._task = None
         with self._lock:
             self._waiting.append((chunk, ends))
-            number, self._given = self._given, self._given + 1
+            number, self._added = self._added, self._added + 1
             if self._task is None or self._task.over:
                 self._task = _Stretches(self)
                 self._worker.submit(self._task)
@@ -135,8 +132,8 @@ class Live:
         self._task = _Guessing(self, chunk)
         self._worker.submit(self._task)
 
-    def speak(self, language: str | None) -> None:
-        """What follows is in this language."""
+    def set_language(self, language: str | None) -> None:
+        """Stretches that begin from now on are in this language."""
         if self._state is not None:
             self._state.language_given = language
 
@@ -149,13 +146,13 @@ class Live:
 
     def open(self, source: Iterator[Chunk] | None = None) -> RecordingState:
         """The session's state, or another one for a guess."""
-        hinted = self._hinted()
+        session = self._session()
         state = self._transcriber.listen(
             "live",
             self if source is None else source,
-            speakers=hinted.speakers or self._defaults.speakers,
+            speakers=session.count or self._defaults.speakers,
             voices=self._defaults.voices,
-            language=hinted.language,
+            language=session.language,
         )
         if source is None:
             state.ready = lambda: bool(self._waiting)
@@ -186,11 +183,11 @@ class Live:
     def news(self) -> None:
         """Tell of the stretches that are through."""
         self.state.tell(None)
-        while (segments := self.state.linked(self._heard - self._first)) is not None:
-            missing = self.state.missing(self._heard - self._first)
+        while (segments := self.state.linked(self._next - self._first)) is not None:
+            missing = self.state.missing(self._next - self._first)
             transcript = self._passed_over() if self._begun.popleft() else None
-            self.tell(Heard(self._heard, segments, missing, transcript))
-            self._heard += 1
+            self.tell(Transcribed(self._next, segments, missing, transcript))
+            self._next += 1
 
     def _passed_over(self) -> Transcript | None:
         """The last pass over the session so far. It takes longer the longer the session is, and never
@@ -209,8 +206,8 @@ class Live:
             self._waiting.clear()
             self._begun.clear()
             self._state = None
-            self._first = self._heard = self._given
-            until = self._given
+            self._first = self._next = self._added
+            until = self._added
         self.tell(Broken(until, error))
 
     def tell(self, news: News) -> None:
@@ -253,8 +250,8 @@ class _Stretches:
     def ended(self, result: Transcript | Failure) -> None:
         """The engine failed."""
         self.over = True
-        error = result.error if isinstance(result, Failure) else EngineError("no reply")
-        self._live.broke(error)
+        assert isinstance(result, Failure), "see result"
+        self._live.broke(result.error)
 
 
 class _Guessing:

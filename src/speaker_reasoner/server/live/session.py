@@ -21,7 +21,7 @@ from ...errors import SpeakerReasonerError
 from ..failures import RequestError, StorageError, as_request_error
 from ..jobs import new_job_id
 from ..service import Service
-from .cuts import SHORTEST, Began, Cut, Cutter, Stopped, Stretch
+from .cuts import SHORTEST, Cut, Cutter, Stretch
 from .events import (
     Session,
     SessionOver,
@@ -33,22 +33,23 @@ from .events import (
     session_body,
     updated,
 )
+from .incoming import Began, Stopped
 from .keeping import Keeping
 from .lines import LiveLines
-from .listening import Broken, Guess, Heard, Hinted, Live, News
+from .listening import Broken, Guess, Live, News, Transcribed
 
 _log = logging.getLogger(__name__)
 
 LONGEST_S = 30.0
-"""Of a stretch, where the model would hear more at once: lines shall come while one speaks."""
+"""Of a stretch, where the model would hear more at once: lines shall come while one speaks (assumed)."""
 _BEHIND_S = 300.0
-"""So much may wait for the engine before no more is read."""
+"""So much may wait for the engine before no more is read (assumed)."""
 _GUESS_S = 1.5
 """Between two guesses, at least; more where the engine takes longer for one (assumed)."""
 _LAST_S = 10.0
-"""So long a client is given to read the last events."""
+"""So long a client is given to read the last events (assumed)."""
 _EVENTS = 10_000
-"""So many may wait for a client that reads none."""
+"""So many may wait for a client that reads none (assumed)."""
 
 
 class LiveSession:
@@ -76,7 +77,12 @@ class LiveSession:
         model = self._able.model if service.store.shared else None
         self._keeping = Keeping(service, new_job_id(), client, model) if keep else None
         self._live = Live(
-            transcriber, worker, client, self._hinted, service.settings.defaults, self._news
+            transcriber,
+            worker,
+            client,
+            lambda: self._session,
+            service.settings.defaults,
+            self._news,
         )
         self._longest_s = min(LONGEST_S, transcriber.engine.profile.chunk_s)
         self._cutter: Cutter | None = None
@@ -90,9 +96,6 @@ class LiveSession:
     @property
     def _job(self) -> str | None:
         return None if self._keeping is None else self._keeping.job_id
-
-    def _hinted(self) -> Hinted:
-        return Hinted(self._session.language, self._session.count)
 
     async def run(self, refused: RequestError | None = None) -> None:
         """Serve until the client leaves; what was said is kept then.
@@ -121,9 +124,8 @@ class LiveSession:
             self._say(error_event(RequestError(500, message, code="internal_error"), None))
         finally:
             self._live.close()
-            if not sender.cancelled():
-                with suppress(asyncio.QueueFull):
-                    self._out.put_nowait(None)
+            with suppress(asyncio.QueueFull):
+                self._out.put_nowait(None)
             ending = asyncio.ensure_future(self._end())
             await asyncio.wait((sender,), timeout=_LAST_S)
             sender.cancel()
@@ -212,7 +214,7 @@ class LiveSession:
             if new.speakers != self._session.speakers:
                 warnings.append("session.speakers: without effect, the session has begun")
         self._session = new
-        self._live.speak(new.language)
+        self._live.set_language(new.language)
         self._say(self._session_event("updated", beta=beta, warnings=warnings))
 
     def _session_event(self, what: str, *, beta: bool = False, **ours: Any) -> dict[str, Any]:
@@ -243,12 +245,11 @@ class LiveSession:
 
     async def _commit(self) -> None:
         cuts = [] if self._cutter is None else await run_in_threadpool(self._cutter.commit)
-        if not any(getattr(cut, "ends", False) for cut in cuts):
-            self._tell_cuts(cuts)
+        self._tell_cuts(cuts)
+        if not any(isinstance(cut, Stretch) and cut.ends for cut in cuts):
             least_ms = 1000 * SHORTEST // SAMPLE_RATE_HZ
             message = f"the buffer is too small: expected at least {least_ms} ms of audio"
             raise RequestError(400, message, code="input_audio_buffer_commit_empty")
-        self._tell_cuts(cuts)
 
     async def _clear(self) -> None:
         if self._cutter is not None:
@@ -294,9 +295,9 @@ class LiveSession:
                     now = self._cutter.under_way if self._cutter is not None else None
                     if now is not None and now.start_samples == news.start_samples:
                         self._lines.guessed(news)
-                case Heard():
+                case Transcribed():
                     self._passed(news.number)
-                    self._lines.heard(news)
+                    self._lines.transcribed(news)
                 case Broken(until, error):
                     for number in self._lines.broken(until, error):
                         self._passed(number)

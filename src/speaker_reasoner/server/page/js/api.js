@@ -16,9 +16,8 @@ export class ApiError extends Error {
 }
 
 export const key = () => sessionStorage.getItem(KEY);
-export const hasKey = () => key() !== null;
 export const jobPath = (id, rest = "") => `v1/jobs/${encodeURIComponent(id)}${rest}`;
-const auth = () => (hasKey() ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {});
+const auth = () => (key() === null ? {} : { Authorization: `Bearer ${key()}` });
 
 /**
  * Ask for the key, once however many requests wait for it.
@@ -26,7 +25,7 @@ const auth = () => (hasKey() ? { Authorization: `Bearer ${sessionStorage.getItem
  * @returns {Promise<boolean>} whether another one was given.
  */
 function askKey(tried) {
-  if (sessionStorage.getItem(KEY) !== tried) return Promise.resolve(true); // given meanwhile
+  if (key() !== tried) return Promise.resolve(true); // given meanwhile
   if (refused) return Promise.resolve(false);
   asking ??= new Promise((resolve) => {
     const dialog = $("key");
@@ -50,7 +49,7 @@ function askKey(tried) {
 /** Ask once more for a key that was not given before. */
 export function askAgain() {
   refused = false;
-  return askKey(sessionStorage.getItem(KEY));
+  return askKey(key());
 }
 
 /** How the server can be reached: `ok`, `lost`, or `key` (it asks for one that nobody gave). */
@@ -87,7 +86,7 @@ function failure(status, body) {
 /** Fetch, with the key; asks for it on 401. @returns {Promise<Response>} an ok response. */
 export async function request(path, options = {}) {
   let response;
-  const tried = sessionStorage.getItem(KEY);
+  const tried = key();
   try {
     response = await fetch(path, { ...options, headers: { ...options.headers, ...auth() } });
   } catch (error) {
@@ -117,7 +116,7 @@ export function upload(file, fields, onprogress, signal) {
   for (const [name, values] of Object.entries(fields)) for (const value of [values].flat()) form.append(name, value);
   form.append("file", file, file.name);
   return new Promise((resolve, reject) => {
-    const xhr = new XMLHttpRequest(), tried = sessionStorage.getItem(KEY);
+    const xhr = new XMLHttpRequest(), tried = key();
     xhr.open("POST", "v1/jobs");
     for (const [name, value] of Object.entries(auth())) xhr.setRequestHeader(name, value);
     xhr.upload.onprogress = (event) => onprogress(event.loaded / event.total);

@@ -7,7 +7,7 @@ import { key } from "./api.js";
 import { $, h } from "./dom.js";
 
 const RATE_HZ = 24_000;
-const PAUSE_MS = 900; // ends a piece: who is told apart from whom gets better with longer ones
+const PAUSE_MS = 900; // ends a piece: longer pieces have more of each voice (assumed)
 const MOST_WAITING = 2 ** 20; // bytes: about 16 s that the network did not take
 const LINE = "conversation.item.input_audio_transcription.";
 const FALLBACK = "Lines cannot be shown just now. The recording goes on, and is transcribed when you stop.";
@@ -27,22 +27,23 @@ export function showLive(stream, speakers) {
     context?.close().catch(() => {});
     lines.settle();
   };
-  const give = () => {
+  const giveUp = () => {
     if (over) return;
     stop();
     lines.say(FALLBACK);
   };
   const send = (type, body) => socket.send(JSON.stringify({ type, ...body }));
   try {
-    socket = new WebSocket(address(), ["realtime", ...(key() === null ? [] : [`openai-insecure-api-key.${key()}`])]);
+    const carried = key() === null ? [] : [`openai-insecure-api-key.${key()}`];
+    socket = new WebSocket(address(), ["realtime", ...carried]);
   } catch { // a key that no socket can carry
-    give();
+    giveUp();
     return { stop, clear };
   }
-  socket.onerror = socket.onclose = give;
+  socket.onerror = socket.onclose = giveUp;
   socket.onmessage = ({ data }) => {
     const event = JSON.parse(data);
-    if (event.type === "error") give();
+    if (event.type === "error") giveUp();
     else if (event.type.startsWith(LINE)) lines.take(event.type.slice(LINE.length), event);
   };
   socket.onopen = async () => {
@@ -54,7 +55,7 @@ export function showLive(stream, speakers) {
       const worklet = new AudioWorkletNode(context, "pcm", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
       worklet.port.onmessage = ({ data }) => {
         if (over) return;
-        if (socket.bufferedAmount > MOST_WAITING) give();
+        if (socket.bufferedAmount > MOST_WAITING) giveUp();
         else send("input_audio_buffer.append", { audio: base64(data) });
       };
       context.createMediaStreamSource(stream).connect(worklet);
@@ -62,7 +63,7 @@ export function showLive(stream, speakers) {
       lines.say("Lines appear here while you speak.");
       if (over) stop();
     } catch {
-      give();
+      giveUp();
     }
   };
   return { stop, clear };
@@ -141,7 +142,7 @@ class Lines {
     return this.letters.indexOf(letter) % 8;
   }
 
-  /** Nothing more comes: what is a guess stays one. */
+  /** No more lines come: where there is none, take the hint away. */
   settle() {
     if (!this.pieces.size) this.say("");
   }
