@@ -12,7 +12,7 @@ def serve_sentence() -> str:
         f"{many['outcomes']['right']} of {sent} transcripts right, at {stored['throughput_ratio']:.1f} times "
         f"the throughput of one client; the server was killed {killed['kills']} times under load, and "
         f"{killed['outcomes']['right']} of {killed['accepted']} accepted jobs ended with the transcript that "
-        "they would have had (`python benchmarks/serve.py`)."
+        f"they would have had (`{stored['command']}`)."
     )
 
 
