@@ -498,3 +498,18 @@ def test_turns_in_a_long_queue(begin: Begin) -> None:
         connection.execute(insert(JOBS), rows)
     taken = [job.client for _ in range(4) for job in claimed(store)]
     assert sorted(taken) == ["few", "few", "many", "many"]
+
+
+def test_a_live_session_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    left = LeftLive(new_job_id(), "Live", None, None, "ana", None)
+    with monkeypatch.context() as patched, pytest.raises(StorageError, match="No space"):
+        patched.setattr(Path, "write_text", full)
+        left.write(tmp_path / "live" / "one")
+    assert not (tmp_path / "live" / "one").exists()
+    left.write(tmp_path / "live" / "one")
+    with pytest.raises(StorageError):
+        left.write(tmp_path / "live" / "one")
+    assert LeftLive.read(tmp_path / "live" / "one") == left

@@ -1,6 +1,7 @@
 """What a live session has left on this machine, for a store that several servers share."""
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +30,11 @@ class LeftLive:
         """
         try:
             folder.mkdir(parents=True)
-            (folder / ABOUT).write_text(json.dumps(asdict(self)), encoding="utf-8")
+            try:
+                (folder / ABOUT).write_text(json.dumps(asdict(self)), encoding="utf-8")
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         except OSError as error:
             raise disk_error("keep what is said", error) from error
 
