@@ -140,7 +140,10 @@ def test_a_client_hangs_up(cloud: Cloud, http: httpx2.Client) -> None:
     front, worker = cloud.start("--no-engine"), cloud.start("--worker", SIMULATED_S="2")
     form = {"model": "scripted", "stream": "true"}
     url = f"{front.url}/v1/audio/transcriptions"
-    with http.stream("POST", url, files={"file": ("a.wav", wav(30.0))}, data=form) as answer:
+    sound = wav(
+        150.0
+    )  # more chunks than are under way at once: the first words come long before the end
+    with http.stream("POST", url, files={"file": ("a.wav", sound)}, data=form) as answer:
         rows = answer.iter_lines()
         assert next(rows) == "event: transcript.text.delta"
         assert count_jobs(cloud.database) == 1
