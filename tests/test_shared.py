@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -354,21 +355,16 @@ def test_stores_that_cannot_be_shared(tmp_path: Path) -> None:
     assert isinstance(open_store(tmp_path / "other", None, 60.0), stores.Store)
 
 
+def _at_once(times: int, start: Callable[[], object]) -> list[Exception]:
+    """Call in so many threads; what it raised."""
+    with ThreadPoolExecutor(times) as pool:
+        raised = [future.exception() for future in [pool.submit(start) for _ in range(times)]]
+    return [error for error in raised if isinstance(error, Exception)]
+
+
 def test_servers_started_at_once_make_one_store(tmp_path: Path, url: str) -> None:
     made: list[SharedStore] = []
-    failed: list[Exception] = []
-
-    def start() -> None:
-        try:
-            made.append(SharedStore(tmp_path / "store", url))
-        except Exception as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=start) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    failed = _at_once(6, lambda: made.append(SharedStore(tmp_path / "store", url)))
     assert failed == [] and len({store._id for store in made}) == 1
     for store in made:
         store.close()
@@ -436,19 +432,7 @@ def test_servers_that_are_started_at_once_make_one_job_of_a_live_session(begin: 
     ids = [new_job_id() for _ in range(5)]
     for job_id in ids:
         abandoned(first, job_id)
-    failed: list[Exception] = []
-
-    def start() -> None:
-        try:
-            begin()
-        except Exception as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=start) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    failed = _at_once(4, begin)
     assert failed == [] and Counter(job.id for job in first.newest(9)) == Counter(ids)
     assert not list((first._folder / "live").iterdir())
 

@@ -246,19 +246,21 @@ class Transcriber:
         if share is not None:
             assert isinstance(journal, Journal)
             source, kept = share.until(source), ShareJournal(journal, share.start_samples)
-        recording = RecordingState(
-            path,
-            source,
-            self.profile,
-            settings,
-            self._speakers(speakers, voices),
-            self.engine.describe(),
-            kept,
-        )
+        recording = self._state(path, source, self._speakers(speakers, voices), kept)
         recording.name = name or recording.name
         recording.notices = notices
         recording.language_given = language
         return recording
+
+    def _state(
+        self,
+        path: Path,
+        source: Iterator[Chunk],
+        people: Speakers,
+        kept: Journal | ChannelJournal | ShareJournal | None = None,
+    ) -> RecordingState:
+        described = self.engine.describe()
+        return RecordingState(path, source, self.profile, self.settings, people, described, kept)
 
     def _speakers(
         self, bounds: tuple[int, int] | None, voices: Sequence[EnrolledSpeaker]
@@ -304,15 +306,7 @@ class Transcriber:
         voices = (
             self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
         )
-        people = self._speakers(bounds, voices)
-        return RecordingState(
-            Path(path),
-            iter([chunk_audio]),
-            self.profile,
-            self.settings,
-            people,
-            self.engine.describe(),
-        )
+        return self._state(Path(path), iter([chunk_audio]), self._speakers(bounds, voices))
 
     def listen(
         self,
@@ -331,14 +325,7 @@ class Transcriber:
             speakers, voices, language: as for `open`; fewer speakers than the least may have spoken yet.
         """
         bounds = None if speakers is None else (1, speakers[1])
-        recording = RecordingState(
-            Path(name),
-            source,
-            self.profile,
-            self.settings,
-            self._speakers(bounds, voices),
-            self.engine.describe(),
-        )
+        recording = self._state(Path(name), source, self._speakers(bounds, voices))
         recording.language_given = language
         return recording
 

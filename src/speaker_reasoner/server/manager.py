@@ -94,12 +94,17 @@ class JobManager:
         for run in list(self._runs.values()):
             run.rest()
 
-    def begin(self, job_id: str, *, resumed: bool = False) -> None:
+    def begin(self, job: Job, *, resumed: bool = False) -> None:
         """Let a job that was queued just now go on: here, or wherever there is room."""
         if self.store.shared:
             self.keeper.claim_soon()
-        elif (job := self.store.get(job_id)) is not None:
+        else:
             self.launch(job, resumed=resumed)
+
+    def begin_again(self, job_id: str, *, resumed: bool = False) -> None:
+        """Let a job go on that was just put into the queue again."""
+        if (job := self.store.get(job_id)) is not None:
+            self.begin(job, resumed=resumed)
 
     def _claim(self) -> int:
         """Take jobs out of the queue that servers share, as far as there is room here."""
@@ -299,7 +304,7 @@ class JobManager:
                     f"the job is {self.job(job_id).status}; only one that failed or was cancelled"
                 )
                 raise RequestError(409, f"{message} can be tried again", code="job_not_failed")
-            self.begin(job_id, resumed=True)
+            self.begin_again(job_id, resumed=True)
         return self.body(self.job(job_id))
 
     @property

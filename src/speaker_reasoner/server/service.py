@@ -394,10 +394,7 @@ class Service:
             file_name = received.file.name if received.file else display_name(str(path))
             name = form.name or file_name
             job = await self._add(request, folder, name, duration_s, form, offer)
-            if self.store.shared:
-                self.keeper.claim_soon()
-            else:
-                self.jobs.launch(job)
+            self.jobs.begin(job)
         return {**self.jobs.body(job), "warnings": said} if said else self.jobs.body(job)
 
     def health(self) -> dict[str, Any]:

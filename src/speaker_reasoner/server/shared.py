@@ -21,7 +21,7 @@ from typing import Any
 import soundfile
 from sqlalchemy import Connection, and_, delete, func, insert, literal, or_, select, update
 
-from ..errors import OutputError, ServerError, SpeakerReasonerError
+from ..errors import ServerError, SpeakerReasonerError
 from ..longform.journal import Journal
 from ..version import __version__
 from .claims import claim
@@ -46,7 +46,7 @@ from .leftlive import ABOUT, LeftLive
 from .processes import Processes
 from .rows import NEXT_TOKEN
 from .sound import finish_live, recording_file
-from .store import LEASE_S, Store, identity
+from .store import LEASE_S, Store, identity, make_folders
 
 _PROBE_S, _TIDY_S = 30.0, 60.0
 """Assumed: so often a bucket is written to, and copies are looked through."""
@@ -116,14 +116,7 @@ class SharedStore(Store):
         self._erased = set()
         self._probed_at = -_PROBE_S
         self._tidied_at = time.monotonic()
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for part in ("jobs", "incoming", "live"):
-                (folder / part).mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{folder}: {error.strerror or error}; choose another folder for --store or --scratch"
-            ) from error
+        make_folders(folder, ("jobs", "incoming", "live"), "--store or --scratch")
         with ExitStack() as stack:
             self._processes = Processes(folder / "processes", lease_s)
             stack.callback(self._processes.close)

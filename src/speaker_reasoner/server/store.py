@@ -50,6 +50,25 @@ _MARK = "not-accepted"
 _PROBE_BYTES = 1 << 18
 
 
+def make_folders(folder: Path, parts: Sequence[str], options: str) -> None:
+    """Make a folder that only its user can read, and its parts, where they are not there.
+
+    Args:
+        options: that name the folder, for the message.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for part in parts:
+            (folder / part).mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: {error.strerror or error}; choose another folder for {options}"
+        ) from error
+
+
 class Store(Rows):
     """Jobs of one folder.
 
@@ -69,14 +88,7 @@ class Store(Rows):
     def __init__(self, folder: Path, database: str | None = None, lease_s: float = LEASE_S) -> None:
         self._folder = folder
         self._lease_s = lease_s
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for part in ("jobs", "incoming", "erased"):
-                (folder / part).mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{folder}: {error.strerror or error}; choose another folder for --store"
-            ) from error
+        make_folders(folder, ("jobs", "incoming", "erased"), "--store")
         with ExitStack() as stack:
             self._processes = Processes(folder / "processes", lease_s)
             stack.callback(self._processes.close)

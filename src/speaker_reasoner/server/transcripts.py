@@ -116,7 +116,7 @@ class Transcripts:
         if not self._store.listen(job, chunk, keep=operation.keep):
             message = "the job is under way, or was corrected meanwhile; fetch it again"
             raise RequestError(409, message, code="job_under_way")
-        self._jobs.begin(job.id)
+        self._jobs.begin_again(job.id)
         return self._jobs.body(self._jobs.job(job.id))
 
     def _transcribed(self, job_id: str) -> Job:

@@ -6,6 +6,7 @@ finds it if this one dies.
 """
 
 import logging
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -74,7 +75,11 @@ class Keeping:
             )
             self._folder = store.live_folder(left)
             file = LiveFile(self._folder, session.coding)
-            file.append(data)
+            try:
+                file.append(data)
+            except BaseException:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                raise
             self._file = file
             return
         with store.incoming() as folder:
@@ -134,7 +139,7 @@ class Keeping:
         assert self._folder is not None
         try:
             store.adopt(self._folder)
-            self._service.jobs.begin(self.job_id)
+            self._service.keeper.claim_soon()
         except SpeakerReasonerError as error:
             _log.warning(
                 "%s: kept in %s until the next start: %s", self.job_id, self._folder, error
