@@ -29,12 +29,13 @@ def test_headings_of_otter(tmp_path: Path) -> None:
     talk = read(
         tmp_path,
         "Weekly sync\nSPEAKERS\nAna Moe, Bob\n\nAna Moe  0:00  \nGood morning. Note: we start.\n\n"
-        "bob\t0:07\nHello.\nAnd again (10:05)\n\nUnknown Speaker  1:02:03\nBye to all of you\n\n"
+        "bob\t0:07\nHello.\nAnd again (10:05)\nand let us all meet there at  10:05\n\n"
+        "Unknown Speaker  1:02:03\nBye to all of you\n\n"
         "Transcribed by https://otter.ai\n",
     )
     assert rows(talk) == [
         (0.0, 7.0, "Ana Moe", "Good morning. Note: we start."),
-        (7.0, 3723.0, "bob", "Hello. And again (10:05)"),
+        (7.0, 3723.0, "bob", "Hello. And again (10:05) and let us all meet there at  10:05"),
         (3723.0, 3725.0, "Unknown Speaker", "Bye to all of you"),
     ]
     assert talk.warnings == (

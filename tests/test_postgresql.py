@@ -3,6 +3,10 @@
 import time
 from pathlib import Path
 
+import pytest
+
+from speaker_reasoner.server.failures import disk_error
+from speaker_reasoner.server.live.incoming import LiveFile
 from speaker_reasoner.server.store import Store
 
 from . import postgres as postgresql
@@ -88,3 +92,17 @@ def test_a_live_session_becomes_a_job_of_all_servers_in_the_end(
     job = wait(client, mine[0])
     assert (job["id"], job["status"], job["duration"]) == (job_id, "done", 3.0)
     assert not list((tmp_path / "store" / "live").iterdir())
+
+
+def test_a_live_session_that_does_not_fit_leaves_nothing(
+    serve: Serve, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: LiveFile, data: bytes) -> None:
+        raise disk_error("store what was said", OSError(28, "No space left on device"))
+
+    client = serve(database=postgres.url)
+    with session(client) as talker:
+        monkeypatch.setattr(LiveFile, "append", full)
+        talker.say(babble(0.2))
+        assert "No space left" in talker.until("error")["error"]["message"]
+    assert jobs(client) == [] and not list((tmp_path / "store" / "live").iterdir())

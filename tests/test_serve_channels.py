@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from speaker_reasoner.server.lines import channel_of, chunk_at
 from speaker_reasoner.server.sound import decode_recording
+from speaker_reasoner.transcript import Transcript
 
 from . import serving
 from .conftest import noise
@@ -55,11 +57,14 @@ def test_a_job_is_told_played_and_heard_again(serve: Serve, stereo: Path) -> Non
         ("Speaker2", "quiet"),
     }
     assert {chunk % 2 for label, _, chunk in before if label == "Speaker2"} == {1}
-    again = {"op": "listen", "chunk": before[0][2], "revision": document["revision"]}
-    assert client.post(f"{url}/corrections", json=again).status_code in (200, 202)
-    wait(client, job)
-    after = client.get(f"{url}/document").json()
-    assert [(s["speaker"], s["text"]) for s in after["segments"]] == [one[:2] for one in before]
+    for _ in range(2):  # a chunk stays that of its channel
+        again = {"op": "listen", "chunk": before[0][2], "revision": document["revision"]}
+        assert client.post(f"{url}/corrections", json=again).status_code in (200, 202)
+        assert wait(client, job)["error"] is None
+        document = client.get(f"{url}/document").json()
+        assert [(s["speaker"], s["text"]) for s in document["segments"]] == [
+            one[:2] for one in before
+        ]
     played, _ = soundfile.read(io.BytesIO(client.get(f"{url}/audio").content))
     sent, _ = soundfile.read(stereo)
     assert played.ndim == 1 and np.abs(played - sent.mean(1)).max() < 1e-4
@@ -100,3 +105,12 @@ def test_what_is_louder_than_full_scale_keeps_its_channels(tmp_path: Path) -> No
     assert decode_recording(path, tmp_path, "loud", 60.0, separate=True) == 1.0
     kept, _ = soundfile.read(tmp_path / "audio.wav", dtype="float32")
     assert np.array_equal(kept, loud)
+
+
+def test_a_line_goes_to_a_chunk_of_its_speakers_channel() -> None:
+    traces = tuple({"chunk": n, "start_s": 3.0 * (n // 2), "channel": n % 2} for n in range(4))
+    info = {"channels": [{"channel": n, "speaker": f"Speaker{n + 1}"} for n in range(2)]}
+    call = Transcript("call", 6.0, (), traces=traces, info=info)
+    chunks = [chunk_at(call, at_s, f"Speaker{n}") for at_s in (1.0, 4.0) for n in (1, 2, 3)]
+    assert chunks == [0, 1, 1, 2, 3, 3]  # nobody's channel: the last chunk
+    assert [channel_of(call, chunk) for chunk in range(5)] == [0, 1, 0, 1, None]
