@@ -19,6 +19,26 @@ def _span(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} d"
 
 
+def speed_list() -> str:
+    stored = load("scale")
+    each = {name: values["median"] for name, values in stored["each_s"].items()}
+    start = {name: values["median"] for name, values in stored["start_s"].items()}
+    faster, by_ray = stored["two_workers_times_faster"], stored["ray_over_plain"]
+    same = "give the same bytes" if stored["same_tables_also_of_eight_shards"] else "differ"
+    return (
+        f"`{stored['command']}` on {stored['machine']['cores']} cores, one thread a process, {stored['date']} "
+        f"([result](results/scale.json)): recordings of {stored['recording_s']:g} s on the embedded checkpoint. "
+        "The start of engines and of Ray is not in the time of a recording.\n\n"
+        f"- Two workers take {each['two workers']:.2f} s for a recording, one worker takes "
+        f"{each['one worker']:.2f} s: {faster['median']:.2f} times as fast ({faster['min']:.2f} to "
+        f"{faster['max']:.2f}).\n"
+        f"- The plain run takes {each['plain']:.2f} s for a recording; one worker by Ray took "
+        f"{by_ray['min']:.2f} to {by_ray['max']:.2f} of that. Its start takes {start['one worker']:.0f} s, that "
+        f"of the plain run {start['plain']:.1f} s.\n"
+        f"- One run, one worker, two workers and eight shards {same}."
+    )
+
+
 def model_sentence() -> str:
     stored = load("scale-model")
     one = next(iter(stored["engines"].values()))
@@ -118,6 +138,7 @@ def survival_sentence() -> str:
 
 
 BLOCKS = {
+    "scale-speed": speed_list,
     "scale-model-sentence": model_sentence,
     "scale-model-table": model_table,
     "scale-model-limits": model_limits,
