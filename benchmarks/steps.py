@@ -23,6 +23,7 @@ from heldout_set import held_out
 from speaker_reasoner import audio, load_engine
 from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.engines.base import Reply, Request
+from speaker_reasoner.engines.checkpoint import Checkpoint
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.reasoner import Dialogue, run
@@ -35,9 +36,15 @@ class Counting(TransformersEngine):
 
     forwards = 0
 
-    def _forward(self, *arguments: Any) -> Any:
-        self.forwards += 1
-        return super()._forward(*arguments)
+    def __init__(self, checkpoint: Checkpoint, **options: Any) -> None:
+        super().__init__(checkpoint, **options)
+        read = self.text.read
+
+        def counted(*arguments: Any) -> Any:
+            self.forwards += 1
+            return read(*arguments)
+
+        self.text.read = counted  # type: ignore[method-assign]
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         replies = super().ask(requests)

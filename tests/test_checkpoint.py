@@ -325,14 +325,14 @@ def test_first_logits_equal_the_models_own(
     """Markup, audio embeddings, positions: the engine's prompt is the class's own."""
     engine = load_engine(saved[kind], device="cpu")
     seen: list[torch.Tensor] = []
-    forward = engine._forward
+    read = engine.text.read
 
     def watched(*arguments: Any) -> Any:
-        result = forward(*arguments)
-        seen.append(result[0, 0])  # after the prompt; a draft may follow
+        result = read(*arguments)
+        seen.append(result[0][0])  # after the prompt; a draft may follow
         return result
 
-    monkeypatch.setattr(engine, "_forward", watched)
+    monkeypatch.setattr(engine.text, "read", watched)
     clip = noise(3.3, 4)
     request = Dialogue(clip, engine.profile).request
     assert request is not None

@@ -119,15 +119,15 @@ def test_wrong_drafts_cost_nothing_but_time(random_checkpoint: Path) -> None:
 def steps(engine: TransformersEngine, samples: Any, monkeypatch: Any, **options: Any) -> float:
     """Forwards of the text model for each token that is written."""
     count = 0
-    forward = engine._forward
+    read = engine.text.read
 
     def counted(*arguments: Any) -> Any:
         nonlocal count
         count += 1
-        return forward(*arguments)
+        return read(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_forward", counted)
+        patch.setattr(engine.text, "read", counted)
         [written] = replies(engine, [samples], **options)
     return count / sum(len(reply.ids) for reply in written)
 

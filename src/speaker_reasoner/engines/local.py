@@ -27,13 +27,15 @@ from ..protocol.vocabulary import Vocabulary
 from ..speech import Detect, detector
 from ..voices.linking import Trust
 from ..voices.witness import Witness
-from .attention import grouped_attention
 from .base import Reply, Request, Session, Stop
 from .checkpoint import Checkpoint
 from .comparing import load_witness
+from .flat import FlatText, is_flat
+from .joined import JoinedText
+from .linears import FastLinears
 from .lookahead import History, Lookahead
-from .memory import KeysValues, join, shorten, take_apart
-from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
+from .memory import Held
+from .thinker import MarkedTokenizer, audio_tower, embed, encode_audio, log_mel, slice_tokens
 from .tower import TowerWitness
 
 _ANSWER = ANSWER.encode()
@@ -45,12 +47,11 @@ _AHEAD_LEAST = 2
 
 @dataclass(slots=True)
 class _Memory:
-    """What a session remembers: all pieces so far, how many tokens are in the cache, the cache."""
+    """What a session remembers: all pieces so far, those that were not read yet, keys and values of the others."""
 
     pieces: list[TokenizedPart] = field(default_factory=list)
     pending: list[TokenizedPart] = field(default_factory=list)
-    cached_tokens: int = 0
-    cache: KeysValues | None = None
+    held: Held = field(default_factory=Held)
     history: History = field(default_factory=History)
 
 
@@ -65,22 +66,6 @@ class _BatchRow:
     probabilities: list[float] = field(default_factory=list)
     looped: bool = False
     done: bool = False
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Rows that share a forward.
-
-    Attributes:
-        cache: keys and values of all rows.
-        mask: which of them are a row's own, `[B, held]`.
-        next: position of each row's next token.
-    """
-
-    rows: list[_BatchRow]
-    cache: Any
-    mask: Tensor
-    next: list[int]
 
 
 class TransformersEngine:
@@ -121,6 +106,9 @@ class TransformersEngine:
         self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids(MARKUP.end))
         self.audio_id = int(self.thinker.config.audio_token_id)
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
+        flat = is_flat(self.thinker)
+        self.text = FlatText(self.thinker) if flat else JoinedText(self.thinker)
+        self._fast = FastLinears(audio_tower(self.thinker) if flat else self.thinker)
         self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer)
         by_device = _AHEAD_CPU if self.device.type == "cpu" else _AHEAD_GPU
         self._ahead = by_device if lookahead is None else lookahead
@@ -164,7 +152,7 @@ class TransformersEngine:
         seconds: dict[str, float] = {}
         if fitting:
             try:
-                with grouped_attention(text_model(self.thinker)):
+                with self._fast.used():
                     self._write(fitting, seconds)
             except torch.OutOfMemoryError as error:
                 raise EngineError(
@@ -181,12 +169,12 @@ class TransformersEngine:
         memory.pieces += new
         memory.pending += new
         if not self.keep_cache:
-            memory.pending, memory.cached_tokens = list(memory.pieces), 0
+            memory.pending, memory.held = list(memory.pieces), Held()
         return _BatchRow(request, memory, start(request.rules))
 
     def _fits(self, row: _BatchRow) -> bool:
         slices = [p.audio for p in row.memory.pending if p.audio is not None]
-        tokens = row.memory.cached_tokens + sum(
+        tokens = row.memory.held.tokens + sum(
             slice_tokens(self.thinker, [s.end_samples - s.start_samples for s in slices])
         )
         tokens += sum(len(piece.ids) for piece in row.memory.pending)
@@ -199,93 +187,50 @@ class TransformersEngine:
         seconds["encode"] = time.perf_counter() - clock
         seconds["grammar"] = 0.0
         clock = time.perf_counter()
-        self._prefill(rows, embedded, seconds)
+        self._step(rows, embedded, seconds)
         seconds["prefill"] = time.perf_counter() - clock - seconds["grammar"]
         clock, grammar_s = time.perf_counter(), seconds["grammar"]
-        self._decode(rows, seconds)
+        while writing := [row for row in rows if not row.done]:
+            last = self._embed_ids([row.ids[-1] for row in writing])
+            self._step(writing, torch.split(last, 1), seconds)
+        self.text.release()
         seconds["decode"] = time.perf_counter() - clock - (seconds["grammar"] - grammar_s)
         for row in rows:
             self._remember(row)
-
-    def _prefill(
-        self, rows: list[_BatchRow], embedded: list[Tensor], seconds: dict[str, float]
-    ) -> None:
-        """Read what is new to each row, among rows of like length, and write the first tokens."""
-        by_length: dict[int, list[int]] = {}
-        for i, new in enumerate(embedded):
-            by_length.setdefault(len(new).bit_length(), []).append(i)
-        for indices in by_length.values():
-            batch = self._join([rows[i] for i in indices])
-            self._step(batch, [embedded[i] for i in indices], seconds)
-            self._take_apart(batch)
-
-    def _decode(self, rows: list[_BatchRow], seconds: dict[str, float]) -> None:
-        """Write a turn of each row; those that are done leave when they are half of the batch."""
-        if all(row.done for row in rows):
-            return
-        batch = self._join(rows)
-        while writing := [row for row in batch.rows if not row.done]:
-            if len(writing) <= len(batch.rows) // 2:
-                self._take_apart(batch)
-                batch = self._join(writing)
-            last = self._embed_ids([row.ids[-1] for row in batch.rows if not row.done])
-            inputs = list(torch.split(last, [0 if row.done else 1 for row in batch.rows]))
-            self._step(batch, inputs, seconds)
-        self._take_apart(batch)
 
     def _embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Embeddings `[n, D]` of tokens."""
         return embed(self.thinker, torch.tensor(ids, dtype=torch.long, device=self.device))
 
-    def _step(self, batch: _Batch, inputs: list[Tensor], seconds: dict[str, float]) -> None:
+    def _step(
+        self, rows: Sequence[_BatchRow], inputs: Sequence[Tensor], seconds: dict[str, float]
+    ) -> None:
         """One forward: what is new to each row `[T, D]` and a draft of what follows; at least one token of
-        each row that is not done is written.
+        each row is written.
 
-        Rows are padded left. Of a draft all tokens are kept that the row itself chooses, the next token
-        is then known too; the rest leaves the cache, or is masked where another row keeps more.
+        Of a draft all tokens are kept that the row itself chooses, the next token is then known too.
         """
         clock = time.perf_counter()
-        most = min(self._ahead, max(_AHEAD_LEAST, self._ahead // len(batch.rows)))
-        drafts = [[] if row.done else self._draft(row, most) for row in batch.rows]
+        most = min(self._ahead, max(_AHEAD_LEAST, self._ahead // len(rows)))
+        drafts = [self._draft(row, most) for row in rows]
         seconds["grammar"] += time.perf_counter() - clock
         ahead = self._embed_ids([token for draft in drafts for token in draft])
         blocks = [
             torch.cat(pair) if len(pair[1]) else pair[0]
             for pair in zip(inputs, torch.split(ahead, list(map(len, drafts))), strict=True)
         ]
-        width, held = max(map(len, blocks)), batch.mask.shape[1]
-        batch.mask = torch.nn.functional.pad(batch.mask, (0, width))
-        positions = torch.zeros(len(blocks), width, dtype=torch.long)
-        for i, block in enumerate(blocks):
-            batch.mask[i, held + width - len(block) :] = 1
-            positions[i, width - len(block) :] = batch.next[i] + torch.arange(len(block))
-        logits = self._forward(
-            torch.stack([_left_pad(block, width) for block in blocks]),
-            batch.mask,
-            positions.to(batch.mask.device),
-            batch.cache,
-            max(map(len, drafts)) + 1,
-        )
-        table = logits.cpu().numpy()
-        normaliser = torch.logsumexp(logits, dim=-1).cpu().numpy()
-        clock = time.perf_counter()
-        dropped = []
-        for i, (row, draft) in enumerate(zip(batch.rows, drafts, strict=True)):
-            first = len(table[i]) - len(draft) - 1
-            kept = (
-                0 if row.done else self._choose(row, draft, table[i, first:], normaliser[i, first:])
-            )
-            dropped.append(len(draft) - kept)
-            batch.next[i] += len(blocks[i]) - dropped[-1]
-            if dropped[-1]:
-                batch.mask[i, -dropped[-1] :] = 0
+        held = [row.memory.held for row in rows]
+        logits = self.text.read(held, blocks, [len(draft) + 1 for draft in drafts])
+        table = torch.cat(logits).float()
+        normalisers = torch.logsumexp(table, dim=-1).cpu().numpy()
+        tables = table.cpu().numpy()
+        clock, begin = time.perf_counter(), 0
+        for row, draft in zip(rows, drafts, strict=True):
+            own = slice(begin, begin + len(draft) + 1)
+            kept = self._choose(row, draft, tables[own], normalisers[own])
+            row.memory.held.tokens -= len(draft) - kept
+            begin = own.stop
         seconds["grammar"] += time.perf_counter() - clock
-        unused = min(
-            gone if len(block) else width for block, gone in zip(blocks, dropped, strict=True)
-        )
-        if unused:
-            shorten(batch.cache, batch.mask.shape[1] - unused)
-            batch.mask = batch.mask[:, :-unused]
 
     def _embed(self, rows: Sequence[tuple[Session, Sequence[TokenizedPart]]]) -> list[Tensor]:
         """Embeddings `[T, D]` of each row's pieces, audio in place."""
@@ -309,28 +254,6 @@ class TransformersEngine:
             ]
             embedded.append(torch.cat(parts))
         return embedded
-
-    def _join(self, rows: list[_BatchRow]) -> _Batch:
-        """One cache and mask `[B, past]` for all rows, padded left."""
-        past = [row.memory.cached_tokens for row in rows]
-        mask = torch.zeros(len(rows), max(past), dtype=torch.long, device=self.device)
-        for i, own in enumerate(past):
-            mask[i, max(past) - own :] = 1
-        return _Batch(rows, join([row.memory.cache for row in rows], max(past)), mask, past)
-
-    def _forward(
-        self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: Any, last: int
-    ) -> Tensor:
-        """Logits of the last so many positions, `[B, last, V]` float32."""
-        output = text_model(self.thinker)(
-            inputs_embeds=inputs,
-            attention_mask=mask,
-            position_ids=positions.expand(3, *positions.shape),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits: Tensor = self.thinker.lm_head(output.last_hidden_state[:, -last:])
-        return logits.float()
 
     def _draft(self, row: _BatchRow, most: int) -> list[int]:
         """What the row probably writes next."""
@@ -388,19 +311,12 @@ class TransformersEngine:
             and b"".join(self.vocabulary.tokens[i] or b"" for i in row.ids[-12:]).endswith(_ANSWER)
         )
 
-    def _take_apart(self, batch: _Batch) -> None:
-        """Give every row its own keys and values back, without padding."""
-        for row, own, tokens in zip(
-            batch.rows, take_apart(batch.cache, batch.mask), batch.next, strict=True
-        ):
-            row.memory.cache, row.memory.cached_tokens = own, tokens
-
     def _remember(self, row: _BatchRow) -> None:
         """Note what a row wrote, for its next turn."""
         memory = row.memory
         memory.pieces.append(TokenizedPart(tuple(row.ids), None, True))
         if not self.keep_cache:
-            memory.cache = None
+            memory.held = Held()
             return
         # The last token of a turn was chosen, never read.
         memory.pending = [TokenizedPart(tuple(row.ids[-1:]), None, True)]
@@ -428,7 +344,3 @@ class TransformersEngine:
             stop=Stop.LENGTH if error else Stop.ENGINE,
             seconds=seconds,
         )
-
-
-def _left_pad(rows: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(rows, (0, 0, width - len(rows), 0))

@@ -1,6 +1,7 @@
-"""Keys and values of a batch: joined from those of its rows, and taken apart again."""
+"""Keys and values: of a dialogue, and of a batch, joined from those of its rows and taken apart again."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +9,20 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Per layer: keys and values `[1, heads, T, D]`."""
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """Keys and values of one dialogue.
+
+    Attributes:
+        tokens: how many hold; who sets it lower drops the last ones.
+        places: where they lie, with room for more; empty before the first and while they are part of a batch.
+    """
+
+    tokens: int = 0
+    places: KeysValues = field(default_factory=list)
+
 
 _ROOM = 64
 """Tokens that can be added before a layer is copied to a larger buffer."""
@@ -48,8 +63,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self.hold(self._places, tokens)
 
 
-def join(rows: Sequence[KeysValues | None], longest: int) -> Cache:
-    """One cache of rows, padded left to `longest` tokens; `None` is a row that holds nothing yet.
+def join(rows: Sequence[KeysValues], longest: int) -> Cache:
+    """One cache of rows, padded left to `longest` tokens; an empty row holds nothing yet.
 
     The rows are emptied layer by layer, so that no layer is in memory twice.
     """

@@ -1,0 +1,224 @@
+"""The text model on a CPU in float32, as a flat list of tensor operations.
+
+A step of one token through transformers' classes is mostly Python around small products. Here the new tokens of all
+dialogues are rows of one matrix, without padding; each dialogue attends to its own keys and values where they lie, so
+nothing is joined, masked or taken apart when dialogues enter and leave a batch. Products are oneDNN's (`linears`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .linears import Product, is_plain, is_small, state_of
+from .memory import Held
+from .thinker import text_model
+
+_ROOM = 64
+"""Tokens that can be added before keys and values are copied to a larger place."""
+_POSITIONS = 2048
+"""Rotary angles are computed for so many positions at a time."""
+
+
+@dataclass(slots=True)
+class _Span:
+    """Where the new tokens of a row lie among those of all rows, and what they may attend to."""
+
+    row: Held
+    begin: int
+    end: int
+    mask: Tensor | None
+
+
+class _Layer:
+    """Weights of one decoder layer: products of a kind are one matrix."""
+
+    def __init__(self, layer: Any, size: int) -> None:
+        own = layer.self_attn
+        self.before, self.after = layer.input_layernorm, layer.post_attention_layernorm
+        self.inwards = Product.of([own.q_proj, own.k_proj, own.v_proj])
+        self.outwards = Product.of([own.o_proj])
+        self.heads = own.q_proj.out_features // size
+        self.key_heads = own.k_proj.out_features // size
+        self.norm: Tensor | None = None
+        if hasattr(own, "q_norm"):
+            rows = [own.q_norm.weight] * self.heads + [own.k_norm.weight] * self.key_heads
+            self.norm, self.epsilon = torch.stack(rows).detach(), own.q_norm.variance_epsilon
+        self.mlp = layer.mlp
+        self.gate_up = self.down = None
+        if hasattr(self.mlp, "gate_proj"):
+            self.gate_up = Product.of([self.mlp.gate_proj, self.mlp.up_proj])
+            self.down = Product.of([self.mlp.down_proj])
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The second half of the layer, `[N, D]` to `[N, D]`."""
+        if self.gate_up is None or self.down is None:  # experts
+            output: Tensor = self.mlp(x.unsqueeze(0))[0]
+            return output
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(self.mlp.act_fn(gate) * up)
+
+
+class FlatText:
+    """Reads new tokens of dialogues through the text model's layers.
+
+    Args:
+        thinker: one that `is_flat` says yes to. Weights that change later are taken up.
+    """
+
+    def __init__(self, thinker: Any) -> None:
+        self._thinker, self._text = thinker, text_model(thinker)
+        own = self._text.layers[0].self_attn
+        self._size, self._scaling = int(own.head_dim), float(own.scaling)
+        self._cos = self._sin = torch.empty(0, self._size)
+        self._state: object = None
+        self._fresh = False
+        self._layers: list[_Layer] = []
+
+    def _refresh(self) -> None:
+        """Take the weights up again if they changed since the last batch."""
+        self._fresh = True
+        state = [state_of(weight) for weight in self._text.parameters()]
+        if state != self._state:
+            self._layers = [_Layer(layer, self._size) for layer in self._text.layers]
+            self._head = Product.of([self._thinker.lm_head])
+            self._state = state
+
+    def read(
+        self, rows: Sequence[Held], blocks: Sequence[Tensor], last: Sequence[int]
+    ) -> list[Tensor]:
+        """Read what is new to each row; its keys and values are kept.
+
+        Args:
+            rows: one of each dialogue.
+            blocks: embeddings `[T, D]` of their new tokens, at least one each.
+            last: how many of the last positions are wanted, at least one each.
+
+        Returns:
+            Logits `[last, V]` of each.
+        """
+        if not self._fresh:
+            self._refresh()
+        spans, begin = [], 0
+        for row, block in zip(rows, blocks, strict=True):
+            end = begin + len(block)
+            self._make_room(row, row.tokens + len(block))
+            spans.append(_Span(row, begin, end, self._mask(row.tokens, len(block))))
+            begin = end
+        at = [
+            row.tokens + place
+            for row, block in zip(rows, blocks, strict=True)
+            for place in range(len(block))
+        ]
+        cos, sin = self._angles(max(at) + 1)
+        places = torch.tensor(at)
+        cos, sin = cos[places].unsqueeze(1), sin[places].unsqueeze(1)
+        x = torch.cat(list(blocks))
+        for number, layer in enumerate(self._layers):
+            y = layer.inwards(_normed(x, layer.before)).view(len(x), -1, self._size)
+            turned = y[:, : layer.heads + layer.key_heads]
+            if layer.norm is not None:
+                turned = F.rms_norm(turned, (self._size,), None, layer.epsilon) * layer.norm
+            turned = torch.addcmul(turned * cos, turned.roll(self._size // 2, -1), sin)
+            query, key = turned[:, : layer.heads], turned[:, layer.heads :]
+            seen = self._attend(spans, number, query, key, y[:, layer.heads + layer.key_heads :])
+            x = x + layer.outwards(seen)
+            x = x + layer.feed(_normed(x, layer.after))
+        wanted: list[int] = []
+        for span, count in zip(spans, last, strict=True):
+            span.row.tokens += span.end - span.begin
+            wanted += range(span.end - count, span.end)
+        logits = self._head(_normed(x[wanted], self._text.norm))
+        return list(torch.split(logits, list(last)))
+
+    def release(self) -> None:
+        """End a batch; nothing is held for it, and weights may change after it."""
+        self._fresh = False
+
+    def _make_room(self, row: Held, tokens: int) -> None:
+        if row.places and tokens <= row.places[0][0].shape[1]:
+            return
+        places = []
+        for number, layer in enumerate(self._layers):
+            new = torch.empty(2, layer.key_heads, tokens + _ROOM, self._size)
+            if row.places:
+                for to, old in zip(new, row.places[number], strict=True):
+                    to[:, : row.tokens] = old[:, : row.tokens]
+            places.append((new[0], new[1]))
+        row.places = places
+
+    def _angles(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Cosines, and sines whose first half is negative, `[at least so many, size]`."""
+        if len(self._cos) < positions:
+            count = -(-positions // _POSITIONS) * _POSITIONS
+            ids = torch.arange(count).expand(3, 1, count)
+            both = self._text.rotary_emb(torch.empty(0), ids)
+            self._cos, sin = (one.reshape(-1, count, self._size)[0] for one in both)
+            half = self._size // 2
+            self._sin = torch.cat((-sin[:, :half], sin[:, half:]), -1)
+        return self._cos, self._sin
+
+    def _mask(self, held: int, count: int) -> Tensor | None:
+        """What the new tokens of a row may attend to, as a sum `[groups * T, held + T]`."""
+        if count == 1:
+            return None
+        mask = torch.full((count, held + count), -torch.inf).triu(held + 1)
+        return mask.repeat(self._layers[0].heads // self._layers[0].key_heads, 1)
+
+    def _attend(
+        self, spans: Sequence[_Span], layer: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Keep keys and values `[N, key heads, size]` of new tokens; attention `[N, heads * size]` of queries
+        `[N, heads, size]`, each row to its own. The query heads of a group are further rows of one head, so that
+        keys are not copied."""
+        seen = []
+        for span in spans:
+            count, held, shared = span.end - span.begin, span.row.tokens, key.shape[1]
+            keys, values = span.row.places[layer]
+            keys[:, held : held + count] = key[span.begin : span.end].transpose(0, 1)
+            values[:, held : held + count] = value[span.begin : span.end].transpose(0, 1)
+            grouped = query[span.begin : span.end].view(count, shared, -1, self._size)
+            output = F.scaled_dot_product_attention(
+                grouped.permute(1, 2, 0, 3).reshape(1, shared, -1, self._size),
+                keys[:, : held + count].unsqueeze(0),
+                values[:, : held + count].unsqueeze(0),
+                attn_mask=span.mask,
+                scale=self._scaling,
+            )
+            output = output.view(shared, -1, count, self._size).permute(2, 0, 1, 3)
+            seen.append(output.reshape(count, -1))
+        return torch.cat(seen) if len(seen) > 1 else seen[0]
+
+
+def _normed(x: Tensor, norm: Any) -> Tensor:
+    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def is_flat(thinker: Any) -> bool:
+    """Whether a thinker's text model is small, made of the parts that `FlatText` knows, in float32 on a CPU."""
+    text = text_model(thinker)
+    rope = getattr(text.config, "rope_parameters", None) or {}
+    if (thinker.device.type, thinker.dtype) != ("cpu", torch.float32):
+        return False
+    if rope.get("rope_type", "default") != "default" or "forward" in vars(text):
+        return False
+    return (
+        is_plain([thinker.lm_head])
+        and is_small(text)
+        and all(_is_known(layer) for layer in text.layers)
+    )
+
+
+def _is_known(layer: Any) -> bool:
+    own = getattr(layer, "self_attn", None)
+    if own is None or getattr(own, "sliding_window", None) or "forward" in vars(layer):
+        return False
+    linears = [getattr(own, f"{name}_proj", None) for name in "qkvo"]
+    if hasattr(layer.mlp, "gate_proj"):
+        linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
+    norms = [layer.input_layernorm, layer.post_attention_layernorm]
+    norms += [getattr(own, name) for name in ("q_norm", "k_norm") if hasattr(own, name)]
+    return is_plain(linears) and all(type(norm).__name__.endswith("RMSNorm") for norm in norms)

@@ -1,0 +1,102 @@
+"""Matrix products of float32 layers on a CPU by oneDNN, which torch itself asks for other types only.
+
+torch sends float32 products to MKL, which leaves half of the vector unit unused on processors that are not Intel's.
+oneDNN does not, and takes weights that are laid out for it beforehand.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_SMALL_BYTES = 8 << 20
+"""A smaller matrix stays as it was too: torch's own product of a matrix and one vector costs less."""
+_MOST_BYTES = 1 << 30
+
+
+def is_plain(layers: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
+    """Whether all are torch's own linear layers, as they were made."""
+    return all(type(one) is nn.Linear and "forward" not in vars(one) for one in layers)
+
+
+def state_of(weight: Tensor) -> tuple[int, int]:
+    """Differs after a weight was changed in place or replaced."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+def is_small(model: nn.Module) -> bool:
+    """Whether a second layout of a model's weights is worth its memory: up to 1 GiB."""
+    return sum(weight.nbytes for weight in model.parameters()) <= _MOST_BYTES
+
+
+class Product:
+    """A float32 product on a CPU, `[N, in]` to `[N, out]`.
+
+    Args:
+        weight: `[out, in]`.
+        bias: `[out]`.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        weight = weight.detach()
+        self._bias = None if bias is None else bias.detach()
+        self._packed = None
+        if _ONE_DNN:
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        keep = self._packed is None or weight.nbytes <= _SMALL_BYTES
+        self._weight = weight if keep else None
+
+    @classmethod
+    def of(cls, layers: Sequence[nn.Linear]) -> "Product":
+        """One product of layers with the same input; outputs lie one after the other."""
+        if len(layers) == 1:
+            return cls(layers[0].weight, layers[0].bias)
+        bias = None
+        if layers[0].bias is not None:
+            bias = torch.cat([layer.bias for layer in layers])
+        return cls(torch.cat([layer.weight for layer in layers]), bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._packed is None or (self._weight is not None and x.numel() == x.shape[-1]):
+            return F.linear(x, self._weight, self._bias)  # type: ignore[arg-type]
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.contiguous(), self._packed, self._bias, "none", [], ""
+        )
+        return output
+
+
+_ONE_DNN = torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
+    hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
+)
+
+
+class FastLinears:
+    """The float32 linear layers of a model on a CPU; those of other classes, types, devices stay as they are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._layers = [
+            layer
+            for layer in (model.modules() if _ONE_DNN and is_small(model) else ())
+            if type(layer) is nn.Linear
+            and "forward" not in vars(layer)
+            and (layer.weight.device.type, layer.weight.dtype) == ("cpu", torch.float32)
+        ]
+        self._products: dict[int, tuple[tuple[int, int], Product]] = {}
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """While it lasts the layers compute by `Product`, without gradients."""
+        for number, layer in enumerate(self._layers):
+            state = state_of(layer.weight)
+            known = self._products.get(number)
+            if known is None or known[0] != state:
+                known = self._products[number] = state, Product.of([layer])
+            vars(layer)["forward"] = known[1]
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                vars(layer).pop("forward", None)

@@ -1,0 +1,129 @@
+"""The text model as flat operations against transformers' classes; the embedded checkpoint and the classes of
+tests/test_checkpoint.py through both."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from speaker_reasoner import load_engine
+from speaker_reasoner.engines import flat
+from speaker_reasoner.engines.flat import FlatText, is_flat
+from speaker_reasoner.engines.joined import JoinedText
+from speaker_reasoner.engines.linears import FastLinears, Product
+from speaker_reasoner.engines.memory import Held
+from speaker_reasoner.engines.thinker import text_model
+
+from .conftest import noise
+from .test_checkpoint import MAKERS, spread
+from .test_lookahead import assert_same, replies
+
+
+def blocks(thinker: Any, *lengths: int, seed: int = 0) -> list[torch.Tensor]:
+    torch.manual_seed(seed)
+    width = thinker.get_input_embeddings().weight.shape[1]
+    return [torch.randn(length, width) for length in lengths]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@torch.inference_mode()
+def test_logits_equal_transformers(tokenizer: Any, kind: str) -> None:
+    """Rows of any length that come, go, drop their last tokens and come back: within 1e-4."""
+    thinker = spread(MAKERS[kind](tokenizer))
+    assert is_flat(thinker)
+    readers = FlatText(thinker), JoinedText(thinker)
+    held = [[Held() for _ in range(4)] for _ in readers]
+    turns = [  # rows, lengths of their blocks, how many logits, how many tokens are dropped
+        ([0, 1, 2], (9, 1, 130), (1, 1, 4), (0, 0, 3)),
+        ([2, 0], (1, 2), (1, 2), (0, 1)),
+        ([3, 1, 0, 2], (70, 3, 1, 1), (1, 3, 1, 1), (9, 2, 0, 0)),
+        ([1], (1,), (1,), (0,)),
+        ([3], (5,), (5,), (5,)),
+        ([0, 1, 2, 3], (1, 1, 1, 1), (1, 1, 1, 1), (0, 0, 0, 0)),
+    ]
+    for turn, (rows, lengths, last, dropped) in enumerate(turns):
+        given = blocks(thinker, *lengths, seed=turn)
+        both = [
+            reader.read([own[i] for i in rows], given, last)
+            for reader, own in zip(readers, held, strict=True)
+        ]
+        for one, other, count in zip(*both, last, strict=True):
+            assert one.shape == other.shape == (count, thinker.lm_head.out_features)
+            assert float((one - other).abs().max()) < 1e-4
+        for own in held:
+            for i, gone in zip(rows, dropped, strict=True):
+                own[i].tokens -= gone
+        if turn % 2:
+            for reader in readers:
+                reader.release()
+    assert [row.tokens for row in held[0]] == [row.tokens for row in held[1]] == [12, 4, 130, 62]
+
+
+@pytest.mark.parametrize("answer", ["assembled", "model"])
+def test_the_same_words_as_by_transformers(answer: str) -> None:
+    from speaker_reasoner import audio
+
+    example = audio.load(Path(__file__).parent.parent / "examples" / "meeting.flac")
+    engine = load_engine("tiny", device="cpu")
+    assert isinstance(engine.text, FlatText)
+    clips = [example, example[: len(example) // 2], noise(2.0)]
+    own = replies(engine, clips, answer=answer)
+    engine.text = JoinedText(engine.thinker)
+    assert_same(own, replies(engine, clips, answer=answer))
+
+
+def test_weights_that_change_are_taken_up(random_checkpoint: Path) -> None:
+    engine = load_engine(random_checkpoint, device="cpu")
+    clips = [noise(3.0)]
+    before = replies(engine, clips)
+    with torch.no_grad():
+        for parameter in engine.thinker.parameters():
+            parameter.mul_(1.5)
+    after = replies(engine, clips)
+    assert [r.probabilities for r in before[0]] != [r.probabilities for r in after[0]]
+    engine.text, engine._fast = JoinedText(engine.thinker), FastLinears(torch.nn.Module())
+    assert_same(after, replies(engine, clips))
+
+
+def test_what_it_does_not_know_is_left_to_transformers(
+    random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known() -> bool:
+        return is_flat(load_engine(random_checkpoint, device="cpu").thinker)
+
+    assert known()
+    engine = load_engine(random_checkpoint, device="cpu", dtype="bfloat16")
+    assert not is_flat(engine.thinker) and isinstance(engine.text, JoinedText)
+    thinker = load_engine(random_checkpoint, device="cpu").thinker
+    own = text_model(thinker).layers[0].self_attn
+
+    class Adapted(torch.nn.Linear):
+        pass
+
+    own.q_proj = Adapted(own.q_proj.in_features, own.q_proj.out_features, bias=False)
+    assert not is_flat(thinker)
+    monkeypatch.setattr(flat, "is_small", lambda model: False)
+    assert not known()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("bias", [False, True])
+def test_product(rows: int, bias: bool) -> None:
+    torch.manual_seed(rows)
+    layers = [torch.nn.Linear(48, width, bias=bias) for width in (32, 16)]
+    x = torch.randn(rows, 48)
+    with torch.inference_mode():
+        expected = torch.cat([layer(x) for layer in layers], -1)
+        assert torch.allclose(Product.of(layers)(x), expected, rtol=0, atol=1e-5)
+        strided = torch.randn(48, rows).T
+        assert torch.allclose(Product.of(layers[:1])(strided), layers[0](strided), atol=1e-5)
+
+
+def test_layers_are_given_back_as_they_were(random_engine: Any) -> None:
+    model = random_engine.thinker
+    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
+    with pytest.raises(KeyError), FastLinears(model).used():
+        assert all("forward" in vars(layer) for layer in layers)
+        raise KeyError
+    assert not any("forward" in vars(layer) for layer in layers)
