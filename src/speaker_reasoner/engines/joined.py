@@ -26,7 +26,7 @@ class JoinedText:
         self._thinker = thinker
         self._rows: list[Held] = []
         self._cache: Any = None
-        self._mask = torch.empty(0)
+        self._mask = torch.empty(0)  # on the CPU, where it is read at each step
 
     def read(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], last: Sequence[int]
@@ -75,12 +75,13 @@ class JoinedText:
             self._mask[i, held + width - len(block) :] = 1
             positions[i, width - len(block) :] = row.tokens + torch.arange(len(block))
             row.tokens += len(block)
-        text, positions = text_model(self._thinker), positions.to(inputs.device)
+        text, device = text_model(self._thinker), inputs.device
+        positions = positions.to(device).expand(3, *positions.shape)
         with grouped_attention(text):
             output = text(
                 inputs_embeds=inputs,
-                attention_mask=self._mask,
-                position_ids=positions.expand(3, *positions.shape),
+                attention_mask=self._mask.to(device),
+                position_ids=positions,
                 past_key_values=self._cache,
                 use_cache=True,
             )
@@ -93,14 +94,15 @@ class JoinedText:
         if not self._rows:
             return
         self._drop()
-        for row, own in zip(self._rows, take_apart(self._cache, self._mask), strict=True):
+        mask = self._mask.to(self._thinker.device)
+        for row, own in zip(self._rows, take_apart(self._cache, mask), strict=True):
             row.places = own
         self._rows, self._cache = [], None
 
     def _join(self, rows: Sequence[Held]) -> None:
         """One cache and mask `[B, held]` for all rows, padded left."""
         longest = max(row.tokens for row in rows)
-        self._mask = torch.zeros(len(rows), longest, dtype=torch.long, device=self._thinker.device)
+        self._mask = torch.zeros(len(rows), longest, dtype=torch.long)
         for i, row in enumerate(rows):
             self._mask[i, longest - row.tokens :] = 1
         self._cache = join([row.places for row in rows], longest)

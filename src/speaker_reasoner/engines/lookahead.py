@@ -16,8 +16,8 @@ from ..protocol.turns import LINE
 from ..protocol.vocabulary import Vocabulary
 
 _NUMBER = b"0123456789."
-_CHOICE, _FREE = 2, 4
-"""Tokens that must repeat before the one after them is proposed: at a choice of the grammar, in free text."""
+_REPEATED = 2
+"""Tokens that must repeat before the one after them is proposed."""
 
 
 @dataclass(slots=True)
@@ -58,9 +58,9 @@ class History:
     places: dict[tuple[int, ...], int] = field(default_factory=dict)
     copy: _Copy = field(default_factory=_Copy)
 
-    def after(self, length: int, draft: Sequence[int]) -> int | None:
-        """The token that followed the last `length` tokens the last time that they were written."""
-        place = self.places.get((*self.ids[-length:], *draft)[-length:])
+    def after(self, draft: Sequence[int]) -> int | None:
+        """The token that followed the last tokens, the draft's included, the last time that they were written."""
+        place = self.places.get((*self.ids[-_REPEATED:], *draft)[-_REPEATED:])
         return None if place is None or place >= len(self.ids) else self.ids[place]
 
 
@@ -82,9 +82,8 @@ class Lookahead:
 
     def note(self, history: History, token: int) -> None:
         """Add a written token to a history."""
-        for length in (_CHOICE, _FREE):
-            if len(history.ids) >= length:
-                history.places[tuple(history.ids[-length:])] = len(history.ids)
+        if len(history.ids) >= _REPEATED:
+            history.places[tuple(history.ids[-_REPEATED:])] = len(history.ids)
         history.ids.append(token)
         history.copy.follow(token, self._breaks)
 
@@ -118,8 +117,7 @@ class Lookahead:
                         copy.follow(one, self._breaks)
                     state = after
                     continue
-                free = any(not isinstance(node, Literal) for node in state)
-                token = history.after(_FREE if free else _CHOICE, draft)
+                token = history.after(draft)
                 after = self._after(state, token)
             if after and token is not None:
                 draft.append(token)

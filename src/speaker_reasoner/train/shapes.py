@@ -28,9 +28,11 @@ _CLASSES = {
     "qwen3_omni_moe": "Qwen3OmniMoeThinker",
     "qwen2_5_omni": "Qwen2_5OmniThinker",
 }
+_VISION_START = 151652  # of all tokenizers of the family; transformers' `generate` asks for it
 PUBLISHED: dict[str, dict[str, Any]] = {
     "qwen3-omni-30b-a3b": {
         "model_type": "qwen3_omni_moe_thinker",
+        "vision_start_token_id": _VISION_START,
         "text_config": {
             "vocab_size": 152064,
             "hidden_size": 2048,
@@ -48,6 +50,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
     "qwen2.5-omni-7b": {
         "model_type": "qwen2_5_omni_thinker",
+        "vision_start_token_id": _VISION_START,
         "vision_config": {"hidden_size": 1280},
     },
 }
