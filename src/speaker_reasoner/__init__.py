@@ -37,6 +37,7 @@ def load_engine(
     *,
     device: str | None = None,
     dtype: str | None = None,
+    cuda_graphs: bool | None = None,
     prompts: str | Path | None = None,
     language: str | None = None,
     hotwords: str | None = None,
@@ -60,6 +61,7 @@ def load_engine(
             installed, else `tiny`.
         device: `cpu`, `cuda`, `mps`, ...; the best one present if `None`.
         dtype: `float32`, `bfloat16` or `float16`; fitting the device if `None`.
+        cuda_graphs: decode by captured steps, on an NVIDIA GPU (`engines.placed`).
         prompts: the prompt file published with a released checkpoint.
         language: ISO 639-1 code of what is spoken, for the cascade; recognised if `None`.
         hotwords: names and terms that are likely to be said, for the cascade.
@@ -83,7 +85,14 @@ def load_engine(
     if engine == "vllm" and base_url is None:
         from .engines.vllm import load_vllm
 
-        _refuse("vLLM", device=device, hotwords=hotwords, recogniser=recogniser, diarizer=diarizer)
+        _refuse(
+            "vLLM",
+            device=device,
+            cuda_graphs=cuda_graphs,
+            hotwords=hotwords,
+            recogniser=recogniser,
+            diarizer=diarizer,
+        )
         here = load_vllm(
             None if model == "tiny" else model,
             dtype=dtype,
@@ -104,6 +113,7 @@ def load_engine(
             "a model on a server",
             device=device,
             dtype=dtype,
+            cuda_graphs=cuda_graphs,
             hotwords=hotwords,
             recogniser=recogniser,
             diarizer=diarizer,
@@ -120,7 +130,7 @@ def load_engine(
     if is_cascade(model, prompts, recogniser, diarizer):
         from .engines.cascade.loading import load_cascade
 
-        _refuse("the cascade", dtype=dtype, prompts=prompts)
+        _refuse("the cascade", dtype=dtype, cuda_graphs=cuda_graphs, prompts=prompts)
         _, given, whisper = str(model or "").partition("=")
         if given and not whisper:
             raise SettingsError(
@@ -146,7 +156,7 @@ def load_engine(
         prompts=Path(prompts) if prompts else None,
     )
     _check_language(language, checkpoint.profile.language)
-    return TransformersEngine(checkpoint)
+    return TransformersEngine(checkpoint, cuda_graphs=bool(cuda_graphs))
 
 
 def is_cascade(
@@ -176,7 +186,8 @@ def _check_language(language: str | None, known: str) -> None:
 def _refuse(model: str, **options: object) -> None:
     for name, value in options.items():
         if value is not None:
-            raise SettingsError(f"--{name} {value}: {model} has no use of it; leave it out")
+            shown = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise SettingsError(f"{shown}: {model} has no use of it; leave it out")
 
 
 def transcribe(

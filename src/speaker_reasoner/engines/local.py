@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import EngineError
+from ..errors import EngineError, SettingsError
 from ..heap import give_back
 from ..protocol import TokenizedPart, pieces
 from ..protocol.grammar import start
@@ -35,6 +35,7 @@ from .joined import JoinedText
 from .linears import FastLinears
 from .lookahead import History, Lookahead
 from .memory import Held
+from .placed import PlacedText
 from .thinker import MarkedTokenizer, audio_tower, embed, encode_audio, log_mel, slice_tokens
 from .tower import TowerWitness
 
@@ -78,6 +79,10 @@ class TransformersEngine:
         max_new_tokens: most tokens of one turn.
         lookahead: most tokens that are read before they are chosen (`Lookahead`), shared by the rows of a
             batch; 0 reads them one by one, `None` is 32 on a CPU and 512 on a GPU.
+        cuda_graphs: capture steps and replay them (`PlacedText`).
+
+    Raises:
+        SettingsError: `cuda_graphs` without an NVIDIA GPU.
     """
 
     name = "transformers"
@@ -92,6 +97,7 @@ class TransformersEngine:
         constrained: bool = True,
         max_new_tokens: int = 2048,
         lookahead: int | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.profile = checkpoint.profile
@@ -106,8 +112,17 @@ class TransformersEngine:
         self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids(MARKUP.end))
         self.audio_id = int(self.thinker.config.audio_token_id)
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
+        self.cuda_graphs = cuda_graphs
+        if cuda_graphs and self.device.type != "cuda":
+            raise SettingsError(
+                f"--cuda-graphs: the model is on {self.device}, expected an NVIDIA GPU; leave it out"
+            )
         flat = is_flat(self.thinker)
-        self.text = FlatText(self.thinker) if flat else JoinedText(self.thinker)
+        self.text: FlatText | JoinedText | PlacedText
+        if cuda_graphs:
+            self.text = PlacedText(self.thinker, capture=True)
+        else:
+            self.text = FlatText(self.thinker) if flat else JoinedText(self.thinker)
         self._fast = FastLinears(audio_tower(self.thinker) if flat else self.thinker)
         self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer)
         by_device = _AHEAD_CPU if self.device.type == "cpu" else _AHEAD_GPU
@@ -126,6 +141,7 @@ class TransformersEngine:
             "dtype": str(self.dtype).removeprefix("torch."),
             "keep_cache": self.keep_cache,
             "constrained": self.constrained,
+            **({"cuda_graphs": True} if self.cuda_graphs else {}),
             "torch": torch.__version__,
             "transformers": transformers_version,
         }

@@ -11,7 +11,7 @@ KeysValues = list[tuple[Tensor, Tensor]]
 """Per layer: keys and values `[1, heads, T, D]`."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Held:
     """Keys and values of one dialogue.
 
