@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..longform import Transcriber
-from .events import Event, EventReader
+from .events import ANEW, Event, EventReader
 from .failures import RequestError, no_worker
 from .jobruns import JobRun
 from .jobs import Job
@@ -361,10 +361,12 @@ class JobManager:
 
 
 def _news(reader: EventReader) -> tuple[list[Event], RequestError | None]:
-    """New events, and what is wrong with the one after them."""
+    """New events that are not void, and what is wrong with the one after them."""
     events: list[Event] = []
     try:
         for event in reader.new():
+            if event.name == ANEW:
+                events.clear()
             events.append(event)
     except RequestError as error:
         return events, error

@@ -142,5 +142,5 @@ class Keeping:
             self._service.keeper.claim_soon()
         except SpeakerReasonerError as error:
             _log.warning(
-                "%s: kept in %s until the next start: %s", self.job_id, self._folder, error
+                "%s: kept on this machine until that can be done: %s", self.job_id, error
             )
