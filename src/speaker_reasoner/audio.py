@@ -422,7 +422,8 @@ class _Resampler:
     def end(self) -> Samples:
         if self._soxr is None:
             return self._nothing
-        return self._soxr.resample_chunk(self._nothing, last=True)
+        rest: Samples = self._soxr.resample_chunk(self._nothing, last=True)
+        return rest
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, literal, or_, sel
 from ..errors import ServerError, SpeakerReasonerError
 from ..longform.journal import Journal
 from ..version import __version__
-from .claims import claim
+from .claims import claim, queue
 from .database import (
     CORRECTIONS,
     DOCUMENTS,
@@ -115,6 +115,7 @@ class SharedStore(Store):
         self._lease_s = lease_s
         self._is_scratch = isinstance(place, str)
         self._erased = set()
+        self._queue: dict[str | None, dict[str, int]] = {}
         self._probed_at = -_PROBE_S
         self._tidied_at = time.monotonic()
         make_folders(folder, ("jobs", "incoming", "live"), "--store or --scratch")
@@ -166,9 +167,7 @@ class SharedStore(Store):
         jobs."""
         parts = ("incoming", "jobs") if self._is_scratch else ("incoming",)
         left = [(path, path.name) for part in parts for path in (self._folder / part).iterdir()]
-        said = [
-            (path, path.name.rpartition(".")[0]) for path in (self._folder / "live").iterdir()
-        ]
+        said = [(path, path.name.rpartition(".")[0]) for path in (self._folder / "live").iterdir()]
         gone = {owner for owner in {owner for _, owner in left + said} if self._is_gone(owner)}
         for folder, owner in left:
             if owner in gone:
@@ -370,7 +369,22 @@ class SharedStore(Store):
         self._depot.hold([job.id for job, _ in positions])
         kept = super().renew(positions)
         self.fleet.show()
+        with self._database.begin() as connection:
+            self._queue = queue(connection, self._id, self._database.clock)
         return kept
+
+    def line_up(self, job: Job) -> None:
+        """A job waits from now on, behind those that `place` knows."""
+        waiting = self._queue.setdefault(job.model, {})
+        waiting[job.id] = len(waiting)
+
+    def place(self, job: Job) -> int | None:
+        """How many jobs are to be taken before one that waits, as of the last heartbeat; `None` where it does not
+        wait, or is far behind."""
+        if job.status != "queued":
+            return None
+        # Who has one that it did not begin yet begins it next.
+        return self._queue.get(job.model, {}).get(job.id, None if job.owner is None else 0)
 
     def _leased(self) -> dict[str, Any]:
         return {

@@ -141,6 +141,4 @@ class Keeping:
             store.adopt(self._folder)
             self._service.keeper.claim_soon()
         except SpeakerReasonerError as error:
-            _log.warning(
-                "%s: kept on this machine until that can be done: %s", self.job_id, error
-            )
+            _log.warning("%s: kept on this machine until that can be done: %s", self.job_id, error)
