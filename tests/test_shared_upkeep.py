@@ -18,7 +18,9 @@ from speaker_reasoner.server.documents import keep_document
 from speaker_reasoner.server.failures import StorageError
 from speaker_reasoner.server.jobs import Job, new_job_id
 from speaker_reasoner.server.keeper import Keeper, Rules
+from speaker_reasoner.server.leftlive import LeftLive
 from speaker_reasoner.server.lines import CorrectedLine
+from speaker_reasoner.server.live.incoming import CODINGS, LiveFile
 from speaker_reasoner.server.manager import _news
 from speaker_reasoner.server.relay import RelayedRun
 from speaker_reasoner.server.shared import SharedStore
@@ -89,6 +91,20 @@ def test_a_live_session_that_the_storage_refused_is_tried_again(
     assert store.get(job_id) is None
     store._sweep()
     assert store.get(job_id) is not None and not list((store._folder / "live").iterdir())
+
+
+def test_voices_of_a_live_session_come_with_its_job(begin: Begin) -> None:
+    store = begin()
+    left = LeftLive(new_job_id(), "Live", None, None, "", "m", ("Ana",))
+    folder = store.live_folder(left)
+    said = LiveFile(folder, CODINGS["audio/pcm"])
+    said.append(bytes(48_000))
+    said.close()
+    (folder / "voice-0.wav").write_bytes(b"a clip")
+    store.adopt(folder)
+    job = store.get(left.id)
+    assert job is not None and job.voices == ("Ana",)
+    assert (store.folder(job) / "voice-0.wav").read_bytes() == b"a clip"
 
 
 def keeper_of(store: SharedStore, lease_s: float, *jobs: Job) -> Keeper:

@@ -304,7 +304,9 @@ class Transcriber:
         samples = audio.load_slice(path, start, end, channel=channel, track=self.track)
         chunk_audio = Chunk(start, samples)
         voices = (
-            self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
+            self._voices_of(path, transcript, start, end, labels, channel)
+            if self.hears_voices
+            else ()
         )
         return self._state(Path(path), iter([chunk_audio]), self._speakers(bounds, voices))
 
@@ -330,7 +332,8 @@ class Transcriber:
         return recording
 
     @property
-    def _links(self) -> bool:
+    def hears_voices(self) -> bool:
+        """Whether speakers are known again by their voices: by the cache, or a witness."""
         return self.settings.cached or self.settings.witness is not None
 
     def transcribe_all(

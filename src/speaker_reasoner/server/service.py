@@ -174,6 +174,11 @@ class Service:
         self.keeper = self.jobs.keeper
         self.transcripts = Transcripts(self.jobs, self.models.floor)
 
+    @property
+    def hears_voices(self) -> bool:
+        """Whether known speakers can be heard."""
+        return self.transcriber is not None and self.transcriber.hears_voices
+
     def _claim_soon(self) -> None:
         self.keeper.claim_soon()
 

@@ -235,7 +235,7 @@ class SharedStore(Store):
                     left.name,
                     duration_s,
                     left.speakers,
-                    [],
+                    left.voices,
                     left.language,
                     left.client,
                     left.model,
