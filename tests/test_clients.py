@@ -142,8 +142,10 @@ socket.on("error", (error) => refused.push(error.error ?? String(error)));
 const once = (type) => new Promise((resolve) => socket.on(type, resolve));
 const created = once("session.created");
 await created;
-if (beta) socket.send({ type: "transcription_session.update", session: { input_audio_format: "pcm16", turn_detection: null } });
-else socket.send({ type: "session.update", session: { type: "transcription", audio: { input: { turn_detection: null } } } });
+const old = { input_audio_format: "pcm16", turn_detection: null };
+const now = { type: "transcription", audio: { input: { turn_detection: null } } };
+if (beta) socket.send({ type: "transcription_session.update", session: old });
+else socket.send({ type: "session.update", session: now });
 await once(beta ? "transcription_session.updated" : "session.updated");
 socket.send({ type: "response.create" });
 const bytes = Buffer.from(sound, "base64");
@@ -161,7 +163,17 @@ console.log(JSON.stringify({ events, refused }));
 def tls(folder: Path, port: int) -> Iterator[tuple[int, Path]]:
     """A proxy with a certificate of its own before a server, as Node's client wants; its port and certificate."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split()
+    words = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
     names = ["-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run(["openssl", *words, *names, *files], check=True, capture_output=True)

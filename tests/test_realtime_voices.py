@@ -15,10 +15,10 @@ from speaker_reasoner.voices.clips import load_clip
 from speaker_reasoner.voices.store import VoiceStore
 
 from . import serving, test_serve
-from .serving import Serve, data_url, sound, wait, wait_until, wav
+from .serving import Serve, data_url, sound, wait, wait_until
 from .serving import hum as clip
 from .test_meetings import CACHED, Humming
-from .test_realtime import ITEM, MANUAL, appended, babble, hum, jobs, session
+from .test_realtime import ITEM, MANUAL, appended, hum, jobs, session
 
 serve, live, meeting = serving.serve, test_serve.live, serving.meeting
 __all__ = ["live", "meeting", "serve"]
