@@ -163,6 +163,8 @@ class Transcriber:
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples, language)
         notices = [] if self._notice is None else [self._notice]
+        if journal is not None and journal.notices is not None and share is None:
+            return self._recording_of(path, journal, speakers, voices, name, language)
         blocks = (
             iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
         )
@@ -249,6 +251,23 @@ class Transcriber:
         recording = self._state(path, source, self._speakers(speakers, voices), kept)
         recording.name = name or recording.name
         recording.notices = notices
+        recording.language_given = language
+        return recording
+
+    def _recording_of(
+        self,
+        path: Path,
+        journal: Journal,
+        speakers: tuple[int, int] | None,
+        voices: Sequence[EnrolledSpeaker],
+        name: str | None,
+        language: str | None,
+    ) -> RecordingState:
+        """A recording of which a journal holds all; its sound is not read."""
+        source = iter(journal.chunks())
+        recording = self._state(path, source, self._speakers(speakers, voices), journal)
+        recording.name = name or recording.name
+        recording.notices = list(journal.notices or ())
         recording.language_given = language
         return recording
 
