@@ -27,6 +27,10 @@ from .recording import Failure, Listener, Progress, RecordingState, Transcriptio
 from .rounds import in_order
 from .shares import Share
 
+LEAST_LIVE_S = 2.0
+"""Of speech of a speaker, where chunks are short pieces as they are spoken: what is known of a voice by less of it
+makes speakers who are none (assumed)."""
+
 
 class Transcriber:
     """Transcribes recordings with one engine.
@@ -282,7 +286,10 @@ class Transcriber:
         return RecordingState(path, source, self.profile, self.settings, people, described, kept)
 
     def _speakers(
-        self, bounds: tuple[int, int] | None, voices: Sequence[EnrolledSpeaker]
+        self,
+        bounds: tuple[int, int] | None,
+        voices: Sequence[EnrolledSpeaker],
+        least_s: float = 0.0,
     ) -> Speakers:
         return Speakers(
             self.profile,
@@ -292,6 +299,7 @@ class Transcriber:
             trust=self.settings.trust,
             bounds=bounds,
             voices=voices,
+            least_s=least_s,
         )
 
     def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> RecordingState:
@@ -343,10 +351,12 @@ class Transcriber:
         Args:
             name: of the recording.
             source: its chunks, cut by the caller, none longer than the profile's.
-            speakers, voices, language: as for `open`; fewer speakers than the least may have spoken yet.
+            speakers, voices, language: as for `open`; fewer speakers than the least may have spoken yet. Who has
+                spoken for less than `LEAST_LIVE_S` joins another speaker.
         """
         bounds = None if speakers is None else (1, speakers[1])
-        recording = self._state(Path(name), source, self._speakers(bounds, voices))
+        people = self._speakers(bounds, voices, LEAST_LIVE_S)
+        recording = self._state(Path(name), source, people)
         recording.language_given = language
         return recording
 
