@@ -5,6 +5,7 @@ import math
 import os
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,38 @@ def test_channels_mix_or_pick(tmp_path: Path) -> None:
     for channel in (0, 7, np.int64(3)):
         np.testing.assert_array_equal(audio.load(path, channel=channel), channels[:, channel])
     assert audio.probe(path).channels == 8
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+@pytest.mark.parametrize(("kind", "codec"), [("wav", ""), ("matroska", "flac"), ("mp4", "aac")])
+def test_channels_at_once_are_what_they_are_alone(
+    tmp_path: Path, kind: str, codec: str, rate_hz: int
+) -> None:
+    """Also where sound starts late; `matroska` and `mp4` are FFmpeg's."""
+    path = tmp_path / "a"
+    tones = [sine(rate_hz, 1.5, tone_hz) * 0.5 for tone_hz in (300.0, 500.0, 700.0)]
+    if kind == "wav":
+        soundfile.write(path, np.stack(tones, axis=1), rate_hz, format="WAV")
+    else:
+        stereo = np.stack(tones[:2]).astype(np.float32)
+        with av.open(str(path), "w", format=kind) as container:
+            stream = container.add_stream(codec, rate=rate_hz, layout="stereo")
+            form = stream.codec_context.format.name
+            for start in range(0, stereo.shape[1], 1024):
+                block = np.ascontiguousarray(stereo[:, start : start + 1024])
+                frame = av.AudioFrame.from_ndarray(block, "fltp", "stereo")
+                frame.sample_rate, frame.pts = rate_hz, start + rate_hz  # a second late
+                frame.time_base = Fraction(1, rate_hz)
+                for one in av.AudioResampler(form, "stereo", rate_hz).resample(frame):
+                    container.mux(stream.encode(one))
+            container.mux(stream.encode(None))
+    blocks = list(audio.stream_channels(path, block_s=0.7))
+    for channel in range(audio.channel_count(path)):
+        alone = list(audio.stream(path, channel=channel, block_s=0.7))
+        assert [len(b) for b in alone] == [len(b) for b in blocks] and len(blocks) > 1
+        assert all(np.array_equal(a, b[:, channel]) for a, b in zip(alone, blocks, strict=True))
+    assert blocks[0].shape[1] == (3 if kind == "wav" else 2)
+    assert float(np.abs(blocks[-1]).max()) > 0.1
 
 
 def test_very_short_recording(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from speaker_reasoner import audio
 from speaker_reasoner.engines import Reply, Request
 from speaker_reasoner.engines.base import Stop
 from speaker_reasoner.engines.scripted import ScriptedEngine
@@ -355,14 +356,19 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_the_journals(
 
 
 @pytest.mark.parametrize("share_s", [8.0, 9.7, 16.0])
-def test_in_shares_it_ends_with_the_same_files(tmp_path: Path, share_s: float) -> None:
-    """A long recording, its shares in any order, one of them killed and done again, one of them lost."""
+def test_in_shares_it_ends_with_the_same_files(
+    tmp_path: Path, share_s: float, monkeypatch: Any
+) -> None:
+    """A long recording, its shares in any order, one of them killed and done again, one of them lost. It is read
+    once more only where one was lost, and what is to be said of the file is said. Joining it, which dies once, goes
+    on."""
     rng = np.random.default_rng(3)
-    loud = noise(41.0) * np.repeat(rng.uniform(0, 1, 82) < 0.7, 8000)
+    loud = 0.05 * noise(41.0) * np.repeat(rng.uniform(0, 1, 82) < 0.7, 8000)
     item = Item(save(tmp_path / "long.wav", loud))
     run([item.path], tmp_path / "whole", detect="energy")
     [whole] = read(tmp_path / "whole" / "long.json")
     assert len(whole.segments) > 10 and len(whole.traces) > 10
+    assert "it is quiet" in whole.warnings[0]
     parts = shares(41.0, share_s)
     assert len(parts) == int(41 // share_s)
 
@@ -382,13 +388,52 @@ def test_in_shares_it_ends_with_the_same_files(tmp_path: Path, share_s: float) -
                 asked = len(engine.requests)
                 assert many.share(item, part) is None  # it is whole: nobody is asked
             assert len(engine.requests) == asked
-        engine = ScriptedEngine(play, PROFILE)
-        with begin(engine, out) as many:
-            many.join(item, parts)
-            [result] = many.run([item])
+        engine, opened = ScriptedEngine(play, PROFILE), list[Any]()
+        with monkeypatch.context() as counted:
+            counted.setattr(audio, "stream", _counted(audio.stream, opened))
+            counted.setattr(Batch, "_keep", _die)
+            with begin(engine, out) as many, pytest.raises(Killed):
+                many.join(item, parts)
+                [_] = many.run([item])
+            counted.undo()
+            counted.setattr(audio, "stream", _counted(audio.stream, opened))
+            with begin(engine, out) as many:
+                many.join(item, parts)
+                [result] = many.run([item])
         assert isinstance(result.outcome, Transcript)
+        assert bool(opened) == (lost is not None)
         assert bool(engine.requests) == (lost is not None)
         assert files(out) == files(tmp_path / "whole")
+
+
+def _counted(stream: Any, opened: list[Any]) -> Any:
+    def count(*words: Any, **options: Any) -> Any:
+        opened.append(words)
+        return stream(*words, **options)
+
+    return count
+
+
+def _die(*_: Any, **__: Any) -> Any:
+    raise Killed
+
+
+def test_shares_with_any_text_are_joined(tmp_path: Path) -> None:
+    """Also with what other programs take for the end of a line."""
+
+    def odd(request: Request) -> str:
+        return play(request).replace("one", "one\u2028more\u0085")
+
+    item = Item(save(tmp_path / "long.wav", noise(41.0)))
+    with Batch(
+        Transcriber(ScriptedEngine(odd, PROFILE), detect=None), tmp_path / "out", FORMATS
+    ) as many:
+        parts = shares(41.0, 10.0)
+        assert [many.share(item, part) for part in parts] == [None] * 4
+        many.join(item, parts)
+        [result] = many.run([item])
+    assert isinstance(result.outcome, Transcript)
+    assert "\u2028" in result.outcome.segments[0].text
 
 
 def test_shares_of_another_recording_are_not_joined(tmp_path: Path) -> None:

@@ -3,19 +3,26 @@
 OpenAI's for Python is in `test_serve`. These are slow to load, and skipped where they are not installed.
 """
 
+import asyncio
 import base64
 import json
 import os
 import shutil
+import ssl
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import numpy as np
 import pytest
 
 from . import test_serve
 from .conftest import noise
-from .serving import wav
+from .serving import wait_until, wav
 from .talk import save
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -23,7 +30,7 @@ live = test_serve.live
 __all__ = ["live"]
 
 NODE = os.environ.get("SPEAKER_REASONER_NODE_MODULES", "")
-"""A folder `node_modules` that has the package openai."""
+"""A folder `node_modules` that has the packages openai and ws (npm install openai ws)."""
 
 
 def test_litellm(live: Any, tmp_path: Path) -> None:
@@ -108,8 +115,6 @@ console.log(JSON.stringify({ whole, plain, events, refused }));
 
 @pytest.mark.skipif(not NODE or not shutil.which("node"), reason="no Node with OpenAI's client")
 def test_openai_for_node(live: Any, tmp_path: Path) -> None:
-    import base64
-
     server = live()
     (tmp_path / "node_modules").symlink_to(NODE)
     (tmp_path / "ask.mjs").write_text(SCRIPT)
@@ -122,3 +127,116 @@ def test_openai_for_node(live: Any, tmp_path: Path) -> None:
     assert kinds == ["delta", "segment", "delta", "segment", "done"]
     assert [s["speaker"] for s in said["events"][-1]["segments"]] == ["A", "B"]
     assert said["refused"] == [400, "unsupported_operation"]
+
+
+LIVE_SCRIPT = """
+import OpenAI from "openai";
+const [, , address, sound, kind] = process.argv;
+const beta = kind === "beta";
+const { OpenAIRealtimeWS } = await import(beta ? "openai/beta/realtime/ws" : "openai/realtime/ws");
+const client = new OpenAI({ baseURL: address, apiKey: "a key", maxRetries: 0 });
+const socket = new OpenAIRealtimeWS({ model: "scripted" }, client);
+const events = [], refused = [];
+socket.on("event", (event) => events.push(event));
+socket.on("error", (error) => refused.push(error.error ?? String(error)));
+const once = (type) => new Promise((resolve) => socket.on(type, resolve));
+const created = once("session.created");
+await created;
+const old = { input_audio_format: "pcm16", turn_detection: null };
+const now = { type: "transcription", audio: { input: { turn_detection: null } } };
+if (beta) socket.send({ type: "transcription_session.update", session: old });
+else socket.send({ type: "session.update", session: now });
+await once(beta ? "transcription_session.updated" : "session.updated");
+socket.send({ type: "response.create" });
+const bytes = Buffer.from(sound, "base64");
+for (let at = 0; at < bytes.length; at += 9600) {
+  socket.send({ type: "input_audio_buffer.append", audio: bytes.subarray(at, at + 9600).toString("base64") });
+}
+socket.send({ type: "input_audio_buffer.commit" });
+await once("conversation.item.input_audio_transcription.completed");
+socket.close();
+console.log(JSON.stringify({ events, refused }));
+"""
+
+
+@contextmanager
+def tls(folder: Path, port: int) -> Iterator[tuple[int, Path]]:
+    """A proxy with a certificate of its own before a server, as Node's client wants; its port and certificate."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    words = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    names = ["-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *words, *names, *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65_536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    begun = asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    proxy = asyncio.run_coroutine_threadsafe(begun, loop).result(10)
+    try:
+        yield proxy.sockets[0].getsockname()[1], certificate
+    finally:
+        loop.call_soon_threadsafe(proxy.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
+        loop.close()
+
+
+@pytest.mark.skipif(not NODE or not shutil.which("node"), reason="no Node with OpenAI's client")
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl")
+@pytest.mark.parametrize("kind", ["now", "beta"])
+def test_openai_for_node_live(live: Any, tmp_path: Path, kind: str) -> None:
+    """A live session: lines with speakers, the job, and an error that ends nothing."""
+    server = live(api_key="a key")
+    (tmp_path / "node_modules").symlink_to(NODE)
+    (tmp_path / "talk.mjs").write_text(LIVE_SCRIPT)
+    sound = np.random.default_rng(0).normal(0, 0.1, 24_000)
+    said = base64.b64encode((sound.clip(-1, 1) * 32767).astype("<i2").tobytes()).decode()
+    with tls(tmp_path, server.port) as (port, certificate):
+        answer = subprocess.run(
+            ["node", str(tmp_path / "talk.mjs"), f"https://localhost:{port}/v1", said, kind],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "NODE_EXTRA_CA_CERTS": str(certificate)},
+        )
+    told = json.loads(answer.stdout)
+    assert [error["code"] for error in told["refused"]] == ["unsupported_event"]
+    name = "conversation.item.input_audio_transcription."
+    lines = [event for event in told["events"] if event["type"] == f"{name}segment"]
+    assert [(line["speaker"], line["text"]) for line in lines] == [("A", "one"), ("B", "two")]
+    done = told["events"][-1]
+    assert done["type"] == f"{name}completed" and done["transcript"] == "one two"
+    item = "created" if kind == "beta" else "done"
+    assert f"conversation.item.{item}" in {event["type"] for event in told["events"]}
+    key = {"Authorization": "Bearer a key"}
+    job = f"{server.url}/v1/jobs/{done['job']}"
+    wait_until(lambda: httpx2.get(job, headers=key).json()["status"] == "done")

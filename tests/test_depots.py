@@ -33,6 +33,24 @@ def test_copies_that_were_not_asked_for_longest_make_room(tmp_path: Path) -> Non
     assert (depot.local(two) / "audio.flac").stat().st_size == 100, "it is fetched again"
 
 
+def test_copies_of_jobs_under_way_stay(tmp_path: Path) -> None:
+    """Also where they take more than all copies may."""
+    depot = BucketDepot("memory://depots/held", tmp_path / "copies", cache_bytes=250)
+    one, two, three, four = (stored(depot, tmp_path / "upload", 100) for _ in range(4))
+    for n, job in enumerate((one, two)):
+        os.utime(depot.local(job), (n, n))
+    depot.hold([one.id])
+    depot.local(three)
+    assert set(depot.copies()) == {one.id, three.id}, "the older one is under way"
+    depot.hold([one.id, three.id, two.id])
+    for job in (two, four):
+        depot.local(job)
+    assert set(depot.copies()) == {one.id, two.id, three.id, four.id}
+    depot.hold([])
+    depot.local(stored(depot, tmp_path / "upload", 100))
+    assert len(depot.copies()) == 2
+
+
 def test_a_copy_has_the_time_of_its_job_wherever_it_is_fetched(tmp_path: Path) -> None:
     """Else its journal would begin anew on another machine."""
     depots = [BucketDepot("memory://depots/times", tmp_path / name) for name in ("a", "b")]

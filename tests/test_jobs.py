@@ -23,7 +23,7 @@ from speaker_reasoner.errors import EngineError, OutputError, ServerError
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.server.events import EventLog, EventReader
 from speaker_reasoner.server.keeper import Rules
-from speaker_reasoner.server.manager import JobManager
+from speaker_reasoner.server.manager import JobManager, _news
 from speaker_reasoner.server.sound import Pcm, decode
 from speaker_reasoner.server.store import Store
 
@@ -429,6 +429,27 @@ def test_a_journal_of_another_version_begins_anew(
     assert told == [str(n) for n in range(len(told))]
     document = client.get(f"/v1/jobs/{job['id']}/document").json()
     assert sorted(s["id"] for s in document["segments"]) == sorted(told)
+
+
+def test_events_of_before_a_recording_begins_anew_are_void(tmp_path: Path) -> None:
+    """A stream that is open learns of it; whoever goes on after that tells what was told before again."""
+    reader, path = EventReader(tmp_path / "events"), tmp_path / "events"
+    first = EventLog(path)
+    for name in ("overview", "segment"):
+        first.append(name, {"id": "0"})
+    first.close()
+    assert [event.number for event in reader.new()] == [1, 2]
+    anew = EventLog(path)
+    anew.append("anew", {})
+    anew.append("overview", {"id": "0"})
+    anew.close()
+    again = EventLog(path, again=True)
+    for name in ("overview", "segment"):
+        again.append(name, {"id": "0"})
+    again.close()
+    names = [(event.number, event.name) for event in reader.new()]
+    assert names == [(3, "anew"), (4, "overview"), (5, "segment")]
+    assert [event.name for event in _news(EventReader(path))[0]] == ["anew", "overview", "segment"]
 
 
 def test_what_a_crash_left_is_removed(serve: Serve, tmp_path: Path) -> None:

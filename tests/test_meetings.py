@@ -599,6 +599,36 @@ def test_a_line_under_a_wrong_number_is_found_at_the_end() -> None:
     assert {"chunk": 1, "line": 1, "from": two, "to": one} in corrections
 
 
+def test_a_speaker_of_a_live_session_has_said_something(monkeypatch: Any) -> None:
+    """Who has spoken for less than two seconds is taken for another one; who says more is somebody again."""
+    points, _ = voiced([8, 8], spread=0.05)
+    witness = Pitch()
+    witness.settle_s, witness.scale = 0.1, 40.0
+    transcriber = Transcriber(
+        ScriptedEngine(Humming(), replace(PLAIN, chunk_s=30.0)), witness=witness, detect=None
+    )
+    live = transcriber.listen("live", iter(()))
+    whole = transcriber.open("no-file.wav", samples=np.zeros(16_000, np.float32))
+
+    def absorb(chunk: int, point: Any, seconds: float) -> list[list[str]]:
+        start, samples = chunk * 30 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
+        spoken = (ChunkSegment(1, "male", 30.0 * chunk, 30.0 * chunk + seconds, "x"),)
+        row = np.array([point], np.float32)
+        told = []
+        for people in (live.speakers, whole.speakers):
+            people.absorb(
+                FinishedChunk(start, samples, spoken=spoken, points=row),
+                np.zeros(samples, np.float32),
+            )
+            told.append([label for rows in people.settle()[0] for label in rows])
+        return told
+
+    one, two = "Speaker1", "Speaker2"
+    absorb(0, points[0], 5.0)
+    assert absorb(1, points[8], 1.5) == [[one, one], [one, two]]
+    assert absorb(2, points[9], 1.0) == [[one, two, two]] * 2
+
+
 @pytest.mark.parametrize("foreign", [False, True])
 def test_a_dialogue_that_is_lost_says_little_against_one_person(foreign: bool) -> None:
     """One voice under two numbers in every chunk: two people, unless the checkpoint knows no word."""

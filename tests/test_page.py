@@ -56,6 +56,20 @@ def test_everything_it_loads_is_beside_it() -> None:
     )
 
 
+def test_modules_are_fetched_at_once() -> None:
+    """All that is imported, directly or not, is announced in the document; nothing else is."""
+    wanted, left = set[Path](), [PAGE / "js/app.js"]
+    while left:
+        text = (module := left.pop()).read_text(encoding="utf-8")
+        names = re.findall(r'^import .*from "([^"]+)";$', text, re.MULTILINE)
+        found = {(module.parent / name).resolve() for name in names}
+        left += found - wanted
+        wanted |= found
+    announced = re.findall(r'rel="modulepreload" href="static/([^"]+)"', HTML)
+    assert len(announced) == len(set(announced))
+    assert {PAGE.resolve() / name for name in announced} == wanted
+
+
 def test_a_strict_policy_holds() -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', HTML)
     assert policy and "unsafe" not in policy[1] and "default-src 'none'" in policy[1]

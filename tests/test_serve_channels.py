@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speaker_reasoner import audio
 from speaker_reasoner.server.lines import channel_of, chunk_at
 from speaker_reasoner.server.sound import decode_recording
 from speaker_reasoner.transcript import Transcript
@@ -43,6 +44,25 @@ def test_each_channel_is_a_speaker(serve: Serve, stereo: Path) -> None:
     names = dict(zip(dict.fromkeys(s.speaker for s in own.segments), "AB", strict=True))
     expected = [(names[s.speaker], s.start_s, s.end_s, s.text) for s in own.segments]
     assert rows(answer["segments"]) == expected and len({text for *_, text in expected}) == 2
+
+
+def test_an_upload_is_decoded_once(tmp_path: Path, monkeypatch: Any) -> None:
+    """However many channels it has."""
+    made = call(tmp_path / "call.wav", *(noise(1.0, n) * 0.1 * n for n in range(8)))
+    opened, was = [], audio.open_source
+
+    def count(*words: Any) -> Any:
+        opened.append(words)
+        return was(*words)
+
+    monkeypatch.setattr(audio, "open_source", count)
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    decode_recording(made, folder, "call.wav", 60.0, separate=True)
+    kept, _ = soundfile.read(folder / "audio.flac")
+    assert kept.shape == (16_000, 8) and len(opened) == 2, "to count its channels, and to read"
+    wanted, _ = soundfile.read(made)
+    assert np.abs(kept - wanted).max() < 1e-4
 
 
 def test_a_job_is_told_played_and_heard_again(serve: Serve, stereo: Path) -> None:

@@ -1,6 +1,7 @@
 """Several servers over one PostgreSQL and one bucket or folder: real processes, a real database, a real S3
 server on loopback; the engine plays turns."""
 
+import io
 import itertools
 import os
 import signal
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
+import soundfile
 
 from . import postgres as postgresql
 from . import s3_server
@@ -32,6 +35,7 @@ from .cloud import (
     status,
     texts,
 )
+from .conftest import noise
 from .postgres import Postgres
 from .serving import error_of, events_of, wait_until, wav
 
@@ -264,6 +268,38 @@ def test_the_bucket_is_busy(
     assert len(copies) == 1, "the worker's"
 
 
+def test_how_many_wait_is_told_by_a_front(cloud: Cloud, http: httpx2.Client) -> None:
+    front = cloud.start("--no-engine")
+    worker = cloud.start("--worker", "--batch", "1", SIMULATED_S="30")
+    jobs = [send(http, front, 9.0) for _ in range(4)]
+
+    def places() -> list[Any]:
+        bodies = [http.get(f"{front.url}/v1/jobs/{job}").json() for job in jobs]
+        return [(one["status"], one["queue_position"]) for one in bodies]
+
+    waits = [("queued", 0), ("queued", 1), ("queued", 2)]
+    wait_until(lambda: places() == [("running", None), *waits])
+    listed = http.get(f"{front.url}/v1/jobs").json()["data"]
+    assert [one["queue_position"] for one in listed] == [2, 1, 0, None]
+    assert worker.end(signal.SIGKILL)
+
+
+def test_fronts_keep_the_channels_that_workers_want(cloud: Cloud, http: httpx2.Client) -> None:
+    front = cloud.start("--no-engine")
+    cloud.start("--worker", "--channels", "separate")
+    sound = io.BytesIO()
+    quiet, loud = noise(9.0, 1) * 0.1, noise(9.0, 2)
+    soundfile.write(sound, np.stack([quiet, loud], axis=1), 16_000, format="WAV")
+    files = {"file": ("call.wav", sound.getvalue())}
+    job = http.post(f"{front.url}/v1/jobs", files=files).json()["id"]
+    wait_until(lambda: is_done(http, front, job))
+    [kept] = [path for path in cloud.folder.rglob("audio.flac") if job in path.parts]
+    assert soundfile.info(kept).channels == 2
+    form = {"speakers": "2"}
+    refused = http.post(f"{front.url}/v1/jobs", files=files, data=form)
+    assert "each channel" in error_of(refused, 400, "invalid_value")
+
+
 def test_workers_that_differ(cloud: Cloud) -> None:
     cloud.start("--worker")
     assert "other settings (--answer" in cloud.begin("--worker", "--answer", "model").failed()
@@ -277,6 +313,8 @@ def test_workers_that_differ(cloud: Cloud) -> None:
         (["--store", "s3://bucket/x"], "expected a database that all servers reach, got SQLite"),
         (["--no-engine", "--model", "tiny"], "--model belong to the workers"),
         (["--worker", "--no-engine"], "not allowed with"),
+        (["--no-engine", "--channels", "separate"], "--channels belong to the workers"),
+        (["--no-engine", "--channel", "0"], "--channel belong to the workers"),
         (["--worker", "--engine-api"], "leave out --engine-api"),
         (["--lease", "1"], "whole seconds in 2..86400"),
     ],

@@ -17,6 +17,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ __all__ = [
     "load_slice",
     "probe",
     "stream",
+    "stream_channels",
     "to_samples",
     "to_seconds",
 ]
@@ -109,7 +111,8 @@ def probe(path: _Path, *, track: int | None = None) -> AudioInfo:
         duration_s = source.duration_s
         if duration_s is None:
             duration_s = (
-                sum(len(b) for b in _on_clock(path, source, None, _ignore)) / SAMPLE_RATE_HZ
+                sum(len(b) for b in _on_clock(path, source, _Mixer(path, None), _ignore))
+                / SAMPLE_RATE_HZ
             )
         if duration_s == 0:
             raise AudioError(_no_samples(path))
@@ -180,7 +183,34 @@ def stream(
         raise AudioError(f"block of {block_s} s: expected at least one sample at 16 kHz")
     empty = True
     with open_source(path, track) as source:
-        for block in _reblocked(_on_clock(path, source, channel, warn or _ignore), size):
+        _check_channel(path, channel, source.channels)
+        mixer = _Mixer(path, channel)
+        for block in _reblocked(_on_clock(path, source, mixer, warn or _ignore), size):
+            empty = False
+            yield block
+    if empty:
+        raise AudioError(_no_samples(path))
+
+
+def stream_channels(path: _Path, *, block_s: float = 30.0) -> Iterator[Samples]:
+    """Read all channels of a recording in blocks, decoded once.
+
+    Each channel is exactly what `stream` yields of it, with blocks of the same lengths.
+
+    Args:
+        path: as for `load`.
+        block_s: as for `stream`.
+
+    Yields:
+        float32 samples `[block, channels]` at 16 kHz.
+
+    Raises:
+        AudioError: as `stream`.
+    """
+    size, empty = to_samples(block_s), True
+    with open_source(path) as source:
+        mixer = _Separator(path, source.channels)
+        for block in _reblocked(_on_clock(path, source, mixer, _ignore), size):
             empty = False
             yield block
     if empty:
@@ -320,10 +350,11 @@ class _Clock:
         return 0.0
 
 
-def _on_clock(path: _Path, source: Source, channel: int | None, warn: Warn) -> Iterator[Samples]:
-    """Yield one channel, or the mean, at 16 kHz, with silence where nothing was recorded."""
-    _check_channel(path, channel, source.channels)
-    clock, mixer, resampler = _Clock(), _Mixer(path, channel), _Resampler(0)
+def _on_clock(
+    path: _Path, source: Source, mixer: "_Mixer | _Separator", warn: Warn
+) -> Iterator[Samples]:
+    """Yield what a mixer makes of blocks, at 16 kHz, with silence where nothing was recorded."""
+    clock, resampler = _Clock(), _Resampler(0, mixer.shape)
     if source.duration_s is not None:
         clock.latest_s = source.duration_s + _LATE_S
     notes_given = 0
@@ -344,11 +375,12 @@ def _on_clock(path: _Path, source: Source, channel: int | None, warn: Warn) -> I
             clock.done += len(tail)
             yield tail
             if ahead_s > (0 if not clock.rate_hz else _JITTER_S):
-                for silence in _silence(to_samples(clock.now_s + ahead_s) - clock.done):
+                lasts = to_samples(clock.now_s + ahead_s) - clock.done
+                for silence in _silence(lasts, mixer.shape):
                     clock.done += len(silence)
                     yield silence
             clock.start, clock.rate_hz, clock.frames = clock.done, block.rate_hz, 0
-            resampler = _Resampler(block.rate_hz)
+            resampler = _Resampler(block.rate_hz, mixer.shape)
         mono = mixer.mix(block.samples, clock.now_s, block.rate_hz)
         clock.frames += len(mono)
         clock.peak = max(clock.peak, float(np.abs(mono).max(initial=0.0)))
@@ -368,26 +400,30 @@ def _on_clock(path: _Path, source: Source, channel: int | None, warn: Warn) -> I
         warn(f"its timestamps jump {times}; the sound was read on without a gap there")
 
 
-def _silence(samples: int) -> Iterator[Samples]:
+def _silence(samples: int, shape: tuple[int, ...]) -> Iterator[Samples]:
     while samples > 0:
-        yield np.zeros(min(samples, _FILL_SAMPLES), np.float32)
+        yield np.zeros((min(samples, _FILL_SAMPLES), *shape), np.float32)
         samples -= _FILL_SAMPLES
 
 
 class _Resampler:
     """Samples at one rate to 16 kHz; at 16 kHz they stay as they are."""
 
-    def __init__(self, rate_hz: int) -> None:
+    def __init__(self, rate_hz: int, shape: tuple[int, ...]) -> None:
         self._soxr = None
+        self._nothing = np.zeros((0, *shape), np.float32)
         if rate_hz not in (0, SAMPLE_RATE_HZ):
-            self._soxr = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+            channels = shape[0] if shape else 1
+            self._soxr = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, channels, dtype="float32")
 
     def feed(self, samples: Samples) -> Samples:
         return samples if self._soxr is None else self._soxr.resample_chunk(samples)
 
     def end(self) -> Samples:
-        nothing = np.zeros(0, np.float32)
-        return nothing if self._soxr is None else self._soxr.resample_chunk(nothing, last=True)
+        if self._soxr is None:
+            return self._nothing
+        rest: Samples = self._soxr.resample_chunk(self._nothing, last=True)
+        return rest
 
 
 @dataclass(slots=True)
@@ -401,6 +437,8 @@ class _Mixer:
     channel: int | None
     _loud_s: float = 0.0
     _cancelled_s: float = 0.0
+    shape: ClassVar[tuple[int, ...]] = ()
+    """Of a sample."""
 
     def mix(self, block: Samples, at_s: float, rate_hz: int) -> Samples:
         """Return `[frames]` of `[frames, channels]`, all finite.
@@ -410,13 +448,7 @@ class _Mixer:
         """
         index = _check_channel(self.path, self.channel, block.shape[1])
         mono = block.mean(axis=1) if index is None else np.ascontiguousarray(block[:, index])
-        finite = np.isfinite(mono)
-        if not finite.all():
-            at = int(np.argmin(finite))
-            raise AudioError(
-                f"{quoted(self.path)}: got the sample {mono[at]} at {at_s + at / rate_hz:.6f} s, "
-                "expected finite numbers; export the recording again, as 16-bit if the program offers it"
-            )
+        _check_finite(self.path, mono, at_s, rate_hz)
         if index is None and block.shape[1] > 1 and len(mono):
             each = float(np.mean(block**2))
             if each > _LOUD:
@@ -434,6 +466,39 @@ class _Mixer:
             f"its channels cancel each other in {self._cancelled_s:.1f} s: one is the other upside down, "
             "and their mean is silent; --channel 0 listens to one of them"
         ]
+
+
+@dataclass(slots=True)
+class _Separator:
+    """All channels that a recording has at its beginning, each by itself."""
+
+    path: _Path
+    channels: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels,)
+
+    def mix(self, block: Samples, at_s: float, rate_hz: int) -> Samples:
+        """Return `[frames, channels]`, all finite; raises as `_Mixer.mix`."""
+        _check_channel(self.path, self.channels - 1, block.shape[1])
+        kept = np.ascontiguousarray(block[:, : self.channels])
+        for channel in kept.T:
+            _check_finite(self.path, channel, at_s, rate_hz)
+        return kept
+
+    def notes(self) -> list[str]:
+        return []
+
+
+def _check_finite(path: _Path, mono: Samples, at_s: float, rate_hz: int) -> None:
+    finite = np.isfinite(mono)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        raise AudioError(
+            f"{quoted(path)}: got the sample {mono[at]} at {at_s + at / rate_hz:.6f} s, "
+            "expected finite numbers; export the recording again, as 16-bit if the program offers it"
+        )
 
 
 _LOUD = 1e-6  # mean square: -60 dB

@@ -7,7 +7,7 @@ file when they are wanted, so that memory hardly grows with their number.
 import heapq
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
@@ -60,9 +60,34 @@ class Listing:
                 for line in file:
                     yield Row.from_line(line)
         except (OSError, ValueError, TypeError) as error:
-            raise DataError(
-                f"{self._path}: no listing that can be read ({error}); delete it, and give the command again"
-            ) from error
+            raise self._unreadable(error) from error
+
+    def rows(self, numbers: Iterable[int]) -> list[Row]:
+        """Rows by their numbers."""
+        try:
+            with self._path.open("rb") as file:
+                rows = []
+                for number in numbers:
+                    file.seek(self._starts[number])
+                    rows.append(Row.from_line(file.readline().decode("utf-8", "surrogateescape")))
+        except (OSError, ValueError, TypeError, IndexError) as error:
+            raise self._unreadable(error) from error
+        return rows
+
+    @cached_property
+    def _starts(self) -> "array[int]":
+        """Where each line starts, in bytes."""
+        starts, at = array("q"), 0
+        with self._path.open("rb") as file:
+            for line in file:
+                starts.append(at)
+                at += len(line)
+        return starts
+
+    def _unreadable(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self._path}: no listing that can be read ({error}); delete it, and give the command again"
+        )
 
     def shard(self, shard: Shard) -> Iterator[Row]:
         """The rows of a shard, in order."""

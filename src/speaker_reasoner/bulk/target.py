@@ -135,11 +135,13 @@ class Target:
                             self.bucket.fetch(self._name(here), here)
 
     def fetch_listing(self) -> None:
-        """Bring the listing from the bucket, where there is one."""
-        if self.bucket is not None and self._listing.name in self.bucket.names(
-            self._name(self.state)
-        ):
-            self.bucket.fetch(self._name(self._listing), self._listing)
+        """Bring the listing from the bucket, where there is one; one process of a machine at a time."""
+        if self.bucket is None:
+            return
+        self.state.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._listing.with_suffix(".lock"), thread_local=False):
+            if self._listing.name in self.bucket.names(self._name(self.state)):
+                self.bucket.fetch(self._name(self._listing), self._listing)
 
     def send_table(self, path: Path) -> None:
         """Send a file of the target, or all files of a folder, whose earlier files are removed."""

@@ -1,8 +1,9 @@
 """Several workers, by Ray Data: each is an actor with an engine of its own.
 
-Ray is given places and names, and gives back what became of them; recordings and transcripts stay in files, so
-that no audio is in its object store. Results come in any order. A worker that is lost is started again, and goes
-on with its rows by the journals and markers of the target, which all workers see.
+Ray is given places in a plan, and gives back what became of them; the listing, recordings and transcripts stay in
+files, so that no audio is in its object store, and little of each row in the driver's memory. Results come in any
+order. A worker that is lost is started again, and goes on with its rows by the journals and markers of the target,
+which all workers see.
 """
 
 import json
@@ -11,7 +12,7 @@ import math
 import os
 import uuid
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,10 +22,10 @@ import numpy as np
 from .. import errors, extras
 from ..errors import EngineError, SpeakerReasonerError
 from .listing import Shard
-from .rows import Row
 from .runner import BatchSettings, Done, Runner
 from .target import Target
 
+_WHOLE, _JOIN = -1, -2
 _MOST_BLOCKS = 2000
 """Most blocks of tasks in Ray Data (assumed)."""
 _STORE_BYTES = 128 << 20
@@ -47,25 +48,45 @@ class Cluster:
     gpus: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Tasks in the order in which they begin.
+
+    Attributes:
+        numbers: of the row of each, in the listing.
+        shares: of it: a number of a share, `_WHOLE` or `_JOIN`.
+    """
+
+    numbers: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    shares: "np.ndarray[tuple[int], np.dtype[np.int32]]"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
 class EngineWorker:
     """One engine in a process of its own, as Ray Data calls it.
 
     Args:
         settings: see `Runner`.
         shard: whose workers these are.
+        plan: of all of them.
     """
 
-    def __init__(self, settings: BatchSettings, shard: Shard) -> None:
+    def __init__(self, settings: BatchSettings, shard: Shard, plan: Plan) -> None:
+        self._plan = plan
         target = Target(settings.target, settings.work)
         self._lock = target.worker_lock(shard, uuid.uuid4().hex[:12])
         self._failure: SpeakerReasonerError | None = None
         try:
+            target.fetch_listing()  # where another machine has made it
+            self._listing = target.listing
             self._runner = Runner(settings)
         except SpeakerReasonerError as error:
             self._failure = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Do tasks (`task`: JSON of each) and return what became of them (`done`: JSON of each `Done`).
+        """Do tasks (`item`: their places in the plan), and return what became of them (`done`: JSON of `Done`).
 
         Where the engine failed as a whole, that is one object with the name and message of the error: Ray does
         not pass on which exception a worker raised.
@@ -73,21 +94,21 @@ class EngineWorker:
         try:
             if self._failure is not None:
                 raise self._failure
-            return {"done": [json.dumps(asdict(one)) for one in self._do(batch["task"])]}
+            return {"done": [json.dumps(asdict(one)) for one in self._do(batch["item"])]}
         except SpeakerReasonerError as error:
             failure = {"error": type(error).__name__, "message": str(error)}
             return {"done": [json.dumps(failure)]}
 
-    def _do(self, lines: Iterable[str]) -> list[Done]:
-        tasks = [json.loads(line) for line in lines]
-        rows = [Row.from_line(task["row"]) for task in tasks if task["share"] is None]
-        done = list(self._runner.run_guarded(rows)) if rows else []
-        for task in tasks:
-            row = Row.from_line(task["row"])
-            if task["share"] == "join":
+    def _do(self, places: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> list[Done]:
+        rows = self._listing.rows(self._plan.numbers[places].tolist())
+        tasks = list(zip(rows, self._plan.shares[places].tolist(), strict=True))
+        whole = [row for row, share in tasks if share == _WHOLE]
+        done = list(self._runner.run_guarded(whole)) if whole else []
+        for row, share in tasks:
+            if share == _JOIN:
                 done += self._runner.join(row)
-            elif task["share"] is not None:
-                done += self._runner.share(row, task["share"])
+            elif share != _WHOLE:
+                done += self._runner.share(row, share)
         return done
 
 
@@ -104,48 +125,46 @@ def transcribe(
         OutputError: nothing can be written any more.
     """
     with _ray(cluster) as data:
-        weights = array("d")
-        tasks: list[str] = []
-        joins: list[str] = []
+        weights, numbers, numbered = array("d"), array("q"), array("i")
+        joins = array("q")
         for row in target.listing.shard(shard):
             parts = settings.shares(row)
             if row.fault:
                 yield Done(row.number, row.name, "failed", note=row.fault)
             elif len(parts) == 1:
                 weights.append(row.weight_s)
-                tasks.append(_task(row, None))
+                numbers.append(row.number)
+                numbered.append(_WHOLE)
             else:
-                weights.extend([row.weight_s / len(parts)] * len(parts))
-                tasks += [_task(row, part.number) for part in parts]
-                joins.append(_task(row, "join"))
+                for part in parts:
+                    weights.append(row.weight_s / len(parts))
+                    numbers.append(row.number)
+                    numbered.append(part.number)
+                joins.append(row.number)
         order = np.argsort(-np.array(weights), kind="stable")
-        size = max(1, min(2 * settings.options.batch, len(tasks) // (4 * cluster.workers)))
-        yield from _work(data, tasks, order, size, settings, shard, cluster)
-        yield from _work(data, joins, np.arange(len(joins)), 1, settings, shard, cluster)
-
-
-def _task(row: Row, share: int | str | None) -> str:
-    return json.dumps({"row": row.to_line(), "share": share})
+        plan = Plan(np.array(numbers, np.int64)[order], np.array(numbered, np.int32)[order])
+        size = max(1, min(2 * settings.options.batch, len(plan) // (4 * cluster.workers)))
+        yield from _work(data, plan, size, settings, shard, cluster)
+        last = Plan(np.array(joins, np.int64), np.full(len(joins), _JOIN, np.int32))
+        yield from _work(data, last, 1, settings, shard, cluster)
 
 
 def _work(
     data: Any,
-    tasks: list[str],
-    order: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    plan: Plan,
     size: int,
     settings: BatchSettings,
     shard: Shard,
     cluster: Cluster,
 ) -> Iterator[Done]:
-    """Let workers do tasks in an order, `size` in a call."""
-    if not tasks:
+    """Let workers do tasks, `size` in a call."""
+    if not len(plan):
         return
-    blocks = min(_MOST_BLOCKS, math.ceil(len(tasks) / size))
-    rows = data.from_items([{"task": tasks[at]} for at in order], override_num_blocks=blocks)
-    tasks.clear()
-    done = rows.map_batches(
+    blocks = min(_MOST_BLOCKS, math.ceil(len(plan) / size))
+    places = data.from_items(range(len(plan)), override_num_blocks=blocks)
+    done = places.map_batches(
         EngineWorker,
-        fn_constructor_args=(settings, shard),
+        fn_constructor_args=(settings, shard, plan),
         batch_size=size,
         compute=data.ActorPoolStrategy(size=cluster.workers, max_tasks_in_flight_per_actor=2),
         num_cpus=cluster.cpus,

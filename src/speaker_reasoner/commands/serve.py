@@ -329,6 +329,8 @@ def _check_kind(arguments: argparse.Namespace) -> None:
                 ("--engine-api", arguments.engine_api),
                 ("--speakers", arguments.speakers),
                 ("--voice", arguments.voice),
+                ("--channel", arguments.channel is not None),
+                ("--channels", arguments.channels != "mix"),
             )
             if value
         ]

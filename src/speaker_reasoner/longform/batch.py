@@ -27,7 +27,7 @@ from ..voices.people import EnrolledSpeaker
 from .channels import AnyRecording
 from .journal import Journal, OtherJournal, fingerprint, stopwatch
 from .marker import Marker, file_hash
-from .recording import Failure, Listener, Progress
+from .recording import Failure, Listener, Progress, RecordingState
 from .rounds import in_order
 from .shares import Share, join
 from .transcriber import Transcriber
@@ -185,7 +185,8 @@ class Batch:
             return outcome
         assert task.journal is not None
         try:
-            task.journal.finish(self._file(item, _share_suffix(share, "whole")))
+            read = None if share.end_samples is not None else task.notices
+            task.journal.finish(self._file(item, _share_suffix(share, "whole")), read)
         except SpeakerReasonerError as error:
             return Failure(item.title, error)
         return None
@@ -376,6 +377,7 @@ class _Task:
     note: str = ""
     journal: Journal | None = None
     share: Share | None = None
+    notices: Sequence[str] = ()
     cancelled: bool = field(default=False, init=False)
 
     @property
@@ -383,7 +385,11 @@ class _Task:
         return self.item.title
 
     def open(self) -> AnyRecording:
-        return self.batch._open(self)
+        recording = self.batch._open(self)
+        if self.share is not None:
+            assert isinstance(recording, RecordingState), "channels are not divided"
+            self.notices = recording.notices  # which grow while it is read
+        return recording
 
     def add(self, note: str) -> None:
         """Add to the notes on the recording."""

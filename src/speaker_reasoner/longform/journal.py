@@ -1,22 +1,27 @@
 """The journal of a recording: finished chunks on disk, which survive a kill at any moment.
 
 One JSON object a line: first the recording, model and settings, then each finished chunk, with its channel
-where channels are transcribed separately. If a kill cut the last line off, that line is dropped.
+where channels are transcribed separately; where it holds the whole of a recording that was divided, in the
+end what the reader noticed in the file. If a kill cut the last line off, that line is dropped.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import AudioError, FormatError, OutputError
 from ..formats import write_text_atomically
 from ..voices.finished import FinishedChunk
 from .chunks import Chunk
 
+NOTICES = "notices"
+"""Key of the last row of a journal that holds all of its recording."""
 _VERSION = 3
 _PROBE_BYTES = 1 << 20
 
@@ -75,6 +80,7 @@ class Journal:
     Attributes:
         elapsed_s: from opening to the last chunk, over all runs.
         share_s: the sum of laps, over all runs.
+        notices: what the reader noticed in the file, of a journal that holds all of it; else `None`.
 
     Raises:
         OtherJournal: the file is no journal, or is about another recording, model, version or
@@ -87,6 +93,7 @@ class Journal:
     ) -> None:
         self.path = path
         self.elapsed_s = self.share_s = 0.0
+        self.notices: list[str] | None = None
         self._lap = lap or stopwatch()
         self.about = {"journal": _VERSION, **json.loads(json.dumps(about))}
         self._kept: dict[int | None, list[FinishedChunk]] = {}
@@ -100,6 +107,13 @@ class Journal:
     def kept(self) -> int:
         """Number of stored chunks that were not taken yet."""
         return sum(map(len, self._kept.values()))
+
+    def chunks(self) -> list[Chunk]:
+        """The stored chunks, in order, without their sound."""
+        return [
+            Chunk(one.start_samples, np.broadcast_to(np.float32(0), (one.samples,)))
+            for one in self._kept.get(None, ())
+        ]
 
     def channel(self, number: int) -> "ChannelJournal":
         """The chunks of one channel."""
@@ -175,14 +189,19 @@ class Journal:
         """Delete the journal of a recording that is done."""
         self.path.unlink(missing_ok=True)
 
-    def finish(self, path: Path) -> None:
+    def finish(self, path: Path, notices: Sequence[str] | None = None) -> None:
         """Move the journal to where it counts as whole, also one without a chunk.
+
+        Args:
+            notices: what the reader noticed in the file, where it was read to its end.
 
         Raises:
             OutputError: it cannot be written.
         """
         if not self._begun:
             write_text_atomically(self.path, json.dumps(self.about, ensure_ascii=False) + "\n")
+        if notices is not None:
+            self._append(json.dumps({NOTICES: list(notices)}, ensure_ascii=False) + "\n")
         self.path.replace(path)
 
     def _load(self) -> bytes | None:
@@ -211,6 +230,9 @@ class Journal:
                 raise ValueError("not a journal of this version")
             for line in lines[1:]:
                 row = json.loads(line)
+                if NOTICES in row:
+                    self.notices = [str(one) for one in row[NOTICES]]
+                    continue
                 self.elapsed_s, self.share_s = (
                     float(row.pop("elapsed_s")),
                     float(row.pop("share_s")),

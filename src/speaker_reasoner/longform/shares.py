@@ -16,7 +16,7 @@ from ..audio import to_samples
 from ..errors import OutputError
 from ..formats import write_text_atomically
 from .chunks import Chunk
-from .journal import Journal, OtherJournal
+from .journal import NOTICES, Journal, OtherJournal
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def shares(duration_s: float, share_s: float) -> list[Share]:
 def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None:
     """Write the finished chunks of shares as the journal of their recording.
 
-    It holds the shares up to the first one that is not whole, or is about something else. A journal that
-    holds as much already stays as it is.
+    It holds the shares up to the first one that is not whole, or is about something else. Where that is none, it
+    says so, and the recording need not be read again. A journal that holds as much already stays as it is.
 
     Args:
         paths: of the shares, in order.
@@ -70,20 +70,26 @@ def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None
     """
     head: Mapping[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    elapsed_s = share_s = 0.0
+    elapsed_s, share_s, whole = 0.0, 0.0, False
+    notices: Sequence[str] | None = None
     for path in paths:
         try:
             kept = Journal(path, about)
-            lines = path.read_text(encoding="utf-8").splitlines()[1:]
+            lines = path.read_text(encoding="utf-8").split("\n")[1:-1]  # no other ends of lines
         except (OtherJournal, OSError):
             break
+        notices = kept.notices
+        if notices is not None:
+            lines.pop()
         for row in map(json.loads, lines):
             row["elapsed_s"] = round(elapsed_s + row["elapsed_s"], 3)
             row["share_s"] = round(share_s + row["share_s"], 3)
             rows.append(row)
         head = kept.about
         elapsed_s, share_s = elapsed_s + kept.elapsed_s, share_s + kept.share_s
+        whole = path == paths[-1] and notices is not None
     if _chunks(journal, about) < len(rows):
+        rows += [{NOTICES: notices}] if whole else []
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [head, *rows])
         write_text_atomically(journal, text)
 

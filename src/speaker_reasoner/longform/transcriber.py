@@ -27,6 +27,10 @@ from .recording import Failure, Listener, Progress, RecordingState, Transcriptio
 from .rounds import in_order
 from .shares import Share
 
+LEAST_LIVE_S = 2.0
+"""Of speech of a speaker, where chunks are short pieces as they are spoken: what is known of a voice by less of it
+makes speakers who are none (assumed)."""
+
 
 class Transcriber:
     """Transcribes recordings with one engine.
@@ -163,6 +167,8 @@ class Transcriber:
         if self.separate:
             return self._open_separately(path, voices, journal, name, samples, language)
         notices = [] if self._notice is None else [self._notice]
+        if journal is not None and journal.notices is not None and share is None:
+            return self._recording_of(path, journal, speakers, voices, name, language)
         blocks = (
             iter([samples]) if samples is not None else self._stream(path, notices, self.channel)
         )
@@ -252,6 +258,23 @@ class Transcriber:
         recording.language_given = language
         return recording
 
+    def _recording_of(
+        self,
+        path: Path,
+        journal: Journal,
+        speakers: tuple[int, int] | None,
+        voices: Sequence[EnrolledSpeaker],
+        name: str | None,
+        language: str | None,
+    ) -> RecordingState:
+        """A recording of which a journal holds all; its sound is not read."""
+        source = iter(journal.chunks())
+        recording = self._state(path, source, self._speakers(speakers, voices), journal)
+        recording.name = name or recording.name
+        recording.notices = list(journal.notices or ())
+        recording.language_given = language
+        return recording
+
     def _state(
         self,
         path: Path,
@@ -263,7 +286,10 @@ class Transcriber:
         return RecordingState(path, source, self.profile, self.settings, people, described, kept)
 
     def _speakers(
-        self, bounds: tuple[int, int] | None, voices: Sequence[EnrolledSpeaker]
+        self,
+        bounds: tuple[int, int] | None,
+        voices: Sequence[EnrolledSpeaker],
+        least_s: float = 0.0,
     ) -> Speakers:
         return Speakers(
             self.profile,
@@ -273,6 +299,7 @@ class Transcriber:
             trust=self.settings.trust,
             bounds=bounds,
             voices=voices,
+            least_s=least_s,
         )
 
     def listen_again(self, path: str | Path, transcript: Transcript, chunk: int) -> RecordingState:
@@ -304,7 +331,9 @@ class Transcriber:
         samples = audio.load_slice(path, start, end, channel=channel, track=self.track)
         chunk_audio = Chunk(start, samples)
         voices = (
-            self._voices_of(path, transcript, start, end, labels, channel) if self._links else ()
+            self._voices_of(path, transcript, start, end, labels, channel)
+            if self.hears_voices
+            else ()
         )
         return self._state(Path(path), iter([chunk_audio]), self._speakers(bounds, voices))
 
@@ -322,15 +351,18 @@ class Transcriber:
         Args:
             name: of the recording.
             source: its chunks, cut by the caller, none longer than the profile's.
-            speakers, voices, language: as for `open`; fewer speakers than the least may have spoken yet.
+            speakers, voices, language: as for `open`; fewer speakers than the least may have spoken yet. Who has
+                spoken for less than `LEAST_LIVE_S` joins another speaker.
         """
         bounds = None if speakers is None else (1, speakers[1])
-        recording = self._state(Path(name), source, self._speakers(bounds, voices))
+        people = self._speakers(bounds, voices, LEAST_LIVE_S)
+        recording = self._state(Path(name), source, people)
         recording.language_given = language
         return recording
 
     @property
-    def _links(self) -> bool:
+    def hears_voices(self) -> bool:
+        """Whether speakers are known again by their voices: by the cache, or a witness."""
         return self.settings.cached or self.settings.witness is not None
 
     def transcribe_all(

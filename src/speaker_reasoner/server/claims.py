@@ -16,6 +16,8 @@ from .rows import NEXT_TOKEN
 
 _TURNS = 32
 """So many jobs of a client are looked at; assumed."""
+_SHOWN = 5000
+"""So many jobs that wait are counted for those who look; assumed."""
 
 
 def claim(
@@ -76,11 +78,34 @@ def claim(
     return sorted(taken, key=ids.index)
 
 
-def _in_turn(store: str, free: list[Any], clock: Any, most: int) -> Any:
-    """The ids of free jobs, in the order in which they are to be taken."""
+def queue(connection: Connection, store: str, clock: Any) -> dict[str | None, dict[str, int]]:
+    """The jobs that no server has taken, by the model that they are for: how many are to be taken before each.
+    Of a longer queue the first ones."""
+    free = [
+        JOBS.c.store == store,
+        JOBS.c.status == "queued",
+        or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None), JOBS.c.lease < clock),
+        JOBS.c.waiter.is_(None),
+    ]
+    ids = list(connection.scalars(_in_turn(store, free, clock, _SHOWN, _SHOWN)))
+    models = {row.id: row.model for row in connection.execute(_models(ids))} if ids else {}
+    places: dict[str | None, dict[str, int]] = {}
+    for job_id in ids:
+        if job_id in models:  # else it was erased just now
+            before = places.setdefault(models[job_id], {})
+            before[job_id] = len(before)
+    return places
+
+
+def _models(ids: list[str]) -> Any:
+    return select(JOBS.c.id, JOBS.c.model).where(JOBS.c.id.in_(ids))
+
+
+def _in_turn(store: str, free: list[Any], clock: Any, most: int, turns: int = _TURNS) -> Any:
+    """The ids of free jobs, in the order in which they are to be taken; so many of a client are looked at."""
     turn = func.row_number().over(partition_by=JOBS.c.client, order_by=(JOBS.c.created, JOBS.c.id))
     every = select(JOBS.c.id, JOBS.c.created, JOBS.c.client, turn.label("turn")).where(*free)
-    waiting = select(every.subquery()).where(text(f"turn <= {_TURNS}")).cte("waiting")
+    waiting = select(every.subquery()).where(text(f"turn <= {turns}")).cte("waiting")
     who = select(waiting.c.client).distinct().subquery()
     theirs = [JOBS.c.store == store, JOBS.c.client == who.c.client]
     under_way = select(func.count()).where(

@@ -1,14 +1,14 @@
 """Where the files of jobs lie that several servers share: a folder that all of them see, or a bucket.
 
 Files of a bucket are fetched once into a folder of this process, and deleted there again when others need
-the space.
+the space, unless this process works on their job.
 """
 
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,9 @@ class Depot(Protocol):
 
     def remove(self, job_id: str) -> None:
         """Delete the files of a job, if there are any."""
+
+    def hold(self, jobs: Iterable[str]) -> None:
+        """The jobs that this process works on: no others' copies are kept at any rate."""
 
     def copies(self) -> list[str]:
         """The jobs whose files were copied to this machine."""
@@ -73,6 +76,9 @@ class FolderDepot:
         except OSError as error:
             raise disk_error("delete the recording", error) from error
 
+    def hold(self, jobs: Iterable[str]) -> None:
+        """Nothing: there are no copies."""
+
     def copies(self) -> list[str]:
         return []
 
@@ -89,7 +95,7 @@ class BucketDepot:
     Args:
         address: as `s3://bucket/prefix`.
         folder: of this process, for copies.
-        cache_bytes: of copies that are kept.
+        cache_bytes: of copies that are kept; more, where the jobs under way need it.
 
     Raises:
         ExtraError, DataError: that kind of bucket cannot be used; see `Bucket`.
@@ -99,6 +105,7 @@ class BucketDepot:
         self._bucket = Bucket(address)
         self._folder = folder
         self._most = cache_bytes
+        self._held: frozenset[str] = frozenset()
         self._fetching = [threading.Lock() for _ in range(_LOCKS)]
         folder.mkdir(exist_ok=True)
 
@@ -138,6 +145,9 @@ class BucketDepot:
                 self._bucket.remove(_name(job_id, name))
         self.forget(job_id)
 
+    def hold(self, jobs: Iterable[str]) -> None:
+        self._held = frozenset(jobs)
+
     def copies(self) -> list[str]:
         return [path.name for path in self._folder.iterdir() if not path.suffix]
 
@@ -149,7 +159,8 @@ class BucketDepot:
             self._bucket.probe(f"probes/{name}")
 
     def _make_room(self, but: str) -> None:
-        """Delete copies until there are not too many; those that were not asked for longest first."""
+        """Delete copies until there are not too many; those that were not asked for longest first. Those of
+        jobs under way stay."""
         copies = []
         for folder in self._folder.iterdir():
             with suppress(OSError):
@@ -159,7 +170,7 @@ class BucketDepot:
         for _, size, folder in sorted(copies):
             if total <= self._most:
                 return
-            if folder.name.partition(".")[0] != but:
+            if folder.name.partition(".")[0] not in {but, *self._held}:
                 shutil.rmtree(folder, ignore_errors=True)
                 total -= size
 

@@ -42,6 +42,10 @@ data: {"labels": {"0": "Ana"}}
 id: 5
 event: done
 data: {"revision": 0}
+
+id: 6
+event: anew
+data: {}
 """
 _STREAM = """event: transcript.text.delta
 data: {"type": "transcript.text.delta", "delta": "the red dog", "segment_id": "seg_0"}

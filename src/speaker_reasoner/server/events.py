@@ -13,6 +13,8 @@ from ..errors import OutputError
 from .failures import RequestError
 
 EVENTS = "events.jsonl"
+ANEW = "anew"
+"""The event after which those before it are void: the recording is transcribed from its beginning once more."""
 Unnumbered = tuple[str, Mapping[str, Any]]
 """Name and data of an event that has no number yet."""
 
@@ -33,8 +35,8 @@ class EventLog:
 
     Args:
         path: of the file; made with the first event.
-        again: events that are there when the first one comes are not added once more: whoever goes
-            on after a restart tells the turns of an unfinished chunk a second time.
+        again: events that are there when the first one comes, behind the last `ANEW`, are not added once
+            more: whoever goes on after a restart tells the turns of an unfinished chunk a second time.
     """
 
     def __init__(self, path: Path, *, again: bool = False) -> None:
@@ -61,7 +63,9 @@ class EventLog:
                     known = self._path.read_bytes()
                     self._file.truncate(known.rfind(b"\n") + 1)
                     if self._again:
-                        self._there = frozenset(known.split(b"\n")[:-1])
+                        rows = known.split(b"\n")[:-1]
+                        begun = max((n for n, one in enumerate(rows) if one == _ANEW), default=-1)
+                        self._there = frozenset(rows[begun + 1 :])
                 if row in self._there:
                     return
                 if self._file.write(row + b"\n") <= len(row):
@@ -85,6 +89,9 @@ class EventLog:
             self._file = None
 
 
+_ANEW = json.dumps({"event": ANEW, "data": {}}).encode()
+
+
 class EventReader:
     """Reads a log that still grows.
 
@@ -104,9 +111,11 @@ class EventReader:
         Raises:
             RequestError: 500, a line is damaged.
         """
-        if not self._path.exists():
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
             return
-        with self._path.open("rb") as file:
+        with file:
             file.seek(self._at)
             for line in file:
                 if not line.endswith(b"\n"):

@@ -45,6 +45,18 @@ class ServerVad(BaseModel):
     threshold: float = Field(0.5, ge=0, le=1)
 
 
+def usable_names(names: list[str]) -> list[str]:
+    """Names of voices.
+
+    Raises:
+        ValueError: one cannot be used.
+    """
+    try:
+        return [check_name(name.strip()) for name in names]
+    except SettingsError as error:
+        raise ValueError(str(error)) from error
+
+
 class Hints(BaseModel):
     """What a client knows about a recording beforehand. Fields that are no one's are kept aside: they
     are named in the answer's warnings."""
@@ -73,10 +85,7 @@ class Hints(BaseModel):
     @field_validator("known_speaker_names", "voices")
     @classmethod
     def _usable(cls, names: list[str]) -> list[str]:
-        try:
-            return [check_name(name.strip()) for name in names]
-        except SettingsError as error:
-            raise ValueError(str(error)) from error
+        return usable_names(names)
 
     language: str | None = Field(
         None,

@@ -100,11 +100,7 @@ def decode_all(
             and clips do not match.
     """
     names, clips = hints.known_speaker_names, received.references
-    if len(names) != len(clips) + len(stored):
-        raise _wrong(
-            f"got {len(names) - len(stored)} known_speaker_names[] and {len(clips)} "
-            f"{REFERENCES}[]; expected one clip for each name"
-        )
+    _check_voices(names, clips, stored)
     source, name = path, path.name if path is not None else ""
     if received.file is not None:
         source, name = received.file.path, received.file.name
@@ -115,6 +111,35 @@ def decode_all(
         raise RequestError(400, message, code="invalid_value", param="speakers")
     if received.file is not None:
         received.file.path.unlink()
+    decode_voices(names, clips, stored, folder)
+    return duration_s
+
+
+def _check_voices(
+    names: Sequence[str], clips: Sequence[Path], stored: Sequence[StoredClip]
+) -> None:
+    if len(names) != len(clips) + len(stored):
+        raise _wrong(
+            f"got {len(names) - len(stored)} known_speaker_names[] and {len(clips)} "
+            f"{REFERENCES}[]; expected one clip for each name"
+        )
+
+
+def decode_voices(
+    names: Sequence[str], clips: Sequence[Path], stored: Sequence[StoredClip], folder: Path
+) -> None:
+    """Decode clips of known voices into a folder.
+
+    Args:
+        names: one for each clip, those of the store last.
+        clips: files that hold data URLs; removed.
+        stored: clips of the store.
+        folder: gets the sounds.
+
+    Raises:
+        AudioError, RequestError, StorageError: as `decode_reference`; 400 where names and clips do not match.
+    """
+    _check_voices(names, clips, stored)
     owners: dict[str, str] = {}
     for number, owner in enumerate(names):
         target = voice_file(folder, number)
@@ -126,7 +151,6 @@ def decode_all(
             raise _wrong(
                 f"{owners[sound]!r} and {owner!r} have the same clip; leave one of them out"
             )
-    return duration_s
 
 
 def _copy_stored(clip: StoredClip, target: Path, name: str) -> str:

@@ -22,7 +22,7 @@ from ..spans import find_overlaps
 from ..transcript import Segment, Transcript
 from .again import heard_again, labels_heard_again
 from .documents import identify, keep_document, load_document
-from .events import Unnumbered
+from .events import ANEW, Unnumbered
 from .failures import StorageError, as_request_error, passes
 from .forms import Hints
 from .jobs import Job, damaged
@@ -389,7 +389,9 @@ class JobRun:
         """Data of the segments that this run, or the one it goes on from, has told."""
         rows: dict[str, dict[str, Any]] = {}
         for event in self._store.event_reader(self.job).new():
-            if event.name == "segment":
+            if event.name == ANEW:
+                rows.clear()
+            elif event.name == "segment":
                 rows[event.data["id"]] = event.data
             elif event.name == "relabel":
                 for one, label in event.data["labels"].items():

@@ -12,7 +12,7 @@ from typing import Any
 from soundfile import LibsndfileError
 
 from ..errors import SpeakerReasonerError
-from .failures import RequestError
+from .failures import RequestError, StorageError
 
 WAITING = ("queued", "running")
 """States of a job that goes on after a restart."""
@@ -96,9 +96,12 @@ def undamaged(job: Job, what: str) -> Iterator[None]:
 
     Raises:
         RequestError: 500, it is damaged.
+        StorageError: the disk, the database or the bucket is out of reach.
     """
     try:
         yield
+    except StorageError:
+        raise
     except (
         OSError,
         ValueError,

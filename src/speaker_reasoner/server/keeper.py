@@ -1,8 +1,9 @@
-"""The thread that keeps the promises of a store while disks fill up, databases go away and processes die.
+"""The threads that keep the promises of a store while disks fill up, databases go away and processes die.
 
-At every beat it looks whether disk and database can be written, renews the leases of this process's
+At every beat one looks whether disk and database can be written, renews the leases of this process's
 jobs, lets go of those that another process took or ended, writes down what is due, lets jobs go on that
-waited for the storage, takes over what no living process has, and erases what was kept long enough.
+waited for the storage, and takes over what no living process has. The other one does what a slow bucket could
+hold up: it looks whether recordings can be kept, and erases what was kept long enough.
 """
 
 import logging
@@ -68,7 +69,8 @@ class Keeper:
         drop: Callable[[JobRun], None],
         claim: Callable[[], int] | None = None,
     ) -> None:
-        self.problems: tuple[str, ...] = ()
+        self._problems: tuple[str, ...] = ()
+        self._troubled_files: str | None = None
         self._store = store
         self._rules = rules
         self._runs = runs
@@ -81,20 +83,30 @@ class Keeper:
         self._missed: set[str] = set()
         self._tried: dict[str, float] = {}
         self._stopping = self._woken = False
-        self._wake = threading.Event()
+        self._wake, self._stopped = threading.Event(), threading.Event()
         self._beating = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._cleaner = threading.Thread(target=self._clean_up, name="cleaner", daemon=True)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the storage, in words."""
+        files = () if self._troubled_files is None else (self._troubled_files,)
+        return tuple(dict.fromkeys((*self._problems, *files)))
 
     def start(self) -> None:
         """Take what is there, then beat."""
         self.beat()
         self._thread.start()
+        self._cleaner.start()
 
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._stopped.set()
+        for thread in (self._thread, self._cleaner):
+            if thread.is_alive():
+                thread.join()
 
     def wake(self) -> None:
         """Beat soon; from any thread."""
@@ -107,23 +119,33 @@ class Keeper:
         if self._claim is not None:
             self._wake.set()
 
-    def beat(self) -> tuple[str, ...]:
-        """Beat once.
-
-        Returns:
-            What is wrong with the storage, in words.
-        """
+    def beat(self) -> None:
+        """Beat once."""
         with self._beating:
             self._beaten_at = time.monotonic()
             problems = [said for act in (self._renew, self._look) if (said := _trouble_of(act))]
-            if not problems and (said := _trouble_of(self._go_on)):
+            fine = not problems and self._troubled_files is None
+            if fine and (said := _trouble_of(self._go_on)):
                 problems.append(said)
-            if problems and tuple(problems) != self.problems:
+            if problems and tuple(problems) != self._problems:
                 _log.warning("the storage cannot be used: %s", "; ".join(problems))
-            if self.problems and not problems:
+            if self._problems and not problems:
                 _log.warning("the storage can be used again")
-            self.problems = tuple(dict.fromkeys(problems))
-            return self.problems
+            self._problems = tuple(dict.fromkeys(problems))
+
+    def _clean_up(self) -> None:
+        """Look after files, as often as there are beats."""
+        while not self._stopping:
+            try:
+                said = _trouble_of(self._store.probe_files)
+                if said is not None and said != self._troubled_files:
+                    _log.warning("recordings cannot be kept: %s", said)
+                self._troubled_files = said
+                if not self.problems:
+                    _trouble_of(self._erase)  # what is left is tried again
+            except Exception:
+                _log.exception("the cleaner met a bug")
+            self._stopped.wait(self._rules.beat_s)
 
     def _run(self) -> None:
         took = 0
@@ -183,6 +205,9 @@ class Keeper:
         for job in self._store.take():
             if job.id not in self._runs():
                 self._launch(job)
+
+    def _erase(self) -> None:
+        """Delete what was erased, and erase what was kept long enough."""
         self._store.finish_erasing()
         if time.monotonic() - self._erased_at >= _ERASE_S:
             self._erased_at = time.monotonic()

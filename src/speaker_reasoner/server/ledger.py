@@ -1,6 +1,7 @@
 """Events, journals and transcripts of the jobs of a shared store, in the database."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,8 +12,11 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ..longform.journal import Journal, OtherJournal
 from .database import DOCUMENTS, EVENTS, JOBS, JOURNALS, Database
-from .events import Event, EventLog, EventReader, Unnumbered, parse_event
+from .events import ANEW, Event, EventLog, EventReader, Unnumbered, parse_event
+from .failures import RequestError
 from .jobs import Job
+
+_log = logging.getLogger(__name__)
 
 Writing = Callable[[Job], AbstractContextManager[Connection]]
 """A transaction that writes about a job that this server has; raises `StorageError` if it is another's."""
@@ -40,13 +44,15 @@ class Ledger:
         return _Reader(self, job, after)
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
-        """As `Journal.anew`; one that begins anew has no events."""
+        """As `Store.journal`; the events before are deleted, and their numbers are not given again."""
         try:
             return _Journal(self, job, about), None
         except OtherJournal as error:
             with self._writing(job) as connection:
-                for table in (JOURNALS, EVENTS):
-                    connection.execute(delete(table).where(table.c.job == job.id))
+                connection.execute(delete(JOURNALS).where(JOURNALS.c.job == job.id))
+                first = _append(connection, job, [(ANEW, "{}")])
+                void = (EVENTS.c.job == job.id, EVENTS.c.number < first)
+                connection.execute(delete(EVENTS).where(*void))
             differs = error.differs or "journal, which cannot be read"
             return _Journal(self, job, about), differs
 
@@ -73,6 +79,19 @@ class Ledger:
         """Append events in a transaction that holds the job's row."""
         if events:
             _append(connection, job, [(name, _to_json(data)) for name, data in events])
+
+    def take_over(self, connection: Connection, job: Job, events: EventReader) -> None:
+        """Append the events of a file, unless it was done before, in a transaction that holds the job's row."""
+        there = select(func.count()).where(EVENTS.c.job == job.id)
+        if connection.scalar(there):
+            return
+        read: list[Unnumbered] = []
+        try:
+            for event in events.new():
+                read.append((event.name, event.data))
+        except RequestError as error:
+            _log.warning("%s: its events are taken over up to a damaged one: %s", job.id, error)
+        self.tell(connection, job, read)
 
     def events(self, job: Job, after: int) -> list[tuple[int, str, str]]:
         """Number, name and data (JSON) of a job's events after one."""
@@ -101,7 +120,8 @@ class Ledger:
             connection.execute(update(JOBS).where(JOBS.c.id == job.id).values(losses=0))
 
 
-def _append(connection: Connection, job: Job, events: Sequence[tuple[str, str]]) -> None:
+def _append(connection: Connection, job: Job, events: Sequence[tuple[str, str]]) -> int:
+    """Append events; the number of the first."""
     last = select(func.coalesce(func.max(EVENTS.c.number), 0)).where(EVENTS.c.job == job.id)
     first = int(connection.scalar(last) or 0) + 1
     rows = [
@@ -109,6 +129,7 @@ def _append(connection: Connection, job: Job, events: Sequence[tuple[str, str]])
         for number, (name, data) in enumerate(events, first)
     ]
     connection.execute(insert(EVENTS), rows)
+    return first
 
 
 def _to_json(data: Mapping[str, Any]) -> str:

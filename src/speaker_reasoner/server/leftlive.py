@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ ABOUT = "live.json"
 
 @dataclass(frozen=True, slots=True)
 class LeftLive:
-    """The job that its recording is to become; see `jobs.Job`."""
+    """The job that its recording is to become; see `jobs.Job`. Clips of its voices lie beside."""
 
     id: str
     name: str
@@ -21,6 +22,7 @@ class LeftLive:
     language: str | None
     client: str
     model: str | None
+    voices: Sequence[str] = ()
 
     def write(self, folder: Path) -> None:
         """Write it into a new folder.

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..longform import Transcriber
-from .events import Event, EventReader
+from .events import ANEW, Event, EventReader
 from .failures import RequestError, no_worker
 from .jobruns import JobRun
 from .jobs import Job
@@ -96,7 +96,8 @@ class JobManager:
 
     def begin(self, job: Job, *, resumed: bool = False) -> None:
         """Let a job that was queued just now go on: here, or wherever there is room."""
-        if self.store.shared:
+        if isinstance(self.store, SharedStore):
+            self.store.line_up(job)
             self.keeper.claim_soon()
         else:
             self.launch(job, resumed=resumed)
@@ -223,15 +224,17 @@ class JobManager:
             "duration": job.duration_s,
             "position": run.position_s if run is not None else position_s,
             "speakers": run.speakers if run is not None and job.under_way else job.found,
-            "queue_position": self._position(run) if run is not None else None,
+            "queue_position": self._position(job, run),
             "error": job.error,
             "problem": run.problem if run is not None else self.nobody(job),
             "revision": job.revision,
             "removed": job.removed,
         }
 
-    def _position(self, run: JobRun) -> int | None:
-        return None if self._engine is None else self._engine[1].position(run)
+    def _position(self, job: Job, run: JobRun | None) -> int | None:
+        if run is not None and self._engine is not None:
+            return self._engine[1].position(run)
+        return self.store.place(job) if isinstance(self.store, SharedStore) else None
 
     def nobody(self, job: Job) -> str | None:
         """Why a job that waits does not begin, in words."""
@@ -361,10 +364,12 @@ class JobManager:
 
 
 def _news(reader: EventReader) -> tuple[list[Event], RequestError | None]:
-    """New events, and what is wrong with the one after them."""
+    """New events that are not void, and what is wrong with the one after them."""
     events: list[Event] = []
     try:
         for event in reader.new():
+            if event.name == ANEW:
+                events.clear()
             events.append(event)
     except RequestError as error:
         return events, error

@@ -35,12 +35,16 @@ class Offer:
         profile: see `told_profile`.
         names: of people who may be in a recording of which its client says nothing.
         settings: a digest of everything else that transcripts depend on, but for versions.
+        channel: 0-based channel of uploads that is kept; all mixed down if `None`.
+        separate: whether all channels are kept, each being one speaker's.
     """
 
     able: Abilities
     profile: Mapping[str, Any]
     names: tuple[str, ...] = ()
     settings: str = ""
+    channel: int | None = None
+    separate: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,12 +60,21 @@ class Offer:
             k: tuple(v) if isinstance(v, list) else v for k, v in data["able"].items()
         }
         return cls(
-            made_of(Abilities, able), data["profile"], tuple(data["names"]), data["settings"]
+            made_of(Abilities, able),
+            data["profile"],
+            tuple(data["names"]),
+            data["settings"],
+            data.get("channel"),
+            data.get("separate", False),
         )
 
 
 def offer_of(
-    transcriber: Transcriber, aliases: Sequence[str], defaults: Defaults, channel: int | None
+    transcriber: Transcriber,
+    aliases: Sequence[str],
+    defaults: Defaults,
+    channel: int | None,
+    separate: bool,
 ) -> Offer:
     """What an engine offers."""
     engine = transcriber.engine
@@ -85,7 +98,8 @@ def offer_of(
         "channel": channel,
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
-    return Offer(able, told_profile(engine.profile), names, digest.hexdigest())
+    profile = told_profile(engine.profile)
+    return Offer(able, profile, names, digest.hexdigest(), channel, separate)
 
 
 class Models:

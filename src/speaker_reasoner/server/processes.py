@@ -1,7 +1,8 @@
 """Which processes serve a store: each holds a lock of its own, in a folder of the store.
 
 The system lets go of a dead process's lock, so that one on the same machine is known to be dead at
-once. One on another machine is taken for dead when it has not shown itself for as long as a lease lasts.
+once. One on another machine, or in another container, is taken for dead when it has not shown itself for as
+long as a lease lasts and nobody holds its lock.
 """
 
 import hashlib
@@ -52,13 +53,20 @@ class Processes:
             name = path.stem
             if name == self.own:
                 continue
-            if self._is_dead(name):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
-            else:
+            if not self.is_gone(name):
                 alone = False
                 alive |= {name} if name.startswith(self.machine) else set()
         return alive, alone
+
+    def is_gone(self, name: str) -> bool:
+        """Whether a process of any machine has ended or died. One whose lock is held lives: so do, to each
+        other, those of containers that share a folder. One of another machine is not gone before a lease has
+        passed. The lock of a dead one is removed."""
+        if name == self.own or (self._path(name).exists() and not self._is_dead(name)):
+            return False
+        with suppress(OSError):
+            self._path(name).unlink(missing_ok=True)
+        return True
 
     def elsewhere(self) -> str | None:
         """A process of another machine that lives, if there is one."""
@@ -79,13 +87,16 @@ class Processes:
             self._path(self.own).unlink(missing_ok=True)
 
     def _is_dead(self, name: str) -> bool:
-        path = self._path(name)
+        path, here = self._path(name), name.startswith(self.machine)
         try:
-            if not name.startswith(self.machine):
-                return path.stat().st_mtime < time.time() - self._lease_s
-            held = lock(path)
+            if path.stat().st_mtime >= time.time() - self._lease_s and not here:
+                return False
         except OSError:
             return False
+        try:
+            held = lock(path)
+        except OSError:
+            return not here
         if held is None:
             return False
         held.release()

@@ -4,18 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from fastapi.concurrency import run_in_threadpool
 
 from ..formats.words import NATIVE, parse_word_rows
 from ..transcript import Confidence, Segment, Transcript
 from .documents import load_original
+from .events import ANEW
 from .failures import RequestError, StorageError, no_worker
 from .jobs import Job
 from .runs import News, ToldSegment, relabelled
 from .schemas import ERRORS
 from .shared import SharedStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LOOK_S = 0.25
 _PATIENCE_S = 60.0
@@ -46,20 +50,13 @@ class RelayedRun:
             RequestError: it failed, or no worker lived for too long.
             StorageError: the database was out of reach for too long.
         """
-        reached = served = time.monotonic()
+        served = time.monotonic()
         while True:
-            try:
-                news, job = await run_in_threadpool(self._look)
-                reached = time.monotonic()
-            except StorageError:
-                if time.monotonic() - reached > _PATIENCE_S:
-                    raise
-                await asyncio.sleep(_LOOK_S * 4)
-                continue
+            news, job = await _patiently(self._look)
             for one in news:
                 yield one
             if job.status == "done":
-                transcript = (await run_in_threadpool(load_original, self._store, job)).transcript
+                transcript = (await _patiently(load_original, self._store, job)).transcript
                 if self._held:
                     yield News([], relabelled(list(self._held.values()), transcript.segments))
                 yield transcript
@@ -103,11 +100,30 @@ class RelayedRun:
             self._held[data["id"]] = streamed
             self._chunks[data["id"]] = data["chunk"]
             return News([streamed], [])
+        if name == ANEW:
+            self._held.clear()
+            self._chunks.clear()
         if name == "linked":
             ready = [one for one, chunk in self._chunks.items() if chunk == data["chunk"]]
             linked = [self._held.pop(one) for one in ready if one in self._held]
             return News([], [_labelled(one, data["labels"]) for one in linked])
         return None
+
+
+async def _patiently(read: Callable[P, T], *words: P.args, **options: P.kwargs) -> T:
+    """Read from the database, which may be gone for a while.
+
+    Raises:
+        StorageError: it was for too long.
+    """
+    begun = time.monotonic()
+    while True:
+        try:
+            return await run_in_threadpool(read, *words, **options)
+        except StorageError:
+            if time.monotonic() - begun > _PATIENCE_S:
+                raise
+            await asyncio.sleep(_LOOK_S * 4)
 
 
 def _segment(data: dict[str, Any]) -> Segment:

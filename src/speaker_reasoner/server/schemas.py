@@ -234,7 +234,7 @@ class Job(Answer):
     position: float = Field(description="Seconds of the recording that were heard.")
     speakers: int | None = Field(description="How many were heard so far.")
     queue_position: int | None = Field(
-        description="How many wait before it; null when it does not wait."
+        description="How many wait before it; null when it does not wait. With several servers as of a moment ago."
     )
     error: Failure | None = Field(description="Why it failed.")
     problem: str | None = Field(

@@ -138,7 +138,9 @@ class Service:
         engine: tuple[Transcriber, Worker, str] | None = None
         if transcriber is not None:
             names = tuple(alias for alias, _ in settings.aliases)
-            self.own = offer_of(transcriber, names, settings.defaults, settings.channel)
+            self.own = offer_of(
+                transcriber, names, settings.defaults, settings.channel, settings.separate
+            )
             for alias, meant in settings.aliases:
                 if meant not in (self.own.able.model, ""):
                     raise ServerError(
@@ -171,6 +173,11 @@ class Service:
         self.jobs = JobManager(self.store, self.places, settings.defaults, settings.rules, engine)
         self.keeper = self.jobs.keeper
         self.transcripts = Transcripts(self.jobs, self.models.floor)
+
+    @property
+    def hears_voices(self) -> bool:
+        """Whether known speakers can be heard."""
+        return self.transcriber is not None and self.transcriber.hears_voices
 
     def _claim_soon(self) -> None:
         self.keeper.claim_soon()
@@ -234,7 +241,7 @@ class Service:
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
             gone = threading.Event()
             stack.callback(gone.set)
-            taken = self._take(received, folder, form, stored, gone.is_set)
+            taken = self._take(received, folder, form, offer, stored, gone.is_set)
             duration_s = await self.connected(request, taken, gone.set)
             run: RequestRun | RelayedRun
             if self.worker is not None and self.transcriber is not None:
@@ -343,11 +350,13 @@ class Service:
         received: ReceivedForm,
         folder: Path,
         hints: Hints,
+        offer: Offer,
         stored: Sequence[StoredClip],
         abandoned: Callable[[], bool] = lambda: False,
         path: Path | None = None,
     ) -> float:
-        """Decode a recording and its voices as `intake.decode_all`, a few at a time."""
+        """Decode a recording and its voices as `intake.decode_all`, a few at a time; of its channels those are
+        kept that the model is given."""
         longest_s = self.settings.limits.duration_s
 
         def decode_all() -> float:
@@ -359,8 +368,8 @@ class Service:
                 longest_s,
                 abandoned,
                 path,
-                self.settings.channel,
-                self.settings.separate,
+                offer.channel,
+                offer.separate,
             )
 
         return await anyio.to_thread.run_sync(decode_all, limiter=self.decoders)
@@ -389,7 +398,7 @@ class Service:
                 path = await run_in_threadpool(allowed_file, form.path, self.settings.allowed)
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
             gone = threading.Event()
-            taken = self._take(received, folder, form, stored, gone.is_set, path)
+            taken = self._take(received, folder, form, offer, stored, gone.is_set, path)
             duration_s = await self.connected(request, taken, gone.set)
             file_name = received.file.name if received.file else display_name(str(path))
             name = form.name or file_name

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, literal, or_, sel
 from ..errors import ServerError, SpeakerReasonerError
 from ..longform.journal import Journal
 from ..version import __version__
-from .claims import claim
+from .claims import claim, queue
 from .database import (
     CORRECTIONS,
     DOCUMENTS,
@@ -37,7 +37,7 @@ from .database import (
 )
 from .depots import BucketDepot, Depot, FolderDepot
 from .events import EVENTS as FILE
-from .events import EventLog, EventReader, Unnumbered
+from .events import Event, EventLog, EventReader, Unnumbered
 from .failures import StorageError, lost_lease, lost_upload
 from .fleet import Announcement, Fleet
 from .jobs import WAITING, Job
@@ -113,7 +113,9 @@ class SharedStore(Store):
         folder = scratch if isinstance(place, str) else place
         assert folder is not None, "copies of a bucket's files need a place"
         self._lease_s = lease_s
+        self._is_scratch = isinstance(place, str)
         self._erased = set()
+        self._queue: dict[str | None, dict[str, int]] = {}
         self._probed_at = -_PROBE_S
         self._tidied_at = time.monotonic()
         make_folders(folder, ("jobs", "incoming", "live"), "--store or --scratch")
@@ -148,7 +150,7 @@ class SharedStore(Store):
             self.fleet = Fleet(self._database, self._id, self.owner, lease_s)
             self.fleet.announce(Announcement("starting", __version__))
             self.fleet.show()  # what it puts into the store is not a dead server's
-            self._sweep(isinstance(place, str))
+            self._sweep()
             self._open_things = stack.pop_all()
 
     def close(self) -> None:
@@ -160,25 +162,35 @@ class SharedStore(Store):
             self.fleet.leave()
         super().close()
 
-    def _sweep(self, copies: bool) -> None:
-        """Delete what dead processes of this machine have left in its folder."""
-        alive, _ = self._processes.living()
-        for part in ("incoming", "jobs") if copies else ("incoming",):
-            for folder in (self._folder / part).iterdir():
-                mine = folder.name.startswith(self._processes.machine) or copies
-                if folder.name not in alive and mine:
-                    shutil.rmtree(folder, ignore_errors=True)
-        for folder in (self._folder / "live").iterdir():
-            owner, _, job_id = folder.name.rpartition(".")
-            if owner not in alive and (owner.startswith(self._processes.machine) or copies):
-                try:  # one that starts at the same time may have been faster
-                    taken = folder.rename(folder.with_name(f"{self.owner}.{job_id}"))
-                except FileNotFoundError:
-                    continue
-                try:
-                    self.adopt(taken)
-                except SpeakerReasonerError as error:
-                    _log.warning("%s: a live session's recording cannot be kept: %s", taken, error)
+    def _sweep(self) -> None:
+        """Delete what dead processes have left in this folder of their machine; what was said to them becomes
+        jobs."""
+        parts = ("incoming", "jobs") if self._is_scratch else ("incoming",)
+        left = [(path, path.name) for part in parts for path in (self._folder / part).iterdir()]
+        said = [(path, path.name.rpartition(".")[0]) for path in (self._folder / "live").iterdir()]
+        gone = {owner for owner in {owner for _, owner in left + said} if self._is_gone(owner)}
+        for folder, owner in left:
+            if owner in gone:
+                shutil.rmtree(folder, ignore_errors=True)
+        for folder, owner in said:
+            if owner not in gone:
+                continue
+            try:  # one that sweeps at the same time may have been faster
+                taken = folder.rename(
+                    folder.with_name(f"{self.owner}.{folder.name.rpartition('.')[2]}")
+                )
+            except FileNotFoundError:
+                continue
+            try:
+                self.adopt(taken)
+            except SpeakerReasonerError as error:
+                _log.warning("%s: a live session's recording cannot be kept: %s", taken, error)
+
+    def _is_gone(self, owner: str) -> bool:
+        """Whether a process is dead whose things this one may take: in scratch any, in a folder that machines
+        share one of this machine."""
+        ours = self._is_scratch or owner.startswith(self._processes.machine)
+        return ours and self._processes.is_gone(owner)
 
     # Files
 
@@ -196,9 +208,18 @@ class SharedStore(Store):
         """Make the job of a live session that has ended, and delete its folder.
 
         Raises:
-            StorageError: the disk, the database or the bucket is out of reach.
+            StorageError: the disk, the database or the bucket is out of reach; it is tried again later.
             AudioError, FormatError: there is nothing to decode.
         """
+        try:
+            self._adopt(folder)
+        except StorageError:
+            nobodys = f"{self._processes.machine}-left.{folder.name.rpartition('.')[2]}"
+            with suppress(OSError):
+                folder.rename(folder.with_name(nobodys))
+            raise
+
+    def _adopt(self, folder: Path) -> None:
         left = LeftLive.read(folder)
         if self.get(left.id, removed=True) is None:  # else its server died right behind that
             self._remove_files(left.id)  # of an attempt that its server died over
@@ -214,7 +235,7 @@ class SharedStore(Store):
                     left.name,
                     duration_s,
                     left.speakers,
-                    [],
+                    left.voices,
                     left.language,
                     left.client,
                     left.model,
@@ -228,24 +249,38 @@ class SharedStore(Store):
     def folder(self, job: Job) -> Path:
         return self._depot.local(job)
 
-    def probe(self) -> None:
-        super().probe()
+    def probe_files(self) -> None:
         if time.monotonic() - self._probed_at >= _PROBE_S:
             self._depot.probe(self.owner)
-            self._probed_at = time.monotonic()  # one that fails is done again at the next beat
+            self._probed_at = time.monotonic()  # one that fails is done again at the next look
 
     def event_log(self, job: Job, *, again: bool = False) -> EventLog:
+        """As `Store.event_log`. Events of a version without shared stores go on in the database; where their
+        job is transcribed once more they are void.
+
+        Raises:
+            StorageError: the job is another's now, or the database is out of reach.
+        """
+        old = self._old_events(job)
+        if old is not None:
+            if job.listen is not None:
+                with self.writing(job) as connection:
+                    self._ledger.take_over(connection, job, EventReader(old))
+            old.unlink(missing_ok=True)
         return self._ledger.event_log(job)
 
     def event_reader(self, job: Job, after: int = 0) -> EventReader:
-        if self._is_of_old(job):
-            return super().event_reader(job, after)
-        return self._ledger.event_reader(job, after)
+        reader = self._ledger.event_reader(job, after)
+        anew = job.under_way and job.listen is None
+        old = None if anew else self._old_events(job)
+        return reader if old is None else _ContinuedReader(EventReader(old, after), reader, after)
 
-    def _is_of_old(self, job: Job) -> bool:
-        """Whether a version without shared stores has transcribed a job of this folder."""
-        in_folder = isinstance(self._depot, FolderDepot)
-        return in_folder and not job.under_way and (self.folder(job) / FILE).exists()
+    def _old_events(self, job: Job) -> Path | None:
+        """The events that a version without shared stores has told of a job of this folder."""
+        if not isinstance(self._depot, FolderDepot):
+            return None
+        path = self.folder(job) / FILE
+        return path if path.exists() else None
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
         return self._ledger.journal(job, about)
@@ -307,6 +342,7 @@ class SharedStore(Store):
             return []
         mine = (JOBS.c.owner == self.owner, JOBS.c.status.in_(WAITING))  # or cancelled just now
         known = {job.id: job for job in self._select(JOBS.c.id.in_(taken), *mine)}
+        self._depot.hold([*running, *known])
         return [known[job_id] for job_id in taken if job_id in known]
 
     def is_hopeless(self, job: Job) -> bool:
@@ -329,9 +365,26 @@ class SharedStore(Store):
             return int(connection.scalar(query) or 0)
 
     def renew(self, positions: Iterable[tuple[Job, float]]) -> set[str]:
+        positions = list(positions)
+        self._depot.hold([job.id for job, _ in positions])
         kept = super().renew(positions)
         self.fleet.show()
+        with self._database.begin() as connection:
+            self._queue = queue(connection, self._id, self._database.clock)
         return kept
+
+    def line_up(self, job: Job) -> None:
+        """A job waits from now on, behind those that `place` knows."""
+        waiting = self._queue.setdefault(job.model, {})
+        waiting[job.id] = len(waiting)
+
+    def place(self, job: Job) -> int | None:
+        """How many jobs are to be taken before one that waits, as of the last heartbeat; `None` where it does not
+        wait, or is far behind."""
+        if job.status != "queued":
+            return None
+        # Who has one that it did not begin yet begins it next.
+        return self._queue.get(job.model, {}).get(job.id, None if job.owner is None else 0)
 
     def _leased(self) -> dict[str, Any]:
         return {
@@ -406,6 +459,7 @@ class SharedStore(Store):
             self.erase(job)
         if time.monotonic() - self._tidied_at >= _TIDY_S:
             self._tidied_at = time.monotonic()
+            self._sweep()
             self._tidy()
 
     def _tidy(self) -> None:
@@ -426,6 +480,20 @@ class SharedStore(Store):
             if connection.scalar(left) is not None:
                 self._depot.remove(job_id)
                 connection.execute(delete(LEFTOVERS).where(LEFTOVERS.c.id == job_id))
+
+
+class _ContinuedReader(EventReader):
+    """Reads a file until the database has its events, and then those, which have the same numbers."""
+
+    def __init__(self, file: EventReader, rows: EventReader, after: int) -> None:
+        self._file, self._rows, self._after = file, rows, after
+
+    def new(self) -> Iterator[Event]:
+        for reader in (self._file, self._rows):
+            for event in reader.new():
+                if event.number > self._after:
+                    self._after = event.number
+                    yield event
 
 
 def _id_of(address: str) -> str:

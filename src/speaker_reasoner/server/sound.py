@@ -193,10 +193,12 @@ def _blocks(
     """
     longest, seen = math.inf if math.isinf(longest_s) else audio.to_samples(longest_s), 0
     try:
-        chosen = range(channels) if channels > 1 else (channel,)
-        streams = [audio.stream(source, channel=one, block_s=_BLOCK_S) for one in chosen]
-        for blocks in zip(*streams, strict=True):
-            block = blocks[0] if channels == 1 else np.stack(blocks, axis=1)
+        blocks = (
+            audio.stream(source, channel=channel, block_s=_BLOCK_S)
+            if channels == 1
+            else audio.stream_channels(source, block_s=_BLOCK_S)
+        )
+        for block in blocks:
             seen += len(block)
             if seen > longest:
                 raise RequestError(

@@ -32,7 +32,7 @@ from ..errors import OutputError, ServerError
 from ..formats import write_text_atomically
 from ..longform.journal import Journal
 from .database import CORRECTIONS, JOBS, Database
-from .events import EVENTS, EventLog, EventReader
+from .events import ANEW, EVENTS, EventLog, EventReader
 from .failures import StorageError, disk_error
 from .jobs import WAITING, Job, new_job_id
 from .processes import Processes
@@ -154,10 +154,16 @@ class Store(Rows):
         return EventReader(self.folder(job) / EVENTS, after)
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
-        """The journal of a job's recording, as `Journal.anew`; one that begins anew has no events."""
+        """The journal of a job's recording, as `Journal.anew`; where it begins anew, that is an event.
+
+        Raises:
+            OutputError: the disk is full.
+        """
         journal, other = Journal.anew(self.folder(job) / _JOURNAL, about)
         if other is not None:
-            (self.folder(job) / EVENTS).unlink(missing_ok=True)
+            log = self.event_log(job)
+            log.append(ANEW, {})
+            log.close()
         return journal, other
 
     def keep_document(self, job: Job, transcript: str, lines: str) -> None:
@@ -195,6 +201,13 @@ class Store(Rows):
         finally:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+    def probe_files(self) -> None:
+        """Look whether recordings can be kept where that takes longer than a disk does.
+
+        Raises:
+            StorageError: they cannot.
+        """
 
     # Who works on it
 

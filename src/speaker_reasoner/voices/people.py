@@ -113,6 +113,8 @@ class Speakers:
         trust: weights and bounds of the dialogue.
         bounds: least and greatest number of speakers of the recording, if the user gave them.
         voices: enrolled speakers.
+        least_s: seconds of speech that a speaker has at least; who has less joins the most similar one, until
+            there is more.
 
     Raises:
         SettingsError: speakers are enrolled that neither a cache nor a witness could use.
@@ -128,6 +130,7 @@ class Speakers:
         trust: Trust,
         bounds: tuple[int, int] | None = None,
         voices: Sequence[EnrolledSpeaker] = (),
+        least_s: float = 0.0,
     ) -> None:
         if voices and not cached and witness is None:
             raise SettingsError(
@@ -138,6 +141,7 @@ class Speakers:
         self.trust = trust
         self.bounds = bounds
         self.cached = cached
+        self._least_s = least_s
         self._cache = SpeakerCache(
             rules, profile.cache_s, max(1, profile.max_speakers - _NEW_PEOPLE)
         )
@@ -432,7 +436,7 @@ class Speakers:
             fewest=1 if self.bounds is None else self.bounds[0],
             highest=None if self.bounds is None else self.bounds[1],
             enrolled=self._enrolled,
-            least=min(_PERSON_S, _PERSON_SHARE * spoken_s),
+            least=max(self._least_s, min(_PERSON_S, _PERSON_SHARE * spoken_s)),
         )
 
     def _centroids(self, rows: Sequence[Array | None]) -> Centroids:

@@ -22,6 +22,7 @@ from ..forms import (
     check_model,
     language_code,
     speaker_bounds,
+    usable_names,
 )
 from .incoming import CODINGS, Coding
 
@@ -80,12 +81,21 @@ class Audio(_Part):
 
 
 class Session(_Part):
-    """A transcription session. `speakers` is ours: how many people speak, such as `2-5`."""
+    """A transcription session. Ours: `speakers`, how many people speak, such as `2-5`; and who may be heard, as
+    for `/v1/audio/transcriptions`: names with a clip each, as data URLs, and people of the voice store."""
 
     type: Literal["transcription"] = "transcription"
     audio: Audio = Audio()
     include: list[str] | None = None
     speakers: Annotated[str | None, Field(pattern=SPEAKERS)] = None
+    known_speaker_names: list[str] = []
+    known_speaker_references: list[str] = []
+    voices: list[str] = []
+
+    @field_validator("known_speaker_names", "voices")
+    @classmethod
+    def _usable(cls, names: list[str]) -> list[str]:
+        return usable_names(names)
 
     @property
     def coding(self) -> Coding:
@@ -227,7 +237,7 @@ def session_body(session: Session, session_id: str, beta: bool, **ours: Any) -> 
     if beta:
         body = to_beta(session)
         return {"id": session_id, "object": "realtime.transcription_session", **body, **ours}
-    body = session.model_dump()
+    body = session.model_dump(exclude={"known_speaker_references"})
     kind = body["audio"]["input"]["format"]
     body["audio"]["input"]["format"] = (
         {"type": kind["type"], "rate": 24_000} if kind["type"] == "audio/pcm" else kind

@@ -22,6 +22,7 @@ from ..shared import SharedStore
 from ..sound import finish_live
 from .events import Session, SessionOver
 from .incoming import LiveFile
+from .known import KnownVoices
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ class Keeping:
         job_id: of the job to be.
         client: whose it is, for a fair queue.
         model: that a shared store's job asks for.
+
+    Attributes:
+        voices: who may be heard; said before the first piece of audio.
     """
 
     def __init__(self, service: Service, job_id: str, client: str, model: str | None) -> None:
@@ -44,6 +48,7 @@ class Keeping:
         self._run: JobRun | None = None
         self._file: LiveFile | None = None
         self._folder: Path | None = None
+        self.voices: KnownVoices | None = None
 
     async def append(self, data: bytes, session: Session) -> None:
         """Put samples on the disk.
@@ -68,14 +73,22 @@ class Keeping:
     def _begin(self, data: bytes, session: Session) -> None:
         """Make the job, once there is audio on the disk for it."""
         store = self._service.store
+        names = () if self.voices is None else self.voices.names
         name = f"Live {time.strftime('%Y-%m-%d %H.%M')}"
         if isinstance(store, SharedStore):
             left = LeftLive(
-                self.job_id, name, session.speakers, session.language, self._client, self._model
+                self.job_id,
+                name,
+                session.speakers,
+                session.language,
+                self._client,
+                self._model,
+                names,
             )
             self._folder = store.live_folder(left)
             file = LiveFile(self._folder, session.coding)
             try:
+                self._copy_voices(self._folder)
                 file.append(data)
             except BaseException:
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -85,13 +98,14 @@ class Keeping:
         with store.incoming() as folder:
             file = LiveFile(folder, session.coding)
             try:
+                self._copy_voices(folder)
                 file.append(data)
                 job = store.add(
                     folder,
                     name,
                     0.0,
                     session.speakers,
-                    [],
+                    names,
                     session.language,
                     self._client,
                     job_id=self.job_id,
@@ -101,6 +115,10 @@ class Keeping:
                 raise
         file.moved(store.folder(job))
         self._file, self._run = file, self._service.jobs.hold(job)
+
+    def _copy_voices(self, folder: Path) -> None:
+        if self.voices is not None:
+            self.voices.copy_to(folder)
 
     async def silence(self, start_s: float) -> None:
         """Put silence in the place of what the client took back.
@@ -141,6 +159,4 @@ class Keeping:
             store.adopt(self._folder)
             self._service.keeper.claim_soon()
         except SpeakerReasonerError as error:
-            _log.warning(
-                "%s: kept in %s until the next start: %s", self.job_id, self._folder, error
-            )
+            _log.warning("%s: kept on this machine until that can be done: %s", self.job_id, error)

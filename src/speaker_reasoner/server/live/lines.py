@@ -109,6 +109,10 @@ class LiveLines:
         self._lines: dict[str, _Line] = {}
         self._epoch = 0
 
+    def know(self, names: frozenset[str]) -> None:
+        """Other known speakers; before the first line."""
+        self._names, self._letters = names, Letters(names)
+
     # What is said
 
     def began(self, at: int) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import SpeakerReasonerError
 from ...longform import Failure, Listener, Progress, Transcriber
@@ -18,9 +19,10 @@ from ...longform.chunks import Chunk
 from ...longform.recording import RecordingState
 from ...reasoner import Asker
 from ...transcript import Missing, Segment, Transcript
-from ..runs import Defaults
+from ..runs import Defaults, given_of
 from ..worker import Worker
 from .events import Session
+from .known import KnownVoices
 
 _PASSES = 20
 """A pass waits so many times as long as the one before took (assumed)."""
@@ -77,6 +79,7 @@ class Live:
 
     Attributes:
         client: as given.
+        voices: who may be heard, if the client said; before the first stretch.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Live:
         # numbers of stretches: the next to be added, the first of the state, the next to be told of
         self._added = self._first = self._next = 0
         self._pass_at = 0.0
+        self.voices: KnownVoices | None = None
         self._task: _Stretches | _Guessing | None = None
 
     def add(self, chunk: Chunk, *, ends: bool) -> int:
@@ -145,17 +149,20 @@ class Live:
     # On the engine thread
 
     def open(self, source: Iterator[Chunk] | None = None) -> RecordingState:
-        """The session's state, or another one for a guess."""
+        """The session's state, or another one for a guess, of which nobody asks who speaks."""
         session = self._session()
-        state = self._transcriber.listen(
-            "live",
-            self if source is None else source,
-            speakers=session.count or self._defaults.speakers,
-            voices=self._defaults.voices,
-            language=session.language,
-        )
-        if source is None:
-            state.ready = lambda: bool(self._waiting)
+        count = session.count or self._defaults.speakers
+        if source is not None:
+            return self._transcriber.listen(
+                "live", source, speakers=count, language=session.language
+            )
+        given: dict[str, Any] = {"speakers": count, "voices": self._defaults.voices}
+        if self.voices is not None:
+            witness = self._transcriber.settings.witness
+            folder, names = self.voices.folder, self.voices.names
+            given = given_of(folder, count, names, witness, self._defaults)
+        state = self._transcriber.listen("live", self, language=session.language, **given)
+        state.ready = lambda: bool(self._waiting)
         return state
 
     def __iter__(self) -> "Live":

@@ -9,9 +9,10 @@ import json
 import logging
 import secrets
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
+import anyio
 from fastapi import WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
 
@@ -35,6 +36,7 @@ from .events import (
 )
 from .incoming import Began, Stopped
 from .keeping import Keeping
+from .known import FIELDS, KnownVoices
 from .lines import LiveLines
 from .listening import Broken, Guess, Live, News, Transcribed
 
@@ -87,8 +89,10 @@ class LiveSession:
         self._longest_s = min(LONGEST_S, transcriber.engine.profile.chunk_s)
         self._cutter: Cutter | None = None
         self._out: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_EVENTS)
-        names = frozenset(voice.name for voice in service.settings.defaults.voices)
-        self._lines = LiveLines(self._say, names, self._job, beta=beta)
+        defaults = service.settings.defaults
+        self._default_names = frozenset(voice.name for voice in defaults.voices)
+        self._lines = LiveLines(self._say, self._default_names, self._job, beta=beta)
+        self._files = ExitStack()
         self._waits: dict[int, int] = {}  # samples by stretch
         self._less = asyncio.Event()
         self._guessed_at = self._guess_s = 0.0
@@ -136,6 +140,7 @@ class LiveSession:
     async def _end(self) -> None:
         if self._keeping is not None:
             await self._keeping.end()
+        await run_in_threadpool(self._files.close)
 
     async def _send_all(self) -> None:
         while (body := await self._out.get()) is not None:
@@ -177,7 +182,7 @@ class LiveSession:
             case "input_audio_buffer.clear":
                 await self._clear()
             case "session.update" | "transcription_session.update" as kind:
-                self._update(sent, beta=kind == "transcription_session.update")
+                await self._update(sent, beta=kind == "transcription_session.update")
             case str(kind) if kind.partition(".")[0] in (
                 "response",
                 "conversation",
@@ -195,7 +200,7 @@ class LiveSession:
 
     # What comes
 
-    def _update(self, sent: dict[str, Any], *, beta: bool) -> None:
+    async def _update(self, sent: dict[str, Any], *, beta: bool) -> None:
         asked = sent.get("session")
         if not isinstance(asked, dict):
             raise RequestError(
@@ -209,6 +214,8 @@ class LiveSession:
             raise RequestError(
                 400, message, code="invalid_value", param="session.audio.input.format"
             )
+        if any(name in asked for name in FIELDS):
+            new = await self._know(new)
         if self._cutter is not None:
             self._cutter.detect(new.audio.input.turn_detection)
             if new.speakers != self._session.speakers:
@@ -216,6 +223,29 @@ class LiveSession:
         self._session = new
         self._live.set_language(new.language)
         self._say(self._session_event("updated", beta=beta, warnings=warnings))
+
+    async def _know(self, session: Session) -> Session:
+        """Take the people who may be heard; the session without their clips."""
+        service, param = self._service, "session.known_speaker_names"
+        if self._cutter is not None:
+            message = f"{param}: known speakers are to be named before the first audio comes"
+            raise RequestError(400, message, code="invalid_value", param=param)
+        if (session.known_speaker_names or session.voices) and not service.hears_voices:
+            message = f"{param}: this server hears no voices: it runs without cache and witness"
+            raise RequestError(400, message, code="invalid_value", param=param)
+        folder = self._files.enter_context(service.store.incoming())
+        known = await anyio.to_thread.run_sync(
+            KnownVoices.take,
+            session,
+            folder,
+            service.settings.voices,
+            limiter=service.decoders,
+        )
+        self._live.voices = known
+        if self._keeping is not None:
+            self._keeping.voices = known
+        self._lines.know(frozenset(known.names) or self._default_names)
+        return session.model_copy(update={"known_speaker_references": []})
 
     def _session_event(self, what: str, *, beta: bool = False, **ours: Any) -> dict[str, Any]:
         body = session_body(self._session, self._id, self._beta or beta, job=self._job)

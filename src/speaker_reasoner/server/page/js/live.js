@@ -1,14 +1,18 @@
 /**
  * Lines while one speaks, over a socket. They are only shown: the recording that the browser keeps is what is sent
- * and transcribed in the end, whatever becomes of the socket.
+ * and transcribed in the end, whatever becomes of the socket. Where it breaks, another one goes on behind the last
+ * piece that was complete, with clips of who spoke before.
  */
 
 import { key } from "./api.js";
-import { $, h } from "./dom.js";
+import { base64, Kept, RATE_HZ } from "./kept.js";
+import { clear, Lines } from "./lines.js";
 
-const RATE_HZ = 24_000;
 const PAUSE_MS = 900; // ends a piece: longer pieces have more of each voice (assumed)
 const MOST_WAITING = 2 ** 20; // bytes: about 16 s that the network did not take
+const MOST_KEPT_S = 600; // of sound that no piece holds (assumed)
+const LATE_S = 10; // the server finds speech at most 8 s late
+const FIRST_MS = 500, LAST_MS = 15_000; // before the next try
 const LINE = "conversation.item.input_audio_transcription.";
 const FALLBACK = "Lines cannot be shown just now. The recording goes on, and is transcribed when you stop.";
 
@@ -16,57 +20,166 @@ const FALLBACK = "Lines cannot be shown just now. The recording goes on, and is 
  * Show what is said on a microphone's stream.
  * @param {MediaStream} stream
  * @param {string} speakers how many people speak, such as "2-5"; may be empty.
- * @returns {{stop: function()}} to end it; what is shown stays until `clear`.
+ * @returns {{stop: function(), clear: function()}} to end it; what is shown stays until `clear`.
  */
 export function showLive(stream, speakers) {
-  const lines = new Lines();
-  let socket = null, context = null, over = false;
-  const stop = () => {
-    over = true;
-    socket?.close();
-    context?.close().catch(() => {});
-    lines.settle();
-  };
-  const giveUp = () => {
-    if (over) return;
-    stop();
-    lines.say(FALLBACK);
-  };
-  const send = (type, body) => socket.send(JSON.stringify({ type, ...body }));
-  try {
-    const carried = key() === null ? [] : [`openai-insecure-api-key.${key()}`];
-    socket = new WebSocket(address(), ["realtime", ...carried]);
-  } catch { // a key that no socket can carry
-    giveUp();
-    return { stop, clear };
+  const live = new Live(speakers);
+  live.connect();
+  live.listen(stream);
+  return { stop: () => live.stop(), clear };
+}
+
+class Live {
+  #lines = new Lines();
+  #kept = new Kept();
+  #speakers;
+  #socket = null;
+  #context = null;
+  #over = false;
+  #waitMs = FIRST_MS;
+  #ready = false; // whether the session takes sound
+  #sessions = 0;
+  #began = 0; // the sample at which it began
+  #asked = null; // the sample up to which the server is asked whether it heard all
+  #begun = new Set(); // pieces that are not complete
+  #clips = new Map(); // that the session was given
+  #knows = true; // whether the server takes them
+
+  constructor(speakers) {
+    this.#speakers = speakers;
   }
-  socket.onerror = socket.onclose = giveUp;
-  socket.onmessage = ({ data }) => {
-    const event = JSON.parse(data);
-    if (event.type === "error") giveUp();
-    else if (event.type.startsWith(LINE)) lines.take(event.type.slice(LINE.length), event);
-  };
-  socket.onopen = async () => {
-    const turns = { type: "server_vad", silence_duration_ms: PAUSE_MS };
-    send("session.update", { session: { type: "transcription", audio: { input: { turn_detection: turns } }, ...(speakers ? { speakers } : {}) } });
+
+  stop() {
+    this.#over = true;
+    this.#socket?.close();
+    this.#context?.close().catch(() => {});
+    this.#lines.settle();
+  }
+
+  #giveUp() {
+    if (this.#over) return;
+    this.stop();
+    this.#lines.say(FALLBACK);
+  }
+
+  async listen(stream) {
+    if (this.#over) return;
     try {
-      context = new AudioContext({ sampleRate: RATE_HZ });
-      await context.audioWorklet.addModule(new URL("pcm.js", import.meta.url));
-      const worklet = new AudioWorkletNode(context, "pcm", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
-      worklet.port.onmessage = ({ data }) => {
-        if (over) return;
-        if (socket.bufferedAmount > MOST_WAITING) giveUp();
-        else send("input_audio_buffer.append", { audio: base64(data) });
-      };
-      context.createMediaStreamSource(stream).connect(worklet);
-      await context.resume(); // some browsers begin in silence
-      lines.say("Lines appear here while you speak.");
-      if (over) stop();
+      this.#context = new AudioContext({ sampleRate: RATE_HZ });
+      await this.#context.audioWorklet.addModule(new URL("pcm.js", import.meta.url));
+      const worklet = new AudioWorkletNode(this.#context, "pcm", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
+      worklet.port.onmessage = ({ data }) => this.#take(data);
+      this.#context.createMediaStreamSource(stream).connect(worklet);
+      await this.#context.resume(); // some browsers begin in silence
+      if (this.#over) await this.#context.close();
     } catch {
-      giveUp();
+      this.#giveUp();
     }
-  };
-  return { stop, clear };
+  }
+
+  #take(samples) {
+    if (this.#over) return;
+    this.#kept.push(samples);
+    if (this.#kept.seconds > MOST_KEPT_S) this.#giveUp();
+    else this.#pump();
+  }
+
+  #pump() {
+    while (this.#ready && this.#socket.readyState === WebSocket.OPEN && this.#socket.bufferedAmount < MOST_WAITING) {
+      const samples = this.#kept.next();
+      if (!samples) return this.#quiet();
+      this.#send("input_audio_buffer.append", { audio: base64(samples) });
+    }
+  }
+
+  /** Where nobody speaks, no piece says how far the server is: ask. It answers behind all that was sent. */
+  #quiet() {
+    if (this.#asked !== null || this.#begun.size || this.#kept.seconds < 2 * LATE_S) return;
+    this.#asked = this.#kept.now;
+    this.#send("session.update", { session: { type: "transcription" } });
+  }
+
+  #answered() {
+    if (!this.#begun.size) this.#kept.forget(this.#asked - LATE_S * RATE_HZ);
+    this.#asked = null;
+  }
+
+  // ---- the socket ----
+
+  connect() {
+    if (this.#over) return;
+    let socket;
+    try {
+      const carried = key() === null ? [] : [`openai-insecure-api-key.${key()}`];
+      socket = new WebSocket(address(), ["realtime", ...carried]);
+    } catch { // a key that no socket can carry
+      return this.#giveUp();
+    }
+    this.#socket = socket;
+    socket.onopen = () => this.#configure();
+    socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
+    socket.onclose = () => this.#lost();
+  }
+
+  #lost() {
+    this.#ready = false;
+    if (this.#over) return;
+    this.#lines.say(FALLBACK);
+    setTimeout(() => this.connect(), this.#waitMs);
+    this.#waitMs = Math.min(2 * this.#waitMs, LAST_MS);
+  }
+
+  #send(type, body) {
+    this.#socket.send(JSON.stringify({ type, ...body }));
+  }
+
+  #configure() {
+    const turns = { type: "server_vad", silence_duration_ms: PAUSE_MS };
+    this.#clips = this.#knows ? this.#kept.clips() : new Map();
+    const known = { known_speaker_names: [...this.#clips.keys()], known_speaker_references: [...this.#clips.values()] };
+    this.#send("session.update", { session: {
+      type: "transcription", audio: { input: { turn_detection: turns } },
+      ...(this.#speakers ? { speakers: this.#speakers } : {}), ...(this.#clips.size ? known : {}),
+    } });
+  }
+
+  #begin() {
+    this.#waitMs = FIRST_MS;
+    this.#asked = null;
+    this.#begun.clear();
+    this.#began = this.#kept.rewind();
+    if (this.#sessions++) this.#lines.anew(this.#clips.keys());
+    this.#lines.say(this.#lines.pieces.size ? "" : "Lines appear here while you speak.");
+    this.#ready = true;
+    this.#pump();
+  }
+
+  #receive(event) {
+    if (this.#over) return;
+    const { type, item_id: id } = event;
+    if (type === "session.updated") this.#ready ? this.#answered() : this.#begin();
+    else if (type === "error" && !this.#ready && this.#clips.size) {
+      this.#knows = false; // it hears no voices, or not these
+      this.#configure();
+    } else if (type === "error" && !this.#ready) this.#socket.close();
+    else if (type === "input_audio_buffer.speech_started") this.#begun.add(id);
+    else if (type.startsWith(LINE)) {
+      const what = type.slice(LINE.length);
+      this.#lines.take(what, event);
+      if (["completed", "failed"].includes(what)) this.#begun.delete(id);
+      if (what === "completed") this.#complete(event);
+    }
+  }
+
+  /** Forget what was heard of a piece, but for clips of who spoke. */
+  #complete({ item_id: id, segments, relabelled, end }) {
+    for (const line of relabelled) this.#kept.unlearn(`${line.item_id} ${line.id}`);
+    for (const line of segments.filter((one) => !one.overlap)) {
+      const [from, to] = [line.start, line.end].map((at) => this.#began + Math.round(at * RATE_HZ));
+      this.#kept.learn(line.speaker, `${id} ${line.id}`, from, to);
+    }
+    this.#kept.forget(this.#began + Math.floor(end * RATE_HZ));
+  }
 }
 
 function address() {
@@ -74,76 +187,4 @@ function address() {
   url.protocol = url.protocol.replace("http", "ws");
   url.hash = "";
   return url;
-}
-
-/** Little-endian samples, as every machine with a browser has them. */
-const base64 = (samples) => btoa(String.fromCharCode(...new Uint8Array(samples.buffer)));
-
-function clear() {
-  $("live").hidden = true;
-  $("live").querySelector("ol").replaceChildren();
-}
-
-/** The lines on the page: by pieces of what was said, each with final lines and guesses at what follows. */
-class Lines {
-  constructor() {
-    clear();
-    this.list = $("live").querySelector("ol");
-    this.pieces = new Map(); // by id: its node, its final lines, its guesses
-    this.letters = []; // in order of appearance, which gives the colours
-    this.say("");
-  }
-
-  say(text) {
-    $("live").hidden = !text && !this.pieces.size;
-    $("live").querySelector("p").textContent = text;
-  }
-
-  take(what, event) {
-    const piece = this.piece(event.item_id);
-    if (what === "delta" && event.provisional) piece.guesses = event.segments;
-    else if (what === "segment") {
-      piece.lines.push(event);
-      piece.guesses = [];
-      $("spoken").textContent = `${event.speaker}: ${event.text}`;
-    } else if (what === "completed") {
-      piece.lines = event.segments;
-      piece.guesses = [];
-      for (const { item_id, id, speaker } of event.relabelled) {
-        const other = this.piece(item_id);
-        for (const line of other.lines) if (line.id === id) line.speaker = speaker;
-        this.draw(other);
-      }
-    } else if (what === "failed") piece.guesses = [];
-    this.draw(piece);
-  }
-
-  piece(id) {
-    if (!this.pieces.has(id)) {
-      const piece = { node: h("li"), lines: [], guesses: [] };
-      this.pieces.set(id, piece);
-      this.list.append(piece.node);
-    }
-    return this.pieces.get(id);
-  }
-
-  draw({ node, lines, guesses }) {
-    const follows = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 40;
-    node.replaceChildren(
-      ...lines.map(({ speaker, text }) => h("p", { class: `c${this.colour(speaker)}` }, h("span", { class: "live-who" }, h("i", { class: "dot", "aria-hidden": "true" }), `Speaker ${speaker}`), h("span", { class: "words" }, text))),
-      ...guesses.map(({ text }) => h("p", { class: "guess" }, h("span", { class: "live-who" }, "not sure yet"), h("span", { class: "words" }, text))),
-    );
-    if (lines.length || guesses.length) this.say("");
-    if (follows) this.list.scrollTop = this.list.scrollHeight;
-  }
-
-  colour(letter) {
-    if (!this.letters.includes(letter)) this.letters.push(letter);
-    return this.letters.indexOf(letter) % 8;
-  }
-
-  /** No more lines come: where there is none, take the hint away. */
-  settle() {
-    if (!this.pieces.size) this.say("");
-  }
 }

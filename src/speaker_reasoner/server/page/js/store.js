@@ -221,7 +221,12 @@ export class Recording extends EventTarget {
 
   async #take(event, data) {
     if (event === "job") await this.#takeJob(data);
-    else if (event === "overview") this.overviews.set(data.chunk, data);
+    else if (event === "anew") { // by another version: what was told before is void
+      this.#live.clear();
+      this.overviews.clear();
+      this.now.clear();
+      this.boxes.length = 0;
+    } else if (event === "overview") this.overviews.set(data.chunk, data);
     else if (event === "box") {
       this.boxes.push(data);
       if (!this.#past) this.now.set(data.chunk, data);
@@ -235,8 +240,8 @@ export class Recording extends EventTarget {
         if (segment) this.#live.set(id, { ...segment, speaker });
       }
     }
-    if (["overview", "box"].includes(event)) this.#emit("listening");
-    if (["segment", "relabel"].includes(event) && !this.document) this.#emit("lines");
+    if (["anew", "overview", "box"].includes(event)) this.#emit("listening");
+    if (["anew", "segment", "relabel"].includes(event) && !this.document) this.#emit("lines");
   }
 
   #setJob(job) {
