@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError
-from speaker_reasoner.formats.cues import is_name
 from speaker_reasoner.formats.folders import load
+from speaker_reasoner.formats.names import is_name
 from speaker_reasoner.transcript import Transcript
 
 TALK = [("Ann Lee", "good morning"), ("Bob", "hello there"), ("Ann Lee", "bye")]
@@ -199,6 +199,96 @@ def test_text_behind_an_empty_line_belongs_to_the_cue() -> None:
     assert found.warnings == ("1 cues hold empty lines; what follows them was read as their text",)
     with pytest.raises(FormatError, match=r"talk\.x:6: expected '<start> --> <end>', got 'two'"):
         parse("vtt", vtt("Ann: one\n\ntwo"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["<v Ann>hi", "<v.loud Bob>hello</v>"], [("Ann", "hi"), ("Bob", "hello")]),
+        (
+            ["[Ann] hi", "[Bob] hello", "[Ann] bye"],
+            [("Ann", "hi"), ("Bob", "hello"), ("Ann", "bye")],
+        ),
+        (["(Ann) hi", "(Bob) a: b"], [("Ann", "hi"), ("Bob", "a: b")]),
+        ([">> Ann: hi", "yes", "no"], [("Ann", "hi"), ("unknown", "yes"), ("unknown", "no")]),
+        (["- Ann: hi\n- Bob: oh", "- Ann: bye"], [("Ann", "hi"), ("Bob", "oh"), ("Ann", "bye")]),
+        (["राम: हाँ", "सीता: नहीं", "राम: जी"], [("राम", "हाँ"), ("सीता", "नहीं"), ("राम", "जी")]),
+        (["Achtung: eins", "Achtung: zwei", "gut"], None),
+        (
+            ["Frage: eins", "Antwort: zwei", "Frage: drei", "Die Sache: gut", "Die Sache: nein"],
+            None,
+        ),
+        (["注意：一", "注意：二", "好"], None),
+        (["Pregunta: uno", "Respuesta: dos", "Pregunta: tres"], None),
+    ],
+)
+def test_names_of_captions_of_others(
+    lines: list[str], expected: list[tuple[str, str]] | None
+) -> None:
+    expected = expected or [("unknown", line) for line in lines]
+    assert sorted(said(parse("srt", srt(*lines)))) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("<i>so", "so"),
+        ("{b}so{/b} {y:i}well", "so well"),
+        ("{\\an8}so\\Nwell\\hnow", "so well now"),
+        ("<FONT COLOR=red>so", "so"),
+        ("so<br/>well", "so well"),
+        ("Q&amp;A &lt;3 it&#39;s&nbsp;so", "Q&A <3 it's so"),
+        ("AT&T &c; a < b > c", "AT&T &c; a < b > c"),
+    ],
+)
+def test_marks_of_subrip_are_no_words(line: str, words: str) -> None:
+    found = parse("srt", srt(line, "well"))
+    assert said(found) == [("unknown", words), ("unknown", "well")]
+    assert any("character references" in w for w in found.warnings) == ("&amp;" in line)
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [
+        "00:00:03,000 -> 00:00:04,000",
+        "00:00:03,000 –> 00:00:04,000",
+        "00:00:03,000 → 00:00:04,000",
+        "00：00：03,000 --> 00：00：04,000",
+        "-00:00:03,000 --> 00:00:04,000",
+        "00:00:03;000 --> 00:00:04;000",
+    ],
+)
+def test_lines_that_are_almost_timings_are_refused_and_no_words(timing: str) -> None:
+    text = f"1\n00:00:01,000 --> 00:00:02,000\nhi\n\n2\n{timing}\nhello\n"
+    for known, head in (("srt", ""), ("vtt", "WEBVTT\n\n")):
+        with pytest.raises(FormatError, match="expected '<start> --> <end>', got"):
+            parse(known, head + text.replace("01,000", "01.000").replace("02,000", "02.000"))
+
+
+def test_names_of_webex_are_speakers() -> None:
+    blocks = [
+        f'{n} "{name}" ({n * 7})\n{clock(n, ".")} --> {clock(n + 1, ".")}\n{words}\n'
+        for n, (name, words) in enumerate(TALK, start=1)
+    ]
+    assert said(parse("vtt", "WEBVTT\n\n" + "\n".join(blocks))) == TALK
+
+
+def test_cues_that_are_no_words() -> None:
+    for text in ('{"a": 1}', "sprite.jpg#xywh=0,0,120,90"):
+        with pytest.raises(FormatError, match=r"talk\.x:\d+: expected words, got metadata"):
+            parse("vtt", vtt(text, text))
+    found = parse("srt", srt("[music]", "♪ la", "(laughs) yes", "no"))
+    assert "3 cues hold sounds or remarks in brackets, which were read as words" in found.warnings
+    found = parse("vtt", vtt("", "hi"))
+    assert said(found) == [("unknown", "hi")]
+    assert "1 cues hold no words and name no speaker; they were left out" in found.warnings
+
+
+def test_a_streams_clock_is_told() -> None:
+    head = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:{},LOCAL:00:00:00.000\n\n"
+    for ticks, told in ((900000, True), (0, False)):
+        found = parse("vtt", vtt("hi", head=head.format(ticks)))
+        assert any("stream's clock" in warning for warning in found.warnings) == told
 
 
 def test_sbv(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from pathlib import Path
 from ..errors import FormatError
 from ..transcript import Transcript, recording_name
 from .captions import parse_caption
-from .cues import Cue, is_name, name_speakers, parse_clock
+from .cues import SOUND, SOUNDS, Cue, parse_clock
+from .names import is_name, name_speakers
 from .sessions import UNKNOWN_SPEAKER, Sessions
 
 _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
@@ -80,7 +81,7 @@ def parse_paragraphs(text: str, where: str) -> list[Transcript]:
     """Parse a text with times; one transcript, named after the file.
 
     A heading's name is the speaker, also of paragraphs with a time alone that follow. In lines, what
-    precedes a colon is one where it is a name (`cues.name_speakers`). A paragraph without an end lasts
+    precedes a colon is one where it is a name (`names.name_speakers`). A paragraph without an end lasts
     to the next later start, the last one as its words take at 150 a minute; several speakers under one
     time share it by the length of their words. All of that, and what was passed over before the first
     time, is counted in the transcript's warnings.
@@ -215,6 +216,7 @@ def _add(sessions: Sessions, session: str, row: _Paragraph, parts: _Parts) -> No
         end_s = at_s + (row.end_s - row.start_s) * length / sum(lengths)
         if not speaker:
             sessions.count(session, f"lines name no speaker and were given to {UNKNOWN_SPEAKER!r}")
+        sessions.count(session, f"lines {SOUNDS}", bool(SOUND.search(words)))
         sessions.add(
             session,
             row.at,
