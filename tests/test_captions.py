@@ -365,6 +365,52 @@ def test_an_aligners_words_beside_utterances() -> None:
     assert found.segments[0].words is not None
 
 
+@pytest.mark.parametrize(
+    ("words", "phones", "speaker"),
+    [
+        ("Ann (words)", "Ann (phones)", "Ann"),
+        ("Ann [word]", "Ann [phoneme]", "Ann"),
+        ("mots", "phonèmes", "unknown"),
+        ("Wörter", "Silben", "unknown"),
+        ("词", "音素", "unknown"),
+        ("palabras", "fonemas", "unknown"),
+    ],
+)
+def test_tiers_of_aligners_in_other_spellings(words: str, phones: str, speaker: str) -> None:
+    tiers: dict[str, Rows] = {
+        words: [(0, 1, "sil"), (1, 2, "hello"), (2, 3, "there")],
+        phones: [(1, 1.5, "HH"), (1.5, 3, "OW1")],
+    }
+    found = parse("textgrid", textgrid(tiers))
+    assert [(s.speaker, s.text) for s in found.segments] == [(speaker, "hello there")]
+    assert found.warnings == ("1 tiers of phones were not read",)
+
+
+def test_words_of_utterances_that_name_nobody_are_read_once() -> None:
+    tiers: dict[str, Rows] = {
+        "utterance": [(1, 3, "hello there")],
+        "word": [(1, 2, "hello"), (2, 3, "there")],
+        "phone": [(1, 1.5, "HH"), (1.5, 3, "OW1")],
+    }
+    [segment] = parse("textgrid", textgrid(tiers)).segments
+    assert (segment.speaker, segment.text) == ("unknown", "hello there")
+    assert segment.words is not None and [w.text for w in segment.words] == ["hello", "there"]
+
+
+def test_notes_and_labels_of_silence_are_no_speech() -> None:
+    tiers: dict[str, Rows] = {
+        "ann": [(0, 1, "<sil>"), (1, 2, "hello"), (2, 3, "SIL"), (3, 6, "#")],
+        "notes": [(0, 6, "a noisy room")],
+    }
+    found = parse("textgrid", textgrid(tiers))
+    assert said(found) == [("ann", "hello"), ("ann", "#")]
+    assert found.warnings == (
+        "1 tiers of notes, events or translations were not read",
+        "2 labels of silence were left out",
+    )
+    assert said(parse("textgrid", textgrid({"notes": [(0, 6, "hi")]}))) == [("notes", "hi")]
+
+
 def test_people_may_be_named_like_tiers() -> None:
     rows: Rows = [(0, 3, "I am on the phone"), (3, 6, "all the time")]
     assert said(parse("textgrid", textgrid({"phone": rows, "Mr Words": rows}))) == [

@@ -60,7 +60,8 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
                 read[name].append(Interval(*span, mark, at))
     tiers = _top_tiers(read, above, people, sessions, session)
     sorted_tiers = sort_tiers(tiers, where)
-    sessions.count(session, "tiers of phones were not read", len(sorted_tiers.dropped))
+    for what, times in sorted_tiers.noticed().items():
+        sessions.count(session, what, times)
     for tier in sorted_tiers.speech:
         for interval in tier.intervals:
             sessions.add(
