@@ -87,6 +87,21 @@ def kept(name: str) -> dict[str, bool]:
     return {what: test(back) for what, test in KEPT.items()}
 
 
+PRIMING = {"aac": 1024, "libmp3lame": 1105, "mp2": 481}
+"""Samples that FFmpeg's encoders put first; `test_clock` measures them."""
+UNSTATED = {
+    "ADTS": ("adts", "aac"),
+    "MPEG-TS": ("mpegts", "aac"),
+    "FLV": ("flv", "aac"),
+    "LATM": ("latm", "aac"),
+    "AVI": ("avi", "libmp3lame"),
+    "ASF": ("asf", "libmp3lame"),
+    "MP3 in WAV": ("wav", "libmp3lame"),
+    "MP2": ("mp2", "mp2"),
+}
+"""Containers that do not state them, each with its name in FFmpeg and a codec."""
+
+
 @dataclass(frozen=True)
 class Row:
     """What another tool does, and what follows for whoever uses both."""
@@ -113,7 +128,7 @@ TOOLS = (
     Row("srt 3.5", "`compose` leaves out cues without text or length", "ours last 1 ms at least"),
     Row("praatio 6.2, tgt 1.5", "strip labels, and take one of spaces for silence", "so do we; speech without words is `<speech>`"),
     Row("pympi 1.71", "lets a tier overlap itself", "we write no .eaf; our TextGrid has a second tier for that"),
-    Row("FFmpeg's AAC", "ADTS `.aac` states no priming samples, nor does Matroska written before FFmpeg 6: sound comes up to 64 ms late at 16 kHz", "nothing in the file tells"),
+    Row("FFmpeg's encoders", f"begin with samples of their own (AAC {PRIMING['aac']:,}, MP3 {PRIMING['libmp3lame']:,}, MP2 {PRIMING['mp2']}), which mp4, ogg, Matroska since FFmpeg 6 and MP3 with a Xing header state, and {', '.join(UNSTATED)} do not: sound comes {1000 * PRIMING['libmp3lame'] / 48_000:.0f} ms late at 48 kHz, {1000 * PRIMING['libmp3lame'] / 16_000:.0f} ms at 16 kHz", "nothing in the file tells"),
 )  # fmt: skip
 """How other tools differ."""
 

@@ -13,17 +13,21 @@ import soundfile
 from speaker_reasoner import audio
 from speaker_reasoner.errors import AudioError
 
+from . import formats_page
+
 RATE = 48_000
 CLICKS_S = (0.5, 3.5)
 """When the tones of `talk` begin."""
 
 
-def talk(length_s: float = 4.0, starts_s: Sequence[float] = CLICKS_S) -> np.ndarray:
-    """Tones of 0.2 s over silence: float32 [samples] at `RATE`."""
-    samples = np.zeros(round(length_s * RATE), np.float32)
-    tone = 0.5 * np.sin(2 * np.pi * 600 * np.arange(RATE // 5) / RATE).astype(np.float32)
+def talk(
+    length_s: float = 4.0, starts_s: Sequence[float] = CLICKS_S, rate_hz: int = RATE
+) -> np.ndarray:
+    """Tones of 0.2 s over silence: float32 [samples]."""
+    samples = np.zeros(round(length_s * rate_hz), np.float32)
+    tone = 0.5 * np.sin(2 * np.pi * 600 * np.arange(rate_hz // 5) / rate_hz).astype(np.float32)
     for start_s in starts_s:
-        at = round(start_s * RATE)
+        at = round(start_s * rate_hz)
         samples[at : at + len(tone)] = tone
     return samples
 
@@ -38,12 +42,13 @@ def write(
     late_s: float = 0.0,
     default: int | None = None,
     options: dict[str, str] | None = None,
+    rate_hz: int = RATE,
 ) -> None:
     """Write sound tracks with PyAV; frames inside `skipped_s` are never sent, all come `late_s` later."""
     with av.open(str(path), "w", format=kind, options=options or {}) as container:
         made = []
         for number, _ in enumerate(tracks):
-            stream = container.add_stream(codec, rate=RATE, layout="mono")
+            stream = container.add_stream(codec, rate=rate_hz, layout="mono")
             if default is not None:
                 stream.disposition = (
                     av.stream.Disposition.default if number == default else av.stream.Disposition(0)
@@ -51,16 +56,16 @@ def write(
             made.append(stream)
         for stream, samples in zip(made, tracks, strict=True):
             size = stream.codec_context.frame_size or 960
-            fit = av.AudioResampler(stream.format, "mono", RATE, size)
+            fit = av.AudioResampler(stream.format, "mono", rate_hz, size)
             whole = av.AudioFrame.from_ndarray(
                 (samples[None] * 32767).astype(np.int16), format="s16", layout="mono"
             )
-            whole.sample_rate, whole.pts = RATE, 0
+            whole.sample_rate, whole.pts = rate_hz, 0
             for frame in [*fit.resample(whole), *fit.resample(None)]:
-                at_s = frame.pts / RATE
+                at_s = frame.pts / rate_hz
                 if skipped_s and skipped_s[0] <= at_s < skipped_s[1]:
                     continue
-                frame.pts += round(late_s * RATE)
+                frame.pts += round(late_s * rate_hz)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
 
@@ -368,3 +373,47 @@ def test_a_clock_that_jumps_is_told_and_loses_nothing(tmp_path: Path, leap_s: fl
         else ["its timestamps jump once; the sound was read on without a gap there"]
     )
     assert notes == expected
+
+
+@pytest.mark.parametrize("container", formats_page.UNSTATED)
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_samples_of_the_encoder_that_nothing_states_come_first(
+    tmp_path: Path, container: str, rate_hz: int
+) -> None:
+    """docs/formats.md says so: FFmpeg itself hears as much later. Where they are stated, see below."""
+    kind, codec = formats_page.UNSTATED[container]
+    write(tmp_path / "x", kind, codec, [talk(rate_hz=rate_hz)], rate_hz=rate_hz)
+    _, starts_s, _ = heard_s(tmp_path / "x")
+    late_s = formats_page.PRIMING[codec] / rate_hz
+    assert starts_s == pytest.approx([start_s + late_s for start_s in CLICKS_S], abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [
+        *(("ipod", "aac"), ("mov", "aac"), ("matroska", "aac"), ("mp3", "libmp3lame")),
+        *(
+            ("matroska", "libmp3lame"),
+            ("mp4", "libmp3lame"),
+            ("ogg", "libopus"),
+            ("webm", "libopus"),
+        ),
+        *(("mpegts", "libopus"), ("mp4", "libopus"), ("caf", "alac")),
+    ],
+)
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_samples_of_the_encoder_that_are_stated_are_left_out(
+    tmp_path: Path, kind: str, codec: str, rate_hz: int
+) -> None:
+    write(tmp_path / "x", kind, codec, [talk(rate_hz=rate_hz)], rate_hz=rate_hz)
+    length_s, starts_s, notes = heard_s(tmp_path / "x")
+    assert starts_s == pytest.approx(CLICKS_S, abs=0.008)
+    assert 3.999 <= length_s <= 4.15 and not notes
+
+
+def test_packed_sound_that_ends_early_is_told(tmp_path: Path) -> None:
+    """AAC in WAV: the last packets are not decoded."""
+    write(tmp_path / "x", "wav", "aac", [talk()])
+    length_s, _, notes = heard_s(tmp_path / "x")
+    assert length_s < 3.8
+    assert any("the track is stated to last 4.0" in note for note in notes)
