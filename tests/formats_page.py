@@ -138,10 +138,10 @@ SOUND = (
     ("timestamps that go back, or leap by half a day", "read on without a gap, with a warning"),
     ("several sound tracks", "the one marked as default, else the first, with a warning; `--track N`"),
     ("channels of which one is the other upside down", "their mean, with a warning; `--channel N`"),
-    ("files joined to one (wav, aiff, flac, mp3, ogg, matroska, mp4, flv)", "read one after the other, also of other rates, with a warning but for frames and pages that join by design (mp3, ogg)"),
+    ("files joined to one (wav, aiff, au, caf, w64, flac, tta, mp3, ogg, matroska, mp4, asf, flv)", "read one after the other, also of other rates, with a warning but for frames and pages that join by design (mp3, ogg)"),
     ("a wav header that states too little (a crash, 4 GiB)", "all of the sound, with a warning; packed codings are refused"),
-    ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
-    ("an mp3 without a Xing header, aac, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
+    ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, asf, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
+    ("an mp3 without a Xing header, mp2, aac, ac3, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
     ("a level under -28 dB at its loudest", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip

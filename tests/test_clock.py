@@ -322,6 +322,74 @@ def test_a_container_that_was_cut_off(
     assert heard_s(path)[2] == []
 
 
+def pieces_of(path: Path, kind: str) -> bytes:
+    """A recording of `talk` in a container, by libsndfile or FFmpeg."""
+    if kind in ("au", "caf", "w64", "aiff"):
+        soundfile.write(path, talk(), RATE, format=kind.upper(), subtype="PCM_16")
+    else:
+        codec = {"asf": "libmp3lame", "mp4": "aac", "flv": "aac"}.get(kind, kind)
+        write(path, kind, codec, [talk()])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["au", "caf", "w64", "asf", "tta"])
+def test_more_kinds_that_are_joined(tmp_path: Path, kind: str) -> None:
+    content = pieces_of(tmp_path / "x", kind)
+    (tmp_path / "x").write_bytes(content + content)
+    length_s, starts_s, notes = heard_s(tmp_path / "x")
+    assert (length_s, len(starts_s)) == (pytest.approx(8, abs=0.1), 4)
+    assert any("2 recordings are joined" in note for note in notes)
+
+
+@pytest.mark.parametrize(("kind", "at", "form"), [("au", 8, ">I"), ("caf", None, ">q")])
+def test_old_formats_that_state_too_little_are_refused(
+    tmp_path: Path, kind: str, at: int | None, form: str
+) -> None:
+    content = bytearray(pieces_of(tmp_path / "x", kind))
+    where = content.find(b"data") + 4 if at is None else at
+    struct.pack_into(form, content, where, 5_000)
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(AudioError, match="the header states sound up to byte"):
+        audio.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "tail"),
+    [
+        ("flac", b"TAG" + b"x" * 125),
+        ("flac", bytes(512)),
+        ("flac", bytes(200) + b"TAG" + b"x" * 125),
+        ("mp4", b"TAG" + b"x" * 125),
+        ("mp4", bytes(range(1, 200)) * 9),
+        ("flv", bytes(64)),
+        ("flv", bytes(range(1, 200)) * 9),
+    ],
+)
+def test_tags_and_padding_behind_a_whole_file_are_no_damage(
+    tmp_path: Path, kind: str, tail: bytes
+) -> None:
+    content = pieces_of(tmp_path / "x", kind)
+    (tmp_path / "x").write_bytes(content + tail)
+    length_s, starts_s, _ = heard_s(tmp_path / "x")
+    assert (length_s, len(starts_s)) == (pytest.approx(4, abs=0.1), 2)
+
+
+def test_an_asf_file_that_was_cut_off(tmp_path: Path) -> None:
+    content = pieces_of(tmp_path / "x", "asf")
+    (tmp_path / "x").write_bytes(content[: len(content) * 6 // 10])
+    with pytest.raises(AudioError, match="cut off"):
+        audio.load(tmp_path / "x")
+
+
+def test_two_chunks_of_sound_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x", talk(), RATE, format="WAV")
+    content = (tmp_path / "x").read_bytes()
+    sound = content[content.find(b"data") :]
+    (tmp_path / "x").write_bytes(content + sound)
+    with pytest.raises(AudioError, match="got a second chunk of sound"):
+        audio.load(tmp_path / "x")
+
+
 @pytest.mark.parametrize("name", ["a.au", "a.caf", "a.w64"])
 def test_old_formats_that_were_cut_off(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

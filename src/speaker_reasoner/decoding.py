@@ -111,8 +111,9 @@ def open_source(path: _Path, track: int | None = None) -> Iterator[Source]:
     with ExitStack() as stack:
         handle = stack.enter_context(Path(path).open("rb"))
         data = stack.enter_context(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
-        check_size(path, data)
         pieces = _parts(handle, data)
+        for piece in pieces:
+            check_size(path, data, *piece)
         first = _open_part(path, handle, data, pieces[0], track, stack)
         if first.sample_rate_hz not in _RATES_HZ or first.channels < 1:
             raise AudioError(
