@@ -89,17 +89,18 @@ def kept(name: str) -> dict[str, bool]:
 
 PRIMING = {"aac": 1024, "libmp3lame": 1105, "mp2": 481}
 """Samples that FFmpeg's encoders put first; `test_clock` measures them."""
-UNSTATED = {
-    "ADTS": ("adts", "aac"),
-    "MPEG-TS": ("mpegts", "aac"),
-    "FLV": ("flv", "aac"),
-    "LATM": ("latm", "aac"),
-    "AVI": ("avi", "libmp3lame"),
-    "ASF": ("asf", "libmp3lame"),
-    "MP3 in WAV": ("wav", "libmp3lame"),
-    "MP2": ("mp2", "mp2"),
+UNSTATED: dict[str, tuple[str, str, dict[str, str]]] = {
+    "ADTS": ("adts", "aac", {}),
+    "MPEG-TS": ("mpegts", "aac", {}),
+    "FLV": ("flv", "aac", {}),
+    "LATM": ("latm", "aac", {}),
+    "live (fragmented) mp4": ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov"}),
+    "AVI": ("avi", "libmp3lame", {}),
+    "ASF": ("asf", "libmp3lame", {}),
+    "MP3 in WAV": ("wav", "libmp3lame", {}),
+    "MP2": ("mp2", "mp2", {}),
 }
-"""Containers that do not state them, each with its name in FFmpeg and a codec."""
+"""Containers that do not state them, each with its name in FFmpeg, a codec, and options of the container."""
 
 
 @dataclass(frozen=True)

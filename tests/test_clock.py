@@ -151,6 +151,18 @@ def test_channels_that_cancel_are_told(tmp_path: Path, channels: int) -> None:
     assert audio.load(path, channel=0).std() > 0.05
 
 
+@pytest.mark.parametrize(("length_s", "inverted_s"), [(0.4, 0.3), (30.0, 2.5)])
+def test_short_words_and_parts_that_cancel_are_told(
+    tmp_path: Path, length_s: float, inverted_s: float
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, round(length_s * RATE))
+    other = noise.copy()
+    other[: round(inverted_s * RATE)] *= -1
+    soundfile.write(tmp_path / "x.flac", np.stack([noise, other], 1), RATE)
+    notes = heard_s(tmp_path / "x.flac")[2]
+    assert any("cancel each other" in note for note in notes)
+
+
 def test_a_quiet_recording_is_told(tmp_path: Path) -> None:
     path = tmp_path / "quiet.flac"
     soundfile.write(path, talk() * 10 ** (-30 / 20), RATE, subtype="PCM_24")
@@ -449,8 +461,9 @@ def test_samples_of_the_encoder_that_nothing_states_come_first(
     tmp_path: Path, container: str, rate_hz: int
 ) -> None:
     """docs/formats.md says so: FFmpeg itself hears as much later. Where they are stated, see below."""
-    kind, codec = formats_page.UNSTATED[container]
-    write(tmp_path / "x", kind, codec, [talk(rate_hz=rate_hz)], rate_hz=rate_hz)
+    kind, codec, options = formats_page.UNSTATED[container]
+    sound = [talk(rate_hz=rate_hz)]
+    write(tmp_path / "x", kind, codec, sound, rate_hz=rate_hz, options=options)
     _, starts_s, _ = heard_s(tmp_path / "x")
     late_s = formats_page.PRIMING[codec] / rate_hz
     assert starts_s == pytest.approx([start_s + late_s for start_s in CLICKS_S], abs=0.003)
