@@ -67,9 +67,9 @@ def edits(reference: list[str], hypothesis: list[str]) -> list[tuple[str, int, i
 
 
 def _hint(reference: list[str], hypothesis: list[str]) -> int:
-    """About how many edits there are: where there are not more, the alignment takes a band of the table."""
+    """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
     sizes = len(reference), len(hypothesis)
-    return abs(sizes[0] - sizes[1]) + max(sizes) // 12 + 1
+    return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
 
 
 def _distance(reference: list[str], hypothesis: list[str]) -> int:
