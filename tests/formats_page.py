@@ -187,11 +187,11 @@ A file's suffix, in any case, or its content tells the format; `--reference-form
 
 `services` is the JSON, or JSON lines, of {services}, and manifests of NeMo.
 `txt` is text with times: `Ana Moe  0:04` (Otter, Teams), `Speaker 1 (00:04):` (Rev), `[00:04] Ana: hello`, a time alone on a
-line (Meet), the ranges that Whisper's programs print, and what `txt` writes. Most have no ends: a line then lasts to the next later
-start, with a warning. Captions that Zoom saved have times of the day, and are refused.
+line (Meet), captions in a text file, the ranges that Whisper's programs print, and what `txt` writes. Most have no ends: a line then lasts to the next later
+start, with a warning. Captions that Zoom saved have times of the day, and are refused, as is what begins after five hours; what begins after one is told.
 Channels are people, whole numbers at which a word takes half a minute are refused (milliseconds), keys that may be missing may be missing; segments without a speaker are given to `unknown`, with a warning.
 Of captions, a cue begins at its timing line; formatting is taken off; lines that roll from cue to cue are read once; what
-stands before a colon, or in brackets at the start of every cue, is a speaker where it is a name that recurs, or every cue has
+stands before a colon, or in brackets or alone on its line at the start of every cue, is a speaker where it is a name that recurs, or every cue has
 one; lines that are almost timings (`->`) are refused. Sounds in brackets are words, with a warning. Tiers of words of forced aligners
 are grouped into segments, phones are not read. Whatever was left out or changed is a warning, which
 `evaluate score` prints and stores.

@@ -291,6 +291,30 @@ def test_a_streams_clock_is_told() -> None:
         assert any("stream's clock" in warning for warning in found.warnings) == told
 
 
+def test_a_name_on_the_first_line_of_every_cue_is_a_speaker(tmp_path: Path) -> None:
+    """As Teams and Trint write it, also in a text file."""
+    texts = ["Ann Lee\ngood morning", "Bob\nhello there", "Ann Lee\nbye"]
+    assert said(parse("srt", srt(*texts))) == TALK
+    (tmp_path / "talk.txt").write_text(srt(*texts, number=False))
+    [found] = load(tmp_path / "talk.txt").values()
+    assert said(found) == TALK
+    stamped = "".join(f"[00:0{n}] {text}\n\n" for n, text in enumerate(texts))
+    (tmp_path / "talk.txt").write_text(stamped)
+    [found] = load(tmp_path / "talk.txt").values()
+    assert said(found) == TALK
+    wrapped = ["Good Morning\neverybody", "Welcome Back\nto us", "It Is\nlate"]
+    assert {s.speaker for s in parse("srt", srt(*wrapped)).segments} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("head", "text"), [("WEBVTT\n\n", "<v Ann>hi"), ("", "Ann: hi"), ("\ufeff", "Ann: hi")]
+)
+def test_captions_in_a_text_file(tmp_path: Path, head: str, text: str) -> None:
+    (tmp_path / "talk.txt").write_text(f"{head}00:00:01.000 --> 00:00:02.000\n{text}\n", "utf-8")
+    [found] = load(tmp_path / "talk.txt").values()
+    assert (said(found), found.duration_s) == ([("Ann", "hi")], 2.0)
+
+
 def test_sbv(tmp_path: Path) -> None:
     text = "0:00:01.000,0:00:02.000\nAnn: hi\n\n0:00:03.000,0:00:04.500\nAnn: bye\nnow\n"
     (tmp_path / "talk.SBV").write_text(text)

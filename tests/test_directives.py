@@ -175,6 +175,15 @@ def test_labels_and_braces_of_stm_are_sclites(
     assert ([s.text for s in found.segments], found.warnings) == ([expected], warnings)
 
 
+def test_rttm_is_no_stm() -> None:
+    for line in (
+        "SPEAKER a 1 0.5 1.5 <NA> <NA> A <NA> <NA>",
+        "LEXEME a 1 0.5 0.3 hi lex A <NA>",
+    ):
+        with pytest.raises(FormatError, match=r"t\.stm:1: expected STM, got a line of RTTM"):
+            formats.FORMATS["stm"].parse(f"{line}\n", "t.stm")  # type: ignore[misc]
+
+
 def test_gaps_between_segments_are_nobodys() -> None:
     text = "t 1 A 0 2 <o,,> hi\nt 1 inter_segment_gap 2 3 <o,,>\nt 1 A 3 4 <o,,> ho\n"
     [found] = formats.FORMATS["stm"].parse(text, "t.stm")  # type: ignore[misc]

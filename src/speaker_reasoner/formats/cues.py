@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 
 from ..errors import FormatError
 
@@ -31,6 +32,7 @@ VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
 """WebVTT's mark of a speaker."""
 _SUBRIP = (_TAG, VOICE, _BREAK, _OVERRIDE, _REFERENCE, re.compile(r"\\[Nh]"))
 _MARKS = re.compile("|".join(mark.pattern for mark in _SUBRIP), re.IGNORECASE)
+_PROBE_BYTES = 1 << 16
 _ROLLING_GAP_S = Decimal("0.1")
 _ROLLING_SHARE = 0.4
 
@@ -103,6 +105,24 @@ def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -
     give(pending)
     if cue is not None:
         yield cue
+
+
+def is_captions(file: Path) -> str:
+    """Whether a file begins as `vtt`, or has timing lines as `srt`; empty for neither."""
+    try:
+        with file.open("rb") as handle:
+            data = handle.read(_PROBE_BYTES)
+    except OSError:
+        return ""
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    text = data.decode(encoding, "replace")
+    if re.match(r"WEBVTT(?:\s|$)", text):
+        return "vtt"
+    return (
+        "srt"
+        if any("-->" in line and _TIMING.fullmatch(line) for line in text.splitlines())
+        else ""
+    )
 
 
 def _looks_timed(line: str) -> bool:

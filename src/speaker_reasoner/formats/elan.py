@@ -4,6 +4,7 @@ The standard library parses the XML: a file is a list of time slots and tiers th
 """
 
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from decimal import Decimal
 
 from ..errors import FormatError
@@ -118,6 +119,8 @@ def _top_tiers(
         label = people[name] or name
         taken = {tier.name for tier in tiers}
         tiers.append(Tier(name if label in taken and people[name] == "" else label, intervals))
+    several = [label for label, n in Counter(t.name for t in tiers if t.intervals).items() if n > 1]
+    sessions.count(session, "people have several tiers, which were all read", len(several))
     left = [name for name in read if name not in used and read[name]]
     sessions.count(session, "tiers hang on another one and were not read", len(left))
     return tiers

@@ -113,6 +113,17 @@ def _unbracketed(cues: Sequence[Cue]) -> Sequence[Cue]:
     ]
 
 
+def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
+    """Cues with `Ana: words` for a line `Ana` above the words, where all of a file begin so (Teams)."""
+    names = [cue.lines[0].lstrip("-– ").strip() if len(cue.lines) > 1 else "" for cue in cues]
+    if len(cues) < 3 or 2 * len(set(names)) > len(names) + 1 or not all(map(is_name, names)):
+        return cues
+    return [
+        replace(cue, lines=[f"{name}: {cue.lines[1]}", *cue.lines[2:]])
+        for cue, name in zip(cues, names, strict=True)
+    ]
+
+
 def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
     """Tell whose words cues are, from all cues of a file that has no other mark of speakers.
 
@@ -123,14 +134,14 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
     - that name recurs, stands alone on its line, is in capitals, as subtitles write it, behind `>>`, or
       a numbered speaker.
 
-    A name in brackets (`[Ana] yes`) is one where every cue begins so. A name with a gender
+    A name in brackets (`[Ana] yes`), or alone on the first line, is one where every cue begins so. A name with a gender
     (`Ana (female): yes`), as this package writes it, is one anywhere.
 
     Returns:
         Of each cue its parts: speaker (empty for none), gender, and words. A cue whose lines begin
         with names has several.
     """
-    cues = _unbracketed(cues)
+    cues = _unheaded(_unbracketed(cues))
     counts: Counter[str] = Counter()
     named = 0
     for cue in cues:

@@ -36,6 +36,7 @@ _NOTE = re.compile(r"(?:Not transcribed|Warning): .*|Transcribed by https?://\S+
 _NO_SPEECH = "(no speech)"
 _PROBE_BYTES = 1 << 16
 _LONGEST, _LONGEST_NAME = 120, 6  # characters of a heading, words of a name in it: assumed
+_LATE_S, _OF_DAY_S = 3600, 5 * 3600  # of the first line: assumed
 _WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 
 
@@ -177,7 +178,7 @@ def _close(
     """Give an end to paragraphs that have none.
 
     Raises:
-        FormatError: a start without an end lies before the start before.
+        FormatError: a start without an end lies before the start before; the first is of the day.
     """
     for before, row in pairwise(rows):
         if row.end_s is None and row.start_s < before.start_s:
@@ -185,6 +186,13 @@ def _close(
                 f"{row.at}: starts at {row.start_s} s, before the paragraph before it, at "
                 f"{before.start_s} s"
             )
+    if rows and rows[0].end_s is None and rows[0].start_s >= _LATE_S:
+        if rows[0].start_s >= _OF_DAY_S:
+            raise FormatError(
+                f"{rows[0].at}: expected times of the recording, got {rows[0].start_s} s for the first "
+                "line: a time of day? Subtract the time at which the recording begins"
+            )
+        sessions.count(session, "line begins the text after an hour: perhaps a time of day")
     open_rows = [row for row in rows if row.end_s is None]
     sessions.count(
         session, "lines have no end and were read up to the next one's start", len(open_rows)

@@ -229,6 +229,8 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
             continue
         if len(fields) < 5:
             raise FormatError(f"{at}: expected at least 5 STM fields, got {len(fields)}")
+        if fields[0].isupper() and fields[-1].split()[-1:] == ["<NA>"]:
+            raise FormatError(f"{at}: expected STM, got a line of RTTM; name the format")
         file, channel, speaker, start, end, *rest = fields
         words, gender = _split_label(rest[0] if rest else "")
         label = (rest[0] if rest else "").removesuffix(words).strip()
