@@ -87,6 +87,22 @@ def kept(name: str) -> dict[str, bool]:
     return {what: test(back) for what, test in KEPT.items()}
 
 
+PRIMING = {"aac": 1024, "libmp3lame": 1105, "mp2": 481}
+"""Samples that FFmpeg's encoders put first; `test_clock` measures them."""
+UNSTATED: dict[str, tuple[str, str, dict[str, str]]] = {
+    "ADTS": ("adts", "aac", {}),
+    "MPEG-TS": ("mpegts", "aac", {}),
+    "FLV": ("flv", "aac", {}),
+    "LATM": ("latm", "aac", {}),
+    "live (fragmented) mp4": ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov"}),
+    "AVI": ("avi", "libmp3lame", {}),
+    "ASF": ("asf", "libmp3lame", {}),
+    "MP3 in WAV": ("wav", "libmp3lame", {}),
+    "MP2": ("mp2", "mp2", {}),
+}
+"""Containers that do not state them, each with its name in FFmpeg, a codec, and options of the container."""
+
+
 @dataclass(frozen=True)
 class Row:
     """What another tool does, and what follows for whoever uses both."""
@@ -113,7 +129,7 @@ TOOLS = (
     Row("srt 3.5", "`compose` leaves out cues without text or length", "ours last 1 ms at least"),
     Row("praatio 6.2, tgt 1.5", "strip labels, and take one of spaces for silence", "so do we; speech without words is `<speech>`"),
     Row("pympi 1.71", "lets a tier overlap itself", "we write no .eaf; our TextGrid has a second tier for that"),
-    Row("FFmpeg's AAC", "ADTS `.aac` states no priming samples, nor does Matroska written before FFmpeg 6: sound comes up to 64 ms late at 16 kHz", "nothing in the file tells"),
+    Row("FFmpeg's encoders", f"begin with samples of their own (AAC {PRIMING['aac']:,}, MP3 {PRIMING['libmp3lame']:,}, MP2 {PRIMING['mp2']}), which mp4, ogg, Matroska since FFmpeg 6 and MP3 with a Xing header state, and {', '.join(UNSTATED)} do not: sound comes {1000 * PRIMING['libmp3lame'] / 48_000:.0f} ms late at 48 kHz, {1000 * PRIMING['libmp3lame'] / 16_000:.0f} ms at 16 kHz", "nothing in the file tells"),
 )  # fmt: skip
 """How other tools differ."""
 
@@ -123,10 +139,10 @@ SOUND = (
     ("timestamps that go back, or leap by half a day", "read on without a gap, with a warning"),
     ("several sound tracks", "the one marked as default, else the first, with a warning; `--track N`"),
     ("channels of which one is the other upside down", "their mean, with a warning; `--channel N`"),
-    ("files joined to one (wav, aiff, flac, mp3, ogg, matroska, mp4, flv)", "read one after the other, also of other rates, with a warning but for frames and pages that join by design (mp3, ogg)"),
+    ("files joined to one (wav, aiff, au, caf, w64, flac, tta, mp3, ogg, matroska, mp4, asf, flv)", "read one after the other, also of other rates, with a warning but for frames and pages that join by design (mp3, ogg)"),
     ("a wav header that states too little (a crash, 4 GiB)", "all of the sound, with a warning; packed codings are refused"),
-    ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
-    ("an mp3 without a Xing header, aac, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
+    ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, asf, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
+    ("an mp3 without a Xing header, mp2, aac, ac3, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
     ("a level under -28 dB at its loudest", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip
@@ -160,8 +176,8 @@ What is there again after a transcript was written and read (written only: {writ
 
 {_table(("", *readable), rows)}
 
-RTTM, STM and CTM write `_` for white space in labels. A format takes what looks like its own marks for them: `<i>...</i>`
-in a text in SRT, braces and single words in parentheses in STM. CTM holds words, whose segments are told by pauses; it estimates the times of words that have none.
+RTTM, STM and CTM write `_` for white space in labels. A format takes what looks like its own marks for them: braces
+and single words in parentheses in STM; SRT writes `&#60;i>` for a `<i>` in a text. CTM holds words, whose segments are told by pauses; it estimates the times of words that have none.
 
 ## Transcripts read
 
@@ -171,11 +187,12 @@ A file's suffix, in any case, or its content tells the format; `--reference-form
 
 `services` is the JSON, or JSON lines, of {services}, and manifests of NeMo.
 `txt` is text with times: `Ana Moe  0:04` (Otter, Teams), `Speaker 1 (00:04):` (Rev), `[00:04] Ana: hello`, a time alone on a
-line (Meet), the ranges that Whisper's programs print, and what `txt` writes. Most have no ends: a line then lasts to the next later
-start, with a warning. Captions that Zoom saved have times of the day, and are refused.
-Keys that may be missing may be missing; segments without a speaker are given to `unknown`, with a warning.
+line (Meet), captions in a text file, the ranges that Whisper's programs print, and what `txt` writes. Most have no ends: a line then lasts to the next later
+start, with a warning. Captions that Zoom saved have times of the day, and are refused, as is what begins after five hours; what begins after one is told.
+Channels are people, whole numbers at which a word takes half a minute are refused (milliseconds), keys that may be missing may be missing; segments without a speaker are given to `unknown`, with a warning.
 Of captions, a cue begins at its timing line; formatting is taken off; lines that roll from cue to cue are read once; what
-stands before a colon is a speaker where it is a name that recurs, or every cue has one. Tiers of words of forced aligners
+stands before a colon, or in brackets or alone on its line at the start of every cue, is a speaker where it is a name that recurs, or every cue has
+one; lines that are almost timings (`->`) are refused. Sounds in brackets are words, with a warning. Tiers of words of forced aligners
 are grouped into segments, phones are not read. Whatever was left out or changed is a warning, which
 `evaluate score` prints and stores.
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError
-from speaker_reasoner.formats.cues import is_name
 from speaker_reasoner.formats.folders import load
+from speaker_reasoner.formats.names import is_name
 from speaker_reasoner.transcript import Transcript
 
 TALK = [("Ann Lee", "good morning"), ("Bob", "hello there"), ("Ann Lee", "bye")]
@@ -201,6 +201,120 @@ def test_text_behind_an_empty_line_belongs_to_the_cue() -> None:
         parse("vtt", vtt("Ann: one\n\ntwo"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["<v Ann>hi", "<v.loud Bob>hello</v>"], [("Ann", "hi"), ("Bob", "hello")]),
+        (
+            ["[Ann] hi", "[Bob] hello", "[Ann] bye"],
+            [("Ann", "hi"), ("Bob", "hello"), ("Ann", "bye")],
+        ),
+        (["(Ann) hi", "(Bob) a: b"], [("Ann", "hi"), ("Bob", "a: b")]),
+        ([">> Ann: hi", "yes", "no"], [("Ann", "hi"), ("unknown", "yes"), ("unknown", "no")]),
+        (["- Ann: hi\n- Bob: oh", "- Ann: bye"], [("Ann", "hi"), ("Bob", "oh"), ("Ann", "bye")]),
+        (["राम: हाँ", "सीता: नहीं", "राम: जी"], [("राम", "हाँ"), ("सीता", "नहीं"), ("राम", "जी")]),
+        (["Achtung: eins", "Achtung: zwei", "gut"], None),
+        (
+            ["Frage: eins", "Antwort: zwei", "Frage: drei", "Die Sache: gut", "Die Sache: nein"],
+            None,
+        ),
+        (["注意：一", "注意：二", "好"], None),
+        (["Pregunta: uno", "Respuesta: dos", "Pregunta: tres"], None),
+    ],
+)
+def test_names_of_captions_of_others(
+    lines: list[str], expected: list[tuple[str, str]] | None
+) -> None:
+    expected = expected or [("unknown", line) for line in lines]
+    assert sorted(said(parse("srt", srt(*lines)))) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("<i>so", "so"),
+        ("{b}so{/b} {y:i}well", "so well"),
+        ("{\\an8}so\\Nwell\\hnow", "so well now"),
+        ("<FONT COLOR=red>so", "so"),
+        ("so<br/>well", "so well"),
+        ("Q&amp;A &lt;3 it&#39;s&nbsp;so", "Q&A <3 it's so"),
+        ("AT&T &c; a < b > c", "AT&T &c; a < b > c"),
+    ],
+)
+def test_marks_of_subrip_are_no_words(line: str, words: str) -> None:
+    found = parse("srt", srt(line, "well"))
+    assert said(found) == [("unknown", words), ("unknown", "well")]
+    assert any("character references" in w for w in found.warnings) == ("&amp;" in line)
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [
+        "00:00:03,000 -> 00:00:04,000",
+        "00:00:03,000 –> 00:00:04,000",
+        "00:00:03,000 → 00:00:04,000",
+        "00：00：03,000 --> 00：00：04,000",
+        "-00:00:03,000 --> 00:00:04,000",
+        "00:00:03;000 --> 00:00:04;000",
+    ],
+)
+def test_lines_that_are_almost_timings_are_refused_and_no_words(timing: str) -> None:
+    text = f"1\n00:00:01,000 --> 00:00:02,000\nhi\n\n2\n{timing}\nhello\n"
+    for known, head in (("srt", ""), ("vtt", "WEBVTT\n\n")):
+        with pytest.raises(FormatError, match="expected '<start> --> <end>', got"):
+            parse(known, head + text.replace("01,000", "01.000").replace("02,000", "02.000"))
+
+
+def test_names_of_webex_are_speakers() -> None:
+    blocks = [
+        f'{n} "{name}" ({n * 7})\n{clock(n, ".")} --> {clock(n + 1, ".")}\n{words}\n'
+        for n, (name, words) in enumerate(TALK, start=1)
+    ]
+    assert said(parse("vtt", "WEBVTT\n\n" + "\n".join(blocks))) == TALK
+
+
+def test_cues_that_are_no_words() -> None:
+    for text in ('{"a": 1}', "sprite.jpg#xywh=0,0,120,90"):
+        with pytest.raises(FormatError, match=r"talk\.x:\d+: expected words, got metadata"):
+            parse("vtt", vtt(text, text))
+    found = parse("srt", srt("[music]", "♪ la", "(laughs) yes", "no"))
+    assert "3 cues hold sounds or remarks in brackets, which were read as words" in found.warnings
+    found = parse("vtt", vtt("", "hi"))
+    assert said(found) == [("unknown", "hi")]
+    assert "1 cues hold no words and name no speaker; they were left out" in found.warnings
+
+
+def test_a_streams_clock_is_told() -> None:
+    head = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:{},LOCAL:00:00:00.000\n\n"
+    for ticks, told in ((900000, True), (0, False)):
+        found = parse("vtt", vtt("hi", head=head.format(ticks)))
+        assert any("stream's clock" in warning for warning in found.warnings) == told
+
+
+def test_a_name_on_the_first_line_of_every_cue_is_a_speaker(tmp_path: Path) -> None:
+    """As Teams and Trint write it, also in a text file."""
+    texts = ["Ann Lee\ngood morning", "Bob\nhello there", "Ann Lee\nbye"]
+    assert said(parse("srt", srt(*texts))) == TALK
+    (tmp_path / "talk.txt").write_text(srt(*texts, number=False))
+    [found] = load(tmp_path / "talk.txt").values()
+    assert said(found) == TALK
+    stamped = "".join(f"[00:0{n}] {text}\n\n" for n, text in enumerate(texts))
+    (tmp_path / "talk.txt").write_text(stamped)
+    [found] = load(tmp_path / "talk.txt").values()
+    assert said(found) == TALK
+    wrapped = ["Good Morning\neverybody", "Welcome Back\nto us", "It Is\nlate"]
+    assert {s.speaker for s in parse("srt", srt(*wrapped)).segments} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("head", "text"), [("WEBVTT\n\n", "<v Ann>hi"), ("", "Ann: hi"), ("\ufeff", "Ann: hi")]
+)
+def test_captions_in_a_text_file(tmp_path: Path, head: str, text: str) -> None:
+    (tmp_path / "talk.txt").write_text(f"{head}00:00:01.000 --> 00:00:02.000\n{text}\n", "utf-8")
+    [found] = load(tmp_path / "talk.txt").values()
+    assert (said(found), found.duration_s) == ([("Ann", "hi")], 2.0)
+
+
 def test_sbv(tmp_path: Path) -> None:
     text = "0:00:01.000,0:00:02.000\nAnn: hi\n\n0:00:03.000,0:00:04.500\nAnn: bye\nnow\n"
     (tmp_path / "talk.SBV").write_text(text)
@@ -273,6 +387,52 @@ def test_an_aligners_words_beside_utterances() -> None:
     found = parse("textgrid", textgrid(tiers))
     assert said(found) == [("ann", "hello there you")]
     assert found.segments[0].words is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "phones", "speaker"),
+    [
+        ("Ann (words)", "Ann (phones)", "Ann"),
+        ("Ann [word]", "Ann [phoneme]", "Ann"),
+        ("mots", "phonèmes", "unknown"),
+        ("Wörter", "Silben", "unknown"),
+        ("词", "音素", "unknown"),
+        ("palabras", "fonemas", "unknown"),
+    ],
+)
+def test_tiers_of_aligners_in_other_spellings(words: str, phones: str, speaker: str) -> None:
+    tiers: dict[str, Rows] = {
+        words: [(0, 1, "sil"), (1, 2, "hello"), (2, 3, "there")],
+        phones: [(1, 1.5, "HH"), (1.5, 3, "OW1")],
+    }
+    found = parse("textgrid", textgrid(tiers))
+    assert [(s.speaker, s.text) for s in found.segments] == [(speaker, "hello there")]
+    assert found.warnings == ("1 tiers of phones were not read",)
+
+
+def test_words_of_utterances_that_name_nobody_are_read_once() -> None:
+    tiers: dict[str, Rows] = {
+        "utterance": [(1, 3, "hello there")],
+        "word": [(1, 2, "hello"), (2, 3, "there")],
+        "phone": [(1, 1.5, "HH"), (1.5, 3, "OW1")],
+    }
+    [segment] = parse("textgrid", textgrid(tiers)).segments
+    assert (segment.speaker, segment.text) == ("unknown", "hello there")
+    assert segment.words is not None and [w.text for w in segment.words] == ["hello", "there"]
+
+
+def test_notes_and_labels_of_silence_are_no_speech() -> None:
+    tiers: dict[str, Rows] = {
+        "ann": [(0, 1, "<sil>"), (1, 2, "hello"), (2, 3, "SIL"), (3, 6, "#")],
+        "notes": [(0, 6, "a noisy room")],
+    }
+    found = parse("textgrid", textgrid(tiers))
+    assert said(found) == [("ann", "hello"), ("ann", "#")]
+    assert found.warnings == (
+        "1 tiers of notes, events or translations were not read",
+        "2 labels of silence were left out",
+    )
+    assert said(parse("textgrid", textgrid({"notes": [(0, 6, "hi")]}))) == [("notes", "hi")]
 
 
 def test_people_may_be_named_like_tiers() -> None:

@@ -13,17 +13,21 @@ import soundfile
 from speaker_reasoner import audio
 from speaker_reasoner.errors import AudioError
 
+from . import formats_page
+
 RATE = 48_000
 CLICKS_S = (0.5, 3.5)
 """When the tones of `talk` begin."""
 
 
-def talk(length_s: float = 4.0, starts_s: Sequence[float] = CLICKS_S) -> np.ndarray:
-    """Tones of 0.2 s over silence: float32 [samples] at `RATE`."""
-    samples = np.zeros(round(length_s * RATE), np.float32)
-    tone = 0.5 * np.sin(2 * np.pi * 600 * np.arange(RATE // 5) / RATE).astype(np.float32)
+def talk(
+    length_s: float = 4.0, starts_s: Sequence[float] = CLICKS_S, rate_hz: int = RATE
+) -> np.ndarray:
+    """Tones of 0.2 s over silence: float32 [samples]."""
+    samples = np.zeros(round(length_s * rate_hz), np.float32)
+    tone = 0.5 * np.sin(2 * np.pi * 600 * np.arange(rate_hz // 5) / rate_hz).astype(np.float32)
     for start_s in starts_s:
-        at = round(start_s * RATE)
+        at = round(start_s * rate_hz)
         samples[at : at + len(tone)] = tone
     return samples
 
@@ -38,12 +42,13 @@ def write(
     late_s: float = 0.0,
     default: int | None = None,
     options: dict[str, str] | None = None,
+    rate_hz: int = RATE,
 ) -> None:
     """Write sound tracks with PyAV; frames inside `skipped_s` are never sent, all come `late_s` later."""
     with av.open(str(path), "w", format=kind, options=options or {}) as container:
         made = []
         for number, _ in enumerate(tracks):
-            stream = container.add_stream(codec, rate=RATE, layout="mono")
+            stream = container.add_stream(codec, rate=rate_hz, layout="mono")
             if default is not None:
                 stream.disposition = (
                     av.stream.Disposition.default if number == default else av.stream.Disposition(0)
@@ -51,16 +56,16 @@ def write(
             made.append(stream)
         for stream, samples in zip(made, tracks, strict=True):
             size = stream.codec_context.frame_size or 960
-            fit = av.AudioResampler(stream.format, "mono", RATE, size)
+            fit = av.AudioResampler(stream.format, "mono", rate_hz, size)
             whole = av.AudioFrame.from_ndarray(
                 (samples[None] * 32767).astype(np.int16), format="s16", layout="mono"
             )
-            whole.sample_rate, whole.pts = RATE, 0
+            whole.sample_rate, whole.pts = rate_hz, 0
             for frame in [*fit.resample(whole), *fit.resample(None)]:
-                at_s = frame.pts / RATE
+                at_s = frame.pts / rate_hz
                 if skipped_s and skipped_s[0] <= at_s < skipped_s[1]:
                     continue
-                frame.pts += round(late_s * RATE)
+                frame.pts += round(late_s * rate_hz)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
 
@@ -144,6 +149,18 @@ def test_channels_that_cancel_are_told(tmp_path: Path, channels: int) -> None:
     soundfile.write(path, independent, RATE)
     assert heard_s(path)[2] == []
     assert audio.load(path, channel=0).std() > 0.05
+
+
+@pytest.mark.parametrize(("length_s", "inverted_s"), [(0.4, 0.3), (30.0, 2.5)])
+def test_short_words_and_parts_that_cancel_are_told(
+    tmp_path: Path, length_s: float, inverted_s: float
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, round(length_s * RATE))
+    other = noise.copy()
+    other[: round(inverted_s * RATE)] *= -1
+    soundfile.write(tmp_path / "x.flac", np.stack([noise, other], 1), RATE)
+    notes = heard_s(tmp_path / "x.flac")[2]
+    assert any("cancel each other" in note for note in notes)
 
 
 def test_a_quiet_recording_is_told(tmp_path: Path) -> None:
@@ -317,6 +334,74 @@ def test_a_container_that_was_cut_off(
     assert heard_s(path)[2] == []
 
 
+def pieces_of(path: Path, kind: str) -> bytes:
+    """A recording of `talk` in a container, by libsndfile or FFmpeg."""
+    if kind in ("au", "caf", "w64", "aiff"):
+        soundfile.write(path, talk(), RATE, format=kind.upper(), subtype="PCM_16")
+    else:
+        codec = {"asf": "libmp3lame", "mp4": "aac", "flv": "aac"}.get(kind, kind)
+        write(path, kind, codec, [talk()])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["au", "caf", "w64", "asf", "tta"])
+def test_more_kinds_that_are_joined(tmp_path: Path, kind: str) -> None:
+    content = pieces_of(tmp_path / "x", kind)
+    (tmp_path / "x").write_bytes(content + content)
+    length_s, starts_s, notes = heard_s(tmp_path / "x")
+    assert (length_s, len(starts_s)) == (pytest.approx(8, abs=0.1), 4)
+    assert any("2 recordings are joined" in note for note in notes)
+
+
+@pytest.mark.parametrize(("kind", "at", "form"), [("au", 8, ">I"), ("caf", None, ">q")])
+def test_old_formats_that_state_too_little_are_refused(
+    tmp_path: Path, kind: str, at: int | None, form: str
+) -> None:
+    content = bytearray(pieces_of(tmp_path / "x", kind))
+    where = content.find(b"data") + 4 if at is None else at
+    struct.pack_into(form, content, where, 5_000)
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(AudioError, match="the header states sound up to byte"):
+        audio.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "tail"),
+    [
+        ("flac", b"TAG" + b"x" * 125),
+        ("flac", bytes(512)),
+        ("flac", bytes(200) + b"TAG" + b"x" * 125),
+        ("mp4", b"TAG" + b"x" * 125),
+        ("mp4", bytes(range(1, 200)) * 9),
+        ("flv", bytes(64)),
+        ("flv", bytes(range(1, 200)) * 9),
+    ],
+)
+def test_tags_and_padding_behind_a_whole_file_are_no_damage(
+    tmp_path: Path, kind: str, tail: bytes
+) -> None:
+    content = pieces_of(tmp_path / "x", kind)
+    (tmp_path / "x").write_bytes(content + tail)
+    length_s, starts_s, _ = heard_s(tmp_path / "x")
+    assert (length_s, len(starts_s)) == (pytest.approx(4, abs=0.1), 2)
+
+
+def test_an_asf_file_that_was_cut_off(tmp_path: Path) -> None:
+    content = pieces_of(tmp_path / "x", "asf")
+    (tmp_path / "x").write_bytes(content[: len(content) * 6 // 10])
+    with pytest.raises(AudioError, match="cut off"):
+        audio.load(tmp_path / "x")
+
+
+def test_two_chunks_of_sound_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x", talk(), RATE, format="WAV")
+    content = (tmp_path / "x").read_bytes()
+    sound = content[content.find(b"data") :]
+    (tmp_path / "x").write_bytes(content + sound)
+    with pytest.raises(AudioError, match="got a second chunk of sound"):
+        audio.load(tmp_path / "x")
+
+
 @pytest.mark.parametrize("name", ["a.au", "a.caf", "a.w64"])
 def test_old_formats_that_were_cut_off(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -368,3 +453,48 @@ def test_a_clock_that_jumps_is_told_and_loses_nothing(tmp_path: Path, leap_s: fl
         else ["its timestamps jump once; the sound was read on without a gap there"]
     )
     assert notes == expected
+
+
+@pytest.mark.parametrize("container", formats_page.UNSTATED)
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_samples_of_the_encoder_that_nothing_states_come_first(
+    tmp_path: Path, container: str, rate_hz: int
+) -> None:
+    """docs/formats.md says so: FFmpeg itself hears as much later. Where they are stated, see below."""
+    kind, codec, options = formats_page.UNSTATED[container]
+    sound = [talk(rate_hz=rate_hz)]
+    write(tmp_path / "x", kind, codec, sound, rate_hz=rate_hz, options=options)
+    _, starts_s, _ = heard_s(tmp_path / "x")
+    late_s = formats_page.PRIMING[codec] / rate_hz
+    assert starts_s == pytest.approx([start_s + late_s for start_s in CLICKS_S], abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [
+        *(("ipod", "aac"), ("mov", "aac"), ("matroska", "aac"), ("mp3", "libmp3lame")),
+        *(
+            ("matroska", "libmp3lame"),
+            ("mp4", "libmp3lame"),
+            ("ogg", "libopus"),
+            ("webm", "libopus"),
+        ),
+        *(("mpegts", "libopus"), ("mp4", "libopus"), ("caf", "alac")),
+    ],
+)
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_samples_of_the_encoder_that_are_stated_are_left_out(
+    tmp_path: Path, kind: str, codec: str, rate_hz: int
+) -> None:
+    write(tmp_path / "x", kind, codec, [talk(rate_hz=rate_hz)], rate_hz=rate_hz)
+    length_s, starts_s, notes = heard_s(tmp_path / "x")
+    assert starts_s == pytest.approx(CLICKS_S, abs=0.008)
+    assert 3.999 <= length_s <= 4.15 and not notes
+
+
+def test_packed_sound_that_ends_early_is_told(tmp_path: Path) -> None:
+    """AAC in WAV: the last packets are not decoded."""
+    write(tmp_path / "x", "wav", "aac", [talk()])
+    length_s, _, notes = heard_s(tmp_path / "x")
+    assert length_s < 3.8
+    assert any("the track is stated to last 4.0" in note for note in notes)

@@ -123,6 +123,10 @@ def test_a_broken_uem_is_named(tmp_path: Path, text: str, message: str) -> None:
         ("(uh) yes", (("uh", None), ("yes",))),
         ("{ { a / b } x / y }", (("a x", "b x", "y"),)),
         ("{ a / { b / @ } c / d }", (("a", "b c", "c", "d"),)),
+        ("{uh/@} hi {a b /c}d", (("uh", ""), ("hi",), ("a b", "c"), ("d",))),
+        ("{a/b/{c / d}} e/f", (("a", "b", "c", "d"), ("e/f",))),
+        ("((uh)) yes", (("uh", None), ("yes",))),
+        ("x{a / b}", None),
         ("{ a / b", None),
         ("a } b", None),
         ("{ a }", None),
@@ -147,6 +151,44 @@ def test_choices_survive_stm_and_json() -> None:
         assert (back.segments, back.unscored) == (one.segments, one.unscored)
     [rttm] = formats.FORMATS["rttm"].parse(formats.render(one, "rttm"), "t")  # type: ignore[misc]
     assert rttm.unscored == one.unscored
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "warnings"),
+    [
+        ("<o> hi", "hi", ()),
+        ("<f0,male> hi", "hi", ()),
+        ("<NA> hi", "hi", ()),
+        ("<unk> hi", "hi", ("1 texts begin with a mark such as <unk>: a label, as in sclite",)),
+        ("hi <unk>", "hi <unk>", ()),
+        (
+            "{ uh / hi",
+            "{ uh / hi",
+            ("1 texts hold braces that are no alternatives: read as words",),
+        ),
+    ],
+)
+def test_labels_and_braces_of_stm_are_sclites(
+    text: str, expected: str, warnings: tuple[str, ...]
+) -> None:
+    [found] = formats.FORMATS["stm"].parse(f"t 1 A 0 2 {text}\n", "t.stm")  # type: ignore[misc]
+    assert ([s.text for s in found.segments], found.warnings) == ([expected], warnings)
+
+
+def test_rttm_is_no_stm() -> None:
+    for line in (
+        "SPEAKER a 1 0.5 1.5 <NA> <NA> A <NA> <NA>",
+        "LEXEME a 1 0.5 0.3 hi lex A <NA>",
+    ):
+        with pytest.raises(FormatError, match=r"t\.stm:1: expected STM, got a line of RTTM"):
+            formats.FORMATS["stm"].parse(f"{line}\n", "t.stm")  # type: ignore[misc]
+
+
+def test_gaps_between_segments_are_nobodys() -> None:
+    text = "t 1 A 0 2 <o,,> hi\nt 1 inter_segment_gap 2 3 <o,,>\nt 1 A 3 4 <o,,> ho\n"
+    [found] = formats.FORMATS["stm"].parse(text, "t.stm")  # type: ignore[misc]
+    assert found.speakers == ("A",)
+    assert found.warnings == ("1 segments of inter_segment_gap are nobody's and were not read",)
 
 
 def test_alternations_of_ctm() -> None:

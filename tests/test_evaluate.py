@@ -2,8 +2,11 @@
 
 import json
 import math
+import multiprocessing
+import os
 import random
 import sys
+import time
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -14,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speaker_reasoner import formats
-from speaker_reasoner.errors import ExtraError
+from speaker_reasoner.errors import DataError, ExtraError, FormatError
 from speaker_reasoner.evaluate import (
     BoundaryCounts,
     Counts,
@@ -24,11 +27,15 @@ from speaker_reasoner.evaluate import (
     MeanError,
     Normalisation,
     Scores,
+    processes,
+    results,
     score,
+    streams,
     times,
     total,
     words,
 )
+from speaker_reasoner.evaluate.pairs import Pair
 from speaker_reasoner.transcript import Segment, Transcript
 
 from .references import made_meeting
@@ -266,6 +273,39 @@ def test_words_equal_meeteval_on_anything(
     assert ours.tcpwer == words._counted(tcp(*sides, collar=5))
     assert ours.orcwer is not None
     assert ours.orcwer.errors == orc_word_error_rate(*sides).errors
+
+
+@settings(max_examples=150, deadline=None)
+@given(transcripts(), transcripts(), st.sampled_from([None, 1, 3]))
+def test_the_greedy_search_gives_segments_to_the_streams_that_meeteval_gives_them(
+    reference: Transcript, hypothesis: Transcript, width: int | None
+) -> None:
+    """Also where bands begin too narrow."""
+    from meeteval.wer.wer.orc import greedy_orc_word_error_rate
+
+    normalisation = Normalisation()
+    spoken = [(s.speaker, normalisation.words(s.text)) for s in reference.segments]
+    hypothesis_words: dict[str, list[str]] = {}
+    for segment in hypothesis.segments:
+        hypothesis_words.setdefault(segment.speaker, []).extend(normalisation.words(segment.text))
+    with pytest.MonkeyPatch.context() as patched:
+        if width is not None:
+            patched.setattr(streams, "_enough", lambda needed, longest: width)
+        numbers = streams.assign(
+            [said for _, said in spoken],
+            [who for who, _ in spoken],
+            list(hypothesis_words.values()),
+        )
+    expected = greedy_orc_word_error_rate(
+        *(as_seglst(side, normalisation) for side in (reference, hypothesis))
+    )
+    assert [list(hypothesis_words)[number] for number in numbers] == list(expected.assignment)
+
+
+def test_streams_that_no_band_can_hold_are_searched_whole() -> None:
+    """A stream of one word and one of a hundred, and all that was said by one person."""
+    said = [["a"]] * 40 + [["b"]] * 40
+    assert streams.assign(said, ["A"] * 80, [["a"], ["b"] * 100]) == [0] + [1] * 79
 
 
 @settings(max_examples=60, deadline=None)
@@ -669,3 +709,49 @@ def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ExtraError, match=r"speaker-reasoner\[eval\]"):
         score(MEETING, MEETING)
+
+
+def _slow(seconds: float) -> int:
+    import time
+
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def _fails(number: int) -> int:
+    if number == 1:
+        raise FormatError("the second of them")
+    return number
+
+
+def _dies(number: int) -> int:
+    os._exit(number)
+
+
+def test_several_processes_give_what_one_gives() -> None:
+    assert list(processes.each(abs, [-3, 2, -1], 2)) == [3, 2, 1]
+    assert os.getpid() not in processes.each(_slow, [0.0, 0.0], 2)
+    assert set(processes.each(_slow, [0.0, 0.0], 1)) == {os.getpid()}
+
+
+def test_an_error_in_a_process_is_the_error_and_ends_the_others() -> None:
+    with pytest.raises(FormatError, match=r"^the second of them$"):
+        list(processes.each(_fails, [0, 1, 2], 2))
+    with pytest.raises(DataError, match="--jobs 1"):
+        list(processes.each(_dies, [1, 2], 2))
+    begun = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        for _ in processes.each(_slow, [0.0, 600.0, 600.0], 2):
+            1 / 0  # noqa: B018  as an interrupt would come
+    assert time.monotonic() - begun < 60
+    assert not multiprocessing.active_children()
+
+
+def test_a_result_of_several_processes_is_that_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_WORTH_PROCESSES", 1)
+    pairs = [Pair(name, replace(MEETING, recording=name), MEETING) for name in "ab"]
+    one, two = (
+        results.evaluate(pairs, Normalisation(), system="s", data="d", quiet=True, jobs=jobs)
+        for jobs in (1, 2)
+    )
+    assert json.dumps(one) == json.dumps(two)

@@ -467,7 +467,7 @@ def test_stm_with_labels_comments_and_sessions() -> None:
     second, first = parse("stm", text)
     assert (first.recording, first.duration_s, second.duration_s) == ("a", 4.0, 2.5)
     assert second.segments == (Segment("S", 1.0, 2.5, "hi there", "female"),)
-    assert [segment.text for segment in first.segments] == ["<unk> <o>", ""]
+    assert [segment.text for segment in first.segments] == ["<o>", ""]
 
 
 def test_rttm_with_other_records() -> None:

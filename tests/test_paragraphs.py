@@ -132,3 +132,15 @@ def test_other_texts_are_none(tmp_path: Path, text: str) -> None:
     assert list(load(tmp_path)) == ["talk"]
     with pytest.raises(FormatError, match="cannot tell the format"):
         load(tmp_path / "readme.txt")
+
+
+def test_times_of_day_are_refused_or_told() -> None:
+    parser = formats.paragraphs.parse_paragraphs
+    with pytest.raises(
+        FormatError, match=r"a\.txt:1: expected times of the recording, got 36131 s"
+    ):
+        parser("10:02:11 Ana: hello\n10:02:15 Bob: hi\n", "a.txt")
+    [found] = parser("[01:02:11] Ana: hello\n[01:02:15] Bob: hi\n", "a.txt")
+    assert "1 line begins the text after an hour: perhaps a time of day" in found.warnings
+    [found] = parser("[00:59:11] Ana: hello\n[06:02:15] Bob: hi\n", "a.txt")
+    assert not any("time of day" in warning for warning in found.warnings)

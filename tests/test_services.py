@@ -264,6 +264,61 @@ SAMPLES: dict[str, Any] = {
             {"segment": {"start": a, "end": b}, "track": "x", "label": w} for w, a, b, _ in ROWS
         ],
     },
+    "whisperx words": {
+        "word_segments": [
+            {"word": word, "start": a, "end": b, "score": 0.9, "speaker": w}
+            for w, word, a, b in WORDS
+        ]
+    },
+    "pyannoteAI words": {
+        "output": {
+            "diarization": [{"start": a, "end": b, "speaker": w} for w, a, b, _ in ROWS],
+            "turnLevelTranscription": [
+                {"start": a, "end": b, "speaker": w, "text": t} for w, a, b, t in ROWS
+            ],
+        },
+    },
+    "rev, by people": {
+        "monologues": [
+            {
+                "speaker": who,
+                "elements": [
+                    element
+                    for speaker, word, a, b in WORDS
+                    if speaker == who
+                    for element in (
+                        {
+                            "type": "text",
+                            "value": word,
+                            "timestamp": f"00:00:0{a:.3f}".replace(".", ","),
+                            "end_timestamp": f"00:00:0{b:.3f}".replace(".", ","),
+                        },
+                        {"type": "punct", "value": " "},
+                    )
+                ],
+            }
+            for who in "AB"
+        ],
+    },
+    "assemblyai without a language": {
+        "status": "completed",
+        "utterances": [
+            {
+                "speaker": w,
+                "start": ms(a),
+                "end": ms(b),
+                "text": t,
+                "words": words_of(w, ms, "text"),
+            }
+            for w, a, b, t in ROWS
+        ],
+    },
+    "segments on a clock": {
+        "segments": [
+            {"begin": f"00:00:0{a}", "to": f"00:00:0{b}", "content": t, "speaker": w}
+            for w, a, b, t in ROWS
+        ],
+    },
 }
 WORDLESS = {"pyannote", "pyannoteAI", "pyannote.core"}
 
@@ -484,3 +539,121 @@ def test_labels_of_audacity(tmp_path: Path) -> None:
     path.write_text("a note: hello there\n")
     with pytest.raises(FormatError, match="cannot tell the format"):
         load(path)
+
+
+def _of_channels(*channels: tuple[object, str, float, float]) -> dict[str, Any]:
+    """The same two calls, one a channel, as services write them down."""
+    return {
+        "aws": {
+            "results": {
+                "transcripts": [{"transcript": ""}],
+                "items": [aws("A", *rest) | {"speaker_label": None} for _, *rest in channels],
+                "channel_labels": {
+                    "channels": [
+                        {
+                            "channel_label": f"ch_{name}",
+                            "items": [aws("A", *rest) | {"speaker_label": None}],
+                        }
+                        for name, *rest in channels
+                    ]
+                },
+            }
+        },
+        "google": {
+            "results": [
+                {
+                    "alternatives": [
+                        {
+                            "transcript": word,
+                            "words": [{"startTime": f"{a}s", "endTime": f"{b}s", "word": word}],
+                        }
+                    ],
+                    "channelTag": name,
+                }
+                for name, word, a, b in channels
+            ]
+        },
+        "google without words": {
+            "results": [
+                {
+                    "alternatives": [{"transcript": word}],
+                    "channelTag": name,
+                    "resultEndTime": f"{b}s",
+                }
+                for name, word, _, b in channels
+            ]
+        },
+        "speechmatics": {
+            "format": "2.9",
+            "results": [
+                {
+                    "type": "word",
+                    "channel": name,
+                    "start_time": a,
+                    "end_time": b,
+                    "alternatives": [{"content": word, "speaker": "S1"}],
+                }
+                for name, word, a, b in channels
+            ],
+        },
+        "elevenlabs": {
+            "transcripts": [
+                {
+                    "channel_index": name,
+                    "words": [{"text": word, "start": a, "end": b, "type": "word"}],
+                }
+                for name, word, a, b in channels
+            ]
+        },
+    }
+
+
+@pytest.mark.parametrize("name", list(_of_channels()))
+def test_channels_are_people(tmp_path: Path, name: str) -> None:
+    """Also where they begin at once, and the second ends before the first."""
+    data = _of_channels((1, "hello", 0.5, 2.0), (2, "yes", 0.5, 1.0))[name]
+    found = read(tmp_path, data)
+    assert len(found.speakers) == 2
+    assert sorted((s.text, s.end_s) for s in found.segments) == [("hello", 2.0), ("yes", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"results": {"channels": [{"alternatives": [{"transcript": "hi"}]}]}},
+            "expected words with times, got a transcript alone",
+        ),
+        (
+            {"segments": [{"start": 1000, "end": 91_500, "text": "hi there"}]},
+            "got whole numbers at which a word takes 45250 s; milliseconds",
+        ),
+        (
+            {"language_code": "en", "words": [{"text": "hi", "start": 1000, "end": 1400}]},
+            "milliseconds",
+        ),
+        ({"segments": [{"start": 0, "end": 1.5, "text": ["hi"]}]}, "expected the text as a string"),
+        (
+            {"monologues": [{"speaker": 0, "elements": [{"type": "text", "value": "hi"}]}]},
+            "expected start in seconds",
+        ),
+    ],
+)
+def test_words_are_neither_lost_nor_stretched_in_silence(data: Any, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        parse_services(json.dumps(data), "call.json")
+
+
+def test_turns_without_words_are_told_where_words_are_usual(tmp_path: Path) -> None:
+    found = read(tmp_path, {"segments": [{"start": 0, "end": 1.5, "speaker": "A", "said": "hi"}]})
+    assert found.warnings == ("1 segments hold no text and were read as turns without words",)
+
+
+def test_speakers_as_tables_write_them(tmp_path: Path) -> None:
+    rows = [(1.0, "one"), (float("nan"), "none"), ("", "empty")]
+    segments = [
+        {"start": n, "end": n + 0.5, "text": text, "speaker": speaker}
+        for n, (speaker, text) in enumerate(rows)
+    ]
+    found = read(tmp_path, {"segments": segments})
+    assert [s.speaker for s in found.segments] == ["1", "unknown", "unknown"]

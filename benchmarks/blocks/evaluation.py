@@ -16,8 +16,10 @@ def scoring_sentence() -> str:
     stored = load("scoring")
     return (
         f"Scoring {stored['recordings']} meetings of {stored['data']} ({stored['segments']:,} segments, "
-        f"copies with planted errors) with every metric and subset takes {stored['score_s']:.0f} s on "
-        f"{stored['machine']['cores']} cores (`{stored['command']}`)."
+        f"copies with planted errors) with every metric and subset takes {stored['score_s']['median']:.0f} s on "
+        f"{stored['machine']['cores']} cores; reading and scoring take {stored['share_of_time']['median']:.2f} of "
+        f"the time of commit {stored['other']['commit']}, and {stored['share_of_cpu']['median']:.2f} of its processor "
+        f"time (medians of {stored['rounds']} rounds in turns; `{stored['command']}`)."
     )
 
 

@@ -460,7 +460,7 @@ class _Mixer:
         return mono
 
     def notes(self) -> list[str]:
-        if self._cancelled_s < 0.5 or self._cancelled_s < 0.2 * self._loud_s:
+        if self._cancelled_s < min(2.0, max(0.2, 0.2 * self._loud_s)):
             return []
         return [
             f"its channels cancel each other in {self._cancelled_s:.1f} s: one is the other upside down, "

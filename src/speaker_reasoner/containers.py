@@ -135,37 +135,86 @@ def _is_sound(data: mmap.mmap, at: int, last: int) -> bool:
     return last - at > _PADDING_BYTES or (len(head) >= 8 and any(head))
 
 
-def check_size(path: str | os.PathLike[str], data: mmap.mmap) -> None:
-    """Compare the size that the header of an au, caf or w64 file states with the file's.
+def check_size(
+    path: str | os.PathLike[str], data: mmap.mmap, start: int = 0, stop: int | None = None
+) -> None:
+    """Compare the size that the header of an au, caf or w64 file states with the file's; count chunks of wav.
+
+    Args:
+        path: for messages.
+        data: the file.
+        start, stop: where in the file the recording begins and ends; by default all of it.
 
     Raises:
-        AudioError: there is less.
+        AudioError: there is less; or, of au and caf, more sound than is stated, which nobody would read.
     """
-    end = 0
-    if len(data) < 24:
+    stop = len(data) if stop is None else stop
+    if stop - start < 24:
         return  # no whole header: whoever opens it says so
-    if data[:4] in (b".snd", b"dns."):
-        first, size = struct.unpack(">II" if data[:4] == b".snd" else "<II", data[4:12])
-        end = 0 if size == 0xFFFF_FFFF else first + size
-    elif data[:4] == b"riff":
-        end = struct.unpack("<Q", data[16:24])[0]
-    elif data[:4] == b"caff":
-        at = 8
-        while at + 12 <= len(data) and not end:
-            name, size = struct.unpack(">4sq", data[at : at + 12])
-            end = at + 12 + size if name == b"data" and size >= 0 else 0
-            at += 12 + max(size, 0) if name != b"data" else len(data)
-    if end > len(data) + 16:  # w64 pads to 8 bytes
+    end = _stated_end(data, start)
+    if end > stop + 16:  # w64 pads to 8 bytes
         raise AudioError(
-            f"{quoted(path)}: cut off: got {len(data):,} bytes, expected {end:,}; {AGAIN}"
+            f"{quoted(path)}: cut off: got {stop - start:,} bytes, expected {end - start:,}; {AGAIN}"
         )
+    if data[start : start + 4] in _FORMS and data[start + 8 : start + 12] in _KINDS:
+        _check_one_sound(path, data, start, stop)
+    if data[start : start + 4] == b"caff":
+        while end and end + 12 <= stop:  # other chunks
+            name, size = struct.unpack(">4sq", data[end : end + 12])
+            if not (name.isascii() and name.decode().isprintable() and 0 <= size <= stop - end):
+                break
+            end += 12 + size
+    elif data[start : start + 4] not in _AU:
+        return
+    if end and stop - end > 16 and _is_sound(data, end, stop):
+        raise AudioError(
+            f"{quoted(path)}: the header states sound up to byte {end - start:,}, and {stop - end:,} bytes "
+            f"follow; expected a header that fits; {AGAIN}"
+        )
+
+
+def _check_one_sound(path: str | os.PathLike[str], data: mmap.mmap, start: int, stop: int) -> None:
+    """Refuse a wav or aiff file with two chunks of sound, of which decoders read one."""
+    order = ">" if data[start : start + 4] in (b"FORM", b"RIFX") else "<"
+    at, sounds = start + 12, 0
+    while at + 8 <= stop:
+        name, size = struct.unpack(order + "4sI", data[at : at + 8])
+        sounds += name in _SOUND and size > 0
+        if sounds > 1:
+            raise AudioError(
+                f"{quoted(path)}: got a second chunk of sound at byte {at - start:,}, expected one; {AGAIN}"
+            )
+        at += 8 + size + size % 2
+
+
+_AU = (b".snd", b"dns.")
+
+
+def _stated_end(data: mmap.mmap, start: int) -> int:
+    """Where the sound of an au or caf file, or a w64 file, should end; 0 where its header does not say."""
+    head = data[start : start + 4]
+    if head in _AU:
+        first, size = struct.unpack(
+            ">II" if head == b".snd" else "<II", data[start + 4 : start + 12]
+        )
+        return 0 if size == 0xFFFF_FFFF else start + first + size
+    if head == b"riff":
+        return start + int.from_bytes(data[start + 16 : start + 24], "little")
+    at = start + 8
+    while head == b"caff" and at + 12 <= len(data):
+        name, size = struct.unpack(">4sq", data[at : at + 12])
+        if name == b"data" or size < 0:
+            return at + 12 + size if size >= 0 else 0
+        at += 12 + size
+    return 0
 
 
 def parts(data: mmap.mmap) -> list[tuple[int, int]]:
     """Where the recordings of a file begin and end, in bytes: one, unless files are joined.
 
-    Told of wav, aiff, flac, matroska, mp4 and flv. Pages of ogg, frames of mp3 and aac, and packets of mpegts follow
-    each other without a header that would end them: decoders read on.
+    Told of wav, aiff, au, caf, w64, flac, tta, matroska, mp4, asf and flv. Pages of ogg, frames of mp3
+    and aac, and packets of mpegts follow each other without a header that would end them: decoders
+    read on. Tags and padding behind a flac file, on which its decoder would fail, are left out.
     """
     starts = [0]
     head = data[:12]
@@ -195,13 +244,58 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
                 starts.append(at)
                 seen = set()
             seen.add(name)
+    elif head[:4] in (*_AU, b"caff", b"riff"):
+        at = _end_of_chunks(data, 0)
+        while at and data[at : at + 4] == head[:4]:
+            starts.append(at)
+            at = _end_of_chunks(data, at)
+    elif head.startswith((_ASF, b"TTA1")):
+        mark = data[:16] if head.startswith(_ASF) else data[:6]  # TTA: and its coding
+        at = data.find(mark, 16)
+        while at > 0:
+            starts.append(at)
+            at = data.find(mark, at + 16)
     elif head[:4] == b"FLV\x01":
         at = data.find(b"FLV\x01", 4)
         while at > 0:
             if data[at + 5 : at + 9] == b"\x00\x00\x00\x09":
                 starts.append(at)
             at = data.find(b"FLV\x01", at + 4)
-    return list(zip(starts, [*starts[1:], len(data)], strict=True))
+    stop = len(data) - (_trailer_bytes(data) if head[:4] == b"fLaC" else 0)
+    return list(zip(starts, [*starts[1:], stop], strict=True))
+
+
+def _trailer_bytes(data: mmap.mmap) -> int:
+    """How much tags for players (ID3v1, APE) and padding take at the end of a file."""
+    end = len(data)
+    while True:
+        before = end
+        if data[end - 128 : end - 125] == b"TAG":
+            end -= 128
+        if data[end - 32 : end - 24] == b"APETAGEX":
+            size, _, flags = struct.unpack("<III", data[end - 20 : end - 8])
+            end -= size + (32 if flags >> 31 else 0)
+        padding = data[max(0, end - _PADDING_BYTES) : end]
+        left = len(padding.rstrip(b"\0"))
+        end -= len(padding) - left if len(padding) - left >= 64 else 0
+        if end == before or end <= 0:
+            return len(data) - before
+
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d9")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # its properties
+_BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"meta", b"mfra")
+
+
+def _end_of_chunks(data: mmap.mmap, start: int) -> int:
+    """Where an au, caf or w64 recording ends that begins at `start`; 0 where that is unknown."""
+    end = _stated_end(data, start)
+    if data[start : start + 4] == b"riff":
+        return end + -end % 8
+    while data[start : start + 4] == b"caff" and end and data[end : end + 4] != b"caff":
+        size = struct.unpack(">q", data[end + 4 : end + 12])[0] if end + 12 <= len(data) else -1
+        end = end + 12 + size if size >= 0 else 0
+    return end
 
 
 _EBML = b"\x1a\x45\xdf\xa3"
@@ -248,7 +342,7 @@ def is_mpeg(data: mmap.mmap) -> bool:
 def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
     """Whether the last element of a container, as its header states it, lies outside of it.
 
-    Told of matroska, mp4, avi and flv; any other is taken for whole.
+    Told of matroska, mp4, avi, asf and flv; any other is taken for whole.
     """
     head = data[start : start + 12]
     if head[:4] == _EBML:
@@ -260,13 +354,19 @@ def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         if start:
             return False  # `_boxes` counts from the beginning
-        return any(stop > end for at, _, stop in _boxes(data) if at < end)
+        return any(stop > end and name in _BOXES for at, name, stop in _boxes(data) if at < end)
     if head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"AVIX"):
         size = struct.unpack("<I", head[4:8])[0]
         return bool(0 < size < 0xFFFF_0000 and start + 8 + size > end)
+    if head.startswith(_ASF):
+        at = data.find(_ASF_FILE, start, min(end, start + 65_536))
+        live = at < 0 or data[at + 88] & 1
+        return not live and start + struct.unpack("<Q", data[at + 40 : at + 48])[0] > end
     if head[:4] == b"FLV\x01":
         at = start + 13
         while at + 11 <= end:
+            if data[at] & 0x1F not in (8, 9, 15, 18):
+                return False  # something else behind the last tag
             at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
         return at > end or 0 < end - at < 11
     return False

@@ -22,6 +22,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from av.codec.context import Flags2
 
 from .containers import (
     AGAIN,
@@ -110,8 +111,9 @@ def open_source(path: _Path, track: int | None = None) -> Iterator[Source]:
     with ExitStack() as stack:
         handle = stack.enter_context(Path(path).open("rb"))
         data = stack.enter_context(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
-        check_size(path, data)
         pieces = _parts(handle, data)
+        for piece in pieces:
+            check_size(path, data, *piece)
         first = _open_part(path, handle, data, pieces[0], track, stack)
         if first.sample_rate_hz not in _RATES_HZ or first.channels < 1:
             raise AudioError(
@@ -360,6 +362,10 @@ def _with_av(
         raise AudioError(f"{name}: got a codec FFmpeg cannot decode, expected another; {AGAIN}")
     context = stream.codec_context
     kind = container.format.name
+    if (
+        kind == "caf" and context.name == "alac"
+    ):  # its last frame is short; FFmpeg shortens it again
+        context.flags2 |= Flags2.skip_manual
     stated = stated_s(container, stream)
     origin_s = _origin_s(container, stated, notes)
     if (
@@ -382,7 +388,10 @@ def _with_av(
         iter(()),
         notes=notes,
     )
-    source.blocks = _frames(path, container, stream, origin_s, duration_s, cut, notes)
+    promised = duration_s, _SLACK_S
+    if kind == "caf" or (kind == "wav" and data.find(b"fact", piece[0], piece[0] + 4096) > 0):
+        promised = float((stream.duration or 0) * stream.time_base), _LOST_S
+    source.blocks = _frames(path, container, stream, origin_s, promised, cut, notes)
     return source
 
 
@@ -430,11 +439,15 @@ def _frames(
     container: Any,
     stream: Any,
     origin_s: float,
-    duration_s: float | None,
+    promised: tuple[float | None, float],
     cut: bool,
     notes: list[str],
 ) -> Iterator[Block]:
-    """Decode a track packet by packet; what cannot be decoded is missing from the time line."""
+    """Decode a track packet by packet; what cannot be decoded is missing from the time line.
+
+    `promised` is when the track is stated to end, and how much earlier it may, in seconds.
+    """
+    duration_s, slack_s = promised
     planar = av.AudioResampler(format="fltp")
     layout = None
     end_s, lost, lost_s = 0.0, 0, 0.0
@@ -477,7 +490,7 @@ def _frames(
         raise AudioError(_damaged(path, end_s, duration_s, failure))
     if cut:
         raise AudioError(cut_off(path, end_s, expected))
-    if duration_s is not None and end_s < duration_s - _SLACK_S:
+    if duration_s is not None and end_s < duration_s - slack_s:
         notes.append(
             f"its sound ends at {end_s:.3f} s; the track is stated to last {duration_s:.3f} s"
         )

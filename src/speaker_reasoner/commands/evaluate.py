@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..extras import require
 from .arguments import add_model, add_options, lengths, load_quietly, options, usage
 from .inputs import STDIN, add_addresses, limits, transcript
-from .scoring import TOOLS, add_normalisation, add_uem, normalisation, say, show
+from .scoring import TOOLS, add_jobs, add_normalisation, add_uem, normalisation, say, show
 from .systems import Chosen, add_system, chosen_system, dry_run
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def _add_score(verbs: Any) -> None:
         "in tables",
     )
     verb.add_argument("-o", "--output", metavar="FILE", type=Path, help="store the result as JSON")
+    add_jobs(verb)
     add_normalisation(verb)
     verb.set_defaults(run=_score, parser=verb)
 
@@ -139,6 +140,7 @@ def _add_run(verbs: Any) -> None:
     add_options(verb, batch=8, language=False)
     add_system(verb, row=True)
     add_uem(verb)
+    add_jobs(verb)
     add_normalisation(verb)
     verb.set_defaults(run=_run, parser=verb)
 
@@ -199,6 +201,7 @@ def _mode(unit: Any) -> str | None:
 def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import read_sides
     from ..evaluate.pairs import pair
+    from ..evaluate.processes import usable_cores
     from ..evaluate.results import evaluate, stored_before
     from ..evaluate.yardsticks import YARDSTICKS
 
@@ -237,6 +240,7 @@ def _score(arguments: argparse.Namespace) -> int:
         warnings=sides.warnings,
         stored=stored_before(arguments.output),
         quiet=not sys.stderr.isatty(),
+        jobs=arguments.jobs or usable_cores(),
     )
     result["reference"], result["hypothesis"] = named
     result["settings"]["read"] = read
@@ -252,6 +256,7 @@ def _score(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import noticed, of_uem
     from ..evaluate.pairs import pair
+    from ..evaluate.processes import usable_cores
     from ..evaluate.results import evaluate, stored_before
     from ..evaluate.running import hypotheses, marked, read_data, units
     from ..formats import write
@@ -292,6 +297,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ],
         words=other is None or other.entry.words,
         quiet=not sys.stderr.isatty(),
+        jobs=arguments.jobs or usable_cores(),
     )
     result["made"]["engine"] = made_by
     result["settings"] |= {

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from .arguments import positive
+
 if TYPE_CHECKING:
     from ..evaluate.normalisation import Normalisation
 
@@ -22,6 +24,16 @@ def add_uem(verb: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="score only the stretches of recordings that it lists (NIST's UEM)",
+    )
+
+
+def add_jobs(verb: argparse.ArgumentParser) -> None:
+    """Add `--jobs`."""
+    verb.add_argument(
+        "--jobs",
+        metavar="N",
+        type=positive,
+        help="processes that score many recordings (default: as many as there are cores to use)",
     )
 
 

@@ -15,7 +15,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -33,6 +32,7 @@ from . import breakdown
 from .directives import scored
 from .normalisation import Normalisation
 from .pairs import Pair
+from .processes import each
 from .resampling import by_recording, counted, interval
 from .scores import COLLAR_S, CONVENTIONS, WORD_COLLAR_S, Scores, score, total
 from .stored import LABELS, SCHEMA, VERSION, parse_evaluation, read_bytes
@@ -48,7 +48,7 @@ _WORTH_PROCESSES = 3000
 
 _SCORING = (
     *("breakdown", "counts", "directives", "normalisation", "results"),
-    *("scores", "times", "words"),
+    *("scores", "streams", "times", "words"),
 )
 """Modules whose change makes stored counts worthless."""
 
@@ -67,6 +67,7 @@ def evaluate(
     stored: Mapping[str, Any] | None = None,
     words: bool = True,
     quiet: bool = False,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Score every pair and sum up.
 
@@ -81,6 +82,7 @@ def evaluate(
         stored: an earlier result; counts of recordings that are the same are taken from it.
         words: whether the system gives words; those of a diarizer alone are not scored.
         quiet: no progress bar.
+        jobs: processes that score (`processes.each`); few segments are scored in this one.
 
     Returns:
         The object that `save` writes, JSON-ready. `kept` in it is how many recordings' counts were
@@ -97,7 +99,7 @@ def evaluate(
     missing = [pair for pair, key in zip(pairs, keys, strict=True) if key not in known]
     fresh = iter(
         track(
-            _measured(missing, normalisation, words),
+            _measured(missing, normalisation, words, jobs),
             "scoring",
             len(missing),
             transient=True,
@@ -194,15 +196,13 @@ def _without_conventions(scores: Scores) -> dict[str, Any]:
     return {name: value for name, value in scores.to_json().items() if name != "conventions"}
 
 
-def _measured(pairs: Sequence[Pair], normalisation: Normalisation, words: bool) -> Iterator[_Row]:
-    """Score each pair, in order; on all processors if there is enough to score."""
+def _measured(
+    pairs: Sequence[Pair], normalisation: Normalisation, words: bool, jobs: int
+) -> Iterator[_Row]:
+    """Score each pair, in order; in several processes if there is enough to score."""
     segments = sum(len(pair.reference.segments) for pair in pairs)
     measure = partial(_measure, normalisation=normalisation, words=words)
-    if len(pairs) < 2 or segments < _WORTH_PROCESSES:
-        yield from map(measure, pairs)
-        return
-    with ProcessPoolExecutor(min(len(pairs), os.cpu_count() or 1)) as pool:
-        yield from pool.map(measure, pairs)
+    return each(measure, pairs, jobs if segments >= _WORTH_PROCESSES else 1)
 
 
 def save(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

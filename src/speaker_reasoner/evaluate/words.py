@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..transcript import Segment
 from .counts import ErrorCounts, Skip
 from .extra import load
+from .streams import assign
 
 LONG = 10**7
 """Reference words times hypothesis words above which rapidfuzz aligns: its time is a hundredth.
@@ -27,7 +28,7 @@ insertions, deletions and substitutions in another way.
 """
 
 ORC_EXACT = 10**7
-"""Size of the exact ORC search up to which it is made; above it MeetEval's greedy one serves."""
+"""Size of the exact ORC search up to which it is made; above it the greedy one of `streams` serves."""
 
 ORC_LONG = 4 * 10**9
 """Reference words times hypothesis words above which ORC-WER is not computed."""
@@ -46,8 +47,8 @@ def word_errors(reference: list[str], hypothesis: list[str]) -> ErrorCounts:
     if not reference or not hypothesis:
         return ErrorCounts(len(hypothesis), len(reference), 0, len(reference))
     if len(reference) * len(hypothesis) <= LONG:
-        texts = " ".join(reference), " ".join(hypothesis)
-        return _counted(load("meeteval.wer").siso_word_error_rate(*texts))
+        counts = load("meeteval.wer.wer.utils").kaldialign_edit_distance(reference, hypothesis)
+        return ErrorCounts(counts["ins"], counts["del"], counts["sub"], len(reference))
     tags = Counter(tag for tag, _, _ in edits(reference, hypothesis))
     return ErrorCounts(tags["insert"], tags["delete"], tags["replace"], len(reference))
 
@@ -66,9 +67,9 @@ def edits(reference: list[str], hypothesis: list[str]) -> list[tuple[str, int, i
 
 
 def _hint(reference: list[str], hypothesis: list[str]) -> int:
-    """About how many edits there are: where there are not more, the alignment takes a band of the table."""
+    """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
     sizes = len(reference), len(hypothesis)
-    return abs(sizes[0] - sizes[1]) + max(sizes) // 12 + 1
+    return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
 
 
 def _distance(reference: list[str], hypothesis: list[str]) -> int:
@@ -282,10 +283,17 @@ def combination_errors(reference: SegmentWords, hypothesis: SegmentWords) -> Err
         raise Skip("MeetEval takes up to 10 hypothesis speakers; there are more")
     if math.prod(words) > ORC_LONG:
         raise Skip(f"too long: {words[0]} words times {words[1]} is over {ORC_LONG}")
-    size = words[0] * math.prod(len(theirs) + 1 for theirs in streams.values())
-    module = load("meeteval.wer.wer.orc")
-    search = module.orc_word_error_rate if size <= ORC_EXACT else module.greedy_orc_word_error_rate
-    return _counted(search(_seglst(reference), _seglst(hypothesis)))
+    if words[0] * math.prod(len(theirs) + 1 for theirs in streams.values()) <= ORC_EXACT:
+        exact = load("meeteval.wer.wer.orc").orc_word_error_rate
+        return _counted(exact(_seglst(reference), _seglst(hypothesis)))
+    spoken = [(segment.speaker, theirs) for segment, theirs in reference if theirs]
+    said = [theirs for _, theirs in spoken]
+    given: list[list[str]] = [[] for _ in streams]
+    for number, theirs in zip(
+        assign(said, [who for who, _ in spoken], list(streams.values())), said, strict=True
+    ):
+        given[number].extend(theirs)
+    return sum(map(word_errors, given, streams.values()), ErrorCounts())
 
 
 def _seglst(spoken: SegmentWords) -> Any:

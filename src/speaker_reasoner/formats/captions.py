@@ -3,6 +3,7 @@
 import re
 
 from .sessions import parse_gender
+from .tiers import names_tier
 
 _CAPTION = re.compile(r"(?P<label>.*\S) \((?P<gender>female|male|unknown)\)", re.DOTALL)
 
@@ -13,7 +14,7 @@ def caption(label: str, gender: str) -> str:
     A label that itself ends like a gender, a number or a tier of words (`Bob (male)`, `Bob#2`,
     `Bob words`) gets an explicit `(unknown)`, so that it reads back as it was.
     """
-    ambiguous = _CAPTION.fullmatch(label) or re.search(r"#\d+$| words$", label)
+    ambiguous = _CAPTION.fullmatch(label) or re.search(r"#\d+$", label) or names_tier(label)
     return label if gender == "unknown" and not ambiguous else f"{label} ({gender})"
 
 

@@ -1,7 +1,8 @@
 """Words that a reference accepts instead of others, as NIST's STM and CTM write them.
 
 `{ going to / gonna }` is the one or the other, `{ uh / @ }` with or without it; `(uh)` is an optional
-word, which counts as said where it is not (sclite -D). Alternatives may hold alternatives.
+word, which counts as said where it is not (sclite -D). Alternatives may hold alternatives, and the braces
+and strokes need no white space around them: `{uh/@}`, as sclite reads it.
 """
 
 import re
@@ -12,14 +13,15 @@ from itertools import product
 Choices = tuple[tuple[str | None, ...], ...]
 """One part of a text after the other, each with what may be said there, the first being the text."""
 
-_OPTIONAL = re.compile(r"\(([^()\s]+)\)")
+_OPTIONAL = re.compile(r"\(+([^()\s]+)\)+")
+_MARKS = re.compile(r"([{}/])")
 _DEEPEST = 8
 _MOST = 256  # alternatives of one part, nested ones multiplied out
 
 
 def parse_choices(text: str) -> Choices | None:
     """Read the choices of a text; `None` where it has none, or braces that are no alternatives."""
-    tokens = text.split()
+    tokens = _tokens(text)
     if "{" not in tokens and not any(map(_OPTIONAL.fullmatch, tokens)):
         return None
     try:
@@ -27,6 +29,27 @@ def parse_choices(text: str) -> Choices | None:
     except ValueError:
         return None
     return tuple(parts) if any(len(part) > 1 for part in parts) else None
+
+
+def holds_braces(text: str) -> bool:
+    """Whether a text looks as if it had alternatives."""
+    return any(token[0] == "{" for token in text.split())
+
+
+def _tokens(text: str) -> list[str]:
+    """Words, braces that begin a word, and inside of those, braces and strokes anywhere."""
+    tokens: list[str] = []
+    depth = 0
+    for word in text.split():
+        rest = word
+        while rest:
+            if not depth and not rest.startswith("{"):
+                tokens.append(rest)
+                break
+            before, mark, rest = (*_MARKS.split(rest, maxsplit=1), "", "")[:3]
+            tokens += [token for token in (before, mark) if token]
+            depth += {"{": 1, "}": -1}.get(mark, 0)
+    return tokens
 
 
 def _parts(tokens: deque[str], depth: int) -> list[tuple[str | None, ...]]:

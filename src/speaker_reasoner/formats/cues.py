@@ -1,49 +1,38 @@
-"""Cues of subtitles as programs write them: timing lines, rolling lines, tags, and whose words they are.
+"""Cues of subtitles as programs write them: timing lines, rolling lines, tags.
 
 A cue begins with its timing line, whether or not an empty line stands before it, as players take it.
-What stands before a colon is a speaker only where it is a name: by itself (`Dana Moe`, `SPEAKER_00`,
-`Ana (female)`) and by the other cues (`name_speakers`). Nothing is rendered here.
+Whose words they are, `names` tells. Nothing is rendered here.
 """
 
 import html
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import lru_cache
+from pathlib import Path
 
 from ..errors import FormatError
-from .captions import parse_caption
 
 _TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
+SOUND = re.compile(r"[\[(（【][^\[\]()（）【】:]*[\])）】]|[♪♫]")
+"""What stands in brackets or between notes: mostly a sound, `[music]`, or a remark, `(inaudible)`."""
+SOUNDS = "hold sounds or remarks in brackets, which were read as words"
+
 _TIMING = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?")
+_ALMOST_TIMING = re.compile(
+    r"\s*-?\d+[:：.]\d[\d:：.,;]*\s*(?:[-–—]+\s*[>→]|→|=>)\s*-?\d+[:：.]\d[\d:：.,;]*\s*\S{0,40}\s*"
+)
 _SBV_TIMING = re.compile(rf"\s*({_TIME}),({_TIME})\s*")
-_SPOKEN = re.compile(r"\s*(?:>>+\s*)?([^:：]*[^:：\s])\s*[:：](?:\s+(.*)|(?<=：)(.*))?", re.DOTALL)
-_EXPLICIT = re.compile(r".*\S \((?:female|male|unknown)\)", re.DOTALL)
-_IDENTIFIER = re.compile(
-    r"(?:speaker|spk|spkr|voice|person|channel|说话人|讲者|发言人)[ _-]?\w{1,4}", re.I
-)
-_NUMBERED = re.compile(
-    r"\s*\[((?:speaker|spk|spkr)[ _-]?\w{1,4})\]\s*(.*)", re.IGNORECASE | re.DOTALL
-)
-_PARTICLE_WORDS = (
-    "al and bin da das de del della den der di do dos du el ibn la le of the ten ter van von y zu &"
-)
-_PARTICLES = frozenset(_PARTICLE_WORDS.split())
-_OPENER_WORDS = (
-    "Also And Answer But Caution Example Finally First Fact Given Hint However Important Listen Look"
-    " Maybe No Not Note Now OK Ok Okay Or Please Question Quote Remember Result Second See So Summary"
-    " Then There Therefore Third This Thus Tip Translation Update Warning Well Why Yes"
-)
-_OPENERS = frozenset(_OPENER_WORDS.split())
-"""Words that begin a sentence before a colon and are nobody's name."""
-_LONGEST_NAME = 5  # words
-_ENCLOSED = re.compile(r"\[([^\[\]]+)\]|\(([^()]+)\)")
 _FORMATTING = ("i", "b", "u", "s", "em", "strong", "font", "c", "span", "ruby", "rt", "rp")
-_ASIDE = re.compile(r"\s+\([^()]+\)$")  # Ana (she/her), Bob (Guest)
-_OVERRIDE = re.compile(r"\{\\[^{}]*\}")
+_TAG = re.compile(rf"</?(?:{'|'.join(_FORMATTING)})(?:[.\s][^<>]*)?/?>", re.IGNORECASE)
+_OVERRIDE = re.compile(r"\{\\[^{}]*\}|\{/?[biu]\}|\{[yYcfsS]:[^{}]*\}", re.IGNORECASE)
+_REFERENCE = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
+"""WebVTT's mark of a speaker."""
+_SUBRIP = (_TAG, VOICE, _BREAK, _OVERRIDE, _REFERENCE, re.compile(r"\\[Nh]"))
+_MARKS = re.compile("|".join(mark.pattern for mark in _SUBRIP), re.IGNORECASE)
+_PROBE_BYTES = 1 << 16
 _ROLLING_GAP_S = Decimal("0.1")
 _ROLLING_SHARE = 0.4
 
@@ -57,6 +46,7 @@ class Cue:
         start_s, end_s: in seconds.
         lines: of its text, none empty.
         holed: whether empty lines stood between them.
+        name: the line before the timing: a number, or what WebVTT calls an identifier.
     """
 
     at: str
@@ -64,6 +54,7 @@ class Cue:
     end_s: Decimal
     lines: list[str] = field(default_factory=list)
     holed: bool = False
+    name: str = ""
 
 
 def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -> Iterator[Cue]:
@@ -89,8 +80,8 @@ def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -
             if not line.strip():
                 gap = gap or numbered or not line  # in WebVTT, a line with a space is text
                 continue
-            if cue is None or (gap and not numbered):
-                wrong = next((row for row in kept if "->" in row[1]), (number, line))
+            if cue is None or (gap and not numbered) or _ALMOST_TIMING.fullmatch(line):
+                wrong = next((row for row in kept if _looks_timed(row[1])), (number, line))
                 raise FormatError(
                     f"{where}:{wrong[0]}: expected '<start> --> <end>', got {wrong[1]!r}"
                 )
@@ -102,17 +93,40 @@ def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -
         if timing is None:
             pending.append((number, line))
             continue
+        name = ""
         if pending and _heads_cue(pending, cue, numbered):
-            pending.pop()
+            name = pending.pop()[1].strip()
         give(pending)
         pending = []
         if cue is not None:
             yield cue
         at = f"{where}:{number}"
-        cue = Cue(at, parse_clock(timing[1], at), parse_clock(timing[2], at))
+        cue = Cue(at, parse_clock(timing[1], at), parse_clock(timing[2], at), name=name)
     give(pending)
     if cue is not None:
         yield cue
+
+
+def is_captions(file: Path) -> str:
+    """Whether a file begins as `vtt`, or has timing lines as `srt`; empty for neither."""
+    try:
+        with file.open("rb") as handle:
+            data = handle.read(_PROBE_BYTES)
+    except OSError:
+        return ""
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    text = data.decode(encoding, "replace")
+    if re.match(r"WEBVTT(?:\s|$)", text):
+        return "vtt"
+    return (
+        "srt"
+        if any("-->" in line and _TIMING.fullmatch(line) for line in text.splitlines())
+        else ""
+    )
+
+
+def _looks_timed(line: str) -> bool:
+    return "->" in line or _ALMOST_TIMING.fullmatch(line) is not None
 
 
 def _heads_cue(pending: Sequence[tuple[int, str]], cue: Cue | None, numbered: bool) -> bool:
@@ -137,28 +151,35 @@ def parse_clock(clock: str, at: str) -> Decimal:
 
 
 def without_formatting(cues: Sequence[Cue]) -> None:
-    """Take formatting off SubRip's lines: `<i>`, `<font ...>`, `{\\an8}`.
-
-    SubRip has no escapes: `<i>` is a tag where the file has `</i>`, too, `<font ...>` wherever it has
-    an attribute.
-    """
+    """Take formatting off SubRip's lines: `<i>`, `<font ...>`, `{\\an8}`, `{b}`, `\\N`."""
     text = "\n".join(line for cue in cues for line in cue.lines)
-    lower = text.lower()
-    tags = [
-        rf"</?{name}(?:[.\s][^<>]*)?>"
-        for name in _FORMATTING
-        if f"</{name}>" in lower and re.search(rf"<{name}[\s.>]", lower)
-    ]
-    pattern = re.compile("|".join([*tags, r"<font\s[^<>]*=[^<>]*>"]), re.IGNORECASE)
+    breaks = re.compile(r"\\[Nh]") if "\\N" in text or _OVERRIDE.search(text) else None
     for cue in cues:
-        cue.lines = [
-            line
-            for line in (
-                _BREAK.sub(" ", _OVERRIDE.sub("", pattern.sub("", line))).strip()
-                for line in cue.lines
-            )
-            if line
-        ]
+        lines = []
+        for line in cue.lines:
+            shown = _BREAK.sub(" ", _OVERRIDE.sub("", _TAG.sub("", line)))
+            lines.append((breaks.sub(" ", shown) if breaks else shown).strip())
+        cue.lines = [line for line in lines if line]
+
+
+def without_references(cues: Sequence[Cue]) -> int:
+    """Read `&amp;` and its like; returns how many cues hold any.
+
+    SubRip has no escapes: programs leave them that convert from WebVTT, and `as_subrip` writes them.
+    """
+    count = 0
+    for cue in cues:
+        count += any(_REFERENCE.search(line) for line in cue.lines)
+        shown = [_REFERENCE.sub(lambda match: html.unescape(match[0]), line) for line in cue.lines]
+        cue.lines = [line.replace("\xa0", " ").strip() for line in shown]
+    return count
+
+
+def as_subrip(line: str) -> str:
+    """A line in which nothing is taken for a mark of SubRip: `<i>` becomes `&#60;i>`."""
+    return _MARKS.sub(
+        lambda match: re.sub(r"[<&{\\]", lambda sign: f"&#{ord(sign[0])};", match[0]), line
+    )
 
 
 def unrolled(cues: Sequence[Cue], shown: Callable[[str], str]) -> tuple[list[Cue], int]:
@@ -191,7 +212,7 @@ def unrolled(cues: Sequence[Cue], shown: Callable[[str], str]) -> tuple[list[Cue
         rest = lines[again:]
         rolls += again > 0 and bool(rest)
         if rest:
-            kept.append(Cue(cue.at, cue.start_s, cue.end_s, rest, cue.holed))
+            kept.append(replace(cue, lines=rest))
     if rolls < 2 or repeats < _ROLLING_SHARE * len(cues):
         return list(cues), 0
     return kept, repeats
@@ -211,137 +232,3 @@ _ANY_TAG = re.compile(r"</?[A-Za-z0-9.:][^>]*>|</?>")
 def plain(payload: str) -> str:
     """The text of a WebVTT payload without tags and character references."""
     return html.unescape(_ANY_TAG.sub("", payload))
-
-
-@lru_cache(maxsize=4096)  # a file has few names, each many times
-def is_name(text: str) -> bool:
-    """Whether a text, as it stands before a colon, can only be meant for a person.
-
-    That is an identifier (`SPEAKER_00`, `speaker 1`), or up to five words that begin with a capital,
-    a digit or a letter of a script without cases, small particles between them (`Ana de la Cruz`); no
-    clause, and none of the words that open one (`Note`, `So`).
-    """
-    if _IDENTIFIER.fullmatch(text):
-        return True
-    text = _ASIDE.sub("", text)
-    words = text.split()
-    if not words or len(words) > _LONGEST_NAME or text.capitalize() in _OPENERS or len(text) > 60:
-        return False
-    if any(mark in text for mark in ',;!?"<>{}|。，！？；…、') or words[0].lower() in _PARTICLES:
-        return False
-    if all(_caseless(word) for word in words):  # 张三, not a sentence
-        return len("".join(words)) <= (5 if len(words) == 1 else 16)
-    return all(_name_word(word, last=word is words[-1]) for word in words)
-
-
-def _caseless(word: str) -> bool:
-    return word.isalpha() and word.lower() == word.upper()
-
-
-def _name_word(word: str, last: bool) -> bool:
-    bare = word.strip("().'’-")
-    if word in _PARTICLES:
-        return not last
-    if not bare or not re.fullmatch(r"[\w.'’()@/#+-]+", word):
-        return False
-    if word.endswith(".") and len(bare) > 4:  # J., Dr., Prof. - not the end of a sentence
-        return False
-    return bare[0].isupper() or bare[0].isdigit() or _caseless(bare[0]) or "_" in bare
-
-
-def split_name(line: str) -> tuple[str, str] | None:
-    """Split `name: words` at the first colon, or `[Speaker 1] words`; `None` without either."""
-    spoken = _SPOKEN.fullmatch(line)
-    if spoken is None:
-        numbered = _NUMBERED.fullmatch(line)
-        return None if numbered is None else (numbered[1], numbered[2])
-    return spoken[1].strip(), spoken[2] or spoken[3] or ""
-
-
-def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
-    """Tell whose words cues are, from all cues of a file that has no other mark of speakers.
-
-    What stands before a colon is taken for a speaker if it `is_name`, or one lower-case word, and
-
-    - every cue has such a name; or
-    - a name recurs, and half of the cues at least have one (then names that come once count, too); or
-    - that name recurs, stands alone on its line, is in capitals, as subtitles write it, or a
-      numbered speaker.
-
-    A name with a gender (`Ana (female): yes`), as this package writes it, is one anywhere.
-
-    Returns:
-        Of each cue its parts: speaker (empty for none), gender, and words. A cue whose lines begin
-        with names has several.
-    """
-    counts: Counter[str] = Counter()
-    named = 0
-    for cue in cues:
-        names = [name for name in map(_candidate, cue.lines) if name]
-        counts.update(names)
-        named += bool(names) and _candidate(cue.lines[0]) != ""
-    plainly = {name for cue in cues for line in cue.lines if (name := _marked(line))}
-    recurring = {name for name, count in counts.items() if count > 1} | plainly
-    everywhere = bool(cues) and named == len(cues)
-    mostly = bool(recurring) and 2 * named >= len(cues)
-    accepted = set(counts) if everywhere or mostly else recurring
-    if not mostly:
-        accepted = {n for n in accepted if _EXPLICIT.fullmatch(n) or is_name(_bare(n))}
-    return [_parts(cue, accepted) for cue in cues]
-
-
-def _candidate(line: str) -> str:
-    """What may be the name before a colon; empty for none."""
-    split = split_name(line)
-    return "" if split is None else _possible(split[0])
-
-
-@lru_cache(maxsize=4096)
-def _possible(name: str) -> str:
-    if _EXPLICIT.fullmatch(name):
-        return name
-    bare = _bare(name)
-    one = bare.split() == [bare] and bare.isalpha() and bare.islower() and len(bare) <= 20
-    return name if is_name(bare) or (one and bare.capitalize() not in _OPENERS) else ""
-
-
-def _marked(line: str) -> str:
-    """A name that its line alone makes one."""
-    split = split_name(line)
-    name = "" if split is None else _possible(split[0])
-    capitals = len(name) > 2 and name.isupper() and any(map(str.isalpha, name))
-    numbered = _IDENTIFIER.fullmatch(_bare(name)) is not None
-    return name if split and (not split[1] or capitals or numbered) else ""
-
-
-def label_of(label: str) -> tuple[str, bool]:
-    """The form of a label that SubRip can hold, and whether it is plainly a name there."""
-    fitted = re.sub("[:：]", "_", label.strip())
-    return fitted, is_name(fitted) and _bare(fitted) == fitted
-
-
-def _bare(name: str) -> str:
-    """A name without brackets around all of it: `[SPEAKER_00]`."""
-    enclosed = _ENCLOSED.fullmatch(name)
-    return (enclosed[1] or enclosed[2]).strip() if enclosed else name
-
-
-def _parts(cue: Cue, accepted: set[str]) -> list[tuple[str, str, str]]:
-    parts: list[tuple[str, str, list[str]]] = []
-    for line in cue.lines:
-        split = split_name(line)
-        if (
-            split is not None
-            and _EXPLICIT.fullmatch(split[0])
-            and (not parts or split[0] in accepted)
-        ):
-            parts.append((*parse_caption(split[0]), [split[1]]))
-        elif split is not None and split[0] in accepted:
-            parts.append((_bare(split[0]), "unknown", [split[1]]))
-        elif parts:
-            parts[-1][2].append(line)
-        else:
-            parts.append(("", "unknown", [line]))
-    return [
-        (speaker, gender, " ".join(filter(None, words))) for speaker, gender, words in parts
-    ] or [("", "unknown", "")]

@@ -4,6 +4,7 @@ The standard library parses the XML: a file is a list of time slots and tiers th
 """
 
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from decimal import Decimal
 
 from ..errors import FormatError
@@ -60,7 +61,8 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
                 read[name].append(Interval(*span, mark, at))
     tiers = _top_tiers(read, above, people, sessions, session)
     sorted_tiers = sort_tiers(tiers, where)
-    sessions.count(session, "tiers of phones were not read", len(sorted_tiers.dropped))
+    for what, times in sorted_tiers.noticed().items():
+        sessions.count(session, what, times)
     for tier in sorted_tiers.speech:
         for interval in tier.intervals:
             sessions.add(
@@ -117,6 +119,8 @@ def _top_tiers(
         label = people[name] or name
         taken = {tier.name for tier in tiers}
         tiers.append(Tier(name if label in taken and people[name] == "" else label, intervals))
+    several = [label for label, n in Counter(t.name for t in tiers if t.intervals).items() if n > 1]
+    sessions.count(session, "people have several tiers, which were all read", len(several))
     left = [name for name in read if name not in used and read[name]]
     sessions.count(session, "tiers hang on another one and were not read", len(left))
     return tiers

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import DataError, FormatError
 from ..transcript import Transcript, recording_name
 from . import FORMATS, read_text
+from .cues import is_captions
 from .elan import parse_elan
 from .files import named_apart
 from .labels import is_labels, parse_labels
@@ -180,7 +181,8 @@ def suffix_of(file: Path) -> str | None:
     """The suffix by which a file is a transcript, in lower case; of a text, its content decides."""
     name = file.name.lower()
     suffix = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
-    return None if suffix == ".txt" and not (is_labels(file) or is_paragraphs(file)) else suffix
+    kinds = (is_captions, is_labels, is_paragraphs)
+    return None if suffix == ".txt" and not any(kind(file) for kind in kinds) else suffix
 
 
 def stem_of(file: Path) -> str:
@@ -228,7 +230,7 @@ def _format_of(file: Path, encoding: str | None) -> str | None:
             f"one of {', '.join(SUFFIXES)}"
         )
     if suffix == ".txt":
-        return "labels" if is_labels(file) else "txt"
+        return is_captions(file) or ("labels" if is_labels(file) else "txt")
     if suffix not in (".json", ".jsonl", ".jsonl.gz"):
         return next(name for name, (known, _) in INPUTS.items() if suffix in known)
     text = read_text(file, encoding)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import FormatError
 from ..transcript import Transcript, recording_name
-from .cues import Cue, is_name, name_speakers
+from .cues import Cue
+from .names import is_name, name_speakers
 from .sessions import UNKNOWN_SPEAKER, Sessions, parse_seconds
 
 _LINE = re.compile(r"\s*(\d+[.,]\d+|\d+)\t(\d+[.,]\d+|\d+)(?:\t(.*))?")
@@ -27,7 +28,7 @@ def is_labels(file: Path) -> bool:
 def parse_labels(text: str, where: str) -> list[Transcript]:
     """Parse a label track; one transcript, named after the file.
 
-    What precedes a colon is a speaker where it is a name (`cues.name_speakers`). Where labels have no
+    What precedes a colon is a speaker where it is a name (`names.name_speakers`). Where labels have no
     colon and are but a few names that recur, they are speakers, without words. Lines of frequencies,
     which begin with a backslash, are passed over. Labels without length are points; those without a
     speaker are counted in the transcript's warnings, too.

@@ -21,7 +21,8 @@ from pathlib import Path
 from ..errors import FormatError
 from ..transcript import Transcript, recording_name
 from .captions import parse_caption
-from .cues import Cue, is_name, name_speakers, parse_clock
+from .cues import SOUND, SOUNDS, Cue, parse_clock
+from .names import is_name, name_speakers
 from .sessions import UNKNOWN_SPEAKER, Sessions
 
 _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
@@ -35,6 +36,7 @@ _NOTE = re.compile(r"(?:Not transcribed|Warning): .*|Transcribed by https?://\S+
 _NO_SPEECH = "(no speech)"
 _PROBE_BYTES = 1 << 16
 _LONGEST, _LONGEST_NAME = 120, 6  # characters of a heading, words of a name in it: assumed
+_LATE_S, _OF_DAY_S = 3600, 5 * 3600  # of the first line: assumed
 _WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 
 
@@ -80,7 +82,7 @@ def parse_paragraphs(text: str, where: str) -> list[Transcript]:
     """Parse a text with times; one transcript, named after the file.
 
     A heading's name is the speaker, also of paragraphs with a time alone that follow. In lines, what
-    precedes a colon is one where it is a name (`cues.name_speakers`). A paragraph without an end lasts
+    precedes a colon is one where it is a name (`names.name_speakers`). A paragraph without an end lasts
     to the next later start, the last one as its words take at 150 a minute; several speakers under one
     time share it by the length of their words. All of that, and what was passed over before the first
     time, is counted in the transcript's warnings.
@@ -176,7 +178,7 @@ def _close(
     """Give an end to paragraphs that have none.
 
     Raises:
-        FormatError: a start without an end lies before the start before.
+        FormatError: a start without an end lies before the start before; the first is of the day.
     """
     for before, row in pairwise(rows):
         if row.end_s is None and row.start_s < before.start_s:
@@ -184,6 +186,13 @@ def _close(
                 f"{row.at}: starts at {row.start_s} s, before the paragraph before it, at "
                 f"{before.start_s} s"
             )
+    if rows and rows[0].end_s is None and rows[0].start_s >= _LATE_S:
+        if rows[0].start_s >= _OF_DAY_S:
+            raise FormatError(
+                f"{rows[0].at}: expected times of the recording, got {rows[0].start_s} s for the first "
+                "line: a time of day? Subtract the time at which the recording begins"
+            )
+        sessions.count(session, "line begins the text after an hour: perhaps a time of day")
     open_rows = [row for row in rows if row.end_s is None]
     sessions.count(
         session, "lines have no end and were read up to the next one's start", len(open_rows)
@@ -215,6 +224,7 @@ def _add(sessions: Sessions, session: str, row: _Paragraph, parts: _Parts) -> No
         end_s = at_s + (row.end_s - row.start_s) * length / sum(lengths)
         if not speaker:
             sessions.count(session, f"lines name no speaker and were given to {UNKNOWN_SPEAKER!r}")
+        sessions.count(session, f"lines {SOUNDS}", bool(SOUND.search(words)))
         sessions.add(
             session,
             row.at,

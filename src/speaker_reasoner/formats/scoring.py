@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..errors import FormatError
 from ..transcript import Transcript
-from .choices import first_choices, parse_choices, render_choices
+from .choices import first_choices, holds_braces, parse_choices, render_choices
 from .clock import decimal_seconds, span_ms, to_ms
 from .sessions import (
     Sessions,
@@ -27,9 +27,11 @@ _RTTM_OTHER_TYPES = frozenset(
     {"SEGMENT", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT"}
     | {"IP", "SU", "CB", "A/P"}
 )
+_GAP = "inter_segment_gap"
 _IGNORED = "ignore_time_segment_in_scoring"
 _END_S = 1e9  # for a stretch without an end
-_STM_LABEL = re.compile(r"<o(?:,[^<>\s]*)+>(?=\s|$)", re.IGNORECASE)
+_STM_LABEL = re.compile(r"<[^<>\s]*>(?=\s|$)")
+_USUAL_LABEL = re.compile(r"<(?:o|na|[^,]*,.*)?>", re.IGNORECASE)
 
 
 def fields_of(text: str, maxsplit: int = -1) -> Iterator[tuple[int, list[str]]]:
@@ -206,7 +208,7 @@ def render_stm(transcript: Transcript) -> str:
 
 
 def parse_stm(text: str, where: str) -> list[Transcript]:
-    """Parse STM: any channel; a label field that begins with `<o,` may give the gender.
+    """Parse STM: any channel; a label, `<...>` before the text, may give the gender.
 
     Lines that begin with `;` are comments. A file may hold several sessions. Stretches marked
     `ignore_time_segment_in_scoring` are nobody's speech and out of scoring. Alternatives and optional
@@ -227,17 +229,27 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
             continue
         if len(fields) < 5:
             raise FormatError(f"{at}: expected at least 5 STM fields, got {len(fields)}")
+        if fields[0].isupper() and fields[-1].split()[-1:] == ["<NA>"]:
+            raise FormatError(f"{at}: expected STM, got a line of RTTM; name the format")
         file, channel, speaker, start, end, *rest = fields
         words, gender = _split_label(rest[0] if rest else "")
+        label = (rest[0] if rest else "").removesuffix(words).strip()
+        if label and not _USUAL_LABEL.fullmatch(label):
+            sessions.count(file, "texts begin with a mark such as <unk>: a label, as in sclite")
         start_s, end_s = parse_seconds(start, at, "start"), parse_seconds(end, at, "end")
         if words.strip().lower() == _IGNORED:
             sessions.leave_out(file, at, start_s, end_s)
             ignored.setdefault(file, set()).add(channel)
             continue
         channels.setdefault(file, set()).add(channel)
+        if not words.strip() and speaker.lower() == _GAP:
+            sessions.count(file, f"segments of {_GAP} are nobody's and were not read")
+            continue
         choices = None
         if "{" in words or "(" in words:
             choices = parse_choices(words)
+            if choices is None and holds_braces(words):
+                sessions.count(file, "texts hold braces that are no alternatives: read as words")
             words = words if choices is None else first_choices(choices)
         sessions.add(
             file,

@@ -9,19 +9,22 @@ service gives words with speakers and no turns, words of one speaker are a turn,
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from ..errors import FormatError
 from ..transcript import Transcript, Word, recording_name
+from . import hosted_rows as hosted
 from . import service_rows as rows
 from .service_rows import Row, at_key, listed
 from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
 
 _NO_SPEAKER = f"segments name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _NO_TIMES = "segments have words without times: their words' times were not read"
+_SLOWEST_S = 30  # per word, longer than people pause inside a turn
+_SILENT = "segments hold no text and were read as turns without words"
 _NO_WORDS = "segments have neither words nor a speaker and were left out"
 
 
@@ -34,12 +37,14 @@ class Kind:
         fits: whether data is of this kind.
         read: its turns, in any order, from data and its place.
         duration: seconds that the recording lasts, where the data says.
+        words: whether its turns have words as a rule; that none has any is told then.
     """
 
     name: str
     fits: Callable[[Any], bool]
     read: Callable[[Any, str], Iterator[Row]]
     duration: Callable[[Any], object] = lambda data: None
+    words: bool = False
 
 
 def _has(*path: str) -> Callable[[Any], bool]:
@@ -57,46 +62,59 @@ def _objects(*keys: str) -> Callable[[Any], bool]:
     )
 
 
+_OF_ASSEMBLYAI = ("audio_duration", "audio_url", "acoustic_model", "speech_model", "status")
+
 KINDS: tuple[Kind, ...] = (
     Kind(
         "AssemblyAI",
-        lambda d: _has("utterances")(d) and (_has("audio_duration")(d) or _has("language_code")(d)),
-        rows.assemblyai,
+        lambda d: (
+            (
+                _has("utterances")(d)
+                and any(_has(key)(d) for key in ("language_code", *_OF_ASSEMBLYAI))
+            )
+            or (_has("words")(d) and any(_has(key)(d) for key in _OF_ASSEMBLYAI))
+        ),
+        hosted.assemblyai,
         lambda d: at_key(d, "audio_duration"),
     ),
     Kind(
         "Deepgram",
         _has("results", "channels"),
-        rows.deepgram,
+        hosted.deepgram,
         lambda d: at_key(d, "metadata", "duration"),
     ),
-    Kind("Gladia", _has("result", "transcription"), rows.gladia),
+    Kind("Gladia", _has("result", "transcription"), hosted.gladia),
     Kind(
         "AWS Transcribe",
         lambda d: _has("results", "items")(d) and _has("results", "transcripts")(d),
-        rows.aws,
+        hosted.aws,
     ),
-    Kind("Speechmatics", lambda d: _has("results")(d) and _has("format")(d), rows.speechmatics),
-    Kind("Google Speech-to-Text", lambda d: bool(listed(d, "results")), rows.google),
+    Kind("Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics),
+    Kind("Google Speech-to-Text", lambda d: bool(listed(d, "results")), hosted.google),
     Kind(
         "Google Speech-to-Text",
         _has("response", "results"),
-        lambda d, at: rows.google(d["response"], at),
+        lambda d, at: hosted.google(d["response"], at),
     ),
-    Kind("Azure Speech, batch", _has("recognizedPhrases"), rows.azure_batch),
+    Kind("Azure Speech, batch", _has("recognizedPhrases"), hosted.azure_batch),
     Kind(
         "Azure Speech, fast",
         lambda d: _has("phrases")(d) and _has("combinedPhrases")(d),
-        rows.azure_fast,
+        hosted.azure_fast,
     ),
-    Kind("Rev.ai", _has("monologues"), rows.rev),
+    Kind("Rev.ai", _has("monologues"), hosted.rev),
     Kind("whisper.cpp", lambda d: isinstance(at_key(d, "transcription"), list), rows.whisper_cpp),
     Kind(
         "ElevenLabs Scribe",
         lambda d: _has("words")(d) and not _has("segments")(d) and not _has("utterances")(d),
-        rows.elevenlabs,
+        hosted.elevenlabs,
     ),
-    Kind("pyannoteAI", _has("output", "diarization"), lambda d, at: rows.pyannote(d["output"], at)),
+    Kind(
+        "ElevenLabs Scribe",
+        lambda d: _has("words")({} if not (t := listed(d, "transcripts")) else t[0]),
+        hosted.elevenlabs_channels,
+    ),
+    Kind("pyannoteAI", _has("output", "diarization"), hosted.pyannoteai),
     Kind("pyannote.audio", _has("diarization"), rows.pyannote),
     Kind("pyannote.core", lambda d: at_key(d, "pyannote") == "Annotation", rows.pyannote_core),
     Kind("YouTube json3", _has("events"), rows.youtube),
@@ -109,13 +127,25 @@ KINDS: tuple[Kind, ...] = (
         lambda d: _has("segments")(d),
         rows.segments,
         lambda d: at_key(d, "duration"),
+        words=True,
+    ),
+    Kind(
+        "WhisperX",
+        _has("word_segments"),
+        lambda d, at: hosted.elevenlabs({"words": d["word_segments"]}, at),
     ),
     Kind(
         "utterances",
         _has("utterances"),
         lambda d, at: rows.segments({"segments": d["utterances"]}, at),
+        words=True,
     ),
-    Kind("segments", _objects("start", "end"), lambda d, at: rows.segments({"segments": d}, at)),
+    Kind(
+        "segments",
+        _objects("start", "end"),
+        lambda d, at: rows.segments({"segments": d}, at),
+        words=True,
+    ),
 )
 """What is known, in the order in which it is tried."""
 
@@ -150,7 +180,11 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
-    return [gather(kind.read(data, where), recording_name(where), where, kind.duration(data))]
+    turns = list(kind.read(data, where))
+    found = gather(turns, recording_name(where), where, kind.duration(data))
+    if kind.words and turns and not any(turn.text.strip() for turn in turns):
+        found = replace(found, warnings=(*found.warnings, f"{len(turns)} {_SILENT}"))
+    return [found]
 
 
 def gather(
@@ -169,9 +203,30 @@ def gather(
     """
     sessions = Sessions()
     sessions.open(recording, parse_seconds(duration or 0, where, "duration"))
-    for row in rows_of:
+    listed_rows = list(rows_of)
+    _refuse_milliseconds(listed_rows, where)
+    for row in listed_rows:
         _add(sessions, recording, row)
     return sessions.transcripts()[0]
+
+
+def _refuse_milliseconds(rows_of: Sequence[Row], where: str) -> None:
+    """Times that are whole numbers, at which a word takes half a minute, are no seconds.
+
+    Raises:
+        FormatError: they look like milliseconds.
+    """
+    said = [row for row in rows_of if row.text.strip()]
+    times = [time for row in said for time in (row.start_s, row.end_s)]
+    if not said or not all(isinstance(t, int) and not isinstance(t, bool) for t in times):
+        return
+    length = sum(row.end_s - row.start_s for row in said)  # type: ignore[operator]
+    words = sum(max(len(row.text.split()), len(row.text) // 6) for row in said)
+    if length > _SLOWEST_S * words:
+        raise FormatError(
+            f"{where}: expected times in seconds, got whole numbers at which a word takes "
+            f"{length / words:.0f} s; milliseconds? Divide them by 1000"
+        )
 
 
 def _lines(text: str, where: str) -> list[dict[str, Any]] | None:
@@ -232,6 +287,8 @@ def _of_batch(sessions: Sessions, session: str, line: dict[str, Any]) -> None:
 
 def _add(sessions: Sessions, session: str, row: Row) -> None:
     speaker = row.speaker
+    if isinstance(speaker, float):  # of a table: 1.0 for 1, NaN for none
+        speaker = None if speaker != speaker else int(speaker) if speaker.is_integer() else speaker
     if isinstance(speaker, bool | float) or not isinstance(speaker, str | int | None):
         raise FormatError(f"{row.at}: expected the speaker as text or a number, got {speaker!r}")
     label = "" if speaker is None else str(speaker).strip()

@@ -11,24 +11,32 @@ from ..transcript import Segment, Transcript, Word, find_words, recording_name
 from .captions import caption, parse_caption
 from .clock import span_ms, subtitle_time
 from .cues import (
+    SOUND,
+    SOUNDS,
+    VOICE,
     Cue,
-    label_of,
-    name_speakers,
+    as_subrip,
     parse_clock,
     plain,
     read_cues,
-    split_name,
     unrolled,
     without_formatting,
+    without_references,
 )
+from .names import label_of, name_speakers, split_name
 from .sessions import UNKNOWN_SPEAKER, Sessions, unique_labels
 from .words import separate_ms, spelled
 
-_VTT_VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
 _VTT_TIMESTAMP = re.compile(r"<((?:\d+:)?[0-5]\d:[0-5]\d\.\d{3})>")
+_TIMESTAMP_MAP = re.compile(r"^X-TIMESTAMP-MAP=(?!.*MPEGTS:0\b).*LOCAL:", re.MULTILINE)
 _VTT_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 _NO_SPEAKER = f"cues name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _ROLLED = "cues repeat lines of the cue before, which were read once"
+_EMPTY = "cues hold no words and name no speaker; they were left out"
+_REFERENCES = "cues hold character references such as &amp;, which were read as characters"
+_MAPPED = "header lines map the cues to a stream's clock; their times were taken as they stand"
+_WEBEX = re.compile(r'\d+ "([^"]+)"(?: \(\d+\))?')
+_METADATA = re.compile(r"\{\s*\".*\}|\S+#xywh=.*", re.DOTALL)
 _HOLED = "cues hold empty lines; what follows them was read as their text"
 
 
@@ -38,8 +46,9 @@ def render_srt(transcript: Transcript) -> str:
     The timing line is `hh:mm:ss,mmm --> hh:mm:ss,mmm`. A cue lasts at least 1 ms. An unknown gender
     is left out, except behind a label that would not be taken for a name (`is_name`), where it makes
     it one. A colon in a speaker's label becomes `_`, since the first colon ends the label. SubRip has
-    no escapes: text stays as it is, and readers take `<i>...</i>` for tags. An empty transcript is an
-    empty file. Holds no duration, no name of the recording, no times of words.
+    no escapes: text stays as it is, but for what readers would take for marks (`<i>`, `{\\an8}`,
+    `&amp;`), whose first character becomes a numeric reference. An empty transcript is an empty file. Holds
+    no duration, no name of the recording, no times of words.
     """
     labels = unique_labels(transcript.speakers, lambda label: label_of(label)[0])
     cues = []
@@ -49,17 +58,19 @@ def render_srt(transcript: Transcript) -> str:
         named = caption(label, segment.gender)
         if named == label and not label_of(label)[1]:
             named = f"{label} (unknown)"
-        cues.append(f"{number}\n{start} --> {end}\n{f'{named}: {segment.text}'.rstrip()}\n")
+        cues.append(
+            f"{number}\n{start} --> {end}\n{as_subrip(f'{named}: {segment.text}'.rstrip())}\n"
+        )
     return "\n".join(cues)
 
 
 def parse_srt(text: str, where: str) -> list[Transcript]:
     """Parse SubRip, or YouTube's SBV; one transcript, named after the file.
 
-    Cues, tags and speakers are told as `cues` says: a cue begins with its timing line, formatting is
-    taken off, lines that roll are read once, and what precedes a colon is a speaker where it is a
-    name. Cues without a speaker are counted in the transcript's warnings. Lines of a cue are joined
-    by spaces.
+    Cues, tags and speakers are told as `cues` and `names` say: a cue begins with its timing line,
+    formatting is taken off, lines that roll are read once, and what precedes a colon is a speaker
+    where it is a name; so are voices (`<v Ana>`), where a file has them. Cues without a speaker, and
+    sounds in brackets, are counted in the transcript's warnings. Lines of a cue are joined by spaces.
 
     Raises:
         FormatError: text stands before the first timing line, or times are reversed.
@@ -68,10 +79,20 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
     cues = list(read_cues(lines, where, numbered=True))
     without_formatting(cues)
     sessions, session = _opened(where)
+    if _voiced(cues):
+        for cue in cues:
+            for voice, words in _split_voices(" ".join(cue.lines)):
+                _add(sessions, session, cue, voice.strip(), "unknown", plain(words).strip())
+        return sessions.transcripts()
+    sessions.count(session, _REFERENCES, without_references(cues))
     for cue, parts in _named(cues, str, sessions, session):
         for speaker, gender, words in parts:
             _add(sessions, session, cue, speaker, gender, words)
     return sessions.transcripts()
+
+
+def _voiced(cues: list[Cue]) -> bool:
+    return any(VOICE.search(line) for cue in cues for line in cue.lines)
 
 
 def _opened(where: str) -> tuple[Sessions, str]:
@@ -102,8 +123,12 @@ def _add(
     text: str,
     words: list[Word] | None = None,
 ) -> None:
+    if not speaker and not text:
+        sessions.count(session, _EMPTY)
+        return
     if not speaker:
         sessions.count(session, _NO_SPEAKER)
+    sessions.count(session, f"cues {SOUNDS}", bool(SOUND.search(text)))
     sessions.add(
         session,
         cue.at,
@@ -168,20 +193,29 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
     """Parse WebVTT; one transcript, named after the file.
 
     A cue with several voices becomes several segments of the same time. In a file without voices,
-    what precedes a colon is a speaker where it is a name (`cues.name_speakers`), as Zoom writes it,
+    what precedes a colon is a speaker where it is a name (`names.name_speakers`), as Zoom writes it,
     and lines that roll from cue to cue are read once. Cues without a speaker are counted in the
     transcript's warnings. Timestamps in the text are times of its words; those that stand between
     phrases rather than words, or do not increase inside the cue, are counted. Other tags are taken
-    off. Comments, styles and regions are skipped. A cue begins with its timing line, as the standard
+    off. Comments, styles and regions are skipped. A cue's name is a speaker where it is as Webex writes it
+    (`1 "Ana Moe" (123)`). A cue begins with its timing line, as the standard
     has it, also without an empty line before it.
 
     Raises:
         FormatError: the file does not begin with `WEBVTT`, there is text outside of a cue, or times
-            are reversed.
+            are reversed; all cues are metadata (JSON, pictures).
     """
     cues = list(read_cues(_vtt_lines(text, where), where, numbered=False))
+    if cues and all(_METADATA.fullmatch(" ".join(cue.lines)) for cue in cues):
+        raise FormatError(
+            f"{cues[0].at}: expected words, got metadata in every cue: {cues[0].lines[0][:60]!r}"
+        )
+    for cue in cues:
+        if cue.lines and (named := _WEBEX.fullmatch(cue.name)):
+            cue.lines[0] = f"<v {html.escape(named[1])}>{cue.lines[0]}"
     sessions, session = _opened(where)
-    if not any(_VTT_VOICE.search(line) for cue in cues for line in cue.lines):
+    sessions.count(session, _MAPPED, len(_TIMESTAMP_MAP.findall(text)))
+    if not _voiced(cues):
         for cue, parts in _named(cues, plain, sessions, session):
             for speaker, gender, words in parts:
                 timed = None
@@ -248,6 +282,6 @@ def _timed_words(payload: str, start_s: Decimal, end_s: Decimal) -> list[Word] |
 
 def _split_voices(payload: str) -> list[tuple[str, str]]:
     """Split a payload into pairs of voice (empty for none) and words."""
-    before, *pairs = _VTT_VOICE.split(payload)
+    before, *pairs = VOICE.split(payload)
     voices = [(voice or "", words) for voice, words in zip(pairs[::2], pairs[1::2], strict=True)]
     return voices if voices and not before.strip() else [("", before), *voices]

@@ -122,7 +122,8 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     stream.time("xmin")
     sessions.open(session, duration_s=stream.time("xmax"))
     tiers = sort_tiers(read_tiers(stream), where)
-    sessions.count(session, "tiers of phones were not read", len(tiers.dropped))
+    for what, times in tiers.noticed().items():
+        sessions.count(session, what, times)
     for what, times in stream.notes.items():
         sessions.count(session, what, times)
     for tier in tiers.speech:

@@ -15,14 +15,45 @@ from ..errors import FormatError
 from .ctm import MAX_PAUSE_S, join_words
 from .sessions import UNKNOWN_SPEAKER
 
-_WORD_TIER = re.compile(r"(?:(.*?)[\s\-–_:/.]+)?(?:words?|ort-mau|ort|tokens?)", re.IGNORECASE)
-_SPEECH_TIER = re.compile(r"(.*?)[\s\-–_:/.]+(?:utterances?|utts?|sentences?)", re.IGNORECASE)
-_PHONE_TIER = re.compile(
-    r"(?:(.*?)[\s\-–_:/.]+)?"
-    r"(?:phones?|phonemes?|ipa|(?:kan|kas|mas|trn)?-?mau|kan|syllables?|sylls?)",
+_OF = r"(?:(.*?)[\s\-–_:/.(\[]+)?"  # whose tier it is
+
+
+def _tier_named(*names: str) -> re.Pattern[str]:
+    """`words`, `Ana words`, `Ana - words`, `Ana (words)`."""
+    return re.compile(rf"{_OF}(?:{'|'.join(names)})[)\]]?", re.IGNORECASE)
+
+
+_WORD_TIER = _tier_named(
+    *("words?", "ort-mau", "ort", "tokens?", "mots?", "wörter", "wort", "palabras?", "palavras?"),
+    *("parole", "词", "单词", "字词", "単語", "단어"),
+)
+_SPEECH_TIER = _tier_named(
+    *("utterances?", "utts?", "sentences?", "segments?", "transcripts?", "transcriptions?"),
+    *("phrases?", "句", "句子", "语句", "发話", "발화"),
+)
+_PHONE_TIER = _tier_named(
+    *("phones?", "phonemes?", "phon", "ipa", "(?:kan|kas|mas|trn)?-?mau", "kan"),
+    *(
+        "syllables?",
+        "sylls?",
+        "syllabes?",
+        "phonèmes?",
+        "laute?",
+        "silben?",
+        "fonemas?",
+        "sílabas?",
+    ),
+    *("fonemi", "音素", "音节", "拼音", "声韵母", "声母", "韵母", "音節", "モーラ", "음소", "음절"),
+)
+_REMARK_TIER = re.compile(
+    r"(?:notes?|comments?|remarks?|noises?|events?|topics?|translations?|gloss(?:es)?|备注|翻译)",
     re.IGNORECASE,
 )
 _SILENCES = frozenset(("sil", "sp", "<eps>", "<sil>", "<p:>", "<p>", "{sl}", "{sp}", "#"))
+_SILENT_LABELS = frozenset(
+    ("sil", "sp", "<eps>", "<sil>", "[sil]", "<p:>", "<silence>", "[silence]")
+)
+"""The same where a tier is not of words, and `#` may be what somebody wrote."""
 _SHORT = 5  # characters that labels of phones have at most, on average
 
 
@@ -58,11 +89,29 @@ class SortedTiers:
         speech: tiers of segments, each of a speaker, and tiers of points.
         words: by name of such a tier, the words of its segments.
         dropped: names of tiers whose labels are no words.
+        remarks: names of tiers that are about what was said: notes, translations.
+        silences: how many labels of `speech` mark silence, and were left out.
     """
 
     speech: list[Tier]
     words: dict[str, list[Interval]]
     dropped: list[str]
+    remarks: list[str]
+    silences: int
+
+    def noticed(self) -> dict[str, int]:
+        """What was not read, and how often."""
+        return {
+            "tiers of phones were not read": len(self.dropped),
+            "tiers of notes, events or translations were not read": len(self.remarks),
+            "labels of silence were left out": self.silences,
+        }
+
+
+def names_tier(label: str) -> bool:
+    """Whether a tier of this name would not be taken for that of a speaker of this name."""
+    known = (_WORD_TIER, _SPEECH_TIER, _PHONE_TIER, _REMARK_TIER)
+    return any(pattern.fullmatch(label) for pattern in known)
 
 
 def sort_tiers(tiers: Sequence[Tier], where: str) -> SortedTiers:
@@ -74,11 +123,15 @@ def sort_tiers(tiers: Sequence[Tier], where: str) -> SortedTiers:
     names = {tier.name for tier in tiers if not tier.is_points}
     speech: list[Tier] = []
     words: dict[str, list[Interval]] = {}
-    dropped = []
+    dropped, remarks, silences = [], [], 0
     renamed: dict[str, str] = {}
+    of_nobody = any(_is_unnamed(_WORD_TIER, tier) for tier in tiers)
+    others = [t for t in tiers if t.intervals and not _REMARK_TIER.fullmatch(t.name)]
     for tier in tiers:
         if not tier.is_points and (of_tier := _words_of(tier, names - {tier.name})) is not None:
             words.setdefault(of_tier, []).extend(tier.intervals)
+        elif others and _REMARK_TIER.fullmatch(tier.name) and tier.intervals:
+            remarks.append(tier.name)
         elif _is_of_phones(tier):
             dropped.append(tier.name)
         elif not tier.is_points and _holds(tier, _WORD_TIER):
@@ -89,8 +142,14 @@ def sort_tiers(tiers: Sequence[Tier], where: str) -> SortedTiers:
             words.setdefault(name, []).extend(said)
         else:
             match = _SPEECH_TIER.fullmatch(tier.name)
-            name = match[1].strip() if match and match[1].strip() not in names else tier.name
-            speech.append(Tier(name, tier.intervals, tier.is_points))
+            name = tier.name
+            if match and (match[1] or "").strip() and match[1].strip() not in names:
+                name = match[1].strip()
+            elif match and not match[1] and of_nobody:
+                name = UNKNOWN_SPEAKER
+            said = [i for i in tier.intervals if i.mark.lower() not in _SILENT_LABELS]
+            silences += len(tier.intervals) - len(said)
+            speech.append(Tier(name, said, tier.is_points))
             renamed[tier.name] = name
     if dropped and not any(tier.intervals for tier in speech):
         raise FormatError(
@@ -98,19 +157,24 @@ def sort_tiers(tiers: Sequence[Tier], where: str) -> SortedTiers:
             "of words, too"
         )
     words = {renamed.get(name, name): of_tier for name, of_tier in words.items()}
-    return SortedTiers(speech, words, dropped)
+    return SortedTiers(speech, words, dropped, remarks, silences)
 
 
 def _words_of(tier: Tier, names: set[str]) -> str | None:
     """The tier whose words one holds: `Ana` of `Ana words`, `ana` or `ana - utterances` of `ana - words`."""
     match = _WORD_TIER.fullmatch(tier.name)
-    if match is None or not match[1]:
+    if match is None:
         return None
-    who = match[1].strip()
+    who = (match[1] or "").strip()
     if who in names:
         return who
-    others = (n for n in names if (m := _SPEECH_TIER.fullmatch(n)) and m[1].strip() == who)
-    return next(others, None)
+    whose = ((n, _SPEECH_TIER.fullmatch(n)) for n in names)
+    return next((n for n, m in whose if m and (m[1] or "").strip() == who), None)
+
+
+def _is_unnamed(pattern: re.Pattern[str], tier: Tier) -> bool:
+    match = pattern.fullmatch(tier.name)
+    return match is not None and not match[1] and bool(tier.intervals)
 
 
 def _holds(tier: Tier, pattern: re.Pattern[str]) -> bool:

@@ -1,0 +1,62 @@
+"""A function of many items, in several processes: the results in order, as in one process.
+
+Processes are spawned: what runs in them is a function of a module, and a script that asks for more
+than one must keep its own statements behind `if __name__ == "__main__":`.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from ..errors import DataError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def usable_cores() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def each(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
+) -> Iterator[_Result]:
+    """The results for each item, in order; with `jobs` above 1 in as many processes.
+
+    Whatever ends it, an error of an item or an interrupt, ends the processes with it.
+
+    Raises:
+        DataError: a process died; errors of the function as they are.
+    """
+    jobs = min(jobs, len(items))
+    if jobs < 2:
+        yield from map(function, items)
+        return
+    spawning = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, spawning, initializer=_quiet)
+    try:
+        yield from pool.map(function, items)
+    except BaseException as error:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise DataError(
+                "a process of scoring was ended from outside, perhaps for its memory: use one"
+                " process (--jobs 1)"
+            ) from error
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _quiet() -> None:
+    """An interrupt ends a worker without a word: its parent says what there is to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

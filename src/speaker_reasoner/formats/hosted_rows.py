@@ -1,0 +1,282 @@
+"""Turns in the JSON of hosted services; `services` tells which is which.
+
+Every function takes data and its place and yields turns. Times come in seconds, in milliseconds, as
+`1.5s` (Google), `PT1.5S` or ticks of 100 ns (Azure), or on a clock (Rev.ai).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from ..errors import FormatError
+from .service_rows import (
+    Row,
+    TimedWord,
+    at_key,
+    clock_s,
+    entries,
+    first_of,
+    listed,
+    plus,
+    text_of,
+    thousandth,
+    turns,
+    word_of,
+)
+
+_ISO = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?")
+
+
+def _duration(value: object) -> object:
+    """`1.5s` or `PT1M1.5S` to seconds; a missing one is 0, as Google leaves it out."""
+    if value is None:
+        return 0
+    if isinstance(value, dict):  # of the client library: seconds and nanos
+        return str(
+            Decimal(str(value.get("seconds") or 0)) + Decimal(str(value.get("nanos") or 0)) / 10**9
+        )
+    if isinstance(value, str) and (match := _ISO.fullmatch(value)):
+        hours, minutes, seconds = (Decimal(part or 0) for part in match.groups())
+        return str(hours * 3600 + minutes * 60 + seconds)
+    return value.removesuffix("s") if isinstance(value, str) else value
+
+
+def _ticks(value: object) -> object:
+    return (
+        str(Decimal(str(value)) / 10**7)
+        if isinstance(value, int | float) and value == value
+        else value
+    )
+
+
+def assemblyai(data: Any, where: str) -> Iterator[Row]:
+    """Milliseconds; without speaker labels, words alone."""
+    if not at_key(data, "utterances") and listed(data, "words"):
+        yield from turns((word_of(w, scale=thousandth) for w in listed(data, "words")), where)
+        return
+    for at, item in entries(data, "utterances", where):
+        words = tuple(word_of(word, scale=thousandth) for word in listed(item, "words"))
+        start, end = (thousandth(item.get(key)) for key in ("start", "end"))
+        yield Row(at, item.get("speaker"), start, end, text_of(item, "text"), words)
+
+
+def deepgram(data: Any, where: str) -> Iterator[Row]:
+    """Words of the first alternative, with speakers where diarized; else each channel is one."""
+    channels = listed(data, "results", "channels")
+    several = len(channels) > 1
+    for number, channel in enumerate(channels):
+        for best in listed(channel, "alternatives")[:1]:
+            words = [word_of(w, "punctuated_word", "word") for w in listed(best, "words")]
+            if not words and text_of(best, "transcript").strip():
+                raise FormatError(
+                    f"{where}, channel {number}: expected words with times, got a transcript alone"
+                )
+            if several:
+                words = [replace(w, speaker=_of_channel(number, w.speaker)) for w in words]
+            yield from turns(words, where)
+
+
+def _of_channel(channel: object, speaker: object) -> str:
+    return f"channel{channel}" if speaker is None else f"channel{channel}-{speaker}"
+
+
+def gladia(data: Any, where: str) -> Iterator[Row]:
+    """Utterances in seconds."""
+    for at, item in entries(at_key(data, "result", "transcription"), "utterances", where):
+        words = tuple(word_of(word) for word in listed(item, "words"))
+        speaker = first_of(item, "speaker", "channel")
+        yield Row(at, speaker, item.get("start"), item.get("end"), text_of(item, "text"), words)
+
+
+def aws(data: Any, where: str) -> Iterator[Row]:
+    """Items, with a speaker each, or in the segments of `speaker_labels`, or in channels."""
+    labels = {
+        item.get("start_time"): first_of(item, "speaker_label")
+        for segment in listed(data, "results", "speaker_labels", "segments")
+        for item in listed(segment, "items")
+    }
+    channels = listed(data, "results", "channel_labels", "channels")
+    if any(listed(channel, "items") for channel in channels):
+        for channel in channels:
+            spoken = {"results": {"items": listed(channel, "items")}}
+            for row in aws(spoken, where):
+                yield replace(row, speaker=channel.get("channel_label"))
+        return
+    words = []
+    for item in listed(data, "results", "items"):
+        best = (listed(item, "alternatives") or [{}])[0]
+        start = item.get("start_time")
+        speaker = first_of(item, "speaker_label", "channel_label") or labels.get(start)
+        words.append(
+            TimedWord(
+                text_of(best, "content"),
+                start,
+                item.get("end_time"),
+                best.get("confidence"),
+                speaker,
+            )
+        )
+    yield from turns(words, where)
+
+
+def speechmatics(data: Any, where: str) -> Iterator[Row]:
+    """Words and punctuation, in seconds; speakers count anew in each channel."""
+    words: dict[object, list[TimedWord]] = {}
+    for item in listed(data, "results"):
+        best = (listed(item, "alternatives") or [{}])[0]
+        speaker = None if best.get("speaker") == "UU" else best.get("speaker")
+        times = item.get("start_time"), item.get("end_time")
+        word = TimedWord(text_of(best, "content"), *times, best.get("confidence"), speaker)
+        words.setdefault(item.get("channel"), []).append(word)
+    several = len([channel for channel in words if channel is not None]) > 1
+    for channel, spoken in words.items():
+        if several:
+            spoken = [
+                replace(w, speaker="-".join(str(n) for n in (channel, w.speaker) if n is not None))
+                for w in spoken
+            ]
+        yield from turns(spoken, where)
+
+
+def google(data: Any, where: str) -> Iterator[Row]:
+    """Results one after the other; with diarization, v1 repeats all words in the last, with speakers."""
+    tags = {first_of(r, "channelTag", "channel_tag") for r in listed(data, "results")} - {None, 0}
+    if len(tags) > 1:
+        for tag in sorted(tags, key=str):
+            own = [
+                r
+                for r in listed(data, "results")
+                if first_of(r, "channelTag", "channel_tag") == tag
+            ]
+            for row in google({"results": [{**r, "channelTag": None} for r in own]}, where):
+                yield replace(row, speaker=_of_channel(tag, row.speaker))
+        return
+    results = [listed(result, "alternatives")[:1] for result in listed(data, "results")]
+    words = [
+        [_google_word(word) for best in bests for word in listed(best, "words")]
+        for bests in results
+    ]
+    if words and any(word.speaker is not None for word in words[-1]):
+        total = sum(len(of_result) for of_result in words[:-1])
+        if len(words[-1]) >= total and all(w.speaker is None for ws in words[:-1] for w in ws):
+            words = words[-1:]
+    if any(words):
+        yield from turns((word for of_result in words for word in of_result), where)
+        return
+    end: object = 0
+    for number, (result, bests) in enumerate(
+        zip(listed(data, "results"), results, strict=True), start=1
+    ):
+        start, end = (
+            end,
+            _duration(first_of(result, "resultEndTime", "resultEndOffset", "result_end_time")),
+        )
+        text = text_of(bests[0], "transcript") if bests else ""
+        yield Row(f"{where}, result {number}", None, start, end or None, text)
+
+
+def _google_word(word: dict[str, Any]) -> TimedWord:
+    speaker = first_of(word, "speakerLabel", "speaker_label", "speakerTag", "speaker_tag")
+    return TimedWord(
+        text_of(word, "word"),
+        _duration(first_of(word, "startTime", "startOffset", "start_time", "start_offset")),
+        _duration(first_of(word, "endTime", "endOffset", "end_time", "end_offset")),
+        word.get("confidence"),
+        speaker or None,  # 0: not known
+    )
+
+
+def azure_batch(data: Any, where: str) -> Iterator[Row]:
+    """Phrases of channels and speakers, in ticks or as ISO durations."""
+    channels = {item.get("channel") for item in listed(data, "recognizedPhrases")}
+    for at, item in entries(data, "recognizedPhrases", where):
+        best = (listed(item, "nBest") or [{}])[0]
+        if "offsetInTicks" in item:
+            start = _ticks(item["offsetInTicks"])
+            length = _ticks(item.get("durationInTicks"))
+        else:
+            start, length = _duration(item.get("offset")), _duration(item.get("duration"))
+        words = [
+            TimedWord(text_of(word, "word"), begins, plus(begins, lasts), word.get("confidence"))
+            for word in listed(best, "displayWords") or listed(best, "words")
+            for begins, lasts in [
+                (_ticks(word["offsetInTicks"]), _ticks(word.get("durationInTicks")))
+                if "offsetInTicks" in word
+                else (_duration(word.get("offset")), _duration(word.get("duration")))
+            ]
+        ]
+        speaker = item.get("speaker")
+        if len(channels) > 1:
+            speaker = _of_channel(item.get("channel", 0), speaker)
+        text = text_of(best, "display", "lexical")
+        yield Row(at, speaker, start, plus(start, length), text, tuple(words))
+
+
+def azure_fast(data: Any, where: str) -> Iterator[Row]:
+    """Phrases in milliseconds."""
+    channels = {item.get("channel") for item in listed(data, "phrases")}
+    for at, item in entries(data, "phrases", where):
+        words = []
+        for word in [item, *listed(item, "words")]:
+            start = thousandth(first_of(word, "offsetMilliseconds", "offset"))
+            length = thousandth(first_of(word, "durationMilliseconds", "duration"))
+            words.append(TimedWord(text_of(word, "text"), start, plus(start, length)))
+        whole, *rest = words
+        speaker = item.get("speaker")
+        if len(channels) > 1:
+            speaker = _of_channel(item.get("channel", 0), speaker)
+        yield Row(at, speaker, whole.start_s, whole.end_s, whole.text, tuple(rest))
+
+
+def rev(data: Any, where: str) -> Iterator[Row]:
+    """Monologues of elements: words with times, and punctuation; those of people have some times alone."""
+    for at, item in entries(data, "monologues", where):
+        elements = listed(item, "elements")
+        words = [
+            TimedWord(
+                text_of(e, "value"),
+                first_of(e, "ts", "timestamp"),
+                first_of(e, "end_ts", "end_timestamp"),
+                e.get("confidence"),
+            )
+            for e in elements
+            if e.get("type") == "text"
+        ]
+        words = [replace(w, start_s=clock_s(w.start_s), end_s=clock_s(w.end_s)) for w in words]
+        text = "".join(text_of(e, "value") for e in elements if e.get("type") != "unknown")
+        starts = [w.start_s for w in words if w.start_s is not None]
+        ends = [w.end_s for w in words if w.end_s is not None]
+        if not words and not text.strip():
+            continue  # a mark such as <laugh>, without a time
+        speaker = first_of(item, "speaker")
+        begins, stops = (starts or [None])[0], (ends or [None])[-1]
+        yield Row(at, speaker, begins, stops, text, tuple(words))
+
+
+def elevenlabs(data: Any, where: str) -> Iterator[Row]:
+    """Words, spacing and audio events; the last two are no words."""
+    words = listed(data, "words")
+    spoken = (word for word in words if word.get("type", "word") == "word")
+    yield from turns((word_of(word, "text", "word", "punctuated_word") for word in spoken), where)
+
+
+def elevenlabs_channels(data: Any, where: str) -> Iterator[Row]:
+    """One transcript a channel."""
+    for number, item in enumerate(listed(data, "transcripts")):
+        channel = first_of(item, "channel_index")
+        for row in elevenlabs(item, where):
+            yield replace(
+                row, speaker=_of_channel(number if channel is None else channel, row.speaker)
+            )
+
+
+def pyannoteai(data: Any, where: str) -> Iterator[Row]:
+    """Turns, with words where it transcribed."""
+    said = listed(data, "output", "turnLevelTranscription")
+    for number, item in enumerate(said or listed(data, "output", "diarization"), start=1):
+        at = f"{where}, turn {number}"
+        yield Row(
+            at, item.get("speaker"), item.get("start"), item.get("end"), text_of(item, "text")
+        )

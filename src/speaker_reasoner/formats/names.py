@@ -1,0 +1,216 @@
+"""Whose words are: names before a colon, in captions and texts that have no other mark of speakers.
+
+What stands before a colon is a speaker only where it is a name: by itself (`Dana Moe`, `SPEAKER_00`,
+`Ana (female)`) and by the other cues (`name_speakers`).
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from .captions import parse_caption
+from .cues import Cue
+
+_SPOKEN = re.compile(r"\s*(?:>>+\s*)?([^:：]*[^:：\s])\s*[:：](?:\s+(.*)|(?<=：)(.*))?", re.DOTALL)
+_EXPLICIT = re.compile(r".*\S \((?:female|male|unknown)\)", re.DOTALL)
+_IDENTIFIER = re.compile(
+    r"(?:speaker|spk|spkr|voice|person|channel|说话人|讲者|发言人)[ _-]?\w{1,4}", re.I
+)
+_NUMBERED = re.compile(
+    r"\s*\[((?:speaker|spk|spkr)[ _-]?\w{1,4})\]\s*(.*)", re.IGNORECASE | re.DOTALL
+)
+_PARTICLE_WORDS = (
+    "al and bin da das de del della den der di do dos du el ibn la le of the ten ter van von y zu &"
+)
+_PARTICLES = frozenset(_PARTICLE_WORDS.split())
+_OPENER_WORDS = (
+    "Also And Answer But Caution Example Finally First Fact Given Hint However Important Listen Look"
+    " Maybe No Not Note Now OK Ok Okay Or Please Question Quote Remember Result Second See So Summary"
+    " Then There Therefore Third This Thus Tip Translation Update Warning Well Why Yes"
+    " Achtung Also Antwort Beispiel Dann Ergebnis Frage Ganz Hinweis Ja Merke Nein Nochmal Problem Tipp"
+    " Warnung Wichtig Zusammenfassung Alors Attention Bref Conseil Donc Exemple Mais Oui Non Remarque"
+    " Réponse Résultat Atención Bueno Ejemplo Entonces Nota Pero Pregunta Respuesta Resultado Sí Attenzione"
+    " Domanda Esempio Quindi Risposta Exemplo Pergunta Resposta Ответ Вопрос Внимание Итак Нет Да Пример"
+    " 注意 问题 答案 问 答 例如 比如 结果 第一 第二 第三 首先 其次 最后 总之 因此 所以 但是 質問 回答 答え 例"
+)
+_OPENERS = frozenset(_OPENER_WORDS.split())
+"""Words that begin a sentence before a colon and are nobody's name."""
+_NEVER_FIRST = frozenset(("die", "das", "ein", "eine", "les", "une", "los", "las", "una", "uma"))
+_LONGEST_NAME = 5  # words
+_DASHED = re.compile(r"[-–—]\s*(.+)", re.DOTALL)  # subtitles put a dash before each of two people
+_BRACKETED = re.compile(r"\s*(?:\[([^\[\]:：]+)\]|\(([^():：]+)\))\s+(\S.*)", re.DOTALL)
+_ENCLOSED = re.compile(r"\[([^\[\]]+)\]|\(([^()]+)\)")
+_ASIDE = re.compile(r"\s+\([^()]+\)$")  # Ana (she/her), Bob (Guest)
+
+
+@lru_cache(maxsize=4096)  # a file has few names, each many times
+def is_name(text: str) -> bool:
+    """Whether a text, as it stands before a colon, can only be meant for a person.
+
+    That is an identifier (`SPEAKER_00`, `speaker 1`), or up to five words that begin with a capital,
+    a digit or a letter of a script without cases, small particles between them (`Ana de la Cruz`); no
+    clause, and none of the words that open one (`Note`, `So`).
+    """
+    if _IDENTIFIER.fullmatch(text):
+        return True
+    text = _ASIDE.sub("", text)
+    words = text.split()
+    if not words or len(words) > _LONGEST_NAME or text.capitalize() in _OPENERS or len(text) > 60:
+        return False
+    if any(mark in text for mark in ',;!?"<>{}|。，！？；…、') or words[0].lower() in _PARTICLES:
+        return False
+    if _DASHED.match(text) or (words[0].lower() in _NEVER_FIRST and len(words) > 1):
+        return False
+    if all(_caseless(word) for word in words):  # 张三, not a sentence
+        return len("".join(words)) <= (5 if len(words) == 1 else 16)
+    return all(_name_word(word, last=word is words[-1]) for word in words)
+
+
+def _caseless(word: str) -> bool:
+    """Whether a word is of letters without cases; vowels of Indic scripts are marks on letters."""
+    return word.lower() == word.upper() and all(
+        unicodedata.category(character)[0] in "LM" or character == "\u200d" for character in word
+    )
+
+
+def _name_word(word: str, last: bool) -> bool:
+    bare = word.strip("().'’-")
+    if word in _PARTICLES:
+        return not last
+    if not bare or not re.fullmatch(r"[\w.'’()@/#+-]+", word):
+        return False
+    if word.endswith(".") and len(bare) > 4:  # J., Dr., Prof. - not the end of a sentence
+        return False
+    return bare[0].isupper() or bare[0].isdigit() or _caseless(bare[0]) or "_" in bare
+
+
+def split_name(line: str) -> tuple[str, str] | None:
+    """Split `name: words` at the first colon, or `[Speaker 1] words`; `None` without either."""
+    spoken = _SPOKEN.fullmatch(line)
+    if spoken is None:
+        numbered = _NUMBERED.fullmatch(line)
+        return None if numbered is None else (numbered[1], numbered[2])
+    name = spoken[1].strip()
+    dashed = None if _EXPLICIT.fullmatch(name) else _DASHED.fullmatch(name)
+    if dashed is not None and is_name(dashed[1]):
+        name = dashed[1]
+    return name, spoken[2] or spoken[3] or ""
+
+
+def _unbracketed(cues: Sequence[Cue]) -> Sequence[Cue]:
+    """Cues with `Ana: words` for `[Ana] words`, where all of a file begin so: not `[music] la`."""
+    matches = [_BRACKETED.match(cue.lines[0]) if cue.lines else None for cue in cues]
+    names = [(match[1] or match[2]).strip() if match else "" for match in matches]
+    if len(cues) < 2 or not all(map(is_name, names)):
+        return cues
+    return [
+        replace(cue, lines=[f"{name}: {match[3]}", *cue.lines[1:]])
+        for cue, name, match in zip(cues, names, matches, strict=True)
+        if match is not None
+    ]
+
+
+def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
+    """Cues with `Ana: words` for a line `Ana` above the words, where all of a file begin so (Teams)."""
+    names = [cue.lines[0].lstrip("-– ").strip() if len(cue.lines) > 1 else "" for cue in cues]
+    if len(cues) < 3 or 2 * len(set(names)) > len(names) + 1 or not all(map(is_name, names)):
+        return cues
+    return [
+        replace(cue, lines=[f"{name}: {cue.lines[1]}", *cue.lines[2:]])
+        for cue, name in zip(cues, names, strict=True)
+    ]
+
+
+def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
+    """Tell whose words cues are, from all cues of a file that has no other mark of speakers.
+
+    What stands before a colon is taken for a speaker if it `is_name`, or one lower-case word, and
+
+    - every cue has such a name; or
+    - a name recurs, and half of the cues at least have one (then names that come once count, too); or
+    - that name recurs, stands alone on its line, is in capitals, as subtitles write it, behind `>>`, or
+      a numbered speaker.
+
+    A name in brackets (`[Ana] yes`), or alone on the first line, is one where every cue begins so. A name with a gender
+    (`Ana (female): yes`), as this package writes it, is one anywhere.
+
+    Returns:
+        Of each cue its parts: speaker (empty for none), gender, and words. A cue whose lines begin
+        with names has several.
+    """
+    cues = _unheaded(_unbracketed(cues))
+    counts: Counter[str] = Counter()
+    named = 0
+    for cue in cues:
+        names = [name for name in map(_candidate, cue.lines) if name]
+        counts.update(names)
+        named += bool(names) and _candidate(cue.lines[0]) != ""
+    plainly = {name for cue in cues for line in cue.lines if (name := _marked(line))}
+    recurring = {name for name, count in counts.items() if count > 1} | plainly
+    everywhere = bool(cues) and named == len(cues)
+    mostly = bool(recurring) and 2 * named >= len(cues)
+    accepted = set(counts) if everywhere or mostly else recurring
+    if not mostly:
+        accepted = {n for n in accepted if _EXPLICIT.fullmatch(n) or is_name(_bare(n))}
+    return [_parts(cue, accepted) for cue in cues]
+
+
+def _candidate(line: str) -> str:
+    """What may be the name before a colon; empty for none."""
+    split = split_name(line)
+    return "" if split is None else _possible(split[0])
+
+
+@lru_cache(maxsize=4096)
+def _possible(name: str) -> str:
+    if _EXPLICIT.fullmatch(name):
+        return name
+    bare = _bare(name)
+    one = bare.split() == [bare] and bare.isalpha() and bare.islower() and len(bare) <= 20
+    return name if is_name(bare) or (one and bare.capitalize() not in _OPENERS) else ""
+
+
+def _marked(line: str) -> str:
+    """A name that its line alone makes one."""
+    split = split_name(line)
+    name = "" if split is None else _possible(split[0])
+    capitals = len(name) > 2 and name.isupper() and any(map(str.isalpha, name))
+    numbered = _IDENTIFIER.fullmatch(_bare(name)) is not None
+    changes = line.lstrip().startswith(">>")
+    return name if split and (not split[1] or capitals or numbered or changes) else ""
+
+
+def label_of(label: str) -> tuple[str, bool]:
+    """The form of a label that SubRip can hold, and whether it is plainly a name there."""
+    fitted = re.sub("[:：]", "_", label.strip())
+    return fitted, is_name(fitted) and _bare(fitted) == fitted
+
+
+def _bare(name: str) -> str:
+    """A name without brackets around all of it: `[SPEAKER_00]`."""
+    enclosed = _ENCLOSED.fullmatch(name)
+    return (enclosed[1] or enclosed[2]).strip() if enclosed else name
+
+
+def _parts(cue: Cue, accepted: set[str]) -> list[tuple[str, str, str]]:
+    parts: list[tuple[str, str, list[str]]] = []
+    for line in cue.lines:
+        split = split_name(line)
+        if (
+            split is not None
+            and _EXPLICIT.fullmatch(split[0])
+            and (not parts or split[0] in accepted)
+        ):
+            parts.append((*parse_caption(split[0]), [split[1]]))
+        elif split is not None and split[0] in accepted:
+            parts.append((_bare(split[0]), "unknown", [split[1]]))
+        elif parts:
+            parts[-1][2].append(line)
+        else:
+            parts.append(("", "unknown", [line]))
+    return [
+        (speaker, gender, " ".join(filter(None, words))) for speaker, gender, words in parts
+    ] or [("", "unknown", "")]
