@@ -39,6 +39,9 @@ RULES = {
 }
 
 named = pytest.mark.parametrize("name", RULES)
+heavy = (
+    pytest.mark.no_cover
+)  # tracing its many steps takes longer than the steps; other tests take them too
 quick = settings(
     max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
@@ -68,6 +71,7 @@ def walked(name: str, seed: int) -> str:
     return walk(RULES[name], random.Random(seed))
 
 
+@heavy
 @named
 @quick
 @given(seed=st.integers(0, 2**32))
@@ -151,6 +155,7 @@ def repeats(words: str) -> bool:
     return bool(re.search(rf"(.{{1,}}?)\1{{{MAX_REPEATS - 1}}}", words, re.DOTALL))
 
 
+@heavy
 @named
 @quick
 @given(seed=st.integers(0, 2**32))
@@ -233,6 +238,7 @@ def llguidance(expression: str) -> Accepts:
 
 
 @pytest.mark.parametrize("library", [xgrammar, llguidance])
+@heavy
 @named
 def test_both_libraries_read_the_expression_as_python_does(
     name: str, library: Callable[[str], Accepts]
