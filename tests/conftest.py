@@ -1,5 +1,6 @@
 """Shared fixtures: small random checkpoints of the real classes."""
 
+import gc
 import os
 import random
 import socket
@@ -19,8 +20,16 @@ from hypothesis import settings
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.train.scratch import TinyConfig
 
+gc.disable()  # until all is imported, see below
+
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")  # how long an example takes depends on what else the machine does
+
+def pytest_collection_finish() -> None:
+    """What the libraries hold is not looked through again and again while the tests run."""
+    gc.freeze()
+    gc.enable()
+
 
 TINY = TinyConfig(
     audio_width=32,
