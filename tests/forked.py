@@ -160,8 +160,10 @@ def _watch(child: int, state: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    gc.disable()
     for module in sys.argv[2:]:
         with suppress(ImportError):  # its tests are skipped
             importlib.import_module(module)
+    gc.enable()
     gc.freeze()  # what is shared is not looked through by every fork
     _serve(socket.socket(fileno=int(sys.argv[1])))
