@@ -33,8 +33,10 @@ FRONT_AND_WORKERS: list[tuple[str, ...]] = [("--no-engine",), ("--worker",), ("-
 class Server:
     """`serve` in a process of its own."""
 
-    def __init__(self, words: list[str], environment: dict[str, str]) -> None:
-        words = ["tests.simulated", "serve", "--port", "0", *words]
+    def __init__(
+        self, words: list[str], environment: dict[str, str], module: str = "tests.simulated"
+    ) -> None:
+        words = [module, "serve", "--port", "0", *words]
         self.process = Forked(SERVERS, words, {**os.environ, **environment})
         self.said: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
@@ -70,6 +72,11 @@ class Server:
         with suppress(ValueError):
             self.process.stderr.close()
         return status
+
+
+def alone(store: Path, *words: str) -> Server:
+    """A server over a folder and its SQLite, whose engine takes its time."""
+    return Server(["--store", str(store), "--lease", "2", *words], {"SIMULATED_S": "0.02"}).ready()
 
 
 class Cloud:

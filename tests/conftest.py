@@ -25,9 +25,38 @@ gc.disable()  # until all is imported, see below
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")  # how long an example takes depends on what else the machine does
 
-LONGEST = """servers serve train_models loopback cli realtime compose usage faults readme server train_resumed
-train_processes bulk train lookahead cascade_real checkpoint jobs corrections systems_services train_shards engine
-plan embedded expression systems_here shared words outages""".split()
+LONGEST = [
+    "servers",
+    "serve",
+    "train_models",
+    "loopback",
+    "cli",
+    "realtime",
+    "compose",
+    "usage",
+    "faults",
+    "readme",
+    "server",
+    "train_resumed",
+    "train_processes",
+    "bulk",
+    "train",
+    "lookahead",
+    "cascade_real",
+    "checkpoint",
+    "jobs",
+    "corrections",
+    "systems_services",
+    "train_shards",
+    "engine",
+    "plan",
+    "embedded",
+    "expression",
+    "systems_here",
+    "shared",
+    "words",
+    "outages",
+]
 """Files of tests that take more than five seconds, in the order in which they begin: what waits for leases and
 processes leaves a core to others, and no process has a long file left when the others have none."""
 

@@ -3,6 +3,7 @@
 In all that tests look at, a fork is a process of its own: its id, signals, streams and end.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -108,6 +109,7 @@ def _parent(imported: tuple[str, ...]) -> socket.socket:
         pass_fds=[other.fileno()],
     )
     other.close()
+    atexit.register(mine.close)
     process.returncode = 0  # nobody waits for it: it ends when the socket closes
     return mine
 
