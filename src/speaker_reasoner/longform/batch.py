@@ -389,7 +389,7 @@ class _Task:
         """Add to the notes on the recording."""
         self.note += f"; {note}" if self.note else note
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         if self.listener is not None:
             self.listener(progress)
 

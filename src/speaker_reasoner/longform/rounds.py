@@ -49,7 +49,7 @@ class Task(Protocol):
     def open(self) -> Driven:
         """Open the recording or whatever asks turns; an error ends the task."""
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Called with each turn."""
 
 
@@ -205,7 +205,7 @@ class Rounds(Generic[T]):
         recording = active.recording
         if recording is not None:
             try:
-                recording.tell(active.task.told)
+                recording.tell(active.task.on_progress)
                 return recording.result() if recording.done else None
             except Exception as error:
                 self._drop(active, error)

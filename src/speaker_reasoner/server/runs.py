@@ -211,7 +211,7 @@ class RequestRun:
         self._folder = folder
         self._hints = hints
         self._defaults = defaults
-        self._told = Told()
+        self._stream = Told()
         self._links = Links()
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[News | Transcript | Failure] = asyncio.Queue()
@@ -232,8 +232,8 @@ class RequestRun:
         self._links.recording = recording
         return recording
 
-    def told(self, progress: Progress) -> None:
-        segments = self._told.add(progress)
+    def on_progress(self, progress: Progress) -> None:
+        segments = self._stream.add(progress)
         news = News(segments, self._links.add(progress.chunk, segments))
         if news.known or news.linked:
             self._loop.call_soon_threadsafe(self._news.put_nowait, news)

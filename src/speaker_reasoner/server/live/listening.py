@@ -241,7 +241,7 @@ class _Stretches:
     def tell(self, listener: Listener) -> None:
         self._live.news()
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """See `tell`."""
 
     def result(self) -> None:
@@ -287,7 +287,7 @@ class _Guessing:
     def tell(self, listener: Listener) -> None:
         self.state.tell(None)
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """See `tell`."""
 
     def result(self) -> None:
