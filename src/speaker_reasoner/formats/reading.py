@@ -268,7 +268,7 @@ def _cut(
 
 
 def _room(lead: str, habits: Habits) -> int:
-    """What a name takes of a line; a long one has to share it."""
+    """The characters of a line that a name takes; a long name shares its line."""
     return min(len(lead), habits.line_chars // 2)
 
 

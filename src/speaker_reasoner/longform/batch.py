@@ -65,7 +65,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a recording.
+    """The outcome of a recording.
 
     Attributes:
         item: the recording.

@@ -16,7 +16,7 @@ from .recording import Failure, Listener, Progress
 
 
 class Driven(Protocol):
-    """What the rounds drive: a recording, or a turn of a dialogue that is led elsewhere."""
+    """A unit of work that the rounds drive: a recording, or a turn of a dialogue that a client leads."""
 
     @property
     def done(self) -> bool: ...
@@ -28,7 +28,7 @@ class Driven(Protocol):
         """Tell the turns that are newly known."""
 
     def result(self) -> Transcript | Failure | None:
-        """What it came to, once `done`; `None` where that was said already."""
+        """The result, once `done`; `None` if it was already delivered."""
 
 
 class Task(Protocol):

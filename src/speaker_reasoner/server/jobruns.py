@@ -265,7 +265,7 @@ class JobRun:
         self._log.close()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the run and its log of events."""
         self._log.close()
         self.over = True
         self._finished(self)
@@ -367,8 +367,8 @@ class JobRun:
     def _end(
         self, lines: Sequence[CorrectedLine], labels: Mapping[str, str], revision: int
     ) -> list[Unnumbered]:
-        """What turns did not tell, or did otherwise: lines that were put in by a later pass, or
-        whose turn was finished in the instant of a kill; new labels; and that all is done."""
+        """The last events: lines that no turn has told yet (a later pass added them, or a kill came in the
+        instant in which their turn ended), new labels, and the end."""
         overlaps = find_overlaps([line.segment for line in lines])
         pairs = zip(lines, overlaps, strict=True)
         events = [self._line(line, overlap) for line, overlap in pairs if line.turn is None]

@@ -40,7 +40,7 @@ class Ledger:
         return _Reader(self, job, after)
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
-        """As `Journal.anew`; one that begins anew has no events."""
+        """Open a journal like `Journal.anew`; a new one has no events."""
         try:
             return _Journal(self, job, about), None
         except OtherJournal as error:
@@ -51,14 +51,14 @@ class Ledger:
             return _Journal(self, job, about), differs
 
     def keep_document(self, job: Job, transcript: str, lines: str) -> None:
-        """As `Store.keep_document`."""
+        """Keep a document like `Store.keep_document`."""
         with self._writing(job) as connection:
             connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.job == job.id))
             row = {"job": job.id, "transcript": transcript, "lines": lines}
             connection.execute(insert(DOCUMENTS).values(row))
 
     def document(self, job: Job) -> tuple[str, str] | None:
-        """What `keep_document` wrote, if it did."""
+        """Read what `keep_document` wrote; `None` if it wrote nothing."""
         query = select(DOCUMENTS.c.transcript, DOCUMENTS.c.lines).where(DOCUMENTS.c.job == job.id)
         with self._database.begin() as connection:
             row = connection.execute(query).one_or_none()

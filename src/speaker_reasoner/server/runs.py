@@ -90,7 +90,7 @@ class Links:
         return [one for n in sorted(self._held) for one in self._linked(n)]
 
     def rest(self, transcript: Transcript) -> list[ToldSegment]:
-        """What is still held, at the end, as the transcript has it."""
+        """Return the segments that are still held, at the end, as the transcript has them."""
         left = [one for n in sorted(self._held) for one in self._held.pop(n)]
         return relabelled(left, transcript.segments)
 
@@ -114,7 +114,7 @@ def relabelled(streamed: Sequence[ToldSegment], segments: Sequence[Segment]) -> 
 
 
 def voice_file(folder: Path, number: int) -> Path:
-    """Where the n-th clip of a known voice lies."""
+    """The path of the n-th clip of a known voice."""
     return folder / f"voice-{number}.wav"
 
 
@@ -170,7 +170,7 @@ def given_of(
     witness: Witness | None,
     defaults: Defaults,
 ) -> dict[str, Any]:
-    """What is known of a recording beforehand, as `Transcriber.open` takes it."""
+    """The hints about a recording, as `Transcriber.open` takes them."""
     voices = _voices(folder, names, witness) if names else defaults.voices
     return {"speakers": speakers or defaults.speakers, "voices": voices}
 

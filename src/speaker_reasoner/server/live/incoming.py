@@ -131,7 +131,7 @@ class Decoder:
         return out
 
     def rest(self) -> Samples:
-        """What is still held, at the end of a piece of speech."""
+        """Return the samples that are still held, at the end of a piece of speech."""
         out: Samples = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
         self._began()
         return out
@@ -212,7 +212,7 @@ class Pauses:
         return changes
 
     def rest(self) -> None:
-        """Whoever speaks is taken to have stopped now."""
+        """End the speech that is under way."""
         self.speaking = False
         self._at = self._first + len(self._decided) + len(self._vad.rest())
 

@@ -138,7 +138,7 @@ class Live:
             self._state.language_given = language
 
     def close(self) -> None:
-        """Nothing more is wanted."""
+        """Stop: no more results are wanted."""
         if self._task is not None:
             self._worker.cancel(self._task)
 
