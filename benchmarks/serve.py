@@ -73,13 +73,15 @@ class Tally:
     wall_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        found = np.percentile(self.latencies_s, (50, 90, 99)) if self.latencies_s else (0, 0, 0)
+        percentiles = (
+            np.percentile(self.latencies_s, (50, 90, 99)) if self.latencies_s else (0, 0, 0)
+        )
         return {
             "outcomes": dict(self.outcomes),
             "wall_s": round(self.wall_s, 1),
             "audio_s_per_s": round(self.audio_s / self.wall_s, 2) if self.wall_s else 0.0,
             "latency_s": {
-                f"p{p}": round(float(v), 2) for p, v in zip((50, 90, 99), found, strict=True)
+                f"p{p}": round(float(v), 2) for p, v in zip((50, 90, 99), percentiles, strict=True)
             },
         }
 
@@ -117,10 +119,10 @@ def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes
     with path.open("wb") as log:
         running = subprocess.Popen([*command, "--store", str(folder), *options], stderr=log)
     try:
-        while (found := re.search(r"^listening on (\S+);", path.read_text(), re.M)) is None:
+        while (match := re.search(r"^listening on (\S+);", path.read_text(), re.M)) is None:
             assert running.poll() is None, path.read_text()
             time.sleep(0.1)
-        yield running, found[1]
+        yield running, match[1]
     finally:
         running.kill()
         running.wait()
@@ -224,8 +226,8 @@ async def settled(url: str) -> dict[str, float]:
     async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
         for _ in range(600):
             text = (await http.get("/metrics")).text
-            found = re.findall(r"^speaker_reasoner_(waiting|active) (\S+)$", text, re.MULTILINE)
-            gauges = {name: float(value) for name, value in found}
+            rows = re.findall(r"^speaker_reasoner_(waiting|active) (\S+)$", text, re.MULTILINE)
+            gauges = {name: float(value) for name, value in rows}
             if not any(gauges.values()):
                 return gauges
             await asyncio.sleep(0.1)

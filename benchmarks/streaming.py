@@ -46,10 +46,10 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         paths = arguments.recordings or meetings(Path(folder), arguments)
-        with serving(arguments.model, Path(folder) / "store") as (url, model, told):
+        with serving(arguments.model, Path(folder) / "store") as (url, model, segments):
             for path in paths:
-                told.clear()
-                rows.append({"recording": path.stem, **measure(url, model, path, told)})
+                segments.clear()
+                rows.append({"recording": path.stem, **measure(url, model, path, segments)})
                 Console(stderr=True).print(rows[-1])
     total = {key: sum(row[key] for row in rows) for key in ("segments", "changed", "turns_changed")}
     share = round(total["changed"] / max(1, total["segments"]), 4)
@@ -69,27 +69,27 @@ def meetings(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
 def serving(model: str, folder: Path) -> Iterator[tuple[str, str, list[Any]]]:
     """A server's address, its model, and what turns tell."""
     app = create_app(Transcriber(load_engine(model)), ServiceSettings(folder))
-    told: list[Any] = []
-    was = RequestRun.told
+    segments: list[Any] = []
+    was = RequestRun.on_progress
 
     def listen(run: RequestRun, progress: Any) -> None:
-        told.extend(progress.segments)
+        segments.extend(progress.segments)
         was(run, progress)
 
-    RequestRun.told = listen  # type: ignore[method-assign]
+    RequestRun.on_progress = listen  # type: ignore[method-assign]
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service.model, told
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service.model, segments
     finally:
         server.should_exit = True
         thread.join()
-        RequestRun.told = was  # type: ignore[method-assign]
+        RequestRun.on_progress = was  # type: ignore[method-assign]
 
 
-def measure(url: str, model: str, path: Path, told: list[Any]) -> dict[str, Any]:
+def measure(url: str, model: str, path: Path, segments: list[Any]) -> dict[str, Any]:
     form = {"model": model, "response_format": "diarized_json", "stream": "true"}
     with path.open("rb") as file:
         answer = httpx2.post(
@@ -99,13 +99,13 @@ def measure(url: str, model: str, path: Path, told: list[Any]) -> dict[str, Any]
     streamed = [one for one in events if one["type"] == "transcript.text.segment"]
     final = {place(one): one["speaker"] for one in events[-1]["segments"]}
     changed = sum(final.get(place(one)) != one["speaker"] for one in streamed)
-    before = [one.speaker for one in told]
+    before = [one.speaker for one in segments]
     names = {}
-    for label, one in zip(before, told, strict=True):
+    for label, one in zip(before, segments, strict=True):
         names.setdefault(label, final.get((one.start_s, one.end_s, one.text)))
     turns = sum(
         names[label] != final.get((one.start_s, one.end_s, one.text))
-        for label, one in zip(before, told, strict=True)
+        for label, one in zip(before, segments, strict=True)
     )
     missing = len(set(final) - {place(one) for one in streamed})
     return {

@@ -60,7 +60,7 @@ class Playing:
 
 def bodies() -> list[dict[str, Any]]:
     """All requests of a dialogue in each layout, with a turn that is asked for again."""
-    found = []
+    requests = []
     profile = Profile(chunk_s=4.0)
     for own, turns in ((profile, NATIVE), (replace(profile, name="released"), FREE)):
         client = Playing(turns)
@@ -71,9 +71,9 @@ def bodies() -> list[dict[str, Any]]:
             pass
         assert dialogue.outcome is not None and dialogue.outcome.stop == "answered"
         assert len(client.asked) == 4
-        found += client.asked
+        requests += client.asked
         client.client.close()
-    return found
+    return requests
 
 
 class Parser:
@@ -114,8 +114,8 @@ def check_chat() -> int:
                 [(clip, uuid)] = parser.clips
                 assert uuid == part["uuid"]
                 if clip["data"]:
-                    heard, rate = soundfile.read(io.BytesIO(base64.b64decode(clip["data"])))
-                    assert rate == 16_000 and len(heard) >= rate
+                    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(clip["data"])))
+                    assert rate == 16_000 and len(samples) >= rate
                     known.add(uuid)
                 assert uuid in known
     return len(requests)

@@ -5,8 +5,6 @@ import queue
 import random
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -19,11 +17,11 @@ import httpx2
 
 from speaker_reasoner.longform import Transcriber
 
+from .forked import SERVERS, Forked
 from .serving import events_of, wait_until, wav
 from .simulated import Simulated
 
 Line = tuple[Any, ...]
-ROOT = Path(__file__).parents[1]
 LEASE_S = 3
 STOPPED = {0, -signal.SIGTERM}
 """uvicorn stops in good order, and passes the signal on."""
@@ -35,21 +33,17 @@ FRONT_AND_WORKERS: list[tuple[str, ...]] = [("--no-engine",), ("--worker",), ("-
 class Server:
     """`serve` in a process of its own."""
 
-    def __init__(self, words: list[str], environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.simulated", "serve", "--port", "0", *words],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(
+        self, words: list[str], environment: dict[str, str], module: str = "tests.simulated"
+    ) -> None:
+        words = [module, "serve", "--port", "0", *words]
+        self.process = Forked(SERVERS, words, {**os.environ, **environment})
         self.said: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         self.url = ""
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
         with suppress(ValueError):
             for line in self.process.stderr:
                 self.said.append(line)
@@ -68,17 +62,21 @@ class Server:
         """What it said before it ended by itself."""
         assert self.process.wait(60) in (1, 2)
         said = "".join(iter(lambda: self._lines.get(timeout=10), ""))
-        assert self.process.stderr is not None and "Traceback" not in said
+        assert "Traceback" not in said
         self.process.stderr.close()
         return said
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         status = self.process.wait(60)
-        assert self.process.stderr is not None
         with suppress(ValueError):
             self.process.stderr.close()
         return status
+
+
+def alone(store: Path, *words: str) -> Server:
+    """A server over a folder and its SQLite, whose engine takes its time."""
+    return Server(["--store", str(store), "--lease", "2", *words], {"SIMULATED_S": "0.02"}).ready()
 
 
 class Cloud:
@@ -151,10 +149,21 @@ def is_done(http: httpx2.Client, server: Server, job: str) -> bool:
 
 
 def kill_one_after_the_other(
-    cloud: Cloud, http: httpx2.Client, kinds: list[tuple[str, ...]], kills: int, seed: int = 0
+    cloud: Cloud,
+    http: httpx2.Client,
+    kinds: list[tuple[str, ...]],
+    kills: int,
+    seed: int = 0,
+    *,
+    within_s: float = 2.0,
+    pause_s: float = 0.0,
 ) -> dict[str, Any]:
     """Kill servers at random moments while jobs come in, each at least once in as many kills as there are; see
     that every accepted job ends once, with the transcript that one process makes of it.
+
+    Args:
+        within_s: of its turn each victim dies.
+        pause_s: between a job and the next.
 
     Returns:
         What happened, in numbers.
@@ -169,7 +178,7 @@ def kill_one_after_the_other(
     unanswered = 0
     for number in range(kills):
         victim = number if number < len(kinds) else rng.randrange(len(kinds))
-        timer = threading.Timer(rng.uniform(0.2, 2.0), servers[victim].process.kill)
+        timer = threading.Timer(rng.uniform(0.2, within_s), servers[victim].process.kill)
         timer.start()
         while servers[victim].process.poll() is None:
             seconds = rng.choice((3.0, 9.0, 30.0))
@@ -177,6 +186,7 @@ def kill_one_after_the_other(
                 accepted[send(http, servers[rng.choice(takes)], seconds)] = seconds
             except httpx2.HTTPError:  # it was killed meanwhile: nothing was promised
                 unanswered += 1
+            time.sleep(pause_s)
         timer.join()
         servers[victim].end(signal.SIGKILL)
         servers[victim] = cloud.start(*kinds[victim])

@@ -1,5 +1,6 @@
 """Shared fixtures: small random checkpoints of the real classes."""
 
+import gc
 import os
 import random
 import socket
@@ -19,8 +20,57 @@ from hypothesis import settings
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.train.scratch import TinyConfig
 
+gc.disable()  # until all is imported, see below
+
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")  # how long an example takes depends on what else the machine does
+
+LONGEST = [
+    "servers",
+    "serve",
+    "train_models",
+    "loopback",
+    "cli",
+    "realtime",
+    "compose",
+    "usage",
+    "faults",
+    "readme",
+    "server",
+    "train_resumed",
+    "train_processes",
+    "bulk",
+    "train",
+    "lookahead",
+    "cascade_real",
+    "checkpoint",
+    "jobs",
+    "corrections",
+    "systems_services",
+    "train_shards",
+    "engine",
+    "plan",
+    "embedded",
+    "expression",
+    "systems_here",
+    "shared",
+    "words",
+    "outages",
+]
+"""Files of tests that take more than five seconds, in the order in which they begin: what waits for leases and
+processes leaves a core to others, and no process has a long file left when the others have none."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """What the libraries hold is not looked through again and again while the tests run."""
+    gc.freeze()
+    gc.enable()
+
 
 TINY = TinyConfig(
     audio_width=32,

@@ -17,7 +17,7 @@ from speaker_reasoner.protocol import Box, Profile
 from speaker_reasoner.protocol.checking import fault, is_turn, kept_part, looped, valid_part
 from speaker_reasoner.protocol.expression import _range, turn_regex
 from speaker_reasoner.protocol.grammar import LINE_BYTES, TurnRules, start
-from speaker_reasoner.protocol.matcher import MAX_REPEATS, advance, complete, next_bytes
+from speaker_reasoner.protocol.matcher import MAX_REPEATS, State, advance, complete, next_bytes
 
 NATIVE = Profile(decimals=1, chunk_s=20.0, max_speakers=3)
 RELEASED = Profile(name="released", decimals=2, chunk_s=20.0)
@@ -39,6 +39,9 @@ RULES = {
 }
 
 named = pytest.mark.parametrize("name", RULES)
+heavy = (
+    pytest.mark.no_cover
+)  # tracing its many steps takes longer than the steps; other tests take them too
 quick = settings(
     max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
@@ -49,14 +52,26 @@ def walk(rules: TurnRules, rng: random.Random, kept: str = "") -> str:
     data, letters = kept.encode(), b"abz .0\xc3\xa9\xe4\xbd\xa0"
     state = advance(start(rules), data)
     while not complete(state):
-        allowed = next_bytes(state)
-        likely = [b for b in allowed if b in b"\n<"] if rng.random() < 0.3 else []
-        likely = likely or [b for b in allowed if b in letters] or allowed
-        byte = bytes((rng.choice(likely if rng.random() < 0.9 else allowed),))
+
+        def fitting(some: bytes, state: State = state) -> list[int]:
+            return [byte for byte in some if advance(state, bytes((byte,)))]
+
+        likely = fitting(b"\n<") if rng.random() < 0.3 else []
+        likely = likely or fitting(letters)
+        if not likely or rng.random() > 0.9:
+            likely = next_bytes(state)
+        byte = bytes((rng.choice(likely),))
         data, state = data + byte, advance(state, byte)
     return data.decode()
 
 
+@cache
+def walked(name: str, seed: int) -> str:
+    """A walk that both libraries read."""
+    return walk(RULES[name], random.Random(seed))
+
+
+@heavy
 @named
 @quick
 @given(seed=st.integers(0, 2**32))
@@ -140,6 +155,7 @@ def repeats(words: str) -> bool:
     return bool(re.search(rf"(.{{1,}}?)\1{{{MAX_REPEATS - 1}}}", words, re.DOTALL))
 
 
+@heavy
 @named
 @quick
 @given(seed=st.integers(0, 2**32))
@@ -222,6 +238,7 @@ def llguidance(expression: str) -> Accepts:
 
 
 @pytest.mark.parametrize("library", [xgrammar, llguidance])
+@heavy
 @named
 def test_both_libraries_read_the_expression_as_python_does(
     name: str, library: Callable[[str], Accepts]
@@ -229,7 +246,7 @@ def test_both_libraries_read_the_expression_as_python_does(
     rules, rng = RULES[name], random.Random(name)
     accepts, pattern = library(turn_regex(rules)), re.compile(turn_regex(rules))
     for number in range(20):
-        turn = walk(rules, random.Random(number))
+        turn = walked(name, number)
         assert accepts(turn), turn
         for _ in range(12):
             at = rng.randrange(len(turn))

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from speaker_reasoner.server.database import Database
 
 from . import serving
+from .cloud import Server, alone
 from .serving import Gate, Serve, add_job, error_of, events_of, wait, wait_until, wav
 
 serve = serving.serve
@@ -137,54 +137,9 @@ def test_a_database_that_comes_and_goes(serve: Serve, monkeypatch: Any, times: i
         assert client.get(f"/v1/jobs/{job['id']}/transcript?format=seglst").text == wanted
 
 
-KILLED = """
-import sys
-import threading
-from pathlib import Path
-import uvicorn
-from speaker_reasoner.engines.scripted import ScriptedEngine
-from speaker_reasoner.longform import Transcriber
-from speaker_reasoner.server.app import create_app
-from speaker_reasoner.server.keeper import Rules
-from speaker_reasoner.server.service import ServiceSettings
-from tests.talk import PROFILE, play
-import time, socket
-def slow(request):
-    time.sleep(0.02)
-    return play(request)
-app = create_app(Transcriber(ScriptedEngine(slow, PROFILE), detect=None),
-    ServiceSettings(Path(sys.argv[1]), rules=Rules(beat_s=0.1)))
-listening = socket.create_server(("127.0.0.1", 0))
-print(listening.getsockname()[1], flush=True)
-uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
-"""
-
-
-class Killed:
-    """A server in a process of its own."""
-
-    def __init__(self, store: Path) -> None:
-        root = Path(__file__).parent.parent
-        environment = os.environ | {"PYTHONPATH": f"{root / 'src'}:{root}"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(store)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert self.process.stdout is not None
-        self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
-
-    def end(self, number: int) -> None:
-        self.process.send_signal(number)
-        self.process.wait(60)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
 def test_another_process_takes_over(tmp_path: Path) -> None:
     """Two on one store: what the killed one had begun, the other one ends."""
-    first, second = Killed(tmp_path / "store"), Killed(tmp_path / "store")
+    first, second = alone(tmp_path / "store"), alone(tmp_path / "store")
     with httpx2.Client(timeout=60) as http:
         wait_until(lambda: answers(http, first) and answers(http, second))
         form = {"file": ("a.wav", wav(20.0))}
@@ -201,7 +156,7 @@ def test_another_process_takes_over(tmp_path: Path) -> None:
 
 
 def test_a_job_is_cancelled_at_another_process(tmp_path: Path) -> None:
-    first, second = Killed(tmp_path / "store"), Killed(tmp_path / "store")
+    first, second = alone(tmp_path / "store"), alone(tmp_path / "store")
     with httpx2.Client(timeout=60) as http:
         wait_until(lambda: answers(http, first) and answers(http, second))
         job = http.post(f"{first.url}/v1/jobs", files={"file": ("a.wav", wav(60.0))}).json()
@@ -215,7 +170,7 @@ def test_a_job_is_cancelled_at_another_process(tmp_path: Path) -> None:
         one.end(signal.SIGTERM)
 
 
-def answers(http: httpx2.Client, server: Killed) -> bool:
+def answers(http: httpx2.Client, server: Server) -> bool:
     try:
         return http.get(f"{server.url}/health").status_code == 200
     except httpx2.HTTPError:
@@ -228,14 +183,14 @@ def test_many_kills_under_load(tmp_path: Path) -> None:
     accepted ends as it would have, and what was corrected stays."""
     kills = int(os.environ.get("SPEAKER_REASONER_KILLS", "12"))
     rng, store = random.Random(7), tmp_path / "store"
-    servers = [Killed(store), Killed(store)]
+    servers = [alone(store), alone(store)]
     accepted: list[str] = []
     corrected: dict[str, str] = {}
     with httpx2.Client(timeout=20) as http:
         for server in servers:
             wait_until(lambda server=server: answers(http, server), 60)  # type: ignore[misc]
 
-        def send(server: Killed) -> None:
+        def send(server: Server) -> None:
             form = {"file": ("a.wav", wav(9.0))}
             try:
                 answer = http.post(f"{server.url}/v1/jobs", files=form)
@@ -258,7 +213,7 @@ def test_many_kills_under_load(tmp_path: Path) -> None:
                 send(rng.choice(servers))
             timer.join()
             victim.end(signal.SIGKILL)
-            servers[number % 2] = Killed(store)
+            servers[number % 2] = alone(store)
             wait_until(lambda n=number: answers(http, servers[n % 2]), 60)  # type: ignore[misc]
         assert len(accepted) > kills and corrected
         for job in accepted:

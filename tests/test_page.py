@@ -1060,7 +1060,8 @@ def test_the_whole_way(real: RealServer, visit: Callable[..., Any], tmp_path: Pa
     expect(tab.locator(".line")).to_have_count(3)
     expect(tab.locator("#listening")).to_be_hidden()
     said = tab.evaluate("() => window.said.join('\\n')")
-    assert re.search(r"^Listening · hears 2 speakers: 2 female · now 0:00\.\d to 0:0", said, re.M)
+    # Which box is the first that is drawn depends on when the page asked for the events.
+    assert re.search(r"^Listening · hears 2 speakers: 2 female · now 0:\d\d\.\d to 0:", said, re.M)
     expect(tab.locator(".words").first).to_contain_text("maybe peter and anna can look")
     expect(tab.locator(".boxes i")).to_have_count(3)
     assert speakers(tab) == ["Speaker1", "Speaker2", "Speaker1"]
@@ -1114,7 +1115,8 @@ def test_the_whole_way(real: RealServer, visit: Callable[..., Any], tmp_path: Pa
     tab.evaluate(WATCH)
     choose(tab, "Listen again")
     tab.locator("#ask").get_by_role("button", name="Keep them").click()
-    again = "() => window.said.some(text => text.startsWith('Listening again'))"
+    # A short chunk may be heard before the page has connected anew to the events of the job.
+    again = "() => window.said.some(text => /^(Listening again|Waiting for its turn)/.test(text))"
     tab.wait_for_function(again)
     expect(tab.locator("#listening")).to_be_hidden()
     expect(tab.locator("#undo")).to_be_enabled()

@@ -39,6 +39,7 @@ from speaker_reasoner.server.uploads import Limits
 from speaker_reasoner.transcript import Segment, Transcript
 
 from . import serving, test_outages, test_serve
+from .cloud import alone
 from .serving import Gate, Serve, wait, wait_until, wav
 from .talk import play
 from .test_meetings import CACHED, Humming, tone
@@ -559,7 +560,7 @@ def test_a_session_whose_server_is_killed(tmp_path: Path) -> None:
     """What was said is there after kill -9, and the next start hears it."""
     from websockets.sync.client import connect
 
-    server = test_outages.Killed(tmp_path / "store")
+    server = alone(tmp_path / "store")
     with httpx2.Client(timeout=60) as http:
         wait_until(lambda: test_outages.answers(http, server))
         with connect(f"ws{server.url.removeprefix('http')}{PATH}") as socket:
@@ -570,7 +571,7 @@ def test_a_session_whose_server_is_killed(tmp_path: Path) -> None:
             wait_until(lambda: live.exists() and live.stat().st_size == 44 + 8 * RATE * 2)
             server.end(signal.SIGKILL)
         assert live.exists()
-        again = test_outages.Killed(tmp_path / "store")
+        again = alone(tmp_path / "store")
         wait_until(lambda: test_outages.answers(http, again))
         url = f"{again.url}/v1/jobs/{job}"
         wait_until(lambda: http.get(url).json()["status"] == "done", 60)

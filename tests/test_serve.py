@@ -3,12 +3,9 @@
 import asyncio
 import hashlib
 import io
-import os
-import re
 import runpy
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -32,7 +29,9 @@ from speaker_reasoner.server.app import create_app
 from speaker_reasoner.server.service import Service, ServiceSettings
 from speaker_reasoner.server.uploads import Limits
 
+from .cloud import Server
 from .conftest import noise
+from .forked import Forked
 from .serving import QUICK, Gate, error_of, events_of, wait_until, wav
 from .talk import PROFILE, play
 
@@ -443,48 +442,24 @@ def test_a_port_that_is_taken(capsys: Any) -> None:
     assert "choose another" in capsys.readouterr().err
 
 
-EMBEDDED = "from speaker_reasoner.cli import main; sys.exit(main(['serve', '--model', 'tiny', *sys.argv[1:]]))"
-SCRIPTED = """
-import speaker_reasoner.cli as cli
-from speaker_reasoner.longform import Transcriber, options
-from speaker_reasoner.commands import serve
-from speaker_reasoner.engines.scripted import ScriptedEngine
-from tests.talk import PROFILE, play
-
-def slow(request):
-    time.sleep(0.01)
-    return play(request)
-
-options.Transcriber = lambda engine, **given: Transcriber(engine, **given | {"detect": None})
-serve.load_quietly = lambda arguments: ScriptedEngine(slow, PROFILE)
-sys.exit(cli.main(["serve", *sys.argv[1:]]))
-"""
+EMBEDDED = "speaker_reasoner"
+SCRIPTED = "tests.simulated"
 
 
 @contextmanager
-def process(
-    program: str, store: Path, *arguments: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(module: str, store: Path, *arguments: str) -> Iterator[tuple[Forked, str]]:
     """The command in a process of its own, and its address."""
-    root = Path(__file__).parent.parent
-    path = os.pathsep.join([str(root / "src"), str(root), *sys.path])
-    options = ["--store", str(store), *arguments]
-    running = subprocess.Popen(
-        [sys.executable, "-c", f"import sys, time\n{program}", "--port", "0", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert running.stderr is not None
+    words = [
+        "--store",
+        str(store),
+        *(["--model", "tiny"] if module == EMBEDDED else []),
+        *arguments,
+    ]
+    server = Server(words, {"SIMULATED_S": "0.02"}, module)
     try:
-        line = running.stderr.readline()
-        found = re.match(r"listening on (http://\S+); jobs in ", line)
-        assert found, line + running.stderr.read()
-        yield running, found[1]
+        yield server.process, server.ready().url
     finally:
-        running.kill()
-        running.wait()
-        running.stderr.close()
+        server.end(signal.SIGKILL)
 
 
 def test_a_server_that_is_stopped(tmp_path: Path) -> None:
@@ -515,17 +490,17 @@ def test_a_server_that_is_killed_with_the_embedded_checkpoint(tmp_path: Path) ->
     _kill_and_compare(EMBEDDED, tmp_path, file.getvalue(), kills=1)
 
 
-def _kill_and_compare(program: str, folder: Path, data: bytes, kills: int) -> None:
+def _kill_and_compare(module: str, folder: Path, data: bytes, kills: int) -> None:
     """Every job that was accepted ends with the transcript and events it would have had."""
     store, jobs = folder / "store", []
     for _ in range(kills):
-        with process(program, store, "--batch", "2") as (running, url):
+        with process(module, store, "--batch", "2") as (running, url):
             jobs += [_accept(url, data, f"{i}.flac") for i in range(2)]
             at_s = _position_s(url)
             wait_until(lambda: _position_s(url) > at_s, 120)  # noqa: B023
             running.kill()
             running.wait()
-    with process(program, store) as (_, url):
+    with process(module, store) as (_, url):
         jobs.append(_accept(url, data, "whole.flac"))
         wait_until(lambda: all(_job(url, job)["status"] == "done" for job in jobs), 300)
         texts = [httpx2.get(f"{url}/v1/jobs/{job}/transcript?format=srt").text for job in jobs]

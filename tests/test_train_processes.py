@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,8 @@ from safetensors.torch import load_file
 
 from speaker_reasoner.cli import main
 
-from .conftest import free_port
+from .forked import TRAINING, Forked, ranks
 
-ROOT = Path(__file__).parents[1]
 CONFIG = """
 seed = 7
 
@@ -65,20 +62,11 @@ def configure(random_checkpoint: Path, corpus: Path, tmp_path: Path) -> Any:
     return write
 
 
-def train_in_two(config: Path, out: Path, *program: str) -> None:
+def train_in_two(config: Path, out: Path, module: str = "speaker_reasoner") -> None:
     """Run the command in two processes that know of each other."""
-    port = free_port()
-    command = [sys.executable, "-W", "ignore", *(program or ("-m", "speaker_reasoner"))]
-    command += ["train", str(config), "--cpu", "-o", str(out)]
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    running = []
-    for rank in ("0", "1"):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": path}
-        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        running.append(
-            subprocess.Popen(command, env=os.environ | own, stderr=subprocess.PIPE, text=True)
-        )
-    errors = [process.communicate(timeout=900)[1] for process in running]
+    words = [module, "train", str(config), "--cpu", "-o", str(out)]
+    running = [Forked(TRAINING, words, os.environ | own) for own in ranks(2)]
+    errors = [process.errors(900) for process in running]
     assert [process.returncode for process in running] == [0, 0], errors
     assert "wrote" in errors[0] and "wrote" not in errors[1]
 
@@ -132,7 +120,7 @@ def test_parts_are_not_for_sharded_weights(configure: Any, tmp_path: Path) -> No
     with pytest.raises(
         AssertionError, match=r"parts: weights that are sharded .* all learn or none"
     ):
-        train_in_two(config, tmp_path / "both", "-m", "tests.sharded")
+        train_in_two(config, tmp_path / "both", "tests.sharded")
 
 
 @pytest.mark.slow
@@ -143,7 +131,7 @@ def test_sharded_processes_are_one_as_well(configure: Any, tmp_path: Path, metho
     config = configure(method, dialogue_steps=3)
     alone, both = tmp_path / "alone", tmp_path / "both"
     assert main(["train", str(config), "--cpu", "-o", str(alone)]) == 0
-    sharded = ("-m", "tests.sharded")
+    sharded = ("tests.sharded",)
     train_in_two(config, both, *sharded)
     assert_same(alone, both, 3e-5)
     text = config.read_text()
@@ -158,14 +146,12 @@ def test_sharded_processes_are_one_as_well(configure: Any, tmp_path: Path, metho
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [(), ("-m", "tests.sharded")])
-def test_lora_in_bfloat16_in_two_processes(
-    configure: Any, tmp_path: Path, program: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("module", ["speaker_reasoner", "tests.sharded"])
+def test_lora_in_bfloat16_in_two_processes(configure: Any, tmp_path: Path, module: str) -> None:
     """A frozen base in bfloat16 under factors in float32."""
     pytest.importorskip("meeteval")
     config = configure("lora", bf16=True, dialogue_steps=3)
-    train_in_two(config, tmp_path / "both", *program)
+    train_in_two(config, tmp_path / "both", module)
     rows = [json.loads(row) for row in (tmp_path / "both/log.jsonl").read_text().splitlines()]
     losses = [row["check"]["answer"] for row in rows if "check" in row]
     assert losses[-1] < losses[0]
@@ -184,7 +170,7 @@ def test_deepspeed_is_one_as_well(
     alone, both = tmp_path / "alone", tmp_path / "both"
     assert main(["train", str(config), "--cpu", "-o", str(alone)]) == 0
     monkeypatch.setenv("ZERO_STAGE", stage)
-    train_in_two(config, both, "-m", "tests.zero")
+    train_in_two(config, both, "tests.zero")
     assert_same_losses(alone, both, 3e-5)
     first, second = (load_file(folder / "stage-3/model.safetensors") for folder in (alone, both))
     assert first.keys() == second.keys()

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from speaker_reasoner.train.accelerators import among_others
 from speaker_reasoner.train.saves import PIECES, Saves
 
 from .conftest import free_port
+from .forked import TRAINING, Forked, ranks
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -60,24 +61,19 @@ def configure(random_checkpoint: Path, corpus: Path, tmp_path: Path) -> Any:
     return write
 
 
-def train(config: Path, out: Path, processes: int = 1, *, limit_s: float = 300, **own: str) -> Any:
-    """Run the command to its end; torchrun starts several processes."""
-    command = [sys.executable, "-W", "ignore", "-m"]
-    if processes > 1:
-        command += ["torch.distributed.run", f"--nproc-per-node={processes}"]
-        command += ["--master-addr=127.0.0.1", f"--master-port={free_port()}", "-m"]
-    command += ["tests.observed", "train", str(config), "--cpu", "-o", str(out)]
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    own |= {"DRAWN": str(out) + ".drawn", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command,
-        env=os.environ | own,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=limit_s,
-        check=False,
-    )
+class Done(NamedTuple):
+    failed: bool
+    stderr: str
+
+
+def train(config: Path, out: Path, processes: int = 1, **own: str) -> Done:
+    """Run the command to its end, in some processes that know of each other."""
+    words = ["tests.observed", "train", str(config), "--cpu", "-o", str(out)]
+    own |= {"DRAWN": str(out) + ".drawn"}
+    environments = ranks(processes) if processes > 1 else [{}]
+    running = [Forked(TRAINING, words, os.environ | own | one) for one in environments]
+    written = "".join(one.errors(300) for one in running)
+    return Done(any(one.returncode for one in running), written)
 
 
 def drawn(out: Path) -> list[Any]:
@@ -110,10 +106,9 @@ def test_a_run_of_two_processes_that_dies_goes_on_in_one(
     configure: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, whole, cut = configure("cached"), tmp_path / "whole", tmp_path / "cut"
-    assert train(config, whole).returncode == 0
-    died = train(config, cut, 2, DIE="cached:5", DIE_RANK="1", limit_s=120)
-    assert died.returncode != 0
-    assert "process 0 of 2 lost another one" in died.stderr or "SIGTERM" in died.stderr, died.stderr
+    assert not train(config, whole).failed
+    died = train(config, cut, 2, DIE="cached:5", DIE_RANK="1")
+    assert died.failed and "process 0 of 2 lost another one" in died.stderr, died.stderr
     assert torch.load(cut / "cached.pt", weights_only=True)["step"] == 5
     note = Path(str(cut) + ".drawn")  # without the step in which one process waited for the other
     note.write_text("".join(json.dumps(row) + "\n" for row in drawn(cut) if row[1] < 5))
@@ -122,7 +117,7 @@ def test_a_run_of_two_processes_that_dies_goes_on_in_one(
     assert main(["train", str(config), "--cpu", "-o", str(cut)]) == 1
     assert "saved with batches_per_step 2, got 4" in capsys.readouterr().err
     config.write_text(text)
-    assert train(config, cut).returncode == 0
+    assert not train(config, cut).failed
     assert_same_run(whole, cut, 1)
 
 
@@ -172,10 +167,10 @@ def test_each_stage_goes_on_with_the_other_number(
     configure: Any, tmp_path: Path, first: int, stage: str
 ) -> None:
     config, whole, cut = configure(stage), tmp_path / "whole", tmp_path / "cut"
-    assert train(config, whole, 2).returncode == 0
-    assert train(config, cut, first, DIE=f"{stage.replace('_', '-')}:4").returncode != 0
+    assert not train(config, whole, 2).failed
+    assert train(config, cut, first, DIE=f"{stage.replace('_', '-')}:4").failed
     done = train(config, cut, 3 - first)
-    assert done.returncode == 0, done.stderr
+    assert not done.failed, done.stderr
     assert done.stderr.count("wrote") == 1
     assert_same_run(whole, cut, 1)
 
@@ -183,9 +178,9 @@ def test_each_stage_goes_on_with_the_other_number(
 @pytest.mark.slow
 def test_all_stages_in_two_processes(configure: Any, tmp_path: Path) -> None:
     config, whole, cut = configure(*TASKS), tmp_path / "whole", tmp_path / "cut"
-    assert train(config, whole).returncode == 0
-    assert train(config, cut, 2, DIE="dialogues:7").returncode != 0
-    assert train(config, cut, 2).returncode == 0
+    assert not train(config, whole).failed
+    assert train(config, cut, 2, DIE="dialogues:7").failed
+    assert not train(config, cut, 2).failed
     assert_same_run(whole, cut, 3)
 
 

@@ -31,14 +31,14 @@ def streaming_sentence() -> str:
 def servers_sentence() -> str:
     stored = load("servers")
     fronts, full = stored["runs"]
-    told = []
+    sentences = []
     for run, kind in ((fronts, "a front and two workers"), (full, "three full servers")):
-        told.append(
+        sentences.append(
             f"{run['kills']} kills among {kind}: {run['ended_once_with_the_same_transcript']} of "
             f"{run['accepted']} accepted jobs ended once, with the transcript that one process makes; "
             f"{run['taken_over']} were given to more than one server"
         )
-    return f"Measured on {stored['date']}, leases of {stored['lease_s']} s, turns of 50 ms. {'. '.join(told)}."
+    return f"Measured on {stored['date']}, leases of {stored['lease_s']} s, turns of 50 ms. {'. '.join(sentences)}."
 
 
 def faults_sentence() -> str:

@@ -125,15 +125,15 @@ def export(work: Path) -> dict[str, list[Example]]:
 def write_corpus(folder: Path) -> None:
     """`talk`: the example six times over. `odd`: noise, overlaps, short segments, odd texts."""
     folder.mkdir()
-    heard = audio.load(EXAMPLE / "meeting.flac")
+    samples = audio.load(EXAMPLE / "meeting.flac")
     said = json.loads((EXAMPLE / "meeting.seglst.json").read_text(encoding="utf-8"))
-    length_s = len(heard) / audio.SAMPLE_RATE_HZ
+    length_s = len(samples) / audio.SAMPLE_RATE_HZ
     rows = []
     for again in range(6):
         for row in said:
             times = {k: row[k] + again * length_s for k in ("start_time", "end_time")}
             rows.append({**row, **times, "session_id": "talk"})
-    sf.write(folder / "talk.flac", np.tile(heard, 6), audio.SAMPLE_RATE_HZ)
+    sf.write(folder / "talk.flac", np.tile(samples, 6), audio.SAMPLE_RATE_HZ)
     rng = random.Random(0)
     for turn in range(26):
         start_s = 0.5 + turn * 1.7 + rng.uniform(-0.4, 0.4)
@@ -221,12 +221,12 @@ def difference(ours: list[int], theirs: list[int], checkpoint: Checkpoint) -> st
         (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
         min(len(ours), len(theirs)),
     )
-    told = []
+    texts = []
     for row in (ours, theirs):
         near = [token for token in row[at : at + 12] if token != IGNORED]
         count = sum(token != IGNORED for token in row)
-        told.append(f"{checkpoint.tokenizer.decode(near)!r} ({count} of {len(row)})")
-    return f"at {at}: ours {told[0]}, ms-swift's {told[1]}"
+        texts.append(f"{checkpoint.tokenizer.decode(near)!r} ({count} of {len(row)})")
+    return f"at {at}: ours {texts[0]}, ms-swift's {texts[1]}"
 
 
 def compare_losses(

@@ -309,7 +309,7 @@ def _no_samples(path: _Path) -> str:
 
 @dataclass(slots=True)
 class _Clock:
-    """Where on the time line of the recording the next sample goes.
+    """The position on the recording's time line at which the next sample goes.
 
     Attributes:
         done: samples at 16 kHz that are laid out.

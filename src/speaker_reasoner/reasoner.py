@@ -344,7 +344,7 @@ def _is_duplicate(line: Line, earlier: Line) -> bool:
 
 
 def _confidences(reply: Reply) -> list[LineConfidence]:
-    """Of every line in a reply: those of the thought, then those of the answer."""
+    """The confidences of every line in a reply: those of the thought, then those of the answer."""
     if reply.confidences:
         return list(reply.confidences)
     return line_confidences(reply.text, reply.sizes, reply.probabilities)

@@ -360,8 +360,8 @@ _REACH_FRAMES = 400
 _CONTEXT = _REACH_FRAMES + _SMOOTH_FRAMES
 """Frames before and after a frame that its probability may depend on."""
 _NOISE_BIAS = 1.2
-"""The mean power of noise over its weakest 100 ms, a little less than measured: it takes weak speech
-for speech at 10 dB SNR, and steady noise never."""
+"""The mean power of noise over its weakest 100 ms; a little less than a single run gave, which is not stored: so
+weak speech counts as speech at 10 dB SNR, and steady noise never does."""
 _FAINTEST = 1e-10
 """Power below which a frame is silence, relative to full scale: -100 dB, the noise of 16 bits."""
 _RANGE = 1e-4

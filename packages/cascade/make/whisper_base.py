@@ -160,9 +160,9 @@ def sha256(path: Path) -> str:
 
 def build(source: Path, out: Path) -> None:
     """Write the 8-bit folder `out` from the 16-bit folder `source`."""
-    found = sha256(source / "model.bin")
-    if found != FP16_SHA256:
-        raise ValueError(f"{source}/model.bin: SHA-256 {found}, expected {FP16_SHA256}")
+    digest = sha256(source / "model.bin")
+    if digest != FP16_SHA256:
+        raise ValueError(f"{source}/model.bin: SHA-256 {digest}, expected {FP16_SHA256}")
     out.mkdir(parents=True, exist_ok=True)
     version, name, revision, variables, aliases = read_model(source / "model.bin")
     write_model(out / "model.bin", version, name, revision, quantized(variables), aliases)

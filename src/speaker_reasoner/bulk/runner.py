@@ -71,7 +71,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a row.
+    """The outcome of a row.
 
     Attributes:
         number, name: of the row.

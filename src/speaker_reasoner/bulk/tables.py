@@ -43,7 +43,7 @@ class TableRow:
 
 
 def table_rows(target: Target) -> Iterator[TableRow]:
-    """What became of each row, in order."""
+    """The outcome of each row, in order."""
     for row in target.listing:
         if not target.done(row):
             yield TableRow(row, None, target.failure(row) or _OUTSTANDING)
@@ -195,7 +195,7 @@ _WRITERS: dict[str, Callable[[Path], _Writer]] = {
 
 
 def _common(table_row: TableRow) -> dict[str, Any]:
-    """What a recording's row holds in every table."""
+    """The columns of a recording that every table has."""
     row, transcript = table_row.row, table_row.transcript
     duration_s = row.duration_s if transcript is None else transcript.duration_s
     return {

@@ -182,7 +182,7 @@ def _work(
 
 
 def _read(text: str) -> Done:
-    """What became of a task; raises the error of a worker that failed as a whole."""
+    """Return the outcome of a task; raise the error of a worker that failed as a whole."""
     row = json.loads(text)
     if "error" in row:
         raise getattr(errors, row["error"], EngineError)(row["message"])

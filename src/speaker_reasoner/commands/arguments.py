@@ -238,7 +238,7 @@ def _number(text: str) -> int:
 
 
 def options(arguments: argparse.Namespace) -> "Options":
-    """What `add_options` took; contradictions are wrong usage."""
+    """Read the options that `add_options` added; contradictions are wrong usage."""
     from ..longform import Options
 
     bounds = speakers(arguments)

@@ -90,7 +90,7 @@ def add_addresses(add: Callable[..., object]) -> None:
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `recordings` and `transcript` may fetch, by what the user said."""
+    """Say what `recordings` and `transcript` may download, from the user's options."""
     return {"limit_bytes": arguments.max_download << 20, "private": arguments.allow_private}
 
 

@@ -58,7 +58,7 @@ def _steps(text: str) -> list[str]:
 
 
 def normalisation(arguments: argparse.Namespace) -> "Normalisation":
-    """What is done to the words of both sides, by what the user said."""
+    """Choose the normalisation of both sides' words, from the user's options."""
     from ..evaluate.normalisation import Normalisation
 
     chosen: dict[str, Any] = {}

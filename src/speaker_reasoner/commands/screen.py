@@ -126,7 +126,7 @@ class Screen:
             self._note(f"{self._name(path)}{warning}", label="warning: ")
 
     def _name(self, path: Path) -> str:
-        """What stands before a line about a recording: its name, where there are several."""
+        """The prefix of a line about a recording: its name, if there are several recordings."""
         return f"{plain(path.name)}: " if self._several else ""
 
     def _summary(self, path: Path, transcript: Transcript) -> None:

@@ -109,7 +109,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _libraries(config: "TrainingConfig", stage: str) -> list[str]:
-    """What a training will import of the extra, some of it hours after it began."""
+    """The libraries of the extra that a training imports, some of them hours after it began."""
     needed = ["accelerate"]
     if stage != "voice":
         needed += ["meeteval", "rapidfuzz"]  # which score the dialogues of its checks

@@ -273,5 +273,5 @@ def print_all(text: str) -> None:
 
 
 def forget_stdout() -> None:
-    """What is still in the buffer goes nowhere, so that the interpreter ends in silence."""
+    """Discard what is still in the buffer, so that the interpreter ends without a message."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -301,7 +301,6 @@ def _speak_festival(voice: SyntheticVoice, sentences: Sequence[str]) -> list[Spe
         return spoken
 
 
-_RHVOICE_FOLDERS = (Path("/usr/share/RHVoice"), Path("/usr/local/share/RHVoice"))
 _RHVOICE_HZ, _RHVOICE_TEXT = 24_000, 0
 _RHVOICE_F0_HZ = {
     "Alan": 139.0,

@@ -38,7 +38,7 @@ def wav(samples: Samples) -> bytes:
 
 
 def clip_id(samples: Samples) -> str:
-    """What tells a clip from another: its samples. (libsndfile writes the time of day into WAV files of floats.)"""
+    """The identifier of a clip: a hash of its samples, since libsndfile writes the time into WAV files of floats."""
     return hashlib.sha256(np.ascontiguousarray(samples, np.float32).tobytes()).hexdigest()[:32]
 
 

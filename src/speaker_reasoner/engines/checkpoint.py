@@ -271,7 +271,7 @@ def load_thinker(files: CheckpointFiles, dtype: torch.dtype) -> Any:
 
 
 def _check_weights(folder: Path, info: dict[str, Any]) -> None:
-    """Every weight of the class was read, and no layer of the file was left out."""
+    """Check that every weight of the class was read, and that no layer of the file was left out."""
     missing = sorted(info["missing_keys"])
     shapes = sorted(
         f"{key} {tuple(got)}, not {tuple(want)}" for key, got, want in info["mismatched_keys"]

@@ -8,7 +8,7 @@ from ..voices.witness import Witness
 
 
 def load_witness(name: str, device: str = "cpu") -> Witness | None:
-    """As `voices.choice.choose`; also `campplus`, of the cascade's weights.
+    """Choose a witness like `voices.choice.choose`, which may also be `campplus`, of the cascade's weights.
 
     Raises:
         SettingsError, CheckpointError: as `choose`.

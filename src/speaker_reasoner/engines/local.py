@@ -272,7 +272,7 @@ class TransformersEngine:
         return embedded
 
     def _draft(self, row: _BatchRow, most: int) -> list[int]:
-        """What the row probably writes next."""
+        """Draft the tokens that the row probably writes next."""
         if not self.constrained or not most:
             return []
         return self.lookahead.draft(row.state, row.memory.history, most)

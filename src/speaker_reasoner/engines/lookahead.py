@@ -96,7 +96,7 @@ class Lookahead:
         history.copy = _Copy(self._spell(data, keep=False), 0, False)
 
     def draft(self, state: State, history: History, longest: int) -> list[int]:
-        """What probably follows; each token is allowed by the grammar.
+        """Draft the tokens that probably follow; the grammar allows each.
 
         Args:
             state: of the grammar, after all tokens so far.

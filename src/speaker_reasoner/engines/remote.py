@@ -217,7 +217,7 @@ class RemoteEngine:
         return Reply(best, noted=+noted)
 
     def _complaint(self, rules: TurnRules, wrong: str) -> list[Message]:
-        """What was written, and what is wrong with it, for a server that takes no constraint."""
+        """Return what a server without constraints wrote, and what is wrong with it."""
         said = f"This turn breaks the rules: {fault(rules, wrong)}. Write the whole turn again."
         return [Message("assistant", (wrong,)), Message("user", (said,))]
 

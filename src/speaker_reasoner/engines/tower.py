@@ -22,8 +22,8 @@ class TowerWitness:
     With a voice head beside the checkpoint (see `engines.voice_head`) the embedding is the head's, which
     may have its own tower. Without one it is the mean of the tower's output. The tower was trained for words
     and separates genders better than speakers of one gender (equal error rate on held-out simulated voices,
-    in clips of 1 to 4 s: 4 % across, 22 % within gender). Threshold and scale were measured on the embedded
-    checkpoint and may not fit another one.
+    in clips of 1 to 4 s: 4 % across, 22 % within gender; read off a single run, not stored). Threshold and
+    scale are of the embedded checkpoint, from such a run too, and may not fit another one.
     """
 
     def __init__(self, checkpoint: "Checkpoint") -> None:

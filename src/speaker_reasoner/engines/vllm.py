@@ -74,7 +74,7 @@ class VllmEngine:
         self._audio_id = int(files.config.audio_token_id)
         size = int(files.config.get_text_config().vocab_size)
         self._vocabulary = Vocabulary(files.tokenizer, self._end_id, size)
-        self._told = {key: value for key, value in asdict(profile).items() if key != "training"}
+        self._profile = {key: value for key, value in asdict(profile).items() if key != "training"}
         self._adapter = None
         if files.adapter is not None:
             from importlib import import_module
@@ -139,7 +139,7 @@ class VllmEngine:
     def _params(self, request: Request) -> Any:
         from .vllm_grammar import RULES
 
-        rules = {**rules_row(request.rules), "task": request.rules.task, "profile": self._told}
+        rules = {**rules_row(request.rules), "task": request.rules.task, "profile": self._profile}
         return self._library.SamplingParams(
             temperature=0.0,
             max_tokens=self.max_new_tokens,

@@ -73,7 +73,7 @@ def turn_rate(transcript: Transcript) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one recording adds to subsets and calibration, in counts.
+    """The counts that one recording adds to subsets and calibration.
 
     Attributes:
         speakers: of the reference.

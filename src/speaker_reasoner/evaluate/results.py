@@ -153,7 +153,7 @@ def _intervals(result: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
 
 def _key(pair: Pair, normalisation: Normalisation, words: bool) -> str:
-    """What the counts of a pair depend on, as a digest."""
+    """A digest of everything that the counts of a pair depend on."""
     digest = hashlib.sha256(_scoring().encode())
     digest.update(repr((sorted(normalisation.describe().items()), words)).encode())
     for side in (pair.reference, pair.hypothesis):

@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """What is transcribed at once: a recording, or a piece of one.
+    """A unit of transcription: a recording, or a piece of one.
 
     Attributes:
         item: the recording.
@@ -159,7 +159,7 @@ def marked(items: Iterable[Item], uem: Path) -> tuple[list[Item], list[str]]:
 
 
 def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Excerpt], int]:
-    """What is transcribed at once, and how many segments a cut goes through.
+    """List the units of transcription, and count the segments that a cut goes through.
 
     Args:
         items: the data set.
@@ -272,7 +272,7 @@ def hypotheses(folder: Path) -> dict[str, Transcript]:
 
 
 def _speed(batch: Batch, items: Iterable[BatchItem]) -> dict[str, Any]:
-    """What was measured of all units that are done."""
+    """The measurements of all finished units."""
     names = ("audio_s", "wall_s", "turns", "tokens")
     values: dict[str, Any] = {"audio_s": 0.0, "wall_s": 0.0, "turns": 0, "tokens": 0, "stage_s": {}}
     for one in filter(None, map(batch.measured, items)):
@@ -306,7 +306,7 @@ def _check_same(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _digest(rows: list[Excerpt]) -> str:
-    """What tells a data set from another: its names, times and words."""
+    """The identity of a data set: a digest of its names, times and words."""
     digest = hashlib.sha256()
     for row in rows:
         said = [(s.speaker, s.start_s, s.end_s, s.text) for s in row.reference.segments]

@@ -264,7 +264,7 @@ def _with_genders(
     if place not in _GENDER_IN_ID:
         raise DataError(f"gender_from: expected suffix or prefix, got {place!r}")
     speakers = dict.fromkeys(s for t in transcripts.values() for s in t.speakers)
-    gender_of = _told(speakers, _GENDER_IN_ID[place])
+    gender_of = _gender_by_id(speakers, _GENDER_IN_ID[place])
     if speakers and not gender_of:
         raise DataError(
             f"{source}: no speaker id tells a gender by its {place}: they are "
@@ -283,6 +283,6 @@ def _with_genders(
     }
 
 
-def _told(speakers: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:
+def _gender_by_id(speakers: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:
     matches = {speaker: pattern.fullmatch(speaker) for speaker in speakers}
     return {speaker: _GENDERS[match[1]] for speaker, match in matches.items() if match}

@@ -159,7 +159,7 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
 
 
 def _candidate(line: str) -> str:
-    """What may be the name before a colon; empty for none."""
+    """The text before a colon if it may be a name; else empty."""
     split = split_name(line)
     return "" if split is None else _possible(split[0])
 

@@ -160,7 +160,7 @@ _Parts = list[tuple[str, str, str]]
 
 
 def _parts(rows: Sequence[_Paragraph]) -> list[_Parts]:
-    """Whose words paragraphs are; a time alone behind a heading is the same speaker's."""
+    """Give each paragraph its speaker; a paragraph with a time alone continues the speaker of the heading before it."""
     for before, row in pairwise(rows):
         row.speaker = row.speaker or before.speaker
     unheaded = [Cue(r.at, r.start_s, r.start_s, r.lines) for r in rows if not r.speaker]

@@ -78,7 +78,7 @@ def cut(session: Transcript, shortest_s: float, longest_s: float) -> list[Piece]
 def _unscored(
     session: Transcript, first_s: float, last_s: float
 ) -> tuple[tuple[float, float], ...]:
-    """What of a piece is out of scoring, in seconds of the piece."""
+    """The stretches of a piece that are not scored, in seconds of the piece."""
     return tuple(
         (round(max(start_s, first_s) - first_s, 6), round(min(end_s, last_s) - first_s, 6))
         for start_s, end_s in session.unscored

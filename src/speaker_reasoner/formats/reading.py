@@ -225,12 +225,12 @@ def _shown(segment: Segment, words: Sequence[_Word], first: int, last: int) -> t
 
 def _timed(segment: Segment) -> list[_Word]:
     """The words of a segment, with their times where known, else by their length."""
-    found = [match.span() for match in _TOKEN.finditer(segment.text)]
+    places = [match.span() for match in _TOKEN.finditer(segment.text)]
     known = segment.words and find_words(segment.text, segment.words)
     if segment.words and known:
         spans = list(zip(known, segment.words, strict=True))
         words: list[_Word] = []
-        for at, until in found:
+        for at, until in places:
             own = [word for (a, b), word in spans if a < until and at < b]
             start_s = own[0].start_s if own else words[-1].end_s if words else segment.start_s
             words.append(_Word(at, until, start_s, own[-1].end_s if own else start_s))
@@ -239,7 +239,7 @@ def _timed(segment: Segment) -> list[_Word]:
     per_char_s = segment.duration_s / length
     return [
         _Word(a, b, segment.start_s + a * per_char_s, segment.start_s + b * per_char_s)
-        for a, b in found
+        for a, b in places
     ]
 
 
@@ -268,7 +268,7 @@ def _cut(
 
 
 def _room(lead: str, habits: Habits) -> int:
-    """What a name takes of a line; a long one has to share it."""
+    """The characters of a line that a name takes; a long name shares its line."""
     return min(len(lead), habits.line_chars // 2)
 
 

@@ -44,7 +44,7 @@ class Row:
 
 
 def at_key(data: Any, *path: str) -> Any:
-    """What lies under keys, one inside the other; `None` where there is nothing."""
+    """The value under nested keys; `None` if there is none."""
     for key in path:
         data = data.get(key) if isinstance(data, dict) else None
     return data

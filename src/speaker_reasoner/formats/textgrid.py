@@ -196,7 +196,7 @@ def _middle(interval: Interval) -> Decimal:
 
 
 def _kind_of(word: str | None) -> str:
-    """What a word is to Praat; empty for one that is for people, or a comment."""
+    """A word as Praat reads it; empty for what Praat ignores: words for people, and comments."""
     if word is None:
         return ""
     if _NUMBER.fullmatch(word):

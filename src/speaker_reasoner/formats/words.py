@@ -14,7 +14,7 @@ _RUN = re.compile(r"\S+")
 
 
 class WordKeys(NamedTuple):
-    """What a JSON format calls the parts of a word, `confidence` aside."""
+    """The keys of a word in a JSON format, besides `confidence`."""
 
     text: str
     start_s: str

@@ -65,7 +65,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a recording.
+    """The outcome of a recording.
 
     Attributes:
         item: the recording.
@@ -395,7 +395,7 @@ class _Task:
         """Add to the notes on the recording."""
         self.note += f"; {note}" if self.note else note
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         if self.listener is not None:
             self.listener(progress)
 

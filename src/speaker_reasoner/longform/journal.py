@@ -171,7 +171,7 @@ class Journal:
     def anew(
         cls, path: Path, about: Mapping[str, Any], lap: Callable[[], float] | None = None
     ) -> tuple["Journal", str | None]:
-        """As `Journal`, but a journal about something else is deleted and started again.
+        """Open a `Journal`; delete a journal about something else and begin a new one.
 
         Returns:
             The journal, and what it was about, if it was started again; else `None`.
@@ -205,7 +205,7 @@ class Journal:
         self.path.replace(path)
 
     def _load(self) -> bytes | None:
-        """What was appended, and perhaps the beginning of a line; `None` where there is no journal."""
+        """Read the journal, whose last line may be incomplete; `None` if there is no journal."""
         if not self.path.exists():
             return None
         try:

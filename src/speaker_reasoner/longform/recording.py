@@ -220,7 +220,7 @@ class RecordingState:
         return [one.segment(label, one.gender) for one, label in zip(spoken, labels, strict=True)]
 
     def missing(self, chunk: int) -> Sequence[Missing]:
-        """What was not transcribed of a finished chunk."""
+        """The stretches of a finished chunk that were not transcribed."""
         return self._finished[chunk].missing
 
     @property

@@ -16,7 +16,7 @@ from .recording import Failure, Listener, Progress
 
 
 class Driven(Protocol):
-    """What the rounds drive: a recording, or a turn of a dialogue that is led elsewhere."""
+    """A unit of work that the rounds drive: a recording, or a turn of a dialogue that a client leads."""
 
     @property
     def done(self) -> bool: ...
@@ -28,7 +28,7 @@ class Driven(Protocol):
         """Tell the turns that are newly known."""
 
     def result(self) -> Transcript | Failure | None:
-        """What it came to, once `done`; `None` where that was said already."""
+        """The result, once `done`; `None` if it was already delivered."""
 
 
 class Task(Protocol):
@@ -49,7 +49,7 @@ class Task(Protocol):
     def open(self) -> Driven:
         """Open the recording or whatever asks turns; an error ends the task."""
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Called with each turn."""
 
 
@@ -205,7 +205,7 @@ class Rounds(Generic[T]):
         recording = active.recording
         if recording is not None:
             try:
-                recording.tell(active.task.told)
+                recording.tell(active.task.on_progress)
                 return recording.result() if recording.done else None
             except Exception as error:
                 self._drop(active, error)

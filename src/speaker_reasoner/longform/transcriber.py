@@ -495,7 +495,7 @@ class _File:
         journal = None if self.journal is None else self.journal(self.path)
         return self.transcriber.open(self.path, journal=journal, **self.options)
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         if self.listener is not None:
             self.listener(progress)
 

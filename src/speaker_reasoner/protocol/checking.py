@@ -28,7 +28,7 @@ def is_turn(rules: TurnRules, text: str) -> bool:
 
 
 def fault(rules: TurnRules, text: str) -> str | None:
-    """What is wrong with a turn, in a few words; `None` for a valid one."""
+    """Say in a few words what is wrong with a turn; `None` for a valid one."""
     if is_turn(rules, text):
         return None
     good = valid_part(rules, text)
@@ -69,7 +69,7 @@ def in_words(rules: TurnRules, line: str) -> bool:
 
 
 def last_line(text: str) -> str:
-    """What stands behind the last whole line; a span may hold a line break, words may hold spans."""
+    """The text after the last whole line; a span may hold a line break, words may hold spans."""
     at = 0
     while line := _WHOLE_LINE.match(text, at):
         at = line.end()

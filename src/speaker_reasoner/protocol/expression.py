@@ -46,13 +46,13 @@ def turn_regex(rules: TurnRules, kept: str = "") -> str:
 
 
 class _Layout:
-    """What both layouts share."""
+    """The parts of an expression that both layouts share."""
 
     def __init__(self, rules: TurnRules) -> None:
         self.rules = rules
 
     def rest(self, state: State, kept: str) -> str:
-        """What may follow a kept beginning."""
+        """The expression of what may follow a kept beginning."""
         thought, tag, rest = kept.partition(THINK_END)
         if tag and ANSWER not in rest:
             if BOX in rest:
@@ -81,7 +81,7 @@ class _Layout:
         return space + _range(number.low, number.high, number.decimals, number.loose)
 
     def _span(self, state: State) -> str:
-        """Both times of a span, the second as early as it may be after any first."""
+        """The expression of both times of a span; the second may be as early as after the earliest first."""
         first = _number_in(state)
         least = (first.low, min(first.low + 1, first.high))  # the last box's start is a case apart
         ways = [_number_in(advance(first.then(ticks), b", ")) for ticks in least]
@@ -132,12 +132,12 @@ class _Layout:
         raise NotImplementedError
 
     def _after_close(self, state: State, close: str) -> str:
-        """What follows the closing tag of lines: nothing behind an answer."""
+        """The expression of what follows the closing tag of lines; empty after an answer."""
         return "" if close == ANSWER_END else self._tail(advance(state, close.encode()))
 
 
 class _Strict(_Layout):
-    """What `render_turn` writes."""
+    """The layout that `render_turn` writes."""
 
     def _whole(self, state: State) -> str:
         opened = f"{THINK}\n"

@@ -6,18 +6,26 @@ a function with the value it read, which returns the nodes that may follow.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 MAX_REPEATS = 10
 """A span repeated more often than this is a loop (as in the released runner)."""
 
 
 class Node:
-    """One continuation. `step` returns the continuations after a byte; none if the byte does not fit."""
+    """One continuation.
+
+    `step` returns the continuations after a byte; none if the byte does not fit. `fitting` returns the bytes for
+    which it returns some.
+    """
 
     __slots__ = ()
     ends = False
 
     def step(self, byte: int) -> tuple["Node", ...]:
+        raise NotImplementedError
+
+    def fitting(self) -> Iterable[int]:
         raise NotImplementedError
 
 
@@ -34,6 +42,9 @@ class End(Node):
     def step(self, byte: int) -> State:
         return ()
 
+    def fitting(self) -> Iterable[int]:
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class Literal(Node):
@@ -46,6 +57,10 @@ class Literal(Node):
             return ()
         at = self.at + 1
         return (Literal(self.data, self.then, at),) if at < len(self.data) else self.then()
+
+    def fitting(self) -> Iterable[int]:
+        byte = self.data[self.at]
+        return (byte,) if self.step(byte) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,9 @@ class Number(Node):
         if self.loose and fits:
             return (grown, *self.then(value))
         return (grown,)
+
+    def fitting(self) -> Iterable[int]:
+        return [byte for byte in b".0123456789" if self.step(byte)]
 
     def _with(self, whole: str, part: str | None) -> "Number":
         return Number(self.low, self.high, self.decimals, self.loose, self.then, whole, part)
@@ -138,12 +156,21 @@ class Words(Node):
             return self.then(byte, self.budget - len(self.text))
         if byte == 0x20 and self.least and not self.text:
             return ()
-        if byte < 0x20 or byte == 0x7F or byte in self.forbidden or byte in self.stops:
-            return ()
-        following = _following(byte)
+        following = _first_bytes(self.forbidden, self.stops).get(byte)
         if following is None or len(self.text) + 1 + following > self.budget or self.loops:
             return ()
         return (self._grow(byte, following, _SECOND.get(byte, _CONTINUATION)),)
+
+    def fitting(self) -> Iterable[int]:
+        if self.pending:
+            return range(self.continuation[0], self.continuation[1] + 1)
+        ends = [byte for byte in self.stops if self.step(byte)]
+        if self.loops:
+            return ends
+        left = self.budget - len(self.text) - 1
+        first = _first_bytes(self.forbidden, self.stops).items()
+        begins = not self.text and self.least
+        return ends + [b for b, more in first if more <= left and not (b == 0x20 and begins)]
 
     def _grow(
         self, byte: int, pending: int, continuation: tuple[int, int] = _CONTINUATION
@@ -173,6 +200,17 @@ class Words(Node):
         return False
 
 
+@cache
+def _first_bytes(forbidden: frozenset[int], stops: bytes) -> dict[int, int]:
+    """The bytes that may begin a character of a text, and how many follow each."""
+    return {
+        byte: following
+        for byte in range(0x20, 0x100)
+        if byte != 0x7F and byte not in forbidden and byte not in stops
+        if (following := _following(byte)) is not None
+    }
+
+
 def _following(byte: int) -> int | None:
     """How many bytes follow this first byte of a UTF-8 character; `None` if it cannot be one."""
     if byte < 0x80:
@@ -199,6 +237,12 @@ class Spaces(Node):
             return (Spaces(self.most - 1, self.inner), *after)
         return after
 
+    def fitting(self) -> Iterable[int]:
+        return [
+            *(b" \n" if self.most else b""),
+            *(b for node in self.inner for b in node.fitting()),
+        ]
+
 
 def advance(state: State, data: bytes) -> State:
     """The state after some bytes; empty if they do not fit."""
@@ -224,7 +268,7 @@ def closed(state: State) -> bool:
 
 def next_bytes(state: State) -> list[int]:
     """Bytes that may come next."""
-    return [byte for byte in range(256) if any(node.step(byte) for node in state)]
+    return sorted({byte for node in state for byte in node.fitting()})
 
 
 def end_here() -> State:

@@ -234,9 +234,9 @@ def completion_body(reply: Reply, model: str, logprobs: bool) -> dict[str, Any]:
 def completion_events(body: Mapping[str, Any]) -> Iterator[str]:
     """A chat completion as server-sent events: the turn, its end, and the end of the stream."""
     [choice] = body["choices"]
-    told = {"delta": choice["message"], "logprobs": choice["logprobs"], "finish_reason": None}
+    turn = {"delta": choice["message"], "logprobs": choice["logprobs"], "finish_reason": None}
     end = {"delta": {}, "logprobs": None, "finish_reason": choice["finish_reason"]}
-    for part in (told, end):
+    for part in (turn, end):
         chunk = {**body, "object": "chat.completion.chunk", "choices": [{"index": 0, **part}]}
         yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
     yield "data: [DONE]\n\n"

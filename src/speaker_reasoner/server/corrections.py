@@ -66,7 +66,7 @@ def apply(document: Document, operation: Mapping[str, Any]) -> Document:
 
 
 def _changed(document: Document, operation: Mapping[str, Any]) -> Document:
-    """What an operation makes of a document.
+    """Apply an operation to a document.
 
     Raises:
         RequestError: as `edits` says.

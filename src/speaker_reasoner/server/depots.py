@@ -177,7 +177,7 @@ class BucketDepot:
 
 @contextmanager
 def _reported(what: str) -> Iterator[None]:
-    """What a bucket refuses passes.
+    """Turn an error of a bucket into one that passes: it is tried again later.
 
     Raises:
         StorageError: it did.

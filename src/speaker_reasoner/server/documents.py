@@ -43,9 +43,9 @@ def load_original(store: Store, job: Job) -> Document:
         RequestError: 500, it is damaged.
     """
     with undamaged(job, "the transcript"):
-        text, told = store.document(job)
+        text, segments = store.document(job)
         [transcript] = parse_json(text, "the transcript")
-        rows = json.loads(told)
+        rows = json.loads(segments)
         lines = [
             CorrectedLine(line_id, segment, chunk, turn)
             for (line_id, chunk, turn), segment in zip(rows, transcript.segments, strict=True)
@@ -54,14 +54,14 @@ def load_original(store: Store, job: Job) -> Document:
 
 
 def identify(
-    transcript: Transcript, told: Sequence[dict[str, Any]], prefix: str
+    transcript: Transcript, events: Sequence[dict[str, Any]], prefix: str
 ) -> tuple[list[CorrectedLine], dict[str, str]]:
     """The segments of a transcript with the ids they were told under, and new labels by id.
 
     A segment that was not told so gets an id of its own, and the last chunk that starts before it.
     """
     waiting: dict[tuple[float, float, str], list[dict[str, Any]]] = {}
-    for row in told:
+    for row in events:
         waiting.setdefault((row["start"], row["end"], row["text"]), []).append(row)
     lines, labels, untold = [], dict[str, str](), 0
     for segment in transcript.segments:

@@ -1,4 +1,4 @@
-"""What each operation makes of a document. Pure.
+"""Apply each kind of operation to a document, without side effects.
 
 Errors are `RequestError`: 404 for a segment or speaker that is not there; 400 for a name that is another
 speaker's, or text and times that no segment can have.

@@ -149,7 +149,7 @@ def passes(error: Exception) -> bool:
 
 
 def as_request_error(error: SpeakerReasonerError) -> RequestError:
-    """What a client is told about a failure of this package."""
+    """The answer to a client about a failure of this package."""
     if isinstance(error, RequestError):
         return error
     message = str(error)

@@ -305,6 +305,6 @@ def check_transcription(
 
 
 def check_job(form: JobForm, able: Abilities) -> list[str]:
-    """As `check_transcription`, of a job."""
+    """Check the fields of a job, like `check_transcription`."""
     check_language(form.language, able)
     return [f"{name}: not a field that this server knows; ignored" for name in form.unknown]

@@ -90,7 +90,7 @@ class JobRun:
         self._trouble = trouble
         self._log = store.event_log(job, again=resumed)
         self._prefix = "" if job.listen is None else f"{job.revision}."
-        self._told: Told | None = None
+        self._stream: Told | None = None
         self._unlinked: dict[int, list[CorrectedLine]] = {}
         self._recording: AnyRecording | None = None
         self._reached_s = 0.0
@@ -165,10 +165,10 @@ class JobRun:
             self._log = self._store.event_log(self.job)
         return transcriber.open(path, journal=journal, **given)
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         self.check_lease()
         chunk = progress.chunk if self.job.listen is None else self.job.listen
-        stream = self._told = self._told or Told(self._told_before(chunk))
+        stream = self._stream = self._stream or Told(self._told_before(chunk))
         event = progress.event
         if event.speakers is not None:
             span = {"start": progress.start_s, "end": progress.end_s}
@@ -223,7 +223,7 @@ class JobRun:
         """Be ready to begin once more, after the last finished chunk."""
         self._log.close()
         self._log = self._store.event_log(self.job, again=True)
-        self._told, self._recording, self._reached_s = None, None, 0.0
+        self._stream, self._recording, self._reached_s = None, None, 0.0
         self._unlinked.clear()
         self.stopped = False
         self._notify()
@@ -265,7 +265,7 @@ class JobRun:
         self._log.close()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the run and its log of events."""
         self._log.close()
         self.over = True
         self._finished(self)
@@ -367,11 +367,11 @@ class JobRun:
     def _end(
         self, lines: Sequence[CorrectedLine], labels: Mapping[str, str], revision: int
     ) -> list[Unnumbered]:
-        """What turns did not tell, or did otherwise: lines that were put in by a later pass, or
-        whose turn was finished in the instant of a kill; new labels; and that all is done."""
+        """The last events: lines that no turn has told yet (a later pass added them, or a kill came in the
+        instant in which their turn ended), new labels, and the end."""
         overlaps = find_overlaps([line.segment for line in lines])
-        told = zip(lines, overlaps, strict=True)
-        events = [self._line(line, overlap) for line, overlap in told if line.turn is None]
+        pairs = zip(lines, overlaps, strict=True)
+        events = [self._line(line, overlap) for line, overlap in pairs if line.turn is None]
         relabel = [("relabel", {"labels": labels})] if labels else []
         return [*events, *relabel, _done(revision)]
 

@@ -44,7 +44,7 @@ class Ledger:
         return _Reader(self, job, after)
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
-        """As `Store.journal`; the events before are deleted, and their numbers are not given again."""
+        """Open a journal like `Journal.anew`; the events before are deleted, and their numbers are not given again."""
         try:
             return _Journal(self, job, about), None
         except OtherJournal as error:
@@ -57,14 +57,14 @@ class Ledger:
             return _Journal(self, job, about), differs
 
     def keep_document(self, job: Job, transcript: str, lines: str) -> None:
-        """As `Store.keep_document`."""
+        """Keep a document like `Store.keep_document`."""
         with self._writing(job) as connection:
             connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.job == job.id))
             row = {"job": job.id, "transcript": transcript, "lines": lines}
             connection.execute(insert(DOCUMENTS).values(row))
 
     def document(self, job: Job) -> tuple[str, str] | None:
-        """What `keep_document` wrote, if it did."""
+        """Read what `keep_document` wrote; `None` if it wrote nothing."""
         query = select(DOCUMENTS.c.transcript, DOCUMENTS.c.lines).where(DOCUMENTS.c.job == job.id)
         with self._database.begin() as connection:
             row = connection.execute(query).one_or_none()

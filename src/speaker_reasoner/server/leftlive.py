@@ -42,7 +42,7 @@ class LeftLive:
 
     @classmethod
     def read(cls, folder: Path) -> "LeftLive":
-        """What `write` wrote.
+        """Read what `write` wrote.
 
         Raises:
             FormatError: it is not there, or not whole.

@@ -51,7 +51,7 @@ class Offer:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Offer":
-        """What `to_json` gave, after a way through JSON.
+        """Read what `to_json` wrote.
 
         Raises:
             TypeError, KeyError: it is another version's.

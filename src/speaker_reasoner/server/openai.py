@@ -142,7 +142,7 @@ def _all_words(transcript: Transcript, letters: Letters) -> list[dict[str, Any]]
 
 
 def usage_body(duration_s: float) -> dict[str, Any]:
-    """What a request cost: the seconds of its audio."""
+    """The usage of a request: the seconds of its audio."""
     return {"type": "duration", "seconds": duration_s}
 
 
@@ -152,7 +152,7 @@ def missing_body(missing: Iterable[Missing]) -> list[dict[str, Any]]:
 
 
 def _notes(transcript: Transcript, words: bool) -> dict[str, Any]:
-    """What was not transcribed, and what a reader should know."""
+    """The warnings: what was not transcribed, and what a reader should know."""
     untimed = sum(1 for s in transcript.segments if s.text and not s.words) if words else 0
     warnings = [f"{untimed} segments have no times of words"] if untimed else []
     return {
@@ -162,7 +162,7 @@ def _notes(transcript: Transcript, words: bool) -> dict[str, Any]:
 
 
 def language_warnings(transcript: Transcript, form: TranscriptionForm) -> list[str]:
-    """What a client should know, that named a language, where another one was recognised."""
+    """A warning to a client that named a language, if another one was recognised."""
     spoken, asked = transcript.info.get("language"), form.language
     if not spoken or not asked or asked == spoken:
         return []

@@ -44,7 +44,7 @@ class RelayedRun:
         self._chunks: dict[str, int] = {}
 
     async def news(self) -> AsyncIterator[News | Transcript]:
-        """As `RequestRun.news`.
+        """Yield news like `RequestRun.news`.
 
         Raises:
             RequestError: it failed, or no worker lived for too long.
@@ -85,7 +85,7 @@ class RelayedRun:
             pass  # it is done by `finish_erasing` when this server is gone
 
     def _look(self) -> tuple[list[News], Job]:
-        """What is new, and the job as it was before that."""
+        """Read the new events, and the job as it was before them."""
         job = self._store.get(self._job.id, removed=True)
         if job is None:
             raise RequestError(503, "the recording was deleted", code="engine_failed")

@@ -114,12 +114,12 @@ class Rows:
         ]
 
     def _leased(self) -> dict[str, Any]:
-        """Of a job that begins, or goes on, and waits here."""
+        """The values of a job that begins or goes on, and waits at this server."""
         lease = self._database.clock + self._lease_s
         return {"owner": self.owner, "lease": lease, "token": NEXT_TOKEN}
 
     def _held(self, job: Job) -> list[Any]:
-        """That a job was leased by nobody since it was leased as it is here."""
+        """The condition that no other process has leased a job since this lease."""
         return [
             JOBS.c.id == job.id,
             JOBS.c.owner == self.owner,

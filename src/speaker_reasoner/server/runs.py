@@ -90,7 +90,7 @@ class Links:
         return [one for n in sorted(self._held) for one in self._linked(n)]
 
     def rest(self, transcript: Transcript) -> list[ToldSegment]:
-        """What is still held, at the end, as the transcript has it."""
+        """Return the segments that are still held, at the end, as the transcript has them."""
         left = [one for n in sorted(self._held) for one in self._held.pop(n)]
         return relabelled(left, transcript.segments)
 
@@ -114,7 +114,7 @@ def relabelled(streamed: Sequence[ToldSegment], segments: Sequence[Segment]) -> 
 
 
 def voice_file(folder: Path, number: int) -> Path:
-    """Where the n-th clip of a known voice lies."""
+    """The path of the n-th clip of a known voice."""
     return folder / f"voice-{number}.wav"
 
 
@@ -170,7 +170,7 @@ def given_of(
     witness: Witness | None,
     defaults: Defaults,
 ) -> dict[str, Any]:
-    """What is known of a recording beforehand, as `Transcriber.open` takes it."""
+    """The hints about a recording, as `Transcriber.open` takes them."""
     voices = _voices(folder, names, witness) if names else defaults.voices
     return {"speakers": speakers or defaults.speakers, "voices": voices}
 
@@ -211,7 +211,7 @@ class RequestRun:
         self._folder = folder
         self._hints = hints
         self._defaults = defaults
-        self._told = Told()
+        self._stream = Told()
         self._links = Links()
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[News | Transcript | Failure] = asyncio.Queue()
@@ -232,8 +232,8 @@ class RequestRun:
         self._links.recording = recording
         return recording
 
-    def told(self, progress: Progress) -> None:
-        segments = self._told.add(progress)
+    def on_progress(self, progress: Progress) -> None:
+        segments = self._stream.add(progress)
         news = News(segments, self._links.add(progress.chunk, segments))
         if news.known or news.linked:
             self._loop.call_soon_threadsafe(self._news.put_nowait, news)

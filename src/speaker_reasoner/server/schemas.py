@@ -418,10 +418,13 @@ _ANYWHERE = (
 
 def failures(*codes: str) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's responses of the errors with these codes, and of those of any route, by status."""
+    # A reference where FastAPI would build a validator of each status; the model itself stands below.
+    schema = {"$ref": "#/components/schemas/Error"}
     responses: dict[int | str, dict[str, Any]] = {}
     for code in (*codes, *_ANYWHERE):
         status, meaning = ERRORS[code]
-        response = responses.setdefault(status, {"model": Error, "description": ""})
+        content = {"application/json": {"schema": schema}}
+        response = responses.setdefault(status, {"content": content, "description": ""})
         response["description"] = f"{response['description']} `{code}`: {meaning}".strip()
     # With this one FastAPI documents no 422: what it would tell so is told as 400.
     return responses | {"4XX": {"model": Error, "description": "No route, method or body so."}}

@@ -310,7 +310,7 @@ class Service:
             place = await run_in_threadpool(self.places.reserve, self.client_of(request))
             stack.callback(place.release)
             form = parse_chat(await read_json(request, self.settings.limits, most), self.own.able)
-            chat, clips = await self.turns.heard(form)
+            chat, clips = await self.turns.decoded(form)
             asked, key = self.turns.request(form, chat, clips)
             turn, reply = self.turns.submit(asked, place)
         written = await self.connected(request, reply, lambda: worker.cancel(turn))

@@ -27,7 +27,7 @@ from .failures import RequestError, StorageError, disk_error
 
 _BLOCK_S = 10.0
 _BLOCK_BYTES = 1 << 18
-_PCM_HEADER = 44
+WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MOST_CHANNELS = 8  # FLAC's
 _FLAC, _WAV, _PEAKS = "audio.flac", "audio.wav", "peaks.u8"
 LIVE = "live.wav"
@@ -283,6 +283,18 @@ def _named(error: AudioError, source: Path, name: str) -> AudioError:
     return AudioError(f"{name!r}: {str(error).removeprefix(f'{quoted(source)}: ')}")
 
 
+def wav_header(size: int, tag: int = 1, rate_hz: int = SAMPLE_RATE_HZ, width: int = 2) -> bytes:
+    """The first bytes of a wav file of one channel.
+
+    Args:
+        size: bytes of its samples.
+        tag: how they are coded, as wav calls it; 1 for PCM.
+        width: bytes of a sample.
+    """
+    kind = (16, tag, 1, rate_hz, rate_hz * width, width, 8 * width)
+    return WAV_HEADER.pack(b"RIFF", 36 + size, b"WAVE", b"fmt ", *kind, b"data", size)
+
+
 def _float_header(samples: int, channels: int) -> bytes:
     """RIFF header of float32: format 3, with its `fact` chunk, then the data's."""
     rate, width = SAMPLE_RATE_HZ, 4 * channels
@@ -308,7 +320,7 @@ class Pcm:
     @property
     def size(self) -> int:
         """Bytes of the whole."""
-        return _PCM_HEADER + 2 * self._samples
+        return WAV_HEADER.size + 2 * self._samples
 
     @property
     def _samples(self) -> int:
@@ -339,19 +351,13 @@ class Pcm:
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes `[start, end)`, block by block."""
-        samples = self._samples
-        if start < _PCM_HEADER:
-            rate, size = SAMPLE_RATE_HZ, 2 * samples
-            yield (
-                struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE")
-                + struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-                + struct.pack("<4sI", b"data", size)
-            )[start:end]
-        if end <= _PCM_HEADER:
+        if start < WAV_HEADER.size:
+            yield wav_header(2 * self._samples)[start:end]
+        if end <= WAV_HEADER.size:
             return
         stored = soundfile.SoundFile(self.path)
-        at = max(start, _PCM_HEADER) - _PCM_HEADER
-        end -= _PCM_HEADER
+        at = max(start, WAV_HEADER.size) - WAV_HEADER.size
+        end -= WAV_HEADER.size
         with stored:
             stored.seek(at // 2)
             while at < end:

@@ -176,7 +176,7 @@ class Store(Rows):
         write_text_atomically(self.folder(job) / _TRANSCRIPT, transcript)
 
     def document(self, job: Job) -> tuple[str, str]:
-        """What `keep_document` wrote.
+        """Read what `keep_document` wrote.
 
         Raises:
             OSError: it is not there.

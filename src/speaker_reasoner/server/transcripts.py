@@ -16,7 +16,7 @@ from .sound import LIVE, Pcm, peaks_of, recording_file
 
 
 class Transcripts:
-    """Of the jobs of a store.
+    """The transcripts of the jobs of a store.
 
     Args:
         jobs: whose they are.

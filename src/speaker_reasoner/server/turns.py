@@ -76,7 +76,7 @@ class Turn:
     def tell(self, listener: Listener) -> None:
         """There is nothing but the reply, which was told."""
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """See `tell`."""
 
     def result(self) -> None:
@@ -132,7 +132,7 @@ class Turns:
         self._answers: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
         self._decoding = anyio.CapacityLimiter(2)
 
-    async def heard(self, form: ChatForm) -> tuple[list[Message], list[Samples]]:
+    async def decoded(self, form: ChatForm) -> tuple[list[Message], list[Samples]]:
         """The messages of a request, and its clips; their numbers in the messages count from 0.
 
         Raises:

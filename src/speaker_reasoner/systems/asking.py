@@ -74,7 +74,7 @@ class How:
     track: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What of it a transcript depends on."""
+        """The part of the settings that a transcript depends on."""
         return {
             "piece_limit_s": self.limit_s,
             "link": "none" if self.witness is None else self.witness.name,
@@ -86,7 +86,7 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What became of a recording.
+    """The outcome of a recording.
 
     Attributes:
         item: the recording.
@@ -106,7 +106,7 @@ class Asked:
 
     @property
     def reason(self) -> str | None:
-        """Of `REASONS`; `None` where there is a transcript."""
+        """The reason of the failure, one of `REASONS`; `None` if there is a transcript."""
         return reason_of(self.outcome.error) if isinstance(self.outcome, Failure) else None
 
 

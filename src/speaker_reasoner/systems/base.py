@@ -164,7 +164,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, before anybody reads it.
+    """An answer as it came back, before it is read.
 
     Attributes:
         raw: all of it, JSON-ready.

@@ -33,7 +33,7 @@ def of_fern(system: str, package: str, error: Exception) -> SpeakerReasonerError
 
 
 def _said(body: Any) -> str:
-    """What an error says."""
+    """The message of an error."""
     while isinstance(body, dict):
         body = next((body[k] for k in ("detail", "message", "err_msg", "error") if k in body), None)
     return str(body or "no reason given")

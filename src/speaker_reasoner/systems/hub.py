@@ -83,7 +83,7 @@ class HubModel:
         return Answer(raw, self.model, self.options.hotwords, usage)
 
     def _hotwords(self) -> Any:
-        """As the request takes them."""
+        """The hotwords in the form that the request takes."""
         return self.options.hotwords
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:

@@ -180,7 +180,7 @@ class Learner(nn.Module):
             trained[name].requires_grad_(False)
 
     def counts(self, batch: TrainingBatch, weights: LossWeights) -> dict[str, int]:
-        """Of how many items each loss of the batch is a sum: tokens, frames, or the batch as one."""
+        """The number of items that each loss of the batch sums over: tokens, frames, or 1 for the batch."""
         counts: dict[str, int] = {}
         frames = batch.frames if self.heads is not None else None
         if frames is not None:

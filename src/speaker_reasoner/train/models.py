@@ -157,7 +157,7 @@ def record(stage: str, config: TrainingConfig, model: TrainableModel) -> dict[st
 
 
 def _commit() -> str | None:
-    """Of the repository that this file is part of; `None` for an installed package."""
+    """The commit of the repository that this file is part of; `None` for an installed package."""
     here = Path(__file__)
     tracked = ["ls-files", "--error-unmatch", here.name]
     try:

@@ -52,7 +52,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """For records that leave this machine: the hub id, or the name of the folder or file."""
+        """The name for records that leave this machine: the hub id, or the name of the folder or file."""
         return (self.gguf or Path(self.place).resolve().name) if self.local else self.given
 
     @property
@@ -283,7 +283,7 @@ def _extractor(source: Source, config: Any) -> Any:
 
 
 def _licence(source: Source) -> str:
-    """What the model's card states, else its GGUF file; empty where neither does."""
+    """The licence that the model's card states, else its GGUF file; empty if neither does."""
     from huggingface_hub import ModelCard
 
     if not source.local or (Path(source.place) / "README.md").is_file():

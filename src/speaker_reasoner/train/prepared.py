@@ -372,7 +372,7 @@ def _of_session(parts: Sequence[CorpusPiece]) -> Iterator[TrainingPiece]:
 
 
 def _alone(segments: Sequence[Reference]) -> list[Reference]:
-    """Those that overlap no other."""
+    """The segments that overlap no other."""
     ordered = sorted(segments, key=lambda s: s.start_samples)
     alone = []
     latest = 0

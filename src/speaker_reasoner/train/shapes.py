@@ -97,7 +97,7 @@ class Parameters:
 
     @property
     def text_active(self) -> int:
-        """Of those, how many a token meets."""
+        """The parameters of the text model that a token passes through."""
         return self.text - self.experts + self.experts_active
 
 

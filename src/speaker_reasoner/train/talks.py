@@ -36,7 +36,7 @@ class Talk:
 
 
 class TalkSource(Protocol):
-    """Where the dialogues of a run come from."""
+    """The source of the dialogues of a run."""
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:
         """The batch `part` of a step, and how its losses weigh: the same for the same arguments."""

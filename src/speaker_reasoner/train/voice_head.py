@@ -257,7 +257,7 @@ def _matches(ones: Sequence[_PooledLines], others: Sequence[_PooledLines]) -> li
 
 
 def _nearest_voices(units: Sequence[_PooledLines]) -> dict[int, int]:
-    """Who sounds most like each voice."""
+    """The voice that sounds most like each voice."""
     voices = sorted({unit.voice for unit in units})
     if len(voices) < 2:
         return {}
@@ -359,7 +359,7 @@ def _clip(
 def _recorded(
     samples: Samples, room: Samples | None, config: WitnessConfig, rng: random.Random
 ) -> Samples:
-    """As a microphone somewhere takes them."""
+    """Vary clips as another microphone in another room would record them."""
     if room is not None:
         from scipy.signal import fftconvolve
 

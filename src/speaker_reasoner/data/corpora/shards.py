@@ -48,7 +48,7 @@ class Place:
 
     @classmethod
     def from_json(cls, row: dict[str, Any], folder: str) -> "Place":
-        """Of the `shard` of a piece; raises `ValueError` or `KeyError` where it is none."""
+        """Read the `shard` of a piece; raise `ValueError` or `KeyError` if it is malformed."""
         offset, size = row["offset"], row["bytes"]
         if not (isinstance(offset, int) and isinstance(size, int) and offset > 0 < size):
             raise ValueError(

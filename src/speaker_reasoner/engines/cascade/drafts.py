@@ -223,7 +223,7 @@ _Row = TypeVar("_Row", SpokenLine, TimedLine)
 
 
 def _bytes(row: SpokenLine | TimedLine) -> int:
-    """What a line takes of a turn's budget."""
+    """The bytes that a line takes of a turn's budget."""
     return LINE_BYTES + len(row.text.encode())
 
 

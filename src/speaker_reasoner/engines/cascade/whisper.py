@@ -140,7 +140,7 @@ class FasterWhisper:
             raise EngineError(f"{self.name}: {str(error).splitlines()[0]}") from error
 
     def _doubt(self, samples: Samples) -> str:
-        """What speaks against the language that was named: the model writes any speech in it, right or not."""
+        """Warn if the speech is in another language than the named one, in which Whisper writes any speech."""
         other, sure = self._detect(samples)
         if other == self._language or sure < _OTHER_LANGUAGE:
             return ""

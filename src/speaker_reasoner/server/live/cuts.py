@@ -63,7 +63,7 @@ class Cutter:
 
     @property
     def under_way(self) -> Chunk:
-        """What was said since the last cut."""
+        """The samples since the last cut."""
         return Chunk(self._from, self._held)
 
     def feed(self, data: bytes) -> list[Cut]:

@@ -5,7 +5,6 @@ The file is a wav whose header is true after every piece, so that whatever a cra
 
 import io
 import os
-import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,8 @@ import soxr
 from ...audio import SAMPLE_RATE_HZ, Samples
 from ...speech import EnergyVad
 from ..failures import RequestError
-from ..sound import LIVE, not_stored
+from ..sound import LIVE, WAV_HEADER, not_stored, wav_header
 
-_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MOST_BYTES = 2**32 - 1024
 _SYNC_S = 1.0
 """What was said longer ago outlives a power failure (assumed)."""
@@ -100,7 +98,9 @@ class LiveFile:
             if self._file is None:
                 self._file = self._path.open("r+b" if self._bytes else "wb", buffering=0)
             size = max(self._bytes, at + len(data))
-            for place, part in ((_HEADER.size + at, data), (0, self._header(size))):
+            coding = self._coding
+            header = wav_header(size, coding.tag, coding.rate_hz, coding.width)
+            for place, part in ((WAV_HEADER.size + at, data), (0, header)):
                 self._file.seek(place)
                 if self._file.write(part) != len(part):
                     raise OSError(28, "No space left on device")
@@ -111,11 +111,6 @@ class LiveFile:
         except OSError as error:
             self.close()
             raise not_stored("what was said", error) from error
-
-    def _header(self, size: int) -> bytes:
-        coding, rate = self._coding, self._coding.rate_hz
-        kind = (16, coding.tag, 1, rate, rate * coding.width, coding.width, 8 * coding.width)
-        return _HEADER.pack(b"RIFF", 36 + size, b"WAVE", b"fmt ", *kind, b"data", size)
 
 
 class Decoder:
@@ -136,7 +131,7 @@ class Decoder:
         return out
 
     def rest(self) -> Samples:
-        """What is still held, at the end of a piece of speech."""
+        """Return the samples that are still held, at the end of a piece of speech."""
         out: Samples = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
         self._began()
         return out
@@ -217,7 +212,7 @@ class Pauses:
         return changes
 
     def rest(self) -> None:
-        """Whoever speaks is taken to have stopped now."""
+        """End the speech that is under way."""
         self.speaking = False
         self._at = self._first + len(self._decided) + len(self._vad.rest())
 

@@ -142,7 +142,7 @@ class Live:
             self._state.language_given = language
 
     def close(self) -> None:
-        """Nothing more is wanted."""
+        """Stop: no more results are wanted."""
         if self._task is not None:
             self._worker.cancel(self._task)
 
@@ -248,7 +248,7 @@ class _Stretches:
     def tell(self, listener: Listener) -> None:
         self._live.news()
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """See `tell`."""
 
     def result(self) -> None:
@@ -294,7 +294,7 @@ class _Guessing:
     def tell(self, listener: Listener) -> None:
         self.state.tell(None)
 
-    def told(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """See `tell`."""
 
     def result(self) -> None:
