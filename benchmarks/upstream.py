@@ -7,8 +7,8 @@ Runs `run_inference` of UPSTREAM/infer.py with its `--use_transformers` branch. 
 model by this checkpoint's thinker behind the same `generate` call, its processor by one that writes the same tokens and
 features, torchaudio's `load` and `save` by soundfile's. Its prompt texts are the checkpoint's. The recordings are the
 first held-out meetings of 15 to 30 s in which upstream's loop reaches an answer without a retry; if the synthesisers
-are missing, the example recording. Ours runs with its defaults, and without drafts of the next tokens
-(`lookahead=0`), one recording at a time and 16 at once.
+are missing, the example recording. Ours runs with its defaults, without drafts of the next tokens (`lookahead=0`), and
+through transformers' classes, one recording at a time; and with its defaults 16 at once.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch.nn import Module
 from transformers.feature_extraction_utils import BatchFeature
 
 from common import spread, store, weights
@@ -35,6 +36,8 @@ from heldout_set import held_out
 from speaker_reasoner import audio, load_engine
 from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
 from speaker_reasoner.engines.checkpoint import Checkpoint
+from speaker_reasoner.engines.joined import JoinedText
+from speaker_reasoner.engines.linears import FastLinears
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.engines.thinker import slice_tokens
 from speaker_reasoner.errors import DataError
@@ -211,7 +214,10 @@ def main() -> None:
     engines = {
         "ours": TransformersEngine(checkpoint),
         "ours, one token a step": TransformersEngine(checkpoint, lookahead=0),
+        "ours, through transformers' classes": TransformersEngine(checkpoint),
     }
+    slower = engines["ours, through transformers' classes"]
+    slower.text, slower.fast = JoinedText(checkpoint.thinker), FastLinears(Module())
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

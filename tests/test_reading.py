@@ -131,7 +131,7 @@ def test_weights_that_change_are_taken_up(random_checkpoint: Path) -> None:
             parameter.mul_(1.5)
     after = replies(engine, clips)
     assert [r.probabilities for r in before[0]] != [r.probabilities for r in after[0]]
-    engine.text, engine._fast = JoinedText(engine.thinker), FastLinears(torch.nn.Module())
+    engine.text, engine.fast = JoinedText(engine.thinker), FastLinears(torch.nn.Module())
     assert_same(after, replies(engine, clips))
 
 

@@ -100,6 +100,19 @@ def steps_table() -> str:
     return table(head, rows) + f"\n\n{stored['recordings']} held-out meetings, one at a time."
 
 
+def products_line() -> str:
+    stored = load("products")
+    parts = [
+        f"{row['rows']} {'row' if row['rows'] == 1 else 'rows'} {row['times_faster']['median']:.1f}"
+        for row in stored["products"]
+    ]
+    machine = stored["machine"]["processor"]
+    return (
+        f"Products of the embedded checkpoint's shapes, one thread of an {machine}, times faster than torch's "
+        f"own: {', '.join(parts)} (`python benchmarks/products.py`)."
+    )
+
+
 def upstream_table() -> str:
     stored = load("upstream")
     rows = []
@@ -139,6 +152,7 @@ BLOCKS = {
     "constraint-sentence": constraint_sentence,
     "steps-table": steps_table,
     "upstream-table": upstream_table,
+    "products-line": products_line,
     "embedded-sentence": embedded_sentence,
     "heldout-table": heldout_table,
     "witness-table": witness_table,

@@ -123,7 +123,7 @@ class TransformersEngine:
             self.text = PlacedText(self.thinker, capture=True)
         else:
             self.text = FlatText(self.thinker) if flat else JoinedText(self.thinker)
-        self._fast = FastLinears(audio_tower(self.thinker) if flat else self.thinker)
+        self.fast = FastLinears(audio_tower(self.thinker) if flat else self.thinker)
         self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer)
         by_device = _AHEAD_CPU if self.device.type == "cpu" else _AHEAD_GPU
         self._ahead = by_device if lookahead is None else lookahead
@@ -168,7 +168,7 @@ class TransformersEngine:
         seconds: dict[str, float] = {}
         if fitting:
             try:
-                with self._fast.used():
+                with self.fast.used():
                     self._write(fitting, seconds)
             except torch.OutOfMemoryError as error:
                 raise EngineError(
