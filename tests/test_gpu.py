@@ -9,17 +9,20 @@ from speaker_reasoner import Transcriber, Transcript, load_engine
 EXAMPLE = Path(__file__).parents[1] / "examples" / "meeting.flac"
 
 
+Said = list[tuple[str, str, str]]
+
+
+def said(device: str, **options: bool) -> Said:
+    engine = load_engine("tiny", device=device, dtype="float32", **options)
+    result = Transcriber(engine).transcribe(EXAMPLE)
+    assert isinstance(result, Transcript)
+    return [(one.speaker, one.gender, one.text) for one in result.segments]
+
+
 @pytest.mark.gpu
-def test_a_gpu_hears_what_a_cpu_hears() -> None:
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_gpu_hears_what_a_cpu_hears(graphs: bool) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA here")
-
-    def said(device: str) -> list[tuple[str, str, str]]:
-        result = Transcriber(load_engine("tiny", device=device, dtype="float32")).transcribe(
-            EXAMPLE
-        )
-        assert isinstance(result, Transcript)
-        return [(one.speaker, one.gender, one.text) for one in result.segments]
-
-    assert said("cuda") == said("cpu") != []
+    assert said("cuda", cuda_graphs=graphs) == said("cpu") != []
