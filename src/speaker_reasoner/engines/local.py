@@ -31,7 +31,7 @@ from .attention import grouped_attention
 from .base import Reply, Request, Session, Stop
 from .checkpoint import Checkpoint
 from .comparing import load_witness
-from .lookahead import History, Lookahead
+from .lookahead import Lookahead, TokenHistory
 from .memory import KeysValues, join, shorten, take_apart
 from .thinker import MarkedTokenizer, embed, encode_audio, log_mel, slice_tokens, text_model
 from .tower import TowerWitness
@@ -51,7 +51,7 @@ class _Memory:
     pending: list[TokenizedPart] = field(default_factory=list)
     cached_tokens: int = 0
     cache: KeysValues | None = None
-    history: History = field(default_factory=History)
+    history: TokenHistory = field(default_factory=TokenHistory)
 
 
 @dataclass(slots=True)
