@@ -76,7 +76,7 @@ class Server:
 
 def alone(store: Path, *words: str) -> Server:
     """A server over a folder and its SQLite, whose engine takes its time."""
-    return Server(["--store", str(store), "--lease", "2", *words], {"SIMULATED_S": "0.02"}).ready()
+    return Server(["--store", str(store), "--lease", "4", *words], {"SIMULATED_S": "0.02"}).ready()
 
 
 class Cloud:

@@ -338,7 +338,7 @@ def test_words_of_other_tools(
     expected: list[int] | None,
 ) -> None:
     out = tmp_path / "out"
-    named = ["--output_dir", out, "--output-format", "json", "--batch-size", "2", "--verbose"]
+    named = ["--output_dir", out, "--output_format=json", "--batch_size", "2", "--verbose"]
     status, _, said = run("transcribe", talk, *named, *words)
     assert status == 0, said
     [transcript] = formats.read(out / "talk.json")

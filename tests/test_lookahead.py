@@ -14,7 +14,7 @@ from speaker_reasoner import load_engine
 from speaker_reasoner.engines.attention import grouped_attention
 from speaker_reasoner.engines.base import Reply
 from speaker_reasoner.engines.local import TransformersEngine
-from speaker_reasoner.engines.lookahead import History, Lookahead, forced
+from speaker_reasoner.engines.lookahead import Lookahead, TokenHistory, forced
 from speaker_reasoner.engines.thinker import text_model
 from speaker_reasoner.protocol.grammar import start
 from speaker_reasoner.protocol.matcher import State, advance, complete, next_bytes
@@ -92,13 +92,13 @@ class Guesses(Lookahead):
         self.known = [i for i, data in enumerate(vocabulary.tokens) if data]
         self.vocabulary = vocabulary
 
-    def note(self, history: History, token: int) -> None:
+    def note(self, history: TokenHistory, token: int) -> None:
         history.ids.append(token)
 
-    def expect_answer(self, history: History) -> None:
+    def expect_answer(self, history: TokenHistory) -> None:
         pass
 
-    def draft(self, state: State, history: History, longest: int) -> list[int]:
+    def draft(self, state: State, history: TokenHistory, longest: int) -> list[int]:
         if self.rng.random() < 0.3:
             return []
         draft = []
@@ -167,8 +167,8 @@ def test_forced_bytes_are_forced(seed: int) -> None:
 def test_a_long_draft_is_cut(random_engine: Any) -> None:
     lookahead = Lookahead(random_engine.vocabulary, random_engine.checkpoint.tokenizer)
     state = start(random_rules(random.Random(1)))
-    whole = lookahead.draft(state, History(), 32)
-    assert len(whole) > 1 and lookahead.draft(state, History(), 1) == whole[:1]
+    whole = lookahead.draft(state, TokenHistory(), 32)
+    assert len(whole) > 1 and lookahead.draft(state, TokenHistory(), 1) == whole[:1]
 
 
 @pytest.mark.parametrize("tokens", [1, 5])

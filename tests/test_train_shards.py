@@ -17,7 +17,7 @@ import torch
 
 from speaker_reasoner.cli import main
 from speaker_reasoner.data.corpora import load_pieces, shards
-from speaker_reasoner.data.corpora.shards import Place, write_shards
+from speaker_reasoner.data.corpora.shards import AudioPlace, write_shards
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.train.batches import Batcher
 from speaker_reasoner.train.loop import StageTask, batches
@@ -116,7 +116,7 @@ def test_a_buffer_reads_few_shards_at_a_time(
     sharded: Path,
     batcher: Batcher,  # noqa: F811
 ) -> None:
-    pieces: Any = [SimpleNamespace(place=Place(f"{n // 10}", 1, 1)) for n in range(100)]
+    pieces: Any = [SimpleNamespace(place=AudioPlace(f"{n // 10}", 1, 1)) for n in range(100)]
     orders = [shuffled(pieces, 5, random.Random(seed)) for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
     for order in orders:

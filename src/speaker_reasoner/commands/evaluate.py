@@ -123,7 +123,6 @@ def _add_run(verbs: Any) -> None:
         "-o",
         "--output",
         "--output-dir",
-        "--output_dir",
         dest="output",
         metavar="DIR",
         type=Path,

@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """See `ArgumentParser`; nothing unknown is left."""
-        words = sys.argv[1:] if args is None else list(args)
+        words = list(self._spelled(sys.argv[1:] if args is None else args))
         self._check_options(words)
         options, unknown = super().parse_known_args(words, namespace)
         if unknown:
@@ -56,6 +56,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """See `ArgumentParser`; what a terminal would not print but obey is escaped."""
         super().error("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+    def _spelled(self, words: Iterable[str]) -> Iterator[str]:
+        """Other transcribers write `--batch_size` or `--output_dir`: hyphens where only they make a known option."""
+        options = True
+        for word in words:
+            options = options and word != "--"
+            name, equals, value = word.partition("=")
+            ours = name.replace("_", "-")
+            known = self._option_string_actions
+            yield ours + equals + value if options and name not in known and ours in known else word
 
     def _check_options(self, words: Sequence[str]) -> None:
         """Refuse the first option that this parser does not know."""

@@ -15,7 +15,7 @@ from .arguments import positive, speakers, usage
 if TYPE_CHECKING:
     from ..systems.asking import How
     from ..systems.base import System, SystemOptions
-    from ..systems.table import Entry
+    from ..systems.table import SystemEntry
 
 _OF_ENGINES = (
     *("prompts", "recogniser", "diarizer", "dtype", "engine", "cache", "voices"),
@@ -130,7 +130,7 @@ class Chosen:
     """
 
     name: str
-    entry: "Entry"
+    entry: "SystemEntry"
     arguments: argparse.Namespace
 
     def options(self) -> "SystemOptions":

@@ -33,7 +33,7 @@ from .comparing import load_witness
 from .flat import FlatText, is_flat
 from .joined import JoinedText
 from .linears import FastLinears
-from .lookahead import History, Lookahead
+from .lookahead import Lookahead, TokenHistory
 from .memory import Held
 from .placed import PlacedText
 from .thinker import MarkedTokenizer, audio_tower, embed, encode_audio, log_mel, slice_tokens
@@ -53,7 +53,7 @@ class _Memory:
     pieces: list[TokenizedPart] = field(default_factory=list)
     pending: list[TokenizedPart] = field(default_factory=list)
     held: Held = field(default_factory=Held)
-    history: History = field(default_factory=History)
+    history: TokenHistory = field(default_factory=TokenHistory)
 
 
 @dataclass(slots=True)

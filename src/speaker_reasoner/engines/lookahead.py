@@ -51,7 +51,7 @@ class _Copy:
 
 
 @dataclass(slots=True)
-class History:
+class TokenHistory:
     """The tokens that a dialogue wrote, where each run of them occurred last, and what it copies."""
 
     ids: list[int] = field(default_factory=list)
@@ -80,14 +80,14 @@ class Lookahead:
             i for i, data in enumerate(vocabulary.tokens) if b"\n" in (data or b"")
         )
 
-    def note(self, history: History, token: int) -> None:
+    def note(self, history: TokenHistory, token: int) -> None:
         """Add a written token to a history."""
         if len(history.ids) >= _REPEATED:
             history.places[tuple(history.ids[-_REPEATED:])] = len(history.ids)
         history.ids.append(token)
         history.copy.follow(token, self._breaks)
 
-    def expect_answer(self, history: History) -> None:
+    def expect_answer(self, history: TokenHistory) -> None:
         """Propose the lines of all turns from here on: the model's answer repeats them."""
         spelled = (self._vocabulary.tokens[i] or b"" for i in history.ids)
         text = TAG.sub("\n", b"".join(spelled).decode(errors="replace"))
@@ -95,7 +95,7 @@ class Lookahead:
         data = ("\n" + "".join(lines) + ANSWER_END).encode()
         history.copy = _Copy(self._spell(data, keep=False), 0, False)
 
-    def draft(self, state: State, history: History, longest: int) -> list[int]:
+    def draft(self, state: State, history: TokenHistory, longest: int) -> list[int]:
         """Draft the tokens that probably follow; the grammar allows each.
 
         Args:

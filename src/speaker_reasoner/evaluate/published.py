@@ -16,7 +16,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Publication:
     """Where figures come from.
 
     Attributes:
@@ -55,7 +55,7 @@ class Group:
         rows: percent, by system, data set and metric.
     """
 
-    source: Source
+    source: Publication
     unit: str
     rows: Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -71,7 +71,7 @@ def groups(table: str) -> list[Group]:
     """Return the published figures of a table of `tables.TABLES`."""
     stored = _stored()
     return [
-        Group(Source(**stored["sources"][one["source"]]), one["unit"], one["rows"])
+        Group(Publication(**stored["sources"][one["source"]]), one["unit"], one["rows"])
         for one in stored["tables"][table]
     ]
 

@@ -37,7 +37,7 @@ Column = tuple[str, Metric]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SystemRow:
     """One system.
 
     Attributes:
@@ -68,7 +68,7 @@ class Table:
     """
 
     title: str
-    rows: list[Row]
+    rows: list[SystemRow]
     blocks: list[list[Column]]
     notes: list[str]
     units: bool
@@ -87,7 +87,7 @@ class Table:
             if place[2] in rises
         }
 
-    def cell(self, row: Row, column: Column) -> tuple[str, bool]:
+    def cell(self, row: SystemRow, column: Column) -> tuple[str, bool]:
         """The figure with two decimals, and whether it is the best of its kind."""
         data, metric = column
         value = row.percent.get((data, metric.key))
@@ -96,7 +96,7 @@ class Table:
         text = f"{value:.2f}".replace("-", "−")
         return text, value == self.best[row.group, data, metric.key]
 
-    def shown(self, columns: Sequence[Column]) -> list[Row]:
+    def shown(self, columns: Sequence[Column]) -> list[SystemRow]:
         """The rows of a block: those with a figure in it, and those without any figure at all."""
         here = {(data, metric.key) for data, metric in columns}
         anywhere = {(data, m.key) for block in self.blocks for data, m in block}
@@ -146,7 +146,7 @@ def _markdown(table: Table) -> str:
     return "\n".join([*lines, "", "  \n".join(escape(note) for note in table.notes)]) + "\n"
 
 
-def _cells(table: Table, row: Row, columns: Sequence[Column]) -> list[tuple[str, bool]]:
+def _cells(table: Table, row: SystemRow, columns: Sequence[Column]) -> list[tuple[str, bool]]:
     return [table.cell(row, column) for column in columns]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import DataError
 from . import published
 from .stored import check_evaluation, unit_of
-from .table_styles import WRITERS, Metric, Row, Style, Table, superscript
+from .table_styles import WRITERS, Metric, Style, SystemRow, Table, superscript
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _fill(table: str, results: Sequence[Mapping[str, Any]], abreast: int) -> Tab
     return Table(layout.title, rows, blocks, [*caption, *notes], units)
 
 
-def _published_rows(table: str) -> tuple[list[Row], list[str]]:
+def _published_rows(table: str) -> tuple[list[SystemRow], list[str]]:
     """The published rows; where they are of several sources, each carries a mark with a note."""
     rows, notes = [], []
     groups = published.groups(table)
@@ -152,7 +152,7 @@ def _published_rows(table: str) -> tuple[list[Row], list[str]]:
             mark = number + 1
             notes.append(f"{superscript(mark)} {group.source.describe()}.")
         rows += [
-            Row(
+            SystemRow(
                 system,
                 group.unit,
                 f"published {number}",
@@ -164,7 +164,7 @@ def _published_rows(table: str) -> tuple[list[Row], list[str]]:
     return rows, notes
 
 
-def _caption(table: str, rows: Sequence[Row], ours: bool) -> Iterator[str]:
+def _caption(table: str, rows: Sequence[SystemRow], ours: bool) -> Iterator[str]:
     yield (
         "Percent; bold: the best of several figures that were measured alike (one source, one unit, "
         "one way of scoring)."
@@ -183,16 +183,16 @@ def _caption(table: str, rows: Sequence[Row], ours: bool) -> Iterator[str]:
 
 def _our_rows(
     layout: Layout, results: Sequence[Mapping[str, Any]], sets: list[str], marks: int
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[SystemRow], list[str]]:
     """One row by system, unit and settings; data sets that are new are added to `sets`."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, SystemRow] = {}
     grouped: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for result in results:
         unit = unit_of(result)
         group = json.dumps([unit, result.get("settings") or {}], sort_keys=True)
         key = json.dumps([result["system"], group])
         label = result["system"]
-        row = rows.setdefault(key, Row(label, unit, group, marks + len(rows) + 1, {}))
+        row = rows.setdefault(key, SystemRow(label, unit, group, marks + len(rows) + 1, {}))
         known = {name.casefold(): name for name in sets}
         data = known.get(result["data"].casefold(), result["data"])
         if data not in sets:
@@ -227,7 +227,7 @@ def _rate(name: str, scores: Mapping[str, Any]) -> float | None:
     return rate if isinstance(rate, int | float) else None
 
 
-def _note(layout: Layout, row: Row, entries: list[tuple[str, Mapping[str, Any]]]) -> str:
+def _note(layout: Layout, row: SystemRow, entries: list[tuple[str, Mapping[str, Any]]]) -> str:
     """How one of our rows was scored; its settings are the same for all its data sets."""
     settings = entries[0][1].get("settings") or {}
     conventions = settings.get("conventions") or {}

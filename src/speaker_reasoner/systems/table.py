@@ -13,7 +13,7 @@ HERE, SERVICE, ENGINE, PUBLISHED = "here", "service", "engine", "published"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SystemEntry:
     """A system.
 
     Attributes:
@@ -47,18 +47,18 @@ class Entry:
     note: str = ""
 
 
-SYSTEMS: Mapping[str, Entry] = {
-    "speaker-reasoner": Entry(
+SYSTEMS: Mapping[str, SystemEntry] = {
+    "speaker-reasoner": SystemEntry(
         "this package: the dialogue with --model, the cascade if it is not given",
         ENGINE,
         licence="Apache-2.0; that of the checkpoint",
     ),
-    "cascade": Entry(
+    "cascade": SystemEntry(
         "this package's cascade of a recogniser and a diarizer",
         ENGINE,
         licence="Apache-2.0; weights MIT and Apache-2.0",
     ),
-    "faster-whisper": Entry(
+    "faster-whisper": SystemEntry(
         "faster-whisper alone: words and times of a Whisper (--model large-v3-turbo), no speakers",
         HERE,
         "faster_whisper",
@@ -66,7 +66,7 @@ SYSTEMS: Mapping[str, Entry] = {
         licence="MIT",
         speakers=False,
     ),
-    "local-diarizer": Entry(
+    "local-diarizer": SystemEntry(
         "the cascade's diarizer alone: segmentation-3.0 and CAM++",
         HERE,
         "local_diarizer",
@@ -76,7 +76,7 @@ SYSTEMS: Mapping[str, Entry] = {
         words=False,
         languages=False,
     ),
-    "pyannote": Entry(
+    "pyannote": SystemEntry(
         "a pipeline of pyannote.audio alone (--model pyannote/speaker-diarization-3.1)",
         HERE,
         "pyannote",
@@ -86,7 +86,7 @@ SYSTEMS: Mapping[str, Entry] = {
         languages=False,
         note="HF_TOKEN",
     ),
-    "pyannote+paraformer": Entry(
+    "pyannote+paraformer": SystemEntry(
         "the paper's cascade: pyannote 3.1, and Paraformer on each turn",
         HERE,
         "pyannote_paraformer",
@@ -94,14 +94,14 @@ SYSTEMS: Mapping[str, Entry] = {
         languages=False,
         note="pyannote.audio and funasr, in an environment of their own (--system-python); HF_TOKEN",
     ),
-    "whisperx": Entry(
+    "whisperx": SystemEntry(
         "WhisperX: a Whisper (--model), alignment, pyannote community-1",
         HERE,
         "whisperx",
         licence="BSD-2-Clause; models as their cards say",
         note="whisperx, in an environment of its own (--system-python); HF_TOKEN",
     ),
-    "openai": Entry(
+    "openai": SystemEntry(
         "OpenAI's gpt-4o-transcribe-diarize, or a server with its API (--base-url)",
         SERVICE,
         "openai_diarize",
@@ -111,7 +111,7 @@ SYSTEMS: Mapping[str, Entry] = {
         at_once=8,
         note="it ends on 2027-02-26; 1400 s and 25 MB at once; no model name in its answers",
     ),
-    "assemblyai": Entry(
+    "assemblyai": SystemEntry(
         "AssemblyAI with speaker labels",
         SERVICE,
         "assemblyai",
@@ -120,7 +120,7 @@ SYSTEMS: Mapping[str, Entry] = {
         limit_s=36_000.0,
         at_once=8,
     ),
-    "elevenlabs": Entry(
+    "elevenlabs": SystemEntry(
         "ElevenLabs Scribe v2",
         SERVICE,
         "elevenlabs",
@@ -129,7 +129,7 @@ SYSTEMS: Mapping[str, Entry] = {
         limit_s=36_000.0,
         at_once=8,
     ),
-    "deepgram": Entry(
+    "deepgram": SystemEntry(
         "Deepgram Nova-3",
         SERVICE,
         "deepgram",
@@ -138,7 +138,7 @@ SYSTEMS: Mapping[str, Entry] = {
         at_once=8,
         note="files of up to 2 GB",
     ),
-    "deepgram-live": Entry(
+    "deepgram-live": SystemEntry(
         "Deepgram Nova-3 as a stream, in real time",
         SERVICE,
         "deepgram:load_live",
@@ -147,7 +147,7 @@ SYSTEMS: Mapping[str, Entry] = {
         at_once=8,
         note="an answer takes as long as the recording",
     ),
-    "qwen3-omni": Entry(
+    "qwen3-omni": SystemEntry(
         "Qwen3-Omni-30B-A3B-Instruct without training for the task, behind a server (--base-url)",
         HERE,
         "qwen3_omni",
@@ -156,7 +156,7 @@ SYSTEMS: Mapping[str, Entry] = {
         at_once=8,
         note="its prompt is ours; the paper does not print its own",
     ),
-    "qwen2.5-omni": Entry(
+    "qwen2.5-omni": SystemEntry(
         "Qwen2.5-Omni-7B without training for the task, behind a server (--base-url)",
         HERE,
         "qwen25_omni",
@@ -164,7 +164,7 @@ SYSTEMS: Mapping[str, Entry] = {
         at_once=8,
         note="its prompt is ours; the paper does not print its own",
     ),
-    "gemini": Entry(
+    "gemini": SystemEntry(
         "Gemini 3.5 Transcribe, or another model of Gemini with a prompt (--model)",
         SERVICE,
         "gemini",
@@ -174,21 +174,21 @@ SYSTEMS: Mapping[str, Entry] = {
         at_once=8,
         note="8 speakers at most; with a prompt, ours, as the paper does not print its own",
     ),
-    "vibevoice": Entry(
+    "vibevoice": SystemEntry(
         "VibeVoice-ASR by transformers, or behind a server (--base-url)",
         HERE,
         "vibevoice",
         licence="MIT",
         limit_s=3600.0,
     ),
-    "moss": Entry(
+    "moss": SystemEntry(
         "MOSS-Transcribe-Diarize by transformers, or behind vLLM (--base-url)",
         HERE,
         "moss",
         licence="Apache-2.0",
         limit_s=5400.0,
     ),
-    "soulx-transcriber": Entry(
+    "soulx-transcriber": SystemEntry(
         "SoulX-Transcriber behind a server (--base-url)",
         HERE,
         "soulx_transcriber",
@@ -197,7 +197,7 @@ SYSTEMS: Mapping[str, Entry] = {
         at_once=8,
         note="its prompt is in our words",
     ),
-    "tagspeech": Entry(
+    "tagspeech": SystemEntry(
         "TagSpeech in an environment of its own (--system-python), from a clone of Auden (TAGSPEECH_HOME)",
         HERE,
         "tagspeech",
@@ -205,14 +205,16 @@ SYSTEMS: Mapping[str, Entry] = {
         limit_s=60.0,
         note="made for groups of utterances that overlap",
     ),
-    "speakerlm": Entry("SpeakerLM", PUBLISHED, note="neither code nor weights were published"),
-    "gemini-2.5-pro": Entry(
+    "speakerlm": SystemEntry(
+        "SpeakerLM", PUBLISHED, note="neither code nor weights were published"
+    ),
+    "gemini-2.5-pro": SystemEntry(
         "Gemini 2.5 Pro", PUBLISHED, note="it ends on 2026-12-01; then another model answers"
     ),
 }
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> SystemEntry:
     """The entry of a system that can be run.
 
     Raises:

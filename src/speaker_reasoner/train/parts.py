@@ -33,7 +33,7 @@ _POSITIONS_OFF = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PartSource:
     """Where a part is.
 
     Attributes:
@@ -74,8 +74,8 @@ class Parts:
         licence: of the result, by its name on the hub.
     """
 
-    audio: Source
-    text: Source
+    audio: PartSource
+    text: PartSource
     whisper: Any
     llm: Any
     extractor: Any
@@ -140,24 +140,24 @@ def read_llm(parts: Parts) -> dict[str, Tensor]:
     return state
 
 
-def _source(option: str, given: str) -> Source:
+def _source(option: str, given: str) -> PartSource:
     path = Path(given).expanduser()
     if path.is_dir():
-        return Source(given, str(path))
+        return PartSource(given, str(path))
     place, _, file = given.rpartition("/")
     hub = place if file.endswith(".gguf") else given
     if option == _TEXT and file.endswith(".gguf") and path.is_file():
-        return Source(given, str(path.parent), path.name)
+        return PartSource(given, str(path.parent), path.name)
     if path.exists() or given.startswith((".", "~", "/")) or hub.count("/") != 1:
         got = "a file" if path.exists() else "nothing"
         also = " (or FILE.gguf)" if option == _TEXT else ""
         raise CheckpointError(
             f"{option} {given}: expected a model folder{also} or a hub id OWNER/NAME, got {got} at that path"
         )
-    return Source(given, hub, file if file.endswith(".gguf") else "")
+    return PartSource(given, hub, file if file.endswith(".gguf") else "")
 
 
-def _read(option: str, source: Source, make: Callable[..., Any], **options: Any) -> Any:
+def _read(option: str, source: PartSource, make: Callable[..., Any], **options: Any) -> Any:
     """Call a `from_pretrained`; whatever it raises becomes one error."""
     try:
         return make(source.place, trust_remote_code=False, **options)
@@ -166,7 +166,7 @@ def _read(option: str, source: Source, make: Callable[..., Any], **options: Any)
         raise unusable(name, source.place, error, local=source.local) from error
 
 
-def _config(option: str, source: Source) -> Any:
+def _config(option: str, source: PartSource) -> Any:
     from transformers import AutoConfig
 
     config = _read(option, source, AutoConfig.from_pretrained, **source.options)
@@ -231,7 +231,7 @@ def head_width(config: Any) -> int:
     return int(width or config.hidden_size // config.num_attention_heads)
 
 
-def _tokenizer(source: Source, config: Any) -> Any:
+def _tokenizer(source: PartSource, config: Any) -> Any:
     """As its tokenizer.json has it, where there is one: `AutoTokenizer` puts the splitting of the named class in
     place of the file's (transformers 5.23, GPT2Tokenizer and Qwen2Tokenizer)."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -267,7 +267,7 @@ def _file(find: Callable[..., Any], name: str) -> Callable[..., Any]:
     return look
 
 
-def _extractor(source: Source, config: Any) -> Any:
+def _extractor(source: PartSource, config: Any) -> Any:
     from transformers import WhisperFeatureExtractor
 
     extractor = _read(_AUDIO, source, WhisperFeatureExtractor.from_pretrained)
@@ -282,7 +282,7 @@ def _extractor(source: Source, config: Any) -> Any:
     return extractor
 
 
-def _licence(source: Source) -> str:
+def _licence(source: PartSource) -> str:
     """The licence that the model's card states, else its GGUF file; empty if neither does."""
     from huggingface_hub import ModelCard
 
@@ -328,7 +328,7 @@ def _joint(audio: str, text: str) -> str:
 
 
 def _weights(
-    option: str, source: Source, cls: Any, part: Callable[[Any], Any]
+    option: str, source: PartSource, cls: Any, part: Callable[[Any], Any]
 ) -> dict[str, Tensor]:
     """A part's parameters and buffers by name; none may be missing or of another shape."""
     safe = {} if source.gguf else {"use_safetensors": True}

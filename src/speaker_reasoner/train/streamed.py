@@ -13,7 +13,7 @@ from pathlib import Path
 from ..audio import Samples
 from ..bulk.buckets import Bucket, is_bucket
 from ..data.corpora import CorpusPiece, load_pieces, parse_pieces
-from ..data.corpora.shards import HEADER_BYTES, Place, decode
+from ..data.corpora.shards import HEADER_BYTES, AudioPlace, decode
 from ..errors import DataError
 
 
@@ -101,7 +101,7 @@ def shuffled(pieces: Sequence[CorpusPiece], buffer: int, rng: random.Random) -> 
     return order + held
 
 
-def _read(place: Place, start: int, end: int) -> bytes:
+def _read(place: AudioPlace, start: int, end: int) -> bytes:
     if is_bucket(place.shard):
         folder, _, name = place.shard.rpartition("/")
         return _bucket(folder, os.getpid()).read(name, start, end)

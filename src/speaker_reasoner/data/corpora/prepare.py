@@ -37,7 +37,7 @@ from ...transcript import GENDERS, Segment, Transcript
 from ...version import __version__
 from .notes import CorpusRecording, Notes, transcript
 from .recipes import CORPORA, RecipeInput
-from .shards import FOLDER, Place, to_16_bits, whole_file, write_shards
+from .shards import FOLDER, AudioPlace, to_16_bits, whole_file, write_shards
 
 SCHEMA = "speaker-reasoner/corpus/1"
 SPLITS = ("train", "dev", "test", "all")
@@ -68,7 +68,7 @@ class CorpusPiece:
     clipped: int
     references: tuple[Reference, ...]
     speakers: tuple[str, ...]
-    place: Place | None = None
+    place: AudioPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _chunk(row: dict[str, Any], folder: str) -> CorpusPiece:
     )
     end = start + samples
     speakers = tuple(numbers)
-    place = Place.from_json(row["shard"], folder) if "shard" in row else None
+    place = AudioPlace.from_json(row["shard"], folder) if "shard" in row else None
     sound = Path(folder) / row["audio"]
     return CorpusPiece(row["name"], sound, start, end, row["clipped"], references, speakers, place)
 

@@ -34,7 +34,7 @@ HEADER_BYTES = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AudioPlace:
     """Where the audio of a piece lies.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place:
     size: int
 
     @classmethod
-    def from_json(cls, row: dict[str, Any], folder: str) -> "Place":
+    def from_json(cls, row: dict[str, Any], folder: str) -> "AudioPlace":
         """Read the `shard` of a piece; raise `ValueError` or `KeyError` if it is malformed."""
         offset, size = row["offset"], row["bytes"]
         if not (isinstance(offset, int) and isinstance(size, int) and offset > 0 < size):
@@ -59,7 +59,7 @@ class Place:
         return cls(f"{folder}/{row['file']}", offset, size)
 
 
-def decode(data: bytes, place: Place, samples: int) -> Samples:
+def decode(data: bytes, place: AudioPlace, samples: int) -> Samples:
     """The audio of a piece.
 
     Args:
