@@ -193,6 +193,8 @@ _AU = (b".snd", b"dns.")
 def _stated_end(data: mmap.mmap, start: int) -> int:
     """Where the sound of an au or caf file, or a w64 file, should end; 0 where its header does not say."""
     head = data[start : start + 4]
+    if start + 24 > len(data):
+        return 0
     if head in _AU:
         first, size = struct.unpack(
             ">II" if head == b".snd" else "<II", data[start + 4 : start + 12]

@@ -479,7 +479,11 @@ def _frames(
                 layout = (frame.sample_rate, frame.layout.name)
                 planar = av.AudioResampler(format="fltp")
             at_s = None if frame.pts is None else float(frame.pts * frame.time_base) - origin_s
-            for one in planar.resample(frame):
+            try:
+                resampled = planar.resample(frame)
+            except av.error.FFmpegError as error:  # a layout or rate that cannot be
+                raise AudioError(_damaged(path, end_s, duration_s, error)) from error
+            for one in resampled:
                 samples = one.to_ndarray().T
                 if at_s is not None:
                     end_s = max(end_s, at_s)

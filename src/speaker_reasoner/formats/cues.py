@@ -156,6 +156,8 @@ def without_formatting(cues: Sequence[Cue]) -> None:
     breaks = re.compile(r"\\[Nh]") if "\\N" in text or _OVERRIDE.search(text) else None
     for cue in cues:
         lines = []
+        if not any(mark in line for line in cue.lines for mark in "<{\\"):
+            continue
         for line in cue.lines:
             shown = _BREAK.sub(" ", _OVERRIDE.sub("", _TAG.sub("", line)))
             lines.append((breaks.sub(" ", shown) if breaks else shown).strip())
@@ -169,6 +171,8 @@ def without_references(cues: Sequence[Cue]) -> int:
     """
     count = 0
     for cue in cues:
+        if not any("&" in line for line in cue.lines):
+            continue
         count += any(_REFERENCE.search(line) for line in cue.lines)
         shown = [_REFERENCE.sub(lambda match: html.unescape(match[0]), line) for line in cue.lines]
         cue.lines = [line.replace("\xa0", " ").strip() for line in shown]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AudioError, FormatError, OutputError
-from ..formats import write_text_atomically
+from ..formats import as_json, write_text_atomically
 from ..voices.finished import FinishedChunk
 from .chunks import Chunk
 
@@ -136,7 +136,7 @@ class Journal:
         place = {} if channel is None else {"channel": channel}
         times = {"elapsed_s": self.elapsed_s, "share_s": self.share_s}
         rows.append({**finished.to_json(), **place, **times})
-        self._append("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        self._append("".join(as_json(row) + "\n" for row in rows))
         self._begun = True
 
     def _append(self, text: str) -> None:
@@ -182,7 +182,7 @@ class Journal:
             OutputError: it cannot be written.
         """
         if not self._begun:
-            write_text_atomically(self.path, json.dumps(self.about, ensure_ascii=False) + "\n")
+            write_text_atomically(self.path, as_json(self.about) + "\n")
         self.path.replace(path)
 
     def _load(self) -> bytes | None:

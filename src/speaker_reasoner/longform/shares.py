@@ -14,7 +14,7 @@ from typing import Any
 
 from ..audio import to_samples
 from ..errors import OutputError
-from ..formats import write_text_atomically
+from ..formats import as_json, write_text_atomically
 from .chunks import Chunk
 from .journal import Journal, OtherJournal
 
@@ -84,7 +84,7 @@ def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None
         head = kept.about
         elapsed_s, share_s = elapsed_s + kept.elapsed_s, share_s + kept.share_s
     if _chunks(journal, about) < len(rows):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [head, *rows])
+        text = "".join(as_json(row) + "\n" for row in [head, *rows])
         write_text_atomically(journal, text)
 
 
