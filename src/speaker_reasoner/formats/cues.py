@@ -23,7 +23,22 @@ _ALMOST_TIMING = re.compile(
     r"\s*-?\d+[:：.]\d[\d:：.,;]*\s*(?:[-–—]+\s*[>→]|→|=>)\s*-?\d+[:：.]\d[\d:：.,;]*\s*\S{0,40}\s*"
 )
 _SBV_TIMING = re.compile(rf"\s*({_TIME}),({_TIME})\s*")
-_FORMATTING = ("i", "b", "u", "s", "em", "strong", "font", "c", "span", "ruby", "rt", "rp")
+_FORMATTING = (
+    "i",
+    "b",
+    "u",
+    "s",
+    "em",
+    "strong",
+    "font",
+    "c",
+    "span",
+    "p",
+    "div",
+    "ruby",
+    "rt",
+    "rp",
+)
 _TAG = re.compile(rf"</?(?:{'|'.join(_FORMATTING)})(?:[.\s][^<>]*)?/?>", re.IGNORECASE)
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}|\{/?[biu]\}|\{[yYcfsS]:[^{}]*\}", re.IGNORECASE)
 _REFERENCE = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
@@ -230,9 +245,10 @@ def _shared(before: Sequence[str], lines: Sequence[str]) -> int:
     return 0
 
 
+_READING = re.compile(r"<rt>.*?</rt>")  # of a word that it stands over
 _ANY_TAG = re.compile(r"</?[A-Za-z0-9.:][^>]*>|</?>")
 
 
 def plain(payload: str) -> str:
     """The text of a WebVTT payload without tags and character references."""
-    return html.unescape(_ANY_TAG.sub("", payload))
+    return html.unescape(_ANY_TAG.sub("", _READING.sub("", payload)))

@@ -220,7 +220,8 @@ def read_text(path: Path, encoding: str | None = None) -> str:
     if encoding is None:
         encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
     try:
-        return data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
+        text = data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
+        return text if "\n" in text else text.replace("\r", "\n")  # ends of lines of old Macs
     except UnicodeError as error:
         at, reason = getattr(error, "start", 0), getattr(error, "reason", str(error))
         line = data.count(b"\n", 0, at) + 1
