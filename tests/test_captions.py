@@ -213,6 +213,20 @@ def test_text_behind_an_empty_line_belongs_to_the_cue() -> None:
         ([">> Ann: hi", "yes", "no"], [("Ann", "hi"), ("unknown", "yes"), ("unknown", "no")]),
         (["- Ann: hi\n- Bob: oh", "- Ann: bye"], [("Ann", "hi"), ("Bob", "oh"), ("Ann", "bye")]),
         (["राम: हाँ", "सीता: नहीं", "राम: जी"], [("राम", "हाँ"), ("सीता", "नहीं"), ("राम", "जी")]),
+        (
+            ["a.moe@x.org: hi", "Bob's iPhone 12: oh", "Room 3 (Boston): bye"],
+            [("a.moe@x.org", "hi"), ("Bob's iPhone 12", "oh"), ("Room 3 (Boston)", "bye")],
+        ),
+        (
+            ["+1 555-0100: hi", "Müller, Jörg: oh", "+1 555-0100: bye"],
+            [("+1 555-0100", "hi"), ("Müller, Jörg", "oh"), ("+1 555-0100", "bye")],
+        ),
+        (
+            ["ana 🌸: hi", "bob: oh", "ana 🌸: x: y"],
+            [("ana 🌸", "hi"), ("bob", "oh"), ("ana 🌸", "x: y")],
+        ),
+        (["He told me: no", "He told me: yes", "She asked us all: why"], None),
+        (["Step 1: open", "Psalm 23: read", "Step 1: again", "Monday: rain", "Monday: sun"], None),
         (["Achtung: eins", "Achtung: zwei", "gut"], None),
         (
             ["Frage: eins", "Antwort: zwei", "Frage: drei", "Die Sache: gut", "Die Sache: nein"],
@@ -237,6 +251,7 @@ def test_names_of_captions_of_others(
         ("{\\an8}so\\Nwell\\hnow", "so well now"),
         ("<FONT COLOR=red>so", "so"),
         ("so<br/>well", "so well"),
+        ("<p>so</p>", "so"),
         ("Q&amp;A &lt;3 it&#39;s&nbsp;so", "Q&A <3 it's so"),
         ("AT&T &c; a < b > c", "AT&T &c; a < b > c"),
     ],
@@ -263,6 +278,16 @@ def test_lines_that_are_almost_timings_are_refused_and_no_words(timing: str) -> 
     for known, head in (("srt", ""), ("vtt", "WEBVTT\n\n")):
         with pytest.raises(FormatError, match="expected '<start> --> <end>', got"):
             parse(known, head + text.replace("01,000", "01.000").replace("02,000", "02.000"))
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt"])
+def test_lines_may_end_as_on_old_macs(tmp_path: Path, name: str) -> None:
+    text = srt(*(f"{who}: {words}" for who, words in TALK))
+    if name == "vtt":
+        text = vtt(*(f"<v {who}>{words}" for who, words in TALK))
+    (tmp_path / f"talk.{name}").write_bytes(text.replace("\n", "\r").encode())
+    [found] = load(tmp_path / f"talk.{name}").values()
+    assert said(found) == TALK
 
 
 def test_names_of_webex_are_speakers() -> None:

@@ -492,6 +492,22 @@ def test_samples_of_the_encoder_that_are_stated_are_left_out(
     assert 3.999 <= length_s <= 4.15 and not notes
 
 
+@pytest.mark.parametrize("codec", ["libmp3lame", "g726"])
+@pytest.mark.parametrize("fault", ["cut", "stale"])
+def test_packed_wav_with_another_size_than_it_states_is_refused(
+    tmp_path: Path, codec: str, fault: str
+) -> None:
+    write(tmp_path / "x", "wav", codec, [talk(rate_hz=8_000)], rate_hz=8_000)
+    content = bytearray((tmp_path / "x").read_bytes())
+    if fault == "stale":
+        struct.pack_into("<I", content, content.find(b"data") + 4, 1_000)
+    else:
+        content = content[:-1_000]
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(AudioError, match="cut off" if fault == "cut" else "packed sound, and more"):
+        audio.load(tmp_path / "x")
+
+
 def test_packed_sound_that_ends_early_is_told(tmp_path: Path) -> None:
     """AAC in WAV: the last packets are not decoded."""
     write(tmp_path / "x", "wav", "aac", [talk()])

@@ -323,3 +323,19 @@ def test_what_readers_noticed_is_printed_and_stored_and_reported(
     page = tmp_path / "report.html"
     assert main(["evaluate", "report", str(result), "-o", str(page)]) == 0
     assert "cues name no speaker" in page.read_text("utf-8")
+
+
+def test_names_that_are_not_utf_8_are_scored_stored_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from speaker_reasoner.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("caf\udce9.stm", "other\udce9.stm"):
+        Path(name).write_text("caf\u00e9 1 A 0 2 hi there\n", "utf-8")
+    arguments = ["evaluate", "score", "caf\udce9.stm", "other\udce9.stm", "-o", "out\udce9.json"]
+    assert main(arguments) == 0
+    assert main(["evaluate", "report", "out\udce9.json", "-o", "r\udce9.html"]) == 0
+    assert main(["evaluate", "leaderboard", "out\udce9.json", "-o", "l\udce9.html"]) == 0
+    assert json.loads(Path("out\udce9.json").read_bytes())["reference"] == "caf\udce9.stm"
+    assert "\ufffd" in Path("r\udce9.html").read_text("utf-8")

@@ -104,6 +104,33 @@ def check_iff(
     return None
 
 
+def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last: int) -> None:
+    """Compare the size of the sound chunk of a wav file that FFmpeg reads with the file's.
+
+    Raises:
+        AudioError: there is less; or more, which packed codings cannot be read without.
+    """
+    order = ">" if data[first : first + 4] == b"RIFX" else "<"
+    at = first + 12
+    while at + 8 <= last:
+        name, size = struct.unpack(order + "4sI", data[at : at + 8])
+        if name == b"data":
+            there = last - at - 8
+            if size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000:
+                return  # to the end
+            if size > there:
+                raise AudioError(
+                    f"{quoted(path)}: cut off: got {there:,} bytes of sound, expected {size:,}; {AGAIN}"
+                )
+            if not _behind(data, order, at + 8, at + 8 + size, last).stated:
+                raise AudioError(
+                    f"{quoted(path)}: the header states {size:,} bytes of packed sound, and more follows; "
+                    f"expected a whole file; {AGAIN}"
+                )
+            return
+        at += 8 + size + size % 2
+
+
 def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> IffSound:
     """Look at what lies behind the sound: chunks, more sound, or neither."""
     at = behind = end + (end - start) % 2
@@ -193,6 +220,8 @@ _AU = (b".snd", b"dns.")
 def _stated_end(data: mmap.mmap, start: int) -> int:
     """Where the sound of an au or caf file, or a w64 file, should end; 0 where its header does not say."""
     head = data[start : start + 4]
+    if start + 24 > len(data):
+        return 0
     if head in _AU:
         first, size = struct.unpack(
             ">II" if head == b".snd" else "<II", data[start + 4 : start + 12]

@@ -30,6 +30,7 @@ from .containers import (
     check_iff,
     check_mpeg,
     check_ogg,
+    check_packed,
     check_size,
     cut_off,
     is_cut_off,
@@ -362,10 +363,10 @@ def _with_av(
         raise AudioError(f"{name}: got a codec FFmpeg cannot decode, expected another; {AGAIN}")
     context = stream.codec_context
     kind = container.format.name
-    if (
-        kind == "caf" and context.name == "alac"
-    ):  # its last frame is short; FFmpeg shortens it again
-        context.flags2 |= Flags2.skip_manual
+    if kind == "caf" and context.name == "alac":
+        context.flags2 |= Flags2.skip_manual  # its last frame is short; FFmpeg shortens it again
+    if kind == "wav" and data[piece[0] : piece[0] + 4] in (b"RIFF", b"RIFX"):
+        check_packed(path, data, *piece)
     stated = stated_s(container, stream)
     origin_s = _origin_s(container, stated, notes)
     if (
@@ -479,7 +480,11 @@ def _frames(
                 layout = (frame.sample_rate, frame.layout.name)
                 planar = av.AudioResampler(format="fltp")
             at_s = None if frame.pts is None else float(frame.pts * frame.time_base) - origin_s
-            for one in planar.resample(frame):
+            try:
+                resampled = planar.resample(frame)
+            except av.error.FFmpegError as error:  # a layout or rate that cannot be
+                raise AudioError(_damaged(path, end_s, duration_s, error)) from error
+            for one in resampled:
                 samples = one.to_ndarray().T
                 if at_s is not None:
                     end_s = max(end_s, at_s)

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..formats import as_json
+
 BYTES_PER_S = 32_000
 """Bytes in a second of a recording whose duration is not known (assumed: 16 kHz, 16 bits)."""
 
@@ -49,9 +51,7 @@ class Row:
     def to_line(self) -> str:
         """JSON on one line, without what is as by default."""
         row = asdict(self)
-        return json.dumps(
-            {k: v for k, v in row.items() if k in _ALWAYS or v != _DEFAULTS[k]}, ensure_ascii=False
-        )
+        return as_json({k: v for k, v in row.items() if k in _ALWAYS or v != _DEFAULTS[k]})
 
     @classmethod
     def from_line(cls, line: str) -> "Row":

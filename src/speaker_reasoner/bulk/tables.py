@@ -9,7 +9,6 @@ with its error. Where none was transcribed yet, a table is refused, unless it is
 """
 
 import gzip
-import json
 import os
 import secrets
 import shutil
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 
 from .. import extras
 from ..errors import FormatError, OutputError, SettingsError
-from ..formats import read
+from ..formats import as_json, read
 from ..transcript import Transcript
 from .rows import Row
 from .target import RowFailure, Target, standing
@@ -130,7 +129,7 @@ class _Lines:
 
     def add(self, table_row: TableRow) -> None:
         for line in self._lines(table_row):
-            text = json.dumps(line, ensure_ascii=False) + "\n"
+            text = as_json(line) + "\n"
             self._file.write(text.encode("utf-8", "backslashreplace"))
 
     def finish(self) -> list[Path]:

@@ -19,7 +19,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from platformdirs import user_cache_path
 
 from ..errors import DataError, OutputError, SettingsError
-from ..formats import file_name, write_text_atomically
+from ..formats import as_json, file_name, write_text_atomically
 from ..formats.files import remove_temporary
 from ..locks import lock
 from ..longform.batch import STATE
@@ -101,7 +101,7 @@ class Target:
 
     def failed(self, row: Row, failure: RowFailure) -> None:
         """Keep a failure; raises `OutputError` where it cannot be written."""
-        text = json.dumps({"kind": failure.kind, "message": failure.message}, ensure_ascii=False)
+        text = as_json({"kind": failure.kind, "message": failure.message})
         path = self._file(row, "failed")
         write_text_atomically(path, text.encode("utf-8", "backslashreplace").decode() + "\n")
         self._send(path)

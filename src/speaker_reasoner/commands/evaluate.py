@@ -358,7 +358,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from ..evaluate.pairs import pair
     from ..evaluate.report import report
     from ..evaluate.results import load_result
-    from ..formats import write_text_atomically
+    from ..formats import legible, write_text_atomically
 
     require("eval", "a report", "rapidfuzz", "scipy")
     result = load_result(arguments.result)
@@ -374,7 +374,7 @@ def _report(arguments: argparse.Namespace) -> int:
     pairs = pair(sides.references, sides.hypotheses, lost=True)
     both = {one.name: (one.reference, one.hypothesis) for one in pairs}
     title = f"{result['system']} on {result['data']}"
-    write_text_atomically(arguments.output, report(result, both, title))
+    write_text_atomically(arguments.output, legible(report(result, both, title)))
     say(f"wrote {arguments.output}", "green")
     return 0
 

@@ -72,7 +72,7 @@ def leaderboard(paths: Sequence[Path], stored: Mapping[str, Any] | None = None) 
     read = [read_bytes(file) for file in files]
     digests = [hashlib.sha256(content).hexdigest() for content in read]
     inputs = hashlib.sha256(
-        "\n".join([_program(), *map(str, files), *digests]).encode()
+        "\n".join([_program(), *map(str, files), *digests]).encode("utf-8", "surrogateescape")
     ).hexdigest()
     if stored is not None and stored.get("inputs") == inputs:
         return dict(stored)

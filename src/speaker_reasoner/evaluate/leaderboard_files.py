@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..formats import write_text_atomically
+from ..formats import as_json, legible, write_text_atomically
 from .leaderboard import SCHEMA
 from .leaderboard_page import page
 from .leaderboard_text import markdown
@@ -39,11 +39,11 @@ def write(board: Mapping[str, Any], path: Path) -> None:
     if path.suffix not in FORMATS:
         raise DataError(f"{path}: {EXPECTED}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, FORMATS[path.suffix](board))
+    write_text_atomically(path, legible(FORMATS[path.suffix](board)))
 
 
 def _json(board: Mapping[str, Any]) -> str:
-    return json.dumps(board, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return as_json(board, indent=1, allow_nan=False) + "\n"
 
 
 FORMATS = {".html": page, ".json": _json, ".md": markdown}

@@ -9,7 +9,6 @@ of; while that is the same, `evaluate` takes them from an earlier result instead
 """
 
 import hashlib
-import json
 import os
 import platform
 import shlex
@@ -26,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ..errors import DataError, SpeakerReasonerError
-from ..formats import write_text_atomically
+from ..formats import as_json, write_text_atomically
 from ..transcript import Transcript
 from . import breakdown
 from .directives import scored
@@ -212,7 +211,7 @@ def save(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         OutputError: it cannot be written.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
+    text = as_json(result, indent=1, allow_nan=False)
     write_text_atomically(path, text + "\n")
 
 

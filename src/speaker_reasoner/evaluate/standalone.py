@@ -3,9 +3,10 @@
 fill("report.html", title="mine", data=script("result", result))
 """
 
-import json
 import re
 from importlib import resources
+
+from ..formats import as_json
 
 
 def fill(template: str, **parts: str) -> str:
@@ -21,7 +22,7 @@ def script(name: str, data: object) -> str:
     Raises:
         TypeError, ValueError: the data cannot be written as JSON.
     """
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = as_json(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return f'<script type="application/json" id="{name}">{text}</script>'

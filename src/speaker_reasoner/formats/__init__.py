@@ -13,13 +13,15 @@ This package does no scoring and draws no conclusions from corpus conventions: a
 ends in `-F` stays as it is, of unknown gender.
 """
 
-from .files import file_name, read, read_text, write, write_text_atomically
+from .files import as_json, file_name, legible, read, read_text, write, write_text_atomically
 from .table import FORMATS, Format, render
 
 __all__ = [
     "FORMATS",
     "Format",
+    "as_json",
     "file_name",
+    "legible",
     "read",
     "read_text",
     "render",

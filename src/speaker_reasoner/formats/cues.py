@@ -23,7 +23,22 @@ _ALMOST_TIMING = re.compile(
     r"\s*-?\d+[:：.]\d[\d:：.,;]*\s*(?:[-–—]+\s*[>→]|→|=>)\s*-?\d+[:：.]\d[\d:：.,;]*\s*\S{0,40}\s*"
 )
 _SBV_TIMING = re.compile(rf"\s*({_TIME}),({_TIME})\s*")
-_FORMATTING = ("i", "b", "u", "s", "em", "strong", "font", "c", "span", "ruby", "rt", "rp")
+_FORMATTING = (
+    "i",
+    "b",
+    "u",
+    "s",
+    "em",
+    "strong",
+    "font",
+    "c",
+    "span",
+    "p",
+    "div",
+    "ruby",
+    "rt",
+    "rp",
+)
 _TAG = re.compile(rf"</?(?:{'|'.join(_FORMATTING)})(?:[.\s][^<>]*)?/?>", re.IGNORECASE)
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}|\{/?[biu]\}|\{[yYcfsS]:[^{}]*\}", re.IGNORECASE)
 _REFERENCE = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
@@ -156,6 +171,8 @@ def without_formatting(cues: Sequence[Cue]) -> None:
     breaks = re.compile(r"\\[Nh]") if "\\N" in text or _OVERRIDE.search(text) else None
     for cue in cues:
         lines = []
+        if not any(mark in line for line in cue.lines for mark in "<{\\"):
+            continue
         for line in cue.lines:
             shown = _BREAK.sub(" ", _OVERRIDE.sub("", _TAG.sub("", line)))
             lines.append((breaks.sub(" ", shown) if breaks else shown).strip())
@@ -169,6 +186,8 @@ def without_references(cues: Sequence[Cue]) -> int:
     """
     count = 0
     for cue in cues:
+        if not any("&" in line for line in cue.lines):
+            continue
         count += any(_REFERENCE.search(line) for line in cue.lines)
         shown = [_REFERENCE.sub(lambda match: html.unescape(match[0]), line) for line in cue.lines]
         cue.lines = [line.replace("\xa0", " ").strip() for line in shown]
@@ -226,9 +245,10 @@ def _shared(before: Sequence[str], lines: Sequence[str]) -> int:
     return 0
 
 
+_READING = re.compile(r"<rt>.*?</rt>")  # of a word that it stands over
 _ANY_TAG = re.compile(r"</?[A-Za-z0-9.:][^>]*>|</?>")
 
 
 def plain(payload: str) -> str:
     """The text of a WebVTT payload without tags and character references."""
-    return html.unescape(_ANY_TAG.sub("", payload))
+    return html.unescape(_ANY_TAG.sub("", _READING.sub("", payload)))

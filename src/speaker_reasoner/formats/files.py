@@ -1,12 +1,14 @@
 """Transcript files on disk: names, decoding, and writing that never leaves half a file."""
 
 import gzip
+import json
 import os
 import re
 import secrets
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import FormatError, OutputError
 from ..transcript import Transcript, recording_name
@@ -110,6 +112,24 @@ def set_aside(path: Path, suffix: str) -> Path:
     return path.rename(spare)
 
 
+def as_json(value: object, **layout: Any) -> str:
+    """JSON that can be written as UTF-8, as legible as that allows.
+
+    Names of files that are not UTF-8 come with lone surrogates, which JSON can spell in ASCII alone.
+    """
+    text = json.dumps(value, ensure_ascii=False, **layout)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, ensure_ascii=True, **layout)
+    return text
+
+
+def legible(text: str) -> str:
+    """A text for people, in which bytes of names that are not UTF-8 are `\N{REPLACEMENT CHARACTER}`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     r"""Write `text` to `path` as UTF-8 with `\n` line ends: completely, or not at all.
 
@@ -200,7 +220,8 @@ def read_text(path: Path, encoding: str | None = None) -> str:
     if encoding is None:
         encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
     try:
-        return data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
+        text = data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
+        return text if "\n" in text else text.replace("\r", "\n")  # ends of lines of old Macs
     except UnicodeError as error:
         at, reason = getattr(error, "start", 0), getattr(error, "reason", str(error))
         line = data.count(b"\n", 0, at) + 1

@@ -38,6 +38,28 @@ _OPENER_WORDS = (
 )
 _OPENERS = frozenset(_OPENER_WORDS.split())
 """Words that begin a sentence before a colon and are nobody's name."""
+_OPENERS |= frozenset(
+    (
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+        "Thursday",
+        "Friday",
+        "Saturday",
+        "Sunday",
+        "Today",
+        "Tomorrow",
+    )
+)
+_OF_A_LIST = re.compile(
+    r"(?:step|chapter|part|psalm|rule|figure|page|day|week|level|lesson|section|question|answer|number|"
+    r"item|point|phase|stage|act|scene|verse|tip|slide|article|episode|case|option|problem|example|"
+    r"schritt|kapitel|teil|frage|antwort|étape|chapitre|partie|paso|capítulo|parte|ps|nb)"
+    r"(?: \d+| [ivx]+| one| two| three)?",
+    re.IGNORECASE,
+)
+"""What numbers the parts of a talk: `Step 1: open it`."""
+_LONGEST_LABEL = 60  # characters
 _NEVER_FIRST = frozenset(("die", "das", "ein", "eine", "les", "une", "los", "las", "una", "uma"))
 _LONGEST_NAME = 5  # words
 _DASHED = re.compile(r"[-–—]\s*(.+)", re.DOTALL)  # subtitles put a dash before each of two people
@@ -58,6 +80,8 @@ def is_name(text: str) -> bool:
         return True
     text = _ASIDE.sub("", text)
     words = text.split()
+    if _OF_A_LIST.fullmatch(text):
+        return False
     if not words or len(words) > _LONGEST_NAME or text.capitalize() in _OPENERS or len(text) > 60:
         return False
     if any(mark in text for mark in ',;!?"<>{}|。，！？；…、') or words[0].lower() in _PARTICLES:
@@ -129,7 +153,7 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
 
     What stands before a colon is taken for a speaker if it `is_name`, or one lower-case word, and
 
-    - every cue has such a name; or
+    - every cue has such a name, or what people call themselves in meetings (`Moe, Ana`) and some recur; or
     - a name recurs, and half of the cues at least have one (then names that come once count, too); or
     - that name recurs, stands alone on its line, is in capitals, as subtitles write it, behind `>>`, or
       a numbered speaker.
@@ -142,6 +166,8 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
         with names has several.
     """
     cues = _unheaded(_unbracketed(cues))
+    if labels := _of_a_meeting(cues):
+        return [_parts(cue, labels) for cue in cues]
     counts: Counter[str] = Counter()
     named = 0
     for cue in cues:
@@ -156,6 +182,32 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
     if not mostly:
         accepted = {n for n in accepted if _EXPLICIT.fullmatch(n) or is_name(_bare(n))}
     return [_parts(cue, accepted) for cue in cues]
+
+
+def _is_label(text: str) -> bool:
+    """Whether it may be what somebody calls themselves in a meeting: `Moe, Ana`, `+1 555 0100`, `a@x.org`.
+
+    Half of its words at least begin with a capital, a digit or a sign; as do few clauses.
+    """
+    words = text.split()
+    if not words or len(text) > _LONGEST_LABEL or _possible(text):
+        return bool(words) and _possible(text) != ""
+    if text.capitalize() in _OPENERS or _OF_A_LIST.fullmatch(text) or text[-1] in ".!?,;":
+        return False
+    named = sum((not word[0].islower() and not _caseless(word[0])) or "@" in word for word in words)
+    return 2 * named >= len(words) and words[0].lower() not in _NEVER_FIRST
+
+
+def _of_a_meeting(cues: Sequence[Cue]) -> set[str]:
+    """The labels before the colons of a file in which every cue begins with one, and some recur."""
+    splits = [split_name(cue.lines[0]) if cue.lines else None for cue in cues]
+    labels = [split[0] for split in splits if split is not None]
+    recurs = len(set(labels)) < len(labels) or len(labels) > 2
+    if len(labels) < len(cues) or not recurs or not all(map(_is_label, labels)):
+        return set()
+    if all(map(_possible, labels)):
+        return set()  # plain names, which later lines may have, too
+    return set(labels)
 
 
 def _candidate(line: str) -> str:

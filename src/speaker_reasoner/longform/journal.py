@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AudioError, FormatError, OutputError
-from ..formats import write_text_atomically
+from ..formats import as_json, write_text_atomically
 from ..voices.finished import FinishedChunk
 from .chunks import Chunk
 
@@ -150,7 +150,7 @@ class Journal:
         place = {} if channel is None else {"channel": channel}
         times = {"elapsed_s": self.elapsed_s, "share_s": self.share_s}
         rows.append({**finished.to_json(), **place, **times})
-        self._append("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        self._append("".join(as_json(row) + "\n" for row in rows))
         self._begun = True
 
     def _append(self, text: str) -> None:
@@ -199,9 +199,9 @@ class Journal:
             OutputError: it cannot be written.
         """
         if not self._begun:
-            write_text_atomically(self.path, json.dumps(self.about, ensure_ascii=False) + "\n")
+            write_text_atomically(self.path, as_json(self.about) + "\n")
         if notices is not None:
-            self._append(json.dumps({NOTICES: list(notices)}, ensure_ascii=False) + "\n")
+            self._append(as_json({NOTICES: list(notices)}) + "\n")
         self.path.replace(path)
 
     def _load(self) -> bytes | None:

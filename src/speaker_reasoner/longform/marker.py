@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..formats import write_text_atomically
+from ..formats import as_json, write_text_atomically
 
 _VERSION = 1
 
@@ -32,7 +32,7 @@ class Marker:
         """Write it to a file, whole or not at all; raises `OutputError` where it cannot be written."""
         row = asdict(self)
         order = ("about", "files", "path", "measured")
-        text = json.dumps({"marker": _VERSION} | {k: row[k] for k in order}, ensure_ascii=False)
+        text = as_json({"marker": _VERSION} | {k: row[k] for k in order})
         write_text_atomically(path, text + "\n")
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..audio import to_samples
 from ..errors import OutputError
-from ..formats import write_text_atomically
+from ..formats import as_json, write_text_atomically
 from .chunks import Chunk
 from .journal import NOTICES, Journal, OtherJournal
 
@@ -90,7 +90,7 @@ def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None
         whole = path == paths[-1] and notices is not None
     if _chunks(journal, about) < len(rows):
         rows += [{NOTICES: notices}] if whole else []
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [head, *rows])
+        text = "".join(as_json(row) + "\n" for row in [head, *rows])
         write_text_atomically(journal, text)
 
 

@@ -36,7 +36,7 @@ from ..errors import (
     SettingsError,
     SpeakerReasonerError,
 )
-from ..formats import file_name, write_text_atomically
+from ..formats import as_json, file_name, write_text_atomically
 from ..formats.files import remove_temporary
 from ..locks import keep_others_out, make_folder
 from ..longform import Failure, Item
@@ -185,7 +185,7 @@ class Asking:
                 if isinstance(result.outcome, Failure):
                     row = {"recording": result.item.title, "reason": result.reason}
                     row["message"] = str(result.outcome.error)
-                    rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+                    rows.append(as_json(row) + "\n")
                 yield result
         if self._folder is not None:
             path = self._folder / FAILURES
@@ -333,7 +333,7 @@ class Asking:
             "raw": answer.raw,
         }
         if path is not None:
-            write_text_atomically(path, json.dumps(row, ensure_ascii=False, indent=1) + "\n")
+            write_text_atomically(path, as_json(row, indent=1) + "\n")
         known: dict[str, Any] = json.loads(json.dumps(row))
         return known
 

@@ -28,7 +28,7 @@ import soundfile as sf
 from ... import audio
 from ...audio import SAMPLE_RATE_HZ, Samples, to_samples, to_seconds
 from ...errors import AudioError, DataError, OutputError, SpeakerReasonerError
-from ...formats import write_text_atomically
+from ...formats import as_json, write_text_atomically
 from ...formats.lhotse import render_lhotse
 from ...formats.pieces import Piece, cut
 from ...formats.scoring import render_seglst
@@ -186,9 +186,7 @@ def prepare(
         "changed": notes.to_json("changed"),
         "dropped": notes.to_json("dropped"),
     }
-    write_text_atomically(
-        output / "report.json", json.dumps(report, ensure_ascii=False, indent=2) + "\n"
-    )
+    write_text_atomically(output / "report.json", as_json(report, indent=2) + "\n")
     return report
 
 
@@ -321,7 +319,7 @@ def _write(folder: Path, sessions: list[_PreparedSession]) -> None:
     write_text_atomically(folder / "supervisions.jsonl", supervisions)
     pieces = [_piece(s.audio, piece) for s in sessions for piece in s.pieces]
     for name, rows in (("pieces.jsonl", pieces), ("manifest.jsonl", manifest)):
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        lines = [as_json(row) + "\n" for row in rows]
         write_text_atomically(folder / name, "".join(lines))
 
 

@@ -38,6 +38,7 @@ from ...errors import DataError, FormatError
 from ...formats import read_text
 from ...formats.folders import SUFFIXES, beside, stem_of, suffix_of
 from ...formats.sessions import parse_seconds
+from ...transcript import recording_name
 from . import ami, lhotse_recipes
 from .formats import gender_of, read_rows, textgrid_rows
 from .notes import AnnotationRow, Cleaning, CorpusRecording, Notes
@@ -369,15 +370,16 @@ def _present(
 
 
 def _files(folder: Path, suffixes: Collection[str], notes: Notes | None = None) -> dict[str, Path]:
-    """Files below a folder by stem."""
+    """Files below a folder by name of the recording."""
     by_stem: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if path.stem in by_stem and notes is not None:
-            notes.drop("name twice", f"{path}: a recording of this name is {by_stem[path.stem]}")
+        name = recording_name(path)
+        if name in by_stem and notes is not None:
+            notes.drop("name twice", f"{path}: a recording of this name is {by_stem[name]}")
             continue
-        by_stem[path.stem] = path
+        by_stem[name] = path
     return by_stem
 
 
