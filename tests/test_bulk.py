@@ -577,7 +577,7 @@ def test_rows_by_their_numbers(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("a", "\u00fc\u2028x", "c d", "e"):
         save(source / f"{name}.wav", noise(0.1))
-    os.rename(source / "e.wav", os.fsencode(source) + b"/\xff.wav")
+    (source / "e.wav").rename(source / os.fsdecode(b"\xff.wav"))
     listing = write_listing(str(source), tmp_path / "listing.jsonl")
     every = list(listing)
     assert len(every) == 4 and [row.number for row in every] == [0, 1, 2, 3]
