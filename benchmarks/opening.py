@@ -13,9 +13,11 @@ has it. Writes docs/results/opening.json. Needs playwright and a Chromium.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,18 +38,20 @@ from tests.browser import chromium  # noqa: E402
 RATE_HZ = 16_000
 _SERVE = """
 import sys
-from pathlib import Path
+from importlib import import_module
+from speaker_reasoner.cli import main
 from speaker_reasoner.engines.scripted import ScriptedEngine
-from speaker_reasoner.longform import Transcriber
-from speaker_reasoner.server.uploads import Limits
 from tests.test_meetings import CACHED, Humming
-from tests.test_serve import Live
-limits = Limits(body_bytes=2**32, duration_s=18 * 3600.0)
-transcriber = Transcriber(ScriptedEngine(Humming(), CACHED), detect=None)
-server = Live(Path(sys.argv[1]), transcriber, limits=limits)
-print(server.url, flush=True)
-sys.stdin.read()
-server.stop()
+
+class Engine(ScriptedEngine):
+    def detector(self, name):
+        return lambda samples: [(0.0, len(samples) / 16_000)]
+
+for place in ("speaker_reasoner.cli", "speaker_reasoner.commands.serve"):  # of either build
+    module = import_module(place)
+    if hasattr(module, "load_quietly"):
+        module.load_quietly = lambda *_, **__: Engine(Humming(), CACHED)
+sys.exit(main(["serve", "--port", "0", "--max-duration", "18", "--store", sys.argv[1]]))
 """
 _WATCH = """
 new MutationObserver((_, me) => {
@@ -83,18 +87,22 @@ def serving(build: Path, folder: Path) -> Iterator[str]:
         [sys.executable, "-c", _SERVE, str(folder)],
         cwd=build,
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None and process.stdin is not None
-    url = process.stdout.readline().strip()
-    if not url:
-        sys.exit(f"{build}: its server did not start")
+    assert process.stderr is not None
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line)
+        if match := re.search(r"listening on (http://[^;\s]+)", line):
+            break
+    else:
+        sys.exit(f"{build}: its server did not start: {''.join(said)}")
+    threading.Thread(target=process.stderr.read, daemon=True).start()
     try:
-        yield url
+        yield match[1]
     finally:
-        process.stdin.close()
+        process.terminate()
         process.wait(60)
 
 
