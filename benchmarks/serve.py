@@ -2,6 +2,7 @@
 
     python benchmarks/serve.py [--clients 64] [--seconds 120] [--kills 5] [--tiny 1000]
     python benchmarks/serve.py --clients 3 --seconds 10 --kills 1 --tiny 50 --recordings 3 --dry   # does it run?
+    python benchmarks/serve.py --model cascade --name serve-cascade --clients 4 --recordings 70   # real speech
 
 Starts `speaker-reasoner serve` on a free port of loopback. One client, then many, send recordings and
 compare each transcript with that of the library for the same recording, so that a lost or mixed-up one is
@@ -12,12 +13,14 @@ server's memory is read before and after. Then the server is killed (SIGKILL) wh
 again; every job that was accepted must end with the transcript that it would have had.
 
 The recordings are held-out meetings where the synthesisers are installed, else the example with silences of
-different lengths before it.
+different lengths before it; for another model than the embedded one stretches of 4 s of a real meeting
+(`examples/ami.flac`).
 """
 
 import argparse
 import asyncio
 import io
+import os
 import random
 import re
 import subprocess
@@ -47,6 +50,9 @@ from speaker_reasoner.server.openai import Letters
 
 LIMITS = ("--max-mb", "64", "--max-duration", "0.1")
 """Of the server that gets what is no recording: 64 MiB, 6 minutes."""
+
+EMBEDDED = "tiny"
+_STRETCH_S = 4.0
 
 ROUTE = "/v1/audio/transcriptions"
 
@@ -86,8 +92,10 @@ class Tally:
         }
 
 
-def recordings(banks: Path, folder: Path, count: int) -> list[Path]:
+def recordings(banks: Path, folder: Path, count: int, model: str) -> list[Path]:
     try:
+        if model != EMBEDDED:
+            return _stretches(folder, count)
         sounds = [one.meeting.samples for one in held_out(banks, count)]
     except DataError:
         example, _ = sf.read(Path(__file__).parent.parent / "examples" / "meeting.flac")
@@ -99,10 +107,24 @@ def recordings(banks: Path, folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def listen(paths: list[Path]) -> list[Sample]:
+def _stretches(folder: Path, count: int) -> list[Path]:
+    """Stretches of a real meeting, each a little after the one before. More than the cascade keeps drafts of, so
+    that none is answered from them."""
+    with sf.SoundFile(Path(__file__).parent.parent / "examples" / "ami.flac") as file:
+        rate_hz, samples = file.samplerate, file.read()
+    paths = []
+    length = round(_STRETCH_S * rate_hz)
+    for start in range(count):
+        at = start * (len(samples) - length) // count
+        paths.append(folder / f"stretch-{start:02d}.flac")
+        sf.write(paths[-1], samples[at : at + length], rate_hz)
+    return paths
+
+
+def listen(paths: list[Path], model: str) -> list[Sample]:
     """What the library hears in each recording."""
     samples = []
-    results = Transcriber(load_engine("tiny"), batch=len(paths)).transcribe_all(paths)
+    results = Transcriber(load_engine(model), batch=len(paths)).transcribe_all(paths)
     for path, result in zip(paths, results, strict=True):
         assert isinstance(result, Transcript), result
         letters = Letters()
@@ -114,7 +136,7 @@ def listen(paths: list[Path]) -> list[Sample]:
 @contextmanager
 def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A server process and its address; what it says is kept beside its store."""
-    command = [sys.executable, "-m", "speaker_reasoner", "serve", "--model", "tiny", "--port", "0"]
+    command = [sys.executable, "-m", "speaker_reasoner", "serve", "--port", "0"]
     path = folder.with_suffix(".log")
     with path.open("wb") as log:
         running = subprocess.Popen([*command, "--store", str(folder), *options], stderr=log)
@@ -352,12 +374,14 @@ async def raw(host: str, head: dict[str, str], pieces: Sequence[bytes]) -> int:
     return int(status[1]) if len(status) > 1 else 0
 
 
-def kills(folder: Path, samples: list[Sample], count: int, clients: int) -> dict[str, Any]:
+def kills(
+    folder: Path, samples: list[Sample], count: int, clients: int, chosen: Sequence[str]
+) -> dict[str, Any]:
     """Kill the server while clients send jobs, start it again; what became of those it accepted."""
     rng = random.Random(count)
     accepted: dict[str, Sample] = {}
     for _ in range(count):
-        with server(folder) as (running, url), ThreadPoolExecutor(clients) as threads:
+        with server(folder, *chosen) as (running, url), ThreadPoolExecutor(clients) as threads:
             before = len(accepted)
             ends = [
                 threads.submit(_send_jobs, url, rng.sample(samples, len(samples)), accepted)
@@ -370,7 +394,7 @@ def kills(folder: Path, samples: list[Sample], count: int, clients: int) -> dict
             for end in ends:
                 end.result()
     outcomes: Counter[str] = Counter()
-    with server(folder) as (_, url), httpx2.Client(base_url=url, timeout=60) as http:
+    with server(folder, *chosen) as (_, url), httpx2.Client(base_url=url, timeout=60) as http:
         for job, sample in accepted.items():
             while (now := http.get(f"/v1/jobs/{job}").json())["status"] in ("queued", "running"):
                 time.sleep(0.1)
@@ -402,14 +426,20 @@ def main() -> None:
     parser.add_argument("--tiny", type=int, default=1000, help="tiny requests at once")
     parser.add_argument("--recordings", type=int, default=16, help="different ones")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
+    parser.add_argument("--model", default=EMBEDDED)
+    parser.add_argument("--name", default="serve", help="of the result")
     parser.add_argument("--dry", action="store_true", help="store no result")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        samples = listen(recordings(arguments.banks, folder, arguments.recordings))
+        model = arguments.model
+        sounds = recordings(arguments.banks, folder, arguments.recordings, model)
+        samples = listen(sounds, model)
+        chosen = ("--model", model, "--model-alias", "embedded")  # as it is asked for here
+        chosen = chosen[:2] if model == EMBEDDED else chosen
         console.print(f"{len(samples)} recordings")
-        with server(folder / "load") as (running, url):
+        with server(folder / "load", *chosen) as (running, url):
             asyncio.run(load(url, samples, 1, 5.0))  # warm
             one = asyncio.run(load(url, samples, 1, arguments.seconds / 4))
             console.print(f"one client: {one.to_json()}")
@@ -419,22 +449,25 @@ def main() -> None:
             left = asyncio.run(settled(url))
             loaded_mb = memory_mb(running)
             console.print(f"hang-ups: {faults.to_json()}, left: {left}, memory: {loaded_mb} MB")
-        with server(folder / "bad", *LIMITS) as (running, url):
+        with server(folder / "bad", *chosen, *LIMITS) as (running, url):
             asyncio.run(load(url, samples[:1], 1, 0.1))  # warm
             before_mb = memory_mb(running)
             bad = asyncio.run(bad_input(url, folder, samples[0], arguments.tiny))
             bad_mb = {"before": before_mb, "after": memory_mb(running)}
             stored = [path.name for path in (folder / "bad" / "incoming").iterdir()]
             console.print(f"bad input: {dict(bad)}, memory: {bad_mb} MB, left: {stored}")
-        killed = kills(folder / "kills", samples, arguments.kills, min(arguments.clients, 16))
+        most = min(arguments.clients, 16)
+        killed = kills(folder / "kills", samples, arguments.kills, most, chosen)
         console.print(f"kills: {killed}")
     ratio = (many.audio_s / many.wall_s) / (one.audio_s / one.wall_s) if one.audio_s else 0.0
     _show(one, many, arguments.clients, ratio)
     if arguments.dry:
         return
     path = store(
-        "serve",
+        arguments.name,
         {
+            "model": model,
+            "load": os.getloadavg(),
             "clients": arguments.clients,
             "seconds": arguments.seconds,
             "one_client": one.to_json(),

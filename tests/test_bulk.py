@@ -571,6 +571,21 @@ def test_a_recording_that_stays_whole_is_reported_once(tmp_path: Path) -> None:
         assert sum(one.audio_s for one in done) == again[0].skipped_s == 120.0
 
 
+def test_rows_by_their_numbers(tmp_path: Path) -> None:
+    """As when they are read one after the other, whatever their names are made of."""
+    source = tmp_path / "calls"
+    source.mkdir()
+    for name in ("a", "\u00fc\u2028x", "c d", "e"):
+        save(source / f"{name}.wav", noise(0.1))
+    (source / "e.wav").rename(source / os.fsdecode(b"\xff.wav"))
+    listing = write_listing(str(source), tmp_path / "listing.jsonl")
+    every = list(listing)
+    assert len(every) == 4 and [row.number for row in every] == [0, 1, 2, 3]
+    assert listing.rows([3, 0, 2]) == [every[3], every[0], every[2]] and listing.rows([]) == []
+    with pytest.raises(DataError, match="no listing that can be read"):
+        listing.rows([4])
+
+
 def test_shares_leave_no_files(tmp_path: Path) -> None:
     """Five workers died on one: the join transcribes it. What a death in the join left goes with the next one."""
     source, out = tmp_path / "long.wav", tmp_path / "out"

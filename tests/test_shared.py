@@ -263,7 +263,7 @@ def test_what_dead_servers_leave_behind(begin: Begin, monkeypatch: Any) -> None:
     monkeypatch.undo()
     left = [path.name for path in (alive._folder / "jobs").iterdir()]
     assert len(left) == 2
-    monkeypatch.setattr("speaker_reasoner.server.shared.LONG_GONE_S", 0.2)
+    monkeypatch.setattr("speaker_reasoner.server.leftovers.LONG_GONE_S", 0.2)
     dead.fleet.leave()
     alive.fleet.show()
     time.sleep(0.3)

@@ -54,7 +54,28 @@ def faults_sentence() -> str:
     )
 
 
+def opening_sentence() -> str:
+    stored = load("opening")
+
+    def of(what: str, name: str) -> str:
+        one = stored[what]
+        new, old, ratio = one["new_ms"], one["old_ms"], one["ratio"]
+        return (
+            f"{name} ({one['lines']['new']:,} lines) shows its first line {new['median']:.0f} ms after the "
+            f"navigation began ({new['min']:.0f} to {new['max']:.0f}; before: {old['median']:.0f}; ratio of "
+            f"pairs {ratio['median']:.2f}, {ratio['min']:.2f} to {ratio['max']:.2f})"
+        )
+
+    return (
+        f"Measured on {stored['date']} in turns with the build of {stored['old_commit']}, "
+        f"{stored['long']['times']} times each, in Chromium on two cores that others used, too (load "
+        f"{stored['load'][0]:.1f}; `{stored['command']}`): one of ten minutes, "
+        f"{of('ten minutes', 'opened')}; one of {stored['hours']:g} hours, {of('long', 'opened')}."
+    )
+
+
 BLOCKS = {
+    "opening-sentence": opening_sentence,
     "servers-sentence": servers_sentence,
     "faults-sentence": faults_sentence,
     "serve-sentence": serve_sentence,

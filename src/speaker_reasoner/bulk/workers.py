@@ -26,8 +26,9 @@ from .runner import BatchSettings, Done, Runner
 from .target import Target
 
 _WHOLE, _JOIN = -1, -2
-_MOST_BLOCKS = 2000
-"""Most blocks of tasks in Ray Data (assumed)."""
+_MOST_BLOCKS, _BLOCKS, _BLOCKS_PER_WORKER = 2000, 400, 20
+"""Most blocks of tasks in Ray Data, and so many where there are few workers (assumed): the driver keeps some 10 KB of
+each block, which is most of what more rows take (docs/results/rows-listing.json: 2,000 blocks with 20,000)."""
 _STORE_BYTES = 128 << 20
 """Of Ray's object store, where Ray is started here (assumed: rows are small)."""
 
@@ -160,7 +161,8 @@ def _work(
     """Let workers do tasks, `size` in a call."""
     if not len(plan):
         return
-    blocks = min(_MOST_BLOCKS, math.ceil(len(plan) / size))
+    most = min(_MOST_BLOCKS, max(_BLOCKS, _BLOCKS_PER_WORKER * cluster.workers))
+    blocks = min(most, math.ceil(len(plan) / size))
     places = data.from_items(range(len(plan)), override_num_blocks=blocks)
     done = places.map_batches(
         EngineWorker,

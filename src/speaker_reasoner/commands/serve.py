@@ -1,6 +1,7 @@
 """`speaker-reasoner serve`: OpenAI's API, jobs, and the page, in one process or in several."""
 
 import argparse
+import gc
 import ipaddress
 import os
 import socket
@@ -313,6 +314,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         log_level="warning",
         ws_ping_timeout=None,  # a session that waits for the engine reads no answer to a ping
     )
+    # What was loaded stays: else a collection looks through all of it, for half a second, in the midst of a
+    # request that makes many objects (a transcript of ten hours).
+    gc.collect()
+    gc.freeze()
     with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and passes it on
         _server(config, app.state.service).run(sockets=[listening])
     return 0

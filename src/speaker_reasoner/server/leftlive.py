@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ class LeftLive:
     language: str | None
     client: str
     model: str | None
-    voices: Sequence[str] = ()
+    voices: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write it into a new folder.
@@ -49,6 +48,7 @@ class LeftLive:
         """
         path = folder / ABOUT
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            row = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**row, "voices": tuple(row.get("voices", ()))})
         except (OSError, ValueError, TypeError) as error:
             raise FormatError(f"{path}: expected the job of a live session: {error}") from error

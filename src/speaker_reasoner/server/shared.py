@@ -4,13 +4,9 @@ Rows, events, journals and transcripts lie in the database; recordings, voices a
 wait in the database for whichever server has room, see `claims`. Leases are timed by the database's clock.
 Whatever is written about a job is written in one transaction with a look at its token, so that a server
 whose lease was taken, however late it comes, writes nothing.
-
-Files are put before a row says that they are there, and deleted after it says so no more; what lies between,
-when a server dies, is found in the table of leftovers.
 """
 
 import hashlib
-import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,10 +14,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import Any
 
-import soundfile
-from sqlalchemy import Connection, and_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, literal, or_, select, update
 
-from ..errors import ServerError, SpeakerReasonerError
+from ..errors import ServerError
 from ..longform.journal import Journal
 from ..version import __version__
 from .claims import claim, queue
@@ -32,7 +27,6 @@ from .database import (
     JOBS,
     JOURNALS,
     LEFTOVERS,
-    SERVERS,
     Database,
 )
 from .depots import BucketDepot, Depot, FolderDepot
@@ -42,20 +36,16 @@ from .failures import StorageError, lost_lease, lost_upload
 from .fleet import Announcement, Fleet
 from .jobs import WAITING, Job
 from .ledger import Ledger
-from .leftlive import ABOUT, LeftLive
+from .leftovers import Leftovers
 from .processes import Processes
 from .rows import NEXT_TOKEN
-from .sound import finish_live, recording_file
 from .store import LEASE_S, Store, identity, make_folders
 
-_PROBE_S, _TIDY_S = 30.0, 60.0
-"""Assumed: so often a bucket is written to, and copies are looked through."""
-LONG_GONE_S = 300.0
-"""After that long (assumed), and five leases, what a server had begun with its clients is given up."""
+_PROBE_S = 30.0
+"""Assumed: so often a bucket is written to."""
 _LOSSES = 10
 """So many servers (assumed) may die over a job, one after the other, without finishing a chunk."""
 _NOT_STARTED = or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None))
-_log = logging.getLogger(__name__)
 
 
 def open_store(
@@ -83,7 +73,7 @@ def open_store(
     return Store(place, database, lease_s)
 
 
-class SharedStore(Store):
+class SharedStore(Leftovers):
     """Jobs that several servers work on.
 
     Args:
@@ -162,86 +152,7 @@ class SharedStore(Store):
             self.fleet.leave()
         super().close()
 
-    def _sweep(self) -> None:
-        """Delete what dead processes have left in this folder of their machine; what was said to them becomes
-        jobs."""
-        parts = ("incoming", "jobs") if self._is_scratch else ("incoming",)
-        left = [(path, path.name) for part in parts for path in (self._folder / part).iterdir()]
-        said = [(path, path.name.rpartition(".")[0]) for path in (self._folder / "live").iterdir()]
-        gone = {owner for owner in {owner for _, owner in left + said} if self._is_gone(owner)}
-        for folder, owner in left:
-            if owner in gone:
-                shutil.rmtree(folder, ignore_errors=True)
-        for folder, owner in said:
-            if owner not in gone:
-                continue
-            try:  # one that sweeps at the same time may have been faster
-                taken = folder.rename(
-                    folder.with_name(f"{self.owner}.{folder.name.rpartition('.')[2]}")
-                )
-            except FileNotFoundError:
-                continue
-            try:
-                self.adopt(taken)
-            except SpeakerReasonerError as error:
-                _log.warning("%s: a live session's recording cannot be kept: %s", taken, error)
-
-    def _is_gone(self, owner: str) -> bool:
-        """Whether a process is dead whose things this one may take: in scratch any, in a folder that machines
-        share one of this machine."""
-        ours = self._is_scratch or owner.startswith(self._processes.machine)
-        return ours and self._processes.is_gone(owner)
-
     # Files
-
-    def live_folder(self, left: LeftLive) -> Path:
-        """A new folder for what is said in a live session, on this machine until `adopt`.
-
-        Raises:
-            StorageError: it cannot be made.
-        """
-        folder = self._folder / "live" / f"{self.owner}.{left.id}"
-        left.write(folder)
-        return folder
-
-    def adopt(self, folder: Path) -> None:
-        """Make the job of a live session that has ended, and delete its folder.
-
-        Raises:
-            StorageError: the disk, the database or the bucket is out of reach; it is tried again later.
-            AudioError, FormatError: there is nothing to decode.
-        """
-        try:
-            self._adopt(folder)
-        except StorageError:
-            nobodys = f"{self._processes.machine}-left.{folder.name.rpartition('.')[2]}"
-            with suppress(OSError):
-                folder.rename(folder.with_name(nobodys))
-            raise
-
-    def _adopt(self, folder: Path) -> None:
-        left = LeftLive.read(folder)
-        if self.get(left.id, removed=True) is None:  # else its server died right behind that
-            self._remove_files(left.id)  # of an attempt that its server died over
-            live_s = finish_live(folder, left.name)
-            with soundfile.SoundFile(recording_file(folder)) as file:
-                duration_s = file.frames / file.samplerate if live_s is None else live_s
-            with self.incoming() as copy:
-                for path in folder.iterdir():
-                    if path.name != ABOUT:
-                        (copy / path.name).hardlink_to(path)
-                self.add(
-                    copy,
-                    left.name,
-                    duration_s,
-                    left.speakers,
-                    left.voices,
-                    left.language,
-                    left.client,
-                    left.model,
-                    job_id=left.id,
-                )
-        shutil.rmtree(folder, ignore_errors=True)
 
     def incoming(self) -> AbstractContextManager[Path]:
         return self._new_folder(self._incoming)
@@ -437,49 +348,6 @@ class SharedStore(Store):
         with suppress(StorageError):
             self._remove_files(job.id)
         return True
-
-    def finish_erasing(self) -> None:
-        """Delete the files of erased jobs, and of uploads that died with their server; end what dead
-        servers' clients waited for."""
-        alive = select(SERVERS.c.name).where(
-            SERVERS.c.seen >= self._database.clock - max(LONG_GONE_S, 5 * self._lease_s)
-        )
-        gone = or_(
-            LEFTOVERS.c.server.is_(None),
-            and_(LEFTOVERS.c.server.not_in(alive), LEFTOVERS.c.server != self.owner),
-        )
-        left = select(LEFTOVERS.c.id).where(LEFTOVERS.c.store == self._id, gone)
-        abandoned = and_(JOBS.c.waiter.not_in(alive), JOBS.c.waiter != self.owner)
-        with self._database.begin() as connection:
-            ids = connection.scalars(left).all()
-        for job_id in ids:
-            self._remove_files(job_id, gone)
-        for job in self._select(abandoned):
-            self.cancel(job)
-            self.erase(job)
-        if time.monotonic() - self._tidied_at >= _TIDY_S:
-            self._tidied_at = time.monotonic()
-            self._sweep()
-            self._tidy()
-
-    def _tidy(self) -> None:
-        """Delete copies of what was erased elsewhere."""
-        copies = self._depot.copies()
-        query = select(JOBS.c.id).where(JOBS.c.id.in_(copies))
-        with self._database.begin() as connection:
-            kept = set(connection.scalars(query))
-        for job_id in copies:
-            if job_id not in kept:
-                self._depot.forget(job_id)
-
-    def _remove_files(self, job_id: str, *where: Any) -> None:
-        """Delete files that were left, if they still are. Their row is locked meanwhile, so that a server that
-        was only taken for dead accepts no job without them."""
-        left = select(LEFTOVERS.c.id).where(LEFTOVERS.c.id == job_id, *where).with_for_update()
-        with self._database.begin() as connection:
-            if connection.scalar(left) is not None:
-                self._depot.remove(job_id)
-                connection.execute(delete(LEFTOVERS).where(LEFTOVERS.c.id == job_id))
 
 
 class _ContinuedReader(EventReader):

@@ -83,7 +83,7 @@ class Keeping:
                 session.language,
                 self._client,
                 self._model,
-                names,
+                tuple(names),
             )
             self._folder = store.live_folder(left)
             file = LiveFile(self._folder, session.coding)
@@ -105,7 +105,7 @@ class Keeping:
                     name,
                     0.0,
                     session.speakers,
-                    names,
+                    tuple(names),
                     session.language,
                     self._client,
                     job_id=self.job_id,
