@@ -38,11 +38,14 @@ class _Layer:
 
     def __init__(self, layer: Any, size: int) -> None:
         own = layer.self_attn
-        self.before, self.after = layer.input_layernorm, layer.post_attention_layernorm
+        self.before, self.after = (
+            _Norm(layer.input_layernorm),
+            _Norm(layer.post_attention_layernorm),
+        )
         self.inwards = Product.of([own.q_proj, own.k_proj, own.v_proj])
         self.outwards = Product.of([own.o_proj])
-        self.heads = own.q_proj.out_features // size
-        self.key_heads = own.k_proj.out_features // size
+        self.heads = int(own.q_proj.out_features) // size
+        self.key_heads = int(own.k_proj.out_features) // size
         self.norm: Tensor | None = None
         if hasattr(own, "q_norm"):
             rows = [own.q_norm.weight] * self.heads + [own.k_norm.weight] * self.key_heads
@@ -50,6 +53,7 @@ class _Layer:
         self.mlp = layer.mlp
         self.gate_up = self.down = None
         if hasattr(self.mlp, "gate_proj"):
+            self.activate = self.mlp.act_fn
             self.gate_up = Product.of([self.mlp.gate_proj, self.mlp.up_proj])
             self.down = Product.of([self.mlp.down_proj])
 
@@ -59,7 +63,18 @@ class _Layer:
             output: Tensor = self.mlp(x.unsqueeze(0))[0]
             return output
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(self.mlp.act_fn(gate) * up)
+        return self.down(self.activate(gate) * up)
+
+
+class _Norm:
+    """A root-mean-square norm over the last dimension."""
+
+    def __init__(self, norm: Any) -> None:
+        self._weight, self._epsilon = norm.weight.detach(), float(norm.variance_epsilon)
+        self._shape = tuple(self._weight.shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.rms_norm(x, self._shape, self._weight, self._epsilon)
 
 
 class FlatText:
@@ -73,6 +88,7 @@ class FlatText:
         self._thinker, self._text = thinker, text_model(thinker)
         own = self._text.layers[0].self_attn
         self._size, self._scaling = int(own.head_dim), float(own.scaling)
+        self._shape = (self._size,)
         self._cos = self._sin = torch.empty(0, self._size)
         self._state: object = None
         self._fresh = False
@@ -84,7 +100,7 @@ class FlatText:
         state = [state_of(weight) for weight in self._text.parameters()]
         if state != self._state:
             self._layers = [_Layer(layer, self._size) for layer in self._text.layers]
-            self._head = Product.of([self._thinker.lm_head])
+            self._norm, self._head = _Norm(self._text.norm), Product.of([self._thinker.lm_head])
             self._state = state
 
     def read(
@@ -116,38 +132,43 @@ class FlatText:
         cos, sin = self._angles(max(at) + 1)
         places = torch.tensor(at)
         cos, sin = cos[places].unsqueeze(1), sin[places].unsqueeze(1)
-        x = torch.cat(list(blocks))
+        wanted = [
+            place
+            for span, count in zip(spans, last, strict=True)
+            for place in range(span.end - count, span.end)
+        ]
+        x = torch.cat(list(blocks)) if len(blocks) > 1 else blocks[0]
         for number, layer in enumerate(self._layers):
-            y = layer.inwards(_normed(x, layer.before)).view(len(x), -1, self._size)
+            y = layer.inwards(layer.before(x)).view(len(x), -1, self._size)
             turned = y[:, : layer.heads + layer.key_heads]
             if layer.norm is not None:
-                turned = F.rms_norm(turned, (self._size,), None, layer.epsilon) * layer.norm
+                turned = torch.rms_norm(turned, self._shape, None, layer.epsilon) * layer.norm
             turned = torch.addcmul(turned * cos, turned.roll(self._size // 2, -1), sin)
             query, key = turned[:, : layer.heads], turned[:, layer.heads :]
             seen = self._attend(spans, number, query, key, y[:, layer.heads + layer.key_heads :])
+            if layer is self._layers[-1] and len(wanted) < len(x):  # nothing follows of the others
+                seen, x = seen[wanted], x[wanted]
             x = x + layer.outwards(seen)
-            x = x + layer.feed(_normed(x, layer.after))
-        wanted: list[int] = []
-        for span, count in zip(spans, last, strict=True):
+            x = x + layer.feed(layer.after(x))
+        for span in spans:
             span.row.tokens += span.end - span.begin
-            wanted += range(span.end - count, span.end)
-        logits = self._head(_normed(x[wanted], self._text.norm))
-        return list(torch.split(logits, list(last)))
+        return list(torch.split(self._head(self._norm(x)), list(last)))
 
     def release(self) -> None:
         """End a batch; nothing is held for it, and weights may change after it."""
         self._fresh = False
 
     def _make_room(self, row: Held, tokens: int) -> None:
-        if row.places and tokens <= row.places[0][0].shape[1]:
+        if row.places and tokens <= row.places[0][0].shape[2]:
             return
         places = []
         for number, layer in enumerate(self._layers):
-            new = torch.empty(2, layer.key_heads, tokens + _ROOM, self._size)
+            shape = (1, layer.key_heads, tokens + _ROOM, self._size)
+            new = torch.empty(shape), torch.empty(shape)
             if row.places:
                 for to, old in zip(new, row.places[number], strict=True):
-                    to[:, : row.tokens] = old[:, : row.tokens]
-            places.append((new[0], new[1]))
+                    to[:, :, : row.tokens] = old[:, :, : row.tokens]
+            places.append(new)
         row.places = places
 
     def _angles(self, positions: int) -> tuple[Tensor, Tensor]:
@@ -174,27 +195,33 @@ class FlatText:
         """Keep keys and values `[N, key heads, size]` of new tokens; attention `[N, heads * size]` of queries
         `[N, heads, size]`, each row to its own. The query heads of a group are further rows of one head, so that
         keys are not copied."""
-        seen = []
+        seen, shared = [], key.shape[1]
         for span in spans:
-            count, held, shared = span.end - span.begin, span.row.tokens, key.shape[1]
+            count, held = span.end - span.begin, span.row.tokens
             keys, values = span.row.places[layer]
-            keys[:, held : held + count] = key[span.begin : span.end].transpose(0, 1)
-            values[:, held : held + count] = value[span.begin : span.end].transpose(0, 1)
-            grouped = query[span.begin : span.end].view(count, shared, -1, self._size)
+            own = query, key, value
+            if len(spans) > 1:
+                own = (
+                    query[span.begin : span.end],
+                    key[span.begin : span.end],
+                    value[span.begin : span.end],
+                )
+            keys.narrow(2, held, count).copy_(own[1].transpose(0, 1).unsqueeze(0))
+            values.narrow(2, held, count).copy_(own[2].transpose(0, 1).unsqueeze(0))
+            grouped = own[0].view(count, shared, -1, self._size)
+            if count > 1:
+                grouped = grouped.permute(1, 2, 0, 3)
             output = F.scaled_dot_product_attention(
-                grouped.permute(1, 2, 0, 3).reshape(1, shared, -1, self._size),
-                keys[:, : held + count].unsqueeze(0),
-                values[:, : held + count].unsqueeze(0),
+                grouped.reshape(1, shared, -1, self._size),
+                keys.narrow(2, 0, held + count),
+                values.narrow(2, 0, held + count),
                 attn_mask=span.mask,
                 scale=self._scaling,
             )
-            output = output.view(shared, -1, count, self._size).permute(2, 0, 1, 3)
+            if count > 1:
+                output = output.view(shared, -1, count, self._size).permute(2, 0, 1, 3)
             seen.append(output.reshape(count, -1))
         return torch.cat(seen) if len(seen) > 1 else seen[0]
-
-
-def _normed(x: Tensor, norm: Any) -> Tensor:
-    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
 def is_flat(thinker: Any) -> bool:

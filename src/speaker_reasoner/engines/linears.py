@@ -12,9 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SMALL_BYTES = 8 << 20
-"""A smaller matrix stays as it was too: torch's own product of a matrix and one vector costs less."""
 _MOST_BYTES = 1 << 30
+
+_ONE_DNN = torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
+    hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
+)
+if _ONE_DNN:
+    _reorder = torch.ops.mkldnn._reorder_linear_weight.default
+    _multiply = torch.ops.mkldnn._linear_pointwise.default
 
 
 def is_plain(layers: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
@@ -41,13 +46,8 @@ class Product:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        weight = weight.detach()
+        self._weight = _reorder(weight.detach()) if _ONE_DNN else weight.detach()
         self._bias = None if bias is None else bias.detach()
-        self._packed = None
-        if _ONE_DNN:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        keep = self._packed is None or weight.nbytes <= _SMALL_BYTES
-        self._weight = weight if keep else None
 
     @classmethod
     def of(cls, layers: Sequence[nn.Linear]) -> "Product":
@@ -60,17 +60,10 @@ class Product:
         return cls(torch.cat([layer.weight for layer in layers]), bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._packed is None or (self._weight is not None and x.numel() == x.shape[-1]):
-            return F.linear(x, self._weight, self._bias)  # type: ignore[arg-type]
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.contiguous(), self._packed, self._bias, "none", [], ""
-        )
+        if not _ONE_DNN:
+            return F.linear(x, self._weight, self._bias)
+        output: Tensor = _multiply(x.contiguous(), self._weight, self._bias, "none", [], "")
         return output
-
-
-_ONE_DNN = torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
-    hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
-)
 
 
 class FastLinears:

@@ -207,8 +207,7 @@ class TransformersEngine:
         seconds["prefill"] = time.perf_counter() - clock - seconds["grammar"]
         clock, grammar_s = time.perf_counter(), seconds["grammar"]
         while writing := [row for row in rows if not row.done]:
-            last = self._embed_ids([row.ids[-1] for row in writing])
-            self._step(writing, torch.split(last, 1), seconds)
+            self._step(writing, [], seconds)
         self.text.release()
         seconds["decode"] = time.perf_counter() - clock - (seconds["grammar"] - grammar_s)
         for row in rows:
@@ -221,8 +220,8 @@ class TransformersEngine:
     def _step(
         self, rows: Sequence[_BatchRow], inputs: Sequence[Tensor], seconds: dict[str, float]
     ) -> None:
-        """One forward: what is new to each row `[T, D]` and a draft of what follows; at least one token of
-        each row is written.
+        """One forward: what is new to each row `[T, D]`, or its last token where nothing is given, and a draft of
+        what follows; at least one token of each row is written.
 
         Of a draft all tokens are kept that the row itself chooses, the next token is then known too.
         """
@@ -230,11 +229,15 @@ class TransformersEngine:
         most = min(self._ahead, max(_AHEAD_LEAST, self._ahead // len(rows)))
         drafts = [self._draft(row, most) for row in rows]
         seconds["grammar"] += time.perf_counter() - clock
-        ahead = self._embed_ids([token for draft in drafts for token in draft])
-        blocks = [
-            torch.cat(pair) if len(pair[1]) else pair[0]
-            for pair in zip(inputs, torch.split(ahead, list(map(len, drafts))), strict=True)
-        ]
+        chosen = (
+            drafts
+            if inputs
+            else [[row.ids[-1], *draft] for row, draft in zip(rows, drafts, strict=True)]
+        )
+        embedded = self._embed_ids([token for ids in chosen for token in ids])
+        blocks = list(torch.split(embedded, list(map(len, chosen))))
+        if inputs:
+            blocks = [torch.cat(pair) for pair in zip(inputs, blocks, strict=True)]
         held = [row.memory.held for row in rows]
         logits = self.text.read(held, blocks, [len(draft) + 1 for draft in drafts])
         table = torch.cat(logits).float()
