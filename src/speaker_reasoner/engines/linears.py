@@ -1,7 +1,7 @@
 """Matrix products of float32 layers on a CPU by oneDNN, which torch itself asks for other types only.
 
-torch sends float32 products to MKL. With weights that are laid out for it beforehand, oneDNN took half of MKL's time for
-many rows on an AMD EPYC (docs/results/products.json).
+torch sends float32 products to MKL. With weights that are laid out for it beforehand, oneDNN took half of MKL's time
+for many rows on an AMD EPYC (docs/results/products.json).
 """
 
 from collections.abc import Iterator, Sequence
