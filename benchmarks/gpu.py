@@ -19,15 +19,14 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoTokenizer
 
 from common import spread, store
 from speaker_reasoner import audio, load_engine
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
-from speaker_reasoner.engines.checkpoint import EMBEDDED, Checkpoint
+from speaker_reasoner.engines.checkpoint import Checkpoint
 from speaker_reasoner.engines.joined import JoinedText
 from speaker_reasoner.engines.local import TransformersEngine
-from speaker_reasoner.engines.memory import Held
+from speaker_reasoner.engines.memory import Held, TextReader
 from speaker_reasoner.engines.placed import PlacedText
 from speaker_reasoner.reasoner import Dialogue, run
 from speaker_reasoner.train.shapes import load_model
@@ -46,9 +45,8 @@ def made(name: str, device: str) -> Checkpoint:
     with torch.device(device):
         thinker = type(shell)(shell.config).eval()
     torch.set_default_dtype(torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     thinker.config.audio_token_id = own.thinker.config.audio_token_id
-    return replace(own, name=name, thinker=thinker, tokenizer=tokenizer)
+    return replace(own, name=name, thinker=thinker)
 
 
 def seconds_of(work: Callable[[], Any], device: str) -> float:
@@ -76,7 +74,9 @@ def floor_s(name: str, device: str) -> float | None:
 
 
 @torch.inference_mode()
-def steps(reader: Any, thinker: Any, at_once: int, context: int, device: str) -> dict[str, float]:
+def steps(
+    reader: TextReader, thinker: Any, at_once: int, context: int, device: str
+) -> dict[str, float]:
     """Seconds of a step of one token for each of some dialogues."""
     width = thinker.get_input_embeddings().weight.shape[1]
     rows = [Held() for _ in range(at_once)]
@@ -118,7 +118,7 @@ def measured(name: str, at_once: Sequence[int], context: int, device: str) -> di
     """All of one model."""
     checkpoint = made(name, device)
     thinker = checkpoint.thinker
-    ways: dict[str, Callable[[], Any]] = {
+    ways: dict[str, Callable[[], TextReader]] = {
         "joined": lambda: JoinedText(thinker),
         "places": lambda: PlacedText(thinker, capture=False),
     }

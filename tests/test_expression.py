@@ -39,9 +39,8 @@ RULES = {
 }
 
 named = pytest.mark.parametrize("name", RULES)
-heavy = (
-    pytest.mark.no_cover
-)  # tracing its many steps takes longer than the steps; other tests take them too
+# Tracing their many steps takes longer than the steps; other tests take them too.
+heavy = pytest.mark.no_cover
 quick = settings(
     max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

@@ -9,17 +9,20 @@ import pytest
 import torch
 
 from speaker_reasoner import load_engine
-from speaker_reasoner.engines import flat, placed
+from speaker_reasoner.engines import flat, linears, placed
 from speaker_reasoner.engines.flat import FlatText, is_flat
 from speaker_reasoner.engines.joined import JoinedText
 from speaker_reasoner.engines.linears import FastLinears, Product
+from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.engines.memory import Held
 from speaker_reasoner.engines.placed import PlacedText
 from speaker_reasoner.engines.thinker import text_model
-from speaker_reasoner.errors import SettingsError
+from speaker_reasoner.errors import EngineError, SettingsError
+from speaker_reasoner.reasoner import Dialogue, ask, run
 
 from .conftest import noise
 from .test_checkpoint import MAKERS, spread
+from .test_engine import transcripts
 from .test_lookahead import assert_same, replies
 
 
@@ -29,11 +32,33 @@ def blocks(thinker: Any, *lengths: int, seed: int = 0) -> list[torch.Tensor]:
     return [torch.randn(length, width) for length in lengths]
 
 
+READERS = {
+    "flat": FlatText,
+    "joined": JoinedText,
+    "placed": lambda thinker: PlacedText(thinker, capture=False),
+}
+each_reader = pytest.mark.parametrize("name", READERS)
+
+
+def varied(thinker: Any) -> Any:
+    """Spread weights whose biases and norms show in the logits, too."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in thinker.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return spread(thinker)
+
+
+@pytest.mark.parametrize("one_dnn", [True, False])
 @pytest.mark.parametrize("kind", MAKERS)
 @torch.inference_mode()
-def test_logits_equal_transformers(tokenizer: Any, kind: str) -> None:
+def test_logits_equal_transformers(
+    tokenizer: Any, kind: str, one_dnn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows of any length that come, go, drop their last tokens and come back: within 1e-4."""
-    thinker = spread(MAKERS[kind](tokenizer))
+    monkeypatch.setattr(linears, "_ONE_DNN", one_dnn and linears._ONE_DNN)
+    thinker = varied(MAKERS[kind](tokenizer))
     assert is_flat(thinker)
     readers = FlatText(thinker), JoinedText(thinker), PlacedText(thinker, capture=False)
     held = [[Held() for _ in range(4)] for _ in readers]
@@ -135,6 +160,95 @@ def test_weights_that_change_are_taken_up(random_checkpoint: Path) -> None:
     assert_same(after, replies(engine, clips))
 
 
+@pytest.mark.parametrize("part", ["lm_head.weight", "self_attn.v_proj.bias"])
+def test_one_weight_that_changes_is_taken_up(tokenizer: Any, part: str) -> None:
+    thinker = spread(MAKERS["qwen2.5"](tokenizer))
+    [*_, weight] = [one for name, one in thinker.named_parameters() if name.endswith(part)]
+    reader, other = FlatText(thinker), JoinedText(thinker)
+    [block] = blocks(thinker, 5)
+    with torch.inference_mode():
+        reader.read([Held()], [block], [2])
+        reader.release()
+    with torch.no_grad():
+        weight += 1.0
+    with torch.inference_mode():
+        [own], [expected] = (one.read([Held()], [block], [2]) for one in (reader, other))
+    assert torch.allclose(own, expected, rtol=0, atol=1e-4)
+
+
+@each_reader
+def test_dialogues_that_join_late_change_nothing(random_checkpoint: Path, name: str) -> None:
+    """Whole chunks and short slices share a batch, batches grow and shrink."""
+    engine = load_engine(random_checkpoint, device="cpu")
+    engine.text = READERS[name](engine.thinker)
+    clips = [noise(seconds, i) for i, seconds in enumerate((15.0, 6.0, 19.0, 0.7))]
+    alone = [transcripts(engine, [clip])[0] for clip in clips]
+    dialogues: list[Dialogue] = []
+    for clip in clips:
+        dialogues.append(Dialogue(clip, engine.profile))
+        for _ in ask(dialogues, engine):
+            pass
+    for _ in run(dialogues, engine):
+        pass
+    assert alone == [[one.text for one in d.outcome.trace.answers] for d in dialogues if d.outcome]
+    assert transcripts(engine, clips) == alone
+
+
+@each_reader
+def test_the_next_batch_after_one_that_failed(
+    random_checkpoint: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forward may end in the middle of the layers: a server goes on with the next recordings."""
+    engine = load_engine(random_checkpoint, device="cpu")
+    engine.text = READERS[name](engine.thinker)
+    clips = [noise(seconds, i) for i, seconds in enumerate((4.0, 7.0))]
+    expected = transcripts(engine, clips)
+    after = [0]
+
+    def short(module: Any, *_: Any) -> None:
+        after[0] += 1
+        if after[0] == 7:
+            raise torch.OutOfMemoryError("no more")
+
+    layer = text_model(engine.thinker).layers[0].post_attention_layernorm
+    with monkeypatch.context() as patch:
+        if name == "flat":
+            norm = flat._Norm.__call__
+            patch.setattr(flat._Norm, "__call__", lambda own, x: (short(own), norm(own, x))[1])
+        else:
+            patch.setattr(layer, "forward", lambda x, f=layer.forward: (short(layer), f(x))[1])
+        with pytest.raises(EngineError, match="out of memory with 2 dialogues at once"):
+            transcripts(engine, clips)
+    assert transcripts(engine, clips) == expected
+
+
+@torch.inference_mode()
+def test_places_without_room_grow_later(
+    random_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thinker = random_engine.thinker
+    reader, other = PlacedText(thinker, capture=False), PlacedText(thinker, capture=False)
+    rows, others = [Held(), Held()], [Held(), Held()]
+    first, second, third = blocks(thinker, 500, 600, 40)
+    for one, row in ((reader, rows[0]), (other, others[0])):
+        one.read([row], [first], [1])
+    made, zeros = [0], torch.zeros
+
+    def short(*arguments: Any, **options: Any) -> Any:
+        made[0] += 1
+        if made[0] == 2:
+            raise torch.OutOfMemoryError("no more")
+        return zeros(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placed.torch, "zeros", short)
+        with pytest.raises(torch.OutOfMemoryError):
+            reader.read([rows[1]], [second], [1])
+    for block, place in ((third, 0), (third[:3], 0), (second, 1)):
+        own = reader.read([rows[place]], [block], [1]) + other.read([others[place]], [block], [1])
+        assert torch.equal(*own)
+
+
 def test_what_it_does_not_know_is_left_to_transformers(
     random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +270,57 @@ def test_what_it_does_not_know_is_left_to_transformers(
     assert not known()
 
 
+class Quantised(torch.Tensor):
+    """Weights of a class of their own, which say that they are float32, as torchao's do."""
+
+
+def hooked(thinker: Any) -> None:
+    text_model(thinker).layers[1].register_forward_pre_hook(lambda *_: None)
+
+
+def replaced(thinker: Any) -> None:
+    norm = text_model(thinker).layers[1].input_layernorm
+    norm.forward = norm.forward
+
+
+def quantised(thinker: Any) -> None:
+    up = text_model(thinker).layers[1].mlp.up_proj
+    up.weight = torch.nn.Parameter(up.weight.detach().as_subclass(Quantised), requires_grad=False)
+
+
+def narrowed(thinker: Any) -> None:
+    text_model(thinker).layers[1].self_attn.sliding_window = 8
+
+
+@pytest.mark.parametrize("change", [hooked, replaced, quantised, narrowed])
+def test_layers_that_were_changed_are_left_to_transformers(
+    random_checkpoint: Path, change: Any
+) -> None:
+    """Sharded, offloaded and quantised weights; windows. After the engine was made it is an error."""
+    engine = load_engine(random_checkpoint, device="cpu")
+    assert isinstance(engine.text, FlatText)
+    change(engine.thinker)
+    assert isinstance(TransformersEngine(engine.checkpoint).text, JoinedText)
+    with pytest.raises(EngineError, match=r"make another engine of it"):
+        transcripts(engine, [noise(2.0)])
+    if change is narrowed:
+        with pytest.raises(SettingsError, match=r"sliding window"):
+            PlacedText(engine.thinker, capture=True)
+
+
+def test_autocast_is_left_to_transformers(random_checkpoint: Path) -> None:
+    """Training with `bf16` transcribes under it."""
+    checkpoint = load_engine(random_checkpoint, device="cpu").checkpoint
+    with torch.autocast("cpu", torch.bfloat16):
+        engine = TransformersEngine(checkpoint)
+        assert isinstance(engine.text, JoinedText)
+        own = transcripts(engine, [noise(3.0)])
+    plain = TransformersEngine(checkpoint, lookahead=0)
+    plain.text, plain.fast = JoinedText(plain.thinker), FastLinears(torch.nn.Module())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert own == transcripts(plain, [noise(3.0)])
+
+
 @pytest.mark.parametrize("rows", [1, 2, 7])
 @pytest.mark.parametrize("bias", [False, True])
 def test_product(rows: int, bias: bool) -> None:
@@ -173,6 +338,6 @@ def test_layers_are_given_back_as_they_were(random_engine: Any) -> None:
     model = random_engine.thinker
     layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
     with pytest.raises(KeyError), FastLinears(model).used():
-        assert all("forward" in vars(layer) for layer in layers)
+        assert all(("forward" in vars(layer)) is linears._ONE_DNN for layer in layers)
         raise KeyError
     assert not any("forward" in vars(layer) for layer in layers)

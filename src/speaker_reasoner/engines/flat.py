@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .linears import Product, is_plain, is_small, state_of
-from .memory import Held
+from ..errors import EngineError
+from .linears import Product, is_plain, is_small, is_untouched, state_of
+from .memory import ROOM, Held
 from .thinker import text_model
 
-_ROOM = 64
-"""Tokens that can be added before keys and values are copied to a larger place."""
 _POSITIONS = 2048
 """Rotary angles are computed for so many positions at a time."""
 
@@ -78,10 +77,10 @@ class _Norm:
 
 
 class FlatText:
-    """Reads new tokens of dialogues through the text model's layers.
+    """A `TextReader` of the text model's layers.
 
     Args:
-        thinker: one that `is_flat` says yes to. Weights that change later are taken up.
+        thinker: one that `is_flat` says yes to. Weights that change between batches are taken up.
     """
 
     def __init__(self, thinker: Any) -> None:
@@ -96,46 +95,40 @@ class FlatText:
 
     def _refresh(self) -> None:
         """Take the weights up again if they changed since the last batch."""
-        self._fresh = True
-        state = [state_of(weight) for weight in self._text.parameters()]
+        if not is_flat(self._thinker):
+            raise EngineError(
+                "the model's layers, types, hooks or device changed, or autocast was switched on, since the engine "
+                "was made: make another engine of it"
+            )
+        head = self._thinker.lm_head
+        state = [*state_of(self._text), *state_of(head)]
         if state != self._state:
             self._layers = [_Layer(layer, self._size) for layer in self._text.layers]
-            self._norm, self._head = _Norm(self._text.norm), Product.of([self._thinker.lm_head])
+            self._norm, self._head = _Norm(self._text.norm), Product.of([head])
             self._state = state
+        self._fresh = True
 
     def read(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], last: Sequence[int]
     ) -> list[Tensor]:
-        """Read what is new to each row; its keys and values are kept.
-
-        Args:
-            rows: one of each dialogue.
-            blocks: embeddings `[T, D]` of their new tokens, at least one each.
-            last: how many of the last positions are wanted, at least one each.
-
-        Returns:
-            Logits `[last, V]` of each.
-        """
+        """See `TextReader`."""
         if not self._fresh:
             self._refresh()
         spans, begin = [], 0
         for row, block in zip(rows, blocks, strict=True):
             end = begin + len(block)
             self._make_room(row, row.tokens + len(block))
-            spans.append(_Span(row, begin, end, self._mask(row.tokens, len(block))))
+            spans.append(_Span(row, begin, end, self._mask(row.tokens, block)))
             begin = end
-        at = [
-            row.tokens + place
-            for row, block in zip(rows, blocks, strict=True)
-            for place in range(len(block))
-        ]
-        cos, sin = self._angles(max(at) + 1)
-        places = torch.tensor(at)
-        cos, sin = cos[places].unsqueeze(1), sin[places].unsqueeze(1)
+        positions = torch.cat(
+            [row.tokens + torch.arange(len(block)) for row, block in zip(rows, blocks, strict=True)]
+        )
+        cos, sin = self._angles(int(positions.max()) + 1)
+        cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
         wanted = [
-            place
+            number
             for span, count in zip(spans, last, strict=True)
-            for place in range(span.end - count, span.end)
+            for number in range(span.end - count, span.end)
         ]
         x = torch.cat(list(blocks)) if len(blocks) > 1 else blocks[0]
         for number, layer in enumerate(self._layers):
@@ -155,16 +148,18 @@ class FlatText:
         return list(torch.split(self._head(self._norm(x)), list(last)))
 
     def release(self) -> None:
-        """End a batch; nothing is held for it, and weights may change after it."""
+        """See `TextReader`; nothing is held for a batch."""
         self._fresh = False
+
+    abandon = release
 
     def _make_room(self, row: Held, tokens: int) -> None:
         if row.places and tokens <= row.places[0][0].shape[2]:
             return
         places = []
         for number, layer in enumerate(self._layers):
-            shape = (1, layer.key_heads, tokens + _ROOM, self._size)
-            new = torch.empty(shape), torch.empty(shape)
+            shape = (1, layer.key_heads, tokens + ROOM, self._size)
+            new = torch.empty(shape, dtype=torch.float32), torch.empty(shape, dtype=torch.float32)
             if row.places:
                 for to, old in zip(new, row.places[number], strict=True):
                     to[:, :, : row.tokens] = old[:, :, : row.tokens]
@@ -176,17 +171,18 @@ class FlatText:
         if len(self._cos) < positions:
             count = -(-positions // _POSITIONS) * _POSITIONS
             ids = torch.arange(count).expand(3, 1, count)
-            both = self._text.rotary_emb(torch.empty(0), ids)
+            both = self._text.rotary_emb(torch.empty(0, dtype=torch.float32), ids)
             self._cos, sin = (one.reshape(-1, count, self._size)[0] for one in both)
             half = self._size // 2
             self._sin = torch.cat((-sin[:, :half], sin[:, half:]), -1)
         return self._cos, self._sin
 
-    def _mask(self, held: int, count: int) -> Tensor | None:
+    def _mask(self, held: int, block: Tensor) -> Tensor | None:
         """What the new tokens of a row may attend to, as a sum `[groups * T, held + T]`."""
+        count = len(block)
         if count == 1:
             return None
-        mask = torch.full((count, held + count), -torch.inf).triu(held + 1)
+        mask = block.new_full((count, held + count), -torch.inf).triu(held + 1)
         return mask.repeat(self._layers[0].heads // self._layers[0].key_heads, 1)
 
     def _attend(
@@ -225,15 +221,16 @@ class FlatText:
 
 
 def is_flat(thinker: Any) -> bool:
-    """Whether a thinker's text model is small, made of the parts that `FlatText` knows, in float32 on a CPU."""
+    """Whether a thinker's text model is small, made of the parts that `FlatText` knows, in float32 on a CPU, without
+    hooks and without autocast."""
     text = text_model(thinker)
     rope = getattr(text.config, "rope_parameters", None) or {}
-    if (thinker.device.type, thinker.dtype) != ("cpu", torch.float32):
-        return False
-    if rope.get("rope_type", "default") != "default" or "forward" in vars(text):
-        return False
     return (
-        is_plain([thinker.lm_head])
+        (thinker.device.type, thinker.dtype) == ("cpu", torch.float32)
+        and not torch.is_autocast_enabled("cpu")
+        and rope.get("rope_type", "default") == "default"
+        and all(is_untouched(module) for module in text.modules())
+        and is_plain([thinker.lm_head])
         and is_small(text)
         and all(_is_known(layer) for layer in text.layers)
     )
@@ -241,7 +238,7 @@ def is_flat(thinker: Any) -> bool:
 
 def _is_known(layer: Any) -> bool:
     own = getattr(layer, "self_attn", None)
-    if own is None or getattr(own, "sliding_window", None) or "forward" in vars(layer):
+    if own is None or getattr(own, "sliding_window", None):
         return False
     linears = [getattr(own, f"{name}_proj", None) for name in "qkvo"]
     if hasattr(layer.mlp, "gate_proj"):

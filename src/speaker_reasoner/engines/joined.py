@@ -20,7 +20,7 @@ _MOST_PADDING = 1024
 
 
 class JoinedText:
-    """Reads new tokens of dialogues through the text model."""
+    """A `TextReader` for every thinker."""
 
     def __init__(self, thinker: Any) -> None:
         self._thinker = thinker
@@ -31,16 +31,7 @@ class JoinedText:
     def read(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], last: Sequence[int]
     ) -> list[Tensor]:
-        """Read what is new to each row; its keys and values are kept.
-
-        Args:
-            rows: one of each dialogue.
-            blocks: embeddings `[T, D]` of their new tokens, at least one each.
-            last: how many of the last positions are wanted, at least one each.
-
-        Returns:
-            Logits `[last, V]` of each.
-        """
+        """See `TextReader`."""
         lengths = [len(block) for block in blocks]
         if len(rows) * max(lengths) - sum(lengths) <= _MOST_PADDING:
             return self._read(rows, blocks, last)
@@ -97,6 +88,10 @@ class JoinedText:
         mask = self._mask.to(self._thinker.device)
         for row, own in zip(self._rows, take_apart(self._cache, mask), strict=True):
             row.places = own
+        self._rows, self._cache = [], None
+
+    def abandon(self) -> None:
+        """See `TextReader`; some layers may hold more than others, so nothing can be given back."""
         self._rows, self._cache = [], None
 
     def _join(self, rows: Sequence[Held]) -> None:

@@ -23,13 +23,29 @@ if _ONE_DNN:
 
 
 def is_plain(layers: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
-    """Whether all are torch's own linear layers, as they were made."""
-    return all(type(one) is nn.Linear and "forward" not in vars(one) for one in layers)
+    """Whether all are torch's own linear layers as they were made, with float32 weights on a CPU; quantised
+    weights and those that are sharded over processes are tensors of other classes."""
+    return all(
+        type(one) is nn.Linear
+        and is_untouched(one)
+        and type(one.weight) is nn.Parameter
+        and (one.weight.device.type, one.weight.dtype) == ("cpu", torch.float32)
+        for one in layers
+    )
 
 
-def state_of(weight: Tensor) -> tuple[int, int]:
-    """Differs after a weight was changed in place or replaced."""
-    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+def is_untouched(module: nn.Module) -> bool:
+    """Whether a call of a module is its class's `forward` and no more: libraries that shard or offload weights fetch
+    them in hooks, or in a `forward` of their own."""
+    return not ("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
+
+
+def state_of(module: nn.Module) -> list[tuple[int, int]]:
+    """Differs after a weight of a module was changed in place or replaced."""
+    return [
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        for weight in module.parameters()
+    ]
 
 
 def is_small(model: nn.Module) -> bool:
@@ -73,17 +89,16 @@ class FastLinears:
         self._layers = [
             layer
             for layer in (model.modules() if _ONE_DNN and is_small(model) else ())
-            if type(layer) is nn.Linear
-            and "forward" not in vars(layer)
-            and (layer.weight.device.type, layer.weight.dtype) == ("cpu", torch.float32)
+            if isinstance(layer, nn.Linear) and is_plain([layer])
         ]
-        self._products: dict[int, tuple[tuple[int, int], Product]] = {}
+        self._products: dict[int, tuple[list[tuple[int, int]], Product]] = {}
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """While it lasts the layers compute by `Product`, without gradients."""
-        for number, layer in enumerate(self._layers):
-            state = state_of(layer.weight)
+        """While it lasts the layers compute by `Product`, without gradients; under autocast they stay as they are."""
+        layers = [] if torch.is_autocast_enabled("cpu") else self._layers
+        for number, layer in enumerate(layers):
+            state = state_of(layer)
             known = self._products.get(number)
             if known is None or known[0] != state:
                 known = self._products[number] = state, Product.of([layer])
@@ -91,5 +106,5 @@ class FastLinears:
         try:
             yield
         finally:
-            for layer in self._layers:
+            for layer in layers:
                 vars(layer).pop("forward", None)

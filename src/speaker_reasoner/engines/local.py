@@ -1,11 +1,8 @@
 """The engine on transformers: Qwen3-Omni and Qwen2.5-Omni thinkers in this process.
 
-Each dialogue keeps its own keys and values, trimmed of padding; a batch joins those of its rows by
-left padding and takes them apart again afterwards. So a turn costs its new slice and tokens, any
-dialogues can share a batch, and none sees the others. What is new to a turn is read among rows with
-about as much of it: a dialogue that begins brings its whole chunk, ten times what later turns bring.
-Positions are given explicitly (with audio alone, the three axes of the rotary embedding count the
-same), so no state of the module is involved.
+Each dialogue keeps its own keys and values. So a turn costs its new slice and tokens, any dialogues can share a
+batch, and none sees the others. A `TextReader` reads what is new to them: `FlatText` on a CPU, `JoinedText`
+elsewhere, `PlacedText` with CUDA graphs.
 """
 
 import time
@@ -34,7 +31,7 @@ from .flat import FlatText, is_flat
 from .joined import JoinedText
 from .linears import FastLinears
 from .lookahead import Lookahead, TokenHistory
-from .memory import Held
+from .memory import Held, TextReader
 from .placed import PlacedText
 from .thinker import MarkedTokenizer, audio_tower, embed, encode_audio, log_mel, slice_tokens
 from .tower import TowerWitness
@@ -118,7 +115,7 @@ class TransformersEngine:
                 f"--cuda-graphs: the model is on {self.device}, expected an NVIDIA GPU; leave it out"
             )
         flat = is_flat(self.thinker)
-        self.text: FlatText | JoinedText | PlacedText
+        self.text: TextReader
         if cuda_graphs:
             self.text = PlacedText(self.thinker, capture=True)
         else:
@@ -197,11 +194,23 @@ class TransformersEngine:
         return tokens + min(self.max_new_tokens, 256) < self.context_tokens
 
     def _write(self, rows: list[_BatchRow], seconds: dict[str, float]) -> None:
-        """Encode the new slices, prefill, then decode until every row is done."""
+        """Encode the new slices and write a turn of every row."""
         clock = time.perf_counter()
         embedded = self._embed([(row.request.session, row.memory.pending) for row in rows])
         seconds["encode"] = time.perf_counter() - clock
         seconds["grammar"] = 0.0
+        try:
+            self._decode(rows, embedded, seconds)
+        except BaseException:
+            self.text.abandon()
+            raise
+        for row in rows:
+            self._remember(row)
+
+    def _decode(
+        self, rows: list[_BatchRow], embedded: Sequence[Tensor], seconds: dict[str, float]
+    ) -> None:
+        """Prefill, then decode until every row is done."""
         clock = time.perf_counter()
         self._step(rows, embedded, seconds)
         seconds["prefill"] = time.perf_counter() - clock - seconds["grammar"]
@@ -210,8 +219,6 @@ class TransformersEngine:
             self._step(writing, [], seconds)
         self.text.release()
         seconds["decode"] = time.perf_counter() - clock - (seconds["grammar"] - grammar_s)
-        for row in rows:
-            self._remember(row)
 
     def _embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Embeddings `[n, D]` of tokens."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
@@ -24,8 +24,35 @@ class Held:
     places: KeysValues = field(default_factory=list)
 
 
-_ROOM = 64
-"""Tokens that can be added before a layer is copied to a larger buffer."""
+class TextReader(Protocol):
+    """A way to read new tokens of dialogues through the text model."""
+
+    def read(
+        self, rows: Sequence[Held], blocks: Sequence[Tensor], last: Sequence[int]
+    ) -> list[Tensor]:
+        """Read what is new to each row; its keys and values are kept.
+
+        Args:
+            rows: one of each dialogue.
+            blocks: embeddings `[T, D]` of their new tokens, at least one each.
+            last: how many of the last positions are wanted, at least one each.
+
+        Returns:
+            Logits `[last, V]` of each.
+        """
+        ...
+
+    def release(self) -> None:
+        """End a batch: its rows may be read among others, and weights may change."""
+        ...
+
+    def abandon(self) -> None:
+        """End a batch that failed: its rows are not read again."""
+        ...
+
+
+ROOM = 64
+"""Tokens that can be added before keys and values are copied to larger places."""
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
@@ -47,7 +74,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         news = (key_states, value_states)
         if not held or total > self._places[0].shape[2]:
             batch, heads, _, size = key_states.shape
-            shape = (batch, heads, total + _ROOM, size)
+            shape = (batch, heads, total + ROOM, size)
             places = key_states.new_empty(shape), value_states.new_empty(shape)
             if held:
                 for place, old in zip(places, (self.keys, self.values), strict=True):
@@ -71,7 +98,7 @@ def join(rows: Sequence[KeysValues], longest: int) -> Cache:
     cache = Cache(layer_class_to_replicate=RoomyLayer)
     while like := next((row[0] for row in rows if row), None):
         _, heads, _, size = like[0].shape
-        shape = (len(rows), heads, longest + _ROOM, size)
+        shape = (len(rows), heads, longest + ROOM, size)
         places = like[0].new_empty(shape), like[0].new_empty(shape)
         for i, row in enumerate(rows):
             own = row.pop(0) if row else (like[0][:, :, :0], like[1][:, :, :0])

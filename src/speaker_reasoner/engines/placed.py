@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from ..errors import SettingsError
 from .attention import grouped_attention
 from .memory import Held
 from .thinker import text_model
@@ -28,11 +29,9 @@ _WARM_UPS = 2
 class _Layer(DynamicLayer):  # type: ignore[misc]
     """One layer's places, keys and values `[places, heads, length, size]`."""
 
-    def __init__(self, like: tuple[Tensor, Tensor] | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.is_initialized = True
-        if like is not None:
-            self.keys, self.values = like
 
     def look(self, rows: Tensor | None, at: Tensor, length: int) -> None:
         """Set which places take part: `rows` `[B]`, or the first B; where new tokens go, `at` `[B, T]`; how far
@@ -56,20 +55,26 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
 
 
 class PlacedText:
-    """Reads new tokens of dialogues through the text model.
+    """A `TextReader` of static places.
 
     Args:
-        thinker: of any kind that transformers decodes with a cache.
+        thinker: one whose layers all attend to the whole past.
         capture: replay steps as CUDA graphs; on a GPU alone.
+
+    Raises:
+        SettingsError: layers of the thinker attend to a window of the past.
     """
 
     def __init__(self, thinker: Any, *, capture: bool) -> None:
         self._thinker, self._text = thinker, text_model(thinker)
-        config = self._text.config
-        self._heads = int(config.num_key_value_heads)
-        self._size = int(
-            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        )
+        layers = [layer.self_attn for layer in self._text.layers]
+        if any(getattr(own, "sliding_window", None) for own in layers):
+            raise SettingsError(
+                "--cuda-graphs: layers of the model attend to a sliding window, which static places have no mask for; "
+                "leave it out"
+            )
+        self._heads = int(self._text.config.num_key_value_heads)
+        self._size = int(layers[0].head_dim)
         self._capture = capture
         self._slots: WeakKeyDictionary[Held, int] = WeakKeyDictionary()
         self._cache = Cache(layers=[_Layer() for _ in self._text.layers])
@@ -80,16 +85,7 @@ class PlacedText:
     def read(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], last: Sequence[int]
     ) -> list[Tensor]:
-        """Read what is new to each row; its keys and values are kept.
-
-        Args:
-            rows: one of each dialogue.
-            blocks: embeddings `[T, D]` of their new tokens, at least one each.
-            last: how many of the last positions are wanted, at least one each.
-
-        Returns:
-            Logits `[last, V]` of each.
-        """
+        """See `TextReader`."""
         widths = [_power(len(block)) for block in blocks]
         steps = [i for i, width in enumerate(widths) if width <= _STEP_TOKENS]
         self._make_room(rows, widths)
@@ -106,7 +102,9 @@ class PlacedText:
         return list(torch.split(self._thinker.lm_head(torch.cat(wanted)), list(last)))
 
     def release(self) -> None:
-        """Nothing is held for a batch."""
+        """See `TextReader`; nothing is held for a batch."""
+
+    abandon = release
 
     def _step(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], indices: Sequence[int]
@@ -182,9 +180,12 @@ class PlacedText:
                     dtype=thinker.dtype,
                     device=thinker.device,
                 )
-                if self._places:
-                    old = getattr(layer, name)
-                    new[: self._places, :, : self._length] = old
+                old = getattr(
+                    layer, name
+                )  # larger where an earlier call ran out of memory behind it
+                if old is not None:
+                    kept = slice(self._places), slice(None), slice(self._length)
+                    new[kept] = old[kept]
                 setattr(layer, name, new)
         self._places, self._length = places, length
 
