@@ -97,8 +97,13 @@ class Replayed(placed._Graph):
     def __init__(self, text: PlacedText, inputs: Any, at: Any, length: int) -> None:
         self._inputs, self._at = inputs.clone(), at.clone()
         self._output = text.forward(self._inputs, self._at, None, length)
-        forward = lambda: text.forward(self._inputs, self._at, None, length)  # noqa: E731
-        self._graph = SimpleNamespace(replay=lambda: self._output.copy_(forward()))
+        places = [layer.keys for layer in text._cache.layers]
+
+        def replay() -> None:
+            assert all(a is b.keys for a, b in zip(places, text._cache.layers, strict=True))
+            self._output.copy_(text.forward(self._inputs, self._at, None, length))
+
+        self._graph = SimpleNamespace(replay=replay)
         Replayed.made += 1
 
 
@@ -126,6 +131,32 @@ def test_steps_are_captured_once_for_each_size(
                 row[turn % 5] = Held()
     assert 3 <= Replayed.made <= 3 * 4 * 2  # widths, places, lengths
     assert max(row.tokens for row in held[0]) > 512
+
+
+@torch.inference_mode()
+def test_places_that_are_not_read_have_room_for_a_step(random_engine: Any) -> None:
+    """All places up to the last take part in a step, and padding is written to the others; attention reaches back
+    as far as the longest needs."""
+    thinker = random_engine.thinker
+    reader, alone = PlacedText(thinker, capture=False), PlacedText(thinker, capture=False)
+    rows, other = [Held(), Held()], Held()
+    long, short, step, end = blocks(thinker, 510, 5, 30, 4)
+    reader.read([rows[0]], [long], [1])
+    for block in (short, step):
+        reader.read([rows[1]], [block], [1])
+    for block in (long, end, short):
+        [expected] = alone.read([other], [block], [1])
+    reader.read([rows[0]], [end], [1])
+    [own, _] = reader.read(rows, [short, end], [1, 1])
+    assert torch.allclose(own, expected, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_rows_that_are_done_leave_when_they_are_half(random_engine: Any) -> None:
+    reader, rows = JoinedText(random_engine.thinker), [Held() for _ in range(4)]
+    for count, left in ((4, 0), (3, 0), (2, 2), (1, 3)):
+        reader.read(rows[:count], blocks(random_engine.thinker, *[3] * count), [1] * count)
+        assert [bool(row.places) for row in rows] == [False] * (4 - left) + [True] * left
 
 
 def test_cuda_graphs_want_a_gpu(random_checkpoint: Path) -> None:
