@@ -100,6 +100,10 @@ class JoinedText:
         self._mask = torch.zeros(len(rows), longest, dtype=torch.long)
         for i, row in enumerate(rows):
             self._mask[i, longest - row.tokens :] = 1
+            row.places[:] = [  # without what the row dropped after it got them back
+                (keys[:, :, : row.tokens], values[:, :, : row.tokens])
+                for keys, values in row.places
+            ]
         self._cache = join([row.places for row in rows], longest)
         self._rows = list(rows)
 
