@@ -389,9 +389,7 @@ def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
         return bool(0 < size < 0xFFFF_0000 and start + 8 + size > end)
     if head.startswith(_ASF):
         at = data.find(_ASF_FILE, start, min(end, start + 65_536))
-        if at < 0 or at + 92 > end:
-            return at >= 0
-        live = data[at + 88] & 1
+        live = at < 0 or data[at + 88] & 1
         return not live and start + struct.unpack("<Q", data[at + 40 : at + 48])[0] > end
     if head[:4] == b"FLV\x01":
         at = start + 13
