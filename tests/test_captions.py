@@ -231,7 +231,7 @@ def test_text_behind_an_empty_line_belongs_to_the_cue() -> None:
         ),
         (["He told me: no", "He told me: yes", "She asked us all: why"], None),
         (["He said: no", "He said: yes", "She said: why"], None),
-        (["[Music] la la", "[Loud applause] thanks"], None),
+        (["[Music] la la", "[Applause] thanks"], None),
         (["Page 3: see", "Day 1: rain", "Page 3: again"], None),
         (["Step 1: open", "Psalm 23: read", "Step 1: again", "Monday: rain", "Monday: sun"], None),
         (["Achtung: eins", "Achtung: zwei", "gut"], None),
