@@ -94,9 +94,11 @@ def main() -> None:
         against = f", before {other:.2f} s: {other / seconds:.1f} times as long" if other else ""
         print(f"{step}: {seconds:.2f} s{against}")
     stored = {"segments": arguments.segments, "runs": arguments.runs, "seconds": best}
-    stored["command"] = f"python benchmarks/large.py --segments {arguments.segments}" + (
-        " --vs OTHER/src" if arguments.vs else ""
+    stored["command"] = (
+        f"python benchmarks/large.py --segments {arguments.segments} --runs {arguments.runs}"
     )
+    if arguments.vs:
+        stored["command"] += " --vs OTHER/src"
     print(f"wrote {store('large', stored)}")
 
 

@@ -141,7 +141,9 @@ def main() -> None:
     if arguments.gender_from:
         stored["command"] += f" --gender-from {arguments.gender_from}"
     if arguments.vs is not None:
-        stored["command"] += f" --vs SRC --rounds {arguments.rounds}"
+        stored["command"] += " --vs SRC"
+    if arguments.rounds > 1:
+        stored["command"] += f" --rounds {arguments.rounds}"
     print(f"wrote {store(arguments.name, stored)}", file=sys.stderr)
 
 

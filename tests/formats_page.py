@@ -129,7 +129,7 @@ TOOLS = (
     Row("srt 3.5", "`compose` leaves out cues without text or length", "ours last 1 ms at least"),
     Row("praatio 6.2, tgt 1.5", "strip labels, and take one of spaces for silence", "so do we; speech without words is `<speech>`"),
     Row("pympi 1.71", "lets a tier overlap itself", "we write no .eaf; our TextGrid has a second tier for that"),
-    Row("FFmpeg's encoders", f"begin with samples of their own (AAC {PRIMING['aac']:,}, MP3 {PRIMING['libmp3lame']:,}, MP2 {PRIMING['mp2']}), which mp4, ogg, Matroska since FFmpeg 6 and MP3 with a Xing header state, and {', '.join(UNSTATED)} do not: sound comes {1000 * PRIMING['libmp3lame'] / 48_000:.0f} ms late at 48 kHz, {1000 * PRIMING['libmp3lame'] / 16_000:.0f} ms at 16 kHz", "nothing in the file tells"),
+    Row("FFmpeg's encoders", f"begin with samples of their own (AAC {PRIMING['aac']:,}, MP3 {PRIMING['libmp3lame']:,}, MP2 {PRIMING['mp2']}), which mp4, ogg, Matroska since FFmpeg 6 and MP3 with a Xing header state, and {', '.join(UNSTATED)} do not: sound comes up to {1000 * PRIMING['libmp3lame'] / 48_000:.0f} ms late at 48 kHz, {1000 * PRIMING['libmp3lame'] / 16_000:.0f} ms at 16 kHz", "nothing in the file tells"),
 )  # fmt: skip
 """How other tools differ."""
 
@@ -186,13 +186,15 @@ A file's suffix, in any case, or its content tells the format; `--reference-form
 {_table(("format", "files"), others)}
 
 `services` is the JSON, or JSON lines, of {services}, and manifests of NeMo.
+Each channel is a speaker. Optional keys may be missing; segments without a speaker are given to `unknown`, with a warning. Whole
+numbers at which a word takes half a minute are refused, since they are milliseconds.
 `txt` is text with times: `Ana Moe  0:04` (Otter, Teams), `Speaker 1 (00:04):` (Rev), `[00:04] Ana: hello`, a time alone on a
-line (Meet), captions in a text file, the ranges that Whisper's programs print, and what `txt` writes. Most have no ends: a line then lasts to the next later
-start, with a warning. Captions that Zoom saved have times of the day, and are refused, as is what begins after five hours; what begins after one is told.
-Channels are people, whole numbers at which a word takes half a minute are refused (milliseconds), keys that may be missing may be missing; segments without a speaker are given to `unknown`, with a warning.
-Of captions, a cue begins at its timing line; formatting is taken off; lines that roll from cue to cue are read once; what
-stands before a colon, or in brackets or alone on its line at the start of every cue, is a speaker where it is a name that recurs, or every cue has
-one; lines that are almost timings (`->`) are refused. Sounds in brackets are words, with a warning. Tiers of words of forced aligners
+line (Meet), the ranges that Whisper's programs print, and what `txt` writes. Most have no ends: a line then lasts to the next later
+start, with a warning. Times of the day are refused: captions that Zoom saved, and texts whose first time is at five hours or later;
+from one hour on there is a warning. A text file with captions in it is read as `srt` or `vtt`.
+A cue of captions begins at its timing line; formatting is taken off; lines that roll from cue to cue are read once. A name before a colon
+is a speaker if it recurs or every cue has one, and so is a name in brackets, or alone on the first line, of every cue. Lines that
+are almost timings (`->`) are refused. Sounds in brackets are words, with a warning. Tiers of words of forced aligners
 are grouped into segments, phones are not read. Whatever was left out or changed is a warning, which
 `evaluate score` prints and stores.
 
@@ -200,7 +202,7 @@ are grouped into segments, phones are not read. Whatever was left out or changed
 
 | directive | what is scored |
 | --- | --- |
-| `ignore_time_segment_in_scoring` (STM), NOSCORE (RTTM), `--uem` | neither side's words and time there; a word goes by its middle (sclite, md-eval) |
+| `ignore_time_segment_in_scoring` (STM), NOSCORE (RTTM), `--uem` | neither side's words and time there; a word goes by its middle (sclite, md-eval); of a UEM the stretches of all channels are scored, with a warning |
 | `{{ a / b / @ }}` (STM), `<ALT_BEGIN>` (CTM) | the alternative that needs the fewest edits of all words in order |
 | `(uh)` (STM) | optional: counts as said where it is not (sclite -D) |
 | a turn of no length | nobody's speech; its border has a collar (md-eval) |

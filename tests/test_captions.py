@@ -225,7 +225,14 @@ def test_text_behind_an_empty_line_belongs_to_the_cue() -> None:
             ["ana 🌸: hi", "bob: oh", "ana 🌸: x: y"],
             [("ana 🌸", "hi"), ("bob", "oh"), ("ana 🌸", "x: y")],
         ),
+        (
+            ["Al: hi", "Van Morrison: oh", "Page: well", "Al: bye"],
+            [("Al", "hi"), ("Van Morrison", "oh"), ("Page", "well"), ("Al", "bye")],
+        ),
         (["He told me: no", "He told me: yes", "She asked us all: why"], None),
+        (["He said: no", "He said: yes", "She said: why"], None),
+        (["[Music] la la", "[Applause] thanks"], None),
+        (["Page 3: see", "Day 1: rain", "Page 3: again"], None),
         (["Step 1: open", "Psalm 23: read", "Step 1: again", "Monday: rain", "Monday: sun"], None),
         (["Achtung: eins", "Achtung: zwei", "gut"], None),
         (
@@ -278,6 +285,11 @@ def test_lines_that_are_almost_timings_are_refused_and_no_words(timing: str) -> 
     for known, head in (("srt", ""), ("vtt", "WEBVTT\n\n")):
         with pytest.raises(FormatError, match="expected '<start> --> <end>', got"):
             parse(known, head + text.replace("01,000", "01.000").replace("02,000", "02.000"))
+
+
+@pytest.mark.parametrize("words", ["0.5 → 0.7", "1.5 -> 2", "2:1 => 3:1", "at 10:30 -> 11:00"])
+def test_numbers_and_arrows_are_words(words: str) -> None:
+    assert said(parse("srt", srt("so", words))) == [("unknown", "so"), ("unknown", words)]
 
 
 @pytest.mark.parametrize("name", ["srt", "vtt"])

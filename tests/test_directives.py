@@ -104,6 +104,26 @@ def test_a_uem_that_names_other_sessions_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("uem", "channels"),
+    [
+        ("m 1 0 20\n", ""),
+        ("m A 0 20\n", ""),
+        ("m NA 0 20\n", ""),
+        ("m 2 0 20\n", "2"),
+        ("m 1 0 10\nm B 10 20\n", "1, b"),
+    ],
+)
+def test_channels_of_a_uem_are_told(tmp_path: Path, uem: str, channels: str) -> None:
+    reference, _, said = sides(tmp_path, reference_rttm=RTTM, hypothesis_rttm=SYSTEM, uem_uem=uem)
+    assert (20.0, float("inf")) in reference.unscored
+    note = (
+        f"reference: the UEM lists stretches of 'm' by channel ({channels}): transcripts have no "
+        "channels, and all of these stretches are scored"
+    )
+    assert said[1:] == ([note] if channels else [])
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [("m 1 0\n", "u.uem:1: expected 4 UEM fields"), ("m 1 2 1\n", "u.uem:1: ends at 1 s, before"),
      (";; c\nm 1 0 x\n", "u.uem:2: expected end in seconds")],

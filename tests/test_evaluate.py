@@ -1,10 +1,13 @@
 """Goldens (figures of MeetEval, md-eval and dscore), equality with these tools, laws, planted errors."""
 
+import contextlib
 import json
 import math
 import multiprocessing
 import os
 import random
+import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -712,8 +715,6 @@ def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _slow(seconds: float) -> int:
-    import time
-
     time.sleep(seconds)
     return os.getpid()
 
@@ -745,6 +746,39 @@ def test_an_error_in_a_process_is_the_error_and_ends_the_others() -> None:
             1 / 0  # noqa: B018  as an interrupt would come
     assert time.monotonic() - begun < 60
     assert not multiprocessing.active_children()
+
+
+def _waits(number: int) -> None:
+    os.write(2, b"waits\n")  # at once: two processes write there
+    time.sleep(600)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals to a group of processes")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_processes_end_with_the_one_that_began_them(name: str) -> None:
+    """Ctrl-C goes to all of them, the others to the first alone; the last end of standard error is theirs."""
+    code = (
+        "from tests.test_evaluate import _waits\nfrom speaker_reasoner.evaluate.processes import each\n"
+        "list(each(_waits, range(8), 2))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    assert [process.stderr.readline() for _ in range(2)] == ["waits\n"] * 2
+    number = getattr(signal, name)
+    try:
+        (os.killpg if name == "SIGINT" else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert said.count("Traceback") == (name == "SIGINT"), said
+    assert process.returncode == -number
 
 
 def test_a_result_of_several_processes_is_that_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

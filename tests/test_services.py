@@ -644,6 +644,14 @@ def test_words_are_neither_lost_nor_stretched_in_silence(data: Any, message: str
         parse_services(json.dumps(data), "call.json")
 
 
+@pytest.mark.parametrize("text", [{}, {"text": ""}, {"content": "hi"}])
+def test_an_empty_list_of_words_is_no_text(tmp_path: Path, text: dict[str, str]) -> None:
+    found = read(
+        tmp_path, {"segments": [{"start": 0, "end": 1.5, "speaker": "A", "words": []} | text]}
+    )
+    assert [(s.speaker, s.text) for s in found.segments] == [("A", text.get("content", ""))]
+
+
 def test_turns_without_words_are_told_where_words_are_usual(tmp_path: Path) -> None:
     found = read(tmp_path, {"segments": [{"start": 0, "end": 1.5, "speaker": "A", "said": "hi"}]})
     assert found.warnings == ("1 segments hold no text and were read as turns without words",)

@@ -10,7 +10,7 @@ NOSCORE and what a UEM does not list.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from ..formats.sessions import parse_seconds
 from ..transcript import Segment, Transcript, Word
 
 Stretch = tuple[float, float]
+Uem = Mapping[str, Mapping[str, Sequence[Stretch]]]
+"""The stretches to be scored, by session and channel."""
 Words = Callable[[str], list[str]]
 _Row = npt.NDArray[np.int64]
 
@@ -194,13 +196,13 @@ def _aligned(row: _Row, said: Sequence[int], theirs: npt.NDArray[np.int64]) -> _
     return row
 
 
-def read_uem(path: Path, encoding: str | None = None) -> dict[str, list[Stretch]]:
-    """Read a UEM: `<file> <channel> <start> <end>` a line, the stretches to be scored, by session.
+def read_uem(path: Path, encoding: str | None = None) -> Uem:
+    """Read a UEM: `<file> <channel> <start> <end>` a line.
 
     Raises:
         FormatError: the file cannot be read, or a line is none; it names the line.
     """
-    listed: dict[str, list[Stretch]] = {}
+    listed: dict[str, dict[str, list[Stretch]]] = {}
     for number, fields in fields_of(read_text(path, encoding)):
         if fields[0].startswith((";", "#")):
             continue
@@ -215,8 +217,13 @@ def read_uem(path: Path, encoding: str | None = None) -> dict[str, list[Stretch]
         )
         if end_s < start_s:
             raise FormatError(f"{at}: ends at {end_s:g} s, before it starts at {start_s:g} s")
-        listed.setdefault(fields[0], []).append((start_s, end_s))
+        channels = listed.setdefault(fields[0], {})
+        channels.setdefault(fields[1].lower(), []).append((start_s, end_s))
     return listed
+
+
+_FIRST_CHANNEL = frozenset(("1", "a", "na", "<na>"))
+"""The channel of recordings that have one, as corpora write it."""
 
 
 def outside(listed: Sequence[Stretch]) -> list[Stretch]:
@@ -226,19 +233,21 @@ def outside(listed: Sequence[Stretch]) -> list[Stretch]:
 
 
 def with_uem(
-    references: Mapping[str, Transcript], listed: Mapping[str, Sequence[Stretch]]
+    references: Mapping[str, Transcript], listed: Uem
 ) -> tuple[dict[str, Transcript], list[str]]:
     """Take out of scoring what a UEM does not list; sessions that it does not name stay whole (md-eval).
 
+    Differs from md-eval: all channels of a session are scored together, so that the stretches of all
+    channels of a UEM count.
+
     Returns:
-        The references, and what a user should know: names on one side only.
+        The references, and what a user should know: names on one side only, channels beside the first.
     """
-    marked = {
-        name: replace(one, unscored=tuple(sorted([*one.unscored, *outside(listed[name])])))
-        if name in listed
-        else one
-        for name, one in references.items()
-    }
+    marked = dict(references)
+    for name in references.keys() & listed.keys():
+        one = references[name]
+        unlisted = outside(list(chain.from_iterable(listed[name].values())))
+        marked[name] = replace(one, unscored=tuple(sorted([*one.unscored, *unlisted])))
     notes = [
         f"the UEM does not name {name!r}: it is scored whole"
         for name in references
@@ -248,5 +257,11 @@ def with_uem(
         f"the UEM names {name!r}, which has no reference"
         for name in listed
         if name not in references
+    ]
+    notes += [
+        f"the UEM lists stretches of {name!r} by channel ({', '.join(channels)}): transcripts have no "
+        "channels, and all of these stretches are scored"
+        for name, channels in listed.items()
+        if name in references and (len(channels) > 1 or not channels.keys() <= _FIRST_CHANNEL)
     ]
     return marked, notes

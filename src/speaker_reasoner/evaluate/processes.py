@@ -7,9 +7,11 @@ than one must keep its own statements behind `if __name__ == "__main__":`.
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from ..errors import DataError
@@ -30,7 +32,8 @@ def each(
 ) -> Iterator[_Result]:
     """The results for each item, in order; with `jobs` above 1 in as many processes.
 
-    Whatever ends it, an error of an item or an interrupt, ends the processes with it.
+    Whatever ends it, an error of an item or an interrupt, ends the processes with it; so does the death
+    of this process.
 
     Raises:
         DataError: a process died; errors of the function as they are.
@@ -41,9 +44,13 @@ def each(
         return
     spawning = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, spawning, initializer=_quiet)
+    pool = ProcessPoolExecutor(jobs, spawning, initializer=_begin)
     try:
-        yield from pool.map(function, items)
+        with _interrupts_later():
+            futures = [pool.submit(function, item) for item in items]
+        # Not `pool.map`: it cancels what is left, and on cancelled futures a broken pool hangs (3.11).
+        for future in futures:
+            yield future.result()
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
@@ -57,6 +64,29 @@ def each(
         pool.shutdown(cancel_futures=True)
 
 
-def _quiet() -> None:
-    """An interrupt ends a worker without a word: its parent says what there is to say."""
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold interrupts back; processes that are spawned meanwhile begin so, too."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
+    """Begin a worker, which ends without a word at an interrupt, and with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -9,37 +9,25 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from pathlib import Path
 
 from ..errors import FormatError
 
-_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
 SOUND = re.compile(r"[\[(（【][^\[\]()（）【】:]*[\])）】]|[♪♫]")
 """What stands in brackets or between notes: mostly a sound, `[music]`, or a remark, `(inaudible)`."""
 SOUNDS = "hold sounds or remarks in brackets, which were read as words"
 
+_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
 _TIMING = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?")
+_CLOCK = r"-?\d+[:：](?:\d\d|\d[:：])[\d:：.,;]*"
+_NUMBER = r"-?\d+[:：.]\d[\d:：.,;]*"
 _ALMOST_TIMING = re.compile(
-    r"\s*-?\d+[:：.]\d[\d:：.,;]*\s*(?:[-–—]+\s*[>→]|→|=>)\s*-?\d+[:：.]\d[\d:：.,;]*\s*\S{0,40}\s*"
+    rf"\s*(?:{_NUMBER}\s*-->\s*{_NUMBER}|{_CLOCK}\s*(?:[-–—]+\s*[>→]|→|=>)\s*{_CLOCK})\s*\S{{0,40}}\s*"
 )
+"""A timing as no player takes it: `00:03 -> 00:04`; not `0.5 → 0.7`, which is text."""
 _SBV_TIMING = re.compile(rf"\s*({_TIME}),({_TIME})\s*")
-_FORMATTING = (
-    "i",
-    "b",
-    "u",
-    "s",
-    "em",
-    "strong",
-    "font",
-    "c",
-    "span",
-    "p",
-    "div",
-    "ruby",
-    "rt",
-    "rp",
+_TAG = re.compile(
+    r"</?(?:i|b|u|s|em|strong|font|c|span|p|div|ruby|rt|rp)(?:[.\s][^<>]*)?/?>", re.IGNORECASE
 )
-_TAG = re.compile(rf"</?(?:{'|'.join(_FORMATTING)})(?:[.\s][^<>]*)?/?>", re.IGNORECASE)
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}|\{/?[biu]\}|\{[yYcfsS]:[^{}]*\}", re.IGNORECASE)
 _REFERENCE = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
@@ -47,7 +35,6 @@ VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
 """WebVTT's mark of a speaker."""
 _SUBRIP = (_TAG, VOICE, _BREAK, _OVERRIDE, _REFERENCE, re.compile(r"\\[Nh]"))
 _MARKS = re.compile("|".join(mark.pattern for mark in _SUBRIP), re.IGNORECASE)
-_PROBE_BYTES = 1 << 16
 _ROLLING_GAP_S = Decimal("0.1")
 _ROLLING_SHARE = 0.4
 
@@ -122,22 +109,12 @@ def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -
         yield cue
 
 
-def is_captions(file: Path) -> str:
-    """Whether a file begins as `vtt`, or has timing lines as `srt`; empty for neither."""
-    try:
-        with file.open("rb") as handle:
-            data = handle.read(_PROBE_BYTES)
-    except OSError:
-        return ""
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    text = data.decode(encoding, "replace")
+def kind_of_captions(text: str) -> str:
+    """`vtt` if a text begins so, `srt` if it has timing lines, else empty."""
     if re.match(r"WEBVTT(?:\s|$)", text):
         return "vtt"
-    return (
-        "srt"
-        if any("-->" in line and _TIMING.fullmatch(line) for line in text.splitlines())
-        else ""
-    )
+    timed = any("-->" in line and _TIMING.fullmatch(line) for line in text.splitlines())
+    return "srt" if timed else ""
 
 
 def _looks_timed(line: str) -> bool:

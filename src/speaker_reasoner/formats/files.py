@@ -18,6 +18,7 @@ from .table import FORMATS, Format, find_format
 # or climb out of the directory.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^\.+')
 
+_PROBE_BYTES = 1 << 16
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -196,6 +197,20 @@ def _format_of(path: Path) -> Format:
     raise FormatError(f"{path}: the suffix is none of {suffixes}; say which format it is")
 
 
+def beginning(file: Path) -> str:
+    """The text that a file begins with, by which its format is told; empty where it cannot be read."""
+    try:
+        with file.open("rb") as handle:
+            data = handle.read(_PROBE_BYTES)
+    except OSError:
+        return ""
+    return data.decode(_encoding_of(data), "replace").removeprefix("\ufeff")
+
+
+def _encoding_of(data: bytes) -> str:
+    return "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+
+
 def read_text(path: Path, encoding: str | None = None) -> str:
     """Return the text of a file; one whose name ends in `.gz` is unpacked.
 
@@ -218,7 +233,7 @@ def read_text(path: Path, encoding: str | None = None) -> str:
         reason = error.strerror or type(error).__name__
         raise FormatError(f"cannot read {path}: {reason}; check the path") from error
     if encoding is None:
-        encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+        encoding = _encoding_of(data)
     try:
         text = data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
         return text if "\n" in text else text.replace("\r", "\n")  # ends of lines of old Macs

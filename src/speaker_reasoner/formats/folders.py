@@ -15,9 +15,9 @@ from pathlib import Path
 from ..errors import DataError, FormatError
 from ..transcript import Transcript, recording_name
 from . import FORMATS, read_text
-from .cues import is_captions
+from .cues import kind_of_captions
 from .elan import parse_elan
-from .files import named_apart
+from .files import beginning, named_apart
 from .labels import is_labels, parse_labels
 from .lhotse import parse_lhotse
 from .native import SCHEMA
@@ -181,8 +181,17 @@ def suffix_of(file: Path) -> str | None:
     """The suffix by which a file is a transcript, in lower case; of a text, its content decides."""
     name = file.name.lower()
     suffix = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
-    kinds = (is_captions, is_labels, is_paragraphs)
-    return None if suffix == ".txt" and not any(kind(file) for kind in kinds) else suffix
+    return None if suffix == ".txt" and _format_of_text(file) is None else suffix
+
+
+def _format_of_text(file: Path) -> str | None:
+    """The key of `INPUTS` that fits the beginning of a text file; `None` if it is no transcript."""
+    text = beginning(file)
+    if captions := kind_of_captions(text):
+        return captions
+    if is_labels(text):
+        return "labels"
+    return "txt" if is_paragraphs(text) else None
 
 
 def stem_of(file: Path) -> str:
@@ -230,7 +239,7 @@ def _format_of(file: Path, encoding: str | None) -> str | None:
             f"one of {', '.join(SUFFIXES)}"
         )
     if suffix == ".txt":
-        return is_captions(file) or ("labels" if is_labels(file) else "txt")
+        return _format_of_text(file)
     if suffix not in (".json", ".jsonl", ".jsonl.gz"):
         return next(name for name, (known, _) in INPUTS.items() if suffix in known)
     text = read_text(file, encoding)

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from decimal import Decimal
-from pathlib import Path
 
 from ..errors import FormatError
 from ..transcript import Transcript, recording_name
@@ -12,17 +11,11 @@ from .names import is_name, name_speakers
 from .sessions import UNKNOWN_SPEAKER, Sessions, parse_seconds
 
 _LINE = re.compile(r"\s*(\d+[.,]\d+|\d+)\t(\d+[.,]\d+|\d+)(?:\t(.*))?")
-_PROBE_BYTES = 4096
 
 
-def is_labels(file: Path) -> bool:
-    """Whether the first line of a file is a label."""
-    try:
-        with file.open("rb") as handle:
-            first = handle.read(_PROBE_BYTES).split(b"\n")[0].decode("utf-8-sig", "replace")
-    except OSError:
-        return False
-    return _LINE.fullmatch(first.rstrip("\r")) is not None
+def is_labels(text: str) -> bool:
+    """Whether the first line of a text is a label."""
+    return _LINE.fullmatch(text.split("\n", 1)[0].rstrip("\r")) is not None
 
 
 def parse_labels(text: str, where: str) -> list[Transcript]:

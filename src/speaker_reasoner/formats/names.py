@@ -26,6 +26,8 @@ _PARTICLE_WORDS = (
     "al and bin da das de del della den der di do dos du el ibn la le of the ten ter van von y zu &"
 )
 _PARTICLES = frozenset(_PARTICLE_WORDS.split())
+_FIRST_PARTICLES = frozenset(("Al", "Bin", "De", "Di", "Ibn", "Van", "Von"))
+"""Particles that begin a name in capitals: `Al`, `Van Morrison`; others begin a sentence: `The`, `Das`."""
 _OPENER_WORDS = (
     "Also And Answer But Caution Example Finally First Fact Given Hint However Important Listen Look"
     " Maybe No Not Note Now OK Ok Okay Or Please Question Quote Remember Result Second See So Summary"
@@ -34,34 +36,30 @@ _OPENER_WORDS = (
     " Warnung Wichtig Zusammenfassung Alors Attention Bref Conseil Donc Exemple Mais Oui Non Remarque"
     " Réponse Résultat Atención Bueno Ejemplo Entonces Nota Pero Pregunta Respuesta Resultado Sí Attenzione"
     " Domanda Esempio Quindi Risposta Exemplo Pergunta Resposta Ответ Вопрос Внимание Итак Нет Да Пример"
+    " Monday Tuesday Wednesday Thursday Friday Saturday Sunday Today Tomorrow"
     " 注意 问题 答案 问 答 例如 比如 结果 第一 第二 第三 首先 其次 最后 总之 因此 所以 但是 質問 回答 答え 例"
 )
 _OPENERS = frozenset(_OPENER_WORDS.split())
 """Words that begin a sentence before a colon and are nobody's name."""
-_OPENERS |= frozenset(
-    (
-        "Monday",
-        "Tuesday",
-        "Wednesday",
-        "Thursday",
-        "Friday",
-        "Saturday",
-        "Sunday",
-        "Today",
-        "Tomorrow",
-    )
-)
 _OF_A_LIST = re.compile(
-    r"(?:step|chapter|part|psalm|rule|figure|page|day|week|level|lesson|section|question|answer|number|"
-    r"item|point|phase|stage|act|scene|verse|tip|slide|article|episode|case|option|problem|example|"
-    r"schritt|kapitel|teil|frage|antwort|étape|chapitre|partie|paso|capítulo|parte|ps|nb)"
+    r"(?:step|chapter|part|psalm|rule|figure|week|level|lesson|section|question|answer|number|"
+    r"item|point|phase|stage|act|scene|verse|tip|slide|article|episode|option|problem|example|"
+    r"schritt|kapitel|teil|frage|antwort|étape|chapitre|partie|paso|capítulo|parte|ps|nb|"
+    r"(?:case|day|page)(?= ))"  # alone, these are surnames
     r"(?: \d+| [ivx]+| one| two| three)?",
     re.IGNORECASE,
 )
-"""What numbers the parts of a talk: `Step 1: open it`."""
-_LONGEST_LABEL = 60  # characters
+"""Numbers and headings of the parts of a talk: `Step 1: open it`."""
+_SOUND_WORDS = re.compile(
+    r".*\b(?:music|singing|laugh(?:s|ing|ter)?|giggles?|chuckles?|sighs?|sobs?|coughs?|gasps?|"
+    r"applause|clapping|cheer(?:s|ing)?|whispers?|shouts?|noises?|silence|pause|beeps?|inaudible|"
+    r"crosstalk|musik|gelächter|applaus|musique|rires|applaudissements|música|risas|aplausos|musica|risate)\b.*",
+    re.IGNORECASE,
+)
+"""Remarks in brackets that are nobody's name: `[Music] la la`."""
+_LONGEST_LABEL = 60  # characters of a name or label: assumed
 _NEVER_FIRST = frozenset(("die", "das", "ein", "eine", "les", "une", "los", "las", "una", "uma"))
-_LONGEST_NAME = 5  # words
+_LONGEST_NAME = 5  # words: assumed
 _DASHED = re.compile(r"[-–—]\s*(.+)", re.DOTALL)  # subtitles put a dash before each of two people
 _BRACKETED = re.compile(r"\s*(?:\[([^\[\]:：]+)\]|\(([^():：]+)\))\s+(\S.*)", re.DOTALL)
 _ENCLOSED = re.compile(r"\[([^\[\]]+)\]|\(([^()]+)\)")
@@ -82,15 +80,21 @@ def is_name(text: str) -> bool:
     words = text.split()
     if _OF_A_LIST.fullmatch(text):
         return False
-    if not words or len(words) > _LONGEST_NAME or text.capitalize() in _OPENERS or len(text) > 60:
+    if not words or len(words) > _LONGEST_NAME or len(text) > _LONGEST_LABEL:
         return False
-    if any(mark in text for mark in ',;!?"<>{}|。，！？；…、') or words[0].lower() in _PARTICLES:
+    if text.capitalize() in _OPENERS:
+        return False
+    if any(mark in text for mark in ',;!?"<>{}|。，！？；…、') or _begins_a_sentence(words[0]):
         return False
     if _DASHED.match(text) or (words[0].lower() in _NEVER_FIRST and len(words) > 1):
         return False
     if all(_caseless(word) for word in words):  # 张三, not a sentence
         return len("".join(words)) <= (5 if len(words) == 1 else 16)
     return all(_name_word(word, last=word is words[-1]) for word in words)
+
+
+def _begins_a_sentence(word: str) -> bool:
+    return word.lower() in _PARTICLES and word not in _FIRST_PARTICLES
 
 
 def _caseless(word: str) -> bool:
@@ -125,10 +129,10 @@ def split_name(line: str) -> tuple[str, str] | None:
 
 
 def _unbracketed(cues: Sequence[Cue]) -> Sequence[Cue]:
-    """Cues with `Ana: words` for `[Ana] words`, where all of a file begin so: not `[music] la`."""
+    """Rewrite `[Ana] words` as `Ana: words` if all cues of a file begin so, and none with a sound (`[Music] la`)."""
     matches = [_BRACKETED.match(cue.lines[0]) if cue.lines else None for cue in cues]
     names = [(match[1] or match[2]).strip() if match else "" for match in matches]
-    if len(cues) < 2 or not all(map(is_name, names)):
+    if len(cues) < 2 or not all(map(is_name, names)) or any(map(_SOUND_WORDS.fullmatch, names)):
         return cues
     return [
         replace(cue, lines=[f"{name}: {match[3]}", *cue.lines[1:]])
@@ -138,7 +142,7 @@ def _unbracketed(cues: Sequence[Cue]) -> Sequence[Cue]:
 
 
 def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
-    """Cues with `Ana: words` for a line `Ana` above the words, where all of a file begin so (Teams)."""
+    """Rewrite a line `Ana` above the words as `Ana: words` if all cues of a file begin so (Teams)."""
     names = [cue.lines[0].lstrip("-– ").strip() if len(cue.lines) > 1 else "" for cue in cues]
     if len(cues) < 3 or 2 * len(set(names)) > len(names) + 1 or not all(map(is_name, names)):
         return cues
@@ -149,11 +153,12 @@ def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
 
 
 def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
-    """Tell whose words cues are, from all cues of a file that has no other mark of speakers.
+    """Find the speakers of the cues of a file that has no other mark of speakers.
 
-    What stands before a colon is taken for a speaker if it `is_name`, or one lower-case word, and
+    The text before a colon is a speaker if it `is_name`, or is one lower-case word, and
 
-    - every cue has such a name, or what people call themselves in meetings (`Moe, Ana`) and some recur; or
+    - every cue has such a name, or a label as people choose for themselves in meetings (`Moe, Ana`),
+      of which some recur or there are three at least; or
     - a name recurs, and half of the cues at least have one (then names that come once count, too); or
     - that name recurs, stands alone on its line, is in capitals, as subtitles write it, behind `>>`, or
       a numbered speaker.
@@ -185,28 +190,33 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
 
 
 def _is_label(text: str) -> bool:
-    """Whether it may be what somebody calls themselves in a meeting: `Moe, Ana`, `+1 555 0100`, `a@x.org`.
+    """Whether people may call themselves so in a meeting: `Moe, Ana`, `+1 555 0100`, `a@x.org`.
 
-    Half of its words at least begin with a capital, a digit or a sign; as do few clauses.
+    Half of its words at least begin with a capital, a digit or a sign; more than half where all are
+    words of letters alone, as in a clause (`He said`).
     """
+    if _possible(text):
+        return True
     words = text.split()
-    if not words or len(text) > _LONGEST_LABEL or _possible(text):
-        return bool(words) and _possible(text) != ""
-    if text.capitalize() in _OPENERS or _OF_A_LIST.fullmatch(text) or text[-1] in ".!?,;":
+    if not words or len(text) > _LONGEST_LABEL or text[-1] in ".!?,;":
+        return False
+    if text.capitalize() in _OPENERS or _OF_A_LIST.fullmatch(text):
         return False
     named = sum((not word[0].islower() and not _caseless(word[0])) or "@" in word for word in words)
-    return 2 * named >= len(words) and words[0].lower() not in _NEVER_FIRST
+    letters = all(re.sub("['’]", "", word).isalpha() for word in words)
+    most = 2 * named > len(words) if letters else 2 * named >= len(words)
+    return most and words[0].lower() not in _NEVER_FIRST
 
 
 def _of_a_meeting(cues: Sequence[Cue]) -> set[str]:
-    """The labels before the colons of a file in which every cue begins with one, and some recur."""
+    """The labels of a file in which every cue begins with one, and some recur or there are three at least."""
     splits = [split_name(cue.lines[0]) if cue.lines else None for cue in cues]
     labels = [split[0] for split in splits if split is not None]
     recurs = len(set(labels)) < len(labels) or len(labels) > 2
     if len(labels) < len(cues) or not recurs or not all(map(_is_label, labels)):
         return set()
     if all(map(_possible, labels)):
-        return set()  # plain names, which later lines may have, too
+        return set()  # plain names, which other lines of a cue may have, too
     return set(labels)
 
 

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 
 from ..errors import FormatError
 from ..transcript import Transcript, recording_name
@@ -34,7 +33,6 @@ _HEADED = re.compile(rf"(\S.*?)(?:(\s+)({_TIME})|\s*\(({_TIME})\):?)\s*")
 _OF_DAY = re.compile(r"\[[^\[\]]+\]\s+\d{1,2}:\d{2}:\d{2}")
 _NOTE = re.compile(r"(?:Not transcribed|Warning): .*|Transcribed by https?://\S+")
 _NO_SPEECH = "(no speech)"
-_PROBE_BYTES = 1 << 16
 _LONGEST, _LONGEST_NAME = 120, 6  # characters of a heading, words of a name in it: assumed
 _LATE_S, _OF_DAY_S = 3600, 5 * 3600  # of the first line: assumed
 _WORD_S = Decimal("0.4")  # assumed: 150 words a minute
@@ -58,19 +56,13 @@ class _Paragraph:
     lines: list[str] = field(default_factory=list)
 
 
-def is_paragraphs(file: Path) -> bool:
-    """Whether the beginning of a file has times as this module reads them.
+def is_paragraphs(text: str) -> bool:
+    """Whether a text has times as this module reads them.
 
     One line that begins with a time in brackets is enough; of lines that end with one, or begin with one
     without brackets, it takes two.
     """
-    try:
-        with file.open("rb") as handle:
-            data = handle.read(_PROBE_BYTES)
-    except OSError:
-        return False
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    lines = [line.strip() for line in data.decode(encoding, "replace").splitlines()]
+    lines = [line.strip() for line in text.splitlines()]
     if any(p.fullmatch(line) for line in lines for p in (_RANGED, _RANGED_S, _STAMPED)):
         return True
     if next(filter(None, lines), "") == _NO_SPEECH:
@@ -160,7 +152,7 @@ _Parts = list[tuple[str, str, str]]
 
 
 def _parts(rows: Sequence[_Paragraph]) -> list[_Parts]:
-    """Give each paragraph its speaker; a paragraph with a time alone continues the speaker of the heading before it."""
+    """Give each paragraph its speaker: a time alone continues the speaker of the heading before it."""
     for before, row in pairwise(rows):
         row.speaker = row.speaker or before.speaker
     unheaded = [Cue(r.at, r.start_s, r.start_s, r.lines) for r in rows if not r.speaker]

@@ -163,12 +163,10 @@ def segments(data: Any, where: str) -> Iterator[Row]:
     for at, item in entries(data, "segments", where):
         words = tuple(word_of(word) for word in listed(item, "words"))
         speaker = first_of(item, "speaker", "speaker_id", "speaker_label", "speaker_name")
-        said = first_of(item, *_TEXTS)
-        if said is not None and not isinstance(said, str) and not words:
-            raise FormatError(f"{at}: expected the text as a string, got {str(said)[:60]!r}")
-        text = text_of(item, *_TEXTS)
-        if not text and words:
-            text = join_words([word.text for word in words])
+        text = text_of(item, *_TEXTS) or join_words([word.text for word in words])
+        other = next((item[key] for key in _TEXTS if item.get(key) not in (None, "", [])), None)
+        if not text and not words and other is not None:
+            raise FormatError(f"{at}: expected the text as a string, got {str(other)[:60]!r}")
         yield Row(
             at,
             _most_said(words) if speaker is None else speaker,

@@ -23,7 +23,7 @@ from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
 
 _NO_SPEAKER = f"segments name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _NO_TIMES = "segments have words without times: their words' times were not read"
-_SLOWEST_S = 30  # per word, longer than people pause inside a turn
+_SLOWEST_S = 30  # per word, longer than people pause inside a turn: assumed
 _SILENT = "segments hold no text and were read as turns without words"
 _NO_WORDS = "segments have neither words nor a speaker and were left out"
 
@@ -37,7 +37,7 @@ class Kind:
         fits: whether data is of this kind.
         read: its turns, in any order, from data and its place.
         duration: seconds that the recording lasts, where the data says.
-        words: whether its turns have words as a rule; that none has any is told then.
+        words: whether its turns have words as a rule: if none has any, a warning says so.
     """
 
     name: str
@@ -130,7 +130,7 @@ KINDS: tuple[Kind, ...] = (
         words=True,
     ),
     Kind(
-        "WhisperX",
+        "WhisperX's word segments",
         _has("word_segments"),
         lambda d, at: hosted.elevenlabs({"words": d["word_segments"]}, at),
     ),
@@ -181,10 +181,10 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
     turns = list(kind.read(data, where))
-    found = gather(turns, recording_name(where), where, kind.duration(data))
+    one = gather(turns, recording_name(where), where, kind.duration(data))
     if kind.words and turns and not any(turn.text.strip() for turn in turns):
-        found = replace(found, warnings=(*found.warnings, f"{len(turns)} {_SILENT}"))
-    return [found]
+        one = replace(one, warnings=(*one.warnings, f"{len(turns)} {_SILENT}"))
+    return [one]
 
 
 def gather(

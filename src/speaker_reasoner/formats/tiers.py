@@ -15,35 +15,22 @@ from ..errors import FormatError
 from .ctm import MAX_PAUSE_S, join_words
 from .sessions import UNKNOWN_SPEAKER
 
-_OF = r"(?:(.*?)[\s\-–_:/.(\[]+)?"  # whose tier it is
 
-
-def _tier_named(*names: str) -> re.Pattern[str]:
-    """`words`, `Ana words`, `Ana - words`, `Ana (words)`."""
-    return re.compile(rf"{_OF}(?:{'|'.join(names)})[)\]]?", re.IGNORECASE)
+def _tier_named(names: str) -> re.Pattern[str]:
+    """Match `words`, `Ana words`, `Ana - words`, `Ana (words)`; group 1 is whose tier it is."""
+    either = "|".join(names.split())
+    return re.compile(rf"(?:(.*?)[\s\-–_:/.(\[]+)?(?:{either})[)\]]?", re.IGNORECASE)
 
 
 _WORD_TIER = _tier_named(
-    *("words?", "ort-mau", "ort", "tokens?", "mots?", "wörter", "wort", "palabras?", "palavras?"),
-    *("parole", "词", "单词", "字词", "単語", "단어"),
+    "words? ort-mau ort tokens? mots? wörter wort palabras? palavras? parole 词 单词 字词 単語 단어"
 )
 _SPEECH_TIER = _tier_named(
-    *("utterances?", "utts?", "sentences?", "segments?", "transcripts?", "transcriptions?"),
-    *("phrases?", "句", "句子", "语句", "发話", "발화"),
+    "utterances? utts? sentences? segments? transcripts? transcriptions? phrases? 句 句子 语句 発話 발화"
 )
 _PHONE_TIER = _tier_named(
-    *("phones?", "phonemes?", "phon", "ipa", "(?:kan|kas|mas|trn)?-?mau", "kan"),
-    *(
-        "syllables?",
-        "sylls?",
-        "syllabes?",
-        "phonèmes?",
-        "laute?",
-        "silben?",
-        "fonemas?",
-        "sílabas?",
-    ),
-    *("fonemi", "音素", "音节", "拼音", "声韵母", "声母", "韵母", "音節", "モーラ", "음소", "음절"),
+    "phones? phonemes? phon ipa (?:kan|kas|mas|trn)?-?mau kan syllables? sylls? syllabes? phonèmes?"
+    " laute? silben? fonemas? sílabas? fonemi 音素 音节 拼音 声韵母 声母 韵母 音節 モーラ 음소 음절"
 )
 _REMARK_TIER = re.compile(
     r"(?:notes?|comments?|remarks?|noises?|events?|topics?|translations?|gloss(?:es)?|备注|翻译)",
@@ -100,7 +87,7 @@ class SortedTiers:
     silences: int
 
     def noticed(self) -> dict[str, int]:
-        """What was not read, and how often."""
+        """Warnings of what was not read, each with its count."""
         return {
             "tiers of phones were not read": len(self.dropped),
             "tiers of notes, events or translations were not read": len(self.remarks),
@@ -109,7 +96,7 @@ class SortedTiers:
 
 
 def names_tier(label: str) -> bool:
-    """Whether a tier of this name would not be taken for that of a speaker of this name."""
+    """Whether a tier of this name is read as one of words, phones or remarks, not as a speaker's."""
     known = (_WORD_TIER, _SPEECH_TIER, _PHONE_TIER, _REMARK_TIER)
     return any(pattern.fullmatch(label) for pattern in known)
 
