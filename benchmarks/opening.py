@@ -62,7 +62,7 @@ new MutationObserver((_, me) => {
 """
 
 _PERIOD_S, _SPOKEN_S = 60.0, 12.0
-"""Of every minute of the longer recording so much is not silent (assumed: some 4,000 lines)."""
+"""Of every minute of the longer recording so much is not silent: six turns (assumed; 3,600 lines in ten hours)."""
 _TURN_S, _PAUSE_S, _PITCHES_HZ = 1.5, 0.3, (300, 700, 1000)
 
 

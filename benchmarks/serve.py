@@ -93,9 +93,9 @@ class Tally:
 
 
 def recordings(banks: Path, folder: Path, count: int, model: str) -> list[Path]:
+    if model != EMBEDDED:
+        return _stretches(folder, count)
     try:
-        if model != EMBEDDED:
-            return _stretches(folder, count)
         sounds = [one.meeting.samples for one in held_out(banks, count)]
     except DataError:
         example, _ = sf.read(Path(__file__).parent.parent / "examples" / "meeting.flac")
@@ -114,9 +114,9 @@ def _stretches(folder: Path, count: int) -> list[Path]:
         rate_hz, samples = file.samplerate, file.read()
     paths = []
     length = round(_STRETCH_S * rate_hz)
-    for start in range(count):
-        at = start * (len(samples) - length) // count
-        paths.append(folder / f"stretch-{start:02d}.flac")
+    for number in range(count):
+        at = number * (len(samples) - length) // count
+        paths.append(folder / f"stretch-{number:02d}.flac")
         sf.write(paths[-1], samples[at : at + length], rate_hz)
     return paths
 
@@ -436,8 +436,9 @@ def main() -> None:
         model = arguments.model
         sounds = recordings(arguments.banks, folder, arguments.recordings, model)
         samples = listen(sounds, model)
-        chosen = ("--model", model, "--model-alias", "embedded")  # as it is asked for here
-        chosen = chosen[:2] if model == EMBEDDED else chosen
+        chosen = ["--model", model]
+        if model != EMBEDDED:
+            chosen += ["--model-alias", "embedded"]  # as the requests call it
         console.print(f"{len(samples)} recordings")
         with server(folder / "load", *chosen) as (running, url):
             asyncio.run(load(url, samples, 1, 5.0))  # warm

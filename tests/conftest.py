@@ -57,8 +57,8 @@ LONGEST = [
     "words",
     "outages",
 ]
-"""Files of tests that take more than five seconds, in the order in which they begin: what waits for leases and
-processes leaves a core to others, and no process has a long file left when the others have none."""
+"""The longest files of tests, in the order in which they begin: what waits for leases and processes leaves a core to
+others, and no process has a long file left when the others have none."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What the libraries hold is not looked through again and again while the tests run."""
+    """Keep collections from looking through what the libraries hold, again and again while the tests run."""
     gc.freeze()
     gc.enable()
 

@@ -20,6 +20,7 @@ from speaker_reasoner.evaluate.running import read_data, transcribe, units
 from speaker_reasoner.formats import read, write
 from speaker_reasoner.longform import Batch, Failure, Item, Options, Result, Transcriber
 from speaker_reasoner.longform.batch import STATE
+from speaker_reasoner.longform.journal import NOTICES
 from speaker_reasoner.longform.shares import shares
 from speaker_reasoner.transcript import Segment, Transcript
 
@@ -416,6 +417,23 @@ def _counted(stream: Any, opened: list[Any]) -> Any:
 
 def _die(*_: Any, **__: Any) -> Any:
     raise Killed
+
+
+def test_a_share_whose_end_died_is_joined(tmp_path: Path, monkeypatch: Any) -> None:
+    """Killed between its last line and its move, it ends once more, and its journal has two last lines."""
+    item = Item(save(tmp_path / "long.wav", noise(41.0)))
+    parts = shares(41.0, 20.0)
+    transcriber = Transcriber(ScriptedEngine(play, PROFILE), detect=None)
+    with Batch(transcriber, tmp_path / "out", FORMATS) as many:
+        with monkeypatch.context() as killed, pytest.raises(Killed):
+            killed.setattr(Path, "replace", _die)
+            many.share(item, parts[-1])
+        [left] = (tmp_path / "out").rglob("*.journal")
+        assert NOTICES in json.loads(left.read_text().splitlines()[-1])
+        assert [many.share(item, part) for part in parts] == [None] * len(parts)
+        many.join(item, parts)
+        [result] = many.run([item])
+    assert isinstance(result.outcome, Transcript)
 
 
 def test_shares_with_any_text_are_joined(tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_modules_are_fetched_at_once() -> None:
     while left:
         text = (module := left.pop()).read_text(encoding="utf-8")
         names = re.findall(r'^import .*from "([^"]+)";$', text, re.MULTILINE)
-        found = {(module.parent / name).resolve() for name in names}
-        left += found - wanted
-        wanted |= found
+        imported = {(module.parent / name).resolve() for name in names}
+        left += imported - wanted
+        wanted |= imported
     announced = re.findall(r'rel="modulepreload" href="static/([^"]+)"', HTML)
     assert len(announced) == len(set(announced))
     assert {PAGE.resolve() / name for name in announced} == wanted

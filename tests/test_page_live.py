@@ -213,7 +213,7 @@ def test_a_socket_that_breaks(tmp_path: Path, scale: Any) -> None:
     tab.add_init_script(AS_IT_IS)
     final = tab.locator("#live li p:not(.guess)")
 
-    def heard() -> list[int]:
+    def pitches() -> list[int]:
         return [int(text.split()[-1]) for text in final.all_text_contents()]
 
     try:
@@ -228,11 +228,11 @@ def test_a_socket_that_breaks(tmp_path: Path, scale: Any) -> None:
             server.start()
             expect(final.nth(before + 3)).to_be_visible(timeout=30_000)
             expect(tab.locator("#live > p")).to_have_text("")
-        told = [PITCHES.index(pitch) for pitch in heard()]
-        assert len(told) >= 9
-        assert told == [(told[0] + n) % len(PITCHES) for n in range(len(told))]
+        order = [PITCHES.index(pitch) for pitch in pitches()]
+        assert len(order) >= 9
+        assert order == [(order[0] + n) % len(PITCHES) for n in range(len(order))]
         letters = {text.split("pitch")[0] for text in final.all_text_contents()}
-        assert len(letters) == len(told), "nobody knows their voices"
+        assert len(letters) == len(order), "nobody knows their voices"
         tab.get_by_role("button", name="Stop and transcribe").click()
         expect(tab.locator(".line").first).to_be_visible()
     finally:
@@ -241,7 +241,7 @@ def test_a_socket_that_breaks(tmp_path: Path, scale: Any) -> None:
 
 
 def test_silence_is_not_kept(tmp_path: Path, talk: Any) -> None:
-    """A long one before a break is not sent once more, and what is said after it is told."""
+    """A long one before a break is not sent once more; its last seconds are."""
     server = Live(tmp_path / "store", play)
     tab = talk.new_page()
     tab.add_init_script("""

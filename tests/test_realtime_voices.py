@@ -40,9 +40,9 @@ def said(client: TestClient, job: Any) -> set[tuple[str, str]]:
 def test_known_speakers_have_their_names(meeting: TestClient) -> None:
     """In the lines, and in the job that the session leaves; the others are letters."""
     with session(meeting, knowing(Ana=clip(300), Bo=clip(700))) as talker:
-        told = talker.of("session.updated")[-1]["session"]
-        assert told["known_speaker_names"] == ["Ana", "Bo"]
-        assert "known_speaker_references" not in told, "which are long"
+        updated = talker.of("session.updated")[-1]["session"]
+        assert updated["known_speaker_names"] == ["Ana", "Bo"]
+        assert "known_speaker_references" not in updated, "which are long"
         for pitches in ((300, 1000), (700, 300)):
             talker.say(hum(*((pitch, 1.2) for pitch in pitches)))
             talker.commit()
@@ -112,9 +112,21 @@ def test_a_model_that_hears_no_voices(serve: Serve) -> None:
 
 
 def test_clips_are_gone_with_their_session(meeting: TestClient) -> None:
+    """And before that, those of people whom others have replaced, or that cannot be used."""
     folder = Path(meeting.app.state.service.settings.store) / "incoming"  # type: ignore[attr-defined]
-    with session(meeting, knowing(Ana=clip(300))):
-        assert len(list(folder.iterdir())) == 1
+    with session(meeting, knowing(Ana=clip(300))) as talker:
+        [first] = folder.iterdir()
+        talker.send("session.update", session=knowing(Bo=clip(700)))
+        talker.until("session.updated")
+        [second] = folder.iterdir()
+        assert second != first
+        wrong = {"known_speaker_names": ["Ana"], "known_speaker_references": ["x"]}
+        talker.send("session.update", session={**MANUAL, **wrong})
+        talker.until("error")
+        assert list(folder.iterdir()) == [second]
+        talker.say(hum((700, 1.2)))
+        talker.commit()
+        assert talker.until(f"{ITEM}completed")["segments"][0]["speaker"] == "Bo"
     wait_until(lambda: list(folder.iterdir()) == [])
 
 
@@ -137,7 +149,7 @@ def test_openai_names_speakers(live: Any) -> None:
 
 
 def test_voices_of_a_session_of_a_shared_store(tmp_path: Path) -> None:
-    """They are told to whoever makes a job of it, and those of an earlier version have none."""
+    """They are written beside its recording; a session of an earlier version has none."""
     left = LeftLive(new_job_id(), "Live", None, None, "", "m", ("Ana", "Bo"))
     left.write(tmp_path / "one")
     assert list(LeftLive.read(tmp_path / "one").voices) == ["Ana", "Bo"]

@@ -1,6 +1,7 @@
 """The server over real sockets: OpenAI's client, clients that hang up or lie, signals, kill -9."""
 
 import asyncio
+import gc
 import hashlib
 import io
 import runpy
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -440,6 +442,28 @@ def test_a_port_that_is_taken(capsys: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 1
     assert "choose another" in capsys.readouterr().err
+
+
+def test_what_was_loaded_is_not_collected(tmp_path: Path, monkeypatch: Any) -> None:
+    """Collections of garbage leave it out while the server runs."""
+    frozen: list[int] = []
+
+    def run(sockets: list[socket.socket]) -> None:
+        frozen.append(gc.get_freeze_count())
+        sockets[0].close()
+
+    engine = ScriptedEngine(play, PROFILE)
+    made = SimpleNamespace(state=SimpleNamespace(service=None))
+    command = "speaker_reasoner.commands.serve"
+    monkeypatch.setattr(f"{command}.load_quietly", lambda _: engine)
+    monkeypatch.setattr(f"{command}._server", lambda *_: SimpleNamespace(run=run))
+    monkeypatch.setattr("speaker_reasoner.server.app.create_app", lambda *_: made)
+    gc.unfreeze()
+    try:
+        assert main(["serve", "--port", "0", "--store", str(tmp_path)]) == 0
+    finally:
+        gc.freeze()
+    assert frozen[0] > 10_000, "objects of the libraries"
 
 
 EMBEDDED = "speaker_reasoner"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from speaker_reasoner.server import relay, shared
+from speaker_reasoner.server import relay
 from speaker_reasoner.server.documents import keep_document
 from speaker_reasoner.server.failures import StorageError
 from speaker_reasoner.server.jobs import Job, new_job_id
@@ -29,6 +29,7 @@ from speaker_reasoner.transcript import Segment, Transcript
 from speaker_reasoner.voices.finished import FinishedChunk
 
 from . import test_shared
+from .serving import wait_until
 from .test_shared import Begin, _fail, abandoned, add, claimed
 
 postgres, url, made = test_shared.postgres, test_shared.url, test_shared.made
@@ -107,7 +108,13 @@ def test_voices_of_a_live_session_come_with_its_job(begin: Begin) -> None:
     assert (store.folder(job) / "voice-0.wav").read_bytes() == b"a clip"
 
 
-def keeper_of(store: SharedStore, lease_s: float, *jobs: Job) -> Keeper:
+def nothing(*_: Any) -> int:
+    return 0
+
+
+def keeper_of(
+    store: SharedStore, lease_s: float, *jobs: Job, claim: Callable[[], int] = nothing
+) -> Keeper:
     """A keeper of jobs that this server works on."""
     runs: Any = {
         job.id: SimpleNamespace(
@@ -115,7 +122,6 @@ def keeper_of(store: SharedStore, lease_s: float, *jobs: Job) -> Keeper:
         )
         for job in jobs
     }
-    nothing: Callable[..., Any] = lambda *_: 0  # noqa: E731
     return Keeper(
         store,
         Rules(beat_s=0.05, lease_s=lease_s),
@@ -123,7 +129,7 @@ def keeper_of(store: SharedStore, lease_s: float, *jobs: Job) -> Keeper:
         launch=nothing,
         submit=nothing,
         drop=nothing,
-        claim=nothing,
+        claim=claim,
     )
 
 
@@ -139,10 +145,9 @@ def test_a_slow_bucket_costs_no_lease(begin: Begin, monkeypatch: Any, slow: str)
         reached.set()
         go_on.wait(20)
 
-    monkeypatch.setattr(one._depot, slow, wait)
-    monkeypatch.setattr(shared.SharedStore, "_remove_files", _let_lie(one._remove_files))
-    assert one.erase(erased)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:  # its files are left to the cleaner
+        patch.setattr(one, "_remove_files", lambda *_: None)
+        assert one.erase(erased)
     monkeypatch.setattr(one._depot, slow, wait)
     keeper = keeper_of(one, 0.5, mine)
     starts = threading.Thread(target=keeper.start)
@@ -158,29 +163,27 @@ def test_a_slow_bucket_costs_no_lease(begin: Begin, monkeypatch: Any, slow: str)
         keeper.stop()
 
 
-def _let_lie(_: Any) -> Any:
-    return lambda *_: None
-
-
-def test_a_bucket_that_refuses_is_told(begin: Begin, monkeypatch: Any) -> None:
+def test_a_bucket_that_refuses_is_reported(begin: Begin, monkeypatch: Any) -> None:
     """And jobs wait as long as it does."""
-    store = begin()
+    store, claims = begin(), list[float]()
+
+    def claim() -> int:
+        claims.append(time.monotonic())
+        return 0
+
     monkeypatch.setattr(store._depot, "probe", _fail)
-    keeper = keeper_of(store, 60.0)
+    keeper = keeper_of(store, 60.0, claim=claim)
     keeper.start()
     try:
-        _until(lambda: keeper.problems == ("gone",))
+        wait_until(lambda: keeper.problems == ("gone",))
+        time.sleep(0.2)  # a beat that was under way
+        before = len(claims)
+        time.sleep(0.3)
+        assert len(claims) == before
         monkeypatch.undo()
-        _until(lambda: keeper.problems == ())
+        wait_until(lambda: keeper.problems == () and len(claims) > before)
     finally:
         keeper.stop()
-
-
-def _until(true: Callable[[], bool]) -> None:
-    late = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < late
-        time.sleep(0.01)
 
 
 def done(store: SharedStore, job: Job) -> None:
@@ -220,7 +223,7 @@ def test_the_database_goes_away_before_a_relayed_transcript_is_read(
     assert not failures
 
 
-def told(reader: Any) -> list[tuple[int, str]]:
+def events_in(reader: Any) -> list[tuple[int, str]]:
     events, failure = _news(reader)
     assert failure is None
     return [(event.number, event.name) for event in events]
@@ -237,18 +240,18 @@ def test_a_stream_that_is_open_while_a_job_begins_anew(begin: Begin) -> None:
     for n in range(3):
         log.append("segment", {"id": str(n)})
     open_stream = store.event_reader(job)
-    assert [name for _, name in told(open_stream)] == ["segment"] * 3
+    assert [name for _, name in events_in(open_stream)] == ["segment"] * 3
     assert store.journal(job, {"version": 2})[1] == "version"
     again = store.event_log(job)
     again.append("segment", {"id": "0"})  # as before, and yet not the same
     expected = [(4, "anew"), (5, "segment")]
-    assert told(open_stream) == expected
-    assert told(store.event_reader(job)) == expected
-    assert told(store.event_reader(job, 2)) == expected
+    assert events_in(open_stream) == expected
+    assert events_in(store.event_reader(job)) == expected
+    assert events_in(store.event_reader(job, 2)) == expected
     log = store.event_log(job)  # after a restart
     log.append("segment", {"id": "0"})
     log.append("segment", {"id": "1"})
-    assert told(open_stream) == [(6, "segment")]
+    assert events_in(open_stream) == [(6, "segment")]
 
 
 def test_a_job_of_before_is_heard_again(begin: Begin, tmp_path: Path, url: str) -> None:
@@ -268,10 +271,10 @@ def test_a_job_of_before_is_heard_again(begin: Begin, tmp_path: Path, url: str) 
     assert kept is not None
     open_stream = store.event_reader(kept)
     before = [(1, "segment"), (2, "done")]
-    assert told(open_stream) == before
+    assert events_in(open_stream) == before
     assert store.listen(kept, 0)
     [mine] = claimed(store)
-    assert told(store.event_reader(mine)) == before
+    assert events_in(store.event_reader(mine)) == before
     file = (store.folder(mine) / "events.jsonl").read_bytes()
     new = store.event_log(mine)
     new.append("segment", {"id": "0.0"})
@@ -281,8 +284,10 @@ def test_a_job_of_before_is_heard_again(begin: Begin, tmp_path: Path, url: str) 
     after = [(3, "segment"), (4, "done")]
     ended = store.get(job.id)
     assert ended is not None
-    assert told(open_stream) == after and told(store.event_reader(ended)) == before + after
-    assert told(store.event_reader(ended, 3)) == after[1:]
+    assert (
+        events_in(open_stream) == after and events_in(store.event_reader(ended)) == before + after
+    )
+    assert events_in(store.event_reader(ended, 3)) == after[1:]
     assert not (store.folder(ended) / "events.jsonl").exists()
 
 
@@ -304,4 +309,4 @@ def test_a_job_of_before_that_is_transcribed_once_more(
     assert store.change(mine, status="done", events=[("done", {"revision": 0})])
     ended = store.get(job.id)
     assert ended is not None
-    assert told(store.event_reader(ended)) == [(1, "segment"), (2, "done")]
+    assert events_in(store.event_reader(ended)) == [(1, "segment"), (2, "done")]

@@ -66,11 +66,12 @@ def opening_sentence() -> str:
             f"pairs {ratio['median']:.2f}, {ratio['min']:.2f} to {ratio['max']:.2f})"
         )
 
+    long = f"one of {stored['hours']:g} hours"
     return (
         f"Measured on {stored['date']} in turns with the build of {stored['old_commit']}, "
         f"{stored['long']['times']} times each, in Chromium on two cores that others used, too (load "
-        f"{stored['load'][0]:.1f}; `{stored['command']}`): one of ten minutes, "
-        f"{of('ten minutes', 'opened')}; one of {stored['hours']:g} hours, {of('long', 'opened')}."
+        f"{stored['load'][0]:.1f}; `{stored['command']}`): "
+        f"{of('ten minutes', 'a recording of ten minutes')}; {of('long', long)}."
     )
 
 

@@ -129,8 +129,7 @@ class _Lines:
 
     def add(self, table_row: TableRow) -> None:
         for line in self._lines(table_row):
-            text = as_json(line) + "\n"
-            self._file.write(text.encode("utf-8", "backslashreplace"))
+            self._file.write(f"{as_json(line)}\n".encode())
 
     def finish(self) -> list[Path]:
         if self._file is not self._raw:

@@ -103,7 +103,7 @@ class Target:
         """Keep a failure; raises `OutputError` where it cannot be written."""
         text = as_json({"kind": failure.kind, "message": failure.message})
         path = self._file(row, "failed")
-        write_text_atomically(path, text.encode("utf-8", "backslashreplace").decode() + "\n")
+        write_text_atomically(path, text + "\n")
         self._send(path)
 
     def succeeded(self, row: Row, files: Sequence[Path]) -> None:

@@ -1,6 +1,6 @@
 """Several workers, by Ray Data: each is an actor with an engine of its own.
 
-Ray is given places in a plan, and gives back what became of them; the listing, recordings and transcripts stay in
+Ray is given places in a worklist, and gives back the outcome of each; the listing, recordings and transcripts stay in
 files, so that no audio is in its object store, and little of each row in the driver's memory. Results come in any
 order. A worker that is lost is started again, and goes on with its rows by the journals and markers of the target,
 which all workers see.
@@ -27,8 +27,8 @@ from .target import Target
 
 _WHOLE, _JOIN = -1, -2
 _MOST_BLOCKS, _BLOCKS, _BLOCKS_PER_WORKER = 2000, 400, 20
-"""Most blocks of tasks in Ray Data, and so many where there are few workers (assumed): the driver keeps some 10 KB of
-each block, which is most of what more rows take (docs/results/rows-listing.json: 2,000 blocks with 20,000)."""
+"""Most blocks of tasks in Ray Data: at all, with few workers, and for each of more workers (assumed). The driver's
+memory grows with them: by 21 MiB from 100 rows to 20,000, in 2,000 blocks (docs/results/rows-listing.json)."""
 _STORE_BYTES = 128 << 20
 """Of Ray's object store, where Ray is started here (assumed: rows are small)."""
 
@@ -50,19 +50,19 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Worklist:
     """Tasks in the order in which they begin.
 
     Attributes:
-        numbers: of the row of each, in the listing.
-        shares: of it: a number of a share, `_WHOLE` or `_JOIN`.
+        rows: the number of each task's row in the listing `[n]`.
+        shares: the number of its share, `_WHOLE` or `_JOIN` `[n]`.
     """
 
-    numbers: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    rows: "np.ndarray[tuple[int], np.dtype[np.int64]]"
     shares: "np.ndarray[tuple[int], np.dtype[np.int32]]"
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.rows)
 
 
 class EngineWorker:
@@ -71,11 +71,11 @@ class EngineWorker:
     Args:
         settings: see `Runner`.
         shard: whose workers these are.
-        plan: of all of them.
+        worklist: the tasks of all workers.
     """
 
-    def __init__(self, settings: BatchSettings, shard: Shard, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, settings: BatchSettings, shard: Shard, worklist: Worklist) -> None:
+        self._worklist = worklist
         target = Target(settings.target, settings.work)
         self._lock = target.worker_lock(shard, uuid.uuid4().hex[:12])
         self._failure: SpeakerReasonerError | None = None
@@ -87,7 +87,7 @@ class EngineWorker:
             self._failure = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Do tasks (`item`: their places in the plan), and return what became of them (`done`: JSON of `Done`).
+        """Do tasks (`item`: their places in the worklist), and return their outcomes (`done`: JSON of `Done`).
 
         Where the engine failed as a whole, that is one object with the name and message of the error: Ray does
         not pass on which exception a worker raised.
@@ -101,8 +101,8 @@ class EngineWorker:
             return {"done": [json.dumps(failure)]}
 
     def _do(self, places: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> list[Done]:
-        rows = self._listing.rows(self._plan.numbers[places].tolist())
-        tasks = list(zip(rows, self._plan.shares[places].tolist(), strict=True))
+        rows = self._listing.rows(self._worklist.rows[places].tolist())
+        tasks = list(zip(rows, self._worklist.shares[places].tolist(), strict=True))
         whole = [row for row, share in tasks if share == _WHOLE]
         done = list(self._runner.run_guarded(whole)) if whole else []
         for row, share in tasks:
@@ -126,47 +126,46 @@ def transcribe(
         OutputError: nothing can be written any more.
     """
     with _ray(cluster) as data:
-        weights, numbers, numbered = array("d"), array("q"), array("i")
-        joins = array("q")
+        weights, rows, shares, joins = array("d"), array("q"), array("i"), array("q")
         for row in target.listing.shard(shard):
             parts = settings.shares(row)
             if row.fault:
                 yield Done(row.number, row.name, "failed", note=row.fault)
             elif len(parts) == 1:
                 weights.append(row.weight_s)
-                numbers.append(row.number)
-                numbered.append(_WHOLE)
+                rows.append(row.number)
+                shares.append(_WHOLE)
             else:
                 for part in parts:
                     weights.append(row.weight_s / len(parts))
-                    numbers.append(row.number)
-                    numbered.append(part.number)
+                    rows.append(row.number)
+                    shares.append(part.number)
                 joins.append(row.number)
         order = np.argsort(-np.array(weights), kind="stable")
-        plan = Plan(np.array(numbers, np.int64)[order], np.array(numbered, np.int32)[order])
-        size = max(1, min(2 * settings.options.batch, len(plan) // (4 * cluster.workers)))
-        yield from _work(data, plan, size, settings, shard, cluster)
-        last = Plan(np.array(joins, np.int64), np.full(len(joins), _JOIN, np.int32))
+        worklist = Worklist(np.array(rows, np.int64)[order], np.array(shares, np.int32)[order])
+        size = max(1, min(2 * settings.options.batch, len(worklist) // (4 * cluster.workers)))
+        yield from _work(data, worklist, size, settings, shard, cluster)
+        last = Worklist(np.array(joins, np.int64), np.full(len(joins), _JOIN, np.int32))
         yield from _work(data, last, 1, settings, shard, cluster)
 
 
 def _work(
     data: Any,
-    plan: Plan,
+    worklist: Worklist,
     size: int,
     settings: BatchSettings,
     shard: Shard,
     cluster: Cluster,
 ) -> Iterator[Done]:
     """Let workers do tasks, `size` in a call."""
-    if not len(plan):
+    if not len(worklist):
         return
     most = min(_MOST_BLOCKS, max(_BLOCKS, _BLOCKS_PER_WORKER * cluster.workers))
-    blocks = min(most, math.ceil(len(plan) / size))
-    places = data.from_items(range(len(plan)), override_num_blocks=blocks)
+    blocks = min(most, math.ceil(len(worklist) / size))
+    places = data.from_items(range(len(worklist)), override_num_blocks=blocks)
     done = places.map_batches(
         EngineWorker,
-        fn_constructor_args=(settings, shard, plan),
+        fn_constructor_args=(settings, shard, worklist),
         batch_size=size,
         compute=data.ActorPoolStrategy(size=cluster.workers, max_tasks_in_flight_per_actor=2),
         num_cpus=cluster.cpus,

@@ -314,8 +314,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         log_level="warning",
         ws_ping_timeout=None,  # a session that waits for the engine reads no answer to a ping
     )
-    # What was loaded stays: else a collection looks through all of it, for half a second, in the midst of a
-    # request that makes many objects (a transcript of ten hours).
+    # What was loaded stays: else collections look through all of it in the midst of requests that make many
+    # objects (a transcript of ten hours).
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, and passes it on

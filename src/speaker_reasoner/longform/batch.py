@@ -388,7 +388,7 @@ class _Task:
         recording = self.batch._open(self)
         if self.share is not None:
             assert isinstance(recording, RecordingState), "channels are not divided"
-            self.notices = recording.notices  # which grow while it is read
+            self.notices = recording.notices  # a list that grows while the file is read
         return recording
 
     def add(self, note: str) -> None:

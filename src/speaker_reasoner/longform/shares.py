@@ -57,8 +57,9 @@ def shares(duration_s: float, share_s: float) -> list[Share]:
 def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None:
     """Write the finished chunks of shares as the journal of their recording.
 
-    It holds the shares up to the first one that is not whole, or is about something else. Where that is none, it
-    says so, and the recording need not be read again. A journal that holds as much already stays as it is.
+    It holds the shares up to the first one that is not whole, or is about something else. Where all are whole, it
+    ends with what the reader noticed, and the recording need not be read again. A journal that holds as much
+    already stays as it is.
 
     Args:
         paths: of the shares, in order.
@@ -79,9 +80,9 @@ def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None
         except (OtherJournal, OSError):
             break
         notices = kept.notices
-        if notices is not None:
-            lines.pop()
         for row in map(json.loads, lines):
+            if NOTICES in row:
+                continue
             row["elapsed_s"] = round(elapsed_s + row["elapsed_s"], 3)
             row["share_s"] = round(share_s + row["share_s"], 3)
             rows.append(row)

@@ -28,8 +28,8 @@ from .rounds import in_order
 from .shares import Share
 
 LEAST_LIVE_S = 2.0
-"""Of speech of a speaker, where chunks are short pieces as they are spoken: what is known of a voice by less of it
-makes speakers who are none (assumed)."""
+"""Seconds of speech that a speaker of a live session has at least (assumed): embeddings of less speech would be taken
+for speakers that do not exist."""
 
 
 class Transcriber:
@@ -267,7 +267,7 @@ class Transcriber:
         name: str | None,
         language: str | None,
     ) -> RecordingState:
-        """A recording of which a journal holds all; its sound is not read."""
+        """A recording whose chunks are all in a journal; its audio is not read."""
         source = iter(journal.chunks())
         recording = self._state(path, source, self._speakers(speakers, voices), journal)
         recording.name = name or recording.name
@@ -351,8 +351,8 @@ class Transcriber:
         Args:
             name: of the recording.
             source: its chunks, cut by the caller, none longer than the profile's.
-            speakers, voices, language: as for `open`; fewer speakers than the least may have spoken yet. Who has
-                spoken for less than `LEAST_LIVE_S` joins another speaker.
+            speakers, voices, language: as for `open`; fewer speakers than the least may have spoken yet. A speaker
+                with less speech than `LEAST_LIVE_S` joins the most similar one, until there is more.
         """
         bounds = None if speakers is None else (1, speakers[1])
         people = self._speakers(bounds, voices, LEAST_LIVE_S)

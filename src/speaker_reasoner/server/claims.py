@@ -17,7 +17,7 @@ from .rows import NEXT_TOKEN
 _TURNS = 32
 """So many jobs of a client are looked at; assumed."""
 _SHOWN = 5000
-"""So many jobs that wait are counted for those who look; assumed."""
+"""So many jobs that wait have a place that clients see; assumed."""
 
 
 def claim(
@@ -79,8 +79,11 @@ def claim(
 
 
 def queue(connection: Connection, store: str, clock: Any) -> dict[str | None, dict[str, int]]:
-    """The jobs that no server has taken, by the model that they are for: how many are to be taken before each.
-    Of a longer queue the first ones."""
+    """Count how many jobs are to be taken before each job that no server has taken.
+
+    Returns:
+        The counts by job, by the model that the jobs are for; of the first `_SHOWN` jobs.
+    """
     free = [
         JOBS.c.store == store,
         JOBS.c.status == "queued",
@@ -88,7 +91,10 @@ def queue(connection: Connection, store: str, clock: Any) -> dict[str | None, di
         JOBS.c.waiter.is_(None),
     ]
     ids = list(connection.scalars(_in_turn(store, free, clock, _SHOWN, _SHOWN)))
-    models = {row.id: row.model for row in connection.execute(_models(ids))} if ids else {}
+    if not ids:
+        return {}
+    query = select(JOBS.c.id, JOBS.c.model).where(JOBS.c.id.in_(ids))
+    models = {row.id: row.model for row in connection.execute(query)}
     places: dict[str | None, dict[str, int]] = {}
     for job_id in ids:
         if job_id in models:  # else it was erased just now
@@ -97,12 +103,8 @@ def queue(connection: Connection, store: str, clock: Any) -> dict[str | None, di
     return places
 
 
-def _models(ids: list[str]) -> Any:
-    return select(JOBS.c.id, JOBS.c.model).where(JOBS.c.id.in_(ids))
-
-
 def _in_turn(store: str, free: list[Any], clock: Any, most: int, turns: int = _TURNS) -> Any:
-    """The ids of free jobs, in the order in which they are to be taken; so many of a client are looked at."""
+    """The ids of free jobs, in the order in which they are to be taken: at most `most`, and `turns` of a client."""
     turn = func.row_number().over(partition_by=JOBS.c.client, order_by=(JOBS.c.created, JOBS.c.id))
     every = select(JOBS.c.id, JOBS.c.created, JOBS.c.client, turn.label("turn")).where(*free)
     waiting = select(every.subquery()).where(text(f"turn <= {turns}")).cte("waiting")

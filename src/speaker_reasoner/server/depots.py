@@ -37,7 +37,7 @@ class Depot(Protocol):
         """Delete the files of a job, if there are any."""
 
     def hold(self, jobs: Iterable[str]) -> None:
-        """The jobs that this process works on: no others' copies are kept at any rate."""
+        """Keep the copies of these jobs, on which this process works, whatever space they take; no others."""
 
     def copies(self) -> list[str]:
         """The jobs whose files were copied to this machine."""

@@ -308,7 +308,8 @@ EVENTS: dict[str, Any] = {
     "response_class": Response,
     "summary": "What happens while a job is heard",
     "description": "Server-sent events, all from the first, then as they come. `Last-Event-ID` "
-    "goes on after one. Labels are provisional until `done`. With `follow` the stream stays open after "
+    "goes on after one. Labels are provisional until `done`. After `anew` the events before it are void: the "
+    "recording is transcribed from its beginning once more. With `follow` the stream stays open after "
     "that, and an event `job` tells of every later correction, whoever made it.",
     "tags": ["jobs"],
     "responses": {

@@ -43,9 +43,9 @@ def load_original(store: Store, job: Job) -> Document:
         RequestError: 500, it is damaged.
     """
     with undamaged(job, "the transcript"):
-        text, segments = store.document(job)
+        text, identified = store.document(job)
         [transcript] = parse_json(text, "the transcript")
-        rows = json.loads(segments)
+        rows = json.loads(identified)
         lines = [
             CorrectedLine(line_id, segment, chunk, turn)
             for (line_id, chunk, turn), segment in zip(rows, transcript.segments, strict=True)

@@ -1,5 +1,6 @@
-"""What dead servers leave of a store that several share, and what becomes of it: files of uploads that were never
-accepted, of jobs that were erased, of clients who wait no more; what was said to them; copies of a bucket's files.
+"""What dead servers leave in a store that several share: files of uploads that were never accepted, of erased jobs,
+and of clients who wait no more, and copies of a bucket's files, which are deleted; recordings of live sessions, which
+become jobs.
 
 Files are put before a row says that they are there, and deleted after it says so no more; what lies between,
 when a server dies, is found in the table of leftovers.
@@ -24,7 +25,7 @@ from .sound import finish_live, recording_file
 from .store import Store
 
 _TIDY_S = 60.0
-"""Assumed: so often what lies on this machine is looked through."""
+"""So often the folder of this machine is looked through; assumed."""
 LONG_GONE_S = 300.0
 """After that long (assumed), and five leases, what a server had begun with its clients is given up."""
 _log = logging.getLogger(__name__)
@@ -38,16 +39,17 @@ class Leftovers(Store):
     _tidied_at: float
 
     def _sweep(self) -> None:
-        """Delete what dead processes have left in this folder of their machine; what was said to them becomes
-        jobs."""
+        """Delete what dead processes have left in this folder; recordings of their live sessions become jobs."""
         parts = ("incoming", "jobs") if self._is_scratch else ("incoming",)
         left = [(path, path.name) for part in parts for path in (self._folder / part).iterdir()]
-        said = [(path, path.name.rpartition(".")[0]) for path in (self._folder / "live").iterdir()]
-        gone = {owner for owner in {owner for _, owner in left + said} if self._is_gone(owner)}
+        sessions = [
+            (path, path.name.rpartition(".")[0]) for path in (self._folder / "live").iterdir()
+        ]
+        gone = {owner for owner in {owner for _, owner in left + sessions} if self._is_gone(owner)}
         for folder, owner in left:
             if owner in gone:
                 shutil.rmtree(folder, ignore_errors=True)
-        for folder, owner in said:
+        for folder, owner in sessions:
             if owner not in gone:
                 continue
             try:  # one that sweeps at the same time may have been faster
@@ -62,13 +64,13 @@ class Leftovers(Store):
                 _log.warning("%s: a live session's recording cannot be kept: %s", taken, error)
 
     def _is_gone(self, owner: str) -> bool:
-        """Whether a process is dead whose things this one may take: in scratch any, in a folder that machines
-        share one of this machine."""
+        """Whether a process is dead whose files this one may take: any process in scratch; in a folder that
+        machines share, one of this machine."""
         ours = self._is_scratch or owner.startswith(self._processes.machine)
         return ours and self._processes.is_gone(owner)
 
     def live_folder(self, left: LeftLive) -> Path:
-        """A new folder for what is said in a live session, on this machine until `adopt`.
+        """A new folder for the recording of a live session, on this machine until `adopt`.
 
         Raises:
             StorageError: it cannot be made.
@@ -87,9 +89,9 @@ class Leftovers(Store):
         try:
             self._adopt(folder)
         except StorageError:
-            nobodys = f"{self._processes.machine}-left.{folder.name.rpartition('.')[2]}"
+            ownerless = f"{self._processes.machine}-left.{folder.name.rpartition('.')[2]}"
             with suppress(OSError):
-                folder.rename(folder.with_name(nobodys))
+                folder.rename(folder.with_name(ownerless))
             raise
 
     def _adopt(self, folder: Path) -> None:

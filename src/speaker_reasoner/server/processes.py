@@ -59,9 +59,9 @@ class Processes:
         return alive, alone
 
     def is_gone(self, name: str) -> bool:
-        """Whether a process of any machine has ended or died. One whose lock is held lives: so do, to each
-        other, those of containers that share a folder. One of another machine is not gone before a lease has
-        passed. The lock of a dead one is removed."""
+        """Whether a process of any machine has ended or died; the lock of a dead one is removed. A process whose
+        lock is held lives, also in another container that shares the folder. A process of another machine is
+        not gone before a lease has passed."""
         if name == self.own or (self._path(name).exists() and not self._is_dead(name)):
             return False
         with suppress(OSError):

@@ -233,14 +233,17 @@ class LiveSession:
         if (session.known_speaker_names or session.voices) and not service.hears_voices:
             message = f"{param}: this server hears no voices: it runs without cache and witness"
             raise RequestError(400, message, code="invalid_value", param=param)
-        folder = self._files.enter_context(service.store.incoming())
-        known = await anyio.to_thread.run_sync(
-            KnownVoices.take,
-            session,
-            folder,
-            service.settings.voices,
-            limiter=service.decoders,
-        )
+        with ExitStack() as files:
+            folder = files.enter_context(service.store.incoming())
+            known = await anyio.to_thread.run_sync(
+                KnownVoices.take,
+                session,
+                folder,
+                service.settings.voices,
+                limiter=service.decoders,
+            )
+            self._files.close()  # clips that were given before
+            self._files = files.pop_all()
         self._live.voices = known
         if self._keeping is not None:
             self._keeping.voices = known

@@ -1,7 +1,8 @@
-/** What a microphone heard and no finished piece holds, so that another socket goes on where one broke. */
+/** The microphone's samples that are in no complete piece, so that another socket goes on where one broke. */
 
 export const RATE_HZ = 24_000;
 const LEAST_S = 3, MOST_S = 10; // of a clip of somebody's voice
+const MOST_CLIPS = 8; // that a session is given (assumed)
 
 export class Kept {
   #blocks = []; // {at, samples}: the number of the first sample of the recording, and 16-bit samples
@@ -59,7 +60,7 @@ export class Kept {
 
   /** A clip of each speaker, as a data URL. */
   clips() {
-    return new Map([...this.#clips].slice(0, 8).map(([speaker, { samples }]) => [speaker, `data:audio/wav;base64,${base64(wav(samples))}`]));
+    return new Map([...this.#clips].slice(0, MOST_CLIPS).map(([speaker, { samples }]) => [speaker, `data:audio/wav;base64,${base64(wav(samples))}`]));
   }
 }
 

@@ -40,7 +40,7 @@ class Live {
   #ready = false; // whether the session takes sound
   #sessions = 0;
   #began = 0; // the sample at which it began
-  #asked = null; // the sample up to which the server is asked whether it heard all
+  #asked = null; // the sample up to which the server was asked whether it has all
   #begun = new Set(); // pieces that are not complete
   #clips = new Map(); // that the session was given
   #knows = true; // whether the server takes them
@@ -171,7 +171,7 @@ class Live {
     }
   }
 
-  /** Forget what was heard of a piece, but for clips of who spoke. */
+  /** Forget the samples of a piece, but for clips of who spoke. */
   #complete({ item_id: id, segments, relabelled, end }) {
     for (const line of relabelled) this.#kept.unlearn(`${line.item_id} ${line.id}`);
     for (const line of segments.filter((one) => !one.overlap)) {

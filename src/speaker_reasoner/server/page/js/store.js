@@ -221,7 +221,7 @@ export class Recording extends EventTarget {
 
   async #take(event, data) {
     if (event === "job") await this.#takeJob(data);
-    else if (event === "anew") { // by another version: what was told before is void
+    else if (event === "anew") { // by another version: events before it are void
       this.#live.clear();
       this.overviews.clear();
       this.now.clear();
