@@ -91,7 +91,8 @@ def bytes_of(folder: Path) -> dict[str, bytes | dict[str, Any]]:
     files: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"):
         files[str(path.relative_to(folder))] = path.read_bytes()
-        whole = path.suffix == ".json" and path.name != "written.json"  # a kill leaves temporary ones
+        # A kill leaves temporary files.
+        whole = path.suffix == ".json" and path.name != "written.json"
         if path.parent.parent.name == "answers" and whole:
             row = json.loads(path.read_text())
             assert set(row.pop("asked")) == {"date", "seconds", "attempts"}
