@@ -2,6 +2,7 @@
 
 import itertools
 import struct
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -271,14 +272,17 @@ def test_bytes_behind_the_sound(tmp_path: Path, tail: bytes, said: list[str]) ->
 
 
 def test_a_size_that_wrapped_at_four_gigabytes(tmp_path: Path) -> None:
-    """A sparse file: 4 GiB and 96,000 bytes of sound, of which the header states the rest."""
+    """A sparse file: 4 GiB and 96,000 bytes of sound, of which the header states the rest. It is not looked through for
+    chunks, eight bytes after eight bytes: that takes minutes."""
     path = tmp_path / "big.wav"
     soundfile.write(path, talk(), RATE)
     size = (1 << 32) + 96_000
     path.write_bytes(restated(path.read_bytes(), size & 0xFFFF_FFFF))
     with path.open("r+b") as file:
         file.truncate(44 + size)
+    begun = time.process_time()
     assert audio.probe(path).duration_s == pytest.approx(size / 2 / RATE, abs=1e-3)
+    assert time.process_time() - begun < 20
 
 
 def test_mp3_in_wav(tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last
     at = first + 12
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
+        if not _is_name(name):
+            return
         if name == b"data":
             there = last - at - 8
             if size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000:
@@ -136,7 +138,7 @@ def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> Iff
     at = behind = end + (end - start) % 2
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        if not (name.isascii() and name.decode().isprintable() and at + 8 + size <= last + 1):
+        if not (_is_name(name) and at + 8 + size <= last + 1):
             break
         at += 8 + size + size % 2
     left = last - at
@@ -188,7 +190,7 @@ def check_size(
     if data[start : start + 4] == b"caff":
         while end and end + 12 <= stop:  # other chunks
             name, size = struct.unpack(">4sq", data[end : end + 12])
-            if not (name.isascii() and name.decode().isprintable() and 0 <= size <= stop - end):
+            if not (_is_name(name) and 0 <= size <= stop - end):
                 break
             end += 12 + size
     elif data[start : start + 4] not in _AU:
@@ -206,12 +208,19 @@ def _check_one_sound(path: str | os.PathLike[str], data: mmap.mmap, start: int, 
     at, sounds = start + 12, 0
     while at + 8 <= stop:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
+        if not _is_name(name):  # sound beyond a size that wrapped, padding: no chunks any more
+            return
         sounds += name in _SOUND and size > 0
         if sounds > 1:
             raise AudioError(
                 f"{quoted(path)}: got a second chunk of sound at byte {at - start:,}, expected one; {AGAIN}"
             )
         at += 8 + size + size % 2
+
+
+def _is_name(name: bytes) -> bool:
+    """Whether four bytes can name a chunk."""
+    return name.isascii() and name.decode().isprintable()
 
 
 _AU = (b".snd", b"dns.")
@@ -232,8 +241,8 @@ def _stated_end(data: mmap.mmap, start: int) -> int:
     at = start + 8
     while head == b"caff" and at + 12 <= len(data):
         name, size = struct.unpack(">4sq", data[at : at + 12])
-        if name == b"data" or size < 0:
-            return at + 12 + size if size >= 0 else 0
+        if name == b"data" or size < 0 or not _is_name(name):
+            return at + 12 + size if name == b"data" and size >= 0 else 0
         at += 12 + size
     return 0
 
