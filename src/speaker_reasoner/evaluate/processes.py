@@ -78,10 +78,8 @@ def _interrupts_later() -> Iterator[None]:
 
 
 def _begin() -> None:
-    """Begin a worker, which ends without a word at an interrupt, and with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    """Begin a worker, which its parent ends: at an interrupt, which goes to both, and by its own end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
