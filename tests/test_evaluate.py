@@ -777,6 +777,8 @@ def test_processes_end_with_the_one_that_began_them(name: str) -> None:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
     assert said.count("Traceback") == (name == "SIGINT"), said
     assert process.returncode == -number
 

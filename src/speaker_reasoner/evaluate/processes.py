@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
@@ -18,6 +18,9 @@ from ..errors import DataError
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+_LOOK_S = 0.5
+"""So often an interrupt is looked for: one that another thread of this process took (a library's) wakes nobody."""
 
 
 def usable_cores() -> int:
@@ -50,6 +53,8 @@ def each(
             futures = [pool.submit(function, item) for item in items]
         # Not `pool.map`: it cancels what is left, and on cancelled futures a broken pool hangs (3.11).
         for future in futures:
+            while not wait([future], timeout=_LOOK_S).done:
+                pass
             yield future.result()
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - others:
