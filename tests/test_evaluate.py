@@ -757,7 +757,8 @@ def _waits(number: int) -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_processes_end_with_the_one_that_began_them(name: str) -> None:
     """Ctrl-C goes to all of them, the others to the first alone; the last end of standard error is theirs."""
-    code = (
+    code = (  # what a shell runs in the background ignores interrupts
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tests.test_evaluate import _waits\nfrom speaker_reasoner.evaluate.processes import each\n"
         "list(each(_waits, range(8), 2))"
     )
