@@ -67,10 +67,10 @@ NAMED = [f"{who}: {words}" for who, words in TALK]
     ],
 )  # fmt: skip
 def test_srt_of_others_says_the_same(text: str) -> None:
-    found = parse("srt", text)
-    assert said(found) == TALK
-    assert [s.start_s for s in found.segments] == [2.0, 4.0, 6.0]
-    assert found.warnings == ()
+    parsed = parse("srt", text)
+    assert said(parsed) == TALK
+    assert [s.start_s for s in parsed.segments] == [2.0, 4.0, 6.0]
+    assert parsed.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -91,16 +91,16 @@ def test_srt_of_others_says_the_same(text: str) -> None:
     ],
 )
 def test_vtt_of_others_says_the_same(text: str) -> None:
-    found = parse("vtt", text)
-    assert said(found) == TALK
-    assert found.warnings == ()
+    parsed = parse("vtt", text)
+    assert said(parsed) == TALK
+    assert parsed.warnings == ()
 
 
 def test_a_cue_with_two_people_is_two_segments() -> None:
-    found = parse("srt", srt("Ann: hi\nBob: hello", "Ann: bye\nnow"))
-    assert said(found) == [("Ann", "hi"), ("Bob", "hello"), ("Ann", "bye now")]
-    found = parse("vtt", vtt("<v Ann>hi</v>\n<v Bob>hello</v>", "<v Ann>bye now</v>"))
-    assert sorted(said(found)) == [("Ann", "bye now"), ("Ann", "hi"), ("Bob", "hello")]
+    parsed = parse("srt", srt("Ann: hi\nBob: hello", "Ann: bye\nnow"))
+    assert said(parsed) == [("Ann", "hi"), ("Bob", "hello"), ("Ann", "bye now")]
+    parsed = parse("vtt", vtt("<v Ann>hi</v>\n<v Bob>hello</v>", "<v Ann>bye now</v>"))
+    assert sorted(said(parsed)) == [("Ann", "bye now"), ("Ann", "hi"), ("Bob", "hello")]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,11 @@ def test_a_cue_with_two_people_is_two_segments() -> None:
     ],
 )
 def test_a_colon_in_speech_is_no_name(texts: list[str]) -> None:
-    for found in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
-        assert said(found) == [("unknown", text) for text in texts]
-        assert found.warnings == (f"{len(texts)} cues name no speaker and were given to 'unknown'",)
+    for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
+        assert said(parsed) == [("unknown", text) for text in texts]
+        assert parsed.warnings == (
+            f"{len(texts)} cues name no speaker and were given to 'unknown'",
+        )
 
 
 def test_names_of_other_scripts_and_forms() -> None:
@@ -138,10 +140,10 @@ def test_names_of_other_scripts_and_forms() -> None:
 
 
 def test_some_cues_without_a_name_are_told() -> None:
-    found = parse("srt", srt("JOHN: wait", "I said wait", "all right: go", "fine"))
-    assert said(found)[0] == ("JOHN", "wait")
-    assert said(found)[2] == ("unknown", "all right: go")
-    assert found.warnings == ("3 cues name no speaker and were given to 'unknown'",)
+    parsed = parse("srt", srt("JOHN: wait", "I said wait", "all right: go", "fine"))
+    assert said(parsed)[0] == ("JOHN", "wait")
+    assert said(parsed)[2] == ("unknown", "all right: go")
+    assert parsed.warnings == ("3 cues name no speaker and were given to 'unknown'",)
 
 
 @given(st.text(max_size=30))
@@ -177,10 +179,10 @@ fine<00:00:05.000><c> thanks</c>
 
 
 def test_lines_that_roll_are_read_once() -> None:
-    found = parse("vtt", ROLLING)
-    assert [s.text for s in found.segments] == ["hello there all", "how are you", "fine thanks"]
-    assert found.warnings[0] == "4 cues repeat lines of the cue before, which were read once"
-    words = found.segments[1].words
+    parsed = parse("vtt", ROLLING)
+    assert [s.text for s in parsed.segments] == ["hello there all", "how are you", "fine thanks"]
+    assert parsed.warnings[0] == "4 cues repeat lines of the cue before, which were read once"
+    words = parsed.segments[1].words
     assert words is not None and [(w.text, w.start_s) for w in words][1:] == [
         ("are", 2.5),
         ("you", 3.0),
@@ -194,9 +196,9 @@ def test_people_who_repeat_themselves_are_read_twice() -> None:
 
 
 def test_text_behind_an_empty_line_belongs_to_the_cue() -> None:
-    found = parse("srt", srt("Ann: one\n\ntwo", "Ann: three"))
-    assert said(found) == [("Ann", "one two"), ("Ann", "three")]
-    assert found.warnings == ("1 cues hold empty lines; what follows them was read as their text",)
+    parsed = parse("srt", srt("Ann: one\n\ntwo", "Ann: three"))
+    assert said(parsed) == [("Ann", "one two"), ("Ann", "three")]
+    assert parsed.warnings == ("1 cues hold empty lines; what follows them was read as their text",)
     with pytest.raises(FormatError, match=r"talk\.x:6: expected '<start> --> <end>', got 'two'"):
         parse("vtt", vtt("Ann: one\n\ntwo"))
 
@@ -264,9 +266,9 @@ def test_names_of_captions_of_others(
     ],
 )
 def test_marks_of_subrip_are_no_words(line: str, words: str) -> None:
-    found = parse("srt", srt(line, "well"))
-    assert said(found) == [("unknown", words), ("unknown", "well")]
-    assert any("character references" in w for w in found.warnings) == ("&amp;" in line)
+    parsed = parse("srt", srt(line, "well"))
+    assert said(parsed) == [("unknown", words), ("unknown", "well")]
+    assert any("character references" in w for w in parsed.warnings) == ("&amp;" in line)
 
 
 @pytest.mark.parametrize(
@@ -298,8 +300,8 @@ def test_lines_may_end_as_on_old_macs(tmp_path: Path, name: str) -> None:
     if name == "vtt":
         text = vtt(*(f"<v {who}>{words}" for who, words in TALK))
     (tmp_path / f"talk.{name}").write_bytes(text.replace("\n", "\r").encode())
-    [found] = load(tmp_path / f"talk.{name}").values()
-    assert said(found) == TALK
+    [parsed] = load(tmp_path / f"talk.{name}").values()
+    assert said(parsed) == TALK
 
 
 def test_names_of_webex_are_speakers() -> None:
@@ -314,18 +316,18 @@ def test_cues_that_are_no_words() -> None:
     for text in ('{"a": 1}', "sprite.jpg#xywh=0,0,120,90"):
         with pytest.raises(FormatError, match=r"talk\.x:\d+: expected words, got metadata"):
             parse("vtt", vtt(text, text))
-    found = parse("srt", srt("[music]", "♪ la", "(laughs) yes", "no"))
-    assert "3 cues hold sounds or remarks in brackets, which were read as words" in found.warnings
-    found = parse("vtt", vtt("", "hi"))
-    assert said(found) == [("unknown", "hi")]
-    assert "1 cues hold no words and name no speaker; they were left out" in found.warnings
+    parsed = parse("srt", srt("[music]", "♪ la", "(laughs) yes", "no"))
+    assert "3 cues hold sounds or remarks in brackets, which were read as words" in parsed.warnings
+    parsed = parse("vtt", vtt("", "hi"))
+    assert said(parsed) == [("unknown", "hi")]
+    assert "1 cues hold no words and name no speaker; they were left out" in parsed.warnings
 
 
 def test_a_streams_clock_is_told() -> None:
     head = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:{},LOCAL:00:00:00.000\n\n"
-    for ticks, told in ((900000, True), (0, False)):
-        found = parse("vtt", vtt("hi", head=head.format(ticks)))
-        assert any("stream's clock" in warning for warning in found.warnings) == told
+    for ticks, warned in ((900000, True), (0, False)):
+        parsed = parse("vtt", vtt("hi", head=head.format(ticks)))
+        assert any("stream's clock" in warning for warning in parsed.warnings) == warned
 
 
 def test_a_name_on_the_first_line_of_every_cue_is_a_speaker(tmp_path: Path) -> None:
@@ -333,12 +335,12 @@ def test_a_name_on_the_first_line_of_every_cue_is_a_speaker(tmp_path: Path) -> N
     texts = ["Ann Lee\ngood morning", "Bob\nhello there", "Ann Lee\nbye"]
     assert said(parse("srt", srt(*texts))) == TALK
     (tmp_path / "talk.txt").write_text(srt(*texts, number=False))
-    [found] = load(tmp_path / "talk.txt").values()
-    assert said(found) == TALK
+    [parsed] = load(tmp_path / "talk.txt").values()
+    assert said(parsed) == TALK
     stamped = "".join(f"[00:0{n}] {text}\n\n" for n, text in enumerate(texts))
     (tmp_path / "talk.txt").write_text(stamped)
-    [found] = load(tmp_path / "talk.txt").values()
-    assert said(found) == TALK
+    [parsed] = load(tmp_path / "talk.txt").values()
+    assert said(parsed) == TALK
     wrapped = ["Good Morning\neverybody", "Welcome Back\nto us", "It Is\nlate"]
     assert {s.speaker for s in parse("srt", srt(*wrapped)).segments} == {"unknown"}
 
@@ -348,15 +350,15 @@ def test_a_name_on_the_first_line_of_every_cue_is_a_speaker(tmp_path: Path) -> N
 )
 def test_captions_in_a_text_file(tmp_path: Path, head: str, text: str) -> None:
     (tmp_path / "talk.txt").write_text(f"{head}00:00:01.000 --> 00:00:02.000\n{text}\n", "utf-8")
-    [found] = load(tmp_path / "talk.txt").values()
-    assert (said(found), found.duration_s) == ([("Ann", "hi")], 2.0)
+    [parsed] = load(tmp_path / "talk.txt").values()
+    assert (said(parsed), parsed.duration_s) == ([("Ann", "hi")], 2.0)
 
 
 def test_sbv(tmp_path: Path) -> None:
     text = "0:00:01.000,0:00:02.000\nAnn: hi\n\n0:00:03.000,0:00:04.500\nAnn: bye\nnow\n"
     (tmp_path / "talk.SBV").write_text(text)
-    [found] = load(tmp_path).values()
-    assert [(s.speaker, s.start_s, s.end_s, s.text) for s in found.segments] == [
+    [parsed] = load(tmp_path).values()
+    assert [(s.speaker, s.start_s, s.end_s, s.text) for s in parsed.segments] == [
         ("Ann", 1.0, 2.0, "hi"),
         ("Ann", 3.0, 4.5, "bye now"),
     ]
@@ -409,21 +411,21 @@ PHONES: Rows = [(0, 1, ""), (1, 1.2, "HH"), (1.2, 1.4, "AH0"), (1.4, 2, "DH"), (
     ],
 )
 def test_tiers_of_aligners(tiers: dict[str, Rows], speaker: str) -> None:
-    found = parse("textgrid", textgrid(tiers))
-    assert said(found) == [(speaker, "hello there"), (speaker, "you")]
-    assert [(s.start_s, s.end_s) for s in found.segments] == [(1.0, 2.0), (3.0, 3.5)]
-    words = [w for s in found.segments for w in s.words or ()]
+    parsed = parse("textgrid", textgrid(tiers))
+    assert said(parsed) == [(speaker, "hello there"), (speaker, "you")]
+    assert [(s.start_s, s.end_s) for s in parsed.segments] == [(1.0, 2.0), (3.0, 3.5)]
+    words = [w for s in parsed.segments for w in s.words or ()]
     assert [(w.text, w.start_s) for w in words] == [("hello", 1.0), ("there", 1.4), ("you", 3.0)]
-    assert found.warnings == (f"{len(tiers) - 1} tiers of phones were not read",)
+    assert parsed.warnings == (f"{len(tiers) - 1} tiers of phones were not read",)
 
 
 def test_an_aligners_words_beside_utterances() -> None:
     rows: Rows = [(0, 1, ""), (1, 3.5, "hello there you"), (3.5, 6, "")]
     said_words = [row for row in HELLO if row[2] != "sil"]
     tiers = {"ann - utterances": rows, "ann - words": said_words, "ann - phones": PHONES}
-    found = parse("textgrid", textgrid(tiers))
-    assert said(found) == [("ann", "hello there you")]
-    assert found.segments[0].words is not None
+    parsed = parse("textgrid", textgrid(tiers))
+    assert said(parsed) == [("ann", "hello there you")]
+    assert parsed.segments[0].words is not None
 
 
 @pytest.mark.parametrize(
@@ -442,9 +444,9 @@ def test_tiers_of_aligners_in_other_spellings(words: str, phones: str, speaker: 
         words: [(0, 1, "sil"), (1, 2, "hello"), (2, 3, "there")],
         phones: [(1, 1.5, "HH"), (1.5, 3, "OW1")],
     }
-    found = parse("textgrid", textgrid(tiers))
-    assert [(s.speaker, s.text) for s in found.segments] == [(speaker, "hello there")]
-    assert found.warnings == ("1 tiers of phones were not read",)
+    parsed = parse("textgrid", textgrid(tiers))
+    assert [(s.speaker, s.text) for s in parsed.segments] == [(speaker, "hello there")]
+    assert parsed.warnings == ("1 tiers of phones were not read",)
 
 
 def test_words_of_utterances_that_name_nobody_are_read_once() -> None:
@@ -463,9 +465,9 @@ def test_notes_and_labels_of_silence_are_no_speech() -> None:
         "ann": [(0, 1, "<sil>"), (1, 2, "hello"), (2, 3, "SIL"), (3, 6, "#")],
         "notes": [(0, 6, "a noisy room")],
     }
-    found = parse("textgrid", textgrid(tiers))
-    assert said(found) == [("ann", "hello"), ("ann", "#")]
-    assert found.warnings == (
+    parsed = parse("textgrid", textgrid(tiers))
+    assert said(parsed) == [("ann", "hello"), ("ann", "#")]
+    assert parsed.warnings == (
         "1 tiers of notes, events or translations were not read",
         "2 labels of silence were left out",
     )
@@ -496,10 +498,10 @@ def test_phones_alone_are_refused() -> None:
 def test_quotes_that_are_not_doubled(mark: str, short: bool) -> None:
     rows: Rows = [(0, 1, ""), (1, 2, mark), (2, 3, "next"), (3, 6, "last")]
     text = textgrid({"ann": rows}, short=short)
-    found = parse("textgrid", text)
+    parsed = parse("textgrid", text)
     whole = mark.replace('""', '"')
-    assert [t for _, t in said(found)] == [whole, "next", "last"]
-    assert found.warnings == (
+    assert [t for _, t in said(parsed)] == [whole, "next", "last"]
+    assert parsed.warnings == (
         "1 labels have quotes that are not doubled; they were read to their line's end",
     )
 
@@ -512,12 +514,12 @@ def test_a_label_whose_end_nobody_can_tell_is_refused() -> None:
 
 def test_times_before_the_recording() -> None:
     rows: Rows = [(-1, -0.5, "lost"), (-0.5, 1, "hello"), (1, 6, "there")]
-    found = parse("textgrid", textgrid({"ann": rows}, xmin=-1))
-    assert [(s.start_s, s.end_s, s.text) for s in found.segments] == [
+    parsed = parse("textgrid", textgrid({"ann": rows}, xmin=-1))
+    assert [(s.start_s, s.end_s, s.text) for s in parsed.segments] == [
         (0, 1, "hello"),
         (1, 6, "there"),
     ]
-    assert sorted(found.warnings) == [
+    assert sorted(parsed.warnings) == [
         "1 segments end before the recording begins and were not read",
         "5 times lie before the recording and became 0",
     ]

@@ -228,15 +228,15 @@ def test_openai_for_node_live(live: Any, tmp_path: Path, kind: str) -> None:
             timeout=60,
             env={**os.environ, "NODE_EXTRA_CA_CERTS": str(certificate)},
         )
-    told = json.loads(answer.stdout)
-    assert [error["code"] for error in told["refused"]] == ["unsupported_event"]
+    printed = json.loads(answer.stdout)
+    assert [error["code"] for error in printed["refused"]] == ["unsupported_event"]
     name = "conversation.item.input_audio_transcription."
-    lines = [event for event in told["events"] if event["type"] == f"{name}segment"]
+    lines = [event for event in printed["events"] if event["type"] == f"{name}segment"]
     assert [(line["speaker"], line["text"]) for line in lines] == [("A", "one"), ("B", "two")]
-    done = told["events"][-1]
+    done = printed["events"][-1]
     assert done["type"] == f"{name}completed" and done["transcript"] == "one two"
     item = "created" if kind == "beta" else "done"
-    assert f"conversation.item.{item}" in {event["type"] for event in told["events"]}
+    assert f"conversation.item.{item}" in {event["type"] for event in printed["events"]}
     key = {"Authorization": "Bearer a key"}
     job = f"{server.url}/v1/jobs/{done['job']}"
     wait_until(lambda: httpx2.get(job, headers=key).json()["status"] == "done")

@@ -614,14 +614,14 @@ def test_a_speaker_of_a_live_session_has_said_something(monkeypatch: Any) -> Non
         start, samples = chunk * 30 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
         spoken = (ChunkSegment(1, "male", 30.0 * chunk, 30.0 * chunk + seconds, "x"),)
         row = np.array([point], np.float32)
-        told = []
+        labels = []
         for people in (live.speakers, whole.speakers):
             people.absorb(
                 FinishedChunk(start, samples, spoken=spoken, points=row),
                 np.zeros(samples, np.float32),
             )
-            told.append([label for rows in people.settle()[0] for label in rows])
-        return told
+            labels.append([label for rows in people.settle()[0] for label in rows])
+        return labels
 
     one, two = "Speaker1", "Speaker2"
     absorb(0, points[0], 5.0)

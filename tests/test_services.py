@@ -385,8 +385,8 @@ def test_optional_keys_may_be_missing_and_numbers_be_none(tmp_path: Path, name: 
 def test_times_of_words_are_kept(tmp_path: Path) -> None:
     for name in ("whisperx", "assemblyai", "deepgram", "elevenlabs", "rev", "aws", "gladia"):
         words = [w for s in read(tmp_path, SAMPLES[name]).segments for w in s.words or ()]
-        found = [(w.text.replace(".", ""), w.start_s, w.end_s) for w in words]
-        assert found == [w[1:] for w in WORDS], name
+        parsed = [(w.text.replace(".", ""), w.start_s, w.end_s) for w in words]
+        assert parsed == [w[1:] for w in WORDS], name
 
 
 def test_a_word_without_times_costs_the_times_of_its_segment_only(tmp_path: Path) -> None:
@@ -411,8 +411,8 @@ def test_a_call_of_two_channels_has_two_speakers(tmp_path: Path) -> None:
         [{"word": w, "start": a, "end": b} for s, w, a, b in WORDS if s == who] for who in "AB"
     ]
     channels = [{"alternatives": [{"words": w}]} for w in words]
-    found = read(tmp_path, {"results": {"channels": channels}, "metadata": {}})
-    assert [(s.speaker, s.text) for s in found.segments] == [
+    parsed = read(tmp_path, {"results": {"channels": channels}, "metadata": {}})
+    assert [(s.speaker, s.text) for s in parsed.segments] == [
         ("channel0", "hello there"),
         ("channel1", "good day"),
     ]
@@ -456,11 +456,11 @@ def test_nemo_manifests_name_their_recordings(tmp_path: Path) -> None:
     ]
     for name in ("m.json", "m.jsonl"):
         (tmp_path / name).write_text("\n".join(map(json.dumps, rows)) + "\n")
-        found = load(tmp_path / name)
-        assert list(found) == ["one", "two"]
-        assert said(found["one"]) == [("unknown", 1.5, 3.5, "hello")]
-        assert said(found["two"]) == [("B", 0.0, 1.0, "good day")]
-        assert found["one"].duration_s == 9.0
+        parsed = load(tmp_path / name)
+        assert list(parsed) == ["one", "two"]
+        assert said(parsed["one"]) == [("unknown", 1.5, 3.5, "hello")]
+        assert said(parsed["two"]) == [("B", 0.0, 1.0, "good day")]
+        assert parsed["one"].duration_s == 9.0
 
 
 def test_lines_of_segments(tmp_path: Path) -> None:
@@ -480,8 +480,8 @@ def test_youtube_events(tmp_path: Path) -> None:
         {"tStartMs": 1500, "dDurationMs": 500, "segs": [{"utf8": "\n"}]},
         {"tStartMs": 2000, "dDurationMs": 1000, "segs": [{"utf8": "good day"}]},
     ]
-    found = read(tmp_path, {"wireMagic": "pb3", "events": events})
-    assert [row[1:] for row in said(found)] == [(0.5, 2.0, "hello there"), (2.0, 3.0, "good day")]
+    parsed = read(tmp_path, {"wireMagic": "pb3", "events": events})
+    assert [row[1:] for row in said(parsed)] == [(0.5, 2.0, "hello there"), (2.0, 3.0, "good day")]
 
 
 EAF = """<?xml version="1.0" encoding="UTF-8"?>
@@ -506,9 +506,9 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
 
 def test_elan(tmp_path: Path) -> None:
     (tmp_path / "call.eaf").write_text(EAF, encoding="utf-8")
-    [found] = load(tmp_path).values()
-    assert said(found) == ROWS
-    assert sorted(found.warnings) == [
+    [parsed] = load(tmp_path).values()
+    assert said(parsed) == ROWS
+    assert sorted(parsed.warnings) == [
         "1 annotations have no time and were not read",
         "1 tiers hang on another one and were not read",
     ]
@@ -612,9 +612,9 @@ def _of_channels(*channels: tuple[object, str, float, float]) -> dict[str, Any]:
 def test_channels_are_people(tmp_path: Path, name: str) -> None:
     """Also where they begin at once, and the second ends before the first."""
     data = _of_channels((1, "hello", 0.5, 2.0), (2, "yes", 0.5, 1.0))[name]
-    found = read(tmp_path, data)
-    assert len(found.speakers) == 2
-    assert sorted((s.text, s.end_s) for s in found.segments) == [("hello", 2.0), ("yes", 1.0)]
+    parsed = read(tmp_path, data)
+    assert len(parsed.speakers) == 2
+    assert sorted((s.text, s.end_s) for s in parsed.segments) == [("hello", 2.0), ("yes", 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -646,15 +646,15 @@ def test_words_are_neither_lost_nor_stretched_in_silence(data: Any, message: str
 
 @pytest.mark.parametrize("text", [{}, {"text": ""}, {"content": "hi"}])
 def test_an_empty_list_of_words_is_no_text(tmp_path: Path, text: dict[str, str]) -> None:
-    found = read(
+    parsed = read(
         tmp_path, {"segments": [{"start": 0, "end": 1.5, "speaker": "A", "words": []} | text]}
     )
-    assert [(s.speaker, s.text) for s in found.segments] == [("A", text.get("content", ""))]
+    assert [(s.speaker, s.text) for s in parsed.segments] == [("A", text.get("content", ""))]
 
 
 def test_turns_without_words_are_told_where_words_are_usual(tmp_path: Path) -> None:
-    found = read(tmp_path, {"segments": [{"start": 0, "end": 1.5, "speaker": "A", "said": "hi"}]})
-    assert found.warnings == ("1 segments hold no text and were read as turns without words",)
+    parsed = read(tmp_path, {"segments": [{"start": 0, "end": 1.5, "speaker": "A", "said": "hi"}]})
+    assert parsed.warnings == ("1 segments hold no text and were read as turns without words",)
 
 
 def test_speakers_as_tables_write_them(tmp_path: Path) -> None:
@@ -663,5 +663,5 @@ def test_speakers_as_tables_write_them(tmp_path: Path) -> None:
         {"start": n, "end": n + 0.5, "text": text, "speaker": speaker}
         for n, (speaker, text) in enumerate(rows)
     ]
-    found = read(tmp_path, {"segments": segments})
-    assert [s.speaker for s in found.segments] == ["1", "unknown", "unknown"]
+    parsed = read(tmp_path, {"segments": segments})
+    assert [s.speaker for s in parsed.segments] == ["1", "unknown", "unknown"]

@@ -333,18 +333,26 @@ def _only_once(begin: Any) -> Any:
     return limited
 
 
-def test_events_and_transcripts_of_a_folder_of_before(
-    begin: Begin, tmp_path: Path, url: str
-) -> None:
-    old = Store(tmp_path / "store", url)
-    with old.incoming() as folder:
-        job = old.add(folder, "talk", 1.0, None, [])
+def done_before(folder: Path, url: str, *segments: str) -> Job:
+    """A finished job, with events of its segments, of a store that one server had alone."""
+    old = Store(folder / "store", url)
+    with old.incoming() as upload:
+        job = old.add(upload, "talk", 1.0, None, [])
     log = old.event_log(job)
+    for number in segments:
+        log.append("segment", {"id": number})
     log.append("done", {"revision": 0})
     log.close()
     old.keep_document(job, "{}", "[]")
     assert old.change(job, status="done")
     old.close()
+    return job
+
+
+def test_events_and_transcripts_of_a_folder_of_before(
+    begin: Begin, tmp_path: Path, url: str
+) -> None:
+    job = done_before(tmp_path, url)
     store = begin()
     kept = store.get(job.id)
     assert kept is not None and kept.status == "done"

@@ -30,7 +30,7 @@ from speaker_reasoner.voices.finished import FinishedChunk
 
 from . import test_shared
 from .serving import wait_until
-from .test_shared import Begin, _fail, abandoned, add, claimed
+from .test_shared import Begin, _fail, abandoned, add, claimed, done_before
 
 postgres, url, made = test_shared.postgres, test_shared.url, test_shared.made
 begin, put = test_shared.begin, test_shared.put
@@ -256,16 +256,7 @@ def test_a_stream_that_is_open_while_a_job_begins_anew(begin: Begin) -> None:
 
 def test_a_job_of_before_is_heard_again(begin: Begin, tmp_path: Path, url: str) -> None:
     """Its events go on behind those of its file, also for a stream that is open."""
-    old = Store(tmp_path / "store", url)
-    with old.incoming() as folder:
-        job = old.add(folder, "talk", 1.0, None, [])
-    log = old.event_log(job)
-    log.append("segment", {"id": "0"})
-    log.append("done", {"revision": 0})
-    log.close()
-    old.keep_document(job, "{}", "[]")
-    assert old.change(job, status="done")
-    old.close()
+    job = done_before(tmp_path, url, "0")
     store = begin()
     kept = store.get(job.id)
     assert kept is not None

@@ -1,6 +1,6 @@
 """The text model on a CPU in float32, as a flat list of tensor operations.
 
-A step of one token through transformers' classes is mostly Python around small products. Here the new tokens of all
+A step of one token through transformers' classes spends much of its time in Python. Here the new tokens of all
 dialogues are rows of one matrix, without padding; each dialogue attends to its own keys and values where they lie, so
 nothing is joined, masked or taken apart when dialogues enter and leave a batch. Products are oneDNN's (`linears`).
 """
@@ -19,7 +19,7 @@ from .memory import ROOM, Held
 from .thinker import text_model
 
 _POSITIONS = 2048
-"""Rotary angles are computed for so many positions at a time."""
+"""Rotary angles are computed for so many positions at a time; assumed."""
 
 
 @dataclass(slots=True)
@@ -37,10 +37,8 @@ class _Layer:
 
     def __init__(self, layer: Any, size: int) -> None:
         own = layer.self_attn
-        self.before, self.after = (
-            _Norm(layer.input_layernorm),
-            _Norm(layer.post_attention_layernorm),
-        )
+        self.before = _Norm(layer.input_layernorm)
+        self.after = _Norm(layer.post_attention_layernorm)
         self.inwards = Product.of([own.q_proj, own.k_proj, own.v_proj])
         self.outwards = Product.of([own.o_proj])
         self.heads = int(own.q_proj.out_features) // size

@@ -17,7 +17,7 @@ from ..protocol.vocabulary import Vocabulary
 
 _NUMBER = b"0123456789."
 _REPEATED = 2
-"""Tokens that must repeat before the one after them is proposed."""
+"""Tokens that must repeat before the one after them is proposed (docs/experiments.md, 2026-11-28)."""
 
 
 @dataclass(slots=True)

@@ -19,11 +19,11 @@ from .memory import Held
 from .thinker import text_model
 
 _STEP_TOKENS = 32
-"""A block of more tokens a row is a prefill: it is not captured, and only its own rows take part."""
+"""A block of more tokens a row is a prefill: it is not captured, and only its own rows take part; assumed."""
 _LENGTH_TOKENS = 512
-"""Places grow, and attention looks back, by multiples of it."""
+"""Places grow, and attention looks back, by multiples of it; assumed."""
 _WARM_UPS = 2
-"""Runs before a capture, in which libraries choose and prepare their kernels."""
+"""Runs before a capture, in which libraries choose and prepare their kernels; assumed."""
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
@@ -180,10 +180,8 @@ class PlacedText:
                     dtype=thinker.dtype,
                     device=thinker.device,
                 )
-                old = getattr(
-                    layer, name
-                )  # larger where an earlier call ran out of memory behind it
-                if old is not None:
+                old = getattr(layer, name)
+                if old is not None:  # larger where an earlier call ran out of memory behind it
                     kept = slice(self._places), slice(None), slice(self._length)
                     new[kept] = old[kept]
                 setattr(layer, name, new)
