@@ -32,7 +32,7 @@ class TimedWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ServiceRow:
     """A turn as a service has it; `at` is its place. Speaker and times are not checked yet."""
 
     at: str
@@ -122,7 +122,7 @@ def _most_said(words: Iterable[TimedWord]) -> object:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def turns(words: Iterable[TimedWord], where: str) -> Iterator[Row]:
+def turns(words: Iterable[TimedWord], where: str) -> Iterator[ServiceRow]:
     """Turns of words, one after the other as far as speaker and pauses go; marks join the word before."""
     groups: list[list[TimedWord]] = []
     for word in words:
@@ -140,7 +140,7 @@ def turns(words: Iterable[TimedWord], where: str) -> Iterator[Row]:
     for number, group in enumerate(groups, start=1):
         ends = [word.end_s for word in group if word.end_s is not None]
         starts = [word.start_s for word in group if word.start_s is not None]
-        yield Row(
+        yield ServiceRow(
             f"{where}, turn {number}",
             group[0].speaker,
             starts[0] if starts else None,
@@ -158,7 +158,7 @@ def _pause_s(before: TimedWord, word: TimedWord) -> Decimal:
     return pause_s if pause_s.is_finite() else Decimal(0)  # NaN cannot be compared
 
 
-def segments(data: Any, where: str) -> Iterator[Row]:
+def segments(data: Any, where: str) -> Iterator[ServiceRow]:
     """OpenAI's `diarized_json` and `verbose_json`, Whisper, WhisperX, faster-whisper; or alike."""
     for at, item in entries(data, "segments", where):
         words = tuple(word_of(word) for word in listed(item, "words"))
@@ -167,7 +167,7 @@ def segments(data: Any, where: str) -> Iterator[Row]:
         other = next((item[key] for key in _TEXTS if item.get(key) not in (None, "", [])), None)
         if not text and not words and other is not None:
             raise FormatError(f"{at}: expected the text as a string, got {str(other)[:60]!r}")
-        yield Row(
+        yield ServiceRow(
             at,
             _most_said(words) if speaker is None else speaker,
             clock_s(first_of(item, "start", "start_time", "start_s", "begin", "from", "startTime")),
@@ -177,7 +177,7 @@ def segments(data: Any, where: str) -> Iterator[Row]:
         )
 
 
-def whisper_cpp(data: Any, where: str) -> Iterator[Row]:
+def whisper_cpp(data: Any, where: str) -> Iterator[ServiceRow]:
     """Segments with offsets in milliseconds; speakers of a stereo call (`-di`)."""
     for number, item in enumerate(listed(data, "transcription"), start=1):
         at = f"{where}, segment {number}"
@@ -186,23 +186,23 @@ def whisper_cpp(data: Any, where: str) -> Iterator[Row]:
             start, end = (clock_s(at_key(item, "timestamps", key)) for key in ("from", "to"))
         text = re.sub(r"^\s*\(speaker (\d+|\?)\)\s*", "", text_of(item, "text"))
         speaker = item.get("speaker")
-        yield Row(at, None if speaker == "?" else speaker, start, end, text)
+        yield ServiceRow(at, None if speaker == "?" else speaker, start, end, text)
 
 
-def pyannote(data: Any, where: str) -> Iterator[Row]:
+def pyannote(data: Any, where: str) -> Iterator[ServiceRow]:
     """Turns without words (`.serialize()`); overlapping ones where there are both."""
     for at, item in entries(data, "diarization", where):
-        yield Row(at, item.get("speaker"), item.get("start"), item.get("end"), "")
+        yield ServiceRow(at, item.get("speaker"), item.get("start"), item.get("end"), "")
 
 
-def pyannote_core(data: Any, where: str) -> Iterator[Row]:
+def pyannote_core(data: Any, where: str) -> Iterator[ServiceRow]:
     """An `Annotation.for_json()`."""
     for at, item in entries(data, "content", where):
         start, end = (at_key(item, "segment", key) for key in ("start", "end"))
-        yield Row(at, item.get("label"), start, end, "")
+        yield ServiceRow(at, item.get("label"), start, end, "")
 
 
-def youtube(data: Any, where: str) -> Iterator[Row]:
+def youtube(data: Any, where: str) -> Iterator[ServiceRow]:
     """Events of captions in milliseconds; an event lasts no longer than until the next one's words."""
     spoken = []
     for item in listed(data, "events"):
@@ -220,14 +220,14 @@ def youtube(data: Any, where: str) -> Iterator[Row]:
             next_s = Decimal(str(thousandth(spoken[number][0])))
             if Decimal(str(start_s)) < next_s < Decimal(str(end_s)):
                 end_s = str(next_s)
-        yield Row(f"{where}, event {number}", None, start_s, end_s, text)
+        yield ServiceRow(f"{where}, event {number}", None, start_s, end_s, text)
 
 
-def transformers(data: Any, where: str) -> Iterator[Row]:
+def transformers(data: Any, where: str) -> Iterator[ServiceRow]:
     """Chunks of a pipeline with `timestamp`, of insanely-fast-whisper with speakers."""
     key = "speakers" if listed(data, "speakers") else "chunks"
     for at, item in entries(data, key, where):
         times = item.get("timestamp")
         if not isinstance(times, list) or len(times) != 2:
             raise FormatError(f"{at}: expected timestamp as [start, end], got {times!r}")
-        yield Row(at, item.get("speaker"), times[0], times[1], text_of(item, "text"))
+        yield ServiceRow(at, item.get("speaker"), times[0], times[1], text_of(item, "text"))

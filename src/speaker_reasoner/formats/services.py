@@ -18,7 +18,7 @@ from ..errors import FormatError
 from ..transcript import Transcript, Word, recording_name
 from . import hosted_rows as hosted
 from . import service_rows as rows
-from .service_rows import Row, at_key, listed
+from .service_rows import ServiceRow, at_key, listed
 from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
 
 _NO_SPEAKER = f"segments name no speaker and were given to {UNKNOWN_SPEAKER!r}"
@@ -42,7 +42,7 @@ class Kind:
 
     name: str
     fits: Callable[[Any], bool]
-    read: Callable[[Any, str], Iterator[Row]]
+    read: Callable[[Any, str], Iterator[ServiceRow]]
     duration: Callable[[Any], object] = lambda data: None
     words: bool = False
 
@@ -188,7 +188,7 @@ def parse_services(text: str, where: str) -> list[Transcript]:
 
 
 def gather(
-    rows_of: Iterable[Row], recording: str, where: str, duration: object = None
+    rows_of: Iterable[ServiceRow], recording: str, where: str, duration: object = None
 ) -> Transcript:
     """One transcript of turns as a service has them.
 
@@ -210,7 +210,7 @@ def gather(
     return sessions.transcripts()[0]
 
 
-def _refuse_milliseconds(rows_of: Sequence[Row], where: str) -> None:
+def _refuse_milliseconds(rows_of: Sequence[ServiceRow], where: str) -> None:
     """Times that are whole numbers, at which a word takes half a minute, are no seconds.
 
     Raises:
@@ -271,7 +271,11 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
         if text in ("-", ""):  # what NeMo's diarization puts where nothing is known
             sessions.count(session, "lines of the manifest hold no words and were left out")
             continue
-        _add(sessions, session, Row(at, line.get("speaker"), start_s, start_s + length_s, text))
+        _add(
+            sessions,
+            session,
+            ServiceRow(at, line.get("speaker"), start_s, start_s + length_s, text),
+        )
     return sessions.transcripts()
 
 
@@ -285,7 +289,7 @@ def _of_batch(sessions: Sessions, session: str, line: dict[str, Any]) -> None:
         _add(sessions, session, row)
 
 
-def _add(sessions: Sessions, session: str, row: Row) -> None:
+def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
     speaker = row.speaker
     if isinstance(speaker, float):  # of a table: 1.0 for 1, NaN for none
         speaker = None if speaker != speaker else int(speaker) if speaker.is_integer() else speaker

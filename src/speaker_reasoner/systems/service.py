@@ -6,7 +6,7 @@ from typing import Any
 
 from ..engines.client import AGAIN, Unavailable, retry_after
 from ..errors import AnswerError, EngineError, SpeakerReasonerError
-from ..formats.service_rows import Row
+from ..formats.service_rows import ServiceRow
 from ..formats.services import KINDS, gather
 from ..transcript import Transcript
 from .base import Sound
@@ -77,7 +77,7 @@ def service_transcript(kind: str, raw: Any, sound: Sound) -> Transcript:
     return gather(rows, sound.recording, "answer")
 
 
-def check_times(rows: list[Row]) -> None:
+def check_times(rows: list[ServiceRow]) -> None:
     """Make sure that every turn with words has times.
 
     Raises:
