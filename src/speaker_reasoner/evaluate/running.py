@@ -26,8 +26,7 @@ from ..errors import DataError
 from ..formats import read, write_text_atomically
 from ..formats.folders import SUFFIXES, beside, load
 from ..formats.pieces import cut
-from ..longform import Batch, Failure, Options
-from ..longform import Item
+from ..longform import Batch, Failure, Item, Options
 from ..longform.channels import SEPARATE
 from ..longform.journal import fingerprint
 from ..systems.asking import Asking, How, reason_of

@@ -2,7 +2,7 @@
 
     parse_services(text, "call.json")
 
-`KINDS` lists what is known: how each is recognised, and how its turns are read (`service_rows`). Keys that
+`SERVICE_FORMATS` lists what is known: how each is recognised, and how its turns are read (`service_rows`). Keys that
 may be missing may be missing; what names no speaker is given to one, `unknown`, and counted. Where a
 service gives words with speakers and no turns, words of one speaker are a turn, divided at pauses above
 `MAX_PAUSE_S`, as those of a CTM. Nothing is written in these formats.
@@ -29,12 +29,12 @@ _NO_WORDS = "segments have neither words nor a speaker and were left out"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ServiceFormat:
     """One way that others write a transcript down as JSON.
 
     Attributes:
         name: of the program or service.
-        fits: whether data is of this kind.
+        fits: whether data is of this format.
         read: its turns, in any order, from data and its place.
         duration: seconds that the recording lasts, where the data says.
         words: whether its turns have words as a rule: if none has any, a warning says so.
@@ -64,8 +64,8 @@ def _objects(*keys: str) -> Callable[[Any], bool]:
 
 _OF_ASSEMBLYAI = ("audio_duration", "audio_url", "acoustic_model", "speech_model", "status")
 
-KINDS: tuple[Kind, ...] = (
-    Kind(
+SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
+    ServiceFormat(
         "AssemblyAI",
         lambda d: (
             (
@@ -77,70 +77,78 @@ KINDS: tuple[Kind, ...] = (
         hosted.assemblyai,
         lambda d: at_key(d, "audio_duration"),
     ),
-    Kind(
+    ServiceFormat(
         "Deepgram",
         _has("results", "channels"),
         hosted.deepgram,
         lambda d: at_key(d, "metadata", "duration"),
     ),
-    Kind("Gladia", _has("result", "transcription"), hosted.gladia),
-    Kind(
+    ServiceFormat("Gladia", _has("result", "transcription"), hosted.gladia),
+    ServiceFormat(
         "AWS Transcribe",
         lambda d: _has("results", "items")(d) and _has("results", "transcripts")(d),
         hosted.aws,
     ),
-    Kind("Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics),
-    Kind("Google Speech-to-Text", lambda d: bool(listed(d, "results")), hosted.google),
-    Kind(
+    ServiceFormat(
+        "Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics
+    ),
+    ServiceFormat("Google Speech-to-Text", lambda d: bool(listed(d, "results")), hosted.google),
+    ServiceFormat(
         "Google Speech-to-Text",
         _has("response", "results"),
         lambda d, at: hosted.google(d["response"], at),
     ),
-    Kind("Azure Speech, batch", _has("recognizedPhrases"), hosted.azure_batch),
-    Kind(
+    ServiceFormat("Azure Speech, batch", _has("recognizedPhrases"), hosted.azure_batch),
+    ServiceFormat(
         "Azure Speech, fast",
         lambda d: _has("phrases")(d) and _has("combinedPhrases")(d),
         hosted.azure_fast,
     ),
-    Kind("Rev.ai", _has("monologues"), hosted.rev),
-    Kind("whisper.cpp", lambda d: isinstance(at_key(d, "transcription"), list), rows.whisper_cpp),
-    Kind(
+    ServiceFormat("Rev.ai", _has("monologues"), hosted.rev),
+    ServiceFormat(
+        "whisper.cpp", lambda d: isinstance(at_key(d, "transcription"), list), rows.whisper_cpp
+    ),
+    ServiceFormat(
         "ElevenLabs Scribe",
         lambda d: _has("words")(d) and not _has("segments")(d) and not _has("utterances")(d),
         hosted.elevenlabs,
     ),
-    Kind(
+    ServiceFormat(
         "ElevenLabs Scribe",
         lambda d: _has("words")({} if not (t := listed(d, "transcripts")) else t[0]),
         hosted.elevenlabs_channels,
     ),
-    Kind("pyannoteAI", _has("output", "diarization"), hosted.pyannoteai),
-    Kind("pyannote.audio", _has("diarization"), rows.pyannote),
-    Kind("pyannote.core", lambda d: at_key(d, "pyannote") == "Annotation", rows.pyannote_core),
-    Kind("YouTube json3", _has("events"), rows.youtube),
-    Kind(
+    ServiceFormat("pyannoteAI", _has("output", "diarization"), hosted.pyannoteai),
+    ServiceFormat("pyannote.audio", _has("diarization"), rows.pyannote),
+    ServiceFormat(
+        "pyannote.core", lambda d: at_key(d, "pyannote") == "Annotation", rows.pyannote_core
+    ),
+    ServiceFormat("YouTube json3", _has("events"), rows.youtube),
+    ServiceFormat(
         "transformers", lambda d: _has("chunks")(d) and not _has("speakers")(d), rows.transformers
     ),
-    Kind("insanely-fast-whisper", lambda d: bool(listed(d, "speakers")), rows.transformers),
-    Kind(
+    ServiceFormat(
+        "insanely-fast-whisper", lambda d: bool(listed(d, "speakers")), rows.transformers
+    ),
+    ServiceFormat(
         "OpenAI, Whisper, WhisperX, faster-whisper",
         lambda d: _has("segments")(d),
         rows.segments,
         lambda d: at_key(d, "duration"),
         words=True,
     ),
-    Kind(
+    ServiceFormat(
         "WhisperX's word segments",
         _has("word_segments"),
         lambda d, at: hosted.elevenlabs({"words": d["word_segments"]}, at),
     ),
-    Kind(
+    ServiceFormat(
         "utterances",
         _has("utterances"),
         lambda d, at: rows.segments({"segments": d["utterances"]}, at),
         words=True,
     ),
-    Kind(
+    ServiceFormat(
         "segments",
         _objects("start", "end"),
         lambda d, at: rows.segments({"segments": d}, at),
@@ -150,13 +158,13 @@ KINDS: tuple[Kind, ...] = (
 """What is known, in the order in which it is tried."""
 
 
-def recognise(data: Any) -> Kind | None:
-    """The kind that data is of; `None` for what is unknown."""
-    return next((kind for kind in KINDS if kind.fits(data)), None)
+def recognise(data: Any) -> ServiceFormat | None:
+    """The format that data is of; `None` for what is unknown."""
+    return next((one for one in SERVICE_FORMATS if one.fits(data)), None)
 
 
 def parse_services(text: str, where: str) -> list[Transcript]:
-    """Parse JSON, or JSON lines, of one of `KINDS`, a manifest of NeMo, or the table of `batch`.
+    """Parse JSON, or JSON lines, of one of `SERVICE_FORMATS`, a manifest of NeMo, or the table of `batch`.
 
     One transcript, named after the file; of a manifest, one for each recording in it, named after its
     audio file. Words that are not as ours, or contradict the segment, are counted in the transcript's
@@ -175,7 +183,7 @@ def parse_services(text: str, where: str) -> list[Transcript]:
     kind = recognise(data)
     if kind is None:
         held = list(data)[:8] if isinstance(data, dict) else f"a {type(data).__name__}"
-        known = ", ".join(dict.fromkeys(kind.name for kind in KINDS))
+        known = ", ".join(dict.fromkeys(kind.name for kind in SERVICE_FORMATS))
         raise FormatError(
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
