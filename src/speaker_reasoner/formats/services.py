@@ -180,17 +180,17 @@ def parse_services(text: str, where: str) -> list[Transcript]:
         data: Any = lines
     else:
         data = load_json(text, where, constants=True)
-    kind = recognise(data)
-    if kind is None:
+    service = recognise(data)
+    if service is None:
         held = list(data)[:8] if isinstance(data, dict) else f"a {type(data).__name__}"
-        known = ", ".join(dict.fromkeys(kind.name for kind in SERVICE_FORMATS))
+        known = ", ".join(dict.fromkeys(service.name for service in SERVICE_FORMATS))
         raise FormatError(
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
-    turns = list(kind.read(data, where))
-    one = gather(turns, recording_name(where), where, kind.duration(data))
-    if kind.words and turns and not any(turn.text.strip() for turn in turns):
+    turns = list(service.read(data, where))
+    one = gather(turns, recording_name(where), where, service.duration(data))
+    if service.words and turns and not any(turn.text.strip() for turn in turns):
         one = replace(one, warnings=(*one.warnings, f"{len(turns)} {_SILENT}"))
     return [one]
 

@@ -61,7 +61,7 @@ def service_transcript(kind: str, raw: Any, sound: Sound) -> Transcript:
     """The transcript of a service's JSON.
 
     Args:
-        kind: name of one of `formats.services.KINDS`.
+        kind: name of one of `formats.services.SERVICE_FORMATS`.
         raw: the JSON.
 
     Raises:
