@@ -99,6 +99,7 @@ class Told(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the body does not wait until the head has arrived
     server: Told
 
     def log_message(self, format: str, *args: Any) -> None:
