@@ -172,7 +172,7 @@ class TransformersEngine:
                     f"out of memory with {len(fitting)} dialogues at once on "
                     f"{self.device}: use a smaller --batch or --dtype bfloat16"
                 ) from error
-        give_back()
+        give_back(pause_s=1.0)
         shared = {stage: value / len(requests) for stage, value in seconds.items()}
         return [self._reply(row, shared) for row in rows]
 
