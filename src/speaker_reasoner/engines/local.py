@@ -30,6 +30,7 @@ from .comparing import load_witness
 from .flat import FlatText, is_flat
 from .joined import JoinedText
 from .linears import FastLinears
+from .logits import Logits
 from .lookahead import Lookahead, TokenHistory
 from .memory import Held, TextReader
 from .placed import PlacedText
@@ -246,16 +247,13 @@ class TransformersEngine:
         if inputs:
             blocks = [torch.cat(pair) for pair in zip(inputs, blocks, strict=True)]
         held = [row.memory.held for row in rows]
-        logits = self.text.read(held, blocks, [len(draft) + 1 for draft in drafts])
-        table = torch.cat(logits).float()
-        normalisers = torch.logsumexp(table, dim=-1).cpu().numpy()
-        tables = table.cpu().numpy()
-        clock, begin = time.perf_counter(), 0
+        read = self.text.read(held, blocks, [len(draft) + 1 for draft in drafts])
+        logits = Logits(torch.cat(read))
+        clock, first = time.perf_counter(), 0
         for row, draft in zip(rows, drafts, strict=True):
-            own = slice(begin, begin + len(draft) + 1)
-            kept = self._choose(row, draft, tables[own], normalisers[own])
+            kept = self._choose(row, draft, logits, first)
             row.memory.held.tokens -= len(draft) - kept
-            begin = own.stop
+            first += len(draft) + 1
         seconds["grammar"] += time.perf_counter() - clock
 
     def _embed(self, rows: Sequence[tuple[Session, Sequence[TokenizedPart]]]) -> list[Tensor]:
@@ -287,27 +285,21 @@ class TransformersEngine:
             return []
         return self.lookahead.draft(row.state, row.memory.history, most)
 
-    def _choose(
-        self,
-        row: _BatchRow,
-        draft: Sequence[int],
-        logits: np.ndarray[Any, Any],
-        normaliser: np.ndarray[Any, Any],
-    ) -> int:
+    def _choose(self, row: _BatchRow, draft: Sequence[int], logits: Logits, first: int) -> int:
         """Choose the tokens after those that were read: after all of the draft that the row chooses itself,
         one more. The last one chosen is not counted as read, even where it stood in the draft.
 
         Args:
-            logits: after the last token and after each of the draft, `[1 + draft, V]`.
+            first: place of `logits` after the last token that was read before the draft.
 
         Returns:
             How many tokens of the draft were read and stay.
         """
         for place in range(len(draft) + 1):
-            token = self._pick(row, logits[place])
+            token = self._pick(row, logits, first + place)
             row.ids.append(token)
             self.lookahead.note(row.memory.history, token)
-            row.probabilities.append(float(np.exp(logits[place, token] - normaliser[place])))
+            row.probabilities.append(logits.probability(first + place, token))
             row.done = token == self.end_id or len(row.ids) >= self.max_new_tokens
             if self._opens_answer(row):
                 if row.request.rules.model_answer:
@@ -318,15 +310,17 @@ class TransformersEngine:
                 return place
         raise AssertionError("a draft ends with a token of the row's own")
 
-    def _pick(self, row: _BatchRow, logits: np.ndarray[Any, Any]) -> int:
+    def _pick(self, row: _BatchRow, logits: Logits, place: int) -> int:
         if not self.constrained:
             data = self.vocabulary.tokens
-            for i in np.argsort(-logits)[:64]:
+            for i in np.argsort(-logits.all(place))[:64]:
                 if data[int(i)] or int(i) == self.end_id:
                     return int(i)
             return self.end_id
         row.looped = row.looped or caught_loop(row.state)
-        token, row.state = self.vocabulary.choose(logits, row.state)
+        token, row.state = self.vocabulary.choose(
+            logits.likely(place), lambda: logits.all(place), row.state
+        )
         return token
 
     def _opens_answer(self, row: _BatchRow) -> bool:
