@@ -65,6 +65,8 @@ class _BatchRow:
     probabilities: list[float] = field(default_factory=list)
     looped: bool = False
     done: bool = False
+    full: bool = False
+    """Whether the context ends before the turn does."""
 
 
 class TransformersEngine:
@@ -235,7 +237,11 @@ class TransformersEngine:
         """
         clock = time.perf_counter()
         most = min(self._ahead, max(_AHEAD_LEAST, self._ahead // len(rows)))
-        drafts = [self._draft(row, most) for row in rows]
+        new = [len(block) for block in inputs] if inputs else [1] * len(rows)
+        drafts = [
+            self._draft(row, min(most, self.context_tokens - row.memory.held.tokens - count))
+            for row, count in zip(rows, new, strict=True)
+        ]
         seconds["grammar"] += time.perf_counter() - clock
         chosen = (
             drafts
@@ -253,6 +259,8 @@ class TransformersEngine:
         for row, draft in zip(rows, drafts, strict=True):
             kept = self._choose(row, draft, logits, first)
             row.memory.held.tokens -= len(draft) - kept
+            row.full = not row.done and row.memory.held.tokens >= self.context_tokens
+            row.done = row.done or row.full
             first += len(draft) + 1
         seconds["grammar"] += time.perf_counter() - clock
 
@@ -281,7 +289,7 @@ class TransformersEngine:
 
     def _draft(self, row: _BatchRow, most: int) -> list[int]:
         """Draft the tokens that the row probably writes next."""
-        if not self.constrained or not most:
+        if not self.constrained or most <= 0:
             return []
         return self.lookahead.draft(row.state, row.memory.history, most)
 
@@ -341,19 +349,27 @@ class TransformersEngine:
         # The last token of a turn was chosen, never read.
         memory.pending = [TokenizedPart(tuple(row.ids[-1:]), None, True)]
 
+    def _outgrown(self) -> str:
+        return f"the dialogue outgrew the context of {self.context_tokens} tokens"
+
     def _reply(self, row: _BatchRow, seconds: dict[str, float]) -> Reply:
         if not row.ids:
             return Reply(
                 "",
-                error=f"the dialogue outgrew the context of {self.context_tokens} tokens",
+                error=self._outgrown(),
                 stop=Stop.CONTEXT,
             )
         ids = row.ids[:-1] if row.ids[-1] == self.end_id else row.ids
         spelled = [self.vocabulary.tokens[i] or b"" for i in ids]
         text = b"".join(spelled).decode("utf-8", errors="replace")
-        error = None
-        if self.constrained and not complete(row.state):
-            error = f"the turn was not finished within {self.max_new_tokens} tokens"
+        error, stop = None, Stop.ENGINE
+        if row.full:
+            error, stop = self._outgrown(), Stop.CONTEXT
+        elif self.constrained and not complete(row.state):
+            error, stop = (
+                f"the turn was not finished within {self.max_new_tokens} tokens",
+                Stop.LENGTH,
+            )
         return Reply(
             text,
             ids=tuple(ids),
@@ -361,6 +377,6 @@ class TransformersEngine:
             probabilities=tuple(row.probabilities[: len(ids)]),
             looped=row.looped,
             error=error,
-            stop=Stop.LENGTH if error else Stop.ENGINE,
+            stop=stop,
             seconds=seconds,
         )
