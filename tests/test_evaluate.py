@@ -41,6 +41,7 @@ from speaker_reasoner.evaluate import (
 from speaker_reasoner.evaluate.pairs import Pair
 from speaker_reasoner.transcript import Segment, Transcript
 
+from .pooled import dies, fails, slow
 from .references import made_meeting
 
 REMEDY = "pip install 'speaker-reasoner[eval]'"
@@ -714,43 +715,23 @@ def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) 
         score(MEETING, MEETING)
 
 
-def _slow(seconds: float) -> int:
-    time.sleep(seconds)
-    return os.getpid()
-
-
-def _fails(number: int) -> int:
-    if number == 1:
-        raise FormatError("the second of them")
-    return number
-
-
-def _dies(number: int) -> int:
-    os._exit(number)
-
-
 def test_several_processes_give_what_one_gives() -> None:
     assert list(processes.each(abs, [-3, 2, -1], 2)) == [3, 2, 1]
-    assert os.getpid() not in processes.each(_slow, [0.0, 0.0], 2)
-    assert set(processes.each(_slow, [0.0, 0.0], 1)) == {os.getpid()}
+    assert os.getpid() not in processes.each(slow, [0.0, 0.0], 2)
+    assert set(processes.each(slow, [0.0, 0.0], 1)) == {os.getpid()}
 
 
 def test_an_error_in_a_process_is_the_error_and_ends_the_others() -> None:
     with pytest.raises(FormatError, match=r"^the second of them$"):
-        list(processes.each(_fails, [0, 1, 2], 2))
+        list(processes.each(fails, [0, 1, 2], 2))
     with pytest.raises(DataError, match="--jobs 1"):
-        list(processes.each(_dies, [1, 2], 2))
+        list(processes.each(dies, [1, 2], 2))
     begun = time.monotonic()
     with pytest.raises(ZeroDivisionError):
-        for _ in processes.each(_slow, [0.0, 600.0, 600.0], 2):
+        for _ in processes.each(slow, [0.0, 600.0, 600.0], 2):
             1 / 0  # noqa: B018  as an interrupt would come
     assert time.monotonic() - begun < 60
     assert not multiprocessing.active_children()
-
-
-def _waits(number: int) -> None:
-    os.write(2, b"waits\n")  # at once: two processes write there
-    time.sleep(600)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals to a group of processes")
@@ -759,8 +740,8 @@ def test_processes_end_with_the_one_that_began_them(name: str) -> None:
     """Ctrl-C goes to all of them, the others to the first alone; the last end of standard error is theirs."""
     code = (  # what a shell runs in the background ignores interrupts
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from tests.test_evaluate import _waits\nfrom speaker_reasoner.evaluate.processes import each\n"
-        "list(each(_waits, range(8), 2))"
+        "from tests.pooled import waits\nfrom speaker_reasoner.evaluate.processes import each\n"
+        "list(each(waits, range(8), 2))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
