@@ -28,6 +28,7 @@ settings.load_profile("untimed")  # how long an example takes depends on what el
 
 LONGEST = [
     "servers",
+    "bulk_ray",
     "serve",
     "train_models",
     "loopback",
