@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, OutputError
+from ..heap import without_cycles
 from ..transcript import Transcript, recording_name
 from .table import FORMATS, Format, find_format
 
@@ -184,7 +185,8 @@ def read(
     if known.parse is None:
         readable = ", ".join(name for name, other in FORMATS.items() if other.parse)
         raise FormatError(f"{source}: {known.name} is written, not read; readable: {readable}")
-    return known.parse(read_text(source, encoding), str(source))
+    with without_cycles():
+        return known.parse(read_text(source, encoding), str(source))
 
 
 def _format_of(path: Path) -> Format:

@@ -29,6 +29,7 @@ _RTTM_OTHER_TYPES = frozenset(
 )
 _GAP = "inter_segment_gap"
 _IGNORED = "ignore_time_segment_in_scoring"
+_NAME_TYPES = str | int
 _END_S = 1e9  # for a stretch without an end
 _STM_LABEL = re.compile(r"<[^<>\s]*>(?=\s|$)")
 _USUAL_LABEL = re.compile(r"<(?:o|na|[^,]*,.*)?>", re.IGNORECASE)
@@ -91,7 +92,7 @@ def parse_seglst(text: str, where: str) -> list[Transcript]:
             raise FormatError(f"{at}: expected an object, got {entry!r}")
         names = {}
         for key in ("session_id", "speaker"):
-            if not isinstance(entry.get(key), str | int):
+            if not isinstance(entry.get(key), _NAME_TYPES):
                 raise FormatError(f"{at}: expected {key} as text, got {entry.get(key)!r}")
             names[key] = str(entry[key])
         words = entry.get("words", "")
@@ -232,10 +233,11 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
         if fields[0].isupper() and fields[-1].split()[-1:] == ["<NA>"]:
             raise FormatError(f"{at}: expected STM, got a line of RTTM; name the format")
         file, channel, speaker, start, end, *rest = fields
-        words, gender = _split_label(rest[0] if rest else "")
-        label = (rest[0] if rest else "").removesuffix(words).strip()
-        if label and not _USUAL_LABEL.fullmatch(label):
-            sessions.count(file, "texts begin with a mark such as <unk>: a label, as in sclite")
+        words, gender = rest[0] if rest else "", "unknown"
+        if label := _STM_LABEL.match(words):
+            words, gender = words[label.end() :], _gender_in(label[0])
+            if not _USUAL_LABEL.fullmatch(label[0]):
+                sessions.count(file, "texts begin with a mark such as <unk>: a label, as in sclite")
         start_s, end_s = parse_seconds(start, at, "start"), parse_seconds(end, at, "end")
         if words.strip().lower() == _IGNORED:
             sessions.leave_out(file, at, start_s, end_s)
@@ -267,10 +269,7 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
     return sessions.transcripts()
 
 
-def _split_label(words: str) -> tuple[str, str]:
-    """Take a label field off a text; return the text and the gender in the label."""
-    label = _STM_LABEL.match(words)
-    if label is None:
-        return words, "unknown"
-    genders = {parse_gender(part) for part in label[0].strip("<>").split(",")} - {"unknown"}
-    return words[label.end() :], genders.pop() if len(genders) == 1 else "unknown"
+def _gender_in(label: str) -> str:
+    """The gender that a label field, `<o,f0,female>`, holds."""
+    genders = {parse_gender(part) for part in label.strip("<>").split(",")} - {"unknown"}
+    return genders.pop() if len(genders) == 1 else "unknown"

@@ -77,11 +77,17 @@ def entries(data: Any, key: str, where: str) -> Iterator[tuple[str, dict[str, An
 
 
 def text_of(item: dict[str, Any], *keys: str) -> str:
-    return next((item[key] for key in keys if isinstance(item.get(key), str)), "")
+    for key in keys:
+        if isinstance(text := item.get(key), str):
+            return text
+    return ""
 
 
 def first_of(item: dict[str, Any], *keys: str) -> Any:
-    return next((item[key] for key in keys if item.get(key) is not None), None)
+    for key in keys:
+        if (value := item.get(key)) is not None:
+            return value
+    return None
 
 
 def thousandth(value: object) -> object:
@@ -164,8 +170,10 @@ def segments(data: Any, where: str) -> Iterator[Row]:
         words = tuple(word_of(word) for word in listed(item, "words"))
         speaker = first_of(item, "speaker", "speaker_id", "speaker_label", "speaker_name")
         text = text_of(item, *_TEXTS) or join_words([word.text for word in words])
-        other = next((item[key] for key in _TEXTS if item.get(key) not in (None, "", [])), None)
-        if not text and not words and other is not None:
+        other = None
+        if not text and not words:
+            other = next((item[key] for key in _TEXTS if item.get(key) not in (None, "", [])), None)
+        if other is not None:
             raise FormatError(f"{at}: expected the text as a string, got {str(other)[:60]!r}")
         yield Row(
             at,

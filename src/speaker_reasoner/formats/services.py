@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from ..errors import FormatError
@@ -21,6 +22,8 @@ from . import service_rows as rows
 from .service_rows import Row, at_key, listed
 from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
 
+_recording_name = lru_cache(maxsize=4096)(recording_name)  # of a manifest, on each of many lines
+_LABEL_TYPES, _CONFIDENCE_TYPES = str | int | None, int | float | str
 _NO_SPEAKER = f"segments name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _NO_TIMES = "segments have words without times: their words' times were not read"
 _SLOWEST_S = 30  # per word, longer than people pause inside a turn: assumed
@@ -260,7 +263,7 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
             raise FormatError(
                 f"{at}: expected audio_filepath as text, got {line['audio_filepath']!r}"
             )
-        session = recording_name(line["audio_filepath"])
+        session = _recording_name(line["audio_filepath"])
         if isinstance(line.get("segments"), list) or isinstance(line.get("error"), dict):
             _of_batch(sessions, str(line.get("name") or session), line)
             continue
@@ -289,7 +292,7 @@ def _add(sessions: Sessions, session: str, row: Row) -> None:
     speaker = row.speaker
     if isinstance(speaker, float):  # of a table: 1.0 for 1, NaN for none
         speaker = None if speaker != speaker else int(speaker) if speaker.is_integer() else speaker
-    if isinstance(speaker, bool | float) or not isinstance(speaker, str | int | None):
+    if isinstance(speaker, bool) or not isinstance(speaker, _LABEL_TYPES):
         raise FormatError(f"{row.at}: expected the speaker as text or a number, got {speaker!r}")
     label = "" if speaker is None else str(speaker).strip()
     if not label and not row.text.strip():
@@ -320,7 +323,7 @@ def _add(sessions: Sessions, session: str, row: Row) -> None:
 
 
 def _confidence(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, _CONFIDENCE_TYPES):
         return None
     try:
         number = float(value)

@@ -29,7 +29,9 @@ from .words import separate_ms, spelled
 
 _VTT_TIMESTAMP = re.compile(r"<((?:\d+:)?[0-5]\d:[0-5]\d\.\d{3})>")
 _TIMESTAMP_MAP = re.compile(r"^X-TIMESTAMP-MAP=(?!.*MPEGTS:0\b).*LOCAL:", re.MULTILINE)
-_VTT_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
+_VTT_HEADER = re.compile(r".*(?:\n(?!.*-->).+)*")
+_VTT_BLOCKS = re.compile(r"\n\n(?=(?:NOTE|STYLE|REGION)(?:\s|\Z))(?!.*-->).+(?:\n(?!.*-->).+)*")
+"""Both reach to an empty line, or to a line with an arrow."""
 _NO_SPEAKER = f"cues name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _ROLLED = "cues repeat lines of the cue before, which were read once"
 _EMPTY = "cues hold no words and name no speaker; they were left out"
@@ -75,8 +77,7 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
     Raises:
         FormatError: text stands before the first timing line, or times are reversed.
     """
-    lines = list(enumerate(text.split("\n"), start=1))
-    cues = list(read_cues(lines, where, numbered=True))
+    cues = read_cues(text, where, numbered=True)
     without_formatting(cues)
     sessions, session = _opened(where)
     if _voiced(cues):
@@ -92,7 +93,7 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
 
 
 def _voiced(cues: list[Cue]) -> bool:
-    return any(VOICE.search(line) for cue in cues for line in cue.lines)
+    return any("<v" in line and VOICE.search(line) for cue in cues for line in cue.lines)
 
 
 def _opened(where: str) -> tuple[Sessions, str]:
@@ -128,7 +129,8 @@ def _add(
         return
     if not speaker:
         sessions.count(session, _NO_SPEAKER)
-    sessions.count(session, f"cues {SOUNDS}", bool(SOUND.search(text)))
+    if SOUND.search(text):
+        sessions.count(session, f"cues {SOUNDS}")
     sessions.add(
         session,
         cue.at,
@@ -205,7 +207,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         FormatError: the file does not begin with `WEBVTT`, there is text outside of a cue, or times
             are reversed; all cues are metadata (JSON, pictures).
     """
-    cues = list(read_cues(_vtt_lines(text, where), where, numbered=False))
+    cues = read_cues(_without_blocks(text, where), where, numbered=False)
     if cues and all(_METADATA.fullmatch(" ".join(cue.lines)) for cue in cues):
         raise FormatError(
             f"{cues[0].at}: expected words, got metadata in every cue: {cues[0].lines[0][:60]!r}"
@@ -214,7 +216,8 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         if cue.lines and (named := _WEBEX.fullmatch(cue.name)):
             cue.lines[0] = f"<v {html.escape(named[1])}>{cue.lines[0]}"
     sessions, session = _opened(where)
-    sessions.count(session, _MAPPED, len(_TIMESTAMP_MAP.findall(text)))
+    if "X-TIMESTAMP-MAP" in text:
+        sessions.count(session, _MAPPED, len(_TIMESTAMP_MAP.findall(text)))
     if not _voiced(cues):
         for cue, parts in _named(cues, plain, sessions, session):
             for speaker, gender, words in parts:
@@ -233,22 +236,19 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
     return sessions.transcripts()
 
 
-def _vtt_lines(text: str, where: str) -> list[tuple[int, str]]:
-    """Lines behind the header; those of comments, styles and regions are empty."""
-    rows = text.split("\n")
-    if not re.match(r"WEBVTT(?:\s|$)", rows[0]):
+def _without_blocks(text: str, where: str) -> str:
+    """A text without header, comments, styles and regions, whose lines are left empty."""
+    if not re.match(r"WEBVTT(?:\s|$)", text):
         raise FormatError(f"{where}:1: expected WEBVTT")
-    lines: list[tuple[int, str]] = []
-    skipping, before = True, ""  # the header, too, ends with an empty line or a timing
-    for number, row in enumerate(rows[1:], start=2):
-        line = row.rstrip("\r")
-        if "-->" in line or not line:
-            skipping = False
-        elif not before and _VTT_BLOCK.match(line):
-            skipping = True
-        lines.append((number, "" if skipping else line))
-        before = line
-    return lines
+    if "\r" in text:
+        text = re.sub(r"\r+(?=\n|$)", "", text)
+    header = _VTT_HEADER.match(text)
+    assert header is not None
+    return _emptied(header) + _VTT_BLOCKS.sub(_emptied, text[header.end() :])
+
+
+def _emptied(match: re.Match[str]) -> str:
+    return "\n" * match[0].count("\n")
 
 
 def _without_name(payload: str, speaker: str) -> str:
