@@ -17,7 +17,7 @@ SOUND = re.compile(r"[\[(（【][^\[\]()（）【】:]*[\])）】]|[♪♫]")
 """What stands in brackets or between notes: mostly a sound, `[music]`, or a remark, `(inaudible)`."""
 SOUNDS = "hold sounds or remarks in brackets, which were read as words"
 
-_TIME = r"(?:\d{1,9}:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
+_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
 _SPACE = r"[^\S\n]"
 _TIMINGS = re.compile(
     rf"\n{_SPACE}*(?:({_TIME}){_SPACE}*-->{_SPACE}*({_TIME})(?:{_SPACE}.*)?|({_TIME}),({_TIME}){_SPACE}*)(?![^\n])"
@@ -146,17 +146,18 @@ def parse_clock(clock: str, at: str) -> Decimal:
     head, _, digits = clock.rpartition(":")
     whole_s, seconds = _minutes_s(head), Decimal(digits.replace(",", "."))
     if whole_s is None or seconds >= 60:
-        raise FormatError(
-            f"{at}: expected minutes and seconds below 60, got {clock.replace(',', '.')!r}"
-        )
+        shown = clock.replace(",", ".")
+        raise FormatError(f"{at}: expected minutes and seconds below 60, got {shown!r}")
     return whole_s + seconds
 
 
 @lru_cache(maxsize=4096)  # of minutes, many cues begin in each
 def _minutes_s(clock: str) -> Decimal | None:
-    """Hours and minutes, `[hh:]mm`, in seconds; `None` where there are 60 minutes or more."""
+    """Hours and minutes, `[hh:]mm`, in seconds; `None` for 60 minutes or more, or a billion hours."""
     hours, _, minutes = clock.rpartition(":")
-    return Decimal((int(hours or 0) * 60 + int(minutes)) * 60) if int(minutes) < 60 else None
+    if len(hours) > 9 or int(minutes) > 59:
+        return None
+    return Decimal((int(hours or 0) * 60 + int(minutes)) * 60)
 
 
 def without_formatting(cues: Sequence[Cue]) -> None:
