@@ -39,8 +39,29 @@ _OPENER_WORDS = (
     " Monday Tuesday Wednesday Thursday Friday Saturday Sunday Today Tomorrow"
     " 注意 问题 答案 问 答 例如 比如 结果 第一 第二 第三 首先 其次 最后 总之 因此 所以 但是 質問 回答 答え 例"
 )
-_OPENERS = frozenset(_OPENER_WORDS.split())
-"""Words that begin a sentence before a colon and are nobody's name."""
+_HEADINGS = (
+    "Breaking,Breaking news,News,Exclusive,Headlines,Weather,Sport,Sports,Coming up,Meanwhile,Previously,"
+    "Tonight,Yesterday,Tomorrow,Earlier,Later,Fun fact,Pro tip,Source,Sources,Credits,Music,Lyrics,Subtitles,"
+    "Subtitles by,Captions,Captions by,Disclaimer,Reminder,Spoiler,Update,Eilmeldung,Musik,Untertitel,Quelle,"
+    "Quellen,Source,Musique,Sous-titres,Música,Subtítulos,Fuente,Noticias"
+)
+_OPENERS = frozenset(_OPENER_WORDS.split()) | frozenset(_HEADINGS.split(","))
+"""What begins a sentence or a text before a colon and is nobody's name."""
+_ROLE_WORDS = (
+    "man woman boy girl kid child children baby lady guy male female narrator announcer reporter anchor host"
+    " hostess interviewer guest presenter moderator speaker commentator teacher professor student officer cop"
+    " policeman doctor nurse judge lawyer attorney waiter waitress clerk driver pilot soldier guard captain"
+    " crowd group audience chorus choir voice voiceover caller operator dispatcher singer translator interpreter"
+    " mother father mom mum dad grandma grandpa daughter son brother sister wife husband robot computer"
+    " mann frau junge mädchen kind sprecher sprecherin erzähler moderatorin reporterin"
+    " homme femme garçon fille enfant narrateur narratrice hombre mujer niño niña narrador locutor"
+    " uomo donna ragazzo ragazza narratore homem mulher menino menina"
+)
+_ROLES = frozenset(_ROLE_WORDS.split())
+"""Whom captions for the deaf name by what they are: `MAN:`, `OLD WOMAN 2:`, `TV ANNOUNCER:`."""
+_TOGETHER = frozenset(
+    ("ALL", "BOTH", "EVERYONE", "TOGETHER", "ALLE", "BEIDE", "TOUS", "TODOS", "TUTTI")
+)
 _OF_A_LIST = re.compile(
     r"(?:step|chapter|part|psalm|rule|figure|week|level|lesson|section|question|answer|number|"
     r"item|point|phase|stage|act|scene|verse|tip|slide|article|episode|option|problem|example|"
@@ -105,7 +126,7 @@ def _caseless(word: str) -> bool:
 
 
 def _name_word(word: str, last: bool) -> bool:
-    bare = word.strip("().'’-")
+    bare = word.strip("().'’-#")  # MAN #2
     if word in _PARTICLES:
         return not last
     if not bare or not re.fullmatch(r"[\w.'’()@/#+-]+", word):
@@ -172,8 +193,10 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
     - every cue has such a name, or a label as people choose for themselves in meetings (`Moe, Ana`),
       of which some recur or there are three at least; or
     - a name recurs, and half of the cues at least have one (then names that come once count, too); or
-    - that name recurs, stands alone on its line, is in capitals, as subtitles write it, behind `>>`, or
-      a numbered speaker.
+    - that name recurs, stands alone on its line or behind `>>`, or is a numbered speaker; or
+    - it is in capitals, as subtitles for the deaf write it, and says what one is (`MAN`, `OLD WOMAN 2`), or
+      stands beside another one in capitals that recurs or does. One that comes once and has no such company may
+      be a place or a heading (`LONDON: rain`), unless every cue has a name.
 
     A name in brackets (`[Ana] yes`), or alone on the first line, is one where every cue begins so. A name with a gender
     (`Ana (female): yes`), as this package writes it, is one anywhere.
@@ -201,11 +224,15 @@ def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
         for line, split in zip(cue.lines, of_cue, strict=True)
         if split and (not split[1] or line.lstrip().startswith(">>"))
     }
-    recurring = {
-        name for name, count in counts.items() if count > 1 or name in plainly or _is_plain(name)
+    plain = {
+        name
+        for name, count in counts.items()
+        if count > 1 or name in plainly or _is_numbered(name) or _is_role(name)
     }
+    alone = set[str]() if any(map(in_capitals, plain)) else set(filter(in_capitals, counts)) - plain
+    recurring = plain | (set(filter(in_capitals, counts)) - alone)
     if recurring and 2 * named >= len(cues):
-        return set(counts)
+        return set(counts) - (alone if named < len(cues) else set())
     either = counts if named == len(cues) else recurring
     return {name for name in either if _is_explicit(name) or is_name(_bare(name))}
 
@@ -254,10 +281,20 @@ def _possible(name: str) -> bool:
     return is_name(bare) or (one and bare.capitalize() not in _OPENERS)
 
 
-def _is_plain(name: str) -> bool:
-    """Whether a name is one by itself: in capitals, or a numbered speaker."""
-    capitals = len(name) > 2 and name.isupper() and any(map(str.isalpha, name))
-    return capitals or _IDENTIFIER.fullmatch(_bare(name)) is not None
+def _is_numbered(name: str) -> bool:
+    return _IDENTIFIER.fullmatch(_bare(name)) is not None
+
+
+def in_capitals(name: str) -> bool:
+    return len(name) > 2 and name.isupper() and any(map(str.isalpha, name))
+
+
+def _is_role(name: str) -> bool:
+    """Whether a name in capitals says what somebody is."""
+    words = re.findall(r"\w+", name)
+    return in_capitals(name) and (
+        any(word.lower() in _ROLES for word in words) or set(words) <= _TOGETHER
+    )
 
 
 def label_of(label: str) -> tuple[str, bool]:

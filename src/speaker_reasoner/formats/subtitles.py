@@ -23,7 +23,7 @@ from .cues import (
     without_formatting,
     without_references,
 )
-from .names import label_of, name_speakers, split_name
+from .names import in_capitals, label_of, name_speakers, split_name
 from .sessions import UNKNOWN_SPEAKER, Sessions, unique_labels
 from .words import separate_ms, spelled
 
@@ -33,6 +33,10 @@ _VTT_HEADER = re.compile(r".*(?:\n(?!.*-->).+)*")
 _VTT_BLOCKS = re.compile(r"\n\n(?=(?:NOTE|STYLE|REGION)(?:\s|\Z))(?!.*-->).+(?:\n(?!.*-->).+)*")
 """Both reach to an empty line, or to a line with an arrow."""
 _NO_SPEAKER = f"cues name no speaker and were given to {UNKNOWN_SPEAKER!r}"
+_CAPITALS = (
+    "cues begin with capitals and a colon that do not tell a speaker by the other cues (a place, a heading?); they "
+    "were read as words"
+)
 _ROLLED = "cues repeat lines of the cue before, which were read once"
 _EMPTY = "cues hold no words and name no speaker; they were left out"
 _REFERENCES = "cues hold character references such as &amp;, which were read as characters"
@@ -112,7 +116,11 @@ def _named(
     texts = cues
     if shown is not str:
         texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
-    yield from zip(cues, name_speakers(texts), strict=True)
+    for cue, shown_cue, parts in zip(cues, texts, name_speakers(texts), strict=True):
+        if not parts[0][0] and ":" in parts[0][2]:
+            split = split_name(shown_cue.lines[0]) if shown_cue.lines else None
+            sessions.count(session, _CAPITALS, split is not None and in_capitals(split[0]))
+        yield cue, parts
 
 
 def _add(
