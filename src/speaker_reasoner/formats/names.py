@@ -170,10 +170,11 @@ def _unbracketed(cues: Sequence[Cue]) -> Sequence[Cue]:
 
 def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
     """Rewrite a line `Ana` above the words as `Ana: words` if all cues of a file begin so (Teams)."""
-    if len(cues) < 3 or any(len(cue.lines) < 2 for cue in cues):
+    if any(len(cue.lines) < 2 for cue in cues):
         return cues
     names = [cue.lines[0].lstrip("-– ").strip() for cue in cues]
-    if 2 * len(set(names)) > len(names) + 1 or not all(map(is_name, names)):
+    recur = len(cues) > 2 and 2 * len(set(names)) <= len(names) + 1
+    if not all(map(is_name, names)) or not (recur or all(map(_is_numbered, names))):
         return cues
     return [
         replace(cue, lines=[f"{name}: {cue.lines[1]}", *cue.lines[2:]])
@@ -206,9 +207,13 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
         with names has several.
     """
     cues = _unheaded(_unbracketed(cues))
-    splits = [[split_name(line) for line in cue.lines] for cue in cues]
+    splits = [[_without_remark(split_name(line)) for line in cue.lines] for cue in cues]
     accepted = _of_a_meeting(splits) or _names_among(cues, splits)
     return [_parts(cue.lines, split, accepted) for cue, split in zip(cues, splits, strict=True)]
+
+
+def _without_remark(split: tuple[str, str] | None) -> tuple[str, str] | None:
+    return split if split is None or "(" not in split[0] else (without_remark(split[0]), split[1])
 
 
 def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
@@ -300,7 +305,21 @@ def _is_role(name: str) -> bool:
 def label_of(label: str) -> tuple[str, bool]:
     """The form of a label that SubRip can hold, and whether it is plainly a name there."""
     fitted = re.sub("[:：]", "_", label.strip())
-    return fitted, is_name(fitted) and _bare(fitted) == fitted
+    return fitted, is_name(fitted) and without_remark(_bare(fitted)) == fitted
+
+
+_REMARK = re.compile(
+    r"(.*\S)\s*\((?:[a-z][^()]*|[OV]\.?\s?[SOC]\.?|CONT['’]?D\.?|ON [^()]*|OVER [^()]*)\)",
+    re.DOTALL,
+)
+"""How somebody speaks, behind a name in capitals: `ANA (whispering)`, `BOB (V.O.)`."""
+
+
+@lru_cache(maxsize=4096)
+def without_remark(name: str) -> str:
+    """A name in capitals without what stands behind it of how somebody speaks; any other as it is."""
+    match = None if _is_explicit(name) else _REMARK.fullmatch(name)
+    return match[1] if match is not None and in_capitals(match[1]) else name
 
 
 @lru_cache(maxsize=4096)

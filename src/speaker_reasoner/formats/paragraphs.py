@@ -6,6 +6,8 @@
     [00:00.000 --> 00:03.400]  hello       Whisper, whisper.cpp
     [0.00s -> 3.40s] hello                 faster-whisper
     [00:04] Ana: hello                     Fireflies, Descript
+    Ana (00:04): hello                     minutes by hand
+    0:01 - 0:03                            the same, with an end
 
 What follows on lines without a time is of the paragraph before. Most of them say no ends: what is made
 up for them is in the transcript's warnings.
@@ -26,10 +28,12 @@ from .sessions import UNKNOWN_SPEAKER, Sessions
 
 _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
 _RANGED = re.compile(rf"\[({_TIME})\s*(?:-->|->|-|–)\s*({_TIME})\]\s*(.*)")
+_BARE_RANGE = re.compile(rf"({_TIME})\s*(?:-->|->|-|–|—|to)\s*({_TIME})(?:\s+(.*))?")
 _RANGED_S = re.compile(r"\[(\d+\.\d+)s -> (\d+\.\d+)s\]\s*(.*)")
 _STAMPED = re.compile(rf"(?:\[({_TIME})\]|\(({_TIME})\):?)(?:\s+(.*))?")
 _BARE = re.compile(rf"({_TIME})(?:\s+(.*))?")
 _HEADED = re.compile(rf"(\S.*?)(?:(\s+)({_TIME})|\s*\(({_TIME})\):?)\s*")
+_NAMED = re.compile(rf"([^:\[(]*[^:\[(\s])\s*(?:\[({_TIME})\]|\(({_TIME})\))\s*:?\s+(\S.*)")
 _OF_DAY = re.compile(r"\[[^\[\]]+\]\s+\d{1,2}:\d{2}:\d{2}")
 _NOTE = re.compile(r"(?:Not transcribed|Warning): .*|Transcribed by https?://\S+")
 _NO_SPEECH = "(no speech)"
@@ -109,8 +113,15 @@ def _opened(line: str, at: str) -> _Paragraph | None:
         return _Paragraph(at, Decimal(match[1]), Decimal(match[2]), "", [match[3]])
     if match := _STAMPED.fullmatch(line):
         return _Paragraph(at, parse_clock(match[1] or match[2], at), lines=[match[3] or ""])
+    if match := _BARE_RANGE.fullmatch(line):
+        times = parse_clock(match[1], at), parse_clock(match[2], at)
+        return _Paragraph(at, *times, "", [match[3] or ""])
     if match := _BARE.fullmatch(line):
         return _Paragraph(at, parse_clock(match[1], at), lines=[match[2] or ""])
+    if (match := _NAMED.fullmatch(line)) and is_name(match[1]):
+        return _Paragraph(
+            at, parse_clock(match[2] or match[3], at), speaker=match[1], lines=[match[4]]
+        )
     match = _HEADED.fullmatch(line) if len(line) <= _LONGEST else None
     if match is None:
         return None

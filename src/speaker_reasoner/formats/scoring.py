@@ -96,6 +96,7 @@ def parse_seglst(text: str, where: str) -> list[Transcript]:
                 raise FormatError(f"{at}: expected {key} as text, got {entry.get(key)!r}")
             names[key] = str(entry[key])
         words = entry.get("words", "")
+        words = "" if words is None else words
         if not isinstance(words, str):
             raise FormatError(f"{at}: expected words as text, got {words!r}")
         sessions.add(
@@ -153,6 +154,7 @@ def parse_rttm(text: str, where: str) -> list[Transcript]:
         FormatError: an unknown record type, a wrong number of fields, a time that is none.
     """
     sessions = Sessions()
+    channels: dict[tuple[str, str], set[str]] = {}
     for number, fields in fields_of(text):
         if fields[0].startswith((";", "#")):
             continue
@@ -166,6 +168,7 @@ def parse_rttm(text: str, where: str) -> list[Transcript]:
             end_s = start_s + parse_seconds(fields[4], at, "duration")
             if kind == "SPEAKER":
                 sessions.add(file, at, speaker=speaker, start_s=start_s, end_s=end_s)
+                channels.setdefault((file, speaker), set()).add(fields[2])
             else:
                 sessions.leave_out(file, at, start_s, end_s)
         elif kind == "SPKR-INFO":
@@ -174,7 +177,18 @@ def parse_rttm(text: str, where: str) -> list[Transcript]:
             sessions.count(file, f"RTTM records of type {kind} were not read")
         else:
             raise FormatError(f"{at}: unknown RTTM record type {fields[0]!r}")
+    _count_channels(sessions, channels)
     return sessions.transcripts()
+
+
+def _count_channels(sessions: Sessions, channels: dict[tuple[str, str], set[str]]) -> None:
+    """Count speakers of a file that come in several channels, who may be several people."""
+    for (file, _), of_speaker in channels.items():
+        sessions.count(
+            file,
+            "speakers come in several channels: each was taken for one person",
+            len(of_speaker) > 1,
+        )
 
 
 def render_stm(transcript: Transcript) -> str:
@@ -219,7 +233,7 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
         FormatError: a line has fewer than five fields, or a time is none.
     """
     sessions = Sessions()
-    channels: dict[str, set[str]] = {}
+    channels: dict[tuple[str, str], set[str]] = {}
     ignored: dict[str, set[str]] = {}
     for number, fields in fields_of(text, maxsplit=5):
         at = f"{where}:{number}"
@@ -243,10 +257,10 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
             sessions.leave_out(file, at, start_s, end_s)
             ignored.setdefault(file, set()).add(channel)
             continue
-        channels.setdefault(file, set()).add(channel)
         if not words.strip() and speaker.lower() == _GAP:
             sessions.count(file, f"segments of {_GAP} are nobody's and were not read")
             continue
+        channels.setdefault((file, speaker), set()).add(channel)
         choices = None
         if "{" in words or "(" in words:
             choices = parse_choices(words)
@@ -263,8 +277,10 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
             gender=gender,
             choices=choices,
         )
+    _count_channels(sessions, channels)
     for file, of_file in ignored.items():
-        if channels.get(file, of_file) - of_file:
+        others = set().union(*(used for (name, _), used in channels.items() if name == file))
+        if others - of_file:
             sessions.count(file, "channel has stretches out of scoring: they hold for all channels")
     return sessions.transcripts()
 

@@ -5,9 +5,10 @@ Every error names its place, `at`: the file with its line, or the entry of a JSO
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from ..errors import FormatError
@@ -142,17 +143,16 @@ class Sessions:
                 segments = tuple(self._with_gender(session, segment) for segment in rows)
             unscored = tuple(sorted(self._unscored.get(session, ())))
             ends = [segment.end_s for segment in segments] + [end_s for _, end_s in unscored]
-            transcripts.append(
-                Transcript(
-                    recording=session,
-                    duration_s=max([self._durations.get(session, 0.0), *ends]),
-                    segments=segments,
-                    warnings=tuple(
-                        f"{count} {what}" for what, count in self._counts.get(session, {}).items()
-                    ),
-                    unscored=unscored,
-                )
+            transcript = Transcript(
+                recording=session,
+                duration_s=max([self._durations.get(session, 0.0), *ends]),
+                segments=segments,
+                unscored=unscored,
             )
+            for what, times in _doubtful(transcript):
+                self.count(session, what, times)
+            warnings = (f"{n} {what}" for what, n in self._counts.get(session, {}).items())
+            transcripts.append(replace(transcript, warnings=tuple(warnings)))
         return transcripts
 
     def _with_gender(self, session: str, segment: Segment) -> Segment:
@@ -160,6 +160,22 @@ class Sessions:
             return segment
         gender = self._genders.get((session, segment.speaker), "unknown")
         return segment if gender == "unknown" else replace(segment, gender=gender)
+
+
+def _doubtful(transcript: Transcript) -> Iterator[tuple[str, int]]:
+    """What is read as it stands, and may not be meant so, with how often it comes."""
+    twice = sum(
+        one.start_s == other.start_s
+        and (one.end_s, one.speaker, one.text) == (other.end_s, other.speaker, other.text)
+        for one, other in pairwise(transcript.segments)
+    )
+    yield "segments come again with the same speaker, times and words: they were read again", twice
+    speakers = transcript.speakers
+    same = len(speakers) - len({"".join(label.split()).casefold() for label in speakers})
+    yield (
+        "speakers have the label of another one but for capitals or spaces: they count as others",
+        same,
+    )
 
 
 def parse_seconds(value: object, at: str, what: str) -> Decimal:

@@ -23,7 +23,7 @@ from .cues import (
     without_formatting,
     without_references,
 )
-from .names import in_capitals, label_of, name_speakers, split_name
+from .names import in_capitals, label_of, name_speakers, split_name, without_remark
 from .sessions import UNKNOWN_SPEAKER, Sessions, unique_labels
 from .words import separate_ms, spelled
 
@@ -37,6 +37,7 @@ _CAPITALS = (
     "cues begin with capitals and a colon that do not tell a speaker by the other cues (a place, a heading?); they "
     "were read as words"
 )
+_REMARKS = "names in capitals come with a remark in brackets, which was left out"
 _ROLLED = "cues repeat lines of the cue before, which were read once"
 _EMPTY = "cues hold no words and name no speaker; they were left out"
 _REFERENCES = "cues hold character references such as &amp;, which were read as characters"
@@ -120,6 +121,11 @@ def _named(
         if not parts[0][0] and ":" in parts[0][2]:
             split = split_name(shown_cue.lines[0]) if shown_cue.lines else None
             sessions.count(session, _CAPITALS, split is not None and in_capitals(split[0]))
+        elif parts[0][1] == "unknown" and "(" in "".join(shown_cue.lines[:1]):
+            split = split_name(shown_cue.lines[0])
+            sessions.count(
+                session, _REMARKS, split is not None and split[0] != without_remark(split[0])
+            )
         yield cue, parts
 
 

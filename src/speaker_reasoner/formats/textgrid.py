@@ -128,6 +128,12 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
         sessions.count(session, what, times)
     for what, times in stream.notes.items():
         sessions.count(session, what, times)
+    named = Counter(tier.name for tier in tiers.speech if tier.intervals)
+    sessions.count(
+        session,
+        "tiers have the name of another one: they were read as one speaker's",
+        sum(named.values()) - len(named),
+    )
     for tier in tiers.speech:
         if tier.is_points:
             sessions.count(session, "point tiers were not read")
