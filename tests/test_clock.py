@@ -315,6 +315,37 @@ def test_a_whole_file_with_stray_bytes_behind_it_is_read(
         assert notes == [] if silent else "behind" in notes[0] and "not read" in notes[0]
 
 
+@pytest.mark.parametrize("kind", ["wav", "aiff"])
+def test_a_tag_before_the_sound(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, talk(), RATE)
+    whole = audio.load(path)
+    path.write_bytes(b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128) + path.read_bytes())
+    notes: list[str] = []
+    np.testing.assert_array_equal(audio.load(path, warn=notes.append), whole)
+    np.testing.assert_array_equal(audio.load_slice(path, 30_000, 40_000), whole[30_000:40_000])
+    assert audio.probe(path).duration_s == 4.0 and notes == []
+
+
+def test_joined_ogg_lasts_as_long_as_both(tmp_path: Path) -> None:
+    path = tmp_path / "a.ogg"
+    write(path, "ogg", "libopus", [talk()])
+    path.write_bytes(2 * path.read_bytes())
+    assert audio.probe(path).duration_s == pytest.approx(8.0, abs=0.05)
+    assert heard_s(path)[1] == pytest.approx([*CLICKS_S, *(4 + s for s in CLICKS_S)], abs=0.05)
+
+
+def test_samples_of_another_scale_are_told(tmp_path: Path) -> None:
+    """Floating-point samples that were never divided by 32,768."""
+    path, notes = tmp_path / "a.wav", list[str]()
+    soundfile.write(path, 32_768 * talk(), RATE, subtype="FLOAT")
+    assert np.abs(audio.load(path, warn=notes.append)).max() > 10_000
+    assert len(notes) == 1 and "times full scale" in notes[0]
+    soundfile.write(path, 3 * talk(), RATE, subtype="FLOAT")  # a mix that is a little too loud
+    audio.load(path, warn=notes.append)
+    assert len(notes) == 1
+
+
 def test_flac_that_is_damaged_at_its_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     soundfile.write(path, talk(), RATE)

@@ -268,12 +268,13 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
     """
     starts = [0]
     head = data[:12]
-    if head[:4] in _FORMS and head[8:12] in _KINDS:
-        order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
-        at = 0
+    tag = _tag_bytes(data)
+    form = data[tag : tag + 12]
+    if form[:4] in _FORMS and form[8:12] in _KINDS:
+        order = ">" if form[:4] in (b"FORM", b"RIFX") else "<"
+        at, starts = tag, []
         while data[at : at + 4] in _FORMS and data[at + 8 : at + 12] in _KINDS:
-            if at:
-                starts.append(at)
+            starts.append(at)
             size = struct.unpack(order + "I", data[at + 4 : at + 8])[0]
             at += 8 + size + size % 2
     elif data[:4] == b"fLaC" or data[:3] == b"ID3":
@@ -380,12 +381,17 @@ def _boxes(data: mmap.mmap) -> Iterator[tuple[int, bytes, int]]:
         at += size
 
 
+def _tag_bytes(data: mmap.mmap) -> int:
+    """The length of an ID3 tag that a file begins with; 0 without one."""
+    if data[:3] != b"ID3" or len(data) <= 10:
+        return 0
+    size = data[6:10]
+    return 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+
+
 def is_mpeg(data: mmap.mmap) -> bool:
     """Whether a file is mp3, perhaps behind an ID3 tag, by its first bytes."""
-    at = 0
-    if data[:3] == b"ID3" and len(data) > 10:
-        size = data[6:10]
-        at = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    at = _tag_bytes(data)
     return _mpeg_frame(data[at : at + 4])[0] > 0
 
 

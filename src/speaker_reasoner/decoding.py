@@ -372,8 +372,7 @@ def _with_av(
     stack: ExitStack,
 ) -> Source:
     name = quoted(path)
-    if data[piece[0] : piece[0] + 4] == b"OggS":
-        check_ogg(path, data)
+    chained = data[piece[0] : piece[0] + 4] == b"OggS" and not check_ogg(path, data)
     # From version 19 on, metadata that is not UTF-8 is no error any more.
     lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
     handle.seek(0)
@@ -407,7 +406,7 @@ def _with_av(
         and kind == "ogg"
     ):
         stated -= int.from_bytes(data[head + 10 : head + 12], "little") / 48_000  # not played
-    duration_s = None if stated is None else max(stated - origin_s, 0.0)
+    duration_s = None if stated is None or chained else max(stated - origin_s, 0.0)
     cut = is_cut_off(data, *piece)
     if kind == "mp3":
         there, _ = check_mpeg(path, data)
