@@ -98,6 +98,19 @@ def test_formats_are_told_from_their_files(tmp_path: Path, name: str) -> None:
     assert found["meeting"].speakers == MEETING.speakers
 
 
+@pytest.mark.parametrize("name", ["json", "seglst", "rttm", "srt", "vtt", "textgrid"])
+def test_formats_are_told_without_a_suffix(tmp_path: Path, name: str) -> None:
+    """As of standard input. STM and CTM have no marks: they want their name."""
+    [path] = formats.write(MEETING, tmp_path, [name])
+    path = path.rename(tmp_path / "stdin")
+    [transcript] = load(path).values()
+    assert transcript.speakers == MEETING.speakers
+    path.write_text("talk 1 A 0 1 hello\n")
+    with pytest.raises(FormatError, match="cannot tell the format"):
+        load(path)
+    assert load(path, "stm")["talk"].speakers == ("A",)
+
+
 def test_lhotse_supervisions(tmp_path: Path) -> None:
     path = tmp_path / "x_supervisions.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, SUPERVISIONS)).encode()))
