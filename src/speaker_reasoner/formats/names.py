@@ -332,15 +332,12 @@ def _bare(name: str) -> str:
 def _parts(
     lines: Sequence[str], splits: Sequence[tuple[str, str] | None], accepted: set[str]
 ) -> list[tuple[str, str, str]]:
-    if splits == [None]:
-        return [("", "unknown", lines[0])]
     parts: list[tuple[str, str, list[str]]] = []
     for line, split in zip(lines, splits, strict=True):
-        named = split is not None and split[0] in accepted
-        if split is not None and _is_explicit(split[0]) and (named or not parts):
-            parts.append((*parse_caption(split[0]), [split[1]]))
-        elif split is not None and named:
-            parts.append((_bare(split[0]), "unknown", [split[1]]))
+        if split is not None and (split[0] in accepted or (not parts and _is_explicit(split[0]))):
+            if len(lines) == 1:
+                return [(*_label(split[0]), split[1])]
+            parts.append((*_label(split[0]), [split[1]]))
         elif parts:
             parts[-1][2].append(line)
         else:
@@ -349,3 +346,9 @@ def _parts(
         (speaker, gender, " ".join(filter(None, words)) if len(words) > 1 else words[0])
         for speaker, gender, words in parts
     ] or [("", "unknown", "")]
+
+
+@lru_cache(maxsize=4096)
+def _label(name: str) -> tuple[str, str]:
+    """The speaker and the gender of a name before a colon."""
+    return parse_caption(name) if _is_explicit(name) else (_bare(name), "unknown")
