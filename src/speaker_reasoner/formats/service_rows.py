@@ -17,12 +17,13 @@ from .ctm import MAX_PAUSE_S, join_words
 _CLOCK = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
 _NO_SPACE_BEFORE = re.compile(r"[,.;:!?%)\]}…，。！？；：、]+")
 
+_WORD_TEXTS = ("word", "text", "punctuated_word")
 STARTS = ("start", "start_time", "start_s", "begin", "from", "startTime", "offset")
 ENDS = ("end", "end_time", "end_s", "to", "endTime")
 TEXTS = ("text", "words", "transcript", "sentence", "content")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TimedWord:
     """A word as a service has it; times and confidence are not checked yet."""
 
@@ -134,7 +135,7 @@ def plus(one: object, other: object) -> object:
 
 def word_of(word: dict[str, Any], *text: str, scale: Any = lambda value: value) -> TimedWord:
     return TimedWord(
-        text_of(word, *(text or ("word", "text", "punctuated_word"))).strip(),
+        text_of(word, *(text or _WORD_TEXTS)).strip(),
         scale(first_of(word, "start", "start_time", "start_s")),
         scale(first_of(word, "end", "end_time", "end_s")),
         first_of(word, "confidence", "probability", "score"),

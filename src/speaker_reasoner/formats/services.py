@@ -358,9 +358,9 @@ def _add(sessions: Sessions, session: str, row: Row) -> None:
     words: list[Word] = []
     try:
         for word in row.words:
-            begins, ends = (parse_seconds(t, row.at, "word") for t in (word.start_s, word.end_s))
+            begins, ends = _word_s(word.start_s, row.at), _word_s(word.end_s, row.at)
             known = _confidence(word.confidence)
-            words += [Word(part, float(begins), float(ends), known) for part in word.text.split()]
+            words += [Word(part, begins, ends, known) for part in word.text.split()]
     except FormatError:
         words = []
         sessions.count(session, _NO_TIMES)
@@ -373,6 +373,16 @@ def _add(sessions: Sessions, session: str, row: Row) -> None:
         text=row.text,
         words=words,
     )
+
+
+def _word_s(value: object, at: str) -> float:
+    """A time of a word in seconds; most are such numbers already.
+
+    Raises:
+        FormatError: it is none.
+    """
+    usual = isinstance(value, float) and 0 <= value <= 10**12
+    return value if usual else float(parse_seconds(value, at, "word"))  # type: ignore[return-value]
 
 
 def _confidence(value: object) -> float | None:
