@@ -146,6 +146,30 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
         [("Ana", 1, 3, "hi"), ("Bob", 4, 5, "yo")],
         "",
     ),
+    "a text of names above times": (
+        "a.txt",
+        "Minutes\n\nAna Moe\n00:01\nhi\nthere\n\nBob\n00:04\nyo\n",
+        [("Ana Moe", 1, 4, "hi there"), ("Bob", 4, 5, "yo")],
+        LAST,
+    ),
+    "a text of speakers in brackets": (
+        "a.txt",
+        "[Speaker 1] (00:01)\nhi\n[Speaker 2] (00:04)\nyo\n",
+        [("Speaker 1", 1, 4, "hi"), ("Speaker 2", 4, 5, "yo")],
+        LAST,
+    ),
+    "captions with ends of lines of several kinds": (
+        "a.srt",
+        cues("Ana: hi", "Ana: yo").replace("000\nAna", "000\rAna"),
+        [("Ana", 2, 3, "hi"), ("Ana", 4, 5, "yo")],
+        "",
+    ),
+    "captions with doubled ends of lines": (
+        "a.vtt",
+        ("WEBVTT\n\n" + cues("Ana: hi\nso", "Ana: yo").replace(",", ".")).replace("\n", "\r\r\n"),
+        [("Ana", 2, 3, "hi so"), ("Ana", 4, 5, "yo")],
+        "",
+    ),
     "a text of names with times": (
         "a.txt",
         "Ana (00:00:01): hi\nBob [0:04]: yo\n",
@@ -158,11 +182,19 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_what_a_file_says(row: tuple[str, object, Said, str], tmp_path: Path) -> None:
     name, content, said, told = row
-    (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / name).write_bytes(text.encode())
     [transcript] = load(tmp_path / name).values()
     assert [(s.speaker, s.start_s, s.end_s, s.text) for s in transcript.segments] == said
     warnings = [w for w in transcript.warnings if "name no speaker" not in w]
     assert any(told in w for w in warnings) if told else warnings == []
+
+
+def test_utf_16_without_a_mark_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_bytes(cues("Ana: hi").encode("utf-16-le"))
+    with pytest.raises(FormatError, match="is it UTF-16 without a byte order mark"):
+        load(tmp_path / "a.srt")
+    assert load(tmp_path / "a.srt", encoding="utf-16-le")["a"].segments[0].text == "hi"
 
 
 @pytest.mark.parametrize(

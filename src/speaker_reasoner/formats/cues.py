@@ -76,6 +76,8 @@ def read_cues(text: str, where: str, *, numbered: bool) -> list[Cue]:
     Raises:
         FormatError: there are lines outside of any cue, or a time is none.
     """
+    if "\r" in text:  # a line's end, too, as the standard of WebVTT has it
+        text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
     cues: list[Cue] = []
     # Every line begins behind a line feed, which is quick to search for.
     before, *timings = _TIMINGS.split(f"\n{text}")

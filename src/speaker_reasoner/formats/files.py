@@ -236,6 +236,11 @@ def read_text(path: Path, encoding: str | None = None) -> str:
         raise FormatError(f"cannot read {path}: {reason}; check the path") from error
     if encoding is None:
         encoding = _encoding_of(data)
+        if encoding == "utf-8" and 4 * data.count(0) > len(data):
+            raise FormatError(
+                f"{path}: not UTF-8 text: a quarter of its bytes are null; is it UTF-16 without a byte order "
+                "mark? Name its encoding (utf-16-le, utf-16-be)"
+            )
     try:
         text = data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
         return text if "\n" in text else text.replace("\r", "\n")  # ends of lines of old Macs

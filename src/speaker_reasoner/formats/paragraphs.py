@@ -125,17 +125,27 @@ def _opened(line: str, at: str) -> _Paragraph | None:
     match = _HEADED.fullmatch(line) if len(line) <= _LONGEST else None
     if match is None:
         return None
-    speaker, gap = match[1].rstrip(":"), match[2] or ""
+    speaker, gap = re.sub(r"\[(.+)\]", r"\1", match[1].rstrip(":")), match[2] or ""
     marked = len(gap) > 1 or gap == "\t" or line.endswith("):")
     if not is_name(speaker) and not (marked and len(speaker.split()) <= _LONGEST_NAME):
         return None
     return _Paragraph(at, parse_clock(match[3] or match[4], at), speaker=speaker)
 
 
+def _headed(lines: Sequence[str]) -> list[str]:
+    """Lines without space around them; names above times alone, if all are (`Ana`, `0:04`), join these."""
+    rows = [line.strip() for line in lines]
+    times = [n for n, row in enumerate(rows) if re.fullmatch(_TIME, row)]
+    if len(times) > 1 and all(n and is_name(rows[n - 1]) for n in times):
+        for n in times:
+            rows[n], rows[n - 1] = f"{rows[n - 1]}\t{rows[n]}", ""
+    return rows
+
+
 def _read(text: str, where: str, sessions: Sessions, session: str) -> list[_Paragraph]:
     rows: list[_Paragraph] = []
-    for number, raw in enumerate(text.split("\n"), start=1):
-        line, at = raw.strip(), f"{where}:{number}"
+    for number, line in enumerate(_headed(text.split("\n")), start=1):
+        at = f"{where}:{number}"
         if not line or line == _NO_SPEECH:
             continue
         if _OF_DAY.fullmatch(line):

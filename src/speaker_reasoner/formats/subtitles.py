@@ -255,7 +255,7 @@ def _without_blocks(text: str, where: str) -> str:
     if not re.match(r"WEBVTT(?:\s|$)", text):
         raise FormatError(f"{where}:1: expected WEBVTT")
     if "\r" in text:
-        text = re.sub(r"\r+(?=\n|$)", "", text)
+        text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
     header = _VTT_HEADER.match(text)
     assert header is not None
     return _emptied(header) + _VTT_BLOCKS.sub(_emptied, text[header.end() :])
