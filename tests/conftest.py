@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from speaker_reasoner.cores import model_threads
 from speaker_reasoner.protocol import Profile
 from speaker_reasoner.train.scratch import TinyConfig
 
@@ -178,6 +179,14 @@ def fresh_accelerate() -> Iterator[None]:
     yield
     if "accelerate" in sys.modules:
         sys.modules["accelerate"].state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> Iterator[None]:
+    """No test leaves torch other threads than it began with: of several processes, they wait for each other."""
+    yield
+    if torch := sys.modules.get("torch"):
+        assert torch.get_num_threads() == model_threads(), "torch has other threads now"
 
 
 @pytest.fixture

@@ -19,12 +19,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NoReturn
 
 from .conftest import free_port
 
 ROOT = Path(__file__).parents[1]
 SERVERS = ("speaker_reasoner.server.app", "uvicorn", "s3fs", "psycopg", "tests.simulated")
+BATCH = ("speaker_reasoner.commands.batch", "speaker_reasoner.bulk.runner", "tests.simulated")
+ASKING = ("speaker_reasoner.commands.evaluate", "speaker_reasoner.systems.openai_diarize", "openai")
 TRAINING = (
     "speaker_reasoner.engines.local",
     "speaker_reasoner.engines.checkpoint",
@@ -35,19 +38,24 @@ TRAINING = (
 
 
 class Forked:
-    """A process, without standard input and output; the part of `subprocess.Popen` that tests use."""
+    """A process, without standard input; the part of `subprocess.Popen` that tests use."""
 
     def __init__(
-        self, imported: tuple[str, ...], words: Sequence[str], environment: Mapping[str, str]
+        self,
+        imported: tuple[str, ...],
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        stdout: int | None = None,
     ) -> None:
-        """Begin `python -m` with these words, in the root of the repository."""
+        """Begin `python -m` with these words, in the root of the repository; what it prints goes to a file."""
         errors, state = os.pipe(), os.pipe()
         self.stderr = os.fdopen(errors[0], encoding="utf-8")
         self._state = os.fdopen(state[0], "rb")
         self.returncode: int | None = None
         message = json.dumps([list(words), dict(environment)]).encode()
         parent = _parent(imported)
-        socket.send_fds(parent, [len(message).to_bytes(4, "big")], [errors[1], state[1]])
+        streams = [errors[1], state[1], *([] if stdout is None else [stdout])]
+        socket.send_fds(parent, [len(message).to_bytes(4, "big")], streams)
         parent.sendall(message)
         os.close(errors[1])
         os.close(state[1])
@@ -88,6 +96,17 @@ class Forked:
         return written
 
 
+def run(
+    imported: tuple[str, ...], words: Sequence[str], environment: Mapping[str, str], timeout: float
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m` with these words to its end, like `subprocess.run`; killed after `timeout` seconds."""
+    with TemporaryFile("w+", encoding="utf-8") as out:
+        process = Forked(imported, words, environment, out.fileno())
+        errors = process.errors(timeout)
+        out.seek(0)
+        return subprocess.CompletedProcess(list(words), process.wait(0), out.read(), errors)
+
+
 def ranks(processes: int) -> list[dict[str, str]]:
     """The environments in which so many processes train together on this machine."""
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
@@ -118,7 +137,7 @@ def _serve(parent: socket.socket) -> None:
     """Fork a process for each request; returns in the processes alone."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        head, streams, *_ = socket.recv_fds(parent, 4, 2)
+        head, streams, *_ = socket.recv_fds(parent, 4, 3)
         if not head:
             os._exit(0)
         message, size = b"", int.from_bytes(head, "big")
@@ -135,17 +154,18 @@ def _serve(parent: socket.socket) -> None:
 
 def _watched(streams: list[int], words: list[str], environment: dict[str, str]) -> None:
     """Run the module in a process of its own, while this one waits to tell how it ends."""
-    errors, state = streams
+    errors, state, *printed = streams
     child = os.fork()
     if child:
-        os.close(errors)
+        for stream in (errors, *printed):
+            os.close(stream)
         _watch(child, state)
     os.close(state)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for stream, number in ((nothing, 0), (nothing, 1), (errors, 2)):
+    for stream, number in ((nothing, 0), ([*printed, nothing][0], 1), (errors, 2)):
         os.dup2(stream, number)
-    os.close(nothing)
-    os.close(errors)
+    for stream in (nothing, errors, *printed):
+        os.close(stream)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
     os.environ.clear()
     os.environ.update(environment)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from speaker_reasoner import formats
 from speaker_reasoner.formats.folders import INPUTS
-from speaker_reasoner.formats.services import KINDS
+from speaker_reasoner.formats.services import SERVICE_FORMATS
 from speaker_reasoner.transcript import Confidence, Missing, Segment, Transcript, Word
 
 PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
@@ -164,7 +164,7 @@ def page() -> str:
         (f"`{name}`", ", ".join(f"`{s}`" for s in suffixes) or "by content")
         for name, (suffixes, _) in INPUTS.items()
     ]
-    services = ", ".join(dict.fromkeys(kind.name for kind in KINDS))
+    services = ", ".join(dict.fromkeys(kind.name for kind in SERVICE_FORMATS))
     tools = [(row.tool, row.does, row.so) for row in TOOLS]
     return f"""# Formats
 

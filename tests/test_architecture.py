@@ -9,7 +9,7 @@ import speaker_reasoner
 PACKAGE = Path(speaker_reasoner.__file__).parent
 
 FLOORS = (
-    {"version", "errors", "heap"},
+    {"version", "errors", "heap", "cores"},
     {"extras", "transcript", "containers", "locks"},
     {"decoding"},
     {"spans", "audio"},

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +30,7 @@ from speaker_reasoner.formats.folders import load
 from speaker_reasoner.longform import Options
 from speaker_reasoner.transcript import Confidence
 
+from . import forked
 from .conftest import noise
 from .simulated import Simulated
 from .talk import PROFILE, Killed, Mortal, save
@@ -493,15 +493,8 @@ def test_a_server_that_fails_on_a_stretch_is_a_failure(six: Path, tmp_path: Path
 
 
 def command(*words: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "tests.simulated", "batch", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, **environment},
-        timeout=300,
-        check=False,
-    )
+    told = ["tests.simulated", "batch", *map(str, words)]
+    return forked.run(forked.BATCH, told, {**os.environ, **environment}, 300)
 
 
 def test_the_command(six: Path, tmp_path: Path) -> None:

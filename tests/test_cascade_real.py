@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import torch
 
 from speaker_reasoner import Transcriber, Transcript, is_cascade, load_engine
 from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
@@ -19,6 +20,8 @@ from speaker_reasoner.data.bases import speak
 from speaker_reasoner.data.people import Base, SyntheticVoice
 from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.engines.cascade import loading
+from speaker_reasoner.engines.cascade.weights import weights_folder
+from speaker_reasoner.engines.cascade.whisper import load_whisper
 from speaker_reasoner.errors import CheckpointError, SettingsError
 
 from .conftest import noise
@@ -67,6 +70,19 @@ def share_of_words(result: Transcript, sentence: str) -> float:
     recognised = {word.strip(".,").lower() for word in result.text.split()}
     words = sentence.split()
     return sum(word in recognised for word in words) / len(words)
+
+
+@needs_weights
+@pytest.mark.parametrize("threads", [1, 3])
+def test_whisper_leaves_the_threads_of_torch_alone(threads: int) -> None:
+    """Its library shares OpenMP with torch, and many threads of small models wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        load_whisper(str(weights_folder() / "whisper-base"), "cpu", 2)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @needs_weights

@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
 def connect() -> Iterator[downloads.Connect]:
     """Opens plain connections to a server on this machine, whatever host is asked for."""
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield lambda host, port, number: http.client.HTTPConnection(
         "127.0.0.1", server.server_port, timeout=5

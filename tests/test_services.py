@@ -11,7 +11,7 @@ import pytest
 
 from speaker_reasoner.errors import FormatError
 from speaker_reasoner.formats.folders import load
-from speaker_reasoner.formats.services import KINDS, parse_services, recognise
+from speaker_reasoner.formats.services import SERVICE_FORMATS, parse_services, recognise
 from speaker_reasoner.transcript import Transcript
 
 ROWS = [("A", 0.5, 1.5, "hello there"), ("B", 2.0, 3.0, "good day")]
@@ -471,7 +471,11 @@ def test_lines_of_segments(tmp_path: Path) -> None:
 
 def test_every_kind_is_sampled() -> None:
     names = {kind.name for kind in map(recognise, SAMPLES.values()) if kind}
-    assert {kind.name for kind in KINDS} - names == {"YouTube json3", "transformers", "utterances"}
+    assert {kind.name for kind in SERVICE_FORMATS} - names == {
+        "YouTube json3",
+        "transformers",
+        "utterances",
+    }
 
 
 def test_youtube_events(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ import copy
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from speaker_reasoner.systems.table import SYSTEMS, load
 from speaker_reasoner.transcript import Transcript
 
 from .fake_services import Reply, Request, Service, serving
+from .forked import ASKING, Forked
 from .talk import save
 from .test_systems import bytes_of
 from .vocal import voice
@@ -679,17 +678,16 @@ def test_killed_at_any_moment_it_ends_the_same(
     with serving(as_service("openai", slow)) as service:
         environment = {**os.environ, "OPENAI_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
 
-        def begin(out: Path) -> subprocess.Popen[bytes]:
+        def begin(out: Path) -> Forked:
             words = [*command("openai", service, recordings, out), "--at-once", "1"]
             words += ["--longest-piece", "4", "--link", "none"]
-            return subprocess.Popen(
-                [sys.executable, "-m", "speaker_reasoner", *words],
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            return Forked(ASKING, ["speaker_reasoner", *words], environment)
 
-        assert begin(tmp_path / "whole").wait() == 0
+        def ended(process: Forked) -> int:
+            process.errors(60)
+            return process.wait()
+
+        assert ended(begin(tmp_path / "whole")) == 0
         expected, count = bytes_of(tmp_path / "whole"), len(service.requests)
         late["s"], died = 0.3, 0
         cut = tmp_path / "cut"
@@ -700,13 +698,13 @@ def test_killed_at_any_moment_it_ends_the_same(
                 time.sleep(0.01)
             time.sleep(rng.uniform(0.0, 0.9))
             if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
                 died += 1
-            process.wait()
+            ended(process)
             if bytes_of(cut) == expected:  # it was faster: begin again
                 cut = tmp_path / f"cut-{died}-{len(service.requests)}"
         assert died >= kills // 2
         late["s"] = 0.0
-        assert begin(cut).wait() == 0
+        assert ended(begin(cut)) == 0
         assert bytes_of(cut) == expected
         assert count == 8  # two pieces each

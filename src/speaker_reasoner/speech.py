@@ -294,19 +294,12 @@ class SileroVad:
 
 
 def _load_silero() -> Any:
-    """Load a new model for each stream, because the model keeps the stream's state.
+    """Load a new model for each stream, because the model keeps the stream's state."""
+    import torch  # noqa: F401  before silero_vad sets its threads
 
-    Importing the package sets torch to one thread; that is undone.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # it is saved as TorchScript
-            return extras.load("silero_vad", "vad", "voice activity by silero").load_silero_vad()
-    finally:
-        torch.set_num_threads(threads)
+    with extras.torch_threads_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is saved as TorchScript
+        return extras.load("silero_vad", "vad", "voice activity by silero").load_silero_vad()
 
 
 class EnergyVad:

@@ -200,7 +200,6 @@ def _mode(unit: Any) -> str | None:
 def _score(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import read_sides
     from ..evaluate.pairs import pair
-    from ..evaluate.processes import usable_cores
     from ..evaluate.results import evaluate, stored_before
     from ..evaluate.yardsticks import YARDSTICKS
 
@@ -239,7 +238,7 @@ def _score(arguments: argparse.Namespace) -> int:
         warnings=sides.warnings,
         stored=stored_before(arguments.output),
         quiet=not sys.stderr.isatty(),
-        jobs=arguments.jobs or usable_cores(),
+        jobs=arguments.jobs,
     )
     result["reference"], result["hypothesis"] = named
     result["settings"]["read"] = read
@@ -255,7 +254,6 @@ def _score(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from ..evaluate.inputs import noticed, of_uem
     from ..evaluate.pairs import pair
-    from ..evaluate.processes import usable_cores
     from ..evaluate.results import evaluate, stored_before
     from ..evaluate.running import hypotheses, marked, read_data, units
     from ..formats import write
@@ -296,7 +294,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ],
         words=other is None or other.entry.words,
         quiet=not sys.stderr.isatty(),
-        jobs=arguments.jobs or usable_cores(),
+        jobs=arguments.jobs,
     )
     result["made"]["engine"] = made_by
     result["settings"] |= {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ..cores import usable_cores
 from .arguments import positive
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add_jobs(verb: argparse.ArgumentParser) -> None:
         "--jobs",
         metavar="N",
         type=positive,
+        default=usable_cores(),
         help="processes that score many recordings (default: as many as there are cores to use)",
     )
 

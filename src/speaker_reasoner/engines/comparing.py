@@ -1,8 +1,8 @@
 """The witness of an engine without a tower in this process, and witnesses by name for all engines."""
 
 import importlib.util
-import os
 
+from ..cores import model_threads
 from ..voices.choice import choose
 from ..voices.witness import Witness
 
@@ -18,7 +18,7 @@ def load_witness(name: str, device: str = "cpu") -> Witness | None:
     from .cascade.embedding import CampplusWitness
     from .cascade.weights import weights_file, weights_folder
 
-    return CampplusWitness(weights_file(weights_folder(), "embedding.onnx"), os.cpu_count() or 1)
+    return CampplusWitness(weights_file(weights_folder(), "embedding.onnx"), model_threads())
 
 
 def best_witness() -> Witness | None:

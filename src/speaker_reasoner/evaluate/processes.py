@@ -23,13 +23,6 @@ _LOOK_S = 0.5
 """So often an interrupt is looked for: one that another thread of this process took (a library's) wakes nobody."""
 
 
-def usable_cores() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def each(
     function: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
 ) -> Iterator[_Result]:

@@ -26,8 +26,7 @@ from ..errors import DataError
 from ..formats import read, write_text_atomically
 from ..formats.folders import SUFFIXES, beside, load
 from ..formats.pieces import cut
-from ..longform import Batch, Failure, Options
-from ..longform import Item as BatchItem
+from ..longform import Batch, Failure, Item, Options
 from ..longform.channels import SEPARATE
 from ..longform.journal import fingerprint
 from ..systems.asking import Asking, How, reason_of
@@ -39,7 +38,7 @@ _Sessions = Callable[[Path], dict[str, Transcript]]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class EvaluationItem:
     """One recording of a data set: its audio, and what was really said in it."""
 
     audio: Path
@@ -56,12 +55,12 @@ class Excerpt:
         reference: what is said in the unit, its times counted from its start.
     """
 
-    item: Item
+    item: EvaluationItem
     start_s: float
     reference: Transcript
 
 
-def read_data(path: Path) -> list[Item]:
+def read_data(path: Path) -> list[EvaluationItem]:
     """Read a manifest, or a folder of recordings with their references.
 
     Raises:
@@ -83,7 +82,7 @@ def read_data(path: Path) -> list[Item]:
     return items
 
 
-def _from_folder(folder: Path, sessions: _Sessions) -> Iterator[Item]:
+def _from_folder(folder: Path, sessions: _Sessions) -> Iterator[EvaluationItem]:
     for sound in sorted(p for p in folder.iterdir() if p.suffix.lower() in audio.SUFFIXES):
         reference = beside(sound)
         if reference is None:
@@ -94,7 +93,7 @@ def _from_folder(folder: Path, sessions: _Sessions) -> Iterator[Item]:
         yield _item(sound, sessions, reference, None, str(sound))
 
 
-def _from_manifest(path: Path, sessions: _Sessions) -> Iterator[Item]:
+def _from_manifest(path: Path, sessions: _Sessions) -> Iterator[EvaluationItem]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -122,7 +121,7 @@ def _from_manifest(path: Path, sessions: _Sessions) -> Iterator[Item]:
 
 def _item(
     sound: Path, load_sessions: _Sessions, reference: Path, name: str | None, where: str
-) -> Item:
+) -> EvaluationItem:
     for file in (sound, reference):
         if not file.exists():
             raise DataError(f"{where}: {file} does not exist")
@@ -143,10 +142,10 @@ def _item(
             f"{where}: the reference goes on after the end of {sound} ({duration_s:.2f} s); are they "
             "of the same recording?"
         )
-    return Item(sound, replace(session, duration_s=max(duration_s, session.duration_s)))
+    return EvaluationItem(sound, replace(session, duration_s=max(duration_s, session.duration_s)))
 
 
-def marked(items: Iterable[Item], uem: Path) -> tuple[list[Item], list[str]]:
+def marked(items: Iterable[EvaluationItem], uem: Path) -> tuple[list[EvaluationItem], list[str]]:
     """Take out of scoring what a UEM does not list, as `with_uem`; it names recordings, not their pieces.
 
     Raises:
@@ -158,7 +157,9 @@ def marked(items: Iterable[Item], uem: Path) -> tuple[list[Item], list[str]]:
     return [replace(item, reference=references[item.reference.recording]) for item in rows], notes
 
 
-def units(items: Iterable[Item], pieces_s: tuple[float, float] | None) -> tuple[list[Excerpt], int]:
+def units(
+    items: Iterable[EvaluationItem], pieces_s: tuple[float, float] | None
+) -> tuple[list[Excerpt], int]:
     """List the units of transcription, and count the segments that a cut goes through.
 
     Args:
@@ -271,7 +272,7 @@ def hypotheses(folder: Path) -> dict[str, Transcript]:
     }
 
 
-def _speed(batch: Batch, items: Iterable[BatchItem]) -> dict[str, Any]:
+def _speed(batch: Batch, items: Iterable[Item]) -> dict[str, Any]:
     """The measurements of all finished units."""
     names = ("audio_s", "wall_s", "turns", "tokens")
     values: dict[str, Any] = {"audio_s": 0.0, "wall_s": 0.0, "turns": 0, "tokens": 0, "stage_s": {}}
@@ -315,7 +316,7 @@ def _digest(rows: list[Excerpt]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _items(rows: Iterable[Excerpt], options: Options) -> list[BatchItem]:
+def _items(rows: Iterable[Excerpt], options: Options) -> list[Item]:
     """The units as recordings; pieces are cut from the decoded recording when they are wanted."""
     source = cache(fingerprint)
 
@@ -326,13 +327,13 @@ def _items(rows: Iterable[Excerpt], options: Options) -> list[BatchItem]:
             return np.stack([audio.load(path, channel=n, track=options.track) for n in channels])
         return audio.load(path, channel=options.channel, track=options.track)
 
-    def item(row: Excerpt) -> BatchItem:
+    def item(row: Excerpt) -> Item:
         name, path = row.reference.recording, row.item.audio
         if row.start_s == 0.0 and row.reference is row.item.reference:
-            return BatchItem(path, name, source=lambda: source(path))
+            return Item(path, name, source=lambda: source(path))
         start = audio.to_samples(row.start_s)
         end = start + audio.to_samples(row.reference.duration_s)
-        return BatchItem(
+        return Item(
             path,
             name,
             source=lambda: {**source(path), "samples": [start, end]},

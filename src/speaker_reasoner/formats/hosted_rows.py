@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import FormatError
 from .service_rows import (
-    Row,
+    ServiceRow,
     TimedWord,
     at_key,
     clock_s,
@@ -51,7 +51,7 @@ def _ticks(value: object) -> object:
     )
 
 
-def assemblyai(data: Any, where: str) -> Iterator[Row]:
+def assemblyai(data: Any, where: str) -> Iterator[ServiceRow]:
     """Milliseconds; without speaker labels, words alone."""
     if not at_key(data, "utterances") and objects(data, "words"):
         yield from turns((word_of(w, scale=thousandth) for w in objects(data, "words")), where)
@@ -59,10 +59,10 @@ def assemblyai(data: Any, where: str) -> Iterator[Row]:
     for at, item in entries(data, "utterances", where):
         words = tuple(word_of(word, scale=thousandth) for word in objects(item, "words"))
         start, end = (thousandth(item.get(key)) for key in ("start", "end"))
-        yield Row(at, item.get("speaker"), start, end, text_of(item, "text"), words)
+        yield ServiceRow(at, item.get("speaker"), start, end, text_of(item, "text"), words)
 
 
-def deepgram(data: Any, where: str) -> Iterator[Row]:
+def deepgram(data: Any, where: str) -> Iterator[ServiceRow]:
     """Words of the first alternative, with speakers where diarized; else each channel is one."""
     channels = objects(data, "results", "channels")
     several = len(channels) > 1
@@ -82,15 +82,17 @@ def _of_channel(channel: object, speaker: object) -> str:
     return f"channel{channel}" if speaker is None else f"channel{channel}-{speaker}"
 
 
-def gladia(data: Any, where: str) -> Iterator[Row]:
+def gladia(data: Any, where: str) -> Iterator[ServiceRow]:
     """Utterances in seconds."""
     for at, item in entries(at_key(data, "result", "transcription"), "utterances", where):
         words = tuple(word_of(word) for word in objects(item, "words"))
         speaker = first_of(item, "speaker", "channel")
-        yield Row(at, speaker, item.get("start"), item.get("end"), text_of(item, "text"), words)
+        yield ServiceRow(
+            at, speaker, item.get("start"), item.get("end"), text_of(item, "text"), words
+        )
 
 
-def aws(data: Any, where: str) -> Iterator[Row]:
+def aws(data: Any, where: str) -> Iterator[ServiceRow]:
     """Items, with a speaker each, or in the segments of `speaker_labels`, or in channels."""
     labels = {
         item.get("start_time"): first_of(item, "speaker_label")
@@ -121,7 +123,7 @@ def aws(data: Any, where: str) -> Iterator[Row]:
     yield from turns(words, where)
 
 
-def speechmatics(data: Any, where: str) -> Iterator[Row]:
+def speechmatics(data: Any, where: str) -> Iterator[ServiceRow]:
     """Words and punctuation, in seconds; speakers count anew in each channel."""
     words: dict[object, list[TimedWord]] = {}
     for item in objects(data, "results"):
@@ -140,7 +142,7 @@ def speechmatics(data: Any, where: str) -> Iterator[Row]:
         yield from turns(spoken, where)
 
 
-def google(data: Any, where: str) -> Iterator[Row]:
+def google(data: Any, where: str) -> Iterator[ServiceRow]:
     """Results one after the other; with diarization, v1 repeats all words in the last, with speakers."""
     tags = {first_of(r, "channelTag", "channel_tag") for r in objects(data, "results")} - {None, 0}
     if len(tags) > 1:
@@ -174,7 +176,7 @@ def google(data: Any, where: str) -> Iterator[Row]:
             _duration(first_of(result, "resultEndTime", "resultEndOffset", "result_end_time")),
         )
         text = text_of(bests[0], "transcript") if bests else ""
-        yield Row(f"{where}, result {number}", None, start, end or None, text)
+        yield ServiceRow(f"{where}, result {number}", None, start, end or None, text)
 
 
 def _google_word(word: dict[str, Any]) -> TimedWord:
@@ -188,7 +190,7 @@ def _google_word(word: dict[str, Any]) -> TimedWord:
     )
 
 
-def azure_batch(data: Any, where: str) -> Iterator[Row]:
+def azure_batch(data: Any, where: str) -> Iterator[ServiceRow]:
     """Phrases of channels and speakers, in ticks or as ISO durations."""
     channels = {item.get("channel") for item in objects(data, "recognizedPhrases")}
     for at, item in entries(data, "recognizedPhrases", where):
@@ -211,10 +213,10 @@ def azure_batch(data: Any, where: str) -> Iterator[Row]:
         if len(channels) > 1:
             speaker = _of_channel(item.get("channel", 0), speaker)
         text = text_of(best, "display", "lexical")
-        yield Row(at, speaker, start, plus(start, length), text, tuple(words))
+        yield ServiceRow(at, speaker, start, plus(start, length), text, tuple(words))
 
 
-def azure_fast(data: Any, where: str) -> Iterator[Row]:
+def azure_fast(data: Any, where: str) -> Iterator[ServiceRow]:
     """Phrases in milliseconds."""
     channels = {item.get("channel") for item in objects(data, "phrases")}
     for at, item in entries(data, "phrases", where):
@@ -227,10 +229,10 @@ def azure_fast(data: Any, where: str) -> Iterator[Row]:
         speaker = item.get("speaker")
         if len(channels) > 1:
             speaker = _of_channel(item.get("channel", 0), speaker)
-        yield Row(at, speaker, whole.start_s, whole.end_s, whole.text, tuple(rest))
+        yield ServiceRow(at, speaker, whole.start_s, whole.end_s, whole.text, tuple(rest))
 
 
-def rev(data: Any, where: str) -> Iterator[Row]:
+def rev(data: Any, where: str) -> Iterator[ServiceRow]:
     """Monologues of elements: words with times, and punctuation; those of people have some times alone."""
     for at, item in entries(data, "monologues", where):
         elements = objects(item, "elements")
@@ -252,17 +254,17 @@ def rev(data: Any, where: str) -> Iterator[Row]:
             continue  # a mark such as <laugh>, without a time
         speaker = first_of(item, "speaker")
         begins, stops = (starts or [None])[0], (ends or [None])[-1]
-        yield Row(at, speaker, begins, stops, text, tuple(words))
+        yield ServiceRow(at, speaker, begins, stops, text, tuple(words))
 
 
-def elevenlabs(data: Any, where: str) -> Iterator[Row]:
+def elevenlabs(data: Any, where: str) -> Iterator[ServiceRow]:
     """Words, spacing and audio events; the last two are no words."""
     words = objects(data, "words")
     spoken = (word for word in words if word.get("type", "word") == "word")
     yield from turns((word_of(word, "text", "word", "punctuated_word") for word in spoken), where)
 
 
-def elevenlabs_channels(data: Any, where: str) -> Iterator[Row]:
+def elevenlabs_channels(data: Any, where: str) -> Iterator[ServiceRow]:
     """One transcript a channel."""
     for number, item in enumerate(objects(data, "transcripts")):
         channel = first_of(item, "channel_index")
@@ -272,11 +274,11 @@ def elevenlabs_channels(data: Any, where: str) -> Iterator[Row]:
             )
 
 
-def pyannoteai(data: Any, where: str) -> Iterator[Row]:
+def pyannoteai(data: Any, where: str) -> Iterator[ServiceRow]:
     """Turns, with words where it transcribed."""
     said = objects(data, "output", "turnLevelTranscription")
     for number, item in enumerate(said or objects(data, "output", "diarization"), start=1):
         at = f"{where}, turn {number}"
-        yield Row(
+        yield ServiceRow(
             at, item.get("speaker"), item.get("start"), item.get("end"), text_of(item, "text")
         )

@@ -93,7 +93,7 @@ class Habits:
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class WrittenCue:
     """What is shown at once.
 
     Attributes:
@@ -112,13 +112,13 @@ class Cue:
     end_s: float
 
 
-def cues(transcript: Transcript, habits: Habits, *, named: bool = True) -> list[Cue]:
+def cues(transcript: Transcript, habits: Habits, *, named: bool = True) -> list[WrittenCue]:
     """The cues of a transcript, in order of start.
 
     Args:
         named: whether the first line of whoever begins to speak has the name before it.
     """
-    made: list[Cue] = []
+    made: list[WrittenCue] = []
     before = None
     for segment in transcript.segments:
         name = caption(segment.speaker, segment.gender if habits.genders else "unknown")
@@ -204,7 +204,7 @@ class _Word:
     end_s: float
 
 
-def _parts(segment: Segment, lead: str, habits: Habits) -> Iterator[Cue]:
+def _parts(segment: Segment, lead: str, habits: Habits) -> Iterator[WrittenCue]:
     """A segment in cues; the first has room for the speaker's name."""
     words = _timed(segment)
     if not words:
@@ -214,7 +214,7 @@ def _parts(segment: Segment, lead: str, habits: Habits) -> Iterator[Cue]:
         lines = _wrapped(text, _room(lead, habits) if n == 0 else 0, habits) or (text,)
         start_s, end_s = _shown(segment, words, first, last)
         end_s = min(max(end_s, start_s + 0.001), start_s + habits.longest_s)
-        yield Cue("", "", False, lines, start_s, end_s)
+        yield WrittenCue("", "", False, lines, start_s, end_s)
 
 
 def _shown(segment: Segment, words: Sequence[_Word], first: int, last: int) -> tuple[float, float]:
@@ -315,7 +315,7 @@ def _wrapped(text: str, room: int, habits: Habits) -> tuple[str, ...] | None:
     return tuple(lines) if len(lines) <= habits.lines else None
 
 
-def _followed(made: Sequence[Cue]) -> Iterator[tuple[Cue, float]]:
+def _followed(made: Sequence[WrittenCue]) -> Iterator[tuple[WrittenCue, float]]:
     """Each cue with the start of the next one that begins after its end."""
     ordered = sorted(made, key=lambda cue: (cue.start_s, cue.end_s))
     for n, cue in enumerate(ordered):
@@ -323,7 +323,7 @@ def _followed(made: Sequence[Cue]) -> Iterator[tuple[Cue, float]]:
         yield cue, next(later, float("inf"))
 
 
-def _long_enough(cue: Cue, after_s: float, habits: Habits) -> Cue:
+def _long_enough(cue: WrittenCue, after_s: float, habits: Habits) -> WrittenCue:
     """A cue that stays until it can be read, as far as the next one allows."""
     needs_s = len(" ".join(cue.lines)) / habits.chars_per_s
     end_s = min(cue.start_s + min(needs_s, habits.longest_s), after_s - _GAP_S)

@@ -35,7 +35,7 @@ class TimedWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ServiceRow:
     """A turn as a service has it; `at` is its place. Speaker and times are not checked yet.
 
     One that is `open` has no end of its own.
@@ -149,7 +149,7 @@ def _most_said(words: Iterable[TimedWord]) -> object:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def turns(words: Iterable[TimedWord], where: str) -> Iterator[Row]:
+def turns(words: Iterable[TimedWord], where: str) -> Iterator[ServiceRow]:
     """Turns of words, one after the other as far as speaker and pauses go; marks join the word before."""
     groups: list[list[TimedWord]] = []
     given = list(words)
@@ -170,7 +170,7 @@ def turns(words: Iterable[TimedWord], where: str) -> Iterator[Row]:
     for number, group in enumerate(groups, start=1):
         ends = [word.end_s for word in group if word.end_s is not None]
         starts = [word.start_s for word in group if word.start_s is not None]
-        yield Row(
+        yield ServiceRow(
             f"{where}, turn {number}",
             group[0].speaker,
             starts[0] if starts else None,
@@ -188,7 +188,7 @@ def _pause_s(before: TimedWord, word: TimedWord) -> Decimal:
     return pause_s if pause_s.is_finite() else Decimal(0)  # NaN cannot be compared
 
 
-def segments(data: Any, where: str) -> Iterator[Row]:
+def segments(data: Any, where: str) -> Iterator[ServiceRow]:
     """OpenAI's `diarized_json` and `verbose_json`, Whisper, WhisperX, faster-whisper; or alike."""
     for at, item in entries(data, "segments", where):
         words = tuple(word_of(word) for word in listed(item, "words"))
@@ -206,7 +206,7 @@ def segments(data: Any, where: str) -> Iterator[Row]:
             end = plus(start, lasts)
             if isinstance(start, int) and isinstance(lasts, int):  # milliseconds, perhaps
                 end = start + lasts
-        yield Row(
+        yield ServiceRow(
             at,
             _most_said(words) if speaker is None else speaker,
             start,
@@ -216,7 +216,7 @@ def segments(data: Any, where: str) -> Iterator[Row]:
         )
 
 
-def whisper_cpp(data: Any, where: str) -> Iterator[Row]:
+def whisper_cpp(data: Any, where: str) -> Iterator[ServiceRow]:
     """Segments with offsets in milliseconds; speakers of a stereo call (`-di`)."""
     for number, item in enumerate(objects(data, "transcription"), start=1):
         at = f"{where}, segment {number}"
@@ -225,23 +225,23 @@ def whisper_cpp(data: Any, where: str) -> Iterator[Row]:
             start, end = (clock_s(at_key(item, "timestamps", key)) for key in ("from", "to"))
         text = re.sub(r"^\s*\(speaker (\d+|\?)\)\s*", "", text_of(item, "text"))
         speaker = item.get("speaker")
-        yield Row(at, None if speaker == "?" else speaker, start, end, text)
+        yield ServiceRow(at, None if speaker == "?" else speaker, start, end, text)
 
 
-def pyannote(data: Any, where: str) -> Iterator[Row]:
+def pyannote(data: Any, where: str) -> Iterator[ServiceRow]:
     """Turns without words (`.serialize()`); overlapping ones where there are both."""
     for at, item in entries(data, "diarization", where):
-        yield Row(at, item.get("speaker"), item.get("start"), item.get("end"), "")
+        yield ServiceRow(at, item.get("speaker"), item.get("start"), item.get("end"), "")
 
 
-def pyannote_core(data: Any, where: str) -> Iterator[Row]:
+def pyannote_core(data: Any, where: str) -> Iterator[ServiceRow]:
     """An `Annotation.for_json()`."""
     for at, item in entries(data, "content", where):
         start, end = (at_key(item, "segment", key) for key in ("start", "end"))
-        yield Row(at, item.get("label"), start, end, "")
+        yield ServiceRow(at, item.get("label"), start, end, "")
 
 
-def youtube(data: Any, where: str) -> Iterator[Row]:
+def youtube(data: Any, where: str) -> Iterator[ServiceRow]:
     """Events of captions in milliseconds; an event lasts no longer than until the next one's words."""
     spoken = []
     for item in objects(data, "events"):
@@ -259,10 +259,10 @@ def youtube(data: Any, where: str) -> Iterator[Row]:
             next_s = Decimal(str(thousandth(spoken[number][0])))
             if Decimal(str(start_s)) < next_s < Decimal(str(end_s)):
                 end_s = str(next_s)
-        yield Row(f"{where}, event {number}", None, start_s, end_s, text)
+        yield ServiceRow(f"{where}, event {number}", None, start_s, end_s, text)
 
 
-def transformers(data: Any, where: str) -> Iterator[Row]:
+def transformers(data: Any, where: str) -> Iterator[ServiceRow]:
     """Chunks of a pipeline with `timestamp`, of insanely-fast-whisper with speakers."""
     key = "speakers" if objects(data, "speakers") else "chunks"
     for at, item in entries(data, key, where):
@@ -271,4 +271,4 @@ def transformers(data: Any, where: str) -> Iterator[Row]:
             raise FormatError(f"{at}: expected timestamp as [start, end], got {times!r}")
         unended = times[1] is None and times[0] is not None
         text = text_of(item, "text")
-        yield Row(at, item.get("speaker"), times[0], times[1], text, open=unended)
+        yield ServiceRow(at, item.get("speaker"), times[0], times[1], text, open=unended)

@@ -2,7 +2,7 @@
 
     parse_services(text, "call.json")
 
-`KINDS` lists what is known: how each is recognised, and how its turns are read (`service_rows`). Keys that
+`SERVICE_FORMATS` lists what is known: how each is recognised, and how its turns are read (`service_rows`). Keys that
 may be missing may be missing; what names no speaker is given to one, `unknown`, and counted. Where a
 service gives words with speakers and no turns, words of one speaker are a turn, divided at pauses above
 `MAX_PAUSE_S`, as those of a CTM. Nothing is written in these formats.
@@ -20,7 +20,7 @@ from ..transcript import Transcript, Word, recording_name
 from . import hosted_rows as hosted
 from . import service_rows as rows
 from .cues import SOUND, SOUNDS
-from .service_rows import Row, at_key, listed
+from .service_rows import ServiceRow, at_key, listed
 from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
 
 _recording_name = lru_cache(maxsize=4096)(recording_name)  # of a manifest, on each of many lines
@@ -35,12 +35,12 @@ _NO_WORDS = "segments have neither words nor a speaker and were left out"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ServiceFormat:
     """One way that others write a transcript down as JSON.
 
     Attributes:
         name: of the program or service.
-        fits: whether data is of this kind.
+        fits: whether data is of this format.
         read: its turns, in any order, from data and its place.
         duration: seconds that the recording lasts, where the data says.
         words: whether its turns have words as a rule: if none has any, a warning says so.
@@ -48,7 +48,7 @@ class Kind:
 
     name: str
     fits: Callable[[Any], bool]
-    read: Callable[[Any, str], Iterator[Row]]
+    read: Callable[[Any, str], Iterator[ServiceRow]]
     duration: Callable[[Any], object] = lambda data: None
     words: bool = False
 
@@ -87,8 +87,8 @@ def _under(data: Any) -> list[Any]:
 
 _OF_ASSEMBLYAI = ("audio_duration", "audio_url", "acoustic_model", "speech_model", "status")
 
-KINDS: tuple[Kind, ...] = (
-    Kind(
+SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
+    ServiceFormat(
         "AssemblyAI",
         lambda d: (
             (
@@ -100,14 +100,14 @@ KINDS: tuple[Kind, ...] = (
         hosted.assemblyai,
         lambda d: at_key(d, "audio_duration"),
     ),
-    Kind(
+    ServiceFormat(
         "Deepgram",
         _has("results", "channels"),
         hosted.deepgram,
         lambda d: at_key(d, "metadata", "duration"),
     ),
-    Kind("Gladia", _has("result", "transcription"), hosted.gladia),
-    Kind(
+    ServiceFormat("Gladia", _has("result", "transcription"), hosted.gladia),
+    ServiceFormat(
         "AWS Transcribe",
         lambda d: _has("results", "items")(d) and _has("results", "transcripts")(d),
         hosted.aws,
@@ -123,20 +123,22 @@ KINDS: tuple[Kind, ...] = (
         _has("response", "results"),
         lambda d, at: hosted.google(d["response"], at),
     ),
-    Kind("Azure Speech, batch", _has("recognizedPhrases"), hosted.azure_batch),
-    Kind(
+    ServiceFormat("Azure Speech, batch", _has("recognizedPhrases"), hosted.azure_batch),
+    ServiceFormat(
         "Azure Speech, fast",
         lambda d: _has("phrases")(d) and _has("combinedPhrases")(d),
         hosted.azure_fast,
     ),
-    Kind("Rev.ai", _has("monologues"), hosted.rev),
-    Kind("whisper.cpp", lambda d: isinstance(at_key(d, "transcription"), list), rows.whisper_cpp),
-    Kind(
+    ServiceFormat("Rev.ai", _has("monologues"), hosted.rev),
+    ServiceFormat(
+        "whisper.cpp", lambda d: isinstance(at_key(d, "transcription"), list), rows.whisper_cpp
+    ),
+    ServiceFormat(
         "ElevenLabs Scribe",
         lambda d: _has("words")(d) and not _has("segments")(d) and not _has("utterances")(d),
         hosted.elevenlabs,
     ),
-    Kind(
+    ServiceFormat(
         "ElevenLabs Scribe",
         lambda d: _has("words")({} if not (t := listed(d, "transcripts")) else t[0]),
         hosted.elevenlabs_channels,
@@ -152,20 +154,22 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "transformers", lambda d: _has("chunks")(d) and not _has("speakers")(d), rows.transformers
     ),
-    Kind("insanely-fast-whisper", lambda d: bool(listed(d, "speakers")), rows.transformers),
-    Kind(
+    ServiceFormat(
+        "insanely-fast-whisper", lambda d: bool(listed(d, "speakers")), rows.transformers
+    ),
+    ServiceFormat(
         "OpenAI, Whisper, WhisperX, faster-whisper",
         lambda d: _has("segments")(d),
         rows.segments,
         lambda d: at_key(d, "duration"),
         words=True,
     ),
-    Kind(
+    ServiceFormat(
         "WhisperX's word segments",
         _has("word_segments"),
         lambda d, at: hosted.elevenlabs({"words": d["word_segments"]}, at),
     ),
-    Kind(
+    ServiceFormat(
         "utterances",
         _has("utterances"),
         lambda d, at: rows.segments({"segments": d["utterances"]}, at),
@@ -184,13 +188,13 @@ KINDS: tuple[Kind, ...] = (
 """What is known, in the order in which it is tried."""
 
 
-def recognise(data: Any) -> Kind | None:
-    """The kind that data is of; `None` for what is unknown."""
-    return next((kind for kind in KINDS if kind.fits(data)), None)
+def recognise(data: Any) -> ServiceFormat | None:
+    """The format that data is of; `None` for what is unknown."""
+    return next((one for one in SERVICE_FORMATS if one.fits(data)), None)
 
 
 def parse_services(text: str, where: str) -> list[Transcript]:
-    """Parse JSON, or JSON lines, of one of `KINDS`, a manifest of NeMo, or the table of `batch`.
+    """Parse JSON, or JSON lines, of one of `SERVICE_FORMATS`, a manifest of NeMo, or the table of `batch`.
 
     One transcript, named after the file; of a manifest, one for each recording in it, named after its
     audio file. Words that are not as ours, or contradict the segment, are counted in the transcript's
@@ -206,10 +210,10 @@ def parse_services(text: str, where: str) -> list[Transcript]:
         data: Any = lines
     else:
         data = load_json(text, where, constants=True)
-    kind = recognise(data)
-    if kind is None:
+    service = recognise(data)
+    if service is None:
         held = list(data)[:8] if isinstance(data, dict) else f"a {type(data).__name__}"
-        known = ", ".join(dict.fromkeys(kind.name for kind in KINDS))
+        known = ", ".join(dict.fromkeys(service.name for service in SERVICE_FORMATS))
         raise FormatError(
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
@@ -226,7 +230,7 @@ def parse_services(text: str, where: str) -> list[Transcript]:
 
 
 def gather(
-    rows_of: Iterable[Row], recording: str, where: str, duration: object = None
+    rows_of: Iterable[ServiceRow], recording: str, where: str, duration: object = None
 ) -> Transcript:
     """One transcript of turns as a service has them.
 
@@ -249,7 +253,7 @@ def gather(
     return sessions.transcripts()[0]
 
 
-def _ended(rows_of: Sequence[Row], sessions: Sessions, recording: str) -> list[Row]:
+def _ended(rows_of: Sequence[ServiceRow], sessions: Sessions, recording: str) -> list[ServiceRow]:
     """Rows in which one without an end lasts to the next one's start, the last one as its words take."""
     ended = []
     for row, after in zip(rows_of, [*rows_of[1:], None], strict=False):
@@ -263,7 +267,7 @@ def _ended(rows_of: Sequence[Row], sessions: Sessions, recording: str) -> list[R
     return ended
 
 
-def _refuse_milliseconds(rows_of: Sequence[Row], where: str) -> None:
+def _refuse_milliseconds(rows_of: Sequence[ServiceRow], where: str) -> None:
     """Times that are whole numbers, at which a word takes half a minute, are no seconds.
 
     Raises:
@@ -325,7 +329,7 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
             sessions.count(session, "lines of the manifest hold no words and were left out")
             continue
         speaker = rows.first_of(line, "speaker", "speaker_id", "speaker_label")
-        _add(sessions, session, Row(at, speaker, start_s, start_s + length_s, text))
+        _add(sessions, session, ServiceRow(at, speaker, start_s, start_s + length_s, text))
     return sessions.transcripts()
 
 
@@ -339,7 +343,7 @@ def _of_batch(sessions: Sessions, session: str, line: dict[str, Any]) -> None:
         _add(sessions, session, row)
 
 
-def _add(sessions: Sessions, session: str, row: Row) -> None:
+def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
     speaker = row.speaker
     if isinstance(speaker, float):  # of a table: 1.0 for 1, NaN for none
         speaker = None if speaker != speaker else int(speaker) if speaker.is_integer() else speaker

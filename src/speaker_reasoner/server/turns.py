@@ -42,7 +42,7 @@ _LONGER_S = 1.0
 
 
 @dataclass(eq=False)
-class Turn:
+class TurnTask:
     """One turn on its way through the worker. It is a task and its recording in one, of one dialogue.
 
     Attributes:
@@ -67,10 +67,10 @@ class Turn:
         self.done = True
         self._tell(lambda: self.future.set_result(reply))
 
-    def open(self) -> "Turn":
+    def open(self) -> "TurnTask":
         return self
 
-    def dialogues(self, most: int) -> Sequence["Turn"]:
+    def dialogues(self, most: int) -> Sequence["TurnTask"]:
         return [self][:most]
 
     def tell(self, listener: Listener) -> None:
@@ -248,10 +248,12 @@ class Turns:
         while len(self._sessions) > self._most:
             self._sessions.popitem(last=False)
 
-    def submit(self, request: TurnRequest, place: Place) -> tuple[Turn, "asyncio.Future[Reply]"]:
+    def submit(
+        self, request: TurnRequest, place: Place
+    ) -> tuple[TurnTask, "asyncio.Future[Reply]"]:
         """Let a turn wait to be written."""
         loop = asyncio.get_running_loop()
-        turn = Turn(request, loop, loop.create_future())
+        turn = TurnTask(request, loop, loop.create_future())
         self._worker.submit(turn, place)
         return turn, turn.future
 

@@ -4,12 +4,12 @@ With its voice filter, times of words (without them a segment is stretched over 
 because higher ones draw words at random. Our own guards against its failures are those of the cascade, not here.
 """
 
-import os
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from .. import extras
+from ..cores import model_threads
 from ..errors import EngineError
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
@@ -35,7 +35,7 @@ class FasterWhisperAlone:
         model = options.model or str(weights_folder() / "whisper-base")
         self.model = options.model or "whisper base (8 bits)"
         self._options = options
-        self._whisper: Any = load_whisper(model, options.device or "auto", os.cpu_count() or 1)
+        self._whisper: Any = load_whisper(model, options.device or "auto", model_threads())
 
     def describe(self) -> dict[str, Any]:
         """See `System`."""

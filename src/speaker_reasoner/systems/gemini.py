@@ -14,7 +14,7 @@ import httpx
 from .. import extras
 from ..engines.client import Unavailable
 from ..errors import AnswerError, EngineError
-from ..formats.service_rows import Row, TimedWord, at_key, listed
+from ..formats.service_rows import ServiceRow, TimedWord, at_key, listed
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage, is_swapped, text_hash
 from .service import http_error
@@ -237,7 +237,7 @@ def _transcribed(parts: list[dict[str, Any]], sound: Sound) -> Transcript:
         starts = [turn.get("start_offset"), *(word.start_s for word in words)]
         ends = [turn.get("end_offset"), *(word.end_s for word in reversed(words))]
         rows.append(
-            Row(
+            ServiceRow(
                 f"answer, turn {number}",
                 turn.get("speaker_label") if labelled else "spk:0",
                 clock(next((time for time in starts if time is not None), None)),

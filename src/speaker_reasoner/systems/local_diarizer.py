@@ -1,8 +1,8 @@
 """The cascade's diarizer alone: who speaks when, without words; only time and speakers are scored."""
 
-import os
 from typing import Any
 
+from ..cores import model_threads
 from ..engines.cascade.local import LocalDiarizer
 from ..engines.cascade.segmentation import regions
 from ..transcript import Transcript
@@ -57,6 +57,6 @@ def load(options: SystemOptions) -> LocalDiarizerAlone:
     from ..engines.cascade.loading import load_diarizer
 
     options.refuse("local-diarizer", "model", "language", "hotwords", "base_url", "python")
-    diarizer = load_diarizer("local", options.device, os.cpu_count() or 1)
+    diarizer = load_diarizer("local", options.device, model_threads())
     assert isinstance(diarizer, LocalDiarizer)
     return LocalDiarizerAlone(diarizer, options.speakers)

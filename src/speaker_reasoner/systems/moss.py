@@ -11,7 +11,7 @@ import httpx
 
 from ..engines.client import Unavailable
 from ..errors import AnswerError
-from ..formats.service_rows import Row
+from ..formats.service_rows import ServiceRow
 from ..transcript import Transcript
 from ..version import __version__
 from .base import MOST_TOKENS, Answer, Sound, SystemOptions, Usage, is_swapped
@@ -60,7 +60,9 @@ def parse(text: str, sound: Sound) -> Transcript:
             raise AnswerError("no-times", f"turn {number + 1} has no end: {said[:60]!r}")
         words = said[: end.start()].strip()
         rows.append(
-            Row(f"answer, turn {number + 1}", match[2], float(match[1]), float(end[1]), words)
+            ServiceRow(
+                f"answer, turn {number + 1}", match[2], float(match[1]), float(end[1]), words
+            )
         )
     return transcript_of(rows, sound)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..engines.cascade.funasr import paraformer_words
 from ..errors import AnswerError
-from ..formats.service_rows import Row, TimedWord
+from ..formats.service_rows import ServiceRow, TimedWord
 from ..formats.services import gather
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
@@ -52,7 +52,7 @@ class PyannoteParaformer(Isolated):
         return gather(_rows(raw["turns"]), sound.recording, "answer")
 
 
-def _rows(turns: list[Mapping[str, Any]]) -> Iterator[Row]:
+def _rows(turns: list[Mapping[str, Any]]) -> Iterator[ServiceRow]:
     for number, turn in enumerate(turns, start=1):
         at, said = f"answer, turn {number}", turn.get("answer") or {}
         start, end = turn.get("start"), turn.get("end")
@@ -61,7 +61,7 @@ def _rows(turns: list[Mapping[str, Any]]) -> Iterator[Row]:
         words, _, _ = paraformer_words(said, (float(start), float(end)))
         timed = tuple(TimedWord(word.text, word.start_s, word.end_s) for word in words)
         text = str(said.get("text") or "").strip()
-        yield Row(at, turn.get("speaker"), start, end, text, timed)
+        yield ServiceRow(at, turn.get("speaker"), start, end, text, timed)
 
 
 def load(options: SystemOptions) -> PyannoteParaformer:

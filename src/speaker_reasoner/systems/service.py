@@ -6,8 +6,8 @@ from typing import Any
 
 from ..engines.client import AGAIN, Unavailable, retry_after
 from ..errors import AnswerError, EngineError, SpeakerReasonerError
-from ..formats.service_rows import Row
-from ..formats.services import KINDS, gather
+from ..formats.service_rows import ServiceRow
+from ..formats.services import SERVICE_FORMATS, gather
 from ..transcript import Transcript
 from .base import Sound
 
@@ -61,14 +61,14 @@ def service_transcript(kind: str, raw: Any, sound: Sound) -> Transcript:
     """The transcript of a service's JSON.
 
     Args:
-        kind: name of one of `formats.services.KINDS`.
+        kind: name of one of `formats.services.SERVICE_FORMATS`.
         raw: the JSON.
 
     Raises:
         AnswerError: `format`: it is not of that kind; `no-times`: words have no start or end.
         FormatError: what it holds is wrong.
     """
-    known = next(one for one in KINDS if one.name == kind)
+    known = next(one for one in SERVICE_FORMATS if one.name == kind)
     if not known.fits(raw):
         held = ", ".join(list(raw)[:8]) if isinstance(raw, dict) else type(raw).__name__
         raise AnswerError("format", f"expected the JSON of {kind}, got {held or 'an empty object'}")
@@ -77,7 +77,7 @@ def service_transcript(kind: str, raw: Any, sound: Sound) -> Transcript:
     return gather(rows, sound.recording, "answer")
 
 
-def check_times(rows: list[Row]) -> None:
+def check_times(rows: list[ServiceRow]) -> None:
     """Make sure that every turn with words has times.
 
     Raises:

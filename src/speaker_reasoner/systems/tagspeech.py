@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AnswerError, SettingsError
-from ..formats.service_rows import Row
+from ..formats.service_rows import ServiceRow
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
 from .checks import repeated
@@ -64,7 +64,7 @@ def parse(text: str, sound: Sound) -> Transcript:
         if known:
             given[pair] += 1
             shared += len(known) > 1
-        rows.append(Row(f"answer, line {number}", speaker, *pair, match[2].strip()))
+        rows.append(ServiceRow(f"answer, line {number}", speaker, *pair, match[2].strip()))
     warnings = (
         [f"{shared} lines share their times with others; speakers were given in order"]
         if shared

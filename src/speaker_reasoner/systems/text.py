@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import AnswerError
-from ..formats.service_rows import Row
+from ..formats.service_rows import ServiceRow
 from ..formats.services import gather
 from ..transcript import Transcript
 from .base import Sound
@@ -70,7 +70,7 @@ def read_text(text: str, sound: Sound) -> Transcript:
     return transcript_of(rows, sound, warnings)
 
 
-def transcript_of(rows: list[Row], sound: Sound, warnings: Sequence[str] = ()) -> Transcript:
+def transcript_of(rows: list[ServiceRow], sound: Sound, warnings: Sequence[str] = ()) -> Transcript:
     """A transcript of turns. Those that only name a sound, as `[Music]`, are left out with a warning.
 
     Raises:
@@ -140,7 +140,7 @@ def unfinished(text: str) -> bool:
     return True
 
 
-def rows_of(items: list[Any]) -> list[Row]:
+def rows_of(items: list[Any]) -> list[ServiceRow]:
     """Turns from the objects of a list, whatever spelling their keys have.
 
     Raises:
@@ -161,7 +161,7 @@ def rows_of(items: list[Any]) -> list[Row]:
         if not isinstance(values["text"], str):
             raise AnswerError("format", f"{at}: expected text, got {str(values['text'])[:60]!r}")
         rows.append(
-            Row(
+            ServiceRow(
                 at,
                 label(values["speaker"]),
                 clock(values["start"]),
@@ -172,7 +172,7 @@ def rows_of(items: list[Any]) -> list[Row]:
     return rows
 
 
-def line_rows(text: str) -> tuple[list[Row], list[str]]:
+def line_rows(text: str) -> tuple[list[ServiceRow], list[str]]:
     """Turns from lines such as `[00:01.200 --> 00:02.000] Speaker 1: hello`, and warnings.
 
     Raises:
@@ -188,7 +188,9 @@ def line_rows(text: str) -> tuple[list[Row], list[str]]:
         named = _SPEAKER.fullmatch(match[3])
         who, said = (label(named[1]), named[2]) if named else (None, match[3])
         rows.append(
-            Row(f"answer, line {number}", who, clock(match[1]), clock(match[2]), said.strip())
+            ServiceRow(
+                f"answer, line {number}", who, clock(match[1]), clock(match[2]), said.strip()
+            )
         )
     if len(rows) < READABLE * len(lines):
         if not rows and _REFUSAL.search(text):

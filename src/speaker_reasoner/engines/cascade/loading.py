@@ -1,9 +1,9 @@
 """Loads the cascade and its parts by name."""
 
 import importlib.util
-import os
 from pathlib import Path
 
+from ...cores import model_threads
 from ...errors import SettingsError
 from .diarizer import Diarizer
 from .embedding import CampplusWitness
@@ -53,7 +53,7 @@ def load_cascade(
         SettingsError: the recogniser does not know the language, or no hotwords; there is no such
             recogniser or diarizer.
     """
-    threads = os.cpu_count() or 1
+    threads = model_threads()
     if model and recogniser is not None:
         raise SettingsError(
             f"--model cascade={model} and --recogniser {recogniser}: both name a recogniser; give one"

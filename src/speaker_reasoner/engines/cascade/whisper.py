@@ -24,6 +24,7 @@ import numpy as np
 
 from ...audio import SAMPLE_RATE_HZ, Samples
 from ...errors import CheckpointError, EngineError, SettingsError
+from ...extras import torch_threads_kept
 from ...speech import Region, quietest_cut
 from ...transcript import Word
 from .chinese import CHINESE, WRITTEN, check_opencc, converted, spoken
@@ -342,20 +343,22 @@ def load_whisper(model: str, device: str, threads: int) -> Any:
     try:
         if kind == "cuda" or (kind == "auto" and _gpus()):
             try:
-                loaded = WhisperModel(
-                    target,
-                    device="cuda",
-                    device_index=number,
-                    compute_type="float16",
-                    cpu_threads=threads,
-                )
+                with torch_threads_kept():
+                    loaded = WhisperModel(
+                        target,
+                        device="cuda",
+                        device_index=number,
+                        compute_type="float16",
+                        cpu_threads=threads,
+                    )
                 _warm_up(loaded)
                 return loaded
             except RuntimeError as error:
                 if _CUDA.search(str(error)) is None:
                     raise
                 _without_gpu(model, kind, error)
-        return WhisperModel(target, device="cpu", compute_type="int8", cpu_threads=threads)
+        with torch_threads_kept():
+            return WhisperModel(target, device="cpu", compute_type="int8", cpu_threads=threads)
     except CheckpointError:
         raise
     except (

@@ -39,7 +39,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class Format(_Part):
+class AudioFormat(_Part):
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
     rate: Literal[24000, 8000] | None = None
 
@@ -70,13 +70,13 @@ class TurnDetection(_Part):
 
 
 class Input(_Part):
-    format: Format = Format()
+    format: AudioFormat = AudioFormat()
     transcription: Transcription | None = Transcription()
     noise_reduction: dict[str, Any] | None = None
     turn_detection: TurnDetection | None = TurnDetection()
 
 
-class Audio(_Part):
+class SessionAudio(_Part):
     input: Input = Input()
 
 
@@ -85,7 +85,7 @@ class Session(_Part):
     for `/v1/audio/transcriptions`: names with a clip each, as data URLs, and people of the voice store."""
 
     type: Literal["transcription"] = "transcription"
-    audio: Audio = Audio()
+    audio: SessionAudio = SessionAudio()
     include: list[str] | None = None
     speakers: Annotated[str | None, Field(pattern=SPEAKERS)] = None
     known_speaker_names: list[str] = []

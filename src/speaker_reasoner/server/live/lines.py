@@ -22,7 +22,7 @@ _BUFFER = "input_audio_buffer."
 
 
 @dataclass
-class _Item:
+class _LivePiece:
     """A piece of what was said.
 
     Attributes:
@@ -102,10 +102,10 @@ class LiveLines:
         self._job = job
         self._beta = beta
         self._letters = Letters(names)
-        self._item = _Item()
+        self._item = _LivePiece()
         self._before: str | None = None
         self._words = Agreed()
-        self._stretches: dict[int, tuple[_Item, Agreed]] = {}
+        self._stretches: dict[int, tuple[_LivePiece, Agreed]] = {}
         self._lines: dict[str, _Line] = {}
         self._epoch = 0
 
@@ -138,12 +138,12 @@ class LiveLines:
         for kind in ("created",) if self._beta else ("added", "done"):
             body = item_body(item.id)
             self._say(event(f"conversation.item.{kind}", item=body, previous_item_id=before))
-        self._before, self._item = item.id, _Item(start=end)
+        self._before, self._item = item.id, _LivePiece(start=end)
 
     def cleared(self, start: int) -> None:
         """The current piece was taken back; of what the engine still hears of it nothing is told."""
         self._item.gone = True
-        self._item, self._words = _Item(start=start), Agreed()
+        self._item, self._words = _LivePiece(start=start), Agreed()
         self._say(event(f"{_BUFFER}cleared"))
 
     # What becomes known of it
@@ -190,7 +190,7 @@ class LiveLines:
         """A speaker's label, apart from those before an engine failed; known speakers keep their names."""
         return f"{self._epoch}:{label}" if self._epoch and label not in self._names else label
 
-    def _delta(self, item: _Item, text: str, **ours: Any) -> None:
+    def _delta(self, item: _LivePiece, text: str, **ours: Any) -> None:
         delta = f" {text}" if text and item.begun else text
         item.begun = item.begun or bool(text)
         place = {"item_id": item.id, "content_index": 0}
@@ -202,7 +202,7 @@ class LiveLines:
         del body["type"]
         return body
 
-    def _completed(self, item: _Item, transcript: Transcript | None) -> None:
+    def _completed(self, item: _LivePiece, transcript: Transcript | None) -> None:
         changed = [] if transcript is None else self._relabel(transcript)
         lines = [self._lines[one] for one in item.lines]
         start_s, end_s = audio.to_seconds(item.start), audio.to_seconds(item.end)

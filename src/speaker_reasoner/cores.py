@@ -1,0 +1,16 @@
+"""The processors that this process may use, and how many threads a model gets."""
+
+import os
+
+
+def usable_cores() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def model_threads() -> int:
+    """How many threads one call of a model uses on the CPU: `OMP_NUM_THREADS`, as torch does, or one a core."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # nested levels follow
+    return int(wanted) if wanted.isdecimal() and int(wanted) else usable_cores()
