@@ -301,8 +301,8 @@ def _add_documents(routes: APIRouter, service: Service) -> None:
         )
 
     @routes.get("/v1/jobs/{job_id}/document", **docs.DOCUMENT)
-    def document(job_id: str, words: bool = False) -> dict[str, Any]:
-        return service.transcripts.document(job_id, words=words)
+    def document(job_id: str, words: bool = False) -> Response:
+        return JSONResponse(service.transcripts.document(job_id, words=words))
 
     @routes.post("/v1/jobs/{job_id}/corrections", **docs.CORRECT)
     async def correct(job_id: str, request: Request, words: bool = False) -> Response:
