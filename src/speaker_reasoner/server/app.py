@@ -350,4 +350,13 @@ def _add_page(app: FastAPI) -> None:
     async def page() -> Response:
         return FileResponse(PAGE / "index.html")
 
-    app.mount("/static", StaticFiles(directory=PAGE), name="static")
+    app.mount("/static", _Parts(directory=PAGE), name="static")
+
+
+class _Parts(StaticFiles):
+    """The files of the page: browsers keep them, and ask whether they have changed (by their ETag)."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers["cache-control"] = "no-cache"
+        return response
