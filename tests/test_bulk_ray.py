@@ -1,5 +1,6 @@
 """Batch runs with several workers, by Ray Data: the same bytes as in one process, whoever is killed."""
 
+import json
 import os
 import random
 import signal
@@ -9,6 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+from speaker_reasoner.bulk.listing import Shard
+from speaker_reasoner.bulk.runner import BatchSettings, Runner
+from speaker_reasoner.bulk.target import Target
+from speaker_reasoner.longform import Options
 
 from .conftest import noise
 from .simulated import Simulated
@@ -92,3 +98,19 @@ def test_twenty_kills(tmp_path: Path) -> None:
     run(source, tmp_path / "whole", Simulated)
     assert with_kills(source, tmp_path / "out", 20, 0.05) == 20
     assert table_bytes(tmp_path / "out") == table_bytes(tmp_path / "whole")
+
+
+def test_a_join_that_transcribes_is_seen(tmp_path: Path) -> None:
+    """A share on which workers died is transcribed when the shares are joined: the run says so, and counts it."""
+    source, out = recordings(tmp_path / "calls", 1, 180.0), tmp_path / "out"
+    settings = BatchSettings(Simulated, Options(batch=2), str(out), None, ("json",), share_s=60.0)
+    target = Target(str(out))
+    with target.admitted(str(source), Shard()) as (listing, _):
+        [row] = [row for row in listing if row.name == "long"]
+        runner = Runner(settings)
+        for _ in range(5):
+            runner._trial(row, "share-1.journal").begin()
+    done = command(source, "-o", out, "--workers", "1", "--share", "1")
+    assert done.returncode == 0, done.stderr
+    assert "long: 1 of 3 shares are missing; one worker transcribes it from 60 s on" in done.stderr
+    assert json.loads((out / "report.json").read_text())["audio_s"] == 2.0 + 60 + 60 + 120

@@ -15,12 +15,14 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import errors, extras
 from ..errors import EngineError, SpeakerReasonerError
+from .joining import Joining, with_breaks
 from .listing import Shard
 from .runner import BatchSettings, Done, Runner
 from .target import Target
@@ -29,6 +31,8 @@ _WHOLE, _JOIN = -1, -2
 _MOST_BLOCKS, _BLOCKS, _BLOCKS_PER_WORKER = 2000, 400, 20
 """Most blocks of tasks in Ray Data: at all, with few workers, and for each of more workers (assumed). The driver's
 memory grows with them: by 21 MiB from 100 rows to 20,000, in 2,000 blocks (docs/results/rows-listing.json)."""
+_LOOK_S = 10.0
+"""How often the journals of joins are looked at (assumed)."""
 _STORE_BYTES = 128 << 20
 """Of Ray's object store, where Ray is started here (assumed: rows are small)."""
 
@@ -144,9 +148,19 @@ def transcribe(
         order = np.argsort(-np.array(weights), kind="stable")
         worklist = Worklist(np.array(rows, np.int64)[order], np.array(shares, np.int32)[order])
         size = max(1, min(2 * settings.options.batch, len(worklist) // (4 * cluster.workers)))
-        yield from _work(data, worklist, size, settings, shard, cluster)
+        divided, settled = frozenset(joins), set[int]()
+        for done in _work(data, worklist, size, settings, shard, cluster):
+            if done.number in divided and done.state != "share":
+                settled.add(done.number)
+            yield done
         last = Worklist(np.array(joins, np.int64), np.full(len(joins), _JOIN, np.int32))
-        yield from _work(data, last, 1, settings, shard, cluster)
+        joining = Joining(settings, target, target.listing.rows(joins.tolist()), settled)
+        yield from joining.begin()
+        work = partial(_work, data, last, 1, settings, shard, cluster)
+        for one in with_breaks(work, _LOOK_S):
+            yield from joining.look()
+            if one is not None:
+                yield joining.ended(one)
 
 
 def _work(
