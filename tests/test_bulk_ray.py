@@ -14,6 +14,7 @@ import pytest
 from speaker_reasoner.bulk.listing import Shard
 from speaker_reasoner.bulk.runner import BatchSettings, Runner
 from speaker_reasoner.bulk.target import Target
+from speaker_reasoner.bulk.workers import _blocks
 from speaker_reasoner.longform import Options
 
 from .conftest import noise
@@ -82,6 +83,14 @@ def test_a_recording_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     done = command(source, "-o", out, "--workers", "2", SIMULATED_POISON="37")
     assert done.returncode == 1 and "5 workers died" in done.stderr
     assert [line["name"] for line in lines(out) if "error" in line] == ["long"]
+
+
+def test_blocks_hold_enough_to_do_and_leave_nobody_idle() -> None:
+    assert _blocks(tasks=400, size=2, audio_s=1_200.0, workers=2) == 40, "a few seconds each"
+    assert _blocks(tasks=2_000, size=2, audio_s=60_000.0, workers=2) == 400
+    assert _blocks(tasks=2_000, size=2, audio_s=60_000.0, workers=40) == 800
+    assert _blocks(tasks=10, size=2, audio_s=36_000.0, workers=2) == 5
+    assert _blocks(tasks=10**6, size=2, audio_s=1e8, workers=1_000) == 2_000
 
 
 @pytest.mark.parametrize("variable", ["SIMULATED_ERROR", "SIMULATED_FAILURE"])
