@@ -623,7 +623,7 @@ def test_what_failed_and_what_was_stopped(server: Scripted, visit: Callable[...,
     expect(tab.get_by_role("heading", name="Who said what")).to_be_visible()
     expect(tab.locator("#jobs li")).to_have_count(1)
     tab.goto(f"{server.url}#job_99")
-    expect(tab.locator(".notice").last).to_contain_text("there is no job 'job_99'")
+    expect(tab.locator(".notice").last).to_contain_text("This recording is not here")
     expect(tab.locator("#home")).to_be_visible()
 
 
@@ -793,6 +793,32 @@ def test_a_file_is_dropped(server: Scripted, visit: Callable[..., Any]) -> None:
     tab.evaluate(drop)
     expect(tab.locator("#title")).to_have_text("dropped.wav")
     expect(tab.locator("#drop")).to_be_hidden()
+
+
+@slow
+def test_a_field_is_put_right(server: Scripted, visit: Callable[..., Any]) -> None:
+    """The file that was chosen waits; what was said of it goes when it is sent."""
+    tab = visit(server.url)
+    tab.get_by_label("How many people").fill("many")
+    tab.locator("#file").set_input_files(MEETING)
+    expect(tab.locator(".notice")).to_contain_text("meeting.flac is not sent yet")
+    assert server.sent == []
+    tab.get_by_label("How many people").fill("3")
+    tab.locator(".notice").get_by_role("button", name="Send again").click()
+    expect(tab.locator("#title")).to_have_text("meeting.flac")
+    expect(tab.locator(".notice")).to_have_count(0)
+
+
+@slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_menus_are_not_cut_off(server: Scripted, visit: Callable[..., Any], width: int) -> None:
+    tab = visit(finished(server), viewport={"width": width, "height": 844})
+    edge = tab.evaluate("() => document.body.getBoundingClientRect().right")
+    for button in (tab.locator("#export"), tab.locator(".line .more").first):
+        button.click()
+        box = tab.locator("#menu").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= edge
+        tab.keyboard.press("Escape")
 
 
 @slow

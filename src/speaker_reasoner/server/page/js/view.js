@@ -58,7 +58,8 @@ export class View {
       this.#lines();
       if (!this.#closed) $("title").focus({ preventScroll: true });
     } catch (error) {
-      complain(error);
+      if (error.status !== 404) complain(error);
+      else notice("This recording is not here. If somebody deleted it, it may be in the bin.", { bad: true });
       return error.status !== 404;
     }
     return true;
