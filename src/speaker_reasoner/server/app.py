@@ -24,6 +24,7 @@ from ..longform import Transcriber
 from ..version import __version__
 from . import documentation as docs
 from .chat import completion_events
+from .connections import connected
 from .exports import Export, export, warnings_header
 from .failures import RequestError, as_request_error
 from .guard import Guard, audio_link
@@ -171,8 +172,8 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
         if transcription.form.stream:
             return _EventStream(transcription.events(), transcription)
         try:
-            transcript = await service.connected(
-                request, transcription.transcript(), transcription.close
+            transcript = await connected(
+                request, transcription.transcript(), transcription.close, service.settings.answer_s
             )
         finally:
             transcription.close()
