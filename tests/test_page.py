@@ -801,7 +801,7 @@ def test_a_field_is_put_right(server: Scripted, visit: Callable[..., Any]) -> No
     tab = visit(server.url)
     tab.get_by_label("How many people").fill("many")
     tab.locator("#file").set_input_files(MEETING)
-    expect(tab.locator(".notice")).to_contain_text("meeting.flac is not sent yet")
+    expect(tab.locator(".notice")).to_contain_text("Not sent yet: meeting.flac")
     assert server.sent == []
     tab.get_by_label("How many people").fill("3")
     tab.locator(".notice").get_by_role("button", name="Send again").click()
