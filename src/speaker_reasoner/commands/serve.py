@@ -382,7 +382,11 @@ def listen(host: str, port: int) -> socket.socket:
     with ExitStack() as stack:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                host,
+                port,
+                type=socket.SOCK_STREAM,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_PASSIVE,
             )[0]
             # asyncio sends at once (TCP_NODELAY) only where the protocol is named: else the body of every small
             # answer on a kept connection waits 40 ms for its head to be acknowledged.
