@@ -31,7 +31,11 @@ from speaker_reasoner.formats.folders import load
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A recording, its reference, and whether settings were chosen on it."""
+    """A recording, its reference, and whether settings were chosen on it.
+
+    Attributes:
+        gender: of all its speakers, where the reference does not state it.
+    """
 
     file: str
     reference: str | None = None
@@ -39,16 +43,24 @@ class Clip:
     words: bool = False
     tuned: bool = False
     language: str = "en"
+    gender: str | None = None
 
 
 CLIPS = (
     Clip("podcast_3spk.mp3", "podcast_3spk.json", words=True, tuned=True),
-    Clip("two_party_call.wav", "two_party_call.stm", "sample", words=True, tuned=True),
+    Clip(
+        "two_party_call.wav",
+        "two_party_call.stm",
+        "sample",
+        words=True,
+        tuned=True,
+        gender="female",
+    ),
     Clip("ami_dev00.wav", "ami_clips.rttm", "dev00", tuned=True),
     Clip("ami_trn05.wav", "ami_clips.rttm", "trn05", tuned=True),
     Clip("ami_trn01.wav", "ami_clips.rttm", "trn01"),
     Clip("ami_trn02.wav", "ami_clips.rttm", "trn02"),
-    Clip("jfk.flac"),
+    Clip("jfk.flac", gender="male"),
     Clip("mandarin_single.wav", language="zh"),
     Clip("alimeeting_9s.wav", language="zh"),
 )
@@ -76,6 +88,8 @@ def reference(folder: Path, clip: Clip) -> Transcript | None:
         prefix = {"F": "female", "M": "male"}
         rows = tuple(replace(s, gender=prefix[s.speaker[0]]) for s in one.segments)
         one = one.with_segments(rows)
+    if clip.gender is not None:
+        one = one.with_segments([replace(s, gender=clip.gender) for s in one.segments])
     return replace(one, duration_s=audio.probe(folder / clip.file).duration_s)
 
 
@@ -109,6 +123,9 @@ def measure(
         row["speaker_confidence"] = speaker_samples(truth, transcript)
         if clip.words:
             row |= {"cpwer": scores["cpwer"]["rate"], "wer": scores["wer"]["rate"]}
+    elif clip.gender is not None:
+        right = sum(gender == clip.gender for gender in transcript.genders.values())
+        row["gender"] = {"right": right, "total": len(transcript.genders)}
     return row
 
 

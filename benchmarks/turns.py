@@ -38,10 +38,10 @@ class Forced(TransformersEngine):
             for a in trace.answers
         ]
 
-    def _pick(self, row: Any, logits: Any) -> int:
+    def _pick(self, row: Any, logits: Any, place: int) -> int:
         token = self.turns[row.request.rules.turn][len(row.ids)]
         if self.constrained:
-            self.vocabulary.choose(logits, row.state)
+            self.vocabulary.choose(logits.likely(place), lambda: logits.all(place), row.state)
             row.state = advance(row.state, self.vocabulary.tokens[token] or b"")
         return token
 

@@ -1,8 +1,11 @@
 """The cascade's parts: segmentation, clustering, words to lines, Whisper's words, filter banks, gender."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
-from speaker_reasoner.engines.cascade import segmentation, whisper
+from speaker_reasoner.engines.cascade import gender, segmentation, whisper
+from speaker_reasoner.engines.cascade.chinese import converted
 from speaker_reasoner.engines.cascade.clustering import (
     Subsegment,
     activity,
@@ -21,7 +25,7 @@ from speaker_reasoner.engines.cascade.clustering import (
     subsegments,
 )
 from speaker_reasoner.engines.cascade.embedding import filter_banks
-from speaker_reasoner.engines.cascade.gender import genders
+from speaker_reasoner.engines.cascade.gender import Genders, patches
 from speaker_reasoner.engines.cascade.lines import assign, lines
 from speaker_reasoner.engines.cascade.segmentation import (
     FRAME_S,
@@ -31,7 +35,7 @@ from speaker_reasoner.engines.cascade.segmentation import (
     regions,
     runs,
 )
-from speaker_reasoner.errors import SettingsError
+from speaker_reasoner.errors import CheckpointError, SettingsError
 from speaker_reasoner.transcript import Word
 
 from .conftest import noise
@@ -309,15 +313,23 @@ class Model:
     supported_languages = ("en", "de", "zh")
     model = type("Model", (), {"device": "cpu", "compute_type": "int8"})
 
-    def __init__(self, sure: float = 0.9, *, language: str = "en", **segment: Any) -> None:
+    def __init__(
+        self,
+        sure: float = 0.9,
+        *,
+        language: str = "en",
+        texts: tuple[str, str] = (" one", " two"),
+        **segment: Any,
+    ) -> None:
         self.kinds = pytest.importorskip("faster_whisper.transcribe")
-        self.sure, self.language, self.segment = sure, language, segment
+        self.sure, self.language, self.segment, self.texts = sure, language, segment, texts
         self.calls: list[dict[str, Any]] = []
 
     def transcribe(self, sound: Any, **options: Any) -> tuple[Any, Any]:
         self.calls.append(options)
         end_s = len(sound) / SAMPLE_RATE_HZ
-        words = [spoken(" one", 0.0, end_s / 2, self.sure), spoken(" two", end_s / 2, end_s + 9)]
+        one, two = self.texts
+        words = [spoken(one, 0.0, end_s / 2, self.sure), spoken(two, end_s / 2, end_s + 9)]
         values = {"avg_logprob": -0.2, "compression_ratio": 1.0, "no_speech_prob": 0.0}
         segment = self.kinds.Segment(
             id=1,
@@ -388,6 +400,54 @@ def test_a_language_that_was_named_stays(monkeypatch: pytest.MonkeyPatch) -> Non
         recogniser(model, monkeypatch, language="xx")
 
 
+@pytest.mark.parametrize(
+    ("named", "session", "expected"),
+    [
+        (None, None, ["头发台湾", "里面"]),
+        ("zh", None, ["头发台湾", "里面"]),
+        ("zh-Hans", "zh-Hant", ["头发台湾", "里面"]),  # what the user named comes first
+        ("zh-Hant", None, ["頭髮臺灣", "裏面"]),
+        (None, "zh-Hant", ["頭髮臺灣", "裏面"]),
+        ("zh-TW", "zh", ["頭髮臺灣", "裡面"]),
+        ("zh-HK", None, ["頭髮台灣", "裏面"]),
+    ],
+)
+def test_chinese_is_written_in_characters_of_one_kind(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, session: str | None, expected: list[str]
+) -> None:
+    model = Model(language="zh", texts=("頭髮台湾", "里面"))
+    chinese = recogniser(model, monkeypatch, language=named)
+    recognition = chinese.recognise(noise(5.0), [(0, 5)], session)
+    assert [word.text for word in recognition.words] == expected
+    assert [call["language"] for call in model.calls] == ["zh" if named or session else None]
+    assert (recognition.language, recognition.doubt) == ("zh", "")
+
+
+def test_characters_are_chosen_in_their_context() -> None:
+    def rows(*texts: str) -> list[Word]:
+        return [Word(text, i, i + 1) for i, text in enumerate(texts)]
+
+    one_by_one = converted(rows("头", "发", "发", "展", "hello"), "zh-Hant")
+    assert [word.text for word in one_by_one] == ["頭", "髮", "發", "展", "hello"]
+    assert [word.start_s for word in one_by_one] == [0, 1, 2, 3, 4]
+    assert converted([], "zh") == []
+
+
+def test_other_languages_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    japanese = Model(language="ja", texts=("廣島", "會議"))
+    recognition = recogniser(japanese, monkeypatch).recognise(noise(5.0), [(0, 5)], None)
+    assert [word.text for word in recognition.words] == ["廣島", "會議"]
+
+
+def test_chinese_without_opencc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    with pytest.raises(CheckpointError, match="pip install opencc"):
+        recogniser(Model(), monkeypatch)
+    english = Model()
+    english.supported_languages = ("en",)
+    assert recogniser(english, monkeypatch).languages == ("en",)
+
+
 def test_doubtful_words_are_searched_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(avg_logprob=-0.9, no_speech_prob=0.9)
     recognition = recogniser(model, monkeypatch).recognise(noise(5.0), [(0, 5)], None)
@@ -443,16 +503,107 @@ def test_filter_banks_are_kaldis(samples: int) -> None:
 # Gender
 
 
+class Network:
+    """In place of ONNX Runtime's session: probabilities of female that were chosen, for any patches."""
+
+    def __init__(self, female: Sequence[float], shape: Sequence[Any] = ("n", 68, 24)) -> None:
+        self.female, self.shape = female, shape
+        self.asked: list[int] = []
+
+    def get_inputs(self) -> list[Any]:
+        return [SimpleNamespace(name="patches", shape=self.shape)]
+
+    def run(self, _: None, inputs: dict[str, Any]) -> list[Any]:
+        [given] = inputs.values()
+        self.asked.append(len(given))
+        female = np.resize(np.array(self.female, np.float32), len(given))
+        return [np.stack([female, 1 - female], axis=1)]
+
+
+def genders_by(network: Network, monkeypatch: pytest.MonkeyPatch) -> Genders:
+    monkeypatch.setattr(gender, "onnx_session", lambda path, threads: network)
+    return Genders(Path("gender.onnx"), 1)
+
+
+def speaking(seconds: float, *spans: tuple[float, float]) -> Any:
+    """One column a span, which speaks in it."""
+    active = np.zeros((round(seconds / FRAME_S), len(spans)), np.float32)
+    for column, (start_s, end_s) in enumerate(spans):
+        active[round(start_s / FRAME_S) : round(end_s / FRAME_S), column] = 1
+    return active
+
+
 @pytest.mark.parametrize(
-    ("f0_hz", "expected"), [(100.0, "male"), (120.0, "male"), (210.0, "female"), (240.0, "female")]
+    ("female", "expected"),
+    [
+        ([0.99], "female"),
+        ([0.01], "male"),
+        ([0.99, 0.99, 0.2], "female"),
+        ([0.5], "unknown"),
+        ([0.001, 0.999], "unknown"),  # as sure of one as of the other
+        ([0.6], "unknown"),
+    ],
 )
-def test_gender_by_pitch(f0_hz: float, expected: str) -> None:
-    samples = np.concatenate([silence(1.0), voice(4.0, f0_hz), silence(1.0)])
-    active = np.zeros((round(6.0 / FRAME_S), 2), np.float32)
-    active[round(1.0 / FRAME_S) : round(5.0 / FRAME_S), 1] = 1
-    assert genders(samples, active, [1, 0]) == (expected, "unknown")
+def test_gender_by_the_mean_of_the_patches(
+    monkeypatch: pytest.MonkeyPatch, female: list[float], expected: str
+) -> None:
+    network = Network(female)
+    told = genders_by(network, monkeypatch)(
+        voice(9.0), speaking(9.0, (0.0, 4.0), (4.0, 4.5), (5.0, 9.0)), [2, 1, 0]
+    )
+    assert told == (expected, "unknown", expected)  # who speaks for half a second is not looked at
+    assert network.asked == [10, 10]
 
 
-def test_who_never_speaks_alone_has_no_gender() -> None:
+def test_who_never_speaks_alone_has_no_gender(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network([0.99])
     active = np.ones((round(3.0 / FRAME_S), 2), np.float32)
-    assert genders(voice(3.0), active, [0, 1]) == ("unknown", "unknown")
+    assert genders_by(network, monkeypatch)(voice(3.0), active, [0, 1]) == ("unknown", "unknown")
+    assert not network.asked
+
+
+def test_patches_are_of_the_speech_alone() -> None:
+    alone = speaking(60.0, (10.0, 13.0))[:, 0] > 0.5
+    samples = np.concatenate([noise(10.0), voice(3.0), noise(47.0)]) + 0.1 * noise(60.0)
+    cut = patches(samples, alone)
+    assert cut.shape == (7, 68, 24)
+    assert np.abs(cut.mean(axis=(1, 2))).max() < 1e-5
+    assert np.abs(cut.std(axis=(1, 2)) - 1).max() < 1e-5
+    samples[: round(9.9 * SAMPLE_RATE_HZ)] = 0
+    samples[round(13.1 * SAMPLE_RATE_HZ) :] = 0
+    assert np.array_equal(cut, patches(samples, alone))
+    assert np.abs(cut - patches(samples / 32, alone)).max() < 1e-3  # at any level
+    # Of much speech, patches of all of it; short stretches are put together.
+    assert len(patches(voice(60.0), np.ones(len(alone), bool))) == 24
+    gaps = np.arange(len(alone)) % 40 < 30
+    assert len(patches(voice(60.0), gaps)) == 24
+    assert not len(patches(voice(60.0), np.arange(len(alone)) % 40 < 10))
+    assert not np.isnan(patches(silence(60.0), alone)).any()
+
+
+def test_mel_bands_of_the_gender_are_those_of_the_library() -> None:
+    from transformers.audio_utils import spectrogram
+
+    samples = voice(2.0) + noise(2.0)
+    rows = (samples * 2**15).astype(np.float64)
+    expected = spectrogram(
+        rows,
+        np.hanning(400),
+        frame_length=400,
+        hop_length=160,
+        fft_length=512,
+        power=2.0,
+        center=False,
+        preemphasis=0.97,
+        mel_filters=gender._mel_bank(),
+        log_mel="log",
+        mel_floor=1e-9,
+    ).T
+    bands = gender._bands(samples)
+    # The library leaves a frame's first sample as it is times (1 - 0.97); so does the network's front end.
+    assert np.abs(bands - expected).max() < 1e-2
+
+
+def test_another_network_in_place_of_the_gender(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"expected \[patches, 68, 24\]"):
+        genders_by(Network([0.5], ("clips", "length", 80)), monkeypatch)

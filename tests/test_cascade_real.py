@@ -163,7 +163,9 @@ def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_weights
-@pytest.mark.parametrize("name", ["segmentation.onnx", "embedding.onnx", "whisper-base/model.bin"])
+@pytest.mark.parametrize(
+    "name", ["segmentation.onnx", "embedding.onnx", "gender.onnx", "whisper-base/model.bin"]
+)
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_file_that_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lost: bool

@@ -11,6 +11,7 @@ import torch
 
 from speaker_reasoner import load_engine
 from speaker_reasoner.engines import Request
+from speaker_reasoner.engines.checkpoint import load_checkpoint
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.engines.memory import KeysValues, join, take_apart
 from speaker_reasoner.protocol.grammar import start
@@ -213,6 +214,39 @@ def test_outgrown_context_is_a_reason(random_checkpoint: Path) -> None:
         pass
     assert dialogue.outcome is not None and dialogue.outcome.stop is Stop.CONTEXT
     assert "400 tokens" in dialogue.outcome.detail
+
+
+@pytest.mark.parametrize("lookahead", [0, 32])
+def test_no_token_is_read_past_the_context(random_checkpoint: Path, lookahead: int) -> None:
+    """A turn that the context ends in stops there, and says so; what was written of it stays."""
+    engine = TransformersEngine(
+        load_checkpoint(random_checkpoint, device="cpu"), lookahead=lookahead
+    )
+    longest, read = [0], engine.text.read
+
+    def watched(rows: Any, blocks: Any, last: Any) -> Any:
+        [row], [block] = rows, blocks
+        longest[0] = max(longest[0], row.tokens + len(block))
+        return read(rows, blocks, last)
+
+    engine.text.read = watched  # type: ignore[method-assign]
+    request = Dialogue(noise(4.0), engine.profile).request
+    assert request is not None
+    [whole] = engine.ask([request])
+    read_in_all = request.session.memory["transformers"].held.tokens
+    assert longest[0] >= read_in_all and whole.error is None
+    engine._fits = lambda row: True  # type: ignore[method-assign]
+    for context in range(read_in_all - len(whole.ids) + 2, read_in_all + 1):
+        engine.context_tokens = context
+        request.session.memory.clear()
+        longest[0] = 0
+        [cut] = engine.ask([request])
+        assert longest[0] <= context
+        if context < read_in_all:
+            assert cut.stop is Stop.CONTEXT and cut.error and str(context) in cut.error
+            assert cut.ids == whole.ids[: len(cut.ids)]
+        else:
+            assert (cut.ids, cut.error, cut.stop) == (whole.ids, None, Stop.ENGINE)
 
 
 @pytest.mark.parametrize("answer", ["assembled", "model"])

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speaker_reasoner.data.dialogues import SINGLE_TURN, dialogue, single_turn
 from speaker_reasoner.engines import Request
+from speaker_reasoner.engines.logits import Logits
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import EngineError
 from speaker_reasoner.protocol import Box, Profile, parse_turn
@@ -380,6 +382,12 @@ def vocabulary(request: Any, tokenizer: Any) -> Vocabulary:
     return vocabulary
 
 
+def chosen(vocabulary: Vocabulary, row: Any, state: State) -> tuple[int, State]:
+    """Choose as the engine does."""
+    logits = Logits(torch.from_numpy(row)[None])
+    return vocabulary.choose(logits.likely(0), lambda: logits.all(0), state)
+
+
 @pytest.mark.parametrize("name", ["native", "released"])
 def test_random_logits_write_whole_dialogues(vocabulary: Vocabulary, name: str) -> None:
     rng = np.random.default_rng(7)
@@ -389,7 +397,7 @@ def test_random_logits_write_whole_dialogues(vocabulary: Vocabulary, name: str) 
         state, text = start(request.rules), b""
         while True:
             logits = rng.standard_normal(len(vocabulary.tokens)).astype(np.float32)
-            token, state = vocabulary.choose(logits, state)
+            token, state = chosen(vocabulary, logits, state)
             if token == vocabulary.end_id:
                 return text.decode()
             text += vocabulary.tokens[token] or b""
@@ -412,9 +420,23 @@ def test_the_best_allowed_token_is_chosen(tokenizer: Any) -> None:
     logits = np.arange(len(tokenizer), dtype=np.float32)
     logits[think] = -5.0
     logits[vocabulary.tokens.index(b"<")] = -6.0
-    assert vocabulary.choose(logits, start(HEARD))[0] == think
+    assert chosen(vocabulary, logits, start(HEARD))[0] == think
     state = after(turn(), HEARD)
-    assert vocabulary.choose(-logits, state) == (end, state)
+    assert chosen(vocabulary, -logits, state) == (end, state)
+
+
+def test_most_logits_stay_where_they_are() -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 50)).astype(np.float32)
+    logits = Logits(torch.from_numpy(rows))
+    expected = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
+    for place, row in enumerate(rows):
+        assert logits.likely(place) == np.argsort(-row)[:4].tolist()
+        assert np.array_equal(logits.all(place), row)
+        given = [logits.probability(place, token) for token in range(50)]
+        assert np.abs(np.array(given) - expected[place]).max() < 1e-6
+    half = Logits(torch.from_numpy(rows).to(torch.bfloat16))
+    assert half.all(0).dtype == np.float32
+    assert Logits(torch.zeros(1, 2)).likely(0) in ([0, 1], [1, 0])
 
 
 def test_a_tokenizer_that_cannot_spell_is_told(tokenizer: Any) -> None:
@@ -422,4 +444,4 @@ def test_a_tokenizer_that_cannot_spell_is_told(tokenizer: Any) -> None:
     vocabulary._by_first.clear()
     vocabulary.tokens = [None] * len(tokenizer)
     with pytest.raises(EngineError, match="no token"):
-        vocabulary.choose(np.zeros(len(tokenizer), dtype=np.float32), start(HEARD))
+        chosen(vocabulary, np.zeros(len(tokenizer), dtype=np.float32), start(HEARD))

@@ -22,8 +22,8 @@ print(before - resident_mb())
 """
 _LARGE = """
 give_back()
-b"x" * 8_000_000  # from now on, glibc would keep blocks of this size
-held = [(b"x" * 3_000_000, b"y" * 10_000) for _ in range(100)]
+b"x" * 20_000_000  # from now on, glibc would keep blocks of this size
+held = [(b"x" * 12_000_000, b"y" * 10_000) for _ in range(25)]
 small = [b for _, b in held]
 before = resident_mb()
 del held
@@ -45,6 +45,13 @@ def given_back_mb(script: str) -> float:
 @pytest.mark.parametrize("script", [_FRAGMENTED, _LARGE])
 def test_a_fragmented_heap_shrinks(script: str) -> None:
     assert given_back_mb(script) > 200
+
+
+@_glibc
+def test_within_a_pause_nothing_is_given_back() -> None:
+    later = "give_back()\n" + _FRAGMENTED.replace("give_back()", "give_back(pause_s=600)")
+    assert given_back_mb(later) < 50
+    assert given_back_mb(later.replace("pause_s=600", "pause_s=0")) > 200
 
 
 @_glibc

@@ -51,6 +51,7 @@ def test_by_default(text: str, words: str) -> None:
         ("lower", "ＡＢ Ab, ΑΣ", "ａｂ ab, ας"),
         ("punctuation", "A,b it’s (你好)… 5%", "A b it's 你好 5"),
         ("characters", "你好AB, 世界か", "你 好 AB, 世 界 か"),
+        ("simplified", "廣州市、頭髮 Ab, 里面", "广州市、头发 Ab, 里面"),
         ("fillers", "uh yes Uh umbrella 嗯 嗯嗯", "yes Uh umbrella 嗯嗯"),
         (
             "erhua",
@@ -183,8 +184,10 @@ def test_full_width_and_capitals_do_not_matter(text: str) -> None:
 def test_the_description_is_complete() -> None:
     described = json.loads(json.dumps(Normalisation(language="en", numbers=True).describe()))
     assert described.pop("numbers_by").startswith("transformers 5.")
+    assert described.pop("simplified_by") is None
     assert Normalisation(**described) == Normalisation(language="en", numbers=True)
     assert Normalisation().describe()["numbers_by"] is None
+    assert Normalisation(simplified=True).describe()["simplified_by"].startswith("opencc ")
 
 
 def test_korean_and_thai_are_counted_by_character_where_they_are_named() -> None:

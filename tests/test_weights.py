@@ -14,4 +14,6 @@ def test_weights_are_those_that_were_built() -> None:
     files = [path for path in FOLDER.rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
     got = {str(p.relative_to(FOLDER)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     assert got == listed
-    assert {"whisper-base/model.bin", "segmentation.onnx", "embedding.onnx"} <= set(listed)
+    assert {"whisper-base/model.bin", "segmentation.onnx", "embedding.onnx", "gender.onnx"} <= set(
+        listed
+    )

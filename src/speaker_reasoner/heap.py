@@ -1,25 +1,35 @@
 """Returns freed memory to the system, so that memory does not grow with the length of a recording."""
 
 import ctypes
+import time
 from collections.abc import Callable
 from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """The numbers of glibc's options."""
-_LARGE_BYTES, _LARGEST_BYTES = 2**20, 2**25
-"""Size from which a block is mapped separately, and the largest such size that glibc accepts."""
+_LARGE_BYTES, _LARGEST_BYTES = 2**23, 2**25
+"""Size from which a block is mapped separately, and the largest such size that glibc accepts. Such a block is cleared
+by the system each time: from 2**20 on, 16 dialogues at once take a tenth longer (docs/experiments.md, 2026-11-28)."""
 _MOST_BYTES = 2**31 - 1
 
+_last_s = 0.0
 
-def give_back() -> None:
+
+def give_back(pause_s: float = 0.0) -> None:
     """Return free memory to the system, if the C library can; after the first call, large blocks at once.
 
     glibc keeps freed memory, and tensors of ever new sizes fit into less and less of it: over a long
-    recording the process would grow (docs/results/scaling-memory.json). A call takes some milliseconds.
+    recording the process would grow (docs/results/scaling-memory.json). A call takes some milliseconds, and
+    memory that is used again has to be cleared again.
+
+    Args:
+        pause_s: nothing is done within so many seconds of the last call of the process that did something.
     """
-    trim = _trim()
-    if trim is not None:
+    global _last_s
+    trim, now_s = _trim(), time.monotonic()
+    if trim is not None and now_s - _last_s >= pause_s:
         trim(0)
+        _last_s = now_s
 
 
 def keep() -> None:

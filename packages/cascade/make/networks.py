@@ -1,11 +1,12 @@
-"""Two public networks in plain PyTorch: who speaks within ten seconds, and a speaker embedding.
+"""Three public networks in plain PyTorch: who speaks within ten seconds, a speaker embedding, and a gender.
 
 * `Segmentation`: pyannote segmentation-3.0 (MIT). Ten seconds of sound in, the probability of each of three local
   speakers every 17 ms out, two of them at once at most.
 * `SpeakerEmbedding`: CAM++ of 3D-Speaker (`speech_campplus_sv_zh_en_16k-common_advanced`, Apache-2.0, trained on
   200,000 Chinese and English speakers). Filter banks in, a point of 192 numbers out.
+* `Gender`: the network of inaSpeechSegmenter (MIT). 0.7 s of 24 mel bands in, the probability of female and male out.
 
-Both are functions of a dictionary of weights, so that a checkpoint needs no class of its own to load.
+All are functions of a dictionary of weights, so that a checkpoint needs no class of its own to load.
 """
 
 from __future__ import annotations
@@ -192,3 +193,43 @@ class SpeakerEmbedding:
             context, w[f"{name}.cam_layer.linear2.weight"], w[f"{name}.cam_layer.linear2.bias"]
         )
         return local * torch.sigmoid(gate)
+
+
+class Gender:
+    """Female or male, of patches of speech.
+
+    Args:
+        weights: `conv2d_1` to `_5`, `dense_1` to `_5` and `batch_normalization_1` to `_9`, as Keras stores them.
+    """
+
+    shape = (68, 24)
+    """Frames, 10 ms apart, and mel bands of a patch."""
+
+    def __init__(self, weights: Weights) -> None:
+        order = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # Keras: inputs before outputs
+        self._w = {
+            name: value.float().permute(order[value.ndim]).contiguous()
+            for name, value in weights.items()
+        }
+
+    def tensor(self, x: Tensor) -> Tensor:
+        """Probabilities of female and male `[patches, 2]` of patches `[patches, 68, 24]` of mean 0 and variance 1."""
+        w = self._w
+        x = x[:, None]
+        for layer in range(1, 6):
+            name = f"conv2d_{layer}"
+            x = F.relu(self._norm(F.conv2d(x, w[f"{name}.kernel"], w[f"{name}.bias"]), layer))
+            if layer == 2:
+                x = F.max_pool2d(x, (1, 2))
+            elif layer == 4:
+                x = F.max_pool2d(x, 2)
+        x = x.amax(dim=2).flatten(1)
+        for layer in range(1, 5):
+            x = F.linear(x, w[f"dense_{layer}.kernel"], w[f"dense_{layer}.bias"])
+            x = F.relu(self._norm(x, layer + 5))
+        return F.linear(x, w["dense_5.kernel"], w["dense_5.bias"]).softmax(-1)
+
+    def _norm(self, x: Tensor, number: int) -> Tensor:
+        name, w = f"batch_normalization_{number}", self._w
+        statistics = w[f"{name}.moving_mean"], w[f"{name}.moving_variance"]
+        return F.batch_norm(x, *statistics, w[f"{name}.gamma"], w[f"{name}.beta"], eps=1e-3)

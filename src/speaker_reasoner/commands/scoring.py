@@ -11,7 +11,10 @@ from .arguments import positive
 if TYPE_CHECKING:
     from ..evaluate.normalisation import Normalisation
 
-STEPS = ("nfkc", "lower", "numbers", "characters", "punctuation", "fillers", "erhua")
+STEPS = (
+    *("nfkc", "lower", "simplified", "numbers"),
+    *("characters", "punctuation", "fillers", "erhua"),
+)
 """The switches of `Normalisation`, in its order; it is imported when a command runs."""
 TOOLS = ("sclite", "md-eval", "dscore", "whisper")
 """The keys of `YARDSTICKS`, which is imported when a command runs."""

@@ -16,6 +16,7 @@ from ..errors import CheckpointError
 from ..protocol import PROFILE_FILE, Profile, load_profile, released_profile
 from ..protocol.markup import MARKUP
 from .adapter import SETTINGS_FILE, merge_adapter
+from .room import Card, check_precision, check_room, usable_cuda
 from .thinker import audio_marks
 
 EMBEDDED = Path(__file__).parent.parent / "checkpoints" / "tiny"
@@ -70,7 +71,8 @@ def load_checkpoint(
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        CheckpointError: the folder lacks a file, is of another class, or its weights do not fit.
+        CheckpointError: the folder lacks a file, is of another class, its weights do not fit the class, or the
+            model does not fit on the GPU.
         ProtocolError: the profile or the prompt file is wrong.
     """
     name = "embedded" if model is None else str(model)
@@ -83,6 +85,9 @@ def load_checkpoint(
             f"{files.folder}: no {PROFILE_FILE} beside the weights: for a released checkpoint give "
             "the prompt file published with it (--prompts FILE)"
         )
+    if target.type == "cuda":
+        check_precision(precision, target)
+        check_room(_thinker_class(files.config), files.config, precision, Card.of(target))
     thinker = load_thinker(files, precision)
     if files.adapter is not None:
         merge_adapter(thinker, files.folder, files.adapter)
@@ -154,7 +159,7 @@ def _folder(model: str | Path | None, revision: str | None) -> Path:
 
 def _device(name: str | None) -> torch.device:
     if name is None:
-        if torch.cuda.is_available():
+        if usable_cuda():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -238,6 +243,12 @@ def _read_config(folder: Path) -> Any:
     return getattr(config, "thinker_config", config)
 
 
+def _thinker_class(config: Any) -> Any:
+    import transformers
+
+    return getattr(transformers, _CLASSES[config.model_type])
+
+
 def load_thinker(files: CheckpointFiles, dtype: torch.dtype) -> Any:
     """The thinker of a model, or of an adapter's base; weights of talker and vocoder stay on the disk.
 
@@ -247,7 +258,7 @@ def load_thinker(files: CheckpointFiles, dtype: torch.dtype) -> Any:
     import transformers
 
     folder, config = files.base, files.config
-    cls = getattr(transformers, _CLASSES[config.model_type])
+    cls = _thinker_class(config)
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:

@@ -7,7 +7,7 @@ nothing is joined, masked or taken apart when dialogues enter and leave a batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -37,16 +37,16 @@ class _Layer:
 
     def __init__(self, layer: Any, size: int) -> None:
         own = layer.self_attn
-        self.before = _Norm(layer.input_layernorm)
-        self.after = _Norm(layer.post_attention_layernorm)
+        self.before = _Norm.of(layer.input_layernorm)
+        self.after = _Norm.of(layer.post_attention_layernorm)
         self.inwards = Product.of([own.q_proj, own.k_proj, own.v_proj])
         self.outwards = Product.of([own.o_proj])
         self.heads = int(own.q_proj.out_features) // size
         self.key_heads = int(own.k_proj.out_features) // size
-        self.norm: Tensor | None = None
+        self.norm: _Norm | None = None
         if hasattr(own, "q_norm"):
             rows = [own.q_norm.weight] * self.heads + [own.k_norm.weight] * self.key_heads
-            self.norm, self.epsilon = torch.stack(rows).detach(), own.q_norm.variance_epsilon
+            self.norm = _Norm(torch.stack(rows), float(own.q_norm.variance_epsilon))
         self.mlp = layer.mlp
         self.gate_up = self.down = None
         if hasattr(self.mlp, "gate_proj"):
@@ -64,14 +64,23 @@ class _Layer:
 
 
 class _Norm:
-    """A root-mean-square norm over the last dimension."""
+    """A root-mean-square norm over the last dimension, as x / hypot(|x|, sqrt(size * epsilon)) * sqrt(size) * weight:
+    four operations, where `torch.rms_norm` on a CPU is seven."""
 
-    def __init__(self, norm: Any) -> None:
-        self._weight, self._epsilon = norm.weight.detach(), float(norm.variance_epsilon)
-        self._shape = tuple(self._weight.shape)
+    def __init__(self, weight: Tensor, epsilon: float) -> None:
+        size = weight.shape[-1]
+        self._weight = weight.detach() * size**0.5
+        self._floor = torch.tensor((size * epsilon) ** 0.5)
+
+    @classmethod
+    def of(cls, norm: Any) -> Self:
+        """That of a module of transformers."""
+        return cls(norm.weight, float(norm.variance_epsilon))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.rms_norm(x, self._shape, self._weight, self._epsilon)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        output: Tensor = x / torch.hypot(length, self._floor) * self._weight
+        return output
 
 
 class FlatText:
@@ -85,7 +94,7 @@ class FlatText:
         self._thinker, self._text = thinker, text_model(thinker)
         own = self._text.layers[0].self_attn
         self._size, self._scaling = int(own.head_dim), float(own.scaling)
-        self._shape = (self._size,)
+        self._later = torch.empty(0, 0)
         self._cos = self._sin = torch.empty(0, self._size)
         self._state: object = None
         self._fresh = False
@@ -102,7 +111,7 @@ class FlatText:
         state = [*state_of(self._text), *state_of(head)]
         if state != self._state:
             self._layers = [_Layer(layer, self._size) for layer in self._text.layers]
-            self._norm, self._head = _Norm(self._text.norm), Product.of([head])
+            self._norm, self._head = _Norm.of(self._text.norm), Product.of([head])
             self._state = state
         self._fresh = True
 
@@ -133,7 +142,7 @@ class FlatText:
             y = layer.inwards(layer.before(x)).view(len(x), -1, self._size)
             turned = y[:, : layer.heads + layer.key_heads]
             if layer.norm is not None:
-                turned = torch.rms_norm(turned, self._shape, None, layer.epsilon) * layer.norm
+                turned = layer.norm(turned)
             turned = torch.addcmul(turned * cos, turned.roll(self._size // 2, -1), sin)
             query, key = turned[:, : layer.heads], turned[:, layer.heads :]
             seen = self._attend(spans, number, query, key, y[:, layer.heads + layer.key_heads :])
@@ -180,8 +189,12 @@ class FlatText:
         count = len(block)
         if count == 1:
             return None
-        mask = block.new_full((count, held + count), -torch.inf).triu(held + 1)
-        return mask.repeat(self._layers[0].heads // self._layers[0].key_heads, 1)
+        if len(self._later) < count:
+            self._later = torch.full((count, count), -torch.inf).triu(1)
+        groups = self._layers[0].heads // self._layers[0].key_heads
+        mask = torch.zeros(groups, count, held + count)
+        mask[:, :, held:] = self._later[:count, :count]
+        return mask.view(groups * count, -1)
 
     def _attend(
         self, spans: Sequence[_Span], layer: int, query: Tensor, key: Tensor, value: Tensor

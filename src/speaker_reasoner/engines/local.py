@@ -30,6 +30,7 @@ from .comparing import load_witness
 from .flat import FlatText, is_flat
 from .joined import JoinedText
 from .linears import FastLinears
+from .logits import Logits
 from .lookahead import Lookahead, TokenHistory
 from .memory import Held, TextReader
 from .placed import PlacedText
@@ -64,6 +65,8 @@ class _BatchRow:
     probabilities: list[float] = field(default_factory=list)
     looped: bool = False
     done: bool = False
+    full: bool = False
+    """Whether the context ends before the turn does."""
 
 
 class TransformersEngine:
@@ -172,7 +175,7 @@ class TransformersEngine:
                     f"out of memory with {len(fitting)} dialogues at once on "
                     f"{self.device}: use a smaller --batch or --dtype bfloat16"
                 ) from error
-        give_back()
+        give_back(pause_s=1.0)
         shared = {stage: value / len(requests) for stage, value in seconds.items()}
         return [self._reply(row, shared) for row in rows]
 
@@ -234,7 +237,11 @@ class TransformersEngine:
         """
         clock = time.perf_counter()
         most = min(self._ahead, max(_AHEAD_LEAST, self._ahead // len(rows)))
-        drafts = [self._draft(row, most) for row in rows]
+        new = [len(block) for block in inputs] if inputs else [1] * len(rows)
+        drafts = [
+            self._draft(row, min(most, self.context_tokens - row.memory.held.tokens - count))
+            for row, count in zip(rows, new, strict=True)
+        ]
         seconds["grammar"] += time.perf_counter() - clock
         chosen = (
             drafts
@@ -246,16 +253,15 @@ class TransformersEngine:
         if inputs:
             blocks = [torch.cat(pair) for pair in zip(inputs, blocks, strict=True)]
         held = [row.memory.held for row in rows]
-        logits = self.text.read(held, blocks, [len(draft) + 1 for draft in drafts])
-        table = torch.cat(logits).float()
-        normalisers = torch.logsumexp(table, dim=-1).cpu().numpy()
-        tables = table.cpu().numpy()
-        clock, begin = time.perf_counter(), 0
+        read = self.text.read(held, blocks, [len(draft) + 1 for draft in drafts])
+        logits = Logits(torch.cat(read))
+        clock, first = time.perf_counter(), 0
         for row, draft in zip(rows, drafts, strict=True):
-            own = slice(begin, begin + len(draft) + 1)
-            kept = self._choose(row, draft, tables[own], normalisers[own])
+            kept = self._choose(row, draft, logits, first)
             row.memory.held.tokens -= len(draft) - kept
-            begin = own.stop
+            row.full = not row.done and row.memory.held.tokens >= self.context_tokens
+            row.done = row.done or row.full
+            first += len(draft) + 1
         seconds["grammar"] += time.perf_counter() - clock
 
     def _embed(self, rows: Sequence[tuple[Session, Sequence[TokenizedPart]]]) -> list[Tensor]:
@@ -283,31 +289,25 @@ class TransformersEngine:
 
     def _draft(self, row: _BatchRow, most: int) -> list[int]:
         """Draft the tokens that the row probably writes next."""
-        if not self.constrained or not most:
+        if not self.constrained or most <= 0:
             return []
         return self.lookahead.draft(row.state, row.memory.history, most)
 
-    def _choose(
-        self,
-        row: _BatchRow,
-        draft: Sequence[int],
-        logits: np.ndarray[Any, Any],
-        normaliser: np.ndarray[Any, Any],
-    ) -> int:
+    def _choose(self, row: _BatchRow, draft: Sequence[int], logits: Logits, first: int) -> int:
         """Choose the tokens after those that were read: after all of the draft that the row chooses itself,
         one more. The last one chosen is not counted as read, even where it stood in the draft.
 
         Args:
-            logits: after the last token and after each of the draft, `[1 + draft, V]`.
+            first: place of `logits` after the last token that was read before the draft.
 
         Returns:
             How many tokens of the draft were read and stay.
         """
         for place in range(len(draft) + 1):
-            token = self._pick(row, logits[place])
+            token = self._pick(row, logits, first + place)
             row.ids.append(token)
             self.lookahead.note(row.memory.history, token)
-            row.probabilities.append(float(np.exp(logits[place, token] - normaliser[place])))
+            row.probabilities.append(logits.probability(first + place, token))
             row.done = token == self.end_id or len(row.ids) >= self.max_new_tokens
             if self._opens_answer(row):
                 if row.request.rules.model_answer:
@@ -318,15 +318,17 @@ class TransformersEngine:
                 return place
         raise AssertionError("a draft ends with a token of the row's own")
 
-    def _pick(self, row: _BatchRow, logits: np.ndarray[Any, Any]) -> int:
+    def _pick(self, row: _BatchRow, logits: Logits, place: int) -> int:
         if not self.constrained:
             data = self.vocabulary.tokens
-            for i in np.argsort(-logits)[:64]:
+            for i in np.argsort(-logits.all(place))[:64]:
                 if data[int(i)] or int(i) == self.end_id:
                     return int(i)
             return self.end_id
         row.looped = row.looped or caught_loop(row.state)
-        token, row.state = self.vocabulary.choose(logits, row.state)
+        token, row.state = self.vocabulary.choose(
+            logits.likely(place), lambda: logits.all(place), row.state
+        )
         return token
 
     def _opens_answer(self, row: _BatchRow) -> bool:
@@ -347,19 +349,27 @@ class TransformersEngine:
         # The last token of a turn was chosen, never read.
         memory.pending = [TokenizedPart(tuple(row.ids[-1:]), None, True)]
 
+    def _outgrown(self) -> str:
+        return f"the dialogue outgrew the context of {self.context_tokens} tokens"
+
     def _reply(self, row: _BatchRow, seconds: dict[str, float]) -> Reply:
         if not row.ids:
             return Reply(
                 "",
-                error=f"the dialogue outgrew the context of {self.context_tokens} tokens",
+                error=self._outgrown(),
                 stop=Stop.CONTEXT,
             )
         ids = row.ids[:-1] if row.ids[-1] == self.end_id else row.ids
         spelled = [self.vocabulary.tokens[i] or b"" for i in ids]
         text = b"".join(spelled).decode("utf-8", errors="replace")
-        error = None
-        if self.constrained and not complete(row.state):
-            error = f"the turn was not finished within {self.max_new_tokens} tokens"
+        error, stop = None, Stop.ENGINE
+        if row.full:
+            error, stop = self._outgrown(), Stop.CONTEXT
+        elif self.constrained and not complete(row.state):
+            error, stop = (
+                f"the turn was not finished within {self.max_new_tokens} tokens",
+                Stop.LENGTH,
+            )
         return Reply(
             text,
             ids=tuple(ids),
@@ -367,6 +377,6 @@ class TransformersEngine:
             probabilities=tuple(row.probabilities[: len(ids)]),
             looped=row.looped,
             error=error,
-            stop=Stop.LENGTH if error else Stop.ENGINE,
+            stop=stop,
             seconds=seconds,
         )

@@ -15,7 +15,7 @@ from ..protocol.markup import MARKUP
 from ..protocol.matcher import advance
 from ..protocol.profile import profile_of
 from ..protocol.turns import Box
-from ..protocol.vocabulary import Vocabulary
+from ..protocol.vocabulary import TRIED_FIRST, Vocabulary
 
 PROCESSOR = f"{__name__}:GrammarProcessor"
 RULES = "turn_rules"
@@ -46,7 +46,10 @@ class TurnProcessor:
                 raise ValueError("a token is not known yet: asynchronous scheduling must be off")
             self._state = advance(self._state, self._vocabulary.tokens[token] or b"")
         self._read = len(output_ids)
-        token, _ = self._vocabulary.choose(logits.float().cpu().numpy(), self._state)
+        likely = torch.topk(logits, min(TRIED_FIRST, len(logits))).indices.tolist()
+        token, _ = self._vocabulary.choose(
+            likely, lambda: logits.float().cpu().numpy(), self._state
+        )
         best = logits[token].clone()
         logits.fill_(float("-inf"))
         logits[token] = best

@@ -57,6 +57,7 @@ class Normalisation:
         nfkc: Unicode's compatibility composition: full-width letters, ligatures, half-width kana; and
             what shows nothing is dropped: zero-width characters, soft hyphens, marks of direction.
         lower: lower case.
+        simplified: Chinese characters are simplified ones (OpenCC), for a recogniser that writes traditional ones.
         numbers: `zh`: digits, dates, times and units as they are spoken (`wetext`: 2:30 is 两点三十分);
             `en`: spelled numbers as digits, by Whisper's normaliser and the steps that it takes before
             it: commas between digits go, and symbols but `.%$¢€£` divide words (twenty-one is 21,
@@ -79,6 +80,7 @@ class Normalisation:
     language: str = "auto"
     nfkc: bool = True
     lower: bool = True
+    simplified: bool = False
     numbers: bool = False
     characters: bool = True
     punctuation: bool = True
@@ -96,7 +98,7 @@ class Normalisation:
         """Return the words that are compared, none of them empty or with white space in it.
 
         Raises:
-            ExtraError: numbers of `zh` are to be normalised and `wetext` is not installed.
+            ExtraError: `wetext`, which numbers of `zh` need, or `opencc` is not installed.
         """
         ascii_only = text.isascii()
         if ascii_only and not self.numbers and not self.fillers and _PLAIN.fullmatch(text):
@@ -107,6 +109,8 @@ class Normalisation:
             text = text.lower()
             if self.nfkc and not ascii_only:  # lower case may decompose
                 text = unicodedata.normalize("NFKC", text)
+        if self.simplified and not ascii_only:
+            text = str(_simplifier().convert(text))
         if self.numbers:
             text = _spoken_chinese(text) if self.language == "zh" else _english_digits(text)
         if self.characters and not text.isascii():
@@ -122,10 +126,13 @@ class Normalisation:
         return text.split()
 
     def describe(self) -> dict[str, Any]:
-        """Return the switches, JSON-ready, and what normalised numbers."""
+        """Return the switches, JSON-ready, and what normalised numbers and simplified characters."""
         tool = {"en": "transformers", "zh": "wetext"}.get(self.language) if self.numbers else None
         numbers_by = f"{tool} {importlib.metadata.version(tool)}" if tool else None
-        return {**asdict(self), "numbers_by": numbers_by}
+        simplified_by = (
+            f"opencc {importlib.metadata.version('opencc')}" if self.simplified else None
+        )
+        return {**asdict(self), "numbers_by": numbers_by, "simplified_by": simplified_by}
 
 
 class _Dropped(dict[int, str | int]):
@@ -185,6 +192,12 @@ _DIVIDING = _Dividing()
 def _chinese() -> Any:
     purpose, hint = "normalising Chinese numbers", ", or switch numbers off"
     return extras.load("wetext", "eval", purpose, hint).Normalizer(lang="zh", operator="tn")
+
+
+@cache
+def _simplifier() -> Any:
+    purpose, hint = "simplifying Chinese characters", ", or leave out the step simplified"
+    return extras.load("opencc", "eval", purpose, hint).OpenCC("t2s")
 
 
 @cache

@@ -1,6 +1,7 @@
 """A tokenizer's tokens as bytes, and the choice of the best token that the grammar allows."""
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from .matcher import State, advance, complete, next_bytes
 
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "▁"
-_TRIED_FIRST = 4
+TRIED_FIRST = 4
+"""Most probable tokens that are tried before all others that the grammar allows (assumed)."""
 
 
 class Vocabulary:
@@ -48,39 +50,42 @@ class Vocabulary:
                 by_first.setdefault(data[0], []).append(i)
         self._by_first = {byte: np.array(ids) for byte, ids in by_first.items()}
 
-    def choose(self, logits: np.ndarray[Any, Any], state: State) -> tuple[int, State]:
+    def choose(
+        self, likely: Sequence[int], logits: Callable[[], np.ndarray[Any, Any]], state: State
+    ) -> tuple[int, State]:
         """The most probable token that the grammar allows, and the state after it.
 
         Args:
-            logits: `[V]`, float32.
+            likely: the most probable tokens, the most probable first.
+            logits: gives those of all tokens, `[V]`, float32; asked for only if none of `likely` is allowed.
 
         Raises:
             EngineError: the tokenizer cannot spell what must come next.
         """
-        count = min(_TRIED_FIRST, len(logits) - 1)
-        likely = np.argpartition(logits, -count)[-count:]
-        best = self._first(likely[np.argsort(-logits[likely], kind="stable")], state)
+        best = self._first(likely, state)
         if best is None:
             ids = [self._by_first[b] for b in next_bytes(state) if b in self._by_first]
             if complete(state):
                 ids.append(np.array([self.end_id]))
             allowed = np.concatenate(ids) if ids else np.array([], dtype=np.int64)
-            best = self._first(allowed[np.argsort(-logits[allowed], kind="stable")], state)
+            best = self._first(
+                allowed[np.argsort(-logits()[allowed], kind="stable")].tolist(), state
+            )
         if best is None:
             raise EngineError("the tokenizer has no token for what the protocol needs next")
         return best
 
-    def _first(self, ids: np.ndarray[Any, Any], state: State) -> tuple[int, State] | None:
+    def _first(self, ids: Sequence[int], state: State) -> tuple[int, State] | None:
         for i in ids:
             if i == self.end_id:
                 if complete(state):
-                    return int(i), state
+                    return i, state
                 continue
             data = self.tokens[i]
             if data:
                 after = advance(state, data)
                 if after:
-                    return int(i), after
+                    return i, after
         return None
 
 

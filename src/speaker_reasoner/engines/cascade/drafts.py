@@ -19,7 +19,7 @@ from ...protocol.observations import Reference, box_ticks, floor_ticks, line, ob
 from ...speech import Region
 from ...transcript import Word
 from .diarizer import Diarization
-from .gender import genders
+from .gender import GendersOf
 from .lines import SpokenLine, assign, lines, widened
 from .recogniser import Recognition
 
@@ -91,12 +91,14 @@ def lay_out(
     recognition: Recognition,
     diarization: Diarization,
     profile: Profile,
+    genders: GendersOf,
     repeated: tuple[Region, ...] = (),
 ) -> Draft:
     """Lay out the dialogue of a chunk.
 
     Args:
         diarization: see `limited`.
+        genders: of speakers.
         repeated: regions that were recognised twice.
     """
     rows, unfit = spoken_lines(recognition, diarization)

@@ -23,7 +23,9 @@ from ..base import Reply, Request, Session
 from ..comparing import load_witness
 from .diarizer import Diarizer
 from .drafts import UNFIT, Draft, TimedLine, lay_out, limited, spoken_lines, timed_line, within
+from .gender import GendersOf
 from .recogniser import Recogniser, Recognition
+from .segmentation import Floats
 
 PROFILE = Profile(
     name="native",
@@ -47,6 +49,7 @@ class CascadeEngine:
         recogniser: samples to words.
         diarizer: samples to who speaks when.
         profile: chunk length and limits.
+        genders: samples and who speaks when to the gender of each speaker; if `None`, all are unknown.
         model: the name that loads it, as a transcript records it.
     """
 
@@ -59,12 +62,14 @@ class CascadeEngine:
         recogniser: Recogniser,
         diarizer: Diarizer,
         profile: Profile = PROFILE,
+        genders: GendersOf | None = None,
         model: str = "cascade",
     ) -> None:
         self.model = model
         self.recogniser = recogniser
         self.diarizer = diarizer
         self.profile = profile
+        self._genders = genders or _unknown
         self._drafts: OrderedDict[tuple[Any, ...], Draft] = OrderedDict()
 
     def describe(self) -> dict[str, Any]:
@@ -180,10 +185,14 @@ class CascadeEngine:
                 recognition, self.recogniser.recognise(samples, gaps, recognition.language)
             )
         understood = time.perf_counter()
-        draft = lay_out(samples, recognition, diarization, self.profile, gaps)
+        draft = lay_out(samples, recognition, diarization, self.profile, self._genders, gaps)
         seconds = {"diarize": diarized - began, "recognise": understood - diarized}
         seconds["assign"] = time.perf_counter() - understood
         return replace(draft, seconds=seconds)
+
+
+def _unknown(samples: Samples, active: Floats, speakers: Sequence[int]) -> tuple[str, ...]:
+    return ("unknown",) * len(speakers)
 
 
 def _observation(

@@ -1,5 +1,6 @@
 """Loads the cascade and its parts by name."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from .diarizer import Diarizer
 from .embedding import CampplusWitness
 from .engine import CascadeEngine
 from .funasr import Paraformer, SenseVoice
+from .gender import Genders
 from .local import LocalDiarizer
 from .parakeet import Parakeet
 from .pyannote import PyannoteDiarizer
@@ -32,7 +34,7 @@ def load_cascade(
     beam: int = 1,
     device: str | None = None,
 ) -> CascadeEngine:
-    """Load a recogniser and a diarizer.
+    """Load a recogniser, a diarizer, and what tells genders, if the package of weights is installed.
 
     Args:
         model: short for `recogniser="whisper=..."`; nothing if empty.
@@ -60,7 +62,10 @@ def load_cascade(
     if parts := [_shown(part) for part in (recogniser, diarizer) if part]:
         name += f" with {' and '.join(parts)}"
     words = _recogniser(recogniser or f"whisper={model}", language, hotwords, beam, device, threads)
-    return CascadeEngine(words, load_diarizer(diarizer or "local", device, threads), model=name)
+    diarizes = load_diarizer(diarizer or "local", device, threads)
+    packed = importlib.util.find_spec(WEIGHTS_PACKAGE) is not None
+    genders = Genders(_file(_weights(), "gender.onnx"), threads) if packed else None
+    return CascadeEngine(words, diarizes, genders=genders, model=name)
 
 
 def _shown(part: str) -> str:

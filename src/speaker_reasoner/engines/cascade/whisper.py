@@ -26,6 +26,7 @@ from ...audio import SAMPLE_RATE_HZ, Samples
 from ...errors import CheckpointError, EngineError, SettingsError
 from ...speech import Region, quietest_cut
 from ...transcript import Word
+from .chinese import CHINESE, WRITTEN, check_opencc, converted, spoken
 from .recogniser import Recognition, check_language
 
 SIZES = (
@@ -71,7 +72,7 @@ class FasterWhisper:
     Args:
         model: a size, a local folder or a hub id.
         name: what a transcript records; the model's by default.
-        language: ISO 639-1 code; recognised if `None`.
+        language: ISO 639-1 code, or one of `chinese.WRITTEN`; recognised if `None`.
         hotwords: names and terms that are likely to occur.
         beam: hypotheses of the search.
         device: `cpu`, `cuda`, `auto`.
@@ -96,6 +97,9 @@ class FasterWhisper:
         self.name = name or f"whisper={model}"
         self._model: Any = load_whisper(str(model), device, threads)
         self.languages: tuple[str, ...] = tuple(self._model.supported_languages)
+        if CHINESE in self.languages:
+            check_opencc(self.name)
+            self.languages += tuple(code for code in WRITTEN if code != CHINESE)
         check_language(self.name, language, self.languages)
         self._language = language
         self._hotwords = hotwords
@@ -125,24 +129,35 @@ class FasterWhisper:
         packs = _packs(samples, speech) if len(samples) else []
         if not packs:
             return Recognition()
+        named = self._language or language
         try:
-            given = self._language or language
-            recognition = self._hear(samples, packs, given)
-            if self._language is not None and recognition.words:
-                return replace(recognition, doubt=self._doubt(_joined(samples, packs[0])))
-            taken_over = language is not None and bool(recognition.words)
-            if taken_over and _mean(recognition.words) < _UNSURE_WORDS:
-                other, sure = self._detect(_joined(samples, packs[0]))
-                if other != language and sure >= _OTHER_LANGUAGE:
-                    return self._hear(samples, packs, other, sure)
-            return recognition
+            recognition = self._recognise(samples, packs, spoken(language))
         except (RuntimeError, ValueError) as error:  # CTranslate2's, as they come
             raise EngineError(f"{self.name}: {str(error).splitlines()[0]}") from error
+        if recognition.language != CHINESE:
+            return recognition
+        words = converted(recognition.words, named if named in WRITTEN else CHINESE)
+        return replace(recognition, words=tuple(words))
+
+    def _recognise(
+        self, samples: Samples, packs: Sequence[Sequence[Region]], language: str | None
+    ) -> Recognition:
+        given = spoken(self._language)
+        recognition = self._hear(samples, packs, given or language)
+        if not recognition.words:
+            return recognition
+        if given is not None:
+            return replace(recognition, doubt=self._doubt(_joined(samples, packs[0])))
+        if language is not None and _mean(recognition.words) < _UNSURE_WORDS:
+            other, sure = self._detect(_joined(samples, packs[0]))
+            if other != language and sure >= _OTHER_LANGUAGE:
+                return self._hear(samples, packs, other, sure)
+        return recognition
 
     def _doubt(self, samples: Samples) -> str:
         """Warn if the speech is in another language than the named one, in which Whisper writes any speech."""
         other, sure = self._detect(samples)
-        if other == self._language or sure < _OTHER_LANGUAGE:
+        if other == spoken(self._language) or sure < _OTHER_LANGUAGE:
             return ""
         return f"a chunk sounds like {other!r} and was transcribed as {self._language!r}, as --language says"
 

@@ -1,0 +1,96 @@
+"""A model that does not fit on a GPU is refused before its weights are read."""
+
+import logging
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from speaker_reasoner.engines import checkpoint
+from speaker_reasoner.engines.room import Card, check_precision, check_room, usable_cuda
+from speaker_reasoner.errors import CheckpointError
+from speaker_reasoner.train.shapes import PUBLISHED
+
+CUDA = torch.device("cuda")
+
+
+def published(name: str) -> tuple[Any, Any]:
+    config = transformers.AutoConfig.for_model(**PUBLISHED[name])
+    return checkpoint._thinker_class(config), config
+
+
+def card(gib: float) -> Card:
+    return Card("a card", round(gib * 2**30), 80 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "gib", "expected"),
+    [
+        ("qwen3-omni-30b-a3b", torch.bfloat16, 78.0, range(16, 30)),
+        ("qwen3-omni-30b-a3b", torch.bfloat16, 64.0, range(1, 8)),
+        ("qwen2.5-omni-7b", torch.bfloat16, 23.0, range(6, 14)),
+        ("qwen2.5-omni-7b", torch.float32, 40.0, range(2, 8)),
+    ],
+)
+def test_room_beside_the_published_sizes(
+    name: str, dtype: torch.dtype, gib: float, expected: range
+) -> None:
+    assert check_room(*published(name), dtype, card(gib)) in expected
+
+
+def test_few_dialogues_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        few = check_room(*published("qwen3-omni-30b-a3b"), torch.bfloat16, card(64.0))
+        assert f"room for about {few} dialogues at once (--batch {few})" in caplog.text
+        caplog.clear()
+        check_room(*published("qwen3-omni-30b-a3b"), torch.bfloat16, card(78.0))
+        assert not caplog.text
+
+
+def test_a_smaller_card_is_refused_before_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(checkpoint, "_device", lambda name: CUDA)
+    monkeypatch.setattr(checkpoint, "load_thinker", read)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a small card")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**31))
+    with pytest.raises(CheckpointError) as refused:
+        checkpoint.load_checkpoint()
+    for part in ("in bfloat16", "a small card has 1.0 GiB free of 2.0 GiB", "--device cpu"):
+        assert part in str(refused.value)
+    with pytest.raises(CheckpointError, match=r"take \d\d\.\d GiB in bfloat16"):
+        check_room(*published("qwen3-omni-30b-a3b"), torch.bfloat16, card(24.0))
+
+
+def test_a_card_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(CheckpointError, match=r"7\.5\) has no bfloat16.*--dtype float16"):
+        check_precision(torch.bfloat16, CUDA)
+    check_precision(torch.float16, CUDA)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    check_precision(torch.bfloat16, CUDA)
+
+
+def test_a_driver_that_is_too_old_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unusable() -> bool:
+        warnings.warn(
+            "CUDA initialization: the driver is too old (found 11040)\nmore", stacklevel=1
+        )
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", unusable)
+    with caplog.at_level(logging.WARNING):
+        assert not usable_cuda()
+    assert caplog.messages == [
+        "no GPU is used: CUDA initialization: the driver is too old (found 11040)"
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    caplog.clear()
+    assert usable_cuda() and not caplog.messages
