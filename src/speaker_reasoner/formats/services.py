@@ -112,13 +112,15 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         lambda d: _has("results", "items")(d) and _has("results", "transcripts")(d),
         hosted.aws,
     ),
-    Kind("Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics),
-    Kind(
+    ServiceFormat(
+        "Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics
+    ),
+    ServiceFormat(
         "Google Speech-to-Text",
         lambda d: any("alternatives" in item for item in listed(d, "results")),
         hosted.google,
     ),
-    Kind(
+    ServiceFormat(
         "Google Speech-to-Text",
         _has("response", "results"),
         lambda d, at: hosted.google(d["response"], at),
@@ -143,15 +145,17 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         lambda d: _has("words")({} if not (t := listed(d, "transcripts")) else t[0]),
         hosted.elevenlabs_channels,
     ),
-    Kind("pyannoteAI", _has("output", "diarization"), hosted.pyannoteai),
-    Kind("pyannote.audio", _has("diarization"), rows.pyannote),
-    Kind("pyannote.core", lambda d: at_key(d, "pyannote") == "Annotation", rows.pyannote_core),
-    Kind(
+    ServiceFormat("pyannoteAI", _has("output", "diarization"), hosted.pyannoteai),
+    ServiceFormat("pyannote.audio", _has("diarization"), rows.pyannote),
+    ServiceFormat(
+        "pyannote.core", lambda d: at_key(d, "pyannote") == "Annotation", rows.pyannote_core
+    ),
+    ServiceFormat(
         "YouTube json3",
         lambda d: at_key(d, "events") == [] or any("tStartMs" in e for e in listed(d, "events")),
         rows.youtube,
     ),
-    Kind(
+    ServiceFormat(
         "transformers", lambda d: _has("chunks")(d) and not _has("speakers")(d), rows.transformers
     ),
     ServiceFormat(
@@ -175,8 +179,10 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         lambda d, at: rows.segments({"segments": d["utterances"]}, at),
         words=True,
     ),
-    Kind("transformers", _objects("timestamp"), lambda d, at: rows.transformers({"chunks": d}, at)),
-    Kind(
+    ServiceFormat(
+        "transformers", _objects("timestamp"), lambda d, at: rows.transformers({"chunks": d}, at)
+    ),
+    ServiceFormat(
         "segments",
         lambda d: _has_turns(d) or any(map(_has_turns, _under(d))),
         lambda d, at: rows.segments(
@@ -219,12 +225,12 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
     try:
-        turns = list(kind.read(data, where))
+        turns = list(service.read(data, where))
     except FormatError as error:
         message = str(error)
         raise FormatError(message if where in message else f"{where}: {message}") from error
-    one = gather(turns, recording_name(where), where, kind.duration(data))
-    if kind.words and turns and not any(turn.text.strip() for turn in turns):
+    one = gather(turns, recording_name(where), where, service.duration(data))
+    if service.words and turns and not any(turn.text.strip() for turn in turns):
         one = replace(one, warnings=(*one.warnings, f"{len(turns)} {_SILENT}"))
     return [one]
 
