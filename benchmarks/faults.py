@@ -45,6 +45,7 @@ from websockets.sync.client import connect
 
 from common import store
 from speaker_reasoner import Transcriber
+from speaker_reasoner.commands.serve import listen
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.errors import SpeakerReasonerError
@@ -93,7 +94,7 @@ def serve(folder: str, database: str) -> None:
         except SpeakerReasonerError as error:
             print(error, file=sys.stderr, flush=True)
             time.sleep(0.2)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     print(listening.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
 

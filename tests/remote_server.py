@@ -1,7 +1,6 @@
 """Servers of the chat-completions API for tests: our own on a real port, and one that answers what it is told."""
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from speaker_reasoner.commands.serve import listen
 from speaker_reasoner.engines.base import Engine
 from speaker_reasoner.longform import Transcriber
 from speaker_reasoner.server.app import create_app
@@ -25,8 +25,7 @@ def ours(engine: Engine, store: Path, **settings: Any) -> Iterator[str]:
     app = create_app(
         Transcriber(engine, detect=None), ServiceSettings(store, engine_api=True, **settings)
     )
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+    with listen("127.0.0.1", 0) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

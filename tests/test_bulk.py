@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from speaker_reasoner.bulk import target as targets
+from speaker_reasoner.bulk.joining import Joining, with_breaks
 from speaker_reasoner.bulk.listing import Listing, Shard, balanced, write_listing
 from speaker_reasoner.bulk.rows import Row
 from speaker_reasoner.bulk.runner import BatchSettings, Done, Runner
@@ -28,7 +30,9 @@ from speaker_reasoner.errors import DataError, OutputError, SettingsError
 from speaker_reasoner.formats import read, write
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.longform import Options
+from speaker_reasoner.longform.journal import Journal
 from speaker_reasoner.transcript import Confidence
+from speaker_reasoner.voices.finished import FinishedChunk
 
 from . import forked
 from .conftest import noise
@@ -599,3 +603,45 @@ def test_shares_leave_no_files(tmp_path: Path) -> None:
         trial.journal.with_suffix(".whole").touch()
         assert [one.state for one in runner.join(row)] == ["before"]
     assert not list(out.rglob("*.share-*"))
+
+
+def test_a_join_that_transcribes_tells_how_far_it_is(tmp_path: Path) -> None:
+    """Three shares, the second given up: the join goes on from there, and hears the third once more."""
+    source, out = tmp_path / "long.wav", tmp_path / "out"
+    save(source, noise(180.0))
+    target = Target(str(out))
+    settings = BatchSettings(Simulated, OPTIONS, str(out), None, ("json",), share_s=60.0)
+    with target.admitted(str(source), Shard()) as (listing, _):
+        [row] = listing
+        runner = Runner(settings)
+        for _ in range(5):
+            runner._trial(row, "share-1.journal").begin()
+        shares = [one for n in (0, 1, 2) for one in runner.share(row, n)]
+        joining = Joining(settings, target, [row])
+        [begun] = joining.begin()
+        assert "1 of 3 shares are missing" in begun.note and "from 60 s on, of 180 s" in begun.note
+        assert not list(joining.look())
+        kept = Journal(runner._trial(row, "journal").journal, {})
+        kept.add(FinishedChunk(0, 100 * 16_000))
+        [seen] = joining.look()
+        assert seen.audio_s == 40.0 and not list(joining.look())
+        kept.remove()
+        ended = [joining.ended(one) for one in runner.join(row)]
+        assert [one.state for one in ended] == ["done"]
+        told = [*shares, begun, seen, *ended]
+        assert sum(one.audio_s + one.skipped_s for one in told) == 180.0
+        assert not list(Joining(settings, target, [row]).begin()), "it is done"
+
+
+def test_breaks_between_items() -> None:
+    def slow() -> Iterator[int]:
+        yield 1
+        time.sleep(0.2)
+        yield 2
+        raise DataError("over")
+
+    got = []
+    with pytest.raises(DataError, match="over"):
+        for one in with_breaks(slow, 0.05):
+            got.append(one)
+    assert got[0] == 1 and got[-1] == 2 and None in got[1:-1]

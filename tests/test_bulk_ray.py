@@ -1,5 +1,6 @@
 """Batch runs with several workers, by Ray Data: the same bytes as in one process, whoever is killed."""
 
+import json
 import os
 import random
 import signal
@@ -9,6 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+
+from speaker_reasoner.bulk.listing import Shard
+from speaker_reasoner.bulk.runner import BatchSettings, Runner
+from speaker_reasoner.bulk.target import Target
+from speaker_reasoner.bulk.workers import _blocks
+from speaker_reasoner.longform import Options
 
 from .conftest import noise
 from .simulated import Simulated
@@ -78,6 +85,14 @@ def test_a_recording_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     assert [line["name"] for line in lines(out) if "error" in line] == ["long"]
 
 
+def test_blocks_hold_enough_to_do_and_leave_nobody_idle() -> None:
+    assert _blocks(tasks=400, size=2, audio_s=1_200.0, workers=2) == 40, "a few seconds each"
+    assert _blocks(tasks=2_000, size=2, audio_s=60_000.0, workers=2) == 400
+    assert _blocks(tasks=2_000, size=2, audio_s=60_000.0, workers=40) == 800
+    assert _blocks(tasks=10, size=2, audio_s=36_000.0, workers=2) == 5
+    assert _blocks(tasks=10**6, size=2, audio_s=1e8, workers=1_000) == 2_000
+
+
 @pytest.mark.parametrize("variable", ["SIMULATED_ERROR", "SIMULATED_FAILURE"])
 def test_an_engine_that_fails_is_the_error_of_a_plain_run(tmp_path: Path, variable: str) -> None:
     source = recordings(tmp_path / "calls", 1, 2.0)
@@ -92,3 +107,19 @@ def test_twenty_kills(tmp_path: Path) -> None:
     run(source, tmp_path / "whole", Simulated)
     assert with_kills(source, tmp_path / "out", 20, 0.05) == 20
     assert table_bytes(tmp_path / "out") == table_bytes(tmp_path / "whole")
+
+
+def test_a_join_that_transcribes_is_seen(tmp_path: Path) -> None:
+    """A share on which workers died is transcribed when the shares are joined: the run says so, and counts it."""
+    source, out = recordings(tmp_path / "calls", 1, 180.0), tmp_path / "out"
+    settings = BatchSettings(Simulated, Options(batch=2), str(out), None, ("json",), share_s=60.0)
+    target = Target(str(out))
+    with target.admitted(str(source), Shard()) as (listing, _):
+        [row] = [row for row in listing if row.name == "long"]
+        runner = Runner(settings)
+        for _ in range(5):
+            runner._trial(row, "share-1.journal").begin()
+    done = command(source, "-o", out, "--workers", "1", "--share", "1")
+    assert done.returncode == 0, done.stderr
+    assert "long: 1 of 3 shares are missing; one worker transcribes it from 60 s on" in done.stderr
+    assert json.loads((out / "report.json").read_text())["audio_s"] == 2.0 + 60 + 60 + 120

@@ -140,10 +140,63 @@ def test_names_of_other_scripts_and_forms() -> None:
 
 
 def test_some_cues_without_a_name_are_told() -> None:
-    parsed = parse("srt", srt("JOHN: wait", "I said wait", "all right: go", "fine"))
+    parsed = parse("srt", srt("JOHN: wait", "I said wait", "all right: go", "JOHN: fine", "yes"))
     assert said(parsed)[0] == ("JOHN", "wait")
     assert said(parsed)[2] == ("unknown", "all right: go")
     assert parsed.warnings == ("3 cues name no speaker and were given to 'unknown'",)
+
+
+PLAIN = ["it rains today", "and it will go on", "until the evening", "so stay at home"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (["LONDON: the queen arrives"], set()),
+        (["LONDON: the queen arrives", "PARIS: strikes go on"], set()),
+        (["NEW YORK: stocks fall"], set()),
+        (["BREAKING NEWS: stocks fall", "BREAKING NEWS: stocks rise"], set()),
+        (["UPDATE: it rains", "MUSIC: la la", "SOURCE: the ministry"], set()),
+        (["STEP 1: wait", "CHAPTER TWO: the end"], set()),
+        (
+            ["Ana: hello", "Ana: bye", "LONDON: the queen arrives", "Bob: yes", "Bob: no"],
+            {"Ana", "Bob"},
+        ),
+        (["MAN: who is it"], {"MAN"}),
+        (["WOMAN 2: who is it", "OLD MAN: me"], {"WOMAN 2", "OLD MAN"}),
+        (["MAN #1: who", "MAN #2: me"], {"MAN #1", "MAN #2"}),
+        (["TV ANNOUNCER: hello", "BOTH: yes", "ALL: no"], {"TV ANNOUNCER", "BOTH", "ALL"}),
+        (["MANN: wer", "MUJER: yo", "NARRATEUR: lui"], {"MANN", "MUJER", "NARRATEUR"}),
+        (["MARY: hello", "MARY: bye", "JOHN: yes"], {"MARY", "JOHN"}),  # beside one that recurs
+        (["MAN: hello", "JOHN: yes"], {"MAN", "JOHN"}),
+        ([">> JOHN: hello"], {"JOHN"}),
+        (["- JOHN: hello\n- MARY: yes", "- MARY: no"], {"JOHN", "MARY"}),
+        (["DR. SMITH: hello", "DR. SMITH: bye"], {"DR. SMITH"}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["srt", "vtt"])
+def test_capitals_before_a_colon(kind: str, lines: list[str], named: set[str]) -> None:
+    """As captions for the deaf name people, and as others name places and parts."""
+    texts = [*PLAIN, *lines]
+    parsed = parse(kind, (srt if kind == "srt" else vtt)(*texts))
+    assert {s.speaker for s in parsed.segments} == named | {"unknown"}
+    read = " ".join(s.text for s in parsed.segments)
+    left = [
+        line
+        for line in lines
+        if line.split(":")[0] not in named and ">>" not in line and "-" not in line
+    ]
+    assert all(line in read for line in left)
+    assert any("begin with capitals and a colon" in text for text in parsed.warnings) == bool(left)
+
+
+def test_whoever_is_in_capitals_in_a_meeting_is_a_speaker() -> None:
+    texts = ["Ana Moe: hello", "BOB: yes", "Ana Moe: bye"]
+    assert parse("vtt", vtt(*texts)).speakers == ("Ana Moe", "BOB")
+    assert parse("srt", srt("LONDON: rain", *["Ana: so", "Ana: no"] * 2, "well")).speakers == (
+        "unknown",
+        "Ana",
+    )
 
 
 @given(st.text(max_size=30))

@@ -1,6 +1,7 @@
 """A recording's clock: every sound is where it was heard, whatever container, codec and writer made of it."""
 
 import itertools
+import random
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -269,6 +270,112 @@ def test_bytes_behind_the_sound(tmp_path: Path, tail: bytes, said: list[str]) ->
     length_s, starts_s, notes = heard_s(path)
     assert (length_s, notes) == (4.0, said)
     assert starts_s == pytest.approx(CLICKS_S, abs=0.01)
+
+
+STRAY = {
+    "random": random.Random(0).randbytes(5_000),
+    "text": b"<html><body>not found</body></html>\r\n" * 30,
+    "ones": b"\xff" * 3_000,
+    "a frame's mark": b"\xff\xf8\xc9\x18" + random.Random(1).randbytes(3_000),
+    "zeros": bytes(5_000),
+    "a tag": b"TAG" + b"x" * 125,
+}
+"""What downloads, disks and players leave behind the sound of a file."""
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+@pytest.mark.parametrize("kind", ["flac", "flac of whole reads", "au", "aac", "mpegts", "wav"])
+def test_a_whole_file_with_stray_bytes_behind_it_is_read(
+    kind: str, stray: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{kind.split()[0]}"
+    sound = talk()
+    if kind == "flac of whole reads":
+        sound = sound[: len(sound) // 4096 * 4096]
+    if kind in ("aac", "mpegts"):
+        write(path, {"aac": "adts"}.get(kind, kind), "aac", [sound])
+    else:
+        soundfile.write(path, sound, RATE)
+    whole, silent = audio.load(path), stray in (STRAY["zeros"], STRAY["a tag"])
+    path.write_bytes(path.read_bytes() + stray)
+    notes: list[str] = []
+    again = audio.load(path, warn=notes.append)
+    end = len(whole) - (400 if kind == "wav" else 0)  # resampled together with what follows
+    np.testing.assert_array_equal(again[:end], whole[:end])
+    if kind == "wav" and stray not in (STRAY["text"], STRAY["zeros"], STRAY["a tag"]):
+        assert "more follow and were read, too" in notes[0]  # sound of a header that fell behind
+        return
+    assert len(again) == len(whole)
+    if kind in (
+        "aac",
+        "mpegts",
+    ):  # FFmpeg passes over what is no packet, and does not always say so
+        assert all("no sound" in note or "could not be decoded" in note for note in notes)
+    else:
+        assert notes == [] if silent else "behind" in notes[0] and "not read" in notes[0]
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff"])
+def test_a_tag_before_the_sound(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, talk(), RATE)
+    whole = audio.load(path)
+    path.write_bytes(b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128) + path.read_bytes())
+    notes: list[str] = []
+    np.testing.assert_array_equal(audio.load(path, warn=notes.append), whole)
+    np.testing.assert_array_equal(audio.load_slice(path, 30_000, 40_000), whole[30_000:40_000])
+    assert audio.probe(path).duration_s == 4.0 and notes == []
+
+
+def test_joined_ogg_lasts_as_long_as_both(tmp_path: Path) -> None:
+    path = tmp_path / "a.ogg"
+    write(path, "ogg", "libopus", [talk()])
+    path.write_bytes(2 * path.read_bytes())
+    assert audio.probe(path).duration_s == pytest.approx(8.0, abs=0.05)
+    assert heard_s(path)[1] == pytest.approx([*CLICKS_S, *(4 + s for s in CLICKS_S)], abs=0.05)
+
+
+def test_samples_of_another_scale_are_told(tmp_path: Path) -> None:
+    """Floating-point samples that were never divided by 32,768."""
+    path, notes = tmp_path / "a.wav", list[str]()
+    soundfile.write(path, 32_768 * talk(), RATE, subtype="FLOAT")
+    assert np.abs(audio.load(path, warn=notes.append)).max() > 10_000
+    assert len(notes) == 1 and "times full scale" in notes[0]
+    soundfile.write(path, 3 * talk(), RATE, subtype="FLOAT")  # a mix that is a little too loud
+    audio.load(path, warn=notes.append)
+    assert len(notes) == 1
+
+
+def test_flac_that_is_damaged_at_its_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, talk(), RATE)
+    content = path.read_bytes()
+    path.write_bytes(content[:-3_000] + STRAY["random"][:3_000])
+    with pytest.raises(AudioError, match=r"damaged or cut off"):
+        audio.load(path)
+
+
+@pytest.mark.parametrize("codec", ["libmp3lame", "ac3"])
+@pytest.mark.parametrize("header", [False, True])
+def test_avi_that_starts_late(header: bool, codec: str, tmp_path: Path) -> None:
+    """By its header (`dwStart`), or by empty chunks, as FFmpeg writes it."""
+    path = tmp_path / "a.avi"
+    write(path, "avi", codec, [talk()], late_s=0.0 if header else 2.0)
+    if header:
+        content = bytearray(path.read_bytes())
+        at = content.index(b"strh") + 8
+        scale, rate = struct.unpack("<II", content[at + 20 : at + 28])
+        content[at + 28 : at + 32] = struct.pack("<I", round(2 * rate / scale))
+        path.write_bytes(content)
+    length_s, starts_s, notes = heard_s(path)
+    assert (length_s, notes) == (pytest.approx(6.0, abs=0.1), [])
+    assert starts_s == pytest.approx([2 + start_s for start_s in CLICKS_S], abs=0.06)
+
+
+def test_avi_with_a_stretch_without_sound(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    write(path, "avi", "ac3", [talk()], skipped_s=(1.5, 2.5))
+    assert heard_s(path)[1] == pytest.approx(CLICKS_S, abs=0.06)
 
 
 def test_a_size_that_wrapped_at_four_gigabytes(tmp_path: Path) -> None:

@@ -348,6 +348,17 @@ def test_a_folder_of_ones_own(tmp_path: Path, kind: str, beside: bool) -> None:
     assert item.audio == calls / "call.wav"
 
 
+def test_what_readers_noticed_is_in_the_report(tmp_path: Path) -> None:
+    sound(tmp_path / "c/a.wav")
+    cues = (
+        "1\n00:00:00,000 --> 00:00:01,000\nLONDON: rain\n\n2\n00:00:02,000 --> 00:00:03,000\nso\n"
+    )
+    text(tmp_path / "c/a.srt", cues)
+    changed = prepare("folder", tmp_path / "c", tmp_path / "o")["changed"]["noticed while reading"]
+    assert changed["count"] == 2
+    assert any("begin with capitals and a colon" in place for place in changed["first"])
+
+
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     for split in ("train", "test"):
         sound(tmp_path / "c" / split / "call.wav")

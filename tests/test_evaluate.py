@@ -280,11 +280,11 @@ def test_words_equal_meeteval_on_anything(
 
 
 @settings(max_examples=150, deadline=None)
-@given(transcripts(), transcripts(), st.sampled_from([None, 1, 3]))
+@given(transcripts(), transcripts(), st.sampled_from([None, 1, 3]), st.sampled_from([1, 2, 3, 64]))
 def test_the_greedy_search_gives_segments_to_the_streams_that_meeteval_gives_them(
-    reference: Transcript, hypothesis: Transcript, width: int | None
+    reference: Transcript, hypothesis: Transcript, width: int | None, block: int
 ) -> None:
-    """Also where bands begin too narrow."""
+    """Also where bands begin too narrow, and whatever columns are kept."""
     from meeteval.wer.wer.orc import greedy_orc_word_error_rate
 
     normalisation = Normalisation()
@@ -293,8 +293,10 @@ def test_the_greedy_search_gives_segments_to_the_streams_that_meeteval_gives_the
     for segment in hypothesis.segments:
         hypothesis_words.setdefault(segment.speaker, []).extend(normalisation.words(segment.text))
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(streams, "_BLOCK", block)
         if width is not None:
-            patched.setattr(streams, "_enough", lambda needed, longest: width)
+            narrow = streams._Band(width, width)
+            patched.setattr(streams._Band, "around", lambda cost, drift, longest: narrow)
         numbers = streams.assign(
             [said for _, said in spoken],
             [who for who, _ in spoken],
@@ -673,7 +675,11 @@ def test_long_texts_have_the_same_errors(monkeypatch: pytest.MonkeyPatch) -> Non
     found = score(*sides)
     assert found.wer.errors == expected.wer.errors
     assert found.cpwer.errors == expected.cpwer.errors
-    assert found.orcwer is None and "too long" in found.skipped["orcwer"]
+    assert found.orcwer.errors == expected.orcwer.errors
+    monkeypatch.setattr(words, "ORC_COSTS", 100_000)
+    crowded = score(*sides)
+    assert crowded.orcwer is None and "too long for its errors" in crowded.skipped["orcwer"]
+    assert score(sides[0], sides[0]).orcwer.errors == 0  # few errors, few costs to look at
 
 
 @pytest.mark.slow
@@ -694,8 +700,8 @@ def test_a_hundred_thousand_segments() -> None:
     )
     scores = score(reference, hypothesis)
     expected = ErrorCounts(5_000, 0, 0, 300_000)
-    assert scores.wer == scores.cpwer == scores.tcpwer == expected
-    assert set(scores.skipped) == {"orcwer"}
+    assert scores.wer == scores.cpwer == scores.tcpwer == scores.orcwer == expected
+    assert scores.skipped == {}
     assert scores.der_0.errors_s == pytest.approx(0, abs=0.1)
     assert scores.gender == Counts(100_000, 100_000)
     assert scores.boundaries["0.1"] == BoundaryCounts(100_000, 100_000, 200_000, 200_000)

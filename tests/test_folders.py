@@ -12,6 +12,7 @@ import soundfile
 
 from speaker_reasoner import formats
 from speaker_reasoner.errors import DataError, FormatError, SpeakerReasonerError
+from speaker_reasoner.evaluate.inputs import read_sides
 from speaker_reasoner.evaluate.pairs import pair
 from speaker_reasoner.evaluate.running import read_data
 from speaker_reasoner.formats.folders import INPUTS, load
@@ -96,6 +97,29 @@ def test_formats_are_told_from_their_files(tmp_path: Path, name: str) -> None:
     words = ["" if wordless else s.text for s in MEETING.segments]
     assert [s.text for s in found["meeting"].segments] == words
     assert found["meeting"].speakers == MEETING.speakers
+
+
+@pytest.mark.parametrize("name", ["json", "seglst", "rttm", "srt", "vtt", "textgrid"])
+def test_formats_are_told_without_a_suffix(tmp_path: Path, name: str) -> None:
+    """As of standard input. STM and CTM have no marks: they want their name."""
+    [path] = formats.write(MEETING, tmp_path, [name])
+    path = path.rename(tmp_path / "stdin")
+    [transcript] = load(path).values()
+    assert transcript.speakers == MEETING.speakers
+    path.write_text("talk 1 A 0 1 hello\n")
+    with pytest.raises(FormatError, match="cannot tell the format"):
+        load(path)
+    assert load(path, "stm")["talk"].speakers == ("A",)
+
+
+def test_standard_input_is_of_the_only_session_on_the_other_side(tmp_path: Path) -> None:
+    [reference] = formats.write(MEETING, tmp_path, ["stm"])
+    (tmp_path / "stdin").write_text(formats.render(MEETING, "srt"))
+    for one, other in ((reference, tmp_path / "stdin"), (tmp_path / "stdin", reference)):
+        sides = read_sides(one, other)
+        assert list(sides.references) == list(sides.hypotheses) == [MEETING.recording]
+    reference.write_text(reference.read_text() + "other 1 A 0 1 hello\n")
+    assert list(read_sides(reference, tmp_path / "stdin").hypotheses) == ["stdin"]
 
 
 def test_lhotse_supervisions(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_behind_nginx(live: Any, nginx: Callable[[int], str]) -> None:
     url, right = nginx(server.port), {"authorization": "Bearer secret"}
     page = httpx2.get(f"{url}/")
     assert page.status_code == 200 and "static/js/app.js" in page.text
-    assert httpx2.get(f"{url}/static/js/app.js").status_code == 200
+    script = httpx2.get(f"{url}/static/js/app.js")
+    assert script.status_code == 200 and script.headers["content-encoding"] == "gzip"
     schema = httpx2.get(f"{url}/openapi.json", headers=right).json()
     assert schema["servers"] == [{"url": "/transcripts"}]
     form = {"file": ("a.wav", wav(3.0))}

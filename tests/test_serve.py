@@ -24,6 +24,7 @@ import uvicorn
 
 from speaker_reasoner import load_engine
 from speaker_reasoner.cli import main
+from speaker_reasoner.commands.serve import listen
 from speaker_reasoner.engines import Request
 from speaker_reasoner.engines.scripted import ScriptedEngine
 from speaker_reasoner.longform import Transcriber
@@ -57,7 +58,7 @@ class Live:
         """Begin; after `stop`, once more at the same address."""
         app = create_app(self._transcriber, self._settings)
         self.service: Service = app.state.service
-        self.socket = socket.create_server(("127.0.0.1", self.port))
+        self.socket = listen("127.0.0.1", self.port)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
@@ -442,6 +443,28 @@ def test_a_port_that_is_taken(capsys: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 1
     assert "choose another" in capsys.readouterr().err
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """Without TCP_NODELAY, which asyncio sets only where a socket names its protocol, each waits 40 ms."""
+
+    async def without_delay() -> int:
+        with listen("127.0.0.1", 0) as listening:
+            taken: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+            server = await asyncio.start_server(
+                lambda _, one: taken.put_nowait(one), sock=listening
+            )
+            async with server:
+                _, writer = await asyncio.open_connection(*listening.getsockname())
+                answering = await taken.get()
+                end = answering.get_extra_info("socket")
+                value = int(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                for one in (writer, answering):
+                    one.close()
+                    await one.wait_closed()
+        return value
+
+    assert asyncio.run(without_delay())
 
 
 def test_what_was_loaded_is_not_collected(tmp_path: Path, monkeypatch: Any) -> None:

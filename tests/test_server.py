@@ -646,6 +646,15 @@ def test_other_sites_may_not_post(serve: Serve) -> None:
         assert client.get("/v1/jobs", headers={"host": host}).status_code == 200
 
 
+def test_the_page_is_fetched_once(serve: Serve) -> None:
+    client = serve()
+    first = client.get("/static/js/app.js")
+    assert first.status_code == 200 and first.headers["cache-control"] == "no-cache"
+    again = client.get("/static/js/app.js", headers={"if-none-match": first.headers["etag"]})
+    assert again.status_code == 304 and not again.content
+    assert again.headers["cache-control"] == "no-cache"
+
+
 def test_headers_of_every_answer(serve: Serve) -> None:
     client = serve()
     for path in ("/", "/v1/models", "/nowhere"):

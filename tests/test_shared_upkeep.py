@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from speaker_reasoner.formats import render
 from speaker_reasoner.server import relay
 from speaker_reasoner.server.documents import keep_document
 from speaker_reasoner.server.failures import StorageError
@@ -221,6 +222,48 @@ def test_the_database_goes_away_before_a_relayed_transcript_is_read(
         return
     assert [one.text for one in asyncio.run(run.transcript()).segments] == ["so"]
     assert not failures
+
+
+def told(number: int, start_s: float, text: str, chunk: int = 0) -> tuple[str, dict[str, Any]]:
+    """An event about a segment of 2 s."""
+    return "segment", {
+        "id": str(number), "chunk": chunk, "turn": 1, "overlap": False, "gender": "unknown", "text": text,
+        "start": start_s, "end": start_s + 2.0, "speaker": f"Speaker{chunk}",
+        "confidence": {"words": None, "speaker": None, "times": None},
+    }  # fmt: skip
+
+
+def test_a_relayed_stream_tells_nothing_twice_when_its_job_begins_anew() -> None:
+    """The words that were told stand; what follows them comes from the new run, under numbers of its own."""
+    events = [
+        told(0, 0.0, "one"),
+        told(1, 3.0, "two", chunk=1),
+        ("anew", {}),
+        told(0, 0.1, "ONE"),
+        told(1, 2.9, "TWO", chunk=1),
+        told(2, 6.0, "THREE", chunk=1),
+        ("linked", {"chunk": 1, "labels": {"2": "Speaker0"}}),
+    ]
+    final = Transcript("talk", 9.0, (Segment("Speaker0", 0.1, 2.1, "ONE"),))
+    log = iter([[SimpleNamespace(name=name, data=data) for name, data in events]])
+    store: Any = SimpleNamespace(
+        event_reader=lambda _: SimpleNamespace(new=lambda: next(log)),
+        get=lambda *_, **__: SimpleNamespace(status="done", id="job_1", under_way=False),
+        document=lambda _: (render(final, "json"), '[["0", 0, 1]]'),
+    )
+
+    async def read() -> list[Any]:
+        run = RelayedRun(store, SimpleNamespace(id="job_1"), lambda _: None)  # type: ignore[arg-type]
+        return [one async for one in run.news()]
+
+    *news, transcript = asyncio.run(read())
+    assert transcript == final
+    known = [(one.number, one.segment.text) for item in news for one in item.known]
+    assert known == [(0, "one"), (1, "two"), (4, "THREE")]
+    linked = [
+        (one.number, one.segment.text, one.segment.speaker) for item in news for one in item.linked
+    ]
+    assert linked == [(0, "one", "Speaker0"), (3, "TWO", "Speaker1"), (4, "THREE", "Speaker0")]
 
 
 def events_in(reader: Any) -> list[tuple[int, str]]:

@@ -63,6 +63,7 @@ Warn = Callable[[str], None]
 _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken to follow them
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
 _LATE_S = 60.0  # so much later than a file states to end, sound may begin
+_FAR_TOO_LOUD = 8.0  # times full scale; mixes in floating point exceed it a little
 _QUIET = 0.04  # -28 dB relative to full scale
 _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
@@ -394,6 +395,11 @@ def _on_clock(
         warn(
             f"it is quiet: its loudest sample lies at {20 * math.log10(clock.peak):.0f} dB; words may come "
             "out otherwise than at a usual level"
+        )
+    if clock.peak > _FAR_TOO_LOUD:
+        warn(
+            f"its samples reach {clock.peak:,.0f} times full scale: floating-point samples go from -1 to 1; it was "
+            "read as it stands, and words may come out otherwise"
         )
     if clock.jumps:
         times = "once" if clock.jumps == 1 else f"{clock.jumps} times"

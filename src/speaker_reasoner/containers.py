@@ -37,6 +37,7 @@ _KINDS = (b"WAVE", b"AIFF", b"AIFC")
 _STRANGERS = (b"OggS", b"fLaC", b"PK\x03\x04", b"\x1a\x45\xdf\xa3", b"%PDF", *_FORMS)
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 _PADDING_BYTES = 65_536
+_TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +162,14 @@ def _is_sound(data: mmap.mmap, at: int, last: int) -> bool:
     head = data[at : min(last, at + _PADDING_BYTES)]
     if head.startswith((*_STRANGERS, *_TAGS)):
         return False
+    if not head.translate(None, _TEXT):
+        return False
     return last - at > _PADDING_BYTES or (len(head) >= 8 and any(head))
 
 
 def check_size(
     path: str | os.PathLike[str], data: mmap.mmap, start: int = 0, stop: int | None = None
-) -> None:
+) -> str:
     """Compare the size that the header of an au, caf or w64 file states with the file's; count chunks of wav.
 
     Args:
@@ -174,12 +177,15 @@ def check_size(
         data: the file.
         start, stop: where in the file the recording begins and ends; by default all of it.
 
+    Returns:
+        What a user should know of an au or caf file behind whose sound something else stands; empty for nothing.
+
     Raises:
         AudioError: there is less; or, of au and caf, more sound than is stated, which nobody would read.
     """
     stop = len(data) if stop is None else stop
     if stop - start < 24:
-        return  # no whole header: whoever opens it says so
+        return ""  # no whole header: whoever opens it says so
     end = _stated_end(data, start)
     if end > stop + 16:  # w64 pads to 8 bytes
         raise AudioError(
@@ -194,12 +200,18 @@ def check_size(
                 break
             end += 12 + size
     elif data[start : start + 4] not in _AU:
-        return
-    if end and stop - end > 16 and _is_sound(data, end, stop):
+        return ""
+    left = stop - end if end else 0
+    if left > _PADDING_BYTES and _is_sound(data, end, stop):
         raise AudioError(
-            f"{quoted(path)}: the header states sound up to byte {end - start:,}, and {stop - end:,} bytes "
+            f"{quoted(path)}: the header states sound up to byte {end - start:,}, and {left:,} bytes "
             f"follow; expected a header that fits; {AGAIN}"
         )
+    behind = data[end : min(stop, end + _PADDING_BYTES)] if left > 16 else b""
+    foreign = any(behind) and not behind.startswith(_TAGS)
+    return (
+        f"{left:,} bytes behind the sound that the header states were not read" if foreign else ""
+    )
 
 
 def _check_one_sound(path: str | os.PathLike[str], data: mmap.mmap, start: int, stop: int) -> None:
@@ -256,12 +268,13 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
     """
     starts = [0]
     head = data[:12]
-    if head[:4] in _FORMS and head[8:12] in _KINDS:
-        order = ">" if head[:4] in (b"FORM", b"RIFX") else "<"
-        at = 0
+    tag = _tag_bytes(data)
+    form = data[tag : tag + 12]
+    if form[:4] in _FORMS and form[8:12] in _KINDS:
+        order = ">" if form[:4] in (b"FORM", b"RIFX") else "<"
+        at, starts = tag, []
         while data[at : at + 4] in _FORMS and data[at + 8 : at + 12] in _KINDS:
-            if at:
-                starts.append(at)
+            starts.append(at)
             size = struct.unpack(order + "I", data[at + 4 : at + 8])[0]
             at += 8 + size + size % 2
     elif data[:4] == b"fLaC" or data[:3] == b"ID3":
@@ -368,12 +381,17 @@ def _boxes(data: mmap.mmap) -> Iterator[tuple[int, bytes, int]]:
         at += size
 
 
+def _tag_bytes(data: mmap.mmap) -> int:
+    """The length of an ID3 tag that a file begins with; 0 without one."""
+    if data[:3] != b"ID3" or len(data) <= 10:
+        return 0
+    size = data[6:10]
+    return 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+
+
 def is_mpeg(data: mmap.mmap) -> bool:
     """Whether a file is mp3, perhaps behind an ID3 tag, by its first bytes."""
-    at = 0
-    if data[:3] == b"ID3" and len(data) > 10:
-        size = data[6:10]
-        at = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    at = _tag_bytes(data)
     return _mpeg_frame(data[at : at + 4])[0] > 0
 
 
@@ -408,6 +426,25 @@ def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
             at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
         return at > end or 0 < end - at < 11
     return False
+
+
+def empty_chunks(data: mmap.mmap, start: int, end: int, track: int) -> list[int]:
+    """How many empty chunks of a track of an AVI file stand before each of its chunks with sound.
+
+    Writers put empty ones where a track has no sound, each as long as a full one; FFmpeg passes over them.
+    """
+    name, empty, before = b"%02dwb" % track, 0, []
+    at = start
+    while at + 8 <= end:
+        mark, size = struct.unpack("<4sI", data[at : at + 8])
+        if mark in (b"RIFF", b"LIST"):
+            at += 12
+            continue
+        if mark == name and size:
+            before.append(empty)
+        empty += mark == name and not size
+        at += 8 + size + size % 2
+    return before
 
 
 def _ebml_size(data: mmap.mmap, at: int) -> tuple[int | None, int]:

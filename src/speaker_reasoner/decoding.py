@@ -33,6 +33,7 @@ from .containers import (
     check_packed,
     check_size,
     cut_off,
+    empty_chunks,
     is_cut_off,
     is_mpeg,
     parts,
@@ -54,6 +55,8 @@ _DEMUXERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
     "mpegts,ogg,rm,tak,truehd,tta,w64,wav,wv"
 )
+_UNBOUNDED = ("aac", "mpegts")  # their packets follow each other, and nothing says where they end
+_MOST_STRAYS = 100_000
 _EXACT = ("WAV", "WAVEX", "RF64", "AIFF")
 _RAW = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
 
@@ -113,8 +116,7 @@ def open_source(path: _Path, track: int | None = None) -> Iterator[Source]:
         handle = stack.enter_context(Path(path).open("rb"))
         data = stack.enter_context(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
         pieces = _parts(handle, data)
-        for piece in pieces:
-            check_size(path, data, *piece)
+        notes = [check_size(path, data, *piece) for piece in pieces]
         first = _open_part(path, handle, data, pieces[0], track, stack)
         if first.sample_rate_hz not in _RATES_HZ or first.channels < 1:
             raise AudioError(
@@ -129,6 +131,7 @@ def open_source(path: _Path, track: int | None = None) -> Iterator[Source]:
                 first, first.blocks, path, handle, data, pieces[1:], track, stack
             )
             first.duration_s, first.exact = None, None
+        first.notes += filter(None, notes)
         yield first
 
 
@@ -256,11 +259,15 @@ def _with_soundfile(
     if data[:4] == b"OggS" or is_mpeg(data):
         return None
     whole = piece == (0, len(data))
-    try:
+
+    def opened() -> soundfile.SoundFile:
         # By its descriptor: the name need not be UTF-8, and no suffix decides.
         handle.seek(0)
-        opened = os.dup(handle.fileno()) if whole else io.BufferedReader(_Window(handle, *piece))
-        file = stack.enter_context(_Forward(opened))
+        window = os.dup(handle.fileno()) if whole else io.BufferedReader(_Window(handle, *piece))
+        return stack.enter_context(_Forward(window))
+
+    try:
+        file = opened()
     except soundfile.LibsndfileError:
         return None
     notes: list[str] = []
@@ -276,14 +283,22 @@ def _with_soundfile(
     frames = file.frames if file.frames < _UNKNOWN_FRAMES else None
     rate_hz = file.samplerate
 
+    # So that the last read asks for more than is left, where it meets what stands behind the sound.
+    step = _READ_FRAMES if frames is None or frames % _READ_FRAMES else _READ_FRAMES - 1
+
     def blocks() -> Iterator[Block]:
         done = 0
         try:
-            while len(read := file.read(_READ_FRAMES, dtype="float32", always_2d=True)):
+            while len(read := file.read(step, dtype="float32", always_2d=True)):
                 done += len(read)
                 yield Block(read, rate_hz)
         except soundfile.LibsndfileError as error:
-            raise AudioError(_damaged(path, done / rate_hz, duration_s, error)) from error
+            last = _last_of_flac(opened(), done)
+            if not len(last):
+                raise AudioError(_damaged(path, done / rate_hz, duration_s, error)) from error
+            done += len(last)
+            notes.append("bytes behind its sound are no sound: they were not read")
+            yield Block(last, rate_hz)
         if frames is not None and done < frames:
             raise AudioError(cut_off(path, done / rate_hz, f"{frames / rate_hz:.3f} s"))
 
@@ -300,6 +315,23 @@ def _with_soundfile(
         else None,
         notes=notes,
     )
+
+
+def _last_of_flac(file: soundfile.SoundFile, done: int) -> npt.NDArray[np.float32]:
+    """The frames behind the first `done`, up to the length that a flac file states; empty where that fails.
+
+    libsndfile fails on bytes behind them, and loses the frames of the read in which it meets them.
+    """
+    nothing = np.zeros((0, file.channels), np.float32)
+    if file.format != "FLAC" or not 0 < file.frames - done <= _READ_FRAMES:
+        return nothing
+    try:
+        for start in range(0, done, _READ_FRAMES):
+            file.read(min(_READ_FRAMES, done - start), dtype="float32", always_2d=True)
+        last = file.read(file.frames - done, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        return nothing
+    return last if len(last) == file.frames - done else nothing
 
 
 def _raw(
@@ -340,8 +372,7 @@ def _with_av(
     stack: ExitStack,
 ) -> Source:
     name = quoted(path)
-    if data[piece[0] : piece[0] + 4] == b"OggS":
-        check_ogg(path, data)
+    chained = data[piece[0] : piece[0] + 4] == b"OggS" and not check_ogg(path, data)
     # From version 19 on, metadata that is not UTF-8 is no error any more.
     lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
     handle.seek(0)
@@ -375,7 +406,7 @@ def _with_av(
         and kind == "ogg"
     ):
         stated -= int.from_bytes(data[head + 10 : head + 12], "little") / 48_000  # not played
-    duration_s = None if stated is None else max(stated - origin_s, 0.0)
+    duration_s = None if stated is None or chained else max(stated - origin_s, 0.0)
     cut = is_cut_off(data, *piece)
     if kind == "mp3":
         there, _ = check_mpeg(path, data)
@@ -392,7 +423,8 @@ def _with_av(
     promised = duration_s, _SLACK_S
     if kind == "caf" or (kind == "wav" and data.find(b"fact", piece[0], piece[0] + 4096) > 0):
         promised = float((stream.duration or 0) * stream.time_base), _LOST_S
-    source.blocks = _frames(path, container, stream, origin_s, promised, cut, notes)
+    late = empty_chunks(data, *piece, stream.index) if kind == "avi" else []
+    source.blocks = _frames(path, container, stream, origin_s, promised, cut, late, notes)
     return source
 
 
@@ -442,11 +474,13 @@ def _frames(
     origin_s: float,
     promised: tuple[float | None, float],
     cut: bool,
+    late: Sequence[int],
     notes: list[str],
 ) -> Iterator[Block]:
     """Decode a track packet by packet; what cannot be decoded is missing from the time line.
 
-    `promised` is when the track is stated to end, and how much earlier it may, in seconds.
+    `promised` is when the track is stated to end, and how much earlier it may, in seconds; `late` counts the
+    empty packets before each, which have no place in FFmpeg's timestamps.
     """
     duration_s, slack_s = promised
     planar = av.AudioResampler(format="fltp")
@@ -454,7 +488,12 @@ def _frames(
     end_s, lost, lost_s = 0.0, 0, 0.0
     expected = "the whole file" if duration_s is None else f"{duration_s:.3f} s"
     failure: Exception | None = None
+    strays, stray = 0, None  # why something between packets, or behind them, is none
     packets = container.demux(stream)
+    full, late_s = (
+        0,
+        0.0,
+    )  # packets with sound, and how much later than by its timestamp this one is heard
     while True:
         try:
             packet = next(packets, None)
@@ -463,9 +502,15 @@ def _frames(
             OSError,
             IndexError,
         ) as error:  # IndexError: a track appears midway
-            raise AudioError(_damaged(path, end_s, duration_s, error)) from error
+            strays += 1
+            if container.format.name not in _UNBOUNDED or not end_s or strays > _MOST_STRAYS:
+                raise AudioError(_damaged(path, end_s, duration_s, error)) from error
+            stray, packets = error, container.demux(stream)  # goes on behind it
+            continue
         if packet is None:
             break
+        if packet.size and full < len(late) and packet.duration == 1:  # in AVI, of one chunk
+            late_s, full = float(late[full] * packet.time_base), full + 1
         try:
             decoded = packet.decode()
         except (av.error.FFmpegError, OSError) as error:
@@ -476,10 +521,16 @@ def _frames(
                 raise AudioError(_damaged(path, end_s, duration_s, error)) from error
             continue
         for frame in decoded:
+            if stray is not None:
+                raise AudioError(_damaged(path, end_s, duration_s, stray)) from stray
             if (frame.sample_rate, frame.layout.name) != layout:
                 layout = (frame.sample_rate, frame.layout.name)
                 planar = av.AudioResampler(format="fltp")
-            at_s = None if frame.pts is None else float(frame.pts * frame.time_base) - origin_s
+            at_s = (
+                None
+                if frame.pts is None
+                else float(frame.pts * frame.time_base) - origin_s + late_s
+            )
             try:
                 resampled = planar.resample(frame)
             except av.error.FFmpegError as error:  # a layout or rate that cannot be
@@ -495,6 +546,8 @@ def _frames(
         raise AudioError(_damaged(path, end_s, duration_s, failure))
     if cut:
         raise AudioError(cut_off(path, end_s, expected))
+    if stray is not None:
+        notes.append("bytes behind its sound are no sound: they were not read")
     if duration_s is not None and end_s < duration_s - slack_s:
         notes.append(
             f"its sound ends at {end_s:.3f} s; the track is stated to last {duration_s:.3f} s"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import PurePath
 from typing import Any
 
@@ -21,6 +22,7 @@ WORD_SLACK_S = 0.001
 
 _SPOKEN = re.compile(r"\w")
 _EPSILON_S = 1e-6
+_IN_ORDER = attrgetter("start_s", "end_s", "speaker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +58,20 @@ class Word:
     confidence: float | None = None
 
     def __post_init__(self) -> None:
-        where = f"word {self.text!r} [{self.start_s}, {self.end_s}]"
+        fault = None
         if self.text.split() != [self.text]:
-            raise FormatError(f"{where}: expected one word, without white space")
-        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s)):
-            raise FormatError(f"{where}: times must be finite numbers of seconds")
-        if self.start_s < 0 or self.end_s < self.start_s:
-            raise FormatError(f"{where}: expected 0 <= start <= end")
-        if self.confidence is not None and not math.isfinite(self.confidence):
-            raise FormatError(f"{where}: confidence {self.confidence} is not a finite number")
+            fault = "expected one word, without white space"
+        elif not 0 <= self.start_s <= self.end_s < math.inf:
+            fault = _times_fault(self.start_s, self.end_s, "0 <= start <= end")
+        elif self.confidence is not None and not math.isfinite(self.confidence):
+            fault = f"confidence {self.confidence} is not a finite number"
+        if fault is not None:
+            raise FormatError(f"word {self.text!r} [{self.start_s}, {self.end_s}]: {fault}")
+
+
+def _times_fault(start_s: float, end_s: float, expected: str) -> str:
+    finite = math.isfinite(start_s) and math.isfinite(end_s)
+    return f"expected {expected}" if finite else "times must be finite numbers of seconds"
 
 
 def recording_name(path: str | os.PathLike[str]) -> str:
@@ -148,25 +155,24 @@ class Segment:
     choices: tuple[tuple[str | None, ...], ...] | None = None
 
     def __post_init__(self) -> None:
-        where = f"segment of {self.speaker!r} [{self.start_s}, {self.end_s}]"
-        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s)):
-            raise FormatError(f"{where}: times must be finite numbers of seconds")
-        if self.start_s < 0 or self.end_s <= self.start_s:
-            raise FormatError(f"{where}: expected 0 <= start < end")
-        if self.gender not in GENDERS:
-            raise FormatError(f"{where}: gender {self.gender!r} is not one of {', '.join(GENDERS)}")
-        if not self.speaker.strip() or "\n" in self.speaker or "\r" in self.speaker:
-            raise FormatError(f"{where}: expected a speaker label on one line")
-        if "\n" in self.text or "\r" in self.text:
-            raise FormatError(f"{where}: the text holds a line break; one segment is one line")
-        if self.words is not None:
+        fault = None
+        if not 0 <= self.start_s < self.end_s < math.inf:
+            fault = _times_fault(self.start_s, self.end_s, "0 <= start < end")
+        elif self.gender not in GENDERS:
+            fault = f"gender {self.gender!r} is not one of {', '.join(GENDERS)}"
+        elif not self.speaker.strip() or "\n" in self.speaker or "\r" in self.speaker:
+            fault = "expected a speaker label on one line"
+        elif "\n" in self.text or "\r" in self.text:
+            fault = "the text holds a line break; one segment is one line"
+        elif self.words is not None:
             fault = words_fault(self.words, self.text, self.start_s, self.end_s)
-            if fault is not None:
-                raise FormatError(f"{where}: {fault}")
-        if self.choices is not None:
+        if fault is None and self.choices is not None:
             said = "".join(part[0] or "" for part in self.choices)
             if "".join(said.split()) != "".join(self.text.split()):
-                raise FormatError(f"{where}: the first choices {said[:80]!r} are not the text")
+                fault = f"the first choices {said[:80]!r} are not the text"
+        if fault is not None:
+            where = f"segment of {self.speaker!r} [{self.start_s}, {self.end_s}]"
+            raise FormatError(f"{where}: {fault}")
 
     @property
     def duration_s(self) -> float:
@@ -209,8 +215,7 @@ class Transcript:
     unscored: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        ordered = tuple(sorted(self.segments, key=lambda s: (s.start_s, s.end_s, s.speaker)))
-        object.__setattr__(self, "segments", ordered)
+        object.__setattr__(self, "segments", tuple(sorted(self.segments, key=_IN_ORDER)))
 
     @property
     def speakers(self) -> tuple[str, ...]:

@@ -15,12 +15,14 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import errors, extras
 from ..errors import EngineError, SpeakerReasonerError
+from .joining import Joining, with_breaks
 from .listing import Shard
 from .runner import BatchSettings, Done, Runner
 from .target import Target
@@ -29,6 +31,10 @@ _WHOLE, _JOIN = -1, -2
 _MOST_BLOCKS, _BLOCKS, _BLOCKS_PER_WORKER = 2000, 400, 20
 """Most blocks of tasks in Ray Data: at all, with few workers, and for each of more workers (assumed). The driver's
 memory grows with them: by 21 MiB from 100 rows to 20,000, in 2,000 blocks (docs/results/rows-listing.json)."""
+_BLOCK_S = 60.0
+"""Least audio in a block, where each worker has enough of them: a block costs Ray some 10 ms (assumed)."""
+_LOOK_S = 10.0
+"""How often the journals of joins are looked at (assumed)."""
 _STORE_BYTES = 128 << 20
 """Of Ray's object store, where Ray is started here (assumed: rows are small)."""
 
@@ -144,24 +150,42 @@ def transcribe(
         order = np.argsort(-np.array(weights), kind="stable")
         worklist = Worklist(np.array(rows, np.int64)[order], np.array(shares, np.int32)[order])
         size = max(1, min(2 * settings.options.batch, len(worklist) // (4 * cluster.workers)))
-        yield from _work(data, worklist, size, settings, shard, cluster)
+        divided, settled = frozenset(joins), set[int]()
+        blocks = _blocks(len(worklist), size, sum(weights), cluster.workers)
+        for done in _work(data, worklist, size, blocks, settings, shard, cluster):
+            if done.number in divided and done.state != "share":
+                settled.add(done.number)
+            yield done
         last = Worklist(np.array(joins, np.int64), np.full(len(joins), _JOIN, np.int32))
-        yield from _work(data, last, 1, settings, shard, cluster)
+        joining = Joining(settings, target, target.listing.rows(joins.tolist()), settled)
+        yield from joining.begin()
+        work = partial(_work, data, last, 1, min(len(last), _BLOCKS), settings, shard, cluster)
+        for one in with_breaks(work, _LOOK_S):
+            yield from joining.look()
+            if one is not None:
+                yield joining.ended(one)
+
+
+def _blocks(tasks: int, size: int, audio_s: float, workers: int) -> int:
+    """In how many blocks Ray gets tasks, of which `size` go into a call: few of short recordings, yet enough that
+    workers end together."""
+    least = _BLOCKS_PER_WORKER * workers
+    wanted = max(least, min(_BLOCKS, int(audio_s / _BLOCK_S)))
+    return min(_MOST_BLOCKS, wanted, math.ceil(tasks / size))
 
 
 def _work(
     data: Any,
     worklist: Worklist,
     size: int,
+    blocks: int,
     settings: BatchSettings,
     shard: Shard,
     cluster: Cluster,
 ) -> Iterator[Done]:
-    """Let workers do tasks, `size` in a call."""
+    """Let workers do tasks, `size` in a call, in so many blocks."""
     if not len(worklist):
         return
-    most = min(_MOST_BLOCKS, max(_BLOCKS, _BLOCKS_PER_WORKER * cluster.workers))
-    blocks = min(most, math.ceil(len(worklist) / size))
     places = data.from_items(range(len(worklist)), override_num_blocks=blocks)
     done = places.map_batches(
         EngineWorker,

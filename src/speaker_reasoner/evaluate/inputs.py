@@ -7,7 +7,7 @@ pairs = pair(sides.references, sides.hypotheses)
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from ..transcript import Transcript
 from .directives import read_uem, with_uem
 
 __all__ = ["Sides", "load", "noticed", "read_sides", "summed_up"]
+
+STANDARD_INPUT = "stdin"
+"""The name of a session whose file is standard input and whose format has no names."""
 
 _Path = str | os.PathLike[str]
 
@@ -54,6 +57,7 @@ def read_sides(
     options = read or {}
     references = load(reference, **options.get("reference", {}))
     hypotheses = load(hypothesis, **options.get("hypothesis", {}))
+    references, hypotheses = _named_alike(references, hypotheses)
     warnings = [
         *noticed("reference", references.values()),
         *noticed("hypothesis", hypotheses.values()),
@@ -62,6 +66,19 @@ def read_sides(
         references, notes = with_uem(references, read_uem(Path(uem)))
         warnings += of_uem(notes)
     return Sides(references, hypotheses, tuple(warnings))
+
+
+def _named_alike(
+    references: dict[str, Transcript], hypotheses: dict[str, Transcript]
+) -> tuple[dict[str, Transcript], dict[str, Transcript]]:
+    """Give the one session of standard input, in a format without names, the name of the one on the other side."""
+    if len(references) == len(hypotheses) == 1:
+        (one, reference), (other, hypothesis) = *references.items(), *hypotheses.items()
+        if other == STANDARD_INPUT != one:
+            hypotheses = {one: replace(hypothesis, recording=one)}
+        elif one == STANDARD_INPUT != other:
+            references = {other: replace(reference, recording=other)}
+    return references, hypotheses
 
 
 def of_uem(notes: Iterable[str]) -> list[Mapping[str, str | None]]:

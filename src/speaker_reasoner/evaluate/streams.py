@@ -5,25 +5,55 @@ cost least, first with substitutions of cost 2, then 1, until none moves), with 
 Where MeetEval fills whole tables of distances, this fills a band around their diagonals: a path of
 cost C from corner to corner stays within it (Ukkonen, 1985). Every cost that is read is checked
 against the band's width; if the band was too narrow, the pass is repeated with one twice as wide.
+Of the columns behind each place one in `_BLOCK` is kept, from which the others are made again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .counts import Skip
 from .extra import load
+from .mapping import cheapest_mapping
 
 _PASSES = 49  # MeetEval's bound for each cost of substitutions
+_BLOCK = 64  # segments
 
 _Ints = npt.NDArray[np.uint64]
 
 
 class _TooNarrowError(Exception):
     """A cost was read that a path outside of the band may undercut."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """How many words of the stream more, or fewer, than of its reference are looked at."""
+
+    more: int
+    fewer: int
+
+    @classmethod
+    def around(cls, cost: int, drift: int, longest: int) -> "_Band":
+        """For paths of a cost that end `drift` words off, with one more segment, and a few moves."""
+        spare = longest + 16
+        return cls((cost + drift) // 2 + spare, (cost - drift) // 2 + spare)
+
+    def holds(self, cost: int, drift: int) -> bool:
+        """Whether all paths of a cost that end `drift` words off are in the band."""
+        return cost + drift <= 2 * self.more and cost - drift <= 2 * self.fewer
+
+    def twice(self) -> "_Band":
+        return _Band(2 * self.more, 2 * self.fewer)
+
+    @property
+    def width(self) -> int:
+        return self.more + self.fewer + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +71,14 @@ class _Column:
     costs: _Ints
 
     @classmethod
-    def at_the_start(cls, size: int, width: int) -> "_Column":
-        return cls(0, 0, np.arange(min(size, width) + 1, dtype=np.uint64))
+    def at_the_start(cls, size: int, band: _Band) -> "_Column":
+        return cls(0, 0, np.arange(min(size, band.more) + 1, dtype=np.uint64))
 
-    def after(self, segment: _Ints, stream: _Ints, width: int, substitution: int) -> "_Column":
+    def after(self, segment: _Ints, stream: _Ints, band: _Band, substitution: int) -> "_Column":
         """The costs behind `segment`, if it comes next in this stream."""
         words = self.words + len(segment)
-        low = min(max(0, words - width), len(stream))
-        high = min(len(stream), words + width)
+        low = min(max(0, words - band.fewer), len(stream))
+        high = min(len(stream), words + band.more)
         last = self.first + len(self.costs) - 1
         costs = self.costs
         if high > last:  # from beyond the band: insertions
@@ -67,35 +97,58 @@ def _forward() -> Any:
 class _Stream:
     """The words of one stream, and the costs of what is in front of a place and what is behind it."""
 
-    def __init__(self, words: _Ints, segments: Sequence[_Ints], width: int, substitution: int):
-        self._width = width
-        self._size = len(words)
-        self._after = partial(_Column.after, stream=words, width=width, substitution=substitution)
-        self.front = _Column.at_the_start(self._size, width)
-        mirrored = words[::-1].copy()
-        self._behind = [_Column.at_the_start(self._size, width)]
-        for segment in reversed(segments):
-            self._behind.append(
-                self._behind[-1].after(segment[::-1].copy(), mirrored, width, substitution)
-            )
-        self.cost = self._met(self.front, self._behind[-1])
+    def __init__(self, words: _Ints, segments: Sequence[_Ints], band: _Band, substitution: int):
+        self._words, self._mirrored = words, words[::-1].copy()
+        self._band, self._substitution = band, substitution
+        self._segments = segments[::-1]
+        self.front = _Column.at_the_start(len(words), band)
+        column = _Column.at_the_start(len(words), band)
+        self._kept = [column]  # what is behind where 0, `_BLOCK`, twice `_BLOCK`, ... are left
+        for number, before in enumerate(self._columns(column, 0), start=1):
+            column = before
+            if number % _BLOCK == 0:
+                self._kept.append(column)
+        self._block: list[_Column] = []  # the columns behind the next places, the next one last
+        self._left = len(segments)
+        self.cost = self._met(self.front, column)
+
+    def _columns(self, column: _Column, behind: int) -> Iterator[_Column]:
+        """The columns before each of the segments, from the end on, that come before the last `behind`."""
+        for segment in islice(self._segments, behind, None):
+            mirrored = segment[::-1].copy()
+            column = column.after(mirrored, self._mirrored, self._band, self._substitution)
+            yield column
+
+    def _behind(self, count: int) -> _Column:
+        """The costs of what is behind, where so many segments are left."""
+        number, place = divmod(count, _BLOCK)
+        if number < len(self._kept) - 1 or not self._block:
+            del self._kept[number + 1 :]
+            columns = islice(self._columns(self._kept[-1], number * _BLOCK), _BLOCK - 1)
+            self._block = [self._kept[-1], *columns]
+        return self._block[place]
+
+    def front_with(self, segment: _Ints) -> _Column:
+        """The costs in front if `segment` comes next."""
+        return self.front.after(segment, self._words, self._band, self._substitution)
 
     def with_next(self, segment: _Ints) -> tuple[_Column, int]:
-        """The costs in front if `segment` comes next, and what the stream then costs in all."""
-        front = self._after(self.front, segment)
-        return front, self._met(front, self._behind[-1])
+        """The same, and what the stream then costs in all."""
+        front = self.front_with(segment)
+        return front, self._met(front, self._behind(self._left))
 
     def without_next(self) -> int:
         """What the stream costs without the segment that comes next in it."""
-        return self._met(self.front, self._behind[-2])
+        return self._met(self.front, self._behind(self._left - 1))
 
     def passed(self) -> None:
         """The segment that came next has been dealt with."""
-        self._behind.pop()
+        self._left -= 1
 
     def _met(self, front: _Column, behind: _Column) -> int:
         """The cost of the cheapest path through both columns."""
-        end = self._size - behind.first  # the words that `behind` uses are counted from the end
+        size = len(self._words)
+        end = size - behind.first  # the words that `behind` uses are counted from the end
         low = max(front.first, end - len(behind.costs) + 1)
         high = min(front.first + len(front.costs), end + 1)
         if low >= high:
@@ -103,13 +156,16 @@ class _Stream:
         one = front.costs[low - front.first : high - front.first]
         other = behind.costs[end - high + 1 : end - low + 1][::-1]
         cost = int((one + other).min())
-        if cost + abs(self._size - front.words - behind.words) > 2 * self._width:
+        if not self._band.holds(cost, size - front.words - behind.words):
             raise _TooNarrowError
         return cost
 
 
 def assign(
-    segments: Sequence[Sequence[str]], speakers: Sequence[str], streams: Sequence[Sequence[str]]
+    segments: Sequence[Sequence[str]],
+    speakers: Sequence[str],
+    streams: Sequence[Sequence[str]],
+    largest: int | None = None,
 ) -> list[int]:
     """Give each reference segment to a stream of the hypothesis, so that all cost little.
 
@@ -117,9 +173,13 @@ def assign(
         segments: the words of each segment, in order; none is empty.
         speakers: of each segment.
         streams: the words of each stream; none is empty.
+        largest: number of costs in all bands above which there is no search; `None` for any.
 
     Returns:
         For each segment the number of its stream.
+
+    Raises:
+        Skip: the search is larger than that.
     """
     codes: dict[str, int] = {}
 
@@ -131,7 +191,7 @@ def assign(
     for substitution in (2, 1):
         for _ in range(_PASSES):
             before = assignment
-            assignment = _pass(rows, columns, before, substitution)
+            assignment = _pass(rows, columns, before, substitution, largest)
             if assignment == before:
                 break
     return assignment
@@ -144,23 +204,25 @@ def _by_speaker(
     spoken: dict[str, list[_Ints]] = {}
     for speaker, row in zip(speakers, rows, strict=True):
         spoken.setdefault(speaker, []).append(row)
-    nothing = np.array([], dtype=np.uint64)
-    count = max(len(spoken), len(columns))
     said = [np.concatenate(parts) for parts in spoken.values()]
-    said += [nothing] * (count - len(said))
-    streams = [*columns, *[nothing] * (count - len(columns))]
     distance = load("rapidfuzz.distance").Levenshtein.distance
-    costs = np.array([[distance(one, other) for other in streams] for one in said])
-    matched = load("scipy.optimize").linear_sum_assignment(costs)[1]
-    chosen = {
-        speaker: int(stream) if stream < len(columns) else int(costs[i, : len(columns)].argmin())
-        for i, (speaker, stream) in enumerate(zip(spoken, matched, strict=False))
-    }
+    nothing = np.array([], dtype=np.uint64)
+    mapping = dict(cheapest_mapping(said, columns, nothing, np.ndarray.tolist, distance))
+    chosen = {}
+    for number, (speaker, words) in enumerate(zip(spoken, said, strict=True)):
+        chosen[speaker] = mapping[number]
+        if mapping[number] >= len(columns):
+            costs = [distance(words, column) for column in columns]
+            chosen[speaker] = costs.index(min(costs))
     return [chosen[speaker] for speaker in speakers]
 
 
 def _pass(
-    rows: Sequence[_Ints], columns: Sequence[_Ints], assignment: list[int], substitution: int
+    rows: Sequence[_Ints],
+    columns: Sequence[_Ints],
+    assignment: list[int],
+    substitution: int,
+    largest: int | None,
 ) -> list[int]:
     """Move each segment once, in order, to where all streams together cost least."""
     kinds = load("rapidfuzz.distance")
@@ -169,28 +231,29 @@ def _pass(
     for stream, row in zip(assignment, rows, strict=True):
         given[stream].append(row)
     longest = max(map(len, rows))
-    widths = []
-    for column, mine in zip(columns, given, strict=True):
+    lengths = [sum(map(len, mine)) for mine in given]
+    bands = []
+    for column, mine, length in zip(columns, given, lengths, strict=True):
         joined = np.concatenate([*mine, np.array([], dtype=np.uint64)])
-        needed = distance(joined, column) + abs(len(joined) - len(column))
-        widths.append(_enough(needed, longest))
+        bands.append(_Band.around(distance(joined, column), len(column) - length, longest))
     while True:
+        costs = sum(
+            length * min(len(column), band.width)
+            for length, column, band in zip(lengths, columns, bands, strict=True)
+        )
+        if largest is not None and costs > largest:
+            raise Skip(f"too long for its errors: a search among {costs:,} costs, over {largest:,}")
         try:
             return _moved(
                 rows,
                 [
-                    _Stream(column, mine, width, substitution)
-                    for column, mine, width in zip(columns, given, widths, strict=True)
+                    _Stream(column, mine, band, substitution)
+                    for column, mine, band in zip(columns, given, bands, strict=True)
                 ],
                 assignment,
             )
         except _TooNarrowError:
-            widths = [2 * width for width in widths]
-
-
-def _enough(needed: int, longest: int) -> int:
-    """Width of a band in words: the paths that there are, one more segment, and a few moves."""
-    return needed // 2 + longest + 16
+            bands = [band.twice() for band in bands]
 
 
 def _moved(
@@ -199,7 +262,7 @@ def _moved(
     moved = []
     for row, now in zip(rows, assignment, strict=True):
         here = streams[now]
-        stays, (front, without) = here.cost, (here.with_next(row)[0], here.without_next())
+        stays, front, without = here.cost, here.front_with(row), here.without_next()
         best, least, after = now, stays - without, (front, stays)
         if least > -len(row):  # all of its words are right where it is: no stream has more for it
             for number, stream in enumerate(streams):

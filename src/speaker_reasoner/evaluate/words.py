@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..transcript import Segment
 from .counts import ErrorCounts, Skip
 from .extra import load
+from .mapping import cheapest_mapping
 from .streams import assign
 
 LONG = 10**7
@@ -31,7 +32,10 @@ ORC_EXACT = 10**7
 """Size of the exact ORC search up to which it is made; above it the greedy one of `streams` serves."""
 
 ORC_LONG = 4 * 10**9
-"""Reference words times hypothesis words above which ORC-WER is not computed."""
+"""Reference words times hypothesis words up to which the greedy search is made, however many errors there are."""
+
+ORC_COSTS = 10**9
+"""Above that, how many costs it may look at, which are the more the more errors there are (`streams`)."""
 
 _SMALL = 10**6  # words times words up to which MeetEval's own mapping serves
 _BLOCK = 2**18  # words times words that one call of the time-constrained alignment is worth
@@ -110,57 +114,18 @@ def _mapped_errors(
     distance: Callable[[_Side, _Side], int],
     errors: Callable[[_Side, _Side], ErrorCounts],
 ) -> ErrorCounts:
-    """Sum of errors over the cheapest one-to-one mapping; the shorter side is filled up with `nobody`.
-
-    Distances are computed where they are needed: the others stand as lower bounds, and a mapping that
-    is the cheapest with those, and holds none of them, is the cheapest.
-    """
-    count = max(len(reference), len(hypothesis))
-    rows = reference + [nobody] * (count - len(reference))
-    columns = hypothesis + [nobody] * (count - len(hypothesis))
-    sizes = [sum(len(said(one)) for one in side) for side in (rows, columns)]
-    if sizes[0] * sizes[1] <= _SMALL:  # of equally cheap mappings, the one that MeetEval takes
-        costs = np.array(
-            [[distance(row, column) for column in columns] for row in rows], dtype=float
-        )
-    else:
-        codes: dict[str, int] = {}
-        bags = [[_Bag(said(one), codes) for one in side] for side in (rows, columns)]
-        bounds = [[_at_least(row, column) for column in bags[1]] for row in bags[0]]
-        costs = np.array(bounds, dtype=float)
-    known = np.full((count, count), sizes[0] * sizes[1] <= _SMALL)
-    assign = load("scipy.optimize").linear_sum_assignment
-    while True:
-        best = list(zip(*assign(costs.reshape(count, count)), strict=True))
-        unknown = [(i, j) for i, j in best if not known[i, j]]
-        if not unknown:
-            break
-        for i, j in unknown:
-            costs[i, j], known[i, j] = distance(rows[i], columns[j]), True
-    return sum((errors(rows[i], columns[j]) for i, j in best), ErrorCounts())
-
-
-class _Bag:
-    """How often each word, and each pair of neighbours, comes; `codes` number the words of all bags."""
-
-    def __init__(self, words: list[str], codes: dict[str, int]) -> None:
-        numbers = np.array([codes.setdefault(w, len(codes)) for w in words], dtype=np.int64)
-        self.size = len(words)
-        self.words = np.unique(numbers, return_counts=True)
-        self.pairs = np.unique((numbers[:-1] << 32) + numbers[1:], return_counts=True)
-
-
-def _at_least(one: _Bag, other: _Bag) -> int:
-    """A lower bound of the edits between two texts: an edit changes one word, and two pairs at most."""
-    size = max(one.size, other.size)
-    words, pairs = _common(one.words, other.words), _common(one.pairs, other.pairs)
-    return max(size - words, (max(size - 1, 0) - pairs + 1) // 2)
-
-
-def _common(one: tuple[Any, Any], other: tuple[Any, Any]) -> int:
-    """How many items two bags of distinct items, in order, and their counts have in common."""
-    _, i, j = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
-    return int(np.minimum(one[1][i], other[1][j]).sum())
+    """Sum of errors over the cheapest one-to-one mapping; the shorter side is filled up with `nobody`."""
+    best = cheapest_mapping(reference, hypothesis, nobody, said, distance)
+    return sum(
+        (
+            errors(
+                reference[i] if i < len(reference) else nobody,
+                hypothesis[j] if j < len(hypothesis) else nobody,
+            )
+            for i, j in best
+        ),
+        ErrorCounts(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +238,8 @@ def combination_errors(reference: SegmentWords, hypothesis: SegmentWords) -> Err
     of cpWER and moves segments while that helps: an upper bound, and mostly equal.
 
     Raises:
-        Skip: there are over 10 hypothesis speakers, which MeetEval refuses, or too many words.
+        Skip: there are over 10 hypothesis speakers, which MeetEval refuses, or too many words for as
+            many errors.
     """
     streams = _words_by_speaker(hypothesis)
     words = [sum(len(theirs) for _, theirs in side) for side in (reference, hypothesis)]
@@ -281,17 +247,15 @@ def combination_errors(reference: SegmentWords, hypothesis: SegmentWords) -> Err
         return ErrorCounts(words[1], words[0], 0, words[0])
     if len(streams) > 10:
         raise Skip("MeetEval takes up to 10 hypothesis speakers; there are more")
-    if math.prod(words) > ORC_LONG:
-        raise Skip(f"too long: {words[0]} words times {words[1]} is over {ORC_LONG}")
     if words[0] * math.prod(len(theirs) + 1 for theirs in streams.values()) <= ORC_EXACT:
         exact = load("meeteval.wer.wer.orc").orc_word_error_rate
         return _counted(exact(_seglst(reference), _seglst(hypothesis)))
     spoken = [(segment.speaker, theirs) for segment, theirs in reference if theirs]
     said = [theirs for _, theirs in spoken]
     given: list[list[str]] = [[] for _ in streams]
-    for number, theirs in zip(
-        assign(said, [who for who, _ in spoken], list(streams.values())), said, strict=True
-    ):
+    largest = ORC_COSTS if math.prod(words) > ORC_LONG else None
+    numbers = assign(said, [who for who, _ in spoken], list(streams.values()), largest)
+    for number, theirs in zip(numbers, said, strict=True):
         given[number].extend(theirs)
     return sum(map(word_errors, given, streams.values()), ErrorCounts())
 

@@ -1,6 +1,7 @@
 """`Alice (female)`: a speaker's label with the gender, as subtitles, tiers and readers show it."""
 
 import re
+from functools import lru_cache
 
 from .sessions import parse_gender
 from .tiers import names_tier
@@ -18,6 +19,7 @@ def caption(label: str, gender: str) -> str:
     return label if gender == "unknown" and not ambiguous else f"{label} ({gender})"
 
 
+@lru_cache(maxsize=4096)  # a file has few speakers
 def parse_caption(text: str) -> tuple[str, str]:
     """Return label and gender; a caption without a gender is all label."""
     match = _CAPTION.fullmatch(text.strip())

@@ -86,7 +86,7 @@ def join_words(words: list[str]) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _WordRow:
     start_s: Decimal
     end_s: Decimal
@@ -122,11 +122,10 @@ def parse_ctm(text: str, where: str) -> list[Transcript]:
         if not 5 <= len(fields) <= 8:
             raise FormatError(f"{at}: expected 5 to 8 CTM fields, got {len(fields)}")
         file, channel, start, duration, word, confidence, kind, speaker = (
-            fields + ["NA", "lex", "NA"][len(fields) - 5 :]
+            fields if len(fields) == 8 else fields + ["NA", "lex", "NA"][len(fields) - 5 :]
         )
         sessions.open(file)
-        mark = word.upper()
-        if mark in _ALTERNATION:
+        if word[0] == "<" and (mark := word.upper()) in _ALTERNATION:
             if (alternatives is None) != (mark == "<ALT_BEGIN>"):
                 raise FormatError(f"{at}: expected <ALT_BEGIN>, <ALT>, <ALT_END>; got {word}")
             if mark == "<ALT_END>":
@@ -138,7 +137,7 @@ def parse_ctm(text: str, where: str) -> list[Transcript]:
             else:
                 alternatives, opened, of_alternation = [[]], at, (file, _label(channel, speaker))
             continue
-        if kind.lower() in _NO_WORD_TYPES:
+        if kind != "lex" and kind.lower() in _NO_WORD_TYPES:
             sessions.count(file, f"CTM tokens of type {kind.lower()} were not read")
             continue
         if word == "@" and alternatives is not None:

@@ -6,9 +6,10 @@ Whose words they are, `names` tells. Nothing is rendered here.
 
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import lru_cache
 
 from ..errors import FormatError
 
@@ -17,14 +18,17 @@ SOUND = re.compile(r"[\[(（【][^\[\]()（）【】:]*[\])）】]|[♪♫]")
 SOUNDS = "hold sounds or remarks in brackets, which were read as words"
 
 _TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
-_TIMING = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?")
+_SPACE = r"[^\S\n]"
+_TIMINGS = re.compile(
+    rf"\n{_SPACE}*(?:({_TIME}){_SPACE}*-->{_SPACE}*({_TIME})(?:{_SPACE}.*)?|({_TIME}),({_TIME}){_SPACE}*)(?![^\n])"
+)
+"""A line feed and a line with the times of a cue: of SubRip and WebVTT, or of YouTube's SBV."""
 _CLOCK = r"-?\d+[:：](?:\d\d|\d[:：])[\d:：.,;]*"
 _NUMBER = r"-?\d+[:：.]\d[\d:：.,;]*"
 _ALMOST_TIMING = re.compile(
     rf"\s*(?:{_NUMBER}\s*-->\s*{_NUMBER}|{_CLOCK}\s*(?:[-–—]+\s*[>→]|→|=>)\s*{_CLOCK})\s*\S{{0,40}}\s*"
 )
 """A timing as no player takes it: `00:03 -> 00:04`; not `0.5 → 0.7`, which is text."""
-_SBV_TIMING = re.compile(rf"\s*({_TIME}),({_TIME})\s*")
 _TAG = re.compile(
     r"</?(?:i|b|u|s|em|strong|font|c|span|p|div|ruby|rt|rp)(?:[.\s][^<>]*)?/?>", re.IGNORECASE
 )
@@ -59,11 +63,11 @@ class Cue:
     name: str = ""
 
 
-def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -> Iterator[Cue]:
-    """Read cues from numbered lines.
+def read_cues(text: str, where: str, *, numbered: bool) -> list[Cue]:
+    """Read the cues of a text.
 
     Args:
-        lines: of the file, each with its number.
+        text: of the file.
         where: the file, for messages.
         numbered: SubRip: a number alone on the line before a timing is that cue's; lines behind an
             empty line belong to the cue before. Otherwise (WebVTT), where an empty line ends a cue,
@@ -72,62 +76,67 @@ def read_cues(lines: Sequence[tuple[int, str]], where: str, *, numbered: bool) -
     Raises:
         FormatError: there are lines outside of any cue, or a time is none.
     """
-    cue: Cue | None = None
-    pending: list[tuple[int, str]] = []  # lines that may be a cue's number, name or text
-
-    def give(kept: Sequence[tuple[int, str]]) -> None:
-        """Give pending lines to the cue before."""
-        gap = False
-        for number, line in kept:
-            if not line.strip():
-                gap = gap or numbered or not line  # in WebVTT, a line with a space is text
-                continue
-            if cue is None or (gap and not numbered) or _ALMOST_TIMING.fullmatch(line):
-                wrong = next((row for row in kept if _looks_timed(row[1])), (number, line))
-                raise FormatError(
-                    f"{where}:{wrong[0]}: expected '<start> --> <end>', got {wrong[1]!r}"
-                )
-            cue.holed = cue.holed or (gap and bool(cue.lines))
-            cue.lines.append(line.strip())
-
-    for number, line in lines:
-        timing = _TIMING.fullmatch(line) or _SBV_TIMING.fullmatch(line)
-        if timing is None:
-            pending.append((number, line))
-            continue
-        name = ""
-        if pending and _heads_cue(pending, cue, numbered):
-            name = pending.pop()[1].strip()
-        give(pending)
-        pending = []
-        if cue is not None:
-            yield cue
+    if "\r" in text:  # a line's end, too, as the standard of WebVTT has it
+        text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
+    cues: list[Cue] = []
+    # Every line begins behind a line feed, which is quick to search for.
+    before, *timings = _TIMINGS.split(f"\n{text}")
+    rows = before.split("\n")[1:]
+    first = 1  # the number of the first of these rows
+    for start, end, other_start, other_end, behind in zip(*[iter(timings)] * 5, strict=True):
+        number = first + len(rows)
         at = f"{where}:{number}"
-        cue = Cue(at, parse_clock(timing[1], at), parse_clock(timing[2], at), name=name)
-    give(pending)
-    if cue is not None:
-        yield cue
+        name = rows.pop().strip() if rows and _heads_cue(rows, not cues, numbered) else ""
+        _give(rows, cues, first, where, numbered)
+        start_s = parse_clock(start or other_start, at)
+        cues.append(Cue(at, start_s, parse_clock(end or other_end, at), name=name))
+        rows, first = behind.split("\n")[1:], number + 1
+    _give(rows, cues, first, where, numbered)
+    return cues
+
+
+def _give(rows: Sequence[str], cues: Sequence[Cue], first: int, where: str, numbered: bool) -> None:
+    """Give lines to the last cue; `first` is the number of the first of them.
+
+    Raises:
+        FormatError: there is no cue, or it ended before these lines.
+    """
+    gap = False
+    for number, row in enumerate(rows, start=first):
+        line = row.strip()
+        if not line:
+            gap = gap or numbered or not row  # in WebVTT, a line with a space is text
+            continue
+        outside = not cues or (gap and not numbered)
+        if outside or ((">" in line or "→" in line) and _ALMOST_TIMING.fullmatch(row)):
+            wrong = next(
+                ((n, r) for n, r in enumerate(rows, first) if _looks_timed(r)), (number, row)
+            )
+            raise FormatError(f"{where}:{wrong[0]}: expected '<start> --> <end>', got {wrong[1]!r}")
+        cue = cues[-1]
+        cue.holed = cue.holed or (gap and bool(cue.lines))
+        cue.lines.append(line)
 
 
 def kind_of_captions(text: str) -> str:
     """`vtt` if a text begins so, `srt` if it has timing lines, else empty."""
     if re.match(r"WEBVTT(?:\s|$)", text):
         return "vtt"
-    timed = any("-->" in line and _TIMING.fullmatch(line) for line in text.splitlines())
-    return "srt" if timed else ""
+    timed = (timing[1] for timing in _TIMINGS.finditer(f"\n{text}"))
+    return "srt" if any(timed) else ""
 
 
 def _looks_timed(line: str) -> bool:
     return "->" in line or _ALMOST_TIMING.fullmatch(line) is not None
 
 
-def _heads_cue(pending: Sequence[tuple[int, str]], cue: Cue | None, numbered: bool) -> bool:
+def _heads_cue(rows: Sequence[str], opens: bool, numbered: bool) -> bool:
     """Whether the last line before a timing is the number or the name of the cue that follows."""
-    last = pending[-1][1].strip()
-    behind_gap = (len(pending) == 1 and cue is None) or (
-        len(pending) > 1 and not pending[-2][1].strip()
-    )
-    return bool(last) and (last.isdecimal() or (behind_gap and not numbered))
+    last = rows[-1].strip()
+    if numbered or last.isdecimal():
+        return last.isdecimal()
+    behind_gap = not rows[-2].strip() if len(rows) > 1 else opens
+    return bool(last) and behind_gap
 
 
 def parse_clock(clock: str, at: str) -> Decimal:
@@ -136,20 +145,31 @@ def parse_clock(clock: str, at: str) -> Decimal:
     Raises:
         FormatError: there are 60 minutes or seconds, or more.
     """
-    *hours, minutes, seconds = clock.replace(",", ".").split(":")
-    if int(minutes) > 59 or Decimal(seconds) >= 60:
-        raise FormatError(f"{at}: expected minutes and seconds below 60, got {clock!r}")
-    return Decimal((int(hours[0] if hours else 0) * 60 + int(minutes)) * 60) + Decimal(seconds)
+    head, _, digits = clock.rpartition(":")
+    whole_s, seconds = _minutes_s(head), Decimal(digits.replace(",", "."))
+    if whole_s is None or seconds >= 60:
+        shown = clock.replace(",", ".")
+        raise FormatError(f"{at}: expected minutes and seconds below 60, got {shown!r}")
+    return whole_s + seconds
+
+
+@lru_cache(maxsize=4096)  # of minutes, many cues begin in each
+def _minutes_s(clock: str) -> Decimal | None:
+    """Hours and minutes, `[hh:]mm`, in seconds; `None` for 60 minutes or more, or a billion hours."""
+    hours, _, minutes = clock.rpartition(":")
+    if len(hours) > 9 or int(minutes) > 59:
+        return None
+    return Decimal((int(hours or 0) * 60 + int(minutes)) * 60)
 
 
 def without_formatting(cues: Sequence[Cue]) -> None:
     """Take formatting off SubRip's lines: `<i>`, `<font ...>`, `{\\an8}`, `{b}`, `\\N`."""
     text = "\n".join(line for cue in cues for line in cue.lines)
+    if not any(mark in text for mark in "<{\\"):
+        return
     breaks = re.compile(r"\\[Nh]") if "\\N" in text or _OVERRIDE.search(text) else None
     for cue in cues:
         lines = []
-        if not any(mark in line for line in cue.lines for mark in "<{\\"):
-            continue
         for line in cue.lines:
             shown = _BREAK.sub(" ", _OVERRIDE.sub("", _TAG.sub("", line)))
             lines.append((breaks.sub(" ", shown) if breaks else shown).strip())
@@ -228,4 +248,6 @@ _ANY_TAG = re.compile(r"</?[A-Za-z0-9.:][^>]*>|</?>")
 
 def plain(payload: str) -> str:
     """The text of a WebVTT payload without tags and character references."""
-    return html.unescape(_ANY_TAG.sub("", _READING.sub("", payload)))
+    if "<" in payload:
+        payload = _ANY_TAG.sub("", _READING.sub("", payload))
+    return html.unescape(payload)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, OutputError
+from ..heap import without_cycles
 from ..transcript import Transcript, recording_name
 from .table import FORMATS, Format, find_format
 
@@ -184,7 +185,8 @@ def read(
     if known.parse is None:
         readable = ", ".join(name for name, other in FORMATS.items() if other.parse)
         raise FormatError(f"{source}: {known.name} is written, not read; readable: {readable}")
-    return known.parse(read_text(source, encoding), str(source))
+    with without_cycles():
+        return known.parse(read_text(source, encoding), str(source))
 
 
 def _format_of(path: Path) -> Format:
@@ -234,6 +236,11 @@ def read_text(path: Path, encoding: str | None = None) -> str:
         raise FormatError(f"cannot read {path}: {reason}; check the path") from error
     if encoding is None:
         encoding = _encoding_of(data)
+        if encoding == "utf-8" and 4 * data.count(0) > len(data):
+            raise FormatError(
+                f"{path}: not UTF-8 text: a quarter of its bytes are null; is it UTF-16 without a byte order "
+                "mark? Name its encoding (utf-16-le, utf-16-be)"
+            )
     try:
         text = data.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n")
         return text if "\n" in text else text.replace("\r", "\n")  # ends of lines of old Macs

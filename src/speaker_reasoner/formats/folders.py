@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DataError, FormatError
+from ..heap import without_cycles
 from ..transcript import Transcript, recording_name
 from . import FORMATS, read_text
 from .cues import kind_of_captions
@@ -119,7 +120,8 @@ def load(
                 f"session {name!r} comes twice: in {origin[name]} and in {file}; remove one, or "
                 "name the format to read"
             )
-        sessions[name] = replace(transcript, recording=name)
+        same = name == transcript.recording
+        sessions[name] = transcript if same else replace(transcript, recording=name)
         origin[name] = file
     return _with_genders(sessions, gender_from, source) if gender_from else sessions
 
@@ -194,6 +196,16 @@ def _format_of_text(file: Path) -> str | None:
     return "txt" if is_paragraphs(text) else None
 
 
+def _suffix_told(file: Path) -> str:
+    """The suffix that fits the beginning of a file without one, such as standard input; empty where none does."""
+    text = beginning(file).lstrip()
+    if text.startswith(("{", "[")) and not is_paragraphs(text):
+        return ".jsonl" if re.match(r"\{.*\}\n\s*\{", text) else ".json"
+    marks = {"SPEAKER ": ".rttm", "SPKR-INFO ": ".rttm", "File type": ".textgrid", "<?xml": ".eaf"}
+    told = next((suffix for mark, suffix in marks.items() if text.startswith(mark)), "")
+    return told or (".txt" if _format_of_text(file) else "")
+
+
 def stem_of(file: Path) -> str:
     """The name of a transcript's file without its suffix."""
     return file.name[: len(file.name) - len(suffix_of(file) or file.suffix)]
@@ -218,19 +230,23 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
 
 def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:
     # Of JSON that is no transcript, the parser of others' says what is wrong.
-    _, parse = INPUTS[format or _format_of(file, encoding) or "services"]
-    return parse(read_text(file, encoding), str(file)) or [
-        Transcript(recording_name(stem_of(file) + ".x"), 0.0)
-    ]
+    _, parse = INPUTS[format or _format_of(file, encoding, read_anyway=True) or "services"]
+    with without_cycles():
+        read = parse(read_text(file, encoding), str(file))
+    return read or [Transcript(recording_name(stem_of(file) + ".x"), 0.0)]
 
 
-def _format_of(file: Path, encoding: str | None) -> str | None:
+def _format_of(file: Path, encoding: str | None, *, read_anyway: bool = False) -> str | None:
     """The key of `INPUTS` that fits a file; `None` for JSON that is no transcript.
+
+    Args:
+        file, encoding: as for `load`.
+        read_anyway: whether its parser shall say what other JSON is, which is not looked into here.
 
     Raises:
         FormatError: its suffix is not a transcript's, or it cannot be read.
     """
-    suffix = suffix_of(file)
+    suffix = suffix_of(file) or ("" if file.suffix else _suffix_told(file)) or None
     if suffix is None and not file.exists():
         raise FormatError(f"{file}: there is no such file or folder; check the path")
     if suffix is None:
@@ -251,7 +267,7 @@ def _format_of(file: Path, encoding: str | None) -> str | None:
     if start.startswith("["):
         foreign = re.match(r"\[\s*\{", start) and '"session_id"' not in start
         return "services" if foreign else "seglst"
-    return "services" if _of_service(text) else None
+    return "services" if read_anyway or _of_service(text) else None
 
 
 def _of_service(text: str) -> bool:

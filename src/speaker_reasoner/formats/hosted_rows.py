@@ -18,7 +18,7 @@ from .service_rows import (
     clock_s,
     entries,
     first_of,
-    listed,
+    objects,
     plus,
     text_of,
     thousandth,
@@ -53,22 +53,22 @@ def _ticks(value: object) -> object:
 
 def assemblyai(data: Any, where: str) -> Iterator[ServiceRow]:
     """Milliseconds; without speaker labels, words alone."""
-    if not at_key(data, "utterances") and listed(data, "words"):
-        yield from turns((word_of(w, scale=thousandth) for w in listed(data, "words")), where)
+    if not at_key(data, "utterances") and objects(data, "words"):
+        yield from turns((word_of(w, scale=thousandth) for w in objects(data, "words")), where)
         return
     for at, item in entries(data, "utterances", where):
-        words = tuple(word_of(word, scale=thousandth) for word in listed(item, "words"))
+        words = tuple(word_of(word, scale=thousandth) for word in objects(item, "words"))
         start, end = (thousandth(item.get(key)) for key in ("start", "end"))
         yield ServiceRow(at, item.get("speaker"), start, end, text_of(item, "text"), words)
 
 
 def deepgram(data: Any, where: str) -> Iterator[ServiceRow]:
     """Words of the first alternative, with speakers where diarized; else each channel is one."""
-    channels = listed(data, "results", "channels")
+    channels = objects(data, "results", "channels")
     several = len(channels) > 1
     for number, channel in enumerate(channels):
-        for best in listed(channel, "alternatives")[:1]:
-            words = [word_of(w, "punctuated_word", "word") for w in listed(best, "words")]
+        for best in objects(channel, "alternatives")[:1]:
+            words = [word_of(w, "punctuated_word", "word") for w in objects(best, "words")]
             if not words and text_of(best, "transcript").strip():
                 raise FormatError(
                     f"{where}, channel {number}: expected words with times, got a transcript alone"
@@ -85,7 +85,7 @@ def _of_channel(channel: object, speaker: object) -> str:
 def gladia(data: Any, where: str) -> Iterator[ServiceRow]:
     """Utterances in seconds."""
     for at, item in entries(at_key(data, "result", "transcription"), "utterances", where):
-        words = tuple(word_of(word) for word in listed(item, "words"))
+        words = tuple(word_of(word) for word in objects(item, "words"))
         speaker = first_of(item, "speaker", "channel")
         yield ServiceRow(
             at, speaker, item.get("start"), item.get("end"), text_of(item, "text"), words
@@ -96,19 +96,19 @@ def aws(data: Any, where: str) -> Iterator[ServiceRow]:
     """Items, with a speaker each, or in the segments of `speaker_labels`, or in channels."""
     labels = {
         item.get("start_time"): first_of(item, "speaker_label")
-        for segment in listed(data, "results", "speaker_labels", "segments")
-        for item in listed(segment, "items")
+        for segment in objects(data, "results", "speaker_labels", "segments")
+        for item in objects(segment, "items")
     }
-    channels = listed(data, "results", "channel_labels", "channels")
-    if any(listed(channel, "items") for channel in channels):
+    channels = objects(data, "results", "channel_labels", "channels")
+    if any(objects(channel, "items") for channel in channels):
         for channel in channels:
-            spoken = {"results": {"items": listed(channel, "items")}}
+            spoken = {"results": {"items": objects(channel, "items")}}
             for row in aws(spoken, where):
                 yield replace(row, speaker=channel.get("channel_label"))
         return
     words = []
-    for item in listed(data, "results", "items"):
-        best = (listed(item, "alternatives") or [{}])[0]
+    for item in objects(data, "results", "items"):
+        best = (objects(item, "alternatives") or [{}])[0]
         start = item.get("start_time")
         speaker = first_of(item, "speaker_label", "channel_label") or labels.get(start)
         words.append(
@@ -126,8 +126,8 @@ def aws(data: Any, where: str) -> Iterator[ServiceRow]:
 def speechmatics(data: Any, where: str) -> Iterator[ServiceRow]:
     """Words and punctuation, in seconds; speakers count anew in each channel."""
     words: dict[object, list[TimedWord]] = {}
-    for item in listed(data, "results"):
-        best = (listed(item, "alternatives") or [{}])[0]
+    for item in objects(data, "results"):
+        best = (objects(item, "alternatives") or [{}])[0]
         speaker = None if best.get("speaker") == "UU" else best.get("speaker")
         times = item.get("start_time"), item.get("end_time")
         word = TimedWord(text_of(best, "content"), *times, best.get("confidence"), speaker)
@@ -144,20 +144,20 @@ def speechmatics(data: Any, where: str) -> Iterator[ServiceRow]:
 
 def google(data: Any, where: str) -> Iterator[ServiceRow]:
     """Results one after the other; with diarization, v1 repeats all words in the last, with speakers."""
-    tags = {first_of(r, "channelTag", "channel_tag") for r in listed(data, "results")} - {None, 0}
+    tags = {first_of(r, "channelTag", "channel_tag") for r in objects(data, "results")} - {None, 0}
     if len(tags) > 1:
         for tag in sorted(tags, key=str):
             own = [
                 r
-                for r in listed(data, "results")
+                for r in objects(data, "results")
                 if first_of(r, "channelTag", "channel_tag") == tag
             ]
             for row in google({"results": [{**r, "channelTag": None} for r in own]}, where):
                 yield replace(row, speaker=_of_channel(tag, row.speaker))
         return
-    results = [listed(result, "alternatives")[:1] for result in listed(data, "results")]
+    results = [objects(result, "alternatives")[:1] for result in objects(data, "results")]
     words = [
-        [_google_word(word) for best in bests for word in listed(best, "words")]
+        [_google_word(word) for best in bests for word in objects(best, "words")]
         for bests in results
     ]
     if words and any(word.speaker is not None for word in words[-1]):
@@ -169,7 +169,7 @@ def google(data: Any, where: str) -> Iterator[ServiceRow]:
         return
     end: object = 0
     for number, (result, bests) in enumerate(
-        zip(listed(data, "results"), results, strict=True), start=1
+        zip(objects(data, "results"), results, strict=True), start=1
     ):
         start, end = (
             end,
@@ -192,9 +192,9 @@ def _google_word(word: dict[str, Any]) -> TimedWord:
 
 def azure_batch(data: Any, where: str) -> Iterator[ServiceRow]:
     """Phrases of channels and speakers, in ticks or as ISO durations."""
-    channels = {item.get("channel") for item in listed(data, "recognizedPhrases")}
+    channels = {item.get("channel") for item in objects(data, "recognizedPhrases")}
     for at, item in entries(data, "recognizedPhrases", where):
-        best = (listed(item, "nBest") or [{}])[0]
+        best = (objects(item, "nBest") or [{}])[0]
         if "offsetInTicks" in item:
             start = _ticks(item["offsetInTicks"])
             length = _ticks(item.get("durationInTicks"))
@@ -202,7 +202,7 @@ def azure_batch(data: Any, where: str) -> Iterator[ServiceRow]:
             start, length = _duration(item.get("offset")), _duration(item.get("duration"))
         words = [
             TimedWord(text_of(word, "word"), begins, plus(begins, lasts), word.get("confidence"))
-            for word in listed(best, "displayWords") or listed(best, "words")
+            for word in objects(best, "displayWords") or objects(best, "words")
             for begins, lasts in [
                 (_ticks(word["offsetInTicks"]), _ticks(word.get("durationInTicks")))
                 if "offsetInTicks" in word
@@ -218,10 +218,10 @@ def azure_batch(data: Any, where: str) -> Iterator[ServiceRow]:
 
 def azure_fast(data: Any, where: str) -> Iterator[ServiceRow]:
     """Phrases in milliseconds."""
-    channels = {item.get("channel") for item in listed(data, "phrases")}
+    channels = {item.get("channel") for item in objects(data, "phrases")}
     for at, item in entries(data, "phrases", where):
         words = []
-        for word in [item, *listed(item, "words")]:
+        for word in [item, *objects(item, "words")]:
             start = thousandth(first_of(word, "offsetMilliseconds", "offset"))
             length = thousandth(first_of(word, "durationMilliseconds", "duration"))
             words.append(TimedWord(text_of(word, "text"), start, plus(start, length)))
@@ -235,7 +235,7 @@ def azure_fast(data: Any, where: str) -> Iterator[ServiceRow]:
 def rev(data: Any, where: str) -> Iterator[ServiceRow]:
     """Monologues of elements: words with times, and punctuation; those of people have some times alone."""
     for at, item in entries(data, "monologues", where):
-        elements = listed(item, "elements")
+        elements = objects(item, "elements")
         words = [
             TimedWord(
                 text_of(e, "value"),
@@ -259,14 +259,14 @@ def rev(data: Any, where: str) -> Iterator[ServiceRow]:
 
 def elevenlabs(data: Any, where: str) -> Iterator[ServiceRow]:
     """Words, spacing and audio events; the last two are no words."""
-    words = listed(data, "words")
+    words = objects(data, "words")
     spoken = (word for word in words if word.get("type", "word") == "word")
     yield from turns((word_of(word, "text", "word", "punctuated_word") for word in spoken), where)
 
 
 def elevenlabs_channels(data: Any, where: str) -> Iterator[ServiceRow]:
     """One transcript a channel."""
-    for number, item in enumerate(listed(data, "transcripts")):
+    for number, item in enumerate(objects(data, "transcripts")):
         channel = first_of(item, "channel_index")
         for row in elevenlabs(item, where):
             yield replace(
@@ -276,8 +276,8 @@ def elevenlabs_channels(data: Any, where: str) -> Iterator[ServiceRow]:
 
 def pyannoteai(data: Any, where: str) -> Iterator[ServiceRow]:
     """Turns, with words where it transcribed."""
-    said = listed(data, "output", "turnLevelTranscription")
-    for number, item in enumerate(said or listed(data, "output", "diarization"), start=1):
+    said = objects(data, "output", "turnLevelTranscription")
+    for number, item in enumerate(said or objects(data, "output", "diarization"), start=1):
         at = f"{where}, turn {number}"
         yield ServiceRow(
             at, item.get("speaker"), item.get("start"), item.get("end"), text_of(item, "text")

@@ -41,7 +41,7 @@ def parse_labels(text: str, where: str) -> list[Transcript]:
             raise FormatError(
                 f"{at}: expected start, end and label with tabs between, got {line!r}"
             )
-        start_s, end_s = (_seconds(match[i], at) for i in (1, 2))
+        start_s, end_s = _seconds(match[1], at), _seconds(match[2], at)
         cues.append(Cue(at, start_s, end_s, [(match[3] or "").strip()]))
     speakers = _only_speakers(cues)
     for cue, [(speaker, gender, words), *_] in zip(cues, name_speakers(cues), strict=True):

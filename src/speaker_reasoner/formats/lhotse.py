@@ -14,7 +14,9 @@ from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_gender, parse_
 from .words import NATIVE
 
 _MICROSECOND = Decimal("0.000001")  # lhotse's own sums of floats differ from ours below that
+_NUMBERS = int | float
 _ITEM = ("symbol", "start", "duration", "score")
+_ID_TYPES, _SPEAKER_TYPES = str | int, str | int | None
 _SILENCES = frozenset({"<eps>", "<sil>", "SIL"})
 
 
@@ -75,7 +77,7 @@ def parse_lhotse(text: str, where: str) -> list[Transcript]:
             duration_s = parse_seconds(supervision.get("duration"), at, "duration")
             speaker = supervision.get("speaker")
             words = supervision.get("text") or ""
-            if not isinstance(words, str) or not isinstance(speaker, str | int | None):
+            if not isinstance(words, str) or not isinstance(speaker, _SPEAKER_TYPES):
                 raise FormatError(f"{at}: expected text and speaker as text")
             key = (session, _id(supervision, "id", at))
             contents = (start_s, duration_s, speaker, words)
@@ -163,7 +165,7 @@ def _supervisions(
 
 
 def _id(entry: dict[str, Any], key: str, at: str) -> str:
-    if not isinstance(entry.get(key), str | int):
+    if not isinstance(entry.get(key), _ID_TYPES):
         raise FormatError(f"{at}: expected {key} as text, got {entry.get(key)!r}")
     return str(entry[key])
 
@@ -178,6 +180,6 @@ def _objects(entry: dict[str, Any], key: str, at: str) -> list[dict[str, Any]]:
 def _offset(entry: dict[str, Any], key: str, at: str) -> Decimal:
     """Return a time that counts from the start of a cut, and may lie before it."""
     value = entry.get(key)
-    if isinstance(value, int | float) and value < 0:
+    if isinstance(value, _NUMBERS) and value < 0:
         return -parse_seconds(-value, at, key)
     return parse_seconds(value, at, key)

@@ -39,8 +39,29 @@ _OPENER_WORDS = (
     " Monday Tuesday Wednesday Thursday Friday Saturday Sunday Today Tomorrow"
     " 注意 问题 答案 问 答 例如 比如 结果 第一 第二 第三 首先 其次 最后 总之 因此 所以 但是 質問 回答 答え 例"
 )
-_OPENERS = frozenset(_OPENER_WORDS.split())
-"""Words that begin a sentence before a colon and are nobody's name."""
+_HEADINGS = (
+    "Breaking,Breaking news,News,Exclusive,Headlines,Weather,Sport,Sports,Coming up,Meanwhile,Previously,"
+    "Tonight,Yesterday,Tomorrow,Earlier,Later,Fun fact,Pro tip,Source,Sources,Credits,Music,Lyrics,Subtitles,"
+    "Subtitles by,Captions,Captions by,Disclaimer,Reminder,Spoiler,Update,Eilmeldung,Musik,Untertitel,Quelle,"
+    "Quellen,Source,Musique,Sous-titres,Música,Subtítulos,Fuente,Noticias"
+)
+_OPENERS = frozenset(_OPENER_WORDS.split()) | frozenset(_HEADINGS.split(","))
+"""What begins a sentence or a text before a colon and is nobody's name."""
+_ROLE_WORDS = (
+    "man woman boy girl kid child children baby lady guy male female narrator announcer reporter anchor host"
+    " hostess interviewer guest presenter moderator speaker commentator teacher professor student officer cop"
+    " policeman doctor nurse judge lawyer attorney waiter waitress clerk driver pilot soldier guard captain"
+    " crowd group audience chorus choir voice voiceover caller operator dispatcher singer translator interpreter"
+    " mother father mom mum dad grandma grandpa daughter son brother sister wife husband robot computer"
+    " mann frau junge mädchen kind sprecher sprecherin erzähler moderatorin reporterin"
+    " homme femme garçon fille enfant narrateur narratrice hombre mujer niño niña narrador locutor"
+    " uomo donna ragazzo ragazza narratore homem mulher menino menina"
+)
+_ROLES = frozenset(_ROLE_WORDS.split())
+"""Whom captions for the deaf name by what they are: `MAN:`, `OLD WOMAN 2:`, `TV ANNOUNCER:`."""
+_TOGETHER = frozenset(
+    ("ALL", "BOTH", "EVERYONE", "TOGETHER", "ALLE", "BEIDE", "TOUS", "TODOS", "TUTTI")
+)
 _OF_A_LIST = re.compile(
     r"(?:step|chapter|part|psalm|rule|figure|week|level|lesson|section|question|answer|number|"
     r"item|point|phase|stage|act|scene|verse|tip|slide|article|episode|option|problem|example|"
@@ -105,7 +126,7 @@ def _caseless(word: str) -> bool:
 
 
 def _name_word(word: str, last: bool) -> bool:
-    bare = word.strip("().'’-")
+    bare = word.strip("().'’-#")  # MAN #2
     if word in _PARTICLES:
         return not last
     if not bare or not re.fullmatch(r"[\w.'’()@/#+-]+", word):
@@ -117,39 +138,52 @@ def _name_word(word: str, last: bool) -> bool:
 
 def split_name(line: str) -> tuple[str, str] | None:
     """Split `name: words` at the first colon, or `[Speaker 1] words`; `None` without either."""
-    spoken = _SPOKEN.fullmatch(line)
+    spoken = _SPOKEN.fullmatch(line) if ":" in line or "：" in line else None
     if spoken is None:
-        numbered = _NUMBERED.fullmatch(line)
+        numbered = _NUMBERED.fullmatch(line) if "[" in line else None
         return None if numbered is None else (numbered[1], numbered[2])
-    name = spoken[1].strip()
-    dashed = None if _EXPLICIT.fullmatch(name) else _DASHED.fullmatch(name)
-    if dashed is not None and is_name(dashed[1]):
-        name = dashed[1]
-    return name, spoken[2] or spoken[3] or ""
+    return _undashed(spoken[1].strip()), spoken[2] or spoken[3] or ""
+
+
+@lru_cache(maxsize=4096)
+def _undashed(name: str) -> str:
+    dashed = None if _is_explicit(name) else _DASHED.fullmatch(name)
+    return dashed[1] if dashed is not None and is_name(dashed[1]) else name
+
+
+@lru_cache(maxsize=4096)
+def _is_explicit(name: str) -> bool:
+    return _EXPLICIT.fullmatch(name) is not None
 
 
 def _unbracketed(cues: Sequence[Cue]) -> Sequence[Cue]:
     """Rewrite `[Ana] words` as `Ana: words` if all cues of a file begin so, and none with a sound (`[Music] la`)."""
-    matches = [_BRACKETED.match(cue.lines[0]) if cue.lines else None for cue in cues]
-    names = [(match[1] or match[2]).strip() if match else "" for match in matches]
-    if len(cues) < 2 or not all(map(is_name, names)) or any(map(_SOUND_WORDS.fullmatch, names)):
-        return cues
-    return [
-        replace(cue, lines=[f"{name}: {match[3]}", *cue.lines[1:]])
-        for cue, name, match in zip(cues, names, matches, strict=True)
-        if match is not None
-    ]
+    rewritten = []
+    for cue in cues if len(cues) > 1 else ():
+        match = _BRACKETED.match(cue.lines[0]) if cue.lines else None
+        name = (match[1] or match[2]).strip() if match else ""
+        if match is None or not is_name(name) or _SOUND_WORDS.fullmatch(name):
+            return cues
+        rewritten.append(replace(cue, lines=[f"{name}: {match[3]}", *cue.lines[1:]]))
+    return rewritten or cues
 
 
 def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
     """Rewrite a line `Ana` above the words as `Ana: words` if all cues of a file begin so (Teams)."""
-    names = [cue.lines[0].lstrip("-– ").strip() if len(cue.lines) > 1 else "" for cue in cues]
-    if len(cues) < 3 or 2 * len(set(names)) > len(names) + 1 or not all(map(is_name, names)):
+    if any(len(cue.lines) < 2 for cue in cues):
+        return cues
+    names = [cue.lines[0].lstrip("-– ").strip() for cue in cues]
+    recur = len(cues) > 2 and 2 * len(set(names)) <= len(names) + 1
+    if not all(map(is_name, names)) or not (recur or all(map(_is_numbered, names))):
         return cues
     return [
         replace(cue, lines=[f"{name}: {cue.lines[1]}", *cue.lines[2:]])
         for cue, name in zip(cues, names, strict=True)
     ]
+
+
+_Splits = Sequence[Sequence[tuple[str, str] | None]]
+"""Of each cue, of each of its lines: what stands before a colon, and behind it (`split_name`)."""
 
 
 def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
@@ -160,8 +194,10 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
     - every cue has such a name, or a label as people choose for themselves in meetings (`Moe, Ana`),
       of which some recur or there are three at least; or
     - a name recurs, and half of the cues at least have one (then names that come once count, too); or
-    - that name recurs, stands alone on its line, is in capitals, as subtitles write it, behind `>>`, or
-      a numbered speaker.
+    - that name recurs, stands alone on its line or behind `>>`, or is a numbered speaker; or
+    - it is in capitals, as subtitles for the deaf write it, and says what one is (`MAN`, `OLD WOMAN 2`), or
+      stands beside another one in capitals that recurs or does. One that comes once and has no such company may
+      be a place or a heading (`LONDON: rain`), unless every cue has a name.
 
     A name in brackets (`[Ana] yes`), or alone on the first line, is one where every cue begins so. A name with a gender
     (`Ana (female): yes`), as this package writes it, is one anywhere.
@@ -171,22 +207,39 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
         with names has several.
     """
     cues = _unheaded(_unbracketed(cues))
-    if labels := _of_a_meeting(cues):
-        return [_parts(cue, labels) for cue in cues]
-    counts: Counter[str] = Counter()
-    named = 0
-    for cue in cues:
-        names = [name for name in map(_candidate, cue.lines) if name]
-        counts.update(names)
-        named += bool(names) and _candidate(cue.lines[0]) != ""
-    plainly = {name for cue in cues for line in cue.lines if (name := _marked(line))}
-    recurring = {name for name, count in counts.items() if count > 1} | plainly
-    everywhere = bool(cues) and named == len(cues)
-    mostly = bool(recurring) and 2 * named >= len(cues)
-    accepted = set(counts) if everywhere or mostly else recurring
-    if not mostly:
-        accepted = {n for n in accepted if _EXPLICIT.fullmatch(n) or is_name(_bare(n))}
-    return [_parts(cue, accepted) for cue in cues]
+    splits = [[_without_remark(split_name(line)) for line in cue.lines] for cue in cues]
+    accepted = _of_a_meeting(splits) or _names_among(cues, splits)
+    return [_parts(cue.lines, split, accepted) for cue, split in zip(cues, splits, strict=True)]
+
+
+def _without_remark(split: tuple[str, str] | None) -> tuple[str, str] | None:
+    return split if split is None or "(" not in split[0] else (without_remark(split[0]), split[1])
+
+
+def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
+    """Which of the texts before colons are speakers, by the other cues."""
+    before = Counter(split[0] for of_cue in splits for split in of_cue if split)
+    counts = {name: count for name, count in before.items() if _possible(name)}
+    if not counts:
+        return set()
+    named = sum(bool(one) and one[0] is not None and one[0][0] in counts for one in splits)
+    plainly = {
+        split[0]
+        for cue, of_cue in zip(cues, splits, strict=True)
+        for line, split in zip(cue.lines, of_cue, strict=True)
+        if split and (not split[1] or line.lstrip().startswith(">>"))
+    }
+    plain = {
+        name
+        for name, count in counts.items()
+        if count > 1 or name in plainly or _is_numbered(name) or _is_role(name)
+    }
+    alone = set[str]() if any(map(in_capitals, plain)) else set(filter(in_capitals, counts)) - plain
+    recurring = plain | (set(filter(in_capitals, counts)) - alone)
+    if recurring and 2 * named >= len(cues):
+        return set(counts) - (alone if named < len(cues) else set())
+    either = counts if named == len(cues) else recurring
+    return {name for name in either if _is_explicit(name) or is_name(_bare(name))}
 
 
 def _is_label(text: str) -> bool:
@@ -208,71 +261,94 @@ def _is_label(text: str) -> bool:
     return most and words[0].lower() not in _NEVER_FIRST
 
 
-def _of_a_meeting(cues: Sequence[Cue]) -> set[str]:
+def _of_a_meeting(splits: _Splits) -> set[str]:
     """The labels of a file in which every cue begins with one, and some recur or there are three at least."""
-    splits = [split_name(cue.lines[0]) if cue.lines else None for cue in cues]
-    labels = [split[0] for split in splits if split is not None]
-    recurs = len(set(labels)) < len(labels) or len(labels) > 2
-    if len(labels) < len(cues) or not recurs or not all(map(_is_label, labels)):
+    labels: set[str] = set()
+    for of_cue in splits:
+        if not of_cue or of_cue[0] is None:
+            return set()
+        labels.add(of_cue[0][0])
+    recurs = len(labels) < len(splits) or len(splits) > 2
+    if not recurs or not all(map(_is_label, labels)):
         return set()
     if all(map(_possible, labels)):
         return set()  # plain names, which other lines of a cue may have, too
-    return set(labels)
-
-
-def _candidate(line: str) -> str:
-    """The text before a colon if it may be a name; else empty."""
-    split = split_name(line)
-    return "" if split is None else _possible(split[0])
+    return labels
 
 
 @lru_cache(maxsize=4096)
-def _possible(name: str) -> str:
-    if _EXPLICIT.fullmatch(name):
-        return name
+def _possible(name: str) -> bool:
+    """Whether the text before a colon may be a name."""
+    if _is_explicit(name):
+        return True
     bare = _bare(name)
     one = bare.split() == [bare] and bare.isalpha() and bare.islower() and len(bare) <= 20
-    return name if is_name(bare) or (one and bare.capitalize() not in _OPENERS) else ""
+    return is_name(bare) or (one and bare.capitalize() not in _OPENERS)
 
 
-def _marked(line: str) -> str:
-    """A name that its line alone makes one."""
-    split = split_name(line)
-    name = "" if split is None else _possible(split[0])
-    capitals = len(name) > 2 and name.isupper() and any(map(str.isalpha, name))
-    numbered = _IDENTIFIER.fullmatch(_bare(name)) is not None
-    changes = line.lstrip().startswith(">>")
-    return name if split and (not split[1] or capitals or numbered or changes) else ""
+def _is_numbered(name: str) -> bool:
+    return _IDENTIFIER.fullmatch(_bare(name)) is not None
+
+
+def in_capitals(name: str) -> bool:
+    return len(name) > 2 and name.isupper() and any(map(str.isalpha, name))
+
+
+def _is_role(name: str) -> bool:
+    """Whether a name in capitals says what somebody is."""
+    words = re.findall(r"\w+", name)
+    return in_capitals(name) and (
+        any(word.lower() in _ROLES for word in words) or set(words) <= _TOGETHER
+    )
 
 
 def label_of(label: str) -> tuple[str, bool]:
     """The form of a label that SubRip can hold, and whether it is plainly a name there."""
     fitted = re.sub("[:：]", "_", label.strip())
-    return fitted, is_name(fitted) and _bare(fitted) == fitted
+    return fitted, is_name(fitted) and without_remark(_bare(fitted)) == fitted
 
 
+_REMARK = re.compile(
+    r"(.*\S)\s*\((?:[a-z][^()]*|[OV]\.?\s?[SOC]\.?|CONT['’]?D\.?|ON [^()]*|OVER [^()]*)\)",
+    re.DOTALL,
+)
+"""How somebody speaks, behind a name in capitals: `ANA (whispering)`, `BOB (V.O.)`."""
+
+
+@lru_cache(maxsize=4096)
+def without_remark(name: str) -> str:
+    """A name in capitals without what stands behind it of how somebody speaks; any other as it is."""
+    match = None if _is_explicit(name) else _REMARK.fullmatch(name)
+    return match[1] if match is not None and in_capitals(match[1]) else name
+
+
+@lru_cache(maxsize=4096)
 def _bare(name: str) -> str:
     """A name without brackets around all of it: `[SPEAKER_00]`."""
     enclosed = _ENCLOSED.fullmatch(name)
     return (enclosed[1] or enclosed[2]).strip() if enclosed else name
 
 
-def _parts(cue: Cue, accepted: set[str]) -> list[tuple[str, str, str]]:
+def _parts(
+    lines: Sequence[str], splits: Sequence[tuple[str, str] | None], accepted: set[str]
+) -> list[tuple[str, str, str]]:
     parts: list[tuple[str, str, list[str]]] = []
-    for line in cue.lines:
-        split = split_name(line)
-        if (
-            split is not None
-            and _EXPLICIT.fullmatch(split[0])
-            and (not parts or split[0] in accepted)
-        ):
-            parts.append((*parse_caption(split[0]), [split[1]]))
-        elif split is not None and split[0] in accepted:
-            parts.append((_bare(split[0]), "unknown", [split[1]]))
+    for line, split in zip(lines, splits, strict=True):
+        if split is not None and (split[0] in accepted or (not parts and _is_explicit(split[0]))):
+            if len(lines) == 1:
+                return [(*_label(split[0]), split[1])]
+            parts.append((*_label(split[0]), [split[1]]))
         elif parts:
             parts[-1][2].append(line)
         else:
             parts.append(("", "unknown", [line]))
     return [
-        (speaker, gender, " ".join(filter(None, words))) for speaker, gender, words in parts
+        (speaker, gender, " ".join(filter(None, words)) if len(words) > 1 else words[0])
+        for speaker, gender, words in parts
     ] or [("", "unknown", "")]
+
+
+@lru_cache(maxsize=4096)
+def _label(name: str) -> tuple[str, str]:
+    """The speaker and the gender of a name before a colon."""
+    return parse_caption(name) if _is_explicit(name) else (_bare(name), "unknown")

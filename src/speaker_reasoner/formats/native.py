@@ -13,6 +13,7 @@ from .words import NATIVE, parse_word_rows, word_rows
 
 SCHEMA = "speaker-reasoner/transcript"
 VERSION = 1
+_NO_CONFIDENCE = Confidence()
 _END_S = 1e12
 """Stands for the end of time, which JSON cannot hold."""
 
@@ -211,9 +212,10 @@ def _segment(data: dict[str, Any], at: str) -> Segment:
     confidence = data.get("confidence") or {}
     if not isinstance(confidence, dict):
         raise FormatError(f"{at}.confidence: expected an object")
-    parts = {
-        part: None if confidence.get(part) is None else _number(confidence, part, at)
+    known = {
+        part: _number(confidence, part, at)
         for part in ("words", "speaker", "times")
+        if confidence.get(part) is not None
     }
     try:
         return Segment(
@@ -222,7 +224,7 @@ def _segment(data: dict[str, Any], at: str) -> Segment:
             end_s=_number(data, "end_s", at),
             text=_text(data, "text", at),
             gender=_text(data, "gender", at) if "gender" in data else "unknown",
-            confidence=Confidence(**parts),
+            confidence=Confidence(**known) if known else _NO_CONFIDENCE,
             words=parse_word_rows(data["words"], NATIVE, f"{at}.words")
             if "words" in data
             else None,
@@ -258,7 +260,9 @@ def _text(data: dict[str, Any], key: str, at: str) -> str:
 
 def _number(data: dict[str, Any], key: str, at: str) -> float:
     value = data.get(key)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, float) and -math.inf < value < math.inf:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
         try:
             number = float(value)
         except OverflowError:

@@ -6,6 +6,8 @@
     [00:00.000 --> 00:03.400]  hello       Whisper, whisper.cpp
     [0.00s -> 3.40s] hello                 faster-whisper
     [00:04] Ana: hello                     Fireflies, Descript
+    Ana (00:04): hello                     minutes by hand
+    0:01 - 0:03                            the same, with an end
 
 What follows on lines without a time is of the paragraph before. Most of them say no ends: what is made
 up for them is in the transcript's warnings.
@@ -26,10 +28,12 @@ from .sessions import UNKNOWN_SPEAKER, Sessions
 
 _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
 _RANGED = re.compile(rf"\[({_TIME})\s*(?:-->|->|-|–)\s*({_TIME})\]\s*(.*)")
+_BARE_RANGE = re.compile(rf"({_TIME})\s*(?:-->|->|-|–|—|to)\s*({_TIME})(?:\s+(.*))?")
 _RANGED_S = re.compile(r"\[(\d+\.\d+)s -> (\d+\.\d+)s\]\s*(.*)")
 _STAMPED = re.compile(rf"(?:\[({_TIME})\]|\(({_TIME})\):?)(?:\s+(.*))?")
 _BARE = re.compile(rf"({_TIME})(?:\s+(.*))?")
 _HEADED = re.compile(rf"(\S.*?)(?:(\s+)({_TIME})|\s*\(({_TIME})\):?)\s*")
+_NAMED = re.compile(rf"([^:\[(]*[^:\[(\s])\s*(?:\[({_TIME})\]|\(({_TIME})\))\s*:?\s+(\S.*)")
 _OF_DAY = re.compile(r"\[[^\[\]]+\]\s+\d{1,2}:\d{2}:\d{2}")
 _NOTE = re.compile(r"(?:Not transcribed|Warning): .*|Transcribed by https?://\S+")
 _NO_SPEECH = "(no speech)"
@@ -109,22 +113,39 @@ def _opened(line: str, at: str) -> _Paragraph | None:
         return _Paragraph(at, Decimal(match[1]), Decimal(match[2]), "", [match[3]])
     if match := _STAMPED.fullmatch(line):
         return _Paragraph(at, parse_clock(match[1] or match[2], at), lines=[match[3] or ""])
+    if match := _BARE_RANGE.fullmatch(line):
+        times = parse_clock(match[1], at), parse_clock(match[2], at)
+        return _Paragraph(at, *times, "", [match[3] or ""])
     if match := _BARE.fullmatch(line):
         return _Paragraph(at, parse_clock(match[1], at), lines=[match[2] or ""])
+    if (match := _NAMED.fullmatch(line)) and is_name(match[1]):
+        return _Paragraph(
+            at, parse_clock(match[2] or match[3], at), speaker=match[1], lines=[match[4]]
+        )
     match = _HEADED.fullmatch(line) if len(line) <= _LONGEST else None
     if match is None:
         return None
-    speaker, gap = match[1].rstrip(":"), match[2] or ""
+    speaker, gap = re.sub(r"\[(.+)\]", r"\1", match[1].rstrip(":")), match[2] or ""
     marked = len(gap) > 1 or gap == "\t" or line.endswith("):")
     if not is_name(speaker) and not (marked and len(speaker.split()) <= _LONGEST_NAME):
         return None
     return _Paragraph(at, parse_clock(match[3] or match[4], at), speaker=speaker)
 
 
+def _headed(lines: Sequence[str]) -> list[str]:
+    """Lines without space around them; names above times alone, if all are (`Ana`, `0:04`), join these."""
+    rows = [line.strip() for line in lines]
+    times = [n for n, row in enumerate(rows) if re.fullmatch(_TIME, row)]
+    if len(times) > 1 and all(n and is_name(rows[n - 1]) for n in times):
+        for n in times:
+            rows[n], rows[n - 1] = f"{rows[n - 1]}\t{rows[n]}", ""
+    return rows
+
+
 def _read(text: str, where: str, sessions: Sessions, session: str) -> list[_Paragraph]:
     rows: list[_Paragraph] = []
-    for number, raw in enumerate(text.split("\n"), start=1):
-        line, at = raw.strip(), f"{where}:{number}"
+    for number, line in enumerate(_headed(text.split("\n")), start=1):
+        at = f"{where}:{number}"
         if not line or line == _NO_SPEECH:
             continue
         if _OF_DAY.fullmatch(line):

@@ -29,6 +29,7 @@ _RTTM_OTHER_TYPES = frozenset(
 )
 _GAP = "inter_segment_gap"
 _IGNORED = "ignore_time_segment_in_scoring"
+_NAME_TYPES = str | int
 _END_S = 1e9  # for a stretch without an end
 _STM_LABEL = re.compile(r"<[^<>\s]*>(?=\s|$)")
 _USUAL_LABEL = re.compile(r"<(?:o|na|[^,]*,.*)?>", re.IGNORECASE)
@@ -91,10 +92,11 @@ def parse_seglst(text: str, where: str) -> list[Transcript]:
             raise FormatError(f"{at}: expected an object, got {entry!r}")
         names = {}
         for key in ("session_id", "speaker"):
-            if not isinstance(entry.get(key), str | int):
+            if not isinstance(entry.get(key), _NAME_TYPES):
                 raise FormatError(f"{at}: expected {key} as text, got {entry.get(key)!r}")
             names[key] = str(entry[key])
         words = entry.get("words", "")
+        words = "" if words is None else words
         if not isinstance(words, str):
             raise FormatError(f"{at}: expected words as text, got {words!r}")
         sessions.add(
@@ -152,6 +154,7 @@ def parse_rttm(text: str, where: str) -> list[Transcript]:
         FormatError: an unknown record type, a wrong number of fields, a time that is none.
     """
     sessions = Sessions()
+    channels: dict[tuple[str, str], set[str]] = {}
     for number, fields in fields_of(text):
         if fields[0].startswith((";", "#")):
             continue
@@ -165,6 +168,7 @@ def parse_rttm(text: str, where: str) -> list[Transcript]:
             end_s = start_s + parse_seconds(fields[4], at, "duration")
             if kind == "SPEAKER":
                 sessions.add(file, at, speaker=speaker, start_s=start_s, end_s=end_s)
+                channels.setdefault((file, speaker), set()).add(fields[2])
             else:
                 sessions.leave_out(file, at, start_s, end_s)
         elif kind == "SPKR-INFO":
@@ -173,7 +177,18 @@ def parse_rttm(text: str, where: str) -> list[Transcript]:
             sessions.count(file, f"RTTM records of type {kind} were not read")
         else:
             raise FormatError(f"{at}: unknown RTTM record type {fields[0]!r}")
+    _count_channels(sessions, channels)
     return sessions.transcripts()
+
+
+def _count_channels(sessions: Sessions, channels: dict[tuple[str, str], set[str]]) -> None:
+    """Count speakers of a file that come in several channels, who may be several people."""
+    for (file, _), of_speaker in channels.items():
+        sessions.count(
+            file,
+            "speakers come in several channels: each was taken for one person",
+            len(of_speaker) > 1,
+        )
 
 
 def render_stm(transcript: Transcript) -> str:
@@ -218,7 +233,7 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
         FormatError: a line has fewer than five fields, or a time is none.
     """
     sessions = Sessions()
-    channels: dict[str, set[str]] = {}
+    channels: dict[tuple[str, str], set[str]] = {}
     ignored: dict[str, set[str]] = {}
     for number, fields in fields_of(text, maxsplit=5):
         at = f"{where}:{number}"
@@ -232,19 +247,20 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
         if fields[0].isupper() and fields[-1].split()[-1:] == ["<NA>"]:
             raise FormatError(f"{at}: expected STM, got a line of RTTM; name the format")
         file, channel, speaker, start, end, *rest = fields
-        words, gender = _split_label(rest[0] if rest else "")
-        label = (rest[0] if rest else "").removesuffix(words).strip()
-        if label and not _USUAL_LABEL.fullmatch(label):
-            sessions.count(file, "texts begin with a mark such as <unk>: a label, as in sclite")
+        words, gender = rest[0] if rest else "", "unknown"
+        if label := _STM_LABEL.match(words):
+            words, gender = words[label.end() :], _gender_in(label[0])
+            if not _USUAL_LABEL.fullmatch(label[0]):
+                sessions.count(file, "texts begin with a mark such as <unk>: a label, as in sclite")
         start_s, end_s = parse_seconds(start, at, "start"), parse_seconds(end, at, "end")
         if words.strip().lower() == _IGNORED:
             sessions.leave_out(file, at, start_s, end_s)
             ignored.setdefault(file, set()).add(channel)
             continue
-        channels.setdefault(file, set()).add(channel)
         if not words.strip() and speaker.lower() == _GAP:
             sessions.count(file, f"segments of {_GAP} are nobody's and were not read")
             continue
+        channels.setdefault((file, speaker), set()).add(channel)
         choices = None
         if "{" in words or "(" in words:
             choices = parse_choices(words)
@@ -261,16 +277,15 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
             gender=gender,
             choices=choices,
         )
+    _count_channels(sessions, channels)
     for file, of_file in ignored.items():
-        if channels.get(file, of_file) - of_file:
+        others = set().union(*(used for (name, _), used in channels.items() if name == file))
+        if others - of_file:
             sessions.count(file, "channel has stretches out of scoring: they hold for all channels")
     return sessions.transcripts()
 
 
-def _split_label(words: str) -> tuple[str, str]:
-    """Take a label field off a text; return the text and the gender in the label."""
-    label = _STM_LABEL.match(words)
-    if label is None:
-        return words, "unknown"
-    genders = {parse_gender(part) for part in label[0].strip("<>").split(",")} - {"unknown"}
-    return words[label.end() :], genders.pop() if len(genders) == 1 else "unknown"
+def _gender_in(label: str) -> str:
+    """The gender that a label field, `<o,f0,female>`, holds."""
+    genders = {parse_gender(part) for part in label.strip("<>").split(",")} - {"unknown"}
+    return genders.pop() if len(genders) == 1 else "unknown"

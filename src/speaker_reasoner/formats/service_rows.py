@@ -17,10 +17,13 @@ from .ctm import MAX_PAUSE_S, join_words
 _CLOCK = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
 _NO_SPACE_BEFORE = re.compile(r"[,.;:!?%)\]}…，。！？；：、]+")
 
-_TEXTS = ("text", "words", "transcript", "sentence", "content")
+_WORD_TEXTS = ("word", "text", "punctuated_word")
+STARTS = ("start", "start_time", "start_s", "begin", "from", "startTime", "offset")
+ENDS = ("end", "end_time", "end_s", "to", "endTime")
+TEXTS = ("text", "words", "transcript", "sentence", "content")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TimedWord:
     """A word as a service has it; times and confidence are not checked yet."""
 
@@ -33,7 +36,10 @@ class TimedWord:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """A turn as a service has it; `at` is its place. Speaker and times are not checked yet."""
+    """A turn as a service has it; `at` is its place. Speaker and times are not checked yet.
+
+    One that is `open` has no end of its own.
+    """
 
     at: str
     speaker: object
@@ -41,6 +47,7 @@ class ServiceRow:
     end_s: object
     text: str
     words: tuple[TimedWord, ...] = ()
+    open: bool = False
 
 
 def at_key(data: Any, *path: str) -> Any:
@@ -54,6 +61,20 @@ def listed(data: Any, *path: str) -> list[dict[str, Any]]:
     """The objects of a list under keys; empty where there is none."""
     items = at_key(data, *path)
     return [i for i in items if isinstance(i, dict)] if isinstance(items, list) else []
+
+
+def objects(data: Any, *path: str) -> list[dict[str, Any]]:
+    """The same, where nothing else may stand.
+
+    Raises:
+        FormatError: it is no list, or holds something else.
+    """
+    items, held = at_key(data, *path), listed(data, *path)
+    if items is not None and (not isinstance(items, list) or len(held) < len(items)):
+        raise FormatError(
+            f'expected a list of objects under "{".".join(path)}", got {str(items)[:60]!r}'
+        )
+    return held
 
 
 def entries(data: Any, key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -77,11 +98,17 @@ def entries(data: Any, key: str, where: str) -> Iterator[tuple[str, dict[str, An
 
 
 def text_of(item: dict[str, Any], *keys: str) -> str:
-    return next((item[key] for key in keys if isinstance(item.get(key), str)), "")
+    for key in keys:
+        if isinstance(text := item.get(key), str):
+            return text
+    return ""
 
 
 def first_of(item: dict[str, Any], *keys: str) -> Any:
-    return next((item[key] for key in keys if item.get(key) is not None), None)
+    for key in keys:
+        if (value := item.get(key)) is not None:
+            return value
+    return None
 
 
 def thousandth(value: object) -> object:
@@ -108,7 +135,7 @@ def plus(one: object, other: object) -> object:
 
 def word_of(word: dict[str, Any], *text: str, scale: Any = lambda value: value) -> TimedWord:
     return TimedWord(
-        text_of(word, *(text or ("word", "text", "punctuated_word"))).strip(),
+        text_of(word, *(text or _WORD_TEXTS)).strip(),
         scale(first_of(word, "start", "start_time", "start_s")),
         scale(first_of(word, "end", "end_time", "end_s")),
         first_of(word, "confidence", "probability", "score"),
@@ -125,7 +152,8 @@ def _most_said(words: Iterable[TimedWord]) -> object:
 def turns(words: Iterable[TimedWord], where: str) -> Iterator[ServiceRow]:
     """Turns of words, one after the other as far as speaker and pauses go; marks join the word before."""
     groups: list[list[TimedWord]] = []
-    for word in words:
+    given = list(words)
+    for word in given:
         bare = word.text.strip()
         if not bare:
             continue
@@ -137,6 +165,8 @@ def turns(words: Iterable[TimedWord], where: str) -> Iterator[ServiceRow]:
         if last is None or last.speaker != word.speaker or _pause_s(last, word) > MAX_PAUSE_S:
             groups.append([])
         groups[-1].append(replace(word, text=bare))
+    if given and not groups:
+        raise FormatError(f"{where}: expected words, got {len(given)} without text")
     for number, group in enumerate(groups, start=1):
         ends = [word.end_s for word in group if word.end_s is not None]
         starts = [word.start_s for word in group if word.start_s is not None]
@@ -163,15 +193,24 @@ def segments(data: Any, where: str) -> Iterator[ServiceRow]:
     for at, item in entries(data, "segments", where):
         words = tuple(word_of(word) for word in listed(item, "words"))
         speaker = first_of(item, "speaker", "speaker_id", "speaker_label", "speaker_name")
-        text = text_of(item, *_TEXTS) or join_words([word.text for word in words])
-        other = next((item[key] for key in _TEXTS if item.get(key) not in (None, "", [])), None)
-        if not text and not words and other is not None:
+        text = text_of(item, *TEXTS) or join_words([word.text for word in words])
+        other = None
+        if not text and not words:
+            other = next((item[key] for key in TEXTS if item.get(key) not in (None, "", [])), None)
+        if other is not None:
             raise FormatError(f"{at}: expected the text as a string, got {str(other)[:60]!r}")
+        start = clock_s(first_of(item, *STARTS))
+        end = clock_s(first_of(item, *ENDS))
+        if end is None and item.get("duration") is not None:
+            lasts = clock_s(item["duration"])
+            end = plus(start, lasts)
+            if isinstance(start, int) and isinstance(lasts, int):  # milliseconds, perhaps
+                end = start + lasts
         yield ServiceRow(
             at,
             _most_said(words) if speaker is None else speaker,
-            clock_s(first_of(item, "start", "start_time", "start_s", "begin", "from", "startTime")),
-            clock_s(first_of(item, "end", "end_time", "end_s", "to", "endTime")),
+            start,
+            end,
             text,
             words,
         )
@@ -179,7 +218,7 @@ def segments(data: Any, where: str) -> Iterator[ServiceRow]:
 
 def whisper_cpp(data: Any, where: str) -> Iterator[ServiceRow]:
     """Segments with offsets in milliseconds; speakers of a stereo call (`-di`)."""
-    for number, item in enumerate(listed(data, "transcription"), start=1):
+    for number, item in enumerate(objects(data, "transcription"), start=1):
         at = f"{where}, segment {number}"
         start, end = (thousandth(at_key(item, "offsets", key)) for key in ("from", "to"))
         if start is None:
@@ -205,8 +244,8 @@ def pyannote_core(data: Any, where: str) -> Iterator[ServiceRow]:
 def youtube(data: Any, where: str) -> Iterator[ServiceRow]:
     """Events of captions in milliseconds; an event lasts no longer than until the next one's words."""
     spoken = []
-    for item in listed(data, "events"):
-        text = "".join(text_of(part, "utf8") for part in listed(item, "segs")).strip()
+    for item in objects(data, "events"):
+        text = "".join(text_of(part, "utf8") for part in objects(item, "segs")).strip()
         if text:
             spoken.append((item.get("tStartMs"), item.get("dDurationMs"), text))
     for number, (start, length, text) in enumerate(spoken, start=1):
@@ -225,9 +264,11 @@ def youtube(data: Any, where: str) -> Iterator[ServiceRow]:
 
 def transformers(data: Any, where: str) -> Iterator[ServiceRow]:
     """Chunks of a pipeline with `timestamp`, of insanely-fast-whisper with speakers."""
-    key = "speakers" if listed(data, "speakers") else "chunks"
+    key = "speakers" if objects(data, "speakers") else "chunks"
     for at, item in entries(data, key, where):
         times = item.get("timestamp")
         if not isinstance(times, list) or len(times) != 2:
             raise FormatError(f"{at}: expected timestamp as [start, end], got {times!r}")
-        yield ServiceRow(at, item.get("speaker"), times[0], times[1], text_of(item, "text"))
+        unended = times[1] is None and times[0] is not None
+        text = text_of(item, "text")
+        yield ServiceRow(at, item.get("speaker"), times[0], times[1], text, open=unended)

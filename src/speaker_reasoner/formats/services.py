@@ -12,17 +12,23 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from ..errors import FormatError
 from ..transcript import Transcript, Word, recording_name
 from . import hosted_rows as hosted
 from . import service_rows as rows
+from .cues import SOUND, SOUNDS
 from .service_rows import ServiceRow, at_key, listed
 from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
 
+_recording_name = lru_cache(maxsize=4096)(recording_name)  # of a manifest, on each of many lines
+_LABEL_TYPES, _CONFIDENCE_TYPES = str | int | None, int | float | str
 _NO_SPEAKER = f"segments name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _NO_TIMES = "segments have words without times: their words' times were not read"
+_OPEN = "segments have no end: they last to the next one's start, the last one as its words take at 150 a minute"
+_WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 _SLOWEST_S = 30  # per word, longer than people pause inside a turn: assumed
 _SILENT = "segments hold no text and were read as turns without words"
 _NO_WORDS = "segments have neither words nor a speaker and were left out"
@@ -62,6 +68,23 @@ def _objects(*keys: str) -> Callable[[Any], bool]:
     )
 
 
+def _has_turns(data: Any) -> bool:
+    """Whether data is a list of objects with a start, an end or a duration, and words or a speaker."""
+    return (
+        isinstance(data, list)
+        and bool(data)
+        and isinstance(data[0], dict)
+        and rows.first_of(data[0], *rows.STARTS) is not None
+        and rows.first_of(data[0], *rows.ENDS, "duration") is not None
+        and any(key in data[0] for key in (*rows.TEXTS, "speaker"))
+    )
+
+
+def _under(data: Any) -> list[Any]:
+    """What stands under the keys of an object."""
+    return list(data.values()) if isinstance(data, dict) else []
+
+
 _OF_ASSEMBLYAI = ("audio_duration", "audio_url", "acoustic_model", "speech_model", "status")
 
 SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
@@ -92,7 +115,11 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
     ServiceFormat(
         "Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics
     ),
-    ServiceFormat("Google Speech-to-Text", lambda d: bool(listed(d, "results")), hosted.google),
+    ServiceFormat(
+        "Google Speech-to-Text",
+        lambda d: any("alternatives" in item for item in listed(d, "results")),
+        hosted.google,
+    ),
     ServiceFormat(
         "Google Speech-to-Text",
         _has("response", "results"),
@@ -123,7 +150,11 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
     ServiceFormat(
         "pyannote.core", lambda d: at_key(d, "pyannote") == "Annotation", rows.pyannote_core
     ),
-    ServiceFormat("YouTube json3", _has("events"), rows.youtube),
+    ServiceFormat(
+        "YouTube json3",
+        lambda d: at_key(d, "events") == [] or any("tStartMs" in e for e in listed(d, "events")),
+        rows.youtube,
+    ),
     ServiceFormat(
         "transformers", lambda d: _has("chunks")(d) and not _has("speakers")(d), rows.transformers
     ),
@@ -149,9 +180,14 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         words=True,
     ),
     ServiceFormat(
+        "transformers", _objects("timestamp"), lambda d, at: rows.transformers({"chunks": d}, at)
+    ),
+    ServiceFormat(
         "segments",
-        _objects("start", "end"),
-        lambda d, at: rows.segments({"segments": d}, at),
+        lambda d: _has_turns(d) or any(map(_has_turns, _under(d))),
+        lambda d, at: rows.segments(
+            {"segments": d if _has_turns(d) else next(filter(_has_turns, _under(d)))}, at
+        ),
         words=True,
     ),
 )
@@ -188,7 +224,11 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
-    turns = list(service.read(data, where))
+    try:
+        turns = list(service.read(data, where))
+    except FormatError as error:
+        message = str(error)
+        raise FormatError(message if where in message else f"{where}: {message}") from error
     one = gather(turns, recording_name(where), where, service.duration(data))
     if service.words and turns and not any(turn.text.strip() for turn in turns):
         one = replace(one, warnings=(*one.warnings, f"{len(turns)} {_SILENT}"))
@@ -212,10 +252,25 @@ def gather(
     sessions = Sessions()
     sessions.open(recording, parse_seconds(duration or 0, where, "duration"))
     listed_rows = list(rows_of)
+    listed_rows = _ended(listed_rows, sessions, recording)
     _refuse_milliseconds(listed_rows, where)
     for row in listed_rows:
         _add(sessions, recording, row)
     return sessions.transcripts()[0]
+
+
+def _ended(rows_of: Sequence[ServiceRow], sessions: Sessions, recording: str) -> list[ServiceRow]:
+    """Rows in which one without an end lasts to the next one's start, the last one as its words take."""
+    ended = []
+    for row, after in zip(rows_of, [*rows_of[1:], None], strict=False):
+        if row.open:
+            took = max(Decimal(1), _WORD_S * len(row.text.split()))
+            row = replace(
+                row, end_s=rows.plus(row.start_s, took) if after is None else after.start_s
+            )
+            sessions.count(recording, _OPEN)
+        ended.append(row)
+    return ended
 
 
 def _refuse_milliseconds(rows_of: Sequence[ServiceRow], where: str) -> None:
@@ -268,7 +323,7 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
             raise FormatError(
                 f"{at}: expected audio_filepath as text, got {line['audio_filepath']!r}"
             )
-        session = recording_name(line["audio_filepath"])
+        session = _recording_name(line["audio_filepath"])
         if isinstance(line.get("segments"), list) or isinstance(line.get("error"), dict):
             _of_batch(sessions, str(line.get("name") or session), line)
             continue
@@ -279,11 +334,8 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
         if text in ("-", ""):  # what NeMo's diarization puts where nothing is known
             sessions.count(session, "lines of the manifest hold no words and were left out")
             continue
-        _add(
-            sessions,
-            session,
-            ServiceRow(at, line.get("speaker"), start_s, start_s + length_s, text),
-        )
+        speaker = rows.first_of(line, "speaker", "speaker_id", "speaker_label")
+        _add(sessions, session, ServiceRow(at, speaker, start_s, start_s + length_s, text))
     return sessions.transcripts()
 
 
@@ -301,7 +353,7 @@ def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
     speaker = row.speaker
     if isinstance(speaker, float):  # of a table: 1.0 for 1, NaN for none
         speaker = None if speaker != speaker else int(speaker) if speaker.is_integer() else speaker
-    if isinstance(speaker, bool | float) or not isinstance(speaker, str | int | None):
+    if isinstance(speaker, bool) or not isinstance(speaker, _LABEL_TYPES):
         raise FormatError(f"{row.at}: expected the speaker as text or a number, got {speaker!r}")
     label = "" if speaker is None else str(speaker).strip()
     if not label and not row.text.strip():
@@ -309,14 +361,16 @@ def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
         return
     if not label:
         sessions.count(session, _NO_SPEAKER)
+    if SOUND.search(row.text):
+        sessions.count(session, f"segments {SOUNDS}")
     start_s = parse_seconds(row.start_s, row.at, "start")
     end_s = parse_seconds(row.end_s, row.at, "end")
     words: list[Word] = []
     try:
         for word in row.words:
-            begins, ends = (parse_seconds(t, row.at, "word") for t in (word.start_s, word.end_s))
+            begins, ends = _word_s(word.start_s, row.at), _word_s(word.end_s, row.at)
             known = _confidence(word.confidence)
-            words += [Word(part, float(begins), float(ends), known) for part in word.text.split()]
+            words += [Word(part, begins, ends, known) for part in word.text.split()]
     except FormatError:
         words = []
         sessions.count(session, _NO_TIMES)
@@ -331,8 +385,18 @@ def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
     )
 
 
+def _word_s(value: object, at: str) -> float:
+    """A time of a word in seconds; most are such numbers already.
+
+    Raises:
+        FormatError: it is none.
+    """
+    usual = isinstance(value, float) and 0 <= value <= 10**12
+    return value if usual else float(parse_seconds(value, at, "word"))  # type: ignore[return-value]
+
+
 def _confidence(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, _CONFIDENCE_TYPES):
         return None
     try:
         number = float(value)

@@ -5,9 +5,10 @@ Every error names its place, `at`: the file with its line, or the entry of a JSO
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from ..errors import FormatError
@@ -18,6 +19,8 @@ UNKNOWN_SPEAKER = "unknown"
 """Label of segments whose file names no speaker."""
 
 _MILLISECOND = Decimal("0.001")
+_LATEST_S = Decimal(10**12)
+_TIME_TYPES = str | int | float | Decimal
 _NO_FIT = (
     "segments have words that contradict their text or times: their words' times were not read"
 )
@@ -135,27 +138,44 @@ class Sessions:
         """Return one transcript per session; it lasts at least to the end of its last segment."""
         transcripts = []
         for session, rows in self._segments.items():
-            segments = tuple(self._with_gender(session, segment) for segment in rows)
+            segments = tuple(rows)
+            if self._genders:
+                segments = tuple(self._with_gender(session, segment) for segment in rows)
             unscored = tuple(sorted(self._unscored.get(session, ())))
             ends = [segment.end_s for segment in segments] + [end_s for _, end_s in unscored]
-            transcripts.append(
-                Transcript(
-                    recording=session,
-                    duration_s=max([self._durations.get(session, 0.0), *ends]),
-                    segments=segments,
-                    warnings=tuple(
-                        f"{count} {what}" for what, count in self._counts.get(session, {}).items()
-                    ),
-                    unscored=unscored,
-                )
+            transcript = Transcript(
+                recording=session,
+                duration_s=max([self._durations.get(session, 0.0), *ends]),
+                segments=segments,
+                unscored=unscored,
             )
+            for what, times in _doubtful(transcript):
+                self.count(session, what, times)
+            warnings = (f"{n} {what}" for what, n in self._counts.get(session, {}).items())
+            transcripts.append(replace(transcript, warnings=tuple(warnings)))
         return transcripts
 
     def _with_gender(self, session: str, segment: Segment) -> Segment:
-        if segment.gender != "unknown" or not self._genders:
+        if segment.gender != "unknown":
             return segment
         gender = self._genders.get((session, segment.speaker), "unknown")
         return segment if gender == "unknown" else replace(segment, gender=gender)
+
+
+def _doubtful(transcript: Transcript) -> Iterator[tuple[str, int]]:
+    """What is read as it stands, and may not be meant so, with how often it comes."""
+    twice = sum(
+        one.start_s == other.start_s
+        and (one.end_s, one.speaker, one.text) == (other.end_s, other.speaker, other.text)
+        for one, other in pairwise(transcript.segments)
+    )
+    yield "segments come again with the same speaker, times and words: they were read again", twice
+    speakers = transcript.speakers
+    same = len(speakers) - len({"".join(label.split()).casefold() for label in speakers})
+    yield (
+        "speakers have the label of another one but for capitals or spaces: they count as others",
+        same,
+    )
 
 
 def parse_seconds(value: object, at: str, what: str) -> Decimal:
@@ -164,17 +184,17 @@ def parse_seconds(value: object, at: str, what: str) -> Decimal:
     Raises:
         FormatError: it is no finite number, or negative.
     """
-    seconds = None
-    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
+    if isinstance(value, _TIME_TYPES) and not isinstance(value, bool):
         try:
             seconds = Decimal(str(value))
+            if 0 <= seconds <= _LATEST_S:
+                return seconds
+            negative = seconds < 0 and seconds.is_finite()
         except (ArithmeticError, ValueError):
-            seconds = None
-    if seconds is None or not seconds.is_finite() or seconds > 10**12:
-        raise FormatError(f"{at}: expected {what} in seconds, got {value!r}")
-    if seconds < 0:
-        raise FormatError(f"{at}: {what} is negative: {value!r}")
-    return seconds
+            negative = False
+        if negative:
+            raise FormatError(f"{at}: {what} is negative: {value!r}")
+    raise FormatError(f"{at}: expected {what} in seconds, got {value!r}")
 
 
 def parse_gender(word: str) -> str:
@@ -193,7 +213,7 @@ def load_json(text: str, where: str, line: int | None = None, *, constants: bool
         FormatError: with the line where the text stops being JSON.
     """
     try:
-        return json.loads(text, parse_constant=float if constants else _refuse_constant)
+        return (_WITH_CONSTANTS if constants else _STRICT).decode(text)
     except json.JSONDecodeError as error:
         raise FormatError(f"{where}:{line or error.lineno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:
@@ -203,6 +223,10 @@ def load_json(text: str, where: str, line: int | None = None, *, constants: bool
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
+_WITH_CONSTANTS = json.JSONDecoder()
 
 
 def unique_labels(labels: Iterable[str], fit: Callable[[str], str]) -> dict[str, str]:

@@ -23,14 +23,21 @@ from .cues import (
     without_formatting,
     without_references,
 )
-from .names import label_of, name_speakers, split_name
+from .names import in_capitals, label_of, name_speakers, split_name, without_remark
 from .sessions import UNKNOWN_SPEAKER, Sessions, unique_labels
 from .words import separate_ms, spelled
 
 _VTT_TIMESTAMP = re.compile(r"<((?:\d+:)?[0-5]\d:[0-5]\d\.\d{3})>")
 _TIMESTAMP_MAP = re.compile(r"^X-TIMESTAMP-MAP=(?!.*MPEGTS:0\b).*LOCAL:", re.MULTILINE)
-_VTT_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
+_VTT_HEADER = re.compile(r".*(?:\n(?!.*-->).+)*")
+_VTT_BLOCKS = re.compile(r"\n\n(?=(?:NOTE|STYLE|REGION)(?:\s|\Z))(?!.*-->).+(?:\n(?!.*-->).+)*")
+"""Both reach to an empty line, or to a line with an arrow."""
 _NO_SPEAKER = f"cues name no speaker and were given to {UNKNOWN_SPEAKER!r}"
+_CAPITALS = (
+    "cues begin with capitals and a colon that do not tell a speaker by the other cues (a place, a heading?); they "
+    "were read as words"
+)
+_REMARKS = "names in capitals come with a remark in brackets, which was left out"
 _ROLLED = "cues repeat lines of the cue before, which were read once"
 _EMPTY = "cues hold no words and name no speaker; they were left out"
 _REFERENCES = "cues hold character references such as &amp;, which were read as characters"
@@ -75,8 +82,7 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
     Raises:
         FormatError: text stands before the first timing line, or times are reversed.
     """
-    lines = list(enumerate(text.split("\n"), start=1))
-    cues = list(read_cues(lines, where, numbered=True))
+    cues = read_cues(text, where, numbered=True)
     without_formatting(cues)
     sessions, session = _opened(where)
     if _voiced(cues):
@@ -92,7 +98,7 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
 
 
 def _voiced(cues: list[Cue]) -> bool:
-    return any(VOICE.search(line) for cue in cues for line in cue.lines)
+    return any("<v" in line and VOICE.search(line) for cue in cues for line in cue.lines)
 
 
 def _opened(where: str) -> tuple[Sessions, str]:
@@ -111,7 +117,16 @@ def _named(
     texts = cues
     if shown is not str:
         texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
-    yield from zip(cues, name_speakers(texts), strict=True)
+    for cue, shown_cue, parts in zip(cues, texts, name_speakers(texts), strict=True):
+        if not parts[0][0] and ":" in parts[0][2]:
+            split = split_name(shown_cue.lines[0]) if shown_cue.lines else None
+            sessions.count(session, _CAPITALS, split is not None and in_capitals(split[0]))
+        elif parts[0][1] == "unknown" and "(" in "".join(shown_cue.lines[:1]):
+            split = split_name(shown_cue.lines[0])
+            sessions.count(
+                session, _REMARKS, split is not None and split[0] != without_remark(split[0])
+            )
+        yield cue, parts
 
 
 def _add(
@@ -128,7 +143,8 @@ def _add(
         return
     if not speaker:
         sessions.count(session, _NO_SPEAKER)
-    sessions.count(session, f"cues {SOUNDS}", bool(SOUND.search(text)))
+    if SOUND.search(text):
+        sessions.count(session, f"cues {SOUNDS}")
     sessions.add(
         session,
         cue.at,
@@ -205,7 +221,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         FormatError: the file does not begin with `WEBVTT`, there is text outside of a cue, or times
             are reversed; all cues are metadata (JSON, pictures).
     """
-    cues = list(read_cues(_vtt_lines(text, where), where, numbered=False))
+    cues = read_cues(_without_blocks(text, where), where, numbered=False)
     if cues and all(_METADATA.fullmatch(" ".join(cue.lines)) for cue in cues):
         raise FormatError(
             f"{cues[0].at}: expected words, got metadata in every cue: {cues[0].lines[0][:60]!r}"
@@ -214,7 +230,8 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         if cue.lines and (named := _WEBEX.fullmatch(cue.name)):
             cue.lines[0] = f"<v {html.escape(named[1])}>{cue.lines[0]}"
     sessions, session = _opened(where)
-    sessions.count(session, _MAPPED, len(_TIMESTAMP_MAP.findall(text)))
+    if "X-TIMESTAMP-MAP" in text:
+        sessions.count(session, _MAPPED, len(_TIMESTAMP_MAP.findall(text)))
     if not _voiced(cues):
         for cue, parts in _named(cues, plain, sessions, session):
             for speaker, gender, words in parts:
@@ -233,22 +250,19 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
     return sessions.transcripts()
 
 
-def _vtt_lines(text: str, where: str) -> list[tuple[int, str]]:
-    """Lines behind the header; those of comments, styles and regions are empty."""
-    rows = text.split("\n")
-    if not re.match(r"WEBVTT(?:\s|$)", rows[0]):
+def _without_blocks(text: str, where: str) -> str:
+    """A text without header, comments, styles and regions, whose lines are left empty."""
+    if not re.match(r"WEBVTT(?:\s|$)", text):
         raise FormatError(f"{where}:1: expected WEBVTT")
-    lines: list[tuple[int, str]] = []
-    skipping, before = True, ""  # the header, too, ends with an empty line or a timing
-    for number, row in enumerate(rows[1:], start=2):
-        line = row.rstrip("\r")
-        if "-->" in line or not line:
-            skipping = False
-        elif not before and _VTT_BLOCK.match(line):
-            skipping = True
-        lines.append((number, "" if skipping else line))
-        before = line
-    return lines
+    if "\r" in text:
+        text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
+    header = _VTT_HEADER.match(text)
+    assert header is not None
+    return _emptied(header) + _VTT_BLOCKS.sub(_emptied, text[header.end() :])
+
+
+def _emptied(match: re.Match[str]) -> str:
+    return "\n" * match[0].count("\n")
 
 
 def _without_name(payload: str, speaker: str) -> str:

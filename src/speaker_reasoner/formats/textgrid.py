@@ -22,7 +22,9 @@ _WORDS = " words"
 
 # Praat reads a text file as a stream of free-standing numbers, quoted strings and flags; all other
 # words (`xmin`, `=`, `intervals [1]:`) are for people. That holds for its short form, too.
-_TOKEN = re.compile(r'"((?:[^"]|"")*)"|(![^\n]*)|(\S+)')
+_FOR_PEOPLE = r'(?:\s+|[A-Za-z\[=][^\s"]*(?!\S))*+'
+_TOKEN = re.compile(rf'{_FOR_PEOPLE}(?:"([^"]*(?:""[^"]*)*)"|(![^\n]*)|(\S+)|\Z)')
+_MANY_QUOTES = re.compile(r'\n[^"\n]*"[^"\n]*"[^"\n]*"[^\n]*')
 _LABEL = re.compile(r'(\s*(?:(?:text|mark|name|class)\s*=\s*)?)"(.*)"(\s*)')
 _STRINGS = re.compile(r'(?:[^"]|"")*(?:"\s+"(?:[^"]|"")*)*')
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
@@ -126,6 +128,12 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
         sessions.count(session, what, times)
     for what, times in stream.notes.items():
         sessions.count(session, what, times)
+    named = Counter(tier.name for tier in tiers.speech if tier.intervals)
+    sessions.count(
+        session,
+        "tiers have the name of another one: they were read as one speaker's",
+        sum(named.values()) - len(named),
+    )
     for tier in tiers.speech:
         if tier.is_points:
             sessions.count(session, "point tiers were not read")
@@ -211,20 +219,22 @@ class Stream:
     of its line.
 
     Attributes:
-        at: file and line of what was read last.
         notes: what was noticed, and how often.
     """
 
     def __init__(self, text: str, where: str) -> None:
-        self.at = f"{where}:1"
         self.notes: Counter[str] = Counter()
         self._where = where
-        self._tokens = self._scan("\n".join(map(self._doubled, text.split("\n"))))
+        self._line, self._tokens = 1, self._scan(_MANY_QUOTES.sub(self._doubled, f"\n{text}"))
 
-    def _doubled(self, line: str) -> str:
+    @property
+    def at(self) -> str:
+        """File and line of what was read last."""
+        return f"{self._where}:{self._line}"
+
+    def _doubled(self, match: re.Match[str]) -> str:
         """Double the quotes of a label that stands on a line alone, if they are not."""
-        if line.count('"') < 3:
-            return line
+        line = match[0]
         label = _LABEL.fullmatch(line)
         if label is None:
             return line
@@ -238,18 +248,19 @@ class Stream:
         return f'{label[1]}"{text}"{label[3]}'
 
     def _scan(self, text: str) -> Iterator[tuple[str, str]]:
-        line, counted_to = 1, 0
+        counted_to = 1  # behind the first line feed, which is not the file's
         for match in _TOKEN.finditer(text):
             string, _, word = match.groups()
             kind = "string" if string is not None else _kind_of(word)
             if not kind:
                 continue
-            line += text.count("\n", counted_to, match.start())
-            counted_to = match.start()
-            self.at = f"{self._where}:{line}"
+            begins = match.start(match.lastindex or 0)
+            self._line += text.count("\n", counted_to, begins)
+            counted_to = begins
             open_end = string is not None and text[match.end() : match.end() + 1].strip()
             if open_end or kind == "quote":
-                raise FormatError(f"{self.at}: a quote in a label is not doubled: {match[0]!r}")
+                shown = word if string is None else f'"{string}"'
+                raise FormatError(f"{self.at}: a quote in a label is not doubled: {shown!r}")
             yield kind, word if string is None else string.replace('""', '"')
 
     def _next(self, kind: str, what: str) -> str:

@@ -108,9 +108,9 @@ def parse_word_rows(rows: object, keys: WordKeys, at: str) -> tuple[Word, ...]:
         text = row.get(keys.text) if isinstance(row, dict) else None
         if not isinstance(text, str):
             raise FormatError(f"{here}: expected an object with {', '.join(keys)}, got {row!r}")
-        times = [_number(row.get(key), f"{here}.{key}") for key in keys[1:]]
+        times = [_number(row.get(key), here, key) for key in keys[1:]]
         known = row.get("confidence")
-        confidence = None if known is None else _number(known, f"{here}.confidence")
+        confidence = None if known is None else _number(known, here, "confidence")
         try:
             words.append(Word(text.strip(), times[0], times[1], confidence))
         except FormatError as error:
@@ -118,10 +118,12 @@ def parse_word_rows(rows: object, keys: WordKeys, at: str) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def _number(value: object, at: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+def _number(value: object, at: str, key: str) -> float:
+    if isinstance(value, float):
+        return value  # `Word` refuses what is not finite
+    if isinstance(value, int) and not isinstance(value, bool):
         try:
-            return float(value)  # `Word` refuses what is not finite
+            return float(value)
         except OverflowError:
             pass
-    raise FormatError(f"{at}: expected a finite number, got {str(value)[:60]!r}")
+    raise FormatError(f"{at}.{key}: expected a finite number, got {str(value)[:60]!r}")

@@ -56,6 +56,20 @@ def stopwatch() -> Callable[[], float]:
     return lap
 
 
+def reached(path: Path) -> int:
+    """To which sample a journal of one channel has come; 0 where it holds no chunk, or is not there."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _PROBE_BYTES))
+            for line in reversed(file.read().split(b"\n")[:-1]):
+                row = json.loads(line)
+                if "start_samples" in row:
+                    return int(row["start_samples"] + row["samples"])
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
 class OtherJournal(OutputError):
     """The file is no journal, or is about another recording, model, version or settings.
 

@@ -24,6 +24,7 @@ from ..longform import Transcriber
 from ..version import __version__
 from . import documentation as docs
 from .chat import completion_events
+from .connections import connected
 from .exports import Export, export, warnings_header
 from .failures import RequestError, as_request_error
 from .guard import Guard, audio_link
@@ -171,8 +172,8 @@ def _add_transcriptions(routes: APIRouter, service: Service) -> None:
         if transcription.form.stream:
             return _EventStream(transcription.events(), transcription)
         try:
-            transcript = await service.connected(
-                request, transcription.transcript(), transcription.close
+            transcript = await connected(
+                request, transcription.transcript(), transcription.close, service.settings.answer_s
             )
         finally:
             transcription.close()
@@ -301,8 +302,8 @@ def _add_documents(routes: APIRouter, service: Service) -> None:
         )
 
     @routes.get("/v1/jobs/{job_id}/document", **docs.DOCUMENT)
-    def document(job_id: str, words: bool = False) -> dict[str, Any]:
-        return service.transcripts.document(job_id, words=words)
+    def document(job_id: str, words: bool = False) -> Response:
+        return JSONResponse(service.transcripts.document(job_id, words=words))
 
     @routes.post("/v1/jobs/{job_id}/corrections", **docs.CORRECT)
     async def correct(job_id: str, request: Request, words: bool = False) -> Response:
@@ -350,4 +351,13 @@ def _add_page(app: FastAPI) -> None:
     async def page() -> Response:
         return FileResponse(PAGE / "index.html")
 
-    app.mount("/static", StaticFiles(directory=PAGE), name="static")
+    app.mount("/static", _Parts(directory=PAGE), name="static")
+
+
+class _Parts(StaticFiles):
+    """The files of the page: browsers keep them, and ask whether they have changed (by their ETag)."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers["cache-control"] = "no-cache"
+        return response

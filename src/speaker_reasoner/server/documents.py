@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..formats import render
@@ -43,14 +44,23 @@ def load_original(store: Store, job: Job) -> Document:
         RequestError: 500, it is damaged.
     """
     with undamaged(job, "the transcript"):
-        text, identified = store.document(job)
-        [transcript] = parse_json(text, "the transcript")
-        rows = json.loads(identified)
-        lines = [
-            CorrectedLine(line_id, segment, chunk, turn)
-            for (line_id, chunk, turn), segment in zip(rows, transcript.segments, strict=True)
-        ]
-    return Document(transcript, tuple(lines))
+        return _read(*store.document(job))
+
+
+@lru_cache(maxsize=2)
+def _read(transcript: str, identified: str) -> Document:
+    """The document of what `keep_document` wrote. The last two stay: whoever corrects a long one reads it at each line.
+
+    Raises:
+        FormatError, ValueError: it is damaged.
+    """
+    [read] = parse_json(transcript, "the transcript")
+    rows = json.loads(identified)
+    lines = [
+        CorrectedLine(line_id, segment, chunk, turn)
+        for (line_id, chunk, turn), segment in zip(rows, read.segments, strict=True)
+    ]
+    return Document(read, tuple(lines))
 
 
 def identify(

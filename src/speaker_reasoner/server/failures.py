@@ -165,3 +165,12 @@ def as_request_error(error: SpeakerReasonerError) -> RequestError:
     _log.warning("%s", message)
     message = "internal error; see the server's log"
     return RequestError(500, message, code="internal_error")
+
+
+def too_slow() -> RequestError:
+    """A request that took longer than requests may."""
+    return RequestError(
+        504,
+        "the recording is not transcribed yet; send long ones to /v1/jobs",
+        code="answer_timeout",
+    )

@@ -3,26 +3,32 @@
 Voices come as clips with the request, or from a voice store that the server was started with.
 """
 
+import base64
+import binascii
 import json
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from .. import audio
-from ..errors import SettingsError
+from ..containers import quoted
+from ..errors import AudioError, SettingsError
 from ..formats import write_text_atomically
-from ..voices.clips import MOST_S
+from ..voices.clips import MOST_S, load_clip
 from ..voices.store import StoredClip, StoredVoice, VoiceStore
 from .failures import RequestError
 from .forms import Hints
 from .runs import spoken_file, voice_file
 from .sound import decode, decode_recording, recording_file
-from .uploads import REFERENCES, ReceivedForm, decode_reference
+from .uploads import REFERENCES, ReceivedForm
 
 Form = TypeVar("Form", bound=Hints)
 
 _log = logging.getLogger(__name__)
+
+_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
 
 
 def stored_voices(store: Path | None) -> list[StoredVoice]:
@@ -162,3 +168,68 @@ def _copy_stored(clip: StoredClip, target: Path, name: str) -> str:
 
 def _wrong(message: str) -> RequestError:
     return RequestError(400, message, code="invalid_value", param=REFERENCES)
+
+
+def decode_reference(source: Path, target: Path, number: int, name: str) -> str:
+    """Decode a clip of a known voice from a data URL to wav.
+
+    Args:
+        source: holds the URL; removed when it was decoded.
+        target: as for `decode`.
+        number: of the clip, from 0.
+        name: whose voice it is.
+
+    Returns:
+        What tells its sound from another clip's.
+
+    Raises:
+        RequestError: 400, it is no data URL, no audio, longer than 10 s, or holds less than 2 s of
+            speech.
+    """
+    param = f"{REFERENCES}[{number}]"
+
+    def wrong(message: str) -> RequestError:
+        expected = "expected a data URL (data:audio/wav;base64,...) of 2 to 10 s of one voice"
+        return RequestError(
+            400, f"{param} ({name!r}): {message}; {expected}", code="invalid_value", param=param
+        )
+
+    url = source.read_bytes().decode("latin-1")
+    head = _DATA_URL.match(url)
+    if head is None:
+        raise wrong(f"got {url[:40]!r}")
+    try:
+        source.write_bytes(base64.b64decode(url[head.end() :], validate=True))
+        decode(source, target, name, MOST_S)
+        clip = load_clip(target)
+    except binascii.Error as error:
+        raise wrong(f"not base64: {error}") from error
+    except (AudioError, RequestError) as error:
+        raise wrong(str(error).removeprefix(f"{quoted(target)}: ")) from error
+    source.unlink()
+    return clip.digest
+
+
+def allowed_file(path: str, folders: Iterable[Path]) -> Path:
+    """The file of an allowed folder that a client names, links resolved.
+
+    Args:
+        path: absolute, or relative to one of the folders.
+        folders: resolved.
+
+    Raises:
+        RequestError: 400; nothing tells a file outside from one that does not exist.
+    """
+    for folder in folders:
+        try:
+            resolved = (folder / path).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):
+            continue
+        if resolved.is_relative_to(folder) and resolved.is_file():
+            return resolved
+    raise RequestError(
+        400,
+        f"path {path!r}: no file inside a folder that this server allows (--allow-folder)",
+        code="path_not_allowed",
+        param="path",
+    )

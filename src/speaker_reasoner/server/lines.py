@@ -87,6 +87,7 @@ class Document:
         lines = self.ordered
         overlaps = find_overlaps([line.segment for line in lines])
         genders = self.transcript.with_segments([line.segment for line in lines]).genders
+        colours = {label: number for number, label in enumerate(self.met)}
         return {
             "revision": revision,
             "duration": self.transcript.duration_s,
@@ -95,7 +96,7 @@ class Document:
                     "label": label,
                     "name": self.name(label),
                     "gender": genders[label],
-                    "colour": self.met.index(label),
+                    "colour": colours[label],
                 }
                 for label in self.labels
             ],

@@ -29,6 +29,9 @@ _PATIENCE_S = 60.0
 class RelayedRun:
     """A job that another server works on, as `RequestRun` tells of its own.
 
+    A stream of OpenAI's form cannot take words back: where the job begins anew, those of the new run that lie in
+    what was told before are not told twice. The transcript at the end is the new run's alone.
+
     Args:
         store: of the job.
         job: accepted, with this server as its waiter.
@@ -42,6 +45,9 @@ class RelayedRun:
         self._reader = store.event_reader(job)
         self._held: dict[str, ToldSegment] = {}
         self._chunks: dict[str, int] = {}
+        self._ends_s = {"known": 0.0, "linked": 0.0}  # of what was told
+        self._void_s = dict(self._ends_s)  # the same, when the job last began anew
+        self._first = self._next = 0  # numbers of segments: the first of this run, and the next one
 
     async def news(self) -> AsyncIterator[News | Transcript]:
         """Yield news like `RequestRun.news`.
@@ -58,7 +64,8 @@ class RelayedRun:
             if job.status == "done":
                 transcript = (await _patiently(load_original, self._store, job)).transcript
                 if self._held:
-                    yield News([], relabelled(list(self._held.values()), transcript.segments))
+                    held = relabelled(list(self._held.values()), transcript.segments)
+                    yield News([], self._fresh("linked", held))
                 yield transcript
                 return
             if not job.under_way:
@@ -94,20 +101,38 @@ class RelayedRun:
 
     def _of(self, name: str, data: dict[str, Any]) -> News | None:
         if name == "segment" and data["turn"] is not None:
-            streamed = ToldSegment(int(data["id"]), _segment(data), data["overlap"])
+            number = self._first + int(data["id"])
+            self._next = max(self._next, number + 1)
+            streamed = ToldSegment(number, _segment(data), data["overlap"])
+            known = self._fresh("known", [streamed])
             if data["chunk"] == 0:
-                return News([streamed], [streamed])
+                return News(known, self._fresh("linked", [streamed]))
             self._held[data["id"]] = streamed
             self._chunks[data["id"]] = data["chunk"]
-            return News([streamed], [])
+            return News(known, [])
         if name == ANEW:
+            self._first, self._void_s = self._next, dict(self._ends_s)
             self._held.clear()
             self._chunks.clear()
         if name == "linked":
             ready = [one for one, chunk in self._chunks.items() if chunk == data["chunk"]]
-            linked = [self._held.pop(one) for one in ready if one in self._held]
-            return News([], [_labelled(one, data["labels"]) for one in linked])
+            linked = [
+                _labelled(self._held.pop(one), data["labels"].get(one))
+                for one in ready
+                if one in self._held
+            ]
+            return News([], self._fresh("linked", linked))
         return None
+
+    def _fresh(self, what: str, told: list[ToldSegment]) -> list[ToldSegment]:
+        """Those that lie behind what was told before the job began anew."""
+        fresh = [
+            one
+            for one in told
+            if (one.segment.start_s + one.segment.end_s) / 2 >= self._void_s[what]
+        ]
+        self._ends_s[what] = max(self._ends_s[what], *(one.segment.end_s for one in fresh), 0.0)
+        return fresh
 
 
 async def _patiently(read: Callable[P, T], *words: P.args, **options: P.kwargs) -> T:
@@ -139,9 +164,9 @@ def _segment(data: dict[str, Any]) -> Segment:
     )
 
 
-def _labelled(streamed: ToldSegment, labels: dict[str, str]) -> ToldSegment:
-    label = labels.get(str(streamed.number), streamed.segment.speaker)
-    return replace(streamed, segment=replace(streamed.segment, speaker=label))
+def _labelled(streamed: ToldSegment, label: str | None) -> ToldSegment:
+    segment = streamed.segment
+    return replace(streamed, segment=replace(segment, speaker=label or segment.speaker))
 
 
 def _failure(job: Job) -> RequestError:

@@ -1,11 +1,10 @@
 """What stands behind the routes: one model, its worker, the store, and the jobs under way."""
 
-import asyncio
 import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import anyio
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import HTTPConnection
 
 from ..engines.base import Engine
 from ..errors import ServerError, SettingsError
@@ -23,6 +22,7 @@ from ..longform import Transcriber
 from ..voices.store import StoredClip
 from . import intake
 from .chat import parse_chat
+from .connections import connected
 from .failures import RequestError
 from .forms import (
     Abilities,
@@ -41,14 +41,13 @@ from .places import Places
 from .relay import RelayedRun
 from .runs import Defaults, RequestRun
 from .shared import SharedStore, open_store
-from .transcription import Transcription, too_slow
+from .transcription import Transcription
 from .transcripts import Transcripts
 from .turns import Turns
 from .uploads import (
     FILE,
     Limits,
     ReceivedForm,
-    allowed_file,
     display_name,
     read_json,
     receive,
@@ -242,7 +241,7 @@ class Service:
             gone = threading.Event()
             stack.callback(gone.set)
             taken = self._take(received, folder, form, offer, stored, gone.is_set)
-            duration_s = await self.connected(request, taken, gone.set)
+            duration_s = await connected(request, taken, gone.set, self.settings.answer_s)
             run: RequestRun | RelayedRun
             if self.worker is not None and self.transcriber is not None:
                 run = RequestRun(
@@ -313,37 +312,11 @@ class Service:
             chat, clips = await self.turns.decoded(form)
             asked, key = self.turns.request(form, chat, clips)
             turn, reply = self.turns.submit(asked, place)
-        written = await self.connected(request, reply, lambda: worker.cancel(turn))
+        written = await connected(
+            request, reply, lambda: worker.cancel(turn), self.settings.answer_s
+        )
         self.turns.keep(asked, key, written)
         return self.turns.body(form, written), bool(form.stream)
-
-    async def connected(
-        self, request: Request, work: Awaitable[T], abandon: Callable[[], None]
-    ) -> T:
-        """Do work as long as the client is there.
-
-        Raises:
-            ClientDisconnect: it hung up; the work was abandoned.
-            RequestError: 504, the work took longer than a request may.
-        """
-        gone = asyncio.ensure_future(_gone(request))
-        task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait(
-                (gone, task),
-                timeout=self.settings.answer_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if task.done():
-                return task.result()
-            abandon()
-            if gone.done():
-                raise ClientDisconnect
-            raise too_slow()
-        finally:
-            gone.cancel()
-            task.cancel()
-            await asyncio.gather(gone, task, return_exceptions=True)
 
     async def _take(
         self,
@@ -395,11 +368,13 @@ class Service:
                 raise _no_file("either a file or a path")
             path = None
             if form.path is not None:
-                path = await run_in_threadpool(allowed_file, form.path, self.settings.allowed)
+                path = await run_in_threadpool(
+                    intake.allowed_file, form.path, self.settings.allowed
+                )
             form, stored = await run_in_threadpool(intake.add_stored, form, self.settings.voices)
             gone = threading.Event()
             taken = self._take(received, folder, form, offer, stored, gone.is_set, path)
-            duration_s = await self.connected(request, taken, gone.set)
+            duration_s = await connected(request, taken, gone.set, self.settings.answer_s)
             file_name = received.file.name if received.file else display_name(str(path))
             name = form.name or file_name
             job = await self._add(request, folder, name, duration_s, form, offer)
@@ -437,12 +412,6 @@ def _turns(engine: Engine, worker: Worker, batch: int) -> Turns:
             "checkpoint of the dialogue, such as --model tiny"
         )
     return Turns(worker, engine.profile, batch)
-
-
-async def _gone(request: Request) -> None:
-    """Wait until the client hangs up, after its body was read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _no_file(expected: str) -> RequestError:

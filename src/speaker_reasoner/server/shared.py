@@ -34,12 +34,13 @@ from .events import EVENTS as FILE
 from .events import Event, EventLog, EventReader, Unnumbered
 from .failures import StorageError, lost_lease, lost_upload
 from .fleet import Announcement, Fleet
+from .folders import identity, make_folders
 from .jobs import WAITING, Job
 from .ledger import Ledger
 from .leftovers import Leftovers
 from .processes import Processes
 from .rows import NEXT_TOKEN
-from .store import LEASE_S, Store, identity, make_folders
+from .store import LEASE_S, Store
 
 _PROBE_S = 30.0
 """Assumed: so often a bucket is written to."""

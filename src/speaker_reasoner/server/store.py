@@ -16,7 +16,6 @@ that needs no space, its files are deleted, then its row: also when the disk is 
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,15 +24,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
-from ..errors import OutputError, ServerError
+from ..errors import ServerError
 from ..formats import write_text_atomically
 from ..longform.journal import Journal
 from .database import CORRECTIONS, JOBS, Database
 from .events import ANEW, EVENTS, EventLog, EventReader
 from .failures import StorageError, disk_error
+from .folders import empty, identity, make_folders
 from .jobs import WAITING, Job, new_job_id
 from .processes import Processes
 from .rows import Rows
@@ -44,29 +43,9 @@ LEASE_S = 60.0
 _log = logging.getLogger(__name__)
 
 _JOURNAL, _TRANSCRIPT, _LINES = "journal.jsonl", "transcript.json", "lines.json"
-_STORE_ID = re.compile(r"[0-9a-f]{24}")
 _MARK = "not-accepted"
 """A file in a folder whose row is not written yet."""
 _PROBE_BYTES = 1 << 18
-
-
-def make_folders(folder: Path, parts: Sequence[str], options: str) -> None:
-    """Make a folder that only its user can read, and its parts, where they are not there.
-
-    Args:
-        options: that name the folder, for the message.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for part in parts:
-            (folder / part).mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: {error.strerror or error}; choose another folder for {options}"
-        ) from error
 
 
 class Store(Rows):
@@ -341,7 +320,7 @@ class Store(Rows):
         except OSError as error:
             raise disk_error("delete the recording", error) from error
         self._erased.add(job.id)
-        _empty(self._folder / "erased" / job.id)
+        empty(self._folder / "erased" / job.id)
         with suppress(StorageError):
             self.finish_erasing()
         return True
@@ -383,41 +362,6 @@ class Store(Rows):
                 self._database.where,
             )
         for job_id in self._erased:
-            _empty(self._folder / "erased" / job_id)
+            empty(self._folder / "erased" / job_id)
         with suppress(StorageError):
             self.finish_erasing()
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 where another request has deleted it meanwhile."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _empty(folder: Path) -> None:
-    """Delete what is in a folder; the largest first, since that frees most."""
-    # `os.walk` passes over folders that another request deletes meanwhile; `rglob` raises.
-    files = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
-    for path in sorted(files, key=_size, reverse=True):
-        path.unlink(missing_ok=True)
-
-
-def identity(path: Path) -> str:
-    """The store's own id, made at its first start.
-
-    Raises:
-        ServerError: it is damaged; with another one the store's jobs would be nobody's.
-    """
-    if not path.exists():
-        with FileLock(path.with_name("id.lock")):  # several servers may be started at once
-            if not path.exists():
-                write_text_atomically(path, secrets.token_hex(12))
-    text = path.read_bytes().decode(errors="replace").strip()
-    if not _STORE_ID.fullmatch(text):
-        raise ServerError(
-            f"{path}: expected 24 letters and digits, got {text[:40]!r}: the file is damaged; take "
-            "it from a backup, or choose another --store"
-        )
-    return text

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import SpeakerReasonerError
 from ..transcript import Transcript
-from .failures import RequestError, as_request_error
+from .failures import as_request_error, too_slow
 from .forms import TranscriptionForm
 from .offers import Offer
 from .openai import TranscriptStream, language_warnings, sse
@@ -88,12 +88,3 @@ class Transcription:
     def close(self) -> None:
         """Let go of the recording, whatever became of it."""
         self._stack.close()
-
-
-def too_slow() -> RequestError:
-    """A request that took longer than requests may."""
-    return RequestError(
-        504,
-        "the recording is not transcribed yet; send long ones to /v1/jobs",
-        code="answer_timeout",
-    )

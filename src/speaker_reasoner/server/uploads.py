@@ -1,12 +1,10 @@
-"""What comes in, onto disk: bodies within limits, forms, clips of known voices, allowed files.
+"""What comes in, onto disk: bodies within limits, and forms.
 
 Files are written while they are read, and never lie in memory as a whole. Nothing a client sends
 becomes part of a path: the names of files here are ours.
 """
 
 import asyncio
-import base64
-import binascii
 import json
 import re
 import time
@@ -20,11 +18,8 @@ from fastapi.concurrency import run_in_threadpool
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ..containers import quoted
-from ..errors import AudioError
-from ..voices.clips import MOST_S, load_clip
 from .failures import RequestError
-from .sound import decode, not_stored
+from .sound import not_stored
 
 FILE = "file"
 REFERENCES = "known_speaker_references"
@@ -34,7 +29,6 @@ _JSON_BYTES = 64 * 1024
 _PARTS = 1000
 _REFERENCE_BYTES = 16 * 1024 * 1024
 _SLOWEST_BYTES_PER_S = 4096
-_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
 _BRACKETED = re.compile(r"(\w+)\[(\w*)\]", re.ASCII)
 
 
@@ -347,68 +341,3 @@ def display_name(filename: str) -> str:
     """What a client calls a file, for people: its last part, what cannot be printed as `_`."""
     last = re.split(r"[/\\]", filename)[-1].strip()
     return "".join(c if c.isprintable() else "_" for c in last) or "recording"
-
-
-def decode_reference(source: Path, target: Path, number: int, name: str) -> str:
-    """Decode a clip of a known voice from a data URL to wav.
-
-    Args:
-        source: holds the URL; removed when it was decoded.
-        target: as for `decode`.
-        number: of the clip, from 0.
-        name: whose voice it is.
-
-    Returns:
-        What tells its sound from another clip's.
-
-    Raises:
-        RequestError: 400, it is no data URL, no audio, longer than 10 s, or holds less than 2 s of
-            speech.
-    """
-    param = f"{REFERENCES}[{number}]"
-
-    def wrong(message: str) -> RequestError:
-        expected = "expected a data URL (data:audio/wav;base64,...) of 2 to 10 s of one voice"
-        return RequestError(
-            400, f"{param} ({name!r}): {message}; {expected}", code="invalid_value", param=param
-        )
-
-    url = source.read_bytes().decode("latin-1")
-    head = _DATA_URL.match(url)
-    if head is None:
-        raise wrong(f"got {url[:40]!r}")
-    try:
-        source.write_bytes(base64.b64decode(url[head.end() :], validate=True))
-        decode(source, target, name, MOST_S)
-        clip = load_clip(target)
-    except binascii.Error as error:
-        raise wrong(f"not base64: {error}") from error
-    except (AudioError, RequestError) as error:
-        raise wrong(str(error).removeprefix(f"{quoted(target)}: ")) from error
-    source.unlink()
-    return clip.digest
-
-
-def allowed_file(path: str, folders: Iterable[Path]) -> Path:
-    """The file of an allowed folder that a client names, links resolved.
-
-    Args:
-        path: absolute, or relative to one of the folders.
-        folders: resolved.
-
-    Raises:
-        RequestError: 400; nothing tells a file outside from one that does not exist.
-    """
-    for folder in folders:
-        try:
-            resolved = (folder / path).resolve(strict=True)
-        except (OSError, ValueError, RuntimeError):
-            continue
-        if resolved.is_relative_to(folder) and resolved.is_file():
-            return resolved
-    raise RequestError(
-        400,
-        f"path {path!r}: no file inside a folder that this server allows (--allow-folder)",
-        code="path_not_allowed",
-        param="path",
-    )

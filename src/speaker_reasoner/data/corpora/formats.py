@@ -63,7 +63,17 @@ def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[Ann
         return [
             row for n, line in lines if line for row in _line(parse_lhotse, line, path, n, notes)
         ]
-    return [row for one in load(path, encoding=encoding).values() for row in _rows(one, str(path))]
+    rows: list[AnnotationRow] = []
+    for one in load(path, encoding=encoding).values():
+        _tell(one, str(path), notes)
+        rows += _rows(one, str(path))
+    return rows
+
+
+def _tell(transcript: Transcript, at: str, notes: Notes) -> None:
+    """Count what the reader of a file, or of a line, noticed."""
+    for warning in transcript.warnings:
+        notes.change("noticed while reading", f"{at}: {warning}")
 
 
 def textgrid_rows(
@@ -109,11 +119,14 @@ def _line(
     """Parse one line, or one entry of a list, on its own."""
     at = f"{path}:{number}"
     try:
-        return [row for transcript in parse(line, str(path)) for row in _rows(transcript, at)]
+        transcripts = parse(line, str(path))
     except FormatError as error:
         message = re.sub(rf"^{re.escape(str(path))}(:1|, entry 1)?:\s*", "", str(error))
         notes.drop_error(FormatError(f"{at}: {message}"))
         return []
+    for transcript in transcripts:
+        _tell(transcript, at, notes)
+    return [row for transcript in transcripts for row in _rows(transcript, at)]
 
 
 def _seglst(text: str, path: Path, notes: Notes) -> Iterator[AnnotationRow]:

@@ -1,7 +1,7 @@
 /** The page: which recording is open, its buttons, and the keyboard. */
 
 import { askAgain, connection, download, get, jobPath, post, request } from "./api.js";
-import { $, ask, clock, h, menu, notice } from "./dom.js";
+import { $, ask, clock, count, h, menu, notice } from "./dom.js";
 import { isBusy, setUpIntake } from "./intake.js";
 import { markCurrent, onRestored, refreshJobs, setUpJobs, updateJob } from "./jobs.js";
 import { isRecording } from "./recorder.js";
@@ -78,8 +78,8 @@ async function stop() {
 /** Put a recording into the bin, after asking; there is a way back. */
 async function remove() {
   const { id, job, segments } = view.recording;
-  const hand = job.revision ? ` ${job.revision} corrections were made by hand.` : "";
-  const what = `${clock(job.duration)} of audio${segments.length ? ` and its transcript of ${segments.length} lines` : ""}.${hand}`;
+  const hand = job.revision ? ` ${count(job.revision, "correction was", "corrections were")} made by hand.` : "";
+  const what = `${clock(job.duration)} of audio${segments.length ? ` and its transcript of ${count(segments.length, "line")}` : ""}.${hand}`;
   if (!await ask(`Delete “${job.name}”?`, [what, "It goes to the bin, from which it can be brought back for a while."], [["Delete", true, "bad"], ["Keep it", false]])) return;
   try {
     const { restorable_until: until } = await (await request(jobPath(id), { method: "DELETE" })).json();

@@ -85,7 +85,7 @@ export function ask(title, text, answers) {
   });
 }
 
-/** Say something for a few seconds; `action` is `[label, function]`. */
+/** Say something for a few seconds; `action` is `[label, function]`. @returns {HTMLElement} to take it back. */
 export function notice(text, { action = null, bad = false, lasting = false } = {}) {
   const node = h("div", { class: bad ? "notice bad" : "notice" }, h("span", {}, text));
   if (action) node.append(h("button", { type: "button", onclick: () => { node.remove(); action[1](); } }, action[0]));
@@ -94,6 +94,7 @@ export function notice(text, { action = null, bad = false, lasting = false } = {
   place.append(node);
   while (place.children.length > 3) place.firstChild.remove();
   if (!lasting) setTimeout(() => node.remove(), bad ? 12000 : 6000);
+  return node;
 }
 
 /**
@@ -122,7 +123,8 @@ export function menu(anchor, items) {
   node.showPopover();
   const at = anchor.getBoundingClientRect(), size = node.getBoundingClientRect();
   const below = at.bottom + size.height + 12 < innerHeight || at.top < size.height + 12;
-  node.style.left = `${Math.max(8, Math.min(at.left, document.documentElement.clientWidth - size.width - 8))}px`;
+  const right = document.body.getBoundingClientRect().right; // beside the scrollbar's gutter, which covers it
+  node.style.left = `${Math.max(8, Math.min(at.left, right - size.width - 8))}px`;
   node.style.top = `${Math.max(8, Math.min(below ? at.bottom + 4 : at.top - size.height - 4, innerHeight - size.height - 8))}px`;
   const buttons = [...node.querySelectorAll("button:enabled")];
   node.onkeydown = (event) => {

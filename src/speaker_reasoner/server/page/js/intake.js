@@ -6,6 +6,7 @@ import { checkPeople, peopleFields, setUpPeople } from "./people.js";
 import { isRecording, setUpRecorder } from "./recorder.js";
 
 let sending = null;
+let refused = null; // what was said of the last try
 
 /** How many people speak, as the server takes it. */
 const people = () => $("speakers").value.replace(/\s/g, "").replace("–", "-");
@@ -15,16 +16,18 @@ export const isBusy = () => sending !== null || isRecording();
 
 /** @param {function(Object)} oncreated called with the new job. */
 export function setUpIntake(oncreated) {
-  /** @returns {Promise<boolean>} whether the server has it. */
-  async function send(file) {
+  /** @param {boolean} kept whether it can be sent from elsewhere later. @returns {Promise<boolean>} whether the server has it. */
+  async function send(file, kept = false) {
     const speakers = $("speakers");
     if (sending) {
       notice("A recording is being sent; wait for it, or cancel it.");
       return false;
     }
+    refused?.remove();
+    const again = kept ? null : ["Send again", () => send(file)];
     if (!speakers.reportValidity() || !checkPeople()) {
       if (location.hash) location.hash = "";
-      notice("Something above is not filled in rightly; put it right, then send again.", { bad: true });
+      refused = notice(`Not sent yet: ${file.name}. Something above is not filled in rightly.`, { bad: true, lasting: true, action: again });
       return false;
     }
     const wanted = people();
@@ -39,7 +42,7 @@ export function setUpIntake(oncreated) {
       oncreated(job);
       return true;
     } catch (error) {
-      if (error.name !== "AbortError") notice(`Not sent: ${error.message}`, { bad: true, action: ["Send again", () => send(file)] });
+      if (error.name !== "AbortError") refused = notice(`Not sent: ${error.message}`, { bad: true, action: again });
       return false;
     } finally {
       sending = null;
@@ -56,7 +59,7 @@ export function setUpIntake(oncreated) {
   };
   setUpPeople();
   setUpDrop(send);
-  setUpRecorder(send, people);
+  setUpRecorder((file) => send(file, true), people);
 }
 
 function setUpDrop(send) {

@@ -14,6 +14,7 @@ export class Lanes {
   #blocks = new Map();
   #marked = new Set();
   #selected = null;
+  #namesKey = null; // whose names were drawn
   #manyKey = null; // which part of very many lines was drawn
   #width = 0; // of the whole recording, in px
 
@@ -41,7 +42,7 @@ export class Lanes {
     const rows = speakers.map((speaker) => h("div", { class: `row ${recording.paint(speaker.label)}` }));
     const index = new Map(speakers.map((speaker, k) => [speaker.label, k]));
     const many = segments.length > MANY;
-    for (const segment of many ? this.#merged() : segments) {
+    for (const segment of many ? this.#merged(segments) : segments) {
       if (segment.merged) {
         rows[index.get(segment.speaker)]?.append(this.#put(h("div", { class: "block" }), segment));
         continue;
@@ -55,23 +56,24 @@ export class Lanes {
       rows[index.get(segment.speaker)]?.append(block);
       this.#blocks.set(segment.id, block);
     }
-    this.#manyKey = many ? this.#viewKey() : null;
+    this.#manyKey = many || this.recording.boxes.length > MANY ? this.#viewKey() : null;
     const marks = [
       ...(recording.document?.missing ?? []).map((gap) => [gap, "missing", `Not transcribed: ${gap.reason}`]),
       ...(many ? [] : overlaps(segments)).map((both) => [both, "both", "More than one speaks"]),
     ].map(([span, kind, title]) => this.#put(h("div", { class: `mark ${kind}`, title }), span));
     this.#rows.replaceChildren(...marks, ...rows);
     this.#drawNames(speakers);
+    if (this.recording.boxes.length > MANY) this.drawBoxes();
     this.follow();
   }
 
-  /** Of very many lines those in view, or where they are too narrow to be told apart, whole stretches. */
-  #merged() {
-    const { segments, duration } = this.recording;
+  /** Of very many lines or boxes those in view, or where they are too narrow to be told apart, whole stretches. */
+  #merged(spans) {
+    const { duration } = this.recording;
     const { left, width } = this.waveform.ready ? this.waveform.view : { left: 0, width: this.place.clientWidth };
     const px = width / duration, from = (left - width / 4) / px, to = (left + this.place.clientWidth * 1.5) / px;
     const last = new Map(), out = [];
-    for (const one of segments) {
+    for (const one of spans) {
       if (one.end < from || one.start > to) continue;
       if ((one.end - one.start) * px > 6) { out.push(one); continue; }
       const before = last.get(one.speaker);
@@ -91,17 +93,21 @@ export class Lanes {
   }
 
   #drawNames(speakers) {
-    if (this.names.querySelector("input")) return; // somebody writes
+    const key = JSON.stringify([speakers, this.recording.editable]);
+    if (key === this.#namesKey || this.names.querySelector("input")) return; // somebody writes
+    this.#namesKey = key;
     const focused = this.names.contains(document.activeElement) && document.activeElement.dataset.label;
     this.names.replaceChildren(...speakers.map((speaker) => this.#name(speaker)));
     if (focused) this.#button(focused)?.focus();
   }
 
-  /** Draw the boxes that came since the last time. */
+  /** Draw the boxes that came since the last time; of very many those in view. */
   drawBoxes() {
     const { boxes, duration } = this.recording;
     if (!duration) return;
-    for (const box of boxes.slice(this.#boxes.children.length)) this.#boxes.append(this.#put(h("i"), box));
+    if (boxes.length < this.#boxes.children.length) this.#boxes.replaceChildren(); // begun anew
+    if (boxes.length > MANY) this.#boxes.replaceChildren(...this.#merged(boxes).map((box) => this.#put(h("i"), box)));
+    else for (const box of boxes.slice(this.#boxes.children.length)) this.#boxes.append(this.#put(h("i"), box));
   }
 
   #put(node, { start, end }) {

@@ -40,7 +40,8 @@ export class Recording extends EventTarget {
   boxes = [];
   now = new Map(); // the box that is being listened to, by number of its chunk
   #live = new Map(); // provisional segments by id
-  #met = []; // labels in order of arrival
+  #met = new Map(); // labels in order of arrival, with their numbers
+  #people = new Map(); // speakers of the document by label
   #ordered = null; // the segments, until they change
   #lastId = null;
   #reading = false;
@@ -132,7 +133,7 @@ export class Recording extends EventTarget {
   }
 
   name(label) {
-    return this.document?.speakers.find((speaker) => speaker.label === label)?.name ?? label;
+    return this.#people.get(label)?.name ?? label;
   }
 
   /** A label that no speaker has. */
@@ -143,9 +144,8 @@ export class Recording extends EventTarget {
 
   /** Number of a speaker's colour: the document's, before that in order of appearance. */
   colour(label) {
-    if (!this.#met.includes(label)) this.#met.push(label);
-    const known = this.document?.speakers.find((speaker) => speaker.label === label);
-    return known?.colour ?? this.#met.indexOf(label);
+    if (!this.#met.has(label)) this.#met.set(label, this.#met.size);
+    return this.#people.get(label)?.colour ?? this.#met.get(label);
   }
 
   /** The classes that give it that colour, with a pattern after the first eight. */
@@ -252,6 +252,7 @@ export class Recording extends EventTarget {
 
   #setDocument(document) {
     this.document = document;
+    this.#people = new Map(document.speakers.map((one) => [one.label, one]));
     this.#emit("lines");
     this.#emit("job");
   }

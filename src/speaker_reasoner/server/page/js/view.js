@@ -21,11 +21,13 @@ export function complain(error) {
 
 export class View {
   #closed = false;
-  #loaded = false;
+  #opened = false; // whether what the server has of it is here
+  #loaded = false; // or asked for: the waveform
   #follows = true;
   #watched = false; // whether it was under way a moment ago
   #onHand = (event) => { if (!event.target.closest?.("input, textarea")) this.#leave(); };
   #unsaid = [];
+  #lines;
 
   constructor(id) {
     this.recording = new Recording(id);
@@ -52,9 +54,12 @@ export class View {
   async open() {
     try {
       await this.recording.open();
+      this.#opened = true;
+      this.#lines();
       if (!this.#closed) $("title").focus({ preventScroll: true });
     } catch (error) {
-      complain(error);
+      if (error.status !== 404) complain(error);
+      else notice("This recording is not here. If somebody deleted it, it may be in the bin.", { bad: true });
       return error.status !== 404;
     }
     return true;
@@ -72,7 +77,7 @@ export class View {
   #connect() {
     const { recording, waveform, lanes } = this;
     const on = (source, name, act) => source.addEventListener(name, ({ detail }) => { if (!this.#closed) act(detail); });
-    const lines = this.#soon(() => this.#drawLines());
+    const lines = this.#lines = this.#soon(() => this.#drawLines());
     const listening = this.#soon(() => this.#drawListening());
     const trouble = (text) => notice(text, { bad: true });
     on(recording, "job", () => { this.#drawHead(); listening(); lines(); });
@@ -163,10 +168,6 @@ export class View {
     $("undo").disabled = !editable || !doc.can_undo;
     $("redo").disabled = !editable || !doc.can_redo;
     $("export").disabled = doc === null;
-    if (!this.#loaded && job.duration) {
-      this.#loaded = true;
-      this.waveform.load(recording.id);
-    }
   }
 
   #drawLines() {
@@ -176,6 +177,14 @@ export class View {
     transcript.draw();
     this.#drawFacts();
     if (follow) transcript.toEnd();
+    this.#loadWaveform();
+  }
+
+  /** Last: of ten hours it is 3.6 MB, and one reads before one listens. */
+  #loadWaveform() {
+    if (this.#loaded || !this.#opened || !this.recording.job.duration) return;
+    this.#loaded = true;
+    this.waveform.load(this.recording.id);
   }
 
   #drawFacts() {

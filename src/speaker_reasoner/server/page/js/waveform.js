@@ -45,7 +45,7 @@ export class Waveform extends EventTarget {
       const answer = await request(jobPath(id, "/peaks"), { signal: this.#abort.signal });
       this.#perS = Number(answer.headers.get("x-peaks-per-second"));
       const bytes = new Uint8Array(await answer.arrayBuffer());
-      const peaks = Float32Array.from(bytes, (byte) => byte / 255);
+      const peaks = new Float32Array(bytes); // `normalize` divides by the loudest
       const url = answer.headers.get("x-audio") ?? jobPath(id, "/audio"); // signed, where there is a key: a player sends none
       await this.#surfer.load(url, [peaks], Number(answer.headers.get("x-duration")));
     } catch (error) {

@@ -1,0 +1,111 @@
+"""How far the joins of long recordings are, seen from the process that shows progress.
+
+Where all shares are whole, a join takes a moment. What they lack is transcribed by one worker, which may take hours:
+its journal, which lies in the target, tells how far it is.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty, Queue
+from typing import TypeVar
+
+from ..audio import to_seconds
+from ..formats import file_name
+from ..longform.journal import reached
+from .rows import Row
+from .runner import BatchSettings, Done
+from .target import Target
+
+T = TypeVar("T")
+
+
+class Joining:
+    """The recordings that one worker goes on with, because shares are missing.
+
+    Args:
+        settings: of the run.
+        target: where the shares are.
+        rows: divided ones, all of whose shares have ended.
+        settled: numbers of those that are not to be joined.
+    """
+
+    def __init__(
+        self,
+        settings: BatchSettings,
+        target: Target,
+        rows: Iterable[Row],
+        settled: Collection[int] = (),
+    ) -> None:
+        self._settings = settings
+        self._target = target
+        self._rows = {row.number: row for row in rows if row.number not in settled}
+        self._reached_s: dict[int, float] = {}
+
+    def begin(self) -> Iterator[Done]:
+        """Say of each what is missing; seconds that are transcribed once more count as not skipped."""
+        for row in self._rows.values():
+            if self._target.done(row):
+                continue
+            assert row.duration_s is not None
+            parts = self._settings.shares(row)
+            starts = [to_seconds(part.start_samples) for part in parts] + [row.duration_s]
+            whole = [self._file(row, f"share-{part.number}.whole").exists() for part in parts]
+            if all(whole):
+                continue
+            first = whole.index(False)
+            again_s = sum(starts[n + 1] - starts[n] for n in range(first, len(parts)) if whole[n])
+            self._reached_s[row.number] = starts[first]
+            note = (
+                f"{whole.count(False)} of {len(parts)} shares are missing; one worker transcribes it from "
+                f"{starts[first]:.0f} s on, of {row.duration_s:.0f} s"
+            )
+            yield Done(row.number, row.name, "share", skipped_s=-again_s, note=note)
+
+    def look(self) -> Iterator[Done]:
+        """What was transcribed since the last look."""
+        for number, before_s in list(self._reached_s.items()):
+            row = self._rows[number]
+            now_s = to_seconds(reached(self._file(row, "journal")))
+            if now_s > before_s:
+                self._reached_s[number] = now_s
+                yield Done(number, row.name, "share", audio_s=now_s - before_s)
+
+    def ended(self, done: Done) -> Done:
+        """The outcome of a join, with the seconds that no look has seen."""
+        before_s = self._reached_s.pop(done.number, None)
+        length_s = self._rows[done.number].duration_s if done.number in self._rows else None
+        if before_s is None or length_s is None or done.state != "done":
+            return done
+        return replace(done, audio_s=max(0.0, length_s - before_s))
+
+    def _file(self, row: Row, suffix: str) -> Path:
+        return self._target.state / f"{file_name(row.name)}.{suffix}"
+
+
+def with_breaks(items: Callable[[], Iterator[T]], every_s: float) -> Iterator[T | None]:
+    """Give items as they come, and `None` wherever none came for so long. They are made in a thread, which an interrupt
+    does not wait for."""
+    made: Queue[tuple[str, T | BaseException | None]] = Queue()
+
+    def make() -> None:
+        try:
+            for item in items():
+                made.put(("item", item))
+            made.put(("end", None))
+        except BaseException as error:
+            made.put(("error", error))
+
+    threading.Thread(target=make, daemon=True).start()
+    while True:
+        try:
+            kind, item = made.get(timeout=every_s)
+        except Empty:
+            yield None
+            continue
+        if kind == "end":
+            return
+        if isinstance(item, BaseException):
+            raise item
+        yield item
