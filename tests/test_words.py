@@ -82,7 +82,12 @@ def round_trip(transcript: Transcript, name: str) -> Transcript:
     assert known.parse is not None
     [found] = known.parse(known.render(transcript), f"talk{known.suffix}")
     # CTM knows no segments: one of a single word without length is given some
-    assert not found.warnings or (name == "ctm" and "no length" in found.warnings[0])
+    rows = [(one.speaker, one.text) for one in transcript.segments]
+    for warning in found.warnings:
+        if "come again" in warning:
+            assert len(set(rows)) < len(rows)
+        else:
+            assert name == "ctm" and "no length" in warning
     return found
 
 
