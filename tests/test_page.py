@@ -264,7 +264,8 @@ def test_very_many_boxes_and_a_job_that_begins_anew(
     def covered(part: float) -> None:
         tab.wait_for_function(
             """part => {
-                const long = [...document.querySelectorAll(".boxes i")].map((one) => parseFloat(one.style.getPropertyValue("--long")));
+                const all = [...document.querySelectorAll(".boxes i")];
+                const long = all.map((one) => parseFloat(one.style.getPropertyValue("--long")));
                 return Math.abs(long.reduce((sum, one) => sum + one, 0) - part) < 0.5;
             }""",
             arg=part,
