@@ -66,9 +66,13 @@ def weights(checkpoint: Checkpoint) -> str:
 
 
 def _words(words: list[str]) -> list[str]:
-    """A command without `--work FOLDER`, which is of the machine alone."""
-    pairs = zip(["", *words], words, strict=False)
-    return [word for before, word in pairs if "--work" not in (before, word.partition("=")[0])]
+    """A command without `--work FOLDER` and `--banks FOLDER`, which are of the machine alone."""
+    pairs, folders = zip(["", *words], words, strict=False), ("--work", "--banks")
+    return [
+        word
+        for before, word in pairs
+        if before not in folders and word.partition("=")[0] not in folders
+    ]
 
 
 def _git(*arguments: str) -> str | None:

@@ -119,7 +119,7 @@ def dialogues(engine: Any, clips: Sequence[Any]) -> dict[str, Any]:
 
 
 def in_vllm(model: Path, sounds: Path) -> None:
-    """What runs in the other environment: transcribe, print the turns as JSON."""
+    """What runs in the other environment: transcribe, and write the turns as JSON into the folder of the model."""
     import vllm
 
     from speaker_reasoner.engines.vllm import load_vllm
@@ -150,6 +150,8 @@ def served(python: str, model: Path, port: int) -> Iterator[str]:
                 break
             except httpx.HTTPError:
                 time.sleep(1)
+        else:
+            raise SystemExit(f"{url}: no answer after 300 tries, a second apart")
         yield url
     finally:
         server.terminate()

@@ -5,14 +5,14 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .conftest import free_port
 
-_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
+_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo", "squeue", "scancel")
 _CONFIG = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -161,8 +161,7 @@ def _idle(one: Cluster) -> int:
     return done.stdout.split().count("idle")
 
 
-def _wait_for(ready: object, folder: Path) -> None:
-    assert callable(ready)
+def _wait_for(ready: Callable[[], bool], folder: Path) -> None:
     end = time.monotonic() + 30
     while not ready():
         logs = {path.name: path.read_text()[-2000:] for path in folder.glob("*.log")}

@@ -1,6 +1,7 @@
 """Batch runs with several workers, by Ray Data: the same bytes as in one process, whoever is killed."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -90,6 +91,8 @@ def test_blocks_hold_enough_to_do_and_leave_nobody_idle() -> None:
     assert _blocks(tasks=2_000, size=2, audio_s=60_000.0, workers=2) == 400
     assert _blocks(tasks=2_000, size=2, audio_s=60_000.0, workers=40) == 800
     assert _blocks(tasks=10, size=2, audio_s=36_000.0, workers=2) == 5
+    assert _blocks(tasks=1_000, size=1, audio_s=math.inf, workers=2) == 400, "joins, of any length"
+    assert _blocks(tasks=1_000, size=1, audio_s=math.inf, workers=500) == 1_000
     assert _blocks(tasks=10**6, size=2, audio_s=1e8, workers=1_000) == 2_000
 
 

@@ -224,6 +224,33 @@ def test_a_long_text_gets_the_time_it_needs() -> None:
     assert left_out(dialogue) == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "recognised", "again"),
+    [
+        (None, "zh", "zh"),
+        ("zh-Hant", "zh", "zh-Hant"),  # the rest is not written in other characters
+        ("zh-Hant", "en", "en"),
+        ("en", "zh", "zh"),
+    ],
+)
+def test_what_has_no_word_is_listened_to_again_in_the_same_language(
+    given: str | None, recognised: str, again: str
+) -> None:
+    asked: list[str | None] = []
+
+    class Speaking(Recogniser):
+        def recognise(
+            self, samples: Samples, speech: Sequence[Region], language: str | None
+        ) -> Recognition:
+            asked.append(language)
+            recognition = super().recognise(samples, speech, language)
+            return replace(recognition, language=recognised) if recognition.words else recognition
+
+    engine = CascadeEngine(Speaking([Word("one", 0.2, 0.5)]), one_speaker(9.0))
+    play(engine, noise(9.0), language=given)
+    assert asked == [given, again]
+
+
 def test_a_character_of_the_markup_takes_one_word_with_it() -> None:
     said = [Word("a<b" if i == 3 else f"w{i}", i * 0.3, i * 0.3 + 0.2) for i in range(8)]
     dialogue, outcome = play(CascadeEngine(Recogniser(said), one_speaker(4.0)), noise(4.0))

@@ -246,6 +246,41 @@ def test_the_dialogue_is_watched(server: Scripted, visit: Callable[..., Any]) ->
 
 
 @slow
+def test_very_many_boxes_and_a_job_that_begins_anew(
+    server: Scripted, visit: Callable[..., Any]
+) -> None:
+    """Chunks that are listened to at once send boxes in turn; those of a job that begins anew replace the others."""
+    server.held = True
+    tab = visit(server.url)
+    tab.set_input_files("#file", {"name": "talk.wav", "mimeType": "audio/wav", "buffer": b"RIFF"})
+    expect(tab.locator("#listening p")).to_have_text("Waiting for its turn")
+    [job] = server.jobs.values()
+
+    def tell(count: int) -> None:
+        for k in range(count):
+            start = 26.0 * (k % 2) + 0.02 * (k // 2)
+            job.tell("box", {"chunk": k % 2, "turn": k, "start": start, "end": start + 0.02})
+
+    def covered(part: float) -> None:
+        tab.wait_for_function(
+            """part => {
+                const all = [...document.querySelectorAll(".boxes i")];
+                const long = all.map((one) => parseFloat(one.style.getPropertyValue("--long")));
+                return Math.abs(long.reduce((sum, one) => sum + one, 0) - part) < 0.5;
+            }""",
+            arg=part,
+        )
+
+    tell(2000)
+    covered(100 * 40.0 / 52.0)
+    assert tab.locator(".boxes i").count() < 20, "whole stretches"
+    job.tell("anew", {})
+    tell(30)
+    expect(tab.locator(".boxes i")).to_have_count(30)
+    covered(100 * 0.6 / 52.0)
+
+
+@slow
 def test_doubt_overlap_and_gaps_are_shown(server: Scripted, visit: Callable[..., Any]) -> None:
     tab = visit(finished(server))
     ready(tab)

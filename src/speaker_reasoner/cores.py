@@ -1,6 +1,9 @@
 """The processors that this process may use, and how many threads a model gets."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def usable_cores() -> int:
@@ -14,3 +17,18 @@ def model_threads() -> int:
     """How many threads one call of a model uses on the CPU: `OMP_NUM_THREADS`, as torch does, or one a core."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # nested levels follow
     return int(wanted) if wanted.isdecimal() and int(wanted) else usable_cores()
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Leave torch, where it is imported, as many threads as it had, whatever a library loaded meanwhile sets.
+
+    silero-vad sets one thread. CTranslate2 may share torch's OpenMP, and sets the number given to its model.
+    """
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(threads)

@@ -1,9 +1,6 @@
 """Libraries of the extras, which only some commands need: one sentence where one is not installed."""
 
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -37,21 +34,6 @@ def require(extra: str, purpose: str, *modules: str) -> None:
     lost = [module for module in modules if not _is_there(module)]
     if lost:
         raise _missing(purpose, f"{', '.join(lost)}: not installed", extra)
-
-
-@contextmanager
-def torch_threads_kept() -> Iterator[None]:
-    """Leave torch, where it is imported, as many threads as it had, whatever a library loaded meanwhile sets.
-
-    silero-vad sets one thread. CTranslate2 may share torch's OpenMP, and sets the number given to its model.
-    """
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else 0
-    try:
-        yield
-    finally:
-        if torch:
-            torch.set_num_threads(threads)
 
 
 def _is_there(module: str) -> bool:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from . import extras
 from .audio import SAMPLE_RATE_HZ, Samples
+from .cores import torch_threads_kept
 from .errors import AudioError
 
 Region = tuple[float, float]
@@ -297,7 +298,7 @@ def _load_silero() -> Any:
     """Load a new model for each stream, because the model keeps the stream's state."""
     import torch  # noqa: F401  before silero_vad sets its threads
 
-    with extras.torch_threads_kept(), warnings.catch_warnings():
+    with torch_threads_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it is saved as TorchScript
         return extras.load("silero_vad", "vad", "voice activity by silero").load_silero_vad()
 

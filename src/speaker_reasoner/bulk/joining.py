@@ -7,12 +7,10 @@ its journal, which lies in the target, tells how far it is.
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from queue import Empty, Queue
 from typing import TypeVar
 
 from ..audio import to_seconds
-from ..formats import file_name
 from ..longform.journal import reached
 from .rows import Row
 from .runner import BatchSettings, Done
@@ -51,7 +49,9 @@ class Joining:
             assert row.duration_s is not None
             parts = self._settings.shares(row)
             starts = [to_seconds(part.start_samples) for part in parts] + [row.duration_s]
-            whole = [self._file(row, f"share-{part.number}.whole").exists() for part in parts]
+            whole = [
+                self._target.file(row, f"share-{part.number}.whole").exists() for part in parts
+            ]
             if all(whole):
                 continue
             first = whole.index(False)
@@ -67,7 +67,7 @@ class Joining:
         """What was transcribed since the last look."""
         for number, before_s in list(self._reached_s.items()):
             row = self._rows[number]
-            now_s = to_seconds(reached(self._file(row, "journal")))
+            now_s = to_seconds(reached(self._target.file(row, "journal")))
             if now_s > before_s:
                 self._reached_s[number] = now_s
                 yield Done(number, row.name, "share", audio_s=now_s - before_s)
@@ -79,9 +79,6 @@ class Joining:
         if before_s is None or length_s is None or done.state != "done":
             return done
         return replace(done, audio_s=max(0.0, length_s - before_s))
-
-    def _file(self, row: Row, suffix: str) -> Path:
-        return self._target.state / f"{file_name(row.name)}.{suffix}"
 
 
 def with_breaks(items: Callable[[], Iterator[T]], every_s: float) -> Iterator[T | None]:

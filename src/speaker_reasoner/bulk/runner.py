@@ -333,8 +333,7 @@ class Runner:
         return audio.load_slice(path, start, end, channel=chosen, track=options.track)
 
     def _trial(self, row: Row, journal: str) -> "_Trial":
-        stem = self.target.state / file_name(row.name)
-        kept = stem.with_name(f"{stem.name}.{journal}")
+        kept = self.target.file(row, journal)
         return _Trial(kept.with_name(f"{kept.name}.trial"), kept)
 
 

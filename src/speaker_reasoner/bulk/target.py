@@ -78,12 +78,12 @@ class Target:
 
     def done(self, row: Row) -> bool:
         """Whether the recording's transcript is whole, and no later attempt failed."""
-        if row.fault or self._file(row, "failed").exists():
+        if row.fault or self.file(row, "failed").exists():
             return False
-        return self._file(row, "done").exists()
+        return self.file(row, "done").exists()
 
     def marker(self, row: Row) -> Marker | None:
-        return Marker.read(self._file(row, "done"))
+        return Marker.read(self.file(row, "done"))
 
     def transcript(self, row: Row) -> Path:
         """The JSON of a recording that is done."""
@@ -94,7 +94,7 @@ class Target:
         if row.fault:
             return RowFailure("DataError", row.fault)
         try:
-            data = json.loads(self._file(row, "failed").read_text(encoding="utf-8"))
+            data = json.loads(self.file(row, "failed").read_text(encoding="utf-8"))
             return RowFailure(str(data["kind"]), str(data["message"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -102,17 +102,17 @@ class Target:
     def failed(self, row: Row, failure: RowFailure) -> None:
         """Keep a failure; raises `OutputError` where it cannot be written."""
         text = as_json({"kind": failure.kind, "message": failure.message})
-        path = self._file(row, "failed")
+        path = self.file(row, "failed")
         write_text_atomically(path, text + "\n")
         self._send(path)
 
     def succeeded(self, row: Row, files: Sequence[Path]) -> None:
         """A recording is done: send its files, then its marker, and forget its failure."""
-        failure = self._file(row, "failed")
+        failure = self.file(row, "failed")
         if self.bucket is not None:
             for path in files:
                 self._send(path)
-            self._send(self._file(row, "done"))
+            self._send(self.file(row, "done"))
             self.bucket.remove(self._name(failure))
         failure.unlink(missing_ok=True)
 
@@ -123,7 +123,7 @@ class Target:
         there = self.bucket.names(self._name(self.state))
         for row in rows:
             for suffix in ("failed", "done"):
-                path = self._file(row, suffix)
+                path = self.file(row, suffix)
                 if row.fault or path.name not in there or path.exists():
                     continue
                 self.bucket.fetch(self._name(path), path)
@@ -253,7 +253,8 @@ class Target:
         self._send(self._listing)
         return self.listing, "the source has changed since the last run" if existed else ""
 
-    def _file(self, row: Row, suffix: str) -> Path:
+    def file(self, row: Row, suffix: str) -> Path:
+        """A file of a recording's state: its `journal`, `done`, `failed`, ..."""
         return self.state / f"{file_name(row.name)}.{suffix}"
 
     def _name(self, path: Path) -> str:

@@ -159,7 +159,8 @@ def transcribe(
         last = Worklist(np.array(joins, np.int64), np.full(len(joins), _JOIN, np.int32))
         joining = Joining(settings, target, target.listing.rows(joins.tolist()), settled)
         yield from joining.begin()
-        work = partial(_work, data, last, 1, min(len(last), _BLOCKS), settings, shard, cluster)
+        blocks = _blocks(len(last), 1, math.inf, cluster.workers)  # one may take hours
+        work = partial(_work, data, last, 1, blocks, settings, shard, cluster)
         for one in with_breaks(work, _LOOK_S):
             yield from joining.look()
             if one is not None:
@@ -170,7 +171,7 @@ def _blocks(tasks: int, size: int, audio_s: float, workers: int) -> int:
     """In how many blocks Ray gets tasks, of which `size` go into a call: few of short recordings, yet enough that
     workers end together."""
     least = _BLOCKS_PER_WORKER * workers
-    wanted = max(least, min(_BLOCKS, int(audio_s / _BLOCK_S)))
+    wanted = max(least, int(min(_BLOCKS, audio_s / _BLOCK_S)))
     return min(_MOST_BLOCKS, wanted, math.ceil(tasks / size))
 
 

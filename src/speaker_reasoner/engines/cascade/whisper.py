@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from ...audio import SAMPLE_RATE_HZ, Samples
+from ...cores import torch_threads_kept
 from ...errors import CheckpointError, EngineError, SettingsError
-from ...extras import torch_threads_kept
 from ...speech import Region, quietest_cut
 from ...transcript import Word
 from .chinese import CHINESE, WRITTEN, check_opencc, converted, spoken

@@ -16,6 +16,7 @@ export class Lanes {
   #selected = null;
   #namesKey = null; // whose names were drawn
   #manyKey = null; // which part of very many lines was drawn
+  #boxesOf = null; // the array whose boxes were drawn
   #width = 0; // of the whole recording, in px
 
   /**
@@ -67,7 +68,7 @@ export class Lanes {
     this.follow();
   }
 
-  /** Of very many lines or boxes those in view, or where they are too narrow to be told apart, whole stretches. */
+  /** Of very many lines or boxes, in order of start, those in view, or where they are too narrow to be told apart, whole stretches. */
   #merged(spans) {
     const { duration } = this.recording;
     const { left, width } = this.waveform.ready ? this.waveform.view : { left: 0, width: this.place.clientWidth };
@@ -105,9 +106,13 @@ export class Lanes {
   drawBoxes() {
     const { boxes, duration } = this.recording;
     if (!duration) return;
-    if (boxes.length < this.#boxes.children.length) this.#boxes.replaceChildren(); // begun anew
-    if (boxes.length > MANY) this.#boxes.replaceChildren(...this.#merged(boxes).map((box) => this.#put(h("i"), box)));
-    else for (const box of boxes.slice(this.#boxes.children.length)) this.#boxes.append(this.#put(h("i"), box));
+    if (boxes !== this.#boxesOf) this.#boxes.replaceChildren(); // begun anew
+    this.#boxesOf = boxes;
+    if (boxes.length > MANY) {
+      this.#manyKey ??= this.#viewKey();
+      const ordered = boxes.toSorted((a, b) => a.start - b.start); // several chunks are listened to at once
+      this.#boxes.replaceChildren(...this.#merged(ordered).map((box) => this.#put(h("i"), box)));
+    } else for (const box of boxes.slice(this.#boxes.children.length)) this.#boxes.append(this.#put(h("i"), box));
   }
 
   #put(node, { start, end }) {

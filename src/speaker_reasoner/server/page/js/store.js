@@ -225,7 +225,7 @@ export class Recording extends EventTarget {
       this.#live.clear();
       this.overviews.clear();
       this.now.clear();
-      this.boxes.length = 0;
+      this.boxes = [];
     } else if (event === "overview") this.overviews.set(data.chunk, data);
     else if (event === "box") {
       this.boxes.push(data);

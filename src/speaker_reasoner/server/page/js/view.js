@@ -21,13 +21,13 @@ export function complain(error) {
 
 export class View {
   #closed = false;
-  #opened = false; // whether what the server has of it is here
-  #loaded = false; // or asked for: the waveform
+  #opened = false; // whether the job, and its document if there is one, was fetched
+  #loaded = false; // whether the waveform was asked for
   #follows = true;
   #watched = false; // whether it was under way a moment ago
   #onHand = (event) => { if (!event.target.closest?.("input, textarea")) this.#leave(); };
   #unsaid = [];
-  #lines;
+  #lines; // draws the lines soon
 
   constructor(id) {
     this.recording = new Recording(id);
