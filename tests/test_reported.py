@@ -176,6 +176,18 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
         [("Ana", 1, 4, "hi"), ("Bob", 4, 5, "yo")],
         LAST,
     ),
+    "a text with a time behind a name in a sentence": (
+        "a.txt",
+        "[00:01] Ana: look\nMatthew (5:13) says more\n[00:04] Ana: yes\n",
+        [("Ana", 1, 4, "look Matthew (5:13) says more"), ("Ana", 4, 5, "yes")],
+        LAST,
+    ),
+    "a label that holds brackets": (
+        "a.txt",
+        "Ana [guest]  00:01\nhi\nBob  00:04\nyo\n",
+        [("Ana [guest]", 1, 4, "hi"), ("Bob", 4, 5, "yo")],
+        LAST,
+    ),
 }
 
 
@@ -209,6 +221,7 @@ def test_utf_16_without_a_mark_is_told(tmp_path: Path) -> None:
         ({"results": {"channels": {"0": 1}}}, r'a list of objects under "results\.channels"'),
         ({"output": {"diarization": "A"}}, r'under "output\.diarization"'),
         ({"results": [{"id": 1}]}, "no transcript that is known"),
+        ({"agent": [TURN], "customer": [TURN]}, "no transcript that is known"),
         ({"events": 3, "points": [{"start": 1, "end": 2}]}, "no transcript that is known"),
         ({"segments": [{"start": 1500, "duration": 90_000, "text": "a"}]}, "milliseconds"),
         (
