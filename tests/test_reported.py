@@ -234,3 +234,14 @@ def test_what_is_refused(content: object, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(FormatError, match=message):
         load(tmp_path / "a.json")
+
+
+def test_stretches_out_of_scoring_of_one_channel_are_told_of_that_file_alone(
+    tmp_path: Path,
+) -> None:
+    rows = ["a 1 A 0 1 hi", "a 2 B 1 2 yo", "b 1 A 0 1 hi", "c 2 A 0 1 hi"]
+    rows += [f"{file} 1 X 5 6 ignore_time_segment_in_scoring" for file in "abd"]
+    (tmp_path / "a.stm").write_text("\n".join(rows) + "\n")
+    warning = "1 channel has stretches out of scoring: they hold for all channels"
+    warnings = {name: one.warnings for name, one in load(tmp_path / "a.stm").items()}
+    assert warnings == {"a": (warning,), "b": (), "c": (), "d": ()}
