@@ -164,6 +164,12 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
         [("Ana", 2, 3, "hi"), ("Ana", 4, 5, "yo")],
         "",
     ),
+    "captions of an old Mac, saved as a text": (
+        "a.txt",
+        cues("Ana: hi", "Ana: yo").replace("\n", "\r"),
+        [("Ana", 2, 3, "hi"), ("Ana", 4, 5, "yo")],
+        "",
+    ),
     "captions with doubled ends of lines": (
         "a.vtt",
         ("WEBVTT\n\n" + cues("Ana: hi\nso", "Ana: yo").replace(",", ".")).replace("\n", "\r\r\n"),
