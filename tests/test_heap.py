@@ -1,5 +1,6 @@
 """Free memory goes back to the system."""
 
+import gc
 import subprocess
 import sys
 
@@ -62,3 +63,36 @@ def test_training_keeps_what_it_had() -> None:
 def test_without_such_a_library_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap, "_trim", lambda: None)
     heap.give_back()
+
+
+def test_threads_that_pause_the_search_at_once_leave_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them finds it paused, and the other ends its pause before the first one goes on."""
+    other = heap.without_cycles()
+    other.__enter__()
+    enabled = gc.isenabled
+
+    def paused_until_now() -> bool:
+        searching = enabled()
+        other.__exit__(None, None, None)
+        return searching
+
+    monkeypatch.setattr(gc, "isenabled", paused_until_now)
+    try:
+        with heap.without_cycles():
+            pass
+        assert enabled()
+    finally:
+        gc.enable()
+
+
+def test_a_search_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with heap.without_cycles():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    with heap.without_cycles():
+        assert not gc.isenabled()
+    assert gc.isenabled()

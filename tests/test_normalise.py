@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from hypothesis import given
@@ -195,3 +196,18 @@ def test_korean_and_thai_are_counted_by_character_where_they_are_named() -> None
     assert Normalisation("ko").words("안녕 하세요 ok") == [*"안녕하세요", "ok"]
     assert Normalisation("th").words("สวัสดี ok") == [*"สวัสดี", "ok"]
     assert Normalisation("ko", characters=False).words("안녕") == ["안녕"]
+
+
+def test_without_opencc_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where only the description is asked for, as the digest of a recording does first."""
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    steps._simplifier.cache_clear()
+    for use in (lambda n: n.words("廣州"), lambda n: n.describe()):
+        with pytest.raises(ExtraError, match=r"opencc.*speaker-reasoner\[eval\]"):
+            use(Normalisation(simplified=True))
+    assert Normalisation().describe()["simplified_by"] is None

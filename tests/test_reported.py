@@ -164,6 +164,12 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
         [("Ana", 2, 3, "hi"), ("Ana", 4, 5, "yo")],
         "",
     ),
+    "captions of an old Mac, saved as a text": (
+        "a.txt",
+        cues("Ana: hi", "Ana: yo").replace("\n", "\r"),
+        [("Ana", 2, 3, "hi"), ("Ana", 4, 5, "yo")],
+        "",
+    ),
     "captions with doubled ends of lines": (
         "a.vtt",
         ("WEBVTT\n\n" + cues("Ana: hi\nso", "Ana: yo").replace(",", ".")).replace("\n", "\r\r\n"),
@@ -174,6 +180,18 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
         "a.txt",
         "Ana (00:00:01): hi\nBob [0:04]: yo\n",
         [("Ana", 1, 4, "hi"), ("Bob", 4, 5, "yo")],
+        LAST,
+    ),
+    "a text with a time behind a name in a sentence": (
+        "a.txt",
+        "[00:01] Ana: look\nMatthew (5:13) says more\n[00:04] Ana: yes\n",
+        [("Ana", 1, 4, "look Matthew (5:13) says more"), ("Ana", 4, 5, "yes")],
+        LAST,
+    ),
+    "a label that holds brackets": (
+        "a.txt",
+        "Ana [guest]  00:01\nhi\nBob  00:04\nyo\n",
+        [("Ana [guest]", 1, 4, "hi"), ("Bob", 4, 5, "yo")],
         LAST,
     ),
 }
@@ -209,6 +227,7 @@ def test_utf_16_without_a_mark_is_told(tmp_path: Path) -> None:
         ({"results": {"channels": {"0": 1}}}, r'a list of objects under "results\.channels"'),
         ({"output": {"diarization": "A"}}, r'under "output\.diarization"'),
         ({"results": [{"id": 1}]}, "no transcript that is known"),
+        ({"agent": [TURN], "customer": [TURN]}, "no transcript that is known"),
         ({"events": 3, "points": [{"start": 1, "end": 2}]}, "no transcript that is known"),
         ({"segments": [{"start": 1500, "duration": 90_000, "text": "a"}]}, "milliseconds"),
         (
@@ -221,3 +240,14 @@ def test_what_is_refused(content: object, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(FormatError, match=message):
         load(tmp_path / "a.json")
+
+
+def test_stretches_out_of_scoring_of_one_channel_are_told_of_that_file_alone(
+    tmp_path: Path,
+) -> None:
+    rows = ["a 1 A 0 1 hi", "a 2 B 1 2 yo", "b 1 A 0 1 hi", "c 2 A 0 1 hi"]
+    rows += [f"{file} 1 X 5 6 ignore_time_segment_in_scoring" for file in "abd"]
+    (tmp_path / "a.stm").write_text("\n".join(rows) + "\n")
+    warning = "1 channel has stretches out of scoring: they hold for all channels"
+    warnings = {name: one.warnings for name, one in load(tmp_path / "a.stm").items()}
+    assert warnings == {"a": (warning,), "b": (), "c": (), "d": ()}

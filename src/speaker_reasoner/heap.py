@@ -49,10 +49,12 @@ def without_cycles() -> Iterator[None]:
     """Pause the search for cycles of objects, for work that makes many objects and no cycles.
 
     Python repeats the search as objects become more, which takes half of the time of reading a long
-    transcript.
+    transcript. The pause is of the whole process: only who ends the search begins it again, so that threads
+    which read at once cannot leave it off.
     """
     searching = gc.isenabled()
-    gc.disable()
+    if searching:
+        gc.disable()
     try:
         yield
     finally:

@@ -126,7 +126,13 @@ class Normalisation:
         return text.split()
 
     def describe(self) -> dict[str, Any]:
-        """Return the switches, JSON-ready, and what normalised numbers and simplified characters."""
+        """Return the switches, JSON-ready, and what normalised numbers and simplified characters.
+
+        Raises:
+            ExtraError: characters are to be simplified and `opencc` is not installed.
+        """
+        if self.simplified:
+            _simplifier()
         tool = {"en": "transformers", "zh": "wetext"}.get(self.language) if self.numbers else None
         numbers_by = f"{tool} {importlib.metadata.version(tool)}" if tool else None
         simplified_by = (

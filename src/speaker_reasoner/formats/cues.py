@@ -122,6 +122,7 @@ def kind_of_captions(text: str) -> str:
     """`vtt` if a text begins so, `srt` if it has timing lines, else empty."""
     if re.match(r"WEBVTT(?:\s|$)", text):
         return "vtt"
+    text = text.replace("\r", "\n")  # the end of a line of old Macs
     timed = (timing[1] for timing in _TIMINGS.finditer(f"\n{text}"))
     return "srt" if any(timed) else ""
 

@@ -196,14 +196,14 @@ def _format_of_text(file: Path) -> str | None:
     return "txt" if is_paragraphs(text) else None
 
 
-def _suffix_told(file: Path) -> str:
+def _suffix_by_content(file: Path) -> str:
     """The suffix that fits the beginning of a file without one, such as standard input; empty where none does."""
     text = beginning(file).lstrip()
     if text.startswith(("{", "[")) and not is_paragraphs(text):
         return ".jsonl" if re.match(r"\{.*\}\n\s*\{", text) else ".json"
     marks = {"SPEAKER ": ".rttm", "SPKR-INFO ": ".rttm", "File type": ".textgrid", "<?xml": ".eaf"}
-    told = next((suffix for mark, suffix in marks.items() if text.startswith(mark)), "")
-    return told or (".txt" if _format_of_text(file) else "")
+    marked = next((suffix for mark, suffix in marks.items() if text.startswith(mark)), "")
+    return marked or (".txt" if _format_of_text(file) else "")
 
 
 def stem_of(file: Path) -> str:
@@ -246,7 +246,7 @@ def _format_of(file: Path, encoding: str | None, *, read_anyway: bool = False) -
     Raises:
         FormatError: its suffix is not a transcript's, or it cannot be read.
     """
-    suffix = suffix_of(file) or ("" if file.suffix else _suffix_told(file)) or None
+    suffix = suffix_of(file) or ("" if file.suffix else _suffix_by_content(file)) or None
     if suffix is None and not file.exists():
         raise FormatError(f"{file}: there is no such file or folder; check the path")
     if suffix is None:

@@ -33,7 +33,7 @@ _RANGED_S = re.compile(r"\[(\d+\.\d+)s -> (\d+\.\d+)s\]\s*(.*)")
 _STAMPED = re.compile(rf"(?:\[({_TIME})\]|\(({_TIME})\):?)(?:\s+(.*))?")
 _BARE = re.compile(rf"({_TIME})(?:\s+(.*))?")
 _HEADED = re.compile(rf"(\S.*?)(?:(\s+)({_TIME})|\s*\(({_TIME})\):?)\s*")
-_NAMED = re.compile(rf"([^:\[(]*[^:\[(\s])\s*(?:\[({_TIME})\]|\(({_TIME})\))\s*:?\s+(\S.*)")
+_NAMED = re.compile(rf"([^:\[(]*[^:\[(\s])\s*(?:\[({_TIME})\]|\(({_TIME})\))\s*:\s+(\S.*)")
 _OF_DAY = re.compile(r"\[[^\[\]]+\]\s+\d{1,2}:\d{2}:\d{2}")
 _NOTE = re.compile(r"(?:Not transcribed|Warning): .*|Transcribed by https?://\S+")
 _NO_SPEECH = "(no speech)"
@@ -125,7 +125,7 @@ def _opened(line: str, at: str) -> _Paragraph | None:
     match = _HEADED.fullmatch(line) if len(line) <= _LONGEST else None
     if match is None:
         return None
-    speaker, gap = re.sub(r"\[(.+)\]", r"\1", match[1].rstrip(":")), match[2] or ""
+    speaker, gap = re.sub(r"^\[(.+)\]$", r"\1", match[1].rstrip(":")), match[2] or ""
     marked = len(gap) > 1 or gap == "\t" or line.endswith("):")
     if not is_name(speaker) and not (marked and len(speaker.split()) <= _LONGEST_NAME):
         return None

@@ -278,9 +278,11 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
             choices=choices,
         )
     _count_channels(sessions, channels)
+    spoken: dict[str, set[str]] = {}
+    for (file, _), of_speaker in channels.items():
+        spoken.setdefault(file, set()).update(of_speaker)
     for file, of_file in ignored.items():
-        others = set().union(*(used for (name, _), used in channels.items() if name == file))
-        if others - of_file:
+        if spoken.get(file, of_file) - of_file:
             sessions.count(file, "channel has stretches out of scoring: they hold for all channels")
     return sessions.transcripts()
 

@@ -184,7 +184,7 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
     ),
     ServiceFormat(
         "segments",
-        lambda d: _has_turns(d) or any(map(_has_turns, _under(d))),
+        lambda d: _has_turns(d) or sum(map(_has_turns, _under(d))) == 1,
         lambda d, at: rows.segments(
             {"segments": d if _has_turns(d) else next(filter(_has_turns, _under(d)))}, at
         ),
