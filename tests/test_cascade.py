@@ -20,6 +20,8 @@ from speaker_reasoner.engines.cascade.engine import PROFILE, CascadeEngine
 from speaker_reasoner.engines.cascade.recogniser import Recognition
 from speaker_reasoner.engines.cascade.segmentation import FRAME_S
 from speaker_reasoner.reasoner import Dialogue, Outcome, Stop, run
+from speaker_reasoner.server.offers import offer_of
+from speaker_reasoner.server.runs import Defaults
 from speaker_reasoner.speech import Region
 from speaker_reasoner.transcript import Word
 
@@ -379,3 +381,11 @@ def test_silence_is_nobody(tmp_path: Path) -> None:
     transcriber = Transcriber(CascadeEngine(recogniser, Telling(), SHORT))
     result = transcriber.transcribe(tmp_path / "still.wav")
     assert (result.segments, result.missing, recogniser.languages) == ((), (), [])
+
+
+def test_a_server_lets_clients_name_a_language_and_not_its_characters() -> None:
+    recogniser = Listening()
+    recogniser.languages = ["en", "zh", "zh-Hant"]
+    transcriber = Transcriber(CascadeEngine(recogniser, Telling(), SHORT))
+    offer = offer_of(transcriber, [], Defaults(), None, False)
+    assert offer.able.languages == ("en", "zh")

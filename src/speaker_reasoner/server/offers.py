@@ -86,7 +86,7 @@ def offer_of(
         Path(name).name if Path(name).is_absolute() else name,
         tuple(aliases),
         None if recognises else engine.profile.language,
-        tuple(languages),
+        tuple(code for code in languages if "-" not in code),  # zh-Hant is the server's choice
         described.get("word_times") is True,
     )
     names = tuple(voice.name for voice in defaults.voices)
