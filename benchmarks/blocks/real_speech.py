@@ -69,7 +69,8 @@ def real_confidence() -> str:
         ]
         for row in stored["speaker_confidence"]
     ]
-    genders = [row["gender"] for row in stored["rows"] if "gender" in row]
+    once = [row for row in stored["rows"] if row["speakers_given"] is None]
+    genders = [row["gender"] for row in once if "gender" in row]
     right, total = (sum(g[key] for g in genders) for key in ("right", "total"))
     return (
         table(
