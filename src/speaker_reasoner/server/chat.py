@@ -29,7 +29,7 @@ _NEVER = -9999.0
 
 
 def told_profile(profile: Profile) -> dict[str, Any]:
-    """What a client must know of a model to lead its dialogues; not how it was trained."""
+    """The profile that a client needs to lead dialogues: all but how the model was trained."""
     return {key: value for key, value in asdict(profile).items() if key != "training"}
 
 

@@ -1,4 +1,4 @@
-"""Which jobs a server takes next out of a queue that several servers share; for PostgreSQL.
+"""Chooses the next jobs for a server from a queue that several servers share; PostgreSQL alone.
 
 Jobs of clients take turns: first those of the client with the fewest under way; of those, of the one that
 was given something longest ago. What people wait for on the line comes before jobs. A job whose server did

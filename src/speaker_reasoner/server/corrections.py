@@ -17,7 +17,7 @@ from .lines import Document
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Which of the operations count: those done, those taken back, the last one last."""
+    """The operations in effect, in order, and those that were undone, the last one last."""
 
     done: tuple[Mapping[str, Any], ...] = ()
     undone: tuple[Mapping[str, Any], ...] = ()

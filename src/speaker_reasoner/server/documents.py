@@ -1,4 +1,4 @@
-"""What a job has kept of its transcript: as the model left it, and as it was corrected since."""
+"""The stored transcripts of a job: the model's, and the corrected one."""
 
 import json
 from collections.abc import Sequence

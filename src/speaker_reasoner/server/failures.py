@@ -67,7 +67,7 @@ class RequestError(ServerError):
 
 
 class StorageError(RequestError):
-    """What the server keeps cannot be written or read now; nothing is wrong with the request."""
+    """The store cannot be written or read at present; the request is right."""
 
 
 def disk_error(what: str, error: BaseException | None) -> StorageError:

@@ -159,7 +159,7 @@ class Guard:
         return None
 
     def _is_signed(self, scope: Scope) -> bool:
-        """Whether it asks for audio by a link that somebody with the key was given."""
+        """Whether a request asks for a job's audio by a signed link that has not expired."""
         link = _AUDIO.fullmatch(_path(scope))
         if self._key is None or link is None or scope.get("method") not in ("GET", "HEAD"):
             return False
@@ -170,7 +170,7 @@ class Guard:
         return hmac.compare_digest(given.encode(), sign(self._key, link[1], until).encode())
 
     def _offers_key(self, scope: Scope) -> bool:
-        """Whether a socket of a browser, which sends no header of its own, brings the key as OpenAI's do."""
+        """Whether a socket has the key as a subprotocol: browsers cannot set headers of sockets."""
         offered = [one for one in scope.get("subprotocols", []) if one.startswith(_KEY_PROTOCOL)]
         return bool(offered) and self._is_key(offered[0].removeprefix(_KEY_PROTOCOL))
 
@@ -214,7 +214,7 @@ class _Heads:
 
 
 def sign(key: bytes, job_id: str, until: str) -> str:
-    """What proves that somebody with the key was given a link to a job's audio."""
+    """The signature of a link to a job's audio."""
     return hmac.new(key, f"audio {job_id} {until}".encode(), "sha256").hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a recording begins with: its sound, and the voices of people it may hold, decoded to a folder.
+"""Decodes an uploaded recording, and clips of known voices, into a folder.
 
 Voices come as clips with the request, or from a voice store that the server was started with.
 """

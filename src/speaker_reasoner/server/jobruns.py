@@ -382,7 +382,7 @@ class JobRun:
                 self._log.append(name, data)
 
     def _told_before(self, chunk: int) -> int:
-        """How many segments of earlier chunks were told, before a restart."""
+        """How many segments of chunks before this one were sent to clients before a restart."""
         return sum(row["chunk"] < chunk for row in self._segments_told())
 
     def _segments_told(self) -> list[dict[str, Any]]:

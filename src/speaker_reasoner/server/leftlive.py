@@ -1,4 +1,4 @@
-"""What a live session has left on this machine, for a store that several servers share."""
+"""The files of live sessions that ended with their server, beside a shared store."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What people may correct in a transcript, as operations that a client sends."""
+"""The operations by which clients correct a transcript."""
 
 from typing import Annotated, Any, Literal
 

@@ -119,7 +119,7 @@ def voice_file(folder: Path, number: int) -> Path:
 
 
 def spoken_file(voice: Path) -> Path:
-    """Where it is written down in which stretches of a clip somebody speaks, if a store knew it."""
+    """The file of the stretches of speech in the clip of a known voice."""
     return voice.with_suffix(".json")
 
 

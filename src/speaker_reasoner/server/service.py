@@ -188,7 +188,7 @@ class Service:
         return mine + theirs
 
     def client_of(self, request: HTTPConnection) -> str:
-        """Whose a request is, for a fair queue: the key that it carries, if the server has several, else its
+        """The client of a request, for a fair queue: the key that it carries, if the server has several, else its
         address; a digest of it."""
         who = ""
         if self.settings.more_keys:

@@ -137,7 +137,7 @@ class Worker:
 
     @property
     def crowded(self) -> bool:
-        """Whether somebody waits: what is only nice to have is better left out."""
+        """Whether a task waits or the server ends: optional work is left out then."""
         return self._draining or bool(self._waiting)
 
     def drain(self) -> None:
