@@ -8,7 +8,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -583,10 +583,13 @@ def test_rows_by_their_numbers(tmp_path: Path) -> None:
         listing.rows([4])
 
 
-def test_shares_leave_no_files(tmp_path: Path) -> None:
-    """Five workers died on one: the join transcribes it. What a death in the join left goes with the next one."""
-    source, out = tmp_path / "long.wav", tmp_path / "out"
-    save(source, noise(120.0))
+@contextmanager
+def second_share_given_up(
+    folder: Path, seconds: float
+) -> Iterator[tuple[Target, BatchSettings, Runner, Row]]:
+    """A run over one recording in shares of a minute, on whose second one five workers died."""
+    source, out = folder / "long.wav", folder / "out"
+    save(source, noise(seconds))
     target = Target(str(out))
     settings = BatchSettings(Simulated, OPTIONS, str(out), None, ("json",), share_s=60.0)
     with target.admitted(str(source), Shard()) as (listing, _):
@@ -594,6 +597,13 @@ def test_shares_leave_no_files(tmp_path: Path) -> None:
         runner = Runner(settings)
         for _ in range(5):
             runner._trial(row, "share-1.journal").begin()
+        yield target, settings, runner, row
+
+
+def test_shares_leave_no_files(tmp_path: Path) -> None:
+    """Five workers died on one: the join transcribes it. What a death in the join left goes with the next one."""
+    out = tmp_path / "out"
+    with second_share_given_up(tmp_path, 120.0) as (_, _, runner, row):
         done = [one for n in (0, 1) for one in runner.share(row, n)] + [*runner.join(row)]
         assert [one.state for one in done] == ["share", "done"]
         assert not list(out.rglob("*.share-*"))
@@ -607,15 +617,7 @@ def test_shares_leave_no_files(tmp_path: Path) -> None:
 
 def test_a_join_that_transcribes_tells_how_far_it_is(tmp_path: Path) -> None:
     """Three shares, the second given up: the join goes on from there, and hears the third once more."""
-    source, out = tmp_path / "long.wav", tmp_path / "out"
-    save(source, noise(180.0))
-    target = Target(str(out))
-    settings = BatchSettings(Simulated, OPTIONS, str(out), None, ("json",), share_s=60.0)
-    with target.admitted(str(source), Shard()) as (listing, _):
-        [row] = listing
-        runner = Runner(settings)
-        for _ in range(5):
-            runner._trial(row, "share-1.journal").begin()
+    with second_share_given_up(tmp_path, 180.0) as (target, settings, runner, row):
         shares = [one for n in (0, 1, 2) for one in runner.share(row, n)]
         joining = Joining(settings, target, [row])
         [begun] = joining.begin()

@@ -9,7 +9,6 @@ of networks.py. Needs torch, onnx and h5py, which what is made does not. Large w
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 import zipfile
@@ -20,7 +19,7 @@ import h5py
 import numpy as np
 import torch
 from networks import Gender
-from speaker_models import download, export
+from speaker_models import arguments, download, export
 
 WHEEL = "inaSpeechSegmenter==0.6.8"
 WEIGHTS = "inaSpeechSegmenter/keras_male_female_cnn.hdf5"
@@ -41,12 +40,7 @@ def _tensors(parcel: bytes) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--wheel", type=Path)
-    args = parser.parse_args()
+    args = arguments(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         wheel = args.wheel or download(WHEEL, Path(scratch))
         with zipfile.ZipFile(wheel) as parcel:

