@@ -280,11 +280,17 @@ def test_words_equal_meeteval_on_anything(
 
 
 @settings(max_examples=150, deadline=None)
-@given(transcripts(), transcripts(), st.sampled_from([None, 1, 3]), st.sampled_from([1, 2, 3, 64]))
+@given(
+    transcripts(),
+    transcripts(),
+    st.sampled_from([0, 1, 16]),
+    st.sampled_from([0, 8]),
+    st.sampled_from([1, 2, 3, 64]),
+)
 def test_the_greedy_search_gives_segments_to_the_streams_that_meeteval_gives_them(
-    reference: Transcript, hypothesis: Transcript, width: int | None, block: int
+    reference: Transcript, hypothesis: Transcript, spare: int, ahead: int, block: int
 ) -> None:
-    """Also where bands begin too narrow, and whatever columns are kept."""
+    """Also where limits begin too low, and whatever is written out and kept of the columns."""
     from meeteval.wer.wer.orc import greedy_orc_word_error_rate
 
     normalisation = Normalisation()
@@ -294,9 +300,8 @@ def test_the_greedy_search_gives_segments_to_the_streams_that_meeteval_gives_the
         hypothesis_words.setdefault(segment.speaker, []).extend(normalisation.words(segment.text))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(streams, "_BLOCK", block)
-        if width is not None:
-            narrow = streams._Band(width, width)
-            patched.setattr(streams._Band, "around", lambda cost, drift, longest: narrow)
+        patched.setattr(streams, "_SPARE", spare)
+        patched.setattr(streams, "_AHEAD", ahead)
         numbers = streams.assign(
             [said for _, said in spoken],
             [who for who, _ in spoken],

@@ -13,6 +13,23 @@ _SMALL = 10**6  # words times words up to which all distances are computed
 _Side = TypeVar("_Side")
 
 
+def distance(reference: Sequence[Any], hypothesis: Sequence[Any], substitution: int = 1) -> int:
+    """The least cost of edits between two texts; a substitution costs 1 or 2."""
+    kinds = load("rapidfuzz.distance")
+    least = kinds.Levenshtein.distance(
+        reference, hypothesis, score_hint=edits_hint(reference, hypothesis)
+    )
+    if substitution == 2:
+        least = kinds.Indel.distance(reference, hypothesis, score_cutoff=2 * least)
+    return int(least)
+
+
+def edits_hint(reference: Sequence[Any], hypothesis: Sequence[Any]) -> int:
+    """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
+    sizes = len(reference), len(hypothesis)
+    return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
+
+
 def cheapest_mapping(
     reference: Sequence[_Side],
     hypothesis: Sequence[_Side],

@@ -2,16 +2,16 @@
 
 MeetEval's search (`greedy_combination_matching`: segments move one after the other to where they
 cost least, first with substitutions of cost 2, then 1, until none moves), with the same result.
-Where MeetEval fills whole tables of distances, this fills a band around their diagonals: a path of
-cost C from corner to corner stays within it (Ukkonen, 1985). Every cost that is read is checked
-against the band's width; if the band was too narrow, the pass is repeated with one twice as wide.
+Where MeetEval fills whole tables of distances, this computes the few places of a column that a path
+within a limit of cost can pass (Ukkonen, 1985): beyond them the costs rise by one a word. Every cost
+that is read is checked against the limit; if that was too low, the pass is repeated with a higher one.
 Of the columns behind each place one in `_BLOCK` is kept, from which the others are made again.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,73 +19,101 @@ import numpy.typing as npt
 
 from .counts import Skip
 from .extra import load
-from .mapping import cheapest_mapping
+from .mapping import cheapest_mapping, distance
 
 _PASSES = 49  # MeetEval's bound for each cost of substitutions
 _BLOCK = 64  # segments
+_SPARE = 16  # words that may move within a pass: assumed
+_AHEAD = 8  # words that a column is written out beyond what its segment can reach: assumed
 
 _Ints = npt.NDArray[np.uint64]
+_Words = list[int]
 
 
-class _TooNarrowError(Exception):
-    """A cost was read that a path outside of the band may undercut."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """How many words of the stream more, or fewer, than of its reference are looked at."""
-
-    more: int
-    fewer: int
-
-    @classmethod
-    def around(cls, cost: int, drift: int, longest: int) -> "_Band":
-        """For paths of a cost that end `drift` words off, with one more segment, and a few moves."""
-        spare = longest + 16
-        return cls((cost + drift) // 2 + spare, (cost - drift) // 2 + spare)
-
-    def holds(self, cost: int, drift: int) -> bool:
-        """Whether all paths of a cost that end `drift` words off are in the band."""
-        return cost + drift <= 2 * self.more and cost - drift <= 2 * self.fewer
-
-    def twice(self) -> "_Band":
-        return _Band(2 * self.more, 2 * self.fewer)
-
-    @property
-    def width(self) -> int:
-        return self.more + self.fewer + 1
+class _TooLowError(Exception):
+    """A cost was read that a path which was left out may undercut."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
     """Costs in front of (or behind) a place of a stream's reference, by words of the stream used.
 
+    On both sides of the costs that are written out, they rise by one a word. A single cost is the
+    most usual column: where no error is near.
+
     Attributes:
         words: of the reference, before the place.
         first: number of words of the stream that `costs[0]` stands for.
-        costs: one for each number of words from `first` on.
+        costs: one for each number of words from `first` on; neighbours differ by one at most.
     """
 
     words: int
     first: int
     costs: _Ints
 
-    @classmethod
-    def at_the_start(cls, size: int, band: _Band) -> "_Column":
-        return cls(0, 0, np.arange(min(size, band.more) + 1, dtype=np.uint64))
+    @property
+    def last(self) -> int:
+        return self.first + len(self.costs) - 1
 
-    def after(self, segment: _Ints, stream: _Ints, band: _Band, substitution: int) -> "_Column":
-        """The costs behind `segment`, if it comes next in this stream."""
-        words = self.words + len(segment)
-        low = min(max(0, words - band.fewer), len(stream))
-        high = min(len(stream), words + band.more)
-        last = self.first + len(self.costs) - 1
-        costs = self.costs
-        if high > last:  # from beyond the band: insertions
-            costs = np.append(costs, costs[-1] + np.arange(1, high - last + 1, dtype=np.uint64))
-        stretch = stream[self.first : self.first + len(costs) - 1]
-        costs = _forward()(costs, stretch, segment, cost_substitution=substitution)
-        return _Column(words, low, costs[low - self.first :])
+    def between(self, low: int, high: int) -> _Ints:
+        """The costs of `low` to `high` words of the stream; what is written out lies between."""
+        below = np.arange(self.first - low, 0, -1, dtype=np.uint64) + self.costs[0]
+        above = np.arange(1, high - self.last + 1, dtype=np.uint64) + self.costs[-1]
+        return np.concatenate([below, self.costs, above])
+
+
+class _Text:
+    """The words of a stream, from one of its ends, and which paths through them count.
+
+    Args:
+        words: as numbers.
+        total: words of its reference at first.
+        limit: of a path's cost.
+        substitution: cost of one.
+    """
+
+    def __init__(self, words: _Words, total: int, limit: int, substitution: int) -> None:
+        self.words, self._coded = words, np.array(words, dtype=np.uint64)
+        self._limit, self._substitution = limit, substitution
+        self._more = (limit + len(words) - total) // 2  # words that a path can be ahead
+
+    def after(self, column: _Column, segment: _Words, total: int) -> _Column:
+        """The costs behind `segment`, if it comes next; `total` words of the reference with it."""
+        words, count = column.words + len(segment), len(segment)
+        if len(column.costs) == 1 and (
+            self.words[column.first : column.first + count] == segment
+        ):  # no path is cheaper than the difference of the lengths, which these words reach
+            return _Column(words, column.first + count, column.costs)
+        reach = max(column.last, min(len(self.words), words + self._more))
+        high = min(reach, column.last + count + _AHEAD)
+        before, costs = self._computed(column, segment, high)
+        if high < reach and costs[-1] + count != before[-1]:  # words further on may match
+            _, costs = self._computed(column, segment, reach)
+        return self._cut(words, column.first, costs, total - words)
+
+    def _computed(self, column: _Column, segment: _Words, high: int) -> tuple[_Ints, _Ints]:
+        """The costs before and after a segment, up to `high` words of the stream."""
+        before = column.between(column.first, high)
+        stretch = self._coded[column.first : high]
+        coded = np.array(segment, dtype=np.uint64)
+        return before, _forward()(before, stretch, coded, cost_substitution=self._substitution)
+
+    def _cut(self, words: int, first: int, costs: _Ints, rest: int) -> _Column:
+        """Without the ends that no path within the limit passes, or where the costs rise by one a word.
+
+        `rest` words of the reference are to come: a path costs what they differ by at least.
+        """
+        place = np.arange(len(costs))
+        whole = costs.astype(np.int64)
+        within = np.flatnonzero(whole + abs(len(self.words) - first - rest - place) <= self._limit)
+        if not len(within):
+            raise _TooLowError
+        low, high = int(within[0]), int(within[-1])
+        falls = np.flatnonzero((whole + place)[low : high + 1] != whole[low] + low)
+        rises = np.flatnonzero((whole - place)[low : high + 1] != whole[high] - high)
+        high = low + (int(rises[-1]) + 1 if len(rises) else 0)
+        low = min(high, low + (int(falls[0]) - 1 if len(falls) else high - low))
+        return _Column(words, first + low, costs[low : high + 1])
 
 
 @cache
@@ -97,12 +125,18 @@ def _forward() -> Any:
 class _Stream:
     """The words of one stream, and the costs of what is in front of a place and what is behind it."""
 
-    def __init__(self, words: _Ints, segments: Sequence[_Ints], band: _Band, substitution: int):
-        self._words, self._mirrored = words, words[::-1].copy()
-        self._band, self._substitution = band, substitution
-        self._segments = segments[::-1]
-        self.front = _Column.at_the_start(len(words), band)
-        column = _Column.at_the_start(len(words), band)
+    def __init__(
+        self, words: _Words, segments: Sequence[_Words], limit: int, substitution: int
+    ) -> None:
+        total = sum(map(len, segments))
+        self._text = _Text(words, total, limit, substitution)
+        self._mirrored = _Text(words[::-1], total, limit, substitution)
+        self._limit = limit
+        self._totals = [total, total]  # words of the reference, the fewest and the most so far
+        self._at_first = total
+        self._segments = [segment[::-1] for segment in reversed(segments)]
+        self.front = _Column(0, 0, np.zeros(1, dtype=np.uint64))
+        column = self.front
         self._kept = [column]  # what is behind where 0, `_BLOCK`, twice `_BLOCK`, ... are left
         for number, before in enumerate(self._columns(column, 0), start=1):
             column = before
@@ -114,9 +148,8 @@ class _Stream:
 
     def _columns(self, column: _Column, behind: int) -> Iterator[_Column]:
         """The columns before each of the segments, from the end on, that come before the last `behind`."""
-        for segment in islice(self._segments, behind, None):
-            mirrored = segment[::-1].copy()
-            column = column.after(mirrored, self._mirrored, self._band, self._substitution)
+        for mirrored in islice(self._segments, behind, None):
+            column = self._mirrored.after(column, mirrored, self._at_first)
             yield column
 
     def _behind(self, count: int) -> _Column:
@@ -128,14 +161,20 @@ class _Stream:
             self._block = [self._kept[-1], *columns]
         return self._block[place]
 
-    def front_with(self, segment: _Ints) -> _Column:
-        """The costs in front if `segment` comes next."""
-        return self.front.after(segment, self._words, self._band, self._substitution)
+    def with_next(self, segment: _Words) -> tuple[_Column, int]:
+        """The costs in front if `segment` comes next, and what the stream then costs in all."""
+        behind = self._behind(self._left)
+        front = self._front_with(segment, behind)
+        return front, self._met(front, behind)
 
-    def with_next(self, segment: _Ints) -> tuple[_Column, int]:
-        """The same, and what the stream then costs in all."""
-        front = self.front_with(segment)
-        return front, self._met(front, self._behind(self._left))
+    def passed_by(self, segment: _Words) -> _Column:
+        """The costs in front of what comes after `segment`, the next one in this stream."""
+        return self._front_with(segment, self._behind(self._left - 1))
+
+    def _front_with(self, segment: _Words, behind: _Column) -> _Column:
+        total = self.front.words + len(segment) + behind.words
+        self._seen(total)
+        return self._text.after(self.front, segment, total)
 
     def without_next(self) -> int:
         """What the stream costs without the segment that comes next in it."""
@@ -145,19 +184,25 @@ class _Stream:
         """The segment that came next has been dealt with."""
         self._left -= 1
 
+    def _seen(self, total: int) -> None:
+        self._totals = [min(self._totals[0], total), max(self._totals[1], total)]
+
     def _met(self, front: _Column, behind: _Column) -> int:
         """The cost of the cheapest path through both columns."""
-        size = len(self._words)
-        end = size - behind.first  # the words that `behind` uses are counted from the end
-        low = max(front.first, end - len(behind.costs) + 1)
-        high = min(front.first + len(front.costs), end + 1)
-        if low >= high:
-            raise _TooNarrowError
-        one = front.costs[low - front.first : high - front.first]
-        other = behind.costs[end - high + 1 : end - low + 1][::-1]
-        cost = int((one + other).min())
-        if not self._band.holds(cost, size - front.words - behind.words):
-            raise _TooNarrowError
+        size = len(self._text.words)
+        if len(front.costs) == len(behind.costs) == 1:
+            apart = abs(size - front.first - behind.first)
+            cost = int(front.costs[0]) + int(behind.costs[0]) + apart
+        else:  # what `behind` uses is counted from the end
+            low = min(front.first, size - behind.last)
+            high = max(front.last, size - behind.first)
+            other = behind.between(size - high, size - low)[::-1]
+            cost = int((front.between(low, high) + other).min())
+        # Where a path was left out, so many words of the reference more or fewer were expected.
+        total = front.words + behind.words
+        expected = max(total - self._totals[0], self._totals[1] - total)
+        if cost + expected >= self._limit:
+            raise _TooLowError
         return cost
 
 
@@ -183,8 +228,8 @@ def assign(
     """
     codes: dict[str, int] = {}
 
-    def coded(words: Sequence[str]) -> _Ints:
-        return np.array([codes.setdefault(word, len(codes)) for word in words], dtype=np.uint64)
+    def coded(words: Sequence[str]) -> _Words:
+        return [codes.setdefault(word, len(codes)) for word in words]
 
     rows, columns = [coded(one) for one in segments], [coded(one) for one in streams]
     assignment = _by_speaker(rows, speakers, columns)
@@ -198,16 +243,14 @@ def assign(
 
 
 def _by_speaker(
-    rows: Sequence[_Ints], speakers: Sequence[str], columns: Sequence[_Ints]
+    rows: Sequence[_Words], speakers: Sequence[str], columns: Sequence[_Words]
 ) -> list[int]:
     """Where the search starts: cpWER's mapping; speakers that it leaves over go where they cost least."""
-    spoken: dict[str, list[_Ints]] = {}
+    spoken: dict[str, _Words] = {}
     for speaker, row in zip(speakers, rows, strict=True):
-        spoken.setdefault(speaker, []).append(row)
-    said = [np.concatenate(parts) for parts in spoken.values()]
-    distance = load("rapidfuzz.distance").Levenshtein.distance
-    nothing = np.array([], dtype=np.uint64)
-    mapping = dict(cheapest_mapping(said, columns, nothing, np.ndarray.tolist, distance))
+        spoken.setdefault(speaker, []).extend(row)
+    said = list(spoken.values())
+    mapping = dict(cheapest_mapping(said, columns, [], list, distance))
     chosen = {}
     for number, (speaker, words) in enumerate(zip(spoken, said, strict=True)):
         chosen[speaker] = mapping[number]
@@ -218,28 +261,25 @@ def _by_speaker(
 
 
 def _pass(
-    rows: Sequence[_Ints],
-    columns: Sequence[_Ints],
+    rows: Sequence[_Words],
+    columns: Sequence[_Words],
     assignment: list[int],
     substitution: int,
     largest: int | None,
 ) -> list[int]:
     """Move each segment once, in order, to where all streams together cost least."""
-    kinds = load("rapidfuzz.distance")
-    distance = (kinds.Levenshtein if substitution == 1 else kinds.Indel).distance
-    given: list[list[_Ints]] = [[] for _ in columns]
+    given: list[list[_Words]] = [[] for _ in columns]
     for stream, row in zip(assignment, rows, strict=True):
         given[stream].append(row)
-    longest = max(map(len, rows))
-    lengths = [sum(map(len, mine)) for mine in given]
-    bands = []
-    for column, mine, length in zip(columns, given, lengths, strict=True):
-        joined = np.concatenate([*mine, np.array([], dtype=np.uint64)])
-        bands.append(_Band.around(distance(joined, column), len(column) - length, longest))
+    slack = 2 * (max(map(len, rows)) + _SPARE)
+    limits = []
+    for column, mine in zip(columns, given, strict=True):
+        cost = distance([*chain.from_iterable(mine)], column, substitution)
+        limits.append(cost + slack)
     while True:
         costs = sum(
-            length * min(len(column), band.width)
-            for length, column, band in zip(lengths, columns, bands, strict=True)
+            sum(map(len, mine)) * min(len(column), limit)
+            for column, mine, limit in zip(columns, given, limits, strict=True)
         )
         if largest is not None and costs > largest:
             raise Skip(f"too long for its errors: a search among {costs:,} costs, over {largest:,}")
@@ -247,22 +287,22 @@ def _pass(
             return _moved(
                 rows,
                 [
-                    _Stream(column, mine, band, substitution)
-                    for column, mine, band in zip(columns, given, bands, strict=True)
+                    _Stream(column, mine, limit, substitution)
+                    for column, mine, limit in zip(columns, given, limits, strict=True)
                 ],
                 assignment,
             )
-        except _TooNarrowError:
-            bands = [band.twice() for band in bands]
+        except _TooLowError:
+            limits = [2 * limit for limit in limits]
 
 
 def _moved(
-    rows: Sequence[_Ints], streams: Sequence[_Stream], assignment: Sequence[int]
+    rows: Sequence[_Words], streams: Sequence[_Stream], assignment: Sequence[int]
 ) -> list[int]:
     moved = []
     for row, now in zip(rows, assignment, strict=True):
         here = streams[now]
-        stays, front, without = here.cost, here.front_with(row), here.without_next()
+        stays, front, without = here.cost, here.passed_by(row), here.without_next()
         best, least, after = now, stays - without, (front, stays)
         if least > -len(row):  # all of its words are right where it is: no stream has more for it
             for number, stream in enumerate(streams):

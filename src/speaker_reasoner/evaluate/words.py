@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..transcript import Segment
 from .counts import ErrorCounts, Skip
 from .extra import load
-from .mapping import cheapest_mapping
+from .mapping import cheapest_mapping, distance, edits_hint
 from .streams import assign
 
 LONG = 10**7
@@ -65,20 +65,9 @@ def edits(reference: list[str], hypothesis: list[str]) -> list[tuple[str, int, i
     levenshtein = load("rapidfuzz.distance").Levenshtein
     return list(
         levenshtein.editops(
-            reference, hypothesis, score_hint=_hint(reference, hypothesis)
+            reference, hypothesis, score_hint=edits_hint(reference, hypothesis)
         ).as_list()
     )
-
-
-def _hint(reference: list[str], hypothesis: list[str]) -> int:
-    """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
-    sizes = len(reference), len(hypothesis)
-    return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
-
-
-def _distance(reference: list[str], hypothesis: list[str]) -> int:
-    levenshtein = load("rapidfuzz.distance").Levenshtein
-    return int(levenshtein.distance(reference, hypothesis, score_hint=_hint(reference, hypothesis)))
 
 
 def _counted(rate: Any) -> ErrorCounts:
@@ -94,7 +83,7 @@ def permutation_errors(reference: SegmentWords, hypothesis: SegmentWords) -> Err
         unsorted = {"reference_sort": False, "hypothesis_sort": False}  # they are in order
         return _counted(load("meeteval.wer").cp_word_error_rate(*as_text, **unsorted))
     ours, theirs = (list(side.values()) for side in sides)
-    return _mapped_errors(ours, theirs, [], list, _distance, word_errors)
+    return _mapped_errors(ours, theirs, [], list, distance, word_errors)
 
 
 def _words_by_speaker(spoken: SegmentWords) -> dict[str, list[str]]:
