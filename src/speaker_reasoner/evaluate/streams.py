@@ -4,14 +4,16 @@ MeetEval's search (`greedy_combination_matching`: segments move one after the ot
 cost least, first with substitutions of cost 2, then 1, until none moves), with the same result.
 Where MeetEval fills whole tables of distances, this computes the few places of a column that a path
 within a limit of cost can pass (Ukkonen, 1985): beyond them the costs rise by one a word. Every cost
-that is read is checked against the limit; if that was too low, the pass is repeated with a higher one.
-Of the columns behind each place one in `_BLOCK` is kept, from which the others are made again.
+that is read is checked against the limit; if that was too low, the pass is repeated with
+one that leaves four times the room.
+Of the columns behind each place, where all are too many, one in `_BLOCK` is kept, from which the
+others are made again.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,11 +25,10 @@ from .mapping import cheapest_mapping, distance
 
 _PASSES = 49  # MeetEval's bound for each cost of substitutions
 _BLOCK = 64  # segments
-_SPARE = 16  # words that may move within a pass: assumed
-_AHEAD = 8  # words that a column is written out beyond what its segment can reach: assumed
+_KEPT = 2**20  # costs that the columns of a stream may hold before they are thinned: assumed
+_SPARE = 8  # words that may move within a pass: assumed
 
 _Ints = npt.NDArray[np.uint64]
-_Words = list[int]
 
 
 class _TooLowError(Exception):
@@ -55,12 +56,6 @@ class _Column:
     def last(self) -> int:
         return self.first + len(self.costs) - 1
 
-    def between(self, low: int, high: int) -> _Ints:
-        """The costs of `low` to `high` words of the stream; what is written out lies between."""
-        below = np.arange(self.first - low, 0, -1, dtype=np.uint64) + self.costs[0]
-        above = np.arange(1, high - self.last + 1, dtype=np.uint64) + self.costs[-1]
-        return np.concatenate([below, self.costs, above])
-
 
 class _Text:
     """The words of a stream, from one of its ends, and which paths through them count.
@@ -72,48 +67,48 @@ class _Text:
         substitution: cost of one.
     """
 
-    def __init__(self, words: _Words, total: int, limit: int, substitution: int) -> None:
-        self.words, self._coded = words, np.array(words, dtype=np.uint64)
+    def __init__(self, words: _Ints, total: int, limit: int, substitution: int) -> None:
+        self.words, self._bytes = words, words.tobytes()
         self._limit, self._substitution = limit, substitution
         self._more = (limit + len(words) - total) // 2  # words that a path can be ahead
 
-    def after(self, column: _Column, segment: _Words, total: int) -> _Column:
+    def after(self, column: _Column, segment: _Ints, total: int) -> _Column:
         """The costs behind `segment`, if it comes next; `total` words of the reference with it."""
-        words, count = column.words + len(segment), len(segment)
-        if len(column.costs) == 1 and (
-            self.words[column.first : column.first + count] == segment
-        ):  # no path is cheaper than the difference of the lengths, which these words reach
-            return _Column(words, column.first + count, column.costs)
-        reach = max(column.last, min(len(self.words), words + self._more))
-        high = min(reach, column.last + count + _AHEAD)
-        before, costs = self._computed(column, segment, high)
-        if high < reach and costs[-1] + count != before[-1]:  # words further on may match
-            _, costs = self._computed(column, segment, reach)
-        return self._cut(words, column.first, costs, total - words)
+        behind, count = column.words + len(segment), len(segment)
+        if len(column.costs) == 1:
+            begin, end = (
+                number * segment.itemsize for number in (column.first, column.first + count)
+            )
+            if self._bytes[begin:end] == segment.tobytes():
+                # No path is cheaper than the difference of the lengths, which these words reach.
+                return _Column(behind, column.first + count, column.costs)
+        high = max(column.last, min(len(self.words), behind + self._more))
+        above = np.arange(1, high - column.last + 1, dtype=np.uint64)
+        costs = np.concatenate((column.costs, column.costs[-1] + above))
+        stretch = self.words[column.first : high]
+        costs = _forward()(costs, stretch, segment, cost_substitution=self._substitution)
+        return self._cut(behind, column.first, costs, len(self.words) - (total - behind))
 
-    def _computed(self, column: _Column, segment: _Words, high: int) -> tuple[_Ints, _Ints]:
-        """The costs before and after a segment, up to `high` words of the stream."""
-        before = column.between(column.first, high)
-        stretch = self._coded[column.first : high]
-        coded = np.array(segment, dtype=np.uint64)
-        return before, _forward()(before, stretch, coded, cost_substitution=self._substitution)
+    def _cut(self, words: int, first: int, costs: _Ints, to_come: int) -> _Column:
+        """A single cost where all rise from it; else without ends that no path within the limit passes.
 
-    def _cut(self, words: int, first: int, costs: _Ints, rest: int) -> _Column:
-        """Without the ends that no path within the limit passes, or where the costs rise by one a word.
-
-        `rest` words of the reference are to come: a path costs what they differ by at least.
+        From a place to the end, a path costs as much as the place is away from `to_come` at least. Both
+        change by one a word at most, so that what an end is over the limit by says how much goes.
         """
-        place = np.arange(len(costs))
-        whole = costs.astype(np.int64)
-        within = np.flatnonzero(whole + abs(len(self.words) - first - rest - place) <= self._limit)
-        if not len(within):
-            raise _TooLowError
-        low, high = int(within[0]), int(within[-1])
-        falls = np.flatnonzero((whole + place)[low : high + 1] != whole[low] + low)
-        rises = np.flatnonzero((whole - place)[low : high + 1] != whole[high] - high)
-        high = low + (int(rises[-1]) + 1 if len(rises) else 0)
-        low = min(high, low + (int(falls[0]) - 1 if len(falls) else high - low))
-        return _Column(words, first + low, costs[low : high + 1])
+        last = first + len(costs) - 1
+        below = int(costs[0]) + abs(first - to_come) - self._limit
+        above = int(costs[-1]) + abs(last - to_come) - self._limit
+        if below > 0 or above > 0:
+            low = (max(below, 0) + 1) // 2
+            costs = costs[low : len(costs) - (max(above, 0) + 1) // 2]
+            first += low
+            if not len(costs):
+                raise _TooLowError
+        place = int(costs.argmin())
+        least, above = int(costs[place]), len(costs) - 1 - place
+        if int(costs[0]) == least + place and int(costs[-1]) == least + above:
+            first, costs = first + place, costs[place : place + 1].copy()
+        return _Column(words, first, costs)
 
 
 @cache
@@ -126,22 +121,26 @@ class _Stream:
     """The words of one stream, and the costs of what is in front of a place and what is behind it."""
 
     def __init__(
-        self, words: _Words, segments: Sequence[_Words], limit: int, substitution: int
+        self, words: _Ints, segments: Sequence[_Ints], limit: int, substitution: int
     ) -> None:
         total = sum(map(len, segments))
         self._text = _Text(words, total, limit, substitution)
-        self._mirrored = _Text(words[::-1], total, limit, substitution)
+        self._mirrored = _Text(words[::-1].copy(), total, limit, substitution)
         self._limit = limit
         self._totals = [total, total]  # words of the reference, the fewest and the most so far
         self._at_first = total
-        self._segments = [segment[::-1] for segment in reversed(segments)]
+        self._segments = [segment[::-1].copy() for segment in reversed(segments)]
         self.front = _Column(0, 0, np.zeros(1, dtype=np.uint64))
         column = self.front
-        self._kept = [column]  # what is behind where 0, `_BLOCK`, twice `_BLOCK`, ... are left
+        self._kept = [column]  # what is behind where 0, `_step`, twice `_step`, ... are left
+        self._step, costs = 1, 0
         for number, before in enumerate(self._columns(column, 0), start=1):
             column = before
-            if number % _BLOCK == 0:
+            if number % self._step == 0:
                 self._kept.append(column)
+                costs += len(column.costs)
+            if self._step == 1 and costs > _KEPT:
+                self._kept, self._step = self._kept[::_BLOCK], _BLOCK
         self._block: list[_Column] = []  # the columns behind the next places, the next one last
         self._left = len(segments)
         self.cost = self._met(self.front, column)
@@ -154,26 +153,25 @@ class _Stream:
 
     def _behind(self, count: int) -> _Column:
         """The costs of what is behind, where so many segments are left."""
-        number, place = divmod(count, _BLOCK)
+        number, place = divmod(count, self._step)
         if number < len(self._kept) - 1 or not self._block:
             del self._kept[number + 1 :]
-            columns = islice(self._columns(self._kept[-1], number * _BLOCK), _BLOCK - 1)
+            columns = islice(self._columns(self._kept[-1], count - place), self._step - 1)
             self._block = [self._kept[-1], *columns]
         return self._block[place]
 
-    def with_next(self, segment: _Words) -> tuple[_Column, int]:
+    def with_next(self, segment: _Ints) -> tuple[_Column, int]:
         """The costs in front if `segment` comes next, and what the stream then costs in all."""
         behind = self._behind(self._left)
         front = self._front_with(segment, behind)
         return front, self._met(front, behind)
 
-    def passed_by(self, segment: _Words) -> _Column:
+    def passed_by(self, segment: _Ints) -> _Column:
         """The costs in front of what comes after `segment`, the next one in this stream."""
         return self._front_with(segment, self._behind(self._left - 1))
 
-    def _front_with(self, segment: _Words, behind: _Column) -> _Column:
+    def _front_with(self, segment: _Ints, behind: _Column) -> _Column:
         total = self.front.words + len(segment) + behind.words
-        self._seen(total)
         return self._text.after(self.front, segment, total)
 
     def without_next(self) -> int:
@@ -184,20 +182,24 @@ class _Stream:
         """The segment that came next has been dealt with."""
         self._left -= 1
 
-    def _seen(self, total: int) -> None:
+    def move_on(self, front: _Column, cost: int) -> None:
+        """Take a column as the one in front of what comes next, and what the stream then costs."""
+        self.front, self.cost = front, cost
+        total = front.words + self._behind(self._left).words
         self._totals = [min(self._totals[0], total), max(self._totals[1], total)]
 
     def _met(self, front: _Column, behind: _Column) -> int:
         """The cost of the cheapest path through both columns."""
         size = len(self._text.words)
-        if len(front.costs) == len(behind.costs) == 1:
-            apart = abs(size - front.first - behind.first)
-            cost = int(front.costs[0]) + int(behind.costs[0]) + apart
-        else:  # what `behind` uses is counted from the end
-            low = min(front.first, size - behind.last)
-            high = max(front.last, size - behind.first)
-            other = behind.between(size - high, size - low)[::-1]
-            cost = int((front.between(low, high) + other).min())
+        first, last = size - behind.last, size - behind.first  # `behind` counts from the end
+        low, high = max(front.first, first), min(front.last, last)
+        if low <= high:
+            one = front.costs[low - front.first : high - front.first + 1]
+            other = behind.costs[last - high : last - low + 1][::-1]
+            cost = int((one + other).min())
+        else:
+            end = 0 if front.first > last else -1
+            cost = int(front.costs[end]) + int(behind.costs[end]) + low - high
         # Where a path was left out, so many words of the reference more or fewer were expected.
         total = front.words + behind.words
         expected = max(total - self._totals[0], self._totals[1] - total)
@@ -228,8 +230,8 @@ def assign(
     """
     codes: dict[str, int] = {}
 
-    def coded(words: Sequence[str]) -> _Words:
-        return [codes.setdefault(word, len(codes)) for word in words]
+    def coded(words: Sequence[str]) -> _Ints:
+        return np.array([codes.setdefault(word, len(codes)) for word in words], dtype=np.uint64)
 
     rows, columns = [coded(one) for one in segments], [coded(one) for one in streams]
     assignment = _by_speaker(rows, speakers, columns)
@@ -243,14 +245,15 @@ def assign(
 
 
 def _by_speaker(
-    rows: Sequence[_Words], speakers: Sequence[str], columns: Sequence[_Words]
+    rows: Sequence[_Ints], speakers: Sequence[str], columns: Sequence[_Ints]
 ) -> list[int]:
     """Where the search starts: cpWER's mapping; speakers that it leaves over go where they cost least."""
-    spoken: dict[str, _Words] = {}
+    spoken: dict[str, list[_Ints]] = {}
     for speaker, row in zip(speakers, rows, strict=True):
-        spoken.setdefault(speaker, []).extend(row)
-    said = list(spoken.values())
-    mapping = dict(cheapest_mapping(said, columns, [], list, distance))
+        spoken.setdefault(speaker, []).append(row)
+    said = [np.concatenate(parts) for parts in spoken.values()]
+    nothing = np.array([], dtype=np.uint64)
+    mapping = dict(cheapest_mapping(said, columns, nothing, np.ndarray.tolist, distance))
     chosen = {}
     for number, (speaker, words) in enumerate(zip(spoken, said, strict=True)):
         chosen[speaker] = mapping[number]
@@ -261,22 +264,23 @@ def _by_speaker(
 
 
 def _pass(
-    rows: Sequence[_Words],
-    columns: Sequence[_Words],
+    rows: Sequence[_Ints],
+    columns: Sequence[_Ints],
     assignment: list[int],
     substitution: int,
     largest: int | None,
 ) -> list[int]:
     """Move each segment once, in order, to where all streams together cost least."""
-    given: list[list[_Words]] = [[] for _ in columns]
+    given: list[list[_Ints]] = [[] for _ in columns]
     for stream, row in zip(assignment, rows, strict=True):
         given[stream].append(row)
+    least = [
+        distance(np.concatenate([*mine, column[:0]]), column, substitution)
+        for column, mine in zip(columns, given, strict=True)
+    ]
     slack = 2 * (max(map(len, rows)) + _SPARE)
-    limits = []
-    for column, mine in zip(columns, given, strict=True):
-        cost = distance([*chain.from_iterable(mine)], column, substitution)
-        limits.append(cost + slack)
     while True:
+        limits = [cost + slack for cost in least]
         costs = sum(
             sum(map(len, mine)) * min(len(column), limit)
             for column, mine, limit in zip(columns, given, limits, strict=True)
@@ -293,11 +297,11 @@ def _pass(
                 assignment,
             )
         except _TooLowError:
-            limits = [2 * limit for limit in limits]
+            slack *= 4
 
 
 def _moved(
-    rows: Sequence[_Words], streams: Sequence[_Stream], assignment: Sequence[int]
+    rows: Sequence[_Ints], streams: Sequence[_Stream], assignment: Sequence[int]
 ) -> list[int]:
     moved = []
     for row, now in zip(rows, assignment, strict=True):
@@ -314,6 +318,6 @@ def _moved(
         here.passed()
         if best != now:
             here.cost = without
-        streams[best].front, streams[best].cost = after
+        streams[best].move_on(*after)
         moved.append(best)
     return moved
