@@ -41,7 +41,8 @@ def scored(
         words: splits a text into the words that are compared.
     """
     ours, theirs = (without(side, reference.unscored) for side in (reference, hypothesis))
-    theirs = theirs.with_segments([replace(s, choices=None) for s in theirs.segments])
+    if any(segment.choices is not None for segment in theirs.segments):
+        theirs = theirs.with_segments([replace(s, choices=None) for s in theirs.segments])
     if all(segment.choices is None for segment in ours.segments):
         return ours, theirs, 0
     hypothesis_words = [word for segment in theirs.segments for word in words(segment.text)]

@@ -13,8 +13,8 @@ _SMALL = 10**6  # words times words up to which all distances are computed
 _Side = TypeVar("_Side")
 
 
-def distance(reference: Sequence[Any], hypothesis: Sequence[Any], substitution: int = 1) -> int:
-    """The least cost of edits between two texts; a substitution costs 1 or 2."""
+def distance(reference: Any, hypothesis: Any, substitution: int = 1) -> int:
+    """The least cost of edits between two texts, lists or arrays; a substitution costs 1 or 2."""
     kinds = load("rapidfuzz.distance")
     least = kinds.Levenshtein.distance(
         reference, hypothesis, score_hint=edits_hint(reference, hypothesis)
@@ -24,7 +24,7 @@ def distance(reference: Sequence[Any], hypothesis: Sequence[Any], substitution: 
     return int(least)
 
 
-def edits_hint(reference: Sequence[Any], hypothesis: Sequence[Any]) -> int:
+def edits_hint(reference: Any, hypothesis: Any) -> int:
     """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
     sizes = len(reference), len(hypothesis)
     return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
