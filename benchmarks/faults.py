@@ -58,6 +58,7 @@ from tests.postgres import Postgres, programs, temporary
 PROFILE = Profile(decimals=1, chunk_s=4.0)
 OUTAGE_S = 2.0
 CLIENTS, PAUSE_S = 4, 1.0
+LOG = Path("runs/faults.log")  # what the servers complain about
 DISK_MB = 768
 LIVE_HZ = 24_000
 
@@ -105,12 +106,13 @@ class Process:
     def __init__(self, folder: Path, database: str) -> None:
         code = "import sys; sys.path.insert(0, sys.argv[1]); import faults; faults.serve(*sys.argv[2:])"
         here = str(Path(__file__).parent)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, here, str(folder), database],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        with LOG.open("a", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, here, str(folder), database],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self.port: int | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -254,8 +256,12 @@ class Client:
         if not self._mine:
             return "nothing to correct"
         job = self._mine[0]
+        shown = self._http.get(f"{url}/v1/jobs/{job}/document")
+        if shown.status_code != 200:
+            return f"document refused with {shown.status_code}"
+        first = shown.json()["segments"][0]["id"]
         typed = f"typed {self._rng.getrandbits(32):08x}"
-        made = {"revision": 0, "op": "edit", "segment": "0", "text": typed}
+        made = {"revision": 0, "op": "edit", "segment": first, "text": typed}
         promised = self._promises.jobs[job]
         promised.tried = typed  # until there is an answer
         answer = self._http.post(f"{url}/v1/jobs/{job}/corrections", json=made)
@@ -429,6 +435,8 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="store no result")
     arguments = parser.parse_args()
     console, rng = Console(), random.Random(arguments.seed)
+    LOG.parent.mkdir(exist_ok=True)
+    LOG.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         database = None if programs() is None else stack.enter_context(temporary())
         faults = Faults(Path(work), database, rng)

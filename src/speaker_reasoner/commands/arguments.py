@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..errors import OutputError
+
 if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..longform import Options
@@ -29,6 +31,16 @@ def lengths(text: str) -> tuple[float, float]:
     if not 0 < low < high:
         raise argparse.ArgumentTypeError(f"expected 0 < shortest < longest, got {text!r}")
     return low, high
+
+
+def check_new(folder: Path) -> None:
+    """Check that a folder to be written is not there, or is empty.
+
+    Raises:
+        OutputError: it is there, or a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder}: is there already; choose a new folder for -o")
 
 
 def shares(text: str) -> tuple[float, ...]:

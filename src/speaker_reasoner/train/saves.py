@@ -278,6 +278,8 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Write a folder beside another and put it in its place.
 
+    Who may read the folder may read its files: safetensors 0.8.0 writes them for their owner alone.
+
     Raises:
         OutputError: it cannot be written; the old one is unchanged.
     """
@@ -289,6 +291,10 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     try:
         temporary.mkdir(parents=True)
         write(temporary)
+        mode = temporary.stat().st_mode & 0o666
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(mode)
         if path.exists():
             path.rename(old)
         temporary.rename(path)
