@@ -238,5 +238,11 @@ def load_vllm(
         )
     except Exception as error:  # as many ways as vLLM has to refuse a model
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CheckpointError(f"{files.base}: vLLM cannot load it: {reason}") from error
+        remedy = ""
+        if "Thinker" in str(getattr(files.config, "architectures", "")):
+            remedy = (
+                "; it holds a thinker alone, which vLLM does not take: write a whole model by "
+                f"speaker-reasoner export vllm {model or 'tiny'} -o DIR"
+            )
+        raise CheckpointError(f"{files.base}: vLLM cannot load it: {reason}{remedy}") from error
     return VllmEngine(library, llm, files, profile, str(model or "embedded"))

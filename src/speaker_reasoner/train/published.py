@@ -62,19 +62,28 @@ def publish(model: str | Path | None, folder: Path, dtype: torch.dtype | None = 
 
 
 def _rename_weights(folder: Path) -> None:
-    """Make the thinker's weights those of a part, file by file."""
+    """Make the thinker's weights those of a part, file by file.
+
+    transformers 5.23.0 writes the names of a part itself where it has read them so.
+    """
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            weights = {f"thinker.{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {_of_a_part(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         save_file(weights, path, {"format": "pt"})
     index = folder / "model.safetensors.index.json"
     if index.exists():
         listed = json.loads(index.read_text("utf-8"))
-        listed["weight_map"] = {f"thinker.{k}": name for k, name in listed["weight_map"].items()}
+        listed["weight_map"] = {
+            _of_a_part(name): file for name, file in listed["weight_map"].items()
+        }
         index.write_text(json.dumps(listed, indent=2), encoding="utf-8")
+
+
+def _of_a_part(name: str) -> str:
+    return f"thinker.{name.removeprefix('thinker.')}"
 
 
 def _write_settings(folder: Path, files: CheckpointFiles, dtype: torch.dtype) -> None:
