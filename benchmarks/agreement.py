@@ -1,4 +1,4 @@
-"""Whether other tools count what this one counts: SCTK's md-eval and sclite, pyannote.metrics, MeetEval.
+"""Compares our counts of errors with those of SCTK's md-eval and sclite, pyannote.metrics and MeetEval.
 
     python benchmarks/agreement.py REFERENCES --sctk SCTK/bin
 
@@ -126,7 +126,7 @@ def of_md_eval(sctk: Path, pairs: Pairs, collar_s: float, by_uem: bool) -> dict[
 
 
 def _last_s(*sides: Transcript) -> float:
-    """Where the last of both sides ends: planted errors may lie behind the recording."""
+    """Return the end of the later side: planted errors may lie behind the recording."""
     return max(
         time_s for one in sides for time_s in (one.duration_s, *(s.end_s for s in one.segments))
     )

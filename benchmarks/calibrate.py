@@ -1,11 +1,11 @@
-"""What a checkpoint knows about its own certainty, fitted on development meetings.
+"""Fits a checkpoint's confidence floor and voice calibration on development meetings, and writes them into it.
 
     python benchmarks/calibrate.py floor     # the word confidence that 98 of 100 meetings reach
     python benchmarks/calibrate.py voices    # the odds of the voice head
 
-Meetings for the floor are drawn as the held-out ones are, from other seeds: it never sees the meetings
-that measure it. Those for the voices are of development voices, which are of the training side and yet
-not among those that the embedded checkpoint learned from. Writes into the checkpoint.
+Meetings for the floor are drawn as the held-out ones are, from other seeds, so that it never depends on the meetings
+that measure it. Those for the voices are of development voices, which are of the training side and yet not among those
+that the embedded checkpoint learned from.
 """
 
 import argparse

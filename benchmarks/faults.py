@@ -170,12 +170,12 @@ class Network:
 
 @dataclass
 class Accepted:
-    """What was promised of a job.
+    """Expected state of a job that the server accepted.
 
     Attributes:
         texts: of its lines, as the library transcribes them.
-        typed: into the first line, and acknowledged.
-        tried: typed into it, without an answer: it may be there.
+        typed: last text of the first line whose correction the server acknowledged.
+        tried: text of a correction without an answer, which may have been stored.
     """
 
     texts: list[str]
@@ -185,7 +185,7 @@ class Accepted:
 
 @dataclass
 class Promises:
-    """What the server acknowledged."""
+    """All that the server acknowledged."""
 
     jobs: dict[str, Accepted] = field(default_factory=dict)
     live: dict[str, bytes] = field(default_factory=dict)
@@ -203,7 +203,7 @@ def recording(rng: random.Random) -> bytes:
 
 
 class Expected:
-    """What the library makes of recordings."""
+    """The library's transcripts of recordings, to compare the server's with."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "expected.wav"
@@ -410,7 +410,7 @@ def check(url: str, promises: Promises, console: Console) -> dict[str, Any]:
 
 
 def _live_wrong(job: str, said: bytes, audio: bytes) -> list[str]:
-    """What is wrong with the audio of a live session's job, which may end later than what was committed."""
+    """Return errors in the audio of a live session's job, which may end later than the committed audio."""
     kept, rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32")
     decoder = Decoder(CODINGS["audio/pcm"])
     expected = np.concatenate([decoder.feed(said), decoder.rest()])

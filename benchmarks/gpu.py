@@ -115,7 +115,7 @@ def dialogues(engine: TransformersEngine, at_once: int, device: str) -> dict[str
 
 
 def measured(name: str, at_once: Sequence[int], context: int, device: str) -> dict[str, Any]:
-    """All of one model."""
+    """Measure one model in all ways."""
     checkpoint = made(name, device)
     thinker = checkpoint.thinker
     ways: dict[str, Callable[[], TextReader]] = {

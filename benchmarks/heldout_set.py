@@ -61,7 +61,7 @@ def held_out(folder: Path, count: int = COUNT) -> list[HeldOut]:
 
 
 def reference(meeting: Meeting, name: str) -> Transcript:
-    """What was really said in a simulated meeting."""
+    """Return the true transcript of a simulated meeting."""
     segments = tuple(
         Segment(
             f"Speaker{s.speaker}",

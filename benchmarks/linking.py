@@ -1,15 +1,15 @@
-"""Who is who: the settings of linking, on whole meetings and on single chunks of development voices.
+"""Compares settings of linking, on whole meetings and on single chunks of development voices.
 
     python benchmarks/linking.py
 
-They are transcribed once without a speaker cache, into journals under --runs; then every setting links the
-same lines anew, by their numbers within chunks and their voices. What counts is the share of the transcribed
-seconds that carry another label than their speaker's, under the best one-to-one mapping, and the number of
-speakers found. Since tower and voice head have heard the synthesisers of development voices, and held-out ones
-are not, a third set is of espeak's variants that are neither trained on nor held out.
+Meetings are transcribed once without a speaker cache, into journals under --runs; then every setting links the same
+lines anew, by their numbers within chunks and their voices. The measures are the share of the transcribed seconds
+that carry another label than their speaker's, under the best one-to-one mapping, and the number of speakers.
+Tower and voice head were trained on the synthesisers of development voices, and not on those of held-out ones; so a
+third set is of espeak's variants that are neither trained on nor held out.
 
-Then names: two people of a whole meeting are enrolled by a clip, two and two of them in turn; and somebody who
-is not there.
+Enrolment is measured, too: two people of a whole meeting are enrolled by a clip, in turn, and somebody who is not in
+the meeting.
 """
 
 import argparse
@@ -290,8 +290,8 @@ def in_pieces(data: Data, setting: Setting, profile: Any, prefix: str) -> dict[s
 
 
 def cosines(data: Data) -> list[dict[str, float]]:
-    """How alike two stretches of speech are, by their length: of one person, none of it in both, and of
-    two people, the likest there is in the meeting."""
+    """Return cosines of two stretches of speech by their length: of one person (no sound is in both), and of the most
+    similar two people of the meeting."""
     rng = np.random.default_rng(0)
     rows = []
     for seconds in LENGTHS_S:

@@ -1,4 +1,4 @@
-"""How long the page takes from opening a finished recording to its first line, against an older build.
+"""Time from opening a finished recording to the page's first line, against an older build.
 
     git worktree add ../older COMMIT
     python benchmarks/opening.py ../older [--times 15] [--hours 10]

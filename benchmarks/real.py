@@ -130,10 +130,10 @@ def measure(
 
 
 def speaker_samples(truth: Transcript, hypothesis: Transcript) -> list[tuple[float, float, bool]]:
-    """Of each segment: the confidence in its speaker, its seconds, and whether the speaker is right.
+    """Return for each segment the confidence in its speaker, its seconds, and whether the speaker is right.
 
-    It is right if the reference speaker who says most of it is the one that the label stands for: labels are
-    mapped one to one, so that most seconds are common.
+    A speaker is right if its label is mapped to the reference speaker who says most of the segment. Labels are mapped
+    one to one, so that most seconds are common.
     """
 
     def common(one: Segment, other: Segment) -> float:
@@ -170,7 +170,7 @@ def speaker_samples(truth: Transcript, hypothesis: Transcript) -> list[tuple[flo
 
 
 def calibration(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """By confidence in the speaker: segments, their seconds, mean confidence, and share of seconds that is right."""
+    """Return counts, seconds, mean confidence and share of right seconds of segments, by confidence in the speaker."""
     samples = [sample for row in rows for sample in row.get("speaker_confidence", ())]
     bins = []
     for low, high in pairwise(CONFIDENCES):

@@ -1,10 +1,10 @@
-"""Which of several checkpoints hears strange voices best: the choice between rounds of training.
+"""Compares checkpoints of several rounds of training on voices that none was trained on.
 
     python benchmarks/rounds.py before=PATH after=PATH [--count 60] [--no-witness] [--name rounds]
 
-Chunks are drawn as the held-out ones are, of people of whom nothing was trained and nothing is held out: variants
-of espeak, and two voices of RHVoice that read English as Russians do. What is chosen by them says nothing about
-the held-out meetings, which stay unseen until the choice is made.
+Chunks are drawn as the held-out ones are, of speakers who are neither trained on nor held out: variants of espeak,
+and two voices of RHVoice that read English as Russians do. The choice by them does not depend on the held-out
+meetings, which measure the chosen checkpoint.
 """
 
 import argparse

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """What is transcribed, and with what.
+    """A simulated batch run: its audio, workers and storage.
 
     Attributes:
         rate: audio seconds a second of a worker.
@@ -156,7 +156,7 @@ def simulate(job: Job, workers: int, phases: Sequence[Phase] | None = None) -> d
 
 
 def limits(job: Job) -> dict[str, float]:
-    """How many workers each part can feed, or is worth: where more of them gain nothing."""
+    """Return how many workers each part can feed, or is worth: where more of them gain nothing."""
     total_s = 3600 * job.hours
     first, joins = tasks(job)
     read_s = sum(task.read_s for task in (*first, *joins))

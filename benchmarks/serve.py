@@ -71,7 +71,7 @@ class Sample:
 
 @dataclass
 class Tally:
-    """What became of the requests of one stretch of load."""
+    """Outcomes, latencies and audio of the requests of one stretch of load."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
@@ -122,7 +122,7 @@ def _stretches(folder: Path, count: int) -> list[Path]:
 
 
 def listen(paths: list[Path], model: str) -> list[Sample]:
-    """What the library hears in each recording."""
+    """Transcribe each recording with the library, for comparison with the server's answers."""
     samples = []
     results = Transcriber(load_engine(model), batch=len(paths)).transcribe_all(paths)
     for path, result in zip(paths, results, strict=True):
@@ -258,7 +258,7 @@ async def settled(url: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Bad:
-    """What is no recording, or no request: its name, status, body, and headers."""
+    """A malformed recording or request: its name, expected status, body, and headers."""
 
     name: str
     status: int

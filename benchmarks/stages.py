@@ -77,7 +77,7 @@ TITLES = {
 
 
 def configuration(task: str, steps: int) -> TrainingConfig:
-    """Of one stage with one task."""
+    """Return the configuration of one stage with one task."""
     config = load_config("tiny")
     kinds = [Kind(task, 0.85, "all", AUDIO_S), HEARD]
     if task == "cached":
@@ -137,7 +137,7 @@ def trained(row: str, runs: Path) -> Path:
 
 
 def single_turns(engine: Any, task: str, clips: Sequence[Any]) -> list[str]:
-    """What the model writes in one turn over each whole chunk."""
+    """Return the model's text of one turn over each whole chunk."""
     profile, texts = engine.profile, []
     for first in range(0, len(clips), 8):
         requests = []

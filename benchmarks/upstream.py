@@ -50,7 +50,7 @@ PLACEHOLDER = MARKUP.audio
 
 
 class Processor:
-    """What upstream asks of Qwen3OmniMoeProcessor, for a checkpoint without pictures."""
+    """The methods of Qwen3OmniMoeProcessor that upstream calls, for a checkpoint without image processing."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint

@@ -236,7 +236,7 @@ def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def attempt(call: Callable[[], object], slow_s: float) -> str:
-    """What went wrong in a call; empty for nothing."""
+    """Return what is wrong with the outcome of a call; empty for nothing."""
     begun = time.perf_counter()
     try:
         call()

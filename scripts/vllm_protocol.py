@@ -59,7 +59,7 @@ class Playing:
 
 
 def bodies() -> list[dict[str, Any]]:
-    """All requests of a dialogue in each layout, with a turn that is asked for again."""
+    """Return all requests of a dialogue in each layout, with a turn that is asked for again."""
     requests = []
     profile = Profile(chunk_s=4.0)
     for own, turns in ((profile, NATIVE), (replace(profile, name="released"), FREE)):

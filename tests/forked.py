@@ -86,7 +86,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def errors(self, timeout: float) -> str:
-        """What it wrote, once it has ended; it is killed after `timeout` seconds."""
+        """Return its standard error, once it has ended; it is killed after `timeout` seconds."""
         late = threading.Timer(timeout, self.kill)
         late.start()
         with self.stderr:

@@ -80,7 +80,7 @@ KEPT: dict[str, Callable[[Transcript], bool]] = {
 
 
 def kept(name: str) -> dict[str, bool]:
-    """What of `FULL` is there after it was written and read."""
+    """Return which features of `FULL` are kept when it is written and read."""
     known = formats.FORMATS[name]
     assert known.parse is not None
     [back] = known.parse(known.render(FULL), f"other{known.suffix}")
@@ -105,7 +105,7 @@ UNSTATED: dict[str, tuple[str, str, dict[str, str]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What another tool does, and what follows for whoever uses both."""
+    """A behaviour of another tool, and its consequence for those who use both."""
 
     tool: str
     does: str

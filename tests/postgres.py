@@ -12,7 +12,7 @@ import pytest
 
 
 def programs() -> Path | None:
-    """Where PostgreSQL keeps its server, which is seldom on the path."""
+    """Return the folder of PostgreSQL's server, which is seldom on the path; `None` if it is not installed."""
     on_path = shutil.which("pg_ctl")
     if on_path:
         return Path(on_path).parent

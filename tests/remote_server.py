@@ -41,7 +41,7 @@ def ours(engine: Engine, store: Path, **settings: Any) -> Iterator[str]:
 
 @dataclass
 class Answer:
-    """What is answered to a request: JSON, or raw bytes after which the connection is closed."""
+    """The answer to a request: JSON, or raw bytes after which the connection is closed."""
 
     body: Any = None
     status: int = 200

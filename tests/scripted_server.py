@@ -522,7 +522,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._bytes(data, "application/octet-stream", 200, headers)
 
     def _events(self, job: Job, follow: bool) -> None:
-        """All events after `Last-Event-ID`, then those to come, until the job has ended, or for ever."""
+        """Send the events after `Last-Event-ID`; with `follow`, or while the job is under way, also those to come."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")

@@ -75,7 +75,7 @@ class Cluster:
         return done.stdout.strip()
 
     def states(self) -> list[str]:
-        """Of all jobs that have not ended."""
+        """Return the states of all jobs that have not ended."""
         return self.run("squeue", "--noheader", "--array", "--format=%T").split()
 
     def wait(self, seconds: float = 240) -> str:

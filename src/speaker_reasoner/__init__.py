@@ -165,7 +165,7 @@ def is_cascade(
     recogniser: str | None = None,
     diarizer: str | None = None,
 ) -> bool:
-    """Whether `load_engine` would load the cascade."""
+    """Return whether `load_engine` would load the cascade."""
     if model is None and prompts is None and (recogniser or diarizer):
         return True
     if model is None and prompts is None:

@@ -24,9 +24,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from .containers import quoted
-from .decoding import Block, Source, _Path, check_readable, open_source
-from .errors import AudioError
+from .decoding import AnyPath, Block, Source, check_readable, open_source
+from .errors import AudioError, quoted
 
 __all__ = [
     "SAMPLE_RATE_HZ",
@@ -70,7 +69,7 @@ _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a recording is before it is resampled.
+    """Properties of a recording's file, before resampling.
 
     Attributes:
         duration_s: length in seconds; of mp4, matroska and ogg as the header states it, which may
@@ -102,7 +101,7 @@ def to_seconds(samples: int) -> float:
     return samples / SAMPLE_RATE_HZ
 
 
-def probe(path: _Path, *, track: int | None = None) -> AudioInfo:
+def probe(path: AnyPath, *, track: int | None = None) -> AudioInfo:
     """Describe a recording from its header; decode it only where the header states no length.
 
     Raises:
@@ -120,8 +119,8 @@ def probe(path: _Path, *, track: int | None = None) -> AudioInfo:
         return AudioInfo(duration_s, source.sample_rate_hz, source.channels, source.format)
 
 
-def channel_count(path: _Path, *, track: int | None = None) -> int:
-    """How many channels a recording has; nothing is decoded.
+def channel_count(path: AnyPath, *, track: int | None = None) -> int:
+    """Return how many channels a recording has; nothing is decoded.
 
     Raises:
         AudioError: it cannot be opened.
@@ -131,7 +130,7 @@ def channel_count(path: _Path, *, track: int | None = None) -> int:
 
 
 def load(
-    path: _Path,
+    path: AnyPath,
     *,
     channel: int | None = None,
     track: int | None = None,
@@ -156,7 +155,7 @@ def load(
 
 
 def stream(
-    path: _Path,
+    path: AnyPath,
     *,
     channel: int | None = None,
     block_s: float = 30.0,
@@ -193,7 +192,7 @@ def stream(
         raise AudioError(_no_samples(path))
 
 
-def stream_channels(path: _Path, *, block_s: float = 30.0) -> Iterator[Samples]:
+def stream_channels(path: AnyPath, *, block_s: float = 30.0) -> Iterator[Samples]:
     """Read all channels of a recording in blocks, decoded once.
 
     Each channel is exactly what `stream` yields of it, with blocks of the same lengths.
@@ -223,7 +222,7 @@ def _ignore(_: str) -> None:
 
 
 def load_slice(
-    path: _Path, start: int, end: int, *, channel: int | None = None, track: int | None = None
+    path: AnyPath, start: int, end: int, *, channel: int | None = None, track: int | None = None
 ) -> Samples:
     """Read the samples `[start, end)` of what `load` returns.
 
@@ -258,7 +257,7 @@ def load_slice(
 
 
 def _seek(
-    path: _Path, start: int, end: int, channel: int | None, track: int | None
+    path: AnyPath, start: int, end: int, channel: int | None, track: int | None
 ) -> Samples | None:
     """The slice of a file at 16 kHz in which libsndfile finds any sample; `None` for others."""
     with open_source(path, track) as source:
@@ -300,11 +299,11 @@ def cut(samples: Samples, start_s: float, end_s: float) -> Samples:
 
 
 def level_db(samples: Samples) -> float:
-    """How loud samples are on the whole, in dB relative to full scale; -120 for silence."""
+    """Return the mean level of samples in dB relative to full scale; -120 for silence."""
     return 10 * float(np.log10(np.mean(samples**2) + 1e-12))
 
 
-def _no_samples(path: _Path) -> str:
+def _no_samples(path: AnyPath) -> str:
     return f"{quoted(path)}: got no samples, expected at least one at 16 kHz; record it again"
 
 
@@ -334,11 +333,11 @@ class _Clock:
 
     @property
     def now_s(self) -> float:
-        """When the next sample of the run is heard, if it follows the last."""
+        """The time of the next sample of the run in seconds, if it follows the last one."""
         return self.start / SAMPLE_RATE_HZ + (self.frames / self.rate_hz if self.rate_hz else 0.0)
 
     def ahead_s(self, at_s: float | None) -> float:
-        """How far a timestamp lies behind the last sample, where it is to be followed."""
+        """Return how far a timestamp lies behind the last sample, where it is to be followed."""
         if at_s is None:
             return 0.0
         ahead_s = at_s + self.shift_s - self.now_s
@@ -352,7 +351,7 @@ class _Clock:
 
 
 def _on_clock(
-    path: _Path, source: Source, mixer: "_Mixer | _Separator", warn: Warn
+    path: AnyPath, source: Source, mixer: "_Mixer | _Separator", warn: Warn
 ) -> Iterator[Samples]:
     """Yield what a mixer makes of blocks, at 16 kHz, with silence where nothing was recorded."""
     clock, resampler = _Clock(), _Resampler(0, mixer.shape)
@@ -439,7 +438,7 @@ class _Mixer:
     Two channels of which one is upside down (a miswired cable) are loud, and their mean is silent.
     """
 
-    path: _Path
+    path: AnyPath
     channel: int | None
     _loud_s: float = 0.0
     _cancelled_s: float = 0.0
@@ -476,9 +475,9 @@ class _Mixer:
 
 @dataclass(slots=True)
 class _Separator:
-    """All channels that a recording has at its beginning, each by itself."""
+    """Keeps all channels that a recording has at its beginning apart."""
 
-    path: _Path
+    path: AnyPath
     channels: int
 
     @property
@@ -497,7 +496,7 @@ class _Separator:
         return []
 
 
-def _check_finite(path: _Path, mono: Samples, at_s: float, rate_hz: int) -> None:
+def _check_finite(path: AnyPath, mono: Samples, at_s: float, rate_hz: int) -> None:
     finite = np.isfinite(mono)
     if not finite.all():
         at = int(np.argmin(finite))
@@ -511,7 +510,7 @@ _LOUD = 1e-6  # mean square: -60 dB
 _CANCELLED = 0.02  # of the power of a channel, what the mean of two that are unlike keeps at least
 
 
-def _check_channel(path: _Path, channel: int | None, channels: int) -> int | None:
+def _check_channel(path: AnyPath, channel: int | None, channels: int) -> int | None:
     if channel is None:
         return None
     expected = f"{quoted(path)}: got channel {channel!r}, expected"

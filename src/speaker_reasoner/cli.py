@@ -97,7 +97,7 @@ def _parser() -> "argparse.ArgumentParser":
 
 
 def _nowhere() -> io.TextIOWrapper:
-    """In place of a stream that the shell has closed (`>&-`), which Python gives as `None`."""
+    """Open a stream to the null device, in place of one that the shell has closed (`>&-`; Python gives `None`)."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 

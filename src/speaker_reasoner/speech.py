@@ -256,7 +256,7 @@ def load_vad(name: str | None = None) -> Vad:
 
 
 def detector(name: str) -> Detect:
-    """What finds speech in samples, by the name of a `Vad`; see `load_vad`."""
+    """Return a detector of speech in samples, by the name of a `Vad`; see `load_vad`."""
     return partial(speech_regions, vad=load_vad(name))
 
 

@@ -1,4 +1,4 @@
-"""Who said what, and when: words, segments and transcripts. Pure data, no reading or writing.
+"""Words, segments and transcripts: who said what, and when. Pure data, no reading or writing.
 
 Times are float seconds from the start of the recording. Segments may overlap in time: two people may
 speak at once. `Transcript` keeps them in order of start, end, speaker.
@@ -239,7 +239,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All words in order of start, joined by spaces."""
+        """The words of all segments in order of start, joined by spaces."""
         return " ".join(segment.text for segment in self.segments if segment.text)
 
     def with_segments(self, segments: Sequence[Segment]) -> "Transcript":

@@ -26,7 +26,7 @@ _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs":
 
 
 def is_bucket(name: str) -> bool:
-    """Whether a name is the address of something in a bucket, and not a path."""
+    """Return whether a name is the address of something in a bucket, and not a path."""
     scheme, mark, _ = name.partition("://")
     return bool(mark) and scheme.isalnum()
 
@@ -78,7 +78,7 @@ class Bucket:
         return {name[len(where) :].lstrip("/") for name in files}
 
     def is_file(self) -> bool:
-        """Whether the address is that of a file."""
+        """Return whether the address is that of a file."""
         return bool(self._read(lambda: self._files.isfile(self._root)))
 
     def version(self, name: str) -> tuple[int, str]:

@@ -76,7 +76,7 @@ class Listing:
 
     @cached_property
     def _starts(self) -> "array[int]":
-        """Where each line starts, in bytes."""
+        """The offset of each line in bytes."""
         starts, at = array("q"), 0
         with self._path.open("rb") as file:
             for line in file:

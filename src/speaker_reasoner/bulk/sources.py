@@ -22,8 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..audio import SUFFIXES
-from ..containers import quoted
-from ..errors import DataError
+from ..errors import DataError, quoted
 from .buckets import Bucket, is_bucket
 
 MANIFESTS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv")
@@ -171,7 +170,7 @@ def _manifest(path: Path, where: str, folder: str) -> Iterator[SourceRow]:
 
 
 class LineFault(Exception):
-    """What is wrong with one line of a manifest."""
+    """A line of a manifest is wrong; the message says how."""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, "str | LineFault"]]:

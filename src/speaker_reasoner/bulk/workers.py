@@ -41,10 +41,10 @@ _STORE_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where workers run.
+    """Number, place and resources of workers.
 
     Attributes:
-        workers: how many.
+        workers: number of workers.
         address: of a Ray cluster; one is started here for as long as it is needed if `None`.
         cpus, gpus: of each worker, also parts of one.
     """
@@ -168,8 +168,14 @@ def transcribe(
 
 
 def _blocks(tasks: int, size: int, audio_s: float, workers: int) -> int:
-    """In how many blocks Ray gets tasks, of which `size` go into a call: few of short recordings, yet enough that
-    workers end together."""
+    """Return the number of blocks for Ray: few if recordings are short, but enough for workers to end together.
+
+    Args:
+        tasks: number of tasks.
+        size: tasks in a call.
+        audio_s: of all tasks.
+        workers: number of workers.
+    """
     least = _BLOCKS_PER_WORKER * workers
     wanted = max(least, int(min(_BLOCKS, audio_s / _BLOCK_S)))
     return min(_MOST_BLOCKS, wanted, math.ceil(tasks / size))

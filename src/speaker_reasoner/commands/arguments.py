@@ -50,7 +50,7 @@ def speaker_range(text: str) -> tuple[int, int]:
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Which checkpoint, and where it runs."""
+    """Add the options that choose a checkpoint and the device or server that runs it."""
     add = command.add_argument_group("model").add_argument
     add(
         "--model",
@@ -149,13 +149,13 @@ def add_options(
     language: bool = True,
     store: str = _STORE,
 ) -> None:
-    """How recordings are transcribed: the same options wherever they are; `options` reads them.
+    """Add the options of transcription, the same for every command; `options` reads them.
 
     Args:
         batch: the default of `--batch`.
-        language: whether `--language` is one of them; otherwise the command has its own, which is a
-            hint to models that can be told, and no demand.
-        store: what `--voices` means.
+        language: whether to add `--language`. A command that has its own `--language` passes False; its value is then
+            given to models that accept a language, and others ignore it.
+        store: help text of `--voices`.
     """
     command.set_defaults(language_is_hint=not language)
     add = command.add_argument_group("dialogue").add_argument
@@ -355,7 +355,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _elsewhere(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Where a model runs that does not run here, and how it is asked."""
+    """Return the arguments of `load_engine` for a model on a server, or in vLLM."""
     options = {
         "engine": arguments.engine,
         "base_url": arguments.base_url,

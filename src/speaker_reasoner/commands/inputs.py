@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from ..containers import quoted
-from ..errors import AudioError
+from ..errors import AudioError, quoted
 from ..formats import file_name
 from ..formats.files import named_apart
 from ..transcript import recording_name

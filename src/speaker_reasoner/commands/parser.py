@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """All commands below a parser: `evaluate`, `evaluate score`, ..."""
+    """Yield each command below a parser with its full name: `evaluate`, `evaluate score`, ..."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():

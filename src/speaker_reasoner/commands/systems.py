@@ -166,7 +166,7 @@ class Chosen:
         return load(self.name, self.options())
 
     def how(self) -> "How":
-        """How it is asked.
+        """Return the settings of requests to the system.
 
         Raises:
             SettingsError, CheckpointError: voices are to link, and the witness cannot be used.

@@ -247,7 +247,7 @@ def _readable(items: Sequence["Item"], errors: Sequence[AudioError]) -> list["It
 
 
 def _lines_live(arguments: argparse.Namespace) -> bool:
-    """Whether lines are printed as they are known: to a terminal, where they are the transcript.
+    """Return whether lines are printed as they are known: to a terminal, where they are the transcript.
 
     Elsewhere the whole transcript is printed when it is finished, so that a pipe or file gets all
     of it or nothing, unless a stream is asked for.

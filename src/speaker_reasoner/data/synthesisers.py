@@ -449,7 +449,7 @@ the times of words do not fit the words."""
 
 
 def available(family: str) -> bool:
-    """Whether a family of synthesisers can be used on this machine.
+    """Return whether a family of synthesisers can be used on this machine.
 
     Raises:
         DataError: there is no such family.

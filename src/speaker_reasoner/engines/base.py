@@ -74,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the engine wrote.
+    """The text of a turn that an engine wrote, with what it knows of it.
 
     Attributes:
         text: the turn, without its end token.
@@ -83,9 +83,9 @@ class Reply:
         probabilities: probability of each token before the grammar was applied; empty if unknown.
         looped: whether a text was closed because it repeated itself.
         error: why the turn could not be written; the text then holds what can be kept of it.
-        stop: by what name the dialogue ends where there is an error.
+        stop: reason under which the dialogue ends if there is an error.
         tokens: number of tokens written, where their ids are not known.
-        noted: what a reader should know of how the turn came about, and how often it happened.
+        noted: warnings about this turn for the reader of the transcript, each with a count.
         confidences: of each line of the thought, then of the answer, from an engine that knows them by
             line and not by token.
         embeddings: `[lines, d]` of the engine's own witness, of who speaks each of these lines; rows of
@@ -138,14 +138,14 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
     def detector(self, name: str) -> Detect:
-        """What finds speech, for cuts and coverage: `auto` is the engine's own choice.
+        """Return a speech detector for cuts and coverage; `auto` is the engine's own choice.
 
         Raises:
             AudioError: there is no detector of that name, or its package is not installed.
         """
 
     def witness(self, name: str) -> Witness | None:
-        """What compares voices: `auto` is the engine's own choice, `none` is nothing.
+        """Return a witness, which compares voices; `auto` is the engine's own choice, `none` gives `None`.
 
         Raises:
             SettingsError: there is no witness of that name here.

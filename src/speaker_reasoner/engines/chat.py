@@ -84,7 +84,7 @@ def rules_row(rules: TurnRules) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a server answered.
+    """A server's answer to one turn.
 
     Attributes:
         text: the turn.
@@ -157,7 +157,7 @@ def read_completion(body: Mapping[str, Any]) -> Completion:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a string of JSON is Unicode: JSON can spell one half of a surrogate pair alone."""
+    """Return whether a string of JSON is Unicode: JSON can spell one half of a surrogate pair alone."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -57,7 +57,7 @@ def connect(
 
 
 async def _entry(client: Client, model: str) -> Mapping[str, Any]:
-    """What the server says of a model; nothing where it lists none."""
+    """Return the server's entry for a model; empty if the server lists no models."""
     where = client.address.url
     try:
         listed = await client.get("/models", retries=1)

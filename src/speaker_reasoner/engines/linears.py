@@ -23,7 +23,7 @@ if _ONE_DNN:
 
 
 def is_plain(layers: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
-    """Whether all are torch's own linear layers as they were made, with float32 weights on a CPU; quantised
+    """Return whether all are torch's own linear layers as they were made, with float32 weights on a CPU; quantised
     weights and those that are sharded over processes are tensors of other classes."""
     return all(
         type(one) is nn.Linear
@@ -35,8 +35,10 @@ def is_plain(layers: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
 
 
 def is_untouched(module: nn.Module) -> bool:
-    """Whether a call of a module is its class's `forward` and no more: libraries that shard or offload weights fetch
-    them in hooks, or in a `forward` of their own."""
+    """Return whether calling a module runs its class's `forward` and nothing else.
+
+    Libraries that shard or offload weights fetch them in hooks, or replace `forward` on the instance.
+    """
     return not ("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
 
 
@@ -49,7 +51,7 @@ def state_of(module: nn.Module) -> list[tuple[int, int]]:
 
 
 def is_small(model: nn.Module) -> bool:
-    """Whether a second layout of a model's weights is worth its memory: up to 1 GiB."""
+    """Return whether a second layout of a model's weights is worth its memory: up to 1 GiB."""
     return sum(weight.nbytes for weight in model.parameters()) <= _MOST_BYTES
 
 

@@ -46,7 +46,7 @@ _AHEAD_LEAST = 2
 
 @dataclass(slots=True)
 class _Memory:
-    """What a session remembers: all pieces so far, those that were not read yet, keys and values of the others."""
+    """Memory of a session: all pieces, those that were not read yet, keys and values of the others."""
 
     pieces: list[TokenizedPart] = field(default_factory=list)
     pending: list[TokenizedPart] = field(default_factory=list)
@@ -332,7 +332,7 @@ class TransformersEngine:
         return token
 
     def _opens_answer(self, row: _BatchRow) -> bool:
-        """Whether the last tokens of a turn open the answer of a dialogue."""
+        """Return whether the last tokens of a turn open the answer of a dialogue."""
         return (
             self.constrained
             and row.request.rules.task == "dialogue"

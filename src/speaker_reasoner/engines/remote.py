@@ -294,7 +294,7 @@ class RemoteEngine:
         return {"structured_outputs": {"regex": expression}}
 
     def _left_out(self, error: Refused, without: frozenset[str]) -> bool:
-        """Whether the server refused a field that can be left out, and it will be.
+        """Return whether the server refused a field that can be left out, and it will be.
 
         Args:
             without: what the request was sent without; others may have been refused meanwhile.

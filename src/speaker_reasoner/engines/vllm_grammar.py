@@ -69,7 +69,7 @@ class GrammarProcessor(AdapterLogitsProcessor):  # type: ignore[misc]
         self._vocabulary = Vocabulary(tokenizer, end_id, int(config.get_vocab_size()))
 
     def is_argmax_invariant(self) -> bool:
-        """Whether the best token stays the best: no."""
+        """Return whether the best token stays the best: no."""
         return False
 
     def new_req_logits_processor(self, params: Any) -> TurnProcessor | None:

@@ -1,11 +1,10 @@
-"""What a reference says about its own scoring: stretches out of it, and words that others may replace.
+"""Scoring directives in a reference: stretches that are not scored, optional words, alternatives.
 
     reference, hypothesis = scored(reference, hypothesis, normalisation.words)
 
-What comes out holds the words and the time that are scored, and no more choices: each is made as the
-words of the hypothesis ask for (`resolved`). NIST's tools do the same: sclite leaves out segments marked
-`ignore_time_segment_in_scoring` and the hypothesis words whose middle lies in one, md-eval the time of
-NOSCORE and what a UEM does not list.
+The result holds the words and the time that are scored. Alternatives are resolved in favour of the hypothesis
+(`resolved`). NIST's tools do the same: sclite leaves out segments marked `ignore_time_segment_in_scoring` and the
+hypothesis words whose middle lies in one; md-eval leaves out the time of NOSCORE and time outside of a UEM.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

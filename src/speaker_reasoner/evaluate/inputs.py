@@ -25,7 +25,7 @@ _Path = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """What is scored.
+    """References and hypotheses to be scored.
 
     Attributes:
         references, hypotheses: transcripts by name of the session.

@@ -17,7 +17,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """Where figures come from.
+    """The source of published figures.
 
     Attributes:
         what: its title.

@@ -1,11 +1,11 @@
-"""What chance may have done to an error rate: intervals, and whether two systems differ.
+"""Confidence intervals of error rates, and significance of differences between systems, by bootstrap.
 
     interval(list(counted(result, "cpwer").values()))   # 95 % interval over recordings
     compare_results(result_a, result_b, "cpwer")        # paired bootstrap over recordings
     holm([comparison.p for comparison in comparisons])  # many comparisons at once
 
-What is drawn is whole recordings: pieces of one recording are drawn together, because they share
-speakers, room and microphone. All is computed from stored counts; nothing is scored here.
+Whole recordings are resampled: pieces of one recording are drawn together, because they share speakers, room and
+microphone. All is computed from stored counts; nothing is scored here.
 """
 
 from collections.abc import Mapping, Sequence

@@ -80,7 +80,7 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """All errors of one recording, or of several added up; `CONVENTIONS` defines each.
+    """Errors of one recording, or the sum over several; `CONVENTIONS` defines each.
 
     A metric is `None` where it did not run. In a sum it covers the recordings where it did, and
     `skipped` says why and how many are missing.

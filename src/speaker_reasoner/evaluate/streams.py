@@ -33,19 +33,19 @@ class _TooNarrowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Band:
-    """How many words of the stream more, or fewer, than of its reference are looked at."""
+    """Width of the searched band: how many words more, or fewer, than its reference a stream may have."""
 
     more: int
     fewer: int
 
     @classmethod
     def around(cls, cost: int, drift: int, longest: int) -> "_Band":
-        """For paths of a cost that end `drift` words off, with one more segment, and a few moves."""
+        """Return a band for paths of a cost that end `drift` words off, with room for one more segment."""
         spare = longest + 16
         return cls((cost + drift) // 2 + spare, (cost - drift) // 2 + spare)
 
     def holds(self, cost: int, drift: int) -> bool:
-        """Whether all paths of a cost that end `drift` words off are in the band."""
+        """Return whether all paths of a cost that end `drift` words off are in the band."""
         return cost + drift <= 2 * self.more and cost - drift <= 2 * self.fewer
 
     def twice(self) -> "_Band":
@@ -138,7 +138,7 @@ class _Stream:
         return front, self._met(front, self._behind(self._left))
 
     def without_next(self) -> int:
-        """What the stream costs without the segment that comes next in it."""
+        """Return the cost of the stream without its next segment."""
         return self._met(self.front, self._behind(self._left - 1))
 
     def passed(self) -> None:
@@ -200,7 +200,7 @@ def assign(
 def _by_speaker(
     rows: Sequence[_Ints], speakers: Sequence[str], columns: Sequence[_Ints]
 ) -> list[int]:
-    """Where the search starts: cpWER's mapping; speakers that it leaves over go where they cost least."""
+    """Return the first assignment: cpWER's mapping; speakers who are left over go to their cheapest stream."""
     spoken: dict[str, list[_Ints]] = {}
     for speaker, row in zip(speakers, rows, strict=True):
         spoken.setdefault(speaker, []).append(row)

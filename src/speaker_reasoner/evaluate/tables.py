@@ -228,7 +228,7 @@ def _rate(name: str, scores: Mapping[str, Any]) -> float | None:
 
 
 def _note(layout: Layout, row: SystemRow, entries: list[tuple[str, Mapping[str, Any]]]) -> str:
-    """How one of our rows was scored; its settings are the same for all its data sets."""
+    """Return the footnote on the scoring of one of our rows; its settings are the same for all its data sets."""
     settings = entries[0][1].get("settings") or {}
     conventions = settings.get("conventions") or {}
     dates = sorted({made["date"] for _, result in entries if (made := result.get("made"))})

@@ -71,7 +71,7 @@ def edits(reference: list[str], hypothesis: list[str]) -> list[tuple[str, int, i
 
 
 def _hint(reference: list[str], hypothesis: list[str]) -> int:
-    """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
+    """Return the first band of rapidfuzz's search for the number of edits, which it doubles as needed."""
     sizes = len(reference), len(hypothesis)
     return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
 
@@ -224,7 +224,7 @@ def _apart(reference: _Timed, hypothesis: _Timed) -> Iterator[tuple[_Timed, _Tim
 
 
 def _reach(times: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """For each place between words, the first start after it and the last end before it; `[N + 1]`."""
+    """Return the first start after, and the last end before, each place between words; `[N + 1]` each."""
     starts, ends = np.array(times, dtype=float).T
     first = np.minimum.accumulate(starts[::-1])[::-1]
     return np.append(first, np.inf), np.insert(np.maximum.accumulate(ends), 0, -np.inf)

@@ -78,14 +78,14 @@ def _compulsory(pair: Pair) -> Pair:
 
 
 def _of_reference(pair: Pair) -> Pair:
-    """From the first to the last turn of the reference; nothing where nobody speaks in it."""
+    """Cut a pair to the time from the first to the last turn of the reference; empty if the reference is."""
     spoken = pair.reference.segments
     edges = [time_s for s in spoken for time_s in (s.start_s, s.end_s)]
     return _between(pair, edges)
 
 
 def _of_both(pair: Pair) -> Pair:
-    """From the first to the last turn of either side."""
+    """Cut a pair to the time from the first to the last turn of either side."""
     spoken = (*pair.reference.segments, *pair.hypothesis.segments)
     return _between(pair, [time_s for s in spoken for time_s in (s.start_s, s.end_s)])
 

@@ -32,7 +32,7 @@ def parse_choices(text: str) -> Choices | None:
 
 
 def holds_braces(text: str) -> bool:
-    """Whether a text looks as if it had alternatives."""
+    """Return whether a text looks as if it had alternatives."""
     return any(token[0] == "{" for token in text.split())
 
 

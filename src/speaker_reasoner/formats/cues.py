@@ -132,7 +132,7 @@ def _looks_timed(line: str) -> bool:
 
 
 def _heads_cue(rows: Sequence[str], opens: bool, numbered: bool) -> bool:
-    """Whether the last line before a timing is the number or the name of the cue that follows."""
+    """Return whether the last line before a timing is the number or the name of the cue that follows."""
     last = rows[-1].strip()
     if numbered or last.isdecimal():
         return last.isdecimal()
@@ -236,7 +236,7 @@ def unrolled(cues: Sequence[Cue], shown: Callable[[str], str]) -> tuple[list[Cue
 
 
 def _shared(before: Sequence[str], lines: Sequence[str]) -> int:
-    """How many first lines are the last ones of the cue before."""
+    """Return how many first lines are the last ones of the cue before."""
     for count in range(min(len(before), len(lines)), 0, -1):
         if list(before[-count:]) == list(lines[:count]):
             return count

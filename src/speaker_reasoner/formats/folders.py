@@ -135,7 +135,7 @@ def some_of(names: list[str]) -> str:
 def richest(
     files: Iterable[Path], format: str | None = None, encoding: str | None = None
 ) -> list[Path]:
-    """Of files of one stem, which are taken for one recording written several times, the richest.
+    """Choose the richest of the files of each stem, which are taken for one recording in several formats.
 
     Args:
         files: any files; those whose suffix is not a transcript's are passed over.
@@ -271,7 +271,7 @@ def _format_of(file: Path, encoding: str | None, *, read_anyway: bool = False) -
 
 
 def _of_service(text: str) -> bool:
-    """Whether an object, or the first of lines, is of another program or service."""
+    """Return whether an object, or the first of lines, is of another program or service."""
     if '"audio_filepath"' in text:
         return True
     for candidate in (text, text.lstrip().split("\n", 1)[0]):

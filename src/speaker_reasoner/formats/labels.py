@@ -14,7 +14,7 @@ _LINE = re.compile(r"\s*(\d+[.,]\d+|\d+)\t(\d+[.,]\d+|\d+)(?:\t(.*))?")
 
 
 def is_labels(text: str) -> bool:
-    """Whether the first line of a text is a label."""
+    """Return whether the first line of a text is a label."""
     return _LINE.fullmatch(text.split("\n", 1)[0].rstrip("\r")) is not None
 
 

@@ -89,7 +89,7 @@ _ASIDE = re.compile(r"\s+\([^()]+\)$")  # Ana (she/her), Bob (Guest)
 
 @lru_cache(maxsize=4096)  # a file has few names, each many times
 def is_name(text: str) -> bool:
-    """Whether a text, as it stands before a colon, can only be meant for a person.
+    """Return whether a text, as it stands before a colon, can only be meant for a person.
 
     That is an identifier (`SPEAKER_00`, `speaker 1`), or up to five words that begin with a capital,
     a digit or a letter of a script without cases, small particles between them (`Ana de la Cruz`); no
@@ -119,7 +119,7 @@ def _begins_a_sentence(word: str) -> bool:
 
 
 def _caseless(word: str) -> bool:
-    """Whether a word is of letters without cases; vowels of Indic scripts are marks on letters."""
+    """Return whether a word is of letters without cases; vowels of Indic scripts are marks on letters."""
     return word.lower() == word.upper() and all(
         unicodedata.category(character)[0] in "LM" or character == "\u200d" for character in word
     )
@@ -217,7 +217,7 @@ def _without_remark(split: tuple[str, str] | None) -> tuple[str, str] | None:
 
 
 def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
-    """Which of the texts before colons are speakers, by the other cues."""
+    """Return which of the texts before colons are names of speakers, judged over all cues."""
     before = Counter(split[0] for of_cue in splits for split in of_cue if split)
     counts = {name: count for name, count in before.items() if _possible(name)}
     if not counts:
@@ -243,7 +243,7 @@ def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
 
 
 def _is_label(text: str) -> bool:
-    """Whether people may call themselves so in a meeting: `Moe, Ana`, `+1 555 0100`, `a@x.org`.
+    """Return whether people may call themselves so in a meeting: `Moe, Ana`, `+1 555 0100`, `a@x.org`.
 
     Half of its words at least begin with a capital, a digit or a sign; more than half where all are
     words of letters alone, as in a clause (`He said`).
@@ -278,7 +278,7 @@ def _of_a_meeting(splits: _Splits) -> set[str]:
 
 @lru_cache(maxsize=4096)
 def _possible(name: str) -> bool:
-    """Whether the text before a colon may be a name."""
+    """Return whether the text before a colon may be a name."""
     if _is_explicit(name):
         return True
     bare = _bare(name)
@@ -295,7 +295,7 @@ def in_capitals(name: str) -> bool:
 
 
 def _is_role(name: str) -> bool:
-    """Whether a name in capitals says what somebody is."""
+    """Return whether a name in capitals says what somebody is."""
     words = re.findall(r"\w+", name)
     return in_capitals(name) and (
         any(word.lower() in _ROLES for word in words) or set(words) <= _TOGETHER

@@ -44,7 +44,7 @@ _WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 
 @dataclass(slots=True)
 class _Paragraph:
-    """What is said from a time on.
+    """The text from one time to the next.
 
     Attributes:
         at: file and line of the time.
@@ -61,7 +61,7 @@ class _Paragraph:
 
 
 def is_paragraphs(text: str) -> bool:
-    """Whether a text has times as this module reads them.
+    """Return whether a text has times as this module reads them.
 
     One line that begins with a time in brackets is enough; of lines that end with one, or begin with one
     without brackets, it takes two.

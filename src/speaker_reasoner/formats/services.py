@@ -54,12 +54,12 @@ class ServiceFormat:
 
 
 def _has(*path: str) -> Callable[[Any], bool]:
-    """Whether data has these keys, one inside the other; what is there may be empty."""
+    """Return whether data has these keys, one inside the other; what is there may be empty."""
     return lambda data: at_key(data, *path) is not None
 
 
 def _objects(*keys: str) -> Callable[[Any], bool]:
-    """Whether data is a list of objects, of which the first has these keys."""
+    """Return whether data is a list of objects, of which the first has these keys."""
     return lambda data: (
         isinstance(data, list)
         and bool(data)
@@ -69,7 +69,7 @@ def _objects(*keys: str) -> Callable[[Any], bool]:
 
 
 def _has_turns(data: Any) -> bool:
-    """Whether data is a list of objects with a start, an end or a duration, and words or a speaker."""
+    """Return whether data is a list of objects with a start, an end or a duration, and words or a speaker."""
     return (
         isinstance(data, list)
         and bool(data)
@@ -81,7 +81,7 @@ def _has_turns(data: Any) -> bool:
 
 
 def _under(data: Any) -> list[Any]:
-    """What stands under the keys of an object."""
+    """Return the values of a JSON object; an empty list for anything else."""
     return list(data.values()) if isinstance(data, dict) else []
 
 

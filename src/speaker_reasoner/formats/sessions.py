@@ -1,4 +1,4 @@
-"""What the parsers share: fields to numbers, rows to transcripts; and labels that fit a format.
+"""Helpers of the parsers: numbers from fields, transcripts from rows, labels that fit a format.
 
 Every error names its place, `at`: the file with its line, or the entry of a JSON list.
 """
@@ -163,7 +163,7 @@ class Sessions:
 
 
 def _doubtful(transcript: Transcript) -> Iterator[tuple[str, int]]:
-    """What is read as it stands, and may not be meant so, with how often it comes."""
+    """Yield warnings about segments that are read as they stand, but are probably mistakes, with their counts."""
     twice = sum(
         one.start_s == other.start_s
         and (one.end_s, one.speaker, one.text) == (other.end_s, other.speaker, other.text)

@@ -96,7 +96,7 @@ class SortedTiers:
 
 
 def names_tier(label: str) -> bool:
-    """Whether a tier of this name is read as one of words, phones or remarks, not as a speaker's."""
+    """Return whether a tier of this name is read as one of words, phones or remarks, not as a speaker's."""
     known = (_WORD_TIER, _SPEECH_TIER, _PHONE_TIER, _REMARK_TIER)
     return any(pattern.fullmatch(label) for pattern in known)
 
@@ -165,7 +165,7 @@ def _is_unnamed(pattern: re.Pattern[str], tier: Tier) -> bool:
 
 
 def _holds(tier: Tier, pattern: re.Pattern[str]) -> bool:
-    """Whether a tier has such a name, and labels of one word each, but for one in ten."""
+    """Return whether a tier has such a name, and labels of one word each, but for one in ten."""
     if not tier.intervals or pattern.fullmatch(tier.name) is None:
         return False
     single = sum(len(interval.mark.split()) == 1 for interval in tier.intervals)

@@ -289,7 +289,7 @@ class Batch:
         return tuple(files)
 
     def _belongs_to_another(self, item: Item, marker: Marker) -> bool:
-        """Whether the files are of a recording that is still somewhere else."""
+        """Return whether the files are of a recording that is still somewhere else."""
         assert self._folder is not None
         if marker.path is None or Path(marker.path) == item.path.absolute():
             return False

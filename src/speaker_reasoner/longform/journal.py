@@ -57,7 +57,7 @@ def stopwatch() -> Callable[[], float]:
 
 
 def reached(path: Path) -> int:
-    """To which sample a journal of one channel has come; 0 where it holds no chunk, or is not there."""
+    """Return the sample that a journal of one channel has reached; 0 if it is missing or holds no chunk."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _PROBE_BYTES))

@@ -13,7 +13,7 @@ from .transcriber import Transcriber
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How recordings are transcribed.
+    """Settings of transcription as the user gives them.
 
     Attributes:
         answer: `assembled` builds the transcript from the turns; with `model` the model writes it once

@@ -71,7 +71,7 @@ Listener = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionSettings:
-    """How recordings are transcribed.
+    """Settings with which a recording is transcribed.
 
     Attributes:
         answer: `assembled` or `model`; see `Dialogue`.
@@ -225,7 +225,7 @@ class RecordingState:
 
     @property
     def idle(self) -> bool:
-        """Whether no chunk is under way."""
+        """Return whether no chunk is under way."""
         return not self._open_chunks
 
     @property
@@ -233,7 +233,7 @@ class RecordingState:
         return self._exhausted and self.idle
 
     def dialogues(self, most: int) -> list[Dialogue]:
-        """At most `most` dialogues under way; starts further chunks while there are fewer.
+        """Return at most `most` dialogues under way; start further chunks while there are fewer.
 
         With a speaker cache, or where the engine needs chunks in order, a chunk waits for the one before it.
         """
@@ -304,7 +304,7 @@ class RecordingState:
         self._open_chunks.append(_OpenChunk(number, chunk, cache, people, dialogue))
 
     def _is_last(self) -> bool:
-        """Whether no chunk follows; looks one ahead."""
+        """Return whether no chunk follows; looks one ahead."""
         try:
             following = next(self._source, None)
         except SpeakerReasonerError as error:

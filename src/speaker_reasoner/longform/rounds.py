@@ -22,7 +22,7 @@ class Driven(Protocol):
     def done(self) -> bool: ...
 
     def dialogues(self, most: int) -> Sequence[Asker]:
-        """At most so many that have a turn to ask for."""
+        """Return at most `most` dialogues that have a turn to ask for."""
 
     def tell(self, listener: Listener) -> None:
         """Tell the turns that are newly known."""

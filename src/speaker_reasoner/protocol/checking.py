@@ -23,7 +23,7 @@ def valid_part(rules: TurnRules, text: str) -> str:
 
 
 def is_turn(rules: TurnRules, text: str) -> bool:
-    """Whether a text is a whole, valid turn."""
+    """Return whether a text is a whole, valid turn."""
     return complete(advance(start(rules), text.encode("utf-8", errors="replace")))
 
 
@@ -61,7 +61,7 @@ def kept_part(rules: TurnRules, text: str) -> str:
 
 
 def in_words(rules: TurnRules, line: str) -> bool:
-    """Whether the words of a line have begun."""
+    """Return whether the words of a line have begun."""
     begun = _WORDS_BEGUN.search(line)
     if begun is None:
         return False
@@ -77,7 +77,7 @@ def last_line(text: str) -> str:
 
 
 def looped(rules: TurnRules, text: str, sizes: Sequence[int] = ()) -> bool:
-    """Whether the words of a line were ended because they repeat themselves.
+    """Return whether the words of a line were ended because they repeat themselves.
 
     Args:
         sizes: bytes of each token, where they are known: words are looked at between tokens.

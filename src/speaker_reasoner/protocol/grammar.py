@@ -24,7 +24,7 @@ LINE_BYTES = 20
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """All inputs of the grammar of one turn. Times are in ticks of the chunk.
+    """Inputs of the grammar of one turn. Times are in ticks of the chunk.
 
     Attributes:
         profile: wording and limits.

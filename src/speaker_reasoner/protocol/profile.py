@@ -76,7 +76,7 @@ WORDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How a checkpoint speaks the protocol.
+    """A checkpoint's variant of the protocol: wording, layout and limits.
 
     Attributes:
         name: `native` (our wording and layout, to the letter) or `released` (free wording).
@@ -135,7 +135,7 @@ class Profile:
 
     @property
     def strict(self) -> bool:
-        """Whether turns follow our own layout to the letter."""
+        """Return whether turns follow our own layout to the letter."""
         return self.name == "native"
 
     @property
@@ -205,7 +205,7 @@ def released_profile(prompts: Path) -> Profile:
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Whether a value read from JSON is of its setting's type."""
+    """Return whether a value read from JSON is of its setting's type."""
     if isinstance(default, float) or default is None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return number or (value is None and default is None)

@@ -114,7 +114,7 @@ def put_in_place(document: Document, operation: Mapping[str, Any]) -> Document:
 
 
 def _same(fresh: Segment, kept: Segment) -> bool:
-    """Whether a line that was heard again is one that people have corrected: they share most of their
+    """Return whether a line that was heard again is one that people have corrected: they share most of their
     time, or it lies in a longer one of the same speaker."""
     shared_s = max(0.0, min(fresh.end_s, kept.end_s) - max(fresh.start_s, kept.start_s))
     together_s = fresh.duration_s + kept.duration_s - shared_s

@@ -157,7 +157,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
-    """What may be asked at the address of a request."""
+    """Return the methods that the address of a request allows."""
     methods: set[str] = set()
     for route in routes:
         if route.matches(scope)[0] is not Match.NONE:

@@ -1,4 +1,4 @@
-"""What clients of the chat-completions API send for a turn of the dialogue, and what is answered.
+"""Chat completions for turns of the dialogue: requests of clients, and the answers to them.
 
 Nothing here reads a request or runs a model. Source: OpenAI's API reference for `POST /v1/chat/completions`; the
 `uuid` of a clip is vLLM's, `turn_rules` is ours.

@@ -259,7 +259,7 @@ class Database:
 
 
 def _durable(connection: Any, _: Any) -> None:
-    """What SQLite has said to be written is on the disk, and readers do not wait."""
+    """Configure a SQLite connection: commits are on the disk when they return, readers do not wait for writers."""
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
         cursor.execute(f"PRAGMA {pragma}")

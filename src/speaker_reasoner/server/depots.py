@@ -1,4 +1,4 @@
-"""Where the files of jobs lie that several servers share: a folder that all of them see, or a bucket.
+"""Storage of the files of jobs that several servers share: a common folder, or a bucket.
 
 Files of a bucket are fetched once into a folder of this process, and deleted there again when others need
 the space, unless this process works on their job.

@@ -1,4 +1,4 @@
-"""What OpenAPI says about each route: words, forms, answers, errors. No behaviour."""
+"""OpenAPI documentation of each route: summary, forms, answers, errors. No behaviour."""
 
 from typing import Any
 

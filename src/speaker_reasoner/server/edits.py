@@ -52,7 +52,7 @@ def rename(document: Document, speaker: str, name: str) -> Document:
 
 
 def merge(document: Document, source: str, into: str) -> Document:
-    """All lines of one speaker to another, whose gender they take."""
+    """Give all lines of one speaker to another, with the gender of the latter."""
     source, into = _known(document, source), _known(document, into)
     if source == into:
         raise _wrong(f"{source!r} cannot be merged into itself", "into")

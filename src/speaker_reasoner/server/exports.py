@@ -22,7 +22,7 @@ _HEADER_CHARS = 4000
 
 
 class Export(BaseModel):
-    """What a client wants of a transcript."""
+    """Format and options of an exported transcript."""
 
     model_config = ConfigDict(extra="forbid")
 

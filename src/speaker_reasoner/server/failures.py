@@ -1,9 +1,9 @@
-"""What goes wrong, as OpenAI's clients understand it.
+"""Errors of requests, in the form of OpenAI's API.
 
     RequestError       a request that is not served
-    └── StorageError   the disk is full, or the database is out of reach: it passes, and is tried again
+    └── StorageError   the disk is full, or the database is out of reach: temporary, and tried again
 
-Nothing here tells a path, or the address of a database: those are in the server's log.
+Messages contain no path and no address of a database: those are in the server's log.
 """
 
 import errno
@@ -143,7 +143,7 @@ def no_worker(model: str | None = None) -> RequestError:
 
 
 def passes(error: Exception) -> bool:
-    """Whether a failure is of the storage, so that the same thing may succeed later."""
+    """Return whether a failure is of the storage, so that the same thing may succeed later."""
     failed_write = isinstance(error, OutputError) and isinstance(error.__cause__, OSError)
     return failed_write or isinstance(error, StorageError)
 

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What a server tells the others of itself.
+    """A server's entry for the others that share its store.
 
     Attributes:
         role: `server`, `worker`, or `front`, which has no engine; `starting` before it is any of them.
@@ -63,7 +63,7 @@ class Fleet:
         self.seen: Mapping[str, Announcement] = {}
 
     def announce(self, announcement: Announcement) -> None:
-        """What this server is; `show` writes it from now on."""
+        """Set this server's announcement, which `show` writes from now on."""
         self._announcement = json.dumps(asdict(announcement))
 
     def show(self) -> None:

@@ -1,7 +1,7 @@
-"""What OpenAI's clients, and ours, send: the fields of forms, and which of them mean something here.
+"""Form fields of OpenAI's API and of ours, and their validation.
 
-Nothing here reads a request or runs a model. What cannot matter is accepted, and said to be without
-effect; what would change the meaning is refused.
+Nothing here reads a request or runs a model. A field that cannot matter here is accepted, and the answer's warnings
+say that it has no effect; one that would change the meaning is refused.
 """
 
 import json
@@ -58,8 +58,7 @@ def usable_names(names: list[str]) -> list[str]:
 
 
 class Hints(BaseModel):
-    """What a client knows about a recording beforehand. Fields that are no one's are kept aside: they
-    are named in the answer's warnings."""
+    """A client's hints about a recording. Unknown fields are kept, and the answer's warnings name them."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -211,7 +210,7 @@ def parse_form(kind: type[Form], values: Mapping[str, Any]) -> Form:
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the one model can do.
+    """The abilities of the server's model.
 
     Attributes:
         model: its name.
@@ -229,7 +228,7 @@ class Abilities:
 
 
 def check_model(name: str, able: Abilities) -> None:
-    """Whether a client means this model.
+    """Return whether a client means this model.
 
     Raises:
         RequestError: 404, another one.
@@ -244,7 +243,7 @@ def check_model(name: str, able: Abilities) -> None:
 
 
 def check_language(asked: str | None, able: Abilities) -> None:
-    """Whether a recording of this language can be transcribed.
+    """Return whether a recording of this language can be transcribed.
 
     Raises:
         RequestError: 400, it cannot.

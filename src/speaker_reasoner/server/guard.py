@@ -159,7 +159,7 @@ class Guard:
         return None
 
     def _is_signed(self, scope: Scope) -> bool:
-        """Whether a request asks for a job's audio by a signed link that has not expired."""
+        """Return whether a request asks for a job's audio by a signed link that has not expired."""
         link = _AUDIO.fullmatch(_path(scope))
         if self._key is None or link is None or scope.get("method") not in ("GET", "HEAD"):
             return False
@@ -170,7 +170,7 @@ class Guard:
         return hmac.compare_digest(given.encode(), sign(self._key, link[1], until).encode())
 
     def _offers_key(self, scope: Scope) -> bool:
-        """Whether a socket has the key as a subprotocol: browsers cannot set headers of sockets."""
+        """Return whether a socket has the key as a subprotocol: browsers cannot set headers of sockets."""
         offered = [one for one in scope.get("subprotocols", []) if one.startswith(_KEY_PROTOCOL)]
         return bool(offered) and self._is_key(offered[0].removeprefix(_KEY_PROTOCOL))
 
@@ -245,7 +245,7 @@ async def _drain(receive: Receive) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine."""
+    """Return whether a Host header names this machine."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -254,7 +254,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether an origin is the server's own, by name and port."""
+    """Return whether an origin is the server's own, by name and port."""
     try:
         return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:

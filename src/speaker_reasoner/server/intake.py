@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .. import audio
-from ..containers import quoted
-from ..errors import AudioError, SettingsError
+from ..errors import AudioError, SettingsError, quoted
 from ..formats import write_text_atomically
 from ..voices.clips import MOST_S, load_clip
 from ..voices.store import StoredClip, StoredVoice, VoiceStore

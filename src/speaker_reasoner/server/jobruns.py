@@ -101,13 +101,13 @@ class JobRun:
 
     @property
     def position_s(self) -> float:
-        """How much of the recording was heard."""
+        """Return how much of the recording was heard."""
         finished_s = self._recording.position_s if self._recording is not None else 0.0
         return min(max(self._reached_s, finished_s), self.job.duration_s)
 
     @property
     def speakers(self) -> int:
-        """How many were told so far."""
+        """Return how many were told so far."""
         return len(self._labels)
 
     @contextmanager
@@ -382,7 +382,7 @@ class JobRun:
                 self._log.append(name, data)
 
     def _told_before(self, chunk: int) -> int:
-        """How many segments of chunks before this one were sent to clients before a restart."""
+        """Return how many segments of chunks before this one were sent to clients before a restart."""
         return sum(row["chunk"] < chunk for row in self._segments_told())
 
     def _segments_told(self) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def new_job_id() -> str:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether an id is one of ours, which may name a folder."""
+    """Return whether an id is one of ours, which may name a folder."""
     return _ID.fullmatch(text) is not None
 
 

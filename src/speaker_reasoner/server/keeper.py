@@ -27,7 +27,7 @@ _ERASE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When and how long.
+    """Intervals of the heartbeat, and how long things are kept.
 
     Attributes:
         beat_s: between two beats.
@@ -90,7 +90,7 @@ class Keeper:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the storage, in words."""
+        """Return the problems of the storage, in words."""
         files = () if self._troubled_files is None else (self._troubled_files,)
         return tuple(dict.fromkeys((*self._problems, *files)))
 
@@ -186,7 +186,7 @@ class Keeper:
         self._missed = set(runs) - kept
 
     def _is_time(self, run: JobRun) -> bool:
-        """Whether a run may be tried again: not more often than there are beats."""
+        """Return whether a run may be tried again: not more often than there are beats."""
         now = time.monotonic()
         if now - self._tried.get(run.job.id, -math.inf) < self._rules.beat_s:
             return False

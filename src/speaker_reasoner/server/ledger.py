@@ -36,11 +36,11 @@ class Ledger:
         self._writing = writing
 
     def event_log(self, job: Job) -> EventLog:
-        """To write a job's events."""
+        """Open the log to which a job's events are written."""
         return _Log(self, job)
 
     def event_reader(self, job: Job, after: int) -> EventReader:
-        """To read a job's events after one."""
+        """Open a reader of the events of a job that follow event number `after`."""
         return _Reader(self, job, after)
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:

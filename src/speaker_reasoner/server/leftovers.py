@@ -1,9 +1,8 @@
-"""What dead servers leave in a store that several share: files of uploads that were never accepted, of erased jobs,
-and of clients who wait no more, and copies of a bucket's files, which are deleted; recordings of live sessions, which
-become jobs.
+"""Recovery of files that dead servers left in a shared store.
 
-Files are put before a row says that they are there, and deleted after it says so no more; what lies between,
-when a server dies, is found in the table of leftovers.
+Uploads that were never accepted, files of erased jobs and of clients that disconnected, and copies of a bucket's
+files are deleted; recordings of live sessions become jobs. A file is stored before a row names it, and deleted after
+no row names it any more. In between it is listed in the table of leftovers, and is found there if its server dies.
 """
 
 import logging
@@ -64,7 +63,7 @@ class Leftovers(Store):
                 _log.warning("%s: a live session's recording cannot be kept: %s", taken, error)
 
     def _is_gone(self, owner: str) -> bool:
-        """Whether a process is dead whose files this one may take: any process in scratch; in a folder that
+        """Return whether a process is dead whose files this one may take: any process in scratch; in a folder that
         machines share, one of this machine."""
         ours = self._is_scratch or owner.startswith(self._processes.machine)
         return ours and self._processes.is_gone(owner)

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class JobsAsked(BaseModel):
-    """Which jobs a client wants to see."""
+    """A client's selection of jobs to list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -312,7 +312,7 @@ class JobManager:
 
     @property
     def waiting_for_storage(self) -> int:
-        """How many go on when the storage does."""
+        """Return how many go on when the storage does."""
         return sum(run.problem is not None for run in list(self._runs.values()))
 
     async def events(self, job_id: str, after: int, *, follow: bool = False) -> AsyncIterator[str]:

@@ -1,4 +1,4 @@
-"""What a server can transcribe with: its own engine, or what the workers that live announce."""
+"""The models that a server offers: its own engine's, or those that live workers announce."""
 
 import hashlib
 import json
@@ -76,7 +76,7 @@ def offer_of(
     channel: int | None,
     separate: bool,
 ) -> Offer:
-    """What an engine offers."""
+    """Describe the model and abilities of an engine."""
     engine = transcriber.engine
     described = engine.describe()
     name = str(described.get("model", engine.name))

@@ -1,4 +1,4 @@
-"""What OpenAI's clients expect: transcripts, server-sent events.
+"""Answers in the form of OpenAI's API: transcripts, server-sent events.
 
 Nothing here reads a request or runs a model. Sources: OpenAI's API reference for
 `POST /v1/audio/transcriptions`, and the types of its official Python client.

@@ -1,8 +1,8 @@
-"""Which processes serve a store: each holds a lock of its own, in a folder of the store.
+"""The processes that serve a store: each holds a lock of its own, in a folder of the store.
 
-The system lets go of a dead process's lock, so that one on the same machine is known to be dead at
-once. One on another machine, or in another container, is taken for dead when it has not shown itself for as
-long as a lease lasts and nobody holds its lock.
+The operating system releases a dead process's lock, so that a process on the same machine is known to be dead at
+once. A process on another machine, or in another container, is taken for dead when it has written no sign of life for
+the length of a lease and nobody holds its lock.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ class Processes:
         return alive, alone
 
     def is_gone(self, name: str) -> bool:
-        """Whether a process of any machine has ended or died; the lock of a dead one is removed. A process whose
+        """Return whether a process of any machine has ended or died; the lock of a dead one is removed. A process whose
         lock is held lives, also in another container that shares the folder. A process of another machine is
         not gone before a lease has passed."""
         if name == self.own or (self._path(name).exists() and not self._is_dead(name)):

@@ -125,7 +125,7 @@ class RelayedRun:
         return None
 
     def _fresh(self, what: str, told: list[ToldSegment]) -> list[ToldSegment]:
-        """Those that lie behind what was told before the job began anew."""
+        """Return the segments that lie behind those that were sent before the job began anew."""
         fresh = [
             one
             for one in told

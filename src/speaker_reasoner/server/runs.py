@@ -59,7 +59,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What became known of a recording under way.
+    """New segments of a recording under way.
 
     Attributes:
         known: segments that a turn wrote, with labels that may change.
@@ -152,7 +152,7 @@ def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What is taken of a recording of which a client says nothing else.
+    """Hints for recordings whose clients give none.
 
     Attributes:
         speakers: fewest and most.

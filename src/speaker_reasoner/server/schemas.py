@@ -1,6 +1,6 @@
-"""What the server answers, as models: FastAPI checks every JSON answer by them, and documents them.
+"""Answers of the server as models: FastAPI checks every JSON answer against them, and documents them.
 
-A key that a model does not have is a bug, and an error: documentation and answers cannot part.
+A key that a model does not have is a bug, and raises an error: documentation and answers cannot differ.
 """
 
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ class Answer(BaseModel):
 
 
 class Failure(Answer):
-    """What went wrong, as OpenAI's clients understand it."""
+    """An error in the form of OpenAI's API."""
 
     message: str = Field(description="What failed, what was expected and got, what to do.")
     type: Literal[
@@ -40,7 +40,7 @@ class Error(Answer):
 
 
 class Confidences(Answer):
-    """How sure the model was, 0 to 1."""
+    """Confidence of the model, 0 to 1."""
 
     words: Probability
     speaker: Probability
@@ -48,7 +48,7 @@ class Confidences(Answer):
 
 
 class Usage(Answer):
-    """What a request cost: the seconds of its audio."""
+    """The billed quantity of a request: seconds of its audio."""
 
     type: Literal["duration"]
     seconds: Seconds
@@ -63,7 +63,7 @@ class Gap(Answer):
 
 
 class Notes(Answer):
-    """What was not transcribed, and what a reader should know."""
+    """Stretches that were not transcribed, and warnings for the reader."""
 
     missing: list[Gap]
     warnings: list[str]
@@ -319,7 +319,7 @@ class TracePart(BaseModel):
 
 
 class Trace(Answer):
-    """What the model saw and wrote in a chunk."""
+    """The dialogue over a chunk, as the model saw and wrote it."""
 
     chunk: int
     start: Seconds
@@ -345,7 +345,7 @@ class Voices(Answer):
 
 
 class Health(Answer):
-    """Whether the server takes work, and what is wrong."""
+    """State of the server, and its problems."""
 
     status: Literal["ok", "degraded", "stopping"]
     problems: list[str] = Field(description="Of disk and database, in words.")

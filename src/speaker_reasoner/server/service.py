@@ -1,4 +1,4 @@
-"""What stands behind the routes: one model, its worker, the store, and the jobs under way."""
+"""The state behind the routes: one model, its worker, the store, and the jobs under way."""
 
 import hashlib
 import threading
@@ -62,7 +62,7 @@ _CHAT_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """How a server runs.
+    """Settings of a server.
 
     Attributes:
         store: folder of jobs and uploads, or the address of a place in a bucket.
@@ -175,14 +175,14 @@ class Service:
 
     @property
     def hears_voices(self) -> bool:
-        """Whether known speakers can be heard."""
+        """Return whether known speakers can be heard."""
         return self.transcriber is not None and self.transcriber.hears_voices
 
     def _claim_soon(self) -> None:
         self.keeper.claim_soon()
 
     def _waiting(self, client: str) -> int:
-        """How many recordings of a client wait for an engine."""
+        """Return how many recordings of a client wait for an engine."""
         mine = self.worker.waiting(client) if self.worker is not None else 0
         theirs = self.store.waiting(client) if isinstance(self.store, SharedStore) else 0
         return mine + theirs
@@ -267,7 +267,7 @@ class Service:
         )
 
     def _meant(self, name: str, able: Abilities) -> Abilities:
-        """What a model can do that a client called by a name of this server's."""
+        """Return a model's abilities, with the name that the client called it by as its alias."""
         return able if name in (able.model, *able.aliases) else replace(able, aliases=(name,))
 
     async def _add(
@@ -382,7 +382,7 @@ class Service:
         return {**self.jobs.body(job), "warnings": said} if said else self.jobs.body(job)
 
     def health(self) -> dict[str, Any]:
-        """Whether work is taken, and what is wrong."""
+        """Return whether work is taken, and what is wrong."""
         problems = list(self.keeper.problems)
         status = "stopping" if self.jobs.closing else "degraded" if problems else "ok"
         waiting = self.jobs.waiting_for_storage

@@ -167,8 +167,10 @@ class SharedStore(Leftovers):
             self._probed_at = time.monotonic()  # one that fails is done again at the next look
 
     def event_log(self, job: Job, *, again: bool = False) -> EventLog:
-        """As `Store.event_log`. Events of a version without shared stores go on in the database; where their
-        job is transcribed once more they are void.
+        """Open the log of a job's events, as `Store.event_log` does.
+
+        Events that a version without shared stores wrote to a file are copied into the database first;
+        those of a job that is transcribed from the beginning once more are deleted.
 
         Raises:
             StorageError: the job is another's now, or the database is out of reach.
@@ -258,11 +260,11 @@ class SharedStore(Leftovers):
         return [known[job_id] for job_id in taken if job_id in known]
 
     def is_hopeless(self, job: Job) -> bool:
-        """Whether a job seems to kill whichever server works on it."""
+        """Return whether a job seems to kill whichever server works on it."""
         return job.losses >= _LOSSES
 
     def waiting(self, client: str) -> int:
-        """How many jobs of a client wait that no server has taken.
+        """Return how many jobs of a client wait that no server has taken.
 
         Raises:
             StorageError: the database is out of reach.
@@ -291,8 +293,10 @@ class SharedStore(Leftovers):
         waiting[job.id] = len(waiting)
 
     def place(self, job: Job) -> int | None:
-        """How many jobs are to be taken before one that waits, as of the last heartbeat; `None` where it does not
-        wait, or is far behind."""
+        """Return how many jobs are taken before one that waits, as of the last heartbeat.
+
+        `None` where the job does not wait, or is far behind.
+        """
         if job.status != "queued":
             return None
         # Who has one that it did not begin yet begins it next.

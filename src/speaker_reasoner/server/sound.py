@@ -21,8 +21,7 @@ import soundfile
 
 from .. import audio
 from ..audio import SAMPLE_RATE_HZ, Samples
-from ..containers import quoted
-from ..errors import AudioError
+from ..errors import AudioError, quoted
 from .failures import RequestError, StorageError, disk_error
 
 _BLOCK_S = 10.0
@@ -125,7 +124,7 @@ class Peaks:
         self._done.append(self._bytes(loud[:whole].reshape(-1, self._STEP).max(1)))
 
     def all(self) -> bytes:
-        """All of them."""
+        """Return all levels so far, the unfinished one included."""
         rest = [self._bytes(self._rest.max(keepdims=True))] if len(self._rest) else []
         return b"".join([*self._done, *rest])
 
@@ -264,7 +263,7 @@ def not_stored(what: str, error: OSError) -> StorageError:
 
 
 def _kept_channels(source: Path, name: str, separate: bool) -> int:
-    """How many channels are kept; 1 where they are not transcribed separately.
+    """Return how many channels are kept; 1 where they are not transcribed separately.
 
     Raises:
         AudioError: there are more than FLAC holds, or it cannot be opened.

@@ -121,7 +121,7 @@ class Store(Rows):
             shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self, job: Job) -> Path:
-        """Where the files of a job lie, or copies of them."""
+        """Return the folder of a job's files, or of copies of them."""
         return self._folder / "jobs" / job.id
 
     def event_log(self, job: Job, *, again: bool = False) -> EventLog:

@@ -48,7 +48,7 @@ class Transcripts:
         return replace(transcript, info={**transcript.info, "revision": job.revision})
 
     def trace(self, job_id: str, chunk: int) -> dict[str, Any]:
-        """What the model saw and wrote in a chunk.
+        """Return the dialogue over a chunk, as the model saw and wrote it.
 
         Raises:
             RequestError: 404, the chunk does not exist or was silent.

@@ -1,7 +1,7 @@
-"""What comes in, onto disk: bodies within limits, and forms.
+"""Writes the bodies of requests to disk, within limits, and reads forms.
 
-Files are written while they are read, and never lie in memory as a whole. Nothing a client sends
-becomes part of a path: the names of files here are ours.
+Bodies are written as they are read, and are never in memory as a whole. Nothing that a client sends becomes part of a
+path: the server chooses the names of these files.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _BRACKETED = re.compile(r"(\w+)\[(\w*)\]", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may send.
+    """Limits of requests.
 
     Attributes:
         body_bytes: largest body of a request.
@@ -338,6 +338,6 @@ def _values(parts: Iterable[_Part]) -> dict[str, Any]:
 
 
 def display_name(filename: str) -> str:
-    """What a client calls a file, for people: its last part, what cannot be printed as `_`."""
+    """Return a file's name for display: its last part, with `_` for characters that cannot be printed."""
     last = re.split(r"[/\\]", filename)[-1].strip()
     return "".join(c if c.isprintable() else "_" for c in last) or "recording"

@@ -94,7 +94,7 @@ class Worker:
         self._thread.start()
 
     def waiting(self, client: str) -> int:
-        """How many of a client wait."""
+        """Return how many of a client wait."""
         with self._changed:
             return sum(task.client == client for task in self._waiting)
 
@@ -107,7 +107,7 @@ class Worker:
         return min(600, max(1, math.ceil(pace_s)))
 
     def rooms(self) -> tuple[int, int]:
-        """How many more jobs could begin at once, and how many more requests."""
+        """Return how many more jobs could begin at once, and how many more requests."""
         with self._changed:
             if self._draining:
                 return 0, 0
@@ -131,13 +131,13 @@ class Worker:
                 self._waiting.remove(task)
 
     def position(self, task: Task) -> int | None:
-        """How many wait before it; `None` when it does not wait."""
+        """Return how many wait before it; `None` when it does not wait."""
         with self._changed:
             return self._waiting.index(task) if task in self._waiting else None
 
     @property
     def crowded(self) -> bool:
-        """Whether a task waits or the server ends: optional work is left out then."""
+        """Return whether a task waits or the server ends: optional work is left out then."""
         return self._draining or bool(self._waiting)
 
     def drain(self) -> None:

@@ -52,7 +52,7 @@ from .pieces import TranscribedPiece, embedded, joined
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How a system is asked.
+    """Settings of requests to a system.
 
     Attributes:
         at_once: recordings under way at once.
@@ -356,7 +356,7 @@ def understood(system: System, answer: Answer, sound: Sound) -> Transcript:
 
 
 class _Taken:
-    """What the answers about one recording took; `requests` were sent now."""
+    """Usage of the answers about one recording; `requests` counts those that were sent now."""
 
     def __init__(self) -> None:
         self.requests = 0

@@ -59,7 +59,7 @@ class ChatModel:
         }
 
     def prompt_for(self, sound: Sound) -> str:
-        """What is said about one sound."""
+        """Return the prompt for one sound."""
         return self.prompt
 
     def ask(self, sound: Sound) -> Answer:

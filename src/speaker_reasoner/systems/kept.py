@@ -1,4 +1,4 @@
-"""What a run keeps in its folder: answers, and the files of transcripts that were made from them."""
+"""The folder of a run: kept answers, and the transcript files made from them."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What all hosted services share: errors of HTTP, and answers in the shapes that `formats.services` reads."""
+"""Common to all hosted services: errors of HTTP, and answers in the formats that `formats.services` reads."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""All systems by name: what each needs, what it gives, and how it is loaded."""
+"""Table of all systems: requirements, abilities and loader of each."""
 
 import difflib
 import importlib

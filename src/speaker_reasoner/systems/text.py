@@ -121,7 +121,7 @@ def json_array(text: str) -> list[Any]:
 
 
 def unfinished(text: str) -> bool:
-    """Whether a JSON text ends before its first bracket is closed."""
+    """Return whether a JSON text ends before its first bracket is closed."""
     depth, quoted, escaped = 0, False, False
     for character in text:
         if escaped:

@@ -45,13 +45,13 @@ class LossWeights:
 
     @property
     def frames(self) -> bool:
-        """Whether any loss is read off audio frames."""
+        """Return whether any loss is read off audio frames."""
         tower = self.word or self.gender or self.voice or self.utterance
         return bool(tower or self.speaker or self.time)
 
     @property
     def decoder(self) -> bool:
-        """Whether any loss needs the text decoder."""
+        """Return whether any loss needs the text decoder."""
         return bool(self.answer or self.speaker or self.time)
 
 
@@ -235,7 +235,7 @@ class Learner(nn.Module):
 
 
 def _part(name: str) -> str:
-    """Which of `PARTS` a thinker's parameter belongs to."""
+    """Return the one of `PARTS` that a thinker's parameter belongs to."""
     _, inside, rest = name.partition("audio_tower.")
     if not inside:
         return "text"

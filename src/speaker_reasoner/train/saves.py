@@ -303,7 +303,7 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _of_the_disk(error: Exception) -> bool:
-    """Whether this is an error that a library raises when it cannot write; others are bugs and are not
+    """Return whether this is an error that a library raises when it cannot write; others are bugs and are not
     converted."""
     if isinstance(error, RuntimeError):  # torch.save
         return any(sign in str(error) for sign in ("inline_container", "Parent directory"))

@@ -360,7 +360,7 @@ def _same_everywhere(contents: Corpora) -> None:
 
 
 def _remarks(contents: Corpora) -> list[str]:
-    """How many pieces are used, and why the others are not."""
+    """Return how many pieces are used, and why the others are not."""
     remarks = []
     for name, pieces in (("train", contents.train), ("check", contents.check)):
         remarks.append(f"{name}: {len(pieces.used)} pieces")

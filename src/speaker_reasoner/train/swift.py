@@ -84,7 +84,7 @@ def _free(text: str) -> str:
 
 @dataclass(slots=True)
 class Written:
-    """What an export holds.
+    """Counts of an export.
 
     Attributes:
         dialogues, turns: by file; a turn is one of the assistant's.

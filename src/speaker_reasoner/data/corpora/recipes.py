@@ -86,7 +86,7 @@ class RecipeInput:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a corpus is read.
+    """The reader of a corpus, and what is known of its recordings.
 
     Attributes:
         recordings: finds and reads its sessions.

@@ -35,7 +35,7 @@ HEADER_BYTES = tarfile.BLOCKSIZE
 
 @dataclass(frozen=True, slots=True)
 class AudioPlace:
-    """Where the audio of a piece lies.
+    """The position of a piece's audio in a shard.
 
     Attributes:
         shard: path or address of the tar file.

@@ -232,7 +232,7 @@ class FasterWhisper:
 
 
 def _badness(segment: Any) -> tuple[bool, float]:
-    """How bad a hypothesis is: a loop is worse than anything, else the less probable is worse."""
+    """Return a sort key of hypotheses, the best lowest: loops come last, then the lower probability."""
     if segment is None:
         return False, 0.0
     return segment.compression_ratio > _LOOP_RATIO, -segment.avg_logprob

@@ -1,5 +1,5 @@
-"""Where live audio is cut: into pieces, which clients commit or pauses end, and those into stretches that the
-model hears at once. Times are samples at 16 kHz from the beginning of the session.
+"""Division of live audio: into pieces, which a commit or a pause ends, and those into stretches that the model
+hears at once. Times are samples at 16 kHz from the beginning of the session.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SHORTEST = SAMPLE_RATE_HZ // 10
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What the model hears at once; the last of a piece ends it."""
+    """Audio that the model hears at once; `ends` marks the last one of a piece."""
 
     chunk: Chunk
     ends: bool
@@ -58,7 +58,7 @@ class Cutter:
 
     @property
     def speaking(self) -> bool:
-        """Whether what comes belongs to a piece."""
+        """Return whether what comes belongs to a piece."""
         return self._pauses is None or self._pauses.speaking
 
     @property

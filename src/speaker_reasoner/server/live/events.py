@@ -1,4 +1,4 @@
-"""What is said over `/v1/realtime`: sessions as clients configure them, and events.
+"""Events of `/v1/realtime`: the configuration of sessions by clients, and what the server sends.
 
 The form is that of OpenAI's Realtime API, transcription sessions: that of today (`session.update` with
 `type: transcription`) and the beta's before it (`transcription_session.update`). Sources: its reference, and the
@@ -30,7 +30,7 @@ TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 class SessionOver(RequestError):
-    """What ends a session."""
+    """The session ends with this error."""
 
 
 class _Part(BaseModel):

@@ -27,7 +27,7 @@ _SYNC_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """How samples are written, in one channel.
+    """The coding of samples, in one channel.
 
     Attributes:
         name: as libsndfile calls it.

@@ -1,4 +1,4 @@
-"""What a live session leaves: a job, whose audio grows on disk as it comes.
+"""The job that a live session becomes; its audio is written to disk as it arrives.
 
 A store of this machine has the job from the first piece of audio on. A store that several servers share gets
 it when the session has ended; until then the audio lies on this machine, where the next server to start

@@ -1,4 +1,4 @@
-"""What a live session tells: pieces as items of a conversation, their lines, and what changes in them.
+"""The events of a live session: pieces as items of a conversation, their lines, and changes of lines.
 
 Knows no socket and no engine; see `session`.
 """

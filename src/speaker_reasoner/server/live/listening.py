@@ -48,7 +48,7 @@ class Transcribed:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What the stretch that is still being spoken sounds like; its labels mean nothing outside of it."""
+    """A provisional transcript of the stretch that is still being spoken; its labels mean nothing outside of it."""
 
     start_samples: int
     segments: Sequence[Segment]
@@ -127,7 +127,7 @@ class Live:
 
     @property
     def may_guess(self) -> bool:
-        """Whether the engine has time for what may be thrown away."""
+        """Return whether the engine has time for what may be thrown away."""
         with self._lock:
             return (self._task is None or self._task.over) and not self._worker.crowded
 
