@@ -66,7 +66,7 @@ def error(status: int, message: str, **headers: str) -> Answer:
     return Answer({"error": {"message": message, "code": None}}, status, headers=headers)
 
 
-class Told(ThreadingHTTPServer):
+class AskedServer(ThreadingHTTPServer):
     """Answers chat completions as a function says; keeps what was asked.
 
     Args:
@@ -99,7 +99,7 @@ class Told(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else each answer on a kept connection waits 40 ms
-    server: Told
+    server: AskedServer
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -135,9 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def told(reply: Callable[[dict[str, Any]], Answer | str], **more: Any) -> Iterator[Told]:
+def asked_server(
+    reply: Callable[[dict[str, Any]], Answer | str], **more: Any
+) -> Iterator[AskedServer]:
     """A running server that answers what it is told."""
-    server = Told(reply, **more)
+    server = AskedServer(reply, **more)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -72,7 +72,7 @@ def load_engine(
             a checkpoint in vLLM in this process; `None` for one that transformers runs here.
         base_url: of that API, as `http://localhost:8000/v1`.
         api_key: that the server expects.
-        constraint: `auto`, `regex` or `none`: how the server is told what a valid turn is.
+        constraint: `auto`, `regex` or `none`: how the rules of a turn are sent to the server.
         send_audio: `once` where the server keeps clips under their ids, `always`, or `auto`.
         timeout_s: longest time for one turn.
         retries: how often a request that fails is tried again.

@@ -1,13 +1,11 @@
 """Decode a recording to 16 kHz mono float32, whole or in blocks, and cut it by the sample.
 
-Samples are laid out by the time at which they are heard (`decoding`): sound that starts late starts late,
-packets that were never sent are silence, and every time behind them keeps its place. Timestamps that go back
-or leap by half a day, or behind the end that the file states, are not followed: no sound is dropped for
-them, and it is told.
+Samples are laid out by their presentation times (`decoding`): sound that starts late starts late, packets that were
+never sent are silence, and later sound keeps its time. Timestamps that go back, leap by half a day, or lie behind the
+end that the file states are ignored: no sound is dropped because of them, and a warning reports them.
 
-A damaged or shortened file is an `AudioError`, not a shorter recording, as far as the file tells. What a
-user should know about a file that was read (`warn`): a second track, joined recordings, a wrong header,
-channels that cancel each other.
+A damaged or shortened file is an `AudioError`, not a shorter recording, as far as the file shows it. Warnings (`warn`)
+report a second track, joined recordings, a wrong header, and channels that cancel each other.
 
 Not here: gain, voice activity, other sample rates, capture.
 """
@@ -52,12 +50,12 @@ _KNOWN = (
     " .caf .w64 .rf64 .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
 )
 SUFFIXES = frozenset(_KNOWN.split())
-"""By which a file in a folder is a recording, in lower case; what it is, its content tells."""
+"""Suffixes of recordings in a folder, in lower case. The content of a file, not its suffix, decides its format."""
 
 Samples = npt.NDArray[np.float32]
 
 Warn = Callable[[str], None]
-"""Called with each sentence that a user should know about a file."""
+"""Called with each warning about a file."""
 
 _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken to follow them
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
@@ -142,7 +140,7 @@ def load(
         path: an audio file, or a video file with an audio track.
         channel: 0-based channel to take; by default the mean of all channels.
         track: 0-based sound track to take; by default the one that is marked as default, or the first.
-        warn: told what a user should know.
+        warn: called with each warning.
 
     Returns:
         float32 samples `[samples]` at 16 kHz, nominally in -1..1.

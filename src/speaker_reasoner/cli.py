@@ -50,7 +50,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except (SystemExit, OSError):  # after help, version, wrong usage; or a full standard output
         print_all("")  # says so, if that is what failed
         raise
-    print_all("")  # the rest of the buffer, while a full disk can still be told
+    print_all("")  # the rest of the buffer, while a full disk can still be reported
     return status
 
 

@@ -64,7 +64,7 @@ class TurnEvent:
         seconds: run time of each of the engine's stages.
         language: code of the language that the engine recognised, and its probability.
         left_out: number of words that the engine recognised and did not pass on, by reason.
-        noted: what a reader should know of how the turn came about, and how often it happened.
+        noted: warnings about the turn for the reader of the transcript, each with its count.
     """
 
     turn: int

@@ -200,7 +200,7 @@ class Transcript:
         unscored: stretches `(start, end)` in seconds that a reference takes out of scoring (STM's
             `ignore_time_segment_in_scoring`, RTTM's NOSCORE, all that a UEM leaves out); the last may
             end at infinity. One of no length is a border without speech, which has a collar.
-        warnings: what a reader should know before trusting this transcript, one sentence each.
+        warnings: for the reader of this transcript, one sentence each.
         traces: one per chunk: what the model saw and wrote (JSON-ready mappings).
         info: model, profile, engine, timing, command: whatever is needed to repeat it (JSON-ready).
     """

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 20.0
-"""How often and after which times a bucket is asked again (assumed)."""
+"""Number of attempts at a request to a bucket, and the pauses between them (assumed)."""
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 

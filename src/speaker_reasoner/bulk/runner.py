@@ -1,4 +1,4 @@
-"""Transcribes rows of a listing with one engine; writes what became of each to the target, and reports it.
+"""Transcribes rows of a listing with one engine; writes the outcome of each to the target, and reports it.
 
 One process and each of several workers do the same. The death of a worker costs what was not in a journal yet; the
 worker that is given its rows next continues.
@@ -92,7 +92,7 @@ class Done:
 
 
 class Runner:
-    """Transcribes rows with an engine of its own. The caller keeps others out of them.
+    """Transcribes rows with an engine of its own. The caller keeps other processes from these rows.
 
     Raises:
         SpeakerReasonerError: the engine cannot be loaded, or an option does not fit it.

@@ -34,7 +34,7 @@ _OUTSTANDING = RowFailure("Outstanding", "not transcribed yet")
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A row with what became of it: a transcript, or the reason why there is none."""
+    """A row with its outcome: a transcript, or the reason why there is none."""
 
     row: Row
     transcript: Transcript | None

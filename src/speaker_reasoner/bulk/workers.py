@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import errors, extras
+from ..cores import usable_cores
 from ..errors import EngineError, SpeakerReasonerError
 from .joining import Joining, with_breaks
 from .listing import Shard
@@ -36,7 +37,7 @@ _BLOCK_S = 60.0
 _LOOK_S = 10.0
 """How often the journals of joins are looked at (assumed)."""
 _STORE_BYTES = 128 << 20
-"""Of Ray's object store, where Ray is started here (assumed: rows are small)."""
+"""Memory of Ray's object store, where Ray is started here (assumed: rows are small)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ def _ray(cluster: Cluster) -> Iterator[Any]:
     here: dict[str, Any] = {}
     if cluster.address is None:
         here = {
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(cluster.workers * cluster.cpus)),
+            "num_cpus": max(usable_cores(), math.ceil(cluster.workers * cluster.cpus)),
             "object_store_memory": _STORE_BYTES,
             "include_dashboard": False,
         }

@@ -99,7 +99,7 @@ def _add_server(command: argparse.ArgumentParser) -> None:
     add(
         "--constraint",
         choices=("auto", "regex", "none"),
-        help="how the server is told what a valid turn is: by a regular expression, or not, and turns that "
+        help="send the rules of a turn as a regular expression (regex), or none, so that turns that "
         "are wrong are asked for again (default: auto, as the server can)",
     )
     add(
@@ -264,7 +264,7 @@ def options(arguments: argparse.Namespace) -> "Options":
 
 
 def speakers(arguments: argparse.Namespace) -> tuple[int, int] | None:
-    """One range, whichever options say it."""
+    """Return the range of speakers, from whichever options give it."""
     exact, low, high = arguments.num_speakers, arguments.min_speakers, arguments.max_speakers
     said = [arguments.speakers is not None, exact is not None, not (low is high is None)]
     if sum(said) > 1:
@@ -289,7 +289,7 @@ def usage(arguments: argparse.Namespace, message: str) -> NoReturn:
 
 
 def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engine":
-    """Load the engine; what the libraries say meanwhile is not for the user, but for downloads.
+    """Load the engine; output of its libraries is hidden, except the progress of downloads.
 
     Raises:
         SettingsError: an option does not fit the model.

@@ -66,8 +66,8 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "-f",
         "--format",
         metavar="LIST",
+        action="extend",
         type=_formats,
-        default=["jsonl"],
         help="tables: jsonl, parquet, lhotse; and files of each recording, as for `transcribe` (default: jsonl; "
         "the JSON of each recording is always kept)",
     )
@@ -144,6 +144,7 @@ def _fraction(text: str) -> float:
 
 def _batch(arguments: argparse.Namespace) -> int:
     words = arguments.words
+    arguments.format = list(dict.fromkeys(arguments.format or ["jsonl"]))
     if words[0] in _VERBS:
         if len(words) != 2 or arguments.output is not None:
             usage(arguments, f"{words[0]} takes one target: batch {words[0]} TARGET")

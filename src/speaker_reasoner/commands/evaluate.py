@@ -313,7 +313,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 _Ran = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
-"""What came of it: `speed`, `failures`, `notes`, and perhaps `usage`; what transcribed; its settings."""
+"""Outcome of a run (`speed`, `failures`, `notes`, perhaps `usage`), description of the system, and its settings."""
 
 
 def _ran(arguments: argparse.Namespace, rows: "list[Excerpt]") -> _Ran:

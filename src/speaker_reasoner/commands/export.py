@@ -23,7 +23,7 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "export",
         help="training dialogues for ms-swift",
         description="Write the dialogues of a configuration's stages, with their audio, for another "
-        "trainer. What\ncannot be used is left out, counted and told.",
+        "trainer. What\ncannot be used is left out, counted and reported.",
         epilog=_EXAMPLES,
     )
     add = command.add_argument

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GRACE_S = 30
 _MOST_HOURS = 18
-"""What a wav file of float samples holds: 4 GiB."""
+"""Seconds of a wav file of float samples: 4 GiB."""
 _KEY = "SPEAKER_REASONER_API_KEY"
 _LIBRARIES = (
     "fastapi",
@@ -245,7 +245,7 @@ def _rules(keep_s: float | None, lease_s: float) -> "Rules":
 
 
 def _store(name: str | None) -> Path | str:
-    """A folder, or the address of a place in a bucket."""
+    """Return a folder, or the address of a place in a bucket."""
     from platformdirs import user_data_path
 
     from ..bulk.buckets import is_bucket

@@ -23,7 +23,7 @@ _OF_ENGINES = (
 )
 _MB = 1e6
 _FLAC_BYTES_S = 18_000
-"""Of speech at 16 kHz (assumed)."""
+"""Bytes a second of speech at 16 kHz as FLAC (assumed)."""
 
 
 def add_systems(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

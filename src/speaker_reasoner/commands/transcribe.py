@@ -67,6 +67,7 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--output-format",
         dest="format",
         metavar="LIST",
+        action="extend",
         type=_formats,
         help=known,
     )
@@ -95,6 +96,7 @@ def _formats(text: str) -> list[str]:
 
 
 def _transcribe(arguments: argparse.Namespace) -> int:
+    arguments.format = list(dict.fromkeys(arguments.format or ())) or None
     _check_usage(arguments)
     chosen, other = options(arguments), chosen_system(arguments)
     if arguments.output is not None:
@@ -111,7 +113,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item"]) -> int:
-    """Transcribe; how many recordings failed."""
+    """Transcribe recordings by an engine; return how many failed."""
     from ..longform import Batch, Failure
     from .screen import Screen
 
@@ -148,7 +150,7 @@ def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item
 
 
 def _run_system(chosen: Chosen, items: Sequence["Item"], formats: Sequence[str]) -> int:
-    """Transcribe recordings by a system, to a folder or standard output; how many failed."""
+    """Transcribe recordings by a system, to a folder or standard output; return how many failed."""
     from ..audio import probe
     from ..longform import Failure
     from ..systems.asking import Asking

@@ -444,8 +444,8 @@ FAMILIES: dict[str, tuple[Callable[[], bool], Callable[..., list[Speech | None]]
     "rhvoice": (lambda: bool(_rhvoice() and _flite()), _each(_speak_rhvoice)),
     "pico": (lambda: shutil.which("pico2wave") is not None and bool(_flite()), _each(_speak_pico)),
 }
-"""By family: whether it can be used on this machine, and how a voice speaks sentences; `None` where
-the times of words do not fit the words."""
+"""For each family a check whether it can be used on this machine, and a function by which a voice speaks sentences;
+the latter gives `None` where the times of words do not fit the words."""
 
 
 def available(family: str) -> bool:

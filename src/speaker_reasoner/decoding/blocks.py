@@ -23,7 +23,7 @@ class Block:
     Attributes:
         samples: float32 `[frames, channels]`.
         rate_hz: of these samples.
-        at_s: when the first is heard, in seconds of the recording; `None` right behind those before.
+        at_s: presentation time of the first, in seconds of the recording; `None` right behind the block before.
     """
 
     samples: npt.NDArray[np.float32]

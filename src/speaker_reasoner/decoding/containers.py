@@ -142,7 +142,7 @@ def is_mpeg(data: mmap.mmap) -> bool:
 def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
     """Return whether the last element of a container, as its header states it, lies outside of it.
 
-    Told of matroska, mp4, avi, asf and flv; any other is taken for whole.
+    Known for matroska, mp4, avi, asf and flv; files of other formats count as whole.
     """
     head = data[start : start + 12]
     if head[:4] == _EBML:

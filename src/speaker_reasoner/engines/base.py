@@ -123,9 +123,9 @@ class Engine(Protocol):
     Attributes:
         profile: the protocol that its turns follow.
         name: what a transcript records.
-        in_order: whether the chunks of a recording are asked one after the other, because each is told
-            the language of those before.
-        trust: how much its speaker numbers count beside voices.
+        in_order: whether the chunks of a recording are asked one after the other, because each gets the
+            language of the earlier ones.
+        trust: weight of its speaker numbers against embeddings.
     """
 
     profile: Profile

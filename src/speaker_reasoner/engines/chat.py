@@ -93,7 +93,7 @@ class Completion:
         probabilities: of each of these tokens.
         tokens: number of tokens written; 0 if unknown.
         stop: why it is no whole turn; `None` for one that is.
-        detail: more about that.
+        detail: more about the reason.
     """
 
     text: str

@@ -87,7 +87,7 @@ class FlatText:
     """A `TextReader` of the text model's layers.
 
     Args:
-        thinker: one that `is_flat` says yes to. Weights that change between batches are taken up.
+        thinker: one for which `is_flat` is true. Weights that change between batches are read again.
     """
 
     def __init__(self, thinker: Any) -> None:
@@ -101,7 +101,7 @@ class FlatText:
         self._layers: list[_Layer] = []
 
     def _refresh(self) -> None:
-        """Take the weights up again if they changed since the last batch."""
+        """Read the weights again if they changed since the last batch."""
         if not is_flat(self._thinker):
             raise EngineError(
                 "the model's layers, types, hooks or device changed, or autocast was switched on, since the engine "

@@ -23,8 +23,10 @@ if _ONE_DNN:
 
 
 def is_plain(layers: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
-    """Return whether all are torch's own linear layers as they were made, with float32 weights on a CPU; quantised
-    weights and those that are sharded over processes are tensors of other classes."""
+    """Return whether all are torch's own linear layers as they were made, with float32 weights on a CPU.
+
+    Quantised weights, and those that are sharded over processes, are tensors of other classes.
+    """
     return all(
         type(one) is nn.Linear
         and is_untouched(one)
@@ -43,7 +45,7 @@ def is_untouched(module: nn.Module) -> bool:
 
 
 def state_of(module: nn.Module) -> list[tuple[int, int]]:
-    """Differs after a weight of a module was changed in place or replaced."""
+    """Return the version and address of each weight, which differ after a weight was changed in place or replaced."""
     return [
         (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         for weight in module.parameters()

@@ -41,7 +41,7 @@ _ANSWER = ANSWER.encode()
 _AHEAD_CPU, _AHEAD_GPU = 32, 512
 """Tokens that a forward reads ahead: by measurement on a CPU (docs/experiments.md, 2026-11-28), assumed for a GPU."""
 _AHEAD_LEAST = 2
-"""Of each row of a batch."""
+"""Least number of those tokens for each row of a batch."""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 _DIALOGUE_TOKENS = 8192
 """Tokens of a dialogue whose keys and values count: a chunk of a minute, heard twice, with its turns (assumed)."""
 _RESERVED_BYTES = 2 * 2**30
-"""For what a forward needs beside weights, keys and values (assumed)."""
+"""Bytes of a forward besides weights, keys and values (assumed)."""
 _FEW_DIALOGUES = 16
 """A warning says so if fewer dialogues than these have room at once (assumed)."""
 _GIB = 2**30

@@ -150,8 +150,8 @@ class VllmEngine:
         )
 
     def _generated(self, prompts: list[dict[str, Any]], params: list[Any]) -> list[Any]:
-        """Outputs of a batch. Where vLLM refuses it for one of its prompts, each is asked alone, and the
-        refusal stands for that one."""
+        """Generate the outputs of a batch. If vLLM refuses it because of one prompt, each is asked alone, and the
+        refusal concerns that one only."""
         try:
             return list(
                 self.llm.generate(

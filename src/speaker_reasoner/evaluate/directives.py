@@ -32,7 +32,7 @@ _Row = npt.NDArray[np.int64]
 def scored(
     reference: Transcript, hypothesis: Transcript, words: Words
 ) -> tuple[Transcript, Transcript, int]:
-    """Return what is scored of both sides, and how many optional words were left out (sclite -D).
+    """Return the scored parts of both sides, and how many optional words were left out (sclite -D).
 
     Args:
         reference: whose `unscored` stretches and `choices` count.

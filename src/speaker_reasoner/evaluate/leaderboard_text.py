@@ -1,4 +1,4 @@
-"""A leaderboard in words and as Markdown: what its page says, without colours."""
+"""A leaderboard in words and as Markdown: the content of its page, without colours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -27,7 +27,7 @@ FRACTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "jer": (("error_sum",), "speakers"),
 }
-"""For each error rate, the counts in its numerator, and the count in its denominator."""
+"""Counts in the numerator of each error rate, and the count in its denominator."""
 
 
 DRAWS = 10_000

@@ -39,7 +39,7 @@ _Sessions = Callable[[Path], dict[str, Transcript]]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationItem:
-    """One recording of a data set: its audio, and what was really said in it."""
+    """One recording of a data set: its audio, and its reference."""
 
     audio: Path
     reference: Transcript
@@ -52,7 +52,7 @@ class Excerpt:
     Attributes:
         item: the recording.
         start_s: where the unit starts in it.
-        reference: what is said in the unit, its times counted from its start.
+        reference: of the unit, its times counted from its start.
     """
 
     item: EvaluationItem

@@ -3,7 +3,7 @@
     scores = [score(reference, hypothesis) for reference, hypothesis in pairs]
     total(scores).cpwer.rate
 
-Words are aligned by MeetEval, which is imported when first needed. What counts is said in
+Words are aligned by MeetEval, which is imported when first needed. Definitions of the metrics are in
 `CONVENTIONS`, which is part of every `Scores.to_json()`, and in the `Normalisation`. Reading files,
 choosing pairs and printing tables happen elsewhere.
 """
@@ -37,10 +37,10 @@ COLLAR_S = 0.25
 """Time not scored on either side of a reference boundary in `Scores.der_025`, in seconds."""
 
 WORD_COLLAR_S = 5.0
-"""How far from each other words may lie that match in `Scores.tcpwer`, in seconds."""
+"""Greatest distance in time of matching words in `Scores.tcpwer`, in seconds."""
 
 TOLERANCES_S = (0.1, 0.25, 0.5)
-"""How far from each other matching boundaries may lie in `Scores.boundaries`, in seconds."""
+"""Greatest distance of matching boundaries in `Scores.boundaries`, in seconds."""
 
 CONVENTIONS = {
     "words": "both sides go through the same normalisation, which is stored beside",

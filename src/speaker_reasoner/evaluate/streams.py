@@ -1,4 +1,4 @@
-"""The greedy search of ORC-WER: which stream of the hypothesis each segment of the reference goes to.
+"""The greedy search of ORC-WER, which assigns each segment of the reference to a stream of the hypothesis.
 
 MeetEval's search (`greedy_combination_matching`: segments move one after the other to where they
 cost least, first with substitutions of cost 2, then 1, until none moves), with the same result.
@@ -95,7 +95,7 @@ def _forward() -> Any:
 
 
 class _Stream:
-    """The words of one stream, and the costs of what is in front of a place and what is behind it."""
+    """The words of one stream, and the costs before and behind a place of its reference."""
 
     def __init__(self, words: _Ints, segments: Sequence[_Ints], band: _Band, substitution: int):
         self._words, self._mirrored = words, words[::-1].copy()
@@ -103,7 +103,9 @@ class _Stream:
         self._segments = segments[::-1]
         self.front = _Column.at_the_start(len(words), band)
         column = _Column.at_the_start(len(words), band)
-        self._kept = [column]  # what is behind where 0, `_BLOCK`, twice `_BLOCK`, ... are left
+        self._kept = [
+            column
+        ]  # costs behind the place where 0, `_BLOCK`, twice `_BLOCK`, ... segments are left
         for number, before in enumerate(self._columns(column, 0), start=1):
             column = before
             if number % _BLOCK == 0:
@@ -113,14 +115,14 @@ class _Stream:
         self.cost = self._met(self.front, column)
 
     def _columns(self, column: _Column, behind: int) -> Iterator[_Column]:
-        """The columns before each of the segments, from the end on, that come before the last `behind`."""
+        """Yield the column behind each place, from the last segment on, but for the last `behind` segments."""
         for segment in islice(self._segments, behind, None):
             mirrored = segment[::-1].copy()
             column = column.after(mirrored, self._mirrored, self._band, self._substitution)
             yield column
 
     def _behind(self, count: int) -> _Column:
-        """The costs of what is behind, where so many segments are left."""
+        """Return the costs behind the place, where so many segments are left."""
         number, place = divmod(count, _BLOCK)
         if number < len(self._kept) - 1 or not self._block:
             del self._kept[number + 1 :]
@@ -129,11 +131,11 @@ class _Stream:
         return self._block[place]
 
     def front_with(self, segment: _Ints) -> _Column:
-        """The costs in front if `segment` comes next."""
+        """Return the costs before the place if `segment` comes next."""
         return self.front.after(segment, self._words, self._band, self._substitution)
 
     def with_next(self, segment: _Ints) -> tuple[_Column, int]:
-        """The same, and what the stream then costs in all."""
+        """Return the same, and the cost of the whole stream then."""
         front = self.front_with(segment)
         return front, self._met(front, self._behind(self._left))
 
@@ -142,7 +144,7 @@ class _Stream:
         return self._met(self.front, self._behind(self._left - 1))
 
     def passed(self) -> None:
-        """The segment that came next has been dealt with."""
+        """Move the place behind the next segment."""
         self._left -= 1
 
     def _met(self, front: _Column, behind: _Column) -> int:

@@ -35,7 +35,7 @@ ORC_LONG = 4 * 10**9
 """Reference words times hypothesis words up to which the greedy search is made, however many errors there are."""
 
 ORC_COSTS = 10**9
-"""Above that, how many costs it may look at, which are the more the more errors there are (`streams`)."""
+"""Above that, greatest number of costs that it may compute; the more errors, the more costs (`streams`)."""
 
 _SMALL = 10**6  # words times words up to which MeetEval's own mapping serves
 _BLOCK = 2**18  # words times words that one call of the time-constrained alignment is worth

@@ -4,7 +4,7 @@
     pairs = [yardstick.pair(pair) for pair in pairs]
     result = evaluate(pairs, yardstick.normalisation("en"), ...)
 
-Each says which of the tool's rules it takes, and which it does not; what it says is stored with the result.
+Each states which of the tool's rules it takes, and which it does not; the statement is stored with the result.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Cues of subtitles as programs write them: timing lines, rolling lines, tags.
 
 A cue begins with its timing line, whether or not an empty line stands before it, as players take it.
-Whose words they are, `names` tells. Nothing is rendered here.
+`names` finds the speakers of cues. Nothing is rendered here.
 """
 
 import html
@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..errors import FormatError
 
 SOUND = re.compile(r"[\[(（【][^\[\]()（）【】:]*[\])）】]|[♪♫]")
-"""What stands in brackets or between notes: mostly a sound, `[music]`, or a remark, `(inaudible)`."""
+"""Text in brackets or between notes: mostly a sound, `[music]`, or a remark, `(inaudible)`."""
 SOUNDS = "hold sounds or remarks in brackets, which were read as words"
 
 _TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"

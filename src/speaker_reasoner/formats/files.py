@@ -173,7 +173,7 @@ def read(
 
     Args:
         path: a file in UTF-8, or UTF-16 with a byte order mark.
-        format: a key of `FORMATS`; by default told from the file's suffix.
+        format: a key of `FORMATS`; by default that of the file's suffix.
         encoding: as `read_text`.
 
     Raises:

@@ -48,9 +48,9 @@ INPUTS: dict[str, tuple[tuple[str, ...], _Parse]] = {
 }
 """Formats that are read, the richest first: suffixes, and parser of text and file name.
 
-A file that ends in `.json` or `.jsonl` is ours, SegLST, a manifest, or of another program or service
-(`services`): its content tells, as it tells labels of Audacity and texts with times from other texts.
-RTTM has no words; CTM has words whose grouping into segments is a guess.
+The content of a file that ends in `.json` or `.jsonl` decides whether it is ours, SegLST, a manifest, or of another
+program or service (`services`). The content of a text decides whether it holds labels of Audacity, or times. RTTM has
+no words; CTM has words whose grouping into segments is a guess.
 """
 
 SUFFIXES = tuple(dict.fromkeys(suffix for suffixes, _ in INPUTS.values() for suffix in suffixes))
@@ -84,7 +84,7 @@ def load(
 
     Args:
         path: a file with one session or many, a folder of such files, or a pattern such as `*.stm`.
-        format: a key of `INPUTS`; by default told from each file. In a folder, files in other
+        format: a key of `INPUTS`; by default determined from each file. In a folder, files in other
             formats are passed over.
         encoding: `None` for UTF-8 or UTF-16 with a byte order mark, or a name that Python knows
             (`gb18030`, `latin-1`).
@@ -199,7 +199,9 @@ def _format_of_text(file: Path) -> str | None:
 def _suffix_by_content(file: Path) -> str:
     """The suffix that fits the beginning of a file without one, such as standard input; empty where none does."""
     text = beginning(file).lstrip()
-    if text.startswith(("{", "[")) and not is_paragraphs(text):
+    if text.startswith(("{", "[", "SPEAKER ")) and is_paragraphs(text):
+        return ".txt"  # `[00:01] hello`, or a heading such as `SPEAKER 1  0:01`
+    if text.startswith(("{", "[")):
         return ".jsonl" if re.match(r"\{.*\}\n\s*\{", text) else ".json"
     marks = {"SPEAKER ": ".rttm", "SPKR-INFO ": ".rttm", "File type": ".textgrid", "<?xml": ".eaf"}
     marked = next((suffix for mark, suffix in marks.items() if text.startswith(mark)), "")
@@ -241,7 +243,7 @@ def _format_of(file: Path, encoding: str | None, *, read_anyway: bool = False) -
 
     Args:
         file, encoding: as for `load`.
-        read_anyway: whether its parser shall say what other JSON is, which is not looked into here.
+        read_anyway: return a format for JSON that is no transcript, too, so that its parser reports the error.
 
     Raises:
         FormatError: its suffix is not a transcript's, or it cannot be read.

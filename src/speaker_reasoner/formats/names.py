@@ -1,4 +1,4 @@
-"""Whose words are: names before a colon, in captions and texts that have no other mark of speakers.
+"""Speakers of captions and texts that have no marks of speakers: names before a colon.
 
 What stands before a colon is a speaker only where it is a name: by itself (`Dana Moe`, `SPEAKER_00`,
 `Ana (female)`) and by the other cues (`name_speakers`).
@@ -46,7 +46,7 @@ _HEADINGS = (
     "Quellen,Source,Musique,Sous-titres,Música,Subtítulos,Fuente,Noticias"
 )
 _OPENERS = frozenset(_OPENER_WORDS.split()) | frozenset(_HEADINGS.split(","))
-"""What begins a sentence or a text before a colon and is nobody's name."""
+"""Words that begin a sentence or a text before a colon and are nobody's name."""
 _ROLE_WORDS = (
     "man woman boy girl kid child children baby lady guy male female narrator announcer reporter anchor host"
     " hostess interviewer guest presenter moderator speaker commentator teacher professor student officer cop"
@@ -58,7 +58,7 @@ _ROLE_WORDS = (
     " uomo donna ragazzo ragazza narratore homem mulher menino menina"
 )
 _ROLES = frozenset(_ROLE_WORDS.split())
-"""Whom captions for the deaf name by what they are: `MAN:`, `OLD WOMAN 2:`, `TV ANNOUNCER:`."""
+"""Descriptions of people by which captions for the deaf name speakers: `MAN:`, `OLD WOMAN 2:`, `TV ANNOUNCER:`."""
 _TOGETHER = frozenset(
     ("ALL", "BOTH", "EVERYONE", "TOGETHER", "ALLE", "BEIDE", "TOUS", "TODOS", "TUTTI")
 )
@@ -183,7 +183,7 @@ def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
 
 
 _Splits = Sequence[Sequence[tuple[str, str] | None]]
-"""Of each cue, of each of its lines: what stands before a colon, and behind it (`split_name`)."""
+"""For each cue and each of its lines the texts before and behind a colon (`split_name`)."""
 
 
 def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:

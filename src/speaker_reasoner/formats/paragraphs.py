@@ -9,8 +9,8 @@
     Ana (00:04): hello                     minutes by hand
     0:01 - 0:03                            the same, with an end
 
-What follows on lines without a time is of the paragraph before. Most of them say no ends: what is made
-up for them is in the transcript's warnings.
+Lines without a time belong to the paragraph before. Most paragraphs have no ends; warnings of the transcript report how
+many were estimated.
 """
 
 import re
@@ -169,7 +169,7 @@ def _read(text: str, where: str, sessions: Sessions, session: str) -> list[_Para
 
 
 _Parts = list[tuple[str, str, str]]
-"""Of a paragraph: speaker (empty for none), gender, and words of each."""
+"""Parts of a paragraph: speaker (empty for none), gender, and words of each."""
 
 
 def _parts(rows: Sequence[_Paragraph]) -> list[_Parts]:

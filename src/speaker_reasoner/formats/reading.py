@@ -60,7 +60,7 @@ _LINKING = frozenset(
 """Words that a line had better begin than end with."""
 _GAP_S = 0.04
 _COLOURS = ("FFFFFF", "62D0FF", "FFD166", "9BE7A5", "FF9E9E", "D7B3FF", "F7B267", "8EE3EF")
-"""Of speakers, RGB, on dark pictures."""
+"""Colours of speakers, RGB, on dark pictures."""
 
 
 @dataclass(frozen=True, slots=True)

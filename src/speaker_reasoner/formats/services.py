@@ -1,11 +1,11 @@
-"""JSON that other programs and services write, as transcripts; which one it is, its content tells.
+"""JSON of other programs and services as transcripts; its content determines which one it is of.
 
     parse_services(text, "call.json")
 
-`SERVICE_FORMATS` lists what is known: how each is recognised, and how its turns are read (`service_rows`). Keys that
-may be missing may be missing; what names no speaker is given to one, `unknown`, and counted. Where a
-service gives words with speakers and no turns, words of one speaker are a turn, divided at pauses above
-`MAX_PAUSE_S`, as those of a CTM. Nothing is written in these formats.
+`SERVICE_FORMATS` lists the known formats, with the functions that recognise and read each (`service_rows`). Optional
+keys may be missing. Turns without a speaker get the speaker `unknown`, and are counted. Where a service gives words
+with speakers and no turns, words of one speaker are a turn, divided at pauses above `MAX_PAUSE_S`, as those of a CTM.
+Nothing is written in these formats.
 """
 
 import json

@@ -17,7 +17,7 @@ from .textgrid import parse_textgrid, render_textgrid
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way to write a transcript down.
+    """A format of transcripts: its name, suffix, renderer and parser.
 
     Attributes:
         name: what the user calls it.

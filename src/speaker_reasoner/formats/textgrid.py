@@ -107,7 +107,7 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     """Parse a TextGrid, long or short; one transcript, named after the file.
 
     Each interval tier is a speaker; marks other than empty ones are segments, `<speech>` being one
-    without words. Tiers of words, ours or a forced aligner's, are told from others by `tiers`: a segment
+    without words. `tiers` recognises tiers of words, ours or a forced aligner's: a segment
     has those words whose middles lie in it; words in no segment, or that are not those of its text, are
     counted in the transcript's warnings. So are tiers of points and of phones, quotes in a label
     that should be doubled, and times before 0, where the recording begins: they become 0.

@@ -181,7 +181,7 @@ class RecordingState:
         self._alone = False  # the first chunk is the whole recording, and bounds make that matter
         self._open_chunks: deque[_OpenChunk] = deque()
         self._finished: list[FinishedChunk] = []
-        self._untold: list[Progress] = []
+        self._unreported: list[Progress] = []
         self._samples = 0
 
     @property
@@ -196,8 +196,10 @@ class RecordingState:
 
     @property
     def language(self) -> str | None:
-        """Code of the language that was given, else of the one that was spoken longest so far; `None` where
-        the engine gives none."""
+        """Code of the language that the user named, else of the one spoken longest so far.
+
+        `None` if there is neither.
+        """
         if self.language_given is not None:
             return self.language_given
         return self._most_spoken()
@@ -249,9 +251,9 @@ class RecordingState:
         """Call the listener with the turns since the last call, in order."""
         self._settle()
         if listener is not None:
-            for progress in self._untold:
+            for progress in self._unreported:
                 listener(progress)
-        self._untold.clear()
+        self._unreported.clear()
 
     def result(self) -> Transcript | Failure:
         """The transcript, once `done`."""
@@ -461,7 +463,7 @@ class RecordingState:
                 one.segment(self.speakers.provisional(one.number, open_chunk.people))
                 for one in spoken
             )
-            self._untold.append(
+            self._unreported.append(
                 Progress(
                     self.path,
                     self.name,

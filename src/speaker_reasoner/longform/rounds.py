@@ -25,7 +25,7 @@ class Driven(Protocol):
         """Return at most `most` dialogues that have a turn to ask for."""
 
     def tell(self, listener: Listener) -> None:
-        """Tell the turns that are newly known."""
+        """Report the turns since the last call."""
 
     def result(self) -> Transcript | Failure | None:
         """The result, once `done`; `None` if it was already delivered."""
@@ -36,7 +36,7 @@ class Task(Protocol):
 
     Attributes:
         name: of the recording.
-        cancelled: the transcript is not wanted any more, and `told` is not called again; may be set from any
+        cancelled: the transcript is not wanted any more, and `on_progress` is not called again; may be set from any
             thread.
     """
 

@@ -185,8 +185,11 @@ class Transcriber:
         return other
 
     def splits(self, share_s: float) -> bool:
-        """Return whether shares of this length can be transcribed apart from each other: no chunk waits for the one
-        before it, and each share has at least two chunks, since one chunk alone counts as a whole recording."""
+        """Return whether shares of this length can be transcribed independently.
+
+        They can if no chunk waits for the one before it, and each share has at least two chunks: one chunk alone counts
+        as a whole recording.
+        """
         waits = self.settings.cached or self.settings.in_order or self.separate
         return not waits and share_s >= 2 * self.profile.chunk_s
 
@@ -362,7 +365,7 @@ class Transcriber:
 
     @property
     def hears_voices(self) -> bool:
-        """Return whether speakers are known again by their voices: by the cache, or a witness."""
+        """Return whether known speakers are recognised by their voices: by the cache, or a witness."""
         return self.settings.cached or self.settings.witness is not None
 
     def transcribe_all(

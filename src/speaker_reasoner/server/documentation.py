@@ -16,7 +16,7 @@ from .schemas import failures
 DESCRIPTION = """Who said what, and when: transcripts with speakers, genders and times.
 
 `POST /v1/audio/transcriptions` is OpenAI's: its clients work with another `base_url`. Long
-recordings are jobs: they survive a restart, tell what happens while they are heard, and can be
+recordings are jobs: they survive a restart, send events while they are transcribed, and can be
 corrected. Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`. A server
 that was started with a key expects it as `Authorization: Bearer KEY`."""
 
@@ -142,7 +142,7 @@ MEDIA_TYPES = {
     "ass": "text/x-ass",
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
 }
-"""Of transcripts, by format; of all others it is `TEXT`."""
+"""Media types of transcripts by format; of all others it is `TEXT`."""
 TEXT = "text/plain"
 EXPOSED = ["x-peaks-per-second", "x-duration", "x-audio", "x-warnings", "retry-after"]
 """Headers that pages of other sites may read, where they may use the server."""

@@ -18,11 +18,11 @@ from .failures import RequestError
 Form = TypeVar("Form", bound=BaseModel)
 
 SPEAKERS = r"^[1-9]\d?(-[1-9]\d?)?$"
-"""How many people speak, as clients write it: `3`, or `2-5`."""
+"""Number of speakers as clients write it: `3`, or `2-5`."""
 
 
 def speaker_bounds(speakers: str | None) -> tuple[int, int] | None:
-    """Fewest and most speakers, of what `SPEAKERS` describes."""
+    """Return the fewest and most speakers of a hint that matches `SPEAKERS`."""
     if speakers is None:
         return None
     low, _, high = speakers.partition("-")
@@ -30,7 +30,7 @@ def speaker_bounds(speakers: str | None) -> tuple[int, int] | None:
 
 
 def language_code(language: str | None) -> str | None:
-    """`en-GB` is `en`; nothing is no language."""
+    """Return the language of a code without its region: `en` of `en-GB`; `None` if it is empty."""
     return (language or "").strip().lower().replace("_", "-").split("-")[0] or None
 
 
@@ -46,7 +46,7 @@ class ServerVad(BaseModel):
 
 
 def usable_names(names: list[str]) -> list[str]:
-    """Names of voices.
+    """Check the names of voices.
 
     Raises:
         ValueError: one cannot be used.
@@ -168,7 +168,7 @@ class JobForm(Hints):
     path: str | None = Field(
         None,
         min_length=1,
-        description="In place of `file`: a file inside a folder that the server was told to allow.",
+        description="In place of `file`: a file inside a folder that the server allows.",
     )
     model: str | None = Field(
         None,
@@ -228,7 +228,7 @@ class Abilities:
 
 
 def check_model(name: str, able: Abilities) -> None:
-    """Return whether a client means this model.
+    """Check that a client's name for the model is one of its names.
 
     Raises:
         RequestError: 404, another one.
@@ -243,7 +243,7 @@ def check_model(name: str, able: Abilities) -> None:
 
 
 def check_language(asked: str | None, able: Abilities) -> None:
-    """Return whether a recording of this language can be transcribed.
+    """Check that recordings of a language can be transcribed.
 
     Raises:
         RequestError: 400, it cannot.
@@ -264,10 +264,10 @@ def check_language(asked: str | None, able: Abilities) -> None:
 def check_transcription(
     form: TranscriptionForm, able: Abilities
 ) -> tuple[TranscriptionForm, list[str]]:
-    """Compare what a form asks for with what the model can do.
+    """Compare the fields of a form with the abilities of the model.
 
     Returns:
-        The form as it is carried out, and what of it is without effect, in words.
+        The form as it is carried out, and the fields without effect, as sentences.
 
     Raises:
         RequestError: 404 for another model, 400 for another language.

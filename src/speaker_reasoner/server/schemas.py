@@ -13,7 +13,7 @@ Gender = Literal["female", "male", "unknown"]
 
 
 class Answer(BaseModel):
-    """Any answer: no other keys, all of its own."""
+    """An answer; keys that it does not define are an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -34,7 +34,7 @@ class Failure(Answer):
 
 
 class Error(Answer):
-    """Every answer from 400 on."""
+    """The body of every answer with a status from 400 on."""
 
     error: Failure
 
@@ -70,7 +70,7 @@ class Notes(Answer):
 
 
 class Span(Answer):
-    """A segment's place, words and speaker."""
+    """Times, words and speaker of a segment."""
 
     speaker: str = Field(description="Name or label.", examples=["A"])
     gender: Gender
@@ -91,7 +91,7 @@ class TimedWord(Answer):
 
 
 class SpokenWord(TimedWord):
-    """A word with its times and who said it."""
+    """A word with its times and speaker."""
 
     speaker: str
 
@@ -114,7 +114,7 @@ class VerboseSegment(TimedSpan):
 
     id: int
     seek: int
-    tokens: list[int] = Field(description="Not told: empty.")
+    tokens: list[int] = Field(description="Not given: empty.")
     temperature: float
     avg_logprob: float | None = Field(
         description="Logarithm of the mean probability of the words; null where unknown."
@@ -133,7 +133,7 @@ class PlainTranscription(Answer):
 
 
 class DiarizedTranscription(Notes):
-    """`diarized_json`, with what our transcripts know besides."""
+    """`diarized_json`, with keys of our own for confidences and warnings."""
 
     task: Literal["transcribe"]
     duration: Seconds
@@ -171,7 +171,7 @@ class Model(Answer):
 
 
 class Models(Answer):
-    """A list of one."""
+    """A list of models."""
 
     object: Literal["list"]
     data: list[Model]
@@ -193,7 +193,7 @@ class WrittenToken(Answer):
     token: str
     logprob: float = Field(description="Before the rules were applied.")
     bytes: list[int]
-    top_logprobs: list[None] = Field(description="Not told: empty.")
+    top_logprobs: list[None] = Field(description="Not given: empty.")
 
 
 class Logprobs(Answer):
@@ -204,7 +204,7 @@ class Logprobs(Answer):
 
 
 class Choice(Answer):
-    """The one turn there is."""
+    """The only choice of a completion."""
 
     index: int
     message: WrittenMessage
@@ -223,7 +223,7 @@ class Completion(Answer):
 
 
 class Job(Answer):
-    """A long recording, and how far it is."""
+    """A long recording, and the progress of its transcription."""
 
     id: str = Field(examples=["job_5f2a09c7d1e84b3a96f0c2d7"])
     name: str = Field(examples=["meeting.flac"])
@@ -231,7 +231,7 @@ class Job(Answer):
     created: float = Field(description="Unix time.")
     changed: float = Field(description="Unix time of the last change of its state or transcript.")
     duration: Seconds
-    position: float = Field(description="Seconds of the recording that were heard.")
+    position: float = Field(description="Seconds of the recording that are transcribed.")
     speakers: int | None = Field(description="How many were heard so far.")
     queue_position: int | None = Field(
         description="How many wait before it; null when it does not wait. With several servers as of a moment ago."
@@ -253,7 +253,7 @@ class Jobs(Answer):
 
 
 class Removed(Answer):
-    """A job that had ended, and is in the bin or no more."""
+    """A job that was put into the bin, or erased."""
 
     id: str
     deleted: Literal[True]
@@ -272,7 +272,7 @@ class Person(Answer):
 
 
 class DocumentSegment(Span):
-    """A segment that corrections can name."""
+    """A segment with an id, to which corrections refer."""
 
     id: str = Field(examples=["0"])
     chunk: int
@@ -282,7 +282,7 @@ class DocumentSegment(Span):
 
 
 class Chunk(Answer):
-    """A chunk that was heard; silent ones were not."""
+    """A chunk with a dialogue; silent ones have none."""
 
     chunk: int
     start: Seconds
@@ -290,7 +290,7 @@ class Chunk(Answer):
 
 
 class Document(Notes):
-    """The transcript as it is corrected."""
+    """A transcript with its corrections."""
 
     revision: int
     duration: Seconds
@@ -305,7 +305,7 @@ class Document(Notes):
 
 
 class TracePart(BaseModel):
-    """One of: text the model was given, a slice of audio in samples, what the model answered."""
+    """A part of a trace: text that the model was given, a slice of audio in samples, or the model's answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -417,8 +417,8 @@ _ANYWHERE = (
 
 
 def failures(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's responses of the errors with these codes, and of those of any route, by status."""
-    # A reference where FastAPI would build a validator of each status; the model itself stands below.
+    """Return OpenAPI's responses for the errors with these codes, and for those of every route, by status."""
+    # References: FastAPI would build a validator for each status; the model itself is defined once.
     schema = {"$ref": "#/components/schemas/Error"}
     responses: dict[int | str, dict[str, Any]] = {}
     for code in (*codes, *_ANYWHERE):
@@ -426,5 +426,5 @@ def failures(*codes: str) -> dict[int | str, dict[str, Any]]:
         content = {"application/json": {"schema": schema}}
         response = responses.setdefault(status, {"content": content, "description": ""})
         response["description"] = f"{response['description']} `{code}`: {meaning}".strip()
-    # With this one FastAPI documents no 422: what it would tell so is told as 400.
+    # With this one FastAPI documents no 422: those errors are sent as 400.
     return responses | {"4XX": {"model": Error, "description": "No route, method or body so."}}

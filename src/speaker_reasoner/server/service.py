@@ -110,7 +110,7 @@ class ServiceSettings:
 
 
 class Service:
-    """One model that serves requests and jobs; or none, and others do.
+    """One model that serves requests and jobs; without one, other servers of the store do.
 
     Args:
         transcriber: opens recordings; its engine is asked by the worker alone. Without one jobs and
@@ -123,8 +123,8 @@ class Service:
         models: that recordings can be transcribed with.
 
     Raises:
-        ServerError, OutputError, DataError, ExtraError: the store cannot be used, or its other servers
-            transcribe otherwise.
+        ServerError, OutputError, DataError, ExtraError: the store cannot be used, or its other servers have other
+            settings.
     """
 
     def __init__(self, transcriber: Transcriber | None, settings: ServiceSettings) -> None:
@@ -188,8 +188,8 @@ class Service:
         return mine + theirs
 
     def client_of(self, request: HTTPConnection) -> str:
-        """The client of a request, for a fair queue: the key that it carries, if the server has several, else its
-        address; a digest of it."""
+        """Return a digest that identifies the client of a request, for a fair queue: of its key, if the server has
+        several, else of its address."""
         who = ""
         if self.settings.more_keys:
             who = request.headers.get("authorization", "").partition(" ")[2].strip()
@@ -197,7 +197,7 @@ class Service:
         return hashlib.sha256(who.encode()).hexdigest()[:16]
 
     def start(self) -> None:
-        """Begin to work, with the jobs that were left."""
+        """Start the worker, and the jobs that an earlier run left."""
         if self.worker is not None:
             self.worker.start()
         self.keeper.start()
@@ -210,7 +210,7 @@ class Service:
             self.worker.drain()
 
     def stop(self) -> None:
-        """End after the round that is being written; jobs go on at the next start."""
+        """Stop after the present round; jobs continue at the next start."""
         self.drain()
         if self.worker is not None:
             self.worker.stop()
@@ -220,7 +220,7 @@ class Service:
     # Requests
 
     async def transcribe(self, request: Request) -> Transcription:
-        """Take a recording in and let it wait for its turn.
+        """Receive a recording and queue it.
 
         Raises:
             RequestError: it is not served.
@@ -296,7 +296,7 @@ class Service:
         )
 
     async def complete(self, request: Request) -> tuple[dict[str, Any], bool]:
-        """Write one turn of a dialogue that the client leads; whether it is to be streamed.
+        """Write one turn of a dialogue that the client leads; return its body, and whether to stream it.
 
         Raises:
             RequestError: it is not served.
@@ -328,8 +328,8 @@ class Service:
         abandoned: Callable[[], bool] = lambda: False,
         path: Path | None = None,
     ) -> float:
-        """Decode a recording and its voices as `intake.decode_all`, a few at a time; of its channels those are
-        kept that the model is given."""
+        """Decode a recording and its voices as `intake.decode_all`, a few at a time; keep the channels that the model
+        transcribes."""
         longest_s = self.settings.limits.duration_s
 
         def decode_all() -> float:
@@ -350,7 +350,7 @@ class Service:
     # Jobs
 
     async def add_job(self, request: Request) -> dict[str, Any]:
-        """Take a long recording in.
+        """Receive a long recording.
 
         Raises:
             RequestError: it is not served.
@@ -382,7 +382,7 @@ class Service:
         return {**self.jobs.body(job), "warnings": said} if said else self.jobs.body(job)
 
     def health(self) -> dict[str, Any]:
-        """Return whether work is taken, and what is wrong."""
+        """Return whether the server takes work, and its problems."""
         problems = list(self.keeper.problems)
         status = "stopping" if self.jobs.closing else "degraded" if problems else "ok"
         waiting = self.jobs.waiting_for_storage
@@ -394,17 +394,17 @@ class Service:
 
 
 def _with_names(form: TranscriptionForm, offer: Offer) -> TranscriptionForm:
-    """A form with the names that its answer may hold."""
+    """Return a form with the names of speakers that its answer may hold."""
     if form.known_speaker_names:
         return form
     return form.model_copy(update={"known_speaker_names": list(offer.names)})
 
 
 def _turns(engine: Engine, worker: Worker, batch: int) -> Turns:
-    """Turns of an engine.
+    """Make the `Turns` of an engine.
 
     Raises:
-        SettingsError: it needs recordings, and turns do not do.
+        SettingsError: the engine needs whole recordings, and cannot answer single turns.
     """
     if engine.in_order:
         raise SettingsError(

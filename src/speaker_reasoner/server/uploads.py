@@ -65,7 +65,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file of a form: what the client calls it, and where it lies."""
+    """A file of a form: the name that the client gave it, and its path."""
 
     name: str
     path: Path
@@ -87,7 +87,7 @@ class ReceivedForm:
 
 
 async def body(request: Request, most: int, limits: Limits) -> AsyncIterator[bytes]:
-    """Read a request's body piece by piece; what its headers say of its size is not trusted.
+    """Yield a request's body piece by piece; the length in its headers is not trusted.
 
     Raises:
         RequestError: 413 as soon as it is larger than `most` bytes, 408 where it stalls or drips.
@@ -206,7 +206,7 @@ class _FormReader:
         }
 
     def flush(self) -> None:
-        """Write what was received to the files of its parts."""
+        """Write received data to the files of its parts."""
         for part, data in self.unwritten:
             assert part.path is not None
             if self._open is None or self._open[0] is not part:
@@ -221,7 +221,7 @@ class _FormReader:
             self._open = None
 
     def form(self) -> ReceivedForm:
-        """The form, when all of it was read."""
+        """Return the form, once all of it is read."""
         files, references = [], []
         for part in self._parts:
             if part.path is not None:
@@ -292,7 +292,7 @@ class _FormReader:
             self.unwritten.append((part, data[start:end]))
 
     def _hold(self, size: int) -> None:
-        """Count what of the form lies in memory."""
+        """Count the bytes of the form that are in memory, and refuse too many."""
         self._held += size
         if self._held > _FIELDS_BYTES:
             raise RequestError(

@@ -289,7 +289,7 @@ class Asking:
     def _asked(
         self, sound: Sound, about: Mapping[str, Any], path: Path | None, taken: "_Taken"
     ) -> dict[str, Any]:
-        """Ask, and keep the answer as a row; one that can be had later is not kept.
+        """Ask, and keep the answer as a row, unless a later attempt may get another.
 
         Raises:
             AnswerError: there is none now.
@@ -344,7 +344,7 @@ class Asking:
 
 
 def understood(system: System, answer: Answer, sound: Sound) -> Transcript:
-    """The transcript of an answer, held against the sound.
+    """Read the transcript of an answer, and check it against the sound.
 
     Raises:
         AnswerError: it is none.

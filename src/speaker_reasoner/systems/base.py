@@ -33,14 +33,14 @@ REASONS: Mapping[str, str] = {
     "how the system does on the recording",
     "unreadable": "the recording cannot be read, which is no fault of the system",
 }
-"""Why a recording has no transcript, for all systems."""
+"""Reasons why a recording has no transcript, for all systems."""
 
 ASKED_AGAIN = frozenset({"rate-limited", "unavailable", "unreadable"})
-"""Reasons that may be gone the next time; the others are results."""
+"""Reasons that a later attempt may not meet; the others are results."""
 
 
 MOST_TOKENS = 32_768
-"""In the answer of a model that writes text (assumed)."""
+"""Greatest number of tokens in the answer of a model that writes text (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from . import isolated
 from .base import Answer, Sound, SystemOptions
 
 _TAIL = 300
-"""Characters of the last words of a process that are shown."""
+"""Characters of the end of a process's output that are shown."""
 _LOADING_S = 1800.0
 """Longest time until a system is loaded, with the download of its model (assumed)."""
 
@@ -209,7 +209,7 @@ class Subprocess:
         self._process.wait()
 
     def _ended(self) -> Unavailable:
-        """The process is dead: what it said last."""
+        """Return the error of a process that has ended, with the end of its output."""
         assert self._process is not None
         status = self._process.wait()
         self._errors.seek(0)

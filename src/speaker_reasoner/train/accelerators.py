@@ -20,7 +20,7 @@ from .saves import is_deepspeed
 from .schedule import RunConfig
 
 _LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe")
-"""What gloo says of a process that has ended."""
+"""Messages of gloo about a process that has ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ PARTS = ("projector", "audio", "text")
 """Parts of a thinker that a stage may train: the tower's last projection, the rest of the tower, and the text
 model with embeddings and head."""
 _PROJECTORS = ("proj", "proj1", "proj2")
-"""Of Qwen2.5-Omni's tower, and of Qwen3-Omni's."""
+"""Names of the last projection in the towers of Qwen2.5-Omni and Qwen3-Omni."""
 
 
 @dataclass(frozen=True, slots=True)

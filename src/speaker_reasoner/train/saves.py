@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ..errors import CheckpointError, OutputError
 
 PIECES = "pieces"
-"""In `order`: the number of pieces that are drawn from."""
+"""Key of `order`: the number of pieces that are drawn from."""
 _REMEDY = "it is damaged or of another configuration: delete it to start the stage again"
 
 

@@ -71,7 +71,7 @@ def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[Ann
 
 
 def _tell(transcript: Transcript, at: str, notes: Notes) -> None:
-    """Count what the reader of a file, or of a line, noticed."""
+    """Count the warnings of the reader of a file, or of a line."""
     for warning in transcript.warnings:
         notes.change("noticed while reading", f"{at}: {warning}")
 

@@ -34,7 +34,7 @@ def load_cascade(
     beam: int = 1,
     device: str | None = None,
 ) -> CascadeEngine:
-    """Load a recogniser, a diarizer, and what tells genders, if the package of weights is installed.
+    """Load a recogniser, a diarizer, and the gender classifier, if the package of weights is installed.
 
     Args:
         model: short for `recogniser="whisper=..."`; nothing if empty.
