@@ -61,10 +61,19 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="folder, manifest or address of a bucket; or `status TARGET`: how far a target is; or `merge "
         "TARGET`: make its tables (a folder of these names is ./status, ./merge)",
     )
-    add("-o", "--output", metavar="TARGET", help="folder, or address in a bucket")
+    add(
+        "-o",
+        "--output",
+        "--output-dir",
+        dest="output",
+        metavar="TARGET",
+        help="folder, or address in a bucket",
+    )
     add(
         "-f",
         "--format",
+        "--output-format",
+        dest="format",
         metavar="LIST",
         action="extend",
         type=_formats,
@@ -90,6 +99,7 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="where a target in a bucket is prepared (default: a cache)",
     )
     add("-q", "--quiet", action="store_true", help="only failures, and the report")
+    add("--verbose", dest="quiet", action="store_false", help="the contrary of --quiet (default)")
     add = command.add_argument_group("workers (Ray, extra ray)").add_argument
     add("--workers", metavar="N", type=positive, help="processes, each with an engine of its own")
     add(
