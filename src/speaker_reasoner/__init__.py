@@ -63,7 +63,7 @@ def load_engine(
         dtype: `float32`, `bfloat16` or `float16`; fitting the device if `None`.
         cuda_graphs: decode by captured steps, on an NVIDIA GPU (`engines.placed`).
         prompts: the prompt file published with a released checkpoint.
-        language: ISO 639-1 code of what is spoken, for the cascade; recognised if `None`.
+        language: ISO 639-1 code of the spoken language, for the cascade; recognised if `None`.
         hotwords: names and terms that are likely to be said, for the cascade.
         recogniser: of the cascade: `whisper[=MODEL]`, `paraformer[=MODEL]`, `sensevoice[=MODEL]` or
             `parakeet[=MODEL]`.
@@ -201,7 +201,7 @@ def transcribe(
     """Transcribe one recording: speaker, gender, start, end and text of every segment.
 
     Args:
-        path: wav, flac, mp3, ogg, m4a, mp4, webm and what else FFmpeg knows.
+        path: wav, flac, mp3, ogg, m4a, mp4, webm or another format that FFmpeg reads.
         model: as for `load_engine`.
         answer: `assembled` from the turns, or `model`: written once more, as published.
         channel: 0-based channel to listen to; all are mixed down if `None`.

@@ -222,9 +222,9 @@ def _ignore(_: str) -> None:
 def load_slice(
     path: AnyPath, start: int, end: int, *, channel: int | None = None, track: int | None = None
 ) -> Samples:
-    """Read the samples `[start, end)` of what `load` returns.
+    """Read the samples `[start, end)` of the recording that `load` reads.
 
-    A wav or flac file at 16 kHz is read from there; whatever else, from its beginning to `end`. What
+    A wav or flac file at 16 kHz is read from `start`, any other from its beginning to `end`. What
     lies outside the slice is not checked.
 
     Args:
@@ -314,7 +314,7 @@ class _Clock:
         start: of them, those before the run of samples that is being resampled.
         rate_hz: of the run; 0 before the first.
         frames: samples of the run so far, at its rate.
-        shift_s: what is added to timestamps, since some were not followed.
+        shift_s: offset added to timestamps, after some were not followed.
         jumps: how often they were not.
         peak: the largest magnitude of a sample so far.
         latest_s: no sound begins later, as far as the file states its length.
@@ -351,7 +351,7 @@ class _Clock:
 def _on_clock(
     path: AnyPath, source: Source, mixer: "_Mixer | _Separator", warn: Warn
 ) -> Iterator[Samples]:
-    """Yield what a mixer makes of blocks, at 16 kHz, with silence where nothing was recorded."""
+    """Yield the blocks that a mixer makes, at 16 kHz, with silence where nothing was recorded."""
     clock, resampler = _Clock(), _Resampler(0, mixer.shape)
     if source.duration_s is not None:
         clock.latest_s = source.duration_s + _LATE_S
@@ -505,7 +505,7 @@ def _check_finite(path: AnyPath, mono: Samples, at_s: float, rate_hz: int) -> No
 
 
 _LOUD = 1e-6  # mean square: -60 dB
-_CANCELLED = 0.02  # of the power of a channel, what the mean of two that are unlike keeps at least
+_CANCELLED = 0.02  # least share of a channel's power in the mean of two that are unlike
 
 
 def _check_channel(path: AnyPath, channel: int | None, channels: int) -> int | None:

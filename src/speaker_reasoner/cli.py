@@ -48,7 +48,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = parser.parse_args(argv)
         status = int(arguments.run(arguments))
     except (SystemExit, OSError):  # after help, version, wrong usage; or a full standard output
-        print_all("")  # says so, if that is what failed
+        print_all("")  # reports a full disk, if that is the cause
         raise
     print_all("")  # the rest of the buffer, while a full disk can still be reported
     return status

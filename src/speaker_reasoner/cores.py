@@ -21,7 +21,7 @@ def model_threads() -> int:
 
 @contextmanager
 def torch_threads_kept() -> Iterator[None]:
-    """Leave torch, where it is imported, as many threads as it had, whatever a library loaded meanwhile sets.
+    """Restore the number of torch's threads, if torch is imported, after a library has changed it.
 
     silero-vad sets one thread. CTranslate2 may share torch's OpenMP, and sets the number given to its model.
     """

@@ -201,8 +201,8 @@ class Transcript:
             `ignore_time_segment_in_scoring`, RTTM's NOSCORE, all that a UEM leaves out); the last may
             end at infinity. One of no length is a border without speech, which has a collar.
         warnings: for the reader of this transcript, one sentence each.
-        traces: one per chunk: what the model saw and wrote (JSON-ready mappings).
-        info: model, profile, engine, timing, command: whatever is needed to repeat it (JSON-ready).
+        traces: one per chunk: all that the model saw and wrote (JSON-ready mappings).
+        info: model, profile, engine, timing, command, as needed to repeat it (JSON-ready).
     """
 
     recording: str

@@ -1,4 +1,4 @@
-"""Files in buckets (`s3://`, `gs://`, `az://`, and what else fsspec knows): listed, fetched and sent.
+"""Files in buckets (`s3://`, `gs://`, `az://`, and others that fsspec knows): listed, fetched and sent.
 
 What a bucket refuses for a moment (503, a broken connection) is tried again, after a time that doubles. The
 settings of an account are those of its own tools (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...) and of fsspec
@@ -179,7 +179,7 @@ def _wait_s(state: RetryCallState) -> float:
 
 
 def _version(info: Mapping[str, Any]) -> tuple[int, str]:
-    """Size in bytes and version of a file, of what fsspec says about it."""
+    """Return size in bytes and version of a file, from fsspec's information about it."""
     version = next((info[k] for k in ("ETag", "etag", "LastModified", "mtime") if k in info), "")
     return int(info.get("size") or 0), str(version).strip('"')
 

@@ -42,7 +42,7 @@ class Joining:
         self._reached_s: dict[int, float] = {}
 
     def begin(self) -> Iterator[Done]:
-        """Say of each what is missing; seconds that are transcribed once more count as not skipped."""
+        """Yield a note on the missing shares of each; seconds that are transcribed again do not count as skipped."""
         for row in self._rows.values():
             if self._target.done(row):
                 continue

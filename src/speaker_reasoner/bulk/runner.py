@@ -166,7 +166,7 @@ class Runner:
         yield Done(row.number, row.name, "share", 0.0 if note else seconds, note=note)
 
     def join(self, row: Row) -> Iterator[Done]:
-        """Make the transcript of a recording out of its shares; what they lack is transcribed.
+        """Make the transcript of a recording out of its shares; transcribe chunks that they lack.
 
         Nothing is left to do where the engine takes no shares.
         """

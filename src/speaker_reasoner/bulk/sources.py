@@ -115,7 +115,7 @@ def _folder(folder: Path) -> Iterator[SourceRow]:
 
 
 def _with_file(row: SourceRow) -> SourceRow:
-    """A row with what its file's directory says of it."""
+    """Return a row with size and time of change of its file."""
     try:
         stat = Path(row.path).stat()
     except OSError:
@@ -174,7 +174,7 @@ class LineFault(Exception):
 
 
 def _lines(path: Path) -> Iterator[tuple[int, "str | LineFault"]]:
-    """The lines of a manifest with their numbers; what cannot be read of it is a fault at its place."""
+    """Yield the lines of a manifest with their numbers; a line that cannot be read is a fault."""
     number = 0
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
@@ -236,7 +236,7 @@ def _table(path: Path, where: str, folder: str, delimiter: str) -> Iterator[Sour
 
 
 def _located(row: SourceRow, folder: str) -> SourceRow:
-    """A row whose path is absolute, with what its directory says of the file."""
+    """Return a row with an absolute path, and with size and time of change of its file."""
     if is_bucket(row.path):
         return row
     if is_bucket(folder):

@@ -117,7 +117,7 @@ class Target:
         failure.unlink(missing_ok=True)
 
     def fetch(self, rows: Sequence[Row]) -> None:
-        """Bring from the bucket what other machines have done of these recordings."""
+        """Bring the results of other machines for these recordings from the bucket."""
         if self.bucket is None:
             return
         there = self.bucket.names(self._name(self.state))

@@ -1,4 +1,4 @@
-"""Values that several commands take, and the options of whatever transcribes."""
+"""Values that several commands take, and the options of all commands that transcribe."""
 
 import argparse
 import math

@@ -302,7 +302,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     listening = listen(arguments.host, arguments.port)
     transcriber = None
     if not arguments.no_engine:
-        # What is uploaded is kept as the one channel that is heard.
+        # Uploads are kept as the one channel that is transcribed.
         transcriber = replace(chosen, channel=None).transcriber(load_quietly(arguments))
         voices = replace(chosen, voices=None).enrolled(transcriber)
         settings = replace(settings, defaults=Defaults(chosen.speakers, voices))

@@ -160,7 +160,7 @@ class Chosen:
         )
 
     def load(self) -> "System":
-        """The system; raises what `table.load` raises."""
+        """Load the system; raises as `table.load`."""
         from ..systems.table import load
 
         return load(self.name, self.options())
@@ -246,7 +246,7 @@ _OF_SYSTEMS = ("at_once", "rate", "longest_piece", "system_python", "dry_run", "
 
 
 def dry_run(chosen: Chosen, recordings: Iterable[tuple[str, float]], folder: Path | None) -> int:
-    """Say what would be sent of recordings, `(name, seconds)`, whose answers would be kept in a folder."""
+    """Print what a system would be sent of recordings, `(name, seconds)`, with answers kept in `folder`."""
     from ..formats import file_name
     from ..systems.kept import ANSWERS
     from ..systems.table import SERVICE

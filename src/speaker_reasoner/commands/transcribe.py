@@ -273,5 +273,5 @@ def print_all(text: str) -> None:
 
 
 def forget_stdout() -> None:
-    """Discard what is still in the buffer, so that the interpreter ends without a message."""
+    """Discard the rest of the buffer, so that the interpreter ends without a message."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

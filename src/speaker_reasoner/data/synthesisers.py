@@ -343,7 +343,7 @@ class _RhvoiceManner(ctypes.Structure):
 
 @cache
 def _rhvoice() -> tuple[ctypes.CDLL, Any, list[Samples], Any]:
-    """The library, its engine, what its callback fills, what must be kept alive."""
+    """Return the library, its engine, the buffers its callback fills, and objects to be kept alive."""
     library = ctypes.CDLL("libRHVoice.so.5")
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
     manner = ctypes.POINTER(_RhvoiceManner)

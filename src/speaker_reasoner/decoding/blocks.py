@@ -42,7 +42,7 @@ class Source:
         duration_s: in seconds as the file states it; `None` where it does not.
         blocks: in order.
         exact: libsndfile's view, where any sample can be read by itself.
-        notes: what a user should know, one sentence each; grows while `blocks` are read.
+        notes: warnings for the user, one sentence each; grows while `blocks` are read.
     """
 
     sample_rate_hz: int

@@ -96,7 +96,7 @@ def open_with_ffmpeg(
 
 
 def _choose(path: AnyPath, tracks: Sequence[Any], track: int | None) -> tuple[int, list[str]]:
-    """The number of the track that is read, and what to say of the others."""
+    """Return the number of the track to read, and notes on the others."""
     if track is not None and track not in range(len(tracks)):
         raise AudioError(
             f"{quoted(path)}: got track {track}, expected one of 0..{len(tracks) - 1}; leave it out to "
@@ -144,7 +144,7 @@ def _frames(
     late: Sequence[int],
     notes: list[str],
 ) -> Iterator[Block]:
-    """Decode a track packet by packet; what cannot be decoded is missing from the time line.
+    """Decode a track packet by packet; packets that cannot be decoded are missing from the time line.
 
     `promised` is when the track is stated to end, and how much earlier it may, in seconds; `late` counts the
     empty packets before each, which have no place in FFmpeg's timestamps.

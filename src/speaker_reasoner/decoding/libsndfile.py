@@ -107,7 +107,7 @@ def _last_of_flac(file: soundfile.SoundFile, done: int) -> npt.NDArray[np.float3
 def _raw(
     path: AnyPath, handle: BinaryIO, data: mmap.mmap, file: soundfile.SoundFile, sound: IffSound
 ) -> soundfile.SoundFile:
-    """The sound of a wav or aiff file as it lies there, whatever the header says of its length."""
+    """Open the sound of a wav or aiff file by its place, whatever length the header states."""
     big = data[:4] in (b"FORM", b"RIFX")
     if file.subtype not in _RAW or data[8:12] == b"AIFC":
         raise AudioError(

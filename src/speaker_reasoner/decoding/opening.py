@@ -63,7 +63,7 @@ def open_source(path: AnyPath, track: int | None = None) -> Iterator[Source]:
 
 
 def _parts(handle: BinaryIO, data: mmap.mmap) -> list[tuple[int, int]]:
-    """`parts` of a file, kept: to tell them, a flac file is looked through, and slices open it often."""
+    """Return `parts` of a file, cached: a flac file is searched for them, and slices open it often."""
     stat = os.fstat(handle.fileno())
     key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
     if key not in _known_parts:
@@ -74,7 +74,7 @@ def _parts(handle: BinaryIO, data: mmap.mmap) -> list[tuple[int, int]]:
 
 
 def check_readable(path: AnyPath) -> None:
-    """Make sure that there is a file and that it may be read, without looking at what it holds.
+    """Check that there is a file and that it may be read, without looking at its content.
 
     Raises:
         AudioError: it is missing, empty, a directory, or may not be read.

@@ -22,7 +22,7 @@ KINDS = (b"WAVE", b"AIFF", b"AIFC")
 AU = (b".snd", b"dns.")
 """First four bytes of an au file, in either byte order."""
 PADDING_BYTES = 65_536
-"""How much of what follows the sound is looked at."""
+"""How many bytes behind the sound are looked at."""
 _SOUND = (b"data", b"SSND")
 _STRANGERS = (b"OggS", b"fLaC", b"PK\x03\x04", b"\x1a\x45\xdf\xa3", b"%PDF", *FORMS)
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
@@ -55,7 +55,7 @@ def check_iff(
 ) -> IffSound | None:
     """Compare the sound chunk's size with the file's; libsndfile shrinks the former silently.
 
-    Sound that goes on behind what the header states (a recorder that stopped before it wrote the
+    Sound that continues behind the size in the header (a recorder that stopped before it wrote the
     header anew, a size that wrapped at 4 GiB) is found, too.
 
     Args:
@@ -84,7 +84,7 @@ def check_iff(
             if size == 0:
                 whole = file.frames > 0 or there == 0 or stated_bytes == last - first - 8
                 return IffSound(start, start) if whole else None
-            # What writers to a pipe put for an unknown length: 0xFFFFFFFF and 0x7FFFFFFF, or a
+            # Writers to a pipe put this for an unknown length: 0xFFFFFFFF and 0x7FFFFFFF, or a
             # little less. RF64 puts the true size into ds64.
             unknown = size >= 0xFFFF_0000 or 0x7FFF_0000 <= size <= 0x8000_0000
             size = large if unknown else size
@@ -129,7 +129,7 @@ def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last
 
 
 def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> IffSound:
-    """Look at what lies behind the sound: chunks, more sound, or neither."""
+    """Examine the bytes behind the sound: chunks, more sound, or neither."""
     at = behind = end + (end - start) % 2
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
@@ -172,14 +172,14 @@ def check_size(
         start, stop: where in the file the recording begins and ends; by default all of it.
 
     Returns:
-        What a user should know of an au or caf file behind whose sound something else stands; empty for nothing.
+        A warning about bytes behind the sound of an au or caf file; empty for none.
 
     Raises:
         AudioError: there is less; or, of au and caf, more sound than is stated, which nobody would read.
     """
     stop = len(data) if stop is None else stop
     if stop - start < 24:
-        return ""  # no whole header: whoever opens it says so
+        return ""  # no whole header: the decoder reports it
     end = _stated_end(data, start)
     if end > stop + 16:  # w64 pads to 8 bytes
         raise AudioError(

@@ -1,4 +1,4 @@
-"""The interface between the reasoner and whatever writes the turns."""
+"""The interface between the reasoner and the engines that write turns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Session:
         samples: the chunk X, float32 `[n]` at 16 kHz.
         cached: the clips of the speaker cache, the same way.
         language: of the recording, as far as it is known from chunks before this one.
-        memory: whatever the engine keeps between turns; dropped with the session.
+        memory: the engine's own state between turns; dropped with the session.
     """
 
     samples: Samples
@@ -63,8 +63,8 @@ class Request:
 
     Attributes:
         session: the dialogue.
-        parts: what came since the last reply.
-        rules: what a valid turn is.
+        parts: the parts since the last reply.
+        rules: the rules of a valid turn.
     """
 
     session: Session
@@ -74,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The text of a turn that an engine wrote, with what it knows of it.
+    """The text of a turn that an engine wrote, and data about it.
 
     Attributes:
         text: the turn, without its end token.
@@ -122,7 +122,7 @@ class Engine(Protocol):
 
     Attributes:
         profile: the protocol that its turns follow.
-        name: what a transcript records.
+        name: as a transcript records it.
         in_order: whether the chunks of a recording are asked one after the other, because each gets the
             language of the earlier ones.
         trust: weight of its speaker numbers against embeddings.

@@ -1,4 +1,4 @@
-"""Turns as chat completions: the JSON of a request, and what an answer holds. Nothing is sent here."""
+"""Turns as chat completions: the JSON of requests and answers. Nothing is sent here."""
 
 import base64
 import hashlib

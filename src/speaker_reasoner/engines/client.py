@@ -36,7 +36,7 @@ class Refused(Exception):
 
     Attributes:
         status: of HTTP.
-        code: a word that the server tells it by; empty where it has none.
+        code: the server's word for the kind of error; empty where it has none.
     """
 
     def __init__(self, status: int, message: str, code: str = "") -> None:

@@ -52,7 +52,7 @@ class _Copy:
 
 @dataclass(slots=True)
 class TokenHistory:
-    """The tokens that a dialogue wrote, where each run of them occurred last, and what it copies."""
+    """The tokens that a dialogue wrote, where each run of them occurred last, and the text that it copies."""
 
     ids: list[int] = field(default_factory=list)
     places: dict[tuple[int, ...], int] = field(default_factory=dict)

@@ -100,7 +100,7 @@ class RemoteEngine:
         client: of the server.
         model: its name there.
         profile: the protocol that the model was trained for.
-        server: what kind it is, as it says itself in its list of models.
+        server: kind of server, as its list of models states it.
         constraint: `regex` sends each turn's rules as a regular expression, `none` nothing; `auto` sends the
             exact rules to a server of ours, else an expression, or nothing where that is refused.
         send_audio: `once` sends a clip once and then its id; `always` all clips with each turn; `auto` as

@@ -47,7 +47,7 @@ class VllmEngine:
         llm: loaded, with `vllm_grammar.GrammarProcessor` among its logits processors.
         files: of the checkpoint.
         profile: of the checkpoint.
-        model: what a transcript records.
+        model: name that a transcript records.
         max_new_tokens: most tokens of one turn.
     """
 

@@ -234,13 +234,13 @@ def outside(listed: Sequence[Stretch]) -> list[Stretch]:
 def with_uem(
     references: Mapping[str, Transcript], listed: Uem
 ) -> tuple[dict[str, Transcript], list[str]]:
-    """Take out of scoring what a UEM does not list; sessions that it does not name stay whole (md-eval).
+    """Take stretches that a UEM does not list out of scoring; sessions that it does not name stay whole (md-eval).
 
     Differs from md-eval: all channels of a session are scored together, so that the stretches of all
     channels of a UEM count.
 
     Returns:
-        The references, and what a user should know: names on one side only, channels beside the first.
+        The references, and warnings: names on one side only, channels beside the first.
     """
     marked = dict(references)
     for name in references.keys() & listed.keys():

@@ -29,7 +29,7 @@ class Sides:
 
     Attributes:
         references, hypotheses: transcripts by name of the session.
-        warnings: what a user should know: each with its `side`, `recording` (`None` for all) and
+        warnings: for the user: each with its `side`, `recording` (`None` for all) and
             `warning`; JSON-ready.
     """
 

@@ -55,7 +55,7 @@ def leaderboard(paths: Sequence[Path], stored: Mapping[str, Any] | None = None) 
 
     Args:
         paths: results, or folders with an `evaluation.json`.
-        stored: an earlier leaderboard; what is in it already is not computed again.
+        stored: an earlier leaderboard; its comparisons are not computed again.
 
     Returns:
         `schema`, `inputs` (a digest), `made`, `method`, `results` (each with path, digest, command and
@@ -111,7 +111,7 @@ def _parsed(content: bytes, path: Path) -> Mapping[str, Any]:
 
 
 def _program() -> str:
-    """Digest of what computes the figures: other code, other figures."""
+    """Return a digest of the code that computes the figures."""
     digest = hashlib.sha256()
     for name in ("leaderboard", "resampling"):
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())

@@ -38,7 +38,7 @@ def speed(row: _Row) -> str:
 
 
 def failures(row: _Row) -> str:
-    """Return how many recordings failed, and of what kinds."""
+    """Return the number of failed recordings, by reason."""
     kinds = [str(one.get("reason") or "failed") for one in row["failures"]]
     if not kinds:
         return "0"

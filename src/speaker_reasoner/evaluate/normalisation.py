@@ -144,7 +144,7 @@ class Normalisation:
 
 
 class _Dropped(dict[int, str | int]):
-    """Table for `str.translate`, filled as characters come up: what divides words is a space."""
+    """Table for `str.translate`, filled as characters come up: characters that divide words become spaces."""
 
     def __missing__(self, code: int) -> str | int:
         divides = unicodedata.category(chr(code))[0] in "PS"

@@ -34,7 +34,7 @@ DRAWS = 10_000
 """Sets of recordings that a comparison draws."""
 
 Fraction = tuple[float, float]
-"""Errors, and what they are divided by."""
+"""Errors, and their divisor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def interval(
     out. `None` without a reference in any recording.
 
     Args:
-        counts: errors of each recording, and what they are divided by.
+        counts: errors and divisor of each recording.
         draws: how many sets of recordings are drawn.
         seed: the same seed gives the same interval.
 

@@ -168,7 +168,7 @@ class Scores:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Scores":
-        """Read what `to_json` gave for one recording.
+        """Read the JSON that `to_json` gave for one recording.
 
         Raises:
             KeyError, TypeError: it was stored by another version.
@@ -212,7 +212,7 @@ def score(
     Args:
         reference: the reference.
         hypothesis: of the same recording.
-        normalisation: what is done to the words of both sides.
+        normalisation: of the words of both sides.
         times: whether the hypothesis has real times. If not, metrics that need them are skipped; the
             order of segments is still that of their times.
         words: whether the hypothesis is of a system that gives words. If not, word errors are skipped.

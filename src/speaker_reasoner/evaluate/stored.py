@@ -56,7 +56,7 @@ def check_evaluation(result: object, where: str) -> Mapping[str, Any]:
     """Return a stored evaluation if it is one, of the version this program reads.
 
     Args:
-        result: what was read from JSON.
+        result: the object that was read from JSON.
         where: its name in an error message, such as its path.
 
     Raises:

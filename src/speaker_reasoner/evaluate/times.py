@@ -159,7 +159,7 @@ def _fit(one: Segment, other: Segment) -> float:
 
 
 def boundaries(reference: Transcript, hypothesis: Transcript, tolerance_s: float) -> BoundaryCounts:
-    """Match starts with starts and ends with ends, whoever speaks.
+    """Match starts with starts and ends with ends, of any speakers.
 
     One to one, within the tolerance: as many as possible, and of all such matchings one with the
     least sum of time differences.

@@ -49,9 +49,9 @@ class Yardstick:
 
     Attributes:
         name: of the tool.
-        rules: what is done, and what is not, in a sentence.
+        rules: that are applied, and that are not, in a sentence.
         normalisation: of a language code; `None` leaves it to the user.
-        pair: what is scored of reference and hypothesis.
+        pair: returns the scored part of reference and hypothesis.
     """
 
     name: str

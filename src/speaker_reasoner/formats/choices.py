@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import product
 
 Choices = tuple[tuple[str | None, ...], ...]
-"""One part of a text after the other, each with what may be said there, the first being the text."""
+"""For each part of a text in order the words that may be said there, those of the text first."""
 
 _OPTIONAL = re.compile(r"\(+([^()\s]+)\)+")
 _MARKS = re.compile(r"([{}/])")

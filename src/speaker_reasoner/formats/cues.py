@@ -52,7 +52,7 @@ class Cue:
         start_s, end_s: in seconds.
         lines: of its text, none empty.
         holed: whether empty lines stood between them.
-        name: the line before the timing: a number, or what WebVTT calls an identifier.
+        name: the line before the timing: a number, or WebVTT's cue identifier.
     """
 
     at: str

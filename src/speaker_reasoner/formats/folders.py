@@ -231,7 +231,7 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
 
 
 def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:
-    # Of JSON that is no transcript, the parser of others' says what is wrong.
+    # Of JSON that is no transcript, the parser of services reports the error.
     _, parse = INPUTS[format or _format_of(file, encoding, read_anyway=True) or "services"]
     with without_cycles():
         read = parse(read_text(file, encoding), str(file))
@@ -287,7 +287,7 @@ def _of_service(text: str) -> bool:
 def _with_genders(
     transcripts: Mapping[str, Transcript], place: str, source: Path
 ) -> dict[str, Transcript]:
-    """Fill in genders that speaker ids tell."""
+    """Fill in genders that speaker ids state."""
     if place not in _GENDER_IN_ID:
         raise DataError(f"gender_from: expected suffix or prefix, got {place!r}")
     speakers = dict.fromkeys(s for t in transcripts.values() for s in t.speakers)

@@ -295,7 +295,7 @@ def in_capitals(name: str) -> bool:
 
 
 def _is_role(name: str) -> bool:
-    """Return whether a name in capitals says what somebody is."""
+    """Return whether a name in capitals is a description of a person."""
     words = re.findall(r"\w+", name)
     return in_capitals(name) and (
         any(word.lower() in _ROLES for word in words) or set(words) <= _TOGETHER
@@ -317,7 +317,7 @@ _REMARK = re.compile(
 
 @lru_cache(maxsize=4096)
 def without_remark(name: str) -> str:
-    """A name in capitals without what stands behind it of how somebody speaks; any other as it is."""
+    """Return a name in capitals without a remark on how somebody speaks behind it; any other as it is."""
     match = None if _is_explicit(name) else _REMARK.fullmatch(name)
     return match[1] if match is not None and in_capitals(match[1]) else name
 

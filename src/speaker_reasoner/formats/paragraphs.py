@@ -49,7 +49,7 @@ class _Paragraph:
     Attributes:
         at: file and line of the time.
         start_s, end_s: in seconds; without an end `None`.
-        speaker: whom a heading names; empty for none.
+        speaker: named by a heading; empty for none.
         lines: of its text.
     """
 

@@ -20,7 +20,7 @@ class Piece:
 
     Attributes:
         start_s: where it starts in the session.
-        transcript: what is said in it, in seconds of the piece; its recording is the session's with
+        transcript: of the piece, in seconds of it; its recording is the session's with
             `-0001`, `-0002`, ... appended.
         clipped: segments that go on outside it.
     """

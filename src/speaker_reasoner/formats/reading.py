@@ -116,7 +116,7 @@ def cues(transcript: Transcript, habits: Habits, *, named: bool = True) -> list[
     """The cues of a transcript, in order of start.
 
     Args:
-        named: whether the first line of whoever begins to speak has the name before it.
+        named: whether a speaker's name stands before the first line of a turn.
     """
     made: list[WrittenCue] = []
     before = None

@@ -54,7 +54,7 @@ class ServiceFormat:
 
 
 def _has(*path: str) -> Callable[[Any], bool]:
-    """Return whether data has these keys, one inside the other; what is there may be empty."""
+    """Return whether data has these keys, one inside the other; the value may be empty."""
     return lambda data: at_key(data, *path) is not None
 
 
@@ -191,11 +191,11 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         words=True,
     ),
 )
-"""What is known, in the order in which it is tried."""
+"""Known formats, in the order in which they are tried."""
 
 
 def recognise(data: Any) -> ServiceFormat | None:
-    """The format that data is of; `None` for what is unknown."""
+    """Return the format of data; `None` if it is unknown."""
     return next((one for one in SERVICE_FORMATS if one.fits(data)), None)
 
 

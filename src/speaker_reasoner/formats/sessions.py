@@ -129,7 +129,7 @@ class Sessions:
         self._unscored.setdefault(session, []).append((float(start_s), float(end_s)))
 
     def count(self, session: str, what: str, times: int = 1) -> None:
-        """Count something that a reader should know, reported as `<count> <what>`."""
+        """Count an irregularity that the reader should know of, reported as `<count> <what>`."""
         self._segments.setdefault(session, [])
         if times:
             self._counts.setdefault(session, Counter())[what] += times

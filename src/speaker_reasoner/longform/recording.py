@@ -50,7 +50,7 @@ class Progress:
         chunk: number of the turn's chunk, from 0.
         start_s: where the turn's chunk starts in the recording.
         end_s: where that chunk ends.
-        segments: what the turn transcribed, in seconds of the recording. Labels are provisional:
+        segments: of the turn, in seconds of the recording. Labels are provisional:
             the last pass over the recording may change them.
         event: the turn in ticks of its chunk.
         boxed: the next observation in seconds of the recording, or `None`.
@@ -150,7 +150,7 @@ class RecordingState:
         journal: keeps finished chunks; chunks that it holds already are not transcribed again.
 
     Attributes:
-        notices: what the reader noticed in the file so far.
+        notices: warnings of the reader of the file so far.
         ready: whether the source has a chunk, or has ended; one that is still being recorded has pauses.
     """
 
@@ -395,7 +395,7 @@ class RecordingState:
     def _covered(
         self, open_chunk: _OpenChunk, outcome: Outcome
     ) -> tuple[list[TranscribedLine], list[Missing], int]:
-        """The lines outside silence, what is missing, and how many lines were dropped."""
+        """Return the lines outside silence, the missing stretches, and how many lines were dropped."""
         lines = list(outcome.lines)
         missing = [] if outcome.missing is None else [self._missing(outcome, open_chunk.start_s)]
         for dialogue in open_chunk.extra or ():

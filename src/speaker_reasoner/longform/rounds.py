@@ -47,7 +47,7 @@ class Task(Protocol):
     def cancelled(self) -> bool: ...
 
     def open(self) -> Driven:
-        """Open the recording or whatever asks turns; an error ends the task."""
+        """Open the recording, or the turn of a client; an error ends the task."""
 
     def on_progress(self, progress: Progress) -> None:
         """Called with each turn."""

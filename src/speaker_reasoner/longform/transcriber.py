@@ -148,7 +148,7 @@ class Transcriber:
             name: of the recording; by default that of its file.
             samples: float32 `[n]` at 16 kHz, transcribed instead of the whole file; `[channels, n]` where
                 channels are transcribed separately.
-            language: code of what is spoken, for engines that take one; recognised if `None`.
+            language: code of the spoken language, for engines that take one; recognised if `None`.
             share: only the chunks of this share are transcribed, and kept in the journal; see `splits`.
 
         Raises:
@@ -178,7 +178,7 @@ class Transcriber:
 
     @cached_property
     def mixed(self) -> "Transcriber":
-        """The same for recordings of one channel, whose speakers are told apart by their voices."""
+        """Return the same for recordings of one channel, whose speakers are separated by their voices."""
         other = copy(self)
         other.separate = False
         other._notice = "the recording has one channel: its speakers are told apart by their voices"
@@ -194,7 +194,7 @@ class Transcriber:
         return not waits and share_s >= 2 * self.profile.chunk_s
 
     def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
-        """The blocks of a file; what there is to know about it goes to `notices`, once."""
+        """Yield the blocks of a file; its warnings go to `notices`, once."""
 
         def warn(notice: str) -> None:
             if notice not in notices:

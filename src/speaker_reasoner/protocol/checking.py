@@ -1,4 +1,4 @@
-"""Check a turn that was written without the grammar: what of it is valid, and what is wrong."""
+"""Check a turn that was written without the grammar: its valid part, and its first fault."""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def is_turn(rules: TurnRules, text: str) -> bool:
 
 
 def fault(rules: TurnRules, text: str) -> str | None:
-    """Say in a few words what is wrong with a turn; `None` for a valid one."""
+    """Describe the fault of a turn in a few words; `None` for a valid one."""
     if is_turn(rules, text):
         return None
     good = valid_part(rules, text)

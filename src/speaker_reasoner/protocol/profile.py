@@ -91,7 +91,7 @@ class Profile:
             chunks are transcribed at a time, and speaker embeddings link them.
         initial_text: instruction of the first user turn; empty means the wording's own.
         turn_text: text of the later user turns; empty means the wording's own.
-        domain: what the checkpoint is for, in one sentence a user reads.
+        domain: recordings that the checkpoint is for, in one sentence for users.
         word_confidence_floor: mean word probability under which a recording is reported as foreign
             to the checkpoint's domain; `None` where it was never measured.
         training: record of the training run: stage, configuration, commit (JSON-ready).

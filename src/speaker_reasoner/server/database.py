@@ -107,7 +107,7 @@ SERVERS = Table(
     Column("seen", Float, nullable=False),
     Column("told", Text, nullable=False, key="announcement"),
 )
-"""The servers of a store: when each was last alive, and what it can do, as JSON."""
+"""The servers of a store: the last sign of life of each, and its announcement as JSON."""
 LEFTOVERS = Table(
     "speaker_reasoner_leftovers",
     _metadata,
@@ -221,7 +221,7 @@ class Database:
             raise database_error(error) from error
 
     def _prepare(self, connection: Connection) -> None:
-        """Make the tables, or add what those of an older version lack.
+        """Make the tables, or add columns that those of an older version lack.
 
         Raises:
             ServerError: they are those of a later version.

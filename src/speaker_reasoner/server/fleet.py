@@ -1,4 +1,4 @@
-"""The servers of a store: each writes to the database that it lives, and what it offers."""
+"""The servers of a store: each writes to the database that it lives, and its models."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ class Announcement:
         role: `server`, `worker`, or `front`, which has no engine; `starting` before it is any of them.
         version: of the program.
         model: that it transcribes with; empty without an engine.
-        offer: what it offers, see `Offer`; `None` without an engine.
+        offer: its offer, see `Offer`; `None` without an engine.
     """
 
     role: str

@@ -42,7 +42,7 @@ def _size(path: Path) -> int:
 
 
 def empty(folder: Path) -> None:
-    """Delete what is in a folder; the largest first, since that frees most."""
+    """Delete the content of a folder, the largest files first, because that frees most space."""
     # `os.walk` passes over folders that another request deletes meanwhile; `rglob` raises.
     files = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     for path in sorted(files, key=_size, reverse=True):

@@ -215,7 +215,7 @@ class Abilities:
     Attributes:
         model: its name.
         aliases: other names that clients may call it by.
-        language: what it transcribes; `None` if it recognises the language itself.
+        language: that it transcribes; `None` if it recognises the language itself.
         languages: that may be named for a recording; empty where none may.
         word_times: whether it gives times of words.
     """

@@ -186,7 +186,7 @@ class JobRun:
                 "box", {"chunk": chunk, "turn": event.turn + 1, "start": start_s, "end": end_s}
             )
         self._reached_s = progress.boxed[0] if progress.boxed else progress.end_s
-        if progress.chunk > self._chunk:  # what was in its way is over
+        if progress.chunk > self._chunk:  # the storage works again
             self._chunk, self.problem = progress.chunk, None
         self._notify()
 

@@ -142,7 +142,7 @@ class Keeper:
                     _log.warning("recordings cannot be kept: %s", said)
                 self._troubled_files = said
                 if not self.problems:
-                    _trouble_of(self._erase)  # what is left is tried again
+                    _trouble_of(self._erase)  # the rest is tried again
             except Exception:
                 _log.exception("the cleaner met a bug")
             self._stopped.wait(self._rules.beat_s)
@@ -163,7 +163,7 @@ class Keeper:
                 if is_due or time.monotonic() - self._beaten_at >= beat_s:
                     self.beat()
                 elif self._claim is not None:
-                    with suppress(StorageError):  # the next beat tells of it
+                    with suppress(StorageError):  # the next beat reports it
                         took = self._claim()
             except Exception:
                 _log.exception("the keeper met a bug")

@@ -41,7 +41,7 @@ class LeftLive:
 
     @classmethod
     def read(cls, folder: Path) -> "LeftLive":
-        """Read what `write` wrote.
+        """Read a file that `write` wrote.
 
         Raises:
             FormatError: it is not there, or not whole.

@@ -51,7 +51,7 @@ class Offer:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Offer":
-        """Read what `to_json` wrote.
+        """Read JSON of `to_json`.
 
         Raises:
             TypeError, KeyError: it is another version's.

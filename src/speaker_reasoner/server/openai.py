@@ -175,7 +175,7 @@ def answer(
     """The media type and body of a transcription that is not streamed, and its warnings.
 
     Args:
-        language: of the model, where the transcript does not say what was recognised.
+        language: of the model, for transcripts that do not state the recognised one.
     """
     language = str(transcript.info.get("language") or language)
     letters = Letters(frozenset(form.known_speaker_names))

@@ -68,20 +68,20 @@ class ServiceSettings:
         store: folder of jobs and uploads, or the address of a place in a bucket.
         database: SQLAlchemy URL; a SQLite file in the store if `None`.
         api_key: that requests must carry; `None` on loopback only.
-        more_keys: as good, so that clients can be told apart; links to audio are signed with `api_key`.
+        more_keys: further valid keys, which distinguish clients; links to audio are signed with `api_key`.
         batch: dialogues at once.
         queue: recordings of a client that may wait.
-        limits: of what clients send.
+        limits: of requests.
         answer_s: longest time in which a request is answered; jobs have no such limit.
         allowed: folders whose files may become jobs by their path, resolved.
         voices: a voice store, whose people clients may name; `None` for none.
         channel: 0-based channel of uploads to keep; all mixed down if `None`.
         separate: all channels are kept, each being one speaker's.
-        defaults: for what clients do not say.
+        defaults: for hints that clients do not give.
         engine_api: whether turns are answered, as chat completions.
         rules: of leases, and of how long things are kept.
         origins: other sites whose pages may use the server.
-        aliases: other names of the model, each with the name it stands for; empty for whatever there is.
+        aliases: other names, each with the model that it stands for; empty for the only one.
         root_path: under which a proxy shows the server; empty at the top.
         scratch: folder of this process's machine, for uploads and copies where the store is a bucket.
         work_only: whether jobs are done, and no requests are answered but for health and counts.
@@ -119,7 +119,7 @@ class Service:
 
     Attributes:
         worker: the engine thread, where there is an engine.
-        own: what the engine offers.
+        own: the engine's offer.
         models: that recordings can be transcribed with.
 
     Raises:

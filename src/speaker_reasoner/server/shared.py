@@ -140,7 +140,7 @@ class SharedStore(Leftovers):
             self._ledger = Ledger(self._database, self.writing)
             self.fleet = Fleet(self._database, self._id, self.owner, lease_s)
             self.fleet.announce(Announcement("starting", __version__))
-            self.fleet.show()  # what it puts into the store is not a dead server's
+            self.fleet.show()  # so that its files in the store are not those of a dead server
             self._sweep()
             self._open_things = stack.pop_all()
 

@@ -155,7 +155,7 @@ class Store(Rows):
         write_text_atomically(self.folder(job) / _TRANSCRIPT, transcript)
 
     def document(self, job: Job) -> tuple[str, str]:
-        """Read what `keep_document` wrote.
+        """Read the document that `keep_document` wrote.
 
         Raises:
             OSError: it is not there.
@@ -339,7 +339,7 @@ class Store(Rows):
             self._erased.discard(job_id)
 
     def _clean(self) -> None:
-        """Remove what a crash left: uploads under way, and folders whose row was never written."""
+        """Remove leftovers of a crash: uploads under way, and folders whose row was never written."""
         with self._database.begin() as connection:
             known = set(connection.scalars(select(JOBS.c.id).where(JOBS.c.store == self._id)))
         for folder in (self._folder / "incoming").iterdir():

@@ -125,7 +125,7 @@ def _stalled(received: int) -> RequestError:
 
 
 async def read_json(request: Request, limits: Limits, most: int = _JSON_BYTES) -> Any:
-    """Read a JSON body, a small one unless told otherwise.
+    """Read a JSON body of at most `most` bytes.
 
     Raises:
         RequestError: as `body`; 400 where it is no JSON.

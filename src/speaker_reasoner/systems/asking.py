@@ -1,4 +1,4 @@
-"""Asks a system about many recordings: several at once, none twice, whatever is killed in between.
+"""Asks a system about many recordings: several at once, and none twice, even after a kill.
 
     with Asking(system, folder, how) as asking:
         for result in asking.run(items):
@@ -61,7 +61,7 @@ class How:
         limit_s: longest recording that is sent as a whole; longer ones are cut in pauses.
         speakers: fewest and most people in a recording, for linking.
         witness: compares the speakers of pieces; `None` leaves them unlinked.
-        channel, track: what is listened to, as `audio.load` takes them.
+        channel, track: of the recordings, as `audio.load` takes them.
     """
 
     at_once: int = 1
@@ -371,7 +371,7 @@ class _Taken:
 
 @contextmanager
 def _pool(at_once: int, ended: threading.Event) -> Iterator[ThreadPoolExecutor]:
-    """Threads; where the caller leaves early, what waits is not begun."""
+    """Give a pool of threads; if the caller leaves early, waiting work is not begun."""
     pool = ThreadPoolExecutor(max(1, at_once), thread_name_prefix="asking")
     ended.clear()
     try:

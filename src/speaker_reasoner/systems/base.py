@@ -49,7 +49,7 @@ class SystemOptions:
 
     Attributes:
         model: of the system, where it has several; its default if `None`.
-        language: ISO 639-1 code of what is spoken; recognised if `None`.
+        language: ISO 639-1 code of the spoken language; recognised if `None`.
         hotwords: names and terms that are likely to be said.
         speakers: fewest and most people in a recording.
         device: where a model runs that runs here.
@@ -131,7 +131,7 @@ class Sound:
         return to_seconds(self.start_samples), to_seconds(self.start_samples + len(self.samples))
 
     def encoded(self, format: str = "FLAC") -> bytes:
-        """The sound as a file, 16 kHz, mono, 16 bits: what is uploaded. Louder than full scale is scaled down.
+        """Encode the sound for an upload: 16 kHz, mono, 16 bits. Sound louder than full scale is scaled down.
 
         Args:
             format: `FLAC` or `WAV`.
@@ -170,7 +170,7 @@ class Answer:
         raw: all of it, JSON-ready.
         model: as the answer names it, with its version; `None` where it does not.
         prompt: that the model was given; `None` where it takes none.
-        usage: what it took.
+        usage: its cost.
     """
 
     raw: Any
@@ -218,7 +218,7 @@ class System(Protocol):
         """
 
     def close(self) -> None:
-        """End what runs for it."""
+        """End its processes and connections."""
 
 
 def text_hash(text: str) -> str:

@@ -20,7 +20,7 @@ class ChatModel:
 
     Attributes:
         system_prompt: the first message; none if empty.
-        prompt: what stands beside the sound.
+        prompt: sent beside the sound.
         sampling: of each request.
 
     Args:

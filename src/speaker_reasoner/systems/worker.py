@@ -69,7 +69,7 @@ class Subprocess:
     Args:
         system: its name, a key of `isolated.KINDS`.
         settings: that it is loaded with (JSON-ready).
-        packages: what it needs, as pip names them, for messages.
+        packages: that it needs, as pip names them, for messages.
         python: interpreter of its environment; this one if `None`.
         timeout_s: longest time for one answer.
     """
@@ -193,7 +193,7 @@ class Subprocess:
         except queue.Empty:
             self._kill()
             raise Unavailable(f"{self.system}: no answer within {timeout_s:g} s") from None
-        except BaseException:  # interrupted: what comes now would be taken for the next answer
+        except BaseException:  # interrupted: its late answer would be taken for the next one
             self._kill()
             raise
         if line is None:

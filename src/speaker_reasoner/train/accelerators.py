@@ -77,7 +77,7 @@ def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool
 
 @contextmanager
 def among_others(accelerator: Any) -> Iterator[None]:
-    """Whatever several processes do together.
+    """Convert the error of an action of several processes, where another of them has ended.
 
     Raises:
         EngineError: another process has ended.
@@ -98,7 +98,7 @@ def among_others(accelerator: Any) -> Iterator[None]:
 
 
 def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> PreparedLearner:
-    """Hand a learner to accelerate, with optimisers for what is trained.
+    """Hand a learner to accelerate, with optimisers for its trained weights.
 
     Args:
         muon: Muon for the weight matrices of the layers; otherwise AdamW for all.

@@ -128,7 +128,7 @@ def write_model(
     profile: Profile,
     config: TrainingConfig,
 ) -> None:
-    """Write a checkpoint's files into a folder that is there.
+    """Write a checkpoint's files into an existing folder.
 
     Args:
         state: of the thinker: its trained parameters for LoRA, else all, whole.

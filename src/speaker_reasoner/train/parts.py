@@ -158,7 +158,7 @@ def _source(option: str, given: str) -> PartSource:
 
 
 def _read(option: str, source: PartSource, make: Callable[..., Any], **options: Any) -> Any:
-    """Call a `from_pretrained`; whatever it raises becomes one error."""
+    """Call a `from_pretrained`; convert any exception to one error."""
     try:
         return make(source.place, trust_remote_code=False, **options)
     except Exception as error:  # transformers, the hub and damaged files raise anything

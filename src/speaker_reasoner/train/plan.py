@@ -121,10 +121,10 @@ class Memory:
 
     Attributes:
         weights: frozen and trained.
-        gradients: of what is trained.
+        gradients: of trained weights.
         optimiser: AdamW's two moments, and the float32 weights where bf16 ones compute.
         communication: layers gathered from their shards, buckets of gradients.
-        text, audio: what autograd keeps of the towers until the backward pass.
+        text, audio: activations that autograd keeps of the towers until the backward pass.
         peak: the largest temporary memory: logits and their gradients, a recomputed layer, gradients of
             activations, or the audio tower's convolutions.
     """

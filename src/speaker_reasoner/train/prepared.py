@@ -37,7 +37,7 @@ _MOST_PAST = 200
 
 @dataclass(frozen=True, slots=True)
 class TrainingPiece:
-    """A piece of a session, with what came before it.
+    """A piece of a session, with the segments before it.
 
     Attributes:
         source: the prepared piece.
@@ -191,7 +191,7 @@ class PreparedCorpora:
         shown: show the progress of the check of the audio.
 
     Attributes:
-        contents: pieces, and what was left out.
+        contents: pieces, and the counts of those left out.
 
     Raises:
         DataError: a folder is none that `prepare` wrote, nothing can be used, or, with `strict`, the

@@ -79,7 +79,7 @@ class Saves:
         optimisers: as accelerate prepared them.
         accelerator: of the run.
         average: the average of the trained weights, by name; not under DeepSpeed.
-        order: what the order of the data depends on, by name; saved, and compared by `check_order`.
+        order: settings on which the order of the data depends, by name; saved, and compared by `check_order`.
 
     Raises:
         CheckpointError: there is an average, and DeepSpeed.
@@ -144,7 +144,7 @@ class Saves:
         """Compare the order of the data with that of the state that `load` took up.
 
         Returns:
-            What a user should know: the number of pieces differs.
+            A remark for the user if the number of pieces differs, else `None`.
 
         Raises:
             CheckpointError: a setting differs, so that examples would come twice, or be left out.

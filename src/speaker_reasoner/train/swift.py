@@ -178,7 +178,7 @@ class SwiftExport:
         """Put the launch files and `export.json` beside the dialogues; the folder takes its place.
 
         Args:
-            record: what made the dialogues; JSON-ready.
+            record: origin of the dialogues; JSON-ready.
 
         Returns:
             The content of `export.json`: the record and the counts.

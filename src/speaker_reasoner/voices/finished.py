@@ -45,7 +45,7 @@ class ChunkSegment:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "ChunkSegment":
-        """Read what `asdict` made of it; `words` may be absent."""
+        """Read the JSON of `asdict`; `words` may be absent."""
         words = row.get("words")
         return cls(
             **{

@@ -38,7 +38,7 @@ def gender_of(letter: str) -> str:
 
 
 def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[AnnotationRow]:
-    """Read a file of annotation in the format that its suffix tells.
+    """Read a file of annotation in the format of its suffix.
 
     Args:
         path: ends in one of `formats.folders.SUFFIXES`.

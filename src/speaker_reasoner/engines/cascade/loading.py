@@ -144,7 +144,7 @@ def _torch_device(device: str | None) -> str:
 
 
 def load_diarizer(name: str, device: str | None, threads: int) -> Diarizer:
-    """Load a diarizer by its name, as `load_cascade` takes it; raises what that raises."""
+    """Load a diarizer by its name, as `load_cascade` takes it; raises as `load_cascade`."""
     kind, _, model = name.partition("=")
     if kind == "pyannote":
         return PyannoteDiarizer(**({"model": model} if model else {}), device=device)

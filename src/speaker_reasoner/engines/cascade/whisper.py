@@ -72,7 +72,7 @@ class FasterWhisper:
 
     Args:
         model: a size, a local folder or a hub id.
-        name: what a transcript records; the model's by default.
+        name: as a transcript records it; the model's by default.
         language: ISO 639-1 code, or one of `chinese.WRITTEN`; recognised if `None`.
         hotwords: names and terms that are likely to occur.
         beam: hypotheses of the search.

@@ -57,7 +57,7 @@ class LiveFile:
 
     Args:
         folder: of the future recording.
-        coding: of what is appended.
+        coding: of appended samples.
     """
 
     def __init__(self, folder: Path, coding: Coding) -> None:
@@ -71,7 +71,7 @@ class LiveFile:
         """Add whole samples.
 
         Raises:
-            StorageError: the disk is full, or worse; what was there before stays readable.
+            StorageError: the file cannot be written; earlier audio stays readable.
             RequestError: 413, a wav file holds no more.
         """
         if self._bytes + len(data) > _MOST_BYTES:
