@@ -29,7 +29,7 @@ from speaker_reasoner.train.voice_head import calibrate
 COUNT, REACHED = 100, 0.98
 DEVELOPMENT = BankConfig(evaluation=False, voices=160, sentences=30, seed=12)
 ALIKE_RATE = 0.35
-"""The held-out voices are of few synthesisers; so are those of these meetings as often as that."""
+"""Share of meetings with voices of few synthesisers, as in the held-out ones."""
 LIVELY = MeetingConfig(
     speakers=(3, 6),
     utterances=(20, 30),

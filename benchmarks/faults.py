@@ -63,7 +63,7 @@ LIVE_HZ = 24_000
 
 
 def numbered(request: Request) -> str:
-    """One speaker, who says a number that is made of the samples."""
+    """Answer with one speaker, who says a number that is made of the samples."""
     time.sleep(0.005)
     rules = request.rules
     if rules.chunk == 0:
@@ -77,7 +77,7 @@ def numbered(request: Request) -> str:
 
 
 def serve(folder: str, database: str) -> None:
-    """A server on a free port, which it tells."""
+    """Run a server on a free port, which it prints."""
     import uvicorn
 
     from speaker_reasoner.server.app import create_app
@@ -126,7 +126,7 @@ class Process:
 
 
 class Network:
-    """The way to one server: a proxy that can be closed, with everything that is under way."""
+    """A proxy before one server; closing it breaks all connections."""
 
     def __init__(self, port: Callable[[], int | None]) -> None:
         self.open = True
@@ -217,7 +217,7 @@ class Expected:
 
 
 class Client:
-    """Sends, corrects and speaks, whatever happens to the servers."""
+    """Sends recordings, corrects lines and speaks in live sessions, through failures of the servers."""
 
     def __init__(
         self, number: int, networks: list[Network], expected: Expected, promises: Promises
@@ -270,7 +270,7 @@ class Client:
         return f"correction refused with {answer.status_code}"
 
     def _speak(self, url: str) -> str:
-        """A live session of three pieces, which then hangs up without a word."""
+        """Hold a live session of three pieces, and disconnect without closing it."""
         with connect(f"ws{url.removeprefix('http')}/v1/realtime", open_timeout=10) as session:
             job = json.loads(session.recv(10))["session"]["job"]
             by_hand = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
@@ -295,7 +295,7 @@ class Client:
 
 
 class Faults:
-    """Breaks things, and mends them."""
+    """Causes kills and outages, and ends them."""
 
     def __init__(self, folder: Path, database: Postgres | None, rng: random.Random) -> None:
         self.folder = folder / "store"
@@ -355,7 +355,7 @@ class Faults:
 
 
 def check(url: str, promises: Promises, console: Console) -> dict[str, Any]:
-    """Compare what there is with what was promised."""
+    """Compare the state of the server with its acknowledgements."""
     wrong: list[str] = []
     checked: Counter[str] = Counter()
     with httpx2.Client(timeout=60) as http:
@@ -416,7 +416,7 @@ def _live_wrong(job: str, said: bytes, audio: bytes) -> list[str]:
     expected = np.concatenate([decoder.feed(said), decoder.rest()])
     if rate_hz != 16_000 or len(kept) < len(expected):
         return [f"{job}: {len(kept)} samples, {len(expected)} were committed"]
-    inner = slice(0, len(expected) - 800)  # where it goes on, the resampler hears what follows
+    inner = slice(0, len(expected) - 800)  # the resampler's last samples depend on later ones
     apart = float(np.abs(kept[inner] - expected[inner]).max())
     return [f"{job}: audio differs by {apart:.4f}"] if apart > 2e-3 else []
 

@@ -31,7 +31,7 @@ COUNT = 100
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """One held-out meeting: its samples and what is known of it, and the transcript it should give."""
+    """One held-out meeting: its samples, its draw, and its reference."""
 
     meeting: Meeting
     reference: Transcript

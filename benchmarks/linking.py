@@ -107,7 +107,7 @@ ELSEWHERE = (0.6, 0.68, 0.74, 0.8, 0.86)
 """Thresholds of enrolled clips."""
 
 Data = list[tuple[Transcript, list[FinishedChunk]]]
-"""Each recording's truth, and its finished chunks."""
+"""The reference of each recording, and its finished chunks."""
 
 
 _FEMALE = "Alicia grandma shelby anikaRobot"
@@ -118,7 +118,7 @@ _MALE = (
 
 
 def strange_voices(config: BankConfig) -> list[SyntheticVoice]:
-    """People of variants that are not among `speaker_reasoner.data.voices.BASES`."""
+    """Draw people of espeak's variants that are not among `speaker_reasoner.data.bases.BASES`."""
     rng = random.Random("newbases")
     voices = []
     for i in range(config.voices):
@@ -213,8 +213,8 @@ def naming(
     witness: Any,
     profile: Any,
 ) -> dict[str, float]:
-    """Shares of seconds: of enrolled people's under their name, of strangers' under somebody's, and of all under
-    the name of somebody who is not there."""
+    """Return shares of seconds: of enrolled people's under their name, of strangers' under any name, and of all under
+    the name of an absent person."""
     right = enrolled = wrong = strange = absent = 0.0
     for number, ((truth, chunks), one) in enumerate(zip(data, held, strict=True)):
         spoken = [line for chunk in chunks for line in chunk.spoken]

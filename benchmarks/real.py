@@ -1,4 +1,4 @@
-"""The cascade on real recordings: words, speakers, times, and what it takes beside Whisper alone.
+"""Accuracy of the cascade on real recordings, and its cost against Whisper alone.
 
     python benchmarks/real.py FOLDER [--model cascade] [--only NAME ...] [--time]
 
@@ -191,7 +191,7 @@ def calibration(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def noises() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """Twenty seconds of what nobody says: silence, white noise, a hum, plucked chords (hold music)."""
+    """Make twenty seconds without speech: silence, white noise, a hum, plucked chords (hold music)."""
     rate = audio.SAMPLE_RATE_HZ
     t = np.arange(20 * rate) / rate
     rng = np.random.default_rng(0)
@@ -212,7 +212,7 @@ def noises() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
 
 
 def timed(transcriber: Transcriber, folder: Path, file: str, rounds: int) -> dict[str, Any]:
-    """The whole cascade against faster-whisper alone (same model, beam 1, its own voice filter), paired."""
+    """Time the whole cascade against faster-whisper alone (same model, beam 1, its own voice filter), paired."""
     model = transcriber.engine.recogniser._model  # type: ignore[attr-defined]
     samples = audio.load(folder / file)
     duration_s = len(samples) / audio.SAMPLE_RATE_HZ

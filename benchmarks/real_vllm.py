@@ -1,4 +1,4 @@
-"""vLLM against the engine of this package: the same weights, the same recordings, the same turns?
+"""Compares turns of vLLM with those of this package's engine: the same weights, the same recordings.
 
     VLLM_PYTHON=PYTHON python benchmarks/real_vllm.py [--recordings 8] [--banks DIR]
 

@@ -31,7 +31,7 @@ from speaker_reasoner.evaluate import score, total
 
 
 def accented_voices(config: BankConfig) -> list[SyntheticVoice]:
-    """People of RHVoice's voices that are not among `speaker_reasoner.data.voices.BASES`."""
+    """Draw people of RHVoice's voices that are not among `speaker_reasoner.data.bases.BASES`."""
     rng = random.Random("accented")
     bases = [Base("rhvoice", "Lyubov", "female"), Base("rhvoice", "Evgeniy-Eng", "male")]
     return [draw_voice(rng, f"a{i:03d}", bases[i % 2]) for i in range(config.voices)]

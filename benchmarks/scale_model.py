@@ -215,7 +215,7 @@ def decode_rate() -> float:
 
 
 def check(repeats: int) -> dict[str, Any]:
-    """Real runs of the embedded checkpoint, and what the model says of them from the first."""
+    """Run the embedded checkpoint, and compare later runs with the model's prediction from the first one."""
     lengths = [float(n) for n in (6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28)]
     few = lengths[:2]
     faster = json.loads((RESULTS / "scale.json").read_text())["two_workers_times_faster"]["median"]

@@ -67,7 +67,7 @@ def meetings(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
 
 @contextmanager
 def serving(model: str, folder: Path) -> Iterator[tuple[str, str, list[Any]]]:
-    """A server's address, its model, and what turns tell."""
+    """Give a server's address, its model, and the segments of its turns."""
     app = create_app(Transcriber(load_engine(model)), ServiceSettings(folder))
     segments: list[Any] = []
     was = RequestRun.on_progress

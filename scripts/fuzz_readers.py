@@ -252,7 +252,7 @@ def attempt(call: Callable[[], object], slow_s: float) -> str:
 
 
 def fuzz(name: str, count: int, seed: int, folder: Path) -> int:
-    """Try a reader; how many inputs failed."""
+    """Try a reader; return how many inputs failed."""
     failed = 0
     samples = list(sounds(folder)) if name == "sound" else seeds(name)
     path = folder / f"input.{name}"

@@ -75,7 +75,7 @@ class Server:
 
 
 def alone(store: Path, *words: str) -> Server:
-    """A server over a folder and its SQLite, whose engine takes its time."""
+    """Start a server over a folder and its SQLite, with a slow engine."""
     return Server(["--store", str(store), "--lease", "4", *words], {"SIMULATED_S": "0.02"}).ready()
 
 
@@ -158,7 +158,7 @@ def kill_one_after_the_other(
     within_s: float = 2.0,
     pause_s: float = 0.0,
 ) -> dict[str, Any]:
-    """Kill servers at random moments while jobs come in, each at least once in as many kills as there are; see
+    """Kill servers at random moments while jobs come in, each at least once in as many kills as there are, and check
     that every accepted job ends once, with the transcript that one process makes of it.
 
     Args:
@@ -166,7 +166,7 @@ def kill_one_after_the_other(
         pause_s: between a job and the next.
 
     Returns:
-        What happened, in numbers.
+        Counts of kills, jobs and servers.
     """
     rng = random.Random(seed)
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""A loopback server that answers as hosted transcription services do, with what a test says."""
+"""A loopback server that answers like hosted transcription services, with replies that a test gives."""
 
 import json
 import threading

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""The page docs/formats.md: what each format keeps is tried, what else is known is listed here and tested.
+"""The page docs/formats.md: features that formats keep are tried, all else is listed here and tested.
 
 python -m tests.formats_page      # writes it anew
 """
@@ -146,7 +146,7 @@ SOUND = (
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
     ("a level under -28 dB at its loudest", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip
-"""What becomes of sound; test_clock.py has each."""
+"""How irregular sound is read; test_clock.py tests each."""
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

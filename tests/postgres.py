@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, started here where it is installed, and taken away from whoever uses it."""
+"""A real PostgreSQL for tests, started here where it is installed, and stopped at any moment."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ class Postgres:
         return f"postgresql+psycopg://tester:word@/{name}?host={self._folder}"
 
     def create(self, name: str) -> str:
-        """Make a database; its URL."""
+        """Make a database; return its URL."""
         from sqlalchemy import create_engine, text
 
         engine = create_engine(self.url, isolation_level="AUTOCOMMIT")

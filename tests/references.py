@@ -51,7 +51,7 @@ def played(trace: Trace, samples: int, profile: Profile, *, answer: str) -> Outc
 
 
 def made_meeting() -> Transcript:
-    """A meeting in the image of the real ones of AISHELL-4: five people who talk into each other, a
+    """Make a meeting like those of AISHELL-4: five people who talk into each other, a
     character a word."""
     rng = random.Random(4)
     segments, at = [], 0.0

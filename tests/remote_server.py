@@ -1,4 +1,4 @@
-"""Servers of the chat-completions API for tests: our own on a real port, and one that answers what it is told."""
+"""Servers of the chat-completions API for tests: our own on a real port, and one with replies that a test gives."""
 
 import json
 import threading
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
 def asked_server(
     reply: Callable[[dict[str, Any]], Answer | str], **more: Any
 ) -> Iterator[AskedServer]:
-    """A running server that answers what it is told."""
+    """Run a server with the replies of a function."""
     server = AskedServer(reply, **more)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
