@@ -202,7 +202,7 @@ def add_options(
         "--vad",
         choices=("auto", "energy", "silero"),
         default="auto",
-        help="what finds speech, for cuts and coverage; silero takes the extra vad and knows music "
+        help="speech detector, for cuts and coverage; silero takes the extra vad and knows music "
         "from speech (default: auto, what fits the model)",
     )
 
@@ -226,7 +226,7 @@ def _add_people(command: argparse.ArgumentParser, store: str) -> None:
         "--witness",
         metavar="NAME",
         default="auto",
-        help="what compares voices: tower (of the model itself), campplus (of the cascade) or resemblyzer "
+        help="speaker embedding model: tower (of the model itself), campplus (of the cascade) or resemblyzer "
         "(for real voices), xvector[=MODEL], speechbrain[=MODEL], or none (default: auto, what fits the model)",
     )
 

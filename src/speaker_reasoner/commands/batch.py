@@ -48,8 +48,8 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "batch",
         help="thousands of recordings, in shards or with several workers",
         description="Transcribe all recordings of a folder, a manifest (JSON lines with NeMo's keys, recordings "
-        "or cuts of lhotse, CSV) or a bucket.\nGiven again, it goes on where it was: what is done is "
-        "skipped, what failed is tried again.",
+        "or cuts of lhotse, CSV) or a bucket.\nRepeated, the command continues: finished recordings are "
+        "skipped, failed ones are tried again.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -50,8 +50,8 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "serve",
         help="an API that OpenAI's clients know, and a page to see, hear and correct",
         description="Serve one model over HTTP. Ctrl+C stops it: requests are finished, jobs go on "
-        "at the next start.\n--speakers and --voice are for recordings of which a client says nothing "
-        "else.",
+        "at the next start.\n--speakers and --voice apply to recordings whose clients give no hints of "
+        "their own.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

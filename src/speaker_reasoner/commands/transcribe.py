@@ -38,7 +38,7 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "transcribe",
         help="speaker, gender, start, end and text of recordings",
         description="Transcribe recordings of any length. Lines appear as the dialogue with the "
-        "model unfolds.\nWith -o, a run that was killed goes on where it was: say the same again.",
+        "model unfolds.\nWith -o, a run that was killed continues: repeat the command.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

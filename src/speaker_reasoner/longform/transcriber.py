@@ -324,7 +324,7 @@ class Transcriber:
         traces = [trace for trace in transcript.traces if trace["chunk"] == chunk]
         if not traces:
             known = ", ".join(str(trace["chunk"]) for trace in transcript.traces)
-            raise SettingsError(f"chunk {chunk}: expected one that was heard: {known or 'none'}")
+            raise SettingsError(f"chunk {chunk}: expected one with a dialogue: {known or 'none'}")
         start = audio.to_samples(traces[0]["start_s"])
         end = start + audio.to_samples(traces[0]["duration_s"])
         channel, labels, bounds = self.channel, transcript.speakers, None

@@ -111,5 +111,5 @@ class Fleet:
             try:
                 known[str(name)] = made_of(Announcement, json.loads(text))
             except (ValueError, TypeError, AttributeError) as error:
-                _log.warning("server %s: what it tells cannot be read: %s", name, error)
+                _log.warning("server %s: its announcement cannot be read: %s", name, error)
         return known

@@ -163,7 +163,7 @@ class JobForm(Hints):
     """Fields of `POST /v1/jobs` besides its files."""
 
     name: str | None = Field(
-        None, min_length=1, max_length=300, description="What to call it; else the file's name."
+        None, min_length=1, max_length=300, description="Name of the job; else the file's name."
     )
     path: str | None = Field(
         None,

@@ -30,7 +30,9 @@ class Failure(Answer):
         "server_error",
     ]
     param: str | None = Field(description="The field at fault.")
-    code: str = Field(description="A word a program can tell it by.", examples=["job_not_found"])
+    code: str = Field(
+        description="A word by which programs recognise the error.", examples=["job_not_found"]
+    )
 
 
 class Error(Answer):
@@ -232,13 +234,13 @@ class Job(Answer):
     changed: float = Field(description="Unix time of the last change of its state or transcript.")
     duration: Seconds
     position: float = Field(description="Seconds of the recording that are transcribed.")
-    speakers: int | None = Field(description="How many were heard so far.")
+    speakers: int | None = Field(description="Number of speakers so far.")
     queue_position: int | None = Field(
         description="How many wait before it; null when it does not wait. With several servers as of a moment ago."
     )
     error: Failure | None = Field(description="Why it failed.")
     problem: str | None = Field(
-        description="What of the server's disk or database it waits for; it goes on by itself."
+        description="The problem of the server's disk or database that it waits for; it continues by itself."
     )
     revision: int = Field(description="How many corrections were made.")
     warnings: list[str] = Field([], description="Fields of its request that are without effect.")
@@ -378,7 +380,7 @@ ERRORS: dict[str, tuple[int, str]] = {
     "request_timeout": (408, "The body stalled."),
     "job_not_done": (409, "It has no transcript yet."),
     "job_not_failed": (409, "It is under way, or done."),
-    "job_under_way": (409, "It is being heard; wait, or cancel it first."),
+    "job_under_way": (409, "It is under way; wait, or cancel it first."),
     "job_not_removed": (409, "It is not in the bin."),
     "stale_revision": (409, "The transcript was corrected meanwhile."),
     "nothing_to_undo": (409, "There is nothing to undo."),

@@ -408,7 +408,7 @@ def _turns(engine: Engine, worker: Worker, batch: int) -> Turns:
     """
     if engine.in_order:
         raise SettingsError(
-            f"--engine-api: the {engine.name} hears whole recordings and has no turns to give; choose a "
+            f"--engine-api: the {engine.name} needs whole recordings and has no turns to give; choose a "
             "checkpoint of the dialogue, such as --model tiny"
         )
     return Turns(worker, engine.profile, batch)

@@ -92,7 +92,7 @@ def among_others(accelerator: Any) -> Iterator[None]:
             raise
         raise EngineError(
             f"process {accelerator.process_index} of {accelerator.num_processes} lost another one, which ended or "
-            f"cannot be reached ({' '.join(str(error).split())[:200]}); read what that one wrote last; the same "
+            f"cannot be reached ({' '.join(str(error).split())[:200]}); read its last output; the same "
             "command goes on from the last save"
         ) from error
 

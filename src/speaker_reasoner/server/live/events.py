@@ -210,7 +210,7 @@ def _without_effect(session: Session, sent: Mapping[str, Any]) -> Iterator[str]:
     if session.audio.input.transcription is None:
         yield "session.audio.input.transcription: null is without effect, everything is transcribed"
     if _of(sent, "audio", "input", "noise_reduction"):
-        yield "session.audio.input.noise_reduction: without effect, audio is heard as it comes"
+        yield "session.audio.input.noise_reduction: without effect, audio is transcribed as it comes"
     if sent.get("include"):
         yield "session.include: without effect, there are no log-probabilities"
     turns = session.audio.input.turn_detection
