@@ -23,7 +23,7 @@ from .failures import RequestError
 from .forms import Abilities, check_model
 
 MOST_TOKENS = 2048
-"""Default and greatest limit of the tokens of a turn, as engines have it."""
+"""Greatest number of tokens of a turn, as in the engines; a client's limit must not be lower."""
 _NEVER = -9999.0
 """Logarithm of the probability of a token without one, as OpenAI's API gives it."""
 

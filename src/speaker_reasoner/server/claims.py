@@ -37,14 +37,14 @@ def claim(
     Args:
         connection: in a transaction.
         store: of the jobs.
-            server: that gets them.
-            model: of that server.
-            clock: now, by the database.
-            lease_s: duration of the lease.
-            most: number of jobs.
-            waited_for: choose requests with an open connection, or else jobs.
-            running: jobs that the server works on. It does not know of others that are leased to it, because the
-                database was lost at that moment.
+        server: that gets them.
+        model: of that server.
+        clock: now, by the database.
+        lease_s: duration of the lease.
+        most: number of jobs.
+        waited_for: choose requests with an open connection, or else jobs.
+        running: jobs that the server works on. It does not know of others that are leased to it, because the
+            database was lost at that moment.
 
     Returns:
         Their ids, the first to begin first.

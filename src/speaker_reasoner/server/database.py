@@ -143,8 +143,8 @@ class Database:
     Args:
         url: of SQLAlchemy.
 
-    ServerError: the URL is malformed, or the database cannot be used now.
-        ServerError: the URL is none, or the database cannot be used now.
+    Raises:
+        ServerError: the URL is malformed, or the database cannot be used now.
     """
 
     def __init__(self, url: str) -> None:

@@ -35,7 +35,7 @@ class EventLog:
 
     Args:
         path: of the file; made with the first event.
-            again: events that are in the log already, behind the last `ANEW`, are not added a second time: a run that
+        again: events that are in the log already, behind the last `ANEW`, are not added a second time: a run that
             continues after a restart repeats the turns of an unfinished chunk.
     """
 

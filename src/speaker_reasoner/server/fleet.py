@@ -48,7 +48,7 @@ class Fleet:
         database: that they share.
         store: its id.
         own: the name of this server.
-            lease_s: how long a server counts as alive after its last sign of life.
+        lease_s: how long a server counts as alive after its last sign of life.
 
     Attributes:
         seen: the servers that lived at this one's last sign of life, by name.

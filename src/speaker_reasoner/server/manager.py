@@ -54,9 +54,9 @@ class JobManager:
     Args:
         store: of the jobs.
         places: of the queue.
-            defaults: for hints that clients do not give.
-            rules: of leases, and of how long things are kept.
-            engine: opens recordings, its worker, and its model's name; `None` where other servers have engines.
+        defaults: for hints that clients do not give.
+        rules: of leases, and of how long things are kept.
+        engine: opens recordings, its worker, and its model's name; `None` where other servers have engines.
 
     Attributes:
         keeper: the heartbeat.

@@ -194,8 +194,8 @@ class RequestRun:
         transcriber: opens it.
         folder: with its audio and voices.
         hints: of the request.
-            defaults: for hints that it does not have.
-            client: that waits, for a fair queue.
+        defaults: for hints that it does not have.
+        client: that waits, for a fair queue.
     """
 
     lasting = False

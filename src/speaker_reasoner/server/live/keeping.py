@@ -32,8 +32,8 @@ class Keeping:
 
     Args:
         service: behind it.
-            job_id: of the future job.
-            client: that opened the session, for a fair queue.
+        job_id: of the future job.
+        client: that opened the session, for a fair queue.
         model: that a shared store's job asks for.
 
     Attributes:

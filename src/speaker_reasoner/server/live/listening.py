@@ -35,9 +35,9 @@ class Transcribed:
     Attributes:
         number: of the stretch, from 0.
         segments: with labels among those of the session so far.
-            missing: its stretches that were not transcribed.
-            transcript: of all stretches so far, after the last pass over them; `None` inside of a piece, or right after
-                another pass.
+        missing: its stretches that were not transcribed.
+        transcript: of all stretches so far, after the last pass over them; `None` inside of a piece, or right after
+            another pass.
     """
 
     number: int
