@@ -34,7 +34,7 @@ _WORKERS_WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RowFailure:
-    """Why a recording has no transcript, or not a whole one: class and message of the error."""
+    """The error, by class and message, that left a recording without a whole transcript."""
 
     kind: str
     message: str
@@ -90,7 +90,7 @@ class Target:
         return self.transcripts / f"{file_name(row.name)}.json"
 
     def failure(self, row: Row) -> RowFailure | None:
-        """Why the last attempt at a recording failed; `None` where it did not, or was not made."""
+        """The error of the last attempt at a recording; `None` if none failed or none was made."""
         if row.fault:
             return RowFailure("DataError", row.fault)
         try:

@@ -16,7 +16,7 @@ from ..voices.witness import Points, Witness
 
 
 class Stop(StrEnum):
-    """Why a dialogue ended."""
+    """The reason a dialogue ended."""
 
     ANSWERED = "answered"
     TURN_LIMIT = "turn-limit"

@@ -142,7 +142,7 @@ class Scores:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Why a metric did not run, and for how many recordings; by metric."""
+        """By metric, the reasons it did not run, with the number of recordings of each."""
         by_metric: dict[str, list[str]] = {}
         for (metric, reason), count in sorted(self.reasons.items()):
             by_metric.setdefault(metric, []).append(

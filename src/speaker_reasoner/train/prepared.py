@@ -385,7 +385,7 @@ def _alone(segments: Sequence[Reference]) -> list[Reference]:
 
 
 def _unfit(piece: CorpusPiece, profile: Profile, *, clipped: bool) -> str | None:
-    """Why a piece cannot be used; `None` if it can."""
+    """The reason a piece cannot be used; `None` if it can."""
     if piece.end_samples - piece.start_samples > to_samples(profile.chunk_s):
         return f"longer than profile.chunk_s, {profile.chunk_s:g} s"
     if len(piece.speakers) > profile.max_speakers:
