@@ -63,7 +63,7 @@ def synchronise(device: str) -> None:
 
 
 def floor_s(name: str, device: str) -> float | None:
-    """A step's least time: what one token reads of bfloat16 weights, at the rate of a copy."""
+    """Return a step's least time: that of copying the bfloat16 weights that one token reads."""
     if device != "cuda":
         return None
     held = torch.empty(1 << 30, dtype=torch.float32, device=device)
@@ -115,7 +115,7 @@ def dialogues(engine: TransformersEngine, at_once: int, device: str) -> dict[str
 
 
 def measured(name: str, at_once: Sequence[int], context: int, device: str) -> dict[str, Any]:
-    """All of one model."""
+    """Measure one model in all ways."""
     checkpoint = made(name, device)
     thinker = checkpoint.thinker
     ways: dict[str, Callable[[], TextReader]] = {
@@ -159,7 +159,7 @@ def main() -> None:
     Console().print(table)
     card = torch.cuda.get_device_name() if device == "cuda" else None
     if card is None:
-        return  # what is stored was measured on a GPU
+        return  # only results of a GPU are stored
     path = store("gpu", {"card": card, "cuda": torch.version.cuda, "models": rows})
     Console(stderr=True).print(f"wrote {path}")
 

@@ -1,4 +1,4 @@
-"""vLLM against the engine of this package: the same weights, the same recordings, the same turns?
+"""Compares turns of vLLM with those of this package's engine: the same weights, the same recordings.
 
     VLLM_PYTHON=PYTHON python benchmarks/real_vllm.py [--recordings 8] [--banks DIR]
 
@@ -58,7 +58,7 @@ def recordings(banks: Path, count: int) -> list[Any]:
 
 
 def dialogues(engine: Any, clips: Sequence[Any]) -> dict[str, Any]:
-    """All turns of all recordings, all at once, for both kinds of answer; and the seconds that each kind took."""
+    """Transcribe all recordings at once, for both kinds of answer; return the turns and each kind's seconds."""
     result: dict[str, Any] = {"turns": [], "seconds": {}}
     for answer in ("assembled", "model"):
         begun = time.perf_counter()
@@ -73,7 +73,7 @@ def dialogues(engine: Any, clips: Sequence[Any]) -> dict[str, Any]:
 
 
 def in_vllm(model: Path, sounds: Path) -> None:
-    """What runs in the other environment: transcribe, and write the turns as JSON into the folder of the model."""
+    """Transcribe in vLLM's own environment; write the turns as JSON into the folder of the model."""
     import vllm
 
     from speaker_reasoner.engines.vllm import load_vllm

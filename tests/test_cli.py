@@ -286,6 +286,16 @@ def test_all_formats_as_files(run: Run, talk: Path, tmp_path: Path) -> None:
     assert [segment.text for segment in transcript.segments] == ["one", "two"]
 
 
+def test_an_option_of_formats_that_is_given_again_adds_to_them(
+    run: Run, talk: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run("transcribe", talk, "-o", out, "--format", "json", "--output_format", "srt", "-f", "json")
+    assert made(out) == ["talk.json", "talk.srt"]
+    status, _, said = run("transcribe", talk, "--format", "json", "--format", "srt")
+    assert status == 2 and "add -o DIR" in said
+
+
 def test_default_files(run: Run, talk: Path, tmp_path: Path) -> None:
     run("transcribe", talk, "-o", tmp_path / "out")
     assert made(tmp_path / "out") == ["talk.json", "talk.txt"]

@@ -106,6 +106,8 @@ def test_formats_are_told_without_a_suffix(tmp_path: Path, name: str) -> None:
     path = path.rename(tmp_path / "stdin")
     [transcript] = load(path).values()
     assert transcript.speakers == MEETING.speakers
+    path.write_text("SPEAKER 1  0:01\nhello\n\nSPEAKER 2  0:04\nyes\n")
+    assert [s.text for s in load(path)["stdin"].segments] == ["hello", "yes"]
     path.write_text("talk 1 A 0 1 hello\n")
     with pytest.raises(FormatError, match="cannot tell the format"):
         load(path)

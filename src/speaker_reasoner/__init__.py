@@ -63,7 +63,7 @@ def load_engine(
         dtype: `float32`, `bfloat16` or `float16`; fitting the device if `None`.
         cuda_graphs: decode by captured steps, on an NVIDIA GPU (`engines.placed`).
         prompts: the prompt file published with a released checkpoint.
-        language: ISO 639-1 code of what is spoken, for the cascade; recognised if `None`.
+        language: ISO 639-1 code of the spoken language, for the cascade; recognised if `None`.
         hotwords: names and terms that are likely to be said, for the cascade.
         recogniser: of the cascade: `whisper[=MODEL]`, `paraformer[=MODEL]`, `sensevoice[=MODEL]` or
             `parakeet[=MODEL]`.
@@ -72,7 +72,7 @@ def load_engine(
             a checkpoint in vLLM in this process; `None` for one that transformers runs here.
         base_url: of that API, as `http://localhost:8000/v1`.
         api_key: that the server expects.
-        constraint: `auto`, `regex` or `none`: how the server is told what a valid turn is.
+        constraint: `auto`, `regex` or `none`: how the rules of a turn are sent to the server.
         send_audio: `once` where the server keeps clips under their ids, `always`, or `auto`.
         timeout_s: longest time for one turn.
         retries: how often a request that fails is tried again.
@@ -165,7 +165,7 @@ def is_cascade(
     recogniser: str | None = None,
     diarizer: str | None = None,
 ) -> bool:
-    """Whether `load_engine` would load the cascade."""
+    """Return whether `load_engine` would load the cascade."""
     if model is None and prompts is None and (recogniser or diarizer):
         return True
     if model is None and prompts is None:
@@ -201,7 +201,7 @@ def transcribe(
     """Transcribe one recording: speaker, gender, start, end and text of every segment.
 
     Args:
-        path: wav, flac, mp3, ogg, m4a, mp4, webm and what else FFmpeg knows.
+        path: wav, flac, mp3, ogg, m4a, mp4, webm or another format that FFmpeg reads.
         model: as for `load_engine`.
         answer: `assembled` from the turns, or `model`: written once more, as published.
         channel: 0-based channel to listen to; all are mixed down if `None`.

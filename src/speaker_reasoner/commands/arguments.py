@@ -1,4 +1,4 @@
-"""Values that several commands take, and the options of whatever transcribes."""
+"""Values that several commands take, and the options of all commands that transcribe."""
 
 import argparse
 import math
@@ -62,7 +62,7 @@ def speaker_range(text: str) -> tuple[int, int]:
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Which checkpoint, and where it runs."""
+    """Add the options that choose a checkpoint and the device or server that runs it."""
     add = command.add_argument_group("model").add_argument
     add(
         "--model",
@@ -111,7 +111,7 @@ def _add_server(command: argparse.ArgumentParser) -> None:
     add(
         "--constraint",
         choices=("auto", "regex", "none"),
-        help="how the server is told what a valid turn is: by a regular expression, or not, and turns that "
+        help="send the rules of a turn as a regular expression (regex), or none, so that turns that "
         "are wrong are asked for again (default: auto, as the server can)",
     )
     add(
@@ -161,13 +161,13 @@ def add_options(
     language: bool = True,
     store: str = _STORE,
 ) -> None:
-    """How recordings are transcribed: the same options wherever they are; `options` reads them.
+    """Add the options of transcription, the same for every command; `options` reads them.
 
     Args:
         batch: the default of `--batch`.
-        language: whether `--language` is one of them; otherwise the command has its own, which is a
-            hint to models that can be told, and no demand.
-        store: what `--voices` means.
+        language: whether to add `--language`. A command that has its own `--language` passes False; its value is then
+            given to models that accept a language, and others ignore it.
+        store: help text of `--voices`.
     """
     command.set_defaults(language_is_hint=not language)
     add = command.add_argument_group("dialogue").add_argument
@@ -214,7 +214,7 @@ def add_options(
         "--vad",
         choices=("auto", "energy", "silero"),
         default="auto",
-        help="what finds speech, for cuts and coverage; silero takes the extra vad and knows music "
+        help="speech detector, for cuts and coverage; silero takes the extra vad and knows music "
         "from speech (default: auto, what fits the model)",
     )
 
@@ -238,7 +238,7 @@ def _add_people(command: argparse.ArgumentParser, store: str) -> None:
         "--witness",
         metavar="NAME",
         default="auto",
-        help="what compares voices: tower (of the model itself), campplus (of the cascade) or resemblyzer "
+        help="speaker embedding model: tower (of the model itself), campplus (of the cascade) or resemblyzer "
         "(for real voices), xvector[=MODEL], speechbrain[=MODEL], or none (default: auto, what fits the model)",
     )
 
@@ -276,7 +276,7 @@ def options(arguments: argparse.Namespace) -> "Options":
 
 
 def speakers(arguments: argparse.Namespace) -> tuple[int, int] | None:
-    """One range, whichever options say it."""
+    """Return the range of speakers, from whichever options give it."""
     exact, low, high = arguments.num_speakers, arguments.min_speakers, arguments.max_speakers
     said = [arguments.speakers is not None, exact is not None, not (low is high is None)]
     if sum(said) > 1:
@@ -301,7 +301,7 @@ def usage(arguments: argparse.Namespace, message: str) -> NoReturn:
 
 
 def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engine":
-    """Load the engine; what the libraries say meanwhile is not for the user, but for downloads.
+    """Load the engine; output of its libraries is hidden, except the progress of downloads.
 
     Raises:
         SettingsError: an option does not fit the model.
@@ -367,7 +367,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _elsewhere(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Where a model runs that does not run here, and how it is asked."""
+    """Return the arguments of `load_engine` for a model on a server, or in vLLM."""
     options = {
         "engine": arguments.engine,
         "base_url": arguments.base_url,

@@ -30,7 +30,7 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "export",
         help="training dialogues for ms-swift, or a model for vLLM",
         description="swift: write the dialogues of a configuration's stages, with their audio, for "
-        "another trainer.\nWhat cannot be used is left out, counted and told. vllm: write a model so that "
+        "another trainer.\nWhat cannot be used is left out, counted and reported. vllm: write a model so that "
         "vLLM loads it.",
         epilog=_EXAMPLES,
     )

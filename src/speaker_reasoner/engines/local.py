@@ -41,12 +41,12 @@ _ANSWER = ANSWER.encode()
 _AHEAD_CPU, _AHEAD_GPU = 32, 512
 """Tokens that a forward reads ahead: by measurement on a CPU (docs/experiments.md, 2026-11-28), assumed for a GPU."""
 _AHEAD_LEAST = 2
-"""Of each row of a batch."""
+"""Least number of those tokens for each row of a batch."""
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What a session remembers: all pieces so far, those that were not read yet, keys and values of the others."""
+    """Memory of a session: all pieces, those that were not read yet, keys and values of the others."""
 
     pieces: list[TokenizedPart] = field(default_factory=list)
     pending: list[TokenizedPart] = field(default_factory=list)
@@ -332,7 +332,7 @@ class TransformersEngine:
         return token
 
     def _opens_answer(self, row: _BatchRow) -> bool:
-        """Whether the last tokens of a turn open the answer of a dialogue."""
+        """Return whether the last tokens of a turn open the answer of a dialogue."""
         return (
             self.constrained
             and row.request.rules.task == "dialogue"

@@ -34,7 +34,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         self.is_initialized = True
 
     def look(self, rows: Tensor | None, at: Tensor, length: int) -> None:
-        """Set which places take part: `rows` `[B]`, or the first B; where new tokens go, `at` `[B, T]`; how far
+        """Set the rows that take part, `[B]` (the first B if `None`), the positions of new tokens `[B, T]`, and how far
         back attention looks."""
         self._rows, self._at, self._length = rows, at, length
 

@@ -1,4 +1,4 @@
-"""Which speaker of the hypothesis is which of the reference: the one-to-one mapping that costs least."""
+"""The one-to-one mapping of hypothesis speakers to reference speakers with the lowest cost."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ def cheapest_mapping(
 
 
 class _Bag:
-    """How often each word, and each pair of neighbours, comes; `codes` number the words of all bags."""
+    """Counts of words and of pairs of neighbouring words; `codes` numbers the words of all bags."""
 
     def __init__(self, words: Sequence[Any], codes: dict[Any, int]) -> None:
         numbers = np.array([codes.setdefault(w, len(codes)) for w in words], dtype=np.int64)
@@ -91,6 +91,6 @@ def _at_least(one: _Bag, other: _Bag) -> int:
 
 
 def _common(one: tuple[Any, Any], other: tuple[Any, Any]) -> int:
-    """How many items two bags of distinct items, in order, and their counts have in common."""
+    """Return how many items two bags of distinct items, in order, and their counts have in common."""
     _, i, j = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
     return int(np.minimum(one[1][i], other[1][j]).sum())

@@ -35,7 +35,7 @@ ORC_LONG = 4 * 10**9
 """Reference words times hypothesis words up to which the greedy search is made, however many errors there are."""
 
 ORC_COSTS = 10**9
-"""Above that, how many costs it may look at, which are the more the more errors there are (`streams`)."""
+"""Above that, greatest number of costs that it may compute; the more errors, the more costs (`streams`)."""
 
 _SMALL = 10**6  # words times words up to which MeetEval's own mapping serves
 _BLOCK = 2**18  # words times words that one call of the time-constrained alignment is worth
@@ -213,7 +213,7 @@ def _apart(reference: _Timed, hypothesis: _Timed) -> Iterator[tuple[_Timed, _Tim
 
 
 def _reach(times: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """For each place between words, the first start after it and the last end before it; `[N + 1]`."""
+    """Return the first start after, and the last end before, each place between words; `[N + 1]` each."""
     starts, ends = np.array(times, dtype=float).T
     first = np.minimum.accumulate(starts[::-1])[::-1]
     return np.append(first, np.inf), np.insert(np.maximum.accumulate(ends), 0, -np.inf)
