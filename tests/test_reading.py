@@ -97,14 +97,16 @@ class Replayed(placed._Graph):
 
     made = 0
 
-    def __init__(self, text: PlacedText, inputs: Any, at: Any, length: int) -> None:
+    def __init__(self, text: PlacedText, inputs: Any, at: Any, slots: Any, length: int) -> None:
         self._inputs, self._at = inputs.clone(), at.clone()
-        self._output = text.forward(self._inputs, self._at, None, length)
-        places = [layer.keys for layer in text._cache.layers]
+        self._slots = None if slots is None else slots.clone()
+        given = self._inputs, self._at, self._slots, length
+        self._output = text.forward(*given, step=True)
+        places = [layer.keys for layer in text._layers]
 
         def replay() -> None:
-            assert all(a is b.keys for a, b in zip(places, text._cache.layers, strict=True))
-            self._output.copy_(text.forward(self._inputs, self._at, None, length))
+            assert all(a is b.keys for a, b in zip(places, text._layers, strict=True))
+            self._output.copy_(text.forward(*given, step=True))
 
         self._graph = SimpleNamespace(replay=replay)
         Replayed.made += 1
