@@ -30,6 +30,9 @@ MOST_GRAPHS = 64
 _COMPILE_AFTER = 2000
 """Steps after which `auto` compiles: a process that has made so many makes about as many again, and they save what
 compiling takes. Assumed."""
+_MOST_COMPILED = 64
+"""Variants of a layer: one token or several, one row or several, few tokens for the experts or many. More than there
+are; torch gives up at 8."""
 _log = logging.getLogger(__name__)
 
 
@@ -187,7 +190,8 @@ class PlacedText:
         angles = self._text.rotary_emb(inputs, at.expand(3, *at.shape))
         if step and self._compiled is not None:
             try:
-                return self._run(self._compiled, inputs, mask, angles)
+                with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED):
+                    return self._run(self._compiled, inputs, mask, angles)
             except torch.OutOfMemoryError:
                 raise
             except (
@@ -211,7 +215,7 @@ class PlacedText:
         """Compile from now on, if there were enough steps; what was captured before is captured again."""
         if self._compile_after is not None and self._steps >= self._compile_after:
             self._compile_after = None
-            self._compiled = torch.compile(_run_layer, fullgraph=True)
+            self._compiled = torch.compile(_run_layer, fullgraph=True, dynamic=True)
             self._graphs.clear()
         self._steps += 1
 
