@@ -21,6 +21,7 @@ from speaker_reasoner.engines import experts
 from speaker_reasoner.engines.checkpoint import Checkpoint
 from speaker_reasoner.engines.experts import ChosenExperts
 from speaker_reasoner.engines.local import TransformersEngine
+from speaker_reasoner.engines.memory import Held
 from speaker_reasoner.engines.placed import PlacedText
 from speaker_reasoner.engines.thinker import text_model
 from speaker_reasoner.errors import SettingsError
@@ -30,6 +31,7 @@ from speaker_reasoner.train.scratch import make_feature_extractor
 from .conftest import noise
 from .test_checkpoint import MAKERS, spread
 from .test_lookahead import assert_same, replies
+from .test_reading import by_the_compiler
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -183,10 +185,29 @@ def test_a_mixture_writes_the_same_tokens(tokenizer: Any, monkeypatch: pytest.Mo
     own = replies(engine, clips)
     assert_same(own, expected)
     assert len(sizes) > 20 and max(sizes) <= 8
-    engine.text = PlacedText(engine.thinker, capture=False)
+    engine.text = PlacedText(engine.thinker, capture=DEVICE == "cuda")
     assert_same(replies(engine, clips[:1]), expected[:1])
     config = text_model(engine.thinker).config
     assert config._experts_implementation != experts_kernel.NAME, "it is given back"
+
+
+@runs_kernels
+@by_the_compiler
+def test_compiled_layers_call_the_kernel(tokenizer: Any) -> None:
+    thinker = mixture(tokenizer).thinker
+    rows, logits = [Held(), Held()], []
+    width = thinker.get_input_embeddings().weight.shape[1]
+    readers = [PlacedText(thinker, capture=False, compile=choice) for choice in ("always", "never")]
+    chosen = ChosenExperts(thinker, "kernel")
+    torch._dynamo.utils.counters.clear()
+    for turn, tokens in enumerate((1, 4, 16, 1)):
+        torch.manual_seed(turn)
+        given = torch.randn(tokens, width, device=DEVICE)
+        with torch.inference_mode(), chosen.used():
+            logits = [r.read([row], [given], [1])[0] for r, row in zip(readers, rows, strict=True)]
+        assert torch.allclose(*logits, rtol=0, atol=1e-4)
+    assert readers[0]._compiled is not None
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4, "few tokens, and many"
 
 
 # Where it cannot be used
