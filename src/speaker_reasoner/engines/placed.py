@@ -22,7 +22,8 @@ from .thinker import text_model
 _STEP_TOKENS = 32
 """A block of more tokens a row is a prefill: it is not captured, and only its own rows take part; assumed."""
 _LENGTH_TOKENS = 512
-"""Places grow, and attention looks back, by multiples of it; assumed."""
+"""Attention looks back by multiples of it, places have a power of two of them: each time they grow, all is captured
+anew; assumed."""
 _WARM_UPS = 2
 """Runs before a capture, in which libraries choose and prepare their kernels; assumed."""
 MOST_GRAPHS = 64
@@ -227,7 +228,7 @@ class PlacedText:
                 self._slots[row] = min(set(range(len(taken) + 1)) - taken)
         places = max(self._places, _power(max(self._slots.values()) + 1))
         longest = max(row.tokens + max(widths) for row in self._slots)
-        length = max(self._length, _rounded(longest))
+        length = max(self._length, _power(_rounded(longest)))
         if (places, length) == (self._places, self._length):
             return
         self._graphs.clear()
