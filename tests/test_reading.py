@@ -141,6 +141,45 @@ def test_steps_are_captured_once_for_each_size(
 
 
 @torch.inference_mode()
+def test_steps_that_cannot_be_captured(
+    random_engine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line, and they go on without; an exhausted memory is another matter."""
+    thinker, row, other = random_engine.thinker, Held(), Held()
+    readers = PlacedText(thinker, capture=True), PlacedText(thinker, capture=False)
+
+    def failing(error: Exception) -> Any:
+        def capture(*_: Any) -> None:
+            raise error
+
+        return capture
+
+    monkeypatch.setattr(placed, "_Graph", failing(torch.OutOfMemoryError("no more")))
+    with pytest.raises(torch.OutOfMemoryError):
+        PlacedText(thinker, capture=True).read([Held()], blocks(thinker, 1), [1])
+    monkeypatch.setattr(placed, "_Graph", failing(RuntimeError("not while it captures\nand more")))
+    with caplog.at_level(logging.WARNING):
+        for number in range(3):
+            given = blocks(thinker, 2, seed=number)
+            own = readers[0].read([row], given, [1]) + readers[1].read([other], given, [1])
+            assert torch.equal(*own)
+    [line] = caplog.messages
+    assert line.startswith("--cuda-graphs: a step cannot be captured (not while it captures); ")
+
+
+def test_experts_that_wait_are_not_compiled_by_themselves(tokenizer: Any) -> None:
+    for kind, dtype, due in (
+        ("experts", torch.bfloat16, True),
+        ("experts", torch.float16, False),
+        ("dense", torch.float16, True),
+    ):
+        thinker = MAKERS[kind](tokenizer).to(dtype)
+        reader = PlacedText(thinker, capture=True, compile="auto")
+        assert (reader._compile_after is not None) is due
+        assert PlacedText(thinker, capture=True, compile="always")._compile_after == 0
+
+
+@torch.inference_mode()
 def test_few_captures_are_kept(random_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one whose last use is longest ago goes."""
     monkeypatch.setattr(placed, "_Graph", Replayed)

@@ -103,7 +103,11 @@ class PlacedText:
         self._layers = [_Places() for _ in self._text.layers]
         self._places = self._length = 0
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
-        by_choice = {"always": 0, "auto": _COMPILE_AFTER if capture else None, "never": None}
+        waits = thinker.dtype != torch.bfloat16 and any(
+            hasattr(layer.mlp, "experts") for layer in self._text.layers
+        )  # transformers' grouped_mm, compiled in another type, cannot be captured
+        due = _COMPILE_AFTER if capture and not waits else None
+        by_choice = {"always": 0, "auto": due, "never": None}
         self._compile_after = by_choice[compile]
         self._compiled: Callable[..., Tensor] | None = None
         self._steps = 0
@@ -154,16 +158,35 @@ class PlacedText:
         length = _rounded(int(at.max()) + 1)
         at = at.to(inputs.device)
         slots = torch.tensor(places, device=inputs.device) if self._apart else None
-        if not self._capture:
+        graph = self._captured(inputs, at, slots, length) if self._capture else None
+        if graph is None:
             output = self.forward(inputs, at, slots, length, step=True)
         else:
-            key = len(places), width, length
-            graph = self._graphs.pop(key, None) or _Graph(self, inputs, at, slots, length)
-            self._graphs[key] = graph  # the last one used comes last
-            if len(self._graphs) > MOST_GRAPHS:
-                del self._graphs[next(iter(self._graphs))]
             output = graph.replay(inputs, at, slots)
         return {taken[slot]: own for slot, own in zip(places, output, strict=True) if slot in taken}
+
+    def _captured(
+        self, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int
+    ) -> "_Graph | None":
+        """The step of these sizes; `None`, now and later, where it cannot be captured."""
+        key = *at.shape, length
+        try:
+            graph = self._graphs.pop(key, None) or _Graph(self, inputs, at, slots, length)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of the driver, or of what waits for the GPU within a layer
+            self._capture = False
+            self._graphs.clear()
+            _log.warning(
+                "--cuda-graphs: a step cannot be captured (%s); steps are launched kernel by kernel: the same work, "
+                "but each takes longer",
+                first_line(error),
+            )
+            return None
+        self._graphs[key] = graph  # the last one used comes last
+        if len(self._graphs) > MOST_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        return graph
 
     def _prefill(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], indices: Sequence[int]
