@@ -41,6 +41,8 @@ from .tower import TowerWitness
 _ANSWER = ANSWER.encode()
 _AHEAD_CPU, _AHEAD_GPU = 32, 512
 """Tokens that a forward reads ahead: by measurement on a CPU (docs/experiments.md, 2026-11-28), assumed for a GPU."""
+_BATCHES = "last bits depend on what shares a batch"
+"""What a transcript records of numbers so short that a batch's rounding may choose another word."""
 _AHEAD_LEAST = 2
 """Of each row of a batch."""
 
@@ -156,15 +158,15 @@ class TransformersEngine:
             **({"cuda_graphs": True} if self.cuda_graphs else {}),
             **({"compile": "always"} if self.compile == "always" else {}),
             **({"experts": "kernel"} if self.experts.kernel else {}),
-            **({"deterministic": True} if self.deterministic else self._depends_on_batch()),
+            **({"deterministic": True} if self.deterministic else {}),
+            **(
+                {"batches": _BATCHES}
+                if self.dtype != torch.float32 and not self.deterministic
+                else {}
+            ),
             "torch": torch.__version__,
             "transformers": transformers_version,
         }
-
-    def _depends_on_batch(self) -> dict[str, str]:
-        """What a transcript should record of numbers so short that a batch's rounding may choose another word."""
-        short = self.dtype != torch.float32
-        return {"batches": "last bits depend on what shares a batch"} if short else {}
 
     def detector(self, name: str) -> Detect:
         """See `Engine`; its own choice is by energy."""
