@@ -100,6 +100,17 @@ def test_the_benchmark_of_gpus_runs(
         assert row["failed"].startswith("SettingsError: --experts kernel")
 
 
+def test_the_work_of_the_published_loop_is_of_the_same_turns(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its prompts the embedded checkpoint writes by `generate`, unforced, what it wrote by this engine."""
+    engine = load_engine("tiny", device="cpu")
+    parts = benchmark.conversation(engine, "model")
+    monkeypatch.setattr(benchmark.ForcedTokens, "__call__", lambda own, ids, scores: scores)
+    written = benchmark.generated(engine.checkpoint, parts, "cpu")
+    assert written["tokens"] == sum(len(part.ids) for part in parts if part.learned) > 100
+
+
 def test_the_benchmark_of_gpus_ends_in_time(benchmark: Any, tmp_path: Path) -> None:
     stored = measured(benchmark, tmp_path, "--minutes", "0")
     for rows in stored["models"].values():

@@ -33,7 +33,7 @@ _COMPILE_AFTER = 2000
 compiling takes. Assumed."""
 _MOST_COMPILED = 64
 """Variants of a layer: one token or several, one row or several, few tokens for the experts or many. More than there
-are; torch gives up at 8."""
+are; torch gives up at 8. The name of the setting is torch 2.6's, later ones know it too."""
 _log = logging.getLogger(__name__)
 
 
@@ -214,7 +214,7 @@ class PlacedText:
         angles = self._text.rotary_emb(inputs, at.expand(3, *at.shape))
         if step and self._compiled is not None:
             try:
-                with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED):
+                with torch._dynamo.config.patch(cache_size_limit=_MOST_COMPILED):
                     return self._run(self._compiled, inputs, mask, angles)
             except torch.OutOfMemoryError:
                 raise
