@@ -289,7 +289,8 @@ class _Graph:
                 text.forward(*given, step=True)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=text.pool):
+        # Other threads may ask for memory meanwhile.
+        with torch.cuda.graph(self._graph, pool=text.pool, capture_error_mode="thread_local"):
             self._output = text.forward(*given, step=True)
 
     def replay(self, inputs: Tensor, at: Tensor, slots: Tensor | None) -> Tensor:
