@@ -380,8 +380,10 @@ def test_options_reach_the_engine(run: Run, asked: list[Any], talk: Path, tmp_pa
     expected = {"device": "cuda:1", "dtype": "bfloat16", "prompts": tmp_path / "p.json"}
     expected |= {"language": "en", "hotwords": "Ana", "recogniser": "whisper", "diarizer": "local"}
     options = [word for name, value in expected.items() for word in (f"--{name}", value)]
-    run("transcribe", talk, "--model", "owner/name", *options, "--cuda-graphs")
-    assert asked == [("owner/name", expected | {"cuda_graphs": True})]
+    options += ["--cuda-graphs", "--experts", "library", "--compile", "always", "--deterministic"]
+    run("transcribe", talk, "--model", "owner/name", *options)
+    steps = {"cuda_graphs": True, "experts": "library", "compile": "always", "deterministic": True}
+    assert asked == [("owner/name", expected | steps)]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ def load_engine(
     device: str | None = None,
     dtype: str | None = None,
     cuda_graphs: bool | None = None,
+    experts: str | None = None,
+    compile: str | None = None,
+    deterministic: bool | None = None,
     prompts: str | Path | None = None,
     language: str | None = None,
     hotwords: str | None = None,
@@ -62,6 +65,9 @@ def load_engine(
         device: `cpu`, `cuda`, `mps`, ...; the best one present if `None`.
         dtype: `float32`, `bfloat16` or `float16`; fitting the device if `None`.
         cuda_graphs: decode by captured steps, on an NVIDIA GPU (`engines.placed`).
+        experts: `kernel`, `library` (transformers) or `auto` (the default): what computes routed experts.
+        compile: `never`, `always` or `auto` (the default): compile the layers for steps of decoding.
+        deterministic: what is written does not depend on the others of a batch in any bit, at the price of batches.
         prompts: the prompt file published with a released checkpoint.
         language: ISO 639-1 code of the spoken language, for the cascade; recognised if `None`.
         hotwords: names and terms that are likely to be said, for the cascade.
@@ -82,13 +88,19 @@ def load_engine(
         EngineError: the server cannot be asked.
         SettingsError: an option does not fit the model.
     """
+    steps = {
+        "cuda_graphs": cuda_graphs,
+        "experts": experts,
+        "compile": compile,
+        "deterministic": deterministic,
+    }
     if engine == "vllm" and base_url is None:
         from .engines.vllm import load_vllm
 
         _refuse(
             "vLLM",
             device=device,
-            cuda_graphs=cuda_graphs,
+            **steps,
             hotwords=hotwords,
             recogniser=recogniser,
             diarizer=diarizer,
@@ -113,7 +125,7 @@ def load_engine(
             "a model on a server",
             device=device,
             dtype=dtype,
-            cuda_graphs=cuda_graphs,
+            **steps,
             hotwords=hotwords,
             recogniser=recogniser,
             diarizer=diarizer,
@@ -130,7 +142,7 @@ def load_engine(
     if is_cascade(model, prompts, recogniser, diarizer):
         from .engines.cascade.loading import load_cascade
 
-        _refuse("the cascade", dtype=dtype, cuda_graphs=cuda_graphs, prompts=prompts)
+        _refuse("the cascade", dtype=dtype, **steps, prompts=prompts)
         _, given, whisper = str(model or "").partition("=")
         if given and not whisper:
             raise SettingsError(
@@ -154,9 +166,16 @@ def load_engine(
         device=device,
         dtype=dtype,
         prompts=Path(prompts) if prompts else None,
+        cuda_graphs=bool(cuda_graphs),
     )
     _check_language(language, checkpoint.profile.language)
-    return TransformersEngine(checkpoint, cuda_graphs=bool(cuda_graphs))
+    return TransformersEngine(
+        checkpoint,
+        cuda_graphs=bool(cuda_graphs),
+        experts=experts or "auto",
+        compile=compile or "auto",
+        deterministic=bool(deterministic),
+    )
 
 
 def is_cascade(

@@ -81,3 +81,10 @@ class AnswerError(SpeakerReasonerError):
 
 class ServerError(SpeakerReasonerError):
     """A server could not start, or a request could not be served."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, without hints after it."""
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text.partition(" For details")[0]

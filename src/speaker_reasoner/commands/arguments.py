@@ -93,6 +93,23 @@ def add_model(command: argparse.ArgumentParser) -> None:
         help="on an NVIDIA GPU: capture the steps of decoding once and replay them (new: equal to other steps in "
         "tests on a CPU, not measured on a GPU yet)",
     )
+    add(
+        "--experts",
+        choices=("auto", "kernel", "library"),
+        help="of a mixture, for few tokens: by a kernel in Triton, or by transformers (default: auto, the kernel on an "
+        "NVIDIA GPU where it works)",
+    )
+    add(
+        "--compile",
+        choices=("auto", "never", "always"),
+        help="compile the model's layers for steps of decoding (default: auto, with --cuda-graphs after many steps)",
+    )
+    add(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="read each dialogue apart, so that no bit of a result depends on what else shares the batch; slower",
+    )
     _add_server(command)
 
 
@@ -358,6 +375,9 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": arguments.device,
         "dtype": arguments.dtype,
         "cuda_graphs": arguments.cuda_graphs,
+        "experts": arguments.experts,
+        "compile": arguments.compile,
+        "deterministic": arguments.deterministic,
         "prompts": arguments.prompts,
         "language": language,
         "hotwords": arguments.hotwords,

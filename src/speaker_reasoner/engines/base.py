@@ -118,7 +118,8 @@ class Engine(Protocol):
     """Writes turns for many dialogues at once.
 
     `ask` takes one request of each of several sessions and returns their replies in order. The same
-    requests give the same replies, alone or together.
+    requests give the same replies, alone or together; `describe` says where numbers are so short that a
+    batch's rounding may choose another word.
 
     Attributes:
         profile: the protocol that its turns follow.
