@@ -143,6 +143,7 @@ SOUND = (
     ("a wav header that states too little (a crash, 4 GiB)", "all of the sound, with a warning; packed codings are refused"),
     ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, asf, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
     ("an mp3 without a Xing header, mp2, aac, ac3, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
+    ("bytes behind its sound that are no sound, no tag, no padding and no element that may stand there", "left out, with a warning; behind a live WebM, aac and mpegts only where FFmpeg stumbles over them"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
     ("a level under -28 dB at its loudest", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip

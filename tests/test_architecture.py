@@ -11,6 +11,7 @@ PACKAGE = Path(speaker_reasoner.__file__).parent
 FLOORS = (
     {"version", "errors", "heap", "cores"},
     {"extras", "transcript", "containers", "locks"},
+    {"trailing"},
     {"decoding"},
     {"spans", "audio"},
     {"formats", "protocol", "speech"},

@@ -315,6 +315,130 @@ def test_a_whole_file_with_stray_bytes_behind_it_is_read(
         assert notes == [] if silent else "behind" in notes[0] and "not read" in notes[0]
 
 
+COMPRESSED = {
+    "m4a": ("ipod", "aac", {}),
+    "mp4 for the web": ("mp4", "aac", {"movflags": "faststart"}),
+    "mp4 in fragments": ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov"}),
+    "mov": ("mov", "pcm_s16le", {}),
+    "mkv": ("matroska", "libopus", {}),
+    "mkv with cues in front": ("matroska", "flac", {"reserve_index_space": "1024"}),
+    "webm": ("webm", "libopus", {}),
+    "avi": ("avi", "libmp3lame", {}),
+    "mp3": ("mp3", "libmp3lame", {"id3v2_version": "3"}),
+    "mp3 without a header": ("mp3", "libmp3lame", {"write_xing": "0", "id3v2_version": "0"}),
+    "opus": ("ogg", "libopus", {}),
+    "ogg": ("ogg", "flac", {}),
+}
+"""Format, codec and options of FFmpeg for files whose sound may have something else behind it."""
+
+
+def written(path: Path, kind: str) -> bytes:
+    """A file of `COMPRESSED`, or of libsndfile for the others."""
+    if kind in COMPRESSED:
+        form, codec, options = COMPRESSED[kind]
+        write(path, form, codec, [talk()], options=options)
+    else:
+        soundfile.write(path, talk(), RATE, format="OGG" if kind == "vorbis" else "MP3")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+@pytest.mark.parametrize("kind", [*COMPRESSED, "vorbis", "mp3 of libsndfile"])
+def test_stray_bytes_behind_compressed_sound_are_told(
+    kind: str, stray: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a"
+    content = written(path, kind)
+    notes: list[str] = []
+    whole = audio.load(path, warn=notes.append)
+    assert notes == []
+    path.write_bytes(content + stray)
+    again = audio.load(path, warn=notes.append)
+    # Of the last packet of mp3, FFmpeg keeps what it holds until the next one comes.
+    np.testing.assert_array_equal(again[: len(whole) - 800], whole[: len(whole) - 800])
+    assert abs(len(again) - len(whole)) <= 1600
+    harmless = stray in (STRAY["zeros"], STRAY["a tag"])
+    told = f"{len(stray):,} bytes behind its sound are no sound: they were not read"
+    assert notes == ([] if harmless else [told])
+
+
+APE = b"APETAGEX" + struct.pack("<IIII8x", 2000, 45, 1, 0)
+LYRICS = b"LYRICSBEGININD0000210LYR00010" + b"words" * 2 + b"000053LYRICS200"
+
+
+@pytest.mark.parametrize(
+    ("kind", "tail"),
+    [
+        ("mp3", b"TAG" + b"x" * 125),
+        ("mp3", b"TAG+" + b"y" * 223 + b"TAG" + b"x" * 125),
+        ("mp3", b"\x05\x00\x00\x00\x00\x00\x00\x00Genre\x00Jazz!" + APE),
+        ("mp3", APE + b"\x05\x00\x00\x00\x00\x00\x00\x00Genre\x00Jazz!" + APE + b"TAG" + b"x" * 125),
+        ("mp3", LYRICS + b"TAG" + b"x" * 125),
+        ("mp3", b"ID3\x04\x00\x10\x00\x00\x00\x40" + bytes(range(64)) + b"3DI\x04\x00\x10\x00\x00\x00\x40"),
+        ("mp3", bytes(4096)),
+        ("mp3 without a header", b"TAG" + b"x" * 125),
+        ("m4a", struct.pack(">I4s", 600, b"free") + b"x" * 592),
+        ("m4a", struct.pack(">I4s", 600, b"uuid") + random.Random(3).randbytes(592)),
+        ("m4a", struct.pack(">I4sQ", 1, b"skip", 616) + b"x" * 600),
+        ("m4a", struct.pack(">I4s", 0, b"free") + b"x" * 700),
+        ("mp4 in fragments", struct.pack(">I4s", 600, b"mfra") + b"x" * 592),
+        ("mkv", b"\xec\x42\x58" + b"x" * 0x258),
+        ("mkv", b"\x12\x54\xc3\x67\x42\x58" + b"x" * 0x258),
+        ("mkv", b"\x1c\x53\xbb\x6b\x80" + b"\xec\x42\x58" + b"x" * 0x258),
+        ("webm", bytes(300)),
+        ("avi", b"JUNK" + struct.pack("<I", 601) + b"x" * 602),
+        ("avi", b"RIFF" + struct.pack("<I", 612) + b"AVIXJUNK" + struct.pack("<I", 600) + b"x" * 600),
+        ("opus", bytes(512)),
+    ],
+)  # fmt: skip
+def test_what_may_stand_behind_compressed_sound_is_no_stray(
+    kind: str, tail: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(written(path, kind) + tail)
+    length_s, starts_s, notes = heard_s(path)
+    assert (length_s, len(starts_s)) == (pytest.approx(4, abs=0.1), 2)
+    assert notes == []
+
+
+@pytest.mark.parametrize("kind", ["mp3 without a header", "opus", "webm"])
+def test_joined_and_shortened_files_are_not_stray_bytes(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    content = written(path, kind)
+    path.write_bytes(content + content)
+    assert not any("no sound" in note for note in heard_s(path)[2])
+    if kind.startswith("mp3"):
+        path.write_bytes(content[:-100])  # inside of its last frame
+        assert heard_s(path)[2] == []
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+@pytest.mark.parametrize("frames", [40 * 4096, 40 * 4096 + 1234])
+def test_a_flac_of_no_stated_length(frames: int, stray: bytes, tmp_path: Path) -> None:
+    """As a stream writes it: its header states 0 samples."""
+    path = tmp_path / "a.flac"
+    rng = np.random.default_rng(0)
+    soundfile.write(path, 0.1 * rng.standard_normal(frames), 16_000)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # of STREAMINFO: the length has 36 bits
+    content[22:26] = bytes(4)
+    whole = audio.load(path)
+    notes: list[str] = []
+    for tail in (b"", stray):
+        path.write_bytes(bytes(content) + tail)
+        np.testing.assert_array_equal(audio.load(path, warn=notes.append), whole)
+    silent = stray in (STRAY["zeros"], STRAY["a tag"])
+    assert notes == ([] if silent else ["bytes behind its sound are no sound: they were not read"])
+    for damaged in (
+        content[: len(content) * 2 // 3],
+        content[: len(content) // 2] + stray + content[len(content) // 2 :],
+        content[:-40] + stray,
+    ):
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(AudioError, match="damaged or cut off"):
+            audio.load(path)
+
+
 @pytest.mark.parametrize("kind", ["wav", "aiff"])
 def test_a_tag_before_the_sound(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{kind}"

@@ -105,8 +105,11 @@ def check_iff(
     return None
 
 
-def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last: int) -> None:
+def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last: int) -> str:
     """Compare the size of the sound chunk of a wav file that FFmpeg reads with the file's.
+
+    Returns:
+        What a user should know of bytes behind it; empty for nothing.
 
     Raises:
         AudioError: there is less; or more, which packed codings cannot be read without.
@@ -116,22 +119,24 @@ def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
         if not _is_name(name):
-            return
+            return ""
         if name == b"data":
             there = last - at - 8
             if size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000:
-                return  # to the end
+                return ""  # to the end
             if size > there:
                 raise AudioError(
                     f"{quoted(path)}: cut off: got {there:,} bytes of sound, expected {size:,}; {AGAIN}"
                 )
-            if not _behind(data, order, at + 8, at + 8 + size, last).stated:
+            sound = _behind(data, order, at + 8, at + 8 + size, last)
+            if not sound.stated:
                 raise AudioError(
                     f"{quoted(path)}: the header states {size:,} bytes of packed sound, and more follows; "
                     f"expected a whole file; {AGAIN}"
                 )
-            return
+            return sound.note
         at += 8 + size + size % 2
+    return ""
 
 
 def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> IffSound:
@@ -366,9 +371,8 @@ def _next_ebml(data: mmap.mmap, start: int) -> int:
     return -1
 
 
-def _boxes(data: mmap.mmap) -> Iterator[tuple[int, bytes, int]]:
-    """The outermost boxes of an mp4 file: place, name, and where they should end."""
-    at = 0
+def _boxes(data: mmap.mmap, at: int = 0) -> Iterator[tuple[int, bytes, int]]:
+    """The outermost boxes of an mp4 file from a place on: place, name, and where they should end."""
     while at + 8 <= len(data):
         size, name = struct.unpack(">I4s", data[at : at + 8])
         if size == 1 and at + 16 <= len(data):
@@ -458,8 +462,8 @@ def _ebml_size(data: mmap.mmap, at: int) -> tuple[int | None, int]:
     return (None if value == (1 << 7 * length) - 1 else value), length
 
 
-def check_ogg(path: str | os.PathLike[str], data: mmap.mmap) -> bool:
-    """Walk the pages; return False if a second stream follows, which libsndfile does not read."""
+def check_ogg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[bool, int]:
+    """Walk the pages; return whether a second stream follows, and where the pages end."""
     at, chained, ended, content = 0, False, False, False
     while len(data) - at >= 27 and data[at : at + 4] == b"OggS":
         first, last, segments = bool(data[at + 5] & 2), bool(data[at + 5] & 4), data[at + 26]
@@ -470,7 +474,7 @@ def check_ogg(path: str | os.PathLike[str], data: mmap.mmap) -> bool:
         raise AudioError(
             f"{quoted(path)}: cut off: got an end inside an Ogg page, expected whole pages; {AGAIN}"
         )
-    return not chained
+    return chained, at if data.find(b"OggS", at) < 0 else len(data)
 
 
 def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]:
@@ -480,9 +484,9 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
     guesses the length from the first bit rate; either way it reads no further.
 
     Returns:
-        samples per channel in all frames, and in one frame; zeros if no frame is found.
+        samples per channel in all frames, and where the last of them ends; zeros if no frame is found.
     """
-    at, frames, promised, head = 0, 0, 0, (0, 0, 0)
+    at, frames, promised, head, behind = 0, 0, 0, (0, 0, 0), 0
     in_sync = False
     while 0 <= at < len(data) - 4:
         if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
@@ -494,6 +498,7 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
         # Out of step (a tag, damage), bytes that look like a frame count if another one follows.
         if length and (in_sync or end >= len(data) or _mpeg_frame(data[end : end + 4])[0]):
             if end > len(data):
+                behind = end if in_sync else behind
                 break
             tag = max(data.find(b"Xing", at, at + 48), data.find(b"Info", at, at + 48))
             if not frames and not promised and 0 < tag <= end - 12:
@@ -501,6 +506,8 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
                     promised = struct.unpack(">I", data[tag + 8 : tag + 12])[0]
             else:
                 frames += 1
+            if in_sync or not behind or _mpeg_frame(data[end : end + 4])[0]:
+                behind = end  # a frame by itself behind something else may be none
             head, at, in_sync = frame, end, True
         else:
             at, in_sync = data.find(b"\xff", at + 1), False
@@ -508,7 +515,7 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
     if frames < promised - 1:
         expected = f"{promised * samples / rate_hz:.3f} s"
         raise AudioError(cut_off(path, frames * samples / rate_hz, expected))
-    return frames * samples, samples
+    return frames * samples, behind
 
 
 def _mpeg_frame(head: bytes) -> tuple[int, int, int]:

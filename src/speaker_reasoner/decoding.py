@@ -41,6 +41,7 @@ from .containers import (
     stated_s,
 )
 from .errors import AudioError
+from .trailing import end_of_elements, frame_of_flac_follows, trailing_note
 
 _Path = str | os.PathLike[str]
 _READ_FRAMES = 4_096  # per read of libsndfile; a decoding error loses the frames of its read
@@ -294,11 +295,15 @@ def _with_soundfile(
                 yield Block(read, rate_hz)
         except soundfile.LibsndfileError as error:
             last = _last_of_flac(opened(), done)
-            if not len(last):
+            is_all = frames is not None and len(last) > 0
+            if frames is None and file.format == "FLAC":
+                is_all = not frame_of_flac_follows(data, *piece, done + len(last))
+            if not is_all:
                 raise AudioError(_damaged(path, done / rate_hz, duration_s, error)) from error
             done += len(last)
             notes.append("bytes behind its sound are no sound: they were not read")
-            yield Block(last, rate_hz)
+            if len(last):
+                yield Block(last, rate_hz)
         if frames is not None and done < frames:
             raise AudioError(cut_off(path, done / rate_hz, f"{frames / rate_hz:.3f} s"))
 
@@ -318,20 +323,26 @@ def _with_soundfile(
 
 
 def _last_of_flac(file: soundfile.SoundFile, done: int) -> npt.NDArray[np.float32]:
-    """The frames behind the first `done`, up to the length that a flac file states; empty where that fails.
+    """The frames behind the first `done`, up to the length that a flac file states, or to where reading fails.
 
-    libsndfile fails on bytes behind them, and loses the frames of the read in which it meets them.
+    libsndfile fails on bytes behind them, and loses the frames of the read in which it meets them. Empty where
+    the stated length is not reached.
     """
     nothing = np.zeros((0, file.channels), np.float32)
-    if file.format != "FLAC" or not 0 < file.frames - done <= _READ_FRAMES:
+    stated = file.frames < _UNKNOWN_FRAMES
+    if file.format != "FLAC" or (stated and not 0 < file.frames - done <= _READ_FRAMES):
         return nothing
+    read = [nothing]
     try:
         for start in range(0, done, _READ_FRAMES):
             file.read(min(_READ_FRAMES, done - start), dtype="float32", always_2d=True)
-        last = file.read(file.frames - done, dtype="float32", always_2d=True)
+        for _ in range(1 if stated else _READ_FRAMES):
+            step = file.frames - done if stated else 1
+            read.append(file.read(step, dtype="float32", always_2d=True))
     except soundfile.LibsndfileError:
-        return nothing
-    return last if len(last) == file.frames - done else nothing
+        pass
+    last = np.concatenate(read)
+    return last if not stated or len(last) == file.frames - done else nothing
 
 
 def _raw(
@@ -372,7 +383,9 @@ def _with_av(
     stack: ExitStack,
 ) -> Source:
     name = quoted(path)
-    chained = data[piece[0] : piece[0] + 4] == b"OggS" and not check_ogg(path, data)
+    chained, behind = False, end_of_elements(data, *piece)
+    if data[piece[0] : piece[0] + 4] == b"OggS":
+        chained, behind = check_ogg(path, data)
     # From version 19 on, metadata that is not UTF-8 is no error any more.
     lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
     handle.seek(0)
@@ -397,7 +410,7 @@ def _with_av(
     if kind == "caf" and context.name == "alac":
         context.flags2 |= Flags2.skip_manual  # its last frame is short; FFmpeg shortens it again
     if kind == "wav" and data[piece[0] : piece[0] + 4] in (b"RIFF", b"RIFX"):
-        check_packed(path, data, *piece)
+        notes += filter(None, [check_packed(path, data, *piece)])
     stated = stated_s(container, stream)
     origin_s = _origin_s(container, stated, notes)
     if (
@@ -409,9 +422,11 @@ def _with_av(
     duration_s = None if stated is None or chained else max(stated - origin_s, 0.0)
     cut = is_cut_off(data, *piece)
     if kind == "mp3":
-        there, _ = check_mpeg(path, data)
+        there, behind = check_mpeg(path, data)
+        behind = behind or piece[1]
         rates_differ = len(data) - piece[0] > 0 and there == 0
         duration_s = None if rates_differ else duration_s
+    notes += filter(None, [trailing_note(data, behind, piece[1])])
     source = Source(
         context.sample_rate,
         context.layout.nb_channels,
