@@ -1,5 +1,6 @@
 """Captions and TextGrids as programs write them: cues, names, tags, rolling lines, aligners' tiers."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ def parse(name: str, text: str, where: str = "talk.x") -> Transcript:
     parser = formats.FORMATS[name].parse
     assert parser is not None
     [transcript] = parser(text, where)
+    return transcript
+
+
+def folders_read(name: str, text: str) -> Transcript:
+    """A text file as `evaluate score` reads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(text, encoding="utf-8")
+        [transcript] = load(path).values()
     return transcript
 
 
@@ -576,3 +586,69 @@ def test_times_before_the_recording() -> None:
         "1 segments end before the recording begins and were not read",
         "5 times lie before the recording and became 0",
     ]
+
+
+NOBODY = "'>>' marks that another person speaks, without a name"
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected", "unnamed"),
+    [
+        ([">> good morning", "and welcome", ">> thank you"], "good morning|and welcome|thank you", 2),
+        ([">> GOOD MORNING. >> HELLO.", ">>> IN OTHER NEWS"], "GOOD MORNING.|HELLO.|IN OTHER NEWS", 3),
+        ([">>good morning\n>>hello"], "good morning|hello", 2),
+        (["so it is. >> Yes.", ">> no"], "so it is.|Yes.|no", 2),
+        (["≫おはよう", "＞＞はい"], "おはよう|はい", 2),
+        ([">> Ann: hi", "and bye", ">> Bob: oh", "well", ">> who", "is it"],
+         "Ann=hi|Ann=and bye|Bob=oh|Bob=well|who|is it", 1),
+        ([">> Ann: hi. >> Bob: oh", ">> Ann: bye"], "Ann=hi.|Bob=oh|Ann=bye", 0),
+        ([">> Ann: hi", "Bob: oh", "well", ">> Bob: bye"], "Ann=hi|Bob=oh|well|Bob=bye", 0),
+        (["well", ">> Ann: hi", ">> Ann: bye"], "well|Ann=hi|Ann=bye", 0),
+        (["a >> b", "cout >> x", "c"], "a >> b|cout >> x|c", 0),
+        (["->> x is >>", ">>", "a>>b"], "->> x is >>|>>|a>>b", 0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["srt", "vtt", "vtt as it should be"])
+def test_changes_of_the_speaker_without_a_name(
+    kind: str, texts: list[str], expected: str, unnamed: int
+) -> None:
+    """As captions of broadcasts mark them; who it is, a name behind the mark says, or nothing."""
+    if kind == "vtt as it should be":
+        texts = [text.replace(">", "&gt;") for text in texts]
+    parsed = parse(kind[:3], srt(*texts) if kind == "srt" else vtt(*texts))
+    parts = [part.rpartition("=") for part in expected.split("|")]
+    assert said(parsed) == [(who or "unknown", words) for who, _, words in parts]
+    told = [text for text in parsed.warnings if NOBODY in text]
+    assert [int(text.split()[0]) for text in told] == ([unnamed] if unnamed else [])
+
+
+def test_changes_in_texts_and_labels_and_between_timed_words() -> None:
+    text = "[00:01] >> hi\n[00:03] >> oh. >> Yes.\n[00:05] well\n"
+    parsed = folders_read("a.txt", text)
+    assert said(parsed) == [("unknown", w) for w in ("hi", "oh.", "Yes.", "well")]
+    assert any(NOBODY in text for text in parsed.warnings)
+    parsed = folders_read("b.txt", "0.0\t1.0\t>> hi >> oh\n1.0\t2.0\tyes\n2.0\t3.0\t>> no\n")
+    assert [s.text for s in parsed.segments] == ["hi", "oh", "yes", "no"]
+    assert any(NOBODY in text for text in parsed.warnings)
+    parsed = parse(
+        "vtt", vtt("&gt;&gt; hello<00:00:02.500><c> there</c>", ">> Ann: a<00:00:04.500> b")
+    )
+    assert [[w.text for w in s.words or ()] for s in parsed.segments] == [
+        ["hello", "there"],
+        ["a", "b"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        (["- Hi.\n- Hello.", "- Well?\n- No."], 2),
+        (["–Hi.\n–Hello.", "- Well", "no\n- yes"], 1),
+        (["- Ann: hi\n- Bob: oh", "- Ann: bye"], 0),
+        (["one - two\nthree - four"], 0),
+    ],
+)
+def test_dashes_of_two_people_without_names_are_told(texts: list[str], count: int) -> None:
+    for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
+        told = [text for text in parsed.warnings if "begin with a dash" in text]
+        assert [int(text.split()[0]) for text in told] == ([count] if count else [])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from . import changes
 from .captions import parse_caption
 from .cues import Cue
 
@@ -202,14 +203,37 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
     A name in brackets (`[Ana] yes`), or alone on the first line, is one where every cue begins so. A name with a gender
     (`Ana (female): yes`), as this package writes it, is one anywhere.
 
+    Behind `>>` another person speaks (`changes`). Where all names stand behind one and there are several, whoever
+    spoke before goes on where there is none.
+
     Returns:
-        Of each cue its parts: speaker (empty for none), gender, and words. A cue whose lines begin
-        with names has several.
+        Of each cue its parts: speaker (empty for none, `changes.MARK` for somebody else without a name),
+        gender, and words. A cue whose lines begin with names or with `>>` has several.
     """
-    cues = _unheaded(_unbracketed(cues))
+    cues, changed = changes.divided(_unheaded(_unbracketed(cues)))
     splits = [[_without_remark(split_name(line)) for line in cue.lines] for cue in cues]
     accepted = _of_a_meeting(splits) or _names_among(cues, splits)
-    return [_parts(cue.lines, split, accepted) for cue, split in zip(cues, splits, strict=True)]
+    said = [_parts(cue.lines, split, accepted) for cue, split in zip(cues, splits, strict=True)]
+    if changed > 1 and accepted:
+        _go_on(cues, splits, accepted, said)
+    return said
+
+
+def _go_on(
+    cues: Sequence[Cue], splits: _Splits, accepted: set[str], said: list[list[tuple[str, str, str]]]
+) -> None:
+    """Give words without a mark to whoever spoke before, if names stand behind `>>` alone."""
+    for cue, of_cue in zip(cues, splits, strict=True):
+        for line, split in zip(cue.lines, of_cue, strict=True):
+            if split and split[0] in accepted and not changes.is_change(line):
+                return
+    before = "", "unknown"
+    for parts in said:
+        for number, (speaker, gender, words) in enumerate(parts):
+            if speaker:
+                before = ("", "unknown") if speaker == changes.MARK else (speaker, gender)
+            else:
+                parts[number] = (*before, words)
 
 
 def _without_remark(split: tuple[str, str] | None) -> tuple[str, str] | None:
@@ -338,6 +362,8 @@ def _parts(
             if len(lines) == 1:
                 return [(*_label(split[0]), split[1])]
             parts.append((*_label(split[0]), [split[1]]))
+        elif changes.is_change(line):
+            parts.append((changes.MARK, "unknown", [changes.behind(line)]))
         elif parts:
             parts[-1][2].append(line)
         else:

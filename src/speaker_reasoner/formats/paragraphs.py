@@ -24,7 +24,7 @@ from ..transcript import Transcript, recording_name
 from .captions import parse_caption
 from .cues import SOUND, SOUNDS, Cue, parse_clock
 from .names import is_name, name_speakers
-from .sessions import UNKNOWN_SPEAKER, Sessions
+from .sessions import Sessions
 
 _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
 _RANGED = re.compile(rf"\[({_TIME})\s*(?:-->|->|-|–)\s*({_TIME})\]\s*(.*)")
@@ -235,13 +235,11 @@ def _add(sessions: Sessions, session: str, row: _Paragraph, parts: _Parts) -> No
     at_s = row.start_s
     for (speaker, gender, words), length in zip(parts, lengths, strict=True):
         end_s = at_s + (row.end_s - row.start_s) * length / sum(lengths)
-        if not speaker:
-            sessions.count(session, f"lines name no speaker and were given to {UNKNOWN_SPEAKER!r}")
         sessions.count(session, f"lines {SOUNDS}", bool(SOUND.search(words)))
         sessions.add(
             session,
             row.at,
-            speaker=speaker or UNKNOWN_SPEAKER,
+            speaker=sessions.whose(session, "lines", speaker),
             start_s=at_s,
             end_s=end_s,
             text=words,

@@ -2,13 +2,14 @@
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from itertools import pairwise
 
 from ..errors import FormatError
 from ..transcript import Segment, Transcript, Word, find_words, recording_name
 from .captions import caption, parse_caption
+from .changes import MARK
 from .clock import span_ms, subtitle_time
 from .cues import (
     SOUND,
@@ -24,7 +25,7 @@ from .cues import (
     without_references,
 )
 from .names import in_capitals, label_of, name_speakers, split_name, without_remark
-from .sessions import UNKNOWN_SPEAKER, Sessions, unique_labels
+from .sessions import Sessions, unique_labels
 from .words import separate_ms, spelled
 
 _VTT_TIMESTAMP = re.compile(r"<((?:\d+:)?[0-5]\d:[0-5]\d\.\d{3})>")
@@ -32,17 +33,21 @@ _TIMESTAMP_MAP = re.compile(r"^X-TIMESTAMP-MAP=(?!.*MPEGTS:0\b).*LOCAL:", re.MUL
 _VTT_HEADER = re.compile(r".*(?:\n(?!.*-->).+)*")
 _VTT_BLOCKS = re.compile(r"\n\n(?=(?:NOTE|STYLE|REGION)(?:\s|\Z))(?!.*-->).+(?:\n(?!.*-->).+)*")
 """Both reach to an empty line, or to a line with an arrow."""
-_NO_SPEAKER = f"cues name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _CAPITALS = (
     "cues begin with capitals and a colon that do not tell a speaker by the other cues (a place, a heading?); they "
     "were read as words"
 )
 _REMARKS = "names in capitals come with a remark in brackets, which was left out"
+_TWO = (
+    "cues without a name hold several lines that begin with a dash, mostly of two people: scores of speakers take "
+    "them for one person"
+)
 _ROLLED = "cues repeat lines of the cue before, which were read once"
 _EMPTY = "cues hold no words and name no speaker; they were left out"
 _REFERENCES = "cues hold character references such as &amp;, which were read as characters"
 _MAPPED = "header lines map the cues to a stream's clock; their times were taken as they stand"
 _WEBEX = re.compile(r'\d+ "([^"]+)"(?: \(\d+\))?')
+_CHANGE = re.compile(r"^\s*(?:&gt;|>|≫|＞)+\s*")
 _METADATA = re.compile(r"\{\s*\".*\}|\S+#xywh=.*", re.DOTALL)
 _HOLED = "cues hold empty lines; what follows them was read as their text"
 
@@ -118,7 +123,9 @@ def _named(
     if shown is not str:
         texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
     for cue, shown_cue, parts in zip(cues, texts, name_speakers(texts), strict=True):
-        if not parts[0][0] and ":" in parts[0][2]:
+        dashed = sum(line[0] in "-–—" for line in shown_cue.lines if line) > 1
+        sessions.count(session, _TWO, dashed and not any(part[0] for part in parts))
+        if parts[0][0] in ("", MARK) and ":" in parts[0][2]:
             split = split_name(shown_cue.lines[0]) if shown_cue.lines else None
             sessions.count(session, _CAPITALS, split is not None and in_capitals(split[0]))
         elif parts[0][1] == "unknown" and "(" in "".join(shown_cue.lines[:1]):
@@ -141,14 +148,12 @@ def _add(
     if not speaker and not text:
         sessions.count(session, _EMPTY)
         return
-    if not speaker:
-        sessions.count(session, _NO_SPEAKER)
     if SOUND.search(text):
         sessions.count(session, f"cues {SOUNDS}")
     sessions.add(
         session,
         cue.at,
-        speaker=speaker or UNKNOWN_SPEAKER,
+        speaker=sessions.whose(session, "cues", speaker),
         start_s=cue.start_s,
         end_s=cue.end_s,
         text=text,
@@ -237,9 +242,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
             for speaker, gender, words in parts:
                 timed = None
                 if len(parts) == 1:
-                    timed = _timed(
-                        cue, _without_name(" ".join(cue.lines), speaker), sessions, session
-                    )
+                    timed = _timed(cue, _payload_of(cue.lines, words), sessions, session)
                 _add(sessions, session, cue, speaker, gender, words, timed)
         return sessions.transcripts()
     for cue in cues:
@@ -265,9 +268,12 @@ def _emptied(match: re.Match[str]) -> str:
     return "\n" * match[0].count("\n")
 
 
-def _without_name(payload: str, speaker: str) -> str:
-    split = split_name(payload) if speaker else None
-    return payload if split is None else split[1]
+def _payload_of(lines: Sequence[str], words: str) -> str:
+    """The payload of a cue, with its timestamps, without the name or the `>>` that its words have none of."""
+    payload = " ".join(lines)
+    split = split_name(payload)
+    ways = [payload, _CHANGE.sub("", payload), *([split[1]] if split else [])]
+    return next((way for way in ways if plain(way).split() == words.split()), payload)
 
 
 def _timed(cue: Cue, payload: str, sessions: Sessions, session: str) -> list[Word] | None:
