@@ -11,7 +11,7 @@ from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.formats.names import is_name
-from speaker_reasoner.transcript import Transcript
+from speaker_reasoner.transcript import Segment, Transcript
 
 TALK = [("Ann Lee", "good morning"), ("Bob", "hello there"), ("Ann Lee", "bye")]
 
@@ -651,4 +651,53 @@ def test_changes_in_texts_and_labels_and_between_timed_words() -> None:
 def test_dashes_of_two_people_without_names_are_told(texts: list[str], count: int) -> None:
     for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
         told = [text for text in parsed.warnings if "begin with a dash" in text]
+        assert [int(text.split()[0]) for text in told] == ([count] if count else [])
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["\u200fדנה: שלום", "יוסי\u200f: כן", "דנה: להתראות"], ["דנה", "יוסי", "דנה"]),
+        (["\u202aAna\u202c: hello", "Bob: yes", "Ana: bye"], ["Ana", "Bob", "Ana"]),
+        (["ANA:hello", "BOB:yes", "ANA:bye"], ["ANA", "BOB", "ANA"]),
+        (["ANA:hello", "it is 10:30", "ANA:bye"], ["unknown"] * 3),
+        (["Re:Invent is", "so:what"], ["unknown"] * 2),
+        (["张三:你好", "李四:好", "张三:再见"], ["张三", "李四", "张三"]),
+        (["比分3:2", "现在时间:下午三点", "好"], ["unknown"] * 3),
+        (["【张三】你好", "【李四】好", "【张三】再见"], ["张三", "李四", "张三"]),
+        (["（田中）こんにちは", "（鈴木） はい"], ["田中", "鈴木"]),
+        (["（田中）こんにちは", "（鈴木） はい", "じゃ"], ["unknown"] * 3),
+        (["Ana (laughing): hello", "Bob [on phone]: no", "Ana: so", "Bob: oh"], ["Ana", "Bob"] * 2),
+        (["Ana (she/her): hello", "Bob (guest): no", "Ana (she/her): so"],
+         ["Ana (she/her)", "Bob (guest)", "Ana (she/her)"]),
+        (["BOB [V.O.]: hello", "MAN (off): no", "BOB: so"], ["BOB", "MAN", "BOB"]),
+    ],
+)  # fmt: skip
+def test_more_names_of_captions_of_others(texts: list[str], expected: list[str]) -> None:
+    for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
+        assert [s.speaker for s in parsed.segments] == expected
+        dropped = sum(mark in text for text in texts for mark in ("(laugh", "[on", "[V.O", "(off"))
+        told = [text for text in parsed.warnings if "come with a remark" in text]
+        assert [int(text.split()[0]) for text in told] == ([dropped] if dropped else [])
+
+
+@pytest.mark.parametrize("label", ["Ana (guest)", "Ana [off]", "\u200fAna", "ANA (V.O.)", "Ana"])
+def test_labels_that_look_like_names_with_remarks_are_kept(label: str) -> None:
+    segments = [Segment(who, n, n + 1, "yes") for n, who in enumerate(["Ana", label, "ANA", "Bob"])]
+    transcript = Transcript("talk", 4.0, segments=tuple(segments))
+    read = parse("srt", formats.render(transcript, "srt"))
+    assert [s.speaker for s in read.segments] == [s.speaker for s in segments]
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        (["Ana: yes. Bob: no", "Ana: well", "Bob: oh"], 1),
+        (["Ana: yes Bob Lee: no Ana: hm", "Ana: well", "Bob Lee: oh"], 2),
+        (["Ana: so: it is", "Ana: he said: no", "Bob: it is 10:30, Bob:"], 0),
+    ],
+)
+def test_names_inside_of_lines_are_told(texts: list[str], count: int) -> None:
+    for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
+        told = [text for text in parsed.warnings if "inside of a line" in text]
         assert [int(text.split()[0]) for text in told] == ([count] if count else [])

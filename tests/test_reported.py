@@ -132,7 +132,7 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
         "a.srt",
         cues("ANA (whispering): hi", "ANA: yo", "BOB (V.O.): so"),
         [("ANA", 2, 3, "hi"), ("ANA", 4, 5, "yo"), ("BOB", 6, 7, "so")],
-        "2 names in capitals come with a remark in brackets, which was left out",
+        "2 names come with a remark in brackets, which was left out",
     ),
     "guests of a meeting keep their labels": (
         "a.srt",

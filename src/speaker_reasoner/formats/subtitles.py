@@ -24,7 +24,7 @@ from .cues import (
     without_formatting,
     without_references,
 )
-from .names import in_capitals, label_of, name_speakers, split_name, without_remark
+from .names import in_capitals, label_of, name_speakers, names_inside, remarked, split_name
 from .sessions import Sessions, unique_labels
 from .words import separate_ms, spelled
 
@@ -37,7 +37,8 @@ _CAPITALS = (
     "cues begin with capitals and a colon that do not tell a speaker by the other cues (a place, a heading?); they "
     "were read as words"
 )
-_REMARKS = "names in capitals come with a remark in brackets, which was left out"
+_REMARKS = "names come with a remark in brackets, which was left out"
+_INSIDE = "times a speaker's name and a colon stand inside of a line, and were read as words"
 _TWO = (
     "cues without a name hold several lines that begin with a dash, mostly of two people: scores of speakers take "
     "them for one person"
@@ -122,17 +123,19 @@ def _named(
     texts = cues
     if shown is not str:
         texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
-    for cue, shown_cue, parts in zip(cues, texts, name_speakers(texts), strict=True):
+    named = name_speakers(texts)
+    people = {part[0] for parts in named for part in parts} - {"", MARK}
+    for cue, shown_cue, parts in zip(cues, texts, named, strict=True):
+        sessions.count(session, _INSIDE, sum(names_inside(part[2], people) for part in parts))
         dashed = sum(line[0] in "-–—" for line in shown_cue.lines if line) > 1
         sessions.count(session, _TWO, dashed and not any(part[0] for part in parts))
         if parts[0][0] in ("", MARK) and ":" in parts[0][2]:
             split = split_name(shown_cue.lines[0]) if shown_cue.lines else None
             sessions.count(session, _CAPITALS, split is not None and in_capitals(split[0]))
-        elif parts[0][1] == "unknown" and "(" in "".join(shown_cue.lines[:1]):
+        elif any("(" in line or "[" in line for line in shown_cue.lines[:1]):
             split = split_name(shown_cue.lines[0])
-            sessions.count(
-                session, _REMARKS, split is not None and split[0] != without_remark(split[0])
-            )
+            base = remarked(split[0]) if split is not None else ""
+            sessions.count(session, _REMARKS, base != "" and base == parts[0][0])
         yield cue, parts
 
 
