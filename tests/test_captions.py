@@ -701,3 +701,62 @@ def test_names_inside_of_lines_are_told(texts: list[str], count: int) -> None:
     for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
         told = [text for text in parsed.warnings if "inside of a line" in text]
         assert [int(text.split()[0]) for text in told] == ([count] if count else [])
+
+
+WHO: Rows = [(0, 1, "Ana"), (1, 3, "Bo Lee"), (3, 4, "Ana"), (4, 6, "")]
+TEXT: Rows = [(0, 1, "hello"), (1, 2.5, "oh well"), (3, 4, "so it is"), (5, 6, "no")]
+SAID = [("Ana", "hello"), ("Bo Lee", "oh well"), ("Ana", "so it is"), ("unknown", "no")]
+BY_LABEL = "3 labels of a tier of speakers name the speakers of the other tiers"
+SINGLE = [(a, b, word) for a, b, text in TEXT for word in text.split()[:1]]
+
+
+@pytest.mark.parametrize(
+    ("tiers", "expected", "warnings"),
+    [
+        ({"speaker": WHO, "text": TEXT}, SAID, (BY_LABEL,)),
+        ({"transcription": TEXT, "Speakers": WHO}, SAID, (BY_LABEL,)),
+        (
+            {"words": SINGLE, "spk": WHO, "phones": PHONES},
+            [("Ana", "hello"), ("Bo Lee", "oh"), ("Ana", "so"), ("unknown", "no")],
+            (BY_LABEL, "1 tiers of phones were not read"),
+        ),
+        (
+            {"speaker": WHO},
+            [("Ana", ""), ("Bo Lee", ""), ("Ana", "")],
+            ("3 labels are of a tier of speakers: they are turns without words",),
+        ),
+        ({"speaker": [(0, 1, "Hello"), (1, 2, "Bye")]}, [("speaker", "Hello"), ("speaker", "Bye")], ()),
+        ({"speaker": TEXT[1:3], "Ana": TEXT[:1]},
+         [("Ana", "hello"), ("speaker", "oh well"), ("speaker", "so it is")], ()),
+        ({"": TEXT[:1]}, [("unknown", "hello")], ()),
+        ({"Ana": TEXT[:1], "Ana - notes": TEXT[1:2], "Ana_gloss": TEXT[2:]}, [("Ana", "hello")],
+         ("2 tiers of notes, events or translations were not read",)),
+        ({"Ana": TEXT[:1], "Bo notes": TEXT[1:2]}, [("Ana", "hello"), ("Bo notes", "oh well")], ()),
+    ],
+)  # fmt: skip
+def test_tiers_that_say_whose_the_others_are(
+    tiers: dict[str, Rows], expected: list[tuple[str, str]], warnings: tuple[str, ...]
+) -> None:
+    parsed = parse("textgrid", textgrid(tiers))
+    assert (said(parsed), parsed.warnings) == (expected, warnings)
+
+
+@pytest.mark.parametrize("label", ["speaker", "Speakers", "spk", "Ana notes", "speaker label"])
+def test_people_named_like_tiers_are_kept(label: str) -> None:
+    segments = [
+        Segment(who, n, n + 1, text)
+        for n, (who, text) in enumerate([(label, "Ana"), ("Ana", "hi"), (label, "Ana")])
+    ]
+    transcript = Transcript("talk", 4.0, segments=tuple(segments))
+    read = parse("textgrid", formats.render(transcript, "textgrid"))
+    assert said(read) == [(s.speaker, s.text) for s in segments]
+
+
+def test_textgrids_that_cannot_be_read_say_why(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="a chronological TextGrid"):
+        parse("textgrid", '"Praat chronological TextGrid text file"\n0 3\n')
+    with pytest.raises(FormatError, match="ends at 0 s, before it starts at 1 s"):
+        parse("textgrid", textgrid({"Ana": [(1, 0, "hello")]}))
+    (tmp_path / "a.TextGrid").write_bytes(b"ooBinaryFile\x08TextGrid" + bytes(40))
+    with pytest.raises(FormatError, match="a binary file of Praat"):
+        load(tmp_path / "a.TextGrid")

@@ -10,6 +10,7 @@ from decimal import Decimal
 from ..errors import FormatError
 from ..transcript import Transcript, recording_name
 from .sessions import Sessions
+from .speaker_tiers import with_speakers
 from .tiers import Interval, Tier, sort_tiers
 
 
@@ -60,8 +61,9 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
             if mark:
                 read[name].append(Interval(*span, mark, at))
     tiers = _top_tiers(read, above, people, sessions, session)
+    tiers, told = with_speakers(tiers)
     sorted_tiers = sort_tiers(tiers, where)
-    for what, times in sorted_tiers.noticed().items():
+    for what, times in (told | sorted_tiers.noticed()).items():
         sessions.count(session, what, times)
     for tier in sorted_tiers.speech:
         for interval in tier.intervals:

@@ -155,7 +155,7 @@ def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
         return cues
     names = [cue.lines[0].lstrip("-– ").strip() for cue in cues]
     recur = len(cues) > 2 and 2 * len(set(names)) <= len(names) + 1
-    if not all(map(is_name, names)) or not (recur or all(map(_is_numbered, names))):
+    if not all(map(is_name, names)) or not (recur or all(map(is_numbered, names))):
         return cues
     return [
         replace(cue, lines=[f"{name}: {cue.lines[1]}", *cue.lines[2:]])
@@ -248,7 +248,7 @@ def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
     plain = {
         name
         for name, count in counts.items()
-        if count > 1 or name in plainly or _is_numbered(name) or _is_role(name)
+        if count > 1 or name in plainly or is_numbered(name) or _is_role(name)
     }
     alone = set[str]() if any(map(in_capitals, plain)) else set(filter(in_capitals, counts)) - plain
     recurring = plain | (set(filter(in_capitals, counts)) - alone)
@@ -314,7 +314,8 @@ def names_inside(text: str, people: set[str]) -> int:
     return count
 
 
-def _is_numbered(name: str) -> bool:
+def is_numbered(name: str) -> bool:
+    """Whether a name is one of a speaker without a name: `SPEAKER_00`, `speaker 1`."""
     return _IDENTIFIER.fullmatch(_bare(name)) is not None
 
 
