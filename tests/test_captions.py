@@ -588,7 +588,7 @@ def test_times_before_the_recording() -> None:
     ]
 
 
-NOBODY = "'>>' marks that another person speaks, without a name"
+NOBODY = "says that another person speaks, without a name"
 
 
 @pytest.mark.parametrize(

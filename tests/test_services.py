@@ -313,6 +313,47 @@ SAMPLES: dict[str, Any] = {
             for w, a, b, t in ROWS
         ],
     },
+    "watson": {
+        "results": [
+            {
+                "final": True,
+                "alternatives": [
+                    {
+                        "transcript": text,
+                        "timestamps": [[w, a, b] for s, w, a, b in WORDS if s == who],
+                        "word_confidence": [[w, 0.9] for s, w, *_ in WORDS if s == who],
+                    }
+                ],
+            }
+            for who, _, _, text in ROWS
+        ],
+        "speaker_labels": [
+            {"from": a, "to": b, "speaker": s, "confidence": 0.5} for s, _, a, b in WORDS
+        ],
+    },
+    "funasr": [
+        {
+            "key": "call",
+            "text": "hello there. good day.",
+            "timestamp": [[ms(a), ms(b)] for _, _, a, b in WORDS],
+            "sentence_info": [
+                {
+                    "text": f"{t}.",
+                    "start": ms(a),
+                    "end": ms(b),
+                    "timestamp": [[ms(c), ms(d)] for s, _, c, d in WORDS if s == w],
+                    "spk": w,
+                }
+                for w, a, b, t in ROWS
+            ],
+        }
+    ],
+    "fireflies": {
+        "sentences": [
+            {"speaker_name": w, "speaker_id": n, "text": t, "start_time": a, "end_time": b}
+            for n, (w, a, b, t) in enumerate(ROWS)
+        ]
+    },
     "segments on a clock": {
         "segments": [
             {"begin": f"00:00:0{a}", "to": f"00:00:0{b}", "content": t, "speaker": w}
@@ -363,7 +404,14 @@ def test_optional_keys_may_be_missing_and_numbers_be_none(tmp_path: Path, name: 
         for key in ("confidence", "score", "no_speech_prob"):
             if key in item:
                 item[key] = float("nan")
-        for key in ("speaker", "speaker_id", "speaker_label", "speakerLabel"):
+        for key in (
+            "speaker",
+            "speaker_id",
+            "speaker_label",
+            "speakerLabel",
+            "speaker_name",
+            "spk",
+        ):
             if item.get(key) in ("A", "B"):
                 item[key] = int(item[key] == "B")
         item.pop("duration", None) if "segments" in item else None
@@ -372,7 +420,9 @@ def test_optional_keys_may_be_missing_and_numbers_be_none(tmp_path: Path, name: 
     if name in WORDLESS:
         return
     for item in objects(data):
-        for key in ("speaker", "speaker_id", "speaker_label", "speakerLabel", "speakerTag"):
+        for key in ("speaker_id", "speaker_label", "speakerLabel", "speakerTag", "speaker_name"):
+            item.pop(key, None)
+        for key in ("speaker", "spk"):
             item.pop(key, None)
     if name == "google":
         del data["results"][1]  # repeats all words, for their speakers
@@ -472,6 +522,7 @@ def test_lines_of_segments(tmp_path: Path) -> None:
 def test_every_kind_is_sampled() -> None:
     names = {kind.name for kind in map(recognise, SAMPLES.values()) if kind}
     assert {kind.name for kind in SERVICE_FORMATS} - names == {
+        "Vosk",
         "YouTube json3",
         "transformers",
         "utterances",
@@ -669,3 +720,63 @@ def test_speakers_as_tables_write_them(tmp_path: Path) -> None:
     ]
     parsed = read(tmp_path, {"segments": segments})
     assert [s.speaker for s in parsed.segments] == ["1", "unknown", "unknown"]
+
+
+def of_vosk(*words: tuple[str, float, float], **more: object) -> dict[str, Any]:
+    rows = [{"word": w, "start": a, "end": b, "conf": 0.9} for w, a, b in words]
+    return {"result": rows, "text": " ".join(w for w, *_ in words), **more}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("joined", [False, True])
+def test_results_of_vosk(tmp_path: Path, joined: bool, indent: int | None) -> None:
+    """One after the other as a program prints them, or in a list."""
+    results = [of_vosk(("hi", 0.5, 1.0)), {"text": ""}, of_vosk(("oh", 3.0, 3.5), spk=[0.1])]
+    text = "\n".join(json.dumps(one, indent=indent) for one in results)
+    (tmp_path / "a.json").write_text(json.dumps(results) if joined else text)
+    [one] = load(tmp_path / "a.json").values()
+    assert said(one) == [("unknown", 0.5, 1.0, "hi"), ("unknown", 3.0, 3.5, "oh")]
+    assert one.segments[0].words is not None and one.segments[0].words[0].confidence == 0.9
+
+
+def test_recordings_of_funasr_by_their_keys(tmp_path: Path) -> None:
+    data = [
+        {"key": "one", "text": "你好。", "timestamp": [[100, 300], [300, 500]]},
+        {"key": "two", "text": "well then", "timestamp": [[100, 300]]},  # no time for each word
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    one, two = load(tmp_path / "a.json").values()
+    assert (one.recording, two.recording) == ("one", "two")
+    assert said(one) == [("unknown", 0.1, 0.5, "你好。")]
+    assert [w.text for w in one.segments[0].words or ()] == ["你", "好。"]
+    assert said(two) == [("unknown", 0.1, 0.3, "well then")] and two.segments[0].words is None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([{"key": "a", "text": "x", "timestamp": [1, 2]}], r"a, sentence 1: expected timestamp as"),
+        ([of_vosk(("hi", 0, 1)), {"text": "oh"}], "result 2: expected words with times"),
+        ({"messages": [{"text": "x", "from": {"name": "A"}, "startTime": "2020-07-10", "duration": 1}]},
+         "expected start in seconds, got '2020-07-10'"),
+        ({"results": [{"alternatives": [{"transcript": "x", "timestamps": []}]}]},
+         "result 1: expected words with times"),
+        ({"results": [{"alternatives": [{"timestamps": [["x", 1]]}]}]}, r"expected \[word, start, end\]"),
+    ],
+)  # fmt: skip
+def test_what_programs_leave_out_is_said(tmp_path: Path, data: Any, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        read(tmp_path, data)
+
+
+def test_changes_that_tinydiarize_marks_are_no_words(tmp_path: Path) -> None:
+    texts = [" hi [SPEAKER_TURN]", " oh", " well [SPEAKER_TURN]"]
+    rows = [
+        {"offsets": {"from": 1000 * n, "to": 1000 * n + 900}, "text": text}
+        for n, text in enumerate(texts)
+    ]
+    one = read(tmp_path, {"transcription": rows})
+    assert [(s.speaker, s.text) for s in one.segments] == [
+        ("unknown", t) for t in ("hi", "oh", "well")
+    ]
+    assert any(text.startswith("1 times a mark ('>>', [SPEAKER_TURN])") for text in one.warnings)

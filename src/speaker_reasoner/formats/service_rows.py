@@ -12,8 +12,10 @@ from decimal import Decimal
 from typing import Any
 
 from ..errors import FormatError
+from .changes import MARK
 from .ctm import MAX_PAUSE_S, join_words
 
+_TURN = "[SPEAKER_TURN]"
 _CLOCK = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
 _NO_SPACE_BEFORE = re.compile(r"[,.;:!?%)\]}…，。！？；：、]+")
 
@@ -192,7 +194,7 @@ def segments(data: Any, where: str) -> Iterator[ServiceRow]:
     """OpenAI's `diarized_json` and `verbose_json`, Whisper, WhisperX, faster-whisper; or alike."""
     for at, item in entries(data, "segments", where):
         words = tuple(word_of(word) for word in listed(item, "words"))
-        speaker = first_of(item, "speaker", "speaker_id", "speaker_label", "speaker_name")
+        speaker = first_of(item, "speaker", "speaker_name", "speaker_label", "speaker_id")
         text = text_of(item, *TEXTS) or join_words([word.text for word in words])
         other = None
         if not text and not words:
@@ -200,6 +202,8 @@ def segments(data: Any, where: str) -> Iterator[ServiceRow]:
         if other is not None:
             raise FormatError(f"{at}: expected the text as a string, got {str(other)[:60]!r}")
         start = clock_s(first_of(item, *STARTS))
+        if isinstance(start, dict):  # `from` a person
+            start = clock_s(first_of({**item, "from": None}, *STARTS))
         end = clock_s(first_of(item, *ENDS))
         if end is None and item.get("duration") is not None:
             lasts = clock_s(item["duration"])
@@ -217,15 +221,18 @@ def segments(data: Any, where: str) -> Iterator[ServiceRow]:
 
 
 def whisper_cpp(data: Any, where: str) -> Iterator[ServiceRow]:
-    """Segments with offsets in milliseconds; speakers of a stereo call (`-di`)."""
+    """Segments with offsets in milliseconds; speakers of a stereo call (`-di`), changes of them (`-tdrz`)."""
+    changes = False
     for number, item in enumerate(objects(data, "transcription"), start=1):
         at = f"{where}, segment {number}"
         start, end = (thousandth(at_key(item, "offsets", key)) for key in ("from", "to"))
         if start is None:
             start, end = (clock_s(at_key(item, "timestamps", key)) for key in ("from", "to"))
         text = re.sub(r"^\s*\(speaker (\d+|\?)\)\s*", "", text_of(item, "text"))
-        speaker = item.get("speaker")
-        yield ServiceRow(at, None if speaker == "?" else speaker, start, end, text)
+        speaker = first_of(item, "speaker")
+        speaker = (MARK if changes else None) if speaker in (None, "?") else speaker
+        changes = _TURN in text  # of tinydiarize: somebody else speaks behind it
+        yield ServiceRow(at, speaker, start, end, text.replace(_TURN, "").strip())
 
 
 def pyannote(data: Any, where: str) -> Iterator[ServiceRow]:

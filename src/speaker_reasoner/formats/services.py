@@ -18,14 +18,14 @@ from typing import Any
 from ..errors import FormatError
 from ..transcript import Transcript, Word, recording_name
 from . import hosted_rows as hosted
+from . import program_rows as programs
 from . import service_rows as rows
 from .cues import SOUND, SOUNDS
 from .service_rows import ServiceRow, at_key, listed
-from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
+from .sessions import Sessions, load_json, parse_seconds
 
 _recording_name = lru_cache(maxsize=4096)(recording_name)  # of a manifest, on each of many lines
 _LABEL_TYPES, _CONFIDENCE_TYPES = str | int | None, int | float | str
-_NO_SPEAKER = f"segments name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _NO_TIMES = "segments have words without times: their words' times were not read"
 _OPEN = "segments have no end: they last to the next one's start, the last one as its words take at 150 a minute"
 _WORD_S = Decimal("0.4")  # assumed: 150 words a minute
@@ -115,6 +115,9 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
     ServiceFormat(
         "Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics
     ),
+    ServiceFormat("IBM Watson", programs.is_watson, programs.watson),
+    ServiceFormat("FunASR", programs.is_funasr, programs.funasr),
+    ServiceFormat("Vosk", programs.is_vosk, programs.vosk),
     ServiceFormat(
         "Google Speech-to-Text",
         lambda d: any("alternatives" in item for item in listed(d, "results")),
@@ -215,7 +218,12 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             return _nemo(lines)
         data: Any = lines
     else:
-        data = load_json(text, where, constants=True)
+        try:
+            data = load_json(text, where, constants=True)
+        except FormatError:
+            data = programs.several_values(text)
+            if data is None:
+                raise
     service = recognise(data)
     if service is None:
         held = list(data)[:8] if isinstance(data, dict) else f"a {type(data).__name__}"
@@ -224,6 +232,8 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
+    if service.read is programs.funasr and len(data) > 1:
+        return [gather(service.read([one], where), str(one["key"]), where) for one in data]
     try:
         turns = list(service.read(data, where))
     except FormatError as error:
@@ -359,8 +369,6 @@ def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
     if not label and not row.text.strip():
         sessions.count(session, _NO_WORDS)
         return
-    if not label:
-        sessions.count(session, _NO_SPEAKER)
     if SOUND.search(row.text):
         sessions.count(session, f"segments {SOUNDS}")
     start_s = parse_seconds(row.start_s, row.at, "start")
@@ -377,7 +385,7 @@ def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
     sessions.add(
         session,
         row.at,
-        speaker=label or UNKNOWN_SPEAKER,
+        speaker=sessions.whose(session, "segments", label),
         start_s=start_s,
         end_s=max(end_s, start_s) if end_s - start_s > Decimal("-0.001") else end_s,
         text=row.text,

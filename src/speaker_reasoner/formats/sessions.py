@@ -19,8 +19,8 @@ from .words import WordKeys, parse_word_rows
 UNKNOWN_SPEAKER = "unknown"
 """Label of segments whose file names no speaker."""
 CHANGED = (
-    f"times '>>' marks that another person speaks, without a name: all of them are {UNKNOWN_SPEAKER!r}, and scores of "
-    "speakers take them for one person"
+    f"times a mark ('>>', [SPEAKER_TURN]) says that another person speaks, without a name: all of them are "
+    f"{UNKNOWN_SPEAKER!r}, and scores of speakers take them for one person"
 )
 
 _MILLISECOND = Decimal("0.001")
