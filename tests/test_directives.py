@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from speaker_reasoner.evaluate.directives import merged, outside, read_uem, reso
 from speaker_reasoner.evaluate.inputs import read_sides, summed_up
 from speaker_reasoner.evaluate.times import diarization
 from speaker_reasoner.formats.choices import parse_choices, render_choices
+from speaker_reasoner.formats.folders import load
 from speaker_reasoner.transcript import Segment, Transcript, Word
 
 pytest.importorskip("meeteval", reason="pip install 'speaker-reasoner[eval]'")
@@ -193,6 +195,46 @@ def test_labels_and_braces_of_stm_are_sclites(
 ) -> None:
     [found] = formats.FORMATS["stm"].parse(f"t 1 A 0 2 {text}\n", "t.stm")  # type: ignore[misc]
     assert ([s.text for s in found.segments], found.warnings) == ([expected], warnings)
+
+
+@pytest.mark.parametrize(
+    ("uem", "left_out"),
+    [("rec 1 0 1\n", False), ("rec 1 5 9\n", True), ("rec 1 1.5 9\n", False), ("x 1 5 9\n", False)],
+)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_reference_of_which_nothing_is_scored_is_told(
+    tmp_path: Path, uem: str, left_out: bool, ignored: bool
+) -> None:
+    lines = "rec 1 A 0 1 hello\nrec 1 B 1 2 there\n"
+    lines += (
+        "rec 1 x 0 1.2 ignore_time_segment_in_scoring\nrec 1 x 1.2 2 ignore_time_segment_in_scoring\n"
+        if ignored
+        else ""
+    )
+    (tmp_path / "ref.stm").write_text(lines)
+    (tmp_path / "a.uem").write_text(uem)
+    sides = read_sides(tmp_path / "ref.stm", tmp_path / "ref.stm", uem=tmp_path / "a.uem")
+    told = [row for row in sides.warnings if "nothing of it is scored" in str(row["warning"])]
+    assert [row["recording"] for row in told] == (["rec"] if left_out or ignored else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("stm", "my rec 1 A 0 1 hello", "got the start 'A'; white space in a name is `_`"),
+        (
+            "rttm",
+            "SPEAKER rec 1 0 1 <NA> <NA> Ana Moe <NA> <NA>",
+            "got 11; white space in a name is `_`",
+        ),
+    ],
+)
+def test_names_with_white_space_in_lines_of_fields_are_said(
+    tmp_path: Path, name: str, line: str, message: str
+) -> None:
+    (tmp_path / f"a.{name}").write_text(line)
+    with pytest.raises(FormatError, match=re.escape(message)):
+        load(tmp_path / f"a.{name}")
 
 
 def test_rttm_is_no_stm() -> None:

@@ -99,17 +99,26 @@ def test_formats_are_told_from_their_files(tmp_path: Path, name: str) -> None:
     assert found["meeting"].speakers == MEETING.speakers
 
 
-@pytest.mark.parametrize("name", ["json", "seglst", "rttm", "srt", "vtt", "textgrid"])
+@pytest.mark.parametrize("name", ["json", "seglst", "rttm", "stm", "ctm", "srt", "vtt", "textgrid"])
 def test_formats_are_told_without_a_suffix(tmp_path: Path, name: str) -> None:
-    """As of standard input. STM and CTM have no marks: they want their name."""
+    """As of standard input."""
     [path] = formats.write(MEETING, tmp_path, [name])
     path = path.rename(tmp_path / "stdin")
     [transcript] = load(path).values()
     assert transcript.speakers == MEETING.speakers
-    path.write_text("talk 1 A 0 1 hello\n")
+    path.write_text(";; a comment\ntalk 1 A 0 1 hello\ntalk 1 A 1 2.5\n")
+    assert load(path)["talk"].speakers == ("A",)
+    path.write_text(
+        "talk 1 0 1 hello\ntalk 1 1 2.5 there 0.5\ntalk 1 3 1 4 5\n"
+    )  # one line like STM
+    assert load(path)["talk"].speakers == ("channel1",)
+    path.write_text(
+        "SPEAKER 1  0:01\nhello\n\nSPEAKER 2  0:04\nhi\n"
+    )  # like RTTM, but for its fields
+    assert load(path)["stdin"].speakers == ("SPEAKER 1", "SPEAKER 2")
+    path.write_text("talk 1 A 0 1 hello\nand so on\n")
     with pytest.raises(FormatError, match="cannot tell the format"):
         load(path)
-    assert load(path, "stm")["talk"].speakers == ("A",)
 
 
 def test_standard_input_is_of_the_only_session_on_the_other_side(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ words of the hypothesis ask for (`resolved`). NIST's tools do the same: sclite l
 NOSCORE and what a UEM does not list.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
@@ -82,6 +83,17 @@ def without(transcript: Transcript, unscored: Sequence[Stretch]) -> Transcript:
             near.append(stretch)
         segments += _outside(segment, near) if near else [segment]
     return replace(transcript, segments=tuple(segments))
+
+
+def is_left_out(transcript: Transcript) -> bool:
+    """Whether all segments lie in stretches that are out of scoring."""
+    stretches = merged(transcript.unscored)
+    ends = [end_s for _, end_s in stretches]
+    for segment in transcript.segments:
+        at = bisect_left(ends, segment.end_s)
+        if at == len(ends) or stretches[at][0] > segment.start_s:
+            return False
+    return True
 
 
 def _outside(segment: Segment, stretches: Sequence[Stretch]) -> list[Segment]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..formats.folders import load
 from ..transcript import Transcript
-from .directives import read_uem, with_uem
+from .directives import is_left_out, read_uem, with_uem
 
 __all__ = ["Sides", "load", "noticed", "read_sides", "summed_up"]
 
@@ -58,13 +58,14 @@ def read_sides(
     references = load(reference, **options.get("reference", {}))
     hypotheses = load(hypothesis, **options.get("hypothesis", {}))
     references, hypotheses = _named_alike(references, hypotheses)
+    notes: list[str] = []
+    if uem is not None:
+        references, notes = with_uem(references, read_uem(Path(uem)))
     warnings = [
         *noticed("reference", references.values()),
         *noticed("hypothesis", hypotheses.values()),
+        *of_uem(notes),
     ]
-    if uem is not None:
-        references, notes = with_uem(references, read_uem(Path(uem)))
-        warnings += of_uem(notes)
     return Sides(references, hypotheses, tuple(warnings))
 
 
@@ -91,6 +92,10 @@ def noticed(side: str, transcripts: Iterable[Transcript]) -> list[Mapping[str, s
     rows: list[Mapping[str, str | None]] = []
     for one in transcripts:
         warnings = list(one.warnings)
+        if side == "reference" and one.segments and is_left_out(one):
+            warnings.append(
+                "all of its speech is out of scoring, by its directives or the UEM: nothing of it is scored"
+            )
         if side == "hypothesis":
             choices = sum(segment.choices is not None for segment in one.segments)
             if choices:
