@@ -145,7 +145,7 @@ SOUND = (
     ("an mp3 without a Xing header, mp2, aac, ac3, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
     ("bytes behind its sound that are no sound, no tag, no padding and no element that may stand there", "left out, with a warning; behind a live WebM, aac and mpegts only where FFmpeg stumbles over them"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
-    ("a level under -28 dB at its loudest", "a warning: the words may be others than at a usual level"),
+    ("a level under -26 dB in its loudest 0.2 s", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip
 """What becomes of sound; test_clock.py has each."""
 

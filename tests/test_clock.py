@@ -165,14 +165,32 @@ def test_short_words_and_parts_that_cancel_are_told(
     assert any("cancel each other" in note for note in notes)
 
 
-def test_a_quiet_recording_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "quiet.flac"
-    soundfile.write(path, talk() * 10 ** (-30 / 20), RATE, subtype="PCM_24")
+@pytest.mark.parametrize(
+    ("kind", "gain_db", "told_db"),
+    [
+        ("flac", -30, -36),
+        ("flac", -21, -27),
+        ("flac", -19, None),
+        ("clicks", -30, -36),  # do not make it loud
+        ("short", -30, -36),
+        ("stereo", -30, -36),
+        ("ogg", -30, -36),
+        ("silence", 0, None),
+    ],
+)
+def test_a_quiet_recording_is_told(
+    tmp_path: Path, kind: str, gain_db: float, told_db: int | None
+) -> None:
+    path = tmp_path / f"quiet.{kind if kind == 'ogg' else 'flac'}"
+    sound = talk() * 10 ** (gain_db / 20)
+    sound = {"short": sound[24_000:27_000], "silence": sound * 0}.get(kind, sound)
+    if kind == "clicks":
+        sound[::48_000] = 0.5
+    soundfile.write(path, np.stack([sound] * (1 + (kind == "stereo")), 1), RATE)
     notes: list[str] = []
     audio.load(path, warn=notes.append)
-    assert notes == [
-        "it is quiet: its loudest sample lies at -36 dB; words may come out otherwise than at a usual level"
-    ]
+    told = f"it is quiet: its loudest 0.2 s lie at {told_db} dB; words may come out otherwise than at a usual level"
+    assert notes == ([] if told_db is None else [told])
 
 
 # Files joined to others, and headers that are wrong

@@ -15,7 +15,7 @@ Not here: gain, voice activity, other sample rates, capture.
 import math
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar
 
@@ -64,7 +64,11 @@ _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
 _LATE_S = 60.0  # so much later than a file states to end, sound may begin
 _FAR_TOO_LOUD = 8.0  # times full scale; mixes in floating point exceed it a little
-_QUIET = 0.04  # -28 dB relative to full scale
+_QUIET_DB = (
+    -28
+)  # relative to full scale, of the loudest of what lasts _LOUDEST_S in all: a click is none
+_LOUDEST_S = 0.2
+_LOWEST_DB = -120
 _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
 
@@ -320,6 +324,7 @@ class _Clock:
         shift_s: what is added to timestamps, since some were not followed.
         jumps: how often they were not.
         peak: the largest magnitude of a sample so far.
+        loud_s: seconds by the largest magnitude in each 20 ms, in dB below full scale.
         latest_s: no sound begins later, as far as the file states its length.
     """
 
@@ -330,12 +335,33 @@ class _Clock:
     shift_s: float = 0.0
     jumps: int = 0
     peak: float = 0.0
+    loud_s: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(1 - _LOWEST_DB))
     latest_s: float = math.inf
 
     @property
     def now_s(self) -> float:
         """When the next sample of the run is heard, if it follows the last."""
         return self.start / SAMPLE_RATE_HZ + (self.frames / self.rate_hz if self.rate_hz else 0.0)
+
+    def listen(self, samples: Samples, rate_hz: int) -> None:
+        """Take note of how loud samples are."""
+        if not len(samples):
+            return
+        step = max(1, rate_hz // 50)
+        starts = np.arange(0, len(samples), step)
+        loud = np.abs(samples)
+        peaks = np.maximum.reduceat(loud if loud.ndim == 1 else loud.max(axis=1), starts)
+        self.peak = max(self.peak, float(peaks.max()))
+        below_db = -20 * np.log10(np.clip(peaks, 10 ** (_LOWEST_DB / 20), 1.0))
+        lasts_s = np.full(len(starts), step / rate_hz)
+        lasts_s[-1] = (len(samples) - starts[-1]) / rate_hz
+        np.add.at(self.loud_s, np.rint(below_db).astype(int), lasts_s)
+
+    @property
+    def level_db(self) -> int:
+        """The level that the loudest `_LOUDEST_S` reach; of less than that, its loudest."""
+        needed_s = min(_LOUDEST_S, float(self.loud_s.sum()))
+        return -int(np.searchsorted(np.cumsum(self.loud_s), needed_s - 1e-9))
 
     def ahead_s(self, at_s: float | None) -> float:
         """How far a timestamp lies behind the last sample, where it is to be followed."""
@@ -384,17 +410,17 @@ def _on_clock(
             resampler = _Resampler(block.rate_hz, mixer.shape)
         mono = mixer.mix(block.samples, clock.now_s, block.rate_hz)
         clock.frames += len(mono)
-        clock.peak = max(clock.peak, float(np.abs(mono).max(initial=0.0)))
+        clock.listen(mono, block.rate_hz)
         resampled = resampler.feed(mono)
         clock.done += len(resampled)
         yield resampled
     yield resampler.end()
     for note in (*source.notes[notes_given:], *mixer.notes()):
         warn(note)
-    if 0 < clock.peak < _QUIET:
+    if clock.peak > 0 and clock.level_db < _QUIET_DB:
         warn(
-            f"it is quiet: its loudest sample lies at {20 * math.log10(clock.peak):.0f} dB; words may come "
-            "out otherwise than at a usual level"
+            f"it is quiet: its loudest {_LOUDEST_S} s lie at {clock.level_db} dB; words may come out otherwise than at "
+            "a usual level"
         )
     if clock.peak > _FAR_TOO_LOUD:
         warn(
