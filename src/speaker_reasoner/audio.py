@@ -64,9 +64,7 @@ _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
 _LATE_S = 60.0  # so much later than a file states to end, sound may begin
 _FAR_TOO_LOUD = 8.0  # times full scale; mixes in floating point exceed it a little
-_QUIET_DB = (
-    -28
-)  # relative to full scale, of the loudest of what lasts _LOUDEST_S in all: a click is none
+_QUIET_DB = -26  # relative to full scale, of the loudest _LOUDEST_S: a click is none
 _LOUDEST_S = 0.2
 _LOWEST_DB = -120
 _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
