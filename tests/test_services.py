@@ -559,6 +559,34 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "texts", "told"),
+    [
+        ('TIME_UNITS="milliseconds"/>', 'TIME_UNITS="milliseconds"><MEDIA_DESCRIPTOR TIME_ORIGIN="5000"/></HEADER>',
+         ["hello there", "good day"], "1 media files have a time origin of their own"),
+        ('TIME_UNITS="milliseconds"/>', 'TIME_UNITS="milliseconds"><MEDIA_DESCRIPTOR TIME_ORIGIN="0"/></HEADER>',
+         ["hello there", "good day"], ""),
+        ("good day", "talk.002", ["hello there", "guten Tag"], "1 tiers hold numbers alone"),
+        ("hello there", "1", ["1", "good day"], ""),  # nothing hangs on that tier
+    ],
+)  # fmt: skip
+def test_clocks_and_numbered_tiers_of_elan(
+    tmp_path: Path, old: str, new: str, texts: list[str], told: str
+) -> None:
+    text = EAF.replace(old, new).replace(">when<", "><")
+    (tmp_path / "a.eaf").write_text(text)
+    [one] = load(tmp_path / "a.eaf").values()
+    assert [s.text for s in one.segments] == texts
+    noticed = [w for w in one.warnings if "time origin" in w or "numbers alone" in w]
+    assert [w.startswith(told) for w in noticed] == ([True] if told else [])
+
+
+def test_frames_of_elan_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.eaf").write_text(EAF.replace("milliseconds", "PAL-frames"))
+    with pytest.raises(FormatError, match="expected TIME_UNITS milliseconds, got 'PAL-frames'"):
+        load(tmp_path / "a.eaf")
+
+
 def test_elan(tmp_path: Path) -> None:
     (tmp_path / "call.eaf").write_text(EAF, encoding="utf-8")
     [parsed] = load(tmp_path).values()
