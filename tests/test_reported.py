@@ -89,8 +89,8 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
     "marks of turns by whisper.cpp": (
         "a.json",
         {"transcription": [{"offsets": {"from": 0, "to": 900}, "text": " hi [SPEAKER_TURN]"}]},
-        [("unknown", 0, 0.9, "hi [SPEAKER_TURN]")],
-        "1 segments hold sounds or remarks in brackets, which were read as words",
+        [("unknown", 0, 0.9, "hi")],
+        "",
     ),
     "labels that differ in capitals": (
         "a.json",

@@ -313,6 +313,46 @@ SAMPLES: dict[str, Any] = {
             for w, a, b, t in ROWS
         ],
     },
+    "google batch": {
+        "results": {
+            "gs://b/call.wav": {
+                "transcript": {
+                    "results": [
+                        {
+                            "alternatives": [
+                                {
+                                    "transcript": text,
+                                    "words": [
+                                        {
+                                            "startOffset": f"{a}s",
+                                            "endOffset": f"{b}s",
+                                            "word": w,
+                                            "speakerTag": " AB".index(s),
+                                        }
+                                        for s, w, a, b in WORDS
+                                        if s == who
+                                    ],
+                                }
+                            ]
+                        }
+                        for who, _, _, text in ROWS
+                    ]
+                }
+            }
+        }
+    },
+    "aws calls": {
+        "Transcript": [
+            {
+                "ParticipantRole": w,
+                "BeginOffsetMillis": ms(a),
+                "EndOffsetMillis": ms(b),
+                "Content": t,
+                "Items": [],
+            }
+            for w, a, b, t in ROWS
+        ]
+    },
     "watson": {
         "results": [
             {
@@ -382,7 +422,7 @@ def test_each_kind_says_the_same(tmp_path: Path, name: str) -> None:
     transcript = read(tmp_path, SAMPLES[name])
     expected = [(w, a, b, "" if name in WORDLESS else t) for w, a, b, t in ROWS]
     got = said(transcript)
-    numbers = {"1": "A", "2": "B"} if name == "google" else {}
+    numbers = {"1": "A", "2": "B"} if name.startswith("google") else {}
     assert [(numbers.get(w, w), a, b, t) for w, a, b, t in got] == expected
     assert transcript.warnings == ()
 
@@ -422,7 +462,7 @@ def test_optional_keys_may_be_missing_and_numbers_be_none(tmp_path: Path, name: 
     for item in objects(data):
         for key in ("speaker_id", "speaker_label", "speakerLabel", "speakerTag", "speaker_name"):
             item.pop(key, None)
-        for key in ("speaker", "spk"):
+        for key in ("speaker", "spk", "ParticipantRole"):
             item.pop(key, None)
     if name == "google":
         del data["results"][1]  # repeats all words, for their speakers
@@ -808,3 +848,56 @@ def test_changes_that_tinydiarize_marks_are_no_words(tmp_path: Path) -> None:
         ("unknown", t) for t in ("hi", "oh", "well")
     ]
     assert any(text.startswith("1 times a mark ('>>', [SPEAKER_TURN])") for text in one.warnings)
+
+
+def test_manifests_of_recordings_with_one_name_in_two_folders(tmp_path: Path) -> None:
+    lines = [
+        {"audio_filepath": f"/d/{folder}/a.wav", "duration": 1, "text": folder, "speaker": "A"}
+        for folder in ("x", "y", "x")
+    ]
+    lines[2]["offset"] = 2
+    (tmp_path / "a.json").write_text("\n".join(map(json.dumps, lines)))
+    sessions = load(tmp_path / "a.json")
+    assert {name: [s.text for s in one.segments] for name, one in sessions.items()} == {
+        "x-a": ["x", "x"],
+        "y-a": ["y"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "refused"),
+    [(500.0, 1500.0, True), (500, 1500, True), (500.5, 1500.0, False), (5.0, 15.0, False)],
+)
+def test_milliseconds_as_whole_numbers_of_any_kind(
+    tmp_path: Path, start: float, end: float, refused: bool
+) -> None:
+    data = {"segments": [{"start": start, "end": end, "text": "hello there you", "speaker": "A"}]}
+    if refused:
+        with pytest.raises(FormatError, match="milliseconds"):
+            read(tmp_path, data)
+    else:
+        assert read(tmp_path, data).segments[0].start_s == start
+
+
+def test_changes_of_the_speaker_in_others_json_are_told(tmp_path: Path) -> None:
+    rows = [
+        {"start": 0.5, "end": 1.5, "text": " >> hello there. >> hi"},
+        {"start": 2.5, "end": 3.5, "text": "a >> b", "speaker": "A"},
+    ]
+    one = read(tmp_path, {"segments": rows})
+    assert any(text.startswith("2 times a mark ('>>'") for text in one.warnings)
+    events = [{"tStartMs": 500, "dDurationMs": 900, "segs": [{"utf8": ">> hello"}]}]
+    one = read(tmp_path, {"events": events})
+    assert any(text.startswith("1 times a mark ('>>'") for text in one.warnings)
+
+
+def test_names_that_pyannoteai_knew(tmp_path: Path) -> None:
+    turn = {"speaker": "Ana", "diarizationSpeaker": "SPEAKER_00", "start": 0.5, "end": 1.5}
+    output = {"diarization": [{**turn, "speaker": "SPEAKER_00"}], "identification": [turn]}
+    assert read(tmp_path, {"output": output}).speakers == ("Ana",)
+
+
+def test_a_batch_of_several_recordings_of_google_is_refused(tmp_path: Path) -> None:
+    part = {"transcript": {"results": []}}
+    with pytest.raises(FormatError, match="expected one recording, got 2"):
+        read(tmp_path, {"results": {"gs://a.wav": part, "gs://b.wav": part}})

@@ -43,3 +43,8 @@ def is_change(line: str) -> bool:
 def behind(line: str) -> str:
     """The words of a line, without a change before them."""
     return line.removeprefix(f"{MARK} ")
+
+
+def marks(text: str) -> int:
+    """How many changes a text marks."""
+    return len(_MARK.findall(text))
