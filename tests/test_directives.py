@@ -197,6 +197,45 @@ def test_labels_and_braces_of_stm_are_sclites(
     assert ([s.text for s in found.segments], found.warnings) == ([expected], warnings)
 
 
+def test_where_md_eval_differs(tmp_path: Path) -> None:
+    """Behind the last NOSCORE md-eval finds 0 s of false alarm; with collars it confuses 0.81 s of the second."""
+    reference, hypothesis, _ = sides(
+        tmp_path,
+        reference_rttm="SPEAKER m 1 16.85 1 <NA> <NA> B <NA> <NA>\nNOSCORE m 1 17.5 4.75 <NA> <NA> <NA> <NA> <NA>\n",
+        hypothesis_rttm="SPEAKER m 1 24.4 1 <NA> <NA> x <NA> <NA>\n",
+        uem_uem="m 1 0 30\n",
+    )
+    counts, _ = diarization(reference, hypothesis, 0.0, reference.unscored)
+    assert counts.false_alarm_s == pytest.approx(1.0)
+    turns = [
+        ("A", 21.2, 0.918),
+        ("C", 13.71, 3.212),
+        ("B", 20.304, 1),
+        ("A", 15.4, 0.214),
+        ("A", 6.24, 1),
+    ]
+    turns += [("B", 8.95, 0.205), ("C", 10.29, 2.96), ("B", 20.08, 3.57)]
+    found = [
+        ("y", 9.6, 1.746),
+        ("x", 8.71, 0.786),
+        ("x", 14.95, 1.105),
+        ("y", 8.5, 1),
+        ("y", 10.1, 0.344),
+    ]
+    texts = [
+        "".join(
+            f"SPEAKER m 1 {start} {lasts} <NA> <NA> {who} <NA> <NA>\n" for who, start, lasts in side
+        )
+        for side in (turns, found)
+    ]
+    reference, hypothesis, _ = sides(
+        tmp_path, reference_rttm=texts[0], hypothesis_rttm=texts[1], uem_uem="m 1 0 30\n"
+    )
+    counts, _ = diarization(reference, hypothesis, 0.25, reference.unscored)
+    assert counts.missed_s == pytest.approx(5.82, abs=0.01)  # as md-eval
+    assert counts.confusion_s == pytest.approx(0.391)
+
+
 @pytest.mark.parametrize(
     ("uem", "left_out"),
     [("rec 1 0 1\n", False), ("rec 1 5 9\n", True), ("rec 1 1.5 9\n", False), ("x 1 5 9\n", False)],
