@@ -117,7 +117,7 @@ TOOLS = (
     Row("MeetEval 0.4.3", "takes every line of an RTTM for a turn", "`grep ^SPEAKER`"),
     Row("MeetEval 0.4.3", "tcpWER compares the middle of a hypothesis word with the reference word and its collar", "so does ours"),
     Row("sclite (SCTK)", "does not sort an STM: words go to the segment that stands first in the file", "our STM is in order of time"),
-    Row("sclite (SCTK)", "gives a word to the segment that holds its middle, one in a gap to the next segment; scores tokens of type `fp` and `non-lex`; keeps optional words compulsory without `-D`", "`evaluate score --as sclite` does the last; our word errors are of all words in order, and `non-lex` is left out and told"),
+    Row("sclite (SCTK)", "gives a word to the segment that holds its middle, one in a gap to the next segment; scores tokens of type `fp` and `non-lex`; keeps optional words compulsory without `-D`, and compares their parentheses: `(uh)` is not `uh`", "`evaluate score --as sclite` does the last; our word errors are of all words in order, and `non-lex` is left out and told"),
     Row("md-eval (SCTK)", "scores files that its UEM does not name, and no false alarm in a file without reference speech; without a UEM, from the first to the last turn of the reference", "`evaluate score --as md-eval`; otherwise the whole recording is scored"),
     Row("md-eval (SCTK)", "a turn of no length is nobody's speech, but its border has a collar", "so it is here"),
     Row("md-eval (SCTK)", "scores nothing behind a NOSCORE that no turn of the reference follows; maps speakers by all time, that of collars with it", "the time behind a NOSCORE is scored; speakers are mapped by the time that is scored, as in pyannote.metrics"),
