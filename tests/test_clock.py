@@ -457,6 +457,27 @@ def test_a_flac_of_no_stated_length(frames: int, stray: bytes, tmp_path: Path) -
             audio.load(path)
 
 
+@pytest.mark.parametrize("behind", [b"", b"LIST\x04\0\0\0INFO"])
+def test_a_wav_that_states_no_sound_is_read_if_there_is_some(behind: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
+    soundfile.write(path, noise, 16_000)
+    content = bytearray(path.read_bytes())
+    whole = audio.load(path)
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)  # as FFmpeg reads it, to the end; the size of the file is right
+    path.write_bytes(bytes(content))
+    np.testing.assert_array_equal(audio.load(path), whole)
+    path.write_bytes(
+        bytes(content[: at + 4]).replace(
+            struct.pack("<I", len(content) - 8), struct.pack("<I", 36 + len(behind))
+        )
+        + behind
+    )
+    with pytest.raises(AudioError, match="got no samples"):
+        audio.load(path)
+
+
 @pytest.mark.parametrize("kind", ["wav", "aiff"])
 def test_a_tag_before_the_sound(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{kind}"

@@ -88,7 +88,10 @@ def check_iff(
         elif name in _SOUND:
             start = at + 16 if name == b"SSND" else at + 8  # offset and block size come first
             if size == 0:
-                whole = file.frames > 0 or there == 0 or stated_bytes == last - first - 8
+                chunks = there < 8 or _is_name(data[start : start + 4])
+                whole = (
+                    file.frames > 0 or (chunks and stated_bytes == last - first - 8) or not there
+                )
                 return IffSound(start, start) if whole else None
             # What writers to a pipe put for an unknown length: 0xFFFFFFFF and 0x7FFFFFFF, or a
             # little less. RF64 puts the true size into ds64.
