@@ -131,6 +131,37 @@ def test_standard_input_is_of_the_only_session_on_the_other_side(tmp_path: Path)
     assert list(read_sides(reference, tmp_path / "stdin").hypotheses) == ["stdin"]
 
 
+@pytest.mark.parametrize(
+    ("names", "others", "alike", "renamed"),
+    [
+        (["a.wav", "b.wav"], ["a", "b"], ["a", "b"], 2),  # whisper.cpp: a.wav.srt
+        (["a.MP3", "b"], ["a", "b"], ["a", "b"], 1),
+        (["a.wav", "a.mp3"], ["a"], [], 0),  # which of them?
+        (["a.wav", "a"], ["a"], ["a"], 0),
+        (["a.wav"], ["a.wav", "a"], ["a.wav"], 0),
+        (["a.v2"], ["a"], [], 0),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_sessions_named_after_the_file_of_a_recording(
+    tmp_path: Path,
+    names: list[str],
+    others: list[str],
+    alike: list[str],
+    renamed: int,
+    turned: bool,
+) -> None:
+    for folder, of_folder in (("one", names), ("two", others)):
+        (tmp_path / folder).mkdir()
+        for n, name in enumerate(of_folder):
+            (tmp_path / folder / f"{n}.stm").write_text(f"{name} 1 A 0 1 hello\n")
+    pair = tmp_path / "one", tmp_path / "two"
+    sides = read_sides(*(pair[::-1] if turned else pair))
+    assert sorted(sides.references.keys() & sides.hypotheses.keys()) == alike
+    assert len(sides.references) + len(sides.hypotheses) == len(names) + len(others)
+    assert sum("named after a file" in str(row["warning"]) for row in sides.warnings) == renamed
+
+
 def test_lhotse_supervisions(tmp_path: Path) -> None:
     path = tmp_path / "x_supervisions.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, SUPERVISIONS)).encode()))

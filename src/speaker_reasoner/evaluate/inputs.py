@@ -6,6 +6,7 @@ pairs = pair(sides.references, sides.hypotheses)
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def read_sides(
     options = read or {}
     references = load(reference, **options.get("reference", {}))
     hypotheses = load(hypothesis, **options.get("hypothesis", {}))
-    references, hypotheses = _named_alike(references, hypotheses)
+    references, hypotheses, renamed = _named_alike(references, hypotheses)
     notes: list[str] = []
     if uem is not None:
         references, notes = with_uem(references, read_uem(Path(uem)))
@@ -65,21 +66,52 @@ def read_sides(
         *noticed("reference", references.values()),
         *noticed("hypothesis", hypotheses.values()),
         *of_uem(notes),
+        *renamed,
     ]
     return Sides(references, hypotheses, tuple(warnings))
 
 
 def _named_alike(
     references: dict[str, Transcript], hypotheses: dict[str, Transcript]
-) -> tuple[dict[str, Transcript], dict[str, Transcript]]:
-    """Give the one session of standard input, in a format without names, the name of the one on the other side."""
+) -> tuple[dict[str, Transcript], dict[str, Transcript], list[Mapping[str, str | None]]]:
+    """Give sessions the name of the other side where it is plain, and tell of it.
+
+    The one session of standard input, in a format without names, takes that of the one on the other side; and
+    `talk.wav`, of `talk.wav.srt`, that of `talk`.
+    """
     if len(references) == len(hypotheses) == 1:
         (one, reference), (other, hypothesis) = *references.items(), *hypotheses.items()
         if other == STANDARD_INPUT != one:
-            hypotheses = {one: replace(hypothesis, recording=one)}
-        elif one == STANDARD_INPUT != other:
-            references = {other: replace(reference, recording=other)}
-    return references, hypotheses
+            return references, {one: replace(hypothesis, recording=one)}, []
+        if one == STANDARD_INPUT != other:
+            return {other: replace(reference, recording=other)}, hypotheses, []
+    references, told = _without_suffixes("reference", references, hypotheses)
+    hypotheses, more = _without_suffixes("hypothesis", hypotheses, references)
+    return references, hypotheses, told + more
+
+
+def _without_suffixes(
+    side: str, sessions: dict[str, Transcript], others: Mapping[str, Transcript]
+) -> tuple[dict[str, Transcript], list[Mapping[str, str | None]]]:
+    """Take the suffix of a recording off the names that only then are the other side's."""
+    if all(name in others or Path(name).suffix == "" for name in sessions):
+        return sessions, []
+    from ..audio import SUFFIXES
+
+    named, told = dict[str, Transcript](), list[Mapping[str, str | None]]()
+    stems = Counter(Path(name).stem for name in sessions)
+    for name, one in sessions.items():
+        path = Path(name)
+        fits = path.stem in others and name not in others and stems[path.stem] == 1
+        if fits and path.suffix.lower() in SUFFIXES and path.name == name:
+            named[path.stem] = replace(one, recording=path.stem)
+            warning = (
+                f"1 sessions are named after a file, such as {name!r}: taken for {path.stem!r}"
+            )
+            told.append({"side": side, "recording": path.stem, "warning": warning})
+        else:
+            named[name] = one
+    return named, told
 
 
 def of_uem(notes: Iterable[str]) -> list[Mapping[str, str | None]]:
