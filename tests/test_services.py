@@ -901,3 +901,20 @@ def test_a_batch_of_several_recordings_of_google_is_refused(tmp_path: Path) -> N
     part = {"transcript": {"results": []}}
     with pytest.raises(FormatError, match="expected one recording, got 2"):
         read(tmp_path, {"results": {"gs://a.wav": part, "gs://b.wav": part}})
+
+
+def test_words_beside_the_segments_are_theirs(tmp_path: Path) -> None:
+    """As OpenAI's `verbose_json` has both."""
+    rows = [{"start": a, "end": b, "text": f" {t.title()}.", "speaker": w} for w, a, b, t in ROWS]
+    words = [{"word": word.title(), "start": a, "end": b} for _, word, a, b in WORDS]
+    one = read(tmp_path, {"task": "transcribe", "segments": rows, "words": words})
+    timed = [[(w.text, w.start_s, w.end_s) for w in s.words or ()] for s in one.segments]
+    expected = [(word.title(), a, b) for _, word, a, b in WORDS]
+    assert timed == [expected[:2], expected[2:]] and one.warnings == ()
+    for broken in (
+        [{"word": "x", "start": None, "end": 1}],
+        words[:1],
+        [{**w, "word": "z"} for w in words],
+    ):
+        one = read(tmp_path, {"segments": rows, "words": broken})
+        assert [s.text for s in one.segments] == ["Hello There.", "Good Day."]

@@ -5,6 +5,7 @@ Every function takes data and its place and yields turns. Times come in seconds,
 """
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -191,7 +192,31 @@ def _pause_s(before: TimedWord, word: TimedWord) -> Decimal:
 
 
 def segments(data: Any, where: str) -> Iterator[ServiceRow]:
-    """OpenAI's `diarized_json` and `verbose_json`, Whisper, WhisperX, faster-whisper; or alike."""
+    """OpenAI's `diarized_json` and `verbose_json`, Whisper, WhisperX, faster-whisper; or alike.
+
+    Words beside the segments, as OpenAI has them, belong to those in which their middles lie.
+    """
+    beside = [word_of(word) for word in listed(data, "words")]
+    if not beside:
+        yield from _segments(data, where)
+        return
+    made = list(_segments(data, where))
+    try:
+        starts = [float(row.start_s) for row in made]  # type: ignore[arg-type]
+        middles = [(float(w.start_s) + float(w.end_s)) / 2 for w in beside]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        starts = []
+    if starts != sorted(starts) or not starts or any(row.words for row in made):
+        yield from made
+        return
+    of: dict[int, list[TimedWord]] = {}
+    for word, middle_s in zip(beside, middles, strict=True):
+        of.setdefault(max(0, bisect_right(starts, middle_s) - 1), []).append(word)
+    for number, row in enumerate(made):
+        yield replace(row, words=tuple(of.get(number, ())))
+
+
+def _segments(data: Any, where: str) -> Iterator[ServiceRow]:
     for at, item in entries(data, "segments", where):
         words = tuple(word_of(word) for word in listed(item, "words"))
         speaker = first_of(item, "speaker", "speaker_name", "speaker_label", "speaker_id")
