@@ -760,3 +760,47 @@ def test_textgrids_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     (tmp_path / "a.TextGrid").write_bytes(b"ooBinaryFile\x08TextGrid" + bytes(40))
     with pytest.raises(FormatError, match="a binary file of Praat"):
         load(tmp_path / "a.TextGrid")
+
+
+MARKED = [
+    "<u>hello</u> there you",
+    "hello there you",
+    "hello <u>there</u> you",
+    "hello there <u>you</u>",
+]
+
+
+@pytest.mark.parametrize("mark", ["u", "b", "c.now", 'font color="#00ff00"'])
+@pytest.mark.parametrize("kind", ["srt", "vtt"])
+def test_lines_that_come_again_with_another_word_marked_are_read_once(kind: str, mark: str) -> None:
+    """As Whisper's `--highlight_words` writes them."""
+    texts = [
+        t.replace("<u>", f"<{mark}>").replace("</u>", f"</{mark.split('.')[0].split()[0]}>")
+        for t in MARKED
+    ]
+    texts += ["good day", "good day", "<i>no</i>", "<i>no</i>"]  # people repeat themselves
+    point = "," if kind == "srt" else "."
+    cues = [
+        f"{clock(n, point)} --> {clock(n + 1, point)}\n{text}\n" for n, text in enumerate(texts, 1)
+    ]
+    parsed = parse(kind, ("" if kind == "srt" else "WEBVTT\n\n") + "\n".join(cues))
+    rows = [(s.start_s, s.end_s, s.text) for s in parsed.segments]
+    assert rows[0] == (1.0, 5.0, "hello there you")
+    assert [text for *_, text in rows[1:]] == ["good day", "good day", "no", "no"]
+    assert any(
+        text.startswith("3 cues show the line of the cue before") for text in parsed.warnings
+    )
+    parsed = parse(
+        kind, ("" if kind == "srt" else "WEBVTT\n\n") + "\n\n".join(cues[::2])
+    )  # gaps between them
+    assert [s.text for s in parsed.segments][:2] == ["hello there you"] * 2
+
+
+@pytest.mark.parametrize(("hour", "told"), [("00:59", 0), ("01:00", 1), ("10:00", 1)])
+def test_time_codes_that_begin_at_an_hour_are_told(hour: str, told: int) -> None:
+    """As programs that edit films export captions."""
+    for parsed in (
+        parse("srt", srt("Ana: hi", "Ana: oh").replace("00:00", hour)),
+        parse("vtt", vtt("Ana: hi", "Ana: oh").replace("00:00", hour)),
+    ):
+        assert sum("perhaps a time code" in text for text in parsed.warnings) == told

@@ -260,7 +260,11 @@ def test_a_reference_of_which_nothing_is_scored_is_told(
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [
-        ("stm", "my rec 1 A 0 1 hello", "got the start 'A'; white space in a name is `_`"),
+        (
+            "stm",
+            "my rec 1 A 0 1 hello",
+            "expected start in seconds, got 'A'; white space in a name is `_`",
+        ),
         (
             "rttm",
             "SPEAKER rec 1 0 1 <NA> <NA> Ana Moe <NA> <NA>",

@@ -39,6 +39,8 @@ VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
 """WebVTT's mark of a speaker."""
 _SUBRIP = (_TAG, VOICE, _BREAK, _OVERRIDE, _REFERENCE, re.compile(r"\\[Nh]"))
 _MARKS = re.compile("|".join(mark.pattern for mark in _SUBRIP), re.IGNORECASE)
+_TIMESTAMP = re.compile(r"<\d")
+_ANY_MARK = re.compile(r"<[^<>]*>|\{[^{}]*\}")
 _ROLLING_GAP_S = Decimal("0.1")
 _ROLLING_SHARE = 0.4
 
@@ -197,6 +199,34 @@ def as_subrip(line: str) -> str:
     return _MARKS.sub(
         lambda match: re.sub(r"[<&{\\]", lambda sign: f"&#{ord(sign[0])};", match[0]), line
     )
+
+
+def unmarked(cues: Sequence[Cue]) -> tuple[list[Cue], int]:
+    """Read lines once that come again with another word marked, as Whisper's programs mark what is being said.
+
+    Such cues follow each other without a gap, and differ in tags alone.
+
+    Args:
+        cues: of a file, in order, with their tags.
+
+    Returns:
+        The cues, and how many came again.
+    """
+    tagged = [line for cue in cues for line in cue.lines if "<" in line]
+    if not tagged or any(map(_TIMESTAMP.search, tagged)):  # these have times of words, and roll
+        return list(cues), 0
+    kept: list[Cue] = []
+    again, before, marked = 0, "", list[str]()
+    for cue in cues:
+        text = _ANY_MARK.sub("", "\n".join(cue.lines))
+        follows = bool(kept) and abs(cue.start_s - kept[-1].end_s) <= _ROLLING_GAP_S
+        if follows and text == before and cue.lines != marked:
+            kept[-1].end_s = cue.end_s
+            again += 1
+        else:
+            kept.append(replace(cue))
+        before, marked = text, cue.lines
+    return kept, again
 
 
 def unrolled(cues: Sequence[Cue], shown: Callable[[str], str]) -> tuple[list[Cue], int]:

@@ -255,8 +255,7 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
                 sessions.count(file, "texts begin with a mark such as <unk>: a label, as in sclite")
         if start[:1].isalpha():
             raise FormatError(
-                f"{at}: expected <file> <channel> <speaker> <start> <end>, got the start {start!r}; white space in a "
-                "name is `_`"
+                f"{at}: expected start in seconds, got {start!r}; white space in a name is `_`"
             )
         start_s, end_s = parse_seconds(start, at, "start"), parse_seconds(end, at, "end")
         if words.strip().lower() == _IGNORED:

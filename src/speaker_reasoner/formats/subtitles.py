@@ -20,6 +20,7 @@ from .cues import (
     parse_clock,
     plain,
     read_cues,
+    unmarked,
     unrolled,
     without_formatting,
     without_references,
@@ -43,6 +44,9 @@ _TWO = (
     "cues without a name hold several lines that begin with a dash, mostly of two people: scores of speakers take "
     "them for one person"
 )
+_HOUR_S = 3600
+_LATE = "cue begins the file after an hour or more: perhaps a time code that begins there; times were taken as they stand"
+_MARKED = "cues show the line of the cue before with another word marked, which was read once"
 _ROLLED = "cues repeat lines of the cue before, which were read once"
 _EMPTY = "cues hold no words and name no speaker; they were left out"
 _REFERENCES = "cues hold character references such as &amp;, which were read as characters"
@@ -88,9 +92,10 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
     Raises:
         FormatError: text stands before the first timing line, or times are reversed.
     """
-    cues = read_cues(text, where, numbered=True)
+    cues, again = unmarked(read_cues(text, where, numbered=True))
     without_formatting(cues)
     sessions, session = _opened(where)
+    _count_cues(cues, again, sessions, session)
     if _voiced(cues):
         for cue in cues:
             for voice, words in _split_voices(" ".join(cue.lines)):
@@ -101,6 +106,11 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
         for speaker, gender, words in parts:
             _add(sessions, session, cue, speaker, gender, words)
     return sessions.transcripts()
+
+
+def _count_cues(cues: list[Cue], again: int, sessions: Sessions, session: str) -> None:
+    sessions.count(session, _MARKED, again)
+    sessions.count(session, _LATE, bool(cues) and min(cue.start_s for cue in cues) >= _HOUR_S)
 
 
 def _voiced(cues: list[Cue]) -> bool:
@@ -229,7 +239,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         FormatError: the file does not begin with `WEBVTT`, there is text outside of a cue, or times
             are reversed; all cues are metadata (JSON, pictures).
     """
-    cues = read_cues(_without_blocks(text, where), where, numbered=False)
+    cues, again = unmarked(read_cues(_without_blocks(text, where), where, numbered=False))
     if cues and all(_METADATA.fullmatch(" ".join(cue.lines)) for cue in cues):
         raise FormatError(
             f"{cues[0].at}: expected words, got metadata in every cue: {cues[0].lines[0][:60]!r}"
@@ -238,6 +248,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         if cue.lines and (named := _WEBEX.fullmatch(cue.name)):
             cue.lines[0] = f"<v {html.escape(named[1])}>{cue.lines[0]}"
     sessions, session = _opened(where)
+    _count_cues(cues, again, sessions, session)
     if "X-TIMESTAMP-MAP" in text:
         sessions.count(session, _MAPPED, len(_TIMESTAMP_MAP.findall(text)))
     if not _voiced(cues):
