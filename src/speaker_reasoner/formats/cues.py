@@ -40,7 +40,6 @@ VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
 _SUBRIP = (_TAG, VOICE, _BREAK, _OVERRIDE, _REFERENCE, re.compile(r"\\[Nh]"))
 _MARKS = re.compile("|".join(mark.pattern for mark in _SUBRIP), re.IGNORECASE)
 _TIMESTAMP = re.compile(r"<\d")
-_ANY_MARK = re.compile(r"<[^<>]*>|\{[^{}]*\}")
 _ROLLING_GAP_S = Decimal("0.1")
 _ROLLING_SHARE = 0.4
 
@@ -218,9 +217,9 @@ def unmarked(cues: Sequence[Cue]) -> tuple[list[Cue], int]:
     kept: list[Cue] = []
     again, before, marked = 0, "", list[str]()
     for cue in cues:
-        text = _ANY_MARK.sub("", "\n".join(cue.lines))
+        text = _TAG.sub("", "\n".join(cue.lines))
         follows = bool(kept) and abs(cue.start_s - kept[-1].end_s) <= _ROLLING_GAP_S
-        if follows and text == before and cue.lines != marked:
+        if follows and text and text == before and cue.lines != marked:
             kept[-1].end_s = cue.end_s
             again += 1
         else:

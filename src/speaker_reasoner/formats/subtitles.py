@@ -45,7 +45,7 @@ _TWO = (
     "them for one person"
 )
 _HOUR_S = 3600
-_LATE = "cue begins the file after an hour or more: perhaps a time code that begins there; times were taken as they stand"
+_LATE = "cue begins the file after an hour: perhaps a time code that begins there; times were taken as they stand"
 _MARKED = "cues show the line of the cue before with another word marked, which was read once"
 _ROLLED = "cues repeat lines of the cue before, which were read once"
 _EMPTY = "cues hold no words and name no speaker; they were left out"
