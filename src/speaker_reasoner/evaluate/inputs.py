@@ -6,6 +6,7 @@ pairs = pair(sides.references, sides.hypotheses)
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,32 +86,40 @@ def _named_alike(
             return references, {one: replace(hypothesis, recording=one)}, []
         if one == STANDARD_INPUT != other:
             return {other: replace(reference, recording=other)}, hypotheses, []
-    references, told = _without_suffixes("reference", references, hypotheses)
-    hypotheses, more = _without_suffixes("hypothesis", hypotheses, references)
+    references, told = _renamed("reference", references, hypotheses)
+    hypotheses, more = _renamed("hypothesis", hypotheses, references)
     return references, hypotheses, told + more
 
 
-def _without_suffixes(
+def _renamed(
     side: str, sessions: dict[str, Transcript], others: Mapping[str, Transcript]
 ) -> tuple[dict[str, Transcript], list[Mapping[str, str | None]]]:
-    """Take the suffix of a recording off the names that only then are the other side's."""
-    if all(name in others or Path(name).suffix == "" for name in sessions):
+    """Give sessions the names of the other side that differ in a recording's suffix or in how letters are composed."""
+    if sessions.keys() <= others.keys():
         return sessions, []
     from ..audio import SUFFIXES
 
+    plain = {unicodedata.normalize("NFC", name): name for name in others}
+
+    def other_name(name: str) -> str:
+        composed = unicodedata.normalize("NFC", name)
+        stem, dot, suffix = composed.rpartition(".")
+        stem = stem if f"{dot}{suffix}".lower() in SUFFIXES else ""
+        return name if name in others else plain.get(composed) or plain.get(stem) or name
+
+    wanted = {name: other_name(name) for name in sessions}
+    often = Counter(wanted.values())
     named, told = dict[str, Transcript](), list[Mapping[str, str | None]]()
-    stems = Counter(Path(name).stem for name in sessions)
     for name, one in sessions.items():
-        path = Path(name)
-        fits = path.stem in others and name not in others and stems[path.stem] == 1
-        if fits and path.suffix.lower() in SUFFIXES and path.name == name:
-            named[path.stem] = replace(one, recording=path.stem)
-            warning = (
-                f"1 sessions are named after a file, such as {name!r}: taken for {path.stem!r}"
-            )
-            told.append({"side": side, "recording": path.stem, "warning": warning})
-        else:
+        other = wanted[name]
+        if other == name or often[other] > 1:
             named[name] = one
+            continue
+        named[other] = replace(one, recording=other)
+        warning = (
+            f"1 sessions have another name on the other side: {name!r} was taken for {other!r}"
+        )
+        told.append({"side": side, "recording": other, "warning": warning})
     return named, told
 
 
