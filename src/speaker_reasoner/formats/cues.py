@@ -40,6 +40,7 @@ VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
 _SUBRIP = (_TAG, VOICE, _BREAK, _OVERRIDE, _REFERENCE, re.compile(r"\\[Nh]"))
 _MARKS = re.compile("|".join(mark.pattern for mark in _SUBRIP), re.IGNORECASE)
 _TIMESTAMP = re.compile(r"<\d")
+_END_OF_MARK = re.compile(r"</[bciuBCIUfF]")
 _ROLLING_GAP_S = Decimal("0.1")
 _ROLLING_SHARE = 0.4
 
@@ -200,31 +201,31 @@ def as_subrip(line: str) -> str:
     )
 
 
-def unmarked(cues: Sequence[Cue]) -> tuple[list[Cue], int]:
+def unmarked(cues: Sequence[Cue], text: str) -> tuple[list[Cue], int]:
     """Read lines once that come again with another word marked, as Whisper's programs mark what is being said.
 
     Such cues follow each other without a gap, and differ in tags alone.
 
     Args:
         cues: of a file, in order, with their tags.
+        text: of the file.
 
     Returns:
         The cues, and how many came again.
     """
-    tagged = [line for cue in cues for line in cue.lines if "<" in line]
-    if not tagged or any(map(_TIMESTAMP.search, tagged)):  # these have times of words, and roll
+    if not _END_OF_MARK.search(text) or _TIMESTAMP.search(text):  # the latter roll
         return list(cues), 0
     kept: list[Cue] = []
     again, before, marked = 0, "", list[str]()
     for cue in cues:
-        text = _TAG.sub("", "\n".join(cue.lines))
+        shown = _TAG.sub("", "\n".join(cue.lines))
         follows = bool(kept) and abs(cue.start_s - kept[-1].end_s) <= _ROLLING_GAP_S
-        if follows and text and text == before and cue.lines != marked:
+        if follows and shown and shown == before and cue.lines != marked:
             kept[-1].end_s = cue.end_s
             again += 1
         else:
             kept.append(replace(cue))
-        before, marked = text, cue.lines
+        before, marked = shown, cue.lines
     return kept, again
 
 

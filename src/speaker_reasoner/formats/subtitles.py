@@ -92,7 +92,7 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
     Raises:
         FormatError: text stands before the first timing line, or times are reversed.
     """
-    cues, again = unmarked(read_cues(text, where, numbered=True))
+    cues, again = unmarked(read_cues(text, where, numbered=True), text)
     without_formatting(cues)
     sessions, session = _opened(where)
     _count_cues(cues, again, sessions, session)
@@ -110,7 +110,7 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
 
 def _count_cues(cues: list[Cue], again: int, sessions: Sessions, session: str) -> None:
     sessions.count(session, _MARKED, again)
-    sessions.count(session, _LATE, bool(cues) and min(cue.start_s for cue in cues) >= _HOUR_S)
+    sessions.count(session, _LATE, bool(cues) and cues[0].start_s >= _HOUR_S)
 
 
 def _voiced(cues: list[Cue]) -> bool:
@@ -136,9 +136,12 @@ def _named(
     named = name_speakers(texts)
     people = {part[0] for parts in named for part in parts} - {"", MARK}
     for cue, shown_cue, parts in zip(cues, texts, named, strict=True):
-        sessions.count(session, _INSIDE, sum(names_inside(part[2], people) for part in parts))
-        dashed = sum(line[0] in "-–—" for line in shown_cue.lines if line) > 1
-        sessions.count(session, _TWO, dashed and not any(part[0] for part in parts))
+        for part in parts:
+            if ":" in part[2]:
+                sessions.count(session, _INSIDE, names_inside(part[2], people))
+        if len(shown_cue.lines) > 1 and not any(part[0] for part in parts):
+            dashed = sum(line[:1] in "-–—" for line in shown_cue.lines if line)
+            sessions.count(session, _TWO, dashed > 1)
         if parts[0][0] in ("", MARK) and ":" in parts[0][2]:
             split = split_name(shown_cue.lines[0]) if shown_cue.lines else None
             sessions.count(session, _CAPITALS, split is not None and in_capitals(split[0]))
@@ -239,7 +242,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         FormatError: the file does not begin with `WEBVTT`, there is text outside of a cue, or times
             are reversed; all cues are metadata (JSON, pictures).
     """
-    cues, again = unmarked(read_cues(_without_blocks(text, where), where, numbered=False))
+    cues, again = unmarked(read_cues(_without_blocks(text, where), where, numbered=False), text)
     if cues and all(_METADATA.fullmatch(" ".join(cue.lines)) for cue in cues):
         raise FormatError(
             f"{cues[0].at}: expected words, got metadata in every cue: {cues[0].lines[0][:60]!r}"
@@ -255,7 +258,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         for cue, parts in _named(cues, plain, sessions, session):
             for speaker, gender, words in parts:
                 timed = None
-                if len(parts) == 1:
+                if len(parts) == 1 and any("<" in line for line in cue.lines):
                     timed = _timed(cue, _payload_of(cue.lines, words), sessions, session)
                 _add(sessions, session, cue, speaker, gender, words, timed)
         return sessions.transcripts()
