@@ -804,3 +804,9 @@ def test_time_codes_that_begin_at_an_hour_are_told(hour: str, told: int) -> None
         parse("vtt", vtt("Ana: hi", "Ana: oh").replace("00:00", hour)),
     ):
         assert sum("perhaps a time code" in text for text in parsed.warnings) == told
+
+
+def test_words_behind_the_times_alone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("00:05 --> 00:06 [Ana] hello\n00:07 --> 00:09 [Bo] bye\n")
+    with pytest.raises(FormatError, match=r"a\.txt:1: expected words on the lines below a timing"):
+        load(tmp_path / "a.txt")

@@ -67,6 +67,7 @@ _FAR_TOO_LOUD = 8.0  # times full scale; mixes in floating point exceed it a lit
 _QUIET_DB = -26  # relative to full scale, of the loudest _LOUDEST_S: a click is none
 _LOUDEST_S = 0.2
 _LOWEST_DB = -120
+_MOST_PEAKS = 512  # arrays of them, kept before they are counted
 _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
 
@@ -321,8 +322,9 @@ class _Clock:
         frames: samples of the run so far, at its rate.
         shift_s: what is added to timestamps, since some were not followed.
         jumps: how often they were not.
-        peak: the largest magnitude of a sample so far.
-        loud_s: seconds by the largest magnitude in each 20 ms, in dB below full scale.
+        peak: the largest magnitude of a sample, as far as it is counted.
+        peaks: the largest magnitudes in each 20 ms, where they are not counted yet.
+        loudness: how many of these have each level, in dB below full scale.
         latest_s: no sound begins later, as far as the file states its length.
     """
 
@@ -333,7 +335,10 @@ class _Clock:
     shift_s: float = 0.0
     jumps: int = 0
     peak: float = 0.0
-    loud_s: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(1 - _LOWEST_DB))
+    peaks: list[Samples] = field(default_factory=list)
+    loudness: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(1 - _LOWEST_DB, np.int64)
+    )
     latest_s: float = math.inf
 
     @property
@@ -345,21 +350,26 @@ class _Clock:
         """Take note of how loud samples are."""
         if not len(samples):
             return
-        step = max(1, rate_hz // 50)
-        starts = np.arange(0, len(samples), step)
         loud = np.abs(samples)
-        peaks = np.maximum.reduceat(loud if loud.ndim == 1 else loud.max(axis=1), starts)
-        self.peak = max(self.peak, float(peaks.max()))
+        loud = loud if loud.ndim == 1 else loud.max(axis=1)
+        step = max(1, rate_hz // 50)
+        self.peaks.append(np.maximum.reduceat(loud, np.arange(0, len(loud), step)))
+        if len(self.peaks) >= _MOST_PEAKS:
+            self.count_peaks()
+
+    def count_peaks(self) -> None:
+        """Move `peaks` to `loudness`."""
+        peaks = np.concatenate([np.zeros(0, np.float32), *self.peaks])
+        self.peaks.clear()
+        self.peak = max(self.peak, float(peaks.max(initial=0.0)))
         below_db = -20 * np.log10(np.clip(peaks, 10 ** (_LOWEST_DB / 20), 1.0))
-        lasts_s = np.full(len(starts), step / rate_hz)
-        lasts_s[-1] = (len(samples) - starts[-1]) / rate_hz
-        np.add.at(self.loud_s, np.rint(below_db).astype(int), lasts_s)
+        self.loudness += np.bincount(np.rint(below_db).astype(int), minlength=len(self.loudness))
 
     @property
     def level_db(self) -> int:
-        """The level that the loudest `_LOUDEST_S` reach; of less than that, its loudest."""
-        needed_s = min(_LOUDEST_S, float(self.loud_s.sum()))
-        return -int(np.searchsorted(np.cumsum(self.loud_s), needed_s - 1e-9))
+        """The level that the loudest `_LOUDEST_S` reach; of less than that, its loudest part."""
+        needed = min(round(_LOUDEST_S * 50), int(self.loudness.sum()))
+        return -int(np.searchsorted(np.cumsum(self.loudness), needed))
 
     def ahead_s(self, at_s: float | None) -> float:
         """How far a timestamp lies behind the last sample, where it is to be followed."""
@@ -415,6 +425,7 @@ def _on_clock(
     yield resampler.end()
     for note in (*source.notes[notes_given:], *mixer.notes()):
         warn(note)
+    clock.count_peaks()
     if clock.peak > 0 and clock.level_db < _QUIET_DB:
         warn(
             f"it is quiet: its loudest {_LOUDEST_S} s lie at {clock.level_db} dB; words may come out otherwise than at "

@@ -109,6 +109,15 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
 
 
 def _count_cues(cues: list[Cue], again: int, sessions: Sessions, session: str) -> None:
+    """Count what is to be told of the cues of a file.
+
+    Raises:
+        FormatError: none of them holds anything.
+    """
+    if cues and not any(cue.lines for cue in cues):
+        raise FormatError(
+            f"{cues[0].at}: expected words on the lines below a timing, got none in any cue"
+        )
     sessions.count(session, _MARKED, again)
     sessions.count(session, _LATE, bool(cues) and cues[0].start_s >= _HOUR_S)
 
