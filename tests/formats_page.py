@@ -117,9 +117,10 @@ TOOLS = (
     Row("MeetEval 0.4.3", "takes every line of an RTTM for a turn", "`grep ^SPEAKER`"),
     Row("MeetEval 0.4.3", "tcpWER compares the middle of a hypothesis word with the reference word and its collar", "so does ours"),
     Row("sclite (SCTK)", "does not sort an STM: words go to the segment that stands first in the file", "our STM is in order of time"),
-    Row("sclite (SCTK)", "gives a word to the segment that holds its middle, one in a gap to the next segment; scores tokens of type `fp` and `non-lex`; keeps optional words compulsory without `-D`", "`evaluate score --as sclite` does the last; our word errors are of all words in order, and `non-lex` is left out, with a warning"),
+    Row("sclite (SCTK)", "gives a word to the segment that holds its middle, one in a gap to the next segment; scores tokens of type `fp` and `non-lex`; keeps optional words compulsory without `-D`, and compares their parentheses: `(uh)` is not `uh`", "`evaluate score --as sclite` does the last; our word errors are of all words in order, and `non-lex` is left out and told"),
     Row("md-eval (SCTK)", "scores files that its UEM does not name, and no false alarm in a file without reference speech; without a UEM, from the first to the last turn of the reference", "`evaluate score --as md-eval`; otherwise the whole recording is scored"),
     Row("md-eval (SCTK)", "a turn of no length is nobody's speech, but its border has a collar", "so it is here"),
+    Row("md-eval (SCTK)", "scores nothing behind a NOSCORE that no turn of the reference follows; maps speakers by all time, that of collars with it", "the time behind a NOSCORE is scored; speakers are mapped by the time that is scored, as in pyannote.metrics"),
     Row("dscore", "maps speakers for the JER so that its sum is least; refuses turns of no length", "the JER is mapped so, too"),
     Row("pyannote.metrics 4.2", "DER of an empty reference is 1.0; maps speakers for the JER as for the DER; time in which a speaker overlaps themselves counts twice", "ours is infinite where there are errors; the JER follows dscore; such time counts once, as in md-eval"),
     Row("Whisper's normaliser", "makes `50 clock` of 5 o'clock, `0 brien` of O'Brien, nothing of mm-hmm, `1234` of one two three four", "the step `numbers` keeps apostrophes and mm-hmm, and joins digits as it does; `--as whisper` is the whole of it"),
@@ -143,8 +144,9 @@ SOUND = (
     ("a wav header that states too little (a crash, 4 GiB)", "all of the sound, with a warning; packed codings are refused"),
     ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, asf, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
     ("an mp3 without a Xing header, mp2, aac, ac3, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
+    ("bytes behind its sound that are no sound, no tag, no padding and no element that may stand there", "left out, with a warning; behind a live WebM, aac and mpegts only where FFmpeg stumbles over them"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
-    ("a level under -28 dB at its loudest", "a warning: the words may be others than at a usual level"),
+    ("a level under -26 dB in its loudest 0.2 s", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip
 """How irregular sound is read; test_clock.py tests each."""
 
@@ -193,7 +195,8 @@ line (Meet), the ranges that Whisper's programs print, and what `txt` writes. Mo
 start, with a warning. Times of the day are refused: captions that Zoom saved, and texts whose first time is at five hours or later;
 from one hour on there is a warning. A text file with captions in it is read as `srt` or `vtt`.
 A cue of captions begins at its timing line; formatting is taken off; lines that roll from cue to cue are read once. A name before a colon
-is a speaker if it recurs or every cue has one, and so is a name in brackets, or alone on the first line, of every cue. Lines that
+is a speaker if it recurs or every cue has one, and so is a name in brackets, or alone on the first line, of every cue. At `>>` another
+person speaks: without a name behind it that person is `unknown`, like all others, with a warning. Lines that
 are almost timings (`->`) are refused. Sounds in brackets are words, with a warning. Tiers of words of forced aligners
 are grouped into segments, phones are not read. Whatever was left out or changed is a warning, which
 `evaluate score` prints and stores.

@@ -1,5 +1,6 @@
 """Captions and TextGrids as programs write them: cues, names, tags, rolling lines, aligners' tiers."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.formats.names import is_name
-from speaker_reasoner.transcript import Transcript
+from speaker_reasoner.transcript import Segment, Transcript
 
 TALK = [("Ann Lee", "good morning"), ("Bob", "hello there"), ("Ann Lee", "bye")]
 
@@ -19,6 +20,15 @@ def parse(name: str, text: str, where: str = "talk.x") -> Transcript:
     parser = formats.FORMATS[name].parse
     assert parser is not None
     [transcript] = parser(text, where)
+    return transcript
+
+
+def folders_read(name: str, text: str) -> Transcript:
+    """A text file as `evaluate score` reads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(text, encoding="utf-8")
+        [transcript] = load(path).values()
     return transcript
 
 
@@ -576,3 +586,227 @@ def test_times_before_the_recording() -> None:
         "1 segments end before the recording begins and were not read",
         "5 times lie before the recording and became 0",
     ]
+
+
+NOBODY = "says that another person speaks, without a name"
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected", "unnamed"),
+    [
+        ([">> good morning", "and welcome", ">> thank you"], "good morning|and welcome|thank you", 2),
+        ([">> GOOD MORNING. >> HELLO.", ">>> IN OTHER NEWS"], "GOOD MORNING.|HELLO.|IN OTHER NEWS", 3),
+        ([">>good morning\n>>hello"], "good morning|hello", 2),
+        (["so it is. >> Yes.", ">> no"], "so it is.|Yes.|no", 2),
+        (["≫おはよう", "＞＞はい"], "おはよう|はい", 2),
+        ([">> Ann: hi", "and bye", ">> Bob: oh", "well", ">> who", "is it"],
+         "Ann=hi|Ann=and bye|Bob=oh|Bob=well|who|is it", 1),
+        ([">> Ann: hi. >> Bob: oh", ">> Ann: bye"], "Ann=hi.|Bob=oh|Ann=bye", 0),
+        ([">> Ann: hi", "Bob: oh", "well", ">> Bob: bye"], "Ann=hi|Bob=oh|well|Bob=bye", 0),
+        (["well", ">> Ann: hi", ">> Ann: bye"], "well|Ann=hi|Ann=bye", 0),
+        (["a >> b", "cout >> x", "c"], "a >> b|cout >> x|c", 0),
+        (["->> x is >>", ">>", "a>>b"], "->> x is >>|>>|a>>b", 0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["srt", "vtt", "vtt as it should be"])
+def test_changes_of_the_speaker_without_a_name(
+    kind: str, texts: list[str], expected: str, unnamed: int
+) -> None:
+    """As captions of broadcasts mark them; who it is, a name behind the mark says, or nothing."""
+    if kind == "vtt as it should be":
+        texts = [text.replace(">", "&gt;") for text in texts]
+    parsed = parse(kind[:3], srt(*texts) if kind == "srt" else vtt(*texts))
+    parts = [part.rpartition("=") for part in expected.split("|")]
+    assert said(parsed) == [(who or "unknown", words) for who, _, words in parts]
+    told = [text for text in parsed.warnings if NOBODY in text]
+    assert [int(text.split()[0]) for text in told] == ([unnamed] if unnamed else [])
+
+
+def test_changes_in_texts_and_labels_and_between_timed_words() -> None:
+    text = "[00:01] >> hi\n[00:03] >> oh. >> Yes.\n[00:05] well\n"
+    parsed = folders_read("a.txt", text)
+    assert said(parsed) == [("unknown", w) for w in ("hi", "oh.", "Yes.", "well")]
+    assert any(NOBODY in text for text in parsed.warnings)
+    parsed = folders_read("b.txt", "0.0\t1.0\t>> hi >> oh\n1.0\t2.0\tyes\n2.0\t3.0\t>> no\n")
+    assert [s.text for s in parsed.segments] == ["hi", "oh", "yes", "no"]
+    assert any(NOBODY in text for text in parsed.warnings)
+    parsed = parse(
+        "vtt", vtt("&gt;&gt; hello<00:00:02.500><c> there</c>", ">> Ann: a<00:00:04.500> b")
+    )
+    assert [[w.text for w in s.words or ()] for s in parsed.segments] == [
+        ["hello", "there"],
+        ["a", "b"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        (["- Hi.\n- Hello.", "- Well?\n- No."], 2),
+        (["–Hi.\n–Hello.", "- Well", "no\n- yes"], 1),
+        (["- Ann: hi\n- Bob: oh", "- Ann: bye"], 0),
+        (["one - two\nthree - four"], 0),
+    ],
+)
+def test_dashes_of_two_people_without_names_are_told(texts: list[str], count: int) -> None:
+    for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
+        told = [text for text in parsed.warnings if "begin with a dash" in text]
+        assert [int(text.split()[0]) for text in told] == ([count] if count else [])
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["\u200fדנה: שלום", "יוסי\u200f: כן", "דנה: להתראות"], ["דנה", "יוסי", "דנה"]),
+        (["\u202aAna\u202c: hello", "Bob: yes", "Ana: bye"], ["Ana", "Bob", "Ana"]),
+        (["ANA:hello", "BOB:yes", "ANA:bye"], ["ANA", "BOB", "ANA"]),
+        (["ANA:hello", "it is 10:30", "ANA:bye"], ["unknown"] * 3),
+        (["Re:Invent is", "so:what"], ["unknown"] * 2),
+        (["张三:你好", "李四:好", "张三:再见"], ["张三", "李四", "张三"]),
+        (["比分3:2", "现在时间:下午三点", "好"], ["unknown"] * 3),
+        (["【张三】你好", "【李四】好", "【张三】再见"], ["张三", "李四", "张三"]),
+        (["（田中）こんにちは", "（鈴木） はい"], ["田中", "鈴木"]),
+        (["（田中）こんにちは", "（鈴木） はい", "じゃ"], ["unknown"] * 3),
+        (["Ana (laughing): hello", "Bob [on phone]: no", "Ana: so", "Bob: oh"], ["Ana", "Bob"] * 2),
+        (["Ana (she/her): hello", "Bob (guest): no", "Ana (she/her): so"],
+         ["Ana (she/her)", "Bob (guest)", "Ana (she/her)"]),
+        (["BOB [V.O.]: hello", "MAN (off): no", "BOB: so"], ["BOB", "MAN", "BOB"]),
+    ],
+)  # fmt: skip
+def test_more_names_of_captions_of_others(texts: list[str], expected: list[str]) -> None:
+    for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
+        assert [s.speaker for s in parsed.segments] == expected
+        dropped = sum(mark in text for text in texts for mark in ("(laugh", "[on", "[V.O", "(off"))
+        told = [text for text in parsed.warnings if "come with a remark" in text]
+        assert [int(text.split()[0]) for text in told] == ([dropped] if dropped else [])
+
+
+@pytest.mark.parametrize("label", ["Ana (guest)", "Ana [off]", "\u200fAna", "ANA (V.O.)", "Ana"])
+def test_labels_that_look_like_names_with_remarks_are_kept(label: str) -> None:
+    segments = [Segment(who, n, n + 1, "yes") for n, who in enumerate(["Ana", label, "ANA", "Bob"])]
+    transcript = Transcript("talk", 4.0, segments=tuple(segments))
+    read = parse("srt", formats.render(transcript, "srt"))
+    assert [s.speaker for s in read.segments] == [s.speaker for s in segments]
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        (["Ana: yes. Bob: no", "Ana: well", "Bob: oh"], 1),
+        (["Ana: yes Bob Lee: no Ana: hm", "Ana: well", "Bob Lee: oh"], 2),
+        (["Ana: so: it is", "Ana: he said: no", "Bob: it is 10:30, Bob:"], 0),
+    ],
+)
+def test_names_inside_of_lines_are_told(texts: list[str], count: int) -> None:
+    for parsed in (parse("srt", srt(*texts)), parse("vtt", vtt(*texts))):
+        told = [text for text in parsed.warnings if "inside of a line" in text]
+        assert [int(text.split()[0]) for text in told] == ([count] if count else [])
+
+
+WHO: Rows = [(0, 1, "Ana"), (1, 3, "Bo Lee"), (3, 4, "Ana"), (4, 6, "")]
+TEXT: Rows = [(0, 1, "hello"), (1, 2.5, "oh well"), (3, 4, "so it is"), (5, 6, "no")]
+SAID = [("Ana", "hello"), ("Bo Lee", "oh well"), ("Ana", "so it is"), ("unknown", "no")]
+BY_LABEL = "3 labels of a tier of speakers name the speakers of the other tiers"
+SINGLE = [(a, b, word) for a, b, text in TEXT for word in text.split()[:1]]
+
+
+@pytest.mark.parametrize(
+    ("tiers", "expected", "warnings"),
+    [
+        ({"speaker": WHO, "text": TEXT}, SAID, (BY_LABEL,)),
+        ({"transcription": TEXT, "Speakers": WHO}, SAID, (BY_LABEL,)),
+        (
+            {"words": SINGLE, "spk": WHO, "phones": PHONES},
+            [("Ana", "hello"), ("Bo Lee", "oh"), ("Ana", "so"), ("unknown", "no")],
+            (BY_LABEL, "1 tiers of phones were not read"),
+        ),
+        (
+            {"speaker": WHO},
+            [("Ana", ""), ("Bo Lee", ""), ("Ana", "")],
+            ("3 labels are of a tier of speakers: they are turns without words",),
+        ),
+        ({"speaker": [(0, 1, "Hello"), (1, 2, "Bye")]}, [("speaker", "Hello"), ("speaker", "Bye")], ()),
+        ({"speaker": TEXT[1:3], "Ana": TEXT[:1]},
+         [("Ana", "hello"), ("speaker", "oh well"), ("speaker", "so it is")], ()),
+        ({"": TEXT[:1]}, [("unknown", "hello")], ()),
+        ({"Ana": TEXT[:1], "Ana - notes": TEXT[1:2], "Ana_gloss": TEXT[2:]}, [("Ana", "hello")],
+         ("2 tiers of notes, events or translations were not read",)),
+        ({"Ana": TEXT[:1], "Bo notes": TEXT[1:2]}, [("Ana", "hello"), ("Bo notes", "oh well")], ()),
+    ],
+)  # fmt: skip
+def test_tiers_that_say_whose_the_others_are(
+    tiers: dict[str, Rows], expected: list[tuple[str, str]], warnings: tuple[str, ...]
+) -> None:
+    parsed = parse("textgrid", textgrid(tiers))
+    assert (said(parsed), parsed.warnings) == (expected, warnings)
+
+
+@pytest.mark.parametrize("label", ["speaker", "Speakers", "spk", "Ana notes", "speaker label"])
+def test_people_named_like_tiers_are_kept(label: str) -> None:
+    segments = [
+        Segment(who, n, n + 1, text)
+        for n, (who, text) in enumerate([(label, "Ana"), ("Ana", "hi"), (label, "Ana")])
+    ]
+    transcript = Transcript("talk", 4.0, segments=tuple(segments))
+    read = parse("textgrid", formats.render(transcript, "textgrid"))
+    assert said(read) == [(s.speaker, s.text) for s in segments]
+
+
+def test_textgrids_that_cannot_be_read_say_why(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="a chronological TextGrid"):
+        parse("textgrid", '"Praat chronological TextGrid text file"\n0 3\n')
+    with pytest.raises(FormatError, match="ends at 0 s, before it starts at 1 s"):
+        parse("textgrid", textgrid({"Ana": [(1, 0, "hello")]}))
+    (tmp_path / "a.TextGrid").write_bytes(b"ooBinaryFile\x08TextGrid" + bytes(40))
+    with pytest.raises(FormatError, match="a binary file of Praat"):
+        load(tmp_path / "a.TextGrid")
+
+
+MARKED = [
+    "<u>hello</u> there you",
+    "hello there you",
+    "hello <u>there</u> you",
+    "hello there <u>you</u>",
+]
+
+
+@pytest.mark.parametrize("mark", ["u", "b", "c.now", 'font color="#00ff00"'])
+@pytest.mark.parametrize("kind", ["srt", "vtt"])
+def test_lines_that_come_again_with_another_word_marked_are_read_once(kind: str, mark: str) -> None:
+    """As Whisper's `--highlight_words` writes them."""
+    texts = [
+        t.replace("<u>", f"<{mark}>").replace("</u>", f"</{mark.split('.')[0].split()[0]}>")
+        for t in MARKED
+    ]
+    texts += ["good day", "good day", "<i>no</i>", "<i>no</i>"]  # people repeat themselves
+    point = "," if kind == "srt" else "."
+    cues = [
+        f"{clock(n, point)} --> {clock(n + 1, point)}\n{text}\n" for n, text in enumerate(texts, 1)
+    ]
+    parsed = parse(kind, ("" if kind == "srt" else "WEBVTT\n\n") + "\n".join(cues))
+    rows = [(s.start_s, s.end_s, s.text) for s in parsed.segments]
+    assert rows[0] == (1.0, 5.0, "hello there you")
+    assert [text for *_, text in rows[1:]] == ["good day", "good day", "no", "no"]
+    assert any(
+        text.startswith("3 cues show the line of the cue before") for text in parsed.warnings
+    )
+    parsed = parse(
+        kind, ("" if kind == "srt" else "WEBVTT\n\n") + "\n\n".join(cues[::2])
+    )  # gaps between them
+    assert [s.text for s in parsed.segments][:2] == ["hello there you"] * 2
+
+
+@pytest.mark.parametrize(("hour", "told"), [("00:59", 0), ("01:00", 1), ("10:00", 1)])
+def test_time_codes_that_begin_at_an_hour_are_told(hour: str, told: int) -> None:
+    """As programs that edit films export captions."""
+    for parsed in (
+        parse("srt", srt("Ana: hi", "Ana: oh").replace("00:00", hour)),
+        parse("vtt", vtt("Ana: hi", "Ana: oh").replace("00:00", hour)),
+    ):
+        assert sum("perhaps a time code" in text for text in parsed.warnings) == told
+
+
+def test_words_behind_the_times_alone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("00:05 --> 00:06 [Ana] hello\n00:07 --> 00:09 [Bo] bye\n")
+    with pytest.raises(FormatError, match=r"a\.txt:1: expected words on the lines below a timing"):
+        load(tmp_path / "a.txt")

@@ -165,14 +165,32 @@ def test_short_words_and_parts_that_cancel_are_told(
     assert any("cancel each other" in note for note in notes)
 
 
-def test_a_quiet_recording_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "quiet.flac"
-    soundfile.write(path, talk() * 10 ** (-30 / 20), RATE, subtype="PCM_24")
+@pytest.mark.parametrize(
+    ("kind", "gain_db", "told_db"),
+    [
+        ("flac", -30, -36),
+        ("flac", -21, -27),
+        ("flac", -19, None),
+        ("clicks", -30, -36),  # do not make it loud
+        ("short", -30, -36),
+        ("stereo", -30, -36),
+        ("ogg", -30, -36),
+        ("silence", 0, None),
+    ],
+)
+def test_a_quiet_recording_is_told(
+    tmp_path: Path, kind: str, gain_db: float, told_db: int | None
+) -> None:
+    path = tmp_path / f"quiet.{kind if kind == 'ogg' else 'flac'}"
+    sound = talk() * 10 ** (gain_db / 20)
+    sound = {"short": sound[24_000:27_000], "silence": sound * 0}.get(kind, sound)
+    if kind == "clicks":
+        sound[::48_000] = 0.5
+    soundfile.write(path, np.stack([sound] * (1 + (kind == "stereo")), 1), RATE)
     notes: list[str] = []
     audio.load(path, warn=notes.append)
-    assert notes == [
-        "it is quiet: its loudest sample lies at -36 dB; words may come out otherwise than at a usual level"
-    ]
+    told = f"it is quiet: its loudest 0.2 s lie at {told_db} dB; words may come out otherwise than at a usual level"
+    assert notes == ([] if told_db is None else [told])
 
 
 # Files joined to others, and headers that are wrong
@@ -313,6 +331,151 @@ def test_a_whole_file_with_stray_bytes_behind_it_is_read(
         assert all("no sound" in note or "could not be decoded" in note for note in notes)
     else:
         assert notes == [] if silent else "behind" in notes[0] and "not read" in notes[0]
+
+
+COMPRESSED = {
+    "m4a": ("ipod", "aac", {}),
+    "mp4 for the web": ("mp4", "aac", {"movflags": "faststart"}),
+    "mp4 in fragments": ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov"}),
+    "mov": ("mov", "pcm_s16le", {}),
+    "mkv": ("matroska", "libopus", {}),
+    "mkv with cues in front": ("matroska", "flac", {"reserve_index_space": "1024"}),
+    "webm": ("webm", "libopus", {}),
+    "avi": ("avi", "libmp3lame", {}),
+    "mp3": ("mp3", "libmp3lame", {"id3v2_version": "3"}),
+    "mp3 without a header": ("mp3", "libmp3lame", {"write_xing": "0", "id3v2_version": "0"}),
+    "opus": ("ogg", "libopus", {}),
+    "ogg": ("ogg", "flac", {}),
+}
+"""Format, codec and options of FFmpeg for files whose sound may have something else behind it."""
+
+
+def written(path: Path, kind: str) -> bytes:
+    """A file of `COMPRESSED`, or of libsndfile for the others."""
+    if kind in COMPRESSED:
+        form, codec, options = COMPRESSED[kind]
+        write(path, form, codec, [talk()], options=options)
+    else:
+        soundfile.write(path, talk(), RATE, format="OGG" if kind == "vorbis" else "MP3")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+@pytest.mark.parametrize("kind", [*COMPRESSED, "vorbis", "mp3 of libsndfile"])
+def test_stray_bytes_behind_compressed_sound_are_told(
+    kind: str, stray: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a"
+    content = written(path, kind)
+    notes: list[str] = []
+    whole = audio.load(path, warn=notes.append)
+    assert notes == []
+    path.write_bytes(content + stray)
+    again = audio.load(path, warn=notes.append)
+    # Of the last packet of mp3, FFmpeg keeps what it holds until the next one comes.
+    np.testing.assert_array_equal(again[: len(whole) - 800], whole[: len(whole) - 800])
+    assert abs(len(again) - len(whole)) <= 1600
+    harmless = stray in (STRAY["zeros"], STRAY["a tag"])
+    told = f"{len(stray):,} bytes behind its sound are no sound: they were not read"
+    assert notes == ([] if harmless else [told])
+
+
+APE = b"APETAGEX" + struct.pack("<IIII8x", 2000, 45, 1, 0)
+LYRICS = b"LYRICSBEGININD0000210LYR00010" + b"words" * 2 + b"000053LYRICS200"
+
+
+@pytest.mark.parametrize(
+    ("kind", "tail"),
+    [
+        ("mp3", b"TAG" + b"x" * 125),
+        ("mp3", b"TAG+" + b"y" * 223 + b"TAG" + b"x" * 125),
+        ("mp3", b"\x05\x00\x00\x00\x00\x00\x00\x00Genre\x00Jazz!" + APE),
+        ("mp3", APE + b"\x05\x00\x00\x00\x00\x00\x00\x00Genre\x00Jazz!" + APE + b"TAG" + b"x" * 125),
+        ("mp3", LYRICS + b"TAG" + b"x" * 125),
+        ("mp3", b"ID3\x04\x00\x10\x00\x00\x00\x40" + bytes(range(64)) + b"3DI\x04\x00\x10\x00\x00\x00\x40"),
+        ("mp3", bytes(4096)),
+        ("mp3 without a header", b"TAG" + b"x" * 125),
+        ("m4a", struct.pack(">I4s", 600, b"free") + b"x" * 592),
+        ("m4a", struct.pack(">I4s", 600, b"uuid") + random.Random(3).randbytes(592)),
+        ("m4a", struct.pack(">I4sQ", 1, b"skip", 616) + b"x" * 600),
+        ("m4a", struct.pack(">I4s", 0, b"free") + b"x" * 700),
+        ("mp4 in fragments", struct.pack(">I4s", 600, b"mfra") + b"x" * 592),
+        ("mkv", b"\xec\x42\x58" + b"x" * 0x258),
+        ("mkv", b"\x12\x54\xc3\x67\x42\x58" + b"x" * 0x258),
+        ("mkv", b"\x1c\x53\xbb\x6b\x80" + b"\xec\x42\x58" + b"x" * 0x258),
+        ("webm", bytes(300)),
+        ("avi", b"JUNK" + struct.pack("<I", 601) + b"x" * 602),
+        ("avi", b"RIFF" + struct.pack("<I", 612) + b"AVIXJUNK" + struct.pack("<I", 600) + b"x" * 600),
+        ("opus", bytes(512)),
+    ],
+)  # fmt: skip
+def test_what_may_stand_behind_compressed_sound_is_no_stray(
+    kind: str, tail: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(written(path, kind) + tail)
+    length_s, starts_s, notes = heard_s(path)
+    assert (length_s, len(starts_s)) == (pytest.approx(4, abs=0.1), 2)
+    assert notes == []
+
+
+@pytest.mark.parametrize("kind", ["mp3 without a header", "opus", "webm"])
+def test_joined_and_shortened_files_are_not_stray_bytes(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    content = written(path, kind)
+    path.write_bytes(content + content)
+    assert not any("no sound" in note for note in heard_s(path)[2])
+    if kind.startswith("mp3"):
+        path.write_bytes(content[:-100])  # inside of its last frame
+        assert heard_s(path)[2] == []
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+@pytest.mark.parametrize("frames", [40 * 4096, 40 * 4096 + 1234])
+def test_a_flac_of_no_stated_length(frames: int, stray: bytes, tmp_path: Path) -> None:
+    """As a stream writes it: its header states 0 samples."""
+    path = tmp_path / "a.flac"
+    rng = np.random.default_rng(0)
+    soundfile.write(path, 0.1 * rng.standard_normal(frames), 16_000)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # of STREAMINFO: the length has 36 bits
+    content[22:26] = bytes(4)
+    whole = audio.load(path)
+    notes: list[str] = []
+    for tail in (b"", stray):
+        path.write_bytes(bytes(content) + tail)
+        np.testing.assert_array_equal(audio.load(path, warn=notes.append), whole)
+    silent = stray in (STRAY["zeros"], STRAY["a tag"])
+    assert notes == ([] if silent else ["bytes behind its sound are no sound: they were not read"])
+    for damaged in (
+        content[: len(content) * 2 // 3],
+        content[: len(content) // 2] + stray + content[len(content) // 2 :],
+        content[:-40] + stray,
+    ):
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(AudioError, match="damaged or cut off"):
+            audio.load(path)
+
+
+@pytest.mark.parametrize("behind", [b"", b"LIST\x04\0\0\0INFO"])
+def test_a_wav_that_states_no_sound_is_read_if_there_is_some(behind: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
+    soundfile.write(path, noise, 16_000)
+    content = bytearray(path.read_bytes())
+    whole = audio.load(path)
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)  # as FFmpeg reads it, to the end; the size of the file is right
+    path.write_bytes(bytes(content))
+    np.testing.assert_array_equal(audio.load(path), whole)
+    path.write_bytes(
+        bytes(content[: at + 4]).replace(
+            struct.pack("<I", len(content) - 8), struct.pack("<I", 36 + len(behind))
+        )
+        + behind
+    )
+    with pytest.raises(AudioError, match="got no samples"):
+        audio.load(path)
 
 
 @pytest.mark.parametrize("kind", ["wav", "aiff"])

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from speaker_reasoner.evaluate.directives import merged, outside, read_uem, reso
 from speaker_reasoner.evaluate.inputs import read_sides, summed_up
 from speaker_reasoner.evaluate.times import diarization
 from speaker_reasoner.formats.choices import parse_choices, render_choices
+from speaker_reasoner.formats.folders import load
 from speaker_reasoner.transcript import Segment, Transcript, Word
 
 pytest.importorskip("meeteval", reason="pip install 'speaker-reasoner[eval]'")
@@ -193,6 +195,89 @@ def test_labels_and_braces_of_stm_are_sclites(
 ) -> None:
     [found] = formats.FORMATS["stm"].parse(f"t 1 A 0 2 {text}\n", "t.stm")  # type: ignore[misc]
     assert ([s.text for s in found.segments], found.warnings) == ([expected], warnings)
+
+
+def test_where_md_eval_differs(tmp_path: Path) -> None:
+    """Behind the last NOSCORE md-eval finds 0 s of false alarm; with collars it confuses 0.81 s of the second."""
+    reference, hypothesis, _ = sides(
+        tmp_path,
+        reference_rttm="SPEAKER m 1 16.85 1 <NA> <NA> B <NA> <NA>\nNOSCORE m 1 17.5 4.75 <NA> <NA> <NA> <NA> <NA>\n",
+        hypothesis_rttm="SPEAKER m 1 24.4 1 <NA> <NA> x <NA> <NA>\n",
+        uem_uem="m 1 0 30\n",
+    )
+    counts, _ = diarization(reference, hypothesis, 0.0, reference.unscored)
+    assert counts.false_alarm_s == pytest.approx(1.0)
+    turns = [
+        ("A", 21.2, 0.918),
+        ("C", 13.71, 3.212),
+        ("B", 20.304, 1),
+        ("A", 15.4, 0.214),
+        ("A", 6.24, 1),
+    ]
+    turns += [("B", 8.95, 0.205), ("C", 10.29, 2.96), ("B", 20.08, 3.57)]
+    found = [
+        ("y", 9.6, 1.746),
+        ("x", 8.71, 0.786),
+        ("x", 14.95, 1.105),
+        ("y", 8.5, 1),
+        ("y", 10.1, 0.344),
+    ]
+    texts = [
+        "".join(
+            f"SPEAKER m 1 {start} {lasts} <NA> <NA> {who} <NA> <NA>\n" for who, start, lasts in side
+        )
+        for side in (turns, found)
+    ]
+    reference, hypothesis, _ = sides(
+        tmp_path, reference_rttm=texts[0], hypothesis_rttm=texts[1], uem_uem="m 1 0 30\n"
+    )
+    counts, _ = diarization(reference, hypothesis, 0.25, reference.unscored)
+    assert counts.missed_s == pytest.approx(5.82, abs=0.01)  # as md-eval
+    assert counts.confusion_s == pytest.approx(0.391)
+
+
+@pytest.mark.parametrize(
+    ("uem", "left_out"),
+    [("rec 1 0 1\n", False), ("rec 1 5 9\n", True), ("rec 1 1.5 9\n", False), ("x 1 5 9\n", False)],
+)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_reference_of_which_nothing_is_scored_is_told(
+    tmp_path: Path, uem: str, left_out: bool, ignored: bool
+) -> None:
+    lines = "rec 1 A 0 1 hello\nrec 1 B 1 2 there\n"
+    lines += (
+        "rec 1 x 0 1.2 ignore_time_segment_in_scoring\nrec 1 x 1.2 2 ignore_time_segment_in_scoring\n"
+        if ignored
+        else ""
+    )
+    (tmp_path / "ref.stm").write_text(lines)
+    (tmp_path / "a.uem").write_text(uem)
+    sides = read_sides(tmp_path / "ref.stm", tmp_path / "ref.stm", uem=tmp_path / "a.uem")
+    told = [row for row in sides.warnings if "nothing of it is scored" in str(row["warning"])]
+    assert [row["recording"] for row in told] == (["rec"] if left_out or ignored else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        (
+            "stm",
+            "my rec 1 A 0 1 hello",
+            "expected start in seconds, got 'A'; white space in a name is `_`",
+        ),
+        (
+            "rttm",
+            "SPEAKER rec 1 0 1 <NA> <NA> Ana Moe <NA> <NA>",
+            "got 11; white space in a name is `_`",
+        ),
+    ],
+)
+def test_names_with_white_space_in_lines_of_fields_are_said(
+    tmp_path: Path, name: str, line: str, message: str
+) -> None:
+    (tmp_path / f"a.{name}").write_text(line)
+    with pytest.raises(FormatError, match=re.escape(message)):
+        load(tmp_path / f"a.{name}")
 
 
 def test_rttm_is_no_stm() -> None:

@@ -99,19 +99,26 @@ def test_formats_are_told_from_their_files(tmp_path: Path, name: str) -> None:
     assert found["meeting"].speakers == MEETING.speakers
 
 
-@pytest.mark.parametrize("name", ["json", "seglst", "rttm", "srt", "vtt", "textgrid"])
+@pytest.mark.parametrize("name", ["json", "seglst", "rttm", "stm", "ctm", "srt", "vtt", "textgrid"])
 def test_formats_are_told_without_a_suffix(tmp_path: Path, name: str) -> None:
-    """As of standard input. STM and CTM have no marks: they want their name."""
+    """As of standard input."""
     [path] = formats.write(MEETING, tmp_path, [name])
     path = path.rename(tmp_path / "stdin")
     [transcript] = load(path).values()
     assert transcript.speakers == MEETING.speakers
-    path.write_text("SPEAKER 1  0:01\nhello\n\nSPEAKER 2  0:04\nyes\n")
-    assert [s.text for s in load(path)["stdin"].segments] == ["hello", "yes"]
-    path.write_text("talk 1 A 0 1 hello\n")
+    path.write_text(";; a comment\ntalk 1 A 0 1 hello\ntalk 1 A 1 2.5\n")
+    assert load(path)["talk"].speakers == ("A",)
+    path.write_text(
+        "talk 1 0 1 hello\ntalk 1 1 2.5 there 0.5\ntalk 1 3 1 4 5\n"
+    )  # one line like STM
+    assert load(path)["talk"].speakers == ("channel1",)
+    path.write_text(
+        "SPEAKER 1  0:01\nhello\n\nSPEAKER 2  0:04\nhi\n"
+    )  # like RTTM, but for its fields
+    assert load(path)["stdin"].speakers == ("SPEAKER 1", "SPEAKER 2")
+    path.write_text("talk 1 A 0 1 hello\nand so on\n")
     with pytest.raises(FormatError, match="cannot tell the format"):
         load(path)
-    assert load(path, "stm")["talk"].speakers == ("A",)
 
 
 def test_standard_input_is_of_the_only_session_on_the_other_side(tmp_path: Path) -> None:
@@ -122,6 +129,41 @@ def test_standard_input_is_of_the_only_session_on_the_other_side(tmp_path: Path)
         assert list(sides.references) == list(sides.hypotheses) == [MEETING.recording]
     reference.write_text(reference.read_text() + "other 1 A 0 1 hello\n")
     assert list(read_sides(reference, tmp_path / "stdin").hypotheses) == ["stdin"]
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "alike", "renamed"),
+    [
+        (["a.wav", "b.wav"], ["a", "b"], 2, 2),  # whisper.cpp: a.wav.srt
+        (["a.MP3", "b"], ["a", "b"], 2, 1),
+        (["a.wav", "a.mp3"], ["a"], 0, 0),  # which of them?
+        (["a.wav", "a"], ["a"], 1, 0),
+        (["a.wav"], ["a.wav", "a"], 1, 0),
+        (["a.v2"], ["a"], 0, 0),
+        (["cafe\u0301"], ["café"], 1, 1),  # names of macOS
+        (["cafe\u0301.wav", "b"], ["café", "b"], 2, 1),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_sessions_named_after_the_file_of_a_recording(
+    tmp_path: Path,
+    names: list[str],
+    others: list[str],
+    alike: int,
+    renamed: int,
+    turned: bool,
+) -> None:
+    for folder, of_folder in (("one", names), ("two", others)):
+        (tmp_path / folder).mkdir()
+        for n, name in enumerate(of_folder):
+            (tmp_path / folder / f"{n}.stm").write_text(f"{name} 1 A 0 1 hello\n")
+    pair = tmp_path / "one", tmp_path / "two"
+    sides = read_sides(*(pair[::-1] if turned else pair))
+    both = sides.references.keys() & sides.hypotheses.keys()
+    assert len(both) == alike
+    assert len(sides.references) + len(sides.hypotheses) == len(names) + len(others)
+    told = [row for row in sides.warnings if "another name on the other" in str(row["warning"])]
+    assert len(told) == renamed
 
 
 def test_lhotse_supervisions(tmp_path: Path) -> None:

@@ -144,3 +144,31 @@ def test_times_of_day_are_refused_or_told() -> None:
     assert "1 line begins the text after an hour: perhaps a time of day" in found.warnings
     [found] = parser("[00:59:11] Ana: hello\n[06:02:15] Bob: hi\n", "a.txt")
     assert not any("time of day" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**Ana:** [00:00:00] so it is\n\n**Bob Lee:** [00:00:03] yes\n\n**Ana:** [00:00:05] no\n",
+        "[00:00:00] **Ana:** so it is\n[00:00:03] **Bob Lee**: yes\n[00:00:05] __Ana:__ no\n",
+        "Ana: [00:00:00] so it is\nBob Lee: (00:00:03) yes\nAna: [0:05] no\n",
+        "Ana [00:00:00] so it is\n\nBob Lee [00:03] yes\n\nAna [00:00:05] no\n",
+        "Ana:\n(00:00)\nso it is\n\nBob Lee:\n(00:03)\nyes\n\nAna:\n(00:05)\nno\n",
+        "Ana\n[00:00]\nso it is\n\nBob Lee\n[00:03]\nyes\n\nAna\n[00:05]\nno\n",
+        "(0:00 - 0:03)\nAna: so it is\n\n(0:03 - 0:05): Bob Lee: yes\n(0:05 - 0:06) Ana: no\n",
+    ],
+)
+def test_names_and_times_of_other_editors(tmp_path: Path, text: str) -> None:
+    assert rows(read(tmp_path, text)) == [
+        (0.0, 3.0, "Ana", "so it is"),
+        (3.0, 5.0, "Bob Lee", "yes"),
+        (5.0, 6.0, "Ana", "no"),
+    ]
+
+
+def test_times_in_sentences_open_no_paragraph(tmp_path: Path) -> None:
+    text = "[00:00] Ana: we saw\nParis (10:05) and **Bob** and\nRome. It was (10:07) then\n[00:03] Bob: yes\n"
+    assert [words for *_, words in rows(read(tmp_path, text))] == [
+        "we saw Paris (10:05) and **Bob** and Rome. It was (10:07) then",
+        "yes",
+    ]

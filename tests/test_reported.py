@@ -89,8 +89,8 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
     "marks of turns by whisper.cpp": (
         "a.json",
         {"transcription": [{"offsets": {"from": 0, "to": 900}, "text": " hi [SPEAKER_TURN]"}]},
-        [("unknown", 0, 0.9, "hi [SPEAKER_TURN]")],
-        "1 segments hold sounds or remarks in brackets, which were read as words",
+        [("unknown", 0, 0.9, "hi")],
+        "",
     ),
     "labels that differ in capitals": (
         "a.json",
@@ -132,7 +132,7 @@ ROWS: dict[str, tuple[str, object, Said, str]] = {
         "a.srt",
         cues("ANA (whispering): hi", "ANA: yo", "BOB (V.O.): so"),
         [("ANA", 2, 3, "hi"), ("ANA", 4, 5, "yo"), ("BOB", 6, 7, "so")],
-        "2 names in capitals come with a remark in brackets, which was left out",
+        "2 names come with a remark in brackets, which was left out",
     ),
     "guests of a meeting keep their labels": (
         "a.srt",

@@ -313,6 +313,87 @@ SAMPLES: dict[str, Any] = {
             for w, a, b, t in ROWS
         ],
     },
+    "google batch": {
+        "results": {
+            "gs://b/call.wav": {
+                "transcript": {
+                    "results": [
+                        {
+                            "alternatives": [
+                                {
+                                    "transcript": text,
+                                    "words": [
+                                        {
+                                            "startOffset": f"{a}s",
+                                            "endOffset": f"{b}s",
+                                            "word": w,
+                                            "speakerTag": " AB".index(s),
+                                        }
+                                        for s, w, a, b in WORDS
+                                        if s == who
+                                    ],
+                                }
+                            ]
+                        }
+                        for who, _, _, text in ROWS
+                    ]
+                }
+            }
+        }
+    },
+    "aws calls": {
+        "Transcript": [
+            {
+                "ParticipantRole": w,
+                "BeginOffsetMillis": ms(a),
+                "EndOffsetMillis": ms(b),
+                "Content": t,
+                "Items": [],
+            }
+            for w, a, b, t in ROWS
+        ]
+    },
+    "watson": {
+        "results": [
+            {
+                "final": True,
+                "alternatives": [
+                    {
+                        "transcript": text,
+                        "timestamps": [[w, a, b] for s, w, a, b in WORDS if s == who],
+                        "word_confidence": [[w, 0.9] for s, w, *_ in WORDS if s == who],
+                    }
+                ],
+            }
+            for who, _, _, text in ROWS
+        ],
+        "speaker_labels": [
+            {"from": a, "to": b, "speaker": s, "confidence": 0.5} for s, _, a, b in WORDS
+        ],
+    },
+    "funasr": [
+        {
+            "key": "call",
+            "text": "hello there. good day.",
+            "timestamp": [[ms(a), ms(b)] for _, _, a, b in WORDS],
+            "sentence_info": [
+                {
+                    "text": f"{t}.",
+                    "start": ms(a),
+                    "end": ms(b),
+                    "timestamp": [[ms(c), ms(d)] for s, _, c, d in WORDS if s == w],
+                    "spk": w,
+                }
+                for w, a, b, t in ROWS
+            ],
+        }
+    ],
+    "fireflies": {
+        "sentences": [
+            {"speaker_name": w, "speaker_id": n, "text": t, "start_time": a, "end_time": b}
+            for n, (w, a, b, t) in enumerate(ROWS)
+        ]
+    },
     "segments on a clock": {
         "segments": [
             {"begin": f"00:00:0{a}", "to": f"00:00:0{b}", "content": t, "speaker": w}
@@ -341,7 +422,7 @@ def test_each_kind_says_the_same(tmp_path: Path, name: str) -> None:
     transcript = read(tmp_path, SAMPLES[name])
     expected = [(w, a, b, "" if name in WORDLESS else t) for w, a, b, t in ROWS]
     got = said(transcript)
-    numbers = {"1": "A", "2": "B"} if name == "google" else {}
+    numbers = {"1": "A", "2": "B"} if name.startswith("google") else {}
     assert [(numbers.get(w, w), a, b, t) for w, a, b, t in got] == expected
     assert transcript.warnings == ()
 
@@ -363,7 +444,14 @@ def test_optional_keys_may_be_missing_and_numbers_be_none(tmp_path: Path, name: 
         for key in ("confidence", "score", "no_speech_prob"):
             if key in item:
                 item[key] = float("nan")
-        for key in ("speaker", "speaker_id", "speaker_label", "speakerLabel"):
+        for key in (
+            "speaker",
+            "speaker_id",
+            "speaker_label",
+            "speakerLabel",
+            "speaker_name",
+            "spk",
+        ):
             if item.get(key) in ("A", "B"):
                 item[key] = int(item[key] == "B")
         item.pop("duration", None) if "segments" in item else None
@@ -372,7 +460,9 @@ def test_optional_keys_may_be_missing_and_numbers_be_none(tmp_path: Path, name: 
     if name in WORDLESS:
         return
     for item in objects(data):
-        for key in ("speaker", "speaker_id", "speaker_label", "speakerLabel", "speakerTag"):
+        for key in ("speaker_id", "speaker_label", "speakerLabel", "speakerTag", "speaker_name"):
+            item.pop(key, None)
+        for key in ("speaker", "spk", "ParticipantRole"):
             item.pop(key, None)
     if name == "google":
         del data["results"][1]  # repeats all words, for their speakers
@@ -472,6 +562,7 @@ def test_lines_of_segments(tmp_path: Path) -> None:
 def test_every_kind_is_sampled() -> None:
     names = {kind.name for kind in map(recognise, SAMPLES.values()) if kind}
     assert {kind.name for kind in SERVICE_FORMATS} - names == {
+        "Vosk",
         "YouTube json3",
         "transformers",
         "utterances",
@@ -506,6 +597,34 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
 <REF_ANNOTATION ANNOTATION_ID="a3" ANNOTATION_REF="a2"><ANNOTATION_VALUE>guten Tag</ANNOTATION_VALUE>
 </REF_ANNOTATION></ANNOTATION></TIER></ANNOTATION_DOCUMENT>
 """
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "texts", "told"),
+    [
+        ('TIME_UNITS="milliseconds"/>', 'TIME_UNITS="milliseconds"><MEDIA_DESCRIPTOR TIME_ORIGIN="5000"/></HEADER>',
+         ["hello there", "good day"], "1 media files have a time origin of their own"),
+        ('TIME_UNITS="milliseconds"/>', 'TIME_UNITS="milliseconds"><MEDIA_DESCRIPTOR TIME_ORIGIN="0"/></HEADER>',
+         ["hello there", "good day"], ""),
+        ("good day", "talk.002", ["hello there", "guten Tag"], "1 tiers hold numbers alone"),
+        ("hello there", "1", ["1", "good day"], ""),  # nothing hangs on that tier
+    ],
+)  # fmt: skip
+def test_clocks_and_numbered_tiers_of_elan(
+    tmp_path: Path, old: str, new: str, texts: list[str], told: str
+) -> None:
+    text = EAF.replace(old, new).replace(">when<", "><")
+    (tmp_path / "a.eaf").write_text(text)
+    [one] = load(tmp_path / "a.eaf").values()
+    assert [s.text for s in one.segments] == texts
+    noticed = [w for w in one.warnings if "time origin" in w or "numbers alone" in w]
+    assert [w.startswith(told) for w in noticed] == ([True] if told else [])
+
+
+def test_frames_of_elan_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.eaf").write_text(EAF.replace("milliseconds", "PAL-frames"))
+    with pytest.raises(FormatError, match="expected TIME_UNITS milliseconds, got 'PAL-frames'"):
+        load(tmp_path / "a.eaf")
 
 
 def test_elan(tmp_path: Path) -> None:
@@ -669,3 +788,133 @@ def test_speakers_as_tables_write_them(tmp_path: Path) -> None:
     ]
     parsed = read(tmp_path, {"segments": segments})
     assert [s.speaker for s in parsed.segments] == ["1", "unknown", "unknown"]
+
+
+def of_vosk(*words: tuple[str, float, float], **more: object) -> dict[str, Any]:
+    rows = [{"word": w, "start": a, "end": b, "conf": 0.9} for w, a, b in words]
+    return {"result": rows, "text": " ".join(w for w, *_ in words), **more}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("joined", [False, True])
+def test_results_of_vosk(tmp_path: Path, joined: bool, indent: int | None) -> None:
+    """One after the other as a program prints them, or in a list."""
+    results = [of_vosk(("hi", 0.5, 1.0)), {"text": ""}, of_vosk(("oh", 3.0, 3.5), spk=[0.1])]
+    text = "\n".join(json.dumps(one, indent=indent) for one in results)
+    (tmp_path / "a.json").write_text(json.dumps(results) if joined else text)
+    [one] = load(tmp_path / "a.json").values()
+    assert said(one) == [("unknown", 0.5, 1.0, "hi"), ("unknown", 3.0, 3.5, "oh")]
+    assert one.segments[0].words is not None and one.segments[0].words[0].confidence == 0.9
+
+
+def test_recordings_of_funasr_by_their_keys(tmp_path: Path) -> None:
+    data = [
+        {"key": "one", "text": "你好。", "timestamp": [[100, 300], [300, 500]]},
+        {"key": "two", "text": "well then", "timestamp": [[100, 300]]},  # no time for each word
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    one, two = load(tmp_path / "a.json").values()
+    assert (one.recording, two.recording) == ("one", "two")
+    assert said(one) == [("unknown", 0.1, 0.5, "你好。")]
+    assert [w.text for w in one.segments[0].words or ()] == ["你", "好。"]
+    assert said(two) == [("unknown", 0.1, 0.3, "well then")] and two.segments[0].words is None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([{"key": "a", "text": "x", "timestamp": [1, 2]}], r"a, sentence 1: expected timestamp as"),
+        ([of_vosk(("hi", 0, 1)), {"text": "oh"}], "result 2: expected words with times"),
+        ({"messages": [{"text": "x", "from": {"name": "A"}, "startTime": "2020-07-10", "duration": 1}]},
+         "expected start in seconds, got '2020-07-10'"),
+        ({"results": [{"alternatives": [{"transcript": "x", "timestamps": []}]}]},
+         "result 1: expected words with times"),
+        ({"results": [{"alternatives": [{"timestamps": [["x", 1]]}]}]}, r"expected \[word, start, end\]"),
+    ],
+)  # fmt: skip
+def test_what_programs_leave_out_is_said(tmp_path: Path, data: Any, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        read(tmp_path, data)
+
+
+def test_changes_that_tinydiarize_marks_are_no_words(tmp_path: Path) -> None:
+    texts = [" hi [SPEAKER_TURN]", " oh", " well [SPEAKER_TURN]"]
+    rows = [
+        {"offsets": {"from": 1000 * n, "to": 1000 * n + 900}, "text": text}
+        for n, text in enumerate(texts)
+    ]
+    one = read(tmp_path, {"transcription": rows})
+    assert [(s.speaker, s.text) for s in one.segments] == [
+        ("unknown", t) for t in ("hi", "oh", "well")
+    ]
+    assert any(text.startswith("1 times a mark ('>>', [SPEAKER_TURN])") for text in one.warnings)
+
+
+def test_manifests_of_recordings_with_one_name_in_two_folders(tmp_path: Path) -> None:
+    lines = [
+        {"audio_filepath": f"/d/{folder}/a.wav", "duration": 1, "text": folder, "speaker": "A"}
+        for folder in ("x", "y", "x")
+    ]
+    lines[2]["offset"] = 2
+    (tmp_path / "a.json").write_text("\n".join(map(json.dumps, lines)))
+    sessions = load(tmp_path / "a.json")
+    assert {name: [s.text for s in one.segments] for name, one in sessions.items()} == {
+        "x-a": ["x", "x"],
+        "y-a": ["y"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "refused"),
+    [(500.0, 1500.0, True), (500, 1500, True), (500.5, 1500.0, False), (5.0, 15.0, False)],
+)
+def test_milliseconds_as_whole_numbers_of_any_kind(
+    tmp_path: Path, start: float, end: float, refused: bool
+) -> None:
+    data = {"segments": [{"start": start, "end": end, "text": "hello there you", "speaker": "A"}]}
+    if refused:
+        with pytest.raises(FormatError, match="milliseconds"):
+            read(tmp_path, data)
+    else:
+        assert read(tmp_path, data).segments[0].start_s == start
+
+
+def test_changes_of_the_speaker_in_others_json_are_told(tmp_path: Path) -> None:
+    rows = [
+        {"start": 0.5, "end": 1.5, "text": " >> hello there. >> hi"},
+        {"start": 2.5, "end": 3.5, "text": "a >> b", "speaker": "A"},
+    ]
+    one = read(tmp_path, {"segments": rows})
+    assert any(text.startswith("2 times a mark ('>>'") for text in one.warnings)
+    events = [{"tStartMs": 500, "dDurationMs": 900, "segs": [{"utf8": ">> hello"}]}]
+    one = read(tmp_path, {"events": events})
+    assert any(text.startswith("1 times a mark ('>>'") for text in one.warnings)
+
+
+def test_names_that_pyannoteai_knew(tmp_path: Path) -> None:
+    turn = {"speaker": "Ana", "diarizationSpeaker": "SPEAKER_00", "start": 0.5, "end": 1.5}
+    output = {"diarization": [{**turn, "speaker": "SPEAKER_00"}], "identification": [turn]}
+    assert read(tmp_path, {"output": output}).speakers == ("Ana",)
+
+
+def test_a_batch_of_several_recordings_of_google_is_refused(tmp_path: Path) -> None:
+    part = {"transcript": {"results": []}}
+    with pytest.raises(FormatError, match="expected one recording, got 2"):
+        read(tmp_path, {"results": {"gs://a.wav": part, "gs://b.wav": part}})
+
+
+def test_words_beside_the_segments_are_theirs(tmp_path: Path) -> None:
+    """As OpenAI's `verbose_json` has both."""
+    rows = [{"start": a, "end": b, "text": f" {t.title()}.", "speaker": w} for w, a, b, t in ROWS]
+    words = [{"word": word.title(), "start": a, "end": b} for _, word, a, b in WORDS]
+    one = read(tmp_path, {"task": "transcribe", "segments": rows, "words": words})
+    timed = [[(w.text, w.start_s, w.end_s) for w in s.words or ()] for s in one.segments]
+    expected = [(word.title(), a, b) for _, word, a, b in WORDS]
+    assert timed == [expected[:2], expected[2:]] and one.warnings == ()
+    for broken in (
+        [{"word": "x", "start": None, "end": 1}],
+        words[:1],
+        [{**w, "word": "z"} for w in words],
+    ):
+        one = read(tmp_path, {"segments": rows, "words": broken})
+        assert [s.text for s in one.segments] == ["Hello There.", "Good Day."]

@@ -68,6 +68,11 @@ def test_sclite_without_its_option(tmp_path: Path) -> None:
     assert (ours["deletions"], ours["substitutions"], ours["reference_words"]) == (0, 0, 4)
     theirs = scored(tmp_path, reference, hypothesis, "--as", "sclite")["wer"]
     assert (theirs["deletions"], theirs["substitutions"], theirs["reference_words"]) == (1, 1, 4)
+    # Said, an optional word is right with `-D` alone: otherwise its parentheses are compared, too.
+    said = "t 1 A 0 4 we uh met him\n"
+    assert scored(tmp_path, reference, said)["wer"]["substitutions"] == 0
+    theirs = scored(tmp_path, reference, said, "--as", "sclite")["wer"]
+    assert (theirs["deletions"], theirs["substitutions"], theirs["reference_words"]) == (0, 2, 4)
 
 
 def test_whispers_whole_normaliser(tmp_path: Path) -> None:

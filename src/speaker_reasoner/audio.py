@@ -13,7 +13,7 @@ Not here: gain, voice activity, other sample rates, capture.
 import math
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar
 
@@ -61,7 +61,10 @@ _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
 _LATE_S = 60.0  # so much later than a file states to end, sound may begin
 _FAR_TOO_LOUD = 8.0  # times full scale; mixes in floating point exceed it a little
-_QUIET = 0.04  # -28 dB relative to full scale
+_QUIET_DB = -26  # relative to full scale, of the loudest _LOUDEST_S: a click is none
+_LOUDEST_S = 0.2
+_LOWEST_DB = -120
+_MOST_PEAKS = 512  # arrays of them, kept before they are counted
 _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
 
@@ -316,7 +319,9 @@ class _Clock:
         frames: samples of the run so far, at its rate.
         shift_s: offset added to timestamps, after some were not followed.
         jumps: how often they were not.
-        peak: the largest magnitude of a sample so far.
+        peak: the largest magnitude of a sample, as far as it is counted.
+        peaks: the largest magnitudes in each 20 ms, where they are not counted yet.
+        loudness: how many of these have each level, in dB below full scale.
         latest_s: no sound begins later, as far as the file states its length.
     """
 
@@ -327,12 +332,41 @@ class _Clock:
     shift_s: float = 0.0
     jumps: int = 0
     peak: float = 0.0
+    peaks: list[Samples] = field(default_factory=list)
+    loudness: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(1 - _LOWEST_DB, np.int64)
+    )
     latest_s: float = math.inf
 
     @property
     def now_s(self) -> float:
         """The time of the next sample of the run in seconds, if it follows the last one."""
         return self.start / SAMPLE_RATE_HZ + (self.frames / self.rate_hz if self.rate_hz else 0.0)
+
+    def listen(self, samples: Samples, rate_hz: int) -> None:
+        """Take note of how loud samples are."""
+        if not len(samples):
+            return
+        loud = np.abs(samples)
+        loud = loud if loud.ndim == 1 else loud.max(axis=1)
+        step = max(1, rate_hz // 50)
+        self.peaks.append(np.maximum.reduceat(loud, np.arange(0, len(loud), step)))
+        if len(self.peaks) >= _MOST_PEAKS:
+            self.count_peaks()
+
+    def count_peaks(self) -> None:
+        """Move `peaks` to `loudness`."""
+        peaks = np.concatenate([np.zeros(0, np.float32), *self.peaks])
+        self.peaks.clear()
+        self.peak = max(self.peak, float(peaks.max(initial=0.0)))
+        below_db = -20 * np.log10(np.clip(peaks, 10 ** (_LOWEST_DB / 20), 1.0))
+        self.loudness += np.bincount(np.rint(below_db).astype(int), minlength=len(self.loudness))
+
+    @property
+    def level_db(self) -> int:
+        """The level that the loudest `_LOUDEST_S` reach; of less than that, its loudest part."""
+        needed = min(round(_LOUDEST_S * 50), int(self.loudness.sum()))
+        return -int(np.searchsorted(np.cumsum(self.loudness), needed))
 
     def ahead_s(self, at_s: float | None) -> float:
         """Return how far a timestamp lies behind the last sample, where it is to be followed."""
@@ -381,17 +415,18 @@ def _on_clock(
             resampler = _Resampler(block.rate_hz, mixer.shape)
         mono = mixer.mix(block.samples, clock.now_s, block.rate_hz)
         clock.frames += len(mono)
-        clock.peak = max(clock.peak, float(np.abs(mono).max(initial=0.0)))
+        clock.listen(mono, block.rate_hz)
         resampled = resampler.feed(mono)
         clock.done += len(resampled)
         yield resampled
     yield resampler.end()
     for note in (*source.notes[notes_given:], *mixer.notes()):
         warn(note)
-    if 0 < clock.peak < _QUIET:
+    clock.count_peaks()
+    if clock.peak > 0 and clock.level_db < _QUIET_DB:
         warn(
-            f"it is quiet: its loudest sample lies at {20 * math.log10(clock.peak):.0f} dB; words may come "
-            "out otherwise than at a usual level"
+            f"it is quiet: its loudest {_LOUDEST_S} s lie at {clock.level_db} dB; words may come out otherwise than at "
+            "a usual level"
         )
     if clock.peak > _FAR_TOO_LOUD:
         warn(

@@ -19,8 +19,8 @@ _MPEG2_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _ASF = bytes.fromhex("3026b2758e66cf11a6d9")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # its properties
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"meta", b"mfra")
-_EBML = b"\x1a\x45\xdf\xa3"
-_SEGMENT = b"\x18\x53\x80\x67"
+EBML = b"\x1a\x45\xdf\xa3"
+SEGMENT = b"\x18\x53\x80\x67"
 
 
 def parts(data: mmap.mmap) -> list[tuple[int, int]]:
@@ -47,14 +47,14 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
             if data[at + 4 : at + 8] in (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22"):
                 starts.append(at)
             at = data.find(b"fLaC", at + 4)
-    elif head[:4] == _EBML:
+    elif head[:4] == EBML:
         at = _next_ebml(data, 0)
         while at > 0:
             starts.append(at)
             at = _next_ebml(data, at)
     elif head[4:8] == b"ftyp":
         seen: set[bytes] = set()
-        for at, name, _ in _boxes(data):
+        for at, name, _ in boxes(data):
             if name == b"ftyp" and at and b"moov" in seen:
                 starts.append(at)
                 seen = set()
@@ -76,11 +76,11 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
             if data[at + 5 : at + 9] == b"\x00\x00\x00\x09":
                 starts.append(at)
             at = data.find(b"FLV\x01", at + 4)
-    stop = len(data) - (_trailer_bytes(data) if head[:4] == b"fLaC" else 0)
+    stop = len(data) - (trailer_bytes(data) if head[:4] == b"fLaC" else 0)
     return list(zip(starts, [*starts[1:], stop], strict=True))
 
 
-def _trailer_bytes(data: mmap.mmap) -> int:
+def trailer_bytes(data: mmap.mmap) -> int:
     """Return how much tags for players (ID3v1, APE) and padding take at the end of a file."""
     end = len(data)
     while True:
@@ -99,10 +99,10 @@ def _trailer_bytes(data: mmap.mmap) -> int:
 
 def _next_ebml(data: mmap.mmap, start: int) -> int:
     """Return the byte at which a matroska file behind the one at `start` begins; -1 if there is none."""
-    segment = data.find(_SEGMENT, start, start + 4096)
-    size, length = _ebml_size(data, segment + 4) if segment >= 0 else (None, 0)
+    segment = data.find(SEGMENT, start, start + 4096)
+    size, length = ebml_size(data, segment + 4) if segment >= 0 else (None, 0)
     at = start + 4 if size is None else segment + 4 + length + size  # a live stream states no size
-    while (at := data.find(_EBML, at)) >= 0:
+    while (at := data.find(EBML, at)) >= 0:
         head = data[at : at + 64]
         if b"webm" in head or b"matroska" in head:
             return at
@@ -110,9 +110,8 @@ def _next_ebml(data: mmap.mmap, start: int) -> int:
     return -1
 
 
-def _boxes(data: mmap.mmap) -> Iterator[tuple[int, bytes, int]]:
-    """The outermost boxes of an mp4 file: place, name, and where they should end."""
-    at = 0
+def boxes(data: mmap.mmap, at: int = 0) -> Iterator[tuple[int, bytes, int]]:
+    """The outermost boxes of an mp4 file from a place on: place, name, and where they should end."""
     while at + 8 <= len(data):
         size, name = struct.unpack(">I4s", data[at : at + 8])
         if size == 1 and at + 16 <= len(data):
@@ -145,16 +144,16 @@ def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
     Known for matroska, mp4, avi, asf and flv; files of other formats count as whole.
     """
     head = data[start : start + 12]
-    if head[:4] == _EBML:
-        at = data.find(_SEGMENT, start, min(end, start + 4096))
+    if head[:4] == EBML:
+        at = data.find(SEGMENT, start, min(end, start + 4096))
         if at < 0:
             return False
-        size, length = _ebml_size(data, at + 4)
+        size, length = ebml_size(data, at + 4)
         return size is not None and at + 4 + length + size > end
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         if start:
-            return False  # `_boxes` counts from the beginning
-        return any(stop > end and name in _BOXES for at, name, stop in _boxes(data) if at < end)
+            return False  # `boxes` counts from the beginning
+        return any(stop > end and name in _BOXES for at, name, stop in boxes(data) if at < end)
     if head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"AVIX"):
         size = struct.unpack("<I", head[4:8])[0]
         return bool(0 < size < 0xFFFF_0000 and start + 8 + size > end)
@@ -191,7 +190,7 @@ def empty_chunks(data: mmap.mmap, start: int, end: int, track: int) -> list[int]
     return before
 
 
-def _ebml_size(data: mmap.mmap, at: int) -> tuple[int | None, int]:
+def ebml_size(data: mmap.mmap, at: int) -> tuple[int | None, int]:
     """A size of EBML, and the bytes it takes; `None` where it is unknown (a live stream)."""
     first = data[at] if at < len(data) else 0
     length = 9 - first.bit_length()
@@ -202,8 +201,8 @@ def _ebml_size(data: mmap.mmap, at: int) -> tuple[int | None, int]:
     return (None if value == (1 << 7 * length) - 1 else value), length
 
 
-def check_ogg(path: str | os.PathLike[str], data: mmap.mmap) -> bool:
-    """Walk the pages; return False if a second stream follows, which libsndfile does not read."""
+def check_ogg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[bool, int]:
+    """Walk the pages; return whether a second stream follows, and where the pages end."""
     at, chained, ended, content = 0, False, False, False
     while len(data) - at >= 27 and data[at : at + 4] == b"OggS":
         first, last, segments = bool(data[at + 5] & 2), bool(data[at + 5] & 4), data[at + 26]
@@ -214,7 +213,7 @@ def check_ogg(path: str | os.PathLike[str], data: mmap.mmap) -> bool:
         raise AudioError(
             f"{quoted(path)}: cut off: got an end inside an Ogg page, expected whole pages; {AGAIN}"
         )
-    return not chained
+    return chained, at if data.find(b"OggS", at) < 0 else len(data)
 
 
 def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]:
@@ -224,9 +223,9 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
     guesses the length from the first bit rate; either way it reads no further.
 
     Returns:
-        samples per channel in all frames, and in one frame; zeros if no frame is found.
+        samples per channel in all frames, and where the last of them ends; zeros if no frame is found.
     """
-    at, frames, promised, head = 0, 0, 0, (0, 0, 0)
+    at, frames, promised, head, behind = 0, 0, 0, (0, 0, 0), 0
     in_sync = False
     while 0 <= at < len(data) - 4:
         if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
@@ -238,6 +237,7 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
         # Out of step (a tag, damage), bytes that look like a frame count if another one follows.
         if length and (in_sync or end >= len(data) or _mpeg_frame(data[end : end + 4])[0]):
             if end > len(data):
+                behind = end if in_sync else behind
                 break
             tag = max(data.find(b"Xing", at, at + 48), data.find(b"Info", at, at + 48))
             if not frames and not promised and 0 < tag <= end - 12:
@@ -245,6 +245,8 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
                     promised = struct.unpack(">I", data[tag + 8 : tag + 12])[0]
             else:
                 frames += 1
+            if in_sync or not behind or _mpeg_frame(data[end : end + 4])[0]:
+                behind = end  # a frame by itself behind something else may be none
             head, at, in_sync = frame, end, True
         else:
             at, in_sync = data.find(b"\xff", at + 1), False
@@ -252,7 +254,7 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
     if frames < promised - 1:
         expected = f"{promised * samples / rate_hz:.3f} s"
         raise AudioError(cut_off(path, frames * samples / rate_hz, expected))
-    return frames * samples, samples
+    return frames * samples, behind
 
 
 def _mpeg_frame(head: bytes) -> tuple[int, int, int]:

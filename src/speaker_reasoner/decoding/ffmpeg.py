@@ -16,6 +16,7 @@ from ..errors import AudioError, quoted
 from .blocks import AnyPath, Block, Source, damaged, reason
 from .containers import check_mpeg, check_ogg, empty_chunks, is_cut_off, stated_s
 from .riff import AGAIN, check_packed, cut_off
+from .trailing import end_of_elements, trailing_note
 
 _SLACK_S = 0.5  # durations of containers count codec delay and padding
 _LOST_S = 0.25  # of packets that cannot be decoded, in all: more is damage
@@ -39,7 +40,9 @@ def open_with_ffmpeg(
     stack: ExitStack,
 ) -> Source:
     name = quoted(path)
-    chained = data[piece[0] : piece[0] + 4] == b"OggS" and not check_ogg(path, data)
+    chained, behind = False, end_of_elements(data, *piece)
+    if data[piece[0] : piece[0] + 4] == b"OggS":
+        chained, behind = check_ogg(path, data)
     # From version 19 on, metadata that is not UTF-8 is no error any more.
     lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
     handle.seek(0)
@@ -64,7 +67,7 @@ def open_with_ffmpeg(
     if kind == "caf" and context.name == "alac":
         context.flags2 |= Flags2.skip_manual  # its last frame is short; FFmpeg shortens it again
     if kind == "wav" and data[piece[0] : piece[0] + 4] in (b"RIFF", b"RIFX"):
-        check_packed(path, data, *piece)
+        notes += filter(None, [check_packed(path, data, *piece)])
     stated = stated_s(container, stream)
     origin_s = _origin_s(container, stated, notes)
     if (
@@ -76,9 +79,11 @@ def open_with_ffmpeg(
     duration_s = None if stated is None or chained else max(stated - origin_s, 0.0)
     cut = is_cut_off(data, *piece)
     if kind == "mp3":
-        there, _ = check_mpeg(path, data)
+        there, behind = check_mpeg(path, data)
+        behind = behind or piece[1]
         rates_differ = len(data) - piece[0] > 0 and there == 0
         duration_s = None if rates_differ else duration_s
+    notes += filter(None, [trailing_note(data, behind, piece[1])])
     source = Source(
         context.sample_rate,
         context.layout.nb_channels,

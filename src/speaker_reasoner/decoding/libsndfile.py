@@ -15,6 +15,7 @@ from ..errors import AudioError, quoted
 from .blocks import AnyPath, Block, Source, Window, damaged
 from .containers import is_mpeg
 from .riff import AGAIN, IffSound, check_iff, cut_off
+from .trailing import frame_of_flac_follows
 
 _READ_FRAMES = 4_096  # per read of libsndfile; a decoding error loses the frames of its read
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2**63 - 1 for a FLAC stream without length
@@ -64,11 +65,15 @@ def open_with_libsndfile(
                 yield Block(read, rate_hz)
         except soundfile.LibsndfileError as error:
             last = _last_of_flac(opened(), done)
-            if not len(last):
+            is_all = frames is not None and len(last) > 0
+            if frames is None and file.format == "FLAC":
+                is_all = not frame_of_flac_follows(data, *piece, done + len(last))
+            if not is_all:
                 raise AudioError(damaged(path, done / rate_hz, duration_s, error)) from error
             done += len(last)
             notes.append("bytes behind its sound are no sound: they were not read")
-            yield Block(last, rate_hz)
+            if len(last):
+                yield Block(last, rate_hz)
         if frames is not None and done < frames:
             raise AudioError(cut_off(path, done / rate_hz, f"{frames / rate_hz:.3f} s"))
 
@@ -88,20 +93,26 @@ def open_with_libsndfile(
 
 
 def _last_of_flac(file: soundfile.SoundFile, done: int) -> npt.NDArray[np.float32]:
-    """The frames behind the first `done`, up to the length that a flac file states; empty where that fails.
+    """The frames behind the first `done`, up to the length that a flac file states, or to where reading fails.
 
-    libsndfile fails on bytes behind them, and loses the frames of the read in which it meets them.
+    libsndfile fails on bytes behind them, and loses the frames of the read in which it meets them. Empty where
+    the stated length is not reached.
     """
     nothing = np.zeros((0, file.channels), np.float32)
-    if file.format != "FLAC" or not 0 < file.frames - done <= _READ_FRAMES:
+    stated = file.frames < _UNKNOWN_FRAMES
+    if file.format != "FLAC" or (stated and not 0 < file.frames - done <= _READ_FRAMES):
         return nothing
+    read = [nothing]
     try:
         for start in range(0, done, _READ_FRAMES):
             file.read(min(_READ_FRAMES, done - start), dtype="float32", always_2d=True)
-        last = file.read(file.frames - done, dtype="float32", always_2d=True)
+        for _ in range(1 if stated else _READ_FRAMES):
+            step = file.frames - done if stated else 1
+            read.append(file.read(step, dtype="float32", always_2d=True))
     except soundfile.LibsndfileError:
-        return nothing
-    return last if len(last) == file.frames - done else nothing
+        pass
+    last = np.concatenate(read)
+    return last if not stated or len(last) == file.frames - done else nothing
 
 
 def _raw(

@@ -25,7 +25,7 @@ PADDING_BYTES = 65_536
 """How many bytes behind the sound are looked at."""
 _SOUND = (b"data", b"SSND")
 _STRANGERS = (b"OggS", b"fLaC", b"PK\x03\x04", b"\x1a\x45\xdf\xa3", b"%PDF", *FORMS)
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 _TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
@@ -82,7 +82,10 @@ def check_iff(
         elif name in _SOUND:
             start = at + 16 if name == b"SSND" else at + 8  # offset and block size come first
             if size == 0:
-                whole = file.frames > 0 or there == 0 or stated_bytes == last - first - 8
+                chunks = there < 8 or is_name(data[start : start + 4])
+                whole = (
+                    file.frames > 0 or (chunks and stated_bytes == last - first - 8) or not there
+                )
                 return IffSound(start, start) if whole else None
             # Writers to a pipe put this for an unknown length: 0xFFFFFFFF and 0x7FFFFFFF, or a
             # little less. RF64 puts the true size into ds64.
@@ -99,8 +102,11 @@ def check_iff(
     return None
 
 
-def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last: int) -> None:
+def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last: int) -> str:
     """Compare the size of the sound chunk of a wav file that FFmpeg reads with the file's.
+
+    Returns:
+        What a user should know of bytes behind it; empty for nothing.
 
     Raises:
         AudioError: there is less; or more, which packed codings cannot be read without.
@@ -109,23 +115,25 @@ def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last
     at = first + 12
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        if not _is_name(name):
-            return
+        if not is_name(name):
+            return ""
         if name == b"data":
             there = last - at - 8
             if size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000:
-                return  # to the end
+                return ""  # to the end
             if size > there:
                 raise AudioError(
                     f"{quoted(path)}: cut off: got {there:,} bytes of sound, expected {size:,}; {AGAIN}"
                 )
-            if not _behind(data, order, at + 8, at + 8 + size, last).stated:
+            sound = _behind(data, order, at + 8, at + 8 + size, last)
+            if not sound.stated:
                 raise AudioError(
                     f"{quoted(path)}: the header states {size:,} bytes of packed sound, and more follows; "
                     f"expected a whole file; {AGAIN}"
                 )
-            return
+            return sound.note
         at += 8 + size + size % 2
+    return ""
 
 
 def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> IffSound:
@@ -133,7 +141,7 @@ def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> Iff
     at = behind = end + (end - start) % 2
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        if not (_is_name(name) and at + 8 + size <= last + 1):
+        if not (is_name(name) and at + 8 + size <= last + 1):
             break
         at += 8 + size + size % 2
     left = last - at
@@ -143,7 +151,7 @@ def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> Iff
     if (
         left >= 8
         and any(data[at : min(last, at + PADDING_BYTES)])
-        and data[at : at + 3] not in _TAGS
+        and data[at : at + 3] not in TAGS
     ):
         return IffSound(
             start, end, note=f"{left:,} bytes behind the sound are no sound: they were not read"
@@ -154,7 +162,7 @@ def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> Iff
 def _is_sound(data: mmap.mmap, at: int, last: int) -> bool:
     """Return whether bytes without a header are more sound, not a tag, padding or another file."""
     head = data[at : min(last, at + PADDING_BYTES)]
-    if head.startswith((*_STRANGERS, *_TAGS)):
+    if head.startswith((*_STRANGERS, *TAGS)):
         return False
     if not head.translate(None, _TEXT):
         return False
@@ -190,7 +198,7 @@ def check_size(
     if data[start : start + 4] == b"caff":
         while end and end + 12 <= stop:  # other chunks
             name, size = struct.unpack(">4sq", data[end : end + 12])
-            if not (_is_name(name) and 0 <= size <= stop - end):
+            if not (is_name(name) and 0 <= size <= stop - end):
                 break
             end += 12 + size
     elif data[start : start + 4] not in AU:
@@ -202,7 +210,7 @@ def check_size(
             f"follow; expected a header that fits; {AGAIN}"
         )
     behind = data[end : min(stop, end + PADDING_BYTES)] if left > 16 else b""
-    foreign = any(behind) and not behind.startswith(_TAGS)
+    foreign = any(behind) and not behind.startswith(TAGS)
     return (
         f"{left:,} bytes behind the sound that the header states were not read" if foreign else ""
     )
@@ -214,7 +222,7 @@ def _check_one_sound(path: str | os.PathLike[str], data: mmap.mmap, start: int, 
     at, sounds = start + 12, 0
     while at + 8 <= stop:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        if not _is_name(name):  # sound beyond a size that wrapped, padding: no chunks any more
+        if not is_name(name):  # sound beyond a size that wrapped, padding: no chunks any more
             return
         sounds += name in _SOUND and size > 0
         if sounds > 1:
@@ -224,7 +232,7 @@ def _check_one_sound(path: str | os.PathLike[str], data: mmap.mmap, start: int, 
         at += 8 + size + size % 2
 
 
-def _is_name(name: bytes) -> bool:
+def is_name(name: bytes) -> bool:
     """Return whether four bytes can name a chunk."""
     return name.isascii() and name.decode().isprintable()
 
@@ -244,7 +252,7 @@ def _stated_end(data: mmap.mmap, start: int) -> int:
     at = start + 8
     while head == b"caff" and at + 12 <= len(data):
         name, size = struct.unpack(">4sq", data[at : at + 12])
-        if name == b"data" or size < 0 or not _is_name(name):
+        if name == b"data" or size < 0 or not is_name(name):
             return at + 12 + size if name == b"data" and size >= 0 else 0
         at += 12 + size
     return 0

@@ -7,6 +7,7 @@ The result holds the words and the time that are scored. Alternatives are resolv
 hypothesis words whose middle lies in one; md-eval leaves out the time of NOSCORE and time outside of a UEM.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
@@ -82,6 +83,17 @@ def without(transcript: Transcript, unscored: Sequence[Stretch]) -> Transcript:
             near.append(stretch)
         segments += _outside(segment, near) if near else [segment]
     return replace(transcript, segments=tuple(segments))
+
+
+def is_left_out(transcript: Transcript) -> bool:
+    """Whether all segments lie in stretches that are out of scoring."""
+    stretches = merged(transcript.unscored)
+    ends = [end_s for _, end_s in stretches]
+    for segment in transcript.segments:
+        at = bisect_left(ends, segment.end_s)
+        if at == len(ends) or stretches[at][0] > segment.start_s:
+            return False
+    return True
 
 
 def _outside(segment: Segment, stretches: Sequence[Stretch]) -> list[Segment]:

@@ -6,6 +6,8 @@ pairs = pair(sides.references, sides.hypotheses)
 
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 from ..formats.folders import load
 from ..transcript import Transcript
-from .directives import read_uem, with_uem
+from .directives import is_left_out, read_uem, with_uem
 
 __all__ = ["Sides", "load", "noticed", "read_sides", "summed_up"]
 
@@ -57,28 +59,68 @@ def read_sides(
     options = read or {}
     references = load(reference, **options.get("reference", {}))
     hypotheses = load(hypothesis, **options.get("hypothesis", {}))
-    references, hypotheses = _named_alike(references, hypotheses)
+    references, hypotheses, renamed = _named_alike(references, hypotheses)
+    notes: list[str] = []
+    if uem is not None:
+        references, notes = with_uem(references, read_uem(Path(uem)))
     warnings = [
         *noticed("reference", references.values()),
         *noticed("hypothesis", hypotheses.values()),
+        *of_uem(notes),
+        *renamed,
     ]
-    if uem is not None:
-        references, notes = with_uem(references, read_uem(Path(uem)))
-        warnings += of_uem(notes)
     return Sides(references, hypotheses, tuple(warnings))
 
 
 def _named_alike(
     references: dict[str, Transcript], hypotheses: dict[str, Transcript]
-) -> tuple[dict[str, Transcript], dict[str, Transcript]]:
-    """Give the one session of standard input, in a format without names, the name of the one on the other side."""
+) -> tuple[dict[str, Transcript], dict[str, Transcript], list[Mapping[str, str | None]]]:
+    """Give sessions the name of the other side where it is plain, and tell of it.
+
+    The one session of standard input, in a format without names, takes that of the one on the other side; and
+    `talk.wav`, of `talk.wav.srt`, that of `talk`.
+    """
     if len(references) == len(hypotheses) == 1:
         (one, reference), (other, hypothesis) = *references.items(), *hypotheses.items()
         if other == STANDARD_INPUT != one:
-            hypotheses = {one: replace(hypothesis, recording=one)}
-        elif one == STANDARD_INPUT != other:
-            references = {other: replace(reference, recording=other)}
-    return references, hypotheses
+            return references, {one: replace(hypothesis, recording=one)}, []
+        if one == STANDARD_INPUT != other:
+            return {other: replace(reference, recording=other)}, hypotheses, []
+    references, told = _renamed("reference", references, hypotheses)
+    hypotheses, more = _renamed("hypothesis", hypotheses, references)
+    return references, hypotheses, told + more
+
+
+def _renamed(
+    side: str, sessions: dict[str, Transcript], others: Mapping[str, Transcript]
+) -> tuple[dict[str, Transcript], list[Mapping[str, str | None]]]:
+    """Give sessions the names of the other side that differ in a recording's suffix or in how letters are composed."""
+    if sessions.keys() <= others.keys():
+        return sessions, []
+    from ..audio import SUFFIXES
+
+    plain = {unicodedata.normalize("NFC", name): name for name in others}
+
+    def other_name(name: str) -> str:
+        composed = unicodedata.normalize("NFC", name)
+        stem, dot, suffix = composed.rpartition(".")
+        stem = stem if f"{dot}{suffix}".lower() in SUFFIXES else ""
+        return name if name in others else plain.get(composed) or plain.get(stem) or name
+
+    wanted = {name: other_name(name) for name in sessions}
+    often = Counter(wanted.values())
+    named, told = dict[str, Transcript](), list[Mapping[str, str | None]]()
+    for name, one in sessions.items():
+        other = wanted[name]
+        if other == name or often[other] > 1:
+            named[name] = one
+            continue
+        named[other] = replace(one, recording=other)
+        warning = (
+            f"1 sessions have another name on the other side: {name!r} was taken for {other!r}"
+        )
+        told.append({"side": side, "recording": other, "warning": warning})
+    return named, told
 
 
 def of_uem(notes: Iterable[str]) -> list[Mapping[str, str | None]]:
@@ -91,6 +133,10 @@ def noticed(side: str, transcripts: Iterable[Transcript]) -> list[Mapping[str, s
     rows: list[Mapping[str, str | None]] = []
     for one in transcripts:
         warnings = list(one.warnings)
+        if side == "reference" and one.segments and is_left_out(one):
+            warnings.append(
+                "all of its speech is out of scoring, by its directives or the UEM: nothing of it is scored"
+            )
         if side == "hypothesis":
             choices = sum(segment.choices is not None for segment in one.segments)
             if choices:

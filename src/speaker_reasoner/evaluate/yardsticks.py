@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from ..formats.choices import first_choices
 from ..transcript import Segment
 from .directives import outside
 from .normalisation import Normalisation
@@ -65,13 +66,15 @@ def _same(pair: Pair) -> Pair:
 
 
 def _compulsory(pair: Pair) -> Pair:
-    """Optional words are words like others."""
+    """Optional words are words like others, with their parentheses: sclite compares these, too."""
 
     def said(segment: Segment) -> Segment:
         if segment.choices is None:
             return segment
-        parts = tuple(part[:1] if part[1:] == (None,) else part for part in segment.choices)
-        return replace(segment, choices=parts)
+        parts = tuple((f"({p[0]})",) if p[1:] == (None,) else p for p in segment.choices)
+        text = first_choices(parts)
+        words = segment.words if text == segment.text else None
+        return replace(segment, text=text, words=words, choices=parts)
 
     reference = pair.reference.with_segments([said(s) for s in pair.reference.segments])
     return replace(pair, reference=reference)
@@ -104,7 +107,8 @@ YARDSTICKS = {
     for one in (
         Yardstick(
             "sclite",
-            "case ignored, words divided at spaces alone, optional words compulsory (sclite without -D); "
+            "case ignored, words divided at spaces alone, optional words compulsory and with their parentheses, "
+            "so that (uh) is not uh (sclite without -D); "
             "not its alignment by segments: words are aligned in order over the whole recording",
             lambda language: Normalisation(
                 language, nfkc=False, lower=True, characters=False, punctuation=False

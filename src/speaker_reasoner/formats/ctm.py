@@ -22,9 +22,9 @@ _ALTERNATION = ("<ALT_BEGIN>", "<ALT>", "<ALT_END>")
 _NO_WORD_TYPES = frozenset({"non-lex", "misc", "noise"})
 # Han with its extensions, and kana: scripts written without spaces, where one character counts as
 # one word. Punctuation stays with the character it stands beside.
-_UNSPACED = "\u3005\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
-_WORD = re.compile(rf"[^\w\s]*[{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+")
+UNSPACED = "\u3005\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
+_WORD = re.compile(rf"[^\w\s]*[{UNSPACED}][^\w\s]*|[^\s{UNSPACED}]+")
 
 
 def render_ctm(transcript: Transcript) -> str:

@@ -39,6 +39,8 @@ VOICE = re.compile(r"<v(?:\.[^\s>]*)?(?:\s+([^>]*))?>")
 """WebVTT's mark of a speaker."""
 _SUBRIP = (_TAG, VOICE, _BREAK, _OVERRIDE, _REFERENCE, re.compile(r"\\[Nh]"))
 _MARKS = re.compile("|".join(mark.pattern for mark in _SUBRIP), re.IGNORECASE)
+_TIMESTAMP = re.compile(r"<\d")
+_END_OF_MARK = re.compile(r"</[bciuBCIUfF]")
 _ROLLING_GAP_S = Decimal("0.1")
 _ROLLING_SHARE = 0.4
 
@@ -197,6 +199,34 @@ def as_subrip(line: str) -> str:
     return _MARKS.sub(
         lambda match: re.sub(r"[<&{\\]", lambda sign: f"&#{ord(sign[0])};", match[0]), line
     )
+
+
+def unmarked(cues: Sequence[Cue], text: str) -> tuple[list[Cue], int]:
+    """Read lines once that come again with another word marked, as Whisper's programs mark what is being said.
+
+    Such cues follow each other without a gap, and differ in tags alone.
+
+    Args:
+        cues: of a file, in order, with their tags.
+        text: of the file.
+
+    Returns:
+        The cues, and how many came again.
+    """
+    if not _END_OF_MARK.search(text) or _TIMESTAMP.search(text):  # the latter roll
+        return list(cues), 0
+    kept: list[Cue] = []
+    again, before, marked = 0, "", list[str]()
+    for cue in cues:
+        shown = _TAG.sub("", "\n".join(cue.lines))
+        follows = bool(kept) and abs(cue.start_s - kept[-1].end_s) <= _ROLLING_GAP_S
+        if follows and shown and shown == before and cue.lines != marked:
+            kept[-1].end_s = cue.end_s
+            again += 1
+        else:
+            kept.append(replace(cue))
+        before, marked = shown, cue.lines
+    return kept, again
 
 
 def unrolled(cues: Sequence[Cue], shown: Callable[[str], str]) -> tuple[list[Cue], int]:

@@ -3,6 +3,7 @@
 The standard library parses the XML: a file is a list of time slots and tiers that name them.
 """
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from decimal import Decimal
@@ -10,7 +11,13 @@ from decimal import Decimal
 from ..errors import FormatError
 from ..transcript import Transcript, recording_name
 from .sessions import Sessions
+from .speaker_tiers import with_speakers
 from .tiers import Interval, Tier, sort_tiers
+
+_NUMBERED = re.compile(r"[\w.:/-]*\d+")
+"""What a tier of references holds: `1`, `talk.001`."""
+_NUMBERS = "tiers hold numbers alone; the tiers below them were read instead"
+_MOVED = "media files have a time origin of their own; times were taken as they stand"
 
 
 def parse_elan(text: str, where: str) -> list[Transcript]:
@@ -18,8 +25,8 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
 
     Each tier with times of its own is a speaker, named by its participant or else by itself; tiers of
     words and phones are treated as those of a TextGrid (`tiers`). Tiers that hang on another one
-    (translations, glosses) are not read; where such a tier has the words of an empty one above it, it
-    stands for that. Annotations without a time are counted in the transcript's warnings, like tiers
+    (translations, glosses) are not read; where such a tier has the words of one above it that is empty or
+    holds numbers, it stands for that. Annotations without a time are counted in the transcript's warnings, like tiers
     that were not read.
 
     Raises:
@@ -36,6 +43,7 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
         )
     sessions, session = Sessions(), recording_name(where)
     sessions.open(session)
+    _check_clock(root, where, sessions, session)
     slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
     spans: dict[str | None, tuple[Decimal, Decimal]] = {}
     read: dict[str, list[Interval]] = {}
@@ -60,8 +68,9 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
             if mark:
                 read[name].append(Interval(*span, mark, at))
     tiers = _top_tiers(read, above, people, sessions, session)
+    tiers, told = with_speakers(tiers)
     sorted_tiers = sort_tiers(tiers, where)
-    for what, times in sorted_tiers.noticed().items():
+    for what, times in (told | sorted_tiers.noticed()).items():
         sessions.count(session, what, times)
     for tier in sorted_tiers.speech:
         for interval in tier.intervals:
@@ -74,6 +83,23 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
                 text=interval.mark,
             )
     return sessions.transcripts()
+
+
+def _check_clock(root: ElementTree.Element, where: str, sessions: Sessions, session: str) -> None:
+    """Count media that do not begin with the time line.
+
+    Raises:
+        FormatError: times are no milliseconds.
+    """
+    for header in root.iter("HEADER"):
+        units = header.get("TIME_UNITS") or "milliseconds"
+        if units != "milliseconds":
+            raise FormatError(
+                f"{where}: expected TIME_UNITS milliseconds, got {units!r}; save it with ELAN again"
+            )
+    origins = [media.get("TIME_ORIGIN") or "0" for media in root.iter("MEDIA_DESCRIPTOR")]
+    moved = sum(origin.strip("0") != "" for origin in origins)
+    sessions.count(session, _MOVED, moved)
 
 
 def _span(
@@ -113,7 +139,9 @@ def _top_tiers(
             continue
         below = next((n for n, parent in above.items() if parent == name and read[n]), None)
         used.add(name)
-        if not intervals and below is not None:
+        numbered = all(_NUMBERED.fullmatch(interval.mark) for interval in intervals)
+        if numbered and below is not None:
+            sessions.count(session, _NUMBERS, bool(intervals))
             used.add(below)
             intervals = read[below]
         label = people[name] or name

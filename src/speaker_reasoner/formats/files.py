@@ -234,6 +234,8 @@ def read_text(path: Path, encoding: str | None = None) -> str:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FormatError(f"cannot read {path}: {reason}; check the path") from error
+    if data.startswith(b"ooBinaryFile"):
+        raise FormatError(f"{path}: a binary file of Praat; expected one saved as a text file")
     if encoding is None:
         encoding = _encoding_of(data)
         if encoding == "utf-8" and 4 * data.count(0) > len(data):

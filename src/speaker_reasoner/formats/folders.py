@@ -59,6 +59,14 @@ SUFFIXES = tuple(dict.fromkeys(suffix for suffixes, _ in INPUTS.values() for suf
 _NO_TRANSCRIPTS = frozenset({"failures.jsonl"})
 """Files that a run writes beside its transcripts."""
 
+_NUMBER = r"\s\d+(?:\.\d*)?(?:e[+-]?\d+)?(?!\S)"
+_FIELDS = {
+    ".rttm": re.compile(
+        rf"(?:SPEAKER|NOSCORE)\s+\S+\s+\S+{_NUMBER}{_NUMBER}|[A-Z/-]+\s.*<NA>\s*$", re.IGNORECASE
+    ),
+    ".stm": re.compile(rf"\S+\s+\S+\s+\S+{_NUMBER}{_NUMBER}"),
+    ".ctm": re.compile(rf"\S+\s+\S+{_NUMBER}{_NUMBER}\s+\S+"),
+}
 _ALIASES = {"diarized_json": "services"}
 _NO_LHOTSE = re.compile(
     r'"audio_filepath"|^\s*\{(?!.*"(?:id|recording_id|supervisions|tracks)").*"start"'
@@ -199,13 +207,18 @@ def _format_of_text(file: Path) -> str | None:
 def _suffix_by_content(file: Path) -> str:
     """The suffix that fits the beginning of a file without one, such as standard input; empty where none does."""
     text = beginning(file).lstrip()
-    if text.startswith(("{", "[", "SPEAKER ")) and is_paragraphs(text):
-        return ".txt"  # `[00:01] hello`, or a heading such as `SPEAKER 1  0:01`
-    if text.startswith(("{", "[")):
+    if text.startswith(("{", "[")) and not is_paragraphs(text):
         return ".jsonl" if re.match(r"\{.*\}\n\s*\{", text) else ".json"
-    marks = {"SPEAKER ": ".rttm", "SPKR-INFO ": ".rttm", "File type": ".textgrid", "<?xml": ".eaf"}
+    marks = {"File type": ".textgrid", "<?xml": ".eaf"}
     marked = next((suffix for mark, suffix in marks.items() if text.startswith(mark)), "")
-    return marked or (".txt" if _format_of_text(file) else "")
+    return marked or _suffix_by_fields(text) or (".txt" if _format_of_text(file) else "")
+
+
+def _suffix_by_fields(text: str) -> str:
+    """`.rttm`, `.stm` or `.ctm` where the first lines that are no comments have its fields; else empty."""
+    lines = [line for line in text.split("\n")[:50] if line.strip() and line[0] not in ";#"]
+    fits = (suffix for suffix, fields in _FIELDS.items() if lines and all(map(fields.match, lines)))
+    return next(fits, "")
 
 
 def stem_of(file: Path) -> str:

@@ -179,6 +179,53 @@ def google(data: Any, where: str) -> Iterator[ServiceRow]:
         yield ServiceRow(f"{where}, result {number}", None, start, end or None, text)
 
 
+def _batched(data: Any) -> list[Any]:
+    """The transcripts of a batch of Google's, under `results` by the address of the sound."""
+    results = at_key(data, "results")
+    values = list(results.values()) if isinstance(results, dict) else []
+    made = [at_key(v, "transcript") or at_key(v, "inlineResult", "transcript") for v in values]
+    return made if all(isinstance(at_key(one, "results"), list) for one in made) else []
+
+
+def is_google_batch(data: Any) -> bool:
+    """Whether data is what Google's batches write for one recording, or several."""
+    return bool(_batched(data))
+
+
+def google_batch(data: Any, where: str) -> Iterator[ServiceRow]:
+    """The results of the one recording in a batch."""
+    made = _batched(data)
+    if len(made) > 1:
+        raise FormatError(f"{where}: expected one recording, got {len(made)}; give a file for each")
+    yield from google(made[0], where)
+
+
+def is_aws_calls(data: Any) -> bool:
+    """Whether data has turns as Amazon's Call Analytics writes them."""
+    turns_of = at_key(data, "Transcript")
+    return isinstance(turns_of, list) and any(
+        at_key(t, "BeginOffsetMillis") is not None for t in turns_of
+    )
+
+
+def aws_calls(data: Any, where: str) -> Iterator[ServiceRow]:
+    """Turns of agent and customer, in milliseconds."""
+    for at, item in entries(data, "Transcript", where):
+        start, end = (thousandth(item.get(f"{key}OffsetMillis")) for key in ("Begin", "End"))
+        words = tuple(
+            TimedWord(
+                text_of(word, "Content"),
+                thousandth(word.get("BeginOffsetMillis")),
+                thousandth(word.get("EndOffsetMillis")),
+                word.get("Confidence"),
+            )
+            for word in objects(item, "Items")
+            if word.get("Type") != "punctuation"
+        )
+        speaker = first_of(item, "ParticipantRole", "ParticipantId")
+        yield ServiceRow(at, speaker, start, end, text_of(item, "Content"), words)
+
+
 def _google_word(word: dict[str, Any]) -> TimedWord:
     speaker = first_of(word, "speakerLabel", "speaker_label", "speakerTag", "speaker_tag")
     return TimedWord(
@@ -275,9 +322,11 @@ def elevenlabs_channels(data: Any, where: str) -> Iterator[ServiceRow]:
 
 
 def pyannoteai(data: Any, where: str) -> Iterator[ServiceRow]:
-    """Turns, with words where it transcribed."""
+    """Turns, with words where it transcribed, else with names where it knew the voices."""
     said = objects(data, "output", "turnLevelTranscription")
-    for number, item in enumerate(said or objects(data, "output", "diarization"), start=1):
+    known = objects(data, "output", "identification")
+    turns_of = said or known or objects(data, "output", "diarization")
+    for number, item in enumerate(turns_of, start=1):
         at = f"{where}, turn {number}"
         yield ServiceRow(
             at, item.get("speaker"), item.get("start"), item.get("end"), text_of(item, "text")

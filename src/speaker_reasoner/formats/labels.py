@@ -8,7 +8,7 @@ from ..errors import FormatError
 from ..transcript import Transcript, recording_name
 from .cues import Cue
 from .names import is_name, name_speakers
-from .sessions import UNKNOWN_SPEAKER, Sessions, parse_seconds
+from .sessions import Sessions, parse_seconds
 
 _LINE = re.compile(r"\s*(\d+[.,]\d+|\d+)\t(\d+[.,]\d+|\d+)(?:\t(.*))?")
 
@@ -44,23 +44,22 @@ def parse_labels(text: str, where: str) -> list[Transcript]:
         start_s, end_s = _seconds(match[1], at), _seconds(match[2], at)
         cues.append(Cue(at, start_s, end_s, [(match[3] or "").strip()]))
     speakers = _only_speakers(cues)
-    for cue, [(speaker, gender, words), *_] in zip(cues, name_speakers(cues), strict=True):
-        if speakers:
-            speaker, words = cue.lines[0], ""
-        elif not words and not speaker:
-            sessions.count(session, "labels are empty and were left out")
-            continue
-        elif not speaker:
-            sessions.count(session, f"labels name no speaker and were given to {UNKNOWN_SPEAKER!r}")
-        sessions.add(
-            session,
-            cue.at,
-            speaker=speaker or UNKNOWN_SPEAKER,
-            start_s=cue.start_s,
-            end_s=cue.end_s,
-            text=words,
-            gender=gender,
-        )
+    for cue, parts in zip(cues, name_speakers(cues), strict=True):
+        for speaker, gender, words in parts:
+            if speakers:
+                speaker, words = cue.lines[0], ""
+            elif not words and not speaker:
+                sessions.count(session, "labels are empty and were left out")
+                continue
+            sessions.add(
+                session,
+                cue.at,
+                speaker=sessions.whose(session, "labels", speaker),
+                start_s=cue.start_s,
+                end_s=cue.end_s,
+                text=words,
+                gender=gender,
+            )
     if speakers:
         sessions.count(
             session, "labels are names that recur: they are speakers, without words", len(cues)

@@ -11,10 +11,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from . import changes
 from .captions import parse_caption
+from .ctm import UNSPACED
 from .cues import Cue
+from .name_words import (
+    FIRST_PARTICLES,
+    NEVER_FIRST,
+    OF_A_LIST,
+    OPENERS,
+    PARTICLES,
+    ROLES,
+    SOUND_WORDS,
+    TOGETHER,
+)
 
-_SPOKEN = re.compile(r"\s*(?:>>+\s*)?([^:：]*[^:：\s])\s*[:：](?:\s+(.*)|(?<=：)(.*))?", re.DOTALL)
+_UNSEEN = "\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"  # marks of direction, and what joins or divides words
+_SPOKEN = re.compile(
+    r"\s*(?:>>+\s*)?([^:：]*[^:：\s])\s*[:：]"
+    rf"(?:[{_UNSEEN}]*\s+(.*)|(?:(?<=：)|(?=[{UNSPACED}\uac00-\ud7a3]))(.*))?",
+    re.DOTALL,
+)
+_AROUND = re.compile(rf"^[\s{_UNSEEN}]+|[\s{_UNSEEN}]+$")
+_UNSPACED_COLON = re.compile(r"\s*([^\s:：][^:：]*):([^\W\d_].*)", re.DOTALL)
 _EXPLICIT = re.compile(r".*\S \((?:female|male|unknown)\)", re.DOTALL)
 _IDENTIFIER = re.compile(
     r"(?:speaker|spk|spkr|voice|person|channel|说话人|讲者|发言人)[ _-]?\w{1,4}", re.I
@@ -22,67 +41,13 @@ _IDENTIFIER = re.compile(
 _NUMBERED = re.compile(
     r"\s*\[((?:speaker|spk|spkr)[ _-]?\w{1,4})\]\s*(.*)", re.IGNORECASE | re.DOTALL
 )
-_PARTICLE_WORDS = (
-    "al and bin da das de del della den der di do dos du el ibn la le of the ten ter van von y zu &"
-)
-_PARTICLES = frozenset(_PARTICLE_WORDS.split())
-_FIRST_PARTICLES = frozenset(("Al", "Bin", "De", "Di", "Ibn", "Van", "Von"))
-"""Particles that begin a name in capitals: `Al`, `Van Morrison`; others begin a sentence: `The`, `Das`."""
-_OPENER_WORDS = (
-    "Also And Answer But Caution Example Finally First Fact Given Hint However Important Listen Look"
-    " Maybe No Not Note Now OK Ok Okay Or Please Question Quote Remember Result Second See So Summary"
-    " Then There Therefore Third This Thus Tip Translation Update Warning Well Why Yes"
-    " Achtung Also Antwort Beispiel Dann Ergebnis Frage Ganz Hinweis Ja Merke Nein Nochmal Problem Tipp"
-    " Warnung Wichtig Zusammenfassung Alors Attention Bref Conseil Donc Exemple Mais Oui Non Remarque"
-    " Réponse Résultat Atención Bueno Ejemplo Entonces Nota Pero Pregunta Respuesta Resultado Sí Attenzione"
-    " Domanda Esempio Quindi Risposta Exemplo Pergunta Resposta Ответ Вопрос Внимание Итак Нет Да Пример"
-    " Monday Tuesday Wednesday Thursday Friday Saturday Sunday Today Tomorrow"
-    " 注意 问题 答案 问 答 例如 比如 结果 第一 第二 第三 首先 其次 最后 总之 因此 所以 但是 質問 回答 答え 例"
-)
-_HEADINGS = (
-    "Breaking,Breaking news,News,Exclusive,Headlines,Weather,Sport,Sports,Coming up,Meanwhile,Previously,"
-    "Tonight,Yesterday,Tomorrow,Earlier,Later,Fun fact,Pro tip,Source,Sources,Credits,Music,Lyrics,Subtitles,"
-    "Subtitles by,Captions,Captions by,Disclaimer,Reminder,Spoiler,Update,Eilmeldung,Musik,Untertitel,Quelle,"
-    "Quellen,Source,Musique,Sous-titres,Música,Subtítulos,Fuente,Noticias"
-)
-_OPENERS = frozenset(_OPENER_WORDS.split()) | frozenset(_HEADINGS.split(","))
-"""Words that begin a sentence or a text before a colon and are nobody's name."""
-_ROLE_WORDS = (
-    "man woman boy girl kid child children baby lady guy male female narrator announcer reporter anchor host"
-    " hostess interviewer guest presenter moderator speaker commentator teacher professor student officer cop"
-    " policeman doctor nurse judge lawyer attorney waiter waitress clerk driver pilot soldier guard captain"
-    " crowd group audience chorus choir voice voiceover caller operator dispatcher singer translator interpreter"
-    " mother father mom mum dad grandma grandpa daughter son brother sister wife husband robot computer"
-    " mann frau junge mädchen kind sprecher sprecherin erzähler moderatorin reporterin"
-    " homme femme garçon fille enfant narrateur narratrice hombre mujer niño niña narrador locutor"
-    " uomo donna ragazzo ragazza narratore homem mulher menino menina"
-)
-_ROLES = frozenset(_ROLE_WORDS.split())
-"""Descriptions of people by which captions for the deaf name speakers: `MAN:`, `OLD WOMAN 2:`, `TV ANNOUNCER:`."""
-_TOGETHER = frozenset(
-    ("ALL", "BOTH", "EVERYONE", "TOGETHER", "ALLE", "BEIDE", "TOUS", "TODOS", "TUTTI")
-)
-_OF_A_LIST = re.compile(
-    r"(?:step|chapter|part|psalm|rule|figure|week|level|lesson|section|question|answer|number|"
-    r"item|point|phase|stage|act|scene|verse|tip|slide|article|episode|option|problem|example|"
-    r"schritt|kapitel|teil|frage|antwort|étape|chapitre|partie|paso|capítulo|parte|ps|nb|"
-    r"(?:case|day|page)(?= ))"  # alone, these are surnames
-    r"(?: \d+| [ivx]+| one| two| three)?",
-    re.IGNORECASE,
-)
-"""Numbers and headings of the parts of a talk: `Step 1: open it`."""
-_SOUND_WORDS = re.compile(
-    r".*\b(?:music|singing|laugh(?:s|ing|ter)?|giggles?|chuckles?|sighs?|sobs?|coughs?|gasps?|"
-    r"applause|clapping|cheer(?:s|ing)?|whispers?|shouts?|noises?|silence|pause|beeps?|inaudible|"
-    r"crosstalk|musik|gelächter|applaus|musique|rires|applaudissements|música|risas|aplausos|musica|risate)\b.*",
-    re.IGNORECASE,
-)
-"""Remarks in brackets that are nobody's name: `[Music] la la`."""
 _LONGEST_LABEL = 60  # characters of a name or label: assumed
-_NEVER_FIRST = frozenset(("die", "das", "ein", "eine", "les", "une", "los", "las", "una", "uma"))
 _LONGEST_NAME = 5  # words: assumed
 _DASHED = re.compile(r"[-–—]\s*(.+)", re.DOTALL)  # subtitles put a dash before each of two people
-_BRACKETED = re.compile(r"\s*(?:\[([^\[\]:：]+)\]|\(([^():：]+)\))\s+(\S.*)", re.DOTALL)
+_BRACKETED = re.compile(
+    r"\s*(?:(?:\[([^\[\]:：]+)\]|\(([^():：]+)\))\s+|【([^【】:：]+)】\s*|（([^（）:：]+)）\s*)(\S.*)",
+    re.DOTALL,
+)
 _ENCLOSED = re.compile(r"\[([^\[\]]+)\]|\(([^()]+)\)")
 _ASIDE = re.compile(r"\s+\([^()]+\)$")  # Ana (she/her), Bob (Guest)
 
@@ -99,15 +64,15 @@ def is_name(text: str) -> bool:
         return True
     text = _ASIDE.sub("", text)
     words = text.split()
-    if _OF_A_LIST.fullmatch(text):
+    if OF_A_LIST.fullmatch(text):
         return False
     if not words or len(words) > _LONGEST_NAME or len(text) > _LONGEST_LABEL:
         return False
-    if text.capitalize() in _OPENERS:
+    if text.capitalize() in OPENERS:
         return False
     if any(mark in text for mark in ',;!?"<>{}|。，！？；…、') or _begins_a_sentence(words[0]):
         return False
-    if _DASHED.match(text) or (words[0].lower() in _NEVER_FIRST and len(words) > 1):
+    if _DASHED.match(text) or (words[0].lower() in NEVER_FIRST and len(words) > 1):
         return False
     if all(_caseless(word) for word in words):  # 张三, not a sentence
         return len("".join(words)) <= (5 if len(words) == 1 else 16)
@@ -115,7 +80,7 @@ def is_name(text: str) -> bool:
 
 
 def _begins_a_sentence(word: str) -> bool:
-    return word.lower() in _PARTICLES and word not in _FIRST_PARTICLES
+    return word.lower() in PARTICLES and word not in FIRST_PARTICLES
 
 
 def _caseless(word: str) -> bool:
@@ -127,7 +92,7 @@ def _caseless(word: str) -> bool:
 
 def _name_word(word: str, last: bool) -> bool:
     bare = word.strip("().'’-#")  # MAN #2
-    if word in _PARTICLES:
+    if word in PARTICLES:
         return not last
     if not bare or not re.fullmatch(r"[\w.'’()@/#+-]+", word):
         return False
@@ -147,7 +112,11 @@ def split_name(line: str) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=4096)
 def _undashed(name: str) -> str:
-    dashed = None if _is_explicit(name) else _DASHED.fullmatch(name)
+    """A name without a dash before it, and without what shows nothing around it."""
+    if _is_explicit(name):
+        return name
+    name = _AROUND.sub("", name)
+    dashed = _DASHED.fullmatch(name)
     return dashed[1] if dashed is not None and is_name(dashed[1]) else name
 
 
@@ -161,11 +130,23 @@ def _unbracketed(cues: Sequence[Cue]) -> Sequence[Cue]:
     rewritten = []
     for cue in cues if len(cues) > 1 else ():
         match = _BRACKETED.match(cue.lines[0]) if cue.lines else None
-        name = (match[1] or match[2]).strip() if match else ""
-        if match is None or not is_name(name) or _SOUND_WORDS.fullmatch(name):
+        name = next(filter(None, match.groups())).strip() if match else ""
+        if match is None or not is_name(name) or SOUND_WORDS.fullmatch(name):
             return cues
-        rewritten.append(replace(cue, lines=[f"{name}: {match[3]}", *cue.lines[1:]]))
+        rewritten.append(replace(cue, lines=[f"{name}: {match[5]}", *cue.lines[1:]]))
     return rewritten or cues
+
+
+def _spaced(cues: Sequence[Cue]) -> Sequence[Cue]:
+    """Rewrite `Ana:words` as `Ana: words` if all cues of a file begin so, and names recur."""
+    rewritten, names = [], set()
+    for cue in cues if len(cues) > 1 else ():
+        match = _UNSPACED_COLON.match(cue.lines[0]) if cue.lines else None
+        if match is None or not is_name(match[1].strip()):
+            return cues
+        names.add(match[1])
+        rewritten.append(replace(cue, lines=[f"{match[1]}: {match[2]}", *cue.lines[1:]]))
+    return rewritten if len(names) < len(rewritten) else cues
 
 
 def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
@@ -174,7 +155,7 @@ def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
         return cues
     names = [cue.lines[0].lstrip("-– ").strip() for cue in cues]
     recur = len(cues) > 2 and 2 * len(set(names)) <= len(names) + 1
-    if not all(map(is_name, names)) or not (recur or all(map(_is_numbered, names))):
+    if not all(map(is_name, names)) or not (recur or all(map(is_numbered, names))):
         return cues
     return [
         replace(cue, lines=[f"{name}: {cue.lines[1]}", *cue.lines[2:]])
@@ -202,18 +183,53 @@ def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
     A name in brackets (`[Ana] yes`), or alone on the first line, is one where every cue begins so. A name with a gender
     (`Ana (female): yes`), as this package writes it, is one anywhere.
 
+    Behind `>>` another person speaks (`changes`). Where all names stand behind one and there are several, whoever
+    spoke before goes on where there is none.
+
     Returns:
-        Of each cue its parts: speaker (empty for none), gender, and words. A cue whose lines begin
-        with names has several.
+        Of each cue its parts: speaker (empty for none, `changes.MARK` for somebody else without a name),
+        gender, and words. A cue whose lines begin with names or with `>>` has several.
     """
-    cues = _unheaded(_unbracketed(cues))
-    splits = [[_without_remark(split_name(line)) for line in cue.lines] for cue in cues]
+    cues, changed = changes.divided(_unheaded(_unbracketed(_spaced(cues))))
+    splits = _without_remarks([[split_name(line) for line in cue.lines] for cue in cues])
     accepted = _of_a_meeting(splits) or _names_among(cues, splits)
-    return [_parts(cue.lines, split, accepted) for cue, split in zip(cues, splits, strict=True)]
+    said = [_parts(cue.lines, split, accepted) for cue, split in zip(cues, splits, strict=True)]
+    if changed > 1 and accepted:
+        _go_on(cues, splits, accepted, said)
+    return said
 
 
-def _without_remark(split: tuple[str, str] | None) -> tuple[str, str] | None:
-    return split if split is None or "(" not in split[0] else (without_remark(split[0]), split[1])
+def _go_on(
+    cues: Sequence[Cue], splits: _Splits, accepted: set[str], said: list[list[tuple[str, str, str]]]
+) -> None:
+    """Give words without a mark to whoever spoke before, if names stand behind `>>` alone."""
+    for cue, of_cue in zip(cues, splits, strict=True):
+        for line, split in zip(cue.lines, of_cue, strict=True):
+            if split and split[0] in accepted and not changes.is_change(line):
+                return
+    before = "", "unknown"
+    for parts in said:
+        for number, (speaker, gender, words) in enumerate(parts):
+            if speaker:
+                before = ("", "unknown") if speaker == changes.MARK else (speaker, gender)
+            else:
+                parts[number] = (*before, words)
+
+
+def _without_remarks(splits: _Splits) -> _Splits:
+    """Names without a remark behind them: those in capitals, and those that come without one, too."""
+    names = {split[0] for of_cue in splits for split in of_cue if split}
+    bare = {
+        name: base
+        for name in names
+        if name[-1:] in ")]" and (base := remarked(name)) and (in_capitals(base) or base in names)
+    }
+    if not bare:
+        return splits
+    return [
+        [split and (bare.get(split[0], split[0]), split[1]) for split in of_cue]
+        for of_cue in splits
+    ]
 
 
 def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
@@ -232,7 +248,7 @@ def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
     plain = {
         name
         for name, count in counts.items()
-        if count > 1 or name in plainly or _is_numbered(name) or _is_role(name)
+        if count > 1 or name in plainly or is_numbered(name) or _is_role(name)
     }
     alone = set[str]() if any(map(in_capitals, plain)) else set(filter(in_capitals, counts)) - plain
     recurring = plain | (set(filter(in_capitals, counts)) - alone)
@@ -253,12 +269,12 @@ def _is_label(text: str) -> bool:
     words = text.split()
     if not words or len(text) > _LONGEST_LABEL or text[-1] in ".!?,;":
         return False
-    if text.capitalize() in _OPENERS or _OF_A_LIST.fullmatch(text):
+    if text.capitalize() in OPENERS or OF_A_LIST.fullmatch(text):
         return False
     named = sum((not word[0].islower() and not _caseless(word[0])) or "@" in word for word in words)
     letters = all(re.sub("['’]", "", word).isalpha() for word in words)
     most = 2 * named > len(words) if letters else 2 * named >= len(words)
-    return most and words[0].lower() not in _NEVER_FIRST
+    return most and words[0].lower() not in NEVER_FIRST
 
 
 def _of_a_meeting(splits: _Splits) -> set[str]:
@@ -283,10 +299,23 @@ def _possible(name: str) -> bool:
         return True
     bare = _bare(name)
     one = bare.split() == [bare] and bare.isalpha() and bare.islower() and len(bare) <= 20
-    return is_name(bare) or (one and bare.capitalize() not in _OPENERS)
+    return is_name(bare) or (one and bare.capitalize() not in OPENERS)
 
 
-def _is_numbered(name: str) -> bool:
+def names_inside(text: str, people: set[str]) -> int:
+    """How often a text has one of the names, and a colon behind it, after other words."""
+    if ":" not in text or not people:
+        return 0
+    count = 0
+    for match in re.finditer(r"(?<=\S):(?=\s)", text):
+        words = text[: match.start()].split()
+        ways = (" ".join(words[-n:]) for n in range(1, min(_LONGEST_NAME, len(words) - 1) + 1))
+        count += any(way in people for way in ways)
+    return count
+
+
+def is_numbered(name: str) -> bool:
+    """Whether a name is one of a speaker without a name: `SPEAKER_00`, `speaker 1`."""
     return _IDENTIFIER.fullmatch(_bare(name)) is not None
 
 
@@ -298,28 +327,28 @@ def _is_role(name: str) -> bool:
     """Return whether a name in capitals is a description of a person."""
     words = re.findall(r"\w+", name)
     return in_capitals(name) and (
-        any(word.lower() in _ROLES for word in words) or set(words) <= _TOGETHER
+        any(word.lower() in ROLES for word in words) or set(words) <= TOGETHER
     )
 
 
 def label_of(label: str) -> tuple[str, bool]:
     """The form of a label that SubRip can hold, and whether it is plainly a name there."""
     fitted = re.sub("[:：]", "_", label.strip())
-    return fitted, is_name(fitted) and without_remark(_bare(fitted)) == fitted
+    return fitted, is_name(fitted) and _bare(fitted) == fitted and not remarked(fitted)
 
 
 _REMARK = re.compile(
-    r"(.*\S)\s*\((?:[a-z][^()]*|[OV]\.?\s?[SOC]\.?|CONT['’]?D\.?|ON [^()]*|OVER [^()]*)\)",
+    r"(.*\S)\s*[(\[](?:[a-z][^()\[\]]*|[OV]\.?\s?[SOC]\.?|CONT['’]?D\.?|ON [^()\[\]]*|OVER [^()\[\]]*)[)\]]",
     re.DOTALL,
 )
-"""How somebody speaks, behind a name in capitals: `ANA (whispering)`, `BOB (V.O.)`."""
+"""How somebody speaks, behind a name: `ANA (whispering)`, `BOB (V.O.)`, `Ann [laughing]`."""
 
 
 @lru_cache(maxsize=4096)
-def without_remark(name: str) -> str:
-    """Return a name in capitals without a remark on how somebody speaks behind it; any other as it is."""
+def remarked(name: str) -> str:
+    """Return a name without a remark on how somebody speaks behind it; empty where there is no remark."""
     match = None if _is_explicit(name) else _REMARK.fullmatch(name)
-    return match[1] if match is not None and in_capitals(match[1]) else name
+    return match[1] if match is not None else ""
 
 
 @lru_cache(maxsize=4096)
@@ -338,6 +367,8 @@ def _parts(
             if len(lines) == 1:
                 return [(*_label(split[0]), split[1])]
             parts.append((*_label(split[0]), [split[1]]))
+        elif changes.is_change(line):
+            parts.append((changes.MARK, "unknown", [changes.behind(line)]))
         elif parts:
             parts[-1][2].append(line)
         else:

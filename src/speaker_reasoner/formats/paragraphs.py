@@ -6,7 +6,7 @@
     [00:00.000 --> 00:03.400]  hello       Whisper, whisper.cpp
     [0.00s -> 3.40s] hello                 faster-whisper
     [00:04] Ana: hello                     Fireflies, Descript
-    Ana (00:04): hello                     minutes by hand
+    Ana (00:04): hello                     minutes by hand, Trint, Sonix (`Ana: [00:04] hello`)
     0:01 - 0:03                            the same, with an end
 
 Lines without a time belong to the paragraph before. Most paragraphs have no ends; warnings of the transcript report how
@@ -24,16 +24,23 @@ from ..transcript import Transcript, recording_name
 from .captions import parse_caption
 from .cues import SOUND, SOUNDS, Cue, parse_clock
 from .names import is_name, name_speakers
-from .sessions import UNKNOWN_SPEAKER, Sessions
+from .sessions import Sessions
 
 _TIME = r"(?:\d{1,3}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
-_RANGED = re.compile(rf"\[({_TIME})\s*(?:-->|->|-|–)\s*({_TIME})\]\s*(.*)")
+_RANGED = re.compile(rf"(?:\[|\()({_TIME})\s*(?:-->|->|-|–)\s*({_TIME})(?:\]|\):?)\s*(.*)")
 _BARE_RANGE = re.compile(rf"({_TIME})\s*(?:-->|->|-|–|—|to)\s*({_TIME})(?:\s+(.*))?")
 _RANGED_S = re.compile(r"\[(\d+\.\d+)s -> (\d+\.\d+)s\]\s*(.*)")
 _STAMPED = re.compile(rf"(?:\[({_TIME})\]|\(({_TIME})\):?)(?:\s+(.*))?")
 _BARE = re.compile(rf"({_TIME})(?:\s+(.*))?")
 _HEADED = re.compile(rf"(\S.*?)(?:(\s+)({_TIME})|\s*\(({_TIME})\):?)\s*")
-_NAMED = re.compile(rf"([^:\[(]*[^:\[(\s])\s*(?:\[({_TIME})\]|\(({_TIME})\))\s*:\s+(\S.*)")
+_NAMED = re.compile(
+    rf"([^:\[(]*[^:\[(\s])(?:\s*(?:\[({_TIME})\]|\(({_TIME})\))\s*:|:\s*(?:\[({_TIME})\]|\(({_TIME})\))|\s*\[({_TIME})\])"
+    r"\s+(\S.*)"
+)
+_ALONE = re.compile(rf"({_TIME})|\[({_TIME})\]|\(({_TIME})\)")
+_BOLD = re.compile(
+    r"(\*\*|__)([^*_:：]+)(?:([:：])\1|\1([:：]))"
+)  # of Markdown: **Ana:** or **Ana**:
 _OF_DAY = re.compile(r"\[[^\[\]]+\]\s+\d{1,2}:\d{2}:\d{2}")
 _NOTE = re.compile(r"(?:Not transcribed|Warning): .*|Transcribed by https?://\S+")
 _NO_SPEECH = "(no speech)"
@@ -66,7 +73,7 @@ def is_paragraphs(text: str) -> bool:
     One line that begins with a time in brackets is enough; of lines that end with one, or begin with one
     without brackets, it takes two.
     """
-    lines = [line.strip() for line in text.splitlines()]
+    lines = _headed(text.splitlines())
     if any(p.fullmatch(line) for line in lines for p in (_RANGED, _RANGED_S, _STAMPED)):
         return True
     if next(filter(None, lines), "") == _NO_SPEECH:
@@ -119,9 +126,8 @@ def _opened(line: str, at: str) -> _Paragraph | None:
     if match := _BARE.fullmatch(line):
         return _Paragraph(at, parse_clock(match[1], at), lines=[match[2] or ""])
     if (match := _NAMED.fullmatch(line)) and is_name(match[1]):
-        return _Paragraph(
-            at, parse_clock(match[2] or match[3], at), speaker=match[1], lines=[match[4]]
-        )
+        time = next(filter(None, match.groups()[1:-1]))
+        return _Paragraph(at, parse_clock(time, at), speaker=match[1], lines=[match[7]])
     match = _HEADED.fullmatch(line) if len(line) <= _LONGEST else None
     if match is None:
         return None
@@ -133,12 +139,17 @@ def _opened(line: str, at: str) -> _Paragraph | None:
 
 
 def _headed(lines: Sequence[str]) -> list[str]:
-    """Lines without space around them; names above times alone, if all are (`Ana`, `0:04`), join these."""
-    rows = [line.strip() for line in lines]
-    times = [n for n, row in enumerate(rows) if re.fullmatch(_TIME, row)]
-    if len(times) > 1 and all(n and is_name(rows[n - 1]) for n in times):
-        for n in times:
-            rows[n], rows[n - 1] = f"{rows[n - 1]}\t{rows[n]}", ""
+    """Lines without space around them, or `**` around a name; names above times alone (`Ana`, `0:04`), if all are,
+    join these."""
+    rows = [
+        _BOLD.sub(r"\2\3\4", row, count=1) if "**" in row or "__" in row else row
+        for row in (line.strip() for line in lines)
+    ]
+    times = [(n, match) for n, row in enumerate(rows) if (match := _ALONE.fullmatch(row))]
+    if len(times) > 1 and all(n and is_name(rows[n - 1].rstrip(":")) for n, _ in times):
+        for n, match in times:
+            time = next(filter(None, match.groups()))
+            rows[n], rows[n - 1] = f"{rows[n - 1].rstrip(':')}\t{time}", ""
     return rows
 
 
@@ -235,13 +246,11 @@ def _add(sessions: Sessions, session: str, row: _Paragraph, parts: _Parts) -> No
     at_s = row.start_s
     for (speaker, gender, words), length in zip(parts, lengths, strict=True):
         end_s = at_s + (row.end_s - row.start_s) * length / sum(lengths)
-        if not speaker:
-            sessions.count(session, f"lines name no speaker and were given to {UNKNOWN_SPEAKER!r}")
         sessions.count(session, f"lines {SOUNDS}", bool(SOUND.search(words)))
         sessions.add(
             session,
             row.at,
-            speaker=speaker or UNKNOWN_SPEAKER,
+            speaker=sessions.whose(session, "lines", speaker),
             start_s=at_s,
             end_s=end_s,
             text=words,

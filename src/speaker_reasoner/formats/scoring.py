@@ -161,7 +161,8 @@ def parse_rttm(text: str, where: str) -> list[Transcript]:
         at = f"{where}:{number}"
         kind = fields[0].upper()
         if len(fields) not in (9, 10):
-            raise FormatError(f"{at}: expected 9 or 10 RTTM fields, got {len(fields)}")
+            hint = "; white space in a name is `_`" if len(fields) > 10 else ""
+            raise FormatError(f"{at}: expected 9 or 10 RTTM fields, got {len(fields)}{hint}")
         file, speaker = fields[1], fields[7]
         if kind in ("SPEAKER", "NOSCORE"):
             start_s = parse_seconds(fields[3], at, "start")
@@ -252,6 +253,10 @@ def parse_stm(text: str, where: str) -> list[Transcript]:
             words, gender = words[label.end() :], _gender_in(label[0])
             if not _USUAL_LABEL.fullmatch(label[0]):
                 sessions.count(file, "texts begin with a mark such as <unk>: a label, as in sclite")
+        if start[:1].isalpha():
+            raise FormatError(
+                f"{at}: expected start in seconds, got {start!r}; white space in a name is `_`"
+            )
         start_s, end_s = parse_seconds(start, at, "start"), parse_seconds(end, at, "end")
         if words.strip().lower() == _IGNORED:
             sessions.leave_out(file, at, start_s, end_s)

@@ -5,6 +5,7 @@ Every function takes data and its place and yields turns. Times come in seconds,
 """
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,8 +13,10 @@ from decimal import Decimal
 from typing import Any
 
 from ..errors import FormatError
+from .changes import MARK
 from .ctm import MAX_PAUSE_S, join_words
 
+_TURN = "[SPEAKER_TURN]"
 _CLOCK = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
 _NO_SPACE_BEFORE = re.compile(r"[,.;:!?%)\]}…，。！？；：、]+")
 
@@ -189,10 +192,34 @@ def _pause_s(before: TimedWord, word: TimedWord) -> Decimal:
 
 
 def segments(data: Any, where: str) -> Iterator[ServiceRow]:
-    """OpenAI's `diarized_json` and `verbose_json`, Whisper, WhisperX, faster-whisper; or alike."""
+    """OpenAI's `diarized_json` and `verbose_json`, Whisper, WhisperX, faster-whisper; or alike.
+
+    Words beside the segments, as OpenAI has them, belong to those in which their middles lie.
+    """
+    beside = [word_of(word) for word in listed(data, "words")]
+    if not beside:
+        yield from _segments(data, where)
+        return
+    made = list(_segments(data, where))
+    try:
+        starts = [float(row.start_s) for row in made]  # type: ignore[arg-type]
+        middles = [(float(w.start_s) + float(w.end_s)) / 2 for w in beside]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        starts = []
+    if starts != sorted(starts) or not starts or any(row.words for row in made):
+        yield from made
+        return
+    of: dict[int, list[TimedWord]] = {}
+    for word, middle_s in zip(beside, middles, strict=True):
+        of.setdefault(max(0, bisect_right(starts, middle_s) - 1), []).append(word)
+    for number, row in enumerate(made):
+        yield replace(row, words=tuple(of.get(number, ())))
+
+
+def _segments(data: Any, where: str) -> Iterator[ServiceRow]:
     for at, item in entries(data, "segments", where):
         words = tuple(word_of(word) for word in listed(item, "words"))
-        speaker = first_of(item, "speaker", "speaker_id", "speaker_label", "speaker_name")
+        speaker = first_of(item, "speaker", "speaker_name", "speaker_label", "speaker_id")
         text = text_of(item, *TEXTS) or join_words([word.text for word in words])
         other = None
         if not text and not words:
@@ -200,6 +227,8 @@ def segments(data: Any, where: str) -> Iterator[ServiceRow]:
         if other is not None:
             raise FormatError(f"{at}: expected the text as a string, got {str(other)[:60]!r}")
         start = clock_s(first_of(item, *STARTS))
+        if isinstance(start, dict):  # `from` a person
+            start = clock_s(first_of({**item, "from": None}, *STARTS))
         end = clock_s(first_of(item, *ENDS))
         if end is None and item.get("duration") is not None:
             lasts = clock_s(item["duration"])
@@ -217,15 +246,18 @@ def segments(data: Any, where: str) -> Iterator[ServiceRow]:
 
 
 def whisper_cpp(data: Any, where: str) -> Iterator[ServiceRow]:
-    """Segments with offsets in milliseconds; speakers of a stereo call (`-di`)."""
+    """Segments with offsets in milliseconds; speakers of a stereo call (`-di`), changes of them (`-tdrz`)."""
+    changes = False
     for number, item in enumerate(objects(data, "transcription"), start=1):
         at = f"{where}, segment {number}"
         start, end = (thousandth(at_key(item, "offsets", key)) for key in ("from", "to"))
         if start is None:
             start, end = (clock_s(at_key(item, "timestamps", key)) for key in ("from", "to"))
         text = re.sub(r"^\s*\(speaker (\d+|\?)\)\s*", "", text_of(item, "text"))
-        speaker = item.get("speaker")
-        yield ServiceRow(at, None if speaker == "?" else speaker, start, end, text)
+        speaker = first_of(item, "speaker")
+        speaker = (MARK if changes else None) if speaker in (None, "?") else speaker
+        changes = _TURN in text  # of tinydiarize: somebody else speaks behind it
+        yield ServiceRow(at, speaker, start, end, text.replace(_TURN, "").strip())
 
 
 def pyannote(data: Any, where: str) -> Iterator[ServiceRow]:

@@ -13,19 +13,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
 from ..transcript import Transcript, Word, recording_name
 from . import hosted_rows as hosted
+from . import program_rows as programs
 from . import service_rows as rows
+from .changes import MARK, marks
 from .cues import SOUND, SOUNDS
+from .files import named_apart
 from .service_rows import ServiceRow, at_key, listed
-from .sessions import UNKNOWN_SPEAKER, Sessions, load_json, parse_seconds
+from .sessions import CHANGED, Sessions, load_json, parse_seconds
 
 _recording_name = lru_cache(maxsize=4096)(recording_name)  # of a manifest, on each of many lines
 _LABEL_TYPES, _CONFIDENCE_TYPES = str | int | None, int | float | str
-_NO_SPEAKER = f"segments name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _NO_TIMES = "segments have words without times: their words' times were not read"
 _OPEN = "segments have no end: they last to the next one's start, the last one as its words take at 150 a minute"
 _WORD_S = Decimal("0.4")  # assumed: 150 words a minute
@@ -115,6 +118,9 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
     ServiceFormat(
         "Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics
     ),
+    ServiceFormat("IBM Watson", programs.is_watson, programs.watson),
+    ServiceFormat("FunASR", programs.is_funasr, programs.funasr),
+    ServiceFormat("Vosk", programs.is_vosk, programs.vosk),
     ServiceFormat(
         "Google Speech-to-Text",
         lambda d: any("alternatives" in item for item in listed(d, "results")),
@@ -125,6 +131,8 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         _has("response", "results"),
         lambda d, at: hosted.google(d["response"], at),
     ),
+    ServiceFormat("Google Speech-to-Text", hosted.is_google_batch, hosted.google_batch),
+    ServiceFormat("AWS Transcribe Call Analytics", hosted.is_aws_calls, hosted.aws_calls),
     ServiceFormat("Azure Speech, batch", _has("recognizedPhrases"), hosted.azure_batch),
     ServiceFormat(
         "Azure Speech, fast",
@@ -215,7 +223,12 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             return _nemo(lines)
         data: Any = lines
     else:
-        data = load_json(text, where, constants=True)
+        try:
+            data = load_json(text, where, constants=True)
+        except FormatError:
+            data = programs.several_values(text)
+            if data is None:
+                raise
     service = recognise(data)
     if service is None:
         held = list(data)[:8] if isinstance(data, dict) else f"a {type(data).__name__}"
@@ -224,6 +237,8 @@ def parse_services(text: str, where: str) -> list[Transcript]:
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
             f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
         )
+    if service.read is programs.funasr and len(data) > 1:
+        return [gather(service.read([one], where), str(one["key"]), where) for one in data]
     try:
         turns = list(service.read(data, where))
     except FormatError as error:
@@ -280,16 +295,22 @@ def _refuse_milliseconds(rows_of: Sequence[ServiceRow], where: str) -> None:
         FormatError: they look like milliseconds.
     """
     said = [row for row in rows_of if row.text.strip()]
-    times = [time for row in said for time in (row.start_s, row.end_s)]
-    if not said or not all(isinstance(t, int) and not isinstance(t, bool) for t in times):
+    times: list[Any] = [time for row in said for time in (row.start_s, row.end_s)]
+    if not said or not all(map(_is_whole, times)):
         return
-    length = sum(row.end_s - row.start_s for row in said)  # type: ignore[operator]
+    length = sum(map(int, times[1::2])) - sum(map(int, times[::2]))
     words = sum(max(len(row.text.split()), len(row.text) // 6) for row in said)
     if length > _SLOWEST_S * words:
         raise FormatError(
             f"{where}: expected times in seconds, got whole numbers at which a word takes "
             f"{length / words:.0f} s; milliseconds? Divide them by 1000"
         )
+
+
+def _is_whole(time: object) -> bool:
+    return not isinstance(time, bool) and (
+        isinstance(time, int) or (isinstance(time, float) and time.is_integer())
+    )
 
 
 def _lines(text: str, where: str) -> list[dict[str, Any]] | None:
@@ -318,12 +339,19 @@ def _lines(text: str, where: str) -> list[dict[str, Any]] | None:
 def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
     sessions = Sessions()
     for line in lines:
-        at = line["at"]
         if not isinstance(line["audio_filepath"], str):
             raise FormatError(
-                f"{at}: expected audio_filepath as text, got {line['audio_filepath']!r}"
+                f"{line['at']}: expected audio_filepath as text, got {line['audio_filepath']!r}"
             )
-        session = _recording_name(line["audio_filepath"])
+    names = {file: _recording_name(file) for file in {line["audio_filepath"] for line in lines}}
+    placed = [
+        file for file in names if Path(file).parent.name
+    ]  # one without a folder is any of that name
+    apart = named_apart([(names[file], Path(file)) for file in placed])
+    names |= dict(zip(placed, apart, strict=True))
+    for line in lines:
+        at = line["at"]
+        session = names[line["audio_filepath"]]
         if isinstance(line.get("segments"), list) or isinstance(line.get("error"), dict):
             _of_batch(sessions, str(line.get("name") or session), line)
             continue
@@ -356,11 +384,11 @@ def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
     if isinstance(speaker, bool) or not isinstance(speaker, _LABEL_TYPES):
         raise FormatError(f"{row.at}: expected the speaker as text or a number, got {speaker!r}")
     label = "" if speaker is None else str(speaker).strip()
+    if not label and MARK in row.text:
+        sessions.count(session, CHANGED, marks(row.text))
     if not label and not row.text.strip():
         sessions.count(session, _NO_WORDS)
         return
-    if not label:
-        sessions.count(session, _NO_SPEAKER)
     if SOUND.search(row.text):
         sessions.count(session, f"segments {SOUNDS}")
     start_s = parse_seconds(row.start_s, row.at, "start")
@@ -377,7 +405,7 @@ def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
     sessions.add(
         session,
         row.at,
-        speaker=label or UNKNOWN_SPEAKER,
+        speaker=sessions.whose(session, "segments", label),
         start_s=start_s,
         end_s=max(end_s, start_s) if end_s - start_s > Decimal("-0.001") else end_s,
         text=row.text,

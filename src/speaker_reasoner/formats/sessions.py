@@ -13,10 +13,15 @@ from typing import Any, NoReturn
 
 from ..errors import FormatError
 from ..transcript import Confidence, Segment, Transcript, Word, words_fault
+from .changes import MARK
 from .words import WordKeys, parse_word_rows
 
 UNKNOWN_SPEAKER = "unknown"
 """Label of segments whose file names no speaker."""
+CHANGED = (
+    f"times a mark ('>>', [SPEAKER_TURN]) says that another person speaks, without a name: all of them are "
+    f"{UNKNOWN_SPEAKER!r}, and scores of speakers take them for one person"
+)
 
 _MILLISECOND = Decimal("0.001")
 _LATEST_S = Decimal(10**12)
@@ -96,6 +101,21 @@ class Sessions:
             except FormatError as other:
                 raise FormatError(f"{at}: {other}") from other
         self._segments.setdefault(session, []).append(segment)
+
+    def whose(self, session: str, what: str, speaker: str) -> str:
+        """The label of words whose speaker a file may not name, with what is to be told of it counted.
+
+        Args:
+            session: of the words.
+            what: what the file is made of, in the plural: `cues`.
+            speaker: a name; empty for none, `changes.MARK` for another person without a name.
+        """
+        if speaker and speaker != MARK:
+            return speaker
+        self.count(session, f"{what} name no speaker and were given to {UNKNOWN_SPEAKER!r}")
+        if speaker:
+            self.count(session, CHANGED)
+        return UNKNOWN_SPEAKER
 
     def words(self, session: str, rows: object, keys: WordKeys, at: str) -> tuple[Word, ...] | None:
         """Read words from JSON of others; those that are not as ours are left out and counted."""

@@ -2,13 +2,14 @@
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from itertools import pairwise
 
 from ..errors import FormatError
 from ..transcript import Segment, Transcript, Word, find_words, recording_name
 from .captions import caption, parse_caption
+from .changes import MARK
 from .clock import span_ms, subtitle_time
 from .cues import (
     SOUND,
@@ -19,12 +20,13 @@ from .cues import (
     parse_clock,
     plain,
     read_cues,
+    unmarked,
     unrolled,
     without_formatting,
     without_references,
 )
-from .names import in_capitals, label_of, name_speakers, split_name, without_remark
-from .sessions import UNKNOWN_SPEAKER, Sessions, unique_labels
+from .names import in_capitals, label_of, name_speakers, names_inside, remarked, split_name
+from .sessions import Sessions, unique_labels
 from .words import separate_ms, spelled
 
 _VTT_TIMESTAMP = re.compile(r"<((?:\d+:)?[0-5]\d:[0-5]\d\.\d{3})>")
@@ -32,17 +34,25 @@ _TIMESTAMP_MAP = re.compile(r"^X-TIMESTAMP-MAP=(?!.*MPEGTS:0\b).*LOCAL:", re.MUL
 _VTT_HEADER = re.compile(r".*(?:\n(?!.*-->).+)*")
 _VTT_BLOCKS = re.compile(r"\n\n(?=(?:NOTE|STYLE|REGION)(?:\s|\Z))(?!.*-->).+(?:\n(?!.*-->).+)*")
 """Both reach to an empty line, or to a line with an arrow."""
-_NO_SPEAKER = f"cues name no speaker and were given to {UNKNOWN_SPEAKER!r}"
 _CAPITALS = (
     "cues begin with capitals and a colon that do not tell a speaker by the other cues (a place, a heading?); they "
     "were read as words"
 )
-_REMARKS = "names in capitals come with a remark in brackets, which was left out"
+_REMARKS = "names come with a remark in brackets, which was left out"
+_INSIDE = "times a speaker's name and a colon stand inside of a line, and were read as words"
+_TWO = (
+    "cues without a name hold several lines that begin with a dash, mostly of two people: scores of speakers take "
+    "them for one person"
+)
+_HOUR_S = 3600
+_LATE = "cue begins the file after an hour: perhaps a time code that begins there; times were taken as they stand"
+_MARKED = "cues show the line of the cue before with another word marked, which was read once"
 _ROLLED = "cues repeat lines of the cue before, which were read once"
 _EMPTY = "cues hold no words and name no speaker; they were left out"
 _REFERENCES = "cues hold character references such as &amp;, which were read as characters"
 _MAPPED = "header lines map the cues to a stream's clock; their times were taken as they stand"
 _WEBEX = re.compile(r'\d+ "([^"]+)"(?: \(\d+\))?')
+_CHANGE = re.compile(r"^\s*(?:&gt;|>|≫|＞)+\s*")
 _METADATA = re.compile(r"\{\s*\".*\}|\S+#xywh=.*", re.DOTALL)
 _HOLED = "cues hold empty lines; what follows them was read as their text"
 
@@ -82,9 +92,10 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
     Raises:
         FormatError: text stands before the first timing line, or times are reversed.
     """
-    cues = read_cues(text, where, numbered=True)
+    cues, again = unmarked(read_cues(text, where, numbered=True), text)
     without_formatting(cues)
     sessions, session = _opened(where)
+    _count_cues(cues, again, sessions, session)
     if _voiced(cues):
         for cue in cues:
             for voice, words in _split_voices(" ".join(cue.lines)):
@@ -95,6 +106,20 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
         for speaker, gender, words in parts:
             _add(sessions, session, cue, speaker, gender, words)
     return sessions.transcripts()
+
+
+def _count_cues(cues: list[Cue], again: int, sessions: Sessions, session: str) -> None:
+    """Count what is to be told of the cues of a file.
+
+    Raises:
+        FormatError: none of them holds anything.
+    """
+    if cues and not any(cue.lines for cue in cues):
+        raise FormatError(
+            f"{cues[0].at}: expected words on the lines below a timing, got none in any cue"
+        )
+    sessions.count(session, _MARKED, again)
+    sessions.count(session, _LATE, bool(cues) and cues[0].start_s >= _HOUR_S)
 
 
 def _voiced(cues: list[Cue]) -> bool:
@@ -117,15 +142,22 @@ def _named(
     texts = cues
     if shown is not str:
         texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
-    for cue, shown_cue, parts in zip(cues, texts, name_speakers(texts), strict=True):
-        if not parts[0][0] and ":" in parts[0][2]:
+    named = name_speakers(texts)
+    people = {part[0] for parts in named for part in parts} - {"", MARK}
+    for cue, shown_cue, parts in zip(cues, texts, named, strict=True):
+        for part in parts:
+            if ":" in part[2]:
+                sessions.count(session, _INSIDE, names_inside(part[2], people))
+        if len(shown_cue.lines) > 1 and not any(part[0] for part in parts):
+            dashed = sum(line[:1] in "-–—" for line in shown_cue.lines if line)
+            sessions.count(session, _TWO, dashed > 1)
+        if parts[0][0] in ("", MARK) and ":" in parts[0][2]:
             split = split_name(shown_cue.lines[0]) if shown_cue.lines else None
             sessions.count(session, _CAPITALS, split is not None and in_capitals(split[0]))
-        elif parts[0][1] == "unknown" and "(" in "".join(shown_cue.lines[:1]):
+        elif any("(" in line or "[" in line for line in shown_cue.lines[:1]):
             split = split_name(shown_cue.lines[0])
-            sessions.count(
-                session, _REMARKS, split is not None and split[0] != without_remark(split[0])
-            )
+            base = remarked(split[0]) if split is not None else ""
+            sessions.count(session, _REMARKS, base != "" and base == parts[0][0])
         yield cue, parts
 
 
@@ -141,14 +173,12 @@ def _add(
     if not speaker and not text:
         sessions.count(session, _EMPTY)
         return
-    if not speaker:
-        sessions.count(session, _NO_SPEAKER)
     if SOUND.search(text):
         sessions.count(session, f"cues {SOUNDS}")
     sessions.add(
         session,
         cue.at,
-        speaker=speaker or UNKNOWN_SPEAKER,
+        speaker=sessions.whose(session, "cues", speaker),
         start_s=cue.start_s,
         end_s=cue.end_s,
         text=text,
@@ -221,7 +251,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         FormatError: the file does not begin with `WEBVTT`, there is text outside of a cue, or times
             are reversed; all cues are metadata (JSON, pictures).
     """
-    cues = read_cues(_without_blocks(text, where), where, numbered=False)
+    cues, again = unmarked(read_cues(_without_blocks(text, where), where, numbered=False), text)
     if cues and all(_METADATA.fullmatch(" ".join(cue.lines)) for cue in cues):
         raise FormatError(
             f"{cues[0].at}: expected words, got metadata in every cue: {cues[0].lines[0][:60]!r}"
@@ -230,16 +260,15 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
         if cue.lines and (named := _WEBEX.fullmatch(cue.name)):
             cue.lines[0] = f"<v {html.escape(named[1])}>{cue.lines[0]}"
     sessions, session = _opened(where)
+    _count_cues(cues, again, sessions, session)
     if "X-TIMESTAMP-MAP" in text:
         sessions.count(session, _MAPPED, len(_TIMESTAMP_MAP.findall(text)))
     if not _voiced(cues):
         for cue, parts in _named(cues, plain, sessions, session):
             for speaker, gender, words in parts:
                 timed = None
-                if len(parts) == 1:
-                    timed = _timed(
-                        cue, _without_name(" ".join(cue.lines), speaker), sessions, session
-                    )
+                if len(parts) == 1 and any("<" in line for line in cue.lines):
+                    timed = _timed(cue, _payload_of(cue.lines, words), sessions, session)
                 _add(sessions, session, cue, speaker, gender, words, timed)
         return sessions.transcripts()
     for cue in cues:
@@ -265,9 +294,12 @@ def _emptied(match: re.Match[str]) -> str:
     return "\n" * match[0].count("\n")
 
 
-def _without_name(payload: str, speaker: str) -> str:
-    split = split_name(payload) if speaker else None
-    return payload if split is None else split[1]
+def _payload_of(lines: Sequence[str], words: str) -> str:
+    """The payload of a cue, with its timestamps, without the name or the `>>` that its words have none of."""
+    payload = " ".join(lines)
+    split = split_name(payload)
+    ways = [payload, _CHANGE.sub("", payload), *([split[1]] if split else [])]
+    return next((way for way in ways if plain(way).split() == words.split()), payload)
 
 
 def _timed(cue: Cue, payload: str, sessions: Sessions, session: str) -> list[Word] | None:

@@ -10,7 +10,8 @@ from ..errors import FormatError
 from ..transcript import Segment, Transcript, recording_name
 from .captions import caption, parse_caption
 from .clock import decimal_seconds, span_ms, to_ms
-from .sessions import Sessions, parse_seconds, unique_labels
+from .sessions import UNKNOWN_SPEAKER, Sessions, parse_seconds, unique_labels
+from .speaker_tiers import with_speakers
 from .tiers import Interval, Tier, sort_tiers
 from .words import NATIVE, separate_ms
 
@@ -115,6 +116,8 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     Raises:
         FormatError: with the line at which something else was expected.
     """
+    if text.startswith('"Praat chronological'):
+        raise FormatError(f"{where}: a chronological TextGrid; expected one saved as a text file")
     stream = Stream(text, where)
     file_type, object_class = stream.string("file type"), stream.string("object class")
     if not file_type.startswith("ooTextFile") or object_class != "TextGrid":
@@ -123,8 +126,9 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     session = recording_name(where)
     stream.time("xmin")
     sessions.open(session, duration_s=stream.time("xmax"))
-    tiers = sort_tiers(read_tiers(stream), where)
-    for what, times in tiers.noticed().items():
+    divided, told = with_speakers(read_tiers(stream))
+    tiers = sort_tiers(divided, where)
+    for what, times in (told | tiers.noticed()).items():
         sessions.count(session, what, times)
     for what, times in stream.notes.items():
         sessions.count(session, what, times)
@@ -170,7 +174,8 @@ def read_tiers(stream: "Stream") -> list[Tier]:
     tiers = []
     for _ in range(stream.count("number of tiers") if stream.flag() else 0):
         kind = stream.string("class of tier")
-        tier = Tier(stream.string("name of tier").strip(), [], kind == "TextTier")
+        name = stream.string("name of tier").strip() or UNKNOWN_SPEAKER
+        tier = Tier(name, [], kind == "TextTier")
         stream.time("xmin")
         stream.time("xmax")
         for _ in range(stream.count("number of intervals")):
@@ -182,7 +187,7 @@ def read_tiers(stream: "Stream") -> list[Tier]:
                 raise FormatError(f"{stream.at}: unknown class of tier {kind!r}")
             end_s = stream.time("end")
             mark = stream.string("text").strip()
-            if mark and end_s == 0:
+            if mark and start_s == end_s == 0:
                 stream.notes["segments end before the recording begins and were not read"] += 1
             elif mark:
                 tier.intervals.append(Interval(start_s, end_s, mark, stream.at))

@@ -7,7 +7,7 @@ of a CTM, and phones, syllables and the like are no words.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -32,8 +32,12 @@ _PHONE_TIER = _tier_named(
     "phones? phonemes? phon ipa (?:kan|kas|mas|trn)?-?mau kan syllables? sylls? syllabes? phonèmes?"
     " laute? silben? fonemas? sílabas? fonemi 音素 音节 拼音 声韵母 声母 韵母 音節 モーラ 음소 음절"
 )
-_REMARK_TIER = re.compile(
-    r"(?:notes?|comments?|remarks?|noises?|events?|topics?|translations?|gloss(?:es)?|备注|翻译)",
+_REMARK_TIER = _tier_named(
+    "notes? comments? remarks? noises? events? topics? translations? gloss(?:es)? 备注 翻译"
+)
+SPEAKER_TIER = re.compile(
+    r"(?:speakers?|spk|spkr|talkers?|who|diari[sz]ation|speaker[ _-]?(?:id|label)s?|sprecher(?:in)?|locuteurs?|"
+    r"hablantes?|说话人|发言人|話者|화자)",
     re.IGNORECASE,
 )
 _SILENCES = frozenset(("sil", "sp", "<eps>", "<sil>", "<p:>", "<p>", "{sl}", "{sp}", "#"))
@@ -96,8 +100,8 @@ class SortedTiers:
 
 
 def names_tier(label: str) -> bool:
-    """Return whether a tier of this name is read as one of words, phones or remarks, not as a speaker's."""
-    known = (_WORD_TIER, _SPEECH_TIER, _PHONE_TIER, _REMARK_TIER)
+    """Return whether a tier of this name is read as one of words, phones, remarks or speakers, not as a speaker's."""
+    known = (_WORD_TIER, _SPEECH_TIER, _PHONE_TIER, _REMARK_TIER, SPEAKER_TIER)
     return any(pattern.fullmatch(label) for pattern in known)
 
 
@@ -113,13 +117,14 @@ def sort_tiers(tiers: Sequence[Tier], where: str) -> SortedTiers:
     dropped, remarks, silences = [], [], 0
     renamed: dict[str, str] = {}
     of_nobody = any(_is_unnamed(_WORD_TIER, tier) for tier in tiers)
-    others = [t for t in tiers if t.intervals and not _REMARK_TIER.fullmatch(t.name)]
+    others = [t for t in tiers if t.intervals and not is_of_remarks(t)]
+    people = {_person(t.name) for t in others} | {t.name for t in others}
     for tier in tiers:
         if not tier.is_points and (of_tier := _words_of(tier, names - {tier.name})) is not None:
             words.setdefault(of_tier, []).extend(tier.intervals)
-        elif others and _REMARK_TIER.fullmatch(tier.name) and tier.intervals:
+        elif others and is_of_remarks(tier, people) and tier.intervals:
             remarks.append(tier.name)
-        elif _is_of_phones(tier):
+        elif holds_phones(tier):
             dropped.append(tier.name)
         elif not tier.is_points and _holds(tier, _WORD_TIER):
             match = _WORD_TIER.fullmatch(tier.name)
@@ -159,6 +164,23 @@ def _words_of(tier: Tier, names: set[str]) -> str | None:
     return next((n for n, m in whose if m and (m[1] or "").strip() == who), None)
 
 
+def _person(name: str) -> str:
+    """Whose tier one of segments or words is: `ana` of `ana - words`; its name for any other."""
+    match = _WORD_TIER.fullmatch(name) or _SPEECH_TIER.fullmatch(name)
+    return ((match and match[1]) or "").strip() or name
+
+
+def is_of_remarks(tier: Tier, people: Container[str] = ()) -> bool:
+    """Whether a tier is about what was said: `notes`, or `Ana - notes` beside tiers of Ana."""
+    match = _REMARK_TIER.fullmatch(tier.name)
+    return match is not None and (not match[1] or match[1].strip() in people)
+
+
+def holds_words(tier: Tier) -> bool:
+    """Whether a tier has the name of one of words, and labels of one word each."""
+    return _holds(tier, _WORD_TIER)
+
+
 def _is_unnamed(pattern: re.Pattern[str], tier: Tier) -> bool:
     match = pattern.fullmatch(tier.name)
     return match is not None and not match[1] and bool(tier.intervals)
@@ -172,7 +194,8 @@ def _holds(tier: Tier, pattern: re.Pattern[str]) -> bool:
     return single >= 0.9 * len(tier.intervals)
 
 
-def _is_of_phones(tier: Tier) -> bool:
+def holds_phones(tier: Tier) -> bool:
+    """Whether a tier has the name of one of phones, and labels that are short."""
     if tier.is_points or _WORD_TIER.fullmatch(tier.name) or not _holds(tier, _PHONE_TIER):
         return False
     return sum(len(i.mark) for i in tier.intervals) <= _SHORT * len(tier.intervals)

@@ -1,0 +1,50 @@
+"""Changes of the speaker in captions of broadcasts: `>> Good morning. >> Hello.`
+
+`>>` says that another person speaks, and not who. A name may stand behind it (`>> ANA: hello`); words without it go
+on with the same person. Japanese captions write it in wide characters.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .cues import Cue
+
+MARK = ">>"
+"""How a line begins at which another person speaks; as a speaker, whoever that is."""
+
+_MARK = re.compile(r"(?:(?<=\s)|^)(?:>>+|≫|＞＞+)\s*(?=[^\s>＞])")
+
+
+def divided(cues: Sequence[Cue]) -> tuple[Sequence[Cue], int]:
+    """Cues whose lines begin at the changes, each with `>> `; and how many changes there are.
+
+    Inside of a line, `>>` is one only where a line of the file begins with it.
+    """
+    if not any(_MARK.match(line) for cue in cues for line in cue.lines if line[:1] in ">≫＞"):
+        return cues, 0
+    made, changes = [], 0
+    for cue in cues:
+        lines = []
+        for line in cue.lines:
+            before, *behind = _MARK.split(line)
+            lines += [before.strip()] if before.strip() else []
+            lines += [f"{MARK} {words.strip()}" for words in behind]
+            changes += len(behind)
+        made.append(replace(cue, lines=lines))
+    return made, changes
+
+
+def is_change(line: str) -> bool:
+    """Whether a line of `divided` begins with a change."""
+    return line.startswith(f"{MARK} ")
+
+
+def behind(line: str) -> str:
+    """The words of a line, without a change before them."""
+    return line.removeprefix(f"{MARK} ")
+
+
+def marks(text: str) -> int:
+    """How many changes a text marks."""
+    return len(_MARK.findall(text))
