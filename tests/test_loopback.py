@@ -378,7 +378,7 @@ def test_an_engine_without_turns_is_refused(tmp_path: Path) -> None:
         in_order = True
 
     with (
-        pytest.raises(SettingsError, match="--engine-api: the scripted hears whole recordings"),
+        pytest.raises(SettingsError, match="--engine-api: the scripted needs whole recordings"),
         ours(Whole(play, Profile()), tmp_path),
     ):
         pass
