@@ -53,7 +53,7 @@ WAYS: dict[str, dict[str, Any]] = {
     LIBRARY: {"experts": "library", "compile": "never", "cuda_graphs": True},
 }
 SHARES = {"qwen3-omni-30b-a3b": 2.0, "qwen2.5-omni-7b": 1.0}
-"""Of the minutes."""
+"""Each model's share of the minutes."""
 NARROW = {
     "text_config": {
         "vocab_size": 4096,
@@ -284,7 +284,7 @@ def generated(checkpoint: Checkpoint, parts: Sequence[Any], device: str) -> dict
 
 
 class Results:
-    """What is known so far, in a file."""
+    """Results so far, in a file."""
 
     def __init__(self, path: Path | None, about: dict[str, Any]) -> None:
         self.path, self.about = path, {**provenance(), **about}

@@ -52,7 +52,7 @@ needs_axe = pytest.mark.skipif(
 
 
 def violations(tab: Any) -> list[Any]:
-    """What axe-core finds in a page as it is: each rule that is broken, and the elements that break it."""
+    """Return each rule that axe-core finds broken in a page as it is, and the elements that break it."""
     tab.evaluate(Path(AXE).read_text(encoding="utf-8"))
     run = "async () => (await axe.run()).violations.map(v => [v.id, v.nodes.map(n => n.html)])"
     return list(tab.evaluate(run))

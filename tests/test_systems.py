@@ -273,7 +273,7 @@ def test_waits_double_unless_the_server_says_how_long(
         ({"segments": [{"start": None, "text": "a", "speaker": 1}]}, "no-times", "1 of 1 turns"),
         ({"segments": [{"start": 3, "end": 1, "text": "a"}]}, "format", "before it starts"),
         ({"segments": [{"start": 1000, "end": 2000, "text": "ms"}]}, "format", "milliseconds"),
-        ({"segments": [{"start": 0, "end": 2024.0, "text": "a"}]}, "format", "taken for times"),
+        ({"segments": [{"start": 0, "end": 2024.5, "text": "a"}]}, "format", "taken for times"),
         ({"segments": [{"start": 0, "end": 4, "text": "and so " * 40}]}, "loop", "over and over"),
         ({"segments": [{"start": "now", "end": 4, "text": "a"}]}, "format", "got 'now'"),
     ],

@@ -476,7 +476,7 @@ class _Mixer:
     _loud_s: float = 0.0
     _cancelled_s: float = 0.0
     shape: ClassVar[tuple[int, ...]] = ()
-    """Of a sample."""
+    """Shape of one sample in time."""
 
     def mix(self, block: Samples, at_s: float, rate_hz: int) -> Samples:
         """Return `[frames]` of `[frames, channels]`, all finite.

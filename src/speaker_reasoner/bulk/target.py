@@ -29,7 +29,7 @@ from .listing import Listing, Shard, write_listing
 from .rows import Row
 
 _WORKERS_WAIT_S = 60.0
-"""How long a new run waits for the workers of one that was killed, which end by themselves (assumed)."""
+"""Seconds that a new run waits for the workers of one that was killed, which end by themselves (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)

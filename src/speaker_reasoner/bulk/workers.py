@@ -35,7 +35,7 @@ memory grows with them: by 21 MiB from 100 rows to 20,000, in 2,000 blocks (docs
 _BLOCK_S = 60.0
 """Least audio in a block, where each worker has enough of them: a block costs Ray some 10 ms (assumed)."""
 _LOOK_S = 10.0
-"""How often the journals of joins are looked at (assumed)."""
+"""Seconds between two looks at the journals of joins (assumed)."""
 _STORE_BYTES = 128 << 20
 """Memory of Ray's object store, where Ray is started here (assumed: rows are small)."""
 

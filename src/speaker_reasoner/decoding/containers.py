@@ -20,7 +20,9 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d9")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # its properties
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"meta", b"mfra")
 EBML = b"\x1a\x45\xdf\xa3"
+"""First bytes of a matroska file."""
 SEGMENT = b"\x18\x53\x80\x67"
+"""Name of the element of a matroska file that holds the recording."""
 
 
 def parts(data: mmap.mmap) -> list[tuple[int, int]]:
@@ -111,7 +113,7 @@ def _next_ebml(data: mmap.mmap, start: int) -> int:
 
 
 def boxes(data: mmap.mmap, at: int = 0) -> Iterator[tuple[int, bytes, int]]:
-    """The outermost boxes of an mp4 file from a place on: place, name, and where they should end."""
+    """Yield first byte, name and stated end of the outermost boxes of an mp4 file, from a byte on."""
     while at + 8 <= len(data):
         size, name = struct.unpack(">I4s", data[at : at + 8])
         if size == 1 and at + 16 <= len(data):
@@ -202,7 +204,7 @@ def ebml_size(data: mmap.mmap, at: int) -> tuple[int | None, int]:
 
 
 def check_ogg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[bool, int]:
-    """Walk the pages; return whether a second stream follows, and where the pages end."""
+    """Walk the pages; return whether a second stream follows, and the byte at which the pages end."""
     at, chained, ended, content = 0, False, False, False
     while len(data) - at >= 27 and data[at : at + 4] == b"OggS":
         first, last, segments = bool(data[at + 5] & 2), bool(data[at + 5] & 4), data[at + 26]
@@ -223,7 +225,7 @@ def check_mpeg(path: str | os.PathLike[str], data: mmap.mmap) -> tuple[int, int]
     guesses the length from the first bit rate; either way it reads no further.
 
     Returns:
-        samples per channel in all frames, and where the last of them ends; zeros if no frame is found.
+        samples per channel in all frames, and the byte at which the last of them ends; zeros if no frame is found.
     """
     at, frames, promised, head, behind = 0, 0, 0, (0, 0, 0), 0
     in_sync = False

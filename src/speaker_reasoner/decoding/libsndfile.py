@@ -93,10 +93,13 @@ def open_with_libsndfile(
 
 
 def _last_of_flac(file: soundfile.SoundFile, done: int) -> npt.NDArray[np.float32]:
-    """The frames behind the first `done`, up to the length that a flac file states, or to where reading fails.
+    """Return the frames behind the first `done` of a flac file.
 
-    libsndfile fails on bytes behind them, and loses the frames of the read in which it meets them. Empty where
-    the stated length is not reached.
+    They end at the length that the file states, or where reading fails if it states none. libsndfile fails on bytes
+    behind the sound, and loses the frames of the read in which it meets them.
+
+    Returns:
+        float32 (frames, channels); no frames where a stated length is not reached.
     """
     nothing = np.zeros((0, file.channels), np.float32)
     stated = file.frames < _UNKNOWN_FRAMES

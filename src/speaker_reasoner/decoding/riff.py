@@ -22,10 +22,11 @@ KINDS = (b"WAVE", b"AIFF", b"AIFC")
 AU = (b".snd", b"dns.")
 """First four bytes of an au file, in either byte order."""
 PADDING_BYTES = 65_536
-"""How many bytes behind the sound are looked at."""
+"""Number of bytes behind the sound that are looked at."""
 _SOUND = (b"data", b"SSND")
 _STRANGERS = (b"OggS", b"fLaC", b"PK\x03\x04", b"\x1a\x45\xdf\xa3", b"%PDF", *FORMS)
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+"""First bytes of tags for players, which may stand behind the sound."""
 _TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
@@ -82,7 +83,7 @@ def check_iff(
         elif name in _SOUND:
             start = at + 16 if name == b"SSND" else at + 8  # offset and block size come first
             if size == 0:
-                chunks = there < 8 or is_name(data[start : start + 4])
+                chunks = there < 8 or is_chunk_name(data[start : start + 4])
                 whole = (
                     file.frames > 0 or (chunks and stated_bytes == last - first - 8) or not there
                 )
@@ -106,7 +107,7 @@ def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last
     """Compare the size of the sound chunk of a wav file that FFmpeg reads with the file's.
 
     Returns:
-        What a user should know of bytes behind it; empty for nothing.
+        A warning about bytes behind it; empty for none.
 
     Raises:
         AudioError: there is less; or more, which packed codings cannot be read without.
@@ -115,7 +116,7 @@ def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last
     at = first + 12
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        if not is_name(name):
+        if not is_chunk_name(name):
             return ""
         if name == b"data":
             there = last - at - 8
@@ -141,7 +142,7 @@ def _behind(data: mmap.mmap, order: str, start: int, end: int, last: int) -> Iff
     at = behind = end + (end - start) % 2
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        if not (is_name(name) and at + 8 + size <= last + 1):
+        if not (is_chunk_name(name) and at + 8 + size <= last + 1):
             break
         at += 8 + size + size % 2
     left = last - at
@@ -198,7 +199,7 @@ def check_size(
     if data[start : start + 4] == b"caff":
         while end and end + 12 <= stop:  # other chunks
             name, size = struct.unpack(">4sq", data[end : end + 12])
-            if not (is_name(name) and 0 <= size <= stop - end):
+            if not (is_chunk_name(name) and 0 <= size <= stop - end):
                 break
             end += 12 + size
     elif data[start : start + 4] not in AU:
@@ -222,7 +223,7 @@ def _check_one_sound(path: str | os.PathLike[str], data: mmap.mmap, start: int, 
     at, sounds = start + 12, 0
     while at + 8 <= stop:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
-        if not is_name(name):  # sound beyond a size that wrapped, padding: no chunks any more
+        if not is_chunk_name(name):  # sound beyond a size that wrapped, padding: no chunks any more
             return
         sounds += name in _SOUND and size > 0
         if sounds > 1:
@@ -232,7 +233,7 @@ def _check_one_sound(path: str | os.PathLike[str], data: mmap.mmap, start: int, 
         at += 8 + size + size % 2
 
 
-def is_name(name: bytes) -> bool:
+def is_chunk_name(name: bytes) -> bool:
     """Return whether four bytes can name a chunk."""
     return name.isascii() and name.decode().isprintable()
 
@@ -252,7 +253,7 @@ def _stated_end(data: mmap.mmap, start: int) -> int:
     at = start + 8
     while head == b"caff" and at + 12 <= len(data):
         name, size = struct.unpack(">4sq", data[at : at + 12])
-        if name == b"data" or size < 0 or not is_name(name):
+        if name == b"data" or size < 0 or not is_chunk_name(name):
             return at + 12 + size if name == b"data" and size >= 0 else 0
         at += 12 + size
     return 0

@@ -1,8 +1,8 @@
-"""What stands behind the sound of a compressed file and is none: what a download, a disk or a player left there.
+"""Bytes behind the sound of a compressed file that are no sound, such as a failed download or a disk leaves.
 
-    trailing_note(data, end_of_boxes(data, start, end), end)
+    trailing_note(data, end_of_elements(data, start, end), end)
 
-Decoders pass over such bytes. Tags, padding, and elements that may stand behind the sound are nothing to tell.
+Decoders pass over such bytes. There is no warning about tags, padding, and elements that may stand behind the sound.
 """
 
 import mmap
@@ -10,7 +10,7 @@ import re
 import struct
 
 from .containers import EBML, SEGMENT, boxes, ebml_size, trailer_bytes
-from .riff import TAGS, is_name
+from .riff import TAGS, is_chunk_name
 
 _LEAST_BYTES = 16
 _LOOKED_AT_BYTES = 65_536
@@ -23,7 +23,7 @@ _BEHIND_A_SEGMENT = frozenset(
 
 
 def trailing_note(data: mmap.mmap, at: int, end: int) -> str:
-    """Tell of the bytes `[at, end)` behind the sound; empty where they are a tag or padding, or there are few."""
+    """Return a warning about the bytes `[at, end)` behind the sound; empty for a tag, padding or a few bytes."""
     end = min(end, len(data) - trailer_bytes(data))
     head = data[at : min(end, at + _LOOKED_AT_BYTES)]
     if end - at <= _LEAST_BYTES or not any(head) or head.startswith(TAGS):
@@ -32,9 +32,9 @@ def trailing_note(data: mmap.mmap, at: int, end: int) -> str:
 
 
 def end_of_elements(data: mmap.mmap, start: int, end: int) -> int:
-    """Where the elements of a container end that begins at `start`: of Matroska, mp4 and AVI; else `end`.
+    """Return the byte at which the elements of a matroska, mp4 or AVI file end that begins at `start`.
 
-    Where the container does not say (a live stream), that is `end`, too.
+    That is `end` for files of other formats, and where the container does not state it (a live stream).
     """
     head = data[start : start + 12]
     if head[:4] == EBML:
@@ -70,7 +70,7 @@ def _end_of_boxes(data: mmap.mmap, start: int, end: int) -> int:
     for at, name, stop in boxes(data, start):
         if at >= end:
             break
-        if stop > end or not is_name(name):
+        if stop > end or not is_chunk_name(name):
             return at if b"moov" in names else end
         names.add(name)
         at = stop
@@ -83,14 +83,14 @@ def _end_of_avi(data: mmap.mmap, start: int, end: int) -> int:
         name, size = struct.unpack("<4sI", data[at : at + 8])
         if name == b"RIFF" and (not size or size >= 0xFFFF_0000):
             return end  # not stated
-        if not is_name(name) or at + 8 + size > end + 1:
+        if not is_chunk_name(name) or at + 8 + size > end + 1:
             break
         at += 8 + size + size % 2
     return min(at, end)
 
 
 def frame_of_flac_follows(data: mmap.mmap, start: int, end: int, sample: int) -> bool:
-    """Whether a flac recording in `[start, end)` has the header of a frame at `sample` or behind it.
+    """Return whether a flac recording in `[start, end)` has the header of a frame at `sample` or behind it.
 
     Where its decoder failed there, it is damaged; otherwise something else follows its sound.
     """
@@ -104,7 +104,7 @@ def frame_of_flac_follows(data: mmap.mmap, start: int, end: int, sample: int) ->
 
 
 def _number_of_frame(head: bytes) -> int | None:
-    """The number that a header of a flac frame holds, of its frame or its first sample; `None` for no header.
+    """Return the number that a header of a flac frame holds, of its frame or its first sample; `None` for no header.
 
     RFC 9639, section 9.1.
     """
@@ -125,7 +125,7 @@ def _number_of_frame(head: bytes) -> int | None:
 
 
 def _crc8(data: bytes) -> int:
-    """The CRC of polynomial x^8 + x^2 + x + 1 that headers of flac frames end with."""
+    """Return the CRC of polynomial x^8 + x^2 + x + 1 that headers of flac frames end with."""
     value = 0
     for byte in data:
         value ^= byte

@@ -1,4 +1,4 @@
-"""Who computes the routed experts of a text model: a kernel of ours for few tokens, or transformers.
+"""Computation of a text model's routed experts: by a kernel of ours for few tokens, or by transformers.
 
 For one token transformers' ways sort, copy or loop; the kernel (`experts_kernel`, in Triton) reads the chosen experts
 where they lie. It is registered as an experts implementation of transformers' own, and is tried on a layer of the model
@@ -17,7 +17,7 @@ from ..errors import SettingsError, first_line
 from .thinker import text_model
 
 _CLOSE = 0.05
-"""Of the largest value: the kernel and transformers round differently, which bfloat16 shows; assumed."""
+"""Allowed difference as a share of the largest value: kernel and transformers round bfloat16 differently (assumed)."""
 _log = logging.getLogger(__name__)
 
 
@@ -26,7 +26,7 @@ class ChosenExperts:
 
     Args:
         thinker: with or without experts.
-        choice: `kernel`, `library` (transformers), or `auto`: the kernel on an NVIDIA GPU where it works.
+        choice: `kernel`, `library` (transformers), or `auto`: the kernel on an NVIDIA GPU, if it works there.
 
     Attributes:
         kernel: whether the kernel computes few tokens.
@@ -55,7 +55,7 @@ class ChosenExperts:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """While it lasts the experts are computed as chosen."""
+        """Compute the experts as chosen until the context ends."""
         before = self._config._experts_implementation
         if self.kernel:
             from .experts_kernel import NAME
@@ -68,8 +68,10 @@ class ChosenExperts:
 
 
 def _is_known(module: Any) -> bool:
-    """Whether a module is of routed experts as the kernel reads them: `[experts, 2 * inner, D]`, gates first, and
-    `[experts, D, inner]`, with SiLU and without biases, as they were loaded."""
+    """Return whether the kernel can read a module of routed experts.
+
+    It reads `[experts, 2 * inner, D]`, gates first, and `[experts, D, inner]`, with SiLU and without biases.
+    """
     weights = [getattr(module, name, None) for name in ("gate_up_proj", "down_proj")]
     return (
         all(type(one) is nn.Parameter and one.dim() == 3 for one in weights)
@@ -85,7 +87,7 @@ def _is_known(module: Any) -> bool:
 
 @torch.inference_mode()
 def try_kernel(layer: Any) -> str | None:
-    """Run the kernel on one token of a layer of experts, which compiles it; returns why it cannot be used."""
+    """Run the kernel, which compiles it, on one token of a layer; return the reason if it cannot be used."""
     weight = layer.gate_up_proj
     hidden = torch.linspace(-1, 1, weight.shape[2], device=weight.device).to(weight.dtype)[None]
     chosen = torch.arange(min(2, len(weight)), device=weight.device)[None]

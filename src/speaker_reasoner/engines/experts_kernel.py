@@ -15,11 +15,11 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 NAME = "speaker_reasoner_few_tokens"
 MOST_TOKENS = 8
-"""With more, tokens share experts, whose weights are better read once for all (grouped_mm); assumed."""
+"""Most tokens for the kernel: more share experts, whose weights grouped_mm reads once for all (assumed)."""
 _INNER_UNITS, _OUTER_UNITS = 8, 4
-"""Units of the output that a program computes; assumed."""
+"""Units of the output that a program computes (assumed)."""
 _INNER_BLOCK, _OUTER_BLOCK = 512, 1024
-"""Inputs that it reads of each unit at a time, at most; assumed."""
+"""Most inputs of each unit that a program reads at a time (assumed)."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -27,7 +27,7 @@ def _inner_units(  # type: ignore[no-untyped-def]
     hidden, weights, chosen, inner,
     WIDTH: tl.constexpr, INNER: tl.constexpr, CHOICES: tl.constexpr, UNITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """silu(gate) * up of each choice, `[tokens * CHOICES, INNER]`."""
+    """Store silu(gate) * up of each choice, `[tokens * CHOICES, INNER]`."""
     choice = tl.program_id(0)
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
     expert = tl.load(chosen + choice).to(tl.int64)
@@ -53,7 +53,7 @@ def _outer_units(  # type: ignore[no-untyped-def]
     inner, weights, chosen, shares, output,
     WIDTH: tl.constexpr, INNER: tl.constexpr, CHOICES: tl.constexpr, UNITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The weighted sum of a token's choices, `[tokens, WIDTH]`."""
+    """Store the weighted sum of each token's choices, `[tokens, WIDTH]`."""
     token = tl.program_id(0)
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
     total = tl.zeros([UNITS], tl.float32)
@@ -75,14 +75,14 @@ def _outer_units(  # type: ignore[no-untyped-def]
 def few_tokens(
     hidden: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor, shares: Tensor
 ) -> Tensor:
-    """Experts of tokens, `[N, D]` to `[N, D]`.
+    """Return the output of the chosen experts for each token, `[N, D]`.
 
     Args:
         hidden: `[N, D]`, of the weights' type.
         gate_up: `[experts, 2 * I, D]`, gates first.
         down: `[experts, D, I]`.
         chosen: experts of each token, `[N, K]`.
-        shares: what each counts, `[N, K]`.
+        shares: weights of the chosen experts, `[N, K]`.
     """
     (count, size), (_, choices), inner_size = hidden.shape, chosen.shape, down.shape[2]
     hidden, chosen, shares = hidden.contiguous(), chosen.contiguous(), shares.contiguous()

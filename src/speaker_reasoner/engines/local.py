@@ -42,7 +42,7 @@ _ANSWER = ANSWER.encode()
 _AHEAD_CPU, _AHEAD_GPU = 32, 512
 """Tokens that a forward reads ahead: by measurement on a CPU (docs/experiments.md, 2026-11-28), assumed for a GPU."""
 _BATCHES = "last bits depend on what shares a batch"
-"""What a transcript records of numbers so short that a batch's rounding may choose another word."""
+"""Record in a transcript of a dtype so short that rounding, which depends on the batch, may choose another word."""
 _AHEAD_LEAST = 2
 """Least number of those tokens for each row of a batch."""
 
@@ -69,7 +69,7 @@ class _BatchRow:
     looped: bool = False
     done: bool = False
     full: bool = False
-    """Whether the context ends before the turn does."""
+    """Return whether the context ends before the turn does."""
 
 
 class TransformersEngine:

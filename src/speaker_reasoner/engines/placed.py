@@ -20,20 +20,20 @@ from .memory import Held
 from .thinker import text_model
 
 _STEP_TOKENS = 32
-"""A block of more tokens a row is a prefill: it is not captured, and only its own rows take part; assumed."""
+"""Most new tokens of a row in a captured step; more are a prefill, of its own rows alone (assumed)."""
 _LENGTH_TOKENS = 512
-"""Attention looks back by multiples of it, places have a power of two of them: each time they grow, all is captured
-anew; assumed."""
+"""Unit of lengths: attention looks back by multiples of it, places hold a power of two of them. When places grow, all
+steps are captured anew (assumed)."""
 _WARM_UPS = 2
-"""Runs before a capture, in which libraries choose and prepare their kernels; assumed."""
+"""Runs before a capture, in which libraries choose and prepare their kernels (assumed)."""
 MOST_GRAPHS = 64
-"""Captured steps that are kept; the one whose last use is longest ago is dropped. Assumed."""
+"""Most captured steps; the least recently used one is dropped (assumed)."""
 _COMPILE_AFTER = 2000
-"""Steps after which `auto` compiles: a process that has made so many makes about as many again, and they save what
-compiling takes. Assumed."""
+"""Steps after which `auto` compiles: a process that made so many is taken to make as many again, which save the time of
+compiling (assumed)."""
 _MOST_COMPILED = 64
-"""Variants of a layer: one token or several, one row or several, few tokens for the experts or many. More than there
-are; torch gives up at 8. The name of the setting is torch 2.6's, later ones know it too."""
+"""Most compiled variants of a layer: one token or several, one row or several, few tokens for the experts or many.
+torch's own limit is 8. The name of the setting is that of torch 2.6, which later versions know, too."""
 _log = logging.getLogger(__name__)
 
 
@@ -45,14 +45,19 @@ class _Places:
         self.values: Tensor | None = None
 
     def look(self, rows: Tensor | None, at: Tensor, length: int) -> None:
-        """Set the rows that take part, `[B]` (the first B if `None`), the positions of new tokens `[B, T]`, and how far
-        back attention looks."""
+        """Set what the next `update` reads and writes.
+
+        Args:
+            rows: places that take part, `[B]`; `None` for the first B.
+            at: positions of new tokens, `[B, T]`.
+            length: positions that attention looks at, from the first on.
+        """
         self._rows, self._at, self._length = rows, at, length
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write new keys and values `[B, heads, T, size]`; returns those of the places that take part."""
+        """Write new keys and values `[B, heads, T, size]`; return those of the places that take part."""
         assert self.keys is not None and self.values is not None
         count, rows = len(key_states), self._rows
         index = torch.arange(count, device=self._at.device) if rows is None else rows
@@ -65,7 +70,7 @@ class _Places:
 def _run_layer(
     layer: Any, hidden: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor], places: _Places
 ) -> Tensor:
-    """Hidden states `[B, T, D]` after a decoder layer."""
+    """Return hidden states `[B, T, D]` after a decoder layer."""
     output: Tensor = layer(
         hidden, attention_mask=mask, past_key_values=places, position_embeddings=angles
     )

@@ -1,4 +1,4 @@
-"""Whether a model fits on a GPU, from its configuration alone: before any weight is read."""
+"""Checks from its configuration whether a model fits in the memory of a GPU, before any weight is read."""
 
 import logging
 import warnings
@@ -13,9 +13,9 @@ from .placed import MOST_GRAPHS
 _DIALOGUE_TOKENS = 8192
 """Tokens of a dialogue whose keys and values count: a chunk of a minute, heard twice, with its turns (assumed)."""
 _RESERVED_BYTES = 2 * 2**30
-"""For what a forward needs beside weights, keys and values (assumed)."""
+"""Bytes of a forward besides weights, keys and values (assumed)."""
 _GRAPH_BYTES = 2**24
-"""Of the GPU's memory for each captured step: its launches, inputs and output (assumed)."""
+"""Bytes of the GPU for each captured step: its launches, inputs and output (assumed)."""
 _FEW_DIALOGUES = 16
 """A warning says so if fewer dialogues than these have room at once (assumed)."""
 _GIB = 2**30
@@ -46,7 +46,7 @@ class Card:
 def check_room(
     thinker_class: Any, config: Any, dtype: torch.dtype, card: Card, *, cuda_graphs: bool = False
 ) -> int:
-    """How many dialogues at once a GPU has room for beside a model.
+    """Return how many dialogues at once a GPU has room for beside a model.
 
     Args:
         thinker_class: class of transformers; it is made without memory for its weights.
@@ -105,7 +105,7 @@ def check_precision(dtype: torch.dtype, device: torch.device) -> None:
 
 
 def usable_cuda() -> bool:
-    """Whether there is a GPU that torch can use; one that it cannot, because of its driver, is warned of."""
+    """Return whether there is a GPU that torch can use; one that it cannot, because of its driver, is warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         usable = torch.cuda.is_available()

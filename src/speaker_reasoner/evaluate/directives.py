@@ -86,7 +86,7 @@ def without(transcript: Transcript, unscored: Sequence[Stretch]) -> Transcript:
 
 
 def is_left_out(transcript: Transcript) -> bool:
-    """Whether all segments lie in stretches that are out of scoring."""
+    """Return whether all segments lie in stretches that are out of scoring."""
     stretches = merged(transcript.unscored)
     ends = [end_s for _, end_s in stretches]
     for segment in transcript.segments:

@@ -14,7 +14,7 @@ _Side = TypeVar("_Side")
 
 
 def distance(reference: Any, hypothesis: Any, substitution: int = 1) -> int:
-    """The least cost of edits between two texts, lists or arrays; a substitution costs 1 or 2."""
+    """Return the least cost of edits between two texts, lists or arrays; a substitution costs 1 or 2."""
     kinds = load("rapidfuzz.distance")
     least = kinds.Levenshtein.distance(
         reference, hypothesis, score_hint=edits_hint(reference, hypothesis)
@@ -25,7 +25,7 @@ def distance(reference: Any, hypothesis: Any, substitution: int = 1) -> int:
 
 
 def edits_hint(reference: Any, hypothesis: Any) -> int:
-    """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
+    """Return the first band of rapidfuzz's search for the number of edits, which it doubles as needed."""
     sizes = len(reference), len(hypothesis)
     return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
 

@@ -1,4 +1,4 @@
-"""The greedy search of ORC-WER: which stream of the hypothesis each segment of the reference goes to.
+"""The greedy search of ORC-WER, which assigns each segment of the reference to a stream of the hypothesis.
 
 MeetEval's search (`greedy_combination_matching`: segments move one after the other to where they
 cost least, first with substitutions of cost 2, then 1, until none moves), with the same result.
@@ -32,15 +32,15 @@ _Ints = npt.NDArray[np.uint64]
 
 
 class _TooLowError(Exception):
-    """A cost was read that a path which was left out may undercut."""
+    """Paths that were left out may cost less than the cost that was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """Costs in front of (or behind) a place of a stream's reference, by words of the stream used.
+    """Costs before (or behind) a place of a stream's reference, by the number of the stream's words up to there.
 
-    On both sides of the costs that are written out, they rise by one a word. A single cost is the
-    most usual column: where no error is near.
+    Beyond the stored costs, on both sides, costs rise by one a word. Most columns hold a single cost: those
+    with no error near.
 
     Attributes:
         words: of the reference, before the place.
@@ -58,13 +58,13 @@ class _Column:
 
 
 class _Text:
-    """The words of a stream, from one of its ends, and which paths through them count.
+    """The words of a stream, counted from one of its ends, and the limit for paths through them.
 
     Args:
-        words: as numbers.
-        total: words of its reference at first.
-        limit: of a path's cost.
-        substitution: cost of one.
+        words: one number for each word.
+        total: number of words of the stream's reference at the beginning of a pass.
+        limit: cost above which paths are left out.
+        substitution: cost of a substitution.
     """
 
     def __init__(self, words: _Ints, total: int, limit: int, substitution: int) -> None:
@@ -73,7 +73,7 @@ class _Text:
         self._more = (limit + len(words) - total) // 2  # words that a path can be ahead
 
     def after(self, column: _Column, segment: _Ints, total: int) -> _Column:
-        """The costs behind `segment`, if it comes next; `total` words of the reference with it."""
+        """Return the column behind `segment`, if it comes next; the reference then has `total` words."""
         behind, count = column.words + len(segment), len(segment)
         if len(column.costs) == 1:
             begin, end = (
@@ -90,10 +90,10 @@ class _Text:
         return self._cut(behind, column.first, costs, len(self.words) - (total - behind))
 
     def _cut(self, words: int, first: int, costs: _Ints, to_come: int) -> _Column:
-        """A single cost where all rise from it; else without ends that no path within the limit passes.
+        """Return a column without its ends that no path within the limit passes, or a single cost if all rise from it.
 
-        From a place to the end, a path costs as much as the place is away from `to_come` at least. Both
-        change by one a word at most, so that what an end is over the limit by says how much goes.
+        From a place on, a path costs at least as many as there are words between the place and `to_come`. Cost and
+        distance change by one a word at most, so that half of the excess over the limit is the number of words to cut.
         """
         last = first + len(costs) - 1
         below = int(costs[0]) + abs(first - to_come) - self._limit
@@ -118,7 +118,7 @@ def _forward() -> Any:
 
 
 class _Stream:
-    """The words of one stream, and the costs of what is in front of a place and what is behind it."""
+    """The words of one stream, and the costs before and behind a place of its reference."""
 
     def __init__(
         self, words: _Ints, segments: Sequence[_Ints], limit: int, substitution: int
@@ -132,7 +132,9 @@ class _Stream:
         self._segments = [segment[::-1].copy() for segment in reversed(segments)]
         self.front = _Column(0, 0, np.zeros(1, dtype=np.uint64))
         column = self.front
-        self._kept = [column]  # what is behind where 0, `_step`, twice `_step`, ... are left
+        self._kept = [
+            column
+        ]  # columns behind places with 0, `_step`, 2 * `_step`, ... segments left
         self._step, costs = 1, 0
         for number, before in enumerate(self._columns(column, 0), start=1):
             column = before
@@ -146,13 +148,13 @@ class _Stream:
         self.cost = self._met(self.front, column)
 
     def _columns(self, column: _Column, behind: int) -> Iterator[_Column]:
-        """The columns before each of the segments, from the end on, that come before the last `behind`."""
+        """Yield the column behind each place, from the end on, but for those of the last `behind` segments."""
         for mirrored in islice(self._segments, behind, None):
             column = self._mirrored.after(column, mirrored, self._at_first)
             yield column
 
     def _behind(self, count: int) -> _Column:
-        """The costs of what is behind, where so many segments are left."""
+        """Return the column behind the place at which `count` segments are left."""
         number, place = divmod(count, self._step)
         if number < len(self._kept) - 1 or not self._block:
             del self._kept[number + 1 :]
@@ -161,13 +163,13 @@ class _Stream:
         return self._block[place]
 
     def with_next(self, segment: _Ints) -> tuple[_Column, int]:
-        """The costs in front if `segment` comes next, and what the stream then costs in all."""
+        """Return the column before the place if `segment` comes next, and the cost of the whole stream then."""
         behind = self._behind(self._left)
         front = self._front_with(segment, behind)
         return front, self._met(front, behind)
 
     def passed_by(self, segment: _Ints) -> _Column:
-        """The costs in front of what comes after `segment`, the next one in this stream."""
+        """Return the column before the place behind `segment`, the next one of this stream."""
         return self._front_with(segment, self._behind(self._left - 1))
 
     def _front_with(self, segment: _Ints, behind: _Column) -> _Column:
@@ -175,21 +177,21 @@ class _Stream:
         return self._text.after(self.front, segment, total)
 
     def without_next(self) -> int:
-        """What the stream costs without the segment that comes next in it."""
+        """Return the cost of the stream without its next segment."""
         return self._met(self.front, self._behind(self._left - 1))
 
     def passed(self) -> None:
-        """The segment that came next has been dealt with."""
+        """Move the place behind the next segment."""
         self._left -= 1
 
     def move_on(self, front: _Column, cost: int) -> None:
-        """Take a column as the one in front of what comes next, and what the stream then costs."""
+        """Set the column before the place and the cost of the whole stream."""
         self.front, self.cost = front, cost
         total = front.words + self._behind(self._left).words
         self._totals = [min(self._totals[0], total), max(self._totals[1], total)]
 
     def _met(self, front: _Column, behind: _Column) -> int:
-        """The cost of the cheapest path through both columns."""
+        """Return the cost of the cheapest path through both columns."""
         size = len(self._text.words)
         first, last = size - behind.last, size - behind.first  # `behind` counts from the end
         low, high = max(front.first, first), min(front.last, last)
@@ -247,7 +249,7 @@ def assign(
 def _by_speaker(
     rows: Sequence[_Ints], speakers: Sequence[str], columns: Sequence[_Ints]
 ) -> list[int]:
-    """Where the search starts: cpWER's mapping; speakers that it leaves over go where they cost least."""
+    """Return the first assignment: cpWER's mapping; speakers who are left over go to their cheapest stream."""
     spoken: dict[str, list[_Ints]] = {}
     for speaker, row in zip(speakers, rows, strict=True):
         spoken.setdefault(speaker, []).append(row)

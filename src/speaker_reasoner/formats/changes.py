@@ -11,15 +11,15 @@ from dataclasses import replace
 from .cues import Cue
 
 MARK = ">>"
-"""How a line begins at which another person speaks; as a speaker, whoever that is."""
+"""Beginning of a line at which another person speaks; as a speaker, that person, who has no name."""
 
 _MARK = re.compile(r"(?:(?<=\s)|^)(?:>>+|≫|＞＞+)\s*(?=[^\s>＞])")
 
 
 def divided(cues: Sequence[Cue]) -> tuple[Sequence[Cue], int]:
-    """Cues whose lines begin at the changes, each with `>> `; and how many changes there are.
+    """Return cues with a line break before each change, which is written `>> `, and the number of changes.
 
-    Inside of a line, `>>` is one only where a line of the file begins with it.
+    `>>` inside of a line is a change only if some line of the file begins with it.
     """
     if not any(_MARK.match(line) for cue in cues for line in cue.lines if line[:1] in ">≫＞"):
         return cues, 0
@@ -36,15 +36,15 @@ def divided(cues: Sequence[Cue]) -> tuple[Sequence[Cue], int]:
 
 
 def is_change(line: str) -> bool:
-    """Whether a line of `divided` begins with a change."""
+    """Return whether a line of `divided` begins with a change."""
     return line.startswith(f"{MARK} ")
 
 
 def behind(line: str) -> str:
-    """The words of a line, without a change before them."""
+    """Return a line of `divided` without the mark of a change."""
     return line.removeprefix(f"{MARK} ")
 
 
 def marks(text: str) -> int:
-    """How many changes a text marks."""
+    """Return how many changes of the speaker a text marks."""
     return len(_MARK.findall(text))

@@ -15,7 +15,7 @@ from .speaker_tiers import with_speakers
 from .tiers import Interval, Tier, sort_tiers
 
 _NUMBERED = re.compile(r"[\w.:/-]*\d+")
-"""What a tier of references holds: `1`, `talk.001`."""
+"""Values of a tier of references: `1`, `talk.001`."""
 _NUMBERS = "tiers hold numbers alone; the tiers below them were read instead"
 _MOVED = "media files have a time origin of their own; times were taken as they stand"
 

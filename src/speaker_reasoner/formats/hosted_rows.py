@@ -188,7 +188,7 @@ def _batched(data: Any) -> list[Any]:
 
 
 def is_google_batch(data: Any) -> bool:
-    """Whether data is what Google's batches write for one recording, or several."""
+    """Return whether data is a result of Google's batches, of one recording or several."""
     return bool(_batched(data))
 
 
@@ -201,7 +201,7 @@ def google_batch(data: Any, where: str) -> Iterator[ServiceRow]:
 
 
 def is_aws_calls(data: Any) -> bool:
-    """Whether data has turns as Amazon's Call Analytics writes them."""
+    """Return whether data has turns as Amazon's Call Analytics writes them."""
     turns_of = at_key(data, "Transcript")
     return isinstance(turns_of, list) and any(
         at_key(t, "BeginOffsetMillis") is not None for t in turns_of

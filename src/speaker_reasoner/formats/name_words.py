@@ -26,7 +26,7 @@ _HEADINGS = (
     "Quellen,Source,Musique,Sous-titres,Música,Subtítulos,Fuente,Noticias"
 )
 OPENERS = frozenset(_OPENER_WORDS.split()) | frozenset(_HEADINGS.split(","))
-"""What begins a sentence or a text before a colon and is nobody's name."""
+"""Words that begin a sentence or a text before a colon and are nobody's name."""
 _ROLE_WORDS = (
     "man woman boy girl kid child children baby lady guy male female narrator announcer reporter anchor host"
     " hostess interviewer guest presenter moderator speaker commentator teacher professor student officer cop"
@@ -38,7 +38,7 @@ _ROLE_WORDS = (
     " uomo donna ragazzo ragazza narratore homem mulher menino menina"
 )
 ROLES = frozenset(_ROLE_WORDS.split())
-"""Whom captions for the deaf name by what they are: `MAN:`, `OLD WOMAN 2:`, `TV ANNOUNCER:`."""
+"""Descriptions of people by which captions for the deaf name speakers: `MAN:`, `OLD WOMAN 2:`, `TV ANNOUNCER:`."""
 TOGETHER = frozenset(
     ("ALL", "BOTH", "EVERYONE", "TOGETHER", "ALLE", "BEIDE", "TOUS", "TODOS", "TUTTI")
 )

@@ -303,7 +303,7 @@ def _possible(name: str) -> bool:
 
 
 def names_inside(text: str, people: set[str]) -> int:
-    """How often a text has one of the names, and a colon behind it, after other words."""
+    """Return how often a text has one of the names, and a colon behind it, after other words."""
     if ":" not in text or not people:
         return 0
     count = 0
@@ -315,7 +315,7 @@ def names_inside(text: str, people: set[str]) -> int:
 
 
 def is_numbered(name: str) -> bool:
-    """Whether a name is one of a speaker without a name: `SPEAKER_00`, `speaker 1`."""
+    """Return whether a name is a number for an unnamed speaker: `SPEAKER_00`, `speaker 1`."""
     return _IDENTIFIER.fullmatch(_bare(name)) is not None
 
 
@@ -341,12 +341,12 @@ _REMARK = re.compile(
     r"(.*\S)\s*[(\[](?:[a-z][^()\[\]]*|[OV]\.?\s?[SOC]\.?|CONT['’]?D\.?|ON [^()\[\]]*|OVER [^()\[\]]*)[)\]]",
     re.DOTALL,
 )
-"""How somebody speaks, behind a name: `ANA (whispering)`, `BOB (V.O.)`, `Ann [laughing]`."""
+"""Remarks behind a name on how somebody speaks: `ANA (whispering)`, `BOB (V.O.)`, `Ann [laughing]`."""
 
 
 @lru_cache(maxsize=4096)
 def remarked(name: str) -> str:
-    """Return a name without a remark on how somebody speaks behind it; empty where there is no remark."""
+    """Return a name without a remark behind it on how somebody speaks; empty where there is none."""
     match = None if _is_explicit(name) else _REMARK.fullmatch(name)
     return match[1] if match is not None else ""
 

@@ -23,7 +23,7 @@ from .service_rows import (
 
 
 def is_funasr(data: Any) -> bool:
-    """Whether data is what `AutoModel.generate` returns: a list of recordings with their `key`."""
+    """Return whether data is a result of `AutoModel.generate`: a list of recordings with their `key`."""
     return isinstance(data, list) and bool(data) and all(
         isinstance(item, dict) and "key" in item and ("timestamp" in item or "sentence_info" in item)
         for item in data
@@ -31,7 +31,7 @@ def is_funasr(data: Any) -> bool:
 
 
 def funasr(data: Any, where: str) -> Iterator[ServiceRow]:
-    """Sentences of one recording in milliseconds; without them, its text as one turn."""
+    """Yield the sentences of recordings, stated in milliseconds; without sentences, the text as one turn."""
     for item in data:
         for number, one in enumerate(objects(item, "sentence_info") or [item], start=1):
             at = f"{where}, {item['key']}, sentence {number}"
@@ -66,14 +66,14 @@ _OF_VOSK = frozenset(("result", "text", "partial", "spk", "spk_frames", "at"))
 
 
 def is_vosk(data: Any) -> bool:
-    """Whether data is a result of Vosk with words, or a list of its results."""
+    """Return whether data is a result of Vosk with words, or a list of its results."""
     items = data if isinstance(data, list) else [data]
-    found = _results(data)
-    return bool(found) and len(found) == len(items) and any("result" in item for item in found)
+    results = _results(data)
+    return bool(results) and len(results) == len(items) and any("result" in one for one in results)
 
 
 def vosk(data: Any, where: str) -> Iterator[ServiceRow]:
-    """Words in seconds, of one result after the other; nobody says whose they are."""
+    """Yield turns of the words of all results, stated in seconds; they name no speakers."""
     words = []
     for number, item in enumerate(_results(data), start=1):
         own = objects(item, "result")
@@ -86,7 +86,7 @@ def vosk(data: Any, where: str) -> Iterator[ServiceRow]:
 
 
 def several_values(text: str) -> list[Any] | None:
-    """The values of a text that holds several ones in a row, as a program prints them; `None` for any other."""
+    """Return the JSON values of a text that holds several in a row, as a program prints them; `None` for any other."""
     decoder, values, at = json.JSONDecoder(), [], 0
     while at < len(text):
         try:
@@ -99,7 +99,7 @@ def several_values(text: str) -> list[Any] | None:
 
 
 def is_watson(data: Any) -> bool:
-    """Whether data has words as IBM Watson writes them: `["hello", 0.5, 1.0]`."""
+    """Return whether data has words as IBM Watson writes them: `["hello", 0.5, 1.0]`."""
     results = at_key(data, "results")
     first = results[0] if isinstance(results, list) and results else None
     bests = at_key(first, "alternatives")
@@ -109,7 +109,7 @@ def is_watson(data: Any) -> bool:
 
 
 def watson(data: Any, where: str) -> Iterator[ServiceRow]:
-    """Words of the first alternative, in seconds; speakers by where their words begin."""
+    """Yield turns of the words of each first alternative, in seconds; speakers are assigned by the start of a word."""
     speakers = {
         label.get("from"): label.get("speaker") for label in objects(data, "speaker_labels")
     }

@@ -1,4 +1,4 @@
-"""A tier of speakers beside tiers of what is said: `speaker` with `Ana`, `Bo`, and `text` with their words."""
+"""A tier of speakers beside tiers of words: `speaker` with the labels `Ana` and `Bo`, `text` with their words."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ ALONE = "labels are of a tier of speakers: they are turns without words"
 def with_speakers(tiers: Sequence[Tier]) -> tuple[list[Tier], dict[str, int]]:
     """Divide tiers among the labels of a tier of speakers, by the middles of intervals.
 
-    A tier is one of speakers if it is called so and all of its labels can be names. What lies in no such
-    interval is nobody's (`unknown`). Where no other tier holds speech, labels that recur or are numbered are turns
-    without words.
+    A tier is one of speakers if it is called so and all of its labels can be names. Intervals of other tiers whose
+    middle lies in none of its intervals go to `unknown`. If no other tier holds speech, labels that recur or are
+    numbered are turns without words.
 
     Returns:
         The tiers, and warnings with their counts.
     """
-    found = [tier for tier in tiers if _is_of_speakers(tier)]
-    if len(found) != 1:
+    speaker_tiers = [tier for tier in tiers if _is_of_speakers(tier)]
+    if len(speaker_tiers) != 1:
         return list(tiers), {}
-    [people] = found
+    [people] = speaker_tiers
     made: list[Tier] = []
     said = 0
     for tier in tiers:
@@ -60,7 +60,7 @@ def _is_of_speakers(tier: Tier) -> bool:
 
 
 def _divided(tier: Tier, people: Tier) -> dict[str, list[Interval]]:
-    """The intervals of a tier by the label in whose interval their middle lies."""
+    """Return, by label of `people`, the intervals of a tier whose middle lies in an interval of that label."""
     turns = sorted(people.intervals, key=lambda one: one.start_s)
     starts = [one.start_s for one in turns]
     of: dict[str, list[Interval]] = {}

@@ -165,19 +165,19 @@ def _words_of(tier: Tier, names: set[str]) -> str | None:
 
 
 def _person(name: str) -> str:
-    """Whose tier one of segments or words is: `ana` of `ana - words`; its name for any other."""
+    """Return the speaker of a tier of segments or words, `ana` of `ana - words`; of any other tier its name."""
     match = _WORD_TIER.fullmatch(name) or _SPEECH_TIER.fullmatch(name)
     return ((match and match[1]) or "").strip() or name
 
 
 def is_of_remarks(tier: Tier, people: Container[str] = ()) -> bool:
-    """Whether a tier is about what was said: `notes`, or `Ana - notes` beside tiers of Ana."""
+    """Return whether a tier is about what was said: `notes`, or `Ana - notes` beside tiers of Ana."""
     match = _REMARK_TIER.fullmatch(tier.name)
     return match is not None and (not match[1] or match[1].strip() in people)
 
 
 def holds_words(tier: Tier) -> bool:
-    """Whether a tier has the name of one of words, and labels of one word each."""
+    """Return whether a tier has the name of one of words, and labels of one word each."""
     return _holds(tier, _WORD_TIER)
 
 
@@ -195,7 +195,7 @@ def _holds(tier: Tier, pattern: re.Pattern[str]) -> bool:
 
 
 def holds_phones(tier: Tier) -> bool:
-    """Whether a tier has the name of one of phones, and labels that are short."""
+    """Return whether a tier has the name of one of phones, and labels that are short."""
     if tier.is_points or _WORD_TIER.fullmatch(tier.name) or not _holds(tier, _PHONE_TIER):
         return False
     return sum(len(i.mark) for i in tier.intervals) <= _SHORT * len(tier.intervals)

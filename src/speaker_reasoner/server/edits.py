@@ -15,7 +15,7 @@ from .failures import RequestError
 from .lines import CorrectedLine, Document, chunk_at
 
 _SLACK_S = 0.05
-"""How far a segment may end behind the recording: times are written with few decimals."""
+"""Seconds by which a segment may end behind the recording: times are written with few decimals."""
 _SHORTEST_S = 0.01
 
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _LOOK_S = 0.25
 _PATIENCE_S = 60.0
-"""How long database or workers may be lost before a client gets an error (assumed, as is the interval of looks)."""
+"""Seconds that database or workers may be lost before a client gets an error (assumed, as is the interval of looks)."""
 
 
 class RelayedRun:

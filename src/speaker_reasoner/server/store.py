@@ -38,7 +38,7 @@ from .processes import Processes
 from .rows import Rows
 
 LEASE_S = 60.0
-"""How long jobs stay with a process that does not renew its leases."""
+"""Seconds that jobs stay with a process that does not renew its leases."""
 
 _log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from .worker import Worker
 _KEPT_BYTES = 256 * 1024**2
 _KEPT_ANSWERS = 10_000
 _LONGER_S = 1.0
-"""How much longer than a chunk a clip may be, in seconds."""
+"""Seconds by which a clip may be longer than a chunk."""
 
 
 @dataclass(eq=False)

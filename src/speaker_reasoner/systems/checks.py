@@ -10,7 +10,7 @@ from ..transcript import Segment, Transcript
 from .base import Sound
 
 _SLACK_S = 1.0
-"""How far an end may lie behind the sound: services round, and count the padding of a codec (assumed)."""
+"""Seconds by which an end may lie behind the sound: services round, and count the padding of a codec (assumed)."""
 _REST_SHARE, _REST_S = 0.2, 30.0
 """Speech after the last line is a warning: more than this share of all speech, and this many seconds (assumed)."""
 _LEAST_SPEECH_S = 1.0

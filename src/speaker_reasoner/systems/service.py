@@ -16,7 +16,7 @@ SEGMENTS = "OpenAI, Whisper, WhisperX, faster-whisper"
 _SHOWN = 300
 """Characters of a message that are shown."""
 _TOO_LONG = re.compile(r"longer than|too (long|large)|exceeds? the (maximum|limit)", re.IGNORECASE)
-"""How services say it where they answer 400: "audio duration 1500 seconds is longer than 1400 seconds"."""
+"""Messages of services that answer 400: "audio duration 1500 seconds is longer than 1400 seconds"."""
 
 
 def http_error(

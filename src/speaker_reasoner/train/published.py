@@ -1,9 +1,9 @@
 """Write a model in the layout of the published checkpoints, which vLLM loads.
 
-The published repositories of Qwen-Omni hold a whole model whose `thinker` is one part, and the settings of a
-processor for sound and pictures. Training here, and `compose`, write the thinker alone, with a feature extractor;
-vLLM 0.32.0 refuses that. Where a folder has no settings for pictures, the smallest that its vision tower takes are
-written: its class needs them to load, and no picture ever comes.
+The published repositories of Qwen-Omni hold a whole model, of which the thinker is a part, and settings of a
+processor of sound and pictures. Training here and `compose` write the thinker alone, with a feature extractor,
+which vLLM 0.32.0 refuses. Without settings for pictures in a folder, the smallest that its vision tower takes are
+written: vLLM needs them to load the model, though no pictures are sent to it.
 """
 
 import json
@@ -62,9 +62,9 @@ def publish(model: str | Path | None, folder: Path, dtype: torch.dtype | None = 
 
 
 def _rename_weights(folder: Path) -> None:
-    """Make the thinker's weights those of a part, file by file.
+    """Put `thinker.` before the names of all weights, file by file.
 
-    transformers 5.23.0 writes the names of a part itself where it has read them so.
+    transformers 5.23.0 does so itself for a model whose weights it has read with such names.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
