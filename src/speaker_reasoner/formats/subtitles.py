@@ -25,7 +25,7 @@ from .cues import (
     without_formatting,
     without_references,
 )
-from .names import in_capitals, label_of, name_speakers, names_inside, remarked, split_name
+from .names import go_on, in_capitals, label_of, name_speakers, names_inside, remarked, split_name
 from .sessions import Sessions, unique_labels
 from .words import separate_ms, spelled
 
@@ -44,6 +44,7 @@ _TWO = (
     "cues without a name hold several lines that begin with a dash, mostly of two people: scores of speakers take "
     "them for one person"
 )
+_GOES_ON = "cues name no speaker and were given to whoever spoke before: names come at changes of the speaker alone"
 _HOUR_S = 3600
 _LATE = "cue begins the file after an hour: perhaps a time code that begins there; times were taken as they stand"
 _MARKED = "cues show the line of the cue before with another word marked, which was read once"
@@ -143,6 +144,7 @@ def _named(
     if shown is not str:
         texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
     named = name_speakers(texts)
+    sessions.count(session, _GOES_ON, go_on(named))
     people = {part[0] for parts in named for part in parts} - {"", MARK}
     for cue, shown_cue, parts in zip(cues, texts, named, strict=True):
         for part in parts:
