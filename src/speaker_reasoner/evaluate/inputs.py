@@ -158,10 +158,6 @@ def noticed(side: str, transcripts: Iterable[Transcript]) -> list[Mapping[str, s
                 "all of its speech is out of scoring, by its directives or the UEM: nothing of it is scored"
             )
         if side == "hypothesis":
-            if one.segments and not any(segment.text for segment in one.segments):
-                warnings.append(
-                    "no segment holds words: all words of the reference count as deleted"
-                )
             choices = sum(segment.choices is not None for segment in one.segments)
             if choices:
                 warnings.append(
