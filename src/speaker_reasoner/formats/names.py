@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import pairwise
 
 from . import changes
 from .captions import parse_caption
 from .ctm import UNSPACED
-from .cues import SOUND, Cue
+from .cues import Cue
 from .name_words import (
     FIRST_PARTICLES,
     NEVER_FIRST,
@@ -42,7 +41,6 @@ _IDENTIFIER = re.compile(
 _NUMBERED = re.compile(
     r"\s*\[((?:speaker|spk|spkr)[ _-]?\w{1,4})\]\s*(.*)", re.IGNORECASE | re.DOTALL
 )
-_FEWEST_CHANGES = 4  # of named speakers, to tell that names come at changes alone: assumed
 _LONGEST_LABEL = 60  # characters of a name or label: assumed
 _LONGEST_NAME = 5  # words: assumed
 _DASHED = re.compile(r"[-–—]\s*(.+)", re.DOTALL)  # subtitles put a dash before each of two people
@@ -302,34 +300,6 @@ def _possible(name: str) -> bool:
     bare = _bare(name)
     one = bare.split() == [bare] and bare.isalpha() and bare.islower() and len(bare) <= 20
     return is_name(bare) or (one and bare.capitalize() not in OPENERS)
-
-
-def go_on(said: Sequence[list[tuple[str, str, str]]]) -> int:
-    """Give words without a name to whoever spoke before, where names come at changes of the speaker alone.
-
-    That is so if the first words have a name, and no name comes again right after itself. What stands in brackets
-    as a whole is a sound, and nobody's.
-
-    Args:
-        said: parts of cues as `name_speakers` returns them; changed in place.
-
-    Returns:
-        How many parts were given.
-    """
-    names = [part[0] for parts in said for part in parts if part[0]]
-    if len(names) < _FEWEST_CHANGES or changes.MARK in names or not said[0][0][0]:
-        return 0
-    if any(name == after for name, after in pairwise(names)):
-        return 0
-    given, before = 0, said[0][0][:2]
-    for parts in said:
-        for number, (speaker, gender, words) in enumerate(parts):
-            if speaker:
-                before = speaker, gender
-            elif words and not SOUND.fullmatch(words.strip()):
-                parts[number] = (*before, words)
-                given += 1
-    return given
 
 
 def names_inside(text: str, people: set[str]) -> int:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from ..errors import FormatError
 from ..transcript import Segment, Transcript, Word, find_words, recording_name
 from .captions import caption, parse_caption
-from .changes import MARK
+from .changes import MARK, go_on
 from .clock import span_ms, subtitle_time
 from .cues import (
     SOUND,
@@ -25,7 +25,7 @@ from .cues import (
     without_formatting,
     without_references,
 )
-from .names import go_on, in_capitals, label_of, name_speakers, names_inside, remarked, split_name
+from .names import in_capitals, label_of, name_speakers, names_inside, remarked, split_name
 from .sessions import Sessions, unique_labels
 from .words import separate_ms, spelled
 
