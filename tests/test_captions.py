@@ -849,3 +849,28 @@ def test_our_own_captions_for_people_are_read_with_their_speakers() -> None:
     for who in ("Ana", "Bob"):
         texts = [" ".join(s.text.split()) for s in read.segments if s.speaker == who]
         assert " ".join(texts) == " ".join(s.text.strip() for s in segments if s.speaker == who)
+
+
+def test_webvtt_under_the_name_of_subrip_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text(vtt("<v Ann>hi</v>", "<v Bob>oh</v>"))
+    [one] = load(tmp_path / "a.srt").values()
+    assert said(one) == [("Ann", "hi"), ("Bob", "oh")]
+
+
+def test_names_behind_a_voice_of_the_same_name_are_told() -> None:
+    one = parse("vtt", vtt("<v Ann>Ann: hi</v>", "<v Bob>Ann: oh</v>"))
+    assert said(one) == [("Ann", "Ann: hi"), ("Bob", "Ann: oh")]
+    assert any(
+        text.startswith("1 cues begin with the name of their voice") for text in one.warnings
+    )
+
+
+def test_times_of_seglst_on_a_clock(tmp_path: Path) -> None:
+    """As CHiME-6 writes them."""
+    row = '{"session_id": "S02", "speaker": "P05", "start_time": "0:01:10.50", "end_time": "0:01:12.34", "words": "hi"}'
+    (tmp_path / "a.json").write_text(f"[{row}]")
+    [one] = load(tmp_path / "a.json").values()
+    assert [(s.start_s, s.end_s) for s in one.segments] == [(70.5, 72.34)]
+    (tmp_path / "a.json").write_text(f"[{row.replace('0:01:10', '10')}]".replace("0:01:12", "1:12"))
+    with pytest.raises(FormatError, match=r"expected end_time in seconds, got '1:12\.34'"):
+        load(tmp_path / "a.json")

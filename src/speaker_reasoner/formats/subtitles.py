@@ -45,6 +45,7 @@ _TWO = (
     "them for one person"
 )
 _GOES_ON = "cues name no speaker and were given to whoever spoke before: names come at changes of the speaker alone"
+_TWICE = "cues begin with the name of their voice and a colon, which were read as words"
 _HOUR_S = 3600
 _LATE = "cue begins the file after an hour: perhaps a time code that begins there; times were taken as they stand"
 _MARKED = "cues show the line of the cue before with another word marked, which was read once"
@@ -276,6 +277,9 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
     for cue in cues:
         for voice, payload in _split_voices(" ".join(cue.lines)):
             speaker, gender = parse_caption(html.unescape(voice))
+            sessions.count(
+                session, _TWICE, payload.lstrip().startswith(f"{voice}:") and voice != ""
+            )
             timed = _timed(cue, payload, sessions, session)
             _add(sessions, session, cue, speaker, gender, plain(payload), timed)
     return sessions.transcripts()
