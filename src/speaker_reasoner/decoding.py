@@ -118,6 +118,7 @@ def open_source(path: _Path, track: int | None = None) -> Iterator[Source]:
         data = stack.enter_context(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
         pieces = _parts(handle, data)
         notes = [check_size(path, data, *piece) for piece in pieces]
+        notes.append(trailing_note(data, pieces[-1][1], len(data)))
         first = _open_part(path, handle, data, pieces[0], track, stack)
         if first.sample_rate_hz not in _RATES_HZ or first.channels < 1:
             raise AudioError(

@@ -67,7 +67,7 @@ def _refuse_milliseconds(rows_of: Sequence[ServiceRow], where: str) -> None:
     """
     said = [row for row in rows_of if row.text.strip()]
     times: list[Any] = [time for row in said for time in (row.start_s, row.end_s)]
-    if not said or not all(map(_is_whole, times)):
+    if not said or not all(map(_is_whole, times)) or len(set(map(type, times))) > 1:
         return
     length = sum(map(int, times[1::2])) - sum(map(int, times[::2]))
     words = sum(max(len(row.text.split()), len(row.text) // 6) for row in said)
