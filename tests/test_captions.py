@@ -874,3 +874,32 @@ def test_times_of_seglst_on_a_clock(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(f"[{row.replace('0:01:10', '10')}]".replace("0:01:12", "1:12"))
     with pytest.raises(FormatError, match=r"expected end_time in seconds, got '1:12\.34'"):
         load(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        (['<font color="#ffff00">hi</font>', '<font color="#00ffff">oh</font>', "well"], 2),
+        (['<font color="#ffff00">hi</font>', '<font color="#ffff00">oh</font>'], 0),
+        (
+            [
+                '<font color="#ffff00">Ann: hi</font>',
+                '<font color="#00ffff">Bob: oh</font>',
+                "Ann: no",
+            ],
+            0,
+        ),
+        (["<c.yellow>hi</c>", "<c.cyan>oh</c>"], 2),
+        (["hi", "oh"], 0),
+    ],
+)
+def test_colours_that_may_tell_people_apart_are_told(texts: list[str], count: int) -> None:
+    """As the BBC's subtitles use them."""
+    kinds = ("vtt",) if "<c." in texts[0] else ("srt", "vtt")
+    for kind in kinds:
+        told = [
+            t
+            for t in parse(kind, (srt if kind == "srt" else vtt)(*texts)).warnings
+            if "colours" in t
+        ]
+        assert [int(text.split()[0]) for text in told] == ([count] if count else [])
