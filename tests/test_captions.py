@@ -11,6 +11,7 @@ from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.formats.names import is_name
+from speaker_reasoner.formats.reading import Habits, render_srt_to_read
 from speaker_reasoner.transcript import Segment, Transcript
 
 TALK = [("Ann Lee", "good morning"), ("Bob", "hello there"), ("Ann Lee", "bye")]
@@ -810,3 +811,95 @@ def test_words_behind_the_times_alone_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("00:05 --> 00:06 [Ana] hello\n00:07 --> 00:09 [Bo] bye\n")
     with pytest.raises(FormatError, match=r"a\.txt:1: expected words on the lines below a timing"):
         load(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("texts", "speakers", "given"),
+    [
+        (["Ana: a", "b", "Bob: c", "Ana: d", "e", "f", "Bob: g", "h"], "AABAAABB", 4),
+        (
+            ["[speaker 0]\na", "b", "[speaker 1]\nc", "d", "[speaker 0]\ne", "[speaker 1]\nf"],
+            "001101",
+            2,
+        ),
+        (["Ana: a", "b", "Bob: c", "[music]", "Ana: d", "Bob: e"], "AABuAB", 1),
+        (["Ana: a", "b", "Ana: c", "Bob: d", "Ana: e"], "AuABA", 0),  # a name comes again
+        (["x", "Ana: a", "b", "Bob: c", "Ana: d", "Bob: e"], "uAuBAB", 0),  # who begins?
+        (["Ana: a", "b", "Bob: c", "Ana: d"], "AuBA", 0),  # few changes
+    ],
+)
+@pytest.mark.parametrize("kind", ["srt", "vtt"])
+def test_names_at_changes_alone(kind: str, texts: list[str], speakers: str, given: int) -> None:
+    """As Deepgram, Descript and our own captions to read name people."""
+    parsed = parse(kind, (srt if kind == "srt" else vtt)(*texts))
+    assert (
+        "".join(s.speaker[-1] if s.speaker[0] == "s" else s.speaker[0] for s in parsed.segments)
+        == speakers
+    )
+    told = [text for text in parsed.warnings if "changes of the speaker alone" in text]
+    assert [int(text.split()[0]) for text in told] == ([given] if given else [])
+
+
+def test_our_own_captions_for_people_are_read_with_their_speakers() -> None:
+    talk = [("Ana", "one two three four five six seven eight nine ten " * 4), ("Bob", "yes")] * 3
+    segments = [Segment(who, 20.0 * n, 20.0 * n + 18, text) for n, (who, text) in enumerate(talk)]
+    transcript = Transcript("talk", 120.0, segments=tuple(segments))
+    read = parse("srt", render_srt_to_read(transcript, Habits()))
+    assert len(read.segments) > len(segments)
+    for who in ("Ana", "Bob"):
+        texts = [" ".join(s.text.split()) for s in read.segments if s.speaker == who]
+        assert " ".join(texts) == " ".join(s.text.strip() for s in segments if s.speaker == who)
+
+
+def test_webvtt_under_the_name_of_subrip_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text(vtt("<v Ann>hi</v>", "<v Bob>oh</v>"))
+    [one] = load(tmp_path / "a.srt").values()
+    assert said(one) == [("Ann", "hi"), ("Bob", "oh")]
+
+
+def test_names_behind_a_voice_of_the_same_name_are_told() -> None:
+    one = parse("vtt", vtt("<v Ann>Ann: hi</v>", "<v Bob>Ann: oh</v>"))
+    assert said(one) == [("Ann", "Ann: hi"), ("Bob", "Ann: oh")]
+    assert any(
+        text.startswith("1 cues begin with the name of their voice") for text in one.warnings
+    )
+
+
+def test_times_of_seglst_on_a_clock(tmp_path: Path) -> None:
+    """As CHiME-6 writes them."""
+    row = '{"session_id": "S02", "speaker": "P05", "start_time": "0:01:10.50", "end_time": "0:01:12.34", "words": "hi"}'
+    (tmp_path / "a.json").write_text(f"[{row}]")
+    [one] = load(tmp_path / "a.json").values()
+    assert [(s.start_s, s.end_s) for s in one.segments] == [(70.5, 72.34)]
+    (tmp_path / "a.json").write_text(f"[{row.replace('0:01:10', '10')}]".replace("0:01:12", "1:12"))
+    with pytest.raises(FormatError, match=r"expected end_time in seconds, got '1:12\.34'"):
+        load(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        (['<font color="#ffff00">hi</font>', '<font color="#00ffff">oh</font>', "well"], 2),
+        (['<font color="#ffff00">hi</font>', '<font color="#ffff00">oh</font>'], 0),
+        (
+            [
+                '<font color="#ffff00">Ann: hi</font>',
+                '<font color="#00ffff">Bob: oh</font>',
+                "Ann: no",
+            ],
+            0,
+        ),
+        (["<c.yellow>hi</c>", "<c.cyan>oh</c>"], 2),
+        (["hi", "oh"], 0),
+    ],
+)
+def test_colours_that_may_tell_people_apart_are_told(texts: list[str], count: int) -> None:
+    """As the BBC's subtitles use them."""
+    kinds = ("vtt",) if "<c." in texts[0] else ("srt", "vtt")
+    for kind in kinds:
+        told = [
+            t
+            for t in parse(kind, (srt if kind == "srt" else vtt)(*texts)).warnings
+            if "colours" in t
+        ]
+        assert [int(text.split()[0]) for text in told] == ([count] if count else [])

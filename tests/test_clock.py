@@ -356,7 +356,8 @@ def written(path: Path, kind: str) -> bytes:
         form, codec, options = COMPRESSED[kind]
         write(path, form, codec, [talk()], options=options)
     else:
-        soundfile.write(path, talk(), RATE, format="OGG" if kind == "vorbis" else "MP3")
+        form = {"vorbis": "OGG", "w64": "W64"}.get(kind, "MP3")
+        soundfile.write(path, talk(), RATE, format=form)
     return path.read_bytes()
 
 
@@ -378,6 +379,42 @@ def test_stray_bytes_behind_compressed_sound_are_told(
     harmless = stray in (STRAY["zeros"], STRAY["a tag"])
     told = f"{len(stray):,} bytes behind its sound are no sound: they were not read"
     assert notes == ([] if harmless else [told])
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+def test_bytes_behind_a_w64_are_no_sound(stray: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.w64"
+    soundfile.write(path, talk(), RATE, format="W64", subtype="PCM_16")
+    whole = audio.load(path)
+    path.write_bytes(path.read_bytes() + stray)
+    notes: list[str] = []
+    np.testing.assert_array_equal(audio.load(path, warn=notes.append), whole)
+    np.testing.assert_array_equal(audio.load_slice(path, 10_000, 12_000), whole[10_000:12_000])
+    harmless = stray in (STRAY["zeros"], STRAY["a tag"])
+    told = f"{len(stray):,} bytes behind its sound are no sound: they were not read"
+    assert notes == ([] if harmless else [told])
+
+
+@pytest.mark.parametrize(
+    ("kind", "lasts_s", "told"),
+    [
+        ("avi", 8, ""),
+        ("m4a", 4, "they may hold another recording"),
+        ("mkv", 8, "are no sound"),
+        ("mp3", 8, ""),
+    ],
+)
+def test_recordings_with_stray_bytes_between_them(
+    kind: str, lasts_s: float, told: str, tmp_path: Path
+) -> None:
+    """Nothing is said to be no sound that was read, or may be some."""
+    path = tmp_path / "a"
+    content = written(path, kind)
+    path.write_bytes(content + STRAY["random"] + content)
+    length_s, _, notes = heard_s(path)
+    assert length_s == pytest.approx(lasts_s, abs=0.3)
+    behind = [note for note in notes if "behind its sound" in note]
+    assert [told in note for note in behind] == ([True] if told else [])
 
 
 APE = b"APETAGEX" + struct.pack("<IIII8x", 2000, 45, 1, 0)

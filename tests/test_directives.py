@@ -280,6 +280,22 @@ def test_names_with_white_space_in_lines_of_fields_are_said(
         load(tmp_path / f"a.{name}")
 
 
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "told"),
+    [("stm", "rttm", True), ("rttm", "rttm", False), ("rttm", "stm", False)],
+)
+def test_a_hypothesis_without_words_is_told(
+    tmp_path: Path, reference: str, hypothesis: str, told: bool
+) -> None:
+    texts = {"stm": "m 1 A 0 2 hello\n", "rttm": "SPEAKER m 1 0 2 <NA> <NA> A <NA> <NA>\n"}
+    files = {
+        f"reference_{reference}": texts[reference],
+        f"hypothesis_{hypothesis}": texts[hypothesis],
+    }
+    *_, warnings = sides(tmp_path, **files)
+    assert any("no segment holds words" in text for text in warnings) == told
+
+
 def test_rttm_is_no_stm() -> None:
     for line in (
         "SPEAKER a 1 0.5 1.5 <NA> <NA> A <NA> <NA>",

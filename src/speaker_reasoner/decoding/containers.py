@@ -79,6 +79,8 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
                 starts.append(at)
             at = data.find(b"FLV\x01", at + 4)
     stop = len(data) - (trailer_bytes(data) if head[:4] == b"fLaC" else 0)
+    if head[:4] == b"riff":  # libsndfile reads to the end of the file
+        stop = min(stop, end_of_chunks(data, starts[-1]) or stop)
     return list(zip(starts, [*starts[1:], stop], strict=True))
 
 

@@ -20,6 +20,7 @@ from .containers import parts
 from .ffmpeg import open_with_ffmpeg
 from .libsndfile import open_with_libsndfile
 from .riff import AGAIN, check_size
+from .trailing import trailing_note
 
 _RATES_HZ = range(1_000, 1_000_001)  # outside: a damaged header, and resampling would explode
 _known_parts: dict[tuple[int, ...], list[tuple[int, int]]] = {}
@@ -44,6 +45,7 @@ def open_source(path: AnyPath, track: int | None = None) -> Iterator[Source]:
         data = stack.enter_context(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
         pieces = _parts(handle, data)
         notes = [check_size(path, data, *piece) for piece in pieces]
+        notes.append(trailing_note(data, pieces[-1][1], len(data)))
         first = _open_part(path, handle, data, pieces[0], track, stack)
         if first.sample_rate_hz not in _RATES_HZ or first.channels < 1:
             raise AudioError(

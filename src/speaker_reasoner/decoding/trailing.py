@@ -14,6 +14,7 @@ from .riff import TAGS, is_chunk_name
 
 _LEAST_BYTES = 16
 _LOOKED_AT_BYTES = 65_536
+_W64 = bytes.fromhex("726966662e91cf11a5d6")
 _FLAC_FRAME = re.compile(rb"\xff[\xf8\xf9]")
 _BEHIND_A_SEGMENT = frozenset(
     bytes.fromhex(name)
@@ -28,6 +29,8 @@ def trailing_note(data: mmap.mmap, at: int, end: int) -> str:
     head = data[at : min(end, at + _LOOKED_AT_BYTES)]
     if end - at <= _LEAST_BYTES or not any(head) or head.startswith(TAGS):
         return ""
+    if any(data.find(mark, at, end) >= 0 for mark in (b"ftyp", _W64)):
+        return f"{end - at:,} bytes behind its sound were not read; they may hold another recording"
     return f"{end - at:,} bytes behind its sound are no sound: they were not read"
 
 
@@ -86,7 +89,7 @@ def _end_of_avi(data: mmap.mmap, start: int, end: int) -> int:
         if not is_chunk_name(name) or at + 8 + size > end + 1:
             break
         at += 8 + size + size % 2
-    return min(at, end)
+    return min(at, end) if data.find(b"RIFF", at, end) < 0 else end  # FFmpeg reads on from there
 
 
 def frame_of_flac_follows(data: mmap.mmap, start: int, end: int, sample: int) -> bool:

@@ -68,6 +68,7 @@ def read_sides(
         *noticed("hypothesis", hypotheses.values()),
         *of_uem(notes),
         *renamed,
+        *_wordless(references, hypotheses),
     ]
     return Sides(references, hypotheses, tuple(warnings))
 
@@ -121,6 +122,25 @@ def _renamed(
         )
         told.append({"side": side, "recording": other, "warning": warning})
     return named, told
+
+
+def _wordless(
+    references: Mapping[str, Transcript], hypotheses: Mapping[str, Transcript]
+) -> list[Mapping[str, str | None]]:
+    """Warnings of hypotheses without words (RTTM) against references with some."""
+    warning = "no segment holds words: all words of the reference count as deleted"
+    return [
+        {"side": "hypothesis", "recording": name, "warning": warning}
+        for name, one in hypotheses.items()
+        if name in references
+        and one.segments
+        and not _has_words(one)
+        and _has_words(references[name])
+    ]
+
+
+def _has_words(transcript: Transcript) -> bool:
+    return any(segment.text for segment in transcript.segments)
 
 
 def of_uem(notes: Iterable[str]) -> list[Mapping[str, str | None]]:

@@ -1,18 +1,21 @@
 """Changes of the speaker in captions of broadcasts: `>> Good morning. >> Hello.`
 
 `>>` says that another person speaks, and not who. A name may stand behind it (`>> ANA: hello`); words without it go
-on with the same person. Japanese captions write it in wide characters.
+on with the same person. Japanese captions write it in wide characters. Other captions name people where the speaker
+changes alone (`go_on`).
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
-from .cues import Cue
+from .cues import SOUND, Cue
 
 MARK = ">>"
 """Beginning of a line at which another person speaks; as a speaker, that person, who has no name."""
 
+_FEWEST = 4  # of named speakers, to tell that names come at changes alone: assumed
 _MARK = re.compile(r"(?:(?<=\s)|^)(?:>>+|≫|＞＞+)\s*(?=[^\s>＞])")
 
 
@@ -48,3 +51,31 @@ def behind(line: str) -> str:
 def marks(text: str) -> int:
     """Return how many changes of the speaker a text marks."""
     return len(_MARK.findall(text))
+
+
+def go_on(said: Sequence[list[tuple[str, str, str]]]) -> int:
+    """Give words without a name to whoever spoke before, where names come at changes of the speaker alone.
+
+    That is so if the first words have a name, and no name comes again right after itself. What stands in brackets
+    as a whole is a sound, and nobody's.
+
+    Args:
+        said: parts of cues as `names.name_speakers` returns them; changed in place.
+
+    Returns:
+        How many parts were given.
+    """
+    names = [part[0] for parts in said for part in parts if part[0]]
+    if len(names) < _FEWEST or MARK in names or not said[0][0][0]:
+        return 0
+    if any(name == after for name, after in pairwise(names)):
+        return 0
+    given, before = 0, said[0][0][:2]
+    for parts in said:
+        for number, (speaker, gender, words) in enumerate(parts):
+            if speaker:
+                before = speaker, gender
+            elif words and not SOUND.fullmatch(words.strip()):
+                parts[number] = (*before, words)
+                given += 1
+    return given

@@ -1,4 +1,7 @@
-"""Seconds to milliseconds, and milliseconds to text. The only place where times are rounded."""
+"""Seconds to milliseconds, milliseconds to text, and clocks to seconds. The only place where times are rounded."""
+
+import re
+from decimal import Decimal
 
 from ..transcript import Segment
 
@@ -30,3 +33,14 @@ def reading_time(seconds: float) -> str:
     minutes, rest_cs = divmod(round(seconds * 100), 6000)
     clock = f"{minutes % 60:02d}:{rest_cs // 100:02d}.{rest_cs % 100:02d}"
     return f"{minutes // 60}:{clock}" if minutes >= 60 else clock
+
+
+_CLOCK = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
+
+
+def clock_s(value: object) -> object:
+    """`00:01:02,500` in seconds; whatever else it is stays."""
+    if not isinstance(value, str) or not (match := _CLOCK.fullmatch(value.strip())):
+        return value
+    hours, minutes, seconds = match.groups()
+    return str(Decimal(int(hours) * 3600 + int(minutes) * 60) + Decimal(seconds.replace(",", ".")))

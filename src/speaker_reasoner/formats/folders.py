@@ -271,6 +271,8 @@ def _format_of(file: Path, encoding: str | None, *, read_anyway: bool = False) -
         )
     if suffix == ".txt":
         return _format_of_text(file)
+    if suffix == ".srt" and kind_of_captions(beginning(file)) == "vtt":
+        return "vtt"
     if suffix not in (".json", ".jsonl", ".jsonl.gz"):
         return next(name for name, (known, _) in INPUTS.items() if suffix in known)
     text = read_text(file, encoding)

@@ -11,11 +11,11 @@ from decimal import Decimal
 from typing import Any
 
 from ..errors import FormatError
+from .clock import clock_s
 from .service_rows import (
     ServiceRow,
     TimedWord,
     at_key,
-    clock_s,
     entries,
     first_of,
     objects,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ..errors import FormatError
 from ..transcript import Transcript
 from .choices import first_choices, holds_braces, parse_choices, render_choices
-from .clock import decimal_seconds, span_ms, to_ms
+from .clock import clock_s, decimal_seconds, span_ms, to_ms
 from .sessions import (
     Sessions,
     file_token,
@@ -75,7 +75,8 @@ def render_seglst(transcript: Transcript) -> str:
 
 
 def parse_seglst(text: str, where: str) -> list[Transcript]:
-    """Parse SegLST: numbers may be written as text, ids as numbers; `words` may be absent.
+    """Parse SegLST: numbers may be written as text, times on a clock (CHiME-6: `0:01:02.5`), ids as numbers; `words`
+    may be absent.
 
     A `word_times` that is not as ours is counted in the transcript's warnings.
 
@@ -103,8 +104,8 @@ def parse_seglst(text: str, where: str) -> list[Transcript]:
             names["session_id"],
             at,
             speaker=names["speaker"],
-            start_s=parse_seconds(entry.get("start_time"), at, "start_time"),
-            end_s=parse_seconds(entry.get("end_time"), at, "end_time"),
+            start_s=parse_seconds(clock_s(entry.get("start_time")), at, "start_time"),
+            end_s=parse_seconds(clock_s(entry.get("end_time")), at, "end_time"),
             text=words,
             gender=parse_gender(str(entry.get("gender", "unknown"))),
             words=sessions.words(names["session_id"], entry.get("word_times"), SEGLST, at),

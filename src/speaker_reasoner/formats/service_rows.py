@@ -14,10 +14,10 @@ from typing import Any
 
 from ..errors import FormatError
 from .changes import MARK
+from .clock import clock_s
 from .ctm import MAX_PAUSE_S, join_words
 
 _TURN = "[SPEAKER_TURN]"
-_CLOCK = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
 _NO_SPACE_BEFORE = re.compile(r"[,.;:!?%)\]}…，。！？；：、]+")
 
 _WORD_TEXTS = ("word", "text", "punctuated_word")
@@ -119,14 +119,6 @@ def thousandth(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value if value != value else str(Decimal(str(value)) / 1000)
     return value
-
-
-def clock_s(value: object) -> object:
-    """Convert `00:01:02,500` to seconds; other values stay."""
-    if not isinstance(value, str) or not (match := _CLOCK.fullmatch(value.strip())):
-        return value
-    hours, minutes, seconds = match.groups()
-    return str(Decimal(int(hours) * 3600 + int(minutes) * 60) + Decimal(seconds.replace(",", ".")))
 
 
 def plus(one: object, other: object) -> object:

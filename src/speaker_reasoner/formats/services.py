@@ -9,32 +9,24 @@ Nothing is written in these formats.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from ..transcript import Transcript, Word, recording_name
+from ..transcript import Transcript, recording_name
 from . import hosted_rows as hosted
 from . import program_rows as programs
 from . import service_rows as rows
-from .changes import MARK, marks
-from .cues import SOUND, SOUNDS
 from .files import named_apart
+from .gathering import add_row, gather
 from .service_rows import ServiceRow, at_key, listed
-from .sessions import CHANGED, Sessions, load_json, parse_seconds
+from .sessions import Sessions, load_json, parse_seconds
 
 _recording_name = lru_cache(maxsize=4096)(recording_name)  # of a manifest, on each of many lines
-_LABEL_TYPES, _CONFIDENCE_TYPES = str | int | None, int | float | str
-_NO_TIMES = "segments have words without times: their words' times were not read"
-_OPEN = "segments have no end: they last to the next one's start, the last one as its words take at 150 a minute"
-_WORD_S = Decimal("0.4")  # assumed: 150 words a minute
-_SLOWEST_S = 30  # per word, longer than people pause inside a turn: assumed
 _SILENT = "segments hold no text and were read as turns without words"
-_NO_WORDS = "segments have neither words nor a speaker and were left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,69 +242,6 @@ def parse_services(text: str, where: str) -> list[Transcript]:
     return [one]
 
 
-def gather(
-    rows_of: Iterable[ServiceRow], recording: str, where: str, duration: object = None
-) -> Transcript:
-    """One transcript of turns as a service has them.
-
-    Args:
-        rows_of: turns in any order.
-        recording: its name.
-        where: place of all, for messages.
-        duration: seconds that the recording lasts, where they are known.
-
-    Raises:
-        FormatError: a turn lacks times, or they are none; a speaker is no label.
-    """
-    sessions = Sessions()
-    sessions.open(recording, parse_seconds(duration or 0, where, "duration"))
-    listed_rows = list(rows_of)
-    listed_rows = _ended(listed_rows, sessions, recording)
-    _refuse_milliseconds(listed_rows, where)
-    for row in listed_rows:
-        _add(sessions, recording, row)
-    return sessions.transcripts()[0]
-
-
-def _ended(rows_of: Sequence[ServiceRow], sessions: Sessions, recording: str) -> list[ServiceRow]:
-    """Rows in which one without an end lasts to the next one's start, the last one as its words take."""
-    ended = []
-    for row, after in zip(rows_of, [*rows_of[1:], None], strict=False):
-        if row.open:
-            took = max(Decimal(1), _WORD_S * len(row.text.split()))
-            row = replace(
-                row, end_s=rows.plus(row.start_s, took) if after is None else after.start_s
-            )
-            sessions.count(recording, _OPEN)
-        ended.append(row)
-    return ended
-
-
-def _refuse_milliseconds(rows_of: Sequence[ServiceRow], where: str) -> None:
-    """Times that are whole numbers, at which a word takes half a minute, are no seconds.
-
-    Raises:
-        FormatError: they look like milliseconds.
-    """
-    said = [row for row in rows_of if row.text.strip()]
-    times: list[Any] = [time for row in said for time in (row.start_s, row.end_s)]
-    if not said or not all(map(_is_whole, times)):
-        return
-    length = sum(map(int, times[1::2])) - sum(map(int, times[::2]))
-    words = sum(max(len(row.text.split()), len(row.text) // 6) for row in said)
-    if length > _SLOWEST_S * words:
-        raise FormatError(
-            f"{where}: expected times in seconds, got whole numbers at which a word takes "
-            f"{length / words:.0f} s; milliseconds? Divide them by 1000"
-        )
-
-
-def _is_whole(time: object) -> bool:
-    return not isinstance(time, bool) and (
-        isinstance(time, int) or (isinstance(time, float) and time.is_integer())
-    )
-
-
 def _lines(text: str, where: str) -> list[dict[str, Any]] | None:
     """The objects of JSON lines; `None` where the text is one value."""
     rows_of = [line for line in text.split("\n") if line.strip()]
@@ -363,7 +292,7 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
             sessions.count(session, "lines of the manifest hold no words and were left out")
             continue
         speaker = rows.first_of(line, "speaker", "speaker_id", "speaker_label")
-        _add(sessions, session, ServiceRow(at, speaker, start_s, start_s + length_s, text))
+        add_row(sessions, session, ServiceRow(at, speaker, start_s, start_s + length_s, text))
     return sessions.transcripts()
 
 
@@ -374,60 +303,4 @@ def _of_batch(sessions: Sessions, session: str, line: dict[str, Any]) -> None:
     at = line["at"]
     sessions.open(session, parse_seconds(line.get("duration") or 0, at, "duration"))
     for row in rows.segments(line, at):
-        _add(sessions, session, row)
-
-
-def _add(sessions: Sessions, session: str, row: ServiceRow) -> None:
-    speaker = row.speaker
-    if isinstance(speaker, float):  # of a table: 1.0 for 1, NaN for none
-        speaker = None if speaker != speaker else int(speaker) if speaker.is_integer() else speaker
-    if isinstance(speaker, bool) or not isinstance(speaker, _LABEL_TYPES):
-        raise FormatError(f"{row.at}: expected the speaker as text or a number, got {speaker!r}")
-    label = "" if speaker is None else str(speaker).strip()
-    if not label and MARK in row.text:
-        sessions.count(session, CHANGED, marks(row.text))
-    if not label and not row.text.strip():
-        sessions.count(session, _NO_WORDS)
-        return
-    if SOUND.search(row.text):
-        sessions.count(session, f"segments {SOUNDS}")
-    start_s = parse_seconds(row.start_s, row.at, "start")
-    end_s = parse_seconds(row.end_s, row.at, "end")
-    words: list[Word] = []
-    try:
-        for word in row.words:
-            begins, ends = _word_s(word.start_s, row.at), _word_s(word.end_s, row.at)
-            known = _confidence(word.confidence)
-            words += [Word(part, begins, ends, known) for part in word.text.split()]
-    except FormatError:
-        words = []
-        sessions.count(session, _NO_TIMES)
-    sessions.add(
-        session,
-        row.at,
-        speaker=sessions.whose(session, "segments", label),
-        start_s=start_s,
-        end_s=max(end_s, start_s) if end_s - start_s > Decimal("-0.001") else end_s,
-        text=row.text,
-        words=words,
-    )
-
-
-def _word_s(value: object, at: str) -> float:
-    """A time of a word in seconds; most are such numbers already.
-
-    Raises:
-        FormatError: it is none.
-    """
-    usual = isinstance(value, float) and 0 <= value <= 10**12
-    return value if usual else float(parse_seconds(value, at, "word"))  # type: ignore[return-value]
-
-
-def _confidence(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, _CONFIDENCE_TYPES):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if 0 <= number <= 1 else None  # whatever else it is, it is no probability
+        add_row(sessions, session, row)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from ..errors import FormatError
 from ..transcript import Segment, Transcript, Word, find_words, recording_name
 from .captions import caption, parse_caption
-from .changes import MARK
+from .changes import MARK, go_on
 from .clock import span_ms, subtitle_time
 from .cues import (
     SOUND,
@@ -44,6 +44,10 @@ _TWO = (
     "cues without a name hold several lines that begin with a dash, mostly of two people: scores of speakers take "
     "them for one person"
 )
+_GOES_ON = "cues name no speaker and were given to whoever spoke before: names come at changes of the speaker alone"
+_TWICE = "cues begin with the name of their voice and a colon, which were read as words"
+_COLOUR = re.compile(r"<(?:font[^>]*\bcolor=[\"']?([#\w]+)|c\.(\w+))", re.IGNORECASE)
+_COLOURS = "colours or classes of cues may tell people apart, and were not read"
 _HOUR_S = 3600
 _LATE = "cue begins the file after an hour: perhaps a time code that begins there; times were taken as they stand"
 _MARKED = "cues show the line of the cue before with another word marked, which was read once"
@@ -102,7 +106,7 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
                 _add(sessions, session, cue, voice.strip(), "unknown", plain(words).strip())
         return sessions.transcripts()
     sessions.count(session, _REFERENCES, without_references(cues))
-    for cue, parts in _named(cues, str, sessions, session):
+    for cue, parts in _named(cues, str, sessions, session, text):
         for speaker, gender, words in parts:
             _add(sessions, session, cue, speaker, gender, words)
     return sessions.transcripts()
@@ -133,7 +137,7 @@ def _opened(where: str) -> tuple[Sessions, str]:
 
 
 def _named(
-    cues: list[Cue], shown: Callable[[str], str], sessions: Sessions, session: str
+    cues: list[Cue], shown: Callable[[str], str], sessions: Sessions, session: str, text: str
 ) -> Iterator[tuple[Cue, list[tuple[str, str, str]]]]:
     """Return cues without rolled lines, and the parts of each; count warnings."""
     cues, repeats = unrolled(cues, shown)
@@ -143,7 +147,10 @@ def _named(
     if shown is not str:
         texts = [Cue(c.at, c.start_s, c.end_s, [shown(line) for line in c.lines]) for c in cues]
     named = name_speakers(texts)
+    sessions.count(session, _GOES_ON, go_on(named))
     people = {part[0] for parts in named for part in parts} - {"", MARK}
+    colours = set(_COLOUR.findall(text)) if not people else ()
+    sessions.count(session, _COLOURS, len(colours) if len(colours) > 1 else 0)
     for cue, shown_cue, parts in zip(cues, texts, named, strict=True):
         for part in parts:
             if ":" in part[2]:
@@ -264,7 +271,7 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
     if "X-TIMESTAMP-MAP" in text:
         sessions.count(session, _MAPPED, len(_TIMESTAMP_MAP.findall(text)))
     if not _voiced(cues):
-        for cue, parts in _named(cues, plain, sessions, session):
+        for cue, parts in _named(cues, plain, sessions, session, text):
             for speaker, gender, words in parts:
                 timed = None
                 if len(parts) == 1 and any("<" in line for line in cue.lines):
@@ -274,6 +281,9 @@ def parse_vtt(text: str, where: str) -> list[Transcript]:
     for cue in cues:
         for voice, payload in _split_voices(" ".join(cue.lines)):
             speaker, gender = parse_caption(html.unescape(voice))
+            sessions.count(
+                session, _TWICE, payload.lstrip().startswith(f"{voice}:") and voice != ""
+            )
             timed = _timed(cue, payload, sessions, session)
             _add(sessions, session, cue, speaker, gender, plain(payload), timed)
     return sessions.transcripts()

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..engines.cascade.funasr import paraformer_words
 from ..errors import AnswerError
+from ..formats.gathering import gather
 from ..formats.service_rows import ServiceRow, TimedWord
-from ..formats.services import gather
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions
 from .worker import Isolated

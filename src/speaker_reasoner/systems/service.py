@@ -6,8 +6,9 @@ from typing import Any
 
 from ..engines.client import AGAIN, Unavailable, retry_after
 from ..errors import AnswerError, EngineError, SpeakerReasonerError
+from ..formats.gathering import gather
 from ..formats.service_rows import ServiceRow
-from ..formats.services import SERVICE_FORMATS, gather
+from ..formats.services import SERVICE_FORMATS
 from ..transcript import Transcript
 from .base import Sound
 

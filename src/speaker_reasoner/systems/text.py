@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import AnswerError
+from ..formats.gathering import gather
 from ..formats.service_rows import ServiceRow
-from ..formats.services import gather
 from ..transcript import Transcript
 from .base import Sound
 from .checks import repeated
