@@ -918,3 +918,11 @@ def test_words_beside_the_segments_are_theirs(tmp_path: Path) -> None:
     ):
         one = read(tmp_path, {"segments": rows, "words": broken})
         assert [s.text for s in one.segments] == ["Hello There.", "Good Day."]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_keys_with_ends_of_lines_leave_messages_on_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(json.dumps({"mono\nlogues": [], "id": 1}))
+    with pytest.raises(FormatError) as caught:
+        load(tmp_path / name)
+    assert "\n" not in str(caught.value) and "mono logues" in str(caught.value)

@@ -161,7 +161,9 @@ def _supervisions(
     elif "sources" in entry:
         raise FormatError(f"{at}: a manifest of recordings; give that of supervisions or cuts")
     else:
-        raise FormatError(f"{at}: neither a supervision nor a cut: it has {', '.join(entry)[:80]}")
+        raise FormatError(
+            f"{at}: neither a supervision nor a cut: it has {' '.join(', '.join(entry).split())[:80]}"
+        )
 
 
 def _id(entry: dict[str, Any], key: str, at: str) -> str:

@@ -223,15 +223,17 @@ def parse_services(text: str, where: str) -> list[Transcript]:
                 raise
     service = recognise(data)
     if service is None:
-        held = list(data)[:8] if isinstance(data, dict) else f"a {type(data).__name__}"
+        held = f"a {type(data).__name__}"
+        if isinstance(data, dict):
+            held = ", ".join(" ".join(key.split()) for key in list(data)[:8])
         known = ", ".join(dict.fromkeys(service.name for service in SERVICE_FORMATS))
         raise FormatError(
             f'{where}: no transcript that is known: expected "segments", or the JSON of {known}; got '
-            f"{', '.join(map(str, held)) if isinstance(held, list) else held}"
+            f"{held}"
         )
-    if service.read is programs.funasr and len(data) > 1:
-        return [gather(service.read([one], where), str(one["key"]), where) for one in data]
     try:
+        if service.read is programs.funasr and len(data) > 1:
+            return [gather(service.read([one], where), str(one["key"]), where) for one in data]
         turns = list(service.read(data, where))
     except FormatError as error:
         message = str(error)
