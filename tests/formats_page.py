@@ -117,7 +117,7 @@ TOOLS = (
     Row("MeetEval 0.4.3", "takes every line of an RTTM for a turn", "`grep ^SPEAKER`"),
     Row("MeetEval 0.4.3", "tcpWER compares the middle of a hypothesis word with the reference word and its collar", "so does ours"),
     Row("sclite (SCTK)", "does not sort an STM: words go to the segment that stands first in the file", "our STM is in order of time"),
-    Row("sclite (SCTK)", "gives a word to the segment that holds its middle, one in a gap to the next segment; scores tokens of type `fp` and `non-lex`; keeps optional words compulsory without `-D`, and compares their parentheses: `(uh)` is not `uh`", "`evaluate score --as sclite` does the last; our word errors are of all words in order, and `non-lex` is left out and told"),
+    Row("sclite (SCTK)", "gives a word to the segment that holds its middle, one in a gap to the next segment; scores tokens of type `fp` and `non-lex`; keeps optional words compulsory without `-D`, and compares their parentheses: `(uh)` is not `uh`", "`evaluate score --as sclite` does the last; our word errors are of all words in order, and `non-lex` is left out, with a warning"),
     Row("md-eval (SCTK)", "scores files that its UEM does not name, and no false alarm in a file without reference speech; without a UEM, from the first to the last turn of the reference", "`evaluate score --as md-eval`; otherwise the whole recording is scored"),
     Row("md-eval (SCTK)", "a turn of no length is nobody's speech, but its border has a collar", "so it is here"),
     Row("md-eval (SCTK)", "scores nothing behind a NOSCORE that no turn of the reference follows; maps speakers by all time, that of collars with it", "the time behind a NOSCORE is scored; speakers are mapped by the time that is scored, as in pyannote.metrics"),
@@ -126,11 +126,11 @@ TOOLS = (
     Row("Whisper's normaliser", "makes `50 clock` of 5 o'clock, `0 brien` of O'Brien, nothing of mm-hmm, `1234` of one two three four", "the step `numbers` keeps apostrophes and mm-hmm, and joins digits as it does; `--as whisper` is the whole of it"),
     Row("wetext 0.1.8", "reads 3-2 as a subtraction, 4S as four seconds", "the step `numbers` for Chinese does as it does, on both sides"),
     Row("pysubs2 1.8", "loses the voices of WebVTT, and reads a NOTE as words", "our SRT keeps speakers as `Name: words`"),
-    Row("ttconv 1.2", "cuts overlapping cues apart and repeats their words; loses voices", "read from its output, repeated words are insertions: nothing in the file tells"),
+    Row("ttconv 1.2", "cuts overlapping cues apart and repeats their words; loses voices", "read from its output, repeated words are insertions: the file does not mark them"),
     Row("srt 3.5", "`compose` leaves out cues without text or length", "ours last 1 ms at least"),
     Row("praatio 6.2, tgt 1.5", "strip labels, and take one of spaces for silence", "so do we; speech without words is `<speech>`"),
     Row("pympi 1.71", "lets a tier overlap itself", "we write no .eaf; our TextGrid has a second tier for that"),
-    Row("FFmpeg's encoders", f"begin with samples of their own (AAC {PRIMING['aac']:,}, MP3 {PRIMING['libmp3lame']:,}, MP2 {PRIMING['mp2']}), which mp4, ogg, Matroska since FFmpeg 6 and MP3 with a Xing header state, and {', '.join(UNSTATED)} do not: sound comes up to {1000 * PRIMING['libmp3lame'] / 48_000:.0f} ms late at 48 kHz, {1000 * PRIMING['libmp3lame'] / 16_000:.0f} ms at 16 kHz", "nothing in the file tells"),
+    Row("FFmpeg's encoders", f"begin with samples of their own (AAC {PRIMING['aac']:,}, MP3 {PRIMING['libmp3lame']:,}, MP2 {PRIMING['mp2']}), which mp4, ogg, Matroska since FFmpeg 6 and MP3 with a Xing header state, and {', '.join(UNSTATED)} do not: sound comes up to {1000 * PRIMING['libmp3lame'] / 48_000:.0f} ms late at 48 kHz, {1000 * PRIMING['libmp3lame'] / 16_000:.0f} ms at 16 kHz", "the file does not state it"),
 )  # fmt: skip
 """How other tools differ."""
 
@@ -143,7 +143,7 @@ SOUND = (
     ("files joined to one (wav, aiff, au, caf, w64, flac, tta, mp3, ogg, matroska, mp4, asf, flv)", "read one after the other, also of other rates, with a warning but for frames and pages that join by design (mp3, ogg)"),
     ("a wav header that states too little (a crash, 4 GiB)", "all of the sound, with a warning; packed codings are refused"),
     ("a wav, aiff, au, caf, w64, flac, matroska, mp4, avi, asf, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
-    ("an mp3 without a Xing header, mp2, aac, ac3, mpegts or a live WebM that was cut off", "a shorter recording: nothing in the file tells"),
+    ("an mp3 without a Xing header, mp2, aac, ac3, mpegts or a live WebM that was cut off", "a shorter recording: the file does not state its length"),
     ("bytes behind its sound that are no sound, no tag, no padding and no element that may stand there", "left out, with a warning; behind a live WebM, aac and mpegts only where FFmpeg stumbles over them"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
     ("a level under -26 dB in its loudest 0.2 s", "a warning: the words may be others than at a usual level"),
