@@ -6,7 +6,7 @@ from .stored import load, percent, table
 def real_table() -> str:
     rows = []
     for row in load("real")["rows"]:
-        hint = f", told that there are {row['speakers_given']}" if row["speakers_given"] else ""
+        hint = f", with `--speakers {row['speakers_given']}`" if row["speakers_given"] else ""
         language = (
             f"{row['language']} ({row['language_probability']:.2f})" if row["language"] else "–"
         )
