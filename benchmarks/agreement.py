@@ -1,4 +1,4 @@
-"""Whether other tools count what this one counts: SCTK's md-eval and sclite, pyannote.metrics, MeetEval.
+"""Compares our counts of errors with those of SCTK's md-eval and sclite, pyannote.metrics and MeetEval.
 
     python benchmarks/agreement.py REFERENCES --sctk SCTK/bin
 
@@ -45,7 +45,7 @@ WORDS = ("insertions", "deletions", "substitutions", "reference_words")
 
 
 def rounded(transcript: Transcript) -> Transcript:
-    """Its times in milliseconds, as RTTM holds them, so that all tools read the same."""
+    """Round times to milliseconds, as RTTM holds them, so that all tools read the same."""
     rows = [
         replace(s, start_s=round(s.start_s, 3), end_s=round(s.end_s, 3), words=None)
         for s in transcript.segments
@@ -54,7 +54,7 @@ def rounded(transcript: Transcript) -> Transcript:
 
 
 def time_cases(pairs: Pairs) -> Iterator[tuple[str, float, Pairs, bool]]:
-    """Name, collar, both sides, and whether a UEM says what is scored (else the whole)."""
+    """Yield name, collar and both sides of each case, and whether a UEM limits scoring (else the whole is scored)."""
     yield "whole recordings", 0.0, pairs, False
     yield "collar of 0.25 s", 0.25, pairs, False
 
@@ -126,20 +126,20 @@ def of_md_eval(sctk: Path, pairs: Pairs, collar_s: float, by_uem: bool) -> dict[
 
 
 def _last_s(*sides: Transcript) -> float:
-    """Where the last of both sides ends: planted errors may lie behind the recording."""
+    """Return the end of the later side: planted errors may lie behind the recording."""
     return max(
         time_s for one in sides for time_s in (one.duration_s, *(s.end_s for s in one.segments))
     )
 
 
 def _turns(transcript: Transcript) -> str:
-    """RTTM without speakers' descriptions, whose genders md-eval would ask for."""
+    """Render RTTM without descriptions of speakers, whose genders md-eval would require."""
     lines = render(transcript, "rttm").splitlines(keepends=True)
     return "".join(line for line in lines if not line.startswith("SPKR-INFO"))
 
 
 def of_pyannote(pairs: Pairs, collar_s: float) -> dict[str, float]:
-    """Its collar is both sides of a border together."""
+    """Count errors by pyannote.metrics, whose collar is the sum of both sides of a border."""
     metric = DiarizationErrorRate(collar=2 * collar_s, skip_overlap=False)
     for ours, theirs in pairs.values():
         last_s = _last_s(ours, theirs)
@@ -158,7 +158,7 @@ def _annotation(transcript: Transcript) -> Annotation:
 
 
 def joined(transcript: Transcript) -> Transcript:
-    """Turns of a speaker that touch or overlap as one: pyannote counts time of the latter twice."""
+    """Join turns of a speaker that touch or overlap: pyannote counts time of the latter twice."""
     rows = [
         Segment(speaker, start_s, end_s, "")
         for speaker in transcript.speakers
@@ -170,7 +170,7 @@ def joined(transcript: Transcript) -> Transcript:
 
 
 def word_cases(pairs: Pairs) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """Name, and of each segment that both sides hold: id, reference in sclite's writing, hypothesis."""
+    """Yield the name of each case, and id, reference for sclite and hypothesis of each segment of both sides."""
     normalised = Normalisation()
     rows = []
     for session, (ours, theirs) in pairs.items():
@@ -241,7 +241,7 @@ def words_of_sclite(sctk: Path, rows: list[tuple[str, str, str]]) -> dict[str, t
 
 
 def of_meeteval(pairs: Pairs) -> dict[str, dict[str, int]]:
-    """MeetEval's command line on the words that we compare."""
+    """Run MeetEval's command line on the words that we compare."""
     commands = {"cpwer": [], "tcpwer": ["--collar", "5"], "greedy_orcwer": []}
     sums = {}
     with tempfile.TemporaryDirectory() as name:

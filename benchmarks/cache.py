@@ -1,4 +1,4 @@
-"""How the entries of the speaker cache are best chosen: recency, entries for each person, budget.
+"""Compares settings of the speaker cache: recency, entries for each person, budget.
 
     python benchmarks/cache.py [--meetings 3] [--minutes 5]
 

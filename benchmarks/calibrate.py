@@ -1,11 +1,11 @@
-"""What a checkpoint knows about its own certainty, fitted on development meetings.
+"""Fits a checkpoint's confidence floor and voice calibration on development meetings, and writes them into it.
 
     python benchmarks/calibrate.py floor     # the word confidence that 98 of 100 meetings reach
     python benchmarks/calibrate.py voices    # the odds of the voice head
 
-Meetings for the floor are drawn as the held-out ones are, from other seeds: it never sees the meetings
-that measure it. Those for the voices are of development voices, which are of the training side and yet
-not among those that the embedded checkpoint learned from. Writes into the checkpoint.
+Meetings for the floor are drawn as the held-out ones are, from other seeds, so that it never depends on the meetings
+that measure it. Those for the voices are of development voices, which are of the training side and yet not among those
+that the embedded checkpoint learned from.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from speaker_reasoner.train.voice_head import calibrate
 COUNT, REACHED = 100, 0.98
 DEVELOPMENT = BankConfig(evaluation=False, voices=160, sentences=30, seed=12)
 ALIKE_RATE = 0.35
-"""The held-out voices are of few synthesisers; so are those of these meetings as often as that."""
+"""Share of meetings with voices of few synthesisers, as in the held-out ones."""
 LIVELY = MeetingConfig(
     speakers=(3, 6),
     utterances=(20, 30),

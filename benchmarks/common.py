@@ -1,4 +1,4 @@
-"""What every benchmark records: command, commit, machine, versions; and how it writes its result."""
+"""The record of every benchmark: command, commit, machine, versions; and the writer of its result."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ def store(name: str, result: dict[str, Any]) -> Path:
 
 
 def weights(checkpoint: Checkpoint) -> str:
-    """Which weights, of model and voice head, a checkpoint of one file each holds."""
+    """Return a hash of the weights of model and voice head, of a checkpoint with one file of each."""
     assert checkpoint.folder is not None
     digest = hashlib.sha256()
     for name in ("model.safetensors", "voice.safetensors"):
@@ -76,7 +76,7 @@ def _words(words: list[str]) -> list[str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; `None` where it fails."""
+    """Return the output of a git command; `None` if it fails."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except OSError:  # there is no git

@@ -1,4 +1,4 @@
-"""What a regular expression as a constraint costs in requests: turns asked again, against two requests for a span.
+"""Cost of a regular expression as a constraint, in requests: repeated turns, against two requests for a span.
 
     python benchmarks/constraint.py [--count 30] [RECORDING ...]
 

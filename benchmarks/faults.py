@@ -58,12 +58,13 @@ from tests.postgres import Postgres, programs, temporary
 PROFILE = Profile(decimals=1, chunk_s=4.0)
 OUTAGE_S = 2.0
 CLIENTS, PAUSE_S = 4, 1.0
+LOG = Path("runs/faults.log")  # what the servers complain about
 DISK_MB = 768
 LIVE_HZ = 24_000
 
 
 def numbered(request: Request) -> str:
-    """One speaker, who says a number that is made of the samples."""
+    """Answer with one speaker, who says a number that is made of the samples."""
     time.sleep(0.005)
     rules = request.rules
     if rules.chunk == 0:
@@ -77,7 +78,7 @@ def numbered(request: Request) -> str:
 
 
 def serve(folder: str, database: str) -> None:
-    """A server on a free port, which it tells."""
+    """Run a server on a free port, which it prints."""
     import uvicorn
 
     from speaker_reasoner.server.app import create_app
@@ -105,12 +106,13 @@ class Process:
     def __init__(self, folder: Path, database: str) -> None:
         code = "import sys; sys.path.insert(0, sys.argv[1]); import faults; faults.serve(*sys.argv[2:])"
         here = str(Path(__file__).parent)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, here, str(folder), database],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        with LOG.open("a", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, here, str(folder), database],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self.port: int | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -126,7 +128,7 @@ class Process:
 
 
 class Network:
-    """The way to one server: a proxy that can be closed, with everything that is under way."""
+    """A proxy before one server; closing it breaks all connections."""
 
     def __init__(self, port: Callable[[], int | None]) -> None:
         self.open = True
@@ -170,12 +172,12 @@ class Network:
 
 @dataclass
 class Accepted:
-    """What was promised of a job.
+    """Expected state of a job that the server accepted.
 
     Attributes:
         texts: of its lines, as the library transcribes them.
-        typed: into the first line, and acknowledged.
-        tried: typed into it, without an answer: it may be there.
+        typed: last text of the first line whose correction the server acknowledged.
+        tried: text of a correction without an answer, which may have been stored.
     """
 
     texts: list[str]
@@ -185,7 +187,7 @@ class Accepted:
 
 @dataclass
 class Promises:
-    """What the server acknowledged."""
+    """All that the server acknowledged."""
 
     jobs: dict[str, Accepted] = field(default_factory=dict)
     live: dict[str, bytes] = field(default_factory=dict)
@@ -203,7 +205,7 @@ def recording(rng: random.Random) -> bytes:
 
 
 class Expected:
-    """What the library makes of recordings."""
+    """The library's transcripts of recordings, to compare the server's with."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "expected.wav"
@@ -217,7 +219,7 @@ class Expected:
 
 
 class Client:
-    """Sends, corrects and speaks, whatever happens to the servers."""
+    """Sends recordings, corrects lines and speaks in live sessions, through failures of the servers."""
 
     def __init__(
         self, number: int, networks: list[Network], expected: Expected, promises: Promises
@@ -254,8 +256,12 @@ class Client:
         if not self._mine:
             return "nothing to correct"
         job = self._mine[0]
+        shown = self._http.get(f"{url}/v1/jobs/{job}/document")
+        if shown.status_code != 200:
+            return f"document refused with {shown.status_code}"
+        first = shown.json()["segments"][0]["id"]
         typed = f"typed {self._rng.getrandbits(32):08x}"
-        made = {"revision": 0, "op": "edit", "segment": "0", "text": typed}
+        made = {"revision": 0, "op": "edit", "segment": first, "text": typed}
         promised = self._promises.jobs[job]
         promised.tried = typed  # until there is an answer
         answer = self._http.post(f"{url}/v1/jobs/{job}/corrections", json=made)
@@ -270,7 +276,7 @@ class Client:
         return f"correction refused with {answer.status_code}"
 
     def _speak(self, url: str) -> str:
-        """A live session of three pieces, which then hangs up without a word."""
+        """Hold a live session of three pieces, and disconnect without closing it."""
         with connect(f"ws{url.removeprefix('http')}/v1/realtime", open_timeout=10) as session:
             job = json.loads(session.recv(10))["session"]["job"]
             by_hand = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
@@ -295,7 +301,7 @@ class Client:
 
 
 class Faults:
-    """Breaks things, and mends them."""
+    """Causes kills and outages, and ends them."""
 
     def __init__(self, folder: Path, database: Postgres | None, rng: random.Random) -> None:
         self.folder = folder / "store"
@@ -355,7 +361,7 @@ class Faults:
 
 
 def check(url: str, promises: Promises, console: Console) -> dict[str, Any]:
-    """Compare what there is with what was promised."""
+    """Compare the state of the server with its acknowledgements."""
     wrong: list[str] = []
     checked: Counter[str] = Counter()
     with httpx2.Client(timeout=60) as http:
@@ -410,13 +416,13 @@ def check(url: str, promises: Promises, console: Console) -> dict[str, Any]:
 
 
 def _live_wrong(job: str, said: bytes, audio: bytes) -> list[str]:
-    """What is wrong with the audio of a live session's job, which may end later than what was committed."""
+    """Return errors in the audio of a live session's job, which may end later than the committed audio."""
     kept, rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32")
     decoder = Decoder(CODINGS["audio/pcm"])
     expected = np.concatenate([decoder.feed(said), decoder.rest()])
     if rate_hz != 16_000 or len(kept) < len(expected):
         return [f"{job}: {len(kept)} samples, {len(expected)} were committed"]
-    inner = slice(0, len(expected) - 800)  # where it goes on, the resampler hears what follows
+    inner = slice(0, len(expected) - 800)  # the resampler's last samples depend on later ones
     apart = float(np.abs(kept[inner] - expected[inner]).max())
     return [f"{job}: audio differs by {apart:.4f}"] if apart > 2e-3 else []
 
@@ -429,6 +435,8 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="store no result")
     arguments = parser.parse_args()
     console, rng = Console(), random.Random(arguments.seed)
+    LOG.parent.mkdir(exist_ok=True)
+    LOG.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         database = None if programs() is None else stack.enter_context(temporary())
         faults = Faults(Path(work), database, rng)

@@ -31,7 +31,7 @@ COUNT = 100
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """One held-out meeting: its samples and what is known of it, and the transcript it should give."""
+    """One held-out meeting: its samples, its draw, and its reference."""
 
     meeting: Meeting
     reference: Transcript
@@ -61,7 +61,7 @@ def held_out(folder: Path, count: int = COUNT) -> list[HeldOut]:
 
 
 def reference(meeting: Meeting, name: str) -> Transcript:
-    """What was really said in a simulated meeting."""
+    """Return the true transcript of a simulated meeting."""
     segments = tuple(
         Segment(
             f"Speaker{s.speaker}",

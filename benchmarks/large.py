@@ -1,4 +1,4 @@
-"""How long a file of 100,000 segments takes to read, format by format, and to score with all metrics.
+"""Time to read a file of 100,000 segments in each format, and to score it with all metrics.
 
     python benchmarks/large.py                       # this build
     python benchmarks/large.py --vs OTHER/src        # and another one, in turns on the same machine

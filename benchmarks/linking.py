@@ -1,15 +1,15 @@
-"""Who is who: the settings of linking, on whole meetings and on single chunks of development voices.
+"""Compares settings of linking, on whole meetings and on single chunks of development voices.
 
     python benchmarks/linking.py
 
-They are transcribed once without a speaker cache, into journals under --runs; then every setting links the
-same lines anew, by their numbers within chunks and their voices. What counts is the share of the transcribed
-seconds that carry another label than their speaker's, under the best one-to-one mapping, and the number of
-speakers found. Since tower and voice head have heard the synthesisers of development voices, and held-out ones
-are not, a third set is of espeak's variants that are neither trained on nor held out.
+Meetings are transcribed once without a speaker cache, into journals under --runs; then every setting links the same
+lines anew, by their numbers within chunks and their voices. The measures are the share of the transcribed seconds
+that carry another label than their speaker's, under the best one-to-one mapping, and the number of speakers.
+Tower and voice head were trained on the synthesisers of development voices, and not on those of held-out ones; so a
+third set is of espeak's variants that are neither trained on nor held out.
 
-Then names: two people of a whole meeting are enrolled by a clip, two and two of them in turn; and somebody who
-is not there.
+Enrolment is measured, too: two people of a whole meeting are enrolled by a clip, in turn, and somebody who is not in
+the meeting.
 """
 
 import argparse
@@ -107,7 +107,7 @@ ELSEWHERE = (0.6, 0.68, 0.74, 0.8, 0.86)
 """Thresholds of enrolled clips."""
 
 Data = list[tuple[Transcript, list[FinishedChunk]]]
-"""Each recording's truth, and its finished chunks."""
+"""The reference of each recording, and its finished chunks."""
 
 
 _FEMALE = "Alicia grandma shelby anikaRobot"
@@ -118,7 +118,7 @@ _MALE = (
 
 
 def strange_voices(config: BankConfig) -> list[SyntheticVoice]:
-    """People of variants that are not among `speaker_reasoner.data.voices.BASES`."""
+    """Draw people of espeak's variants that are not among `speaker_reasoner.data.bases.BASES`."""
     rng = random.Random("newbases")
     voices = []
     for i in range(config.voices):
@@ -213,8 +213,8 @@ def naming(
     witness: Any,
     profile: Any,
 ) -> dict[str, float]:
-    """Shares of seconds: of enrolled people's under their name, of strangers' under somebody's, and of all under
-    the name of somebody who is not there."""
+    """Return shares of seconds: of enrolled people's under their name, of strangers' under any name, and of all under
+    the name of an absent person."""
     right = enrolled = wrong = strange = absent = 0.0
     for number, ((truth, chunks), one) in enumerate(zip(data, held, strict=True)):
         spoken = [line for chunk in chunks for line in chunk.spoken]
@@ -290,8 +290,8 @@ def in_pieces(data: Data, setting: Setting, profile: Any, prefix: str) -> dict[s
 
 
 def cosines(data: Data) -> list[dict[str, float]]:
-    """How alike two stretches of speech are, by their length: of one person, none of it in both, and of
-    two people, the likest there is in the meeting."""
+    """Return cosines of two stretches of speech by their length: of one person (no sound is in both), and of the most
+    similar two people of the meeting."""
     rng = np.random.default_rng(0)
     rows = []
     for seconds in LENGTHS_S:

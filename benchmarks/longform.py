@@ -1,4 +1,4 @@
-"""Whole meetings: what the speaker cache and the second witness do, each alone and together.
+"""Cost of linking on whole meetings: with the speaker cache, the second witness, both and neither.
 
     python benchmarks/longform.py [--meetings 3] [--minutes 20] [--first 0] [--model PATH] [--name longform]
 
@@ -47,7 +47,7 @@ VARIANTS = {
     "both": {"cached": True, "witness": True},
 }
 WITHIN = {"neither": "chunks, dialogues alone", "witness alone": "chunks, oracle links"}
-"""Under which name the chunks of a variant are scored, each for itself."""
+"""Names under which the chunks of a variant are scored separately."""
 
 
 def draw(voices: VoiceBank, minutes: float, number: int | str) -> Meeting:

@@ -1,4 +1,4 @@
-"""How long the page takes from opening a finished recording to its first line, against an older build.
+"""Time from opening a finished recording to the page's first line, against an older build.
 
     git worktree add ../older COMMIT
     python benchmarks/opening.py ../older [--times 15] [--hours 10]
@@ -62,12 +62,12 @@ new MutationObserver((_, me) => {
 """
 
 _PERIOD_S, _SPOKEN_S = 60.0, 12.0
-"""Of every minute of the longer recording so much is not silent: six turns (assumed; 3,600 lines in ten hours)."""
+"""Seconds of speech in every minute of the longer recording: six turns (assumed; 3,600 lines in ten hours)."""
 _TURN_S, _PAUSE_S, _PITCHES_HZ = 1.5, 0.3, (300, 700, 1000)
 
 
 def record(path: Path, duration_s: float, spoken_s: float) -> None:
-    """Three people who hum in turns, in so many seconds of every minute."""
+    """Write a recording of three people who hum in turns, in so many seconds of every minute."""
     at = np.arange(round(_TURN_S * RATE_HZ)) / RATE_HZ
     minute = np.zeros(round(_PERIOD_S * RATE_HZ))
     for turn in range(int(spoken_s // (_TURN_S + _PAUSE_S))):
@@ -107,7 +107,7 @@ def serving(build: Path, folder: Path) -> Iterator[str]:
 
 
 def transcribed(url: str, path: Path) -> str:
-    """Send a recording and wait until it is done; its job."""
+    """Send a recording and wait until it is transcribed; return its job."""
     with httpx2.Client(timeout=600) as client, path.open("rb") as file:
         job = client.post(f"{url}/v1/jobs", files={"file": (path.name, file)}).json()["id"]
         while (status := client.get(f"{url}/v1/jobs/{job}").json()["status"]) != "done":

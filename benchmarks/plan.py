@@ -1,10 +1,10 @@
-"""What `speaker-reasoner plan` computes, and what training takes on this GPU: memory and time of a step.
+"""Compares what `speaker-reasoner plan` computes with a training step on this GPU: memory and time.
 
     python benchmarks/plan.py [--models qwen2.5-omni-7b qwen3-omni-30b-a3b] [--batches 1 4]
 
-LoRA with gradient checkpointing on one GPU, on the average dialogue of the plan, its audio noise. The
-models have the published sizes and random weights, which cost as much as trained ones; their words are
-counted by the embedded checkpoint's tokenizer, in the plan as well.
+A step is LoRA with gradient checkpointing on one GPU, over the average dialogue of the plan with noise as audio. The
+models have the published sizes and random weights, whose cost is that of trained ones; words are counted by the
+embedded checkpoint's tokenizer, in the plan as well.
 """
 
 import argparse

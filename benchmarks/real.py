@@ -1,4 +1,4 @@
-"""The cascade on real recordings: words, speakers, times, and what it takes beside Whisper alone.
+"""Accuracy of the cascade on real recordings, and its cost against Whisper alone.
 
     python benchmarks/real.py FOLDER [--model cascade] [--only NAME ...] [--time]
 
@@ -130,10 +130,10 @@ def measure(
 
 
 def speaker_samples(truth: Transcript, hypothesis: Transcript) -> list[tuple[float, float, bool]]:
-    """Of each segment: the confidence in its speaker, its seconds, and whether the speaker is right.
+    """Return for each segment the confidence in its speaker, its seconds, and whether the speaker is right.
 
-    It is right if the reference speaker who says most of it is the one that the label stands for: labels are
-    mapped one to one, so that most seconds are common.
+    A speaker is right if its label is mapped to the reference speaker who says most of the segment. Labels are mapped
+    one to one, so that most seconds are common.
     """
 
     def common(one: Segment, other: Segment) -> float:
@@ -170,7 +170,7 @@ def speaker_samples(truth: Transcript, hypothesis: Transcript) -> list[tuple[flo
 
 
 def calibration(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """By confidence in the speaker: segments, their seconds, mean confidence, and share of seconds that is right."""
+    """Return counts, seconds, mean confidence and share of right seconds of segments, by confidence in the speaker."""
     samples = [sample for row in rows for sample in row.get("speaker_confidence", ())]
     bins = []
     for low, high in pairwise(CONFIDENCES):
@@ -191,7 +191,7 @@ def calibration(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def noises() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """Twenty seconds of what nobody says: silence, white noise, a hum, plucked chords (hold music)."""
+    """Make twenty seconds without speech: silence, white noise, a hum, plucked chords (hold music)."""
     rate = audio.SAMPLE_RATE_HZ
     t = np.arange(20 * rate) / rate
     rng = np.random.default_rng(0)
@@ -212,7 +212,7 @@ def noises() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
 
 
 def timed(transcriber: Transcriber, folder: Path, file: str, rounds: int) -> dict[str, Any]:
-    """The whole cascade against faster-whisper alone (same model, beam 1, its own voice filter), paired."""
+    """Time the whole cascade against faster-whisper alone (same model, beam 1, its own voice filter), paired."""
     model = transcriber.engine.recogniser._model  # type: ignore[attr-defined]
     samples = audio.load(folder / file)
     duration_s = len(samples) / audio.SAMPLE_RATE_HZ

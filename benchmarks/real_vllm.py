@@ -1,4 +1,4 @@
-"""vLLM against the engine of this package: the same weights, the same recordings, the same turns?
+"""Compares turns of vLLM with those of this package's engine: the same weights, the same recordings.
 
     VLLM_PYTHON=PYTHON python benchmarks/real_vllm.py [--recordings 8] [--banks DIR]
 
@@ -25,63 +25,17 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
-from safetensors.torch import load_file, save_file
+import torch
 
 from common import store
 from speaker_reasoner import load_engine
 from speaker_reasoner.audio import SAMPLE_RATE_HZ
-from speaker_reasoner.engines.checkpoint import EMBEDDED
 from speaker_reasoner.reasoner import Dialogue, run
+from speaker_reasoner.train.published import publish
 
 ROOT = Path(__file__).parent.parent
 STRETCHES_S = ((0.0, 9.0), (5.0, 19.0), (10.0, 16.0))
-MARKS = {
-    "image_token": "<|image_pad|>",
-    "audio_token": "<|audio_pad|>",
-    "video_token": "<|video_pad|>",
-    "vision_bos_token": "<|vision_start|>",
-    "vision_eos_token": "<|vision_end|>",
-    "audio_bos_token": "<|audio_start|>",
-    "audio_eos_token": "<|audio_end|>",
-}
-SMALL_PICTURES = {"patch_size": 2, "merge_size": 1, "temporal_patch_size": 1}
 HERE = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-
-
-def published_layout(out: Path) -> None:
-    """Write the embedded checkpoint as the published ones are laid out: the thinker as a part, and a processor."""
-    config = json.loads((EMBEDDED / "config.json").read_text("utf-8"))
-    config["vision_config"] |= {"image_size": 4, "apply_vit_abs_pos_embed": True}
-    whole = {
-        "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
-        "model_type": "qwen3_omni_moe",
-        "enable_audio_output": False,
-        "dtype": "float32",
-        "thinker_config": config,
-    }
-    (out / "config.json").write_text(json.dumps(whole))
-    weights = load_file(EMBEDDED / "model.safetensors")
-    save_file({f"thinker.{k}": v.float() for k, v in weights.items()}, out / "model.safetensors")
-    for name in ("chat_template.jinja", "tokenizer.json", "generation_config.json"):
-        (out / name).write_bytes((EMBEDDED / name).read_bytes())
-    (out / "speaker_reasoner.json").write_bytes((EMBEDDED / "speaker_reasoner.json").read_bytes())
-    tokenizer = json.loads((EMBEDDED / "tokenizer_config.json").read_text("utf-8"))
-    tokenizer |= {"extra_special_tokens": MARKS, "processor_class": "Qwen3OmniMoeProcessor"}
-    (out / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    extractor = json.loads((EMBEDDED / "preprocessor_config.json").read_text("utf-8"))
-    pictures = {"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 4, "max_pixels": 64}
-    own = {
-        "processor_class": "Qwen3OmniMoeProcessor",
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (out / "preprocessor_config.json").write_text(
-        json.dumps(extractor | SMALL_PICTURES | pictures | own)
-    )
-    size = {"size": {"shortest_edge": 4, "longest_edge": 64}}
-    (out / "video_preprocessor_config.json").write_text(
-        json.dumps({"video_processor_type": "Qwen2VLVideoProcessor", **SMALL_PICTURES, **size})
-    )
 
 
 def recordings(banks: Path, count: int) -> list[Any]:
@@ -104,7 +58,7 @@ def recordings(banks: Path, count: int) -> list[Any]:
 
 
 def dialogues(engine: Any, clips: Sequence[Any]) -> dict[str, Any]:
-    """All turns of all recordings, all at once, for both kinds of answer; and the seconds that each kind took."""
+    """Transcribe all recordings at once, for both kinds of answer; return the turns and each kind's seconds."""
     result: dict[str, Any] = {"turns": [], "seconds": {}}
     for answer in ("assembled", "model"):
         begun = time.perf_counter()
@@ -119,7 +73,7 @@ def dialogues(engine: Any, clips: Sequence[Any]) -> dict[str, Any]:
 
 
 def in_vllm(model: Path, sounds: Path) -> None:
-    """What runs in the other environment: transcribe, and write the turns as JSON into the folder of the model."""
+    """Transcribe in vLLM's own environment; write the turns as JSON into the folder of the model."""
     import vllm
 
     from speaker_reasoner.engines.vllm import load_vllm
@@ -178,7 +132,7 @@ def main() -> None:
         model, sounds = Path(scratch) / "model", Path(scratch) / "sounds"
         model.mkdir()
         sounds.mkdir()
-        published_layout(model)
+        publish(None, model, torch.float32)
         for i, clip in enumerate(clips):
             soundfile.write(sounds / f"{i:03d}.wav", clip, SAMPLE_RATE_HZ, subtype="FLOAT")
         paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])

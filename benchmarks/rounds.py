@@ -1,10 +1,10 @@
-"""Which of several checkpoints hears strange voices best: the choice between rounds of training.
+"""Compares checkpoints of several rounds of training on voices that none was trained on.
 
     python benchmarks/rounds.py before=PATH after=PATH [--count 60] [--no-witness] [--name rounds]
 
-Chunks are drawn as the held-out ones are, of people of whom nothing was trained and nothing is held out: variants
-of espeak, and two voices of RHVoice that read English as Russians do. What is chosen by them says nothing about
-the held-out meetings, which stay unseen until the choice is made.
+Chunks are drawn as the held-out ones are, of speakers who are neither trained on nor held out: variants of espeak,
+and two voices of RHVoice that read English as Russians do. The choice by them does not depend on the held-out
+meetings, which measure the chosen checkpoint.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from speaker_reasoner.evaluate import score, total
 
 
 def accented_voices(config: BankConfig) -> list[SyntheticVoice]:
-    """People of RHVoice's voices that are not among `speaker_reasoner.data.voices.BASES`."""
+    """Draw people of RHVoice's voices that are not among `speaker_reasoner.data.bases.BASES`."""
     rng = random.Random("accented")
     bases = [Base("rhvoice", "Lyubov", "female"), Base("rhvoice", "Evgeniy-Eng", "male")]
     return [draw_voice(rng, f"a{i:03d}", bases[i % 2]) for i in range(config.voices)]

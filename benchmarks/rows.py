@@ -36,7 +36,7 @@ VARIANTS: dict[str, list[str]] = {"plain": [], "two workers": ["--workers", "2"]
 
 
 def drive(source: Path, out: Path, *words: str) -> dict[str, Any]:
-    """Run one command to its end; its peak memory, its seconds, and what became of the rows."""
+    """Run one command to its end; return its peak memory, its seconds, and the outcome of its rows."""
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     begun = time.monotonic()
     done = subprocess.run(

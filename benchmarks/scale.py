@@ -3,7 +3,7 @@
     python benchmarks/scale.py [--recordings 28] [--repeats 2] [--rows 5000]
 
 Recordings of 30 s on the embedded checkpoint, one thread a process. Each repeat runs all variants one after the
-other, so that what else the machine does meets all of them; ratios are taken within a repeat. Each variant runs over
+other, so that other load on the machine affects all of them; ratios are taken within a repeat. Each variant runs over
 four of the recordings and over all of them: the difference is the time of a recording, the rest is the start of
 engines and of Ray. Memory is the peak of the driving process with rows whose files are absent: each is listed, tried,
 and kept as a failure. Writes docs/results/scale.json.

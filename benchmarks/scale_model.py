@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """What is transcribed, and with what.
+    """A simulated batch run: its audio, workers and storage.
 
     Attributes:
         rate: audio seconds a second of a worker.
@@ -156,7 +156,7 @@ def simulate(job: Job, workers: int, phases: Sequence[Phase] | None = None) -> d
 
 
 def limits(job: Job) -> dict[str, float]:
-    """How many workers each part can feed, or is worth: where more of them gain nothing."""
+    """Return how many workers each part can feed, or is worth: where more of them gain nothing."""
     total_s = 3600 * job.hours
     first, joins = tasks(job)
     read_s = sum(task.read_s for task in (*first, *joins))
@@ -215,7 +215,7 @@ def decode_rate() -> float:
 
 
 def check(repeats: int) -> dict[str, Any]:
-    """Real runs of the embedded checkpoint, and what the model says of them from the first."""
+    """Run the embedded checkpoint, and compare later runs with the model's prediction from the first one."""
     lengths = [float(n) for n in (6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28)]
     few = lengths[:2]
     faster = json.loads((RESULTS / "scale.json").read_text())["two_workers_times_faster"]["median"]

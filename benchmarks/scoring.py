@@ -1,4 +1,4 @@
-"""How long scoring takes: references of a corpus against copies with planted errors, every metric and subset.
+"""Time of scoring references of a corpus against copies with planted errors, with every metric and subset.
 
     python benchmarks/scoring.py REFERENCES [--gender-from suffix]            # this build
     python benchmarks/scoring.py REFERENCES --vs ../other/src --rounds 5      # and another one's package

@@ -49,7 +49,7 @@ from speaker_reasoner.errors import DataError
 from speaker_reasoner.server.openai import Letters
 
 LIMITS = ("--max-mb", "64", "--max-duration", "0.1")
-"""Of the server that gets what is no recording: 64 MiB, 6 minutes."""
+"""Limits of the server that gets malformed input: 64 MiB, 6 minutes."""
 
 EMBEDDED = "tiny"
 _STRETCH_S = 4.0
@@ -62,7 +62,7 @@ Said = list[tuple[str, float, float, str]]
 
 @dataclass(frozen=True)
 class Sample:
-    """A recording, and what the library hears in it."""
+    """A recording, and the library's transcript of it."""
 
     path: Path
     duration_s: float
@@ -71,7 +71,7 @@ class Sample:
 
 @dataclass
 class Tally:
-    """What became of the requests of one stretch of load."""
+    """Outcomes, latencies and audio of the requests of one stretch of load."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
@@ -108,8 +108,8 @@ def recordings(banks: Path, folder: Path, count: int, model: str) -> list[Path]:
 
 
 def _stretches(folder: Path, count: int) -> list[Path]:
-    """Stretches of a real meeting, each a little after the one before. More than the cascade keeps drafts of, so
-    that none is answered from them."""
+    """Write stretches of a real meeting, each a little after the one before: more than the cascade keeps drafts of, so
+    that none is answered from a draft."""
     with sf.SoundFile(Path(__file__).parent.parent / "examples" / "ami.flac") as file:
         rate_hz, samples = file.samplerate, file.read()
     paths = []
@@ -122,7 +122,7 @@ def _stretches(folder: Path, count: int) -> list[Path]:
 
 
 def listen(paths: list[Path], model: str) -> list[Sample]:
-    """What the library hears in each recording."""
+    """Transcribe each recording with the library, for comparison with the server's answers."""
     samples = []
     results = Transcriber(load_engine(model), batch=len(paths)).transcribe_all(paths)
     for path, result in zip(paths, results, strict=True):
@@ -135,7 +135,7 @@ def listen(paths: list[Path], model: str) -> list[Sample]:
 
 @contextmanager
 def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server process and its address; what it says is kept beside its store."""
+    """Start a server; give its process and address. Its output is kept beside its store."""
     command = [sys.executable, "-m", "speaker_reasoner", "serve", "--port", "0"]
     path = folder.with_suffix(".log")
     with path.open("wb") as log:
@@ -151,7 +151,7 @@ def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes
 
 
 def memory_mb(process: subprocess.Popen[bytes]) -> float | None:
-    """The most memory that a process has held so far; `None` where the system does not say."""
+    """Return the peak memory of a process so far; `None` where the system does not state it."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
     except OSError:
@@ -167,7 +167,7 @@ def body_of(sample: Sample) -> dict[str, Any]:
 
 
 async def one_request(client: httpx2.AsyncClient, sample: Sample, tally: Tally) -> None:
-    """Send a recording until it is taken, and compare what comes back."""
+    """Send a recording until it is accepted, and compare the answer."""
     while True:
         begun = time.monotonic()
         answer = await client.post(ROUTE, **body_of(sample))
@@ -201,7 +201,7 @@ async def load(url: str, samples: list[Sample], clients: int, seconds: float) ->
 
 
 async def hang_ups(url: str, samples: list[Sample], clients: int) -> Tally:
-    """A third of the clients hangs up while it sends, a third in the answer, a third does not."""
+    """Run clients, of which a third disconnects while it sends, a third during the answer, and a third never."""
     tally = Tally()
     begun = time.monotonic()
 
@@ -227,7 +227,7 @@ async def hang_ups(url: str, samples: list[Sample], clients: int) -> Tally:
 
 
 async def _cut_upload(url: str, sample: Sample) -> None:
-    """Say how much will come, send half of it, and leave."""
+    """Announce a length, send half of it, and disconnect."""
     host, port = url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     data = sample.path.read_bytes()
@@ -258,7 +258,7 @@ async def settled(url: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Bad:
-    """What is no recording, or no request: its name, status, body, and headers."""
+    """A malformed recording or request: its name, expected status, body, and headers."""
 
     name: str
     status: int
@@ -314,7 +314,7 @@ def bad_requests(folder: Path, good: bytes) -> list[Bad]:
 
 
 async def bad_input(url: str, folder: Path, sample: Sample, tiny: int) -> Counter[str]:
-    """Send what is no recording; how often the answer was the proper one, and what it was else."""
+    """Send malformed input; count proper answers, and other ones by kind."""
     outcomes: Counter[str] = Counter()
     host = url.removeprefix("http://")
 
@@ -354,7 +354,7 @@ async def bad_input(url: str, folder: Path, sample: Sample, tiny: int) -> Counte
 
 
 async def raw(host: str, head: dict[str, str], pieces: Sequence[bytes]) -> int:
-    """Send a request as it stands, until it is answered; the status."""
+    """Send a request as it stands, until it is answered; return the status."""
     name, port = host.split(":")
     reader, writer = await asyncio.open_connection(name, int(port))
     lines = "".join(f"{key}: {value}\r\n" for key, value in head.items())
@@ -377,7 +377,7 @@ async def raw(host: str, head: dict[str, str], pieces: Sequence[bytes]) -> int:
 def kills(
     folder: Path, samples: list[Sample], count: int, clients: int, chosen: Sequence[str]
 ) -> dict[str, Any]:
-    """Kill the server while clients send jobs, start it again; what became of those it accepted."""
+    """Kill the server while clients send jobs, and start it again; count the outcomes of accepted jobs."""
     rng = random.Random(count)
     accepted: dict[str, Sample] = {}
     for _ in range(count):

@@ -1,9 +1,9 @@
-"""The paper's table in small: what turns and the speaker cache are worth at equal training budget.
+"""The paper's ablation in small: gain from turns and from the speaker cache at equal training budget.
 
     python benchmarks/stages.py train base            # likewise sot, multi-turn, multi-turn+sac
     python benchmarks/stages.py score
 
-Every row begins from the same model, which hears but knows no task: audio tower and embeddings of the
+Every row begins from the same model, which is trained for no task: audio tower and embeddings of the
 embedded checkpoint under decoder layers at random weights. Each then takes the same number of steps of as many
 seconds of audio, with the same losses on frames beside the answer. `multi-turn` spends half of them on
 stage 1, `multi-turn+sac` half on stage 1 and a quarter on each of stages 2 and 3.
@@ -67,7 +67,7 @@ SHARES: dict[str, tuple[tuple[str, int, float], ...]] = {
     "multi-turn": (("base", 1, 0.5), ("dialogue", 2, 0.5)),
     "multi-turn+sac": (("base", 1, 0.5), ("dialogue", 2, 0.25), ("cached", 3, 0.25)),
 }
-"""Of each row: task, stage and share of the steps, in order."""
+"""Task, stage and share of the steps of each row, in order."""
 TITLES = {
     "sot": "SOT",
     "base": "Base (stage 1)",
@@ -77,7 +77,7 @@ TITLES = {
 
 
 def configuration(task: str, steps: int) -> TrainingConfig:
-    """Of one stage with one task."""
+    """Return the configuration of one stage with one task."""
     config = load_config("tiny")
     kinds = [Kind(task, 0.85, "all", AUDIO_S), HEARD]
     if task == "cached":
@@ -137,7 +137,7 @@ def trained(row: str, runs: Path) -> Path:
 
 
 def single_turns(engine: Any, task: str, clips: Sequence[Any]) -> list[str]:
-    """What the model writes in one turn over each whole chunk."""
+    """Return the model's text of one turn over each whole chunk."""
     profile, texts = engine.profile, []
     for first in range(0, len(clips), 8):
         requests = []
@@ -151,8 +151,10 @@ def single_turns(engine: Any, task: str, clips: Sequence[Any]) -> list[str]:
 
 
 def changes(text: str, chunk: Chunk) -> list[Segment]:
-    """Lines of a transcript that knows only where the speaker changes: each is its own speaker's, and
-    of their times the order alone is known."""
+    """Return the lines of a transcript that states only changes of speaker.
+
+    Each line gets a speaker of its own, and times that give their order alone.
+    """
     answer = text.removeprefix(ANSWER).removesuffix(ANSWER_END).strip()
     lines = [line.strip() for line in answer.split("\n") if line.strip()]
     start, length_s = chunk.start_samples / 16_000, len(chunk.samples) / 16_000
@@ -180,7 +182,7 @@ def timed(text: str, chunk: Chunk, profile: Profile) -> list[Segment]:
 
 
 def transcribe(engine: Any, row: str, recordings: Sequence[tuple[Any, Transcript]]) -> list[Pair]:
-    """Every recording as a row's model hears it; nothing but the model says who is who."""
+    """Transcribe every recording by a row's model, without a witness."""
     pairs = []
     if row in ("sot", "base"):
         for samples, truth in track(recordings, description=row):
@@ -208,7 +210,7 @@ def transcribe(engine: Any, row: str, recordings: Sequence[tuple[Any, Transcript
 
 
 def scored(row: str, pairs: Sequence[Pair]) -> list[Scores]:
-    """Scores; for SOT, which names nobody, each line is given to whom it fits best by an oracle."""
+    """Score pairs; for SOT, which names no speakers, an oracle gives each line to the best fitting speaker."""
     scores = [score(p.reference, p.hypothesis, times=row != "sot") for p in pairs]
     if row != "sot":
         return scores

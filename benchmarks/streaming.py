@@ -1,10 +1,10 @@
-"""What a streamed transcription told of speakers, and what the last pass made of it.
+"""Share of streamed segments whose speaker the last pass over the recording changed.
 
     python benchmarks/streaming.py [--meetings 3] [--minutes 10] [--model tiny] [--name streaming] [RECORDING ...]
 
-The server's stream, with real HTTP, of meetings of development voices (or of recordings that are given):
-the share of segments whose speaker in the stream is another one than among the final segments of its last
-event, and the numbers of speakers. `turns` is what each turn wrote down, before anything is linked.
+The server streams, with real HTTP, meetings of development voices (or recordings that are given). Measured are the
+share of segments whose speaker in the stream differs from that of the final segments in its last event, and the
+numbers of speakers. `turns` counts segments as each turn wrote them, before linking.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def meetings(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
 
 @contextmanager
 def serving(model: str, folder: Path) -> Iterator[tuple[str, str, list[Any]]]:
-    """A server's address, its model, and what turns tell."""
+    """Give a server's address, its model, and the segments of its turns."""
     app = create_app(Transcriber(load_engine(model)), ServiceSettings(folder))
     segments: list[Any] = []
     was = RequestRun.on_progress

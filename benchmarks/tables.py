@@ -36,7 +36,7 @@ BLOCKS = {
     **stages.BLOCKS,
     **whole_meetings.BLOCKS,
 }
-"""What stands between the markers of each name."""
+"""The content between the markers of each name."""
 
 
 def filled(text: str) -> str:

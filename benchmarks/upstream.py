@@ -3,7 +3,7 @@
     git clone https://github.com/ASLP-lab/Speaker-Reasoner UPSTREAM
     python benchmarks/upstream.py UPSTREAM [--recordings 4] [--repeats 3] [--model tiny]
 
-Runs `run_inference` of UPSTREAM/infer.py with its `--use_transformers` branch. Only what loads things is replaced: its
+Runs `run_inference` of UPSTREAM/infer.py with its `--use_transformers` branch. Only its loaders are replaced: its
 model by this checkpoint's thinker behind the same `generate` call, its processor by one that writes the same tokens and
 features, torchaudio's `load` and `save` by soundfile's. Its prompt texts are the checkpoint's. The recordings are the
 first held-out meetings of 15 to 30 s in which upstream's loop reaches an answer without a retry; if the synthesisers
@@ -50,7 +50,7 @@ PLACEHOLDER = MARKUP.audio
 
 
 class Processor:
-    """What upstream asks of Qwen3OmniMoeProcessor, for a checkpoint without pictures."""
+    """The methods of Qwen3OmniMoeProcessor that upstream calls, for a checkpoint without image processing."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -109,7 +109,7 @@ class Model:
 
 
 def upstream(folder: Path) -> Any:
-    """The module infer.py of a checkout, with stand-ins for what it imports and cannot use here."""
+    """Import infer.py of a checkout, with stand-ins for modules that cannot be used here."""
 
     def load(path: str, normalize: bool = False) -> tuple[torch.Tensor, int]:
         samples, rate = sf.read(path, dtype="int16", always_2d=True)

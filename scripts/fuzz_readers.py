@@ -236,7 +236,7 @@ def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def attempt(call: Callable[[], object], slow_s: float) -> str:
-    """What went wrong in a call; empty for nothing."""
+    """Return what is wrong with the outcome of a call; empty for nothing."""
     begun = time.perf_counter()
     try:
         call()
@@ -252,7 +252,7 @@ def attempt(call: Callable[[], object], slow_s: float) -> str:
 
 
 def fuzz(name: str, count: int, seed: int, folder: Path) -> int:
-    """Try a reader; how many inputs failed."""
+    """Try a reader; return how many inputs failed."""
     failed = 0
     samples = list(sounds(folder)) if name == "sound" else seeds(name)
     path = folder / f"input.{name}"

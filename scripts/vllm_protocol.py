@@ -42,7 +42,7 @@ FREE = (
 
 
 class Playing:
-    """A client that plays turns, and keeps what it was asked."""
+    """A client that plays turns, and keeps the requests."""
 
     def __init__(self, turns: tuple[str, ...]) -> None:
         self.client = Client(Address("http://localhost:1/v1"))
@@ -59,7 +59,7 @@ class Playing:
 
 
 def bodies() -> list[dict[str, Any]]:
-    """All requests of a dialogue in each layout, with a turn that is asked for again."""
+    """Return all requests of a dialogue in each layout, with a turn that is asked for again."""
     requests = []
     profile = Profile(chunk_s=4.0)
     for own, turns in ((profile, NATIVE), (replace(profile, name="released"), FREE)):
@@ -77,7 +77,7 @@ def bodies() -> list[dict[str, Any]]:
 
 
 class Parser:
-    """Notes what vLLM's parser of content parts makes of a clip."""
+    """Records how vLLM's parser of content parts reads a clip."""
 
     model_config = type("Config", (), {"enable_prompt_embeds": False})
 
@@ -170,7 +170,7 @@ def check_in_process() -> None:
 
 
 def check_processor(params: Any) -> None:
-    """Our grammar in vLLM's own batch state: a request beside one without rules, then moved, goes on."""
+    """Check our grammar in vLLM's own batch state: a request beside one without rules is moved, and goes on."""
     import torch
     from vllm import SamplingParams
     from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality

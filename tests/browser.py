@@ -1,5 +1,6 @@
 """A Chromium for tests of pages."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,21 @@ def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
     )
     tab.goto(path.as_uri())
     return tab, complaints
+
+
+AXE = os.environ.get("SPEAKER_REASONER_AXE", "")
+"""axe.min.js of the npm package axe-core."""
+
+needs_axe = pytest.mark.skipif(
+    not AXE, reason="SPEAKER_REASONER_AXE names no axe.min.js (npm install axe-core)"
+)
+
+
+def violations(tab: Any) -> list[Any]:
+    """What axe-core finds in a page as it is: each rule that is broken, and the elements that break it."""
+    tab.evaluate(Path(AXE).read_text(encoding="utf-8"))
+    run = "async () => (await axe.run()).violations.map(v => [v.id, v.nodes.map(n => n.html)])"
+    return list(tab.evaluate(run))
 
 
 def expect(locator: Any) -> Any:

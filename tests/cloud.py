@@ -59,7 +59,7 @@ class Server:
         return self
 
     def failed(self) -> str:
-        """What it said before it ended by itself."""
+        """Return the output of a server that has ended by itself."""
         assert self.process.wait(60) in (1, 2)
         said = "".join(iter(lambda: self._lines.get(timeout=10), ""))
         assert "Traceback" not in said
@@ -75,7 +75,7 @@ class Server:
 
 
 def alone(store: Path, *words: str) -> Server:
-    """A server over a folder and its SQLite, whose engine takes its time."""
+    """Start a server over a folder and its SQLite, with a slow engine."""
     return Server(["--store", str(store), "--lease", "4", *words], {"SIMULATED_S": "0.02"}).ready()
 
 
@@ -130,7 +130,7 @@ def lines(http: httpx2.Client, server: Server, job: str) -> list[Line]:
 
 @cache
 def expected_lines(seconds: float) -> list[Line]:
-    """What one process makes of a recording, as `lines`."""
+    """Return one process's transcript of a recording, in the form of `lines`."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.wav"
         path.write_bytes(wav(seconds))
@@ -158,7 +158,7 @@ def kill_one_after_the_other(
     within_s: float = 2.0,
     pause_s: float = 0.0,
 ) -> dict[str, Any]:
-    """Kill servers at random moments while jobs come in, each at least once in as many kills as there are; see
+    """Kill servers at random moments while jobs come in, each at least once in as many kills as there are, and check
     that every accepted job ends once, with the transcript that one process makes of it.
 
     Args:
@@ -166,7 +166,7 @@ def kill_one_after_the_other(
         pause_s: between a job and the next.
 
     Returns:
-        What happened, in numbers.
+        Counts of kills, jobs and servers.
     """
     rng = random.Random(seed)
     begun = time.monotonic()
@@ -212,7 +212,7 @@ def kill_one_after_the_other(
 
 
 def taken_over(database: str, jobs: list[str]) -> int:
-    """How many jobs were given to more than one server."""
+    """Return how many jobs were given to more than one server."""
     from sqlalchemy import create_engine, func, select
 
     from speaker_reasoner.server.database import JOBS

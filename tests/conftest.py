@@ -43,6 +43,8 @@ LONGEST = [
     "train_processes",
     "bulk",
     "train",
+    "experts",
+    "reading",
     "lookahead",
     "cascade_real",
     "checkpoint",

@@ -1,4 +1,4 @@
-"""A loopback server that answers as hosted transcription services do, with what a test says."""
+"""A loopback server that answers like hosted transcription services, with replies that a test gives."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Request:
-    """What a client sent."""
+    """A client's request."""
 
     method: str
     path: str
@@ -21,7 +21,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """What it gets: JSON, or text as it is."""
+    """The answer to a request: JSON, or text as it is."""
 
     body: Any
     status: int = 200

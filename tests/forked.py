@@ -1,6 +1,6 @@
 """Processes of `python -m MODULE ...` that begin at once: forks of one that has imported the libraries.
 
-In all that tests look at, a fork is a process of its own: its id, signals, streams and end.
+In all respects that tests examine, a fork is a process of its own: its id, signals, streams and end.
 """
 
 import atexit
@@ -86,7 +86,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def errors(self, timeout: float) -> str:
-        """What it wrote, once it has ended; it is killed after `timeout` seconds."""
+        """Return its standard error, once it has ended; it is killed after `timeout` seconds."""
         late = threading.Timer(timeout, self.kill)
         late.start()
         with self.stderr:
@@ -153,7 +153,7 @@ def _serve(parent: socket.socket) -> None:
 
 
 def _watched(streams: list[int], words: list[str], environment: dict[str, str]) -> None:
-    """Run the module in a process of its own, while this one waits to tell how it ends."""
+    """Run the module in a process of its own, while this one waits to report its end."""
     errors, state, *printed = streams
     child = os.fork()
     if child:

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""The page docs/formats.md: what each format keeps is tried, what else is known is listed here and tested.
+"""The page docs/formats.md: features that formats keep are tried, all else is listed here and tested.
 
 python -m tests.formats_page      # writes it anew
 """
@@ -76,11 +76,11 @@ KEPT: dict[str, Callable[[Transcript], bool]] = {
     "name": lambda t: t.recording == FULL.recording,
     "missing, warnings": lambda t: (t.missing, t.warnings) == (FULL.missing, FULL.warnings),
 }
-"""What a transcript may keep, and how that is told."""
+"""Features of a transcript, each with a test that it was kept."""
 
 
 def kept(name: str) -> dict[str, bool]:
-    """What of `FULL` is there after it was written and read."""
+    """Return which features of `FULL` are kept when it is written and read."""
     known = formats.FORMATS[name]
     assert known.parse is not None
     [back] = known.parse(known.render(FULL), f"other{known.suffix}")
@@ -105,7 +105,7 @@ UNSTATED: dict[str, tuple[str, str, dict[str, str]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What another tool does, and what follows for whoever uses both."""
+    """A behaviour of another tool, and its consequence for those who use both."""
 
     tool: str
     does: str
@@ -148,7 +148,7 @@ SOUND = (
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
     ("a level under -26 dB in its loudest 0.2 s", "a warning: the words may be others than at a usual level"),
 )  # fmt: skip
-"""What becomes of sound; test_clock.py has each."""
+"""How irregular sound is read; test_clock.py tests each."""
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -174,16 +174,16 @@ def page() -> str:
 
 ## Transcripts written and read
 
-What is there again after a transcript was written and read (written only: {written}):
+What a transcript keeps when it is written and read (written only: {written}):
 
 {_table(("", *readable), rows)}
 
 RTTM, STM and CTM write `_` for white space in labels. A format takes what looks like its own marks for them: braces
-and single words in parentheses in STM; SRT writes `&#60;i>` for a `<i>` in a text. CTM holds words, whose segments are told by pauses; it estimates the times of words that have none.
+and single words in parentheses in STM; SRT writes `&#60;i>` for a `<i>` in a text. CTM holds words, whose segments are divided at pauses; it estimates the times of words that have none.
 
 ## Transcripts read
 
-A file's suffix, in any case, or its content tells the format; `--reference-format` and `--hypothesis-format` name it.
+A file's suffix, in any case, or its content determines the format; `--reference-format` and `--hypothesis-format` override it.
 
 {_table(("format", "files"), others)}
 

@@ -1,4 +1,4 @@
-"""What processes of scoring do in tests; a module of its own, so that they import nothing else."""
+"""Functions that processes of scoring run in tests; a module of its own, so that they import nothing else."""
 
 import os
 import time

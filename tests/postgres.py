@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, started here where it is installed, and taken away from whoever uses it."""
+"""A real PostgreSQL for tests, started here where it is installed, and stopped at any moment."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 
 
 def programs() -> Path | None:
-    """Where PostgreSQL keeps its server, which is seldom on the path."""
+    """Return the folder of PostgreSQL's server, which is seldom on the path; `None` if it is not installed."""
     on_path = shutil.which("pg_ctl")
     if on_path:
         return Path(on_path).parent
@@ -36,7 +36,7 @@ class Postgres:
         return f"postgresql+psycopg://tester:word@/{name}?host={self._folder}"
 
     def create(self, name: str) -> str:
-        """Make a database; its URL."""
+        """Make a database; return its URL."""
         from sqlalchemy import create_engine, text
 
         engine = create_engine(self.url, isolation_level="AUTOCOMMIT")

@@ -41,7 +41,7 @@ def chunks(draw: Any) -> tuple[list[Reference], int]:
 
 
 def played(trace: Trace, samples: int, profile: Profile, *, answer: str) -> Outcome:
-    """What a dialogue comes to whose engine writes the answers of a trace."""
+    """Return the outcome of a dialogue whose engine writes the answers of a trace."""
     engine = ScriptedEngine([[part.text for part in trace.answers]], profile)
     dialogue = Dialogue(np.zeros(samples, dtype=np.float32), profile, answer=answer)
     for _ in run([dialogue], engine):
@@ -51,7 +51,7 @@ def played(trace: Trace, samples: int, profile: Profile, *, answer: str) -> Outc
 
 
 def made_meeting() -> Transcript:
-    """A meeting in the image of the real ones of AISHELL-4: five people who talk into each other, a
+    """Make a meeting like those of AISHELL-4: five people who talk into each other, a
     character a word."""
     rng = random.Random(4)
     segments, at = [], 0.0

@@ -1,4 +1,4 @@
-"""Servers of the chat-completions API for tests: our own on a real port, and one that answers what it is told."""
+"""Servers of the chat-completions API for tests: our own on a real port, and one with replies that a test gives."""
 
 import json
 import threading
@@ -41,7 +41,7 @@ def ours(engine: Engine, store: Path, **settings: Any) -> Iterator[str]:
 
 @dataclass
 class Answer:
-    """What is answered to a request: JSON, or raw bytes after which the connection is closed."""
+    """The answer to a request: JSON, or raw bytes after which the connection is closed."""
 
     body: Any = None
     status: int = 200
@@ -66,7 +66,7 @@ def error(status: int, message: str, **headers: str) -> Answer:
     return Answer({"error": {"message": message, "code": None}}, status, headers=headers)
 
 
-class Told(ThreadingHTTPServer):
+class AskedServer(ThreadingHTTPServer):
     """Answers chat completions as a function says; keeps what was asked.
 
     Args:
@@ -99,7 +99,7 @@ class Told(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else each answer on a kept connection waits 40 ms
-    server: Told
+    server: AskedServer
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -135,9 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def told(reply: Callable[[dict[str, Any]], Answer | str], **more: Any) -> Iterator[Told]:
-    """A running server that answers what it is told."""
-    server = Told(reply, **more)
+def asked_server(
+    reply: Callable[[dict[str, Any]], Answer | str], **more: Any
+) -> Iterator[AskedServer]:
+    """Run a server with the replies of a function."""
+    server = AskedServer(reply, **more)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

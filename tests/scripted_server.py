@@ -170,7 +170,7 @@ class Job:
     """One job: its state, the events so far, and the document with its past and future.
 
     Attributes:
-        turn: returns when the next turn may be told.
+        turn: returns when the next turn may be sent.
     """
 
     name: str
@@ -255,7 +255,7 @@ class Job:
     def shown(self) -> dict[str, Any]:
         """The document as the page reads it."""
         assert self.document is not None
-        found = {one["speaker"]: one["gender"] for one in self.document["segments"]}
+        gender_of = {one["speaker"]: one["gender"] for one in self.document["segments"]}
         names = self.document["names"]
         return {
             **{key: value for key, value in self.document.items() if key != "names"},
@@ -267,7 +267,7 @@ class Job:
                     "gender": gender,
                     "colour": int(label[-1]) - 1,
                 }
-                for label, gender in sorted(found.items())
+                for label, gender in sorted(gender_of.items())
             ],
             "can_undo": bool(self.past),
             "can_redo": bool(self.future),
@@ -348,7 +348,7 @@ class Scripted(ThreadingHTTPServer):
         held: whether turns wait for `go`; else none waits.
         refuse: how many uploads are refused.
         gone: whether streams end.
-        mute: whether streams tell nothing any more.
+        mute: whether streams send nothing any more.
     """
 
     daemon_threads = True
@@ -372,7 +372,7 @@ class Scripted(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/"
 
     def go(self, turns: int = 1) -> None:
-        """Let so many turns be told."""
+        """Let so many turns be sent."""
         self._turns.release(turns)
 
     def turn(self) -> None:
@@ -522,7 +522,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._bytes(data, "application/octet-stream", 200, headers)
 
     def _events(self, job: Job, follow: bool) -> None:
-        """All events after `Last-Event-ID`, then those to come, until the job has ended, or for ever."""
+        """Send the events after `Last-Event-ID`; with `follow`, or while the job is under way, also those to come."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
@@ -545,13 +545,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _bytes(
         self, body: bytes, kind: str, status: int = 200, more: dict[str, str] | None = None
     ) -> None:
-        found = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        asked_range = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         whole = len(body)
-        if found:
-            first, last = int(found[1]), int(found[2] or whole - 1)
+        if asked_range:
+            first, last = int(asked_range[1]), int(asked_range[2] or whole - 1)
             body, status = body[first : last + 1], HTTPStatus.PARTIAL_CONTENT
         self.send_response(status)
-        if found:
+        if asked_range:
             self.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Type", kind)

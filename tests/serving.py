@@ -1,4 +1,4 @@
-"""A server over an engine that plays turns, for tests; what is sent to it, and read from it."""
+"""A server over an engine that plays turns, for tests; requests to it, and readers of its answers."""
 
 import base64
 import io
@@ -53,7 +53,7 @@ def data_url(clip: bytes) -> str:
 
 
 class DocumentedClient(TestClient):
-    """A client that finds every answer as /openapi.json says it is: status, error code, keys."""
+    """A client that checks every answer against /openapi.json: status, error code, keys."""
 
     def request(self, method: str, url: Any, *args: Any, **kwargs: Any) -> Any:
         answer = super().request(method, url, *args, **kwargs)
@@ -69,14 +69,17 @@ class DocumentedClient(TestClient):
         if failed and answer.json()["error"]["code"] == "not_found":
             return  # no route was reached
         assert str(answer.status_code) in responses, f"{answer.request.url}: {answer.text}"
-        told = responses[str(answer.status_code)]
+        expected = responses[str(answer.status_code)]
         kind = answer.headers.get("content-type", "").split(";")[0]
         if failed:
-            assert f"`{answer.json()['error']['code']}`" in told["description"], answer.text
+            assert f"`{answer.json()['error']['code']}`" in expected["description"], answer.text
         else:
-            assert kind in told["content"], f"{kind}: {told['content']}"
-        if kind == "application/json" and "schema" in told["content"].get(kind, {}):
-            schema = {**told["content"][kind]["schema"], "components": documented()["components"]}
+            assert kind in expected["content"], f"{kind}: {expected['content']}"
+        if kind == "application/json" and "schema" in expected["content"].get(kind, {}):
+            schema = {
+                **expected["content"][kind]["schema"],
+                "components": documented()["components"],
+            }
             jsonschema.validate(answer.json(), schema)
 
 

@@ -43,7 +43,7 @@ _NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs
 
 
 def missing() -> str | None:
-    """Why there can be no cluster here; `None` if there can."""
+    """Return why no cluster can run here; `None` if one can."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     lost = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
     if lost:
@@ -75,11 +75,11 @@ class Cluster:
         return done.stdout.strip()
 
     def states(self) -> list[str]:
-        """Of all jobs that have not ended."""
+        """Return the states of all jobs that have not ended."""
         return self.run("squeue", "--noheader", "--array", "--format=%T").split()
 
     def wait(self, seconds: float = 240) -> str:
-        """Wait until no job is left; all that they wrote."""
+        """Wait until no job is left; return their output."""
         end = time.monotonic() + seconds
         while self.states():
             assert time.monotonic() < end, (self.run("squeue"), self.written())

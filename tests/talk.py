@@ -1,4 +1,4 @@
-"""A scripted conversation, for the tests of what lies above the engine."""
+"""A scripted conversation, for tests of modules above the engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

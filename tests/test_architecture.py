@@ -10,9 +10,7 @@ PACKAGE = Path(speaker_reasoner.__file__).parent
 
 FLOORS = (
     {"version", "errors", "heap", "cores"},
-    {"extras", "transcript", "containers", "locks"},
-    {"trailing"},
-    {"decoding"},
+    {"extras", "transcript", "decoding", "locks"},
     {"spans", "audio"},
     {"formats", "protocol", "speech"},
     {"voices"},

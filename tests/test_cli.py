@@ -286,6 +286,16 @@ def test_all_formats_as_files(run: Run, talk: Path, tmp_path: Path) -> None:
     assert [segment.text for segment in transcript.segments] == ["one", "two"]
 
 
+def test_an_option_of_formats_that_is_given_again_adds_to_them(
+    run: Run, talk: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run("transcribe", talk, "-o", out, "--format", "json", "--output_format", "srt", "-f", "json")
+    assert made(out) == ["talk.json", "talk.srt"]
+    status, _, said = run("transcribe", talk, "--format", "json", "--format", "srt")
+    assert status == 2 and "add -o DIR" in said
+
+
 def test_default_files(run: Run, talk: Path, tmp_path: Path) -> None:
     run("transcribe", talk, "-o", tmp_path / "out")
     assert made(tmp_path / "out") == ["talk.json", "talk.txt"]
@@ -370,8 +380,10 @@ def test_options_reach_the_engine(run: Run, asked: list[Any], talk: Path, tmp_pa
     expected = {"device": "cuda:1", "dtype": "bfloat16", "prompts": tmp_path / "p.json"}
     expected |= {"language": "en", "hotwords": "Ana", "recogniser": "whisper", "diarizer": "local"}
     options = [word for name, value in expected.items() for word in (f"--{name}", value)]
-    run("transcribe", talk, "--model", "owner/name", *options, "--cuda-graphs")
-    assert asked == [("owner/name", expected | {"cuda_graphs": True})]
+    options += ["--cuda-graphs", "--experts", "library", "--compile", "always", "--deterministic"]
+    run("transcribe", talk, "--model", "owner/name", *options)
+    steps = {"cuda_graphs": True, "experts": "library", "compile": "always", "deterministic": True}
+    assert asked == [("owner/name", expected | steps)]
 
 
 @pytest.mark.parametrize(

@@ -564,7 +564,7 @@ def test_what_a_store_keeps(tmp_path: Path, database: str | None) -> None:
     assert kept == job and store.get("job_") is None
     assert store.newest(1) == [other] and store.take() == []
     assert not store.correct(job, 0, {"op": "undo"}), "it is under way"
-    assert store.change(job, status="done", found=2, error={"message": "m"})
+    assert store.change(job, status="done", speaker_count=2, error={"message": "m"})
     assert not store.change(job, status="cancelled")
     assert store.correct(job, 0, {"op": "undo"})
     assert not store.correct(job, 0, {"op": "redo"})
@@ -573,7 +573,8 @@ def test_what_a_store_keeps(tmp_path: Path, database: str | None) -> None:
     store = Store(tmp_path, database)
     kept = store.get(job.id)
     assert kept is not None
-    assert (kept.status, kept.found, kept.error, kept.revision) == ("done", 2, {"message": "m"}, 1)
+    assert (kept.status, kept.speaker_count) == ("done", 2)
+    assert (kept.error, kept.revision) == ({"message": "m"}, 1)
     assert store.corrections(job) == [{"op": "undo"}] and store.corrections(other) == []
     assert [one.id for one in store.take()] == [other.id] and store.folder(job).exists()
     for one in (job, other):

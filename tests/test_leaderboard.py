@@ -16,7 +16,7 @@ from speaker_reasoner.evaluate import leaderboard as module
 from speaker_reasoner.evaluate.leaderboard import leaderboard
 from speaker_reasoner.evaluate.leaderboard_files import before, write
 
-from .browser import chromium, opened
+from .browser import chromium, needs_axe, opened, violations
 
 COUNT = 8
 
@@ -293,3 +293,13 @@ def test_the_page_sorts_and_fits_a_phone(tmp_path: Path, browser: Any) -> None:
     page.click("table.sortable th:nth-child(2) button")
     assert page.evaluate(names) == first[::-1]
     assert complaints == []
+
+
+@pytest.mark.slow
+@needs_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(tmp_path: Path, browser: Any, scheme: str) -> None:
+    paths = stored(tmp_path, *(result(f"system {i}", 10 + 7 * i) for i in range(3)))
+    write(leaderboard(paths), tmp_path / "page.html")
+    page, _ = opened(browser, tmp_path / "page.html", color_scheme=scheme, bypass_csp=True)
+    assert violations(page) == []

@@ -152,8 +152,10 @@ def test_chinese_numbers_are_spoken() -> None:
 def test_numbers_without_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wetext", None)
     steps._chinese.cache_clear()
-    with pytest.raises(ExtraError, match=r"wetext.*speaker-reasoner\[eval\]"):
-        Normalisation(language="zh", numbers=True).words("3")
+    chinese = Normalisation(language="zh", numbers=True)
+    for use in (lambda: chinese.words("3"), chinese.describe):
+        with pytest.raises(ExtraError, match=r"wetext.*speaker-reasoner\[eval\]"):
+            use()
 
 
 @pytest.mark.parametrize("language", ["auto", "fr"])

@@ -24,7 +24,7 @@ import pytest
 import speaker_reasoner
 from speaker_reasoner.server.exports import SUFFIXES
 
-from .browser import chromium, expect
+from .browser import chromium, expect, needs_axe, violations
 from .scripted_server import PAGE, SPOKEN, Scripted
 
 ROOT = Path(__file__).parents[1]
@@ -958,26 +958,21 @@ def test_everything_has_a_name(server: Scripted, visit: Callable[..., Any]) -> N
     assert tab.locator("[aria-live], [role=status], [role=log]").count() == 3
 
 
-AXE = os.environ.get("SPEAKER_REASONER_AXE", "")
-"""axe.min.js of the npm package axe-core."""
-
-
 @slow
-@pytest.mark.skipif(
-    not AXE, reason="SPEAKER_REASONER_AXE names no axe.min.js (npm install axe-core)"
-)
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(server: Scripted, browser: Any, scheme: str) -> None:
-    context = browser.new_context(bypass_csp=True, color_scheme=scheme, reduced_motion="reduce")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(server: Scripted, browser: Any, scheme: str, width: int) -> None:
+    context = browser.new_context(
+        bypass_csp=True,
+        color_scheme=scheme,
+        reduced_motion="reduce",
+        viewport={"width": width, "height": 900},
+    )
     tab = context.new_page()
-    source = Path(AXE).read_text(encoding="utf-8")
 
     def check(state: str) -> None:
-        tab.evaluate(source)
-        found = tab.evaluate(
-            "async () => (await axe.run()).violations.map(v => [v.id, v.nodes.map(n => n.html)])"
-        )
-        assert found == [], state
+        assert violations(tab) == [], state
 
     tab.goto(server.url)
     expect(tab.locator("#stored label")).to_have_count(2)
@@ -1008,6 +1003,22 @@ def test_axe_finds_nothing(server: Scripted, browser: Any, scheme: str) -> None:
     tab.goto(finished(server, "broken.wav"))
     expect(tab.locator(".line")).to_have_count(3)
     check("a recording that failed")
+    server.held = True
+    tab.goto(f"{server.url}#{server.add('long talk.wav').id}")
+    server.go(4)
+    expect(tab.locator(".line")).to_have_count(3)
+    check("a recording at work")
+    server.go(99)
+    ready(tab)
+    server.held = False
+    server.key = "open sesame"
+    tab.reload()
+    expect(tab.locator("#key")).to_be_visible()
+    check("a key is asked for")
+    tab.get_by_role("button", name="Not now").click()
+    expect(tab.locator("#lost")).to_contain_text("asks for a key")
+    check("no key was given")
+    server.key = ""
     tab.goto(server.url)
     tab.get_by_role("button", name="Record").click()
     expect(tab.locator("#recorded")).to_have_text("0:01")

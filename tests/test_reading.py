@@ -1,6 +1,9 @@
 """The ways to read new tokens through the text model: flat operations, static places, joined caches."""
 
+import logging
 import random
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,18 +96,30 @@ def test_logits_equal_transformers(
 
 
 class Replayed(placed._Graph):
-    """What a captured step does, without a GPU: the same work on its own inputs."""
+    """What a captured step does, without a GPU: what is captured is done again on its own inputs."""
 
     made = 0
 
-    def __init__(self, text: PlacedText, inputs: Any, at: Any, length: int) -> None:
-        self._inputs, self._at = inputs.clone(), at.clone()
-        self._output = text.forward(self._inputs, self._at, None, length)
-        places = [layer.keys for layer in text._cache.layers]
+    def __init__(self, text: PlacedText, inputs: Any, at: Any, slots: Any, length: int) -> None:
+        stream = SimpleNamespace(wait_stream=lambda other: None)
+        cuda: dict[str, Any] = {
+            "Stream": lambda: stream,
+            "current_stream": lambda: stream,
+            "stream": lambda own: nullcontext(),
+            "graph_pool_handle": lambda: (0, 1),
+            "CUDAGraph": SimpleNamespace,
+            "graph": lambda own, *, pool, capture_error_mode: nullcontext(),
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in cuda.items():
+                patch.setattr(torch.cuda, name, value)
+            super().__init__(text, inputs, at, slots, length)
+        places = [layer.keys for layer in text._layers]
 
         def replay() -> None:
-            assert all(a is b.keys for a, b in zip(places, text._cache.layers, strict=True))
-            self._output.copy_(text.forward(self._inputs, self._at, None, length))
+            assert all(a is b.keys for a, b in zip(places, text._layers, strict=True))
+            given = self._inputs, self._at, self._slots, length
+            self._output.copy_(text.forward(*given, step=True))
 
         self._graph = SimpleNamespace(replay=replay)
         Replayed.made += 1
@@ -134,6 +149,192 @@ def test_steps_are_captured_once_for_each_size(
                 row[turn % 5] = Held()
     assert 3 <= Replayed.made <= 3 * 4 * 2  # widths, places, lengths
     assert max(row.tokens for row in held[0]) > 512
+
+
+@torch.inference_mode()
+def test_steps_that_cannot_be_captured(
+    random_engine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line, and they go on without; an exhausted memory is another matter."""
+    thinker, row, other = random_engine.thinker, Held(), Held()
+    readers = PlacedText(thinker, capture=True), PlacedText(thinker, capture=False)
+
+    def failing(error: Exception) -> Any:
+        def capture(*_: Any) -> None:
+            raise error
+
+        return capture
+
+    monkeypatch.setattr(placed, "_Graph", failing(torch.OutOfMemoryError("no more")))
+    with pytest.raises(torch.OutOfMemoryError):
+        PlacedText(thinker, capture=True).read([Held()], blocks(thinker, 1), [1])
+    monkeypatch.setattr(placed, "_Graph", failing(RuntimeError("not while it captures\nand more")))
+    with caplog.at_level(logging.WARNING):
+        for number in range(3):
+            given = blocks(thinker, 2, seed=number)
+            own = readers[0].read([row], given, [1]) + readers[1].read([other], given, [1])
+            assert torch.equal(*own)
+    [line] = caplog.messages
+    assert line.startswith("--cuda-graphs: a step cannot be captured (not while it captures); ")
+
+
+def test_experts_that_wait_are_not_compiled_by_themselves(tokenizer: Any) -> None:
+    for kind, dtype, due in (
+        ("experts", torch.bfloat16, True),
+        ("experts", torch.float16, False),
+        ("dense", torch.float16, True),
+    ):
+        thinker = MAKERS[kind](tokenizer).to(dtype)
+        reader = PlacedText(thinker, capture=True, compile="auto")
+        assert (reader._compile_after is not None) is due
+        assert PlacedText(thinker, capture=True, compile="always")._compile_after == 0
+
+
+@torch.inference_mode()
+def test_few_captures_are_kept(random_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one whose last use is longest ago goes."""
+    monkeypatch.setattr(placed, "_Graph", Replayed)
+    monkeypatch.setattr(placed, "MOST_GRAPHS", 2)
+    reader, row = PlacedText(random_engine.thinker, capture=True), Held()
+    for width in (1, 2, 1, 4):
+        reader.read([row], blocks(random_engine.thinker, width), [1])
+    assert [width for _, width, _ in reader._graphs] == [1, 4]
+
+
+@torch.inference_mode()
+def test_long_work_is_compiled(random_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many steps, and what was captured before is captured again; prefills stay as they are."""
+    calls = []
+
+    def compiled(run: Any, **_: Any) -> Any:
+        return lambda *given: (calls.append(given[1].shape[1]), run(*given))[1]
+
+    monkeypatch.setattr(placed, "_Graph", Replayed)
+    monkeypatch.setattr(placed, "_COMPILE_AFTER", 3)
+    monkeypatch.setattr(placed.torch, "compile", compiled)
+    thinker = random_engine.thinker
+    readers = [
+        PlacedText(thinker, capture=capture, compile=choice)
+        for capture, choice in ((True, "auto"), (True, "never"), (False, "auto"))
+    ]
+    layers = len(text_model(thinker).layers)
+    rows = [Held() for _ in readers]
+    captured = (placed._WARM_UPS + 2) * layers  # and its first replay
+    expected_calls = [0, 0, 0, captured, 0, layers]
+    for number, (width, count) in enumerate(zip((1, 1, 1, 1, 40, 1), expected_calls, strict=True)):
+        calls.clear()
+        given = blocks(thinker, width, seed=number)
+        one, other, third = (
+            r.read([row], given, [1])[0] for r, row in zip(readers, rows, strict=True)
+        )
+        assert torch.equal(one, other) and torch.equal(one, third)
+        assert calls == [1] * count
+
+
+def by_the_compiler(test: Any) -> Any:
+    """A test that compiles for the processor; torch's compiler uses what torch deprecates."""
+    test = pytest.mark.filterwarnings("ignore::DeprecationWarning")(test)
+    return pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")(test)
+
+
+@by_the_compiler
+@pytest.mark.parametrize("kind", ["dense", "experts"])
+@torch.inference_mode()
+def test_compiled_layers(tokenizer: Any, kind: str) -> None:
+    """By the real compiler: the same logits, and one layer is compiled for all of a size."""
+    thinker = varied(MAKERS[kind](tokenizer))
+    readers = (
+        PlacedText(thinker, capture=False, compile="always"),
+        PlacedText(thinker, capture=False),
+    )
+    held = [[Held() for _ in range(3)] for _ in readers]
+    torch._dynamo.utils.counters.clear()
+    for turn, lengths in enumerate(((70, 9), (1,), (3, 1), (1, 1, 1), (520,), (1,), (2, 5))):
+        given = blocks(thinker, *lengths, seed=turn)
+        own, expected = (
+            reader.read(rows[: len(lengths)], given, [1] * len(lengths))
+            for reader, rows in zip(readers, held, strict=True)
+        )
+        for one, other in zip(own, expected, strict=True):
+            assert torch.allclose(one, other, rtol=0, atol=1e-4)
+    assert readers[0]._compiled is not None
+    assert 3 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 7
+
+
+@by_the_compiler
+def test_compiled_steps_write_the_same_words(random_checkpoint: Path) -> None:
+    clips = [noise(2.0), noise(3.5, 1)]
+    expected = replies(load_engine(random_checkpoint, device="cpu"), clips)
+    engine = load_engine(random_checkpoint, device="cpu", compile="always")
+    assert engine.describe()["compile"] == "always"
+    assert_same(replies(engine, clips), expected)
+    assert engine.text._compiled is not None
+
+
+@by_the_compiler
+@torch.inference_mode()
+def test_a_compiler_that_fails(
+    random_engine: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One line, and steps go on as they were; an exhausted memory is no matter of compilers."""
+    import torch._inductor.config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    thinker, held = random_engine.thinker, [Held(), Held()]
+    readers = (
+        PlacedText(thinker, capture=False, compile="always"),
+        PlacedText(thinker, capture=False),
+    )
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), caplog.at_level(logging.WARNING):
+        for number in range(3):
+            given = blocks(thinker, 4, seed=number)
+            own, expected = (
+                reader.read([row], given, [2]) for reader, row in zip(readers, held, strict=True)
+            )
+            assert torch.equal(own[0], expected[0])
+    [line] = [one for one in caplog.messages if one.startswith("--compile")]
+    assert "no-such-compiler" in line or "compiler" in line.lower()
+    assert "\n" not in line and "each takes longer" in line
+
+    def short(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no more")
+
+    readers[0]._compiled = short
+    with pytest.raises(torch.OutOfMemoryError):
+        readers[0].read([held[0]], blocks(thinker, 1), [1])
+
+
+@pytest.mark.parametrize("name", ["joined", "placed", "captured"])
+def test_deterministic_dialogues_do_not_depend_on_a_batch(
+    random_checkpoint: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16, where a batch rounds otherwise: the same tokens with the same probabilities, to the last bit."""
+    monkeypatch.setattr(placed, "_Graph", Replayed)
+    engine = load_engine(random_checkpoint, device="cpu", dtype="bfloat16", deterministic=True)
+    if name != "joined":
+        capture = name == "captured"
+        engine.text = PlacedText(engine.thinker, capture=capture, apart=engine.deterministic)
+    clips = [noise(seconds, i) for i, seconds in enumerate((6.0, 2.0, 9.0, 1.0, 4.0))]
+    together = replies(engine, clips)
+    for clip, expected in zip(clips, together, strict=True):
+        [alone] = replies(engine, [clip])
+        assert [r.ids for r in alone] == [r.ids for r in expected]
+        assert [r.probabilities for r in alone] == [r.probabilities for r in expected]
+
+
+def test_a_transcript_says_whether_batches_matter(random_checkpoint: Path) -> None:
+    def described(**options: Any) -> dict[str, Any]:
+        told = load_engine(random_checkpoint, device="cpu", **options).describe()
+        return {name: told[name] for name in ("deterministic", "batches") if name in told}
+
+    assert described() == {}
+    assert described(dtype="bfloat16") == {"batches": "last bits depend on what shares a batch"}
+    assert described(dtype="bfloat16", deterministic=True) == {"deterministic": True}
+    assert described(deterministic=True) == {"deterministic": True}
 
 
 @torch.inference_mode()

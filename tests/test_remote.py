@@ -38,7 +38,7 @@ from speaker_reasoner.protocol import Profile
 from speaker_reasoner.reasoner import Dialogue, Outcome, run
 
 from .conftest import noise
-from .remote_server import Answer, Told, completion, error, told
+from .remote_server import Answer, AskedServer, asked_server, completion, error
 
 PROFILE = Profile(decimals=1, chunk_s=4.0)
 OVERVIEW = "<think>\n2 speakers: Speaker1-female, Speaker2-male\n</think><box>[0.0, 2.0]</box>"
@@ -91,14 +91,14 @@ Reply = Callable[[dict[str, Any]], Answer | str]
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., tuple[RemoteEngine, Told]]]:
+def serve() -> Iterator[Callable[..., tuple[RemoteEngine, AskedServer]]]:
     """Start a server that answers as it is told, and an engine that asks it."""
     with ExitStack() as stack:
 
         def start(
             reply: Reply = play, *, entry: Any = ENTRY, retries: int = 2, **options: Any
-        ) -> tuple[RemoteEngine, Told]:
-            server = stack.enter_context(told(reply, models=[entry]))
+        ) -> tuple[RemoteEngine, AskedServer]:
+            server = stack.enter_context(asked_server(reply, models=[entry]))
             address = Address(server.url, retries=retries, timeout_s=options.pop("timeout_s", 20.0))
             engine = connect(address, "m", **options)
             stack.enter_context(closing(engine.client))
@@ -133,7 +133,7 @@ def clips(body: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-Serve = Callable[..., tuple[RemoteEngine, Told]]
+Serve = Callable[..., tuple[RemoteEngine, AskedServer]]
 
 # What is sent
 
@@ -232,7 +232,7 @@ def test_turns_of_many_dialogues_are_asked_at_once_over_kept_connections(serve: 
 
 
 def test_the_key_is_sent_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    with told(play, models=[ENTRY]) as server:
+    with asked_server(play, models=[ENTRY]) as server:
         engine = connect(Address(server.url, "secret"), "m")
         outcome(engine)
         assert set(server.keys) == {"Bearer secret"}
@@ -574,13 +574,13 @@ def test_a_client_is_closed_when_nobody_has_it() -> None:
     ],
 )
 def test_a_server_that_does_not_fit_is_told_at_once(models: Any, said: str) -> None:
-    with told(play, models=models) as server, pytest.raises(EngineError) as caught:
+    with asked_server(play, models=models) as server, pytest.raises(EngineError) as caught:
         connect(Address(server.url, retries=0), "m")
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_wrong_address_is_told_at_once() -> None:
-    with told(play, models=[ENTRY]) as server:
+    with asked_server(play, models=[ENTRY]) as server:
         short = server.url.removesuffix("/v1")
         with pytest.raises(EngineError, match=r"HTTP 404: Not Found; .* often ends in /v1"):
             connect(Address(short, retries=0), "m")
@@ -595,7 +595,7 @@ def test_a_wrong_address_is_told_at_once() -> None:
 
 
 def test_prompts_are_the_servers_or_a_file(tmp_path: Path) -> None:
-    with told(play, models=[{"id": "m", "owned_by": "vllm"}]) as server:
+    with asked_server(play, models=[{"id": "m", "owned_by": "vllm"}]) as server:
         address = Address(server.url)
         with pytest.raises(SettingsError, match="--prompts FILE"):
             connect(address, "m")
@@ -607,7 +607,7 @@ def test_prompts_are_the_servers_or_a_file(tmp_path: Path) -> None:
         for option in ("constraint", "send_audio"):
             with pytest.raises(SettingsError, match="expected one of auto"):
                 connect(address, "m", **{option: "some"})
-    with told(play, models=error(404, "Not Found")) as server:  # it has no list of models
+    with asked_server(play, models=error(404, "Not Found")) as server:  # it has no list of models
         engine = connect(Address(server.url, retries=0), "m", prompts=tmp_path)
         assert engine.server == "unknown"
         engine.client.close()
@@ -656,7 +656,7 @@ def test_a_server_that_goes_away_loses_nothing(
             return error(502, "bad gateway")
         return player(body)
 
-    with told(reply, models=[ENTRY]) as server:
+    with asked_server(reply, models=[ENTRY]) as server:
         arguments = command(server.url, recording, "-o", str(out), "--batch", "1", "-q")
         assert main(arguments) == 1
         [line] = capsys.readouterr().err.splitlines()
@@ -680,7 +680,7 @@ def test_a_recording_that_a_server_fails_on_is_written_and_not_done(
     def reply(body: dict[str, Any]) -> Answer | str:
         return error(500, "boom") if broken["on"] and number(body) == 2 else player(body)
 
-    with told(reply, models=[ENTRY]) as server:
+    with asked_server(reply, models=[ENTRY]) as server:
         arguments = command(server.url, recording, "-o", str(out))
         assert main(arguments) == 1
         assert "not all of it could be transcribed (server)" in capsys.readouterr().err
@@ -732,7 +732,7 @@ def test_errors_of_a_server_are_one_line(
     recording: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEY", "abc")
-    with told(lambda body: error(401, "wrong\nkey"), models=[ENTRY]) as server:
+    with asked_server(lambda body: error(401, "wrong\nkey"), models=[ENTRY]) as server:
         assert main([*command(server.url, recording), "--api-key-env", "KEY"]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and "HTTP 401: wrong key; name the variable" in line

@@ -13,7 +13,7 @@ from speaker_reasoner.errors import DataError, FormatError
 from speaker_reasoner.evaluate.report import CONFUSED, FALSE_ALARM, MISSED, compare, report
 from speaker_reasoner.transcript import Missing, Segment, Transcript
 
-from .browser import chromium, expect, opened
+from .browser import chromium, expect, needs_axe, opened, violations
 
 REMEDY = "pip install 'speaker-reasoner[eval]'"
 pytest.importorskip("scipy", reason=REMEDY)
@@ -333,6 +333,22 @@ def test_a_recording_opens_in_a_browser(browser: Any, tmp_path: Path, width: int
     expect(tab.locator("#overview")).to_be_visible()
     assert tab.evaluate(overflow)
     assert complaints == []
+
+
+@pytest.mark.slow
+@needs_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page(), encoding="utf-8")
+    size = {"width": width, "height": 900}
+    tab, _ = opened(browser, path, viewport=size, color_scheme=scheme, bypass_csp=True)
+    assert violations(tab) == [], "the overview"
+    tab.get_by_role("link", name="kitchen", exact=True).click()
+    expect(tab.locator("#recording h1")).to_have_text("kitchen")
+    tab.get_by_role("button", name="Next error").click()
+    assert violations(tab) == [], "a recording"
 
 
 @pytest.mark.slow

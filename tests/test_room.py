@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+from speaker_reasoner import load_engine
 from speaker_reasoner.engines import checkpoint
 from speaker_reasoner.engines.room import Card, check_precision, check_room, usable_cuda
 from speaker_reasoner.errors import CheckpointError
@@ -38,6 +39,36 @@ def test_room_beside_the_published_sizes(
     name: str, dtype: torch.dtype, gib: float, expected: range
 ) -> None:
     assert check_room(*published(name), dtype, card(gib)) in expected
+
+
+@pytest.mark.parametrize("gib", [64.0, 70.0, 78.0, 139.0])
+def test_captured_steps_take_room(gib: float) -> None:
+    """Places are a power of two, and captures take memory beside them."""
+    given = *published("qwen3-omni-30b-a3b"), torch.bfloat16, card(gib)
+    plain, captured = check_room(*given), check_room(*given, cuda_graphs=True)
+    assert captured.bit_count() == 1
+    assert captured < plain < 3 * captured
+
+
+def test_a_card_whose_rest_captured_steps_would_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = *published("qwen3-omni-30b-a3b"), torch.bfloat16, card(62.5)
+    assert check_room(*given) == 1
+    with pytest.raises(CheckpointError, match=r"one dialogue and captured steps \(--cuda-graphs\)"):
+        check_room(*given, cuda_graphs=True)
+    asked = []
+    monkeypatch.setattr(checkpoint, "_device", lambda name: CUDA)
+    monkeypatch.setattr(checkpoint, "check_precision", lambda *_: None)
+    monkeypatch.setattr(Card, "of", lambda device: card(1.0))
+
+    def check(*_: Any, cuda_graphs: bool) -> None:
+        asked.append(cuda_graphs)
+        raise CheckpointError("no room")
+
+    monkeypatch.setattr(checkpoint, "check_room", check)
+    for graphs in (False, True):
+        with pytest.raises(CheckpointError, match="no room"):
+            load_engine("tiny", cuda_graphs=graphs)
+    assert asked == [False, True]
 
 
 def test_few_dialogues_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:

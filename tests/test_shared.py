@@ -316,7 +316,7 @@ def test_what_later_versions_tell_is_read_as_far_as_it_is_known(begin: Begin) ->
     for text, lives in (('{"role": "worker", "version": "9", "more": 1}', True), ("[]", False)):
         with store._database.begin() as connection:
             row = update(SERVERS).where(SERVERS.c.name == other.owner)
-            connection.execute(row.values(told=text))
+            connection.execute(row.values(announcement=text))
         assert (other.owner in store.fleet.living()) == lives
 
 

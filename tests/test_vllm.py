@@ -159,7 +159,8 @@ def test_a_model_that_vllm_does_not_load(
         raise ValueError("architectures are not supported")
 
     monkeypatch.setattr(llm, "__init__", refuse)
-    with pytest.raises(CheckpointError, match="vLLM cannot load it: architectures"):
+    remedy = f"export vllm {random_checkpoint} -o DIR"
+    with pytest.raises(CheckpointError, match=f"vLLM cannot load it: architectures.*{remedy}"):
         load_engine(random_checkpoint, engine="vllm")
 
 

@@ -24,7 +24,7 @@ def scoring_sentence() -> str:
 
 
 def agreement() -> str:
-    """Whether other tools count the same."""
+    """Return whether other tools count the same."""
     stored = load("agreement")
     rows = ["| time | md-eval | pyannote.metrics |", "|---|--:|--:|"]
     for case in stored["time"]:

@@ -1,4 +1,4 @@
-"""A plugin of ms-swift that writes down what its template makes of each dialogue, to the file $RECORD."""
+"""A plugin of ms-swift that writes the output of its template for each dialogue to the file $RECORD."""
 
 import json
 import os

@@ -152,7 +152,7 @@ def write_corpus(folder: Path) -> None:
 def run(
     venv: Path, exported: Path, out: Path, *, options: list[str], record: Path | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Run sft.sh; what was recorded, by dialogue."""
+    """Run sft.sh; return the recorded rows by dialogue."""
     environment = {
         **os.environ,
         "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -189,7 +189,7 @@ def compare(
     encoded: dict[str, dict[str, Any]],
     checkpoint: Checkpoint,
 ) -> list[str]:
-    """Token ids and loss masks; what differs."""
+    """Compare token ids and loss masks; return the differences."""
     batcher = Batcher(checkpoint.thinker, checkpoint.tokenizer, checkpoint.extractor)
     wrong = []
     for file, own in examples.items():
@@ -232,7 +232,7 @@ def difference(ours: list[int], theirs: list[int], checkpoint: Checkpoint) -> st
 def compare_losses(
     out: Path, examples: dict[str, list[Example]], checkpoint: Checkpoint
 ) -> list[str]:
-    """The loss of every dialogue under the same weights; what differs."""
+    """Compare the loss of every dialogue under the same weights; return the differences."""
     batcher = Batcher(checkpoint.thinker, checkpoint.tokenizer, checkpoint.extractor)
     wrong, most = [], 0.0
     for file, own in examples.items():
@@ -261,7 +261,7 @@ def compare_losses(
 
 
 def load_trained(model: Path, out: Path) -> list[str]:
-    """The adapter of the last stage loads here, and moves what it should, and nothing else."""
+    """Check that the adapter of the last stage loads here, and moves the text model's attention alone."""
     [adapter] = (out / "cached").glob("checkpoint-*")
     before, after = (load_checkpoint(folder, device="cpu") for folder in (model, adapter))
     moved = {

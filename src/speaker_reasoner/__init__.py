@@ -38,6 +38,9 @@ def load_engine(
     device: str | None = None,
     dtype: str | None = None,
     cuda_graphs: bool | None = None,
+    experts: str | None = None,
+    compile: str | None = None,
+    deterministic: bool | None = None,
     prompts: str | Path | None = None,
     language: str | None = None,
     hotwords: str | None = None,
@@ -62,8 +65,11 @@ def load_engine(
         device: `cpu`, `cuda`, `mps`, ...; the best one present if `None`.
         dtype: `float32`, `bfloat16` or `float16`; fitting the device if `None`.
         cuda_graphs: decode by captured steps, on an NVIDIA GPU (`engines.placed`).
+        experts: `kernel`, `library` (transformers) or `auto` (the default): what computes routed experts.
+        compile: `never`, `always` or `auto` (the default): compile the layers for steps of decoding.
+        deterministic: what is written does not depend on the others of a batch in any bit, at the price of batches.
         prompts: the prompt file published with a released checkpoint.
-        language: ISO 639-1 code of what is spoken, for the cascade; recognised if `None`.
+        language: ISO 639-1 code of the spoken language, for the cascade; recognised if `None`.
         hotwords: names and terms that are likely to be said, for the cascade.
         recogniser: of the cascade: `whisper[=MODEL]`, `paraformer[=MODEL]`, `sensevoice[=MODEL]` or
             `parakeet[=MODEL]`.
@@ -72,7 +78,7 @@ def load_engine(
             a checkpoint in vLLM in this process; `None` for one that transformers runs here.
         base_url: of that API, as `http://localhost:8000/v1`.
         api_key: that the server expects.
-        constraint: `auto`, `regex` or `none`: how the server is told what a valid turn is.
+        constraint: `auto`, `regex` or `none`: how the rules of a turn are sent to the server.
         send_audio: `once` where the server keeps clips under their ids, `always`, or `auto`.
         timeout_s: longest time for one turn.
         retries: how often a request that fails is tried again.
@@ -82,13 +88,19 @@ def load_engine(
         EngineError: the server cannot be asked.
         SettingsError: an option does not fit the model.
     """
+    steps = {
+        "cuda_graphs": cuda_graphs,
+        "experts": experts,
+        "compile": compile,
+        "deterministic": deterministic,
+    }
     if engine == "vllm" and base_url is None:
         from .engines.vllm import load_vllm
 
         _refuse(
             "vLLM",
             device=device,
-            cuda_graphs=cuda_graphs,
+            **steps,
             hotwords=hotwords,
             recogniser=recogniser,
             diarizer=diarizer,
@@ -113,7 +125,7 @@ def load_engine(
             "a model on a server",
             device=device,
             dtype=dtype,
-            cuda_graphs=cuda_graphs,
+            **steps,
             hotwords=hotwords,
             recogniser=recogniser,
             diarizer=diarizer,
@@ -130,7 +142,7 @@ def load_engine(
     if is_cascade(model, prompts, recogniser, diarizer):
         from .engines.cascade.loading import load_cascade
 
-        _refuse("the cascade", dtype=dtype, cuda_graphs=cuda_graphs, prompts=prompts)
+        _refuse("the cascade", dtype=dtype, **steps, prompts=prompts)
         _, given, whisper = str(model or "").partition("=")
         if given and not whisper:
             raise SettingsError(
@@ -154,9 +166,16 @@ def load_engine(
         device=device,
         dtype=dtype,
         prompts=Path(prompts) if prompts else None,
+        cuda_graphs=bool(cuda_graphs),
     )
     _check_language(language, checkpoint.profile.language)
-    return TransformersEngine(checkpoint, cuda_graphs=bool(cuda_graphs))
+    return TransformersEngine(
+        checkpoint,
+        cuda_graphs=bool(cuda_graphs),
+        experts=experts or "auto",
+        compile=compile or "auto",
+        deterministic=bool(deterministic),
+    )
 
 
 def is_cascade(
@@ -165,7 +184,7 @@ def is_cascade(
     recogniser: str | None = None,
     diarizer: str | None = None,
 ) -> bool:
-    """Whether `load_engine` would load the cascade."""
+    """Return whether `load_engine` would load the cascade."""
     if model is None and prompts is None and (recogniser or diarizer):
         return True
     if model is None and prompts is None:
@@ -201,7 +220,7 @@ def transcribe(
     """Transcribe one recording: speaker, gender, start, end and text of every segment.
 
     Args:
-        path: wav, flac, mp3, ogg, m4a, mp4, webm and what else FFmpeg knows.
+        path: wav, flac, mp3, ogg, m4a, mp4, webm or another format that FFmpeg reads.
         model: as for `load_engine`.
         answer: `assembled` from the turns, or `model`: written once more, as published.
         channel: 0-based channel to listen to; all are mixed down if `None`.

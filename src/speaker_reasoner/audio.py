@@ -1,13 +1,11 @@
 """Decode a recording to 16 kHz mono float32, whole or in blocks, and cut it by the sample.
 
-Samples are laid out by the time at which they are heard (`decoding`): sound that starts late starts late,
-packets that were never sent are silence, and every time behind them keeps its place. Timestamps that go back
-or leap by half a day, or behind the end that the file states, are not followed: no sound is dropped for
-them, and it is told.
+Samples are laid out by their presentation times (`decoding`): sound that starts late starts late, packets that were
+never sent are silence, and later sound keeps its time. Timestamps that go back, leap by half a day, or lie behind the
+end that the file states are ignored: no sound is dropped because of them, and a warning reports them.
 
-A damaged or shortened file is an `AudioError`, not a shorter recording, as far as the file tells. What a
-user should know about a file that was read (`warn`): a second track, joined recordings, a wrong header,
-channels that cancel each other.
+A damaged or shortened file is an `AudioError`, not a shorter recording, as far as the file shows it. Warnings (`warn`)
+report a second track, joined recordings, a wrong header, and channels that cancel each other.
 
 Not here: gain, voice activity, other sample rates, capture.
 """
@@ -24,9 +22,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from .containers import quoted
-from .decoding import Block, Source, _Path, check_readable, open_source
-from .errors import AudioError
+from .decoding import AnyPath, Block, Source, check_readable, open_source
+from .errors import AudioError, quoted
 
 __all__ = [
     "SAMPLE_RATE_HZ",
@@ -53,12 +50,12 @@ _KNOWN = (
     " .caf .w64 .rf64 .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
 )
 SUFFIXES = frozenset(_KNOWN.split())
-"""By which a file in a folder is a recording, in lower case; what it is, its content tells."""
+"""Suffixes of recordings in a folder, in lower case. The content of a file, not its suffix, decides its format."""
 
 Samples = npt.NDArray[np.float32]
 
 Warn = Callable[[str], None]
-"""Called with each sentence that a user should know about a file."""
+"""Called with each warning about a file."""
 
 _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken to follow them
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
@@ -73,7 +70,7 @@ _FILL_SAMPLES = 30 * SAMPLE_RATE_HZ  # of silence at once
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a recording is before it is resampled.
+    """Properties of a recording's file, before resampling.
 
     Attributes:
         duration_s: length in seconds; of mp4, matroska and ogg as the header states it, which may
@@ -105,7 +102,7 @@ def to_seconds(samples: int) -> float:
     return samples / SAMPLE_RATE_HZ
 
 
-def probe(path: _Path, *, track: int | None = None) -> AudioInfo:
+def probe(path: AnyPath, *, track: int | None = None) -> AudioInfo:
     """Describe a recording from its header; decode it only where the header states no length.
 
     Raises:
@@ -123,8 +120,8 @@ def probe(path: _Path, *, track: int | None = None) -> AudioInfo:
         return AudioInfo(duration_s, source.sample_rate_hz, source.channels, source.format)
 
 
-def channel_count(path: _Path, *, track: int | None = None) -> int:
-    """How many channels a recording has; nothing is decoded.
+def channel_count(path: AnyPath, *, track: int | None = None) -> int:
+    """Return how many channels a recording has; nothing is decoded.
 
     Raises:
         AudioError: it cannot be opened.
@@ -134,7 +131,7 @@ def channel_count(path: _Path, *, track: int | None = None) -> int:
 
 
 def load(
-    path: _Path,
+    path: AnyPath,
     *,
     channel: int | None = None,
     track: int | None = None,
@@ -146,7 +143,7 @@ def load(
         path: an audio file, or a video file with an audio track.
         channel: 0-based channel to take; by default the mean of all channels.
         track: 0-based sound track to take; by default the one that is marked as default, or the first.
-        warn: told what a user should know.
+        warn: called with each warning.
 
     Returns:
         float32 samples `[samples]` at 16 kHz, nominally in -1..1.
@@ -159,7 +156,7 @@ def load(
 
 
 def stream(
-    path: _Path,
+    path: AnyPath,
     *,
     channel: int | None = None,
     block_s: float = 30.0,
@@ -196,7 +193,7 @@ def stream(
         raise AudioError(_no_samples(path))
 
 
-def stream_channels(path: _Path, *, block_s: float = 30.0) -> Iterator[Samples]:
+def stream_channels(path: AnyPath, *, block_s: float = 30.0) -> Iterator[Samples]:
     """Read all channels of a recording in blocks, decoded once.
 
     Each channel is exactly what `stream` yields of it, with blocks of the same lengths.
@@ -226,11 +223,11 @@ def _ignore(_: str) -> None:
 
 
 def load_slice(
-    path: _Path, start: int, end: int, *, channel: int | None = None, track: int | None = None
+    path: AnyPath, start: int, end: int, *, channel: int | None = None, track: int | None = None
 ) -> Samples:
-    """Read the samples `[start, end)` of what `load` returns.
+    """Read the samples `[start, end)` of the recording that `load` reads.
 
-    A wav or flac file at 16 kHz is read from there; whatever else, from its beginning to `end`. What
+    A wav or flac file at 16 kHz is read from `start`, any other from its beginning to `end`. What
     lies outside the slice is not checked.
 
     Args:
@@ -261,7 +258,7 @@ def load_slice(
 
 
 def _seek(
-    path: _Path, start: int, end: int, channel: int | None, track: int | None
+    path: AnyPath, start: int, end: int, channel: int | None, track: int | None
 ) -> Samples | None:
     """The slice of a file at 16 kHz in which libsndfile finds any sample; `None` for others."""
     with open_source(path, track) as source:
@@ -303,11 +300,11 @@ def cut(samples: Samples, start_s: float, end_s: float) -> Samples:
 
 
 def level_db(samples: Samples) -> float:
-    """How loud samples are on the whole, in dB relative to full scale; -120 for silence."""
+    """Return the mean level of samples in dB relative to full scale; -120 for silence."""
     return 10 * float(np.log10(np.mean(samples**2) + 1e-12))
 
 
-def _no_samples(path: _Path) -> str:
+def _no_samples(path: AnyPath) -> str:
     return f"{quoted(path)}: got no samples, expected at least one at 16 kHz; record it again"
 
 
@@ -320,7 +317,7 @@ class _Clock:
         start: of them, those before the run of samples that is being resampled.
         rate_hz: of the run; 0 before the first.
         frames: samples of the run so far, at its rate.
-        shift_s: what is added to timestamps, since some were not followed.
+        shift_s: offset added to timestamps, after some were not followed.
         jumps: how often they were not.
         peak: the largest magnitude of a sample, as far as it is counted.
         peaks: the largest magnitudes in each 20 ms, where they are not counted yet.
@@ -343,7 +340,7 @@ class _Clock:
 
     @property
     def now_s(self) -> float:
-        """When the next sample of the run is heard, if it follows the last."""
+        """The time of the next sample of the run in seconds, if it follows the last one."""
         return self.start / SAMPLE_RATE_HZ + (self.frames / self.rate_hz if self.rate_hz else 0.0)
 
     def listen(self, samples: Samples, rate_hz: int) -> None:
@@ -372,7 +369,7 @@ class _Clock:
         return -int(np.searchsorted(np.cumsum(self.loudness), needed))
 
     def ahead_s(self, at_s: float | None) -> float:
-        """How far a timestamp lies behind the last sample, where it is to be followed."""
+        """Return how far a timestamp lies behind the last sample, where it is to be followed."""
         if at_s is None:
             return 0.0
         ahead_s = at_s + self.shift_s - self.now_s
@@ -386,9 +383,9 @@ class _Clock:
 
 
 def _on_clock(
-    path: _Path, source: Source, mixer: "_Mixer | _Separator", warn: Warn
+    path: AnyPath, source: Source, mixer: "_Mixer | _Separator", warn: Warn
 ) -> Iterator[Samples]:
-    """Yield what a mixer makes of blocks, at 16 kHz, with silence where nothing was recorded."""
+    """Yield the blocks that a mixer makes, at 16 kHz, with silence where nothing was recorded."""
     clock, resampler = _Clock(), _Resampler(0, mixer.shape)
     if source.duration_s is not None:
         clock.latest_s = source.duration_s + _LATE_S
@@ -474,7 +471,7 @@ class _Mixer:
     Two channels of which one is upside down (a miswired cable) are loud, and their mean is silent.
     """
 
-    path: _Path
+    path: AnyPath
     channel: int | None
     _loud_s: float = 0.0
     _cancelled_s: float = 0.0
@@ -511,9 +508,9 @@ class _Mixer:
 
 @dataclass(slots=True)
 class _Separator:
-    """All channels that a recording has at its beginning, each by itself."""
+    """Keeps all channels that a recording has at its beginning apart."""
 
-    path: _Path
+    path: AnyPath
     channels: int
 
     @property
@@ -532,7 +529,7 @@ class _Separator:
         return []
 
 
-def _check_finite(path: _Path, mono: Samples, at_s: float, rate_hz: int) -> None:
+def _check_finite(path: AnyPath, mono: Samples, at_s: float, rate_hz: int) -> None:
     finite = np.isfinite(mono)
     if not finite.all():
         at = int(np.argmin(finite))
@@ -543,10 +540,10 @@ def _check_finite(path: _Path, mono: Samples, at_s: float, rate_hz: int) -> None
 
 
 _LOUD = 1e-6  # mean square: -60 dB
-_CANCELLED = 0.02  # of the power of a channel, what the mean of two that are unlike keeps at least
+_CANCELLED = 0.02  # least share of a channel's power in the mean of two that are unlike
 
 
-def _check_channel(path: _Path, channel: int | None, channels: int) -> int | None:
+def _check_channel(path: AnyPath, channel: int | None, channels: int) -> int | None:
     if channel is None:
         return None
     expected = f"{quoted(path)}: got channel {channel!r}, expected"

@@ -48,9 +48,9 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = parser.parse_args(argv)
         status = int(arguments.run(arguments))
     except (SystemExit, OSError):  # after help, version, wrong usage; or a full standard output
-        print_all("")  # says so, if that is what failed
+        print_all("")  # reports a full disk, if that is the cause
         raise
-    print_all("")  # the rest of the buffer, while a full disk can still be told
+    print_all("")  # the rest of the buffer, while a full disk can still be reported
     return status
 
 
@@ -97,7 +97,7 @@ def _parser() -> "argparse.ArgumentParser":
 
 
 def _nowhere() -> io.TextIOWrapper:
-    """In place of a stream that the shell has closed (`>&-`), which Python gives as `None`."""
+    """Open a stream to the null device, in place of one that the shell has closed (`>&-`; Python gives `None`)."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 

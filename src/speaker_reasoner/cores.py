@@ -7,21 +7,21 @@ from contextlib import contextmanager
 
 
 def usable_cores() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def model_threads() -> int:
-    """How many threads one call of a model uses on the CPU: `OMP_NUM_THREADS`, as torch does, or one a core."""
+    """Return how many threads one call of a model uses on the CPU: `OMP_NUM_THREADS`, as torch does, or one a core."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # nested levels follow
     return int(wanted) if wanted.isdecimal() and int(wanted) else usable_cores()
 
 
 @contextmanager
 def torch_threads_kept() -> Iterator[None]:
-    """Leave torch, where it is imported, as many threads as it had, whatever a library loaded meanwhile sets.
+    """Restore the number of torch's threads, if torch is imported, after a library has changed it.
 
     silero-vad sets one thread. CTranslate2 may share torch's OpenMP, and sets the number given to its model.
     """

@@ -17,6 +17,13 @@ Messages say what failed, where, what was got and expected, and the remedy, on o
 of libraries are converted once, where the library is called; bugs keep their own traceback.
 """
 
+import os
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """Quote a path for a message, so that a name with a line break stays on one line."""
+    return repr(os.fspath(path))
+
 
 class SpeakerReasonerError(Exception):
     """Base of all expected failures; the command line prints its message and exits with 1."""
@@ -74,3 +81,10 @@ class AnswerError(SpeakerReasonerError):
 
 class ServerError(SpeakerReasonerError):
     """A server could not start, or a request could not be served."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, without hints after it."""
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text.partition(" For details")[0]

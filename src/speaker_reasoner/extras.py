@@ -13,8 +13,8 @@ def load(module: str, extra: str, purpose: str, hint: str = "") -> Any:
     Args:
         module: its full name.
         extra: as in `pip install 'speaker-reasoner[extra]'`.
-        purpose: what needs it, the subject of the message.
-        hint: what else there is to know or to do.
+        purpose: the feature that needs it, the subject of the message.
+        hint: a further remedy.
 
     Raises:
         ExtraError: it cannot be imported.

@@ -64,7 +64,7 @@ class TurnEvent:
         seconds: run time of each of the engine's stages.
         language: code of the language that the engine recognised, and its probability.
         left_out: number of words that the engine recognised and did not pass on, by reason.
-        noted: what a reader should know of how the turn came about, and how often it happened.
+        noted: warnings about the turn for the reader of the transcript, each with its count.
     """
 
     turn: int
@@ -277,7 +277,7 @@ class Dialogue:
         )
 
     def _salvage(self, reply: Reply) -> TurnEvent:
-        """End the dialogue on a broken turn: keep what can be read, report the rest as missing."""
+        """End the dialogue on a broken turn: keep its readable lines, report the rest as missing."""
         lines = () if self._turn == 0 else self._readable(reply.text)
         event = self._event(reply, Turn(lines=lines))
         stop = Stop.MALFORMED if reply.error is None else reply.stop
@@ -373,7 +373,7 @@ def run(dialogues: Sequence[Dialogue], engine: Engine) -> Iterator[tuple[Dialogu
 
 
 class Asker(Protocol):
-    """Whatever asks an engine for turns: a dialogue here, or one that is led elsewhere."""
+    """A source of requests to an engine: a dialogue here, or one that a client leads."""
 
     @property
     def request(self) -> Request | None:

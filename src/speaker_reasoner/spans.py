@@ -17,12 +17,12 @@ class Span(Protocol):
 
 
 def overlap(one: Span, other: Span) -> bool:
-    """Whether two spans share any time."""
+    """Return whether two spans share any time."""
     return other.start_s < one.end_s and one.start_s < other.end_s
 
 
 def overlapped(one: Span, spans: Iterable[Span]) -> bool:
-    """Whether another span than this very one shares time with it."""
+    """Return whether another span than this very one shares time with it."""
     return any(other is not one and overlap(one, other) for other in spans)
 
 
@@ -39,7 +39,7 @@ def alone(one: Span, spans: Iterable[Span]) -> tuple[float, float]:
 
 
 def find_overlaps(segments: Sequence[Segment]) -> list[bool]:
-    """Whether each of the segments, ordered by start, overlaps one of another speaker."""
+    """Return whether each of the segments, ordered by start, overlaps one of another speaker."""
     overlaps = [False] * len(segments)
     for i, segment in enumerate(segments):
         for j in range(i + 1, len(segments)):

@@ -256,7 +256,7 @@ def load_vad(name: str | None = None) -> Vad:
 
 
 def detector(name: str) -> Detect:
-    """What finds speech in samples, by the name of a `Vad`; see `load_vad`."""
+    """Return a detector of speech in samples, by the name of a `Vad`; see `load_vad`."""
     return partial(speech_regions, vad=load_vad(name))
 
 
@@ -348,7 +348,7 @@ _WINDOW = 512
 """Samples of a Fourier transform, around the middle of each frame."""
 _MARGIN = (_WINDOW - EnergyVad.frame_samples) // 2
 _BANDS = 16
-"""Of equal width in mel, from 100 to 7000 Hz."""
+"""Bands of equal width in mel, from 100 to 7000 Hz."""
 _SMOOTH_FRAMES = 5
 _REACH_FRAMES = 400
 _CONTEXT = _REACH_FRAMES + _SMOOTH_FRAMES

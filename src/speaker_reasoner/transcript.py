@@ -1,4 +1,4 @@
-"""Who said what, and when: words, segments and transcripts. Pure data, no reading or writing.
+"""Words, segments and transcripts: who said what, and when. Pure data, no reading or writing.
 
 Times are float seconds from the start of the recording. Segments may overlap in time: two people may
 speak at once. `Transcript` keeps them in order of start, end, speaker.
@@ -200,9 +200,9 @@ class Transcript:
         unscored: stretches `(start, end)` in seconds that a reference takes out of scoring (STM's
             `ignore_time_segment_in_scoring`, RTTM's NOSCORE, all that a UEM leaves out); the last may
             end at infinity. One of no length is a border without speech, which has a collar.
-        warnings: what a reader should know before trusting this transcript, one sentence each.
-        traces: one per chunk: what the model saw and wrote (JSON-ready mappings).
-        info: model, profile, engine, timing, command: whatever is needed to repeat it (JSON-ready).
+        warnings: for the reader of this transcript, one sentence each.
+        traces: one per chunk: all that the model saw and wrote (JSON-ready mappings).
+        info: model, profile, engine, timing, command, as needed to repeat it (JSON-ready).
     """
 
     recording: str
@@ -239,7 +239,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All words in order of start, joined by spaces."""
+        """The words of all segments in order of start, joined by spaces."""
         return " ".join(segment.text for segment in self.segments if segment.text)
 
     def with_segments(self, segments: Sequence[Segment]) -> "Transcript":

@@ -1,4 +1,4 @@
-"""Three public networks in plain PyTorch: who speaks within ten seconds, a speaker embedding, and a gender.
+"""Three public networks in plain PyTorch: segmentation by speaker, a speaker embedding, and a gender.
 
 * `Segmentation`: pyannote segmentation-3.0 (MIT). Ten seconds of sound in, the probability of each of three local
   speakers every 17 ms out, two of them at once at most.
@@ -33,14 +33,14 @@ class Segmentation:
 
     window_s = 10.0
     step_s = 270 / SAMPLE_RATE_HZ
-    """Between two frames."""
+    """Time between two frames in seconds."""
     field_s = 991 / SAMPLE_RATE_HZ
-    """What a frame hears."""
+    """Time that one frame depends on, in seconds."""
     _members = torch.tensor(
         [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]],
         dtype=torch.float32,
     )
-    """Which local speakers each of the seven classes means."""
+    """The local speakers of each of the seven classes."""
 
     def __init__(self, weights: Weights) -> None:
         self._w = {name: value.float() for name, value in weights.items()}
@@ -102,7 +102,7 @@ def _sinc_filters(w: Weights) -> Tensor:
 
 
 class SpeakerEmbedding:
-    """A point for the voice in a stretch of speech.
+    """A speaker embedding of a stretch of speech.
 
     Args:
         weights: state dictionary of CAM++.
@@ -172,7 +172,7 @@ class SpeakerEmbedding:
         return x.flatten(1, 2)
 
     def _dense(self, x: Tensor, name: str, dilation: int) -> Tensor:
-        """One layer of a block: a convolution over time, weighted by what the clip sounds like.
+        """One layer of a block: a convolution over time, weighted by the mean of the clip.
 
         The network as published adds the mean of each 2 s to the mean of all: the same thing up to 2 s.
         """

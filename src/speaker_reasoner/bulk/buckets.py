@@ -1,4 +1,4 @@
-"""Files in buckets (`s3://`, `gs://`, `az://`, and what else fsspec knows): listed, fetched and sent.
+"""Files in buckets (`s3://`, `gs://`, `az://`, and others that fsspec knows): listed, fetched and sent.
 
 What a bucket refuses for a moment (503, a broken connection) is tried again, after a time that doubles. The
 settings of an account are those of its own tools (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...) and of fsspec
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 20.0
-"""How often and after which times a bucket is asked again (assumed)."""
+"""Number of attempts at a request to a bucket, and the pauses between them (assumed)."""
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
 def is_bucket(name: str) -> bool:
-    """Whether a name is the address of something in a bucket, and not a path."""
+    """Return whether a name is the address of something in a bucket, and not a path."""
     scheme, mark, _ = name.partition("://")
     return bool(mark) and scheme.isalnum()
 
@@ -78,7 +78,7 @@ class Bucket:
         return {name[len(where) :].lstrip("/") for name in files}
 
     def is_file(self) -> bool:
-        """Whether the address is that of a file."""
+        """Return whether the address is that of a file."""
         return bool(self._read(lambda: self._files.isfile(self._root)))
 
     def version(self, name: str) -> tuple[int, str]:
@@ -179,7 +179,7 @@ def _wait_s(state: RetryCallState) -> float:
 
 
 def _version(info: Mapping[str, Any]) -> tuple[int, str]:
-    """Size in bytes and version of a file, of what fsspec says about it."""
+    """Return size in bytes and version of a file, from fsspec's information about it."""
     version = next((info[k] for k in ("ETag", "etag", "LastModified", "mtime") if k in info), "")
     return int(info.get("size") or 0), str(version).strip('"')
 

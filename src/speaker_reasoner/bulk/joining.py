@@ -1,7 +1,7 @@
-"""How far the joins of long recordings are, seen from the process that shows progress.
+"""Progress of the joins of long recordings, for the process that displays it.
 
-Where all shares are whole, a join takes a moment. What they lack is transcribed by one worker, which may take hours:
-its journal, which lies in the target, tells how far it is.
+A join takes a moment if all shares are complete. Chunks that shares lack are transcribed by one worker, which may take
+hours: its journal, in the target, states the sample that it has reached.
 """
 
 import threading
@@ -42,7 +42,7 @@ class Joining:
         self._reached_s: dict[int, float] = {}
 
     def begin(self) -> Iterator[Done]:
-        """Say of each what is missing; seconds that are transcribed once more count as not skipped."""
+        """Yield a note on the missing shares of each; seconds that are transcribed again do not count as skipped."""
         for row in self._rows.values():
             if self._target.done(row):
                 continue
@@ -64,7 +64,7 @@ class Joining:
             yield Done(row.number, row.name, "share", skipped_s=-again_s, note=note)
 
     def look(self) -> Iterator[Done]:
-        """What was transcribed since the last look."""
+        """Yield the audio that each join has transcribed since the last call."""
         for number, before_s in list(self._reached_s.items()):
             row = self._rows[number]
             now_s = to_seconds(reached(self._target.file(row, "journal")))

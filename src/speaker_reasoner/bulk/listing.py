@@ -76,7 +76,7 @@ class Listing:
 
     @cached_property
     def _starts(self) -> "array[int]":
-        """Where each line starts, in bytes."""
+        """The offset of each line in bytes."""
         starts, at = array("q"), 0
         with self._path.open("rb") as file:
             for line in file:
@@ -205,7 +205,7 @@ class _Namer:
 
     A row without a name has that of its file, and where files of one name lie in several folders, those of
     its folders before it, from the first one that not all files share. Rows of a name that was given away
-    are faults. What is compared are hashes, 8 bytes each, of which only those that repeat are kept as objects.
+    are faults. Names are compared by hashes, 8 bytes each; only hashes that repeat are kept as objects.
     """
 
     def __init__(self) -> None:

@@ -49,13 +49,13 @@ class Row:
         return self.size / BYTES_PER_S if self.duration_s is None else self.duration_s
 
     def to_line(self) -> str:
-        """JSON on one line, without what is as by default."""
+        """Return JSON on one line, without fields that have their defaults."""
         row = asdict(self)
         return as_json({k: v for k, v in row.items() if k in _ALWAYS or v != _DEFAULTS[k]})
 
     @classmethod
     def from_line(cls, line: str) -> "Row":
-        """Read what `to_line` wrote; raises `ValueError` or `TypeError` for other text."""
+        """Read a line of `to_line`; raise `ValueError` or `TypeError` for other text."""
         return cls(**json.loads(line))
 
 

@@ -1,4 +1,4 @@
-"""Transcribes rows of a listing with one engine; writes what became of each to the target, and reports it.
+"""Transcribes rows of a listing with one engine; writes the outcome of each to the target, and reports it.
 
 One process and each of several workers do the same. The death of a worker costs what was not in a journal yet; the
 worker that is given its rows next continues.
@@ -39,7 +39,7 @@ _HELD_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How rows are transcribed; it can be sent to other processes.
+    """Settings for transcribing rows; they can be sent to other processes.
 
     Attributes:
         engine: loads the engine.
@@ -92,7 +92,7 @@ class Done:
 
 
 class Runner:
-    """Transcribes rows with an engine of its own. The caller keeps others out of them.
+    """Transcribes rows with an engine of its own. The caller keeps other processes from these rows.
 
     Raises:
         SpeakerReasonerError: the engine cannot be loaded, or an option does not fit it.
@@ -116,9 +116,9 @@ class Runner:
             yield from self._window(window)
 
     def run_guarded(self, rows: Sequence[Row]) -> Iterator[Done]:
-        """As `run`; rows on which workers die are given up at last, and do not take others with them.
+        """Transcribe rows as `run` does, and give up those on which workers died `_DEATHS` times.
 
-        After a death each row is transcribed alone, to find the one to blame.
+        After a death each row is transcribed alone, so that the row that kills its worker is identified.
         """
         trials = {row.number: self._trial(row, "journal") for row in rows if not row.fault}
         deaths = {number: trial.deaths() for number, trial in trials.items()}
@@ -166,7 +166,7 @@ class Runner:
         yield Done(row.number, row.name, "share", 0.0 if note else seconds, note=note)
 
     def join(self, row: Row) -> Iterator[Done]:
-        """Make the transcript of a recording out of its shares; what they lack is transcribed.
+        """Make the transcript of a recording out of its shares; transcribe chunks that they lack.
 
         Nothing is left to do where the engine takes no shares.
         """
@@ -349,7 +349,7 @@ class _Trial:
     journal: Path
 
     def deaths(self) -> int:
-        """How many workers died since the journal last grew."""
+        """Return how many workers died since the journal last grew."""
         try:
             trial = json.loads(self.path.read_text(encoding="utf-8"))
             return int(trial["begun"]) if trial["kept"] == self._kept() else 0

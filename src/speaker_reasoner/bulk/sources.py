@@ -22,8 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..audio import SUFFIXES
-from ..containers import quoted
-from ..errors import DataError
+from ..errors import DataError, quoted
 from .buckets import Bucket, is_bucket
 
 MANIFESTS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv")
@@ -116,7 +115,7 @@ def _folder(folder: Path) -> Iterator[SourceRow]:
 
 
 def _with_file(row: SourceRow) -> SourceRow:
-    """A row with what its file's directory says of it."""
+    """Return a row with size and time of change of its file."""
     try:
         stat = Path(row.path).stat()
     except OSError:
@@ -171,11 +170,11 @@ def _manifest(path: Path, where: str, folder: str) -> Iterator[SourceRow]:
 
 
 class LineFault(Exception):
-    """What is wrong with one line of a manifest."""
+    """A line of a manifest is wrong; the message says how."""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, "str | LineFault"]]:
-    """The lines of a manifest with their numbers; what cannot be read of it is a fault at its place."""
+    """Yield the lines of a manifest with their numbers; a line that cannot be read is a fault."""
     number = 0
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
@@ -237,7 +236,7 @@ def _table(path: Path, where: str, folder: str, delimiter: str) -> Iterator[Sour
 
 
 def _located(row: SourceRow, folder: str) -> SourceRow:
-    """A row whose path is absolute, with what its directory says of the file."""
+    """Return a row with an absolute path, and with size and time of change of its file."""
     if is_bucket(row.path):
         return row
     if is_bucket(folder):

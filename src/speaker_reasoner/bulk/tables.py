@@ -34,7 +34,7 @@ _OUTSTANDING = RowFailure("Outstanding", "not transcribed yet")
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A row with what became of it: a transcript, or the reason why there is none."""
+    """A row with its outcome: a transcript, or the reason why there is none."""
 
     row: Row
     transcript: Transcript | None
@@ -300,7 +300,7 @@ def _language(transcript: Transcript | None) -> str | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    """A confidence without the digits that depend on what else was in the batch."""
+    """Return a confidence without the digits that depend on the rest of its batch."""
     return None if value is None else round(value, 3)
 
 

@@ -34,14 +34,14 @@ _WORKERS_WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RowFailure:
-    """Why a recording has no transcript, or not a whole one: class and message of the error."""
+    """The error, by class and message, that left a recording without a whole transcript."""
 
     kind: str
     message: str
 
 
 class Target:
-    """Where a run writes.
+    """The place that a run writes to.
 
     Args:
         where: a folder, or an address in a bucket.
@@ -77,7 +77,7 @@ class Target:
         return self.state / "listing.jsonl"
 
     def done(self, row: Row) -> bool:
-        """Whether the recording's transcript is whole, and no later attempt failed."""
+        """Return whether the recording's transcript is whole, and no later attempt failed."""
         if row.fault or self.file(row, "failed").exists():
             return False
         return self.file(row, "done").exists()
@@ -90,7 +90,7 @@ class Target:
         return self.transcripts / f"{file_name(row.name)}.json"
 
     def failure(self, row: Row) -> RowFailure | None:
-        """Why the last attempt at a recording failed; `None` where it did not, or was not made."""
+        """The error of the last attempt at a recording; `None` if none failed or none was made."""
         if row.fault:
             return RowFailure("DataError", row.fault)
         try:
@@ -117,7 +117,7 @@ class Target:
         failure.unlink(missing_ok=True)
 
     def fetch(self, rows: Sequence[Row]) -> None:
-        """Bring from the bucket what other machines have done of these recordings."""
+        """Bring the results of other machines for these recordings from the bucket."""
         if self.bucket is None:
             return
         there = self.bucket.names(self._name(self.state))
@@ -272,10 +272,10 @@ def _digest(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a shard is: numbers of recordings, and seconds of audio of those that are done, and of all.
+    """Progress of a shard: numbers of recordings, seconds of those that are done, and of all.
 
     Attributes:
-        faults: how often each kind of error.
+        faults: number of failures by class of error.
     """
 
     recordings: int
@@ -302,7 +302,7 @@ class Standing:
 
 
 def standing(target: Target, shard: Shard = Shard()) -> Standing:  # noqa: B008 - it is frozen
-    """How far a target is, or one shard of it."""
+    """Return how far a target is, or one shard of it."""
     rows = done = failed = 0
     done_s = all_s = 0.0
     faults: Counter[str] = Counter()
@@ -317,7 +317,7 @@ def standing(target: Target, shard: Shard = Shard()) -> Standing:  # noqa: B008 
 
 
 def report(target: Target, shard: Shard, wall_s: float, audio_s: float) -> dict[str, Any]:
-    """What a run came to, as JSON: how far the shard is, and what this call transcribed in which time."""
+    """Return the report of a run as JSON: progress of the shard, audio transcribed by this call and its time."""
     return {
         "shard": str(shard),
         **standing(target, shard).to_json(),

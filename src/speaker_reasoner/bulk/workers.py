@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import errors, extras
+from ..cores import usable_cores
 from ..errors import EngineError, SpeakerReasonerError
 from .joining import Joining, with_breaks
 from .listing import Shard
@@ -30,21 +31,21 @@ from .target import Target
 _WHOLE, _JOIN = -1, -2
 _MOST_BLOCKS, _BLOCKS, _BLOCKS_PER_WORKER = 2000, 400, 20
 """Most blocks of tasks in Ray Data: at all, with few workers, and for each of more workers (assumed). The driver's
-memory grows with them: by 21 MiB from 100 rows to 20,000, in 2,000 blocks (docs/results/rows-listing.json)."""
+memory grows with them."""
 _BLOCK_S = 60.0
 """Least audio in a block, where each worker has enough of them: a block costs Ray some 10 ms (assumed)."""
 _LOOK_S = 10.0
 """How often the journals of joins are looked at (assumed)."""
 _STORE_BYTES = 128 << 20
-"""Of Ray's object store, where Ray is started here (assumed: rows are small)."""
+"""Memory of Ray's object store, where Ray is started here (assumed: rows are small)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where workers run.
+    """Number, place and resources of workers.
 
     Attributes:
-        workers: how many.
+        workers: number of workers.
         address: of a Ray cluster; one is started here for as long as it is needed if `None`.
         cpus, gpus: of each worker, also parts of one.
     """
@@ -168,8 +169,14 @@ def transcribe(
 
 
 def _blocks(tasks: int, size: int, audio_s: float, workers: int) -> int:
-    """In how many blocks Ray gets tasks, of which `size` go into a call: few of short recordings, yet enough that
-    workers end together."""
+    """Return the number of blocks for Ray: few if recordings are short, but enough for workers to end together.
+
+    Args:
+        tasks: number of tasks.
+        size: tasks in a call.
+        audio_s: of all tasks.
+        workers: number of workers.
+    """
     least = _BLOCKS_PER_WORKER * workers
     wanted = max(least, int(min(_BLOCKS, audio_s / _BLOCK_S)))
     return min(_MOST_BLOCKS, wanted, math.ceil(tasks / size))
@@ -225,7 +232,7 @@ def _ray(cluster: Cluster) -> Iterator[Any]:
     here: dict[str, Any] = {}
     if cluster.address is None:
         here = {
-            "num_cpus": max(os.cpu_count() or 1, math.ceil(cluster.workers * cluster.cpus)),
+            "num_cpus": max(usable_cores(), math.ceil(cluster.workers * cluster.cpus)),
             "object_store_memory": _STORE_BYTES,
             "include_dashboard": False,
         }

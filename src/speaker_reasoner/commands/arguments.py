@@ -1,4 +1,4 @@
-"""Values that several commands take, and the options of whatever transcribes."""
+"""Values that several commands take, and the options of all commands that transcribe."""
 
 import argparse
 import math
@@ -7,6 +7,8 @@ import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import OutputError
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -31,6 +33,16 @@ def lengths(text: str) -> tuple[float, float]:
     return low, high
 
 
+def check_new(folder: Path) -> None:
+    """Check that a folder to be written is not there, or is empty.
+
+    Raises:
+        OutputError: it is there, or a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder}: is there already; choose a new folder for -o")
+
+
 def shares(text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
@@ -50,7 +62,7 @@ def speaker_range(text: str) -> tuple[int, int]:
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Which checkpoint, and where it runs."""
+    """Add the options that choose a checkpoint and the device or server that runs it."""
     add = command.add_argument_group("model").add_argument
     add(
         "--model",
@@ -81,6 +93,23 @@ def add_model(command: argparse.ArgumentParser) -> None:
         help="on an NVIDIA GPU: capture the steps of decoding once and replay them (new: equal to other steps in "
         "tests on a CPU, not measured on a GPU yet)",
     )
+    add(
+        "--experts",
+        choices=("auto", "kernel", "library"),
+        help="of a mixture, for few tokens: by a kernel in Triton, or by transformers (default: auto, the kernel on an "
+        "NVIDIA GPU where it works)",
+    )
+    add(
+        "--compile",
+        choices=("auto", "never", "always"),
+        help="compile the model's layers for steps of decoding (default: auto, with --cuda-graphs after many steps)",
+    )
+    add(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="read each dialogue apart, so that no bit of a result depends on what else shares the batch; slower",
+    )
     _add_server(command)
 
 
@@ -99,7 +128,7 @@ def _add_server(command: argparse.ArgumentParser) -> None:
     add(
         "--constraint",
         choices=("auto", "regex", "none"),
-        help="how the server is told what a valid turn is: by a regular expression, or not, and turns that "
+        help="send the rules of a turn as a regular expression (regex), or none, so that turns that "
         "are wrong are asked for again (default: auto, as the server can)",
     )
     add(
@@ -149,13 +178,13 @@ def add_options(
     language: bool = True,
     store: str = _STORE,
 ) -> None:
-    """How recordings are transcribed: the same options wherever they are; `options` reads them.
+    """Add the options of transcription, the same for every command; `options` reads them.
 
     Args:
         batch: the default of `--batch`.
-        language: whether `--language` is one of them; otherwise the command has its own, which is a
-            hint to models that can be told, and no demand.
-        store: what `--voices` means.
+        language: whether to add `--language`. A command that has its own `--language` passes False; its value is then
+            given to models that accept a language, and others ignore it.
+        store: help text of `--voices`.
     """
     command.set_defaults(language_is_hint=not language)
     add = command.add_argument_group("dialogue").add_argument
@@ -202,7 +231,7 @@ def add_options(
         "--vad",
         choices=("auto", "energy", "silero"),
         default="auto",
-        help="what finds speech, for cuts and coverage; silero takes the extra vad and knows music "
+        help="speech detector, for cuts and coverage; silero takes the extra vad and knows music "
         "from speech (default: auto, what fits the model)",
     )
 
@@ -226,7 +255,7 @@ def _add_people(command: argparse.ArgumentParser, store: str) -> None:
         "--witness",
         metavar="NAME",
         default="auto",
-        help="what compares voices: tower (of the model itself), campplus (of the cascade) or resemblyzer "
+        help="speaker embedding model: tower (of the model itself), campplus (of the cascade) or resemblyzer "
         "(for real voices), xvector[=MODEL], speechbrain[=MODEL], or none (default: auto, what fits the model)",
     )
 
@@ -264,7 +293,7 @@ def options(arguments: argparse.Namespace) -> "Options":
 
 
 def speakers(arguments: argparse.Namespace) -> tuple[int, int] | None:
-    """One range, whichever options say it."""
+    """Return the range of speakers, from whichever options give it."""
     exact, low, high = arguments.num_speakers, arguments.min_speakers, arguments.max_speakers
     said = [arguments.speakers is not None, exact is not None, not (low is high is None)]
     if sum(said) > 1:
@@ -289,7 +318,7 @@ def usage(arguments: argparse.Namespace, message: str) -> NoReturn:
 
 
 def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engine":
-    """Load the engine; what the libraries say meanwhile is not for the user, but for downloads.
+    """Load the engine; output of its libraries is hidden, except the progress of downloads.
 
     Raises:
         SettingsError: an option does not fit the model.
@@ -346,6 +375,9 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": arguments.device,
         "dtype": arguments.dtype,
         "cuda_graphs": arguments.cuda_graphs,
+        "experts": arguments.experts,
+        "compile": arguments.compile,
+        "deterministic": arguments.deterministic,
         "prompts": arguments.prompts,
         "language": language,
         "hotwords": arguments.hotwords,
@@ -355,7 +387,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _elsewhere(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Where a model runs that does not run here, and how it is asked."""
+    """Return the arguments of `load_engine` for a model on a server, or in vLLM."""
     options = {
         "engine": arguments.engine,
         "base_url": arguments.base_url,

@@ -48,8 +48,8 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "batch",
         help="thousands of recordings, in shards or with several workers",
         description="Transcribe all recordings of a folder, a manifest (JSON lines with NeMo's keys, recordings "
-        "or cuts of lhotse, CSV) or a bucket.\nGiven again, it goes on where it was: what is done is "
-        "skipped, what failed is tried again.",
+        "or cuts of lhotse, CSV) or a bucket.\nRepeated, the command continues: finished recordings are "
+        "skipped, failed ones are tried again.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,13 +61,22 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="folder, manifest or address of a bucket; or `status TARGET`: how far a target is; or `merge "
         "TARGET`: make its tables (a folder of these names is ./status, ./merge)",
     )
-    add("-o", "--output", metavar="TARGET", help="folder, or address in a bucket")
+    add(
+        "-o",
+        "--output",
+        "--output-dir",
+        dest="output",
+        metavar="TARGET",
+        help="folder, or address in a bucket",
+    )
     add(
         "-f",
         "--format",
+        "--output-format",
+        dest="format",
         metavar="LIST",
+        action="extend",
         type=_formats,
-        default=["jsonl"],
         help="tables: jsonl, parquet, lhotse; and files of each recording, as for `transcribe` (default: jsonl; "
         "the JSON of each recording is always kept)",
     )
@@ -90,6 +99,7 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="where a target in a bucket is prepared (default: a cache)",
     )
     add("-q", "--quiet", action="store_true", help="only failures, and the report")
+    add("--verbose", dest="quiet", action="store_false", help="the contrary of --quiet (default)")
     add = command.add_argument_group("workers (Ray, extra ray)").add_argument
     add("--workers", metavar="N", type=positive, help="processes, each with an engine of its own")
     add(
@@ -144,6 +154,7 @@ def _fraction(text: str) -> float:
 
 def _batch(arguments: argparse.Namespace) -> int:
     words = arguments.words
+    arguments.format = list(dict.fromkeys(arguments.format or ["jsonl"]))
     if words[0] in _VERBS:
         if len(words) != 2 or arguments.output is not None:
             usage(arguments, f"{words[0]} takes one target: batch {words[0]} TARGET")

@@ -1,4 +1,4 @@
-"""`speaker-reasoner completion`: what a shell needs to complete commands, options and files."""
+"""`speaker-reasoner completion`: scripts by which shells complete commands, options and files."""
 
 import argparse
 from functools import partial

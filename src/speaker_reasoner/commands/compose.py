@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import OutputError
+from .arguments import check_new
 from .transcribe import check_output
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def _compose(arguments: argparse.Namespace) -> int:
 
     folder = arguments.output
     check_output(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"{folder}: is there already; choose a new folder for -o")
+    check_new(folder)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.set_verbosity_error()

@@ -26,7 +26,7 @@ Connect = Callable[[str, int, str], http.client.HTTPConnection]
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is an address on the web, of whatever scheme."""
+    """Return whether a name is an address on the web, of any scheme."""
     scheme, mark, _ = name.partition("://")
     return bool(mark) and scheme.isalnum()
 
@@ -39,7 +39,7 @@ def download(
     private: bool = False,
     connect: Connect | None = None,
 ) -> None:
-    """Write what lies at an address to a file.
+    """Download an address to a file.
 
     Args:
         address: `https://...`.

@@ -99,8 +99,8 @@ def _add_score(verbs: Any) -> None:
         "--unit",
         metavar="whole|A-B",
         type=_unit,
-        help="what the system took at once: whole recordings, or pieces of A to B s; stored, and said "
-        "in tables",
+        help="the unit that the system transcribed at once: whole recordings, or pieces of A to B s; it is "
+        "stored, and tables state it",
     )
     verb.add_argument("-o", "--output", metavar="FILE", type=Path, help="store the result as JSON")
     add_jobs(verb)
@@ -273,7 +273,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, failure in ran["failures"].items():
         say(f"{name}: {failure['reason']}: {failure['message']}", "red")
     if clipped:
-        say(f"{clipped} segments were clipped: nobody was silent where a cut had to be", "yellow")
+        say(f"{clipped} segments were clipped: there was no pause where a cut had to be", "yellow")
     references = {row.reference.recording: row.reference for row in rows}
     for reference in references.values():
         write(reference, arguments.output / "references", ["json"])
@@ -313,7 +313,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 _Ran = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
-"""What came of it: `speed`, `failures`, `notes`, and perhaps `usage`; what transcribed; its settings."""
+"""Outcome of a run (`speed`, `failures`, `notes`, perhaps `usage`), description of the system, and its settings."""
 
 
 def _ran(arguments: argparse.Namespace, rows: "list[Excerpt]") -> _Ran:

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from ..containers import quoted
-from ..errors import AudioError
+from ..errors import AudioError, quoted
 from ..formats import file_name
 from ..formats.files import named_apart
 from ..transcript import recording_name
@@ -38,7 +37,7 @@ STDIN = "-"
 def recordings(
     names: Sequence[str], stack: ExitStack, *, limit_bytes: int, private: bool = False
 ) -> tuple[list["Item"], list[AudioError]]:
-    """The recordings that names mean, each once, with names that differ; and what could not be had.
+    """Return the recordings that names mean, each once, with distinct names; and errors of the others.
 
     A folder is the recordings in it, by their suffixes, whatever their case; a name with `*`, `?` or
     `[`, if there is no such file, the files that it matches (`**` for folders below). Recordings of one
@@ -46,7 +45,7 @@ def recordings(
 
     Args:
         names: as given.
-        stack: removes what was fetched.
+        stack: removes temporary files.
         limit_bytes: the most that is fetched of an address.
         private: whether addresses may lie in the local network.
 
@@ -78,7 +77,7 @@ def recordings(
 
 
 def add_addresses(add: Callable[..., object]) -> None:
-    """Add the arguments that say what is fetched of addresses, as `limits` reads them."""
+    """Add the options on downloads from addresses, as `limits` reads them."""
     add(
         "--max-download",
         metavar="MB",
@@ -90,7 +89,7 @@ def add_addresses(add: Callable[..., object]) -> None:
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Say what `recordings` and `transcript` may download, from the user's options."""
+    """Return the limits of downloads of `recordings` and `transcript`, from the user's options."""
     return {"limit_bytes": arguments.max_download << 20, "private": arguments.allow_private}
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..errors import OutputError
-from .arguments import shares
+from .arguments import check_new, shares
 
 _EXAMPLES = """examples:
   speaker-reasoner merge runs/omni-7b/stage-3 -o merged
@@ -41,6 +40,7 @@ def add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def _merge(arguments: argparse.Namespace) -> int:
     import torch
+    from transformers.utils import logging
 
     from ..train.merging import mean, merge
 
@@ -49,8 +49,8 @@ def _merge(arguments: argparse.Namespace) -> int:
         arguments.parser.error("--shares are of several models; an adapter is added as it is")
     if arguments.shares and len(arguments.shares) != len(models):
         arguments.parser.error(f"--shares: got {len(arguments.shares)}, expected {len(models)}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder}: is there already; choose a new folder for -o")
+    check_new(folder)
+    logging.disable_progress_bar()
     dtype = getattr(torch, arguments.dtype)
     if len(models) == 1:
         merge(models[0], folder, dtype)

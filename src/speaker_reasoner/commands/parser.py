@@ -38,7 +38,7 @@ class Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors name the nearest known word, with the usage of the command itself.
 
-    argparse leaves what a command does not know to the program, which then shows its own usage.
+    argparse leaves unknown arguments of a command to the program, which then shows its own usage.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
-        """See `ArgumentParser`; what a terminal would not print but obey is escaped."""
+        """See `ArgumentParser`; characters that would control the terminal are escaped."""
         super().error("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
     def _spelled(self, words: Iterable[str]) -> Iterator[str]:
@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """All commands below a parser: `evaluate`, `evaluate score`, ..."""
+    """Yield each command below a parser with its full name: `evaluate`, `evaluate score`, ..."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():

@@ -121,7 +121,7 @@ def _summarise(report: dict[str, Any], console: Console) -> None:
     console.print(table)
     cut = sum(counts["clipped_segments"] for counts in report["splits"].values())
     if cut:
-        console.print(f"{cut} segments were clipped: nobody was silent where a cut had to be")
+        console.print(f"{cut} segments were clipped: there was no pause where a cut had to be")
     if report["tags_removed"]:
         tags = ", ".join(f"{tag} {count}" for tag, count in report["tags_removed"].items())
         console.print(f"tags removed: {tags}", markup=False)

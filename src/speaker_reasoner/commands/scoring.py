@@ -1,4 +1,4 @@
-"""What `evaluate score` and `evaluate run` share: normalisation, UEM, and how a result is shown."""
+"""Options and display of scores, for `evaluate score` and `evaluate run`: normalisation, UEM, jobs."""
 
 import argparse
 from pathlib import Path

@@ -32,7 +32,7 @@ def say_error(message: str) -> None:
 
 
 def plain(text: str) -> str:
-    """The text on one line: what cannot be printed as an escape (a line break as `\\n`)."""
+    """Return the text on one line; characters that cannot be printed are escaped (a line break as `\\n`)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

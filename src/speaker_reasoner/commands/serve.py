@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GRACE_S = 30
 _MOST_HOURS = 18
-"""What a wav file of float samples holds: 4 GiB."""
+"""Seconds of a wav file of float samples: 4 GiB."""
 _KEY = "SPEAKER_REASONER_API_KEY"
 _LIBRARIES = (
     "fastapi",
@@ -50,8 +50,8 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "serve",
         help="an API that OpenAI's clients know, and a page to see, hear and correct",
         description="Serve one model over HTTP. Ctrl+C stops it: requests are finished, jobs go on "
-        "at the next start.\n--speakers and --voice are for recordings of which a client says nothing "
-        "else.",
+        "at the next start.\n--speakers and --voice apply to recordings whose clients give no hints of "
+        "their own.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -245,7 +245,7 @@ def _rules(keep_s: float | None, lease_s: float) -> "Rules":
 
 
 def _store(name: str | None) -> Path | str:
-    """A folder, or the address of a place in a bucket."""
+    """Return a folder, or the address of a place in a bucket."""
     from platformdirs import user_data_path
 
     from ..bulk.buckets import is_bucket
@@ -302,7 +302,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     listening = listen(arguments.host, arguments.port)
     transcriber = None
     if not arguments.no_engine:
-        # What is uploaded is kept as the one channel that is heard.
+        # Uploads are kept as the one channel that is transcribed.
         transcriber = replace(chosen, channel=None).transcriber(load_quietly(arguments))
         voices = replace(chosen, voices=None).enrolled(transcriber)
         settings = replace(settings, defaults=Defaults(chosen.speakers, voices))

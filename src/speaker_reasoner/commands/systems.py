@@ -23,7 +23,7 @@ _OF_ENGINES = (
 )
 _MB = 1e6
 _FLAC_BYTES_S = 18_000
-"""Of speech at 16 kHz (assumed)."""
+"""Bytes a second of speech at 16 kHz as FLAC (assumed)."""
 
 
 def add_systems(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -160,13 +160,13 @@ class Chosen:
         )
 
     def load(self) -> "System":
-        """The system; raises what `table.load` raises."""
+        """Load the system; raises as `table.load`."""
         from ..systems.table import load
 
         return load(self.name, self.options())
 
     def how(self) -> "How":
-        """How it is asked.
+        """Return the settings of requests to the system.
 
         Raises:
             SettingsError, CheckpointError: voices are to link, and the witness cannot be used.
@@ -246,7 +246,7 @@ _OF_SYSTEMS = ("at_once", "rate", "longest_piece", "system_python", "dry_run", "
 
 
 def dry_run(chosen: Chosen, recordings: Iterable[tuple[str, float]], folder: Path | None) -> int:
-    """Say what would be sent of recordings, `(name, seconds)`, whose answers would be kept in a folder."""
+    """Print what a system would be sent of recordings, `(name, seconds)`, with answers kept in `folder`."""
     from ..formats import file_name
     from ..systems.kept import ANSWERS
     from ..systems.table import SERVICE

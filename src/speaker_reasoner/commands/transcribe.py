@@ -38,7 +38,7 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "transcribe",
         help="speaker, gender, start, end and text of recordings",
         description="Transcribe recordings of any length. Lines appear as the dialogue with the "
-        "model unfolds.\nWith -o, a run that was killed goes on where it was: say the same again.",
+        "model unfolds.\nWith -o, a run that was killed continues: repeat the command.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,6 +67,7 @@ def add_transcribe(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--output-format",
         dest="format",
         metavar="LIST",
+        action="extend",
         type=_formats,
         help=known,
     )
@@ -95,6 +96,7 @@ def _formats(text: str) -> list[str]:
 
 
 def _transcribe(arguments: argparse.Namespace) -> int:
+    arguments.format = list(dict.fromkeys(arguments.format or ())) or None
     _check_usage(arguments)
     chosen, other = options(arguments), chosen_system(arguments)
     if arguments.output is not None:
@@ -111,7 +113,7 @@ def _transcribe(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item"]) -> int:
-    """Transcribe; how many recordings failed."""
+    """Transcribe recordings by an engine; return how many failed."""
     from ..longform import Batch, Failure
     from .screen import Screen
 
@@ -148,7 +150,7 @@ def _run(arguments: argparse.Namespace, chosen: "Options", items: Sequence["Item
 
 
 def _run_system(chosen: Chosen, items: Sequence["Item"], formats: Sequence[str]) -> int:
-    """Transcribe recordings by a system, to a folder or standard output; how many failed."""
+    """Transcribe recordings by a system, to a folder or standard output; return how many failed."""
     from ..audio import probe
     from ..longform import Failure
     from ..systems.asking import Asking
@@ -247,7 +249,7 @@ def _readable(items: Sequence["Item"], errors: Sequence[AudioError]) -> list["It
 
 
 def _lines_live(arguments: argparse.Namespace) -> bool:
-    """Whether lines are printed as they are known: to a terminal, where they are the transcript.
+    """Return whether lines are printed as they are known: to a terminal, where they are the transcript.
 
     Elsewhere the whole transcript is printed when it is finished, so that a pipe or file gets all
     of it or nothing, unless a stream is asked for.
@@ -271,5 +273,5 @@ def print_all(text: str) -> None:
 
 
 def forget_stdout() -> None:
-    """Discard what is still in the buffer, so that the interpreter ends without a message."""
+    """Discard the rest of the buffer, so that the interpreter ends without a message."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

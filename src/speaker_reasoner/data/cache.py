@@ -17,7 +17,7 @@ from ..protocol.observations import Reference
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """How caches are drawn; pairs are inclusive ranges.
+    """Distributions of simulated caches; pairs are inclusive ranges.
 
     Attributes:
         budget_s: most seconds of audio in a cache.

@@ -77,7 +77,7 @@ def _options(rule: str) -> tuple[str, ...]:
 
 
 def held_out(sentence: str) -> bool:
-    """Whether a sentence belongs to the evaluation side of the split."""
+    """Return whether a sentence belongs to the evaluation side of the split."""
     return zlib.crc32(sentence.encode()) % HELD_OUT_EVERY == 0
 
 

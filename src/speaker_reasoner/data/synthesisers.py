@@ -343,7 +343,7 @@ class _RhvoiceManner(ctypes.Structure):
 
 @cache
 def _rhvoice() -> tuple[ctypes.CDLL, Any, list[Samples], Any]:
-    """The library, its engine, what its callback fills, what must be kept alive."""
+    """Return the library, its engine, the buffers its callback fills, and objects to be kept alive."""
     library = ctypes.CDLL("libRHVoice.so.5")
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
     manner = ctypes.POINTER(_RhvoiceManner)
@@ -444,12 +444,12 @@ FAMILIES: dict[str, tuple[Callable[[], bool], Callable[..., list[Speech | None]]
     "rhvoice": (lambda: bool(_rhvoice() and _flite()), _each(_speak_rhvoice)),
     "pico": (lambda: shutil.which("pico2wave") is not None and bool(_flite()), _each(_speak_pico)),
 }
-"""By family: whether it can be used on this machine, and how a voice speaks sentences; `None` where
-the times of words do not fit the words."""
+"""For each family a check whether it can be used on this machine, and a function by which a voice speaks sentences;
+the latter gives `None` where the times of words do not fit the words."""
 
 
 def available(family: str) -> bool:
-    """Whether a family of synthesisers can be used on this machine.
+    """Return whether a family of synthesisers can be used on this machine.
 
     Raises:
         DataError: there is no such family.

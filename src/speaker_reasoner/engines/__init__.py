@@ -1,4 +1,4 @@
-"""Engines: whatever writes the assistant's turns. One small interface, batched.
+"""Engines, which write the assistant's turns. One small interface, batched.
 
 `scripted.ScriptedEngine` plays turns from a list (for tests, yours too); `local.TransformersEngine`
 runs a checkpoint in this process; `remote.RemoteEngine` asks a server. Heavy libraries are imported

@@ -31,7 +31,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "layer_replication": ([], None),
     "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
 }
-"""Other settings change what the weights mean, or (`init_lora_weights`) the base."""
+"""Accepted values of these settings: others change the meaning of the weights, or (`init_lora_weights`) the base."""
 
 _EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(gate|up|down)_proj")
 

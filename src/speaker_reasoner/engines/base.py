@@ -1,4 +1,4 @@
-"""The interface between the reasoner and whatever writes the turns."""
+"""The interface between the reasoner and the engines that write turns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from ..voices.witness import Points, Witness
 
 
 class Stop(StrEnum):
-    """Why a dialogue ended."""
+    """The reason a dialogue ended."""
 
     ANSWERED = "answered"
     TURN_LIMIT = "turn-limit"
@@ -43,7 +43,7 @@ class Session:
         samples: the chunk X, float32 `[n]` at 16 kHz.
         cached: the clips of the speaker cache, the same way.
         language: of the recording, as far as it is known from chunks before this one.
-        memory: whatever the engine keeps between turns; dropped with the session.
+        memory: the engine's own state between turns; dropped with the session.
     """
 
     samples: Samples
@@ -63,8 +63,8 @@ class Request:
 
     Attributes:
         session: the dialogue.
-        parts: what came since the last reply.
-        rules: what a valid turn is.
+        parts: the parts since the last reply.
+        rules: the rules of a valid turn.
     """
 
     session: Session
@@ -74,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the engine wrote.
+    """The text of a turn that an engine wrote, and data about it.
 
     Attributes:
         text: the turn, without its end token.
@@ -83,9 +83,9 @@ class Reply:
         probabilities: probability of each token before the grammar was applied; empty if unknown.
         looped: whether a text was closed because it repeated itself.
         error: why the turn could not be written; the text then holds what can be kept of it.
-        stop: by what name the dialogue ends where there is an error.
+        stop: reason under which the dialogue ends if there is an error.
         tokens: number of tokens written, where their ids are not known.
-        noted: what a reader should know of how the turn came about, and how often it happened.
+        noted: warnings about this turn for the reader of the transcript, each with a count.
         confidences: of each line of the thought, then of the answer, from an engine that knows them by
             line and not by token.
         embeddings: `[lines, d]` of the engine's own witness, of who speaks each of these lines; rows of
@@ -118,14 +118,15 @@ class Engine(Protocol):
     """Writes turns for many dialogues at once.
 
     `ask` takes one request of each of several sessions and returns their replies in order. The same
-    requests give the same replies, alone or together.
+    requests give the same replies, alone or together; `describe` says where numbers are so short that a
+    batch's rounding may choose another word.
 
     Attributes:
         profile: the protocol that its turns follow.
-        name: what a transcript records.
-        in_order: whether the chunks of a recording are asked one after the other, because each is told
-            the language of those before.
-        trust: how much its speaker numbers count beside voices.
+        name: as a transcript records it.
+        in_order: whether the chunks of a recording are asked one after the other, because each gets the
+            language of the earlier ones.
+        trust: weight of its speaker numbers against embeddings.
     """
 
     profile: Profile
@@ -138,14 +139,14 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
     def detector(self, name: str) -> Detect:
-        """What finds speech, for cuts and coverage: `auto` is the engine's own choice.
+        """Return a speech detector for cuts and coverage; `auto` is the engine's own choice.
 
         Raises:
             AudioError: there is no detector of that name, or its package is not installed.
         """
 
     def witness(self, name: str) -> Witness | None:
-        """What compares voices: `auto` is the engine's own choice, `none` is nothing.
+        """Return a witness, which compares voices; `auto` is the engine's own choice, `none` gives `None`.
 
         Raises:
             SettingsError: there is no witness of that name here.

@@ -1,4 +1,4 @@
-"""Turns as chat completions: the JSON of a request, and what an answer holds. Nothing is sent here."""
+"""Turns as chat completions: the JSON of requests and answers. Nothing is sent here."""
 
 import base64
 import hashlib
@@ -84,7 +84,7 @@ def rules_row(rules: TurnRules) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a server answered.
+    """A server's answer to one turn.
 
     Attributes:
         text: the turn.
@@ -93,7 +93,7 @@ class Completion:
         probabilities: of each of these tokens.
         tokens: number of tokens written; 0 if unknown.
         stop: why it is no whole turn; `None` for one that is.
-        detail: more about that.
+        detail: more about the reason.
     """
 
     text: str
@@ -157,7 +157,7 @@ def read_completion(body: Mapping[str, Any]) -> Completion:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a string of JSON is Unicode: JSON can spell one half of a surrogate pair alone."""
+    """Return whether a string of JSON is Unicode: JSON can spell one half of a surrogate pair alone."""
     try:
         text.encode()
     except UnicodeEncodeError:

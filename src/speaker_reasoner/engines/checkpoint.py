@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 from ..protocol import PROFILE_FILE, Profile, load_profile, released_profile
 from ..protocol.markup import MARKUP
 from .adapter import SETTINGS_FILE, merge_adapter
@@ -60,6 +60,7 @@ def load_checkpoint(
     dtype: str | None = None,
     prompts: Path | None = None,
     revision: str | None = None,
+    cuda_graphs: bool = False,
 ) -> Checkpoint:
     """Load a model for inference.
 
@@ -69,6 +70,7 @@ def load_checkpoint(
         dtype: `float32`, `bfloat16`, `float16`; `None` is bfloat16 on CUDA, else float32.
         prompts: prompt file of a released checkpoint, in place of a profile.
         revision: branch, tag or commit of a hub id.
+        cuda_graphs: whether steps will be captured, which takes memory.
 
     Raises:
         CheckpointError: the folder lacks a file, is of another class, its weights do not fit the class, or the
@@ -87,7 +89,13 @@ def load_checkpoint(
         )
     if target.type == "cuda":
         check_precision(precision, target)
-        check_room(_thinker_class(files.config), files.config, precision, Card.of(target))
+        check_room(
+            _thinker_class(files.config),
+            files.config,
+            precision,
+            Card.of(target),
+            cuda_graphs=cuda_graphs,
+        )
     thinker = load_thinker(files, precision)
     if files.adapter is not None:
         merge_adapter(thinker, files.folder, files.adapter)
@@ -153,7 +161,7 @@ def _folder(model: str | Path | None, revision: str | None) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{text}: neither a folder here nor to be had from the hub: "
-            f"{_first_line(error)}; check the name, the network, and `hf auth login`"
+            f"{first_line(error)}; check the name, the network, and `hf auth login`"
         ) from error
 
 
@@ -167,7 +175,7 @@ def _device(name: str | None) -> torch.device:
         float(torch.zeros(1, device=device))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise CheckpointError(
-            f"device {name!r} cannot be used: {_first_line(error)}; use cpu, cuda or mps"
+            f"device {name!r} cannot be used: {first_line(error)}; use cpu, cuda or mps"
         ) from error
     return device
 
@@ -197,13 +205,6 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path}: expected a JSON object, got {type(value).__name__}; copy it from the base"
         )
     return value
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error's message, without the hints after it."""
-    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return text.partition(" For details")[0]
 
 
 def _base_of(adapter: Path, settings: dict[str, Any]) -> Path:
@@ -237,7 +238,7 @@ def _read_config(folder: Path) -> Any:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # settings are validated by whatever class they belong to
         raise CheckpointError(
-            f"{folder / 'config.json'}: not a valid configuration: {_first_line(error)}; "
+            f"{folder / 'config.json'}: not a valid configuration: {first_line(error)}; "
             "copy it from the model it was trained from"
         ) from error
     return getattr(config, "thinker_config", config)
@@ -272,7 +273,7 @@ def load_thinker(files: CheckpointFiles, dtype: torch.dtype) -> Any:
         )
     except Exception as error:  # the loader raises anything from OSError to SafetensorError
         raise CheckpointError(
-            f"{folder}: the weights cannot be loaded as {cls.__name__}: {_first_line(error)}; "
+            f"{folder}: the weights cannot be loaded as {cls.__name__}: {first_line(error)}; "
             "is the download complete?"
         ) from error
     finally:
@@ -314,7 +315,7 @@ def _load_tokenizer(*folders: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise CheckpointError(
-            f"{folder}: the tokenizer cannot be loaded: {_first_line(error)}; "
+            f"{folder}: the tokenizer cannot be loaded: {first_line(error)}; "
             "copy tokenizer.json and tokenizer_config.json from the base model"
         ) from error
 
@@ -328,7 +329,7 @@ def _load_extractor(*folders: Path) -> Any:
         return WhisperFeatureExtractor.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{folder}: the feature extractor cannot be loaded: {_first_line(error)}; "
+            f"{folder}: the feature extractor cannot be loaded: {first_line(error)}; "
             f"copy {names[0]} from the base model"
         ) from error
 

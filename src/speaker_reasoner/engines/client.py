@@ -36,7 +36,7 @@ class Refused(Exception):
 
     Attributes:
         status: of HTTP.
-        code: a word that the server tells it by; empty where it has none.
+        code: the server's word for the kind of error; empty where it has none.
     """
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
@@ -63,7 +63,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is, and how it is asked.
+    """A server's URL, key, time limit and number of retries.
 
     Attributes:
         url: of the API, as a rule with `/v1` at its end.
@@ -225,7 +225,7 @@ def _read(response: httpx.Response, data: bytes) -> dict[str, Any]:
 
 
 def _message(body: Any) -> str:
-    """What an error says, on one line."""
+    """Return the message in the JSON of an error, on one line; empty if there is none."""
     if not isinstance(body, dict):
         return ""
     error = body.get("error", body)

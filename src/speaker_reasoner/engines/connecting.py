@@ -1,4 +1,4 @@
-"""Connect to a server of the chat-completions API: whether it is there, what it serves, which prompts."""
+"""Connect to a server of the chat-completions API: availability, models, prompts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,19 +19,19 @@ def connect(
     constraint: str = "auto",
     send_audio: str = "auto",
 ) -> RemoteEngine:
-    """An engine for a server, after a look at its list of models.
+    """Make an engine for a server, after a look at its list of models.
 
     Args:
         address: of the server.
         model: its name there.
-        prompts: prompt file of a released checkpoint, or the `speaker_reasoner.json` of another; not
-            needed for a server of ours, which tells.
+        prompts: prompt file of a released checkpoint, or the `speaker_reasoner.json` of another; not needed for our own
+            server, which sends its profile.
         constraint, send_audio: see `RemoteEngine`.
 
     Raises:
         EngineError: the server cannot be reached, refuses the key, or has no such model.
         ProtocolError: the prompt file cannot be used.
-        SettingsError: an option is wrong, or nobody says which prompts the model was trained with.
+        SettingsError: an option is wrong, or the prompts that the model was trained with are unknown.
     """
     for option, value, known in (
         ("--constraint", constraint, CONSTRAINTS),
@@ -57,7 +57,7 @@ def connect(
 
 
 async def _entry(client: Client, model: str) -> Mapping[str, Any]:
-    """What the server says of a model; nothing where it lists none."""
+    """Return the server's entry for a model; empty if the server lists no models."""
     where = client.address.url
     try:
         listed = await client.get("/models", retries=1)

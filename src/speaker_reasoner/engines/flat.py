@@ -24,7 +24,7 @@ _POSITIONS = 2048
 
 @dataclass(slots=True)
 class _Span:
-    """Where the new tokens of a row lie among those of all rows, and what they may attend to."""
+    """The range of a row's new tokens among those of all rows, and their attention mask."""
 
     row: Held
     begin: int
@@ -74,7 +74,7 @@ class _Norm:
 
     @classmethod
     def of(cls, norm: Any) -> Self:
-        """That of a module of transformers."""
+        """Take weight and epsilon of a norm of transformers."""
         return cls(norm.weight, float(norm.variance_epsilon))
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class FlatText:
     """A `TextReader` of the text model's layers.
 
     Args:
-        thinker: one that `is_flat` says yes to. Weights that change between batches are taken up.
+        thinker: one for which `is_flat` is true. Weights that change between batches are read again.
     """
 
     def __init__(self, thinker: Any) -> None:
@@ -101,7 +101,7 @@ class FlatText:
         self._layers: list[_Layer] = []
 
     def _refresh(self) -> None:
-        """Take the weights up again if they changed since the last batch."""
+        """Read the weights again if they changed since the last batch."""
         if not is_flat(self._thinker):
             raise EngineError(
                 "the model's layers, types, hooks or device changed, or autocast was switched on, since the engine "
@@ -185,7 +185,7 @@ class FlatText:
         return self._cos, self._sin
 
     def _mask(self, held: int, block: Tensor) -> Tensor | None:
-        """What the new tokens of a row may attend to, as a sum `[groups * T, held + T]`."""
+        """Return the attention mask of a row's new tokens, to be added to the scores: `[groups * T, held + T]`."""
         count = len(block)
         if count == 1:
             return None
@@ -232,8 +232,10 @@ class FlatText:
 
 
 def is_flat(thinker: Any) -> bool:
-    """Whether a thinker's text model is small, made of the parts that `FlatText` knows, in float32 on a CPU, without
-    hooks and without autocast."""
+    """Return whether `FlatText` can run a thinker's text model: small, float32 on a CPU, of modules that it knows.
+
+    Hooks and autocast rule it out, because `FlatText` computes without them.
+    """
     text = text_model(thinker)
     rope = getattr(text.config, "rope_parameters", None) or {}
     return (

@@ -23,8 +23,10 @@ if _ONE_DNN:
 
 
 def is_plain(layers: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
-    """Whether all are torch's own linear layers as they were made, with float32 weights on a CPU; quantised
-    weights and those that are sharded over processes are tensors of other classes."""
+    """Return whether all are torch's own linear layers as they were made, with float32 weights on a CPU.
+
+    Quantised weights, and those that are sharded over processes, are tensors of other classes.
+    """
     return all(
         type(one) is nn.Linear
         and is_untouched(one)
@@ -35,13 +37,15 @@ def is_plain(layers: Sequence[Any]) -> TypeGuard[Sequence[nn.Linear]]:
 
 
 def is_untouched(module: nn.Module) -> bool:
-    """Whether a call of a module is its class's `forward` and no more: libraries that shard or offload weights fetch
-    them in hooks, or in a `forward` of their own."""
+    """Return whether calling a module runs its class's `forward` and nothing else.
+
+    Libraries that shard or offload weights fetch them in hooks, or replace `forward` on the instance.
+    """
     return not ("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
 
 
 def state_of(module: nn.Module) -> list[tuple[int, int]]:
-    """Differs after a weight of a module was changed in place or replaced."""
+    """Return the version and address of each weight, which differ after a weight was changed in place or replaced."""
     return [
         (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         for weight in module.parameters()
@@ -49,7 +53,7 @@ def state_of(module: nn.Module) -> list[tuple[int, int]]:
 
 
 def is_small(model: nn.Module) -> bool:
-    """Whether a second layout of a model's weights is worth its memory: up to 1 GiB."""
+    """Return whether a second layout of a model's weights is worth its memory: up to 1 GiB."""
     return sum(weight.nbytes for weight in model.parameters()) <= _MOST_BYTES
 
 

@@ -27,6 +27,7 @@ from ..voices.witness import Witness
 from .base import Reply, Request, Session, Stop
 from .checkpoint import Checkpoint
 from .comparing import load_witness
+from .experts import ChosenExperts
 from .flat import FlatText, is_flat
 from .joined import JoinedText
 from .linears import FastLinears
@@ -40,13 +41,15 @@ from .tower import TowerWitness
 _ANSWER = ANSWER.encode()
 _AHEAD_CPU, _AHEAD_GPU = 32, 512
 """Tokens that a forward reads ahead: by measurement on a CPU (docs/experiments.md, 2026-11-28), assumed for a GPU."""
+_BATCHES = "last bits depend on what shares a batch"
+"""What a transcript records of numbers so short that a batch's rounding may choose another word."""
 _AHEAD_LEAST = 2
-"""Of each row of a batch."""
+"""Least number of those tokens for each row of a batch."""
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What a session remembers: all pieces so far, those that were not read yet, keys and values of the others."""
+    """Memory of a session: all pieces, those that were not read yet, keys and values of the others."""
 
     pieces: list[TokenizedPart] = field(default_factory=list)
     pending: list[TokenizedPart] = field(default_factory=list)
@@ -80,9 +83,13 @@ class TransformersEngine:
         lookahead: most tokens that are read before they are chosen (`Lookahead`), shared by the rows of a
             batch; 0 reads them one by one, `None` is 32 on a CPU and 512 on a GPU.
         cuda_graphs: capture steps and replay them (`PlacedText`).
+        experts: `auto`, `kernel` or `library`: what computes the routed experts (`ChosenExperts`).
+        compile: `auto`, `never` or `always`: let torch compile the layers for steps (`PlacedText`).
+        deterministic: read each dialogue apart, so that what is written does not depend on the others of a batch
+            in any bit.
 
     Raises:
-        SettingsError: `cuda_graphs` without an NVIDIA GPU.
+        SettingsError: `cuda_graphs` without an NVIDIA GPU, or `experts` that cannot be used.
     """
 
     name = "transformers"
@@ -98,6 +105,9 @@ class TransformersEngine:
         max_new_tokens: int = 2048,
         lookahead: int | None = None,
         cuda_graphs: bool = False,
+        experts: str = "auto",
+        compile: str = "auto",
+        deterministic: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.profile = checkpoint.profile
@@ -112,17 +122,21 @@ class TransformersEngine:
         self.end_id = int(checkpoint.tokenizer.convert_tokens_to_ids(MARKUP.end))
         self.audio_id = int(self.thinker.config.audio_token_id)
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
-        self.cuda_graphs = cuda_graphs
+        self.cuda_graphs, self.compile = cuda_graphs, compile
+        self.deterministic = deterministic
         if cuda_graphs and self.device.type != "cuda":
             raise SettingsError(
                 f"--cuda-graphs: the model is on {self.device}, expected an NVIDIA GPU; leave it out"
             )
         flat = is_flat(self.thinker)
         self.text: TextReader
-        if cuda_graphs:
-            self.text = PlacedText(self.thinker, capture=True)
+        if cuda_graphs or compile == "always":
+            self.text = PlacedText(
+                self.thinker, capture=cuda_graphs, compile=compile, apart=deterministic
+            )
         else:
             self.text = FlatText(self.thinker) if flat else JoinedText(self.thinker)
+        self.experts = ChosenExperts(self.thinker, experts)
         self.fast = FastLinears(audio_tower(self.thinker) if flat else self.thinker)
         self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer)
         by_device = _AHEAD_CPU if self.device.type == "cpu" else _AHEAD_GPU
@@ -142,6 +156,14 @@ class TransformersEngine:
             "keep_cache": self.keep_cache,
             "constrained": self.constrained,
             **({"cuda_graphs": True} if self.cuda_graphs else {}),
+            **({"compile": "always"} if self.compile == "always" else {}),
+            **({"experts": "kernel"} if self.experts.kernel else {}),
+            **({"deterministic": True} if self.deterministic else {}),
+            **(
+                {"batches": _BATCHES}
+                if self.dtype != torch.float32 and not self.deterministic
+                else {}
+            ),
             "torch": torch.__version__,
             "transformers": transformers_version,
         }
@@ -163,12 +185,16 @@ class TransformersEngine:
         Raises:
             EngineError: memory is exhausted, or the tokenizer cannot spell the protocol.
         """
+        groups = [[one] for one in requests] if self.deterministic else [requests]
+        return [reply for group in groups for reply in self._ask(group)]
+
+    def _ask(self, requests: Sequence[Request]) -> list[Reply]:
         rows = [self._row(request) for request in requests]
         fitting = [row for row in rows if self._fits(row)]
         seconds: dict[str, float] = {}
         if fitting:
             try:
-                with self.fast.used():
+                with self.fast.used(), self.experts.used():
                     self._write(fitting, seconds)
             except torch.OutOfMemoryError as error:
                 raise EngineError(
@@ -332,7 +358,7 @@ class TransformersEngine:
         return token
 
     def _opens_answer(self, row: _BatchRow) -> bool:
-        """Whether the last tokens of a turn open the answer of a dialogue."""
+        """Return whether the last tokens of a turn open the answer of a dialogue."""
         return (
             self.constrained
             and row.request.rules.task == "dialogue"

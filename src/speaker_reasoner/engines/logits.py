@@ -12,7 +12,7 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Logits:
-    """What a text model gives for the tokens after some places.
+    """Logits of a text model for the tokens after some places; the likeliest are copied to the processor.
 
     Args:
         table: `[places, V]`, on any device.
@@ -38,7 +38,7 @@ class Logits:
         return row
 
     def probability(self, place: int, token: int) -> float:
-        """That of a token, 0..1."""
+        """Return the probability of a token, 0..1."""
         if token in self._likely[place]:
             return float(np.exp(self._packed[place, self._likely[place].index(token)]))
         return float(np.exp(self.all(place)[token] - self._packed[place, self._count]))

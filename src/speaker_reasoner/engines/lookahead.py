@@ -1,4 +1,4 @@
-"""Drafts of what a turn says next: what the grammar spells alone, and what the dialogue said before.
+"""Drafts of the next tokens of a turn: tokens that the grammar forces, and tokens that the dialogue wrote before.
 
 A draft costs no forward of its own. The engine reads it together with the last token and keeps as much of it as
 the model itself would have written, so that a wrong draft costs time and never a token (speculative decoding by
@@ -52,7 +52,7 @@ class _Copy:
 
 @dataclass(slots=True)
 class TokenHistory:
-    """The tokens that a dialogue wrote, where each run of them occurred last, and what it copies."""
+    """The tokens that a dialogue wrote, where each run of them occurred last, and the text that it copies."""
 
     ids: list[int] = field(default_factory=list)
     places: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Lookahead:
 
     Args:
         vocabulary: of the model.
-        tokenizer: spells what the grammar leaves no choice about.
+        tokenizer: spells text that the grammar forces.
     """
 
     def __init__(self, vocabulary: Vocabulary, tokenizer: Any) -> None:

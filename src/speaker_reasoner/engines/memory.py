@@ -30,7 +30,7 @@ class TextReader(Protocol):
     def read(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], last: Sequence[int]
     ) -> list[Tensor]:
-        """Read what is new to each row; its keys and values are kept.
+        """Read new embeddings of each row; their keys and values are kept.
 
         Args:
             rows: one of each dialogue.
@@ -118,7 +118,7 @@ def shorten(cache: Cache, tokens: int) -> None:
 
 
 def take_apart(cache: Cache, mask: Tensor) -> list[KeysValues]:
-    """The keys and values of each row, without what `mask` `[B, T]` leaves out.
+    """Return the keys and values of each row, without positions that `mask` `[B, T]` excludes.
 
     The cache is emptied layer by layer, so that no layer is in memory twice.
     """

@@ -2,18 +2,19 @@
 
 Each dialogue has a place of its own in one buffer a layer, and its tokens begin at the place's first. So a step of
 given sizes is the same work on the same addresses whatever the dialogues hold, and a GPU can capture it once and
-replay it (a CUDA graph): a step through transformers' classes is mostly the launching of small kernels.
+replay it (a CUDA graph): a step through transformers' classes is mostly the launching of small kernels. All decoder
+layers are alike, so `torch.compile` compiles one of them for each size, not the whole model.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
 
-from ..errors import SettingsError
+from ..errors import SettingsError, first_line
 from .attention import grouped_attention
 from .memory import Held
 from .thinker import text_model
@@ -21,20 +22,30 @@ from .thinker import text_model
 _STEP_TOKENS = 32
 """A block of more tokens a row is a prefill: it is not captured, and only its own rows take part; assumed."""
 _LENGTH_TOKENS = 512
-"""Places grow, and attention looks back, by multiples of it; assumed."""
+"""Attention looks back by multiples of it, places have a power of two of them: each time they grow, all is captured
+anew; assumed."""
 _WARM_UPS = 2
 """Runs before a capture, in which libraries choose and prepare their kernels; assumed."""
+MOST_GRAPHS = 64
+"""Captured steps that are kept; the one whose last use is longest ago is dropped. Assumed."""
+_COMPILE_AFTER = 2000
+"""Steps after which `auto` compiles: a process that has made so many makes about as many again, and they save what
+compiling takes. Assumed."""
+_MOST_COMPILED = 64
+"""Variants of a layer: one token or several, one row or several, few tokens for the experts or many. More than there
+are; torch gives up at 8. The name of the setting is torch 2.6's, later ones know it too."""
+_log = logging.getLogger(__name__)
 
 
-class _Layer(DynamicLayer):  # type: ignore[misc]
-    """One layer's places, keys and values `[places, heads, length, size]`."""
+class _Places:
+    """One layer's places, keys and values `[places, heads, length, size]`; its attention takes it for a cache."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.is_initialized = True
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
 
     def look(self, rows: Tensor | None, at: Tensor, length: int) -> None:
-        """Set which places take part: `rows` `[B]`, or the first B; where new tokens go, `at` `[B, T]`; how far
+        """Set the rows that take part, `[B]` (the first B if `None`), the positions of new tokens `[B, T]`, and how far
         back attention looks."""
         self._rows, self._at, self._length = rows, at, length
 
@@ -42,6 +53,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Write new keys and values `[B, heads, T, size]`; returns those of the places that take part."""
+        assert self.keys is not None and self.values is not None
         count, rows = len(key_states), self._rows
         index = torch.arange(count, device=self._at.device) if rows is None else rows
         shown = slice(0, count) if rows is None else rows
@@ -49,9 +61,15 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
             place[index[:, None], :, self._at] = new.transpose(1, 2)
         return self.keys[shown, :, : self._length], self.values[shown, :, : self._length]
 
-    def get_seq_length(self) -> int:
-        """Not asked for: positions and masks are given."""
-        return 0
+
+def _run_layer(
+    layer: Any, hidden: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor], places: _Places
+) -> Tensor:
+    """Hidden states `[B, T, D]` after a decoder layer."""
+    output: Tensor = layer(
+        hidden, attention_mask=mask, past_key_values=places, position_embeddings=angles
+    )
+    return output
 
 
 class PlacedText:
@@ -60,26 +78,39 @@ class PlacedText:
     Args:
         thinker: one whose layers all attend to the whole past.
         capture: replay steps as CUDA graphs; on a GPU alone.
+        compile: `never`, `always`, or `auto`: after many captured steps.
+        apart: let no places but those of the rows read take part in a step, so that a row read alone does not
+            depend on how many others there are; a step copies its keys and values then.
 
     Raises:
         SettingsError: layers of the thinker attend to a window of the past.
     """
 
-    def __init__(self, thinker: Any, *, capture: bool) -> None:
+    def __init__(
+        self, thinker: Any, *, capture: bool, compile: str = "never", apart: bool = False
+    ) -> None:
         self._thinker, self._text = thinker, text_model(thinker)
         layers = [layer.self_attn for layer in self._text.layers]
         if any(getattr(own, "sliding_window", None) for own in layers):
             raise SettingsError(
-                "--cuda-graphs: layers of the model attend to a sliding window, which static places have no mask for; "
-                "leave it out"
+                "--cuda-graphs, --compile always: layers of the model attend to a sliding window, which static places "
+                "have no mask for; leave them out"
             )
         self._heads = int(self._text.config.num_key_value_heads)
         self._size = int(layers[0].head_dim)
-        self._capture = capture
+        self._capture, self._apart = capture, apart
         self._slots: WeakKeyDictionary[Held, int] = WeakKeyDictionary()
-        self._cache = Cache(layers=[_Layer() for _ in self._text.layers])
+        self._layers = [_Places() for _ in self._text.layers]
         self._places = self._length = 0
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
+        waits = thinker.dtype != torch.bfloat16 and any(
+            hasattr(layer.mlp, "experts") for layer in self._text.layers
+        )  # transformers' grouped_mm, compiled in another type, cannot be captured
+        due = _COMPILE_AFTER if capture and not waits else None
+        by_choice = {"always": 0, "auto": due, "never": None}
+        self._compile_after = by_choice[compile]
+        self._compiled: Callable[..., Tensor] | None = None
+        self._steps = 0
         self.pool: Any = None
 
     def read(
@@ -90,7 +121,8 @@ class PlacedText:
         steps = [i for i, width in enumerate(widths) if width <= _STEP_TOKENS]
         self._make_room(rows, widths)
         hidden: dict[int, Tensor] = {}
-        with grouped_attention(self._text):
+        here: Any = torch.cuda.device_of(blocks[0])  # type: ignore[no-untyped-call]
+        with grouped_attention(self._text), here:
             if steps:
                 hidden.update(self._step(rows, blocks, steps))
             for width in {width for width in widths if width > _STEP_TOKENS}:
@@ -111,25 +143,50 @@ class PlacedText:
     ) -> dict[int, Tensor]:
         """Hidden states `[T, D]` of rows with few new tokens. All places up to the last of them take part;
         what others write lies behind their tokens, and is written over later."""
-        slots = {self._slots[rows[i]]: i for i in indices}
-        count, width = _power(max(slots) + 1), _power(max(len(blocks[i]) for i in indices))
-        tokens = [0] * count
-        for row, slot in self._slots.items():
-            if slot < count:
-                tokens[slot] = row.tokens
-        inputs = blocks[0].new_zeros(count, width, blocks[0].shape[1])
-        for slot, i in slots.items():
-            inputs[slot, : len(blocks[i])] = blocks[i]
-        at = torch.tensor(tokens)[:, None] + torch.arange(width)
+        self._compile_if_due()
+        taken = {self._slots[rows[i]]: i for i in indices}
+        places = sorted(taken) if self._apart else list(range(_power(max(taken) + 1)))
+        width = _power(max(len(blocks[i]) for i in indices))
+        tokens = {slot: row.tokens for row, slot in self._slots.items()}
+        inputs = blocks[0].new_zeros(len(places), width, blocks[0].shape[1])
+        for own, slot in zip(inputs, places, strict=True):
+            if slot in taken:
+                block = blocks[taken[slot]]
+                own[: len(block)] = block
+        begin = torch.tensor([tokens.get(slot, 0) for slot in places])
+        at = begin[:, None] + torch.arange(width)
         length = _rounded(int(at.max()) + 1)
-        if not self._capture:
-            output = self.forward(inputs, at.to(inputs.device), None, length)
+        at = at.to(inputs.device)
+        slots = torch.tensor(places, device=inputs.device) if self._apart else None
+        graph = self._captured(inputs, at, slots, length) if self._capture else None
+        if graph is None:
+            output = self.forward(inputs, at, slots, length, step=True)
         else:
-            key = count, width, length
-            if key not in self._graphs:
-                self._graphs[key] = _Graph(self, inputs, at, length)
-            output = self._graphs[key].replay(inputs, at)
-        return {i: output[slot] for slot, i in slots.items()}
+            output = graph.replay(inputs, at, slots)
+        return {taken[slot]: own for slot, own in zip(places, output, strict=True) if slot in taken}
+
+    def _captured(
+        self, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int
+    ) -> "_Graph | None":
+        """The step of these sizes; `None`, now and later, where it cannot be captured."""
+        key = *at.shape, length
+        try:
+            graph = self._graphs.pop(key, None) or _Graph(self, inputs, at, slots, length)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of the driver, or of what waits for the GPU within a layer
+            self._capture = False
+            self._graphs.clear()
+            _log.warning(
+                "--cuda-graphs: a step cannot be captured (%s); steps are launched kernel by kernel: the same work, "
+                "but each takes longer",
+                first_line(error),
+            )
+            return None
+        self._graphs[key] = graph  # the last one used comes last
+        if len(self._graphs) > MOST_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        return graph
 
     def _prefill(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], indices: Sequence[int]
@@ -145,20 +202,46 @@ class PlacedText:
         output = self.forward(inputs, at.to(device), slots, int(at.max()) + 1)
         return dict(zip(indices, output, strict=True))
 
-    def forward(self, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int) -> Tensor:
-        """Hidden states `[B, T, D]` of new tokens at positions `at` `[B, T]`."""
-        for layer in self._cache.layers:
-            layer.look(slots, at, length)
+    def forward(
+        self, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int, *, step: bool = False
+    ) -> Tensor:
+        """Hidden states `[B, T, D]` of new tokens at positions `at` `[B, T]`; those of a step by compiled layers,
+        if there are any."""
+        for places in self._layers:
+            places.look(slots, at, length)
         back = torch.arange(length, device=at.device)
-        output = self._text(
-            inputs_embeds=inputs,
-            attention_mask=(back <= at.unsqueeze(-1)).unsqueeze(1),
-            position_ids=at.expand(3, *at.shape),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        mask = (back <= at.unsqueeze(-1)).unsqueeze(1)
+        angles = self._text.rotary_emb(inputs, at.expand(3, *at.shape))
+        if step and self._compiled is not None:
+            try:
+                with torch._dynamo.config.patch(cache_size_limit=_MOST_COMPILED):
+                    return self._run(self._compiled, inputs, mask, angles)
+            except torch.OutOfMemoryError:
+                raise
+            except (
+                Exception
+            ) as error:  # of compilers and drivers, any class; what is not theirs comes again
+                self._compiled = None
+                _log.warning(
+                    "--compile: torch.compile failed (%s); steps are not compiled: the same work, but more and "
+                    "smaller kernels, so that each takes longer",
+                    first_line(error),
+                )
+        return self._run(_run_layer, inputs, mask, angles)
+
+    def _run(self, run: Callable[..., Tensor], hidden: Tensor, mask: Tensor, angles: Any) -> Tensor:
+        for layer, places in zip(self._text.layers, self._layers, strict=True):
+            hidden = run(layer, hidden, mask, angles, places)
+        normed: Tensor = self._text.norm(hidden)
+        return normed
+
+    def _compile_if_due(self) -> None:
+        """Compile from now on, if there were enough steps; what was captured before is captured again."""
+        if self._compile_after is not None and self._steps >= self._compile_after:
+            self._compile_after = None
+            self._compiled = torch.compile(_run_layer, fullgraph=True, dynamic=True)
+            self._graphs.clear()
+        self._steps += 1
 
     def _make_room(self, rows: Sequence[Held], widths: Sequence[int]) -> None:
         """Give new rows a place, and all places room for the longest."""
@@ -168,12 +251,12 @@ class PlacedText:
                 self._slots[row] = min(set(range(len(taken) + 1)) - taken)
         places = max(self._places, _power(max(self._slots.values()) + 1))
         longest = max(row.tokens + max(widths) for row in self._slots)
-        length = max(self._length, _rounded(longest))
+        length = max(self._length, _power(_rounded(longest)))
         if (places, length) == (self._places, self._length):
             return
         self._graphs.clear()
         thinker = self._thinker
-        for layer in self._cache.layers:
+        for layer in self._layers:
             for name in ("keys", "values"):
                 new = torch.zeros(
                     (places, self._heads, length, self._size),
@@ -191,23 +274,30 @@ class PlacedText:
 class _Graph:
     """A step of given sizes, captured."""
 
-    def __init__(self, text: PlacedText, inputs: Tensor, at: Tensor, length: int) -> None:
-        self._inputs, self._at = inputs.clone(), at.to(inputs.device)
+    def __init__(
+        self, text: PlacedText, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int
+    ) -> None:
+        self._inputs, self._at = inputs.clone(), at.clone()
+        self._slots = None if slots is None else slots.clone()
+        given = self._inputs, self._at, self._slots, length
         if text.pool is None:
             text.pool = torch.cuda.graph_pool_handle()
         side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
-                text.forward(self._inputs, self._at, None, length)
+                text.forward(*given, step=True)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=text.pool):
-            self._output = text.forward(self._inputs, self._at, None, length)
+        # Other threads may ask for memory meanwhile.
+        with torch.cuda.graph(self._graph, pool=text.pool, capture_error_mode="thread_local"):
+            self._output = text.forward(*given, step=True)
 
-    def replay(self, inputs: Tensor, at: Tensor) -> Tensor:
+    def replay(self, inputs: Tensor, at: Tensor, slots: Tensor | None) -> Tensor:
         self._inputs.copy_(inputs)
         self._at.copy_(at)
+        if self._slots is not None and slots is not None:
+            self._slots.copy_(slots)
         self._graph.replay()
         return self._output
 

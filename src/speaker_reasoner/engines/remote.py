@@ -1,7 +1,8 @@
-"""The engine behind an address: a server of the chat-completions API that takes audio (vLLM, SGLang, our own).
+"""The engine on a server of the chat-completions API that takes audio (vLLM, SGLang, our own).
 
-The whole dialogue is sent with every turn, as its messages; each clip once where the server keeps clips. What
-the server cannot constrain is checked here, asked for again a few times, and left to the dialogue to salvage.
+The whole dialogue is sent with every turn, as its messages; a clip is sent once if the server keeps clips. Rules that
+the server cannot enforce are checked here; a turn that breaks them is asked for again a few times, and its valid part
+is kept.
 """
 
 import re
@@ -99,7 +100,7 @@ class RemoteEngine:
         client: of the server.
         model: its name there.
         profile: the protocol that the model was trained for.
-        server: what kind it is, as it says itself in its list of models.
+        server: kind of server, as its list of models states it.
         constraint: `regex` sends each turn's rules as a regular expression, `none` nothing; `auto` sends the
             exact rules to a server of ours, else an expression, or nothing where that is refused.
         send_audio: `once` sends a clip once and then its id; `always` all clips with each turn; `auto` as
@@ -186,7 +187,7 @@ class RemoteEngine:
         return reply
 
     async def _written(self, request: Request, memory: _Memory) -> Reply:
-        """Ask until the turn is valid, a few times; the best text in the end if none is."""
+        """Ask until the turn is valid, a few times; return the best text if none is."""
         rules, noted = request.rules, Counter[str]()
         best, kept, wrong = "", "", ""
         for asked in range(1 + _ASKED_AGAIN):
@@ -217,7 +218,7 @@ class RemoteEngine:
         return Reply(best, noted=+noted)
 
     def _complaint(self, rules: TurnRules, wrong: str) -> list[Message]:
-        """Return what a server without constraints wrote, and what is wrong with it."""
+        """Return the messages that repeat an invalid turn to the server, and say what is wrong with it."""
         said = f"This turn breaks the rules: {fault(rules, wrong)}. Write the whole turn again."
         return [Message("assistant", (wrong,)), Message("user", (said,))]
 
@@ -243,7 +244,7 @@ class RemoteEngine:
         kept: str,
         asked: int,
     ) -> Completion:
-        """One answer of the server; what it does not take is left out from then on, clips it lost are sent."""
+        """Request one answer. Fields that the server refuses are left out from then on; lost clips are sent again."""
         resend = False
         while True:
             without = frozenset(self._without)
@@ -273,7 +274,7 @@ class RemoteEngine:
             return read_completion(answer)
 
     def _note_kept(self, memory: _Memory, *, omitted: bool, resent: bool) -> None:
-        """Note what the server has; one that loses its clips time and again gets them with every turn."""
+        """Note which clips the server has; a server that loses them repeatedly gets all clips with every turn."""
         if not self._once:
             return
         self._lost = self._lost + 1 if resent else 0 if omitted else self._lost
@@ -294,7 +295,7 @@ class RemoteEngine:
         return {"structured_outputs": {"regex": expression}}
 
     def _left_out(self, error: Refused, without: frozenset[str]) -> bool:
-        """Whether the server refused a field that can be left out, and it will be.
+        """Return whether the server refused a field that can be left out, and it will be.
 
         Args:
             without: what the request was sent without; others may have been refused meanwhile.
@@ -314,7 +315,7 @@ class RemoteEngine:
         return Reply(text, error=detail, stop=stop, noted=+noted, tokens=tokens)
 
     def _refused(self, error: Refused, rules: TurnRules) -> Reply:
-        """A dialogue that the server will not go on with; an error where it would serve none.
+        """Return the reply for a turn that the server refuses; raise an error if it would refuse all dialogues.
 
         Raises:
             EngineError: the key, the address or the model is wrong, or a first turn is refused.
@@ -335,10 +336,10 @@ class RemoteEngine:
         return self._stopped(Stop.REFUSED, said, "", Counter())
 
     async def _failed(self, error: Exception) -> Reply:
-        """A dialogue that the server fails on although it is there; an error where it is gone.
+        """Return the reply for a turn on which a reachable server fails.
 
         Raises:
-            EngineError: it is gone, or lets us ask no more.
+            EngineError: the server is unreachable, or refuses all requests for their number.
         """
         said = f"{self.client.address.url}: {error}"
         if isinstance(error, Unavailable):
@@ -358,8 +359,8 @@ class RemoteEngine:
 
 
 def _turn_alone(rules: TurnRules, completion: Completion) -> Completion:
-    """An answer without what follows its turn: space, and the transcript behind an opened answer that is
-    put together from the turns."""
+    """Return an answer cut behind its turn: without trailing space, and without the transcript behind an opened answer
+    that is assembled from the turns."""
     text = completion.text
     if not rules.model_answer and ANSWER in text:
         text = text[: text.index(ANSWER) + len(ANSWER)]

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
+from .placed import MOST_GRAPHS
 
 _DIALOGUE_TOKENS = 8192
 """Tokens of a dialogue whose keys and values count: a chunk of a minute, heard twice, with its turns (assumed)."""
 _RESERVED_BYTES = 2 * 2**30
 """For what a forward needs beside weights, keys and values (assumed)."""
+_GRAPH_BYTES = 2**24
+"""Of the GPU's memory for each captured step: its launches, inputs and output (assumed)."""
 _FEW_DIALOGUES = 16
 """A warning says so if fewer dialogues than these have room at once (assumed)."""
 _GIB = 2**30
@@ -40,12 +43,16 @@ class Card:
         return cls(torch.cuda.get_device_name(device), free, total)
 
 
-def check_room(thinker_class: Any, config: Any, dtype: torch.dtype, card: Card) -> int:
+def check_room(
+    thinker_class: Any, config: Any, dtype: torch.dtype, card: Card, *, cuda_graphs: bool = False
+) -> int:
     """How many dialogues at once a GPU has room for beside a model.
 
     Args:
         thinker_class: class of transformers; it is made without memory for its weights.
         config: of the thinker.
+        cuda_graphs: whether steps are captured. Captures take memory, and static places are a power of two; while
+            they grow, a layer is there twice.
 
     Raises:
         CheckpointError: there is no room for one.
@@ -57,21 +64,28 @@ def check_room(thinker_class: Any, config: Any, dtype: torch.dtype, card: Card) 
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     keys = 2 * text.num_hidden_layers * text.num_key_value_heads * size * dtype.itemsize
     dialogue = keys * _DIALOGUE_TOKENS
-    room = (card.free_bytes - weights - _RESERVED_BYTES) // dialogue
+    reserved = _RESERVED_BYTES + (MOST_GRAPHS * _GRAPH_BYTES if cuda_graphs else 0)
+    spare = card.free_bytes - weights - reserved
+    if cuda_graphs:
+        spare -= spare // (text.num_hidden_layers + 1)
+    room = max(0, int(spare // dialogue))
+    if cuda_graphs and room:
+        room = 1 << room.bit_length() - 1
     took = f"its weights take {_gib(weights)} in {str(dtype).removeprefix('torch.')}"
     has = f"{card.name} has {_gib(card.free_bytes)} free of {_gib(card.total_bytes)}"
     if room < 1:
-        least = weights + _RESERVED_BYTES + dialogue
+        least = weights + reserved + dialogue
+        captured = " and captured steps (--cuda-graphs)" if cuda_graphs else ""
         raise CheckpointError(
-            f"the model does not fit on the GPU: {took}, with one dialogue {_gib(least)}; {has}. Stop what else "
-            "fills it, take a larger card, a smaller model, --device cpu, or a server over several cards "
+            f"the model does not fit on the GPU: {took}, with one dialogue{captured} {_gib(least)}; {has}. Stop what "
+            "else fills it, take a larger card, a smaller model, --device cpu, or a server over several cards "
             "(--engine openai)"
         )
     if room < _FEW_DIALOGUES:
         _log.warning(
             "%s; %s: room for about %d dialogues at once (--batch %d)", took, has, room, room
         )
-    return int(room)
+    return room
 
 
 def check_precision(dtype: torch.dtype, device: torch.device) -> None:

@@ -47,7 +47,7 @@ class VllmEngine:
         llm: loaded, with `vllm_grammar.GrammarProcessor` among its logits processors.
         files: of the checkpoint.
         profile: of the checkpoint.
-        model: what a transcript records.
+        model: name that a transcript records.
         max_new_tokens: most tokens of one turn.
     """
 
@@ -150,8 +150,8 @@ class VllmEngine:
         )
 
     def _generated(self, prompts: list[dict[str, Any]], params: list[Any]) -> list[Any]:
-        """Outputs of a batch. Where vLLM refuses it for one of its prompts, each is asked alone, and the
-        refusal stands for that one."""
+        """Generate the outputs of a batch. If vLLM refuses it because of one prompt, each is asked alone, and the
+        refusal concerns that one only."""
         try:
             return list(
                 self.llm.generate(
@@ -238,5 +238,11 @@ def load_vllm(
         )
     except Exception as error:  # as many ways as vLLM has to refuse a model
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CheckpointError(f"{files.base}: vLLM cannot load it: {reason}") from error
+        remedy = ""
+        if "Thinker" in str(getattr(files.config, "architectures", "")):
+            remedy = (
+                "; it holds a thinker alone, which vLLM does not take: write a whole model by "
+                f"speaker-reasoner export vllm {model or 'tiny'} -o DIR"
+            )
+        raise CheckpointError(f"{files.base}: vLLM cannot load it: {reason}{remedy}") from error
     return VllmEngine(library, llm, files, profile, str(model or "embedded"))

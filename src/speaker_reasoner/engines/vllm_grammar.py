@@ -69,7 +69,7 @@ class GrammarProcessor(AdapterLogitsProcessor):  # type: ignore[misc]
         self._vocabulary = Vocabulary(tokenizer, end_id, int(config.get_vocab_size()))
 
     def is_argmax_invariant(self) -> bool:
-        """Whether the best token stays the best: no."""
+        """Return False: the processor may change which token is the most probable."""
         return False
 
     def new_req_logits_processor(self, params: Any) -> TurnProcessor | None:
@@ -79,7 +79,7 @@ class GrammarProcessor(AdapterLogitsProcessor):  # type: ignore[misc]
 
 
 def rules_from(row: dict[str, Any]) -> TurnRules:
-    """Rules from what `vllm.VllmEngine` sends: those of `chat.rules_row`, and the profile."""
+    """Read the rules that `vllm.VllmEngine` sends: those of `chat.rules_row`, and the profile."""
     values = dict(row)
     profile, box = profile_of(values.pop("profile"), "the profile of a turn"), values.pop("box")
     count = values.pop("count")

@@ -95,7 +95,7 @@ class Facts:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
+        """Read the JSON that `to_json` gave."""
         bins = stored["calibration"]
         return cls(
             stored["speakers"],
@@ -171,7 +171,7 @@ def _total_json(scores: list[Scores]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Alignment:
-    """The words of two transcripts, and what to edit in the reference to get the hypothesis.
+    """The words of two transcripts, and the edits that turn the reference into the hypothesis.
 
     Attributes:
         reference: for each reference word, the index of its segment. [N]

@@ -49,7 +49,7 @@ def _share(part: float, whole: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ErrorCounts(Additive):
-    """Word errors: what to insert, delete and substitute in the reference to get the hypothesis."""
+    """Word errors: insertions, deletions and substitutions that turn the reference into the hypothesis."""
 
     insertions: int = 0
     deletions: int = 0

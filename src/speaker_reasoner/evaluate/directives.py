@@ -1,11 +1,10 @@
-"""What a reference says about its own scoring: stretches out of it, and words that others may replace.
+"""Scoring directives in a reference: stretches that are not scored, optional words, alternatives.
 
     reference, hypothesis = scored(reference, hypothesis, normalisation.words)
 
-What comes out holds the words and the time that are scored, and no more choices: each is made as the
-words of the hypothesis ask for (`resolved`). NIST's tools do the same: sclite leaves out segments marked
-`ignore_time_segment_in_scoring` and the hypothesis words whose middle lies in one, md-eval the time of
-NOSCORE and what a UEM does not list.
+The result holds the words and the time that are scored. Alternatives are resolved in favour of the hypothesis
+(`resolved`). NIST's tools do the same: sclite leaves out segments marked `ignore_time_segment_in_scoring` and the
+hypothesis words whose middle lies in one; md-eval leaves out the time of NOSCORE and time outside of a UEM.
 """
 
 from bisect import bisect_left
@@ -34,7 +33,7 @@ _Row = npt.NDArray[np.int64]
 def scored(
     reference: Transcript, hypothesis: Transcript, words: Words
 ) -> tuple[Transcript, Transcript, int]:
-    """Return what is scored of both sides, and how many optional words were left out (sclite -D).
+    """Return the scored parts of both sides, and how many optional words were left out (sclite -D).
 
     Args:
         reference: whose `unscored` stretches and `choices` count.
@@ -42,7 +41,8 @@ def scored(
         words: splits a text into the words that are compared.
     """
     ours, theirs = (without(side, reference.unscored) for side in (reference, hypothesis))
-    theirs = theirs.with_segments([replace(s, choices=None) for s in theirs.segments])
+    if any(segment.choices is not None for segment in theirs.segments):
+        theirs = theirs.with_segments([replace(s, choices=None) for s in theirs.segments])
     if all(segment.choices is None for segment in ours.segments):
         return ours, theirs, 0
     hypothesis_words = [word for segment in theirs.segments for word in words(segment.text)]
@@ -247,13 +247,13 @@ def outside(listed: Sequence[Stretch]) -> list[Stretch]:
 def with_uem(
     references: Mapping[str, Transcript], listed: Uem
 ) -> tuple[dict[str, Transcript], list[str]]:
-    """Take out of scoring what a UEM does not list; sessions that it does not name stay whole (md-eval).
+    """Take stretches that a UEM does not list out of scoring; sessions that it does not name stay whole (md-eval).
 
     Differs from md-eval: all channels of a session are scored together, so that the stretches of all
     channels of a UEM count.
 
     Returns:
-        The references, and what a user should know: names on one side only, channels beside the first.
+        The references, and warnings: names on one side only, channels beside the first.
     """
     marked = dict(references)
     for name in references.keys() & listed.keys():

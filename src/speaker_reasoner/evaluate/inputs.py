@@ -1,4 +1,4 @@
-"""Both sides of an evaluation as they are read: transcripts by session, and what was noticed while reading.
+"""Reads both sides of an evaluation: transcripts by session, with the warnings of their readers.
 
 sides = read_sides("reference.stm", "hypotheses/", uem="all.uem")
 pairs = pair(sides.references, sides.hypotheses)
@@ -27,11 +27,11 @@ _Path = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """What is scored.
+    """References and hypotheses to be scored.
 
     Attributes:
         references, hypotheses: transcripts by name of the session.
-        warnings: what a user should know: each with its `side`, `recording` (`None` for all) and
+        warnings: for the user: each with its `side`, `recording` (`None` for all) and
             `warning`; JSON-ready.
     """
 
@@ -144,12 +144,12 @@ def _has_words(transcript: Transcript) -> bool:
 
 
 def of_uem(notes: Iterable[str]) -> list[Mapping[str, str | None]]:
-    """Warnings about a UEM, which are of all recordings."""
+    """Return warnings about a UEM, which are of all recordings."""
     return [{"side": "reference", "recording": None, "warning": note} for note in notes]
 
 
 def noticed(side: str, transcripts: Iterable[Transcript]) -> list[Mapping[str, str | None]]:
-    """The warnings of transcripts, with their side and recording; and choices that are not scored."""
+    """Return the warnings of transcripts, with their side and recording; and one of choices that are not scored."""
     rows: list[Mapping[str, str | None]] = []
     for one in transcripts:
         warnings = list(one.warnings)
@@ -168,9 +168,9 @@ def noticed(side: str, transcripts: Iterable[Transcript]) -> list[Mapping[str, s
 
 
 def summed_up(warnings: Sequence[Mapping[str, str | None]]) -> list[str]:
-    """Warnings for people, one line each: those that differ in numbers alone are one.
+    """Return warnings for people, one line each: those that differ in numbers alone are one.
 
-    A warning of several recordings is told with its number summed up.
+    The numbers of a warning of several recordings are summed up.
     """
     groups: dict[tuple[str | None, str], list[tuple[int, str | None, str]]] = {}
     for row in warnings:

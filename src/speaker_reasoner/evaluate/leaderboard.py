@@ -1,11 +1,11 @@
-"""All systems over all data sets, from stored evaluations: rates, intervals, who is better than whom.
+"""Rates, intervals and pairwise comparisons of all systems on all data sets, from stored evaluations.
 
     board = leaderboard([Path("a.json"), Path("b.json")])
     leaderboard(paths, board)       # computes only what is new
 
-Rows stand in one board only if they were measured alike: the same data, unit and scoring. A pair of
-systems is compared on the same recordings only. The object is JSON-ready; `leaderboard_files` writes
-it down. Nothing is scored here.
+Rows stand in one board only if they were measured alike: the same data, unit and scoring. Two systems are compared on
+the recordings that both transcribed. The result is a JSON-ready object; `leaderboard_files` writes it to files. Nothing
+is scored here.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def leaderboard(paths: Sequence[Path], stored: Mapping[str, Any] | None = None) 
 
     Args:
         paths: results, or folders with an `evaluation.json`.
-        stored: an earlier leaderboard; what is in it already is not computed again.
+        stored: an earlier leaderboard; its comparisons are not computed again.
 
     Returns:
         `schema`, `inputs` (a digest), `made`, `method`, `results` (each with path, digest, command and
@@ -111,7 +111,7 @@ def _parsed(content: bytes, path: Path) -> Mapping[str, Any]:
 
 
 def _program() -> str:
-    """Digest of what computes the figures: other code, other figures."""
+    """Return a digest of the code that computes the figures."""
     digest = hashlib.sha256()
     for name in ("leaderboard", "resampling"):
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
@@ -119,7 +119,7 @@ def _program() -> str:
 
 
 def _alike(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same in rows of one board."""
+    """Return the settings of a result that rows of one board must share."""
     settings = result.get("settings") or {}
     conventions = settings.get("conventions") or {}
     return {
@@ -244,7 +244,7 @@ def _comparisons(
 
 
 def _same(a: Mapping[str, tuple[float, float]], b: Mapping[str, tuple[float, float]]) -> bool:
-    """Whether two systems were scored on the same recordings, against the same references."""
+    """Return whether two systems were scored on the same recordings, against the same references."""
     return a.keys() == b.keys() and all(
         abs(a[name][1] - b[name][1]) <= 1e-6 * max(1.0, a[name][1]) for name in a
     )

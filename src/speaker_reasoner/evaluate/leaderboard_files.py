@@ -50,4 +50,4 @@ FORMATS = {".html": page, ".json": _json, ".md": markdown}
 """How a leaderboard is written, by the ending of the file's name."""
 
 EXPECTED = "expected a name that ends in .html, .json or .md"
-"""What an error says of a name that ends in none of `FORMATS`."""
+"""Message for a name that ends in none of `FORMATS`."""

@@ -1,4 +1,4 @@
-"""A leaderboard in words and as Markdown: what its page says, without colours."""
+"""A leaderboard in words and as Markdown: the content of its page, without colours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -38,7 +38,7 @@ def speed(row: _Row) -> str:
 
 
 def failures(row: _Row) -> str:
-    """How many recordings failed, and of what kinds."""
+    """Return the number of failed recordings, by reason."""
     kinds = [str(one.get("reason") or "failed") for one in row["failures"]]
     if not kinds:
         return "0"
@@ -47,7 +47,7 @@ def failures(row: _Row) -> str:
 
 
 def asked(row: _Row) -> str:
-    """What a system was asked and used, as far as its answers say."""
+    """Return requests and tokens of a system in words, from the usage that its answers state."""
     names = {"requests": "requests", "input_tokens": "tokens in", "output_tokens": "tokens out"}
     known = [
         f"{row['usage'][key]:,.0f} {name}" for key, name in names.items() if key in row["usage"]
@@ -56,7 +56,7 @@ def asked(row: _Row) -> str:
 
 
 def about(board: Mapping[str, Any]) -> str:
-    """What a board's rows have in common, in one sentence."""
+    """Describe the data and scoring that a board's rows share, in one sentence."""
     scoring = board["scoring"]
     steps = scoring["normalisation"] or {}
     on = ", ".join(name for name, value in steps.items() if value is True) or "none"
@@ -79,7 +79,7 @@ def title(board: Mapping[str, Any]) -> str:
 
 
 def verdict(row: Mapping[str, Any], flipped: bool = False) -> str:
-    """What a comparison says, for the system that comes first."""
+    """Return the verdict of a comparison for its first system; for the second if `flipped`."""
     if row["verdict"] in ("a", "b"):
         return "better" if (row["verdict"] == "a") != flipped else "worse"
     return str(row["verdict"])

@@ -1,4 +1,4 @@
-"""Which speaker of the hypothesis is which of the reference: the one-to-one mapping that costs least."""
+"""The one-to-one mapping of hypothesis speakers to reference speakers with the lowest cost."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +11,23 @@ from .extra import load
 _SMALL = 10**6  # words times words up to which all distances are computed
 
 _Side = TypeVar("_Side")
+
+
+def distance(reference: Any, hypothesis: Any, substitution: int = 1) -> int:
+    """The least cost of edits between two texts, lists or arrays; a substitution costs 1 or 2."""
+    kinds = load("rapidfuzz.distance")
+    least = kinds.Levenshtein.distance(
+        reference, hypothesis, score_hint=edits_hint(reference, hypothesis)
+    )
+    if substitution == 2:
+        least = kinds.Indel.distance(reference, hypothesis, score_cutoff=2 * least)
+    return int(least)
+
+
+def edits_hint(reference: Any, hypothesis: Any) -> int:
+    """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
+    sizes = len(reference), len(hypothesis)
+    return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
 
 
 def cheapest_mapping(
@@ -57,7 +74,7 @@ def cheapest_mapping(
 
 
 class _Bag:
-    """How often each word, and each pair of neighbours, comes; `codes` number the words of all bags."""
+    """Counts of words and of pairs of neighbouring words; `codes` numbers the words of all bags."""
 
     def __init__(self, words: Sequence[Any], codes: dict[Any, int]) -> None:
         numbers = np.array([codes.setdefault(w, len(codes)) for w in words], dtype=np.int64)
@@ -74,6 +91,6 @@ def _at_least(one: _Bag, other: _Bag) -> int:
 
 
 def _common(one: tuple[Any, Any], other: tuple[Any, Any]) -> int:
-    """How many items two bags of distinct items, in order, and their counts have in common."""
+    """Return how many items two bags of distinct items, in order, and their counts have in common."""
     _, i, j = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
     return int(np.minimum(one[1][i], other[1][j]).sum())

@@ -126,13 +126,15 @@ class Normalisation:
         return text.split()
 
     def describe(self) -> dict[str, Any]:
-        """Return the switches, JSON-ready, and what normalised numbers and simplified characters.
+        """Return the switches, JSON-ready, and the libraries that normalise numbers and simplify characters.
 
         Raises:
-            ExtraError: characters are to be simplified and `opencc` is not installed.
+            ExtraError: a step needs `wetext` or `opencc`, which is not installed.
         """
         if self.simplified:
             _simplifier()
+        if self.numbers and self.language == "zh":
+            _chinese()
         tool = {"en": "transformers", "zh": "wetext"}.get(self.language) if self.numbers else None
         numbers_by = f"{tool} {importlib.metadata.version(tool)}" if tool else None
         simplified_by = (
@@ -142,7 +144,7 @@ class Normalisation:
 
 
 class _Dropped(dict[int, str | int]):
-    """Table for `str.translate`, filled as characters come up: what divides words is a space."""
+    """Table for `str.translate`, filled as characters come up: characters that divide words become spaces."""
 
     def __missing__(self, code: int) -> str | int:
         divides = unicodedata.category(chr(code))[0] in "PS"

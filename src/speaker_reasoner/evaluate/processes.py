@@ -1,7 +1,7 @@
-"""A function of many items, in several processes: the results in order, as in one process.
+"""Applies a function to many items in several processes; results come in order, as in one process.
 
-Processes are spawned: what runs in them is a function of a module, and a script that asks for more
-than one must keep its own statements behind `if __name__ == "__main__":`.
+Processes are spawned: the function must be one of a module, and a script that asks for more than one process
+must keep its own statements behind `if __name__ == "__main__":`.
 """
 
 import multiprocessing
@@ -20,16 +20,15 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _LOOK_S = 0.5
-"""So often an interrupt is looked for: one that another thread of this process took (a library's) wakes nobody."""
+"""Interval at which an interrupt is looked for: one that a library's thread took wakes nobody."""
 
 
 def each(
     function: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
 ) -> Iterator[_Result]:
-    """The results for each item, in order; with `jobs` above 1 in as many processes.
+    """Yield the results for each item, in order; with `jobs` above 1 from as many processes.
 
-    Whatever ends it, an error of an item or an interrupt, ends the processes with it; so does the death
-    of this process.
+    An error of an item, an interrupt, SIGTERM and the death of this process end the processes.
 
     Raises:
         DataError: a process died; errors of the function as they are.
@@ -42,13 +41,14 @@ def each(
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, spawning, initializer=_begin)
     try:
-        with _interrupts_later():
-            futures = [pool.submit(function, item) for item in items]
-        # Not `pool.map`: it cancels what is left, and on cancelled futures a broken pool hangs (3.11).
-        for future in futures:
-            while not wait([future], timeout=_LOOK_S).done:
-                pass
-            yield future.result()
+        with _ends_in_order():
+            with _interrupts_later():
+                futures = [pool.submit(function, item) for item in items]
+            # Not `pool.map`: it cancels what is left, and on cancelled futures a broken pool hangs (3.11).
+            for future in futures:
+                while not wait([future], timeout=_LOOK_S).done:
+                    pass
+                yield future.result()
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
@@ -60,6 +60,27 @@ def each(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Let SIGTERM end this process by an exception, so that the pool is shut down.
+
+    Otherwise multiprocessing warns on standard error of semaphores that were left.
+    """
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
@@ -76,7 +97,7 @@ def _interrupts_later() -> Iterator[None]:
 
 
 def _begin() -> None:
-    """Begin a worker, which its parent ends: at an interrupt, which goes to both, and by its own end."""
+    """Begin a worker that leaves interrupts, which reach both, to its parent, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

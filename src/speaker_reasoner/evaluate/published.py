@@ -17,7 +17,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """Where figures come from.
+    """The source of published figures.
 
     Attributes:
         what: its title.
@@ -51,7 +51,7 @@ class Group:
 
     Attributes:
         source: where they come from.
-        unit: what the systems took at once, in words.
+        unit: the unit that the systems took at once, in words.
         rows: percent, by system, data set and metric.
     """
 

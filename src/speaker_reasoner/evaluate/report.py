@@ -70,7 +70,7 @@ def report(
 
 
 def compare(reference: Transcript, hypothesis: Transcript, words: Words) -> dict[str, Any]:
-    """Return what the picture of one recording shows, JSON-ready; times in seconds.
+    """Return the data of one recording's picture, JSON-ready; times in seconds.
 
     - `duration_s`, `warnings` (of the hypothesis)
     - `lanes`, top to bottom: `side`, `speaker`, `pair` (lanes of one pair of speakers share it; the

@@ -1,11 +1,11 @@
-"""What chance may have done to an error rate: intervals, and whether two systems differ.
+"""Confidence intervals of error rates, and significance of differences between systems, by bootstrap.
 
     interval(list(counted(result, "cpwer").values()))   # 95 % interval over recordings
     compare_results(result_a, result_b, "cpwer")        # paired bootstrap over recordings
     holm([comparison.p for comparison in comparisons])  # many comparisons at once
 
-What is drawn is whole recordings: pieces of one recording are drawn together, because they share
-speakers, room and microphone. All is computed from stored counts; nothing is scored here.
+Whole recordings are resampled: pieces of one recording are drawn together, because they share speakers, room and
+microphone. All is computed from stored counts; nothing is scored here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,14 @@ FRACTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "jer": (("error_sum",), "speakers"),
 }
-"""For each error rate, the counts in its numerator, and the count in its denominator."""
+"""Counts in the numerator of each error rate, and the count in its denominator."""
 
 
 DRAWS = 10_000
 """Sets of recordings that a comparison draws."""
 
 Fraction = tuple[float, float]
-"""Errors, and what they are divided by."""
+"""Errors, and their divisor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def interval(
     out. `None` without a reference in any recording.
 
     Args:
-        counts: errors of each recording, and what they are divided by.
+        counts: errors and divisor of each recording.
         draws: how many sets of recordings are drawn.
         seed: the same seed gives the same interval.
 

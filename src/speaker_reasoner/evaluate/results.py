@@ -72,12 +72,12 @@ def evaluate(
 
     Args:
         pairs: reference and hypothesis of each recording.
-        normalisation: what is done to the words of both sides.
-        system: name of what made the hypotheses.
+        normalisation: of the words of both sides.
+        system: name of the system that made the hypotheses.
         data: name of the data set.
         mode: `segmented` or `long-form`; `None` if unknown.
         of: by name of a piece, the recording that it was cut from.
-        warnings: what was noticed while reading, as `inputs.Sides` has it.
+        warnings: of the readers, as `inputs.Sides` has them.
         stored: an earlier result; counts of recordings that are the same are taken from it.
         words: whether the system gives words; those of a diarizer alone are not scored.
         quiet: no progress bar.
@@ -272,7 +272,7 @@ def _percent(rate: float | None) -> str:
 
 
 def _counts(values: Mapping[str, Any]) -> str:
-    """The counts of a metric in words, whatever its kind."""
+    """Return the counts of a metric of any kind in words."""
     match values:
         case {"insertions": i, "deletions": d, "substitutions": s, "reference_words": n}:
             return f"{i:,} ins, {d:,} del, {s:,} sub / {n:,}"

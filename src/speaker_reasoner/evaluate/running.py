@@ -39,7 +39,7 @@ _Sessions = Callable[[Path], dict[str, Transcript]]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationItem:
-    """One recording of a data set: its audio, and what was really said in it."""
+    """One recording of a data set: its audio, and its reference."""
 
     audio: Path
     reference: Transcript
@@ -52,7 +52,7 @@ class Excerpt:
     Attributes:
         item: the recording.
         start_s: where the unit starts in it.
-        reference: what is said in the unit, its times counted from its start.
+        reference: of the unit, its times counted from its start.
     """
 
     item: EvaluationItem
@@ -146,7 +146,7 @@ def _item(
 
 
 def marked(items: Iterable[EvaluationItem], uem: Path) -> tuple[list[EvaluationItem], list[str]]:
-    """Take out of scoring what a UEM does not list, as `with_uem`; it names recordings, not their pieces.
+    """Take stretches that a UEM does not list out of scoring, as `with_uem`; it names recordings, not their pieces.
 
     Raises:
         FormatError: as `read_uem`.
@@ -181,7 +181,7 @@ def units(
 def transcribe(
     engine: Engine, rows: list[Excerpt], folder: Path, options: Options
 ) -> dict[str, Any]:
-    """Transcribe what is not yet in `folder/hypotheses`, one JSON file a unit.
+    """Transcribe the units that are not yet in `folder/hypotheses`, one JSON file a unit.
 
     Returns:
         `speed`, what was measured over all calls: seconds of audio, wall time, turns, tokens, time by stage;
@@ -219,7 +219,7 @@ def transcribe(
 
 
 def ask(system: System, rows: list[Excerpt], folder: Path, how: How) -> dict[str, Any]:
-    """Have another system transcribe what it has not yet, one JSON file a unit in `folder/hypotheses`.
+    """Have another system transcribe the units that it has not yet, one JSON file a unit in `folder/hypotheses`.
 
     Returns:
         As `transcribe`, and `usage`: the sums of requests, pieces and what the answers say of themselves. The
@@ -287,7 +287,7 @@ def _speed(batch: Batch, items: Iterable[Item]) -> dict[str, Any]:
 
 
 def _check_same(path: Path, settings: dict[str, Any]) -> None:
-    """Make sure that a folder's run is this one; the first writes down what it is.
+    """Check that a folder's run is this one; the first run writes its settings there.
 
     Raises:
         DataError: it is another.

@@ -3,7 +3,7 @@
     scores = [score(reference, hypothesis) for reference, hypothesis in pairs]
     total(scores).cpwer.rate
 
-Words are aligned by MeetEval, which is imported when first needed. What counts is said in
+Words are aligned by MeetEval, which is imported when first needed. Definitions of the metrics are in
 `CONVENTIONS`, which is part of every `Scores.to_json()`, and in the `Normalisation`. Reading files,
 choosing pairs and printing tables happen elsewhere.
 """
@@ -37,10 +37,10 @@ COLLAR_S = 0.25
 """Time not scored on either side of a reference boundary in `Scores.der_025`, in seconds."""
 
 WORD_COLLAR_S = 5.0
-"""How far from each other words may lie that match in `Scores.tcpwer`, in seconds."""
+"""Greatest distance in time of matching words in `Scores.tcpwer`, in seconds."""
 
 TOLERANCES_S = (0.1, 0.25, 0.5)
-"""How far from each other matching boundaries may lie in `Scores.boundaries`, in seconds."""
+"""Greatest distance of matching boundaries in `Scores.boundaries`, in seconds."""
 
 CONVENTIONS = {
     "words": "both sides go through the same normalisation, which is stored beside",
@@ -80,7 +80,7 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """All errors of one recording, or of several added up; `CONVENTIONS` defines each.
+    """Errors of one recording, or the sum over several; `CONVENTIONS` defines each.
 
     A metric is `None` where it did not run. In a sum it covers the recordings where it did, and
     `skipped` says why and how many are missing.
@@ -142,7 +142,7 @@ class Scores:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Why a metric did not run, and for how many recordings; by metric."""
+        """By metric, the reasons it did not run, with the number of recordings of each."""
         by_metric: dict[str, list[str]] = {}
         for (metric, reason), count in sorted(self.reasons.items()):
             by_metric.setdefault(metric, []).append(
@@ -168,7 +168,7 @@ class Scores:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Scores":
-        """Read what `to_json` gave for one recording.
+        """Read the JSON that `to_json` gave for one recording.
 
         Raises:
             KeyError, TypeError: it was stored by another version.
@@ -212,7 +212,7 @@ def score(
     Args:
         reference: the reference.
         hypothesis: of the same recording.
-        normalisation: what is done to the words of both sides.
+        normalisation: of the words of both sides.
         times: whether the hypothesis has real times. If not, metrics that need them are skipped; the
             order of segments is still that of their times.
         words: whether the hypothesis is of a system that gives words. If not, word errors are skipped.

@@ -1,4 +1,4 @@
-"""What a stored evaluation is: its schema, its metrics' labels, and the unit that its system took at once."""
+"""The stored form of an evaluation: schema, labels of metrics, and the unit that the system transcribed at once."""
 
 import json
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def check_evaluation(result: object, where: str) -> Mapping[str, Any]:
     """Return a stored evaluation if it is one, of the version this program reads.
 
     Args:
-        result: what was read from JSON.
+        result: the object that was read from JSON.
         where: its name in an error message, such as its path.
 
     Raises:
@@ -86,7 +86,7 @@ def check_evaluation(result: object, where: str) -> Mapping[str, Any]:
 
 
 def unit_of(result: Mapping[str, Any]) -> str:
-    """What the system took at once, in words: pieces of a length, whole recordings, or not stated."""
+    """Name the unit that the system transcribed at once: pieces of a length, whole recordings, or not stated."""
     pieces_s = (result.get("settings") or {}).get("pieces_s")
     if pieces_s:
         shortest_s, longest_s = pieces_s

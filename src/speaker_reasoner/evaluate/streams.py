@@ -2,10 +2,12 @@
 
 MeetEval's search (`greedy_combination_matching`: segments move one after the other to where they
 cost least, first with substitutions of cost 2, then 1, until none moves), with the same result.
-Where MeetEval fills whole tables of distances, this fills a band around their diagonals: a path of
-cost C from corner to corner stays within it (Ukkonen, 1985). Every cost that is read is checked
-against the band's width; if the band was too narrow, the pass is repeated with one twice as wide.
-Of the columns behind each place one in `_BLOCK` is kept, from which the others are made again.
+Where MeetEval fills whole tables of distances, this computes the few places of a column that a path
+within a limit of cost can pass (Ukkonen, 1985): beyond them the costs rise by one a word. Every cost
+that is read is checked against the limit; if that was too low, the pass is repeated with
+one that leaves four times the room.
+Of the columns behind each place, where all are too many, one in `_BLOCK` is kept, from which the
+others are made again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,73 +21,94 @@ import numpy.typing as npt
 
 from .counts import Skip
 from .extra import load
-from .mapping import cheapest_mapping
+from .mapping import cheapest_mapping, distance
 
 _PASSES = 49  # MeetEval's bound for each cost of substitutions
 _BLOCK = 64  # segments
+_KEPT = 2**20  # costs that the columns of a stream may hold before they are thinned: assumed
+_SPARE = 8  # words that may move within a pass: assumed
 
 _Ints = npt.NDArray[np.uint64]
 
 
-class _TooNarrowError(Exception):
-    """A cost was read that a path outside of the band may undercut."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """How many words of the stream more, or fewer, than of its reference are looked at."""
-
-    more: int
-    fewer: int
-
-    @classmethod
-    def around(cls, cost: int, drift: int, longest: int) -> "_Band":
-        """For paths of a cost that end `drift` words off, with one more segment, and a few moves."""
-        spare = longest + 16
-        return cls((cost + drift) // 2 + spare, (cost - drift) // 2 + spare)
-
-    def holds(self, cost: int, drift: int) -> bool:
-        """Whether all paths of a cost that end `drift` words off are in the band."""
-        return cost + drift <= 2 * self.more and cost - drift <= 2 * self.fewer
-
-    def twice(self) -> "_Band":
-        return _Band(2 * self.more, 2 * self.fewer)
-
-    @property
-    def width(self) -> int:
-        return self.more + self.fewer + 1
+class _TooLowError(Exception):
+    """A cost was read that a path which was left out may undercut."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
     """Costs in front of (or behind) a place of a stream's reference, by words of the stream used.
 
+    On both sides of the costs that are written out, they rise by one a word. A single cost is the
+    most usual column: where no error is near.
+
     Attributes:
         words: of the reference, before the place.
         first: number of words of the stream that `costs[0]` stands for.
-        costs: one for each number of words from `first` on.
+        costs: one for each number of words from `first` on; neighbours differ by one at most.
     """
 
     words: int
     first: int
     costs: _Ints
 
-    @classmethod
-    def at_the_start(cls, size: int, band: _Band) -> "_Column":
-        return cls(0, 0, np.arange(min(size, band.more) + 1, dtype=np.uint64))
+    @property
+    def last(self) -> int:
+        return self.first + len(self.costs) - 1
 
-    def after(self, segment: _Ints, stream: _Ints, band: _Band, substitution: int) -> "_Column":
-        """The costs behind `segment`, if it comes next in this stream."""
-        words = self.words + len(segment)
-        low = min(max(0, words - band.fewer), len(stream))
-        high = min(len(stream), words + band.more)
-        last = self.first + len(self.costs) - 1
-        costs = self.costs
-        if high > last:  # from beyond the band: insertions
-            costs = np.append(costs, costs[-1] + np.arange(1, high - last + 1, dtype=np.uint64))
-        stretch = stream[self.first : self.first + len(costs) - 1]
-        costs = _forward()(costs, stretch, segment, cost_substitution=substitution)
-        return _Column(words, low, costs[low - self.first :])
+
+class _Text:
+    """The words of a stream, from one of its ends, and which paths through them count.
+
+    Args:
+        words: as numbers.
+        total: words of its reference at first.
+        limit: of a path's cost.
+        substitution: cost of one.
+    """
+
+    def __init__(self, words: _Ints, total: int, limit: int, substitution: int) -> None:
+        self.words, self._bytes = words, words.tobytes()
+        self._limit, self._substitution = limit, substitution
+        self._more = (limit + len(words) - total) // 2  # words that a path can be ahead
+
+    def after(self, column: _Column, segment: _Ints, total: int) -> _Column:
+        """The costs behind `segment`, if it comes next; `total` words of the reference with it."""
+        behind, count = column.words + len(segment), len(segment)
+        if len(column.costs) == 1:
+            begin, end = (
+                number * segment.itemsize for number in (column.first, column.first + count)
+            )
+            if self._bytes[begin:end] == segment.tobytes():
+                # No path is cheaper than the difference of the lengths, which these words reach.
+                return _Column(behind, column.first + count, column.costs)
+        high = max(column.last, min(len(self.words), behind + self._more))
+        above = np.arange(1, high - column.last + 1, dtype=np.uint64)
+        costs = np.concatenate((column.costs, column.costs[-1] + above))
+        stretch = self.words[column.first : high]
+        costs = _forward()(costs, stretch, segment, cost_substitution=self._substitution)
+        return self._cut(behind, column.first, costs, len(self.words) - (total - behind))
+
+    def _cut(self, words: int, first: int, costs: _Ints, to_come: int) -> _Column:
+        """A single cost where all rise from it; else without ends that no path within the limit passes.
+
+        From a place to the end, a path costs as much as the place is away from `to_come` at least. Both
+        change by one a word at most, so that what an end is over the limit by says how much goes.
+        """
+        last = first + len(costs) - 1
+        below = int(costs[0]) + abs(first - to_come) - self._limit
+        above = int(costs[-1]) + abs(last - to_come) - self._limit
+        if below > 0 or above > 0:
+            low = (max(below, 0) + 1) // 2
+            costs = costs[low : len(costs) - (max(above, 0) + 1) // 2]
+            first += low
+            if not len(costs):
+                raise _TooLowError
+        place = int(costs.argmin())
+        least, above = int(costs[place]), len(costs) - 1 - place
+        if int(costs[0]) == least + place and int(costs[-1]) == least + above:
+            first, costs = first + place, costs[place : place + 1].copy()
+        return _Column(words, first, costs)
 
 
 @cache
@@ -97,45 +120,59 @@ def _forward() -> Any:
 class _Stream:
     """The words of one stream, and the costs of what is in front of a place and what is behind it."""
 
-    def __init__(self, words: _Ints, segments: Sequence[_Ints], band: _Band, substitution: int):
-        self._words, self._mirrored = words, words[::-1].copy()
-        self._band, self._substitution = band, substitution
-        self._segments = segments[::-1]
-        self.front = _Column.at_the_start(len(words), band)
-        column = _Column.at_the_start(len(words), band)
-        self._kept = [column]  # what is behind where 0, `_BLOCK`, twice `_BLOCK`, ... are left
+    def __init__(
+        self, words: _Ints, segments: Sequence[_Ints], limit: int, substitution: int
+    ) -> None:
+        total = sum(map(len, segments))
+        self._text = _Text(words, total, limit, substitution)
+        self._mirrored = _Text(words[::-1].copy(), total, limit, substitution)
+        self._limit = limit
+        self._totals = [total, total]  # words of the reference, the fewest and the most so far
+        self._at_first = total
+        self._segments = [segment[::-1].copy() for segment in reversed(segments)]
+        self.front = _Column(0, 0, np.zeros(1, dtype=np.uint64))
+        column = self.front
+        self._kept = [column]  # what is behind where 0, `_step`, twice `_step`, ... are left
+        self._step, costs = 1, 0
         for number, before in enumerate(self._columns(column, 0), start=1):
             column = before
-            if number % _BLOCK == 0:
+            if number % self._step == 0:
                 self._kept.append(column)
+                costs += len(column.costs)
+            if self._step == 1 and costs > _KEPT:
+                self._kept, self._step = self._kept[::_BLOCK], _BLOCK
         self._block: list[_Column] = []  # the columns behind the next places, the next one last
         self._left = len(segments)
         self.cost = self._met(self.front, column)
 
     def _columns(self, column: _Column, behind: int) -> Iterator[_Column]:
         """The columns before each of the segments, from the end on, that come before the last `behind`."""
-        for segment in islice(self._segments, behind, None):
-            mirrored = segment[::-1].copy()
-            column = column.after(mirrored, self._mirrored, self._band, self._substitution)
+        for mirrored in islice(self._segments, behind, None):
+            column = self._mirrored.after(column, mirrored, self._at_first)
             yield column
 
     def _behind(self, count: int) -> _Column:
         """The costs of what is behind, where so many segments are left."""
-        number, place = divmod(count, _BLOCK)
+        number, place = divmod(count, self._step)
         if number < len(self._kept) - 1 or not self._block:
             del self._kept[number + 1 :]
-            columns = islice(self._columns(self._kept[-1], number * _BLOCK), _BLOCK - 1)
+            columns = islice(self._columns(self._kept[-1], count - place), self._step - 1)
             self._block = [self._kept[-1], *columns]
         return self._block[place]
 
-    def front_with(self, segment: _Ints) -> _Column:
-        """The costs in front if `segment` comes next."""
-        return self.front.after(segment, self._words, self._band, self._substitution)
-
     def with_next(self, segment: _Ints) -> tuple[_Column, int]:
-        """The same, and what the stream then costs in all."""
-        front = self.front_with(segment)
-        return front, self._met(front, self._behind(self._left))
+        """The costs in front if `segment` comes next, and what the stream then costs in all."""
+        behind = self._behind(self._left)
+        front = self._front_with(segment, behind)
+        return front, self._met(front, behind)
+
+    def passed_by(self, segment: _Ints) -> _Column:
+        """The costs in front of what comes after `segment`, the next one in this stream."""
+        return self._front_with(segment, self._behind(self._left - 1))
+
+    def _front_with(self, segment: _Ints, behind: _Column) -> _Column:
+        total = self.front.words + len(segment) + behind.words
+        return self._text.after(self.front, segment, total)
 
     def without_next(self) -> int:
         """What the stream costs without the segment that comes next in it."""
@@ -145,19 +182,29 @@ class _Stream:
         """The segment that came next has been dealt with."""
         self._left -= 1
 
+    def move_on(self, front: _Column, cost: int) -> None:
+        """Take a column as the one in front of what comes next, and what the stream then costs."""
+        self.front, self.cost = front, cost
+        total = front.words + self._behind(self._left).words
+        self._totals = [min(self._totals[0], total), max(self._totals[1], total)]
+
     def _met(self, front: _Column, behind: _Column) -> int:
         """The cost of the cheapest path through both columns."""
-        size = len(self._words)
-        end = size - behind.first  # the words that `behind` uses are counted from the end
-        low = max(front.first, end - len(behind.costs) + 1)
-        high = min(front.first + len(front.costs), end + 1)
-        if low >= high:
-            raise _TooNarrowError
-        one = front.costs[low - front.first : high - front.first]
-        other = behind.costs[end - high + 1 : end - low + 1][::-1]
-        cost = int((one + other).min())
-        if not self._band.holds(cost, size - front.words - behind.words):
-            raise _TooNarrowError
+        size = len(self._text.words)
+        first, last = size - behind.last, size - behind.first  # `behind` counts from the end
+        low, high = max(front.first, first), min(front.last, last)
+        if low <= high:
+            one = front.costs[low - front.first : high - front.first + 1]
+            other = behind.costs[last - high : last - low + 1][::-1]
+            cost = int((one + other).min())
+        else:
+            end = 0 if front.first > last else -1
+            cost = int(front.costs[end]) + int(behind.costs[end]) + low - high
+        # Where a path was left out, so many words of the reference more or fewer were expected.
+        total = front.words + behind.words
+        expected = max(total - self._totals[0], self._totals[1] - total)
+        if cost + expected >= self._limit:
+            raise _TooLowError
         return cost
 
 
@@ -205,7 +252,6 @@ def _by_speaker(
     for speaker, row in zip(speakers, rows, strict=True):
         spoken.setdefault(speaker, []).append(row)
     said = [np.concatenate(parts) for parts in spoken.values()]
-    distance = load("rapidfuzz.distance").Levenshtein.distance
     nothing = np.array([], dtype=np.uint64)
     mapping = dict(cheapest_mapping(said, columns, nothing, np.ndarray.tolist, distance))
     chosen = {}
@@ -225,21 +271,19 @@ def _pass(
     largest: int | None,
 ) -> list[int]:
     """Move each segment once, in order, to where all streams together cost least."""
-    kinds = load("rapidfuzz.distance")
-    distance = (kinds.Levenshtein if substitution == 1 else kinds.Indel).distance
     given: list[list[_Ints]] = [[] for _ in columns]
     for stream, row in zip(assignment, rows, strict=True):
         given[stream].append(row)
-    longest = max(map(len, rows))
-    lengths = [sum(map(len, mine)) for mine in given]
-    bands = []
-    for column, mine, length in zip(columns, given, lengths, strict=True):
-        joined = np.concatenate([*mine, np.array([], dtype=np.uint64)])
-        bands.append(_Band.around(distance(joined, column), len(column) - length, longest))
+    least = [
+        distance(np.concatenate([*mine, column[:0]]), column, substitution)
+        for column, mine in zip(columns, given, strict=True)
+    ]
+    slack = 2 * (max(map(len, rows)) + _SPARE)
     while True:
+        limits = [cost + slack for cost in least]
         costs = sum(
-            length * min(len(column), band.width)
-            for length, column, band in zip(lengths, columns, bands, strict=True)
+            sum(map(len, mine)) * min(len(column), limit)
+            for column, mine, limit in zip(columns, given, limits, strict=True)
         )
         if largest is not None and costs > largest:
             raise Skip(f"too long for its errors: a search among {costs:,} costs, over {largest:,}")
@@ -247,13 +291,13 @@ def _pass(
             return _moved(
                 rows,
                 [
-                    _Stream(column, mine, band, substitution)
-                    for column, mine, band in zip(columns, given, bands, strict=True)
+                    _Stream(column, mine, limit, substitution)
+                    for column, mine, limit in zip(columns, given, limits, strict=True)
                 ],
                 assignment,
             )
-        except _TooNarrowError:
-            bands = [band.twice() for band in bands]
+        except _TooLowError:
+            slack *= 4
 
 
 def _moved(
@@ -262,7 +306,7 @@ def _moved(
     moved = []
     for row, now in zip(rows, assignment, strict=True):
         here = streams[now]
-        stays, front, without = here.cost, here.front_with(row), here.without_next()
+        stays, front, without = here.cost, here.passed_by(row), here.without_next()
         best, least, after = now, stays - without, (front, stays)
         if least > -len(row):  # all of its words are right where it is: no stream has more for it
             for number, stream in enumerate(streams):
@@ -274,6 +318,6 @@ def _moved(
         here.passed()
         if best != now:
             here.cost = without
-        streams[best].front, streams[best].cost = after
+        streams[best].move_on(*after)
         moved.append(best)
     return moved

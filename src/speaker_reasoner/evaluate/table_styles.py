@@ -42,7 +42,7 @@ class SystemRow:
 
     Attributes:
         label: its name.
-        unit: what it took at once, in words.
+        unit: the unit that it took at once, in words.
         group: rows of one group were measured alike.
         mark: the number of its note; 0 without one.
         percent: by data set and key of the metric.
@@ -60,7 +60,7 @@ class Table:
     """A table, ready to be written.
 
     Attributes:
-        title: what it compares.
+        title: of the table.
         rows: from top to bottom.
         blocks: columns that stand side by side.
         notes: lines below it.

@@ -25,7 +25,7 @@ class Layout:
     """One table of the paper.
 
     Attributes:
-        title: what it compares.
+        title: of the table.
         metrics: the columns of each data set.
         mode: of the evaluations it shows; `None` for any. One without a mode fits everywhere.
         characters: whether its word errors are character errors where the language is Chinese.
@@ -228,7 +228,7 @@ def _rate(name: str, scores: Mapping[str, Any]) -> float | None:
 
 
 def _note(layout: Layout, row: SystemRow, entries: list[tuple[str, Mapping[str, Any]]]) -> str:
-    """How one of our rows was scored; its settings are the same for all its data sets."""
+    """Return the footnote on the scoring of one of our rows; its settings are the same for all its data sets."""
     settings = entries[0][1].get("settings") or {}
     conventions = settings.get("conventions") or {}
     dates = sorted({made["date"] for _, result in entries if (made := result.get("made"))})
@@ -253,7 +253,7 @@ def _note(layout: Layout, row: SystemRow, entries: list[tuple[str, Mapping[str, 
 
 
 def _describe(normalisation: object) -> str:
-    """The switches of a normalisation in words: what is on, then what is off."""
+    """Describe the switches of a normalisation in words: those that are on, then those that are off."""
     if not isinstance(normalisation, Mapping):
         return "normalisation not recorded" if normalisation is None else str(normalisation)
     on = [name for name, value in normalisation.items() if value is True]

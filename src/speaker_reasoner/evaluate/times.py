@@ -113,7 +113,7 @@ def _activity(
 
 
 def _speaking(transcript: Transcript, spans: npt.NDArray[Any], intervals: int) -> Any:
-    """Who speaks in which interval, from the first interval of each segment and the one behind it."""
+    """Return speaker activity by interval, from the interval range `[first, last)` of each segment."""
     sparse = load("scipy.sparse")
     labels = {label: i for i, label in enumerate(transcript.speakers)}
     rows = np.array([labels[s.speaker] for s in transcript.segments], dtype=np.int64)
@@ -159,7 +159,7 @@ def _fit(one: Segment, other: Segment) -> float:
 
 
 def boundaries(reference: Transcript, hypothesis: Transcript, tolerance_s: float) -> BoundaryCounts:
-    """Match starts with starts and ends with ends, whoever speaks.
+    """Match starts with starts and ends with ends, of any speakers.
 
     One to one, within the tolerance: as many as possible, and of all such matchings one with the
     least sum of time differences.
@@ -182,7 +182,7 @@ def boundaries(reference: Transcript, hypothesis: Transcript, tolerance_s: float
 def _matched(
     reference: npt.NDArray[Any], hypothesis: npt.NDArray[Any], tolerance_s: float
 ) -> tuple[int, float]:
-    """How many points match, and the sum of their distances.
+    """Return how many points match, and the sum of their distances.
 
     Of the best matchings one never crosses (points on a line), so that it can be computed as an alignment:
     `best[j]` is the best of all points so far with the first j of the hypothesis. Only the columns

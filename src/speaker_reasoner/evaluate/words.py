@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..transcript import Segment
 from .counts import ErrorCounts, Skip
 from .extra import load
-from .mapping import cheapest_mapping
+from .mapping import cheapest_mapping, distance, edits_hint
 from .streams import assign
 
 LONG = 10**7
@@ -35,7 +35,7 @@ ORC_LONG = 4 * 10**9
 """Reference words times hypothesis words up to which the greedy search is made, however many errors there are."""
 
 ORC_COSTS = 10**9
-"""Above that, how many costs it may look at, which are the more the more errors there are (`streams`)."""
+"""Above that, greatest number of costs that it may compute; the more errors, the more costs (`streams`)."""
 
 _SMALL = 10**6  # words times words up to which MeetEval's own mapping serves
 _BLOCK = 2**18  # words times words that one call of the time-constrained alignment is worth
@@ -65,20 +65,9 @@ def edits(reference: list[str], hypothesis: list[str]) -> list[tuple[str, int, i
     levenshtein = load("rapidfuzz.distance").Levenshtein
     return list(
         levenshtein.editops(
-            reference, hypothesis, score_hint=_hint(reference, hypothesis)
+            reference, hypothesis, score_hint=edits_hint(reference, hypothesis)
         ).as_list()
     )
-
-
-def _hint(reference: list[str], hypothesis: list[str]) -> int:
-    """Where to begin the search for the number of edits: rapidfuzz takes a band of the table, doubled as needed."""
-    sizes = len(reference), len(hypothesis)
-    return abs(sizes[0] - sizes[1]) + max(sizes) // 64 + 1
-
-
-def _distance(reference: list[str], hypothesis: list[str]) -> int:
-    levenshtein = load("rapidfuzz.distance").Levenshtein
-    return int(levenshtein.distance(reference, hypothesis, score_hint=_hint(reference, hypothesis)))
 
 
 def _counted(rate: Any) -> ErrorCounts:
@@ -94,7 +83,7 @@ def permutation_errors(reference: SegmentWords, hypothesis: SegmentWords) -> Err
         unsorted = {"reference_sort": False, "hypothesis_sort": False}  # they are in order
         return _counted(load("meeteval.wer").cp_word_error_rate(*as_text, **unsorted))
     ours, theirs = (list(side.values()) for side in sides)
-    return _mapped_errors(ours, theirs, [], list, _distance, word_errors)
+    return _mapped_errors(ours, theirs, [], list, distance, word_errors)
 
 
 def _words_by_speaker(spoken: SegmentWords) -> dict[str, list[str]]:
@@ -224,7 +213,7 @@ def _apart(reference: _Timed, hypothesis: _Timed) -> Iterator[tuple[_Timed, _Tim
 
 
 def _reach(times: list[tuple[float, float]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """For each place between words, the first start after it and the last end before it; `[N + 1]`."""
+    """Return the first start after, and the last end before, each place between words; `[N + 1]` each."""
     starts, ends = np.array(times, dtype=float).T
     first = np.minimum.accumulate(starts[::-1])[::-1]
     return np.append(first, np.inf), np.insert(np.maximum.accumulate(ends), 0, -np.inf)

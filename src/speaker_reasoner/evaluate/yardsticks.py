@@ -4,7 +4,7 @@
     pairs = [yardstick.pair(pair) for pair in pairs]
     result = evaluate(pairs, yardstick.normalisation("en"), ...)
 
-Each says which of the tool's rules it takes, and which it does not; what it says is stored with the result.
+Each states which of the tool's rules it takes, and which it does not; the statement is stored with the result.
 """
 
 import math
@@ -50,9 +50,9 @@ class Yardstick:
 
     Attributes:
         name: of the tool.
-        rules: what is done, and what is not, in a sentence.
+        rules: that are applied, and that are not, in a sentence.
         normalisation: of a language code; `None` leaves it to the user.
-        pair: what is scored of reference and hypothesis.
+        pair: returns the scored part of reference and hypothesis.
     """
 
     name: str
@@ -81,14 +81,14 @@ def _compulsory(pair: Pair) -> Pair:
 
 
 def _of_reference(pair: Pair) -> Pair:
-    """From the first to the last turn of the reference; nothing where nobody speaks in it."""
+    """Cut a pair to the time from the first to the last turn of the reference; empty if the reference is."""
     spoken = pair.reference.segments
     edges = [time_s for s in spoken for time_s in (s.start_s, s.end_s)]
     return _between(pair, edges)
 
 
 def _of_both(pair: Pair) -> Pair:
-    """From the first to the last turn of either side."""
+    """Cut a pair to the time from the first to the last turn of either side."""
     spoken = (*pair.reference.segments, *pair.hypothesis.segments)
     return _between(pair, [time_s for s in spoken for time_s in (s.start_s, s.end_s)])
 

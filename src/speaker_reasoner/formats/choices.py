@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import product
 
 Choices = tuple[tuple[str | None, ...], ...]
-"""One part of a text after the other, each with what may be said there, the first being the text."""
+"""For each part of a text in order the words that may be said there, those of the text first."""
 
 _OPTIONAL = re.compile(r"\(+([^()\s]+)\)+")
 _MARKS = re.compile(r"([{}/])")
@@ -32,7 +32,7 @@ def parse_choices(text: str) -> Choices | None:
 
 
 def holds_braces(text: str) -> bool:
-    """Whether a text looks as if it had alternatives."""
+    """Return whether a text looks as if it had alternatives."""
     return any(token[0] == "{" for token in text.split())
 
 

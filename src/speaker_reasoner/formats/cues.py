@@ -1,7 +1,7 @@
 """Cues of subtitles as programs write them: timing lines, rolling lines, tags.
 
 A cue begins with its timing line, whether or not an empty line stands before it, as players take it.
-Whose words they are, `names` tells. Nothing is rendered here.
+`names` finds the speakers of cues. Nothing is rendered here.
 """
 
 import html
@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..errors import FormatError
 
 SOUND = re.compile(r"[\[(（【][^\[\]()（）【】:]*[\])）】]|[♪♫]")
-"""What stands in brackets or between notes: mostly a sound, `[music]`, or a remark, `(inaudible)`."""
+"""Text in brackets or between notes: mostly a sound, `[music]`, or a remark, `(inaudible)`."""
 SOUNDS = "hold sounds or remarks in brackets, which were read as words"
 
 _TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
@@ -54,7 +54,7 @@ class Cue:
         start_s, end_s: in seconds.
         lines: of its text, none empty.
         holed: whether empty lines stood between them.
-        name: the line before the timing: a number, or what WebVTT calls an identifier.
+        name: the line before the timing: a number, or WebVTT's cue identifier.
     """
 
     at: str
@@ -134,7 +134,7 @@ def _looks_timed(line: str) -> bool:
 
 
 def _heads_cue(rows: Sequence[str], opens: bool, numbered: bool) -> bool:
-    """Whether the last line before a timing is the number or the name of the cue that follows."""
+    """Return whether the last line before a timing is the number or the name of the cue that follows."""
     last = rows[-1].strip()
     if numbered or last.isdecimal():
         return last.isdecimal()
@@ -266,7 +266,7 @@ def unrolled(cues: Sequence[Cue], shown: Callable[[str], str]) -> tuple[list[Cue
 
 
 def _shared(before: Sequence[str], lines: Sequence[str]) -> int:
-    """How many first lines are the last ones of the cue before."""
+    """Return how many first lines are the last ones of the cue before."""
     for count in range(min(len(before), len(lines)), 0, -1):
         if list(before[-count:]) == list(lines[:count]):
             return count

@@ -108,7 +108,7 @@ def _span(
     spans: dict[str | None, tuple[Decimal, Decimal]],
     at: str,
 ) -> tuple[Decimal, Decimal] | None:
-    """Start and end in seconds; those of what it refers to; `None` where no time is known."""
+    """Return start and end in seconds, or those of the annotation that it refers to; `None` if no time is known."""
     if annotation.tag == "REF_ANNOTATION":
         return spans.get(annotation.get("ANNOTATION_REF"))
     times = []

@@ -15,7 +15,7 @@ from ..heap import without_cycles
 from ..transcript import Transcript, recording_name
 from .table import FORMATS, Format, find_format
 
-# What cannot be part of a file name on one of the usual systems, and dots that would hide the file
+# Characters that cannot be part of a file name on one of the usual systems, and dots that would hide the file
 # or climb out of the directory.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^\.+')
 
@@ -24,7 +24,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 def file_name(recording: str) -> str:
-    """The name of a recording's files, without suffix: what does not belong in one becomes `_`."""
+    """Return the name of a recording's files, without suffix; characters that file names cannot have become `_`."""
     return _UNSAFE.sub("_", recording) or "_"
 
 
@@ -55,9 +55,9 @@ def below_folders(folders: Iterable[str], name: str) -> str:
 
 
 def remove_temporary(directory: Path) -> None:
-    """Delete what a kill in the middle of `write_text_atomically` left in a directory.
+    """Delete temporary files that a kill in the middle of `write_text_atomically` left in a directory.
 
-    Whoever calls it keeps other writers out of the directory.
+    The caller keeps other writers out of the directory.
     """
     for path in directory.iterdir():
         if _TEMPORARY.fullmatch(path.name):
@@ -77,7 +77,7 @@ def write(
     that do not belong in a file name become `_`.
 
     Args:
-        transcript: what to write.
+        transcript: to be written.
         directory: created if it does not exist.
         formats: keys of `FORMATS`.
         overwrite: replace files that exist; otherwise one that exists is an error and nothing is
@@ -136,10 +136,10 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     r"""Write `text` to `path` as UTF-8 with `\n` line ends: completely, or not at all.
 
     The text goes to a temporary file beside the target, which then takes the target's place. The
-    temporary file is removed whatever happens. Missing directories are created.
+    temporary file is removed in any case. Missing directories are created.
 
     Raises:
-        OutputError: the file cannot be written; what was there before is untouched.
+        OutputError: the file cannot be written; an existing one is unchanged.
     """
     target = Path(path)
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
@@ -173,7 +173,7 @@ def read(
 
     Args:
         path: a file in UTF-8, or UTF-16 with a byte order mark.
-        format: a key of `FORMATS`; by default told from the file's suffix.
+        format: a key of `FORMATS`; by default that of the file's suffix.
         encoding: as `read_text`.
 
     Raises:
@@ -200,7 +200,7 @@ def _format_of(path: Path) -> Format:
 
 
 def beginning(file: Path) -> str:
-    """The text that a file begins with, by which its format is told; empty where it cannot be read."""
+    """Return the text that a file begins with, which determines its format; empty where it cannot be read."""
     try:
         with file.open("rb") as handle:
             data = handle.read(_PROBE_BYTES)

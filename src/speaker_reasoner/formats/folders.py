@@ -48,9 +48,9 @@ INPUTS: dict[str, tuple[tuple[str, ...], _Parse]] = {
 }
 """Formats that are read, the richest first: suffixes, and parser of text and file name.
 
-A file that ends in `.json` or `.jsonl` is ours, SegLST, a manifest, or of another program or service
-(`services`): its content tells, as it tells labels of Audacity and texts with times from other texts.
-RTTM has no words; CTM has words whose grouping into segments is a guess.
+The content of a file that ends in `.json` or `.jsonl` decides whether it is ours, SegLST, a manifest, or of another
+program or service (`services`). The content of a text decides whether it holds labels of Audacity, or times. RTTM has
+no words; CTM has words whose grouping into segments is a guess.
 """
 
 SUFFIXES = tuple(dict.fromkeys(suffix for suffixes, _ in INPUTS.values() for suffix in suffixes))
@@ -92,7 +92,7 @@ def load(
 
     Args:
         path: a file with one session or many, a folder of such files, or a pattern such as `*.stm`.
-        format: a key of `INPUTS`; by default told from each file. In a folder, files in other
+        format: a key of `INPUTS`; by default determined from each file. In a folder, files in other
             formats are passed over.
         encoding: `None` for UTF-8 or UTF-16 with a byte order mark, or a name that Python knows
             (`gb18030`, `latin-1`).
@@ -143,7 +143,7 @@ def some_of(names: list[str]) -> str:
 def richest(
     files: Iterable[Path], format: str | None = None, encoding: str | None = None
 ) -> list[Path]:
-    """Of files of one stem, which are taken for one recording written several times, the richest.
+    """Choose the richest of the files of each stem, which are taken for one recording in several formats.
 
     Args:
         files: any files; those whose suffix is not a transcript's are passed over.
@@ -244,7 +244,7 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
 
 
 def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:
-    # Of JSON that is no transcript, the parser of others' says what is wrong.
+    # Of JSON that is no transcript, the parser of services reports the error.
     _, parse = INPUTS[format or _format_of(file, encoding, read_anyway=True) or "services"]
     with without_cycles():
         read = parse(read_text(file, encoding), str(file))
@@ -256,7 +256,7 @@ def _format_of(file: Path, encoding: str | None, *, read_anyway: bool = False) -
 
     Args:
         file, encoding: as for `load`.
-        read_anyway: whether its parser shall say what other JSON is, which is not looked into here.
+        read_anyway: return a format for JSON that is no transcript, too, so that its parser reports the error.
 
     Raises:
         FormatError: its suffix is not a transcript's, or it cannot be read.
@@ -288,7 +288,7 @@ def _format_of(file: Path, encoding: str | None, *, read_anyway: bool = False) -
 
 
 def _of_service(text: str) -> bool:
-    """Whether an object, or the first of lines, is of another program or service."""
+    """Return whether an object, or the first of lines, is of another program or service."""
     if '"audio_filepath"' in text:
         return True
     for candidate in (text, text.lstrip().split("\n", 1)[0]):
@@ -302,7 +302,7 @@ def _of_service(text: str) -> bool:
 def _with_genders(
     transcripts: Mapping[str, Transcript], place: str, source: Path
 ) -> dict[str, Transcript]:
-    """Fill in genders that speaker ids tell."""
+    """Fill in genders that speaker ids state."""
     if place not in _GENDER_IN_ID:
         raise DataError(f"gender_from: expected suffix or prefix, got {place!r}")
     speakers = dict.fromkeys(s for t in transcripts.values() for s in t.speakers)

@@ -1,4 +1,4 @@
-"""Turns in the JSON of hosted services; `services` tells which is which.
+"""Turns in the JSON of hosted services; `services` recognises the service.
 
 Every function takes data and its place and yields turns. Times come in seconds, in milliseconds, as
 `1.5s` (Google), `PT1.5S` or ticks of 100 ns (Azure), or on a clock (Rev.ai).

@@ -14,14 +14,14 @@ _LINE = re.compile(r"\s*(\d+[.,]\d+|\d+)\t(\d+[.,]\d+|\d+)(?:\t(.*))?")
 
 
 def is_labels(text: str) -> bool:
-    """Whether the first line of a text is a label."""
+    """Return whether the first line of a text is a label."""
     return _LINE.fullmatch(text.split("\n", 1)[0].rstrip("\r")) is not None
 
 
 def parse_labels(text: str, where: str) -> list[Transcript]:
     """Parse a label track; one transcript, named after the file.
 
-    What precedes a colon is a speaker where it is a name (`names.name_speakers`). Where labels have no
+    The text before a colon is a speaker where it is a name (`names.name_speakers`). Where labels have no
     colon and are but a few names that recur, they are speakers, without words. Lines of frequencies,
     which begin with a backslash, are passed over. Labels without length are points; those without a
     speaker are counted in the transcript's warnings, too.

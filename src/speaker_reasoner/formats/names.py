@@ -1,4 +1,4 @@
-"""Whose words are: names before a colon, in captions and texts that have no other mark of speakers.
+"""Speakers of captions and texts that have no marks of speakers: names before a colon.
 
 What stands before a colon is a speaker only where it is a name: by itself (`Dana Moe`, `SPEAKER_00`,
 `Ana (female)`) and by the other cues (`name_speakers`).
@@ -54,7 +54,7 @@ _ASIDE = re.compile(r"\s+\([^()]+\)$")  # Ana (she/her), Bob (Guest)
 
 @lru_cache(maxsize=4096)  # a file has few names, each many times
 def is_name(text: str) -> bool:
-    """Whether a text, as it stands before a colon, can only be meant for a person.
+    """Return whether a text, as it stands before a colon, can only be meant for a person.
 
     That is an identifier (`SPEAKER_00`, `speaker 1`), or up to five words that begin with a capital,
     a digit or a letter of a script without cases, small particles between them (`Ana de la Cruz`); no
@@ -84,7 +84,7 @@ def _begins_a_sentence(word: str) -> bool:
 
 
 def _caseless(word: str) -> bool:
-    """Whether a word is of letters without cases; vowels of Indic scripts are marks on letters."""
+    """Return whether a word is of letters without cases; vowels of Indic scripts are marks on letters."""
     return word.lower() == word.upper() and all(
         unicodedata.category(character)[0] in "LM" or character == "\u200d" for character in word
     )
@@ -164,7 +164,7 @@ def _unheaded(cues: Sequence[Cue]) -> Sequence[Cue]:
 
 
 _Splits = Sequence[Sequence[tuple[str, str] | None]]
-"""Of each cue, of each of its lines: what stands before a colon, and behind it (`split_name`)."""
+"""For each cue and each of its lines the texts before and behind a colon (`split_name`)."""
 
 
 def name_speakers(cues: Sequence[Cue]) -> list[list[tuple[str, str, str]]]:
@@ -233,7 +233,7 @@ def _without_remarks(splits: _Splits) -> _Splits:
 
 
 def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
-    """Which of the texts before colons are speakers, by the other cues."""
+    """Return which of the texts before colons are names of speakers, judged over all cues."""
     before = Counter(split[0] for of_cue in splits for split in of_cue if split)
     counts = {name: count for name, count in before.items() if _possible(name)}
     if not counts:
@@ -259,7 +259,7 @@ def _names_among(cues: Sequence[Cue], splits: _Splits) -> set[str]:
 
 
 def _is_label(text: str) -> bool:
-    """Whether people may call themselves so in a meeting: `Moe, Ana`, `+1 555 0100`, `a@x.org`.
+    """Return whether people may call themselves so in a meeting: `Moe, Ana`, `+1 555 0100`, `a@x.org`.
 
     Half of its words at least begin with a capital, a digit or a sign; more than half where all are
     words of letters alone, as in a clause (`He said`).
@@ -294,7 +294,7 @@ def _of_a_meeting(splits: _Splits) -> set[str]:
 
 @lru_cache(maxsize=4096)
 def _possible(name: str) -> bool:
-    """Whether the text before a colon may be a name."""
+    """Return whether the text before a colon may be a name."""
     if _is_explicit(name):
         return True
     bare = _bare(name)
@@ -324,7 +324,7 @@ def in_capitals(name: str) -> bool:
 
 
 def _is_role(name: str) -> bool:
-    """Whether a name in capitals says what somebody is."""
+    """Return whether a name in capitals is a description of a person."""
     words = re.findall(r"\w+", name)
     return in_capitals(name) and (
         any(word.lower() in ROLES for word in words) or set(words) <= TOGETHER
@@ -346,7 +346,7 @@ _REMARK = re.compile(
 
 @lru_cache(maxsize=4096)
 def remarked(name: str) -> str:
-    """A name without what stands behind it of how somebody speaks; empty where nothing does."""
+    """Return a name without a remark on how somebody speaks behind it; empty where there is no remark."""
     match = None if _is_explicit(name) else _REMARK.fullmatch(name)
     return match[1] if match is not None else ""
 

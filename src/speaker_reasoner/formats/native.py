@@ -140,7 +140,7 @@ def _compact(value: Any) -> str:
 
 
 def parse_json(text: str, where: str) -> list[Transcript]:
-    """Parse what `render_json` wrote: always one transcript.
+    """Parse JSON that `render_json` wrote: always one transcript.
 
     Raises:
         FormatError: it is other JSON, another version, or holds values out of range.

@@ -9,8 +9,8 @@
     Ana (00:04): hello                     minutes by hand, Trint, Sonix (`Ana: [00:04] hello`)
     0:01 - 0:03                            the same, with an end
 
-What follows on lines without a time is of the paragraph before. Most of them say no ends: what is made
-up for them is in the transcript's warnings.
+Lines without a time belong to the paragraph before. Most paragraphs have no ends; warnings of the transcript report how
+many were estimated.
 """
 
 import re
@@ -51,12 +51,12 @@ _WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 
 @dataclass(slots=True)
 class _Paragraph:
-    """What is said from a time on.
+    """The text from one time to the next.
 
     Attributes:
         at: file and line of the time.
         start_s, end_s: in seconds; without an end `None`.
-        speaker: whom a heading names; empty for none.
+        speaker: named by a heading; empty for none.
         lines: of its text.
     """
 
@@ -68,7 +68,7 @@ class _Paragraph:
 
 
 def is_paragraphs(text: str) -> bool:
-    """Whether a text has times as this module reads them.
+    """Return whether a text has times as this module reads them.
 
     One line that begins with a time in brackets is enough; of lines that end with one, or begin with one
     without brackets, it takes two.
@@ -180,7 +180,7 @@ def _read(text: str, where: str, sessions: Sessions, session: str) -> list[_Para
 
 
 _Parts = list[tuple[str, str, str]]
-"""Of a paragraph: speaker (empty for none), gender, and words of each."""
+"""Parts of a paragraph: speaker (empty for none), gender, and words of each."""
 
 
 def _parts(rows: Sequence[_Paragraph]) -> list[_Parts]:

@@ -1,9 +1,9 @@
 """Sessions to pieces of 40 to 50 s: cut where nobody speaks, or where the fewest do.
 
-What Sec. "Evaluation" (a) and the first two training stages use (arXiv 2604.03074, whose places of
-cutting are not published). A segment that a cut goes through belongs to the piece that holds most
-of it and is clipped to that piece; how many there are is told. So are its words; if some of them lie
-outside, the times of all are dropped, since its text stays whole.
+Used by Sec. "Evaluation" (a) and the first two training stages (arXiv 2604.03074, which does not publish where it
+cuts). A segment that a cut goes through belongs to the piece that holds most of it, and is clipped to that piece;
+`Piece.clipped` counts them. Its words are clipped, too: if some of them lie outside, the times of all are dropped,
+since its text stays whole.
 """
 
 from bisect import bisect_left, bisect_right
@@ -20,7 +20,7 @@ class Piece:
 
     Attributes:
         start_s: where it starts in the session.
-        transcript: what is said in it, in seconds of the piece; its recording is the session's with
+        transcript: of the piece, in seconds of it; its recording is the session's with
             `-0001`, `-0002`, ... appended.
         clipped: segments that go on outside it.
     """

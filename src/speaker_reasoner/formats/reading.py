@@ -60,12 +60,12 @@ _LINKING = frozenset(
 """Words that a line had better begin than end with."""
 _GAP_S = 0.04
 _COLOURS = ("FFFFFF", "62D0FF", "FFD166", "9BE7A5", "FF9E9E", "D7B3FF", "F7B267", "8EE3EF")
-"""Of speakers, RGB, on dark pictures."""
+"""Colours of speakers, RGB, on dark pictures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How much a cue may hold.
+    """Limits of a cue.
 
     Attributes:
         line_chars: of a line.
@@ -94,12 +94,12 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class WrittenCue:
-    """What is shown at once.
+    """A cue of captions before it is written.
 
     Attributes:
         label: of the speaker.
-        speaker: the same as it is shown.
-        opens: whether the speaker is named: others spoke before.
+        speaker: the label as it is shown.
+        opens: whether the speaker is named, because another spoke before.
         lines: of text.
         start_s, end_s: in seconds of the recording.
     """
@@ -116,7 +116,7 @@ def cues(transcript: Transcript, habits: Habits, *, named: bool = True) -> list[
     """The cues of a transcript, in order of start.
 
     Args:
-        named: whether the first line of whoever begins to speak has the name before it.
+        named: whether a speaker's name stands before the first line of a turn.
     """
     made: list[WrittenCue] = []
     before = None
@@ -218,7 +218,7 @@ def _parts(segment: Segment, lead: str, habits: Habits) -> Iterator[WrittenCue]:
 
 
 def _shown(segment: Segment, words: Sequence[_Word], first: int, last: int) -> tuple[float, float]:
-    """From when to when words `[first, last)` are shown: until the next one is said."""
+    """Return the time in which words `[first, last)` are shown: until the next word begins."""
     start_s = segment.start_s if first == 0 else words[first].start_s
     return start_s, segment.end_s if last == len(words) else words[last].start_s
 
@@ -273,7 +273,7 @@ def _room(lead: str, habits: Habits) -> int:
 
 
 def _merit(text: str, before: _Word, after: _Word) -> float:
-    """How good a place between two words is to cut at."""
+    """Return how good a cut between two words is, 0..0.35: best behind a sentence."""
     ends = text[before.until - 1]
     if ends in _STRONG:
         return 0.35

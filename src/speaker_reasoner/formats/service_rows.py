@@ -1,4 +1,4 @@
-"""Turns in the JSON of each program and service; `services` tells which is which.
+"""Turns in the JSON of each program and service; `services` recognises which one it is.
 
 Every function takes data and its place and yields turns. Times come in seconds, in milliseconds, as
 `1.5s` (Google), `PT1.5S` or ticks of 100 ns (Azure).
@@ -115,7 +115,7 @@ def first_of(item: dict[str, Any], *keys: str) -> Any:
 
 
 def thousandth(value: object) -> object:
-    """Milliseconds to seconds; what is no number stays, for the message."""
+    """Convert milliseconds to seconds; values that are no numbers stay, for the message."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value if value != value else str(Decimal(str(value)) / 1000)
     return value

@@ -1,11 +1,11 @@
-"""JSON that other programs and services write, as transcripts; which one it is, its content tells.
+"""JSON of other programs and services as transcripts; its content determines which one it is of.
 
     parse_services(text, "call.json")
 
-`SERVICE_FORMATS` lists what is known: how each is recognised, and how its turns are read (`service_rows`). Keys that
-may be missing may be missing; what names no speaker is given to one, `unknown`, and counted. Where a
-service gives words with speakers and no turns, words of one speaker are a turn, divided at pauses above
-`MAX_PAUSE_S`, as those of a CTM. Nothing is written in these formats.
+`SERVICE_FORMATS` lists the known formats, with the functions that recognise and read each (`service_rows`). Optional
+keys may be missing. Turns without a speaker get the speaker `unknown`, and are counted. Where a service gives words
+with speakers and no turns, words of one speaker are a turn, divided at pauses above `MAX_PAUSE_S`, as those of a CTM.
+Nothing is written in these formats.
 """
 
 import json
@@ -49,12 +49,12 @@ class ServiceFormat:
 
 
 def _has(*path: str) -> Callable[[Any], bool]:
-    """Whether data has these keys, one inside the other; what is there may be empty."""
+    """Return whether data has these keys, one inside the other; the value may be empty."""
     return lambda data: at_key(data, *path) is not None
 
 
 def _objects(*keys: str) -> Callable[[Any], bool]:
-    """Whether data is a list of objects, of which the first has these keys."""
+    """Return whether data is a list of objects, of which the first has these keys."""
     return lambda data: (
         isinstance(data, list)
         and bool(data)
@@ -64,7 +64,7 @@ def _objects(*keys: str) -> Callable[[Any], bool]:
 
 
 def _has_turns(data: Any) -> bool:
-    """Whether data is a list of objects with a start, an end or a duration, and words or a speaker."""
+    """Return whether data is a list of objects with a start, an end or a duration, and words or a speaker."""
     return (
         isinstance(data, list)
         and bool(data)
@@ -76,7 +76,7 @@ def _has_turns(data: Any) -> bool:
 
 
 def _under(data: Any) -> list[Any]:
-    """What stands under the keys of an object."""
+    """Return the values of a JSON object; an empty list for anything else."""
     return list(data.values()) if isinstance(data, dict) else []
 
 
@@ -191,11 +191,11 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         words=True,
     ),
 )
-"""What is known, in the order in which it is tried."""
+"""Known formats, in the order in which they are tried."""
 
 
 def recognise(data: Any) -> ServiceFormat | None:
-    """The format that data is of; `None` for what is unknown."""
+    """Return the format of data; `None` if it is unknown."""
     return next((one for one in SERVICE_FORMATS if one.fits(data)), None)
 
 

@@ -1,4 +1,4 @@
-"""What the parsers share: fields to numbers, rows to transcripts; and labels that fit a format.
+"""Helpers of the parsers: numbers from fields, transcripts from rows, labels that fit a format.
 
 Every error names its place, `at`: the file with its line, or the entry of a JSON list.
 """
@@ -149,7 +149,7 @@ class Sessions:
         self._unscored.setdefault(session, []).append((float(start_s), float(end_s)))
 
     def count(self, session: str, what: str, times: int = 1) -> None:
-        """Count something that a reader should know, reported as `<count> <what>`."""
+        """Count an irregularity that the reader should know of, reported as `<count> <what>`."""
         self._segments.setdefault(session, [])
         if times:
             self._counts.setdefault(session, Counter())[what] += times
@@ -183,7 +183,7 @@ class Sessions:
 
 
 def _doubtful(transcript: Transcript) -> Iterator[tuple[str, int]]:
-    """What is read as it stands, and may not be meant so, with how often it comes."""
+    """Yield warnings about segments that are read as they stand, but are probably mistakes, with their counts."""
     twice = sum(
         one.start_s == other.start_s
         and (one.end_s, one.speaker, one.text) == (other.end_s, other.speaker, other.text)

@@ -88,7 +88,7 @@ def render_srt(transcript: Transcript) -> str:
 def parse_srt(text: str, where: str) -> list[Transcript]:
     """Parse SubRip, or YouTube's SBV; one transcript, named after the file.
 
-    Cues, tags and speakers are told as `cues` and `names` say: a cue begins with its timing line,
+    Cues, tags and speakers follow the rules of `cues` and `names`: a cue begins with its timing line,
     formatting is taken off, lines that roll are read once, and what precedes a colon is a speaker
     where it is a name; so are voices (`<v Ana>`), where a file has them. Cues without a speaker, and
     sounds in brackets, are counted in the transcript's warnings. Lines of a cue are joined by spaces.
@@ -139,7 +139,7 @@ def _opened(where: str) -> tuple[Sessions, str]:
 def _named(
     cues: list[Cue], shown: Callable[[str], str], sessions: Sessions, session: str, text: str
 ) -> Iterator[tuple[Cue, list[tuple[str, str, str]]]]:
-    """Cues without what rolls, and the parts of each; counts what was noticed."""
+    """Return cues without rolled lines, and the parts of each; count warnings."""
     cues, repeats = unrolled(cues, shown)
     sessions.count(session, _ROLLED, repeats)
     sessions.count(session, _HOLED, sum(cue.holed for cue in cues))

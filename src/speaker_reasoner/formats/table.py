@@ -17,10 +17,10 @@ from .textgrid import parse_textgrid, render_textgrid
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way to write a transcript down.
+    """A format of transcripts: its name, suffix, renderer and parser.
 
     Attributes:
-        name: what the user calls it.
+        name: as the user gives it.
         suffix: how its files end, with the dot.
         render: transcript to the whole text of a file.
         parse: text of a file and its name (for messages, and where the format has no other name

@@ -108,7 +108,7 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     """Parse a TextGrid, long or short; one transcript, named after the file.
 
     Each interval tier is a speaker; marks other than empty ones are segments, `<speech>` being one
-    without words. Tiers of words, ours or a forced aligner's, are told from others by `tiers`: a segment
+    without words. `tiers` recognises tiers of words, ours or a forced aligner's: a segment
     has those words whose middles lie in it; words in no segment, or that are not those of its text, are
     counted in the transcript's warnings. So are tiers of points and of phones, quotes in a label
     that should be doubled, and times before 0, where the recording begins: they become 0.
@@ -166,7 +166,7 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
 
 
 def read_tiers(stream: "Stream") -> list[Tier]:
-    """Read the tiers that follow the times of a TextGrid; what a tier says of its end is not used.
+    """Read the tiers that follow the times of a TextGrid; the end that a tier states is not used.
 
     Raises:
         FormatError: with the line at which something else was expected.
@@ -209,7 +209,7 @@ def _middle(interval: Interval) -> Decimal:
 
 
 def _kind_of(word: str | None) -> str:
-    """A word as Praat reads it; empty for what Praat ignores: words for people, and comments."""
+    """Return a word as Praat reads it; empty for words for people and comments, which Praat ignores."""
     if word is None:
         return ""
     if _NUMBER.fullmatch(word):
@@ -224,7 +224,7 @@ class Stream:
     of its line.
 
     Attributes:
-        notes: what was noticed, and how often.
+        notes: irregularities, with their counts.
     """
 
     def __init__(self, text: str, where: str) -> None:
@@ -234,7 +234,7 @@ class Stream:
 
     @property
     def at(self) -> str:
-        """File and line of what was read last."""
+        """File and line of the value that was read last."""
         return f"{self._where}:{self._line}"
 
     def _doubled(self, match: re.Match[str]) -> str:

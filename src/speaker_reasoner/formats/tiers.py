@@ -44,7 +44,7 @@ _SILENCES = frozenset(("sil", "sp", "<eps>", "<sil>", "<p:>", "<p>", "{sl}", "{s
 _SILENT_LABELS = frozenset(
     ("sil", "sp", "<eps>", "<sil>", "[sil]", "<p:>", "<silence>", "[silence]")
 )
-"""The same where a tier is not of words, and `#` may be what somebody wrote."""
+"""The same where a tier is not of words, and `#` may be part of a user's name."""
 _SHORT = 5  # characters that labels of phones have at most, on average
 
 
@@ -80,7 +80,7 @@ class SortedTiers:
         speech: tiers of segments, each of a speaker, and tiers of points.
         words: by name of such a tier, the words of its segments.
         dropped: names of tiers whose labels are no words.
-        remarks: names of tiers that are about what was said: notes, translations.
+        remarks: names of tiers with remarks on the words: notes, translations.
         silences: how many labels of `speech` mark silence, and were left out.
     """
 
@@ -91,7 +91,7 @@ class SortedTiers:
     silences: int
 
     def noticed(self) -> dict[str, int]:
-        """Warnings of what was not read, each with its count."""
+        """Return warnings about tiers that were not read, each with its count."""
         return {
             "tiers of phones were not read": len(self.dropped),
             "tiers of notes, events or translations were not read": len(self.remarks),
@@ -100,7 +100,7 @@ class SortedTiers:
 
 
 def names_tier(label: str) -> bool:
-    """Whether a tier of this name is read as one of words, phones, remarks or speakers, not as a speaker's."""
+    """Return whether a tier of this name is read as one of words, phones, remarks or speakers, not as a speaker's."""
     known = (_WORD_TIER, _SPEECH_TIER, _PHONE_TIER, _REMARK_TIER, SPEAKER_TIER)
     return any(pattern.fullmatch(label) for pattern in known)
 
@@ -187,7 +187,7 @@ def _is_unnamed(pattern: re.Pattern[str], tier: Tier) -> bool:
 
 
 def _holds(tier: Tier, pattern: re.Pattern[str]) -> bool:
-    """Whether a tier has such a name, and labels of one word each, but for one in ten."""
+    """Return whether a tier has such a name, and labels of one word each, but for one in ten."""
     if not tier.intervals or pattern.fullmatch(tier.name) is None:
         return False
     single = sum(len(interval.mark.split()) == 1 for interval in tier.intervals)

@@ -166,10 +166,10 @@ class Batch:
             yield self._ended(task, outcome)
 
     def share(self, item: Item, share: Share) -> Failure | None:
-        """Transcribe a share of a recording; what it came to is kept for `join`.
+        """Transcribe a share of a recording; its chunks are kept for `join`.
 
         Returns:
-            Why it could not be done; what is finished is kept.
+            Why it failed, with its finished chunks kept; `None` if it is whole.
 
         Raises:
             EngineError: the engine failed as a whole.
@@ -192,7 +192,7 @@ class Batch:
         return None
 
     def join(self, item: Item, shares: Sequence[Share]) -> None:
-        """Make what the shares of a recording came to its journal, from which `run` goes on.
+        """Write the finished chunks of a recording's shares as its journal, from which `run` continues.
 
         Raises:
             AudioError: the recording cannot be read.
@@ -289,7 +289,7 @@ class Batch:
         return tuple(files)
 
     def _belongs_to_another(self, item: Item, marker: Marker) -> bool:
-        """Whether the files are of a recording that is still somewhere else."""
+        """Return whether the files are of a recording that is still somewhere else."""
         assert self._folder is not None
         if marker.path is None or Path(marker.path) == item.path.absolute():
             return False

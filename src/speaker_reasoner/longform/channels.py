@@ -75,7 +75,7 @@ class SeparateChannels:
 
     @property
     def error(self) -> SpeakerReasonerError | None:
-        """Why it cannot be transcribed."""
+        """The error of the first channel that cannot be transcribed; `None` if all can."""
         return next((one.error for one in self._channels if one.error is not None), None)
 
     @property

@@ -1,4 +1,4 @@
-"""Compares the lines of a chunk with the speech that a detector hears: speech without a line, and lines in silence."""
+"""Compares the lines of a chunk with detected speech: speech without a line, and lines in silence."""
 
 from collections.abc import Iterable, Sequence
 

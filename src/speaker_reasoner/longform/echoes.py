@@ -39,7 +39,7 @@ class _Words:
     texts: tuple[str, ...]
 
     def near(self, word: Word) -> bool:
-        """Whether this channel has the same word at about the same time."""
+        """Return whether this channel has the same word at about the same time."""
         low = bisect_left(self.starts_s, word.start_s - _NEAR_S)
         high = bisect_right(self.starts_s, word.start_s + _NEAR_S)
         return _plain(word.text) in self.texts[low:high]
@@ -132,7 +132,7 @@ def _level_db(levels: Levels, start_s: float, end_s: float) -> float:
 
 
 def _follows(levels: Levels, others: Levels, start_s: float, end_s: float) -> bool:
-    """Whether the levels of a stretch are correlated with those of the other channel, up to a delay."""
+    """Return whether the levels of a stretch are correlated with those of the other channel, up to a delay."""
     first, last = int(start_s / FRAME_S), min(int(end_s / FRAME_S), len(levels), len(others))
     if (last - first) * FRAME_S < _LEAST_FOLLOWED_S:
         return False

@@ -57,7 +57,7 @@ def stopwatch() -> Callable[[], float]:
 
 
 def reached(path: Path) -> int:
-    """To which sample a journal of one channel has come; 0 where it holds no chunk, or is not there."""
+    """Return the sample that a journal of one channel has reached; 0 if it is missing or holds no chunk."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _PROBE_BYTES))
@@ -94,7 +94,7 @@ class Journal:
     Attributes:
         elapsed_s: from opening to the last chunk, over all runs.
         share_s: the sum of laps, over all runs.
-        notices: what the reader noticed in the file, of a journal that holds all of it; else `None`.
+        notices: warnings of the reader of the file, of a journal that holds all of it; else `None`.
 
     Raises:
         OtherJournal: the file is no journal, or is about another recording, model, version or
@@ -188,7 +188,7 @@ class Journal:
         """Open a `Journal`; delete a journal about something else and begin a new one.
 
         Returns:
-            The journal, and what it was about, if it was started again; else `None`.
+            The journal; and, if it was started again, the key in which the old one differs, else `None`.
 
         Raises:
             OutputError: it cannot be read or deleted.
@@ -207,7 +207,7 @@ class Journal:
         """Move the journal to where it counts as whole, also one without a chunk.
 
         Args:
-            notices: what the reader noticed in the file, where it was read to its end.
+            notices: warnings of the reader, where the file was read to its end.
 
         Raises:
             OutputError: it cannot be written.
@@ -228,7 +228,7 @@ class Journal:
             raise OutputError(f"{self.path}: cannot read the journal: {error.strerror}") from error
 
     def _cut(self, size: int) -> None:
-        """Drop what follows the whole lines."""
+        """Drop the bytes behind the whole lines."""
         os.truncate(self.path, size)
 
     def _read(self, data: bytes) -> None:

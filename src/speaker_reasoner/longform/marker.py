@@ -1,4 +1,4 @@
-"""The marker of a finished recording: what its transcript was made from, and its files."""
+"""The marker of a finished recording: the source of its transcript, and its files."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ class Marker:
     """The marker of a finished recording.
 
     Attributes:
-        about: what it was made from; see `Transcriber.about`.
+        about: recording, model, version and settings; see `Transcriber.about`.
         files: SHA-256 of each, by name.
         measured: audio_s, wall_s (its share of the machine, over all lives), turns, tokens, stage_s.
         path: where the recording was; `None` if an earlier version wrote the marker.

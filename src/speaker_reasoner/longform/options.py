@@ -13,7 +13,7 @@ from .transcriber import Transcriber
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How recordings are transcribed.
+    """Settings of transcription as the user gives them.
 
     Attributes:
         answer: `assembled` builds the transcript from the turns; with `model` the model writes it once
@@ -43,7 +43,7 @@ class Options:
     voices: Path | None = None
 
     def transcriber(self, engine: Engine) -> Transcriber:
-        """A transcriber with these options; raises what `Transcriber` raises."""
+        """Make a transcriber with these options; raises as `Transcriber`."""
         return Transcriber(
             engine,
             answer=self.answer,
@@ -57,7 +57,7 @@ class Options:
         )
 
     def enrolled(self, transcriber: Transcriber) -> list[EnrolledSpeaker]:
-        """The enrolled speakers; raises what `enrol` raises."""
+        """Load the enrolled speakers; raises as `enrol`."""
         if not self.voice and self.voices is None:
             return []
         return enrol(self.voice, self.voices, transcriber.settings.witness)

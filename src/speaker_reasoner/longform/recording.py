@@ -50,7 +50,7 @@ class Progress:
         chunk: number of the turn's chunk, from 0.
         start_s: where the turn's chunk starts in the recording.
         end_s: where that chunk ends.
-        segments: what the turn transcribed, in seconds of the recording. Labels are provisional:
+        segments: of the turn, in seconds of the recording. Labels are provisional:
             the last pass over the recording may change them.
         event: the turn in ticks of its chunk.
         boxed: the next observation in seconds of the recording, or `None`.
@@ -71,7 +71,7 @@ Listener = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionSettings:
-    """How recordings are transcribed.
+    """Settings with which a recording is transcribed.
 
     Attributes:
         answer: `assembled` or `model`; see `Dialogue`.
@@ -150,7 +150,7 @@ class RecordingState:
         journal: keeps finished chunks; chunks that it holds already are not transcribed again.
 
     Attributes:
-        notices: what the reader noticed in the file so far.
+        notices: warnings of the reader of the file so far.
         ready: whether the source has a chunk, or has ended; one that is still being recorded has pauses.
     """
 
@@ -181,7 +181,7 @@ class RecordingState:
         self._alone = False  # the first chunk is the whole recording, and bounds make that matter
         self._open_chunks: deque[_OpenChunk] = deque()
         self._finished: list[FinishedChunk] = []
-        self._untold: list[Progress] = []
+        self._unreported: list[Progress] = []
         self._samples = 0
 
     @property
@@ -196,8 +196,10 @@ class RecordingState:
 
     @property
     def language(self) -> str | None:
-        """Code of the language that was given, else of the one that was spoken longest so far; `None` where
-        the engine gives none."""
+        """Code of the language that the user named, else of the one spoken longest so far.
+
+        `None` if there is neither.
+        """
         if self.language_given is not None:
             return self.language_given
         return self._most_spoken()
@@ -225,7 +227,7 @@ class RecordingState:
 
     @property
     def idle(self) -> bool:
-        """Whether no chunk is under way."""
+        """Return whether no chunk is under way."""
         return not self._open_chunks
 
     @property
@@ -233,7 +235,7 @@ class RecordingState:
         return self._exhausted and self.idle
 
     def dialogues(self, most: int) -> list[Dialogue]:
-        """At most `most` dialogues under way; starts further chunks while there are fewer.
+        """Return at most `most` dialogues under way; start further chunks while there are fewer.
 
         With a speaker cache, or where the engine needs chunks in order, a chunk waits for the one before it.
         """
@@ -249,9 +251,9 @@ class RecordingState:
         """Call the listener with the turns since the last call, in order."""
         self._settle()
         if listener is not None:
-            for progress in self._untold:
+            for progress in self._unreported:
                 listener(progress)
-        self._untold.clear()
+        self._unreported.clear()
 
     def result(self) -> Transcript | Failure:
         """The transcript, once `done`."""
@@ -304,7 +306,7 @@ class RecordingState:
         self._open_chunks.append(_OpenChunk(number, chunk, cache, people, dialogue))
 
     def _is_last(self) -> bool:
-        """Whether no chunk follows; looks one ahead."""
+        """Return whether no chunk follows; looks one ahead."""
         try:
             following = next(self._source, None)
         except SpeakerReasonerError as error:
@@ -393,7 +395,7 @@ class RecordingState:
     def _covered(
         self, open_chunk: _OpenChunk, outcome: Outcome
     ) -> tuple[list[TranscribedLine], list[Missing], int]:
-        """The lines outside silence, what is missing, and how many lines were dropped."""
+        """Return the lines outside silence, the missing stretches, and how many lines were dropped."""
         lines = list(outcome.lines)
         missing = [] if outcome.missing is None else [self._missing(outcome, open_chunk.start_s)]
         for dialogue in open_chunk.extra or ():
@@ -461,7 +463,7 @@ class RecordingState:
                 one.segment(self.speakers.provisional(one.number, open_chunk.people))
                 for one in spoken
             )
-            self._untold.append(
+            self._unreported.append(
                 Progress(
                     self.path,
                     self.name,

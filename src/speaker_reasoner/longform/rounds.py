@@ -22,10 +22,10 @@ class Driven(Protocol):
     def done(self) -> bool: ...
 
     def dialogues(self, most: int) -> Sequence[Asker]:
-        """At most so many that have a turn to ask for."""
+        """Return at most `most` dialogues that have a turn to ask for."""
 
     def tell(self, listener: Listener) -> None:
-        """Tell the turns that are newly known."""
+        """Report the turns since the last call."""
 
     def result(self) -> Transcript | Failure | None:
         """The result, once `done`; `None` if it was already delivered."""
@@ -36,7 +36,7 @@ class Task(Protocol):
 
     Attributes:
         name: of the recording.
-        cancelled: the transcript is not wanted any more, and `told` is not called again; may be set from any
+        cancelled: the transcript is not wanted any more, and `on_progress` is not called again; may be set from any
             thread.
     """
 
@@ -47,7 +47,7 @@ class Task(Protocol):
     def cancelled(self) -> bool: ...
 
     def open(self) -> Driven:
-        """Open the recording or whatever asks turns; an error ends the task."""
+        """Open the recording, or the turn of a client; an error ends the task."""
 
     def on_progress(self, progress: Progress) -> None:
         """Called with each turn."""

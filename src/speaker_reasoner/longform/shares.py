@@ -96,7 +96,7 @@ def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None
 
 
 def _chunks(path: Path, about: Mapping[str, Any]) -> int:
-    """How many chunks a journal holds; none where it is about something else."""
+    """Return how many chunks a journal holds; none where it is about something else."""
     try:
         return Journal(path, about).kept
     except OutputError:

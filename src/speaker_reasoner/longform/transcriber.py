@@ -148,7 +148,7 @@ class Transcriber:
             name: of the recording; by default that of its file.
             samples: float32 `[n]` at 16 kHz, transcribed instead of the whole file; `[channels, n]` where
                 channels are transcribed separately.
-            language: code of what is spoken, for engines that take one; recognised if `None`.
+            language: code of the spoken language, for engines that take one; recognised if `None`.
             share: only the chunks of this share are transcribed, and kept in the journal; see `splits`.
 
         Raises:
@@ -178,20 +178,23 @@ class Transcriber:
 
     @cached_property
     def mixed(self) -> "Transcriber":
-        """The same for recordings of one channel, whose speakers are told apart by their voices."""
+        """Return the same for recordings of one channel, whose speakers are separated by their voices."""
         other = copy(self)
         other.separate = False
         other._notice = "the recording has one channel: its speakers are told apart by their voices"
         return other
 
     def splits(self, share_s: float) -> bool:
-        """Whether shares of this length can be transcribed apart from each other: no chunk waits for the one
-        before it, and each share has at least two chunks, since one chunk alone counts as a whole recording."""
+        """Return whether shares of this length can be transcribed independently.
+
+        They can if no chunk waits for the one before it, and each share has at least two chunks: one chunk alone counts
+        as a whole recording.
+        """
         waits = self.settings.cached or self.settings.in_order or self.separate
         return not waits and share_s >= 2 * self.profile.chunk_s
 
     def _stream(self, path: Path, notices: list[str], channel: int | None) -> Iterator[Samples]:
-        """The blocks of a file; what there is to know about it goes to `notices`, once."""
+        """Yield the blocks of a file; its warnings go to `notices`, once."""
 
         def warn(notice: str) -> None:
             if notice not in notices:
@@ -321,7 +324,7 @@ class Transcriber:
         traces = [trace for trace in transcript.traces if trace["chunk"] == chunk]
         if not traces:
             known = ", ".join(str(trace["chunk"]) for trace in transcript.traces)
-            raise SettingsError(f"chunk {chunk}: expected one that was heard: {known or 'none'}")
+            raise SettingsError(f"chunk {chunk}: expected one with a dialogue: {known or 'none'}")
         start = audio.to_samples(traces[0]["start_s"])
         end = start + audio.to_samples(traces[0]["duration_s"])
         channel, labels, bounds = self.channel, transcript.speakers, None
@@ -362,7 +365,7 @@ class Transcriber:
 
     @property
     def hears_voices(self) -> bool:
-        """Whether speakers are known again by their voices: by the cache, or a witness."""
+        """Return whether known speakers are recognised by their voices: by the cache, or a witness."""
         return self.settings.cached or self.settings.witness is not None
 
     def transcribe_all(

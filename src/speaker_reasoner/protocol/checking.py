@@ -1,4 +1,4 @@
-"""Check a turn that was written without the grammar: what of it is valid, and what is wrong."""
+"""Check a turn that was written without the grammar: its valid part, and its first fault."""
 
 import re
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ def valid_part(rules: TurnRules, text: str) -> str:
 
 
 def is_turn(rules: TurnRules, text: str) -> bool:
-    """Whether a text is a whole, valid turn."""
+    """Return whether a text is a whole, valid turn."""
     return complete(advance(start(rules), text.encode("utf-8", errors="replace")))
 
 
 def fault(rules: TurnRules, text: str) -> str | None:
-    """Say in a few words what is wrong with a turn; `None` for a valid one."""
+    """Describe the fault of a turn in a few words; `None` for a valid one."""
     if is_turn(rules, text):
         return None
     good = valid_part(rules, text)
@@ -61,7 +61,7 @@ def kept_part(rules: TurnRules, text: str) -> str:
 
 
 def in_words(rules: TurnRules, line: str) -> bool:
-    """Whether the words of a line have begun."""
+    """Return whether the words of a line have begun."""
     begun = _WORDS_BEGUN.search(line)
     if begun is None:
         return False
@@ -77,7 +77,7 @@ def last_line(text: str) -> str:
 
 
 def looped(rules: TurnRules, text: str, sizes: Sequence[int] = ()) -> bool:
-    """Whether the words of a line were ended because they repeat themselves.
+    """Return whether the words of a line were ended because they repeat themselves.
 
     Args:
         sizes: bytes of each token, where they are known: words are looked at between tokens.

@@ -1,4 +1,4 @@
-"""The rules of a turn as a regular expression, for servers that constrain what they write by one.
+"""The rules of a turn as a regular expression, for servers that constrain their output by one.
 
 Written in the part of the language that xgrammar (0.2) and llguidance (1.9) read alike, and Python's `re` too:
 no `.` (one takes it for a line break too), no `\\w \\d \\s` (ASCII in one only), no anchors, no look-around; a
@@ -52,7 +52,7 @@ class _Layout:
         self.rules = rules
 
     def rest(self, state: State, kept: str) -> str:
-        """The expression of what may follow a kept beginning."""
+        """Return the expression of texts that may follow a kept beginning."""
         thought, tag, rest = kept.partition(THINK_END)
         if tag and ANSWER not in rest:
             if BOX in rest:
@@ -132,7 +132,7 @@ class _Layout:
         raise NotImplementedError
 
     def _after_close(self, state: State, close: str) -> str:
-        """The expression of what follows the closing tag of lines; empty after an answer."""
+        """Return the expression of texts that may follow the closing tag of lines; empty after an answer."""
         return "" if close == ANSWER_END else self._tail(advance(state, close.encode()))
 
 

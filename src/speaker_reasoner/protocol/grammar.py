@@ -24,7 +24,7 @@ LINE_BYTES = 20
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """All inputs of the grammar of one turn. Times are in ticks of the chunk.
+    """Inputs of the grammar of one turn. Times are in ticks of the chunk.
 
     Attributes:
         profile: wording and limits.
@@ -58,7 +58,7 @@ class TurnRules:
         return min(max(1, self.profile.ticks_per_s // 10), max(1, self.chunk))
 
     def budget(self, ticks: int) -> int:
-        """Most bytes of text for a duration of audio: four times what a fast speaker says."""
+        """Return the most bytes of text for a duration of audio: four times those of a fast speaker."""
         return 120 + 60 * ticks // self.profile.ticks_per_s
 
 
@@ -69,7 +69,7 @@ def start(rules: TurnRules) -> State:
 
 @dataclass
 class _Strict:
-    """The `native` layout: exactly what `render_turn` writes."""
+    """The `native` layout: exactly that of `render_turn`."""
 
     rules: TurnRules
     words: tuple[bytes, bytes, bytes] = field(init=False)

@@ -107,7 +107,7 @@ class Number(Node):
         return Number(self.low, self.high, self.decimals, self.loose, self.then, whole, part)
 
     def _reachable(self, whole: str, part: str | None) -> bool:
-        """Whether some completion of these digits lies within the bounds."""
+        """Return whether some completion of these digits lies within the bounds."""
         unit = int(10**self.decimals)
         if part is not None:
             width = int(10 ** (self.decimals - len(part)))
@@ -189,7 +189,7 @@ class Words(Node):
 
     @property
     def loops(self) -> bool:
-        """Whether the text ends in a span repeated `MAX_REPEATS` times."""
+        """Return whether the text ends in a span repeated `MAX_REPEATS` times."""
         text = self.text
         if len(text) < MAX_REPEATS or (text[-1] != 0x20 and text[-1] < 0x80 and len(text) % 16):
             return False
@@ -212,7 +212,7 @@ def _first_bytes(forbidden: frozenset[int], stops: bytes) -> dict[int, int]:
 
 
 def _following(byte: int) -> int | None:
-    """How many bytes follow this first byte of a UTF-8 character; `None` if it cannot be one."""
+    """Return how many bytes follow this first byte of a UTF-8 character; `None` if it cannot be one."""
     if byte < 0x80:
         return 0
     if 0xC2 <= byte < 0xE0:
@@ -257,12 +257,12 @@ def advance(state: State, data: bytes) -> State:
 
 
 def complete(state: State) -> bool:
-    """Whether the turn may end here."""
+    """Return whether the turn may end here."""
     return any(node.ends for node in state)
 
 
 def closed(state: State) -> bool:
-    """Whether the turn must end here."""
+    """Return whether the turn must end here."""
     return bool(state) and all(node.ends for node in state)
 
 
@@ -276,5 +276,5 @@ def end_here() -> State:
 
 
 def caught_loop(state: Iterable[Node]) -> bool:
-    """Whether some continuation is a text that repeats itself."""
+    """Return whether some continuation is a text that repeats itself."""
     return any(isinstance(node, Words) and node.loops for node in state)

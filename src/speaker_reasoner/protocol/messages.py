@@ -1,4 +1,4 @@
-"""A trace as chat messages: what servers of chat models and other trainers take.
+"""A trace as chat messages, the input of chat servers and of other trainers.
 
 The markup that a chat template puts around turns and audio is left out; the content of a message is text and
 audio parts in their order.
@@ -86,7 +86,7 @@ def _user(asked: Sequence[str | Audio], *, first: bool) -> Message:
 
 
 def trace_parts(chat: Sequence[Message]) -> tuple[Part, ...]:
-    """The parts of a trace whose messages these are: what `messages` takes, with a question at its end.
+    """Return the parts of a trace from its messages, as `messages` gives them, with a question at the end.
 
     Raises:
         ProtocolError: roles do not alternate from user to user, or a text holds markup.

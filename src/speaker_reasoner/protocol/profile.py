@@ -76,7 +76,7 @@ WORDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How a checkpoint speaks the protocol.
+    """A checkpoint's variant of the protocol: wording, layout and limits.
 
     Attributes:
         name: `native` (our wording and layout, to the letter) or `released` (free wording).
@@ -91,7 +91,7 @@ class Profile:
             chunks are transcribed at a time, and speaker embeddings link them.
         initial_text: instruction of the first user turn; empty means the wording's own.
         turn_text: text of the later user turns; empty means the wording's own.
-        domain: what the checkpoint is for, in one sentence a user reads.
+        domain: recordings that the checkpoint is for, in one sentence for users.
         word_confidence_floor: mean word probability under which a recording is reported as foreign
             to the checkpoint's domain; `None` where it was never measured.
         training: record of the training run: stage, configuration, commit (JSON-ready).
@@ -135,7 +135,7 @@ class Profile:
 
     @property
     def strict(self) -> bool:
-        """Whether turns follow our own layout to the letter."""
+        """Return whether turns follow our own layout to the letter."""
         return self.name == "native"
 
     @property
@@ -205,7 +205,7 @@ def released_profile(prompts: Path) -> Profile:
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Whether a value read from JSON is of its setting's type."""
+    """Return whether a value read from JSON is of its setting's type."""
     if isinstance(default, float) or default is None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return number or (value is None and default is None)

@@ -173,7 +173,7 @@ class TokenizedPart:
 
 def pieces(parts: Sequence[Part], tokenizer: Tokenizer, end_id: int) -> Iterator[TokenizedPart]:
     """Token ids part by part: each part is tokenised alone, so that a prefix of the dialogue has
-    the same ids whatever follows. Generated ids are kept as they were generated."""
+    the same ids, regardless of the parts that follow. Generated ids are kept as they were generated."""
     for part in parts:
         match part:
             case Text(text):

@@ -1,7 +1,7 @@
-"""A chunk that is heard again: whose labels its speakers get, and how it takes the old one's place. Pure.
+"""A chunk that is transcribed again: labels of its speakers, and its place in the document. Pure.
 
-Lines that people corrected stay, unless the operation says otherwise, and what was heard again in their
-place is left out; so is a line that people deleted, where it is heard with the same words.
+Lines that users corrected stay, unless the operation says otherwise, and new lines in their place are left out; so is
+a new line with the words of a line that a user deleted.
 """
 
 from collections import Counter
@@ -17,10 +17,10 @@ from .openai import confidence_body
 
 
 def labels_heard_again(document: Document, chunk: int, fresh: Transcript) -> dict[str, str]:
-    """The document's labels for those of a chunk that was heard again.
+    """Return the document's labels for the speakers of a chunk that was transcribed again.
 
-    Who was enrolled keeps the label; the others take those that only this chunk's lines had, in
-    order of appearance, then new ones. Where channels are separate, all of a channel is one speaker's.
+    Enrolled speakers keep their labels. The others get the labels that only lines of this chunk had, in order of
+    appearance, then new ones. With separate channels, all lines of a channel are of one speaker.
     """
     channel = channel_of(document.transcript, chunk)
     same = {t["chunk"] for t in document.transcript.traces if t.get("channel") == channel}
@@ -41,12 +41,12 @@ def labels_heard_again(document: Document, chunk: int, fresh: Transcript) -> dic
 
 
 def heard_again(lines: Sequence[CorrectedLine], fresh: Transcript, *, keep: bool) -> dict[str, Any]:
-    """The operation that puts a chunk, heard again, in its old one's place.
+    """Return the operation that replaces a chunk by its new transcript.
 
     Args:
-        lines: of it, with labels of the document.
-        fresh: the chunk's transcript, its one trace under the chunk's number.
-        keep: whether lines that people corrected stay as they are.
+        lines: of the new transcript, with labels of the document.
+        fresh: the new transcript, with one trace, under the chunk's number.
+        keep: whether lines that users corrected stay as they are.
     """
     [trace] = fresh.traces
     return {
@@ -75,7 +75,7 @@ def heard_again(lines: Sequence[CorrectedLine], fresh: Transcript, *, keep: bool
 
 
 def _words(rows: Any) -> tuple[Word, ...] | None:
-    """Words of a line that was heard again; corrections of older versions have none."""
+    """Read the words of a new line; corrections of older versions have none."""
     return None if rows is None else parse_word_rows(rows, NATIVE, "words")
 
 
@@ -114,8 +114,8 @@ def put_in_place(document: Document, operation: Mapping[str, Any]) -> Document:
 
 
 def _same(fresh: Segment, kept: Segment) -> bool:
-    """Whether a line that was heard again is one that people have corrected: they share most of their
-    time, or it lies in a longer one of the same speaker."""
+    """Return whether a new line is one that users have corrected: they share most of their time, or it lies in a longer
+    one of the same speaker."""
     shared_s = max(0.0, min(fresh.end_s, kept.end_s) - max(fresh.start_s, kept.start_s))
     together_s = fresh.duration_s + kept.duration_s - shared_s
     if shared_s >= 0.5 * together_s:

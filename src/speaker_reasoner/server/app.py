@@ -43,9 +43,9 @@ PAGE = Path(__file__).parent / "page"
 
 
 def create_app(transcriber: Transcriber | None, settings: ServiceSettings) -> FastAPI:
-    """The server as an ASGI application.
+    """Make the server as an ASGI application.
 
-    Its `state.service` is a `Service`; whoever runs it may call `drain` on a signal.
+    Its `state.service` is a `Service`, whose `drain` may be called on a signal.
 
     Raises:
         ServerError, OutputError: the store cannot be used.
@@ -106,7 +106,7 @@ def create_app(transcriber: Transcriber | None, settings: ServiceSettings) -> Fa
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events; closes what it streams from, also where nobody reads them."""
+    """Server-sent events; closes their source in the end, also when the client has disconnected."""
 
     def __init__(self, events: AsyncIterator[str], source: Transcription | None = None) -> None:
         headers = {"x-accel-buffering": "no"}  # nginx passes each event on at once
@@ -157,7 +157,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _methods(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
-    """What may be asked at the address of a request."""
+    """Return the methods that the address of a request allows."""
     methods: set[str] = set()
     for route in routes:
         if route.matches(scope)[0] is not Match.NONE:
@@ -337,7 +337,7 @@ def _add_metrics(routes: APIRouter, service: Service) -> None:
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
-    """Served without the key, as the page is: see `Guard`."""
+    """Add the route of the server's state, which needs no key, like the page: see `Guard`."""
 
     @app.get("/health", **docs.HEALTH)
     def health(response: Response) -> dict[str, Any]:
@@ -355,7 +355,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 class _Parts(StaticFiles):
-    """The files of the page: browsers keep them, and ask whether they have changed (by their ETag)."""
+    """The files of the page: browsers cache them, and check by their ETag whether they have changed."""
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
         response = super().file_response(*arguments, **options)

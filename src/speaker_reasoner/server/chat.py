@@ -1,4 +1,4 @@
-"""What clients of the chat-completions API send for a turn of the dialogue, and what is answered.
+"""Chat completions for turns of the dialogue: requests of clients, and the answers to them.
 
 Nothing here reads a request or runs a model. Source: OpenAI's API reference for `POST /v1/chat/completions`; the
 `uuid` of a clip is vLLM's, `turn_rules` is ours.
@@ -23,13 +23,13 @@ from .failures import RequestError
 from .forms import Abilities, check_model
 
 MOST_TOKENS = 2048
-"""Of one turn, as engines have it."""
+"""Greatest number of tokens of a turn, as in the engines; a client's limit must not be lower."""
 _NEVER = -9999.0
-"""Logarithm of the probability of a token that had none, as OpenAI's API gives it."""
+"""Logarithm of the probability of a token without one, as OpenAI's API gives it."""
 
 
-def told_profile(profile: Profile) -> dict[str, Any]:
-    """The profile that a client needs to lead dialogues: all but how the model was trained."""
+def public_profile(profile: Profile) -> dict[str, Any]:
+    """Return the profile that a client needs to lead dialogues: all but the training record."""
     return {key: value for key, value in asdict(profile).items() if key != "training"}
 
 
@@ -38,14 +38,14 @@ class _Sent(BaseModel):
 
 
 class TextPart(_Sent):
-    """Words of a message."""
+    """Text of a message."""
 
     type: Literal["text"]
     text: str
 
 
 class InputAudio(_Sent):
-    """A clip: a file in base64."""
+    """A clip: a base64-encoded file."""
 
     data: str = Field(description="Empty where `uuid` names a clip that was sent before.")
     format: Literal["wav", "mp3", "flac", "ogg", "opus"]
@@ -62,14 +62,14 @@ class AudioPart(_Sent):
 
 
 class ChatMessage(_Sent):
-    """A turn: the user's has clips and words, the model's the words that it wrote."""
+    """A turn: clips and text of the user, or the text that the model wrote."""
 
     role: Literal["user", "assistant"]
     content: str | list[Annotated[TextPart | AudioPart, Field(discriminator="type")]]
 
 
 class SentRules(_Sent):
-    """The rules of a turn, where they are more than what the conversation says. Times in ticks of the chunk."""
+    """Rules of a turn, as far as they do not follow from the conversation. Times are in ticks of the chunk."""
 
     turn: int = Field(ge=0)
     chunk: int = Field(ge=0)
@@ -82,7 +82,7 @@ class SentRules(_Sent):
 
 
 class StreamOptions(BaseModel):
-    """Without effect: there is no usage to tell, and nothing to hide."""
+    """Accepted, and without effect: usage is not counted."""
 
 
 class ChatForm(_Sent):
@@ -109,7 +109,7 @@ class ChatForm(_Sent):
 
 
 def parse_chat(values: Any, able: Abilities) -> ChatForm:
-    """Check a body.
+    """Check the body of a request.
 
     Raises:
         RequestError: 400, of the first field that is wrong; 404 for another model.
@@ -129,7 +129,7 @@ def parse_chat(values: Any, able: Abilities) -> ChatForm:
 
 
 def sent_rules(sent: SentRules, profile: Profile, chunk: int) -> TurnRules:
-    """Rules as a client sends them.
+    """Convert the rules that a client sent.
 
     Args:
         chunk: length of the chunk that was sent, in ticks.
@@ -167,7 +167,7 @@ def sent_rules(sent: SentRules, profile: Profile, chunk: int) -> TurnRules:
 def rules_of(
     profile: Profile, labels: Sequence[str], answers: Sequence[Answer], chunk: int
 ) -> TurnRules:
-    """The rules of the next turn as they follow from a conversation.
+    """Derive the rules of the next turn from a conversation.
 
     Args:
         labels: the texts before the clips of the speaker cache.
@@ -175,7 +175,7 @@ def rules_of(
         chunk: length of the chunk in ticks.
 
     Raises:
-        RequestError: 400, a turn of the model's is none.
+        RequestError: 400, a text of the model is no valid turn.
     """
     speakers, box, numbers = len(labels), None, dict[str, int]()
     try:

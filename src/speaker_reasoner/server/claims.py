@@ -1,8 +1,8 @@
 """Chooses the next jobs for a server from a queue that several servers share; PostgreSQL alone.
 
-Jobs of clients take turns: first those of the client with the fewest under way; of those, of the one that
-was given something longest ago. What people wait for on the line comes before jobs. A job whose server did
-not renew its lease waits as any other.
+Clients take turns: the next job is of the client with the fewest under way, and among those of the client whose last
+job was given out longest ago. Requests with an open connection come before jobs. A job whose server did not renew its
+lease waits like any other.
 """
 
 from collections.abc import Collection
@@ -15,9 +15,9 @@ from .jobs import WAITING
 from .rows import NEXT_TOKEN
 
 _TURNS = 32
-"""So many jobs of a client are looked at; assumed."""
+"""Number of jobs of a client that are looked at (assumed)."""
 _SHOWN = 5000
-"""So many jobs that wait have a place that clients see; assumed."""
+"""Number of waiting jobs whose position clients see (assumed)."""
 
 
 def claim(
@@ -37,17 +37,17 @@ def claim(
     Args:
         connection: in a transaction.
         store: of the jobs.
-        server: gets them.
-        model: that it has.
+        server: that gets them.
+        model: of that server.
         clock: now, by the database.
-        lease_s: how long it has them.
-        most: so many.
-        waited_for: those that somebody waits for on the line, or the others.
-        running: what the server works on: what it was given besides, it does not know of, since the database
-            went away just then.
+        lease_s: duration of the lease.
+        most: number of jobs.
+        waited_for: choose requests with an open connection, or else jobs.
+        running: jobs that the server works on. It does not know of others that are leased to it, because the
+            database was lost at that moment.
 
     Returns:
-        Their ids, those to begin first first.
+        Their ids, the first to begin first.
     """
     forgotten = and_(JOBS.c.owner == server, JOBS.c.id.not_in(list(running)))
     died = and_(JOBS.c.owner != server, JOBS.c.status == "running")

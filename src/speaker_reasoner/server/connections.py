@@ -1,4 +1,4 @@
-"""Work for a client who waits for its answer: it ends when the client hangs up."""
+"""Work for a client with an open connection: it is cancelled when the client disconnects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,15 +15,15 @@ T = TypeVar("T")
 async def connected(
     request: Request, work: Awaitable[T], abandon: Callable[[], None], answer_s: float
 ) -> T:
-    """Do work as long as the client is there.
+    """Do work as long as the client is connected.
 
     Args:
-        abandon: called where the work is given up.
-        answer_s: how long it may take.
+        abandon: called when the work is cancelled.
+        answer_s: its time limit.
 
     Raises:
-        ClientDisconnect: it hung up; the work was abandoned.
-        RequestError: 504, the work took longer than a request may.
+        ClientDisconnect: the client disconnected; the work was abandoned.
+        RequestError: 504, the work exceeded its time limit.
     """
     gone = asyncio.ensure_future(_gone(request))
     task = asyncio.ensure_future(work)
@@ -42,6 +42,6 @@ async def connected(
 
 
 async def _gone(request: Request) -> None:
-    """Wait until the client hangs up, after its body was read."""
+    """Wait, after a request's body was read, until the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

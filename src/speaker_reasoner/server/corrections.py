@@ -1,8 +1,7 @@
 """Corrections of a transcript, appended and never changed, replayed in order.
 
-An operation refers to segments by their id and to speakers by their label; a name that a speaker
-was given is kept beside the label, so that later operations still find it. `undo` and `redo` are
-operations too. Pure: knows neither jobs nor files.
+An operation refers to segments by their id and to speakers by their label. A name is kept beside the label, so that
+later operations still find the speaker. `undo` and `redo` are operations too. Pure: knows neither jobs nor files.
 """
 
 from collections.abc import Iterable, Mapping

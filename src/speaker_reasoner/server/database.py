@@ -1,7 +1,7 @@
-"""The database: its tables, how it is opened, and what its failures become.
+"""The database: its tables, connections, and errors.
 
-Tables of older versions get the columns that were added since; those of later versions are refused. SQLite
-and PostgreSQL are tested. Where several servers share it, times are those of the database's clock.
+Tables of older versions get missing columns; those of later versions are refused. SQLite and PostgreSQL are tested. If
+several servers share it, times are those of the database's clock.
 """
 
 import logging
@@ -52,7 +52,7 @@ JOBS = Table(
     Column("voices", Text, nullable=False),
     Column("listen", Integer),
     Column("listen_keep", Integer),
-    Column("found", Integer),
+    Column("found", Integer, key="speaker_count"),
     Column("error", Text),
     Column("changed", Float),
     Column("removed", Float),
@@ -67,8 +67,8 @@ JOBS = Table(
     Column("losses", Integer),
     Column("claimed", Float),
 )
-"""One row a job; `owner` is the process that works on it, until `lease` (seconds since 1970). `token` counts
-who was given the job, `claimed` is when one was last given it."""
+"""One row a job; `owner` is the process that works on it, until `lease` (seconds since 1970). `token` counts its
+leases, `claimed` is the time of the last one."""
 CORRECTIONS = Table(
     "speaker_reasoner_corrections",
     _metadata,
@@ -105,9 +105,9 @@ SERVERS = Table(
     Column("name", String(32), primary_key=True),
     Column("store", String(32), nullable=False, index=True),
     Column("seen", Float, nullable=False),
-    Column("told", Text, nullable=False),
+    Column("told", Text, nullable=False, key="announcement"),
 )
-"""The servers of a store: when each was last alive, and what it can do, as JSON."""
+"""The servers of a store: the last sign of life of each, and its announcement as JSON."""
 LEFTOVERS = Table(
     "speaker_reasoner_leftovers",
     _metadata,
@@ -115,7 +115,7 @@ LEFTOVERS = Table(
     Column("store", String(32), nullable=False, index=True),
     Column("server", String(32)),
 )
-"""Files to delete: of erased jobs; and of an upload that a `server` takes in, once that is no more."""
+"""Files to delete: of erased jobs, and of uploads whose `server` has died."""
 _SCHEMA = Table(
     "speaker_reasoner_schema",
     _metadata,
@@ -123,7 +123,7 @@ _SCHEMA = Table(
 )
 _VERSION = 2
 _LOCK = 0x5EA_50_0E
-"""Of PostgreSQL, held while tables are made."""
+"""Lock of PostgreSQL, held while tables are made."""
 Index("speaker_reasoner_jobs_client", JOBS.c.store, JOBS.c.client, JOBS.c.claimed)
 Index("speaker_reasoner_jobs_status", JOBS.c.store, JOBS.c.status, JOBS.c.client)
 _IDLE_MS = 20_000
@@ -134,17 +134,17 @@ _PATIENT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-"""libpq's: a database whose machine is gone is an error after 20 s, and not a wait for hours."""
+"""Options of libpq: a database whose machine is gone is an error after 20 s, and not a wait for hours."""
 
 
 class Database:
-    """A database that may be out of reach for a while.
+    """A database that may be unreachable for a while.
 
     Args:
         url: of SQLAlchemy.
 
     Raises:
-        ServerError: the URL is none, or the database cannot be used now.
+        ServerError: the URL is malformed, or the database cannot be used now.
     """
 
     def __init__(self, url: str) -> None:
@@ -183,13 +183,13 @@ class Database:
 
     @property
     def clock(self) -> Any:
-        """Now, in seconds since 1970, for a statement: by the database's clock, if servers share it."""
+        """The time in seconds since 1970, as an expression: by the database's clock, if servers share it."""
         if self.has_clock:
             return cast(func.extract("epoch", func.clock_timestamp()), Float)
         return literal(time.time())
 
     def now(self) -> float:
-        """Now, in seconds since 1970, as `clock`.
+        """Return the time in seconds since 1970, as `clock`.
 
         Raises:
             StorageError: the database is out of reach.
@@ -204,10 +204,10 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A transaction. A row that exists already is the caller's affair.
+        """Begin a transaction.
 
         Raises:
-            IntegrityError: such a row.
+            IntegrityError: a row exists already.
             StorageError: the database is full or out of reach.
         """
         try:
@@ -221,7 +221,7 @@ class Database:
             raise database_error(error) from error
 
     def _prepare(self, connection: Connection) -> None:
-        """Make the tables, or add what those of an older version lack.
+        """Make the tables, or add columns that those of an older version lack.
 
         Raises:
             ServerError: they are those of a later version.
@@ -259,7 +259,7 @@ class Database:
 
 
 def _durable(connection: Any, _: Any) -> None:
-    """What SQLite has said to be written is on the disk, and readers do not wait."""
+    """Configure a SQLite connection: commits are on the disk when they return, readers do not wait for writers."""
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -267,8 +267,8 @@ def _durable(connection: Any, _: Any) -> None:
 
 
 def _impatient(connection: Any, _: Any) -> None:
-    """A process that hangs in the middle of a transaction loses its locks; and short statements are not
-    compiled, which takes longer than they do."""
+    """Configure a PostgreSQL connection: a process that hangs in a transaction loses its locks, and short statements
+    are not compiled, because that takes longer than they do."""
     connection.autocommit = True
     cursor = connection.cursor()
     cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")

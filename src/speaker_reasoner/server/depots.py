@@ -1,4 +1,4 @@
-"""Where the files of jobs lie that several servers share: a folder that all of them see, or a bucket.
+"""Storage of the files of jobs that several servers share: a common folder, or a bucket.
 
 Files of a bucket are fetched once into a folder of this process, and deleted there again when others need
 the space, unless this process works on their job.
@@ -19,7 +19,7 @@ from .failures import bucket_error, disk_error
 from .jobs import Job
 
 _CACHE_BYTES = 20 * 1024**3
-"""Assumed."""
+"""Limit of the copies of a bucket's files (assumed)."""
 _LOCKS = 64
 _log = logging.getLogger(__name__)
 
@@ -28,16 +28,16 @@ class Depot(Protocol):
     """Files by job. All methods raise `StorageError` where it cannot be used now."""
 
     def put(self, job: Job, folder: Path) -> None:
-        """Take all files of a folder, which is moved or left."""
+        """Store all files of a folder, which is moved or left."""
 
     def local(self, job: Job) -> Path:
-        """The files of a job, here."""
+        """Return a folder of this machine with the files of a job."""
 
     def remove(self, job_id: str) -> None:
         """Delete the files of a job, if there are any."""
 
     def hold(self, jobs: Iterable[str]) -> None:
-        """Keep the copies of these jobs, on which this process works, whatever space they take; no others."""
+        """Keep the copies of these jobs, on which this process works, whatever their size; others may be deleted."""
 
     def copies(self) -> list[str]:
         """The jobs whose files were copied to this machine."""
@@ -46,7 +46,7 @@ class Depot(Protocol):
         """Delete the copy of a job's files."""
 
     def probe(self, name: str) -> None:
-        """Write a little, and delete it again."""
+        """Write a small file, and delete it again."""
 
 
 class FolderDepot:
@@ -77,16 +77,16 @@ class FolderDepot:
             raise disk_error("delete the recording", error) from error
 
     def hold(self, jobs: Iterable[str]) -> None:
-        """Nothing: there are no copies."""
+        """Do nothing: there are no copies."""
 
     def copies(self) -> list[str]:
         return []
 
     def forget(self, job_id: str) -> None:
-        """Nothing: there are no copies."""
+        """Do nothing: there are no copies."""
 
     def probe(self, name: str) -> None:
-        """Nothing: the store is probed as a whole."""
+        """Do nothing: the store is probed as a whole."""
 
 
 class BucketDepot:
@@ -115,8 +115,8 @@ class BucketDepot:
                 self._bucket.send(path, _name(job.id, path.name))
 
     def local(self, job: Job) -> Path:
-        """The files of a job, fetched if they are not here yet. Their time of change is that of the job, so
-        that the recording is the same wherever it is fetched."""
+        """Return the folder of a job's files, fetched if they are not here yet. Their time of change is that of the
+        job, so that the recording has the same fingerprint wherever it is fetched."""
         target = self._folder / job.id
         with self._fetching[hash(job.id) % _LOCKS]:
             with suppress(FileNotFoundError):
@@ -159,8 +159,7 @@ class BucketDepot:
             self._bucket.probe(f"probes/{name}")
 
     def _make_room(self, but: str) -> None:
-        """Delete copies until there are not too many; those that were not asked for longest first. Those of
-        jobs under way stay."""
+        """Delete copies down to the limit, the least recently used ones first, but none of jobs under way."""
         copies = []
         for folder in self._folder.iterdir():
             with suppress(OSError):
@@ -177,10 +176,10 @@ class BucketDepot:
 
 @contextmanager
 def _reported(what: str) -> Iterator[None]:
-    """Turn an error of a bucket into one that passes: it is tried again later.
+    """Convert an error of a bucket to a temporary one: the action is tried again later.
 
     Raises:
-        StorageError: it did.
+        StorageError: the action failed.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What OpenAPI says about each route: words, forms, answers, errors. No behaviour."""
+"""OpenAPI documentation of each route: summary, forms, answers, errors. No behaviour."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from .schemas import failures
 DESCRIPTION = """Who said what, and when: transcripts with speakers, genders and times.
 
 `POST /v1/audio/transcriptions` is OpenAI's: its clients work with another `base_url`. Long
-recordings are jobs: they survive a restart, tell what happens while they are heard, and can be
+recordings are jobs: they survive a restart, send events while they are transcribed, and can be
 corrected. Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`. A server
 that was started with a key expects it as `Authorization: Bearer KEY`."""
 
@@ -142,7 +142,7 @@ MEDIA_TYPES = {
     "ass": "text/x-ass",
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
 }
-"""Of transcripts, by format; of all others it is `TEXT`."""
+"""Media types of transcripts by format; of all others it is `TEXT`."""
 TEXT = "text/plain"
 EXPOSED = ["x-peaks-per-second", "x-duration", "x-audio", "x-warnings", "retry-after"]
 """Headers that pages of other sites may read, where they may use the server."""
@@ -273,8 +273,8 @@ JOB: dict[str, Any] = {
 }
 CANCEL: dict[str, Any] = {
     "summary": "End a job that is under way",
-    "description": "Never removes anything: one that has ended stays as it is. A job that hears a chunk "
-    "again keeps its transcript as it was.",
+    "description": "Never removes anything: one that has ended stays as it is. A job that "
+    "transcribes a chunk again keeps its transcript as it was.",
     "tags": ["jobs"],
     "response_model": schemas.Job,
     "response_description": "The job as it is now.",
@@ -296,7 +296,7 @@ RESTORE: dict[str, Any] = {
 }
 RETRY: dict[str, Any] = {
     "summary": "Try a job again that failed or was cancelled",
-    "description": "It goes on from its last finished chunk, and tells no event twice. A cancelled "
+    "description": "It goes on from its last finished chunk, and sends no event twice. A cancelled "
     "job keeps its files until it is removed. One that waits for the disk or the database tries at once.",
     "tags": ["jobs"],
     "status_code": 202,
@@ -306,7 +306,7 @@ RETRY: dict[str, Any] = {
 }
 EVENTS: dict[str, Any] = {
     "response_class": Response,
-    "summary": "What happens while a job is heard",
+    "summary": "Events of a job",
     "description": "Server-sent events, all from the first, then as they come. `Last-Event-ID` "
     "goes on after one. Labels are provisional until `done`. After `anew` the events before it are void: the "
     "recording is transcribed from its beginning once more. With `follow` the stream stays open after "
@@ -366,8 +366,8 @@ DOCUMENT: dict[str, Any] = {
 CORRECT: dict[str, Any] = {
     "response_class": Response,
     "summary": "Correct a transcript",
-    "description": "Operations are appended and can be undone. `listen` hears a chunk again with "
-    "the corrections made so far, and becomes a correction itself.",
+    "description": "Operations are appended and can be undone. `listen` transcribes a chunk again "
+    "with the corrections made so far, and becomes a correction itself.",
     "tags": ["transcripts"],
     "openapi_extra": _operations(),
     "responses": {

@@ -17,10 +17,10 @@ from .store import Store
 def keep_document(
     store: Store, job: Job, transcript: Transcript, lines: Sequence[CorrectedLine]
 ) -> None:
-    """Write the transcript of a job down, and which of its lines were told under which id.
+    """Write the transcript of a job, and which of its lines were sent under which id.
 
     Raises:
-        OutputError, StorageError: the disk is full, the database out of reach, or the job another's.
+        OutputError, StorageError: the disk is full, the database out of reach, or the job another process's.
     """
     rows = [[line.id, line.chunk, line.turn] for line in lines]
     store.keep_document(job, render(transcript, "json"), json.dumps(rows))
@@ -38,7 +38,7 @@ def load_document(store: Store, job: Job) -> tuple[Document, History]:
 
 
 def load_original(store: Store, job: Job) -> Document:
-    """A job's document as the model left it.
+    """Load a job's document as the model left it.
 
     Raises:
         RequestError: 500, it is damaged.
@@ -49,7 +49,7 @@ def load_original(store: Store, job: Job) -> Document:
 
 @lru_cache(maxsize=2)
 def _read(transcript: str, identified: str) -> Document:
-    """The document of what `keep_document` wrote. The last two stay: whoever corrects a long one reads it at each line.
+    """Read a document that `keep_document` wrote. The last two are cached: each correction of a long one reads it.
 
     Raises:
         FormatError, ValueError: it is damaged.
@@ -66,14 +66,14 @@ def _read(transcript: str, identified: str) -> Document:
 def identify(
     transcript: Transcript, events: Sequence[dict[str, Any]], prefix: str
 ) -> tuple[list[CorrectedLine], dict[str, str]]:
-    """The segments of a transcript with the ids they were told under, and new labels by id.
+    """Return the segments of a transcript with the ids under which they were sent, and changed labels by id.
 
-    A segment that was not told so gets an id of its own, and the last chunk that starts before it.
+    A segment that was not sent gets an id of its own, and the last chunk that starts before it.
     """
     waiting: dict[tuple[float, float, str], list[dict[str, Any]]] = {}
     for row in events:
         waiting.setdefault((row["start"], row["end"], row["text"]), []).append(row)
-    lines, labels, untold = [], dict[str, str](), 0
+    lines, labels, unsent = [], dict[str, str](), 0
     for segment in transcript.segments:
         rows = waiting.get((segment.start_s, segment.end_s, segment.text), [])
         same = [row for row in rows if row["speaker"] == segment.speaker]
@@ -85,6 +85,6 @@ def identify(
                 labels[row["id"]] = segment.speaker
         else:
             chunk = chunk_at(transcript, segment.start_s, segment.speaker)
-            lines.append(CorrectedLine(f"{prefix}x{untold}", segment, chunk, None))
-            untold += 1
+            lines.append(CorrectedLine(f"{prefix}x{unsent}", segment, chunk, None))
+            unsent += 1
     return lines, labels

@@ -15,7 +15,7 @@ from .failures import RequestError
 from .lines import CorrectedLine, Document, chunk_at
 
 _SLACK_S = 0.05
-"""A segment may end so far behind the recording: times are written with few decimals."""
+"""How far a segment may end behind the recording: times are written with few decimals."""
 _SHORTEST_S = 0.01
 
 
@@ -52,7 +52,7 @@ def rename(document: Document, speaker: str, name: str) -> Document:
 
 
 def merge(document: Document, source: str, into: str) -> Document:
-    """All lines of one speaker to another, whose gender they take."""
+    """Give all lines of one speaker to another, with the gender of the latter."""
     source, into = _known(document, source), _known(document, into)
     if source == into:
         raise _wrong(f"{source!r} cannot be merged into itself", "into")
@@ -85,7 +85,7 @@ def move(document: Document, segment: str, speaker: str) -> Document:
 
 
 def edit(document: Document, operation: Mapping[str, Any]) -> Document:
-    """New words have no confidence of the model's, nor have new times.
+    """Change words or times of a segment. New words have no confidence, and neither have new times.
 
     Words keep their own times only where text and times still allow all of them.
     """
@@ -120,15 +120,15 @@ def edit(document: Document, operation: Mapping[str, Any]) -> Document:
 
 
 def delete(document: Document, segment: str) -> Document:
-    """Nobody said this."""
+    """Delete a segment that nobody said."""
     line = line_of(document, segment)
     lines = tuple(x for x in document.lines if x is not line)
     return replace(document, lines=lines, deleted=(*document.deleted, line))
 
 
 def split(document: Document, operation: Mapping[str, Any]) -> Document:
-    """Cut a segment before a character of its text, at a given time, else where its words or, without
-    their times, its length in characters put the cut."""
+    """Cut a segment before a character of its text: at a given time, else at that of its words, or in proportion to
+    the lengths of the texts."""
     line, at = line_of(document, operation["segment"]), operation["at"]
     was = line.segment
     texts = was.text[:at].strip(), was.text[at:].strip()
@@ -164,7 +164,7 @@ def split(document: Document, operation: Mapping[str, Any]) -> Document:
 
 
 def _cut_words(segment: Segment, before: str) -> tuple[tuple[Word, ...], tuple[Word, ...]] | None:
-    """The words with times on both sides of a cut; `None` where they do not tell."""
+    """Return the words with times on both sides of a cut; `None` if their times are not known or contradict the cut."""
     words = segment.words or ()
     for n in range(1, len(words)):
         said = "".join("".join(word.text.split()) for word in words[:n])
@@ -174,7 +174,7 @@ def _cut_words(segment: Segment, before: str) -> tuple[tuple[Word, ...], tuple[W
 
 
 def join(document: Document, segment: str, other: str) -> Document:
-    """Two segments become one, with the speaker of the earlier."""
+    """Join two segments to one, with the speaker of the earlier."""
     one, two = line_of(document, segment), line_of(document, other)
     if one is two:
         raise _wrong(f"{other!r} cannot be joined with itself", "other")
@@ -199,7 +199,7 @@ def join(document: Document, segment: str, other: str) -> Document:
 
 
 def add(document: Document, operation: Mapping[str, Any]) -> Document:
-    """Somebody said something where nothing was written."""
+    """Add a segment where nothing was transcribed."""
     text, start_s, end_s = operation["text"].strip(), operation["start"], operation["end"]
     _check_end(document, end_s)
     label = document.label(operation["speaker"]) or _usable(operation["speaker"])
@@ -213,7 +213,7 @@ def add(document: Document, operation: Mapping[str, Any]) -> Document:
 
 
 def set_gender(document: Document, speaker: str, gender: str) -> Document:
-    """The gender of a speaker, everywhere."""
+    """Set the gender of a speaker in all segments."""
     label = _known(document, speaker)
     lines = tuple(
         replace(x, segment=replace(x.segment, gender=gender)) if x.segment.speaker == label else x
@@ -223,13 +223,13 @@ def set_gender(document: Document, speaker: str, gender: str) -> Document:
 
 
 def _new_id(document: Document, stem: str) -> str:
-    """An id that no line has, nor one that was deleted."""
+    """Return an id that no line has or had."""
     taken = {line.id for line in (*document.lines, *document.deleted)}
     return next(name for n in count(1) if (name := f"{stem}/{n}") not in taken)
 
 
 def _usable(speaker: str) -> str:
-    """A name that a new speaker can have."""
+    """Return a new speaker's name if it may be used."""
     label = speaker.strip()
     if not label or not label.isprintable():
         raise _wrong(f"speaker {speaker!r}: expected printable characters on one line", "speaker")

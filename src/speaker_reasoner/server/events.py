@@ -14,7 +14,7 @@ from .failures import RequestError
 
 EVENTS = "events.jsonl"
 ANEW = "anew"
-"""The event after which those before it are void: the recording is transcribed from its beginning once more."""
+"""The event after which earlier ones are void: the recording is transcribed from its beginning once more."""
 Unnumbered = tuple[str, Mapping[str, Any]]
 """Name and data of an event that has no number yet."""
 
@@ -35,8 +35,8 @@ class EventLog:
 
     Args:
         path: of the file; made with the first event.
-        again: events that are there when the first one comes, behind the last `ANEW`, are not added once
-            more: whoever goes on after a restart tells the turns of an unfinished chunk a second time.
+        again: events that are in the log already, behind the last `ANEW`, are not added a second time: a run that
+            continues after a restart repeats the turns of an unfinished chunk.
     """
 
     def __init__(self, path: Path, *, again: bool = False) -> None:
@@ -51,7 +51,7 @@ class EventLog:
         """Add an event, which readers see at once; nothing is added to a closed log.
 
         Raises:
-            OutputError: the disk is full, or worse.
+            OutputError: the log cannot be written, as on a full disk.
         """
         row = json.dumps({"event": name, "data": data}, ensure_ascii=False).encode()
         with self._lock:
@@ -78,7 +78,7 @@ class EventLog:
                 ) from error
 
     def close(self) -> None:
-        """No event comes after this; from any thread."""
+        """Let no further event be added; from any thread."""
         with self._lock:
             self._closed = True
             self._let_go()
@@ -97,7 +97,7 @@ class EventReader:
 
     Args:
         path: of the log.
-        after: number of the last event that is known already.
+        after: number of the last event that is not read again.
     """
 
     def __init__(self, path: Path, after: int = 0) -> None:
@@ -134,7 +134,7 @@ class EventReader:
 
 
 def parse_event(number: int, name: str, data: str) -> Event:
-    """An event of its row.
+    """Parse an event of the log.
 
     Raises:
         RequestError: 500, it is damaged.

@@ -1,4 +1,4 @@
-"""A transcript as a file to take away, with the options that captions have; and its warnings as a header."""
+"""Transcripts as files to download, with the options of captions; and their warnings as a header."""
 
 import json
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ SUFFIXES = {
     **{name: known.suffix for name, known in FORMATS.items()},
     "docx": ".docx",
 }
-"""How files end, by format."""
+"""Suffixes of files by format."""
 _TO_READ = {"srt": render_srt_to_read, "vtt": render_vtt_to_read, "ass": render_ass}
 _HEADER_CHARS = 4000
 
 
 class Export(BaseModel):
-    """What a client wants of a transcript."""
+    """Format and options of an exported transcript."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +46,7 @@ class Export(BaseModel):
 
 
 def export(transcript: Transcript, asked: Export) -> tuple[bytes, str]:
-    """The content of a file, and how its name ends.
+    """Render a transcript; return the content of a file and its suffix.
 
     Raises:
         FormatError: there is no such format.
@@ -64,7 +64,7 @@ def export(transcript: Transcript, asked: Export) -> tuple[bytes, str]:
 
 
 def warnings_header(warnings: Sequence[str]) -> dict[str, str]:
-    """`X-Warnings`: a JSON list in ASCII, cut at whole warnings; no header without any."""
+    """Return the header `X-Warnings`: a JSON list in ASCII, cut at whole warnings; no header without any."""
     kept: list[str] = []
     for warning in warnings:
         if len(json.dumps([*kept, warning])) > _HEADER_CHARS:

@@ -1,9 +1,9 @@
-"""What goes wrong, as OpenAI's clients understand it.
+"""Errors of requests, in the form of OpenAI's API.
 
     RequestError       a request that is not served
-    └── StorageError   the disk is full, or the database is out of reach: it passes, and is tried again
+    └── StorageError   the disk is full, or the database is out of reach: temporary, and tried again
 
-Nothing here tells a path, or the address of a database: those are in the server's log.
+Messages contain no path and no address of a database: those are in the server's log.
 """
 
 import errno
@@ -28,12 +28,12 @@ _PATIENCE_S = 10
 
 
 class RequestError(ServerError):
-    """A request that is not served, as OpenAI's clients understand it.
+    """A request that is not served, with an error in the form of OpenAI's API.
 
     Attributes:
         status: of HTTP.
         param: the field at fault.
-        code: a word a program can tell it by.
+        code: a word by which a program can recognise the error.
         headers: of the response.
     """
 
@@ -71,11 +71,11 @@ class StorageError(RequestError):
 
 
 def disk_error(what: str, error: BaseException | None) -> StorageError:
-    """The disk is full, or cannot be written.
+    """Return the error of a disk that is full or cannot be written.
 
     Args:
-        what: could not be done, such as `"store the upload"`.
-        error: why.
+        what: the action that failed, such as `"store the upload"`.
+        error: its cause.
     """
     reason = getattr(error, "strerror", None) or type(error).__name__
     return StorageError(
@@ -88,7 +88,7 @@ def disk_error(what: str, error: BaseException | None) -> StorageError:
 
 
 def database_error(error: Exception) -> StorageError:
-    """The database is full, or cannot be reached."""
+    """Return the error of a database that is full or cannot be reached."""
     reason = str(getattr(error, "orig", None) or error)
     if "full" in reason.lower():
         return disk_error("write to the database", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
@@ -102,7 +102,7 @@ def database_error(error: Exception) -> StorageError:
 
 
 def bucket_error() -> StorageError:
-    """The bucket refuses, or cannot be reached; the server's log says why."""
+    """Return the error of a bucket that refuses, or cannot be reached; the server's log says why."""
     return StorageError(
         503,
         "the server's bucket cannot be used now; it is tried again, see GET /health and the server's log",
@@ -112,7 +112,7 @@ def bucket_error() -> StorageError:
 
 
 def lost_lease() -> StorageError:
-    """A job was given to another server, or ended by one: nothing more may be written about it here."""
+    """Return the error of a job that is another server's, or was ended by one: it must not be written to here."""
     return StorageError(
         503,
         "the job is another server's now, or was ended by one",
@@ -121,7 +121,7 @@ def lost_lease() -> StorageError:
 
 
 def lost_upload() -> StorageError:
-    """An upload took so long, or its server stood still for so long, that another server deleted its files."""
+    """Return the error of an upload that took so long, or whose server stalled so long, that its files were deleted."""
     return StorageError(
         503,
         "the server was taken for dead by the others while it stored this recording; send it again",
@@ -131,7 +131,7 @@ def lost_upload() -> StorageError:
 
 
 def no_worker(model: str | None = None) -> RequestError:
-    """There is nobody who could transcribe."""
+    """Return the error where no server can transcribe."""
     what = "no worker is" if model is None else f"no worker with the model {model!r} is"
     return RequestError(
         503,
@@ -143,13 +143,13 @@ def no_worker(model: str | None = None) -> RequestError:
 
 
 def passes(error: Exception) -> bool:
-    """Whether a failure is of the storage, so that the same thing may succeed later."""
+    """Return whether a failure is of the storage, so that the same thing may succeed later."""
     failed_write = isinstance(error, OutputError) and isinstance(error.__cause__, OSError)
     return failed_write or isinstance(error, StorageError)
 
 
 def as_request_error(error: SpeakerReasonerError) -> RequestError:
-    """The answer to a client about a failure of this package."""
+    """Convert an error of this package to the answer for a client."""
     if isinstance(error, RequestError):
         return error
     message = str(error)
@@ -168,7 +168,7 @@ def as_request_error(error: SpeakerReasonerError) -> RequestError:
 
 
 def too_slow() -> RequestError:
-    """A request that took longer than requests may."""
+    """Return the error of a request that exceeded its time limit."""
     return RequestError(
         504,
         "the recording is not transcribed yet; send long ones to /v1/jobs",

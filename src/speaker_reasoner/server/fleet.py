@@ -1,4 +1,4 @@
-"""The servers of a store: each tells the others, through the database, that it lives and what it can do."""
+"""The servers of a store: each writes to the database that it lives, and its models."""
 
 import json
 import logging
@@ -16,13 +16,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What a server tells the others of itself.
+    """A server's entry for the others that share its store.
 
     Attributes:
         role: `server`, `worker`, or `front`, which has no engine; `starting` before it is any of them.
         version: of the program.
         model: that it transcribes with; empty without an engine.
-        offer: what it offers, see `Offer`; `None` without an engine.
+        offer: its offer, see `Offer`; `None` without an engine.
     """
 
     role: str
@@ -32,10 +32,10 @@ class Announcement:
 
 
 def made_of(kind: type[T], data: Mapping[str, Any]) -> T:
-    """A dataclass of its fields; those that a later version has besides are left out.
+    """Make a dataclass of its fields; fields that only a later version has are left out.
 
     Raises:
-        TypeError: one is missing.
+        TypeError: a field is missing.
     """
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in data.items() if name in names})
@@ -48,10 +48,10 @@ class Fleet:
         database: that they share.
         store: its id.
         own: the name of this server.
-        lease_s: how long one that does not show itself counts as alive.
+        lease_s: how long a server counts as alive after its last sign of life.
 
     Attributes:
-        seen: those that lived when this one showed itself last, by name.
+        seen: the servers that lived at this one's last sign of life, by name.
     """
 
     def __init__(self, database: Database, store: str, own: str, lease_s: float) -> None:
@@ -63,18 +63,18 @@ class Fleet:
         self.seen: Mapping[str, Announcement] = {}
 
     def announce(self, announcement: Announcement) -> None:
-        """What this server is; `show` writes it from now on."""
+        """Set this server's announcement, which `show` writes from now on."""
         self._announcement = json.dumps(asdict(announcement))
 
     def show(self) -> None:
-        """Be alive, once it was said what this server is.
+        """Write a sign of life, once this server is announced.
 
         Raises:
             StorageError: the database is out of reach.
         """
         if self._announcement is None:
             return
-        now = {"seen": self._database.clock, "told": self._announcement}
+        now = {"seen": self._database.clock, "announcement": self._announcement}
         with self._database.begin() as connection:
             there = update(SERVERS).where(SERVERS.c.name == self.own).values(now)
             if not connection.execute(there).rowcount:
@@ -85,7 +85,7 @@ class Fleet:
         self.seen = self.living()
 
     def leave(self) -> None:
-        """Be gone.
+        """Remove this server from those that live.
 
         Raises:
             StorageError: the database is out of reach.
@@ -95,13 +95,15 @@ class Fleet:
             connection.execute(delete(SERVERS).where(SERVERS.c.name == self.own))
 
     def living(self) -> dict[str, Announcement]:
-        """The servers that live, by name; the one that showed itself last first.
+        """Return the servers that live, by name, the latest sign of life first.
 
         Raises:
             StorageError: the database is out of reach.
         """
         alive = SERVERS.c.seen >= self._database.clock - self._lease_s
-        query = select(SERVERS.c.name, SERVERS.c.told).where(SERVERS.c.store == self._store, alive)
+        query = select(SERVERS.c.name, SERVERS.c.announcement).where(
+            SERVERS.c.store == self._store, alive
+        )
         with self._database.begin() as connection:
             rows = connection.execute(query.order_by(SERVERS.c.seen.desc(), SERVERS.c.name)).all()
         known = {}
@@ -109,5 +111,5 @@ class Fleet:
             try:
                 known[str(name)] = made_of(Announcement, json.loads(text))
             except (ValueError, TypeError, AttributeError) as error:
-                _log.warning("server %s: what it tells cannot be read: %s", name, error)
+                _log.warning("server %s: its announcement cannot be read: %s", name, error)
         return known

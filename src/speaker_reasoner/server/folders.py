@@ -1,4 +1,4 @@
-"""The folders of a store: made, told apart, emptied."""
+"""The folders of a store: creation, identity, deletion of their content."""
 
 import os
 import re
@@ -15,10 +15,10 @@ _STORE_ID = re.compile(r"[0-9a-f]{24}")
 
 
 def make_folders(folder: Path, parts: Sequence[str], options: str) -> None:
-    """Make a folder that only its user can read, and its parts, where they are not there.
+    """Make a folder, which only its user can read, and its parts, if they do not exist.
 
     Args:
-        options: that name the folder, for the message.
+        options: command-line options that name the folder, for the message.
 
     Raises:
         OutputError: it cannot be made.
@@ -42,7 +42,7 @@ def _size(path: Path) -> int:
 
 
 def empty(folder: Path) -> None:
-    """Delete what is in a folder; the largest first, since that frees most."""
+    """Delete the content of a folder, the largest files first, because that frees most space."""
     # `os.walk` passes over folders that another request deletes meanwhile; `rglob` raises.
     files = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     for path in sorted(files, key=_size, reverse=True):
@@ -53,7 +53,7 @@ def identity(path: Path) -> str:
     """The store's own id, made at its first start.
 
     Raises:
-        ServerError: it is damaged; with another one the store's jobs would be nobody's.
+        ServerError: it is damaged; with a new one no server would find the store's jobs.
     """
     if not path.exists():
         with FileLock(path.with_name("id.lock")):  # several servers may be started at once

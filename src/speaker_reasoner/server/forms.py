@@ -1,7 +1,7 @@
-"""What OpenAI's clients, and ours, send: the fields of forms, and which of them mean something here.
+"""Form fields of OpenAI's API and of ours, and their validation.
 
-Nothing here reads a request or runs a model. What cannot matter is accepted, and said to be without
-effect; what would change the meaning is refused.
+Nothing here reads a request or runs a model. A field that cannot matter here is accepted, and the answer's warnings
+say that it has no effect; one that would change the meaning is refused.
 """
 
 import json
@@ -18,11 +18,11 @@ from .failures import RequestError
 Form = TypeVar("Form", bound=BaseModel)
 
 SPEAKERS = r"^[1-9]\d?(-[1-9]\d?)?$"
-"""How many people speak, as clients write it: `3`, or `2-5`."""
+"""Number of speakers as clients write it: `3`, or `2-5`."""
 
 
 def speaker_bounds(speakers: str | None) -> tuple[int, int] | None:
-    """Fewest and most speakers, of what `SPEAKERS` describes."""
+    """Return the fewest and most speakers of a hint that matches `SPEAKERS`."""
     if speakers is None:
         return None
     low, _, high = speakers.partition("-")
@@ -30,7 +30,7 @@ def speaker_bounds(speakers: str | None) -> tuple[int, int] | None:
 
 
 def language_code(language: str | None) -> str | None:
-    """`en-GB` is `en`; nothing is no language."""
+    """Return the language of a code without its region: `en` of `en-GB`; `None` if it is empty."""
     return (language or "").strip().lower().replace("_", "-").split("-")[0] or None
 
 
@@ -46,7 +46,7 @@ class ServerVad(BaseModel):
 
 
 def usable_names(names: list[str]) -> list[str]:
-    """Names of voices.
+    """Check the names of voices.
 
     Raises:
         ValueError: one cannot be used.
@@ -58,8 +58,7 @@ def usable_names(names: list[str]) -> list[str]:
 
 
 class Hints(BaseModel):
-    """What a client knows about a recording beforehand. Fields that are no one's are kept aside: they
-    are named in the answer's warnings."""
+    """A client's hints about a recording. Unknown fields are kept, and the answer's warnings name them."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -164,12 +163,12 @@ class JobForm(Hints):
     """Fields of `POST /v1/jobs` besides its files."""
 
     name: str | None = Field(
-        None, min_length=1, max_length=300, description="What to call it; else the file's name."
+        None, min_length=1, max_length=300, description="Name of the job; else the file's name."
     )
     path: str | None = Field(
         None,
         min_length=1,
-        description="In place of `file`: a file inside a folder that the server was told to allow.",
+        description="In place of `file`: a file inside a folder that the server allows.",
     )
     model: str | None = Field(
         None,
@@ -211,12 +210,12 @@ def parse_form(kind: type[Form], values: Mapping[str, Any]) -> Form:
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What the one model can do.
+    """The abilities of the server's model.
 
     Attributes:
         model: its name.
         aliases: other names that clients may call it by.
-        language: what it transcribes; `None` if it recognises the language itself.
+        language: that it transcribes; `None` if it recognises the language itself.
         languages: that may be named for a recording; empty where none may.
         word_times: whether it gives times of words.
     """
@@ -229,7 +228,7 @@ class Abilities:
 
 
 def check_model(name: str, able: Abilities) -> None:
-    """Whether a client means this model.
+    """Check that a client's name for the model is one of its names.
 
     Raises:
         RequestError: 404, another one.
@@ -244,7 +243,7 @@ def check_model(name: str, able: Abilities) -> None:
 
 
 def check_language(asked: str | None, able: Abilities) -> None:
-    """Whether a recording of this language can be transcribed.
+    """Check that recordings of a language can be transcribed.
 
     Raises:
         RequestError: 400, it cannot.
@@ -265,10 +264,10 @@ def check_language(asked: str | None, able: Abilities) -> None:
 def check_transcription(
     form: TranscriptionForm, able: Abilities
 ) -> tuple[TranscriptionForm, list[str]]:
-    """Compare what a form asks for with what the model can do.
+    """Compare the fields of a form with the abilities of the model.
 
     Returns:
-        The form as it is carried out, and what of it is without effect, in words.
+        The form as it is carried out, and the fields without effect, as sentences.
 
     Raises:
         RequestError: 404 for another model, 400 for another language.

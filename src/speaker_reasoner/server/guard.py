@@ -1,6 +1,6 @@
-"""Around every request: who may ask, and from where; the headers of every response; counts.
+"""Middleware around every request: keys and origins; the headers of every response; counts.
 
-Pure ASGI, so that bodies and disconnects pass through untouched.
+Pure ASGI, so that bodies and disconnects pass through unchanged.
 """
 
 import asyncio
@@ -34,24 +34,24 @@ _POLICY = (
     "img-src 'self' data:; media-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""The page has no script and no address but its own; the hash is of wavesurfer's style sheet."""
+"""Content security policy of the page: its own script and addresses; the hash is of wavesurfer's style sheet."""
 HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-"""Of every response that does not say otherwise."""
+"""Headers of every response that does not set them itself."""
 
 
 class Guard:
-    """Lets a request through, or answers it.
+    """Passes a request on, or refuses it.
 
     Args:
-        app: behind it.
-        api_key: that requests must carry; without one only loopback names are served, so that no
-            other site can reach the server under a name of its own.
-        more_keys: of other clients, which are as good.
+        app: the application behind it.
+        api_key: that requests must carry; without one only loopback names are served, so that no other site can
+            reach the server under a name of its own.
+        more_keys: further keys, of other clients.
         registry: of the counts.
         origins: other sites whose pages may use the server.
     """
@@ -159,7 +159,7 @@ class Guard:
         return None
 
     def _is_signed(self, scope: Scope) -> bool:
-        """Whether a request asks for a job's audio by a signed link that has not expired."""
+        """Return whether a request asks for a job's audio by a signed link that has not expired."""
         link = _AUDIO.fullmatch(_path(scope))
         if self._key is None or link is None or scope.get("method") not in ("GET", "HEAD"):
             return False
@@ -170,7 +170,7 @@ class Guard:
         return hmac.compare_digest(given.encode(), sign(self._key, link[1], until).encode())
 
     def _offers_key(self, scope: Scope) -> bool:
-        """Whether a socket has the key as a subprotocol: browsers cannot set headers of sockets."""
+        """Return whether a socket has the key as a subprotocol: browsers cannot set headers of sockets."""
         offered = [one for one in scope.get("subprotocols", []) if one.startswith(_KEY_PROTOCOL)]
         return bool(offered) and self._is_key(offered[0].removeprefix(_KEY_PROTOCOL))
 
@@ -184,7 +184,7 @@ class Guard:
 
 
 class _Heads:
-    """Answers HEAD with what GET would answer, without its body."""
+    """Answers HEAD with the headers of GET, without a body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -214,13 +214,15 @@ class _Heads:
 
 
 def sign(key: bytes, job_id: str, until: str) -> str:
-    """The signature of a link to a job's audio."""
+    """Return the signature of a link to a job's audio."""
     return hmac.new(key, f"audio {job_id} {until}".encode(), "sha256").hexdigest()
 
 
 def audio_link(key: str | None, job_id: str) -> str:
-    """The audio of a job, relative to the page; for a player, which sends no key, signed for a day or
-    two."""
+    """Return the link to the audio of a job, relative to the page, signed for a day or two.
+
+    It is for a player, which sends no key.
+    """
     path = f"v1/jobs/{job_id}/audio"
     if key is None:
         return path
@@ -229,15 +231,15 @@ def audio_link(key: str | None, job_id: str) -> str:
 
 
 def _path(scope: Scope) -> str:
-    """The path without what a server under a sub-path is mounted at."""
+    """Return the path without the prefix under which the server is mounted."""
     path: str = scope["path"]
     root = scope.get("root_path", "")
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 async def _drain(receive: Receive) -> None:
-    """Read on for a while after an early answer: a client that is still sending would otherwise
-    find its connection reset, and not the answer."""
+    """Read the rest of a request for a while after an early answer: a client that is still sending would otherwise
+    see a reset connection, and not the answer."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             while (await receive()).get("more_body"):
@@ -245,7 +247,7 @@ async def _drain(receive: Receive) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine."""
+    """Return whether a Host header names this machine."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -254,7 +256,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether an origin is the server's own, by name and port."""
+    """Return whether an origin is the server's own, by name and port."""
     try:
         return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:
@@ -262,12 +264,12 @@ def _same(origin: str, host: str) -> bool:
 
 
 async def refuse_socket(error: RequestError, socket: WebSocket) -> None:
-    """Answer a socket that wants to be opened with an error, as a request would be."""
+    """Answer the opening of a socket with an error, as a request would be."""
     await socket.send_denial_response(JSONResponse(error.body(), error.status, error.headers))
 
 
 async def answer_error(error: RequestError, send: Send) -> None:
-    """Send an error in OpenAI's shape."""
+    """Send an error in the form of OpenAI's API."""
     body = json.dumps(error.body()).encode()
     headers: Mapping[str, str] = {
         "content-type": "application/json",

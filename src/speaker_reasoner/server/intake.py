@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .. import audio
-from ..containers import quoted
-from ..errors import AudioError, SettingsError
+from ..errors import AudioError, SettingsError, quoted
 from ..formats import write_text_atomically
 from ..voices.clips import MOST_S, load_clip
 from ..voices.store import StoredClip, StoredVoice, VoiceStore
@@ -32,7 +31,7 @@ _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", r
 
 
 def stored_voices(store: Path | None) -> list[StoredVoice]:
-    """Everybody in a voice store, by name; nobody without one.
+    """Return the people of a voice store, by name; an empty list without a store.
 
     Raises:
         RequestError: 500, the store cannot be read.
@@ -88,12 +87,12 @@ def decode_all(
     """Decode the recording of a form, and its voices.
 
     Args:
-        received: with its files in `folder`; they are removed when they were decoded.
-        folder: gets the sound.
+        received: with its files in `folder`, which are removed once they are decoded.
+        folder: for the decoded files.
         hints: with a name for each clip, those of the store last.
         stored: clips of the store.
-        longest_s: where decoding stops.
-        abandoned: whether nobody waits for it any more.
+        longest_s: decoding stops there.
+        abandoned: whether the client has disconnected.
         path: of the recording, where it is not a file of the form.
         channel: of the recording to keep; all mixed down if `None`.
         separate: keep all channels, each being one speaker's.
@@ -140,7 +139,7 @@ def decode_voices(
         names: one for each clip, those of the store last.
         clips: files that hold data URLs; removed.
         stored: clips of the store.
-        folder: gets the sounds.
+        folder: for the decoded files.
 
     Raises:
         AudioError, RequestError, StorageError: as `decode_reference`; 400 where names and clips do not match.
@@ -160,7 +159,7 @@ def decode_voices(
 
 
 def _copy_stored(clip: StoredClip, target: Path, name: str) -> str:
-    """Copy a clip of the store, with what the store knows of it; what tells it from another's."""
+    """Copy a clip of the store with its regions of speech; return the digest of its sound."""
     decode(clip.path, target, name, MOST_S)
     write_text_atomically(spoken_file(target), json.dumps(clip.speech_regions))
     return StoredClip(target, clip.speech_regions).load().digest
@@ -174,13 +173,13 @@ def decode_reference(source: Path, target: Path, number: int, name: str) -> str:
     """Decode a clip of a known voice from a data URL to wav.
 
     Args:
-        source: holds the URL; removed when it was decoded.
+        source: file that holds the URL; removed once it is decoded.
         target: as for `decode`.
         number: of the clip, from 0.
-        name: whose voice it is.
+        name: of its speaker.
 
     Returns:
-        What tells its sound from another clip's.
+        The digest of its sound.
 
     Raises:
         RequestError: 400, it is no data URL, no audio, longer than 10 s, or holds less than 2 s of
@@ -211,14 +210,14 @@ def decode_reference(source: Path, target: Path, number: int, name: str) -> str:
 
 
 def allowed_file(path: str, folders: Iterable[Path]) -> Path:
-    """The file of an allowed folder that a client names, links resolved.
+    """Return the file of an allowed folder that a client named, links resolved.
 
     Args:
         path: absolute, or relative to one of the folders.
         folders: resolved.
 
     Raises:
-        RequestError: 400; nothing tells a file outside from one that does not exist.
+        RequestError: 400; the message is the same for a file outside and one that does not exist.
     """
     for folder in folders:
         try:

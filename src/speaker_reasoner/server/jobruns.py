@@ -1,6 +1,6 @@
-"""A job on its way through the worker.
+"""A job under way in the worker.
 
-Methods of tasks run on the engine thread; what asks about them runs elsewhere.
+Methods of tasks run on the engine thread; others may be called from other threads.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from .forms import Hints
 from .jobs import Job, damaged
 from .lines import CorrectedLine, channel_of
 from .openai import confidence_body
-from .runs import Defaults, Told, fitting, given_of
+from .runs import Defaults, SegmentNumbers, fitting, given_of
 from .sound import finish_live, recording_file
 from .store import Store
 
@@ -36,27 +36,27 @@ _log = logging.getLogger(__name__)
 
 
 class JobRun:
-    """A job on its way: tells its events, keeps its transcript.
+    """A job under way: writes its events and its transcript.
 
-    A chunk that is heard again becomes a correction; see `again`.
+    A chunk that is transcribed again becomes a correction; see `again`.
 
-    What fails because of the disk or the database does not end it. What it came to waits in `due`
-    until `settle` can write it down; a run that could not go on is `stopped`, and begins again, after
-    its last finished chunk, when it is submitted after `again`.
+    A failure of the disk or the database does not end it. Its result waits in `due` until `settle` can write it. A run
+    that could not continue is `stopped`; after `again` it may be submitted once more, and begins after its last
+    finished chunk.
 
     Args:
         transcriber: opens the recording.
         store: of the job.
         job: queued.
-        defaults: for what its client did not say.
+        defaults: for hints that its client did not give.
         resumed: whether a server that stopped had begun it.
         finished: called at the very end, also of a cancelled run.
-        trouble: called when the storage is in its way.
+        trouble: called when the storage fails.
 
     Attributes:
-        lasting: whether nobody is on the line who waits for it.
-        due: what it came to, while that cannot be written down.
-        stopped: whether it waits for the storage to go on.
+        lasting: whether no client waits for it on an open connection.
+        due: its result, while that cannot be written.
+        stopped: whether it waits for the storage to continue.
         problem: of the storage, in words; `None` where there is none.
         leased_until: on the monotonic clock; after that another process may have it.
     """
@@ -90,7 +90,7 @@ class JobRun:
         self._trouble = trouble
         self._log = store.event_log(job, again=resumed)
         self._prefix = "" if job.listen is None else f"{job.revision}."
-        self._stream: Told | None = None
+        self._stream: SegmentNumbers | None = None
         self._unlinked: dict[int, list[CorrectedLine]] = {}
         self._recording: AnyRecording | None = None
         self._reached_s = 0.0
@@ -101,18 +101,18 @@ class JobRun:
 
     @property
     def position_s(self) -> float:
-        """How much of the recording was heard."""
+        """Seconds of the recording that are transcribed."""
         finished_s = self._recording.position_s if self._recording is not None else 0.0
         return min(max(self._reached_s, finished_s), self.job.duration_s)
 
     @property
     def speakers(self) -> int:
-        """How many were told so far."""
+        """Number of speakers in the segments that were sent so far."""
         return len(self._labels)
 
     @contextmanager
     def watch(self) -> Iterator[asyncio.Event]:
-        """An event that is set, from now on, whenever something about the run changes."""
+        """Give an event that is set, from now on, whenever the state of the run changes."""
         watcher = (asyncio.get_running_loop(), asyncio.Event())
         self._watchers = (*self._watchers, watcher)
         try:
@@ -138,14 +138,14 @@ class JobRun:
         return self._recording
 
     def recorded(self, duration_s: float) -> None:
-        """Its recording, which came live, is whole."""
+        """Note that its live recording is complete, and how long it is."""
         self._change(duration_s=duration_s)
         self._notify()
 
     def _open_whole(self) -> AnyRecording:
-        """The whole recording, from where its journal ends.
+        """Open the whole recording at the end of its journal.
 
-        A journal of another version or model, or of a store that was copied, begins anew.
+        A journal of another version or model, or of a store that was copied, is begun anew.
         """
         folder = self._store.folder(self.job)
         given = given_of(
@@ -168,7 +168,7 @@ class JobRun:
     def on_progress(self, progress: Progress) -> None:
         self.check_lease()
         chunk = progress.chunk if self.job.listen is None else self.job.listen
-        stream = self._stream = self._stream or Told(self._told_before(chunk))
+        stream = self._stream = self._stream or SegmentNumbers(self._sent_before(chunk))
         event = progress.event
         if event.speakers is not None:
             span = {"start": progress.start_s, "end": progress.end_s}
@@ -186,7 +186,7 @@ class JobRun:
                 "box", {"chunk": chunk, "turn": event.turn + 1, "start": start_s, "end": end_s}
             )
         self._reached_s = progress.boxed[0] if progress.boxed else progress.end_s
-        if progress.chunk > self._chunk:  # what was in its way is over
+        if progress.chunk > self._chunk:  # the storage works again
             self._chunk, self.problem = progress.chunk, None
         self._notify()
 
@@ -199,8 +199,7 @@ class JobRun:
         self.settle()
 
     def settle(self) -> None:
-        """Write down what it came to, once, as far as the storage allows: the engine thread and the keeper
-        both ask for it."""
+        """Write the result, once, as far as the storage allows; the engine thread and the keeper both call it."""
         with self._settling:
             self._settle_once()
 
@@ -220,7 +219,7 @@ class JobRun:
         self.close()
 
     def again(self) -> None:
-        """Be ready to begin once more, after the last finished chunk."""
+        """Prepare to begin once more, after the last finished chunk."""
         self._log.close()
         self._log = self._store.event_log(self.job, again=True)
         self._stream, self._recording, self._reached_s = None, None, 0.0
@@ -248,7 +247,7 @@ class JobRun:
         self._notify()
 
     def check_lease(self) -> None:
-        """Write nothing that another process may be writing too.
+        """Check that no other process may be writing about the job.
 
         Raises:
             StorageError: the lease was not renewed in time.
@@ -261,7 +260,7 @@ class JobRun:
             )
 
     def rest(self) -> None:
-        """The server stops; the job goes on at the next start."""
+        """Leave the job to the next start, because the server stops."""
         self._log.close()
 
     def close(self) -> None:
@@ -272,7 +271,7 @@ class JobRun:
         self._notify()
 
     def _change(self, *, events: Sequence[Unnumbered] = (), **values: Any) -> bool:
-        """Change the job, unless somebody else ended it."""
+        """Change the job, unless another process ended it; return whether it was changed."""
         values["changed"] = self._store.now()
         changed = self._store.change(self.job, events=events, **values)
         if changed:
@@ -296,17 +295,17 @@ class JobRun:
         """Store the transcript of the whole recording."""
         stem = re.sub(r"(?<=.)\.\w{1,5}$", "", self.job.name)
         transcript = replace(result, recording=stem)
-        lines, labels = identify(transcript, self._segments_told(), self._prefix)
+        lines, labels = identify(transcript, self._sent_segments(), self._prefix)
         keep_document(self._store, self.job, transcript, lines)
         speaker_count = len(transcript.speakers)
         events = self._end(lines, labels, self.job.revision)
         if self.job.status == "done" or self._change(
-            status="done", error=None, found=speaker_count, events=events
+            status="done", error=None, speaker_count=speaker_count, events=events
         ):
             self._tell(events)
 
     def _correct(self, result: Transcript) -> None:
-        """Put a chunk that was heard again in its old one's place."""
+        """Replace a chunk by its new transcript."""
         assert self.job.listen is not None, "else it was settled"
         document, _ = load_document(self._store, self.job)
         labels = labels_heard_again(document, self.job.listen, result)
@@ -318,10 +317,10 @@ class JobRun:
             result.with_segments(segments),
             traces=tuple({**trace, **of_chunk} for trace in result.traces),
         )
-        lines, labels_told = identify(shifted, self._segments_told(), self._prefix)
+        lines, sent_labels = identify(shifted, self._sent_segments(), self._prefix)
         operation = heard_again(lines, shifted, keep=self.job.listen_keep)
         now, revision = self._store.now(), self.job.revision + 1
-        events = self._end(lines, labels_told, revision)
+        events = self._end(lines, sent_labels, revision)
         if self._store.heard_again(self.job, operation, now, events):
             self.job = replace(self.job, status="done", listen=None, revision=revision, changed=now)
             with suppress(OutputError):  # it is in the document, which the last event leads to
@@ -347,7 +346,7 @@ class JobRun:
         )
 
     def _tell_links(self, chunk: int) -> None:
-        """Tell under which labels the speakers of earlier chunks were linked meanwhile."""
+        """Send the labels under which the speakers of earlier chunks were linked meanwhile."""
         for number in sorted(n for n in self._unlinked if n < chunk):
             linked = getattr(self._recording, "linked", lambda _: ())(number)
             if linked is None:
@@ -367,8 +366,8 @@ class JobRun:
     def _end(
         self, lines: Sequence[CorrectedLine], labels: Mapping[str, str], revision: int
     ) -> list[Unnumbered]:
-        """The last events: lines that no turn has told yet (a later pass added them, or a kill came in the
-        instant in which their turn ended), new labels, and the end."""
+        """Return the last events: lines that no turn has sent (a later pass added them, or a kill came just as their
+        turn ended), new labels, and the end."""
         overlaps = find_overlaps([line.segment for line in lines])
         pairs = zip(lines, overlaps, strict=True)
         events = [self._line(line, overlap) for line, overlap in pairs if line.turn is None]
@@ -376,17 +375,17 @@ class JobRun:
         return [*events, *relabel, _done(revision)]
 
     def _tell(self, events: Sequence[Unnumbered]) -> None:
-        """Tell the last events, where they were not told together with the end."""
+        """Send the last events, where they were not written together with the end."""
         if not self._store.shared:
             for name, data in events:
                 self._log.append(name, data)
 
-    def _told_before(self, chunk: int) -> int:
-        """How many segments of chunks before this one were sent to clients before a restart."""
-        return sum(row["chunk"] < chunk for row in self._segments_told())
+    def _sent_before(self, chunk: int) -> int:
+        """Return how many segments of chunks before this one were sent to clients before a restart."""
+        return sum(row["chunk"] < chunk for row in self._sent_segments())
 
-    def _segments_told(self) -> list[dict[str, Any]]:
-        """Data of the segments that this run, or the one it goes on from, has told."""
+    def _sent_segments(self) -> list[dict[str, Any]]:
+        """Return the data of the segments that this run, or the one it continues, has sent."""
         rows: dict[str, dict[str, Any]] = {}
         for event in self._store.event_reader(self.job).new():
             if event.name == ANEW:

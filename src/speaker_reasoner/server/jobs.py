@@ -1,4 +1,4 @@
-"""A job: a long recording and what became of it, as a row of the database says."""
+"""A job: a long recording and the state of its transcription, as a row of the database."""
 
 import json
 import logging
@@ -25,32 +25,31 @@ _ID = re.compile(r"job_[0-9a-f]{24}")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A long recording and what became of it.
+    """A long recording and the state of its transcription.
 
     Attributes:
         id: made here, never by a client; also names the folder.
-        name: what the client calls it.
+        name: that the client gave it.
         status: `queued`, `running`, `done`, `failed` or `cancelled`.
         created: seconds since 1970.
         duration_s: of the recording.
         speakers: hint on their number, as it was given.
         voices: name of each known voice; the n-th lies in `voice-n.wav`.
-        listen: chunk that is to be heard again; `None` while the whole recording is.
-        listen_keep: whether lines of it that people corrected stay as they are.
-        found: how many speakers were heard; `None` until it is done.
-        error: of a failed job, or of the last attempt to hear a chunk again, in OpenAI's shape.
-        revision: how many corrections were made.
+        listen: chunk that is to be transcribed again; `None` while the whole recording is.
+        listen_keep: whether lines of that chunk that users corrected stay as they are.
+        speaker_count: speakers in the transcript; `None` until it is done.
+        error: of a failed job, or of the last attempt to transcribe a chunk again, in the form of OpenAI's API.
+        revision: number of corrections.
         changed: seconds since 1970 of the last change of its state or transcript.
         removed: when it was put into the bin; `None` where it was not.
         owner: the process that works on it, or did last.
-        position_s: how far that process had heard it at its last heartbeat.
-        language: code of the language that is spoken, as its client said.
-        token: counts who was given the job: what was leased to others since cannot be written to.
-        client: whose it is, for a fair queue; empty where nobody asked.
-        model: that is to transcribe it; `None` for whichever takes it.
-        waiter: the server that has a client on the line who waits for it; `None` for jobs that clients
-            know of.
-        losses: how many processes have died over it, one after the other, without finishing a chunk.
+        position_s: seconds that this process had transcribed at its last heartbeat.
+        language: code of the spoken language, as its client gave it.
+        token: number of its leases; a process with an older one must not write about it.
+        client: that sent it, for a fair queue; empty where nobody asked.
+        model: that is to transcribe it; `None` for any.
+        waiter: the server whose client waits for it on an open connection; `None` for jobs that clients know of.
+        losses: how many processes in a row died while they worked on it, without finishing a chunk.
     """
 
     id: str
@@ -62,7 +61,7 @@ class Job:
     voices: tuple[str, ...] = ()
     listen: int | None = None
     listen_keep: bool = True
-    found: int | None = None
+    speaker_count: int | None = None
     error: Mapping[str, Any] | None = None
     revision: int = 0
     changed: float = 0.0
@@ -86,13 +85,13 @@ def new_job_id() -> str:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether an id is one of ours, which may name a folder."""
+    """Return whether an id is one of ours, which may name a folder."""
     return _ID.fullmatch(text) is not None
 
 
 @contextmanager
 def undamaged(job: Job, what: str) -> Iterator[None]:
-    """Read what a job has kept; what cannot be read is told without paths.
+    """Convert errors of reading what a job has stored; their messages contain no paths.
 
     Raises:
         RequestError: 500, it is damaged.
@@ -115,14 +114,14 @@ def undamaged(job: Job, what: str) -> Iterator[None]:
 
 
 def damaged(what: str) -> RequestError:
-    """Something that a job has kept cannot be used."""
+    """Return the error of stored data of a job that cannot be used."""
     return RequestError(
         500, f"{what} of this job is damaged; remove the job, and send it again", code="job_damaged"
     )
 
 
 def parse_operation_row(text: str) -> dict[str, Any]:
-    """A stored correction.
+    """Parse a stored correction.
 
     Raises:
         ValueError: it is damaged.
@@ -134,7 +133,7 @@ def parse_operation_row(text: str) -> dict[str, Any]:
 
 
 def job_of_row(row: Mapping[Any, Any]) -> Job:
-    """A job from its row; one that cannot be read has failed."""
+    """Make a job of its row; one that cannot be read has failed."""
     status, listen = row["status"], row["listen"]
     try:
         voices, error = json.loads(row["voices"]), json.loads(row["error"] or "null")
@@ -158,7 +157,7 @@ def job_of_row(row: Mapping[Any, Any]) -> Job:
         tuple(voices),
         listen,
         row["listen_keep"] != 0,
-        row["found"],
+        row["speaker_count"],
         error,
         row["revision"],
         row["changed"] or row["created"],

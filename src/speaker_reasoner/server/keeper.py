@@ -1,9 +1,9 @@
-"""The threads that keep the promises of a store while disks fill up, databases go away and processes die.
+"""The threads that keep a store working while disks fill up, databases are lost and processes die.
 
-At every beat one looks whether disk and database can be written, renews the leases of this process's
-jobs, lets go of those that another process took or ended, writes down what is due, lets jobs go on that
-waited for the storage, and takes over what no living process has. The other one does what a slow bucket could
-hold up: it looks whether recordings can be kept, and erases what was kept long enough.
+At every beat the first one checks whether disk and database can be written, renews the leases of this process's jobs,
+drops those that another process took or ended, writes results that are due, continues jobs that waited for the
+storage, and takes over jobs of dead processes. The second one does the work that a slow bucket could delay: it checks
+whether recordings can be stored, and erases those that were kept long enough.
 """
 
 import logging
@@ -27,14 +27,14 @@ _ERASE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When and how long.
+    """Intervals of the heartbeat, and how long things are kept.
 
     Attributes:
         beat_s: between two beats.
         poll_s: between two looks at a queue that servers share.
-        lease_s: how long a job stays with a process that beats no more.
+        lease_s: how long a job stays with a process that has stopped beating.
         keep_s: how long recordings that ended are kept after their last change; `None`: for ever.
-        bin_s: how long those that were removed can be restored.
+        bin_s: how long removed recordings can be restored.
     """
 
     beat_s: float = BEAT_S
@@ -45,17 +45,17 @@ class Rules:
 
 
 class Keeper:
-    """Beats.
+    """The heartbeat of a process.
 
     Args:
-        store: kept.
-        rules: of it.
+        store: whose jobs are looked after.
+        rules: intervals and lease.
         runs: the jobs of this process under way, by id.
         launch: begins a job that was taken over.
-        submit: lets a run that stopped wait for its turn once more.
-        drop: lets go of a run that is another process's now, or was ended by one.
-        claim: takes jobs out of a queue that servers share, as far as there is room; how many it took.
-            Without one all jobs that no living process has are taken.
+        submit: queues a run that stopped once more.
+        drop: forgets a run that is another process's now, or was ended by one.
+        claim: takes jobs from a queue that servers share, as far as there is room; returns their number. Without
+            it, all jobs of dead processes are taken.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Keeper:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the storage, in words."""
+        """Return the problems of the storage, in words."""
         files = () if self._troubled_files is None else (self._troubled_files,)
         return tuple(dict.fromkeys((*self._problems, *files)))
 
     def start(self) -> None:
-        """Take what is there, then beat."""
+        """Take over the jobs of the store, then beat."""
         self.beat()
         self._thread.start()
         self._cleaner.start()
@@ -115,7 +115,7 @@ class Keeper:
             self._wake.set()
 
     def claim_soon(self) -> None:
-        """Look at the queue that servers share, if there is one; from any thread."""
+        """Look at the shared queue, if there is one; from any thread."""
         if self._claim is not None:
             self._wake.set()
 
@@ -134,7 +134,7 @@ class Keeper:
             self._problems = tuple(dict.fromkeys(problems))
 
     def _clean_up(self) -> None:
-        """Look after files, as often as there are beats."""
+        """Clean up files, at most once a beat."""
         while not self._stopping:
             try:
                 said = _trouble_of(self._store.probe_files)
@@ -142,7 +142,7 @@ class Keeper:
                     _log.warning("recordings cannot be kept: %s", said)
                 self._troubled_files = said
                 if not self.problems:
-                    _trouble_of(self._erase)  # what is left is tried again
+                    _trouble_of(self._erase)  # the rest is tried again
             except Exception:
                 _log.exception("the cleaner met a bug")
             self._stopped.wait(self._rules.beat_s)
@@ -163,7 +163,7 @@ class Keeper:
                 if is_due or time.monotonic() - self._beaten_at >= beat_s:
                     self.beat()
                 elif self._claim is not None:
-                    with suppress(StorageError):  # the next beat tells of it
+                    with suppress(StorageError):  # the next beat reports it
                         took = self._claim()
             except Exception:
                 _log.exception("the keeper met a bug")
@@ -172,7 +172,7 @@ class Keeper:
         self._store.probe()
 
     def _renew(self) -> None:
-        """Renew leases; runs that are not under way in the database any more are let go."""
+        """Renew leases; drop runs that the database does not list as under way any more."""
         runs = dict(self._runs())
         begun = time.monotonic()
         kept = self._store.renew([(run.job, run.position_s) for run in runs.values()])
@@ -186,7 +186,7 @@ class Keeper:
         self._missed = set(runs) - kept
 
     def _is_time(self, run: JobRun) -> bool:
-        """Whether a run may be tried again: not more often than there are beats."""
+        """Return whether a run may be tried again: not more often than there are beats."""
         now = time.monotonic()
         if now - self._tried.get(run.job.id, -math.inf) < self._rules.beat_s:
             return False
@@ -207,7 +207,7 @@ class Keeper:
                 self._launch(job)
 
     def _erase(self) -> None:
-        """Delete what was erased, and erase what was kept long enough."""
+        """Delete files of erased jobs, and erase jobs that were kept long enough."""
         self._store.finish_erasing()
         if time.monotonic() - self._erased_at >= _ERASE_S:
             self._erased_at = time.monotonic()
@@ -217,7 +217,7 @@ class Keeper:
 
 
 def _trouble_of(act: Callable[[], object]) -> str | None:
-    """Do it; what is wrong with the storage, if it fails for that."""
+    """Call a function; return what is wrong with the storage if it fails for that reason."""
     try:
         act()
     except StorageError as error:

@@ -19,12 +19,12 @@ from .jobs import Job
 _log = logging.getLogger(__name__)
 
 Writing = Callable[[Job], AbstractContextManager[Connection]]
-"""A transaction that writes about a job that this server has; raises `StorageError` if it is another's."""
+"""Begins a transaction that writes about a job of this server; raises `StorageError` if it is another's."""
 
 
 class Ledger:
-    """Events, journals and transcripts of jobs. What writes raises as `Writing`; all raise `StorageError`
-    while the database is out of reach.
+    """Events, journals and transcripts of jobs. Methods that write raise as `Writing`; all raise `StorageError` while
+    the database is out of reach.
 
     Args:
         database: that servers share.
@@ -36,11 +36,11 @@ class Ledger:
         self._writing = writing
 
     def event_log(self, job: Job) -> EventLog:
-        """To write a job's events."""
+        """Open the log to which a job's events are written."""
         return _Log(self, job)
 
     def event_reader(self, job: Job, after: int) -> EventReader:
-        """To read a job's events after one."""
+        """Open a reader of the events of a job that follow event number `after`."""
         return _Reader(self, job, after)
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
@@ -94,7 +94,7 @@ class Ledger:
         self.tell(connection, job, read)
 
     def events(self, job: Job, after: int) -> list[tuple[int, str, str]]:
-        """Number, name and data (JSON) of a job's events after one."""
+        """Return number, name and data (JSON) of a job's events after number `after`."""
         query = select(EVENTS.c.number, EVENTS.c.name, EVENTS.c.data)
         query = query.where(EVENTS.c.job == job.id, EVENTS.c.number > after)
         with self._database.begin() as connection:
@@ -102,13 +102,13 @@ class Ledger:
         return [(int(number), str(name), str(data)) for number, name, data in rows]
 
     def lines(self, job: Job) -> list[str]:
-        """The lines of a job's journal."""
+        """Return the lines of a job's journal."""
         query = select(JOURNALS.c.line).where(JOURNALS.c.job == job.id)
         with self._database.begin() as connection:
             return list(connection.scalars(query.order_by(JOURNALS.c.number)))
 
     def add_lines(self, job: Job, lines: list[str]) -> None:
-        """Append lines to a job's journal: it gets on, whoever died over it before."""
+        """Append lines to a job's journal, and reset the count of processes that died over it."""
         with self._writing(job) as connection:
             last = select(func.coalesce(func.max(JOURNALS.c.number), 0))
             number = int(connection.scalar(last.where(JOURNALS.c.job == job.id)) or 0)
@@ -121,7 +121,7 @@ class Ledger:
 
 
 def _append(connection: Connection, job: Job, events: Sequence[tuple[str, str]]) -> int:
-    """Append events; the number of the first."""
+    """Append events; return the number of the first."""
     last = select(func.coalesce(func.max(EVENTS.c.number), 0)).where(EVENTS.c.job == job.id)
     first = int(connection.scalar(last) or 0) + 1
     rows = [
@@ -137,8 +137,8 @@ def _to_json(data: Mapping[str, Any]) -> str:
 
 
 class _Log(EventLog):
-    """An event that was appended since the last `done` is not appended once more: whoever goes on with a job
-    appends those of an unfinished chunk again."""
+    """A log in the database. Events since the last `done` are not appended twice: a server that continues a job repeats
+    those of an unfinished chunk."""
 
     def __init__(self, ledger: Ledger, job: Job) -> None:
         self._ledger = ledger
@@ -184,7 +184,7 @@ class _Reader(EventReader):
 
 
 class _Journal(Journal):
-    """A journal whose lines another server finds."""
+    """A journal whose lines are in the database, for other servers to continue."""
 
     def __init__(self, ledger: Ledger, job: Job, about: Mapping[str, Any]) -> None:
         self._ledger = ledger

@@ -13,7 +13,7 @@ ABOUT = "live.json"
 
 @dataclass(frozen=True, slots=True)
 class LeftLive:
-    """The job that its recording is to become; see `jobs.Job`. Clips of its voices lie beside."""
+    """The job that a live recording is to become; see `jobs.Job`. Clips of its voices are in the same folder."""
 
     id: str
     name: str
@@ -24,10 +24,10 @@ class LeftLive:
     voices: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
-        """Write it into a new folder.
+        """Write the job into a new folder.
 
         Raises:
-            StorageError: that fails.
+            StorageError: it cannot be written.
         """
         try:
             folder.mkdir(parents=True)
@@ -41,7 +41,7 @@ class LeftLive:
 
     @classmethod
     def read(cls, folder: Path) -> "LeftLive":
-        """Read what `write` wrote.
+        """Read a file that `write` wrote.
 
         Raises:
             FormatError: it is not there, or not whole.

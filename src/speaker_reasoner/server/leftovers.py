@@ -1,9 +1,8 @@
-"""What dead servers leave in a store that several share: files of uploads that were never accepted, of erased jobs,
-and of clients who wait no more, and copies of a bucket's files, which are deleted; recordings of live sessions, which
-become jobs.
+"""Recovery of files that dead servers left in a shared store.
 
-Files are put before a row says that they are there, and deleted after it says so no more; what lies between,
-when a server dies, is found in the table of leftovers.
+Uploads that were never accepted, files of erased jobs and of clients that disconnected, and copies of a bucket's
+files are deleted; recordings of live sessions become jobs. A file is stored before a row names it, and deleted after
+no row names it any more. In between it is listed in the table of leftovers, and is found there if its server dies.
 """
 
 import logging
@@ -25,21 +24,21 @@ from .sound import finish_live, recording_file
 from .store import Store
 
 _TIDY_S = 60.0
-"""So often the folder of this machine is looked through; assumed."""
+"""Interval between two looks at the folder of this machine (assumed)."""
 LONG_GONE_S = 300.0
-"""After that long (assumed), and five leases, what a server had begun with its clients is given up."""
+"""Age (assumed, and at least five leases) at which work that a server had begun is given up."""
 _log = logging.getLogger(__name__)
 
 
 class Leftovers(Store):
-    """The part of `SharedStore` that looks after leftovers."""
+    """The part of `SharedStore` that deletes or recovers leftovers."""
 
     _is_scratch: bool
     _depot: Depot
     _tidied_at: float
 
     def _sweep(self) -> None:
-        """Delete what dead processes have left in this folder; recordings of their live sessions become jobs."""
+        """Delete the files of dead processes in this folder; make jobs of their live recordings."""
         parts = ("incoming", "jobs") if self._is_scratch else ("incoming",)
         left = [(path, path.name) for part in parts for path in (self._folder / part).iterdir()]
         sessions = [
@@ -64,13 +63,13 @@ class Leftovers(Store):
                 _log.warning("%s: a live session's recording cannot be kept: %s", taken, error)
 
     def _is_gone(self, owner: str) -> bool:
-        """Whether a process is dead whose files this one may take: any process in scratch; in a folder that
+        """Return whether a process whose files this one may take is dead: any process in scratch; in a folder that
         machines share, one of this machine."""
         ours = self._is_scratch or owner.startswith(self._processes.machine)
         return ours and self._processes.is_gone(owner)
 
     def live_folder(self, left: LeftLive) -> Path:
-        """A new folder for the recording of a live session, on this machine until `adopt`.
+        """Make a folder for the recording of a live session, on this machine until `adopt`.
 
         Raises:
             StorageError: it cannot be made.
@@ -119,8 +118,7 @@ class Leftovers(Store):
         shutil.rmtree(folder, ignore_errors=True)
 
     def finish_erasing(self) -> None:
-        """Delete the files of erased jobs, and of uploads that died with their server; end what dead
-        servers' clients waited for."""
+        """Delete the files of erased jobs, and of uploads whose server died; end requests of dead servers' clients."""
         alive = select(SERVERS.c.name).where(
             SERVERS.c.seen >= self._database.clock - max(LONG_GONE_S, 5 * self._lease_s)
         )
@@ -143,7 +141,7 @@ class Leftovers(Store):
             self._tidy()
 
     def _tidy(self) -> None:
-        """Delete copies of what was erased elsewhere."""
+        """Delete copies of files that were erased elsewhere."""
         copies = self._depot.copies()
         query = select(JOBS.c.id).where(JOBS.c.id.in_(copies))
         with self._database.begin() as connection:
@@ -153,8 +151,8 @@ class Leftovers(Store):
                 self._depot.forget(job_id)
 
     def _remove_files(self, job_id: str, *where: Any) -> None:
-        """Delete files that were left, if they still are. Their row is locked meanwhile, so that a server that
-        was only taken for dead accepts no job without them."""
+        """Delete leftover files, if they still are leftovers. Their row is locked meanwhile, so that a server that was
+        taken for dead by mistake accepts no job without its files."""
         left = select(LEFTOVERS.c.id).where(LEFTOVERS.c.id == job_id, *where).with_for_update()
         with self._database.begin() as connection:
             if connection.scalar(left) is not None:

@@ -1,4 +1,4 @@
-"""A transcript as it is corrected: its lines, their speakers' names, what the page reads of it. Pure."""
+"""A transcript with corrections: its lines, names of speakers, and the JSON of the page. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,11 +15,11 @@ class CorrectedLine:
     """A segment that operations can refer to.
 
     Attributes:
-        id: unique within the job, also over hearing a chunk again.
+        id: unique within the job, also after a chunk is transcribed again.
         segment: with the label of its speaker.
-        chunk: where it was heard.
-        turn: in which turn of the dialogue; `None` where no turn wrote it so.
-        corrected: whether people changed its words, times or speaker.
+        chunk: number of its chunk.
+        turn: number of its turn of the dialogue; `None` if no turn wrote it so.
+        corrected: whether users changed its words, times or speaker.
     """
 
     id: str
@@ -31,14 +31,14 @@ class CorrectedLine:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A transcript as it is corrected.
+    """A transcript with corrections.
 
     Attributes:
-        transcript: whose segments are not looked at: `lines` are.
-        lines: of it.
+        transcript: as the model left it; `lines` replace its segments.
+        lines: its corrected lines.
         names: of speakers that were given one, by label.
         met: every label there ever was, in order; decides the colours.
-        deleted: lines that people said nobody spoke.
+        deleted: lines that users deleted because nobody said them.
     """
 
     transcript: Transcript
@@ -63,14 +63,14 @@ class Document:
         return self.names.get(label, label)
 
     def label(self, speaker: str) -> str | None:
-        """The label of a speaker, by label or else by name; `None` where nobody has it."""
+        """Return the label of a speaker, by label or else by name; `None` if it is unknown."""
         if speaker in self.labels:
             return speaker
         named = [label for label in self.labels if self.name(label) == speaker]
         return named[0] if named else None
 
     def corrected(self) -> Transcript:
-        """The transcript, with names as labels."""
+        """The transcript with corrections, and names as labels."""
         segments = [
             replace(line.segment, speaker=self.name(line.segment.speaker)) for line in self.lines
         ]
@@ -79,10 +79,10 @@ class Document:
     def body(
         self, revision: int, *, can_undo: bool, can_redo: bool, words: bool = False
     ) -> dict[str, Any]:
-        """The document as the page reads it.
+        """Return the document as JSON for the page.
 
         Args:
-            words: also those words that have times.
+            words: include words with times.
         """
         lines = self.ordered
         overlaps = find_overlaps([line.segment for line in lines])
@@ -130,7 +130,7 @@ def _timed(segment: Segment, words: bool) -> dict[str, Any]:
 
 
 def chunk_spans(transcript: Transcript) -> list[dict[str, Any]]:
-    """Number, start and end of the chunks that were heard; silent ones were not."""
+    """Return number, start and end of the chunks with a dialogue; silent ones have none."""
     return [
         {
             "chunk": trace["chunk"],
@@ -142,7 +142,7 @@ def chunk_spans(transcript: Transcript) -> list[dict[str, Any]]:
 
 
 def chunk_at(transcript: Transcript, start_s: float, speaker: str) -> int:
-    """The last chunk that starts before a time; where channels are separate, of the speaker's channel."""
+    """Return the last chunk that starts before a time; with separate channels, of the speaker's channel."""
     rows = transcript.info.get("channels", ())
     own = [row["channel"] for row in rows if row["speaker"] == speaker]
     before = [
@@ -154,5 +154,5 @@ def chunk_at(transcript: Transcript, start_s: float, speaker: str) -> int:
 
 
 def channel_of(transcript: Transcript, chunk: int) -> int | None:
-    """The channel of a chunk; `None` where channels are not separate."""
+    """Return the channel of a chunk; `None` where channels are not separate."""
     return next((t.get("channel") for t in transcript.traces if t["chunk"] == chunk), None)

@@ -1,4 +1,4 @@
-"""The jobs of a store: those under way in this process, and what becomes of the others."""
+"""The jobs of a store: those under way in this process, and the states of the others."""
 
 import asyncio
 import logging
@@ -26,14 +26,14 @@ from .transcription import PING_S
 from .worker import Worker
 
 _AT_ONCE = 2
-"""So many jobs are taken at a look, so that other servers get some, too; assumed."""
+"""Number of jobs that are taken at once, so that other servers get some, too (assumed)."""
 _LOOK_S = 0.5
-"""How often a stream looks for events of another server; assumed."""
+"""Interval at which a stream looks for events of another server (assumed)."""
 _log = logging.getLogger(__name__)
 
 
 class JobsAsked(BaseModel):
-    """Which jobs a client wants to see."""
+    """A client's selection of jobs to list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,18 +49,18 @@ class JobsAsked(BaseModel):
 
 
 class JobManager:
-    """Launches jobs, ends them, and tells of them.
+    """Starts jobs, ends them, and reports their states.
 
     Args:
         store: of the jobs.
         places: of the queue.
-        defaults: for what clients do not say.
+        defaults: for hints that clients do not give.
         rules: of leases, and of how long things are kept.
-        engine: opens recordings, does them, and is called so; `None` where other servers do.
+        engine: opens recordings, its worker, and its model's name; `None` where other servers have engines.
 
     Attributes:
-        keeper: beats.
-        closing: whether streams end, since the server stops.
+        keeper: the heartbeat.
+        closing: whether streams end, because the server stops.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class JobManager:
             run.rest()
 
     def begin(self, job: Job, *, resumed: bool = False) -> None:
-        """Let a job that was queued just now go on: here, or wherever there is room."""
+        """Start a job that was just queued: here, or on any server with room."""
         if isinstance(self.store, SharedStore):
             self.store.line_up(job)
             self.keeper.claim_soon()
@@ -103,12 +103,12 @@ class JobManager:
             self.launch(job, resumed=resumed)
 
     def begin_again(self, job_id: str, *, resumed: bool = False) -> None:
-        """Let a job go on that was just put into the queue again."""
+        """Start a job that was just queued again."""
         if (job := self.store.get(job_id)) is not None:
             self.begin(job, resumed=resumed)
 
     def _claim(self) -> int:
-        """Take jobs out of the queue that servers share, as far as there is room here."""
+        """Take jobs from the shared queue, as far as there is room here; return their number."""
         store = self.store
         if self._engine is None or not isinstance(store, SharedStore):
             return 0
@@ -141,7 +141,7 @@ class JobManager:
         return run
 
     def hold(self, job: Job, *, resumed: bool = False) -> JobRun:
-        """Keep a job for this process while its recording is still being made; `release` lets it go on."""
+        """Keep a job for this process while its recording is still being made; `release` starts it."""
         assert self._engine is not None, "without an engine there are no runs"
         run = JobRun(
             self._engine[0],
@@ -157,7 +157,7 @@ class JobManager:
         return run
 
     def release(self, run: JobRun) -> None:
-        """Let a job that was held wait for its turn, unless somebody ended it."""
+        """Queue a job that was held, unless it was ended."""
         if not run.over:
             self._submit(run)
 
@@ -166,14 +166,14 @@ class JobManager:
             del self._runs[run.job.id]
 
     def _drop(self, run: JobRun) -> None:
-        """Let go of a run that is not this process's any more, or has ended elsewhere."""
+        """Forget a run that is another process's now, or was ended elsewhere."""
         if self._engine is not None:
             self._engine[1].cancel(run)
         run.job = self.store.get(run.job.id, removed=True) or run.job
         run.close()
 
     def job(self, job_id: str) -> Job:
-        """A job as it is now.
+        """Return a job as it is now.
 
         Raises:
             RequestError: 404, there is none of this id.
@@ -185,7 +185,7 @@ class JobManager:
         return run.job if run is not None and run.job.token == job.token else job
 
     def newest(self, asked: JobsAsked) -> dict[str, Any]:
-        """A page of jobs as clients read them, newest first.
+        """Return a page of jobs as clients read them, newest first.
 
         Raises:
             RequestError: 404, there is no job `after`.
@@ -209,7 +209,7 @@ class JobManager:
         return {"data": [self.body(job) for job in shown], "has_more": len(jobs) > asked.limit}
 
     def body(self, job: Job) -> dict[str, Any]:
-        """A job as clients read it."""
+        """Return a job as clients read it."""
         run = self._runs.get(job.id)
         if run is not None and run.job.token != job.token:
             run = None  # it goes on elsewhere
@@ -223,7 +223,7 @@ class JobManager:
             "changed": job.changed,
             "duration": job.duration_s,
             "position": run.position_s if run is not None else position_s,
-            "speakers": run.speakers if run is not None and job.under_way else job.found,
+            "speakers": run.speakers if run is not None and job.under_way else job.speaker_count,
             "queue_position": self._position(job, run),
             "error": job.error,
             "problem": run.problem if run is not None else self.nobody(job),
@@ -237,7 +237,7 @@ class JobManager:
         return self.store.place(job) if isinstance(self.store, SharedStore) else None
 
     def nobody(self, job: Job) -> str | None:
-        """Why a job that waits does not begin, in words."""
+        """Say why a waiting job does not begin; `None` if nothing prevents it."""
         store = self.store
         if not isinstance(store, SharedStore) or not job.under_way:
             return None
@@ -289,8 +289,8 @@ class JobManager:
         return self.body(replace(job, removed=None))
 
     def retry(self, job_id: str) -> dict[str, Any]:
-        """Let a job that failed or was cancelled go on from its last finished chunk. One that waits
-        for the disk or the database tries at once.
+        """Continue a job that failed or was cancelled, from its last finished chunk. One that waits for the disk or the
+        database is tried at once.
 
         Raises:
             RequestError: 404, there is none of this id; 409, it is under way or done; what
@@ -312,19 +312,19 @@ class JobManager:
 
     @property
     def waiting_for_storage(self) -> int:
-        """How many go on when the storage does."""
+        """The number of jobs that continue when the storage does."""
         return sum(run.problem is not None for run in list(self._runs.values()))
 
     async def events(self, job_id: str, after: int, *, follow: bool = False) -> AsyncIterator[str]:
-        """The events of a job as text: all after a number, then as they come, until it has ended.
+        """Yield the events of a job as text: those after a number, then new ones, until it has ended.
 
         Args:
-            follow: go on after that, with an event `job` whenever it is corrected or heard again.
+            follow: continue after the end, with an event `job` for each correction.
         """
         job = await run_in_threadpool(self.job, job_id)
         reader = self.store.event_reader(job, after)
         last_body: dict[str, Any] = {}
-        told_end = after > 0  # whoever goes on learns it from the state
+        end_sent = after > 0  # whoever goes on learns it from the state
         quiet_since = time.monotonic()
         try:
             while True:
@@ -339,12 +339,12 @@ class JobManager:
                     events, failure = await run_in_threadpool(_news, reader)
                     for event in events:
                         quiet_since = time.monotonic()
-                        told_end = told_end or event.name == "done"
+                        end_sent = end_sent or event.name == "done"
                         yield sse(event.data, event=event.name, number=event.number)
                     if failure is not None:
                         raise failure
                     if last:
-                        if job.status == "done" and not told_end:  # killed between state and event
+                        if job.status == "done" and not end_sent:  # killed between state and event
                             yield sse({"revision": job.revision}, event="done")
                         yield sse(body, event="job")
                         return
@@ -364,7 +364,7 @@ class JobManager:
 
 
 def _news(reader: EventReader) -> tuple[list[Event], RequestError | None]:
-    """New events that are not void, and what is wrong with the one after them."""
+    """Return new events that are not void, and the error of the one after them, if it is damaged."""
     events: list[Event] = []
     try:
         for event in reader.new():
@@ -386,7 +386,7 @@ def _worker_lost(job: Job) -> RequestError:
 
 
 def no_job(job_id: str) -> RequestError:
-    """404: there is no such job."""
+    """Return the error 404: there is no such job."""
     return RequestError(
         404,
         f"there is no job {job_id!r}; those that were removed are in GET /v1/jobs?removed=true",

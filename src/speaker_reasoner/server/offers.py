@@ -1,4 +1,4 @@
-"""What a server can transcribe with: its own engine, or what the workers that live announce."""
+"""The models that a server offers: its own engine's, or those that live workers announce."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ServerError
 from ..longform import Transcriber
 from ..version import __version__
-from .chat import told_profile
+from .chat import public_profile
 from .failures import RequestError, no_worker
 from .fleet import Announcement, Fleet, made_of
 from .forms import Abilities
@@ -23,7 +23,7 @@ from .store import Store
 _log = logging.getLogger(__name__)
 
 _DECIDE = ("engine", "recogniser", "diarizer", "dtype", "constrained", "language_given", "hotwords")
-"""What of an engine's description transcripts depend on, besides the model: not device and versions."""
+"""Keys of an engine's description on which transcripts depend, besides the model: not device and versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class Offer:
     """A model that recordings can be transcribed with.
 
     Attributes:
-        able: what it can do.
-        profile: see `told_profile`.
-        names: of people who may be in a recording of which its client says nothing.
-        settings: a digest of everything else that transcripts depend on, but for versions.
+        able: its abilities.
+        profile: see `public_profile`.
+        names: of people who may be in a recording whose client names none.
+        settings: a digest of all other settings on which transcripts depend, except versions.
         channel: 0-based channel of uploads that is kept; all mixed down if `None`.
         separate: whether all channels are kept, each being one speaker's.
     """
@@ -51,7 +51,7 @@ class Offer:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Offer":
-        """Read what `to_json` wrote.
+        """Read JSON of `to_json`.
 
         Raises:
             TypeError, KeyError: it is another version's.
@@ -76,7 +76,7 @@ def offer_of(
     channel: int | None,
     separate: bool,
 ) -> Offer:
-    """What an engine offers."""
+    """Describe the model and abilities of an engine."""
     engine = transcriber.engine
     described = engine.describe()
     name = str(described.get("model", engine.name))
@@ -98,7 +98,7 @@ def offer_of(
         "channel": channel,
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
-    profile = told_profile(engine.profile)
+    profile = public_profile(engine.profile)
     return Offer(able, profile, names, digest.hexdigest(), channel, separate)
 
 
@@ -106,14 +106,14 @@ class Models:
     """The models that a server's clients can choose from.
 
     Args:
-        own: what its engine offers; `None` where it has none.
-        store: that it serves; a shared one tells of the others.
+        own: its engine's offer; `None` without an engine.
+        store: of the server; a shared one has the offers of other servers.
         role: of this server; see `Announcement`.
         aliases: other names, each with the name that it stands for; empty for the only one.
 
     Raises:
-        ServerError: another server of the store transcribes otherwise with the same model; this one has no
-            engine, or is a worker, and the store is not shared.
+        ServerError: another server of the store has the same model with other settings; this one has no engine, or
+            is a worker, and the store is not shared.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Models:
         fleet.announce(mine)
 
     def all(self) -> list[Offer]:
-        """The models that recordings can be transcribed with.
+        """Return the models that recordings can be transcribed with.
 
         Raises:
             RequestError: 503, no worker lives.
@@ -169,7 +169,7 @@ class Models:
         return [Offer.from_json(offer) for _, offer in sorted(offers.items())]
 
     def names(self) -> dict[str, Offer]:
-        """The names that clients may call models by; raises as `all`."""
+        """Return the models by the names that clients may use; raises as `all`."""
         offers = self.all()
         known = {offer.able.model: offer for offer in offers}
         for offer in offers:
@@ -180,7 +180,7 @@ class Models:
         return known
 
     def meant(self, name: str | None) -> Offer:
-        """The model that a client means.
+        """Return the model that a client named.
 
         Args:
             name: of a model, or another name for one; `None` for the only one.
@@ -206,7 +206,7 @@ class Models:
         return known[name]
 
     def floor(self, job: Job) -> float | None:
-        """Mean probability of words under which the model of a job is not to be trusted, if it has one."""
+        """Return the word confidence under which the model of a job is not to be trusted; `None` if there is none."""
         offers = [] if self._fleet is None else [one.offer for one in self._fleet.seen.values()]
         theirs = [Offer.from_json(offer) for offer in offers if offer is not None]
         known = [*([] if self._own is None else [self._own]), *theirs]

@@ -1,4 +1,4 @@
-"""What OpenAI's clients expect: transcripts, server-sent events.
+"""Answers in the form of OpenAI's API: transcripts, server-sent events.
 
 Nothing here reads a request or runs a model. Sources: OpenAI's API reference for
 `POST /v1/audio/transcriptions`, and the types of its official Python client.
@@ -75,7 +75,7 @@ def segment_body(
 
 
 def diarized_body(transcript: Transcript, letters: Letters, words: bool = False) -> dict[str, Any]:
-    """`diarized_json`, with what our transcripts know besides."""
+    """Return `diarized_json`, with keys of our own for confidences and warnings."""
     overlaps = find_overlaps(transcript.segments)
     return {
         "task": "transcribe",
@@ -152,7 +152,7 @@ def missing_body(missing: Iterable[Missing]) -> list[dict[str, Any]]:
 
 
 def _notes(transcript: Transcript, words: bool) -> dict[str, Any]:
-    """The warnings: what was not transcribed, and what a reader should know."""
+    """Return missing stretches and warnings."""
     untimed = sum(1 for s in transcript.segments if s.text and not s.words) if words else 0
     warnings = [f"{untimed} segments have no times of words"] if untimed else []
     return {
@@ -175,7 +175,7 @@ def answer(
     """The media type and body of a transcription that is not streamed, and its warnings.
 
     Args:
-        language: of the model, where the transcript does not say what was recognised.
+        language: of the model, for transcripts that do not state the recognised one.
     """
     language = str(transcript.info.get("language") or language)
     letters = Letters(frozenset(form.known_speaker_names))
@@ -218,7 +218,7 @@ class TranscriptStream:
     """The events of a streamed transcription, as text.
 
     Args:
-        form: of the request; `diarized_json` and `verbose_json` tell segments besides deltas.
+        form: of the request; `diarized_json` and `verbose_json` get segments besides deltas.
     """
 
     def __init__(self, form: TranscriptionForm) -> None:
@@ -228,7 +228,7 @@ class TranscriptStream:
         self._begun = False
 
     def delta(self, segment: Segment, number: int) -> Iterator[str]:
-        """The words of a segment that is newly known."""
+        """Yield the delta of a segment that is newly known."""
         if segment.text:
             delta = {"delta": f" {segment.text}" if self._begun else segment.text}
             if self._segments:
@@ -237,14 +237,16 @@ class TranscriptStream:
             yield sse({"type": "transcript.text.delta", **delta})
 
     def segment(self, segment: Segment, number: int, overlap: bool) -> Iterator[str]:
-        """A segment, once its speaker is known among those of the whole recording."""
+        """Yield a segment, once its speaker is linked over the whole recording."""
         if self._segments:
             yield sse(segment_body(segment, number, self._letters, overlap, self._words))
 
     def done(self, transcript: Transcript) -> str:
-        """The last event, with the whole text in order of start; with segments, also those as the last
-        pass left them, under the letters of the stream: never as an event of another type, which
-        OpenAI's client would take for a segment."""
+        """Return the last event, with the whole text in order of start.
+
+        With segments, it also holds those of the last pass, under the letters of the stream. They are no events of
+        their own, which OpenAI's client would take for further segments.
+        """
         usage = usage_body(transcript.duration_s)
         final: dict[str, Any] = {}
         if self._segments:
@@ -256,7 +258,7 @@ class TranscriptStream:
 
 
 def sse(data: Mapping[str, Any], *, event: str | None = None, number: int | None = None) -> str:
-    """One server-sent event; named after the data's `type` unless told otherwise."""
+    """Render one server-sent event; its name is the data's `type` by default."""
     name = event or data["type"]
     lead = "" if number is None else f"id: {number}\n"
     return f"{lead}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -20,7 +20,7 @@ class Rename(_Operation):
 
 
 class Merge(_Operation):
-    """Two speakers are one: all of the first becomes the second's."""
+    """Give all segments of one speaker to another: the two are one person."""
 
     op: Literal["merge"]
     source: str = Field(alias="from")
@@ -28,7 +28,7 @@ class Merge(_Operation):
 
 
 class Move(_Operation):
-    """A segment is another speaker's, known or new."""
+    """Give a segment to another speaker, known or new."""
 
     op: Literal["move"]
     segment: str
@@ -36,7 +36,7 @@ class Move(_Operation):
 
 
 class Edit(_Operation):
-    """Other words or times of a segment."""
+    """Change words or times of a segment."""
 
     op: Literal["edit"]
     segment: str
@@ -46,7 +46,7 @@ class Edit(_Operation):
 
 
 class Split(_Operation):
-    """One segment becomes two, cut before a character of its text."""
+    """Cut a segment in two, before a character of its text."""
 
     op: Literal["split"]
     segment: str
@@ -60,7 +60,7 @@ class Split(_Operation):
 
 
 class Join(_Operation):
-    """Two segments become one, the earlier one's."""
+    """Join two segments to one, with the speaker of the earlier."""
 
     op: Literal["join"]
     segment: str
@@ -68,7 +68,7 @@ class Join(_Operation):
 
 
 class Add(_Operation):
-    """Somebody said something where nothing was written."""
+    """Add a segment where nothing was transcribed."""
 
     op: Literal["add"]
     speaker: str = Field(min_length=1, max_length=100)
@@ -78,7 +78,7 @@ class Add(_Operation):
 
 
 class Gender(_Operation):
-    """The gender of a speaker, everywhere."""
+    """Set the gender of a speaker, everywhere."""
 
     op: Literal["gender"]
     speaker: str
@@ -86,26 +86,26 @@ class Gender(_Operation):
 
 
 class Delete(_Operation):
-    """Nobody said this."""
+    """Delete a segment that nobody said."""
 
     op: Literal["delete"]
     segment: str
 
 
 class Undo(_Operation):
-    """Take the last operation back."""
+    """Undo the last operation."""
 
     op: Literal["undo"]
 
 
 class Redo(_Operation):
-    """Do it after all."""
+    """Redo the operation that was undone last."""
 
     op: Literal["redo"]
 
 
 class Listen(_Operation):
-    """Hear a chunk again, with the corrections made so far."""
+    """Transcribe a chunk again, with the corrections made so far."""
 
     op: Literal["listen"]
     chunk: int = Field(ge=0)

@@ -1,4 +1,4 @@
-"""The bound of the queue: how many recordings of a client may wait, those whose upload is under way included."""
+"""Limit of the queue: number of waiting recordings of a client, uploads under way included."""
 
 import threading
 from collections import Counter
@@ -8,13 +8,13 @@ from .failures import RequestError
 
 
 class Place:
-    """A place in the queue, held while a recording is still on its way in."""
+    """A place in the queue, held while a recording is being uploaded."""
 
     def __init__(self, give_back: Callable[[], None]) -> None:
         self._give_back: Callable[[], None] | None = give_back
 
     def release(self) -> None:
-        """Give the place back; once is enough."""
+        """Give the place back; further calls do nothing."""
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
@@ -25,8 +25,8 @@ class Places:
 
     Args:
         most: recordings of a client that may wait.
-        waiting: how many of a client do.
-        pace_s: seconds after which a place may be free.
+        waiting: returns how many recordings of a client wait.
+        pace_s: returns the seconds after which a place may be free.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Places:
         self._closed = False
 
     def reserve(self, client: str) -> Place:
-        """Take a place for a recording of a client that is about to come in.
+        """Take a place for a recording of a client that is about to be uploaded.
 
         Raises:
             RequestError: 429 with the seconds after which a place may be free; 503 while stopping.
@@ -71,7 +71,7 @@ class Places:
         return place
 
     def close(self) -> None:
-        """Give none any more; safe in a signal."""
+        """Give no more places; may be called in a signal handler."""
         self._closed = True
 
     def _came(self, client: str) -> None:

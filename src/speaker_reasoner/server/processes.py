@@ -1,8 +1,8 @@
-"""Which processes serve a store: each holds a lock of its own, in a folder of the store.
+"""The processes that serve a store: each holds a lock of its own, in a folder of the store.
 
-The system lets go of a dead process's lock, so that one on the same machine is known to be dead at
-once. One on another machine, or in another container, is taken for dead when it has not shown itself for as
-long as a lease lasts and nobody holds its lock.
+The operating system releases a dead process's lock, so that a process on the same machine is known to be dead at
+once. A process on another machine, or in another container, is taken for dead when it has written no sign of life for
+the length of a lease and nobody holds its lock.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class Processes:
 
     Args:
         folder: of their locks; made if it does not exist.
-        lease_s: how long one of another machine counts as alive.
+        lease_s: how long a process of another machine counts as alive after its last sign of life.
 
     Attributes:
         own: the name of this process, which begins with that of its `machine`.
@@ -46,8 +46,8 @@ class Processes:
         assert self._held is not None, "nobody else has this name"
 
     def living(self) -> tuple[set[str], bool]:
-        """Processes of this machine that live, this one among them; and whether no other lives, here
-        or elsewhere. What a dead one left is removed."""
+        """Return the living processes of this machine, and whether no other process lives, here or elsewhere; remove
+        the locks of dead ones."""
         alive, alone = {self.own}, True
         for path in self._folder.glob("*.lock"):
             name = path.stem
@@ -59,9 +59,11 @@ class Processes:
         return alive, alone
 
     def is_gone(self, name: str) -> bool:
-        """Whether a process of any machine has ended or died; the lock of a dead one is removed. A process whose
-        lock is held lives, also in another container that shares the folder. A process of another machine is
-        not gone before a lease has passed."""
+        """Return whether a process of any machine has ended or died; remove the lock of a dead one.
+
+        A process whose lock is held lives, also in another container that shares the folder. A process of another
+        machine is not gone before a lease has passed.
+        """
         if name == self.own or (self._path(name).exists() and not self._is_dead(name)):
             return False
         with suppress(OSError):
@@ -69,18 +71,18 @@ class Processes:
         return True
 
     def elsewhere(self) -> str | None:
-        """A process of another machine that lives, if there is one."""
+        """Return a living process of another machine; `None` if there is none."""
         names = (path.stem for path in self._folder.glob("*.lock"))
         others = (name for name in names if not name.startswith(self.machine))
         return next((name for name in others if not self._is_dead(name)), None)
 
     def show(self) -> None:
-        """Be alive, to other machines."""
+        """Write a sign of life, for other machines."""
         with suppress(OSError):
             os.utime(self._path(self.own))
 
     def close(self) -> None:
-        """Be gone, and leave nothing."""
+        """Release and remove the lock of this process."""
         assert self._held is not None
         self._held.release()
         with suppress(OSError):

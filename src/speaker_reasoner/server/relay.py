@@ -1,4 +1,4 @@
-"""A recording that a connection waits for, transcribed by another server: followed through the database."""
+"""A request's recording that another server transcribes: its events are read from the database."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from .documents import load_original
 from .events import ANEW
 from .failures import RequestError, StorageError, no_worker
 from .jobs import Job
-from .runs import News, ToldSegment, relabelled
+from .runs import News, StreamedSegment, relabelled
 from .schemas import ERRORS
 from .shared import SharedStore
 
@@ -23,19 +23,19 @@ T = TypeVar("T")
 
 _LOOK_S = 0.25
 _PATIENCE_S = 60.0
-"""How long the database, or every worker, may be gone before a client is told; assumed, as is how often it looks."""
+"""How long database or workers may be lost before a client gets an error (assumed, as is the interval of looks)."""
 
 
 class RelayedRun:
-    """A job that another server works on, as `RequestRun` tells of its own.
+    """A job that another server works on, with the interface of `RequestRun`.
 
-    A stream of OpenAI's form cannot take words back: where the job begins anew, those of the new run that lie in
-    what was told before are not told twice. The transcript at the end is the new run's alone.
+    A stream of OpenAI's form cannot take words back: if the job begins anew, segments of the new run that lie in the
+    part that was sent before are not sent again. The transcript at the end is the new run's alone.
 
     Args:
         store: of the job.
         job: accepted, with this server as its waiter.
-        nobody: why nobody works on a job, in words, if nobody does.
+        nobody: returns why nobody works on a job; `None` if somebody does.
     """
 
     def __init__(self, store: SharedStore, job: Job, nobody: Callable[[Job], str | None]) -> None:
@@ -43,9 +43,9 @@ class RelayedRun:
         self._job = job
         self._nobody = nobody
         self._reader = store.event_reader(job)
-        self._held: dict[str, ToldSegment] = {}
+        self._held: dict[str, StreamedSegment] = {}
         self._chunks: dict[str, int] = {}
-        self._ends_s = {"known": 0.0, "linked": 0.0}  # of what was told
+        self._ends_s = {"known": 0.0, "linked": 0.0}  # of the segments that were sent
         self._void_s = dict(self._ends_s)  # the same, when the job last began anew
         self._first = self._next = 0  # numbers of segments: the first of this run, and the next one
 
@@ -84,12 +84,12 @@ class RelayedRun:
         raise AssertionError
 
     def close(self) -> None:
-        """Let go of the job, and of its files: nobody asks for it any more."""
+        """Release the job and its files: no client asks for them any more."""
         try:
             self._store.cancel(self._job)
             self._store.erase(self._job)
         except StorageError:
-            pass  # it is done by `finish_erasing` when this server is gone
+            pass  # `finish_erasing` does it when this server is gone
 
     def _look(self) -> tuple[list[News], Job]:
         """Read the new events, and the job as it was before them."""
@@ -103,7 +103,7 @@ class RelayedRun:
         if name == "segment" and data["turn"] is not None:
             number = self._first + int(data["id"])
             self._next = max(self._next, number + 1)
-            streamed = ToldSegment(number, _segment(data), data["overlap"])
+            streamed = StreamedSegment(number, _segment(data), data["overlap"])
             known = self._fresh("known", [streamed])
             if data["chunk"] == 0:
                 return News(known, self._fresh("linked", [streamed]))
@@ -124,11 +124,11 @@ class RelayedRun:
             return News([], self._fresh("linked", linked))
         return None
 
-    def _fresh(self, what: str, told: list[ToldSegment]) -> list[ToldSegment]:
-        """Those that lie behind what was told before the job began anew."""
+    def _fresh(self, what: str, segments: list[StreamedSegment]) -> list[StreamedSegment]:
+        """Return the segments that lie behind those that were sent before the job began anew."""
         fresh = [
             one
-            for one in told
+            for one in segments
             if (one.segment.start_s + one.segment.end_s) / 2 >= self._void_s[what]
         ]
         self._ends_s[what] = max(self._ends_s[what], *(one.segment.end_s for one in fresh), 0.0)
@@ -136,10 +136,10 @@ class RelayedRun:
 
 
 async def _patiently(read: Callable[P, T], *words: P.args, **options: P.kwargs) -> T:
-    """Read from the database, which may be gone for a while.
+    """Read from the database, which may be lost for a while.
 
     Raises:
-        StorageError: it was for too long.
+        StorageError: it was lost for too long.
     """
     begun = time.monotonic()
     while True:
@@ -164,13 +164,13 @@ def _segment(data: dict[str, Any]) -> Segment:
     )
 
 
-def _labelled(streamed: ToldSegment, label: str | None) -> ToldSegment:
+def _labelled(streamed: StreamedSegment, label: str | None) -> StreamedSegment:
     segment = streamed.segment
     return replace(streamed, segment=replace(segment, speaker=label or segment.speaker))
 
 
 def _failure(job: Job) -> RequestError:
-    """Why a job came to nothing, as its server said it."""
+    """Return the error of a failed job, as its server stored it."""
     error = job.error or {"message": "it was cancelled", "code": "engine_failed"}
     code = str(error.get("code"))
     status = ERRORS[code][0] if code in ERRORS else 500

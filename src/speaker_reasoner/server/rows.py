@@ -1,8 +1,7 @@
-"""The rows of a store's jobs: what there is, and what becomes of it. Where their files lie is the store's affair.
+"""The rows of a store's jobs. The store looks after their files.
 
-A row is changed on the condition that it still is what it was when it was read: jobs are ended, corrected and
-removed by whichever process is asked. What a process writes about a job that it works on is written only while
-the job's `token` is the one that it was given the job under.
+A row is changed only if it is as it was when it was read, because any process may end, correct and remove a job. A
+process writes about a job that it works on only while the job's `token` is that of its lease.
 """
 
 import json
@@ -24,7 +23,7 @@ class Rows:
 
     Attributes:
         owner: this process, as rows name it.
-        shared: whether jobs wait for whichever server has room, and not for this one; see `shared`.
+        shared: whether jobs wait for any server with room, and not for this one; see `shared`.
     """
 
     owner: str
@@ -35,7 +34,7 @@ class Rows:
     _erased: set[str]
 
     def now(self) -> float:
-        """Now, in seconds since 1970, by the clock that the times of jobs are told by.
+        """Return the time in seconds since 1970, by the clock of the jobs' times.
 
         Raises:
             StorageError: the database is out of reach.
@@ -43,7 +42,7 @@ class Rows:
         return self._database.now()
 
     def get(self, job_id: str, *, removed: bool = False) -> Job | None:
-        """A job by its id; `None` where there is none, or it is in the bin and not asked for there."""
+        """Return a job by its id; `None` if there is none, or it is in the bin and `removed` is not set."""
         bin_too = () if removed else (JOBS.c.removed.is_(None),)
         row = self._select(JOBS.c.id == job_id, *bin_too)
         return row[0] if row else None
@@ -59,14 +58,14 @@ class Rows:
         status: str | None = None,
         removed: bool = False,
     ) -> list[Job]:
-        """Jobs, newest first.
+        """Return jobs, newest first.
 
         Args:
-            most: so many.
-            after: those that follow this one.
-            search: in their names, in upper or lower case.
-            since, until: when they were begun, in seconds since 1970.
-            status: of them.
+            most: greatest number of jobs.
+            after: only those that follow this one.
+            search: text in their names, ignoring case.
+            since, until: bounds of the time when they were created, in seconds since 1970.
+            status: only jobs in this state.
             removed: those in the bin, instead of the others.
         """
         where: list[Any] = [JOBS.c.removed.is_not(None) if removed else JOBS.c.removed.is_(None)]
@@ -114,12 +113,12 @@ class Rows:
         ]
 
     def _leased(self) -> dict[str, Any]:
-        """The values of a job that begins or goes on, and waits at this server."""
+        """Return the column values of a job that this server leases when it begins or continues."""
         lease = self._database.clock + self._lease_s
         return {"owner": self.owner, "lease": lease, "token": NEXT_TOKEN}
 
     def _held(self, job: Job) -> list[Any]:
-        """The condition that no other process has leased a job since this lease."""
+        """Return the condition that no other process has leased a job since this lease."""
         return [
             JOBS.c.id == job.id,
             JOBS.c.owner == self.owner,
@@ -127,14 +126,14 @@ class Rows:
         ]
 
     def _mine(self, job: Job) -> Any:
-        """A change of a job that is under way here."""
+        """Return an update of a job that is under way here."""
         return update(JOBS).where(*self._held(job), JOBS.c.status.in_(WAITING))
 
     def change(self, job: Job, *, events: Sequence[Unnumbered] = (), **values: Any) -> bool:
-        """Set columns of a job, if it is still under way in this process; whether it was.
+        """Set columns of a job, if it is still under way in this process; return whether it was.
 
         Args:
-            events: told in the same instant, where events lie in the database; see `shared`.
+            events: appended in the same transaction, where events are in the database; see `shared`.
         """
         if "error" in values:
             values["error"] = json.dumps(values["error"]) if values["error"] else None
@@ -148,17 +147,17 @@ class Rows:
     def _tell(
         self, connection: Connection, job: Job, events: Sequence[Unnumbered], *, ended: bool
     ) -> None:
-        """Tell events in the transaction that a change is made in."""
+        """Append events in the transaction of a change."""
 
     def cancel(self, job: Job) -> bool:
-        """End a job that is under way, in whatever process; whether it was. One that hears a chunk
-        again keeps its transcript."""
+        """End a job that is under way, in whatever process; return whether it was. A job that transcribes a chunk again
+        keeps its transcript."""
         query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.status.in_(WAITING))
         status = case((JOBS.c.listen.is_(None), "cancelled"), else_="done")
         return self._update(query, status=status, listen=None, token=NEXT_TOKEN)
 
     def retry(self, job: Job) -> bool:
-        """Queue a job once more that failed or was cancelled; whether it was so."""
+        """Queue a job that failed or was cancelled once more; return whether it was."""
         query = update(JOBS).where(
             JOBS.c.id == job.id,
             JOBS.c.status.in_(("failed", "cancelled")),
@@ -167,8 +166,8 @@ class Rows:
         return self._update(query, status="queued", error=None, **self._leased())
 
     def correct(self, job: Job, revision: int, operation: Mapping[str, Any]) -> bool:
-        """Append an operation, if the job is done and `revision` is still the number of those there
-        are; whether it was so."""
+        """Append an operation, if the job is done and `revision` is still its number of operations; return whether it
+        was appended."""
         row = {"job": job.id, "number": revision + 1, "operation": json.dumps(operation)}
         done = update(JOBS).where(
             JOBS.c.id == job.id, JOBS.c.status == "done", JOBS.c.removed.is_(None)
@@ -183,8 +182,8 @@ class Rows:
         return True
 
     def listen(self, job: Job, chunk: int, *, keep: bool = True) -> bool:
-        """Queue a job that is done, and not corrected since it was read, to hear a chunk again;
-        whether it was so."""
+        """Queue a job to transcribe a chunk again, if it is done, and was not corrected since it was read; return
+        whether it was queued."""
         count = select(func.count()).where(CORRECTIONS.c.job == job.id).scalar_subquery()
         query = update(JOBS).where(
             JOBS.c.id == job.id,
@@ -202,10 +201,10 @@ class Rows:
         changed: float,
         events: Sequence[Unnumbered] = (),
     ) -> bool:
-        """Append what a chunk, heard again, came to, and end the job; whether it was under way here.
+        """Append the new transcript of a chunk, and end the job; return whether it was under way here.
 
         Args:
-            changed: the time of it, as `Job.changed`.
+            changed: time of the change, as `Job.changed`.
             events: as for `change`.
         """
         row = {"job": job.id, "number": job.revision + 1, "operation": json.dumps(operation)}
@@ -223,19 +222,19 @@ class Rows:
             return bool(connection.execute(query.values(values)).rowcount)
 
     def remove(self, job: Job) -> bool:
-        """Put a job that has ended into the bin; whether it had, and was not there yet."""
+        """Put a job that has ended into the bin; return whether it had ended, and was not there yet."""
         ended = update(JOBS).where(
             JOBS.c.id == job.id, JOBS.c.status.not_in(WAITING), JOBS.c.removed.is_(None)
         )
         return self._update(ended, removed=self._database.clock)
 
     def restore(self, job: Job) -> bool:
-        """Take a job out of the bin; whether it was there."""
+        """Take a job out of the bin; return whether it was there."""
         binned = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.removed.is_not(None))
         return self._update(binned, removed=None)
 
     def outlived(self, keep_s: float | None, bin_s: float) -> list[Job]:
-        """Jobs to erase: removed longer than `bin_s` ago, or ended and unchanged for `keep_s`."""
+        """Return jobs to erase: removed more than `bin_s` ago, or ended and unchanged for `keep_s`."""
         now = self._database.clock
         old = JOBS.c.removed < now - bin_s
         if keep_s is not None:

@@ -1,6 +1,6 @@
-"""A recording that a connection waits for, on its way through the worker; and what a run begins with.
+"""A recording under way that a client waits for on an open connection; and the hints that runs begin with.
 
-Methods of tasks run on the engine thread; what asks about them runs elsewhere.
+Methods of tasks run on the engine thread; others run elsewhere.
 """
 
 import asyncio
@@ -25,24 +25,24 @@ from .sound import recording_file
 
 
 @dataclass(frozen=True, slots=True)
-class ToldSegment:
-    """A segment as it was told: its number, and whether somebody else talks in it, so far."""
+class StreamedSegment:
+    """A segment as it was sent: its number, and whether another speaker talks in it, as far as was known."""
 
     number: int
     segment: Segment
     overlap: bool
 
 
-class Told:
-    """Numbers the segments of a recording as its turns are told."""
+class SegmentNumbers:
+    """Numbers the segments of a recording in the order of its turns."""
 
     def __init__(self, first: int = 0) -> None:
         self._next = first
         self._chunk: list[Segment] = []
         self._start_s = -1.0
 
-    def add(self, progress: Progress) -> list[ToldSegment]:
-        """The segments of one more turn; those of other chunks do not overlap them."""
+    def add(self, progress: Progress) -> list[StreamedSegment]:
+        """Number the segments of one more turn; those of other chunks do not overlap them."""
         if progress.start_s != self._start_s:
             self._start_s, self._chunk = progress.start_s, []
         streamed = []
@@ -52,27 +52,29 @@ class Told:
                 for other in self._chunk
             )
             self._chunk.append(segment)
-            streamed.append(ToldSegment(self._next, segment, overlap))
+            streamed.append(StreamedSegment(self._next, segment, overlap))
             self._next += 1
         return streamed
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What became known of a recording under way.
+    """New segments of a recording under way.
 
     Attributes:
         known: segments that a turn wrote, with labels that may change.
         linked: segments whose speakers were found among those of the recording so far.
     """
 
-    known: list[ToldSegment]
-    linked: list[ToldSegment]
+    known: list[StreamedSegment]
+    linked: list[StreamedSegment]
 
 
 class Links:
-    """Holds segments until their chunk's speakers are linked with those before, so that one person has
-    one label; those of the first chunk have nobody before them, and are given on at once.
+    """Holds segments until the speakers of their chunk are linked with earlier ones, so that a person has one label.
+
+    Segments of the first chunk have no earlier ones, and are passed on at once.
+
 
     Attributes:
         recording: under way.
@@ -80,21 +82,21 @@ class Links:
 
     def __init__(self) -> None:
         self.recording: AnyRecording | None = None
-        self._held: dict[int, list[ToldSegment]] = {}
+        self._held: dict[int, list[StreamedSegment]] = {}
 
-    def add(self, chunk: int, segments: list[ToldSegment]) -> list[ToldSegment]:
-        """Segments of a turn; those that may be told now."""
+    def add(self, chunk: int, segments: list[StreamedSegment]) -> list[StreamedSegment]:
+        """Take the segments of a turn; return those that may be sent now."""
         if chunk == 0:
             return segments
         self._held.setdefault(chunk, []).extend(segments)
         return [one for n in sorted(self._held) for one in self._linked(n)]
 
-    def rest(self, transcript: Transcript) -> list[ToldSegment]:
+    def rest(self, transcript: Transcript) -> list[StreamedSegment]:
         """Return the segments that are still held, at the end, as the transcript has them."""
         left = [one for n in sorted(self._held) for one in self._held.pop(n)]
         return relabelled(left, transcript.segments)
 
-    def _linked(self, chunk: int) -> list[ToldSegment]:
+    def _linked(self, chunk: int) -> list[StreamedSegment]:
         linked = getattr(self.recording, "linked", None)
         segments = linked(chunk) if linked is not None else ()
         if segments is None:
@@ -102,8 +104,10 @@ class Links:
         return relabelled(self._held.pop(chunk), segments)
 
 
-def relabelled(streamed: Sequence[ToldSegment], segments: Sequence[Segment]) -> list[ToldSegment]:
-    """Told segments with the labels, and genders, of segments of the same place and words."""
+def relabelled(
+    streamed: Sequence[StreamedSegment], segments: Sequence[Segment]
+) -> list[StreamedSegment]:
+    """Give streamed segments the labels and genders of segments with the same times and words."""
     known = {(s.start_s, s.end_s, s.text): s for s in segments}
     out = []
     for one in streamed:
@@ -135,7 +139,7 @@ def _load_voice(folder: Path, number: int) -> EnrolmentClip:
 
 
 def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list[EnrolledSpeaker]:
-    """Known voices, the clips of one name together, with what a witness says against them."""
+    """Load known voices, the clips of one name together, with a witness's warnings about them."""
     people: dict[str, list[EnrolmentClip]] = {}
     for number, name in enumerate(names):
         clip = _load_voice(folder, number)
@@ -152,7 +156,7 @@ def _voices(folder: Path, names: Sequence[str], witness: Witness | None) -> list
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What is taken of a recording of which a client says nothing else.
+    """Hints for recordings whose clients give none.
 
     Attributes:
         speakers: fewest and most.
@@ -176,22 +180,22 @@ def given_of(
 
 
 def fitting(transcriber: Transcriber, path: Path) -> Transcriber:
-    """A transcriber for a recording as the server keeps it: one that has one channel is not told apart by
-    channels, but by voices."""
+    """Return a transcriber for a recording as the server keeps it: one with one channel has its speakers separated by
+    voices, not by channels."""
     if transcriber.separate and audio.channel_count(path) == 1:
         return transcriber.mixed
     return transcriber
 
 
 class RequestRun:
-    """A recording that a connection waits for.
+    """A recording that a client waits for on an open connection.
 
     Args:
         transcriber: opens it.
         folder: with its audio and voices.
         hints: of the request.
-        defaults: where it has none.
-        client: who waits for it.
+        defaults: for hints that it does not have.
+        client: that waits, for a fair queue.
     """
 
     lasting = False
@@ -211,7 +215,7 @@ class RequestRun:
         self._folder = folder
         self._hints = hints
         self._defaults = defaults
-        self._stream = Told()
+        self._stream = SegmentNumbers()
         self._links = Links()
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[News | Transcript | Failure] = asyncio.Queue()
@@ -244,7 +248,7 @@ class RequestRun:
         self._loop.call_soon_threadsafe(self._news.put_nowait, result)
 
     async def news(self) -> AsyncIterator[News | Transcript]:
-        """Segments as they are told; the transcript last.
+        """Yield segments as they are known; the transcript last.
 
         Raises:
             SpeakerReasonerError: it failed.

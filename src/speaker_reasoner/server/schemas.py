@@ -1,6 +1,6 @@
-"""What the server answers, as models: FastAPI checks every JSON answer by them, and documents them.
+"""Answers of the server as models: FastAPI checks every JSON answer against them, and documents them.
 
-A key that a model does not have is a bug, and an error: documentation and answers cannot part.
+A key that a model does not have is a bug, and raises an error: documentation and answers cannot differ.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,13 +13,13 @@ Gender = Literal["female", "male", "unknown"]
 
 
 class Answer(BaseModel):
-    """Any answer: no other keys, all of its own."""
+    """An answer; keys that it does not define are an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Failure(Answer):
-    """What went wrong, as OpenAI's clients understand it."""
+    """An error in the form of OpenAI's API."""
 
     message: str = Field(description="What failed, what was expected and got, what to do.")
     type: Literal[
@@ -30,17 +30,19 @@ class Failure(Answer):
         "server_error",
     ]
     param: str | None = Field(description="The field at fault.")
-    code: str = Field(description="A word a program can tell it by.", examples=["job_not_found"])
+    code: str = Field(
+        description="A word by which programs recognise the error.", examples=["job_not_found"]
+    )
 
 
 class Error(Answer):
-    """Every answer from 400 on."""
+    """The body of every answer with a status from 400 on."""
 
     error: Failure
 
 
 class Confidences(Answer):
-    """How sure the model was, 0 to 1."""
+    """Confidence of the model, 0 to 1."""
 
     words: Probability
     speaker: Probability
@@ -48,7 +50,7 @@ class Confidences(Answer):
 
 
 class Usage(Answer):
-    """What a request cost: the seconds of its audio."""
+    """The billed quantity of a request: seconds of its audio."""
 
     type: Literal["duration"]
     seconds: Seconds
@@ -63,14 +65,14 @@ class Gap(Answer):
 
 
 class Notes(Answer):
-    """What was not transcribed, and what a reader should know."""
+    """Stretches that were not transcribed, and warnings for the reader."""
 
     missing: list[Gap]
     warnings: list[str]
 
 
 class Span(Answer):
-    """A segment's place, words and speaker."""
+    """Times, words and speaker of a segment."""
 
     speaker: str = Field(description="Name or label.", examples=["A"])
     gender: Gender
@@ -91,7 +93,7 @@ class TimedWord(Answer):
 
 
 class SpokenWord(TimedWord):
-    """A word with its times and who said it."""
+    """A word with its times and speaker."""
 
     speaker: str
 
@@ -114,7 +116,7 @@ class VerboseSegment(TimedSpan):
 
     id: int
     seek: int
-    tokens: list[int] = Field(description="Not told: empty.")
+    tokens: list[int] = Field(description="Not given: empty.")
     temperature: float
     avg_logprob: float | None = Field(
         description="Logarithm of the mean probability of the words; null where unknown."
@@ -133,7 +135,7 @@ class PlainTranscription(Answer):
 
 
 class DiarizedTranscription(Notes):
-    """`diarized_json`, with what our transcripts know besides."""
+    """`diarized_json`, with keys of our own for confidences and warnings."""
 
     task: Literal["transcribe"]
     duration: Seconds
@@ -171,7 +173,7 @@ class Model(Answer):
 
 
 class Models(Answer):
-    """A list of one."""
+    """A list of models."""
 
     object: Literal["list"]
     data: list[Model]
@@ -193,7 +195,7 @@ class WrittenToken(Answer):
     token: str
     logprob: float = Field(description="Before the rules were applied.")
     bytes: list[int]
-    top_logprobs: list[None] = Field(description="Not told: empty.")
+    top_logprobs: list[None] = Field(description="Not given: empty.")
 
 
 class Logprobs(Answer):
@@ -204,7 +206,7 @@ class Logprobs(Answer):
 
 
 class Choice(Answer):
-    """The one turn there is."""
+    """The only choice of a completion."""
 
     index: int
     message: WrittenMessage
@@ -223,7 +225,7 @@ class Completion(Answer):
 
 
 class Job(Answer):
-    """A long recording, and how far it is."""
+    """A long recording, and the progress of its transcription."""
 
     id: str = Field(examples=["job_5f2a09c7d1e84b3a96f0c2d7"])
     name: str = Field(examples=["meeting.flac"])
@@ -231,14 +233,14 @@ class Job(Answer):
     created: float = Field(description="Unix time.")
     changed: float = Field(description="Unix time of the last change of its state or transcript.")
     duration: Seconds
-    position: float = Field(description="Seconds of the recording that were heard.")
-    speakers: int | None = Field(description="How many were heard so far.")
+    position: float = Field(description="Seconds of the recording that are transcribed.")
+    speakers: int | None = Field(description="Number of speakers so far.")
     queue_position: int | None = Field(
         description="How many wait before it; null when it does not wait. With several servers as of a moment ago."
     )
     error: Failure | None = Field(description="Why it failed.")
     problem: str | None = Field(
-        description="What of the server's disk or database it waits for; it goes on by itself."
+        description="The problem of the server's disk or database that it waits for; it continues by itself."
     )
     revision: int = Field(description="How many corrections were made.")
     warnings: list[str] = Field([], description="Fields of its request that are without effect.")
@@ -253,7 +255,7 @@ class Jobs(Answer):
 
 
 class Removed(Answer):
-    """A job that had ended, and is in the bin or no more."""
+    """A job that was put into the bin, or erased."""
 
     id: str
     deleted: Literal[True]
@@ -272,7 +274,7 @@ class Person(Answer):
 
 
 class DocumentSegment(Span):
-    """A segment that corrections can name."""
+    """A segment with an id, to which corrections refer."""
 
     id: str = Field(examples=["0"])
     chunk: int
@@ -282,7 +284,7 @@ class DocumentSegment(Span):
 
 
 class Chunk(Answer):
-    """A chunk that was heard; silent ones were not."""
+    """A chunk with a dialogue; silent ones have none."""
 
     chunk: int
     start: Seconds
@@ -290,7 +292,7 @@ class Chunk(Answer):
 
 
 class Document(Notes):
-    """The transcript as it is corrected."""
+    """A transcript with its corrections."""
 
     revision: int
     duration: Seconds
@@ -305,7 +307,7 @@ class Document(Notes):
 
 
 class TracePart(BaseModel):
-    """One of: text the model was given, a slice of audio in samples, what the model answered."""
+    """A part of a trace: text that the model was given, a slice of audio in samples, or the model's answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -319,7 +321,7 @@ class TracePart(BaseModel):
 
 
 class Trace(Answer):
-    """What the model saw and wrote in a chunk."""
+    """The dialogue over a chunk, as the model saw and wrote it."""
 
     chunk: int
     start: Seconds
@@ -345,7 +347,7 @@ class Voices(Answer):
 
 
 class Health(Answer):
-    """Whether the server takes work, and what is wrong."""
+    """State of the server, and its problems."""
 
     status: Literal["ok", "degraded", "stopping"]
     problems: list[str] = Field(description="Of disk and database, in words.")
@@ -378,7 +380,7 @@ ERRORS: dict[str, tuple[int, str]] = {
     "request_timeout": (408, "The body stalled."),
     "job_not_done": (409, "It has no transcript yet."),
     "job_not_failed": (409, "It is under way, or done."),
-    "job_under_way": (409, "It is being heard; wait, or cancel it first."),
+    "job_under_way": (409, "It is under way; wait, or cancel it first."),
     "job_not_removed": (409, "It is not in the bin."),
     "stale_revision": (409, "The transcript was corrected meanwhile."),
     "nothing_to_undo": (409, "There is nothing to undo."),
@@ -417,8 +419,8 @@ _ANYWHERE = (
 
 
 def failures(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's responses of the errors with these codes, and of those of any route, by status."""
-    # A reference where FastAPI would build a validator of each status; the model itself stands below.
+    """Return OpenAPI's responses for the errors with these codes, and for those of every route, by status."""
+    # References: FastAPI would build a validator for each status; the model itself is defined once.
     schema = {"$ref": "#/components/schemas/Error"}
     responses: dict[int | str, dict[str, Any]] = {}
     for code in (*codes, *_ANYWHERE):
@@ -426,5 +428,5 @@ def failures(*codes: str) -> dict[int | str, dict[str, Any]]:
         content = {"application/json": {"schema": schema}}
         response = responses.setdefault(status, {"content": content, "description": ""})
         response["description"] = f"{response['description']} `{code}`: {meaning}".strip()
-    # With this one FastAPI documents no 422: what it would tell so is told as 400.
+    # With this one FastAPI documents no 422: those errors are sent as 400.
     return responses | {"4XX": {"model": Error, "description": "No route, method or body so."}}

@@ -1,4 +1,4 @@
-"""What stands behind the routes: one model, its worker, the store, and the jobs under way."""
+"""The state behind the routes: one model, its worker, the store, and the jobs under way."""
 
 import hashlib
 import threading
@@ -62,26 +62,26 @@ _CHAT_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """How a server runs.
+    """Settings of a server.
 
     Attributes:
         store: folder of jobs and uploads, or the address of a place in a bucket.
         database: SQLAlchemy URL; a SQLite file in the store if `None`.
         api_key: that requests must carry; `None` on loopback only.
-        more_keys: as good, so that clients can be told apart; links to audio are signed with `api_key`.
+        more_keys: further valid keys, which distinguish clients; links to audio are signed with `api_key`.
         batch: dialogues at once.
         queue: recordings of a client that may wait.
-        limits: of what clients send.
+        limits: of requests.
         answer_s: longest time in which a request is answered; jobs have no such limit.
         allowed: folders whose files may become jobs by their path, resolved.
         voices: a voice store, whose people clients may name; `None` for none.
         channel: 0-based channel of uploads to keep; all mixed down if `None`.
         separate: all channels are kept, each being one speaker's.
-        defaults: for what clients do not say.
+        defaults: for hints that clients do not give.
         engine_api: whether turns are answered, as chat completions.
         rules: of leases, and of how long things are kept.
         origins: other sites whose pages may use the server.
-        aliases: other names of the model, each with the name it stands for; empty for whatever there is.
+        aliases: other names, each with the model that it stands for; empty for the only one.
         root_path: under which a proxy shows the server; empty at the top.
         scratch: folder of this process's machine, for uploads and copies where the store is a bucket.
         work_only: whether jobs are done, and no requests are answered but for health and counts.
@@ -110,7 +110,7 @@ class ServiceSettings:
 
 
 class Service:
-    """One model that serves requests and jobs; or none, and others do.
+    """One model that serves requests and jobs; without one, other servers of the store do.
 
     Args:
         transcriber: opens recordings; its engine is asked by the worker alone. Without one jobs and
@@ -119,12 +119,12 @@ class Service:
 
     Attributes:
         worker: the engine thread, where there is an engine.
-        own: what the engine offers.
+        own: the engine's offer.
         models: that recordings can be transcribed with.
 
     Raises:
-        ServerError, OutputError, DataError, ExtraError: the store cannot be used, or its other servers
-            transcribe otherwise.
+        ServerError, OutputError, DataError, ExtraError: the store cannot be used, or its other servers have other
+            settings.
     """
 
     def __init__(self, transcriber: Transcriber | None, settings: ServiceSettings) -> None:
@@ -175,21 +175,21 @@ class Service:
 
     @property
     def hears_voices(self) -> bool:
-        """Whether known speakers can be heard."""
+        """Return whether known speakers can be heard."""
         return self.transcriber is not None and self.transcriber.hears_voices
 
     def _claim_soon(self) -> None:
         self.keeper.claim_soon()
 
     def _waiting(self, client: str) -> int:
-        """How many recordings of a client wait for an engine."""
+        """Return how many recordings of a client wait for an engine."""
         mine = self.worker.waiting(client) if self.worker is not None else 0
         theirs = self.store.waiting(client) if isinstance(self.store, SharedStore) else 0
         return mine + theirs
 
     def client_of(self, request: HTTPConnection) -> str:
-        """The client of a request, for a fair queue: the key that it carries, if the server has several, else its
-        address; a digest of it."""
+        """Return a digest that identifies the client of a request, for a fair queue: of its key, if the server has
+        several, else of its address."""
         who = ""
         if self.settings.more_keys:
             who = request.headers.get("authorization", "").partition(" ")[2].strip()
@@ -197,7 +197,7 @@ class Service:
         return hashlib.sha256(who.encode()).hexdigest()[:16]
 
     def start(self) -> None:
-        """Begin to work, with the jobs that were left."""
+        """Start the worker, and the jobs that an earlier run left."""
         if self.worker is not None:
             self.worker.start()
         self.keeper.start()
@@ -210,7 +210,7 @@ class Service:
             self.worker.drain()
 
     def stop(self) -> None:
-        """End after the round that is being written; jobs go on at the next start."""
+        """Stop after the present round; jobs continue at the next start."""
         self.drain()
         if self.worker is not None:
             self.worker.stop()
@@ -220,7 +220,7 @@ class Service:
     # Requests
 
     async def transcribe(self, request: Request) -> Transcription:
-        """Take a recording in and let it wait for its turn.
+        """Receive a recording and queue it.
 
         Raises:
             RequestError: it is not served.
@@ -267,7 +267,7 @@ class Service:
         )
 
     def _meant(self, name: str, able: Abilities) -> Abilities:
-        """What a model can do that a client called by a name of this server's."""
+        """Return a model's abilities, with the name that the client called it by as its alias."""
         return able if name in (able.model, *able.aliases) else replace(able, aliases=(name,))
 
     async def _add(
@@ -296,7 +296,7 @@ class Service:
         )
 
     async def complete(self, request: Request) -> tuple[dict[str, Any], bool]:
-        """Write one turn of a dialogue that the client leads; whether it is to be streamed.
+        """Write one turn of a dialogue that the client leads; return its body, and whether to stream it.
 
         Raises:
             RequestError: it is not served.
@@ -328,8 +328,8 @@ class Service:
         abandoned: Callable[[], bool] = lambda: False,
         path: Path | None = None,
     ) -> float:
-        """Decode a recording and its voices as `intake.decode_all`, a few at a time; of its channels those are
-        kept that the model is given."""
+        """Decode a recording and its voices as `intake.decode_all`, a few at a time; keep the channels that the model
+        transcribes."""
         longest_s = self.settings.limits.duration_s
 
         def decode_all() -> float:
@@ -350,7 +350,7 @@ class Service:
     # Jobs
 
     async def add_job(self, request: Request) -> dict[str, Any]:
-        """Take a long recording in.
+        """Receive a long recording.
 
         Raises:
             RequestError: it is not served.
@@ -382,7 +382,7 @@ class Service:
         return {**self.jobs.body(job), "warnings": said} if said else self.jobs.body(job)
 
     def health(self) -> dict[str, Any]:
-        """Whether work is taken, and what is wrong."""
+        """Return whether the server takes work, and its problems."""
         problems = list(self.keeper.problems)
         status = "stopping" if self.jobs.closing else "degraded" if problems else "ok"
         waiting = self.jobs.waiting_for_storage
@@ -394,21 +394,21 @@ class Service:
 
 
 def _with_names(form: TranscriptionForm, offer: Offer) -> TranscriptionForm:
-    """A form with the names that its answer may hold."""
+    """Return a form with the names of speakers that its answer may hold."""
     if form.known_speaker_names:
         return form
     return form.model_copy(update={"known_speaker_names": list(offer.names)})
 
 
 def _turns(engine: Engine, worker: Worker, batch: int) -> Turns:
-    """Turns of an engine.
+    """Make the `Turns` of an engine.
 
     Raises:
-        SettingsError: it needs recordings, and turns do not do.
+        SettingsError: the engine needs whole recordings, and cannot answer single turns.
     """
     if engine.in_order:
         raise SettingsError(
-            f"--engine-api: the {engine.name} hears whole recordings and has no turns to give; choose a "
+            f"--engine-api: the {engine.name} needs whole recordings and has no turns to give; choose a "
             "checkpoint of the dialogue, such as --model tiny"
         )
     return Turns(worker, engine.profile, batch)

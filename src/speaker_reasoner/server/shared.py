@@ -1,9 +1,9 @@
 """A store that several servers share, on several machines: PostgreSQL, and a folder or a bucket.
 
-Rows, events, journals and transcripts lie in the database; recordings, voices and loudness in a depot. Jobs
-wait in the database for whichever server has room, see `claims`. Leases are timed by the database's clock.
-Whatever is written about a job is written in one transaction with a look at its token, so that a server
-whose lease was taken, however late it comes, writes nothing.
+Rows, events, journals and transcripts are in the database; recordings, voices and loudness in a depot. Jobs wait in the
+database for any server with room, see `claims`. Leases are timed by the database's clock. Everything about a job is
+written in one transaction that checks its token, so that a server whose lease was taken writes nothing, however late
+it is.
 """
 
 import hashlib
@@ -43,22 +43,22 @@ from .rows import NEXT_TOKEN
 from .store import LEASE_S, Store
 
 _PROBE_S = 30.0
-"""Assumed: so often a bucket is written to."""
+"""Interval at which a bucket is probed (assumed)."""
 _LOSSES = 10
-"""So many servers (assumed) may die over a job, one after the other, without finishing a chunk."""
+"""Number of servers in a row (assumed) that may die over a job without finishing a chunk."""
 _NOT_STARTED = or_(JOBS.c.owner.is_(None), JOBS.c.lease.is_(None))
 
 
 def open_store(
     place: Path | str, database: str | None, lease_s: float, scratch: Path | None = None
 ) -> Store:
-    """The store that options name: one of its own, or a shared one.
+    """Open the store that options name: one of this server alone, or a shared one.
 
     Args:
         place: a folder, or the address of a place in a bucket.
         database: SQLAlchemy URL; SQLite in the folder if `None`.
         lease_s: how long a server that is gone keeps its jobs.
-        scratch: folder for what comes in, and for copies of what lies in a bucket.
+        scratch: folder for uploads, and for copies of a bucket's files.
 
     Raises:
         ServerError, OutputError, DataError, ExtraError: it cannot be used.
@@ -140,12 +140,12 @@ class SharedStore(Leftovers):
             self._ledger = Ledger(self._database, self.writing)
             self.fleet = Fleet(self._database, self._id, self.owner, lease_s)
             self.fleet.announce(Announcement("starting", __version__))
-            self.fleet.show()  # what it puts into the store is not a dead server's
+            self.fleet.show()  # so that its files in the store are not those of a dead server
             self._sweep()
             self._open_things = stack.pop_all()
 
     def close(self) -> None:
-        """Leave jobs under way to the others at once, and let go of everything."""
+        """Release jobs under way to the others at once, and close everything."""
         with suppress(StorageError):
             held = update(JOBS).where(JOBS.c.owner == self.owner, JOBS.c.status.in_(WAITING))
             with self._database.begin() as connection:
@@ -167,8 +167,10 @@ class SharedStore(Leftovers):
             self._probed_at = time.monotonic()  # one that fails is done again at the next look
 
     def event_log(self, job: Job, *, again: bool = False) -> EventLog:
-        """As `Store.event_log`. Events of a version without shared stores go on in the database; where their
-        job is transcribed once more they are void.
+        """Open the log of a job's events, as `Store.event_log` does.
+
+        Events that a version without shared stores wrote to a file are copied into the database first;
+        those of a job that is transcribed from the beginning once more are deleted.
 
         Raises:
             StorageError: the job is another's now, or the database is out of reach.
@@ -188,7 +190,7 @@ class SharedStore(Leftovers):
         return reader if old is None else _ContinuedReader(EventReader(old, after), reader, after)
 
     def _old_events(self, job: Job) -> Path | None:
-        """The events that a version without shared stores has told of a job of this folder."""
+        """Return the file of events that a version without shared stores wrote; `None` where there is none."""
         if not isinstance(self._depot, FolderDepot):
             return None
         path = self.folder(job) / FILE
@@ -205,10 +207,10 @@ class SharedStore(Leftovers):
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[Connection]:
-        """A transaction that writes about a job that this server has.
+        """Begin a transaction that writes about a job of this server.
 
         Raises:
-            StorageError: it is another's now, or the database is out of reach.
+            StorageError: it is another server's now, or the database is out of reach.
         """
         with self._database.begin() as connection:
             query = select(literal(1)).select_from(JOBS).where(*self._held(job)).with_for_update()
@@ -216,19 +218,19 @@ class SharedStore(Leftovers):
                 raise lost_lease()
             yield connection
 
-    # Who works on it
+    # Owners
 
     def take(self) -> list[Job]:
-        """Nothing: see `claim`."""
+        """Return no jobs: see `claim`."""
         return []
 
     def claim(self, model: str, jobs: int, requests: int, running: Iterable[str] = ()) -> list[Job]:
         """Lease jobs, in fair order.
 
         Args:
-            model: that this server has.
-            jobs, requests: so many of either kind.
-            running: what this server works on.
+            model: of this server.
+            jobs, requests: greatest numbers of either kind.
+            running: jobs that this server works on.
 
         Raises:
             StorageError: the database is out of reach.
@@ -258,11 +260,11 @@ class SharedStore(Leftovers):
         return [known[job_id] for job_id in taken if job_id in known]
 
     def is_hopeless(self, job: Job) -> bool:
-        """Whether a job seems to kill whichever server works on it."""
+        """Return whether a job has killed too many servers in a row."""
         return job.losses >= _LOSSES
 
     def waiting(self, client: str) -> int:
-        """How many jobs of a client wait that no server has taken.
+        """Return how many jobs of a client wait that no server has taken.
 
         Raises:
             StorageError: the database is out of reach.
@@ -286,16 +288,18 @@ class SharedStore(Leftovers):
         return kept
 
     def line_up(self, job: Job) -> None:
-        """A job waits from now on, behind those that `place` knows."""
+        """Put a job that waits from now on behind those that `place` knows."""
         waiting = self._queue.setdefault(job.model, {})
         waiting[job.id] = len(waiting)
 
     def place(self, job: Job) -> int | None:
-        """How many jobs are to be taken before one that waits, as of the last heartbeat; `None` where it does not
-        wait, or is far behind."""
+        """Return how many jobs are taken before one that waits, as of the last heartbeat.
+
+        `None` where the job does not wait, or is far behind.
+        """
         if job.status != "queued":
             return None
-        # Who has one that it did not begin yet begins it next.
+        # A server that has leased it without beginning begins it next.
         return self._queue.get(job.model, {}).get(job.id, None if job.owner is None else 0)
 
     def _leased(self) -> dict[str, Any]:
@@ -306,7 +310,7 @@ class SharedStore(Leftovers):
             "losses": 0,
         }
 
-    # What becomes of it
+    # Changes
 
     def _tell(
         self, connection: Connection, job: Job, events: Sequence[Unnumbered], *, ended: bool
@@ -352,7 +356,7 @@ class SharedStore(Leftovers):
 
 
 class _ContinuedReader(EventReader):
-    """Reads a file until the database has its events, and then those, which have the same numbers."""
+    """Reads a file until the database has its events, then the database; numbers are the same in both."""
 
     def __init__(self, file: EventReader, rows: EventReader, after: int) -> None:
         self._file, self._rows, self._after = file, rows, after
@@ -366,5 +370,5 @@ class _ContinuedReader(EventReader):
 
 
 def _id_of(address: str) -> str:
-    """The id of the store at an address of a bucket: the same for every server."""
+    """Return the id of the store at an address of a bucket: the same for every server."""
     return hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:24]

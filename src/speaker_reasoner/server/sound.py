@@ -1,9 +1,8 @@
-"""Recordings as the server keeps them: 16 kHz, as FLAC of 24 bits, with their loudness beside.
+"""Recordings as the server keeps them: 16 kHz, as FLAC of 24 bits, with their loudness in another file.
 
-They are of one channel, or of all where each is transcribed separately; players get the mean of these.
-
-What is louder than full scale is kept as float wav instead, since FLAC would cut it off. Decoding stops
-at a limit, whatever a file's header says. Players get 16-bit wav, by the byte.
+They have one channel, or all channels if each is transcribed separately; players get the mean of these. Samples beyond
+full scale are kept as float wav instead, because FLAC would clip them. Decoding stops at a limit, whatever length a
+file's header states. Players get 16-bit wav, by byte ranges.
 """
 
 import math
@@ -21,8 +20,7 @@ import soundfile
 
 from .. import audio
 from ..audio import SAMPLE_RATE_HZ, Samples
-from ..containers import quoted
-from ..errors import AudioError
+from ..errors import AudioError, quoted
 from .failures import RequestError, StorageError, disk_error
 
 _BLOCK_S = 10.0
@@ -31,7 +29,7 @@ WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MOST_CHANNELS = 8  # FLAC's
 _FLAC, _WAV, _PEAKS = "audio.flac", "audio.wav", "peaks.u8"
 LIVE = "live.wav"
-"""What was said to a live session, as it came, until it is decoded like an upload."""
+"""The audio of a live session, as it was sent, until it is decoded like an upload."""
 PEAKS_PER_S = 100
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -42,7 +40,7 @@ def recording_file(folder: Path) -> Path:
 
 
 def finish_live(folder: Path, name: str) -> float | None:
-    """Decode what a live session kept, once; its length in seconds, `None` if nothing was to be done.
+    """Decode the audio of a live session, once; return its length in seconds, `None` if there was nothing to do.
 
     Raises:
         AudioError: it cannot be decoded.
@@ -94,7 +92,7 @@ def decode_recording(
 
 
 def peaks_of(folder: Path) -> bytes:
-    """The loudness of a recording, a byte for each hundredth of a second; made once."""
+    """Return the loudness of a recording, a byte for each hundredth of a second; computed once."""
     kept = folder / _PEAKS
     if kept.exists():
         return kept.read_bytes()
@@ -117,7 +115,7 @@ class Peaks:
         self._rest = np.zeros(0, np.float32)
 
     def add(self, samples: Samples) -> None:
-        """The next samples, float32 `[n]`, or `[n, channels]`."""
+        """Take the next samples, float32 `[n]`, or `[n, channels]`."""
         loudest = np.abs(samples).max(1) if samples.ndim == 2 else np.abs(samples)
         loud = np.concatenate([self._rest, loudest])
         whole = len(loud) // self._STEP * self._STEP
@@ -125,7 +123,7 @@ class Peaks:
         self._done.append(self._bytes(loud[:whole].reshape(-1, self._STEP).max(1)))
 
     def all(self) -> bytes:
-        """All of them."""
+        """Return all levels so far, the unfinished one included."""
         rest = [self._bytes(self._rest.max(keepdims=True))] if len(self._rest) else []
         return b"".join([*self._done, *rest])
 
@@ -139,8 +137,7 @@ class _TooLoudError(Exception):
 
 
 class _Disk:
-    """A file for libsndfile, which tells nothing of a disk that is full: what fails is kept, and raised
-    by `check`."""
+    """A file for libsndfile, which does not report a full disk: errors are kept, and raised by `check`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -167,7 +164,7 @@ class _Disk:
         return b""
 
     def flush(self) -> None:
-        """Nothing: `check` does."""
+        """Do nothing: `check` reports errors."""
 
     def check(self) -> None:
         if self._error is None:
@@ -184,8 +181,7 @@ def _blocks(
     channel: int | None,
     channels: int = 1,
 ) -> Iterator[Samples]:
-    """The samples of a recording, `[n]`, or of so many channels, `[n, channels]`, until nobody waits for it
-    any more.
+    """Yield the samples of a recording, `[n]`, or `[n, channels]`, until the client disconnects.
 
     Raises:
         AudioError: it cannot be decoded.
@@ -229,10 +225,10 @@ def decode(
         source: any audio.
         target: written, and flushed to disk.
         name: of the source, for messages.
-        longest_s: where decoding stops.
-        abandoned: asked after each block; decoding ends where nobody waits for it any more.
+        longest_s: decoding stops there.
+        abandoned: called after each block; decoding ends when it returns true.
         channel: as for `audio.load`.
-        channels: so many are kept, each by itself, if over 1.
+        channels: number of channels to keep separately, if over 1.
 
     Returns:
         Its length in seconds.
@@ -259,12 +255,12 @@ def decode(
 
 
 def not_stored(what: str, error: OSError) -> StorageError:
-    """The disk is full, or worse."""
+    """Return the error of a disk that is full or cannot be written."""
     return disk_error(f"store {what}", error)
 
 
 def _kept_channels(source: Path, name: str, separate: bool) -> int:
-    """How many channels are kept; 1 where they are not transcribed separately.
+    """Return how many channels are kept; 1 where they are not transcribed separately.
 
     Raises:
         AudioError: there are more than FLAC holds, or it cannot be opened.
@@ -279,7 +275,7 @@ def _kept_channels(source: Path, name: str, separate: bool) -> int:
 
 
 def _named(error: AudioError, source: Path, name: str) -> AudioError:
-    """An error that names a recording as its client does."""
+    """Replace the source's path in an error by the name that the client gave it."""
     return AudioError(f"{name!r}: {str(error).removeprefix(f'{quoted(source)}: ')}")
 
 
@@ -288,7 +284,7 @@ def wav_header(size: int, tag: int = 1, rate_hz: int = SAMPLE_RATE_HZ, width: in
 
     Args:
         size: bytes of its samples.
-        tag: how they are coded, as wav calls it; 1 for PCM.
+        tag: number of their coding in wav; 1 for PCM.
         width: bytes of a sample.
     """
     kind = (16, tag, 1, rate_hz, rate_hz * width, width, 8 * width)
@@ -327,9 +323,9 @@ class Pcm:
         return int(soundfile.info(self.path).frames)
 
     def span(self, header: str | None) -> tuple[int, int] | None:
-        """First byte, and the one after the last, that a Range header asks for.
+        """Return the first byte, and the one after the last, of a Range header; `None` for the whole.
 
-        Several ranges, or what is none, give `None`: the whole.
+        Several ranges, and malformed headers, give the whole.
 
         Raises:
             RequestError: 416, it lies outside.

@@ -1,16 +1,16 @@
 """The store of jobs: rows in a database, and a folder each.
 
-A job's folder holds the recording, `voice-N.wav` of its known speakers, `journal` of its finished
-chunks, `events.jsonl`, and in the end `transcript.json` with `lines.json` beside it. A job is accepted
-when its row is written; until then its folder is marked, so that what a crash left is told from the
-folders of a database that is not in use today. Rows carry the id of their store, so that several
-stores may share a database. A row that cannot be read is a job that failed.
+A job's folder holds the recording, `voice-N.wav` of its known speakers, `journal` of its finished chunks,
+`events.jsonl`, and at the end `transcript.json` with `lines.json`. A job is accepted when its row is written; until
+then its folder is marked, so that leftovers of a crash are distinguished from folders of a database that is not in use
+today. Rows carry the id of their store, so that several stores may share a database. A row that cannot be read is a job
+that failed.
 
-Several processes may serve a store. Each job that waits or runs is leased by one of them, which renews
-its leases with a heartbeat; another one takes over what was not renewed.
+Several processes may serve a store. Each waiting or running job is leased by one of them, which renews its leases with
+a heartbeat; another one takes over jobs whose leases were not renewed.
 
-What is removed waits in a bin, as a date in its row. What is erased is moved out of the way in one step
-that needs no space, its files are deleted, then its row: also when the disk is full.
+Removed jobs wait in a bin, as a date in their rows. An erased job's folder is moved away in one step that needs no
+space, its files are deleted, then its row: this works on a full disk, too.
 """
 
 import json
@@ -38,13 +38,13 @@ from .processes import Processes
 from .rows import Rows
 
 LEASE_S = 60.0
-"""How long a process that renews its leases no more keeps its jobs."""
+"""How long jobs stay with a process that does not renew its leases."""
 
 _log = logging.getLogger(__name__)
 
 _JOURNAL, _TRANSCRIPT, _LINES = "journal.jsonl", "transcript.json", "lines.json"
 _MARK = "not-accepted"
-"""A file in a folder whose row is not written yet."""
+"""The mark of a folder whose row is not written yet."""
 _PROBE_BYTES = 1 << 18
 
 
@@ -101,7 +101,7 @@ class Store(Rows):
     # Files
 
     def incoming(self) -> AbstractContextManager[Path]:
-        """A new folder for an upload; removed in the end, unless it was moved elsewhere.
+        """Give a new folder for an upload; it is removed at the end, unless it was moved elsewhere.
 
         Raises:
             StorageError: it cannot be made.
@@ -121,19 +121,19 @@ class Store(Rows):
             shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self, job: Job) -> Path:
-        """Where the files of a job lie, or copies of them."""
+        """Return the folder of a job's files, or of copies of them."""
         return self._folder / "jobs" / job.id
 
     def event_log(self, job: Job, *, again: bool = False) -> EventLog:
-        """The log of a job's events, to write; see `EventLog`."""
+        """Open the log to which a job's events are written; see `EventLog`."""
         return EventLog(self.folder(job) / EVENTS, again=again)
 
     def event_reader(self, job: Job, after: int = 0) -> EventReader:
-        """The log of a job's events, to read on after an event."""
+        """Open the log of a job's events behind an event, to read."""
         return EventReader(self.folder(job) / EVENTS, after)
 
     def journal(self, job: Job, about: Mapping[str, Any]) -> tuple[Journal, str | None]:
-        """The journal of a job's recording, as `Journal.anew`; where it begins anew, that is an event.
+        """Open the journal of a job's recording, as `Journal.anew`; if it is begun anew, an event says so.
 
         Raises:
             OutputError: the disk is full.
@@ -146,7 +146,7 @@ class Store(Rows):
         return journal, other
 
     def keep_document(self, job: Job, transcript: str, lines: str) -> None:
-        """Write a job's transcript down, and which of its lines were told under which id.
+        """Write a job's transcript, and which of its lines were sent under which id.
 
         Raises:
             OutputError: the disk is full.
@@ -155,7 +155,7 @@ class Store(Rows):
         write_text_atomically(self.folder(job) / _TRANSCRIPT, transcript)
 
     def document(self, job: Job) -> tuple[str, str]:
-        """Read what `keep_document` wrote.
+        """Read the document that `keep_document` wrote.
 
         Raises:
             OSError: it is not there.
@@ -164,7 +164,7 @@ class Store(Rows):
         return (folder / _TRANSCRIPT).read_text("utf-8"), (folder / _LINES).read_text("utf-8")
 
     def probe(self) -> None:
-        """Write a little, as everything that is kept needs.
+        """Write a small file, and delete it.
 
         Raises:
             StorageError: the disk is full, or cannot be written.
@@ -182,13 +182,13 @@ class Store(Rows):
                 path.unlink(missing_ok=True)
 
     def probe_files(self) -> None:
-        """Look whether recordings can be kept where that takes longer than a disk does.
+        """Check that recordings can be stored, where that takes longer than on a disk.
 
         Raises:
             StorageError: they cannot.
         """
 
-    # Who works on it
+    # Owners
 
     def take(self) -> list[Job]:
         """Lease the jobs that wait or run and that no living process has, oldest first."""
@@ -213,7 +213,7 @@ class Store(Rows):
         return taken
 
     def renew(self, positions: Iterable[tuple[Job, float]]) -> set[str]:
-        """Renew the leases of jobs, with how far each was heard in seconds.
+        """Renew the leases of jobs, with the seconds of each that are transcribed.
 
         Returns:
             Those that are still this process's, and under way.
@@ -227,7 +227,7 @@ class Store(Rows):
                     kept.add(job.id)
         return kept
 
-    # What becomes of it
+    # Changes
 
     def add(
         self,
@@ -247,7 +247,7 @@ class Store(Rows):
         Args:
             incoming: with its files; see `intake`.
             name, duration_s, speakers, voices, language, client, model, waiter: as `Job` has them.
-            job_id: from `new_job_id`, where it was told before.
+            job_id: from `new_job_id`, if the client has it already.
         """
         now = self._database.now()
         job = Job(
@@ -339,7 +339,7 @@ class Store(Rows):
             self._erased.discard(job_id)
 
     def _clean(self) -> None:
-        """Remove what a crash left: uploads under way, and folders whose row was never written."""
+        """Remove leftovers of a crash: uploads under way, and folders whose row was never written."""
         with self._database.begin() as connection:
             known = set(connection.scalars(select(JOBS.c.id).where(JOBS.c.store == self._id)))
         for folder in (self._folder / "incoming").iterdir():

@@ -1,4 +1,4 @@
-"""A request's recording under way, as the route that answers it sees it."""
+"""A request's recording under way, for the route that answers it."""
 
 import asyncio
 import time
@@ -17,11 +17,11 @@ from .relay import RelayedRun
 from .runs import RequestRun
 
 PING_S = 15.0
-"""A stream is never silent for longer, so that nothing between takes it for dead."""
+"""Longest silence of a stream, so that proxies do not close it."""
 
 
 class Transcription:
-    """A request's recording under way; whoever answers it closes it.
+    """A request's recording under way; the route that answers it closes it.
 
     Attributes:
         form: of the request.
@@ -45,16 +45,16 @@ class Transcription:
         self._stack = stack
 
     async def transcript(self) -> Transcript:
-        """The whole of it."""
+        """Return the whole transcript."""
         return self._noted(await self._run.transcript())
 
     def _noted(self, transcript: Transcript) -> Transcript:
-        """A transcript that also says what of the request was without effect."""
+        """Add warnings about fields of the request without effect to a transcript."""
         said = (*self._said, *language_warnings(transcript, self.form))
         return replace(transcript, warnings=(*transcript.warnings, *said))
 
     async def events(self) -> AsyncIterator[str]:
-        """Server-sent events; a failure is the last of them."""
+        """Yield server-sent events; an error is the last of them."""
         stream = TranscriptStream(self.form)
         news = aiter(self._run.news())
         until = time.monotonic() + self._answer_s
@@ -86,5 +86,5 @@ class Transcription:
                 following.cancel()
 
     def close(self) -> None:
-        """Let go of the recording, whatever became of it."""
+        """Release the recording, whether it was transcribed or not."""
         self._stack.close()

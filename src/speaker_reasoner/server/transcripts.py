@@ -1,4 +1,4 @@
-"""The transcripts of jobs: shown, given away, corrected, heard again."""
+"""The transcripts of jobs: displayed, exported, corrected, transcribed again."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ class Transcripts:
 
     Args:
         jobs: whose they are.
-        floor: mean probability of words under which the model of a job is not to be trusted, if it has one.
+        floor: returns the word confidence under which the model of a job is not to be trusted, if it has one.
     """
 
     def __init__(self, jobs: JobManager, floor: Callable[[Job], float | None]) -> None:
@@ -29,7 +29,7 @@ class Transcripts:
         self._floor = floor
 
     def document(self, job_id: str, *, words: bool = False) -> dict[str, Any]:
-        """The document of a job, corrections applied; with the words that have times, if asked for."""
+        """Return the document of a job with its corrections; with words that have times, if `words` is set."""
         job = self._transcribed(job_id)
         document, history = load_document(self._store, job)
         return self._show(job, document, history, job.revision, words)
@@ -41,14 +41,14 @@ class Transcripts:
         return {**body, "confidence_floor": self._floor(job)}
 
     def transcript(self, job_id: str) -> Transcript:
-        """The transcript of a job, corrections applied."""
+        """Return the transcript of a job with its corrections."""
         job = self._transcribed(job_id)
         document, _ = load_document(self._store, job)
         transcript = document.corrected()
         return replace(transcript, info={**transcript.info, "revision": job.revision})
 
     def trace(self, job_id: str, chunk: int) -> dict[str, Any]:
-        """What the model saw and wrote in a chunk.
+        """Return the dialogue over a chunk, as the model saw and wrote it.
 
         Raises:
             RequestError: 404, the chunk does not exist or was silent.
@@ -60,7 +60,7 @@ class Transcripts:
         raise _no_chunk(chunk)
 
     def pcm(self, job_id: str) -> Pcm:
-        """The audio of a job."""
+        """Return the audio of a job."""
         job = self._recorded(job_id)
         pcm = Pcm(recording_file(self._store.folder(job)))
         with undamaged(job, "the recording"):
@@ -68,7 +68,7 @@ class Transcripts:
         return pcm
 
     def peaks(self, job_id: str) -> tuple[Job, bytes]:
-        """A job, and the loudness of its audio as `sound.peaks_of` gives it."""
+        """Return a job, and the loudness of its audio as `sound.peaks_of` gives it."""
         job = self._recorded(job_id)
         with undamaged(job, "the recording"):
             return job, peaks_of(self._store.folder(job))
@@ -83,7 +83,7 @@ class Transcripts:
     def correct(
         self, job_id: str, revision: int, operation: Operation, *, words: bool = False
     ) -> tuple[int, dict[str, Any]]:
-        """Apply a correction: status 200 and the document, or 202 and the job that listens again.
+        """Apply a correction: return status 200 and the document, or 202 and the job that transcribes a chunk again.
 
         Raises:
             RequestError: 409 for a job that is under way, or one that was corrected meanwhile; what

@@ -1,9 +1,9 @@
 """Turns for clients that lead their dialogues themselves: clips and sessions are kept between requests.
 
-A request brings the whole conversation. If its last turn was written here a moment ago, its session is still
-there, with what the engine remembers, and only what is new is read; otherwise all of it is read once more, the
-model's turns by the tokens that it wrote, and the same turn follows. Only where these were forgotten (after a
-restart) its text is tokenised again, which a model may have spelled otherwise.
+A request brings the whole conversation. If its last turn was written here a moment ago, its session is still in memory,
+and only new parts are read. Otherwise all of it is read again, the model's turns by the tokens that it wrote, so that
+the same turn follows. Only if these tokens were dropped (after a restart) is the text tokenised again, possibly into
+other tokens.
 """
 
 import asyncio
@@ -38,12 +38,12 @@ from .worker import Worker
 _KEPT_BYTES = 256 * 1024**2
 _KEPT_ANSWERS = 10_000
 _LONGER_S = 1.0
-"""How much longer than a chunk a clip may be."""
+"""How much longer than a chunk a clip may be, in seconds."""
 
 
 @dataclass(eq=False)
 class TurnTask:
-    """One turn on its way through the worker. It is a task and its recording in one, of one dialogue.
+    """One turn on its way through the worker: a task and its recording in one, of one dialogue.
 
     Attributes:
         request: to the engine.
@@ -74,7 +74,7 @@ class TurnTask:
         return [self][:most]
 
     def tell(self, listener: Listener) -> None:
-        """There is nothing but the reply, which was told."""
+        """Do nothing: there is only the reply, which `feed` passed on."""
 
     def on_progress(self, progress: Progress) -> None:
         """See `tell`."""
@@ -83,7 +83,7 @@ class TurnTask:
         return None
 
     def ended(self, result: Transcript | Failure) -> None:
-        """The engine failed."""
+        """Report a failure of the engine."""
         error = result.error if isinstance(result, Failure) else EngineError("no reply")
         self._tell(lambda: self.future.set_exception(error))
 
@@ -98,7 +98,7 @@ class TurnTask:
 
 @dataclass
 class _Clips:
-    """Clips that clients named, the latest of them."""
+    """The latest clips that clients named, by their ids."""
 
     kept: OrderedDict[str, Samples] = field(default_factory=OrderedDict)
 
@@ -133,7 +133,7 @@ class Turns:
         self._decoding = anyio.CapacityLimiter(2)
 
     async def decoded(self, form: ChatForm) -> tuple[list[Message], list[Samples]]:
-        """The messages of a request, and its clips; their numbers in the messages count from 0.
+        """Return the messages of a request, and its clips; audio parts number them from 0.
 
         Raises:
             RequestError: 400, a clip cannot be decoded, or is not kept here (any more); 413, it is too long.
@@ -181,7 +181,7 @@ class Turns:
     def request(
         self, form: ChatForm, chat: list[Message], clips: list[Samples]
     ) -> tuple[TurnRequest, bytes]:
-        """The request to the engine, and what tells the conversation up to it from others.
+        """Return the request to the engine, and a digest of the conversation up to it.
 
         Raises:
             RequestError: 400, it is no conversation of the dialogue.
@@ -214,7 +214,7 @@ class Turns:
     def _session(
         self, parts: tuple[Part, ...], clips: tuple[Samples, ...]
     ) -> tuple[Session, tuple[Part, ...], bytes]:
-        """The session of a conversation, what it has not read yet, and the conversation's key."""
+        """Return the session of a conversation, the parts that it has not read yet, and the conversation's digest."""
         keys, key = [], b""
         for part in parts:
             if isinstance(part, Audio):
@@ -251,14 +251,14 @@ class Turns:
     def submit(
         self, request: TurnRequest, place: Place
     ) -> tuple[TurnTask, "asyncio.Future[Reply]"]:
-        """Let a turn wait to be written."""
+        """Queue a turn."""
         loop = asyncio.get_running_loop()
         turn = TurnTask(request, loop, loop.create_future())
         self._worker.submit(turn, place)
         return turn, turn.future
 
     def body(self, form: ChatForm, reply: Reply) -> dict[str, Any]:
-        """The answer; raises what `completion_body` raises."""
+        """Return the answer; raises as `completion_body`."""
         return completion_body(reply, form.model, form.logprobs)
 
 
@@ -271,7 +271,7 @@ def _same(one: Samples, other: Samples) -> bool:
 
 
 def _labels(message: Message) -> list[str]:
-    """The texts before the clips of the speaker cache: of each line, what stands before its clip."""
+    """Return the texts before the clips of the speaker cache, one for each clip."""
     texts: list[str] = []
     clips = [at for at, part in enumerate(message.content) if isinstance(part, Audio)]
     for at in clips[:-1]:

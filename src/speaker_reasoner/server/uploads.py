@@ -1,7 +1,7 @@
-"""What comes in, onto disk: bodies within limits, and forms.
+"""Writes the bodies of requests to disk, within limits, and reads forms.
 
-Files are written while they are read, and never lie in memory as a whole. Nothing a client sends
-becomes part of a path: the names of files here are ours.
+Bodies are written as they are read, and are never in memory as a whole. Nothing that a client sends becomes part of a
+path: the server chooses the names of these files.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _BRACKETED = re.compile(r"(\w+)\[(\w*)\]", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may send.
+    """Limits of requests.
 
     Attributes:
         body_bytes: largest body of a request.
@@ -65,7 +65,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file of a form: what the client calls it, and where it lies."""
+    """A file of a form: the name that the client gave it, and its path."""
 
     name: str
     path: Path
@@ -87,7 +87,7 @@ class ReceivedForm:
 
 
 async def body(request: Request, most: int, limits: Limits) -> AsyncIterator[bytes]:
-    """Read a request's body piece by piece; what its headers say of its size is not trusted.
+    """Yield a request's body piece by piece; the length in its headers is not trusted.
 
     Raises:
         RequestError: 413 as soon as it is larger than `most` bytes, 408 where it stalls or drips.
@@ -125,7 +125,7 @@ def _stalled(received: int) -> RequestError:
 
 
 async def read_json(request: Request, limits: Limits, most: int = _JSON_BYTES) -> Any:
-    """Read a JSON body, a small one unless told otherwise.
+    """Read a JSON body of at most `most` bytes.
 
     Raises:
         RequestError: as `body`; 400 where it is no JSON.
@@ -206,7 +206,7 @@ class _FormReader:
         }
 
     def flush(self) -> None:
-        """Write what was received to the files of its parts."""
+        """Write received data to the files of its parts."""
         for part, data in self.unwritten:
             assert part.path is not None
             if self._open is None or self._open[0] is not part:
@@ -221,7 +221,7 @@ class _FormReader:
             self._open = None
 
     def form(self) -> ReceivedForm:
-        """The form, when all of it was read."""
+        """Return the form, once all of it is read."""
         files, references = [], []
         for part in self._parts:
             if part.path is not None:
@@ -292,7 +292,7 @@ class _FormReader:
             self.unwritten.append((part, data[start:end]))
 
     def _hold(self, size: int) -> None:
-        """Count what of the form lies in memory."""
+        """Count the bytes of the form that are in memory, and refuse too many."""
         self._held += size
         if self._held > _FIELDS_BYTES:
             raise RequestError(
@@ -338,6 +338,6 @@ def _values(parts: Iterable[_Part]) -> dict[str, Any]:
 
 
 def display_name(filename: str) -> str:
-    """What a client calls a file, for people: its last part, what cannot be printed as `_`."""
+    """Return a file's name for display: its last part, with `_` for characters that cannot be printed."""
     last = re.split(r"[/\\]", filename)[-1].strip()
     return "".join(c if c.isprintable() else "_" for c in last) or "recording"

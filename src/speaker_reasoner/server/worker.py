@@ -1,10 +1,10 @@
 """One engine thread for all recordings: their dialogues share its batches over connections.
 
-Recordings wait in a queue that is fair to clients; `places` bounds it. Up to `batch` of them are under way;
-how they share the rounds is in `longform.rounds`, and new recordings join between rounds. Jobs, which can go
-on after a restart, leave one place to the requests that somebody waits for.
+Recordings wait in a queue that is fair to clients; `places` limits it. Up to `batch` of them are under way;
+`longform.rounds` says how they share the rounds, and new recordings join between rounds. Jobs, which survive a restart,
+leave one place to requests with an open connection.
 
-Does not know what a recording is for: see `Task`.
+The purpose of a recording is unknown here: see `Task`.
 """
 
 import logging
@@ -28,12 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 class Task(rounds.Task, Protocol):
-    """A recording that somebody wants transcribed. All methods run on the engine thread.
+    """A recording to be transcribed. All methods run on the engine thread.
 
     Attributes:
-        client: whose it is, for a fair queue.
-        lasting: a job, which goes on after a restart; otherwise somebody waits on a connection.
-        cancelled: nobody wants it any more; set from any thread, and nothing more is told.
+        client: that sent it, for a fair queue.
+        lasting: whether it is a job, which survives a restart; otherwise a client waits on a connection.
+        cancelled: the transcript is not wanted any more, and nothing more is reported; set from any thread.
     """
 
     client: str
@@ -41,7 +41,7 @@ class Task(rounds.Task, Protocol):
     cancelled: bool
 
     def ended(self, result: Transcript | Failure) -> None:
-        """The last word on it."""
+        """Take the result."""
 
 
 class Worker:
@@ -51,7 +51,7 @@ class Worker:
         engine: asked from this thread alone.
         batch: dialogues at once.
         registry: of the counts.
-        room: called whenever there may be room for one more.
+        room: called when there may be room for one more.
     """
 
     def __init__(
@@ -94,20 +94,20 @@ class Worker:
         self._thread.start()
 
     def waiting(self, client: str) -> int:
-        """How many of a client wait."""
+        """Return how many recordings of a client wait."""
         with self._changed:
             return sum(task.client == client for task in self._waiting)
 
     @property
     def pace_s(self) -> int:
-        """Seconds until another recording has ended, as the last ones did."""
+        """Return the seconds until another recording ends, at the pace of the last ones."""
         if len(self._ends) < 2:
             return 5
         pace_s = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
         return min(600, max(1, math.ceil(pace_s)))
 
     def rooms(self) -> tuple[int, int]:
-        """How many more jobs could begin at once, and how many more requests."""
+        """Return how many more jobs could begin at once, and how many more requests."""
         with self._changed:
             if self._draining:
                 return 0, 0
@@ -116,7 +116,7 @@ class Worker:
             return max(0, min(jobs, self._batch - len(there))), max(0, self._batch - len(there))
 
     def submit(self, task: Task, place: Place | None = None) -> None:
-        """Let a task wait for its turn; one that comes without a place is never refused."""
+        """Queue a task; one that comes without a place is never refused."""
         with self._changed:
             self._waiting.append(task)
             self._changed.notify()
@@ -124,28 +124,28 @@ class Worker:
             place.release()
 
     def cancel(self, task: Task) -> None:
-        """Forget a task; one under way ends with the round that is being written."""
+        """Drop a task; one under way ends after the present round."""
         with self._changed:
             task.cancelled = True
             if task in self._waiting:
                 self._waiting.remove(task)
 
     def position(self, task: Task) -> int | None:
-        """How many wait before it; `None` when it does not wait."""
+        """Return how many tasks are before it in the queue; `None` if it does not wait."""
         with self._changed:
             return self._waiting.index(task) if task in self._waiting else None
 
     @property
     def crowded(self) -> bool:
-        """Whether a task waits or the server ends: optional work is left out then."""
+        """Return whether a task waits or the server ends: optional work is left out then."""
         return self._draining or bool(self._waiting)
 
     def drain(self) -> None:
-        """Take nothing new, let jobs rest, finish what somebody waits for. Safe in a signal."""
+        """Accept nothing new, stop jobs, finish requests with an open connection. May be called in a signal handler."""
         self._draining = True
 
     def stop(self) -> None:
-        """End with the round that is being written, and wait for that."""
+        """Stop after the present round, and wait for that."""
         self._draining = self._stopping = True
         with self._changed:
             self._changed.notify()
@@ -172,7 +172,7 @@ class Worker:
         return not (task.cancelled or (task.lasting and self._draining))
 
     def _next(self) -> Task | None:
-        """The first task that waits and may begin."""
+        """Return the first task in the queue that may begin."""
         active = self._rounds.tasks
         if len(active) >= self._batch:
             return None
@@ -180,13 +180,13 @@ class Worker:
         full = jobs >= max(1, self._batch - 1)
         may = [t for t in self._waiting if self._wanted(t) and not (t.lasting and full)]
         under_way = Counts(task.client for task in active)
-        # One of a client with the fewest under way; of those, the one that was served longest ago.
+        # First the client with the fewest under way, then the one that was served longest ago.
         return min(
             may, key=lambda t: (under_way[t.client], self._served.get(t.client, 0)), default=None
         )
 
     def _take(self) -> Task | None:
-        """The next task to begin, out of the queue."""
+        """Take the next task to begin from the queue."""
         with self._changed:
             task = self._next()
             if task is not None:
@@ -195,7 +195,7 @@ class Worker:
         return task
 
     def _serve(self, client: str) -> None:
-        """Remember that it was this client's turn; of those that wait for nothing, nothing."""
+        """Note that it was this client's turn, and forget clients without waiting tasks."""
         waiting = {task.client for task in self._waiting} | {client}
         last = max(self._served.values(), default=0)
         self._served = {one: n for one, n in self._served.items() if one in waiting}
@@ -216,7 +216,7 @@ class Worker:
 
 
 def _known(error: Exception) -> SpeakerReasonerError:
-    """An error to tell; a bug keeps its traceback in the log, and the thread lives on."""
+    """Convert an exception to an error for the client; a bug is logged with its traceback, and the thread goes on."""
     if isinstance(error, SpeakerReasonerError):
         return error
     _log.exception("the engine thread met a bug", exc_info=error)

@@ -1,4 +1,4 @@
-"""Asks a system about many recordings: several at once, none twice, whatever is killed in between.
+"""Asks a system about many recordings: several at once, and none twice, even after a kill.
 
     with Asking(system, folder, how) as asking:
         for result in asking.run(items):
@@ -52,7 +52,7 @@ from .pieces import TranscribedPiece, embedded, joined
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How a system is asked.
+    """Settings of requests to a system.
 
     Attributes:
         at_once: recordings under way at once.
@@ -61,7 +61,7 @@ class How:
         limit_s: longest recording that is sent as a whole; longer ones are cut in pauses.
         speakers: fewest and most people in a recording, for linking.
         witness: compares the speakers of pieces; `None` leaves them unlinked.
-        channel, track: what is listened to, as `audio.load` takes them.
+        channel, track: of the recordings, as `audio.load` takes them.
     """
 
     at_once: int = 1
@@ -289,7 +289,7 @@ class Asking:
     def _asked(
         self, sound: Sound, about: Mapping[str, Any], path: Path | None, taken: "_Taken"
     ) -> dict[str, Any]:
-        """Ask, and keep the answer as a row; one that can be had later is not kept.
+        """Ask, and keep the answer as a row, unless a later attempt may get another.
 
         Raises:
             AnswerError: there is none now.
@@ -344,7 +344,7 @@ class Asking:
 
 
 def understood(system: System, answer: Answer, sound: Sound) -> Transcript:
-    """The transcript of an answer, held against the sound.
+    """Read the transcript of an answer, and check it against the sound.
 
     Raises:
         AnswerError: it is none.
@@ -356,7 +356,7 @@ def understood(system: System, answer: Answer, sound: Sound) -> Transcript:
 
 
 class _Taken:
-    """What the answers about one recording took; `requests` were sent now."""
+    """Usage of the answers about one recording; `requests` counts those that were sent now."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -371,7 +371,7 @@ class _Taken:
 
 @contextmanager
 def _pool(at_once: int, ended: threading.Event) -> Iterator[ThreadPoolExecutor]:
-    """Threads; where the caller leaves early, what waits is not begun."""
+    """Give a pool of threads; if the caller leaves early, waiting work is not begun."""
     pool = ThreadPoolExecutor(max(1, at_once), thread_name_prefix="asking")
     ended.clear()
     try:

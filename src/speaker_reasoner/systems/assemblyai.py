@@ -13,7 +13,7 @@ from .base import Answer, Sound, SystemOptions, Usage, is_swapped
 from .service import http_error, service_transcript
 
 _POLL_S = 3.0
-"""Assumed."""
+"""Time between two looks at a transcript (assumed)."""
 
 
 class AssemblyAI:

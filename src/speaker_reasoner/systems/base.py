@@ -1,4 +1,4 @@
-"""What a system is: a recording goes in; an answer comes out, which is kept as it came, and then read.
+"""The interface of a system: it is asked about a recording, and its answer is kept as it came, and then read.
 
     answer = system.ask(sound)               # once: it may cost money
     transcript = system.read(answer, sound)  # as often as you like: it depends on nothing else
@@ -33,23 +33,23 @@ REASONS: Mapping[str, str] = {
     "how the system does on the recording",
     "unreadable": "the recording cannot be read, which is no fault of the system",
 }
-"""Why a recording has no transcript, for all systems."""
+"""Reasons why a recording has no transcript, for all systems."""
 
 ASKED_AGAIN = frozenset({"rate-limited", "unavailable", "unreadable"})
-"""Reasons that may be gone the next time; the others are results."""
+"""Reasons that a later attempt may not meet; the others are results."""
 
 
 MOST_TOKENS = 32_768
-"""In the answer of a model that writes text (assumed)."""
+"""Greatest number of tokens in the answer of a model that writes text (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemOptions:
-    """What the user says about how a system transcribes.
+    """The user's options for a system.
 
     Attributes:
         model: of the system, where it has several; its default if `None`.
-        language: ISO 639-1 code of what is spoken; recognised if `None`.
+        language: ISO 639-1 code of the spoken language; recognised if `None`.
         hotwords: names and terms that are likely to be said.
         speakers: fewest and most people in a recording.
         device: where a model runs that runs here.
@@ -107,7 +107,7 @@ class SystemOptions:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sound:
-    """What a system is asked about: a recording, or a piece of one that is too long for it.
+    """The samples that a system is asked about: a recording, or a piece of one that is too long for it.
 
     Attributes:
         recording: its name.
@@ -127,11 +127,11 @@ class Sound:
 
     @property
     def bounds_s(self) -> tuple[float, float]:
-        """Where the piece lies in the recording."""
+        """Start and end of the piece in seconds of the recording."""
         return to_seconds(self.start_samples), to_seconds(self.start_samples + len(self.samples))
 
     def encoded(self, format: str = "FLAC") -> bytes:
-        """The sound as a file, 16 kHz, mono, 16 bits: what is uploaded. Louder than full scale is scaled down.
+        """Encode the sound for an upload: 16 kHz, mono, 16 bits. Sound louder than full scale is scaled down.
 
         Args:
             format: `FLAC` or `WAV`.
@@ -145,7 +145,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer took; `None` where nobody tells.
+    """Cost of an answer; `None` where the system does not state it.
 
     Attributes:
         requests: sent for this answer, those that failed not counted.
@@ -170,7 +170,7 @@ class Answer:
         raw: all of it, JSON-ready.
         model: as the answer names it, with its version; `None` where it does not.
         prompt: that the model was given; `None` where it takes none.
-        usage: what it took.
+        usage: its cost.
     """
 
     raw: Any
@@ -195,8 +195,10 @@ class System(Protocol):
     model: str
 
     def describe(self) -> dict[str, Any]:
-        """All that an answer depends on besides the sound (JSON-ready; no key). Under `sdk` it has name and
-        version of the library that asks, which no answer depends on."""
+        """Return all that an answer depends on besides the sound (JSON-ready; no key).
+
+        `sdk` has name and version of the client library, on which no answer depends.
+        """
 
     def ask(self, sound: Sound) -> Answer:
         """Ask about one sound; it may be called from several threads at once.
@@ -216,7 +218,7 @@ class System(Protocol):
         """
 
     def close(self) -> None:
-        """End what runs for it."""
+        """End its processes and connections."""
 
 
 def text_hash(text: str) -> str:
@@ -225,7 +227,7 @@ def text_hash(text: str) -> str:
 
 
 def is_swapped(asked: str, answered: str | None) -> bool:
-    """Whether another model answered. A date or a number behind the name that was asked for is its version."""
+    """Return whether another model answered. A date or a number behind the name that was asked for is its version."""
     if answered is None or answered == asked:
         return False
     one, other = (name.rpartition("/")[2] for name in (asked, answered))

@@ -20,7 +20,7 @@ class ChatModel:
 
     Attributes:
         system_prompt: the first message; none if empty.
-        prompt: what stands beside the sound.
+        prompt: sent beside the sound.
         sampling: of each request.
 
     Args:
@@ -59,7 +59,7 @@ class ChatModel:
         }
 
     def prompt_for(self, sound: Sound) -> str:
-        """What is said about one sound."""
+        """Return the prompt for one sound."""
         return self.prompt
 
     def ask(self, sound: Sound) -> Answer:

@@ -1,4 +1,4 @@
-"""Holds what a system says against the recording: times, loops, silence."""
+"""Checks a system's transcript against the recording: times, loops, silence."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from ..transcript import Segment, Transcript
 from .base import Sound
 
 _SLACK_S = 1.0
-"""An end may lie so far past the sound: services round, and count the padding of a codec (assumed)."""
+"""How far an end may lie behind the sound: services round, and count the padding of a codec (assumed)."""
 _REST_SHARE, _REST_S = 0.2, 30.0
 """Speech after the last line is a warning: more than this share of all speech, and this many seconds (assumed)."""
 _LEAST_SPEECH_S = 1.0
@@ -20,13 +20,13 @@ _REPEATS, _LONGEST_SPAN, _LEAST_LOOP = 10, 80, 150
 
 
 def checked(transcript: Transcript, sound: Sound) -> Transcript:
-    """A transcript that may be one of the sound, named after it and as long as it.
+    """Check a transcript of a sound, and give it the sound's name and length.
 
     Times past the end by less than a second end there, which is a warning. So is speech after the last line.
 
     Raises:
         AnswerError: `format`: it goes on after the end; `loop`: it repeats itself; `empty`: it has no line,
-            though somebody speaks.
+            though there is speech.
     """
     duration_s, warnings = sound.duration_s, list(transcript.warnings)
     if not transcript.segments:

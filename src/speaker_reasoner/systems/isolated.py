@@ -71,7 +71,7 @@ class PyannoteParaformer:
         self.versions = _versions("pyannote.audio", "funasr", "torch")
 
     def transcribe(self, path: str) -> dict[str, Any]:
-        """What pyannote and Paraformer answer, turn by turn."""
+        """Transcribe a WAV file with pyannote and Paraformer, turn by turn."""
         import torch
 
         samples = read_wave(path)

@@ -1,4 +1,4 @@
-"""What a run keeps in its folder: answers, and the files of transcripts that were made from them."""
+"""The folder of a run: kept answers, and the transcript files made from them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from .base import text_hash
 
 ANSWERS, FAILURES, WRITTEN = "answers", "failures.jsonl", "written.json"
 VERSION = 1
-"""Of an answer's file."""
+"""Version of the format of an answer's file."""
 
 
 def kept_answer(path: Path | None, about: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -36,8 +36,9 @@ def kept_answer(path: Path | None, about: Mapping[str, Any]) -> dict[str, Any] |
 def write_files(
     folder: Path | None, recording: str, formats: Sequence[str], transcript: Transcript | None
 ) -> tuple[tuple[Path, ...], str]:
-    """Write a transcript's files, or remove those of an answer that is no more (`None`); files that were changed
-    by hand are set aside first.
+    """Write a transcript's files, or remove them where there is no transcript any more (`None`).
+
+    Files that were changed by hand are renamed first.
 
     Returns:
         Their paths, and a remark.

@@ -14,7 +14,7 @@ from .service import SEGMENTS, http_error, service_transcript
 
 _MODEL = "gpt-4o-transcribe-diarize"
 _MOST_BYTES = 25_000_000
-"""Of a file: the limit of the service."""
+"""Largest file in bytes: the limit of the service."""
 
 
 class OpenAIDiarize:

@@ -1,4 +1,4 @@
-"""When a request goes out: no more than so many a minute; again where it failed for now, later and later."""
+"""Timing of requests: a limit of requests a minute, and repeated attempts after growing pauses."""
 
 import random
 import threading
@@ -59,20 +59,20 @@ class Pace:
         self._ended.wait(seconds)
 
     def _is_over(self, state: RetryCallState) -> bool:
-        """Whether nothing is tried again: tried often enough, asked to wait too long, or the run ends."""
+        """Return whether nothing is tried again: tried often enough, asked to wait too long, or the run ends."""
         asked_s = _asked_s(state)
         patient = asked_s is None or asked_s <= _LONGEST_ASKED_S
         return state.attempt_number > self._retries or not patient or self._ended.is_set()
 
 
 def _asked_s(state: RetryCallState) -> float | None:
-    """How long the server asks to wait."""
+    """Return how long the server asks to wait."""
     error = state.outcome.exception() if state.outcome is not None else None
     return error.wait_s if isinstance(error, Unavailable) else None
 
 
 def _wait_s(state: RetryCallState) -> float:
-    """What the server asks for, or a time that doubles, of which up to half is chance."""
+    """Return the pause that the server asks for plus jitter, or one that doubles, half of it random; in seconds."""
     asked_s = _asked_s(state)
     longest_s = min(_FIRST_WAIT_S * 2 ** (state.attempt_number - 1), _LONGEST_WAIT_S)
     jitter_s = random.uniform(0.0, longest_s / 2)

@@ -1,4 +1,4 @@
-"""What all hosted services share: errors of HTTP, and answers in the shapes that `formats.services` reads."""
+"""Common to all hosted services: errors of HTTP, and answers in the formats that `formats.services` reads."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def http_error(
     Args:
         system: its name.
         status: `None` where no answer came.
-        message: what the answer says.
+        message: of the answer.
         headers: of the answer, names in lower case.
         raw: the answer, JSON-ready.
 
@@ -67,7 +67,7 @@ def service_transcript(kind: str, raw: Any, sound: Sound) -> Transcript:
 
     Raises:
         AnswerError: `format`: it is not of that kind; `no-times`: words have no start or end.
-        FormatError: what it holds is wrong.
+        FormatError: its values are wrong.
     """
     known = next(one for one in SERVICE_FORMATS if one.name == kind)
     if not known.fits(raw):

@@ -1,4 +1,4 @@
-"""All systems by name: what each needs, what it gives, and how it is loaded."""
+"""Table of all systems: requirements, abilities and loader of each."""
 
 import difflib
 import importlib
@@ -17,7 +17,7 @@ class SystemEntry:
     """A system.
 
     Attributes:
-        title: what it is, in a few words.
+        title: a description in a few words.
         runs: `here` on this machine, `service` elsewhere over a network, `engine` by the dialogue of this package,
             or `published`: only figures that others published are known.
         module: of this package, whose `load` loads it, or another function of it (`module:function`); empty where
@@ -30,7 +30,7 @@ class SystemEntry:
         words: whether it gives words.
         languages: whether it takes the spoken language.
         at_once: recordings under way at once, if the user says nothing.
-        note: what else there is to know.
+        note: further remarks.
     """
 
     title: str

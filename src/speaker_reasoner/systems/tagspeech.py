@@ -21,7 +21,7 @@ from .worker import Isolated
 _NAME, _MODEL = "tagspeech", "AudenAI/TagSpeech-Alimeeting"
 _HOME = "TAGSPEECH_HOME"
 _MOST_TOKENS = 800
-"""In an answer about a minute (assumed)."""
+"""Greatest number of tokens in an answer about a minute of sound (assumed)."""
 _PAIR = r"\d+(?:\.\d+)?\s*-\s*\d+(?:\.\d+)?"
 _WORDS = re.compile(rf"({_PAIR})\s*>(.*)")
 _SPEAKER = re.compile(r"<spk\b([^>]*?)/?>")

@@ -52,7 +52,7 @@ def read_text(text: str, sound: Sound) -> Transcript:
 
     Args:
         text: all of its answer. Code fences, a leading role and empty lines are no part of it.
-        sound: what it is about.
+        sound: that was transcribed.
 
     Raises:
         AnswerError: `loop`, `truncated`, `refused`, `no-times`, `empty` or `format`.
@@ -121,7 +121,7 @@ def json_array(text: str) -> list[Any]:
 
 
 def unfinished(text: str) -> bool:
-    """Whether a JSON text ends before its first bracket is closed."""
+    """Return whether a JSON text ends before its first bracket is closed."""
     depth, quoted, escaped = 0, False, False
     for character in text:
         if escaped:
@@ -141,7 +141,7 @@ def unfinished(text: str) -> bool:
 
 
 def rows_of(items: list[Any]) -> list[ServiceRow]:
-    """Turns from the objects of a list, whatever spelling their keys have.
+    """Make turns of the objects of a list, with any spelling of their keys.
 
     Raises:
         AnswerError: `format`: an item is no turn.
@@ -207,7 +207,7 @@ def line_rows(text: str) -> tuple[list[ServiceRow], list[str]]:
 
 
 def clock(value: object) -> object:
-    """Seconds from `62.5`, `62.5s`, `1:02.5` or `00:01:02,5`; what is none of them stays as it is."""
+    """Return seconds of `62.5`, `62.5s`, `1:02.5` or `00:01:02,5`; other values stay as they are."""
     if isinstance(value, str) and (match := _CLOCK.fullmatch(value.strip())):
         hours, minutes, seconds = match.groups()
         total = 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(seconds.replace(",", "."))

@@ -18,7 +18,7 @@ from . import isolated
 from .base import Answer, Sound, SystemOptions
 
 _TAIL = 300
-"""Characters of the last words of a process that are shown."""
+"""Characters of the end of a process's output that are shown."""
 _LOADING_S = 1800.0
 """Longest time until a system is loaded, with the download of its model (assumed)."""
 
@@ -69,7 +69,7 @@ class Subprocess:
     Args:
         system: its name, a key of `isolated.KINDS`.
         settings: that it is loaded with (JSON-ready).
-        packages: what it needs, as pip names them, for messages.
+        packages: that it needs, as pip names them, for messages.
         python: interpreter of its environment; this one if `None`.
         timeout_s: longest time for one answer.
     """
@@ -193,7 +193,7 @@ class Subprocess:
         except queue.Empty:
             self._kill()
             raise Unavailable(f"{self.system}: no answer within {timeout_s:g} s") from None
-        except BaseException:  # interrupted: what comes now would be taken for the next answer
+        except BaseException:  # interrupted: its late answer would be taken for the next one
             self._kill()
             raise
         if line is None:
@@ -209,7 +209,7 @@ class Subprocess:
         self._process.wait()
 
     def _ended(self) -> Unavailable:
-        """The process is dead: what it said last."""
+        """Return the error of a process that has ended, with the end of its output."""
         assert self._process is not None
         status = self._process.wait()
         self._errors.seek(0)

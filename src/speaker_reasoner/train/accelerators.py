@@ -20,7 +20,7 @@ from .saves import is_deepspeed
 from .schedule import RunConfig
 
 _LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe")
-"""What gloo says of a process that has ended."""
+"""Messages of gloo about a process that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def make_accelerator(config: RunConfig, folder: Path, *, cpu: bool, unused: bool
 
 @contextmanager
 def among_others(accelerator: Any) -> Iterator[None]:
-    """Whatever several processes do together.
+    """Convert the error of an action of several processes, where another of them has ended.
 
     Raises:
         EngineError: another process has ended.
@@ -92,13 +92,13 @@ def among_others(accelerator: Any) -> Iterator[None]:
             raise
         raise EngineError(
             f"process {accelerator.process_index} of {accelerator.num_processes} lost another one, which ended or "
-            f"cannot be reached ({' '.join(str(error).split())[:200]}); read what that one wrote last; the same "
+            f"cannot be reached ({' '.join(str(error).split())[:200]}); read its last output; the same "
             "command goes on from the last save"
         ) from error
 
 
 def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> PreparedLearner:
-    """Hand a learner to accelerate, with optimisers for what is trained.
+    """Hand a learner to accelerate, with optimisers for its trained weights.
 
     Args:
         muon: Muon for the weight matrices of the layers; otherwise AdamW for all.

@@ -169,7 +169,7 @@ class _Pair:
     """A pair of factors as peft keeps it.
 
     Attributes:
-        module: what it adapts, by its name in the thinker without adapters.
+        module: that it adapts, by its name in the thinker without adapters.
         path: of the layer that holds the factors, in the thinker with them.
         layer: that layer.
         experts: how many experts it adapts together; 0 for a plain projection.

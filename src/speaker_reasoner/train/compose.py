@@ -45,7 +45,7 @@ class Design:
     """A thinker to be composed, without weights.
 
     Attributes:
-        parts: what it is made of.
+        parts: its two models.
         shell: the thinker on the `meta` device.
         tokenizer: the language model's, with all markup.
         added: tokens without embeddings in the language model, mostly markup, and their ids.
@@ -103,7 +103,7 @@ def compose(
     """Read the weights of both parts and write the checkpoint.
 
     Args:
-        folder: to be written; what is there is replaced.
+        folder: to be written; an existing one is replaced.
         seed: of the projector.
         dtype: of the written weights.
         progress: called with each step.

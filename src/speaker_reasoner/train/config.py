@@ -164,7 +164,7 @@ class CorporaConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """All settings of a training run, seeds included.
+    """Settings of a training run, seeds included.
 
     Attributes:
         simulated, corpora: the source of dialogues; one of the two.
@@ -211,12 +211,12 @@ class TrainingConfig:
 
     @property
     def partial(self) -> bool:
-        """Whether a stage trains some parts of the model only."""
+        """Return whether a stage trains some parts of the model only."""
         return any(stage.parts for stage in self.stages.values())
 
     @property
     def frames(self) -> bool:
-        """Whether any loss is read off audio frames, by heads beside the model."""
+        """Return whether any loss is read off audio frames, by heads beside the model."""
         kinds = (kind for stage in self.stages.values() for kind in stage.kinds)
         return any(self.loss_weights(kind).frames for kind in kinds)
 

@@ -28,7 +28,7 @@ PARTS = ("projector", "audio", "text")
 """Parts of a thinker that a stage may train: the tower's last projection, the rest of the tower, and the text
 model with embeddings and head."""
 _PROJECTORS = ("proj", "proj1", "proj2")
-"""Of Qwen2.5-Omni's tower, and of Qwen3-Omni's."""
+"""Names of the last projection in the towers of Qwen2.5-Omni and Qwen3-Omni."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class LossWeights:
 
     @property
     def frames(self) -> bool:
-        """Whether any loss is read off audio frames."""
+        """Return whether any loss is read off audio frames."""
         tower = self.word or self.gender or self.voice or self.utterance
         return bool(tower or self.speaker or self.time)
 
     @property
     def decoder(self) -> bool:
-        """Whether any loss needs the text decoder."""
+        """Return whether any loss needs the text decoder."""
         return bool(self.answer or self.speaker or self.time)
 
 
@@ -235,7 +235,7 @@ class Learner(nn.Module):
 
 
 def _part(name: str) -> str:
-    """Which of `PARTS` a thinker's parameter belongs to."""
+    """Return the one of `PARTS` that a thinker's parameter belongs to."""
     _, inside, rest = name.partition("audio_tower.")
     if not inside:
         return "text"

@@ -60,7 +60,7 @@ def run(
 
     Args:
         folder: gets `<stage>.pt` (trained weights, optimisers, step) and `log.jsonl`.
-        say: called with what a user should know about a state that is taken up.
+        say: called with remarks for the user on a state that is taken up.
 
     Raises:
         CheckpointError: the state in `folder` is damaged, or of another configuration or order of data.

@@ -41,7 +41,7 @@ def merge(adapter: str | Path, folder: Path, dtype: torch.dtype = torch.bfloat16
             f"{files.folder}: is a model already, expected a LoRA adapter, or several models to take "
             "the mean of"
         )
-    _write(folder, files, _loaded(files, dtype), files.profile())
+    _write(folder, files, loaded(files, dtype), files.profile())
 
 
 def mean(
@@ -74,10 +74,10 @@ def mean(
     for other, profile in zip(checkpoints[1:], profiles[1:], strict=True):
         _check_compatible(checkpoints[0], other, profiles[0], profile)
     parts = [share / sum(shares) for share in shares]
-    thinker = _loaded(checkpoints[0])
+    thinker = loaded(checkpoints[0])
     total = {name: value * parts[0] for name, value in thinker.state_dict().items()}
     for one, part in zip(checkpoints[1:], parts[1:], strict=True):
-        _add(total, _loaded(one).state_dict(), part, one)
+        _add(total, loaded(one).state_dict(), part, one)
     thinker.load_state_dict(total)
     profile = profiles[0]
     if profile is not None:
@@ -107,7 +107,8 @@ def _record(profiles: Sequence[Profile | None], parts: Sequence[float]) -> dict[
     return {key: value for key, value in record.items() if value is not None}
 
 
-def _loaded(files: CheckpointFiles, dtype: torch.dtype = torch.float32) -> Any:
+def loaded(files: CheckpointFiles, dtype: torch.dtype = torch.float32) -> Any:
+    """Load the thinker of a checkpoint, an adapter merged."""
     thinker = load_thinker(files, dtype)
     if files.adapter is not None:
         merge_adapter(thinker, files.folder, files.adapter)

@@ -104,7 +104,7 @@ def _load(config: TrainingConfig, start: str | Path | None) -> TrainableModel:
 
 
 def _base(files: CheckpointFiles, given: str, configured: str) -> str:
-    """Where the frozen weights are, as an adapter's settings name it."""
+    """Return the place of the frozen weights, as an adapter's settings name it."""
     if files.adapter is None:
         return _absolute(given)
     named = str(files.adapter["base_model_name_or_path"])
@@ -128,7 +128,7 @@ def write_model(
     profile: Profile,
     config: TrainingConfig,
 ) -> None:
-    """Write a checkpoint's files into a folder that is there.
+    """Write a checkpoint's files into an existing folder.
 
     Args:
         state: of the thinker: its trained parameters for LoRA, else all, whole.

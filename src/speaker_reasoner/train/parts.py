@@ -34,7 +34,7 @@ _POSITIONS_OFF = 2e-3
 
 @dataclass(frozen=True, slots=True)
 class PartSource:
-    """Where a part is.
+    """The place of a part.
 
     Attributes:
         given: as the user gave it.
@@ -158,7 +158,7 @@ def _source(option: str, given: str) -> PartSource:
 
 
 def _read(option: str, source: PartSource, make: Callable[..., Any], **options: Any) -> Any:
-    """Call a `from_pretrained`; whatever it raises becomes one error."""
+    """Call a `from_pretrained`; convert any exception to one error."""
     try:
         return make(source.place, trust_remote_code=False, **options)
     except Exception as error:  # transformers, the hub and damaged files raise anything
@@ -232,8 +232,11 @@ def head_width(config: Any) -> int:
 
 
 def _tokenizer(source: PartSource, config: Any) -> Any:
-    """As its tokenizer.json has it, where there is one: `AutoTokenizer` puts the splitting of the named class in
-    place of the file's (transformers 5.23, GPT2Tokenizer and Qwen2Tokenizer)."""
+    """Load a tokenizer exactly as its `tokenizer.json` defines it, if there is one.
+
+    `AutoTokenizer` would replace the file's pre-tokenizer by that of the named class (transformers 5.23, GPT2Tokenizer
+    and Qwen2Tokenizer).
+    """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.utils import cached_file
 

@@ -121,10 +121,10 @@ class Memory:
 
     Attributes:
         weights: frozen and trained.
-        gradients: of what is trained.
+        gradients: of trained weights.
         optimiser: AdamW's two moments, and the float32 weights where bf16 ones compute.
         communication: layers gathered from their shards, buckets of gradients.
-        text, audio: what autograd keeps of the towers until the backward pass.
+        text, audio: activations that autograd keeps of the towers until the backward pass.
         peak: the largest temporary memory: logits and their gradients, a recomputed layer, gradients of
             activations, or the audio tower's convolutions.
     """
@@ -186,7 +186,7 @@ def memory(model: ModelShape, setup: Setup, spoken: DialogueShape) -> Memory:
 
 
 def trained_parameters(model: ModelShape, setup: Setup) -> int:
-    """How many parameters the optimiser sees on all GPUs together."""
+    """Return how many parameters the optimiser sees on all GPUs together."""
     if setup.full:
         return model.parameters.total - model.parameters.vision
     return model.lora(setup.rank, experts=setup.lora_experts)
@@ -307,7 +307,7 @@ def _convolutions(model: ModelShape) -> tuple[list[_Convolution], int]:
 
 
 def _audio_bytes(model: ModelShape, setup: Setup, audio_s: float) -> tuple[int, int]:
-    """What is kept of the audio tower, and what its widest convolution takes in passing.
+    """Return the bytes of the audio tower's kept activations, and the temporary bytes of its widest convolution.
 
     A layer of width d and inner width f keeps w(8d + 2f) bytes: both norms' inputs and outputs,
     queries, keys, values, attention's output, and the inner layer before and after GELU (the paper's

@@ -37,7 +37,7 @@ _MOST_PAST = 200
 
 @dataclass(frozen=True, slots=True)
 class TrainingPiece:
-    """A piece of a session, with what came before it.
+    """A piece of a session, with the segments before it.
 
     Attributes:
         source: the prepared piece.
@@ -191,7 +191,7 @@ class PreparedCorpora:
         shown: show the progress of the check of the audio.
 
     Attributes:
-        contents: pieces, and what was left out.
+        contents: pieces, and the counts of those left out.
 
     Raises:
         DataError: a folder is none that `prepare` wrote, nothing can be used, or, with `strict`, the
@@ -385,7 +385,7 @@ def _alone(segments: Sequence[Reference]) -> list[Reference]:
 
 
 def _unfit(piece: CorpusPiece, profile: Profile, *, clipped: bool) -> str | None:
-    """Why a piece cannot be used; `None` if it can."""
+    """The reason a piece cannot be used; `None` if it can."""
     if piece.end_samples - piece.start_samples > to_samples(profile.chunk_s):
         return f"longer than profile.chunk_s, {profile.chunk_s:g} s"
     if len(piece.speakers) > profile.max_speakers:

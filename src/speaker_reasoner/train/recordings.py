@@ -21,7 +21,7 @@ from ..errors import AudioError
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why pieces of a recording cannot be used.
+    """The reason pieces of a recording cannot be used.
 
     Attributes:
         reason: the reason they are counted under.

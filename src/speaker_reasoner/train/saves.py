@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ..errors import CheckpointError, OutputError
 
 PIECES = "pieces"
-"""In `order`: the number of pieces that are drawn from."""
+"""Key of `order`: the number of pieces that are drawn from."""
 _REMEDY = "it is damaged or of another configuration: delete it to start the stage again"
 
 
@@ -79,7 +79,7 @@ class Saves:
         optimisers: as accelerate prepared them.
         accelerator: of the run.
         average: the average of the trained weights, by name; not under DeepSpeed.
-        order: what the order of the data depends on, by name; saved, and compared by `check_order`.
+        order: settings on which the order of the data depends, by name; saved, and compared by `check_order`.
 
     Raises:
         CheckpointError: there is an average, and DeepSpeed.
@@ -144,7 +144,7 @@ class Saves:
         """Compare the order of the data with that of the state that `load` took up.
 
         Returns:
-            What a user should know: the number of pieces differs.
+            A remark for the user if the number of pieces differs, else `None`.
 
         Raises:
             CheckpointError: a setting differs, so that examples would come twice, or be left out.
@@ -278,6 +278,8 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Write a folder beside another and put it in its place.
 
+    Who may read the folder may read its files: safetensors 0.8.0 writes them for their owner alone.
+
     Raises:
         OutputError: it cannot be written; the old one is unchanged.
     """
@@ -289,6 +291,10 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
     try:
         temporary.mkdir(parents=True)
         write(temporary)
+        mode = temporary.stat().st_mode & 0o666
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(mode)
         if path.exists():
             path.rename(old)
         temporary.rename(path)
@@ -303,7 +309,7 @@ def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _of_the_disk(error: Exception) -> bool:
-    """Whether this is an error that a library raises when it cannot write; others are bugs and are not
+    """Return whether this is an error that a library raises when it cannot write; others are bugs and are not
     converted."""
     if isinstance(error, RuntimeError):  # torch.save
         return any(sign in str(error) for sign in ("inline_container", "Parent directory"))

@@ -314,7 +314,7 @@ def train_voice_head(
     """Train the voice head of a finished checkpoint: of a mean of several, which has none, or anew.
 
     Args:
-        start: folder or hub id of the checkpoint; what stage 3 left in `folder` by default.
+        start: folder or hub id of the checkpoint; that of stage 3 in `folder` by default.
 
     Returns:
         The folder of a copy of the checkpoint that has the head.
@@ -360,7 +360,7 @@ def _same_everywhere(contents: Corpora) -> None:
 
 
 def _remarks(contents: Corpora) -> list[str]:
-    """How many pieces are used, and why the others are not."""
+    """Return how many pieces are used, and why the others are not."""
     remarks = []
     for name, pieces in (("train", contents.train), ("check", contents.check)):
         remarks.append(f"{name}: {len(pieces.used)} pieces")

@@ -84,7 +84,7 @@ def _free(text: str) -> str:
 
 @dataclass(slots=True)
 class Written:
-    """What an export holds.
+    """Counts of an export.
 
     Attributes:
         dialogues, turns: by file; a turn is one of the assistant's.
@@ -178,7 +178,7 @@ class SwiftExport:
         """Put the launch files and `export.json` beside the dialogues; the folder takes its place.
 
         Args:
-            record: what made the dialogues; JSON-ready.
+            record: origin of the dialogues; JSON-ready.
 
         Returns:
             The content of `export.json`: the record and the counts.

@@ -42,7 +42,7 @@ _SPREAD, _NOISE = 0.3, 0.118
 
 @dataclass(frozen=True, slots=True)
 class WitnessConfig:
-    """How the voice head is trained.
+    """Settings of the training of the voice head.
 
     Attributes:
         layers: number of layers of the head's own tower, a copy of the finished one that is trained
@@ -93,7 +93,7 @@ def train_witness(
     optimiser = torch.optim.AdamW(head.parameters(), config.learning_rate)
 
     def draw(step: int) -> tuple[int, Tensor, Tensor, Tensor]:
-        """How many people, log-mel features and mask of their clips, melodies."""
+        """Return how many people, log-mel features and mask of their clips, melodies."""
         rng = random.Random(f"witness {seed} {step}")
         people = _people(bank, config, rng)
         clips, places = _clips(bank, config, people, rng)

@@ -1,4 +1,4 @@
-"""All attention windows of an audio tower in one call.
+"""Attention of an audio tower over all windows in one call.
 
 transformers' towers attend within windows (2 s in the tiny model, 8 s in the published ones), and without
 FlashAttention they do so window by window: hundreds of small calls a layer. Here windows become the rows
@@ -25,14 +25,13 @@ def join_windows(tower: Any) -> None:
 
 
 class _Layout:
-    """Where the tokens of windows lie; the layers of a tower, which get the same bounds, share it."""
+    """Layout of the tokens of windows; the layers of a tower, which get the same bounds, share it."""
 
     def __init__(self) -> None:
         self._held: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, bounds: Tensor) -> tuple[Tensor, Tensor]:
-        """Which tokens of padded windows `[W, longest]` are real, and their places `[tokens]` among all
-        of them."""
+        """Return which tokens of padded windows `[W, longest]` are real, and their places `[tokens]` among them."""
         if self._held is None or self._held[0] is not bounds:
             lengths = bounds.diff().long()
             within = torch.arange(int(lengths.max()), device=bounds.device)
@@ -42,7 +41,7 @@ class _Layout:
 
 
 def _attend(self: Any, hidden_states: Tensor, cu_seqlens: Tensor, *_: Any, **__: Any) -> Tensor:
-    """In place of an audio attention's `forward`: states `[tokens, D]`, bounds of windows `[W + 1]`."""
+    """Replace an audio attention's `forward`: states `[tokens, D]`, bounds of windows `[W + 1]`."""
     real, places = self.layout(cu_seqlens)
 
     def windows(projected: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ with the recording (assumed). The people who spoke least recently are dropped fi
 
 @dataclass(frozen=True, slots=True)
 class CacheRules:
-    """How entries are chosen.
+    """Rules for choosing cache entries.
 
     `alpha` and `entries` were compared in docs/results/cache.json; `least_confidence` is assumed.
 

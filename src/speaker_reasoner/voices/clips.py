@@ -10,8 +10,7 @@ import numpy as np
 
 from .. import audio
 from ..audio import SAMPLE_RATE_HZ, Samples
-from ..containers import quoted
-from ..errors import AudioError
+from ..errors import AudioError, quoted
 from ..speech import Region, Vad, levels_db, speech_regions, spoken_s
 
 LEAST_S, MOST_S = 2.0, 10.0

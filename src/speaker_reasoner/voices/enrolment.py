@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
-from ..containers import quoted
-from ..errors import SettingsError
+from ..errors import SettingsError, quoted
 from ..speech import Region
 from .clips import EnrolmentClip, load_clip
 from .linking import Array, Centroids, Trust, embedding_sums, merge
@@ -127,7 +126,7 @@ def doubts(people: Mapping[str, Sequence[EnrolmentClip]], witness: Witness) -> d
 
 
 def _holds_two(clip: EnrolmentClip, witness: Witness) -> bool:
-    """Whether the parts of a clip clearly fall into two clusters."""
+    """Return whether the parts of a clip clearly fall into two clusters."""
     spans = [span for region in clip.speech_regions for span in _parts(region)]
     parts = [audio.cut(clip.samples, *span) for span in spans]
     seconds = [end_s - start_s for start_s, end_s in spans]

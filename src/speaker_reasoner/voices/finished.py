@@ -45,7 +45,7 @@ class ChunkSegment:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "ChunkSegment":
-        """Read what `asdict` made of it; `words` may be absent."""
+        """Read the JSON of `asdict`; `words` may be absent."""
         words = row.get("words")
         return cls(
             **{
@@ -69,7 +69,7 @@ class FinishedChunk:
         people: the person behind each number of the speaker cache, from 1.
         language: code and probability of the recognised language, if the engine gives them.
         left_out: number of recognised words that were not passed on, by reason.
-        noted: what a reader should know of how turns came about, and how often it happened.
+        noted: warnings about turns for the reader of the transcript, each with its count.
         stop: why the dialogue ended; empty for a silent chunk.
         trace: the dialogue, as JSON.
         counts: numbers of turns, tokens, ...

@@ -134,7 +134,7 @@ class _Lines:
 
     Attributes:
         products: inner products `[n, n]` of embeddings, each times its precision.
-        sums: for each line, what is added up over a cluster: the precisions of embedding and level, the
+        sums: for each line the values that add up over a cluster: the precisions of embedding and level, the
             weighted level, and a 1 in the column of its speaker number.
     """
 

@@ -132,8 +132,10 @@ class Centroids:
         return (np.add.outer(squares, squares) - 2 * means @ means.T) * self._witness.scale
 
     def known(self) -> Array:
-        """Which clusters have an embedding `[n]`; a sum that was added and subtracted again is not
-        exactly zero."""
+        """Return which clusters have an embedding `[n]`.
+
+        A weight that was added and subtracted again is not exactly zero.
+        """
         return self.rows[:, -2] > _LEAST_S / 2
 
 

@@ -41,7 +41,7 @@ class ResemblyzerWitness:
 
     def __init__(self, device: str = "cpu") -> None:
         purpose = "the witness resemblyzer"
-        with warnings.catch_warnings():  # about what it imports from other packages
+        with warnings.catch_warnings():  # of the packages that it imports
             warnings.simplefilter("ignore")
             package = extras.load("resemblyzer", "resemblyzer", purpose)
             audio = extras.load("resemblyzer.audio", "resemblyzer", purpose)

@@ -103,7 +103,7 @@ class _Person:
 
 
 class Speakers:
-    """All speakers of one recording.
+    """The speakers of one recording.
 
     Args:
         profile: of the checkpoint.
@@ -155,12 +155,12 @@ class Speakers:
 
     @property
     def linked(self) -> bool:
-        """Whether speakers of different chunks are linked at all."""
+        """Return whether speakers of different chunks are linked at all."""
         return self.cached or self.witness is not None or self._one
 
     @property
     def _one(self) -> bool:
-        """Whether there is but one speaker, who need not be recognised."""
+        """Return whether there is but one speaker, who need not be recognised."""
         return self.bounds is not None and self.bounds[1] == 1
 
     def cache(self, now_s: float) -> tuple[list[CacheEntry], list[int]]:

@@ -16,8 +16,7 @@ import soundfile
 
 from .. import audio
 from ..audio import SAMPLE_RATE_HZ, Samples
-from ..containers import quoted
-from ..errors import OutputError, SettingsError
+from ..errors import OutputError, SettingsError, quoted
 from ..formats.files import write_text_atomically
 from ..speech import Region
 from .clips import EnrolmentClip
@@ -103,7 +102,7 @@ class VoiceStore:
         self.folder = folder
 
     def voices(self) -> list[StoredVoice]:
-        """All speakers in the store, sorted by name.
+        """Return the speakers in the store, sorted by name.
 
         Raises:
             SettingsError: the folder cannot be read, or a `voice.json` in it is damaged.

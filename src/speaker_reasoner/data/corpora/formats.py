@@ -38,7 +38,7 @@ def gender_of(letter: str) -> str:
 
 
 def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[AnnotationRow]:
-    """Read a file of annotation in the format that its suffix tells.
+    """Read a file of annotation in the format of its suffix.
 
     Args:
         path: ends in one of `formats.folders.SUFFIXES`.
@@ -71,7 +71,7 @@ def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[Ann
 
 
 def _tell(transcript: Transcript, at: str, notes: Notes) -> None:
-    """Count what the reader of a file, or of a line, noticed."""
+    """Count the warnings of the reader of a file, or of a line."""
     for warning in transcript.warnings:
         notes.change("noticed while reading", f"{at}: {warning}")
 

@@ -44,7 +44,7 @@ _Parts = Iterator[tuple[str, Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """How lhotse's recipe of a corpus is called.
+    """A corpus that lhotse has a recipe for, and the call of that recipe.
 
     Attributes:
         module: of `lhotse.recipes`.

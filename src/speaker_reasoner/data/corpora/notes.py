@@ -215,6 +215,6 @@ def _segments(
 
 
 def _mostly_over(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether stretches overlap by half of the shorter one at least."""
+    """Return whether stretches overlap by half of the shorter one at least."""
     shared_s = min(one[1], other[1]) - max(one[0], other[0])
     return shared_s >= min(one[1] - one[0], other[1] - other[0]) / 2

@@ -86,11 +86,11 @@ class RecipeInput:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a corpus is read.
+    """The reader of a corpus, and its properties.
 
     Attributes:
         recordings: finds and reads its sessions.
-        cleaning: what is done to its text.
+        cleaning: changes of its text.
         channel: of its arrays; `None` for the mean of all channels.
         same_people: a speaker id is one person in the whole corpus, not in one session only.
         words: whether its annotation has words; without, it measures diarization alone.

@@ -30,12 +30,12 @@ from ...formats import write_text_atomically
 FOLDER = "shards"
 _MEGABYTE = 1_000_000
 HEADER_BYTES = tarfile.BLOCKSIZE
-"""What stands in a tar file before the bytes of a member: its name and size."""
+"""Bytes in a tar file before those of a member: its header, with name and size."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioPlace:
-    """Where the audio of a piece lies.
+    """The position of a piece's audio in a shard.
 
     Attributes:
         shard: path or address of the tar file.

@@ -98,7 +98,7 @@ def _cores(local: LocalSpeakers) -> list[tuple[int, int]]:
 
 
 def evidence(local: LocalSpeakers, subsegments: Sequence[Subsegment]) -> Floats:
-    """Whether the windows hold two subsegments for one local speaker, `[n, n]`: 1 for one, -1 for two, 0
+    """Return whether the windows hold two subsegments for one local speaker, `[n, n]`: 1 for one, -1 for two, 0
     where no window holds both; the mean over the windows that do."""
     n, length = len(subsegments), local.active.shape[1]
     total, weight = np.zeros((n, n), np.float32), np.zeros((n, n), np.float32)

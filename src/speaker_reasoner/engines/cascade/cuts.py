@@ -27,7 +27,7 @@ def clips(
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether a text is of a script that is written without spaces (Han, kana, Thai, ...)."""
+    """Return whether a text is of a script that is written without spaces (Han, kana, Thai, ...)."""
     return any(
         "\u3040" <= c <= "\u30ff"
         or "\u3400" <= c <= "\u9fff"
@@ -95,7 +95,7 @@ def _with_marks(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int,
 
 
 def _one_word(before: str, after: str) -> bool:
-    """Whether a piece continues the word before it, given that no space is between them."""
+    """Return whether a piece continues the word before it, given that no space is between them."""
     if not any(c.isalnum() for c in after):
         return True
     return not (

@@ -12,7 +12,7 @@ from .segmentation import Floats
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Diarization:
-    """Who speaks when.
+    """Speaker activity over time.
 
     Attributes:
         active: probability that each speaker speaks, `[frames, speakers]`, a frame every
@@ -36,7 +36,7 @@ class Diarizer(Protocol):
     witness: Witness | None
 
     def speech(self, samples: Samples) -> Sequence[Region]:
-        """Where somebody speaks, in seconds, in order and apart."""
+        """Return the regions of speech in seconds, in order and without overlap."""
 
     def diarize(self, samples: Samples, bounds: tuple[int, int] | None = None) -> Diarization:
         """Find the speakers of a chunk, and when each speaks.

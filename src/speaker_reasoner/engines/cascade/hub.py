@@ -15,7 +15,7 @@ def unusable(part: str, model: str, error: BaseException, *, local: bool) -> Che
     """The error of a model that cannot be loaded.
 
     Args:
-        part: the model's role and name.
+        part: role and name of the model.
         model: as the user gave it.
         error: of the hub, the network or the file.
         local: whether the model is a folder.

@@ -34,7 +34,7 @@ def load_cascade(
     beam: int = 1,
     device: str | None = None,
 ) -> CascadeEngine:
-    """Load a recogniser, a diarizer, and what tells genders, if the package of weights is installed.
+    """Load a recogniser, a diarizer, and the gender classifier, if the package of weights is installed.
 
     Args:
         model: short for `recogniser="whisper=..."`; nothing if empty.
@@ -144,7 +144,7 @@ def _torch_device(device: str | None) -> str:
 
 
 def load_diarizer(name: str, device: str | None, threads: int) -> Diarizer:
-    """Load a diarizer by its name, as `load_cascade` takes it; raises what that raises."""
+    """Load a diarizer by its name, as `load_cascade` takes it; raises as `load_cascade`."""
     kind, _, model = name.partition("=")
     if kind == "pyannote":
         return PyannoteDiarizer(**({"model": model} if model else {}), device=device)

@@ -19,7 +19,7 @@ class Recognition:
         language: ISO 639-1 code; `None` where there are no words, or the recogniser gives none.
         language_probability: 0..1; 1 where the caller named the language.
         left_out: how many words were recognised and are not among `words`, by reason.
-        doubt: what speaks against the language that the caller named; empty if nothing does.
+        doubt: evidence against the language that the caller named; empty for none.
         joined: whether each word follows the one before without a space (Chinese, Japanese, Thai).
     """
 

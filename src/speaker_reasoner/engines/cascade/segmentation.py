@@ -157,7 +157,7 @@ def runs(active: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def on(probability: Floats) -> npt.NDArray[np.bool_]:
-    """Whether each frame is active: from a probability of `_ON` until it falls below `_OFF`, `[n]`."""
+    """Return whether each frame is active: from a probability of `_ON` until it falls below `_OFF`, `[n]`."""
     active = np.zeros(len(probability), bool)
     for first, last in runs(probability >= _OFF):
         reached = np.flatnonzero(probability[first:last] >= _ON)

@@ -1,4 +1,4 @@
-"""Where the package of the cascade's weights is."""
+"""Locates the package of the cascade's weights."""
 
 import importlib
 import importlib.util
@@ -10,7 +10,7 @@ WEIGHTS_PACKAGE = "speaker_reasoner_cascade"
 
 
 def installed() -> bool:
-    """Whether the cascade's weights and their packages are there."""
+    """Return whether the cascade's weights and their packages are there."""
     return all(
         importlib.util.find_spec(name) is not None
         for name in (WEIGHTS_PACKAGE, "faster_whisper", "onnxruntime")

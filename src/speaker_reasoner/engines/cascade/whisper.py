@@ -72,7 +72,7 @@ class FasterWhisper:
 
     Args:
         model: a size, a local folder or a hub id.
-        name: what a transcript records; the model's by default.
+        name: as a transcript records it; the model's by default.
         language: ISO 639-1 code, or one of `chinese.WRITTEN`; recognised if `None`.
         hotwords: names and terms that are likely to occur.
         beam: hypotheses of the search.
@@ -232,7 +232,7 @@ class FasterWhisper:
 
 
 def _badness(segment: Any) -> tuple[bool, float]:
-    """How bad a hypothesis is: a loop is worse than anything, else the less probable is worse."""
+    """Return a sort key of hypotheses, the best lowest: loops come last, then the lower probability."""
     if segment is None:
         return False, 0.0
     return segment.compression_ratio > _LOOP_RATIO, -segment.avg_logprob

@@ -1,11 +1,11 @@
 """Live audio over a socket: `/v1/realtime`, as OpenAI's transcription sessions.
 
-route      who may have a session, and how many
-session    one of them: from its socket to the engine, and back
-events     what is said over it: configuration, events, errors
-incoming   audio as it comes: decoded, kept, watched for pauses
-cuts       where it is cut: pieces, and stretches that the model hears at once
-listening  at the engine: finished stretches, and guesses at the one that is being spoken
-lines      what clients are told: items, lines, what changes in them
-keeping    the job that a session leaves
+route      opens sessions, and limits their number
+session    one session: from its socket to the engine, and back
+events     configuration, events and errors on the socket
+incoming   audio as it arrives: decoded, stored, examined for pauses
+cuts       pieces, and stretches that the model hears at once
+listening  stretches at the engine, and guesses at the one that is being spoken
+lines      items, lines and their changes, as clients get them
+keeping    the job that a session becomes
 """

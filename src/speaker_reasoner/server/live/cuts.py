@@ -1,5 +1,5 @@
-"""Where live audio is cut: into pieces, which clients commit or pauses end, and those into stretches that the
-model hears at once. Times are samples at 16 kHz from the beginning of the session.
+"""Division of live audio: into pieces, which a commit or a pause ends, and those into stretches that the model
+hears at once. Times are samples at 16 kHz from the beginning of the session.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from .events import TurnDetection
 from .incoming import Began, Coding, Decoder, Pauses, Stopped
 
 SHORTEST = SAMPLE_RATE_HZ // 10
-"""Of a piece, as OpenAI has it."""
+"""Shortest piece that can be committed, as in OpenAI's API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What the model hears at once; the last of a piece ends it."""
+    """Audio that the model hears at once; `ends` marks the last one of a piece."""
 
     chunk: Chunk
     ends: bool
@@ -35,8 +35,8 @@ class Cutter:
         longest_s: of a stretch.
 
     Attributes:
-        now: how much was heard.
-        start: where the piece that is under way begins.
+        now: samples so far.
+        start: first sample of the piece under way.
     """
 
     def __init__(self, coding: Coding, longest_s: float) -> None:
@@ -49,7 +49,7 @@ class Cutter:
         self._pauses: Pauses | None = None
 
     def detect(self, turns: TurnDetection | None) -> None:
-        """Let pauses end pieces, or nobody but the client."""
+        """Set whether pauses end pieces, or only the client does."""
         if turns == self._turns:
             return
         self._turns, self._pauses = turns, None
@@ -58,7 +58,7 @@ class Cutter:
 
     @property
     def speaking(self) -> bool:
-        """Whether what comes belongs to a piece."""
+        """Return whether arriving audio belongs to a piece."""
         return self._pauses is None or self._pauses.speaking
 
     @property
@@ -67,11 +67,11 @@ class Cutter:
         return Chunk(self._from, self._held)
 
     def feed(self, data: bytes) -> list[Cut]:
-        """Take the next samples as they came; returns what there is to tell, in order."""
+        """Take the next samples as they were sent; return the cuts, in order."""
         return self._take(self._decoder.feed(data))
 
     def commit(self) -> list[Cut]:
-        """End the piece that is under way."""
+        """End the piece under way."""
         cuts = self._take(self._decoder.rest())
         if self.now - self.start < SHORTEST:
             return cuts
@@ -80,7 +80,7 @@ class Cutter:
         return [*cuts, self._end(self.now)]
 
     def clear(self) -> None:
-        """Forget the piece that is under way."""
+        """Drop the piece under way."""
         self._take(self._decoder.rest())
         self._drop(self.now)
         self.start = self.now

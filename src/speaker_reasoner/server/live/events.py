@@ -1,4 +1,4 @@
-"""What is said over `/v1/realtime`: sessions as clients configure them, and events.
+"""Events of `/v1/realtime`: the configuration of sessions by clients, and what the server sends.
 
 The form is that of OpenAI's Realtime API, transcription sessions: that of today (`session.update` with
 `type: transcription`) and the beta's before it (`transcription_session.update`). Sources: its reference, and the
@@ -30,11 +30,11 @@ TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 class SessionOver(RequestError):
-    """What ends a session."""
+    """The session ends with this error."""
 
 
 class _Part(BaseModel):
-    """Unknown keys are kept aside, and named in warnings."""
+    """A part of a session. Unknown keys are kept, and warnings name them."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -81,8 +81,8 @@ class SessionAudio(_Part):
 
 
 class Session(_Part):
-    """A transcription session. Ours: `speakers`, how many people speak, such as `2-5`; and who may be heard, as
-    for `/v1/audio/transcriptions`: names with a clip each, as data URLs, and people of the voice store."""
+    """A transcription session. Keys of our own: `speakers`, the number of speakers, such as `2-5`; and, as for
+    `/v1/audio/transcriptions`, names of known speakers with a clip each, as data URLs, or from the voice store."""
 
     type: Literal["transcription"] = "transcription"
     audio: SessionAudio = SessionAudio()
@@ -121,7 +121,7 @@ _BETA_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "
 
 
 def from_beta(sent: Mapping[str, Any]) -> dict[str, Any]:
-    """An update of the beta's form in today's."""
+    """Convert an update of the beta's form to today's."""
     update = {name: value for name, value in sent.items() if name not in _BETA}
     inside = {new: sent[old] for old, new in _BETA.items() if old in sent}
     if isinstance(kind := inside.get("format"), str):
@@ -130,7 +130,7 @@ def from_beta(sent: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_beta(session: Session) -> dict[str, Any]:
-    """The session in the beta's form."""
+    """Convert a session to the beta's form."""
     known = session.audio.input.model_dump()
     names = {new: old for old, new in _BETA_FORMATS.items()}
     known["format"] = names[session.audio.input.format.type]
@@ -140,10 +140,10 @@ def to_beta(session: Session) -> dict[str, Any]:
 def updated(
     session: Session, sent: Mapping[str, Any], able: Abilities
 ) -> tuple[Session, list[str]]:
-    """A session after an update: fields that it lacks stay, `null` clears.
+    """Apply an update to a session: missing fields stay as they are, `null` clears.
 
     Returns:
-        The session, and what of the update is without effect, in words.
+        The session, and the parts of the update without effect, as sentences.
 
     Raises:
         RequestError: 400, a field is wrong, or another kind of session; 404, another model.
@@ -180,7 +180,7 @@ def _merged(before: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any
 
 
 def _unknown(sent: Mapping[str, Any], session: Session) -> Iterator[str]:
-    """Fields of an update that no session has."""
+    """Yield the fields of an update that no session has."""
     parts = (
         ("session", session, sent),
         ("session.audio", session.audio, sent.get("audio")),
@@ -210,7 +210,7 @@ def _without_effect(session: Session, sent: Mapping[str, Any]) -> Iterator[str]:
     if session.audio.input.transcription is None:
         yield "session.audio.input.transcription: null is without effect, everything is transcribed"
     if _of(sent, "audio", "input", "noise_reduction"):
-        yield "session.audio.input.noise_reduction: without effect, audio is heard as it comes"
+        yield "session.audio.input.noise_reduction: without effect, audio is transcribed as it comes"
     if sent.get("include"):
         yield "session.include: without effect, there are no log-probabilities"
     turns = session.audio.input.turn_detection
@@ -223,17 +223,17 @@ def _without_effect(session: Session, sent: Mapping[str, Any]) -> Iterator[str]:
 
 
 def event(kind: str, **body: Any) -> dict[str, Any]:
-    """An event of the server."""
+    """Make an event of the server."""
     return {"type": kind, "event_id": f"event_{secrets.token_hex(10)}", **body}
 
 
 def error_event(error: RequestError, cause: str | None) -> dict[str, Any]:
-    """An error; `cause` is the client's id of the event at fault."""
+    """Make an error event; `cause` is the client's id of the event at fault."""
     return event("error", error={**error.body()["error"], "event_id": cause})
 
 
 def session_body(session: Session, session_id: str, beta: bool, **ours: Any) -> dict[str, Any]:
-    """A session as clients read it."""
+    """Return a session as JSON for clients."""
     if beta:
         body = to_beta(session)
         return {"id": session_id, "object": "realtime.transcription_session", **body, **ours}
@@ -253,7 +253,7 @@ def _without_nulls(body: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def item_body(item_id: str) -> dict[str, Any]:
-    """An item of the conversation: a piece of what was said."""
+    """Return an item of the conversation, which stands for a piece."""
     return {
         "id": item_id,
         "object": "realtime.item",
@@ -265,10 +265,10 @@ def item_body(item_id: str) -> dict[str, Any]:
 
 
 def parse_event(text: str | None) -> dict[str, Any]:
-    """An event of the client.
+    """Parse an event of the client.
 
     Raises:
-        RequestError: 400, it is none.
+        RequestError: 400, it is malformed.
     """
     if text is None:
         raise RequestError(400, "expected an event as text, got bytes", code="invalid_json")
@@ -284,10 +284,10 @@ def parse_event(text: str | None) -> dict[str, Any]:
 
 
 def decoded_audio(data: object, width: int) -> bytes:
-    """The samples of an append.
+    """Decode the samples of an append event.
 
     Raises:
-        RequestError: 400, they are none.
+        RequestError: 400, they are malformed.
     """
     if not isinstance(data, str):
         raise RequestError(400, "audio: expected base64", code="invalid_value", param="audio")

@@ -1,6 +1,6 @@
-"""Live audio as it comes: decoded for the engine, kept as it was sent, and watched for pauses.
+"""Live audio as it arrives: decoded for the engine, stored as it was sent, and examined for pauses.
 
-The file is a wav whose header is true after every piece, so that whatever a crash leaves can be read.
+The file is a wav with a correct header after every piece, so that it can be read after a crash.
 """
 
 import io
@@ -22,12 +22,12 @@ from ..sound import LIVE, WAV_HEADER, not_stored, wav_header
 
 _MOST_BYTES = 2**32 - 1024
 _SYNC_S = 1.0
-"""What was said longer ago outlives a power failure (assumed)."""
+"""Audio that is older than this survives a power failure (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """How samples are written, in one channel.
+    """The coding of samples, in one channel.
 
     Attributes:
         name: as libsndfile calls it.
@@ -49,15 +49,15 @@ CODINGS = {
     "audio/pcmu": Coding("ULAW", 7, 8_000, 1, b"\xff"),
     "audio/pcma": Coding("ALAW", 6, 8_000, 1, b"\xd5"),
 }
-"""By the types of OpenAI's Realtime API: 16-bit little-endian, and the two of G.711."""
+"""Codings by the types of OpenAI's Realtime API: 16-bit little-endian, and the two of G.711."""
 
 
 class LiveFile:
     """A wav file that grows in a folder.
 
     Args:
-        folder: of the recording to be.
-        coding: of what is appended.
+        folder: of the future recording.
+        coding: of appended samples.
     """
 
     def __init__(self, folder: Path, coding: Coding) -> None:
@@ -71,7 +71,7 @@ class LiveFile:
         """Add whole samples.
 
         Raises:
-            StorageError: the disk is full, or worse; what was there before stays readable.
+            StorageError: the file cannot be written; earlier audio stays readable.
             RequestError: 413, a wav file holds no more.
         """
         if self._bytes + len(data) > _MOST_BYTES:
@@ -79,7 +79,7 @@ class LiveFile:
         self._write(self._bytes, data)
 
     def silence(self, start_s: float) -> None:
-        """Put silence in the place of everything from a time on."""
+        """Replace everything from a time on by silence."""
         width = self._coding.width
         at = min(self._bytes, round(start_s * self._coding.rate_hz) * width)
         self._write(at, self._coding.silence * ((self._bytes - at) // width))
@@ -90,7 +90,7 @@ class LiveFile:
             self._file = None
 
     def moved(self, folder: Path) -> None:
-        """Go on in another folder, to which the first was renamed."""
+        """Continue in another folder, to which the first was renamed."""
         self._path = folder / LIVE
 
     def _write(self, at: int, data: bytes) -> None:
@@ -114,7 +114,7 @@ class LiveFile:
 
 
 class Decoder:
-    """Samples at 16 kHz, mono, of pieces of one coding."""
+    """Decodes pieces of one coding to samples at 16 kHz, mono."""
 
     def __init__(self, coding: Coding) -> None:
         self._coding = coding
@@ -126,7 +126,7 @@ class Decoder:
         )
 
     def feed(self, data: bytes) -> Samples:
-        """The next samples, float32 `[n]`; the last few milliseconds come with the next piece."""
+        """Return the next samples, float32 `[n]`; the last few milliseconds come with the next piece."""
         out: Samples = self._stream.resample_chunk(self._samples(data))
         return out
 
@@ -159,16 +159,16 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Nobody speaks since a sample of the session."""
+    """Speech ended at a sample of the session."""
 
     at: int
 
 
 class Pauses:
-    """Finds where somebody begins to speak, and where nobody has for a while.
+    """Finds where speech begins and ends in a stream.
 
-    By energy (`speech.EnergyVad`), which needs no model for each session. What it takes for speech among the
-    last 8 s may change with what follows: speech at the very beginning is found when it pauses.
+    By energy (`speech.EnergyVad`), which needs no model for each session. Decisions about the last 8 s may change with
+    later audio: speech at the very beginning is found when it pauses.
 
     Args:
         threshold: probability of speech of a frame that counts as such.
@@ -177,11 +177,11 @@ class Pauses:
     """
 
     REACH = 8 * SAMPLE_RATE_HZ
-    """So late may speech be found, in samples."""
+    """Greatest delay until speech is found, in samples."""
     _LOOK = SAMPLE_RATE_HZ // 5
     """Samples between two looks (assumed)."""
     _BEGIN_FRAMES = 5
-    """So many frames of speech in a row begin a turn (assumed)."""
+    """Number of frames of speech in a row that begin a turn (assumed)."""
 
     def __init__(self, threshold: float, silence_s: float, start: int = 0) -> None:
         self.speaking = False
@@ -193,7 +193,7 @@ class Pauses:
         self._first = self._at = self._unseen = 0
 
     def feed(self, samples: Samples) -> list[Began | Stopped]:
-        """Take the next samples; what changed since the last look, which is at most 0.2 s ago."""
+        """Take the next samples; return changes since the last look, which is at most 0.2 s ago."""
         self._decided = np.append(self._decided, self._vad.feed(samples) >= self._threshold)
         self._unseen += len(samples)
         if self._unseen < self._LOOK:
@@ -217,8 +217,10 @@ class Pauses:
         self._at = self._first + len(self._decided) + len(self._vad.rest())
 
     def _run(self, spoken: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
-        """The first frames, and the one after the last of them that are needed, that contradict what is
-        going on for long enough."""
+        """Return `[first, end)` of the first run of frames that is long enough to change the state.
+
+        `None` if there is no such run.
+        """
         against = spoken != self.speaking
         edges = np.flatnonzero(np.diff(np.concatenate([[False], against, [False]])))
         enough = self._silence_frames if self.speaking else self._BEGIN_FRAMES

@@ -1,4 +1,4 @@
-"""What a live session leaves: a job, whose audio grows on disk as it comes.
+"""The job that a live session becomes; its audio is written to disk as it arrives.
 
 A store of this machine has the job from the first piece of audio on. A store that several servers share gets
 it when the session has ended; until then the audio lies on this machine, where the next server to start
@@ -28,16 +28,16 @@ _log = logging.getLogger(__name__)
 
 
 class Keeping:
-    """The job of a session. It is made with the first piece of audio, or in the end.
+    """The job of a session. It is made with the first piece of audio, or at the end.
 
     Args:
         service: behind it.
-        job_id: of the job to be.
-        client: whose it is, for a fair queue.
+        job_id: of the future job.
+        client: that opened the session, for a fair queue.
         model: that a shared store's job asks for.
 
     Attributes:
-        voices: who may be heard; said before the first piece of audio.
+        voices: known speakers; set before the first piece of audio.
     """
 
     def __init__(self, service: Service, job_id: str, client: str, model: str | None) -> None:
@@ -51,11 +51,11 @@ class Keeping:
         self.voices: KnownVoices | None = None
 
     async def append(self, data: bytes, session: Session) -> None:
-        """Put samples on the disk.
+        """Write samples to the disk.
 
         Raises:
             StorageError: the disk is full, or the database is out of reach.
-            SessionOver: 409, somebody ended the job.
+            SessionOver: 409, a client ended the job.
         """
         await run_in_threadpool(self._append, data, session)
 
@@ -121,7 +121,7 @@ class Keeping:
             self.voices.copy_to(folder)
 
     async def silence(self, start_s: float) -> None:
-        """Put silence in the place of what the client took back.
+        """Replace audio that the client cleared by silence.
 
         Raises:
             StorageError: as `append`.
@@ -130,7 +130,7 @@ class Keeping:
             await run_in_threadpool(self._file.silence, start_s)
 
     async def end(self) -> None:
-        """Give the job the whole recording. What fails here is tried again: by the job, or with the next start."""
+        """Give the job the whole recording. A failure is repaired later: by the job, or at the next start."""
         if self._file is None:
             return
         self._file.close()
@@ -151,7 +151,7 @@ class Keeping:
             self._run.recorded(duration_s)
 
     def _hand_over(self) -> None:
-        """Give the job to all servers."""
+        """Hand the job over to all servers."""
         store = self._service.store
         assert isinstance(store, SharedStore)
         assert self._folder is not None

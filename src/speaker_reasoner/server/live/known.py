@@ -1,4 +1,4 @@
-"""The people who may be heard in a live session: their clips, decoded on the disk."""
+"""The known speakers of a live session: their clips, decoded on the disk."""
 
 import shutil
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class KnownVoices:
 
         Args:
             session: as its client has configured it.
-            folder: empty; gets the sounds.
+            folder: an empty one, for the decoded clips.
             store: a voice store, if the server has one.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a live session tells: pieces as items of a conversation, their lines, and what changes in them.
+"""The events of a live session: pieces as items of a conversation, their lines, and changes of lines.
 
 Knows no socket and no engine; see `session`.
 """
@@ -23,16 +23,16 @@ _BUFFER = "input_audio_buffer."
 
 @dataclass
 class _LivePiece:
-    """A piece of what was said.
+    """A piece of a session, as an item of the conversation.
 
     Attributes:
-        id: of the conversation's item.
+        id: of the item.
         start, end: in samples of the session; the end once it is known.
         last: number of the stretch that ends it.
-        lines: ids of the segments that were told.
-        missing: what of it was not transcribed.
+        lines: ids of the segments that were sent.
+        missing: its stretches that were not transcribed.
         begun: whether some of its words were sent.
-        gone: whether the client took it back.
+        gone: whether the client cleared it.
     """
 
     id: str = field(default_factory=lambda: f"item_{secrets.token_hex(10)}")
@@ -47,7 +47,7 @@ class _LivePiece:
 
 @dataclass
 class _Line:
-    """A segment that was told, of an item, and the label of its speaker as it was told last."""
+    """A segment that was sent, its item, and the label of its speaker as it was sent last."""
 
     item: str
     number: int
@@ -64,7 +64,7 @@ class Agreed:
         self._sent: list[str] = []
 
     def guess(self, text: str) -> str:
-        """Take a guess; the words that may be sent now."""
+        """Take a guess; return the words that may be sent now."""
         words = text.split()
         agreed = 0
         while agreed < min(len(words), len(self._last)) and words[agreed] == self._last[agreed]:
@@ -75,7 +75,7 @@ class Agreed:
         return " ".join(new)
 
     def rest(self, text: str) -> str:
-        """The words that are left to send, once the stretch is through."""
+        """Return the words that are left to send, once the stretch is transcribed."""
         return " ".join(text.split()[len(self._sent) :])
 
 
@@ -85,7 +85,7 @@ class LiveLines:
     Args:
         say: sends an event.
         names: of known speakers, who have no letter.
-        job: that the session leaves; `None` if it leaves none.
+        job: that the session becomes; `None` for none.
         beta: whether the client speaks the beta's form.
     """
 
@@ -110,10 +110,10 @@ class LiveLines:
         self._epoch = 0
 
     def know(self, names: frozenset[str]) -> None:
-        """Other known speakers; before the first line."""
+        """Set the known speakers; before the first line."""
         self._names, self._letters = names, Letters(names)
 
-    # What is said
+    # Audio
 
     def began(self, at: int) -> None:
         self._item.start = at
@@ -125,12 +125,12 @@ class LiveLines:
         self._say(event(f"{_BUFFER}speech_stopped", audio_end_ms=ms, item_id=self._item.id))
 
     def cut(self, number: int) -> None:
-        """A stretch of the current piece went to the engine."""
+        """Note that a stretch of the current piece went to the engine."""
         self._stretches[number] = (self._item, self._words)
         self._words = Agreed()
 
     def committed(self, last: int, end: int) -> None:
-        """The current piece ends with a stretch."""
+        """End the current piece with a stretch."""
         item, before = self._item, self._before
         item.last, item.end = last, end
         place: dict[str, Any] = {"item_id": item.id, "previous_item_id": before}
@@ -141,12 +141,12 @@ class LiveLines:
         self._before, self._item = item.id, _LivePiece(start=end)
 
     def cleared(self, start: int) -> None:
-        """The current piece was taken back; of what the engine still hears of it nothing is told."""
+        """Forget the current piece: lines of it that the engine still transcribes are not sent."""
         self._item.gone = True
         self._item, self._words = _LivePiece(start=start), Agreed()
         self._say(event(f"{_BUFFER}cleared"))
 
-    # What becomes known of it
+    # Transcripts
 
     def guessed(self, guess: Guess) -> None:
         text = self._words.guess(" ".join(one.text for one in guess.segments))
@@ -175,7 +175,7 @@ class LiveLines:
             self._completed(item, stretch.transcript)
 
     def broken(self, until: int, error: SpeakerReasonerError) -> Sequence[int]:
-        """Stretches before number `until` are lost, and speakers counted anew; which ones."""
+        """Forget stretches before number `until`, which are lost, and count speakers anew; return their numbers."""
         self._epoch += 1
         lost = [number for number in self._stretches if number < until]
         items = [self._stretches.pop(number)[0] for number in lost]
@@ -187,7 +187,7 @@ class LiveLines:
         return lost
 
     def _label(self, label: str) -> str:
-        """A speaker's label, apart from those before an engine failed; known speakers keep their names."""
+        """Return a speaker's label, distinct from those before an engine failed; known speakers keep their names."""
         return f"{self._epoch}:{label}" if self._epoch and label not in self._names else label
 
     def _delta(self, item: _LivePiece, text: str, **ours: Any) -> None:
@@ -224,7 +224,7 @@ class LiveLines:
         )
 
     def _relabel(self, transcript: Transcript) -> list[dict[str, Any]]:
-        """Take over the labels of the last pass; lines that have another one now."""
+        """Take over the labels of the last pass; return the lines whose labels changed."""
         known = {(s.start_s, s.end_s, s.text): s for s in transcript.segments}
         changed = []
         for one, line in self._lines.items():

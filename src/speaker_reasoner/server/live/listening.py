@@ -1,8 +1,8 @@
 """A live session at the engine: stretches of speech as they come, linked like the chunks of a recording.
 
-Finished stretches share one `RecordingState`, so that a speaker keeps the label. While one is still being
-spoken, guesses at it are made whenever nobody waits for the engine; they are thrown away. Each session has at
-most one task in the worker's queue, in which sessions, requests and jobs take turns.
+Finished stretches share one `RecordingState`, so that a speaker keeps the label. Guesses at the stretch that is still
+being spoken are made whenever nobody waits for the engine, and dropped afterwards. Each session has at most one task in
+the worker's queue, in which sessions, requests and jobs take turns.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from .events import Session
 from .known import KnownVoices
 
 _PASSES = 20
-"""A pass waits so many times as long as the one before took (assumed)."""
+"""Least time between two passes, as a multiple of the time that the last one took (assumed)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Transcribed:
     Attributes:
         number: of the stretch, from 0.
         segments: with labels among those of the session so far.
-        missing: what of it was not transcribed.
-        transcript: of all stretches so far, after the last pass over them; `None` inside of a piece, and
-            where the pass before was a moment ago.
+        missing: its stretches that were not transcribed.
+        transcript: of all stretches so far, after the last pass over them; `None` inside of a piece, or right after
+            another pass.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Transcribed:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What the stretch that is still being spoken sounds like; its labels mean nothing outside of it."""
+    """A provisional transcript of the stretch that is still being spoken; its labels mean nothing outside of it."""
 
     start_samples: int
     segments: Sequence[Segment]
@@ -56,8 +56,10 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The engine failed; stretches before number `until` that were not heard are lost to it, and
-    speakers are counted anew."""
+    """The engine failed: stretches before number `until` that have no transcript are lost.
+
+    Speakers are counted anew.
+    """
 
     until: int
     error: SpeakerReasonerError
@@ -71,15 +73,15 @@ class Live:
 
     Args:
         transcriber: opens the session.
-        worker: does its tasks.
-        client: whose it is, for a fair queue.
-        session: returns it as the client has configured it by now.
-        defaults: for what the client does not say.
-        tell: called on the event loop with what became known.
+        worker: runs its tasks.
+        client: that opened the session, for a fair queue.
+        session: returns the session as the client has configured it so far.
+        defaults: for hints that the client did not give.
+        tell: called on the event loop with news.
 
     Attributes:
         client: as given.
-        voices: who may be heard, if the client said; before the first stretch.
+        voices: known speakers, if the client named any; set before the first stretch.
     """
 
     def __init__(
@@ -102,14 +104,14 @@ class Live:
         self._waiting: deque[tuple[Chunk, bool]] = deque()
         self._begun: deque[bool] = deque()  # whether each under way ends a piece
         self._state: RecordingState | None = None
-        # numbers of stretches: the next to be added, the first of the state, the next to be told of
+        # numbers of stretches: the next to be added, the first of the state, the next to be reported
         self._added = self._first = self._next = 0
         self._pass_at = 0.0
         self.voices: KnownVoices | None = None
         self._task: _Stretches | _Guessing | None = None
 
     def add(self, chunk: Chunk, *, ends: bool) -> int:
-        """Let a stretch wait for the engine; its number.
+        """Queue a stretch for the engine; return its number.
 
         Args:
             ends: whether a piece of the session ends with it, so that the last pass is made.
@@ -127,7 +129,7 @@ class Live:
 
     @property
     def may_guess(self) -> bool:
-        """Whether the engine has time for what may be thrown away."""
+        """Return whether the engine has time for a guess."""
         with self._lock:
             return (self._task is None or self._task.over) and not self._worker.crowded
 
@@ -137,7 +139,7 @@ class Live:
         self._worker.submit(self._task)
 
     def set_language(self, language: str | None) -> None:
-        """Stretches that begin from now on are in this language."""
+        """Set the language of the stretches that begin from now on."""
         if self._state is not None:
             self._state.language_given = language
 
@@ -149,7 +151,7 @@ class Live:
     # On the engine thread
 
     def open(self, source: Iterator[Chunk] | None = None) -> RecordingState:
-        """The session's state, or another one for a guess, of which nobody asks who speaks."""
+        """Make the session's state, or another one for a guess, in which nobody is linked."""
         session = self._session()
         count = session.count or self._defaults.speakers
         if source is not None:
@@ -183,12 +185,12 @@ class Live:
         return self._state
 
     def rest(self, task: "_Stretches") -> None:
-        """End a task that has nothing to do; whoever adds more begins another one."""
+        """End a task that has nothing to do; further stretches begin another one."""
         with self._lock:
             task.over = task.over or (not self._waiting and self.state.idle)
 
     def news(self) -> None:
-        """Tell of the stretches that are through."""
+        """Report the stretches that are transcribed."""
         self.state.tell(None)
         while (segments := self.state.linked(self._next - self._first)) is not None:
             missing = self.state.missing(self._next - self._first)
@@ -197,8 +199,8 @@ class Live:
             self._next += 1
 
     def _passed_over(self) -> Transcript | None:
-        """The last pass over the session so far. It takes longer the longer the session is, and never
-        more than a small part of the engine's time."""
+        """Return the transcript after a pass over the session so far; `None` if the last pass was too recent: a pass
+        takes longer as the session grows, and may take a small part of the engine's time only."""
         begun = time.monotonic()
         if begun < self._pass_at:
             return None
@@ -208,7 +210,7 @@ class Live:
         return result if isinstance(result, Transcript) else None
 
     def broke(self, error: SpeakerReasonerError) -> None:
-        """The engine failed; what waited for it is lost, what comes is not."""
+        """Report that the engine failed: stretches that waited for it are lost, later ones are not."""
         with self._lock:
             self._waiting.clear()
             self._begun.clear()
@@ -223,7 +225,7 @@ class Live:
 
 
 class _Stretches:
-    """Stretches that wait, as a task and its recording in one; see `worker.Task`."""
+    """Waiting stretches, as a task and its recording in one; see `worker.Task`."""
 
     lasting = False
     name = "live"
@@ -255,7 +257,7 @@ class _Stretches:
         return None
 
     def ended(self, result: Transcript | Failure) -> None:
-        """The engine failed."""
+        """Report a failure of the engine."""
         self.over = True
         assert isinstance(result, Failure), "see result"
         self._live.broke(result.error)
@@ -304,5 +306,5 @@ class _Guessing:
             self._live.tell(Guess(self._chunk.start_samples, result.segments))
 
     def ended(self, result: Transcript | Failure) -> None:
-        """It was but a guess."""
+        """Do nothing: it was only a guess."""
         self.over = True

@@ -1,4 +1,4 @@
-"""The route of live sessions: who may have one, and how many."""
+"""The route of live sessions: access, and their number."""
 
 from fastapi import APIRouter, WebSocket
 from prometheus_client import Gauge
@@ -15,7 +15,7 @@ _PROTOCOL = "realtime"
 
 
 def add_realtime(routes: APIRouter, service: Service) -> None:
-    """Add `/v1/realtime`, which a server without an engine does not serve."""
+    """Add `/v1/realtime`, unless the server has no engine."""
     sessions: set[LiveSession] = set()
     gauge = Gauge("speaker_reasoner_live", "Live sessions.", registry=service.registry)
     gauge.set_function(lambda: len(sessions))

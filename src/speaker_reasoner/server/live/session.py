@@ -1,7 +1,7 @@
 """One session of `/v1/realtime`: from a socket to the engine, and back.
 
-What is said becomes a job, so that nothing is lost when the connection drops: its audio is on disk before the
-next piece is read, and the job hears the whole of it when the session ends.
+The audio becomes a job, so that nothing is lost when the connection drops: it is on disk before the next piece is
+read, and the job transcribes the whole of it when the session ends.
 """
 
 import asyncio
@@ -43,15 +43,15 @@ from .listening import Broken, Guess, Live, News, Transcribed
 _log = logging.getLogger(__name__)
 
 LONGEST_S = 30.0
-"""Of a stretch, where the model would hear more at once: lines shall come while one speaks (assumed)."""
+"""Longest stretch, also where the model would take more at once: lines shall appear while somebody speaks (assumed)."""
 _BEHIND_S = 300.0
-"""So much may wait for the engine before no more is read (assumed)."""
+"""Seconds of audio that wait for the engine before reading pauses (assumed)."""
 _GUESS_S = 1.5
-"""Between two guesses, at least; more where the engine takes longer for one (assumed)."""
+"""Least time between two guesses; more if the engine takes longer for one (assumed)."""
 _LAST_S = 10.0
-"""So long a client is given to read the last events (assumed)."""
+"""Time that a client has to read the last events (assumed)."""
 _EVENTS = 10_000
-"""So many may wait for a client that reads none (assumed)."""
+"""Number of events that wait for a client that reads none (assumed)."""
 
 
 class LiveSession:
@@ -60,7 +60,7 @@ class LiveSession:
     Args:
         service: behind it.
         socket: accepted.
-        keep: whether what is said becomes a job.
+        keep: whether the audio becomes a job.
         beta: whether the client speaks the beta's form.
     """
 
@@ -102,10 +102,10 @@ class LiveSession:
         return None if self._keeping is None else self._keeping.job_id
 
     async def run(self, refused: RequestError | None = None) -> None:
-        """Serve until the client leaves; what was said is kept then.
+        """Serve until the client leaves; then keep the recording.
 
         Args:
-            refused: what ends the session at once.
+            refused: error that ends the session at once.
         """
         sender = asyncio.ensure_future(self._send_all())
         code = 1000
@@ -133,7 +133,7 @@ class LiveSession:
             ending = asyncio.ensure_future(self._end())
             await asyncio.wait((sender,), timeout=_LAST_S)
             sender.cancel()
-            await asyncio.shield(ending)  # which goes on also where the server is in a hurry
+            await asyncio.shield(ending)  # continues also if the server is stopping
             with suppress(RuntimeError, WebSocketDisconnect):
                 await self._socket.close(code)
 
@@ -198,7 +198,7 @@ class LiveSession:
                     param="type",
                 )
 
-    # What comes
+    # Events of the client
 
     async def _update(self, sent: dict[str, Any], *, beta: bool) -> None:
         asked = sent.get("session")
@@ -225,7 +225,7 @@ class LiveSession:
         self._say(self._session_event("updated", beta=beta, warnings=warnings))
 
     async def _know(self, session: Session) -> Session:
-        """Take the people who may be heard; the session without their clips."""
+        """Take the clips of known speakers; return the session without them."""
         service, param = self._service, "session.known_speaker_names"
         if self._cutter is not None:
             message = f"{param}: known speakers are to be named before the first audio comes"
@@ -307,7 +307,7 @@ class LiveSession:
                         self._lines.committed(number, chunk.start_samples + len(chunk.samples))
 
     def _guess(self) -> None:
-        """Ask for what is being said just now, seldom enough."""
+        """Request a guess at the stretch that is being spoken, at most every `_GUESS_S`."""
         assert self._cutter is not None
         chunk, now = self._cutter.under_way, time.monotonic()
         long_enough = len(chunk.samples) >= SAMPLE_RATE_HZ
@@ -318,7 +318,7 @@ class LiveSession:
             self._guessed_at = now
             self._live.guess(chunk)
 
-    # What becomes known
+    # News of the engine
 
     def _news(self, news: News) -> None:
         with suppress(WebSocketDisconnect):

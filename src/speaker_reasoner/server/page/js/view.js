@@ -58,6 +58,7 @@ export class View {
       this.#lines();
       if (!this.#closed) $("title").focus({ preventScroll: true });
     } catch (error) {
+      $("title").textContent = "This recording could not be opened";
       if (error.status !== 404) complain(error);
       else notice("This recording is not here. If somebody deleted it, it may be in the bin.", { bad: true });
       return error.status !== 404;

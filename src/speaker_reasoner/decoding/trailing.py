@@ -1,6 +1,6 @@
 """What stands behind the sound of a compressed file and is none: what a download, a disk or a player left there.
 
-    trailing_note(data, end_of_boxes(data, start, end), end)
+    trailing_note(data, end_of_elements(data, start, end), end)
 
 Decoders pass over such bytes. Tags, padding, and elements that may stand behind the sound are nothing to tell.
 """
@@ -9,7 +9,8 @@ import mmap
 import re
 import struct
 
-from .containers import _EBML, _SEGMENT, _TAGS, _boxes, _ebml_size, _is_name, _trailer_bytes
+from .containers import EBML, SEGMENT, boxes, ebml_size, trailer_bytes
+from .riff import TAGS, is_name
 
 _LEAST_BYTES = 16
 _LOOKED_AT_BYTES = 65_536
@@ -24,9 +25,9 @@ _BEHIND_A_SEGMENT = frozenset(
 
 def trailing_note(data: mmap.mmap, at: int, end: int) -> str:
     """Tell of the bytes `[at, end)` behind the sound; empty where they are a tag or padding, or there are few."""
-    end = min(end, len(data) - _trailer_bytes(data))
+    end = min(end, len(data) - trailer_bytes(data))
     head = data[at : min(end, at + _LOOKED_AT_BYTES)]
-    if end - at <= _LEAST_BYTES or not any(head) or head.startswith(_TAGS):
+    if end - at <= _LEAST_BYTES or not any(head) or head.startswith(TAGS):
         return ""
     if any(data.find(mark, at, end) >= 0 for mark in (b"ftyp", _W64)):
         return f"{end - at:,} bytes behind its sound were not read; they may hold another recording"
@@ -39,7 +40,7 @@ def end_of_elements(data: mmap.mmap, start: int, end: int) -> int:
     Where the container does not say (a live stream), that is `end`, too.
     """
     head = data[start : start + 12]
-    if head[:4] == _EBML:
+    if head[:4] == EBML:
         return _end_of_matroska(data, start, end)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return _end_of_boxes(data, start, end)
@@ -49,8 +50,8 @@ def end_of_elements(data: mmap.mmap, start: int, end: int) -> int:
 
 
 def _end_of_matroska(data: mmap.mmap, start: int, end: int) -> int:
-    at = data.find(_SEGMENT, start, min(end, start + 4096))
-    size, length = _ebml_size(data, at + 4) if at >= 0 else (None, 0)
+    at = data.find(SEGMENT, start, min(end, start + 4096))
+    size, length = ebml_size(data, at + 4) if at >= 0 else (None, 0)
     if not size:  # 0: of a writer that did not come back to it
         return end
     at += 4 + length + size
@@ -59,7 +60,7 @@ def _end_of_matroska(data: mmap.mmap, start: int, end: int) -> int:
         if data[at : at + width] not in _BEHIND_A_SEGMENT:
             # Sound that goes on behind a size that is too small is FFmpeg's to read.
             return end if data[at : at + 4] == b"\x1f\x43\xb6\x75" else at
-        size, length = _ebml_size(data, at + width)
+        size, length = ebml_size(data, at + width)
         if size is None:
             return end
         at += width + length + size
@@ -69,10 +70,10 @@ def _end_of_matroska(data: mmap.mmap, start: int, end: int) -> int:
 def _end_of_boxes(data: mmap.mmap, start: int, end: int) -> int:
     names = set()
     at = start
-    for at, name, stop in _boxes(data, start):
+    for at, name, stop in boxes(data, start):
         if at >= end:
             break
-        if stop > end or not _is_name(name):
+        if stop > end or not is_name(name):
             return at if b"moov" in names else end
         names.add(name)
         at = stop
@@ -85,7 +86,7 @@ def _end_of_avi(data: mmap.mmap, start: int, end: int) -> int:
         name, size = struct.unpack("<4sI", data[at : at + 8])
         if name == b"RIFF" and (not size or size >= 0xFFFF_0000):
             return end  # not stated
-        if not _is_name(name) or at + 8 + size > end + 1:
+        if not is_name(name) or at + 8 + size > end + 1:
             break
         at += 8 + size + size % 2
     return min(at, end) if data.find(b"RIFF", at, end) < 0 else end  # FFmpeg reads on from there
