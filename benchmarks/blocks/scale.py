@@ -107,23 +107,17 @@ def model_check() -> str:
 
 
 def rows_sentence() -> str:
-    before, between, stored = load("rows"), load("rows-after"), load("rows-listing")
+    stored = load("rows")
 
-    def peaks(result: dict[str, Any], name: str) -> str:
-        runs = result["runs"][name]
+    def peaks(name: str) -> str:
+        runs = stored["runs"][name]
         sizes = sorted(runs, key=int)
         each = ", ".join(f"{runs[n]['peak_kib'] / 1024:.0f} MiB with {int(n):,}" for n in sizes)
-        return f"{name}: {each}"
-
-    def of(result: dict[str, Any]) -> str:
-        each = "; ".join(peaks(result, name) for name in result["runs"])
-        return f"{each} (`{result['command']}`, commit {result['commit']}, {result['date']})"
+        return f"{name}: {each}, {stored['bytes_per_row'][name]:,} bytes a row"
 
     return (
-        "The driver's peak memory by the number of recordings, which a simulated engine transcribes. "
-        f"Before the listing kept hashes in arrays: {of(before)}. After that: {of(between)}. Since workers take "
-        f"rows from the listing: {of(stored)}; {stored['bytes_per_row']['plain']:,} and "
-        f"{stored['bytes_per_row']['two workers']:,} bytes a row."
+        "The driver's peak memory by the number of recordings, which a simulated engine transcribes: "
+        f"{'; '.join(map(peaks, stored['runs']))} (`{stored['command']}`, {stored['date']})."
     )
 
 

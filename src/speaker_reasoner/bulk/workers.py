@@ -31,7 +31,7 @@ from .target import Target
 _WHOLE, _JOIN = -1, -2
 _MOST_BLOCKS, _BLOCKS, _BLOCKS_PER_WORKER = 2000, 400, 20
 """Most blocks of tasks in Ray Data: at all, with few workers, and for each of more workers (assumed). The driver's
-memory grows with them: by 21 MiB from 100 rows to 20,000, in 2,000 blocks (docs/results/rows-listing.json)."""
+memory grows with them."""
 _BLOCK_S = 60.0
 """Least audio in a block, where each worker has enough of them: a block costs Ray some 10 ms (assumed)."""
 _LOOK_S = 10.0
