@@ -200,6 +200,15 @@ def test_korean_and_thai_are_counted_by_character_where_they_are_named() -> None
     assert Normalisation("ko", characters=False).words("안녕") == ["안녕"]
 
 
+def test_capitals_of_i() -> None:
+    """Turkish has two letters, and capitals of their own; elsewhere the dotted capital is an i, composed or not."""
+    for dotted in ("İ", "I\u0307"):
+        assert Normalisation().words(f"{dotted}zmir IRAK") == ["izmir", "irak"]
+        assert Normalisation("tr").words(f"{dotted}zmir IRAK ırmak") == ["izmir", "ırak", "ırmak"]
+    assert Normalisation("tr").words("ISPARTA") == ["ısparta"]
+    assert Normalisation("tr", lower=False).words("ISPARTA İ") == ["ISPARTA", "İ"]
+
+
 def test_without_opencc_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where only the description is asked for, as the digest of a recording does first."""
 

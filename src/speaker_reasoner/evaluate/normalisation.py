@@ -38,6 +38,9 @@ _ALONE = re.compile(  # iteration marks, kana, Han and their compatibility forms
 )
 _ALONE_IN = {"ko": re.compile(r"([\uac00-\ud7a3])"), "th": re.compile(r"([\u0e01-\u0e7f])")}
 """Hangul syllables and Thai characters are words where the language is named: MLC-SLM scores both by character."""
+_DOTTED = str.maketrans({"İ": "i", "I": "ı"})
+_DOTTED_IN = frozenset(("tr", "az"))
+"""Languages, and their capitals, in which i and ı are two letters: Turkish, Azerbaijani."""
 _PLAIN = re.compile(r"[A-Za-z0-9 ]*")  # what no step but numbers and fillers changes, case aside
 _INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point, but for fillers of Hangul
     "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
@@ -52,11 +55,11 @@ class Normalisation:
     """The steps of normalisation, which run in the order written here.
 
     Attributes:
-        language: `auto`, or a language code such as `en` or `zh`. `numbers` needs to know it, and
-            `characters` for Korean and Thai; all other steps go by the script of each character.
+        language: `auto`, or a language code such as `en` or `zh`. `numbers` needs to know it,
+            `characters` for Korean and Thai, `lower` for Turkish; all other steps go by the script of each character.
         nfkc: Unicode's compatibility composition: full-width letters, ligatures, half-width kana; and
             what shows nothing is dropped: zero-width characters, soft hyphens, marks of direction.
-        lower: lower case.
+        lower: lower case; with `tr` and `az` that of I is ı.
         simplified: Chinese characters are simplified ones (OpenCC), for a recogniser that writes traditional ones.
         numbers: `zh`: digits, dates, times and units as they are spoken (`wetext`: 2:30 is 两点三十分);
             `en`: spelled numbers as digits, by Whisper's normaliser and the steps that it takes before
@@ -100,13 +103,15 @@ class Normalisation:
         Raises:
             ExtraError: `wetext`, which numbers of `zh` need, or `opencc` is not installed.
         """
-        ascii_only = text.isascii()
-        if ascii_only and not self.numbers and not self.fillers and _PLAIN.fullmatch(text):
+        ascii_only, dotted = text.isascii(), self.lower and self.language in _DOTTED_IN
+        changes = self.numbers or self.fillers or dotted
+        if ascii_only and not changes and _PLAIN.fullmatch(text):
             return (text.lower() if self.lower else text).split()
         if self.nfkc and not ascii_only:
             text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
         if self.lower:
-            text = text.lower()
+            text = text.translate(_DOTTED) if dotted else text
+            text = text.lower().replace("i\u0307", "i")  # of İ
             if self.nfkc and not ascii_only:  # lower case may decompose
                 text = unicodedata.normalize("NFKC", text)
         if self.simplified and not ascii_only:
