@@ -30,7 +30,7 @@ from speaker_reasoner.errors import DataError, OutputError, SettingsError
 from speaker_reasoner.formats import read, write
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.longform import Options
-from speaker_reasoner.longform.journal import Journal
+from speaker_reasoner.longform.journal import Journal, Tally
 from speaker_reasoner.transcript import Confidence
 from speaker_reasoner.voices.finished import FinishedChunk
 
@@ -616,23 +616,51 @@ def test_shares_leave_no_files(tmp_path: Path) -> None:
 
 
 def test_a_join_that_transcribes_tells_how_far_it_is(tmp_path: Path) -> None:
-    """Three shares, the second given up: the join goes on from there, and hears the third once more."""
+    """Three shares, the second given up: the join transcribes that one alone."""
     with second_share_given_up(tmp_path, 180.0) as (target, settings, runner, row):
         shares = [one for n in (0, 1, 2) for one in runner.share(row, n)]
         joining = Joining(settings, target, [row])
         [begun] = joining.begin()
-        assert "1 of 3 shares are missing" in begun.note and "from 60 s on, of 180 s" in begun.note
+        assert begun.note == (
+            "1 of 3 shares are missing; one worker transcribes their 60 s, of 180 s"
+        )
         assert not list(joining.look())
         kept = Journal(runner._trial(row, "journal").journal, {})
-        kept.add(FinishedChunk(0, 100 * 16_000))
+        kept.add(FinishedChunk(0, 120 * 16_000))
+        assert not list(joining.look()), "the shares"
+        kept.add(FinishedChunk(120 * 16_000, 40 * 16_000))
         [seen] = joining.look()
         assert seen.audio_s == 40.0 and not list(joining.look())
+        [later] = Joining(settings, target, [row]).begin()
+        assert later.skipped_s == 40.0, "of a join that died"
         kept.remove()
+        assert not list(joining.look())
         ended = [joining.ended(one) for one in runner.join(row)]
         assert [one.state for one in ended] == ["done"]
         told = [*shares, begun, seen, *ended]
         assert sum(one.audio_s + one.skipped_s for one in told) == 180.0
         assert not list(Joining(settings, target, [row]).begin()), "it is done"
+
+
+def test_a_journal_is_counted_as_it_grows(tmp_path: Path) -> None:
+    path = tmp_path / "a.journal"
+    tally = Tally(path)
+    assert tally.look() == 0
+    Journal(path, {}).add(FinishedChunk(0, 5))
+    assert [tally.look(), tally.look()] == [5, 5]
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:-1].splitlines()[-1])
+    assert tally.look() == 5, "a line that is written in part"
+    with path.open("ab") as file:
+        file.write(b"\n")
+    assert tally.look() == 10
+    (tmp_path / "b").write_bytes(whole)
+    (tmp_path / "b").replace(path)
+    assert tally.look() == 5, "another file"
+    path.write_bytes(b"junk\n")
+    assert tally.look() == 5
+    path.unlink()
+    assert tally.look() == 5
 
 
 def test_breaks_between_items() -> None:
