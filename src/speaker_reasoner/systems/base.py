@@ -8,6 +8,7 @@ A system whose answer is no transcript raises an `AnswerError` with one of `REAS
 
 import hashlib
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -145,7 +146,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Cost of an answer; `None` where the system does not state it.
+    """Cost of an answer; `None` where the system does not state it, or states no number.
 
     Attributes:
         requests: sent for this answer, those that failed not counted.
@@ -157,6 +158,13 @@ class Usage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     billed_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("input_tokens", "output_tokens", "billed_s"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                object.__setattr__(self, name, None)
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -129,7 +129,9 @@ class ServedMoss:
         answered = raw.get("model") if isinstance(raw.get("model"), str) else None
         if is_swapped(self.model, answered):
             raise AnswerError("swapped-model", f"asked for {self.model}, {answered} answered", raw)
-        return Answer(raw, answered, None, Usage(billed_s=(raw.get("usage") or {}).get("seconds")))
+        used = raw.get("usage")
+        seconds = used.get("seconds") if isinstance(used, dict) else None
+        return Answer(raw, answered, None, Usage(billed_s=seconds))
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
