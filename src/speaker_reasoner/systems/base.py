@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from ..audio import SAMPLE_RATE_HZ, Samples, to_seconds
+from ..engines.client import Address
 from ..errors import SettingsError
 from ..transcript import Transcript
 
@@ -58,6 +59,9 @@ class SystemOptions:
         key: of the service; it is never stored or printed.
         timeout_s: longest time for one answer.
         python: interpreter of the environment that has the system's libraries; this one if `None`.
+
+    Raises:
+        SettingsError: the address or the key cannot be sent.
     """
 
     model: str | None = None
@@ -69,6 +73,9 @@ class SystemOptions:
     key: str | None = field(default=None, repr=False)
     timeout_s: float = 600.0
     python: str | None = None
+
+    def __post_init__(self) -> None:
+        Address(self.base_url or "http://localhost", self.key)
 
     @property
     def terms(self) -> list[str]:
