@@ -194,6 +194,14 @@ def test_a_wrong_key_ends_the_run(asked: Gemini, server: Service) -> None:
         asked.ask(SOUND)
 
 
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, [1, 2], None, {}])
+def test_what_is_no_response_is_a_failure(asked: Gemini, server: Service, body: Any) -> None:
+    server.answer = always(body)
+    with pytest.raises(AnswerError) as caught:
+        asked.read(asked.ask(SOUND), SOUND)
+    assert caught.value.reason == "format"
+
+
 def test_nobody_there(server: Service) -> None:
     """Whichever library of HTTP google-genai takes."""
     system = load(SystemOptions(model=PRO, key="k", base_url="http://127.0.0.1:9", timeout_s=5.0))

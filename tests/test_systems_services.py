@@ -488,6 +488,34 @@ def test_whatever_is_sent_back_it_is_an_answer_or_a_failure(name: str) -> None:
                     pass
 
 
+NO_OBJECTS = (None, [1, 2], b"", b'"\xff\xfe"', b"[" * 100_000, {}, b"{")
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("body", NO_OBJECTS, ids=range(len(NO_OBJECTS)))
+def test_what_is_no_object_is_a_failure(name: str, body: Any) -> None:
+    """As proxies answer; of AssemblyAI, to each of its requests."""
+    sound = Sound("call", voice(6.0))
+    replies = [as_service(name, Reply(body)), lambda request: Reply(body)]
+    for reply in replies:
+        with (
+            serving(reply) as service,
+            closing(system(name, service)) as one,
+            pytest.raises(AnswerError) as caught,
+        ):
+            understood(one, one.ask(sound), sound)
+        assert caught.value.reason == "format"
+
+
+def test_a_redirection_ends_the_run(name: str) -> None:
+    """The libraries follow some of them; where one stays, the address is wrong."""
+    with serving(lambda _: Reply("", 305, {"location": "http://127.0.0.1:9/"})) as service:
+        one = system(name, service)
+        with pytest.raises((EngineError, Unavailable)):
+            one.ask(Sound("call", voice(2.0)))
+        one.close()
+
+
 def test_a_transcript_that_was_accepted_is_not_submitted_again() -> None:
     """Where looking at it fails for a moment; one that is gone is."""
     pytest.importorskip("assemblyai")

@@ -467,6 +467,12 @@ def test_moss_behind_vllm(server: Service) -> None:
     raw = Answer({"text": "[0][S01]year [2024] ends[4.0]"})
     assert said(system.read(raw, SOUND)) == [("S01", 0.0, 4.0, "year [2024] ends")]
     assert reason(lambda: system.read(Answer({"task": "x"}), SOUND)) == "format"
+    for body in (None, [1], b"{", b"[" * 100_000):
+        server.answer = always(body)
+        assert reason(lambda: system.ask(SOUND)) == "format"
+    server.answer = always({}, 302)
+    with pytest.raises(EngineError, match="check the key, its account, the model and --base-url"):
+        system.ask(SOUND)
     server.answer = always({"error": {"message": "no segments"}}, 500)
     with pytest.raises(Unavailable, match="HTTP 500"):
         system.ask(SOUND)

@@ -90,7 +90,8 @@ class AssemblyAI:
             raise failure from error
         except httpx.HTTPError as error:
             raise http_error(self.name, None, f"{type(error).__name__}: {error}") from error
-        except ValueError as error:  # of JSON that is none, or that its library cannot read
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            # of JSON that is none, or that its library cannot read
             self._submitted.pop(place, None)
             message = " ".join(str(error).split())[:300]
             raise AnswerError("format", message, _json(client.last_response)) from error
@@ -98,6 +99,8 @@ class AssemblyAI:
             client.http_client.close()
         self._submitted.pop(place, None)
         raw = _json(client.last_response)
+        if not isinstance(raw, dict):
+            raise AnswerError("format", f"{self.name}: expected a JSON object", raw)
         return Answer(raw, raw.get("speech_model_used"), usage=_usage(raw))
 
     def _transcript(self, client: Any, data: bytes, place: str) -> Any:
@@ -129,7 +132,7 @@ def _json(response: httpx.Response | None) -> Any:
         return None
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.text
 
 

@@ -20,8 +20,8 @@ from ..errors import AnswerError
 from ..formats.service_rows import at_key, listed
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage
-from .fern import of_fern
-from .service import service_transcript
+from .fern import json_of, of_fern
+from .service import http_error, service_transcript
 
 _MODEL = "nova-3"
 _FAMILY = re.compile(r"nova(-\d+)?")
@@ -78,7 +78,7 @@ class Deepgram:
             )
         except Exception as error:
             raise of_fern(self.name, "deepgram", error) from error
-        raw = answer.model_dump(mode="json", exclude_none=True, warnings=False)
+        raw = json_of(self.name, answer)
         about = at_key(raw, "metadata")
         return Answer(raw, _model(about), usage=Usage(billed_s=at_key(about, "duration")))
 
@@ -119,6 +119,9 @@ class DeepgramLive(Deepgram):
                 sender.start()
                 for message in stream:
                     messages.append(message.model_dump(mode="json", warnings=False))
+        except closed.InvalidStatus as error:
+            status, headers = error.response.status_code, dict(error.response.headers)
+            raise http_error(self.name, status, error, headers) from error
         except (closed.WebSocketException, OSError, TimeoutError) as error:
             raise Unavailable(f"{self.name}: {' '.join(str(error).split())[:300]}") from error
         except Exception as error:

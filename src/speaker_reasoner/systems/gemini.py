@@ -19,7 +19,7 @@ from ..errors import AnswerError, EngineError
 from ..formats.service_rows import ServiceRow, TimedWord, at_key, listed
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage, is_swapped, text_hash
-from .service import http_error
+from .service import NO_JSON, http_error
 from .text import clock, read_text, transcript_of
 
 _NAME, _MODEL = "gemini", "gemini-3.5-transcribe"
@@ -151,6 +151,8 @@ class Gemini:
             ) from error
         except _BROKEN as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
+        except (*NO_JSON, self._errors.UnknownApiResponseError) as error:
+            raise AnswerError("format", f"{_NAME}: an answer that is no JSON") from error
         except ValueError as error:  # the SDK's own checks, as of a key that is missing
             raise EngineError(f"{_NAME}: {str(error).splitlines()[0]}") from error
         finally:
