@@ -595,6 +595,7 @@ def test_the_command(six: Path, tmp_path: Path) -> None:
     assert command(six, "-o", out, "-f", "jsonl,txt", "--shard", "2/2").stdout == ""
     merged = command("merge", out)
     assert merged.returncode == 0 and merged.stdout.strip() == str(out / "transcripts.jsonl")
+    assert "6 of 7 recordings done (0.7 min of 0.7 min), 1 failed, 0 outstanding" in merged.stderr
     status = command("status", out)
     assert "6 of 7 recordings done" in status.stderr and "AudioError: 1" in status.stderr
     assert (out / "transcripts" / "monday-x.txt").exists()
