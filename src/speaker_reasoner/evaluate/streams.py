@@ -242,7 +242,7 @@ def assign(
         segments: the words of each segment, in order; none is empty.
         speakers: of each segment.
         streams: the words of each stream; none is empty.
-        largest: number of costs in all bands above which there is no search; `None` for any.
+        largest: number of costs above which there is no search; `None` for any.
 
     Returns:
         For each segment the number of its stream.
