@@ -1,6 +1,6 @@
 """Load and faults: many clients at once, clients that hang up, a server that is killed.
 
-    python benchmarks/serve.py [--clients 64] [--seconds 120] [--kills 5] [--tiny 1000]
+    python benchmarks/serve.py [--clients 64] [--seconds 120] [--kills 5] [--tiny 1000] [--processes N]
     python benchmarks/serve.py --clients 3 --seconds 10 --kills 1 --tiny 50 --recordings 3 --dry   # does it run?
     python benchmarks/serve.py --model cascade --name serve-cascade --clients 4 --recordings 70   # real speech
 
@@ -427,6 +427,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=16, help="different ones")
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     parser.add_argument("--model", default=EMBEDDED)
+    parser.add_argument("--processes", type=int, help="of the server's engine")
     parser.add_argument("--name", default="serve", help="of the result")
     parser.add_argument("--dry", action="store_true", help="store no result")
     arguments = parser.parse_args()
@@ -439,6 +440,8 @@ def main() -> None:
         chosen = ["--model", model]
         if model != EMBEDDED:
             chosen += ["--model-alias", "embedded"]  # as the requests call it
+        if arguments.processes:
+            chosen += ["--processes", str(arguments.processes)]
         console.print(f"{len(samples)} recordings")
         with server(folder / "load", *chosen) as (running, url):
             asyncio.run(load(url, samples, 1, 5.0))  # warm
@@ -468,6 +471,7 @@ def main() -> None:
         arguments.name,
         {
             "model": model,
+            "processes": arguments.processes or 1,
             "load": os.getloadavg(),
             "clients": arguments.clients,
             "seconds": arguments.seconds,

@@ -8,7 +8,8 @@ model by this checkpoint's thinker behind the same `generate` call, its processo
 features, torchaudio's `load` and `save` by soundfile's. Its prompt texts are the checkpoint's. The recordings are the
 first held-out meetings of 15 to 30 s in which upstream's loop reaches an answer without a retry; if the synthesisers
 are missing, the example recording. Ours runs with its defaults, without drafts of the next tokens (`lookahead=0`), and
-through transformers' classes, one recording at a time; and with its defaults 16 at once.
+through transformers' classes, one recording at a time; and with its defaults 16 at once, in this process and shared
+out among processes, one a core.
 """
 
 import argparse
@@ -35,10 +36,13 @@ from common import spread, store, weights
 from heldout_set import held_out
 from speaker_reasoner import audio, load_engine
 from speaker_reasoner.audio import SAMPLE_RATE_HZ, Samples
+from speaker_reasoner.cores import usable_cores
+from speaker_reasoner.engines import Engine
 from speaker_reasoner.engines.checkpoint import Checkpoint
 from speaker_reasoner.engines.joined import JoinedText
 from speaker_reasoner.engines.linears import FastLinears
 from speaker_reasoner.engines.local import TransformersEngine
+from speaker_reasoner.engines.processes import EngineProcesses
 from speaker_reasoner.engines.thinker import slice_tokens
 from speaker_reasoner.errors import DataError
 from speaker_reasoner.protocol.markup import MARKUP
@@ -162,7 +166,7 @@ def theirs(module: Any, checkpoint: Checkpoint, path: Path, folder: Path) -> tup
     return turns, answer is not None
 
 
-def ours(engine: TransformersEngine, clips: Sequence[Samples]) -> list[list[str]]:
+def ours(engine: Engine, clips: Sequence[Samples]) -> list[list[str]]:
     """The turns of one dialogue for each clip, all in one batch."""
     dialogues = [Dialogue(clip, engine.profile) for clip in clips]
     for _ in run(dialogues, engine):
@@ -216,6 +220,8 @@ def main() -> None:
         "ours, one token a step": TransformersEngine(checkpoint, lookahead=0),
         "ours, through transformers' classes": TransformersEngine(checkpoint),
     }
+    cores = usable_cores()
+    shared = EngineProcesses(engines["ours"], {"model": arguments.model, "device": "cpu"}, cores)
     slower = engines["ours, through transformers' classes"]
     slower.text, slower.fast = JoinedText(checkpoint.thinker), FastLinears(Module())
     rows: dict[str, list[float]] = {}
@@ -226,7 +232,7 @@ def main() -> None:
         )
         clips = [audio.load(path) for path in paths]
         many = [clips[i % len(clips)] for i in range(AT_ONCE)]
-        same = 0
+        same, every = 0, []
         for repeat in track(range(arguments.repeats + 1)):  # the first is not counted
             seconds: dict[str, float] = dict.fromkeys(["upstream", *engines], 0.0)
             for path, clip in zip(paths, clips, strict=True):
@@ -236,11 +242,16 @@ def main() -> None:
                     spent, [own] = timed(lambda e=engine, c=clip: ours(e, [c]))
                     seconds[label] += spent
                     same += repeat == 0 and label == "ours" and own[:-1] == turns[: len(own) - 1]
-            spent, _ = timed(lambda: ours(engines["ours"], many))
-            seconds["16 at once, for each"] = spent / AT_ONCE * len(clips)
+            at_once = {"": engines["ours"], f" in {cores} processes": shared}
+            for where, engine in at_once.items():
+                spent, turns = timed(lambda e=engine: ours(e, many))
+                seconds[f"{AT_ONCE} at once{where}, for each"] = spent / AT_ONCE * len(clips)
+                every.append(turns)
             if repeat:
                 for label, value in seconds.items():
                     rows.setdefault(label, []).append(value)
+    shared.close()
+    assert all(turns == every[0] for turns in every), "a batch wrote other turns elsewhere"
     ratios = {
         label: spread([a / b for a, b in zip(rows["upstream"], values, strict=True)])
         for label, values in rows.items()

@@ -21,7 +21,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """The answer to a request: JSON, or text as it is."""
+    """The answer to a request: JSON; text or bytes (called JSON) as they are."""
 
     body: Any
     status: int = 200
@@ -82,7 +82,9 @@ def serving(answer: Answer) -> Iterator[Service]:
                 with service.lock:
                     service.now -= 1
             text = isinstance(reply.body, str)
-            data = reply.body.encode() if text else json.dumps(reply.body).encode()
+            data = reply.body.encode() if text else reply.body
+            if not isinstance(data, bytes):
+                data = json.dumps(data).encode()
             self.send_response(reply.status)
             self.send_header("content-type", "text/html" if text else "application/json")
             self.send_header("content-length", str(len(data)))

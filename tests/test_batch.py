@@ -20,7 +20,8 @@ from speaker_reasoner.evaluate.running import read_data, transcribe, units
 from speaker_reasoner.formats import read, write
 from speaker_reasoner.longform import Batch, Failure, Item, Options, Result, Transcriber
 from speaker_reasoner.longform.batch import STATE
-from speaker_reasoner.longform.journal import NOTICES
+from speaker_reasoner.longform.journal import NOTICES, Journal
+from speaker_reasoner.longform.recording import RecordingState
 from speaker_reasoner.longform.shares import shares
 from speaker_reasoner.transcript import Segment, Transcript
 
@@ -360,7 +361,7 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_the_journals(
 def test_in_shares_it_ends_with_the_same_files(
     tmp_path: Path, share_s: float, monkeypatch: Any
 ) -> None:
-    """A long recording, its shares in any order, one of them killed and done again, one of them lost. It is read
+    """A long recording, its shares in any order, each killed and done again, some of them lost. It is read
     once more only where one was lost, and what is to be said of the file is said. Joining it, which dies once, goes
     on."""
     rng = np.random.default_rng(3)
@@ -376,10 +377,11 @@ def test_in_shares_it_ends_with_the_same_files(
     def begin(engine: ScriptedEngine, out: Path) -> Batch:
         return Batch(Transcriber(engine, batch=2, detect="energy"), out, FORMATS)
 
-    for lost in (None, 0, len(parts) - 1):
+    last = len(parts) - 1
+    for lost in sorted({(), (0,), (last,), (0, last), (last // 2,)}):
         out = tmp_path / f"shares-{lost}"
         for part in reversed(parts):
-            if part.number == lost:
+            if part.number in lost:
                 continue
             with suppress(Killed), begin(Mortal(2), out) as many:
                 many.share(item, part)
@@ -402,9 +404,65 @@ def test_in_shares_it_ends_with_the_same_files(
                 many.join(item, parts)
                 [result] = many.run([item])
         assert isinstance(result.outcome, Transcript)
-        assert bool(opened) == (lost is not None)
-        assert bool(engine.requests) == (lost is not None)
+        assert bool(opened) == bool(engine.requests) == bool(lost)
         assert files(out) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("lost", [[0], [1], [0, 2], [1, 2], [3], [0, 1, 2, 3]])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_only_missing_shares_are_transcribed_when_the_others_are_joined(
+    tmp_path: Path, lost: list[int], batch: int
+) -> None:
+    """Nor is what a join that died had transcribed, chunks before the one under way."""
+    item = Item(save(tmp_path / "long.wav", noise(41.0)))
+    run([item.path], tmp_path / "whole")
+    parts, out, needed = shares(41.0, 9.7), tmp_path / "out", 0
+
+    def begin(engine: ScriptedEngine) -> Batch:
+        return Batch(Transcriber(engine, batch=batch, detect=None), out, FORMATS)
+
+    for part in parts:
+        engine = ScriptedEngine(play, PROFILE)
+        with begin(engine) as many:
+            assert many.share(item, part) is None
+        if part.number in lost:
+            needed += len(engine.requests)
+            [path] = (out / STATE).glob(f"*.share-{part.number}.whole")
+            path.unlink()
+    asked, left = 0, 2
+    for _ in range(100):
+        engine, left = Mortal(left), left + 1
+        try:
+            with begin(engine) as many:
+                many.join(item, parts)
+                [result] = many.run([item])
+        except Killed:
+            asked += len(engine.requests)
+            continue
+        asked += len(engine.requests)
+        break
+    kills = left - 3
+    assert isinstance(result.outcome, Transcript) and kills
+    assert needed <= asked <= needed + 3 * batch * kills
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_memory_holds_one_of_the_chunks_behind_a_missing_share(tmp_path: Path) -> None:
+    """However many dialogues could be asked at once."""
+    item = Item(save(tmp_path / "long.wav", noise(41.0)))
+    parts = shares(41.0, 8.0)
+    transcriber = Transcriber(ScriptedEngine(play, PROFILE), batch=8, detect=None)
+    with Batch(transcriber, tmp_path / "out", FORMATS) as many:
+        for part in parts[1:]:
+            assert many.share(item, part) is None
+        many.join(item, parts)
+        about = many._about(item)
+        [path] = (tmp_path / "out").rglob("*.journal")
+        recording = transcriber.open(item.path, journal=Journal(path, about))
+    assert isinstance(recording, RecordingState)
+    dialogues = recording.dialogues(8)
+    assert 2 <= len(dialogues) <= 3
+    assert len(recording._open_chunks) == len(dialogues) + 1
 
 
 def _counted(stream: Any, opened: list[Any]) -> Any:

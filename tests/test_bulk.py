@@ -30,7 +30,7 @@ from speaker_reasoner.errors import DataError, OutputError, SettingsError
 from speaker_reasoner.formats import read, write
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.longform import Options
-from speaker_reasoner.longform.journal import Journal
+from speaker_reasoner.longform.journal import Journal, Tally
 from speaker_reasoner.transcript import Confidence
 from speaker_reasoner.voices.finished import FinishedChunk
 
@@ -118,6 +118,31 @@ def test_a_folder_in_its_order_with_names_of_their_own(six: Path, tmp_path: Path
     ]
     assert [row.number for row in rows] == list(range(6))
     assert [row.duration_s for row in rows] == [2.0, 9.0, 14.0, 5.0, 11.0, 3.0]
+
+
+def test_links_to_folders_are_followed_once(
+    six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that leads back; a folder that cannot be listed is a failure."""
+    source = tmp_path / "source"
+    (source / "own").mkdir(parents=True)
+    save(source / "own/a.wav", noise(1.0))
+    (source / "calls").symlink_to(six)
+    (source / "same").symlink_to(six)
+    (six / "back").symlink_to(source)
+    names = [row.name for row in listed(source, tmp_path)]
+    assert len(names) == 7 and {"own-a", "calls-a", "calls-monday-x"} <= set(names)
+    really = os.scandir
+
+    def scandir(place: Any) -> Any:
+        if Path(place).name == "tuesday":
+            raise PermissionError(13, "Permission denied", str(place))
+        return really(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    rows = listed(six, tmp_path)
+    [wrong] = [row for row in rows if row.fault]
+    assert len(rows) == 6 and "tuesday: cannot be listed: Permission denied" in wrong.fault
 
 
 def manifest(tmp_path: Path, *rows: object, name: str = "calls.jsonl") -> Path:
@@ -214,6 +239,11 @@ FAULTS = [
     ('{"id": "x", "sources": []}', "in one file, got 0"),
     ('{"id": "x", "sources": [{"type": "command", "source": "ls"}]}', "of type file or url"),
     ('{"id": "x", "start": 0, "duration": 1}', "without a recording"),
+    (
+        '{"id": "x", "start": 0, "duration": 1, "channel": [0, 2], "recording": {"id": "r", "channel_ids": [0, 1, 2], '
+        '"sources": [{"type": "file", "source": "calls/a.wav"}]}}',
+        "a cut of 2 of 3 channels",
+    ),
 ]
 
 
@@ -299,6 +329,39 @@ def test_a_file_that_vanishes_or_is_broken_is_a_failure_until_it_is_there(
     kinds = [line.get("error", {}).get("kind") for line in lines(out)]
     assert kinds == [None, None, "AudioError"]
     assert standing(Target(str(out))).faults == {"AudioError": 1}
+
+
+def test_a_recording_that_is_deleted_when_it_is_done_keeps_its_transcript(
+    six: Path, tmp_path: Path
+) -> None:
+    """Whole or a stretch, unless it would have to be transcribed again."""
+    rows = [
+        {"audio_filepath": "calls/a.wav"},
+        {"audio_filepath": "calls/c.wav", "duration": 9.04},
+        {"audio_filepath": "calls/monday/x.wav", "offset": 2.5, "duration": 3.0},
+    ]
+    path, out = manifest(tmp_path, *rows), tmp_path / "out"
+    run(path, out)
+    expected = lines(out)
+    for name in ("a", "c", "monday/x"):
+        (six / f"{name}.wav").unlink()
+    done = run(path, out)
+    assert {one.state for one in done} == {"before"}
+    assert all("is not there any more; its transcript is kept" in one.note for one in done)
+    assert lines(out) == [{**line} for line in expected]
+    assert {one.state for one in run(path, out, options=Options(batch=2, speakers=(2, 2)))} == {
+        "failed"
+    }
+    run(path, out)
+    rows[0]["name"] = "new"
+    rows[1]["duration"] = 5.0
+    rows[2]["offset"] = 2.6
+    done = run(manifest(tmp_path, *rows), out)
+    assert {one.state for one in done} == {"failed"}
+    save(six / "a.wav", noise(2.5))
+    (six / "c.wav").mkdir()
+    states = {one.name: one.state for one in run(path, out)}
+    assert states["new"] == "done" and states["c"] == "failed"
 
 
 def test_a_recording_shorter_than_its_manifest_says_fails(six: Path, tmp_path: Path) -> None:
@@ -389,6 +452,24 @@ def test_a_shard_given_twice_or_another_division_is_refused_while_one_runs(
             run(six, out, shard=Shard(1, 2))
         worker.release()
         run(six, out, shard=Shard(1, 2))
+
+
+def test_files_that_change_or_vanish_while_a_shard_runs_do_not_stop_the_others(
+    six: Path, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path, *({"audio_filepath": str(p)} for p in sorted(six.rglob("*.wav"))))
+    for source, out in ((six, tmp_path / "one"), (path, tmp_path / "other")):
+        with Target(str(out)).admitted(str(source), Shard(1, 2)) as (listing, _):
+            before = list(listing)
+            save(six / "c.wav", noise(30.0))
+            (six / "monday/y.wav").rename(tmp_path / "away")
+            with Target(str(out)).admitted(str(source), Shard(2, 2)) as (listing, note):
+                assert "have changed, or are gone" in note and list(listing) == before
+        (tmp_path / "away").rename(six / "monday/y.wav")
+        save(six / "c.wav", noise(9.0))
+    (six / "monday/y.wav").unlink()
+    states = {one.name: one.state for n in (1, 2) for one in run(path, out, shard=Shard(n, 2))}
+    assert len(states) == 6 and [name for name, state in states.items() if state != "done"] == ["y"]
 
 
 def test_durations_of_unchanged_files_are_not_read_again(
@@ -514,6 +595,7 @@ def test_the_command(six: Path, tmp_path: Path) -> None:
     assert command(six, "-o", out, "-f", "jsonl,txt", "--shard", "2/2").stdout == ""
     merged = command("merge", out)
     assert merged.returncode == 0 and merged.stdout.strip() == str(out / "transcripts.jsonl")
+    assert "6 of 7 recordings done (0.7 min of 0.7 min), 1 failed, 0 outstanding" in merged.stderr
     status = command("status", out)
     assert "6 of 7 recordings done" in status.stderr and "AudioError: 1" in status.stderr
     assert (out / "transcripts" / "monday-x.txt").exists()
@@ -616,23 +698,51 @@ def test_shares_leave_no_files(tmp_path: Path) -> None:
 
 
 def test_a_join_that_transcribes_tells_how_far_it_is(tmp_path: Path) -> None:
-    """Three shares, the second given up: the join goes on from there, and hears the third once more."""
+    """Three shares, the second given up: the join transcribes that one alone."""
     with second_share_given_up(tmp_path, 180.0) as (target, settings, runner, row):
         shares = [one for n in (0, 1, 2) for one in runner.share(row, n)]
         joining = Joining(settings, target, [row])
         [begun] = joining.begin()
-        assert "1 of 3 shares are missing" in begun.note and "from 60 s on, of 180 s" in begun.note
+        assert begun.note == (
+            "1 of 3 shares are missing; one worker transcribes their 60 s, of 180 s"
+        )
         assert not list(joining.look())
         kept = Journal(runner._trial(row, "journal").journal, {})
-        kept.add(FinishedChunk(0, 100 * 16_000))
+        kept.add(FinishedChunk(0, 120 * 16_000))
+        assert not list(joining.look()), "the shares"
+        kept.add(FinishedChunk(120 * 16_000, 40 * 16_000))
         [seen] = joining.look()
         assert seen.audio_s == 40.0 and not list(joining.look())
+        [later] = Joining(settings, target, [row]).begin()
+        assert later.skipped_s == 40.0, "of a join that died"
         kept.remove()
+        assert not list(joining.look())
         ended = [joining.ended(one) for one in runner.join(row)]
         assert [one.state for one in ended] == ["done"]
         told = [*shares, begun, seen, *ended]
         assert sum(one.audio_s + one.skipped_s for one in told) == 180.0
         assert not list(Joining(settings, target, [row]).begin()), "it is done"
+
+
+def test_a_journal_is_counted_as_it_grows(tmp_path: Path) -> None:
+    path = tmp_path / "a.journal"
+    tally = Tally(path)
+    assert tally.look() == 0
+    Journal(path, {}).add(FinishedChunk(0, 5))
+    assert [tally.look(), tally.look()] == [5, 5]
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:-1].splitlines()[-1])
+    assert tally.look() == 5, "a line that is written in part"
+    with path.open("ab") as file:
+        file.write(b"\n")
+    assert tally.look() == 10
+    (tmp_path / "b").write_bytes(whole)
+    (tmp_path / "b").replace(path)
+    assert tally.look() == 5, "another file"
+    path.write_bytes(b"junk\n")
+    assert tally.look() == 5
+    path.unlink()
+    assert tally.look() == 5
 
 
 def test_breaks_between_items() -> None:

@@ -124,5 +124,5 @@ def test_a_join_that_transcribes_is_seen(tmp_path: Path) -> None:
             runner._trial(row, "share-1.journal").begin()
     done = command(source, "-o", out, "--workers", "1", "--share", "1")
     assert done.returncode == 0, done.stderr
-    assert "long: 1 of 3 shares are missing; one worker transcribes it from 60 s on" in done.stderr
-    assert json.loads((out / "report.json").read_text())["audio_s"] == 2.0 + 60 + 60 + 120
+    assert "long: 1 of 3 shares are missing; one worker transcribes their 60 s" in done.stderr
+    assert json.loads((out / "report.json").read_text())["audio_s"] == 2.0 + 180

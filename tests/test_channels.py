@@ -49,7 +49,7 @@ def transcribe(path: Path, **options: Any) -> Transcript:
 
 
 def test_a_transcript_of_each_channel_in_order_of_time(tmp_path: Path) -> None:
-    quiet, loud = noise(9.0, 1) * 0.1, noise(9.0, 2)
+    quiet, loud = noise(9.0, 1) * 0.14, noise(9.0, 2)
     path = call(tmp_path / "call.wav", loud, quiet)
     transcript = transcribe(path, batch=4)
     for number, label in enumerate(("Speaker1", "Speaker2")):

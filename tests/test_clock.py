@@ -395,6 +395,47 @@ def test_bytes_behind_a_w64_are_no_sound(stray: bytes, tmp_path: Path) -> None:
     assert notes == ([] if harmless else [told])
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "ULAW"])
+def test_the_size_that_nist_sphere_states(subtype: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.sph"
+    soundfile.write(path, np.stack([talk(), talk()], 1), RATE, format="NIST", subtype=subtype)
+    content, whole = path.read_bytes(), audio.load(path)
+    assert len(whole) == 64_000
+    path.write_bytes(content + STRAY["random"])
+    notes: list[str] = []
+    np.testing.assert_array_equal(audio.load(path, warn=notes.append), whole)
+    assert notes == ["5,000 bytes behind its sound are no sound: they were not read"]
+    path.write_bytes(cut_to(0.83)(content))
+    with pytest.raises(AudioError, match=f"cut off: got .* bytes, expected {len(content):,}"):
+        audio.load(path)
+    path.write_bytes(content.replace(b"sample_count", b"other_number"))
+    np.testing.assert_array_equal(audio.load(path), whole)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (104, "the header states 104 bytes; 384,000 more follow and were read, too"),
+        (160_000, "the header states 160,000 bytes; 224,104 more follow and were read, too"),
+        (0, ""),
+        ((1 << 63) - 1, ""),
+        ((1 << 64) - 1, ""),
+    ],
+)
+def test_a_w64_whose_header_was_not_written_again(size: int, told: str, tmp_path: Path) -> None:
+    """Of a recorder that was killed, or of a pipe: all of its sound is read."""
+    path = tmp_path / "a.w64"
+    soundfile.write(path, talk(), RATE, format="W64", subtype="PCM_16")
+    whole = audio.load(path)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<Q", content, 16, size)
+    struct.pack_into("<Q", content, content.find(b"data") + 16, max(24, size - 80))
+    path.write_bytes(content)
+    notes: list[str] = []
+    np.testing.assert_array_equal(audio.load(path, warn=notes.append), whole)
+    assert notes == ([told] if told else [])
+
+
 @pytest.mark.parametrize(
     ("kind", "lasts_s", "told"),
     [
@@ -492,6 +533,23 @@ def test_a_flac_of_no_stated_length(frames: int, stray: bytes, tmp_path: Path) -
         path.write_bytes(bytes(damaged))
         with pytest.raises(AudioError, match="damaged or cut off"):
             audio.load(path)
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_a_flac_of_no_stated_length_behind_a_tag(size: int, tmp_path: Path) -> None:
+    """Damage inside of it is no end of its sound, and bytes behind it are no damage."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(60_000), 16_000)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    tag = b"ID3\x04\x00\x00" + bytes([0, 0, size >> 7, size & 127]) + bytes(size)
+    path.write_bytes(tag + bytes(content) + STRAY["random"])
+    assert len(audio.load(path)) == 60_000
+    content[60_000:60_050] = bytes(50)
+    path.write_bytes(tag + bytes(content))
+    with pytest.raises(AudioError, match="damaged or cut off"):
+        audio.load(path)
 
 
 @pytest.mark.parametrize("behind", [b"", b"LIST\x04\0\0\0INFO"])
@@ -643,6 +701,25 @@ def test_a_container_that_was_cut_off(
             audio.load(path)
     path.write_bytes(whole)
     assert heard_s(path)[2] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "options"),
+    [("mp4", "aac", {"movflags": "faststart"}), ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov"}),
+     ("avi", "libmp3lame", {}), ("matroska", "libopus", {}), ("flv", "aac", {})],
+)  # fmt: skip
+def test_joined_recordings_of_which_the_second_was_cut_off(
+    tmp_path: Path, kind: str, codec: str, options: dict[str, str]
+) -> None:
+    path = tmp_path / "cut"
+    write(path, kind, codec, [talk()], options=options)
+    whole = path.read_bytes()
+    path.write_bytes(whole + cut_to(0.83)(whole))
+    with pytest.raises(AudioError, match="cut off"):
+        audio.load(path)
+    path.write_bytes(whole + whole)
+    length_s, starts_s, _ = heard_s(path)
+    assert (length_s, len(starts_s)) == (pytest.approx(8, abs=0.2), 4)
 
 
 def pieces_of(path: Path, kind: str) -> bytes:

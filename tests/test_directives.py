@@ -106,6 +106,21 @@ def test_a_uem_that_names_other_sessions_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("of_reference", "of_uem"), [("m.wav", "m.wav"), ("m.wav", "m"), ("m", "m.wav")]
+)
+def test_a_uem_by_the_name_of_a_recording(tmp_path: Path, of_reference: str, of_uem: str) -> None:
+    """The reference is scored as `m`, as the hypothesis is called; its UEM is not lost with its name."""
+    named = RTTM.replace(" m 1 ", f" {of_reference} 1 ")
+    reference, hypothesis, said = sides(
+        tmp_path, reference_rttm=named, hypothesis_rttm=SYSTEM, uem_uem=f"{of_uem} 1 0 20\n"
+    )
+    assert reference.recording == hypothesis.recording == "m"
+    assert (20.0, float("inf")) in reference.unscored
+    told = [f"reference: the UEM's {of_uem!r} was taken for 'm'"] * (of_uem != "m")
+    assert [line for line in said if "UEM" in line] == told
+
+
+@pytest.mark.parametrize(
     ("uem", "channels"),
     [
         ("m 1 0 20\n", ""),

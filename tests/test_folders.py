@@ -121,6 +121,15 @@ def test_formats_are_told_without_a_suffix(tmp_path: Path, name: str) -> None:
         load(path)
 
 
+def test_a_ctm_with_alternatives_is_told_without_a_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "stdin"
+    path.write_text(
+        "talk 1 0.0 0.3 hello\ntalk 1 * * <ALT_BEGIN>\ntalk 1 0.4 0.2 uh\ntalk 1 * * <ALT>\n"
+        "talk 1 * * <ALT_END>\ntalk 1 0.7 0.3 you\n"
+    )
+    assert load(path)["talk"].text == "hello uh you"
+
+
 def test_standard_input_is_of_the_only_session_on_the_other_side(tmp_path: Path) -> None:
     [reference] = formats.write(MEETING, tmp_path, ["stm"])
     (tmp_path / "stdin").write_text(formats.render(MEETING, "srt"))

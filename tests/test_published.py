@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from speaker_reasoner import load_engine
 from speaker_reasoner.cli import main
+from speaker_reasoner.errors import CheckpointError
 from speaker_reasoner.protocol import load_profile
 from speaker_reasoner.train.published import publish
 from speaker_reasoner.train.scratch import make_thinker
@@ -96,6 +97,17 @@ def test_settings_for_pictures_that_are_there_stay(tmp_path: Path) -> None:
     assert names(tmp_path / "twice" / "model.safetensors") == names(
         tmp_path / "once" / "model.safetensors"
     )
+
+
+def test_a_token_that_the_configuration_does_not_number(tokenizer: Any, tmp_path: Path) -> None:
+    save(MAKERS["dense"](tokenizer), tokenizer, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    del config["vision_end_token_id"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json: expected vision_end_token_id, the"):
+        publish(tmp_path / "model", tmp_path / "served")
+    assert not (tmp_path / "served").exists()
 
 
 def test_who_may_read_the_folder_may_read_the_weights(tmp_path: Path) -> None:

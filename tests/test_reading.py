@@ -178,6 +178,30 @@ def test_steps_that_cannot_be_captured(
     assert line.startswith("--cuda-graphs: a step cannot be captured (not while it captures); ")
 
 
+@torch.inference_mode()
+def test_dialogues_apart_are_not_compiled_by_themselves(
+    random_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled steps round otherwise, so that a turn would depend on how many steps came before."""
+    compiled = []
+    monkeypatch.setattr(placed, "_Graph", Replayed)
+    monkeypatch.setattr(placed, "_COMPILE_AFTER", 1)
+    monkeypatch.setattr(placed.torch, "compile", lambda run, **_: compiled.append(run) or run)
+    thinker = random_engine.thinker
+    for apart, count in ((True, 0), (False, 1)):
+        reader = PlacedText(thinker, capture=True, compile="auto", apart=apart)
+        row = Held()
+        for number in range(3):
+            reader.read([row], blocks(thinker, 1, seed=number), [1])
+        assert (len(compiled), reader.compiles) == (count, count == 1)
+
+
+def test_choices_that_are_none(random_checkpoint: Path) -> None:
+    for option, known in (("compile", "auto, never, always"), ("experts", "auto, kernel, library")):
+        with pytest.raises(SettingsError, match=f"--{option} 'fast': expected one of {known}"):
+            load_engine(random_checkpoint, device="cpu", **{option: "fast"})
+
+
 def test_experts_that_wait_are_not_compiled_by_themselves(tokenizer: Any) -> None:
     for kind, dtype, due in (
         ("experts", torch.bfloat16, True),

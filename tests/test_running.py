@@ -104,6 +104,14 @@ def test_another_run_is_told(data: Path, tmp_path: Path) -> None:
         transcribe(engine(), units(items, (3.0, 5.0))[0], tmp_path, Options(batch=1))
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"settings": 7}'])
+def test_settings_that_cannot_be_read_are_told(data: Path, tmp_path: Path, content: str) -> None:
+    rows, _ = units(read_data(data), None)
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(DataError, match=r"run\.json: no settings of a run that can be read"):
+        transcribe(engine(), rows, tmp_path, Options(batch=1))
+
+
 def test_a_recording_that_fails_is_told_and_the_rest_goes_on(data: Path, tmp_path: Path) -> None:
     rows, _ = units(read_data(data), None)
     sound = data / "talk-1.wav"

@@ -471,6 +471,20 @@ def test_each_kind_says_the_same(tmp_path: Path, name: str) -> None:
     assert transcript.warnings == ()
 
 
+def test_values_of_watson_that_are_none(tmp_path: Path) -> None:
+    """A confidence or a label that cannot be read is none; a time is an error with its place."""
+    best = {"timestamps": [["hi", 0.5, 1.0], ["you", 1, 1.5]], "word_confidence": [True, ["you"]]}
+    labels = [{"from": [], "speaker": 0}, {"from": {}, "speaker": 1}, {"from": 1.0, "speaker": 2}]
+    data = {"results": [{"alternatives": [best]}], "speaker_labels": labels}
+    assert said(read(tmp_path, data)) == [("unknown", 0.5, 1.0, "hi"), ("2", 1.0, 1.5, "you")]
+    best["timestamps"] = [["hi", {"a": 1}, 2.0]]
+    with pytest.raises(FormatError, match=r"call\.json, turn 1"):
+        read(tmp_path, data)
+    second: Any = {"alternatives": [{"timestamps": 1.5}]}
+    with pytest.raises(FormatError, match=r"result 2: expected timestamps as a list, got '1\.5'"):
+        read(tmp_path, {"results": [{"alternatives": [{"timestamps": []}]}, second]})
+
+
 def objects(data: Any) -> Iterator[dict[str, Any]]:
     if isinstance(data, dict):
         yield data

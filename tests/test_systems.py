@@ -538,6 +538,18 @@ def test_options_that_are_of_no_use() -> None:
     assert "secret" not in repr(options)
 
 
+def test_an_address_or_key_that_cannot_be_sent_ends_the_run() -> None:
+    for options, said in (
+        ({"base_url": "foo"}, "--base-url 'foo': expected the address"),
+        ({"base_url": "ftp://x"}, "expected the address"),
+        ({"key": "ключ"}, "expected printable ASCII"),
+        ({"key": "a\nb"}, "expected printable ASCII"),
+    ):
+        with pytest.raises(SettingsError, match=said) as caught:
+            SystemOptions(**options)  # type: ignore[arg-type]
+        assert str(options.get("key")) not in str(caught.value)
+
+
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINE", "k1")
     assert key_of("cascade") is None and key_of("cascade", "MINE") == "k1"

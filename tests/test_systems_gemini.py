@@ -194,6 +194,67 @@ def test_a_wrong_key_ends_the_run(asked: Gemini, server: Service) -> None:
         asked.ask(SOUND)
 
 
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, [1, 2], None, {}])
+def test_what_is_no_response_is_a_failure(asked: Gemini, server: Service, body: Any) -> None:
+    server.answer = always(body)
+    with pytest.raises(AnswerError) as caught:
+        asked.read(asked.ask(SOUND), SOUND)
+    assert caught.value.reason == "format"
+
+
+def test_nobody_there(server: Service) -> None:
+    """Whichever library of HTTP google-genai takes."""
+    system = load(SystemOptions(model=PRO, key="k", base_url="http://127.0.0.1:9", timeout_s=5.0))
+    with pytest.raises(Unavailable, match="refused"):
+        system.ask(SOUND)
+    system.close()
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        (["PROCESSING", "PROCESSING", "ACTIVE"], None),
+        (["PROCESSING", "FAILED"], "refused"),
+        (["PROCESSING"] * 99, "unavailable"),
+    ],
+)
+def test_an_upload_that_is_processed_is_waited_for(
+    states: list[str], expected: str | None, server: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gemini, "_INLINE_BYTES", 100)
+    monkeypatch.setattr(gemini, "_LOOK_S", 0.01)
+    system = load(SystemOptions(model=PRO, key="k", base_url=server.url, timeout_s=0.5))
+    looks = iter(states)
+    types = genai.types
+
+    class Files:
+        def upload(self, file: Any, config: Any) -> Any:
+            return types.File(name="files/x", uri="https://x/files/x", state="PROCESSING")
+
+        def get(self, name: str) -> Any:
+            state = next(looks)
+            failed = types.FileStatus(message="no sound") if state == "FAILED" else None
+            return types.File(
+                name=name, uri="https://x/x", mime_type="audio/flac", state=state, error=failed
+            )
+
+        def delete(self, name: str) -> None:
+            raise gemini._BROKEN[-1]("gone")
+
+    monkeypatch.setattr(type(system._client), "files", property(lambda _: Files()))
+    server.answer = always(response([{"text": json.dumps(ROWS)}]))
+    if expected is None:
+        assert said(system.read(system.ask(SOUND), SOUND)) == EXPECTED
+    elif expected == "refused":
+        with pytest.raises(AnswerError, match="no sound") as caught:
+            system.ask(SOUND)
+        assert caught.value.reason == "refused"
+    else:
+        with pytest.raises(Unavailable, match="not processed after"):
+            system.ask(SOUND)
+    system.close()
+
+
 @pytest.mark.parametrize("status", [200, 500])
 def test_large_sound_is_uploaded_and_deleted(
     asked: Gemini, server: Service, status: int, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +266,9 @@ def test_large_sound_is_uploaded_and_deleted(
         def upload(self, file: Any, config: Any) -> Any:
             assert file.read(4) == b"fLaC" and config.mime_type == "audio/flac"
             return genai.types.File(name="files/x", uri="https://x/files/x", mime_type="audio/flac")
+
+        def get(self, name: str) -> Any:
+            return genai.types.File(name=name, uri="https://x/files/x", mime_type="audio/flac")
 
         def delete(self, name: str) -> None:
             deleted.append(name)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from speaker_reasoner.engines.client import Unavailable
-from speaker_reasoner.errors import AnswerError
+from speaker_reasoner.errors import AnswerError, EngineError
 from speaker_reasoner.systems.asking import understood
 from speaker_reasoner.systems.base import Answer, Sound, SystemOptions
 from speaker_reasoner.transcript import Transcript
@@ -136,6 +136,25 @@ def test_nobody_there() -> None:
         pass
     with closing(live(url)) as system, pytest.raises(Unavailable):
         system.ask(Sound("call", voice(1.0)))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, EngineError), (429, Unavailable), (400, AnswerError)]
+)
+def test_a_stream_that_is_refused(status: int, kind: type[Exception]) -> None:
+    """A wrong key ends the run."""
+
+    def refuse(connection: Any, request: Any) -> Any:
+        return connection.respond(status, "no")
+
+    with server.serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.socket.getsockname()[1]}"
+        with closing(live(url)) as system, pytest.raises(kind, match=f"HTTP {status}"):
+            system.ask(Sound("call", voice(1.0)))
+        listening.shutdown()
+        thread.join()
 
 
 def test_it_is_sent_in_real_time() -> None:

@@ -19,7 +19,7 @@ from speaker_reasoner.errors import AnswerError, EngineError, ExtraError
 from speaker_reasoner.longform import Item
 from speaker_reasoner.systems.asking import Asking, How, understood
 from speaker_reasoner.systems.base import REASONS, Answer, Sound, SystemOptions
-from speaker_reasoner.systems.table import SYSTEMS, load
+from speaker_reasoner.systems.table import ENGINE, HERE, PUBLISHED, SYSTEMS, load
 from speaker_reasoner.transcript import Transcript
 
 from .fake_services import Reply, Request, Service, serving
@@ -465,6 +465,94 @@ def test_whatever_an_answer_holds_it_is_a_transcript_or_a_failure(name: str) -> 
     assert {"transcript", "format", "empty"} <= seen
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_whatever_is_sent_back_it_is_an_answer_or_a_failure(name: str) -> None:
+    """Also what says how much was used, and by which model: it is no number, or no text."""
+    top = [(key, None) for key in ANSWERS[name]]
+    inner = [(k, i) for k in ("usage", "metadata") for i in ANSWERS[name].get(k, ())]
+    sound = Sound("call", voice(6.0))
+    for key, part in top + inner:
+        for wrong in (None, "x", [], {}, True, -1):
+            raw = copy.deepcopy(ANSWERS[name])
+            if part is None:
+                raw[key] = wrong
+            else:
+                raw[key][part] = wrong
+            with serving(as_service(name, raw)) as service, closing(system(name, service)) as one:
+                try:
+                    answer = one.ask(sound)
+                    used = [answer.usage.input_tokens, answer.usage.billed_s]
+                    assert all(n is None or n >= 0 for n in used)
+                    understood(one, answer, sound)
+                except (AnswerError, Unavailable):
+                    pass
+
+
+NO_OBJECTS = (None, [1, 2], b"", b'"\xff\xfe"', b"[" * 100_000, {}, b"{")
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("body", NO_OBJECTS, ids=range(len(NO_OBJECTS)))
+def test_what_is_no_object_is_a_failure(name: str, body: Any) -> None:
+    """As proxies answer; of AssemblyAI, to each of its requests."""
+    sound = Sound("call", voice(6.0))
+    replies = [as_service(name, Reply(body)), lambda request: Reply(body)]
+    for reply in replies:
+        with (
+            serving(reply) as service,
+            closing(system(name, service)) as one,
+            pytest.raises(AnswerError) as caught,
+        ):
+            understood(one, one.ask(sound), sound)
+        assert caught.value.reason == "format"
+
+
+def test_a_redirection_ends_the_run(name: str) -> None:
+    """The libraries follow some of them; where one stays, the address is wrong."""
+    with serving(lambda _: Reply("", 305, {"location": "http://127.0.0.1:9/"})) as service:
+        one = system(name, service)
+        with pytest.raises((EngineError, Unavailable)):
+            one.ask(Sound("call", voice(2.0)))
+        one.close()
+
+
+def test_a_transcript_that_was_accepted_is_not_submitted_again() -> None:
+    """Where looking at it fails for a moment; one that is gone is."""
+    pytest.importorskip("assemblyai")
+    statuses = iter([503, 200, 404, 200])
+
+    def looked(request: Request) -> Reply:
+        status = next(statuses) if request.method == "GET" else 200
+        return Reply(ASSEMBLYAI if status == 200 else {"error": "not now"}, status)
+
+    sound = Sound("call", voice(6.0))
+    with (
+        serving(as_service("assemblyai", looked)) as service,
+        closing(system("assemblyai", service)) as one,
+    ):
+
+        def submitted() -> int:
+            return sum(r.method == "POST" and "upload" not in r.path for r in service.requests)
+
+        with pytest.raises(Unavailable):
+            one.ask(sound)
+        assert submitted() == 1
+        assert understood(one, one.ask(sound), sound).segments and submitted() == 1
+        with pytest.raises(EngineError, match="404"):
+            one.ask(sound)
+        assert one.ask(sound).raw["status"] == "completed" and submitted() == 3
+
+
+def test_a_swapped_model_of_deepgram() -> None:
+    pytest.importorskip("deepgram")
+    for model in ("nova-3", "nova-3-medical", "0a1b-custom"):
+        assert asked("deepgram", DEEPGRAM, model=model).segments
+    for model in ("nova-2", "nova", "nova-2-meeting"):
+        with pytest.raises(AnswerError, match=f"asked for {model}, nova-3 answered") as caught:
+            asked("deepgram", DEEPGRAM, model=model)
+        assert caught.value.reason == "swapped-model"
+
+
 def test_a_swapped_model() -> None:
     pytest.importorskip("assemblyai")
     with pytest.raises(AnswerError, match="asked universal-3-pro, got universal") as caught:
@@ -651,6 +739,33 @@ def test_a_dry_run_sends_nothing_and_needs_no_key(
     assert "about 8 requests" in said and "cost: about 0.40, at 60 an hour" in said
     assert cli.main(words[:-1]) == 1
     assert "ELEVENLABS_API_KEY" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_every_system_needs_nothing(
+    recordings: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """No key, library, server or environment; what is told of the cost is where the system runs."""
+    for name, entry in SYSTEMS.items():
+        monkeypatch.delenv(entry.key_env or "NONE", raising=False)
+        words = ["transcribe", str(recordings[0]), "--system", name, "--dry-run"]
+        if entry.runs == ENGINE:
+            with pytest.raises(SystemExit):
+                cli.main(words)
+            continue
+        assert cli.main(words) == (1 if entry.runs == PUBLISHED else 0)
+        said = " ".join(capsys.readouterr().out.split())
+        if entry.runs == PUBLISHED:
+            continue
+        assert "nothing was sent" in said and f"to {name}: " in said
+        here = entry.runs == HERE and not entry.served
+        assert ("cost: none" if here else "cost: unknown") in said
+        assert ("name it by --base-url" in said) == entry.served
+        assert cli.main([*words, "--price-per-hour", "600"]) == 0
+        assert "cost: about 1.00, at 600 an hour" in capsys.readouterr().out
+    words = ["transcribe", str(recordings[0]), "--system", "moss", "--base-url", "http://h/v1"]
+    assert cli.main([*words, "--dry-run"]) == 0
+    assert "cost: unknown" in capsys.readouterr().out
 
 
 def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -79,6 +79,7 @@ TWO = [("0", 0.0, 2.5, "hello"), ("1", 2.5, 4.0, "good day")]
         f"assistant\n{VIBE}\n",
         f"```json\n{VIBE}\n```",
         f"Here it is:\n```json\n{VIBE}\n```\nThat is all.",
+        f"2 to 3 people:\n```json\n{VIBE}\n```\n```",
         '{"segments": ' + VIBE + "}",
         VIBE.replace('"Start"', '"Start time"')
         .replace('"End"', '"End time"')
@@ -159,6 +160,8 @@ def test_few_other_lines_are_told_and_many_are_no_transcript() -> None:
         ("{]", "format"),
         ("", "empty"),
         ("```json\n```", "empty"),
+        (f"```json\n{VIBE}\n```\nand then\n```json\n{VIBE}\n```", "format"),
+        (f"```json\n{VIBE}\n```\n[00:04.000 --> 00:05.000] Speaker 1: and then", "format"),
         ("[00:00 --> 00:01] Speaker 1: " + "no no " * 60, "loop"),
         ('[{"Start":0,"End":1,"Speaker":0,"Content":"' + "ha " * 80, "loop"),
     ],
@@ -429,10 +432,25 @@ def test_a_served_model_that_fails(server: Service) -> None:
         (completion("", "m", refusal="no"), "refused"),
         ({"choices": []}, "format"),
         ([], "format"),
+        ({"choices": [{"message": "hello"}]}, "format"),
+        ({"choices": [{"message": None}]}, "format"),
+        ({"choices": [{"message": {"content": [{"text": None}, {"text": 7}]}}]}, "empty"),
+        ({"choices": [{"finish_reason": [], "message": {"content": " "}}]}, "empty"),
     ],
 )
 def test_completions_that_are_none(raw: Any, expected: str) -> None:
     assert reason(lambda: content_of(raw)) == expected
+
+
+@pytest.mark.parametrize("used", ["x", [1], {"prompt_tokens": "many", "seconds": -1}, 7, None])
+@pytest.mark.parametrize("name", ["qwen3-omni", "moss"])
+def test_usage_that_is_none(name: str, used: Any, server: Service) -> None:
+    system = load(name, SystemOptions(base_url=f"{server.url}/v1"))
+    raw = {**completion(LINES, system.model), "usage": used, "segments": []}
+    server.answer = always(raw)
+    answer = system.ask(SOUND)
+    assert answer.raw == raw and answer.usage.to_json() == {"requests": 1}
+    system.close()
 
 
 def test_moss_behind_vllm(server: Service) -> None:
@@ -449,6 +467,12 @@ def test_moss_behind_vllm(server: Service) -> None:
     raw = Answer({"text": "[0][S01]year [2024] ends[4.0]"})
     assert said(system.read(raw, SOUND)) == [("S01", 0.0, 4.0, "year [2024] ends")]
     assert reason(lambda: system.read(Answer({"task": "x"}), SOUND)) == "format"
+    for body in (None, [1], b"{", b"[" * 100_000):
+        server.answer = always(body)
+        assert reason(lambda: system.ask(SOUND)) == "format"
+    server.answer = always({}, 302)
+    with pytest.raises(EngineError, match="check the key, its account, the model and --base-url"):
+        system.ask(SOUND)
     server.answer = always({"error": {"message": "no segments"}}, 500)
     with pytest.raises(Unavailable, match="HTTP 500"):
         system.ask(SOUND)

@@ -41,6 +41,7 @@ def load_engine(
     experts: str | None = None,
     compile: str | None = None,
     deterministic: bool | None = None,
+    processes: int | None = None,
     prompts: str | Path | None = None,
     language: str | None = None,
     hotwords: str | None = None,
@@ -68,6 +69,7 @@ def load_engine(
         experts: `kernel`, `library` (transformers) or `auto` (the default): what computes routed experts.
         compile: `never`, `always` or `auto` (the default): compile the layers for steps of decoding.
         deterministic: what is written does not depend on the others of a batch in any bit, at the price of batches.
+        processes: that share the dialogues of a batch, on a CPU (`engines.processes`); 1 if `None`.
         prompts: the prompt file published with a released checkpoint.
         language: ISO 639-1 code of the spoken language, for the cascade; recognised if `None`.
         hotwords: names and terms that are likely to be said, for the cascade.
@@ -93,6 +95,7 @@ def load_engine(
         "experts": experts,
         "compile": compile,
         "deterministic": deterministic,
+        "processes": processes,
     }
     if engine == "vllm" and base_url is None:
         from .engines.vllm import load_vllm
@@ -169,13 +172,26 @@ def load_engine(
         cuda_graphs=bool(cuda_graphs),
     )
     _check_language(language, checkpoint.profile.language)
-    return TransformersEngine(
+    local = TransformersEngine(
         checkpoint,
         cuda_graphs=bool(cuda_graphs),
         experts=experts or "auto",
         compile=compile or "auto",
         deterministic=bool(deterministic),
     )
+    if processes in (None, 1):
+        return local
+    from .engines.processes import EngineProcesses
+
+    same = {
+        "model": model,
+        "device": "cpu",
+        "dtype": dtype,
+        **steps,
+        "processes": None,
+        "prompts": prompts,
+    }
+    return EngineProcesses(local, same, processes)
 
 
 def is_cascade(

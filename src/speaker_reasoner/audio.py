@@ -47,7 +47,7 @@ SAMPLE_RATE_HZ = 16_000
 
 _KNOWN = (
     ".wav .flac .mp3 .ogg .oga .opus .m4a .m4b .mp4 .m4v .mov .mkv .mka .webm .aac .aif .aiff .aifc .au"
-    " .caf .w64 .rf64 .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
+    " .caf .w64 .rf64 .sph .amr .3gp .wma .avi .flv .ts .mts .mpg .mpeg .ac3 .wv .ape"
 )
 SUFFIXES = frozenset(_KNOWN.split())
 """Suffixes of recordings in a folder, in lower case. The content of a file, not its suffix, decides its format."""

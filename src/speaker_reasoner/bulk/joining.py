@@ -1,7 +1,7 @@
 """Progress of the joins of long recordings, for the process that displays it.
 
 A join takes a moment if all shares are complete. Chunks that shares lack are transcribed by one worker, which may take
-hours: its journal, in the target, states the sample that it has reached.
+hours: its journal, in the target, holds those that are done.
 """
 
 import threading
@@ -11,7 +11,7 @@ from queue import Empty, Queue
 from typing import TypeVar
 
 from ..audio import to_seconds
-from ..longform.journal import reached
+from ..longform.journal import Tally
 from .rows import Row
 from .runner import BatchSettings, Done
 from .target import Target
@@ -39,42 +39,49 @@ class Joining:
         self._settings = settings
         self._target = target
         self._rows = {row.number: row for row in rows if row.number not in settled}
-        self._reached_s: dict[int, float] = {}
+        self._tallies: dict[int, Tally] = {}
+        self._held_s: dict[int, float] = {}
 
     def begin(self) -> Iterator[Done]:
-        """Yield a note on the missing shares of each; seconds that are transcribed again do not count as skipped."""
+        """Yield a note on the missing shares of each.
+
+        Seconds of them that an earlier join transcribed count as skipped.
+        """
         for row in self._rows.values():
             if self._target.done(row):
                 continue
             assert row.duration_s is not None
             parts = self._settings.shares(row)
             starts = [to_seconds(part.start_samples) for part in parts] + [row.duration_s]
-            whole = [
-                self._target.file(row, f"share-{part.number}.whole").exists() for part in parts
+            missing = [
+                part.number
+                for part in parts
+                if not self._target.file(row, f"share-{part.number}.whole").exists()
             ]
-            if all(whole):
+            if not missing:
                 continue
-            first = whole.index(False)
-            again_s = sum(starts[n + 1] - starts[n] for n in range(first, len(parts)) if whole[n])
-            self._reached_s[row.number] = starts[first]
+            left_s = sum(starts[n + 1] - starts[n] for n in missing)
+            shares_s = row.duration_s - left_s
+            tally = self._tallies[row.number] = Tally(self._target.file(row, "journal"))
+            held_s = self._held_s[row.number] = max(shares_s, to_seconds(tally.look()))
             note = (
-                f"{whole.count(False)} of {len(parts)} shares are missing; one worker transcribes it from "
-                f"{starts[first]:.0f} s on, of {row.duration_s:.0f} s"
+                f"{len(missing)} of {len(parts)} shares are missing; one worker transcribes their "
+                f"{left_s:.0f} s, of {row.duration_s:.0f} s"
             )
-            yield Done(row.number, row.name, "share", skipped_s=-again_s, note=note)
+            yield Done(row.number, row.name, "share", skipped_s=held_s - shares_s, note=note)
 
     def look(self) -> Iterator[Done]:
         """Yield the audio that each join has transcribed since the last call."""
-        for number, before_s in list(self._reached_s.items()):
+        for number, before_s in list(self._held_s.items()):
             row = self._rows[number]
-            now_s = to_seconds(reached(self._target.file(row, "journal")))
+            now_s = to_seconds(self._tallies[number].look())
             if now_s > before_s:
-                self._reached_s[number] = now_s
+                self._held_s[number] = now_s
                 yield Done(number, row.name, "share", audio_s=now_s - before_s)
 
     def ended(self, done: Done) -> Done:
         """The outcome of a join, with the seconds that no look has seen."""
-        before_s = self._reached_s.pop(done.number, None)
+        before_s = self._held_s.pop(done.number, None)
         length_s = self._rows[done.number].duration_s if done.number in self._rows else None
         if before_s is None or length_s is None or done.state != "done":
             return done

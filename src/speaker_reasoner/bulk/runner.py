@@ -5,7 +5,7 @@ worker that is given its rows next continues.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -250,9 +250,15 @@ class Runner:
             state,
             seconds,
             row.weight_s if outcome is None else 0.0,
-            _in_source(result.note, result.item, row),
+            _in_source(result.note, result.item, row) or self._lost(row, state),
             files,
         )
+
+    def _lost(self, row: Row, state: str) -> str:
+        """Return a remark on a recording that is done, and whose file was deleted since."""
+        if state != "before" or is_bucket(row.path) or Path(row.path).exists():
+            return ""
+        return f"{row.path}: is not there any more; its transcript is kept"
 
     def _failed(self, row: Row, failure: RowFailure, files: Sequence[Path] = ()) -> Done:
         self.target.failed(row, failure)
@@ -264,6 +270,8 @@ class Runner:
         if is_bucket(row.path):
             return self._bucket_item(row)
         path = Path(row.path)
+        if not path.exists() and (about := self._transcribed(row)) is not None:
+            return Item(path, row.name, source=lambda: about)
         if not row.stretch:
             return Item(path, row.name)
         length_s = audio.probe(path, track=self._settings.options.track).duration_s
@@ -282,6 +290,20 @@ class Runner:
             source=lambda: {**fingerprint(path), **place},
             samples=lambda: self._cut(path, start, end, row.channel),
         )
+
+    def _transcribed(self, row: Row) -> Mapping[str, Any] | None:
+        """The recording, or stretch of one, that a row's transcript is of; `None` where that is another, or there is
+        no transcript."""
+        marker = self.target.marker(row)
+        about = None if marker is None else marker.about.get("file")
+        if marker is None or marker.path != row.path or not isinstance(about, Mapping):
+            return None
+        start, end = about.get("samples") or (0, audio.to_samples(marker.measured["audio_s"]))
+        if not row.stretch:
+            return about if "samples" not in about else None
+        wanted = row.start_s + (row.duration_s or 0.0)
+        same = start == audio.to_samples(row.start_s) and about.get("channel") == row.channel
+        return about if same and abs(audio.to_seconds(end) - wanted) <= _SLACK_S else None
 
     def _bucket_item(self, row: Row) -> Item:
         place, _, name = row.path.rpartition("/")

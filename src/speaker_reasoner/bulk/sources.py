@@ -105,13 +105,30 @@ def _is_manifest(name: str) -> bool:
 
 
 def _folder(folder: Path) -> Iterator[SourceRow]:
+    """The recordings of a folder, in the order of their paths. Links to folders are followed, to each folder once."""
     root = folder.absolute()
-    for place, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    seen = {os.path.realpath(root)}
+    errors: list[OSError] = []
+    for place, folders, files in os.walk(root, onerror=errors.append, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if _is_new(Path(place) / name, seen)]
         for name in sorted(files):
             path = Path(place) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield _with_file(SourceRow(str(path), below=str(path.relative_to(root).as_posix())))
+    for error in errors:
+        at = str(error.filename)
+        yield SourceRow(
+            at, fault=f"{at}: cannot be listed: {error.strerror or error}; check its permissions"
+        )
+
+
+def _is_new(folder: Path, seen: set[str]) -> bool:
+    """Return whether a folder is listed: it is not hidden, and was not seen before, by this or another path."""
+    real = os.path.realpath(folder)
+    if folder.name.startswith(".") or real in seen:
+        return False
+    seen.add(real)
+    return True
 
 
 def _with_file(row: SourceRow) -> SourceRow:
@@ -309,6 +326,10 @@ def _of_cut(data: Mapping[str, Any]) -> SourceRow:
     whole = _of_recording(recording, recording.get("id"))
     channel, channels = data.get("channel"), recording.get("channel_ids") or [0]
     if isinstance(channel, list):
+        if len(channel) > 1 and set(channel) != set(channels):
+            raise LineFault(
+                f"a cut of {len(channel)} of {len(channels)} channels; expected one of them, or all"
+            )
         channel = channel[0] if len(channel) == 1 else None
     alone = channel in channels and len(channels) > 1
     return replace(

@@ -166,7 +166,7 @@ class Target:
         Raises:
             OutputError: another process has the shard, or the target is divided otherwise by a process that
                 still runs; the folder cannot be written to.
-            SettingsError: the source has changed, and other processes still work by its old listing.
+            SettingsError: the source has other recordings, and other processes still work by its old listing.
         """
         with ExitStack() as stack:
             try:
@@ -243,6 +243,11 @@ class Target:
             if existed and _digest(new) == _digest(self._listing):
                 return self.listing, ""
             if existed and others:
+                if not _has_more(new, self._listing):
+                    note = (
+                        "files of the source have changed, or are gone, since other processes began"
+                    )
+                    return self.listing, note
                 raise SettingsError(
                     f"{source}: has changed since other processes began to transcribe it into {self.where}; "
                     "wait for them, or let this one have the source as it was"
@@ -263,6 +268,22 @@ class Target:
     def _send(self, path: Path) -> None:
         if self.bucket is not None:
             self.bucket.send(path, self._name(path))
+
+
+def _has_more(new: Path, old: Path) -> bool:
+    """Return whether a listing has recordings that another one has not; how files look is no difference.
+
+    A file is looked at when it is transcribed; what is listed of it only balances shards.
+    """
+
+    def keys(path: Path) -> Iterator[int]:
+        for row in Listing(path):
+            length_s = row.duration_s if row.stretch else None
+            version = (row.size, row.version) if is_bucket(row.path) else None
+            yield hash((row.path, row.name, row.start_s, length_s, row.channel, version, row.fault))
+
+    known = set(keys(old))
+    return any(key not in known for key in keys(new))
 
 
 def _digest(path: Path) -> str:

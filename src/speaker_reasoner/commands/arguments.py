@@ -110,6 +110,13 @@ def add_model(command: argparse.ArgumentParser) -> None:
         default=None,
         help="read each dialogue apart, so that no bit of a result depends on what else shares the batch; slower",
     )
+    add(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="on a CPU, for a small checkpoint and a --batch above 1: share the dialogues out among so many processes "
+        "(default: 1)",
+    )
     _add_server(command)
 
 
@@ -378,6 +385,7 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "experts": arguments.experts,
         "compile": arguments.compile,
         "deterministic": arguments.deterministic,
+        "processes": arguments.processes,
         "prompts": arguments.prompts,
         "language": language,
         "hotwords": arguments.hotwords,

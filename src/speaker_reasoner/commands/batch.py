@@ -270,6 +270,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _merge(arguments: argparse.Namespace) -> int:
     from ..bulk.tables import TABLES, write_tables
+    from ..bulk.target import standing
 
     tables = [name for name in arguments.format if name in TABLES]
     if len(tables) < len(arguments.format):
@@ -278,6 +279,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     target = _there(arguments)
     for path in write_tables(target, tables, part=arguments.partial):
         print(path if target.bucket is None else f"{target.where}/{path.name}")
+    _report(standing(target).to_json())
     return 0
 
 
@@ -297,18 +299,22 @@ def _there(arguments: argparse.Namespace) -> "Target":
 
 
 def _report(numbers: dict[str, Any]) -> None:
-    hours = f"{numbers['done_s'] / 3600:.2f} of {numbers['all_s'] / 3600:.2f} h"
+    done, every = _length(numbers["done_s"]), _length(numbers["all_s"])
     _say(
-        f"{numbers['done']} of {numbers['recordings']} recordings done ({hours}), {numbers['failed']} failed, "
-        f"{numbers['outstanding']} outstanding"
+        f"{numbers['done']} of {numbers['recordings']} recordings done ({done} of {every}), "
+        f"{numbers['failed']} failed, {numbers['outstanding']} outstanding"
     )
     for kind, count in numbers["faults"].items():
         _say(f"  {kind}: {count}")
     if numbers.get("times_real_time"):
         _say(
-            f"{numbers['audio_s'] / 3600:.2f} h in {numbers['wall_s']:.0f} s: "
+            f"{_length(numbers['audio_s'])} in {numbers['wall_s']:.0f} s: "
             f"{numbers['times_real_time']:.1f} times as fast as they last"
         )
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def _say(message: str) -> None:

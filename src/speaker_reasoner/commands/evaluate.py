@@ -271,7 +271,8 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, message in ran["notes"].items():
         say(f"{name}: {message}", "yellow")
     for name, failure in ran["failures"].items():
-        say(f"{name}: {failure['reason']}: {failure['message']}", "red")
+        message = failure["message"].removeprefix(f"{name}: ")
+        say(f"{name}: {failure['reason']}: {message}", "red")
     if clipped:
         say(f"{clipped} segments were clipped: there was no pause where a cut had to be", "yellow")
     references = {row.reference.recording: row.reference for row in rows}

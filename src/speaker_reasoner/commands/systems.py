@@ -247,10 +247,14 @@ _OF_SYSTEMS = ("at_once", "rate", "longest_piece", "system_python", "dry_run", "
 
 def dry_run(chosen: Chosen, recordings: Iterable[tuple[str, float]], folder: Path | None) -> int:
     """Print what a system would be sent of recordings, `(name, seconds)`, with answers kept in `folder`."""
+    from ..engines.client import Address
     from ..formats import file_name
     from ..systems.kept import ANSWERS
     from ..systems.table import SERVICE
 
+    address, price = chosen.arguments.base_url, chosen.arguments.price_per_hour
+    if address is not None:
+        Address(address)  # it is one
     console, limit_s = Console(highlight=False, soft_wrap=True), chosen.limit_s
     requests, seconds, kept = 0, 0.0, 0
     for name, duration_s in recordings:
@@ -275,12 +279,13 @@ def dry_run(chosen: Chosen, recordings: Iterable[tuple[str, float]], folder: Pat
         f"{seconds * _FLAC_BYTES_S / _MB:.1f} MB; {kept} recordings are answered already",
         markup=False,
     )
-    if chosen.entry.runs != SERVICE:
+    if chosen.entry.served and address is None:
+        console.print("to no server yet: name it by --base-url, as http://localhost:8000/v1")
+    if price is not None:
+        console.print(f"cost: about {seconds / 3600 * price:.2f}, at {price:g} an hour")
+    elif chosen.entry.runs != SERVICE and not chosen.entry.served and address is None:
         console.print("cost: none, it runs on this machine")
-    elif chosen.arguments.price_per_hour is None:
-        console.print("cost: unknown; give the price of an hour of audio: --price-per-hour X")
     else:
-        cost = seconds / 3600 * chosen.arguments.price_per_hour
-        console.print(f"cost: about {cost:.2f}, at {chosen.arguments.price_per_hour:g} an hour")
+        console.print("cost: unknown; give the price of an hour of audio: --price-per-hour X")
     console.print("nothing was sent")
     return 0

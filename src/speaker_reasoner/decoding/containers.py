@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import AudioError, quoted
-from .riff import AGAIN, AU, FORMS, KINDS, PADDING_BYTES, cut_off, end_of_chunks
+from .riff import (
+    AGAIN,
+    AU,
+    FORMS,
+    KINDS,
+    PADDING_BYTES,
+    TO_THE_END,
+    cut_off,
+    end_of_chunks,
+    more_sound,
+)
 
 _MPEG1_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # layer III
 _MPEG2_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
@@ -34,7 +44,7 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
     """
     starts = [0]
     head = data[:12]
-    tag = _tag_bytes(data)
+    tag = tag_bytes(data)
     form = data[tag : tag + 12]
     if form[:4] in FORMS and form[8:12] in KINDS:
         order = ">" if form[:4] in (b"FORM", b"RIFX") else "<"
@@ -79,8 +89,9 @@ def parts(data: mmap.mmap) -> list[tuple[int, int]]:
                 starts.append(at)
             at = data.find(b"FLV\x01", at + 4)
     stop = len(data) - (trailer_bytes(data) if head[:4] == b"fLaC" else 0)
-    if head[:4] == b"riff":  # libsndfile reads to the end of the file
-        stop = min(stop, end_of_chunks(data, starts[-1]) or stop)
+    if head[:4] in TO_THE_END:
+        end = end_of_chunks(data, starts[-1]) or stop
+        stop = stop if more_sound(data, end, stop) else min(stop, end)
     return list(zip(starts, [*starts[1:], stop], strict=True))
 
 
@@ -128,8 +139,8 @@ def boxes(data: mmap.mmap, at: int = 0) -> Iterator[tuple[int, bytes, int]]:
         at += size
 
 
-def _tag_bytes(data: mmap.mmap) -> int:
-    """The length of an ID3 tag that a file begins with; 0 without one."""
+def tag_bytes(data: mmap.mmap) -> int:
+    """Return the length of an ID3 tag that a file begins with; 0 without one."""
     if data[:3] != b"ID3" or len(data) <= 10:
         return 0
     size = data[6:10]
@@ -138,7 +149,7 @@ def _tag_bytes(data: mmap.mmap) -> int:
 
 def is_mpeg(data: mmap.mmap) -> bool:
     """Return whether a file is mp3, perhaps behind an ID3 tag, by its first bytes."""
-    at = _tag_bytes(data)
+    at = tag_bytes(data)
     return _mpeg_frame(data[at : at + 4])[0] > 0
 
 
@@ -155,12 +166,14 @@ def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
         size, length = ebml_size(data, at + 4)
         return size is not None and at + 4 + length + size > end
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        if start:
-            return False  # `boxes` counts from the beginning
-        return any(stop > end and name in _BOXES for at, name, stop in boxes(data) if at < end)
-    if head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"AVIX"):
-        size = struct.unpack("<I", head[4:8])[0]
-        return bool(0 < size < 0xFFFF_0000 and start + 8 + size > end)
+        found = boxes(data, start)
+        return any(stop > end and name in _BOXES for at, name, stop in found if at < end)
+    at = start
+    while data[at : at + 4] == b"RIFF" and data[at + 8 : at + 12] in (b"AVI ", b"AVIX"):
+        size = struct.unpack("<I", data[at + 4 : at + 8])[0]
+        if not 0 < size < 0xFFFF_0000 or at + 8 + size > end:
+            return bool(0 < size < 0xFFFF_0000)
+        at += 8 + size + size % 2  # a further part, or another file: FFmpeg reads both
     if head.startswith(_ASF):
         at = data.find(_ASF_FILE, start, min(end, start + 65_536))
         live = at < 0 or data[at + 88] & 1

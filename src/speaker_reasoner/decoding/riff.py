@@ -1,11 +1,13 @@
-"""Sizes that the headers of wav, aiff, caf, au and w64 files state, against the bytes that are there.
+"""Sizes that the headers of wav, aiff, caf, au, w64 and NIST SPHERE files state, against the bytes that are there.
 
 libsndfile and FFmpeg read a shortened file as a shorter recording. These functions walk over the chunks of a
 file, refuse one that ends too early, and report bytes behind the sound; they decode nothing.
 """
 
+import math
 import mmap
 import os
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,14 @@ _SOUND = (b"data", b"SSND")
 _STRANGERS = (b"OggS", b"fLaC", b"PK\x03\x04", b"\x1a\x45\xdf\xa3", b"%PDF", *FORMS)
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 """First bytes of tags for players, which may stand behind the sound."""
+TO_THE_END = (b"riff", b"NIST")
+"""First four bytes of w64 and NIST SPHERE files, of which libsndfile reads all up to the end of the file as sound."""
+_UNKNOWN_W64 = (1 << 63) - 1
+"""Least size that a w64 file states which was written to a pipe."""
+_NIST_HEAD = re.compile(rb"NIST_1A\n\s*(\d+)\n")
+_NIST_NUMBER = re.compile(rb"^(\w+) -(?:i|s\d+) (\d+)\s", re.MULTILINE)
+_NIST_SIZES = {b"sample_count", b"channel_count", b"sample_n_bytes"}
+_NIST_BYTES = 1 << 14  # of a header at most: assumed
 _TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
@@ -170,10 +180,15 @@ def _is_sound(data: mmap.mmap, at: int, last: int) -> bool:
     return last - at > PADDING_BYTES or (len(head) >= 8 and any(head))
 
 
+def more_sound(data: mmap.mmap, at: int, last: int) -> bool:
+    """Return whether the bytes `[at, last)` behind the stated sound of an au, caf, w64 or NIST file are more sound."""
+    return last - at > PADDING_BYTES and _is_sound(data, at, last)
+
+
 def check_size(
     path: str | os.PathLike[str], data: mmap.mmap, start: int = 0, stop: int | None = None
 ) -> str:
-    """Compare the size that the header of an au, caf or w64 file states with the file's; count chunks of wav.
+    """Compare the size that the header of an au, caf, w64 or NIST file states with the file's; count chunks of wav.
 
     Args:
         path: for messages.
@@ -181,7 +196,7 @@ def check_size(
         start, stop: where in the file the recording begins and ends; by default all of it.
 
     Returns:
-        A warning about bytes behind the sound of an au or caf file; empty for none.
+        A warning about bytes behind the sound of an au, caf, w64 or NIST file; empty for none.
 
     Raises:
         AudioError: there is less; or, of au and caf, more sound than is stated, which nobody would read.
@@ -202,10 +217,14 @@ def check_size(
             if not (is_chunk_name(name) and 0 <= size <= stop - end):
                 break
             end += 12 + size
-    elif data[start : start + 4] not in AU:
+    elif data[start : start + 4] not in (*AU, *TO_THE_END):
         return ""
     left = stop - end if end else 0
-    if left > PADDING_BYTES and _is_sound(data, end, stop):
+    if left and more_sound(data, end, stop):
+        if data[start : start + 4] in TO_THE_END:
+            return (
+                f"the header states {end - start:,} bytes; {left:,} more follow and were read, too"
+            )
         raise AudioError(
             f"{quoted(path)}: the header states sound up to byte {end - start:,}, and {left:,} bytes "
             f"follow; expected a header that fits; {AGAIN}"
@@ -239,7 +258,7 @@ def is_chunk_name(name: bytes) -> bool:
 
 
 def _stated_end(data: mmap.mmap, start: int) -> int:
-    """Return the byte at which the sound of an au, caf or w64 file should end; 0 if its header does not state it."""
+    """Return the byte at which the sound of an au, caf, w64 or NIST file should end; 0 if its header states none."""
     head = data[start : start + 4]
     if start + 24 > len(data):
         return 0
@@ -249,7 +268,10 @@ def _stated_end(data: mmap.mmap, start: int) -> int:
         )
         return 0 if size == 0xFFFF_FFFF else start + first + size
     if head == b"riff":
-        return start + int.from_bytes(data[start + 16 : start + 24], "little")
+        size = int.from_bytes(data[start + 16 : start + 24], "little")
+        return 0 if size >= _UNKNOWN_W64 else start + size
+    if head == b"NIST":
+        return _stated_end_of_nist(data, start)
     at = start + 8
     while head == b"caff" and at + 12 <= len(data):
         name, size = struct.unpack(">4sq", data[at : at + 12])
@@ -259,8 +281,17 @@ def _stated_end(data: mmap.mmap, start: int) -> int:
     return 0
 
 
+def _stated_end_of_nist(data: mmap.mmap, start: int) -> int:
+    text = data[start : start + _NIST_BYTES].partition(b"end_head")[0]
+    head = _NIST_HEAD.match(text)
+    numbers = {name: int(value) for name, value in _NIST_NUMBER.findall(text)}
+    if head is None or b"embedded" in text or not numbers.keys() >= _NIST_SIZES:
+        return 0  # compressed, or of a size that is not stated
+    return start + int(head[1]) + math.prod(numbers[name] for name in _NIST_SIZES)
+
+
 def end_of_chunks(data: mmap.mmap, start: int) -> int:
-    """Return the byte at which the au, caf or w64 recording that begins at `start` ends; 0 if that is unknown."""
+    """Return the byte at which the au, caf, w64 or NIST recording at `start` ends; 0 if that is unknown."""
     end = _stated_end(data, start)
     if data[start : start + 4] == b"riff":
         return end + -end % 8

@@ -9,7 +9,7 @@ import mmap
 import re
 import struct
 
-from .containers import EBML, SEGMENT, boxes, ebml_size, trailer_bytes
+from .containers import EBML, SEGMENT, boxes, ebml_size, tag_bytes, trailer_bytes
 from .riff import TAGS, is_chunk_name
 
 _LEAST_BYTES = 16
@@ -97,7 +97,8 @@ def frame_of_flac_follows(data: mmap.mmap, start: int, end: int, sample: int) ->
 
     Where its decoder failed there, it is damaged; otherwise something else follows its sound.
     """
-    block = int.from_bytes(data[start + 8 : start + 10], "big")  # the least, of STREAMINFO
+    at = start or tag_bytes(data)  # an ID3 tag may stand before the mark of a flac file
+    block = int.from_bytes(data[at + 8 : at + 10], "big")  # the least, of STREAMINFO
     for mark in _FLAC_FRAME.finditer(data, start, end):
         number = _number_of_frame(data[mark.start() : mark.start() + 16])
         by_samples = mark[0][1] & 1

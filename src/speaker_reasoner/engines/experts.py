@@ -16,6 +16,8 @@ from torch import nn
 from ..errors import SettingsError, first_line
 from .thinker import text_model
 
+EXPERTS = ("auto", "kernel", "library")
+"""Choices of `ChosenExperts`."""
 _CLOSE = 0.05
 """Allowed difference as a share of the largest value: kernel and transformers round bfloat16 differently (assumed)."""
 _log = logging.getLogger(__name__)

@@ -39,7 +39,7 @@ class _Layer:
         own = layer.self_attn
         self.before = _Norm.of(layer.input_layernorm)
         self.after = _Norm.of(layer.post_attention_layernorm)
-        self.inwards = Product.of([own.q_proj, own.k_proj, own.v_proj])
+        self.inwards = Product.of([own.q_proj, own.k_proj, own.v_proj], self.before.scale)
         self.outwards = Product.of([own.o_proj])
         self.heads = int(own.q_proj.out_features) // size
         self.key_heads = int(own.k_proj.out_features) // size
@@ -51,25 +51,29 @@ class _Layer:
         self.gate_up = self.down = None
         if hasattr(self.mlp, "gate_proj"):
             self.activate = self.mlp.act_fn
-            self.gate_up = Product.of([self.mlp.gate_proj, self.mlp.up_proj])
+            self.gate_up = Product.of([self.mlp.gate_proj, self.mlp.up_proj], self.after.scale)
             self.down = Product.of([self.mlp.down_proj])
 
     def feed(self, x: Tensor) -> Tensor:
         """The second half of the layer, `[N, D]` to `[N, D]`."""
         if self.gate_up is None or self.down is None:  # experts
-            output: Tensor = self.mlp(x.unsqueeze(0))[0]
+            output: Tensor = self.mlp(self.after(x).unsqueeze(0))[0]
             return output
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        gate, up = self.gate_up(self.after.unscaled(x)).chunk(2, dim=-1)
         return self.down(self.activate(gate) * up)
 
 
 class _Norm:
     """A root-mean-square norm over the last dimension, as x / hypot(|x|, sqrt(size * epsilon)) * sqrt(size) * weight:
-    four operations, where `torch.rms_norm` on a CPU is seven."""
+    four operations, where `torch.rms_norm` on a CPU is seven.
+
+    Attributes:
+        scale: the last factors, which may be part of a product that follows: then three operations are left.
+    """
 
     def __init__(self, weight: Tensor, epsilon: float) -> None:
         size = weight.shape[-1]
-        self._weight = weight.detach() * size**0.5
+        self.scale = weight.detach() * size**0.5
         self._floor = torch.tensor((size * epsilon) ** 0.5)
 
     @classmethod
@@ -78,8 +82,13 @@ class _Norm:
         return cls(norm.weight, float(norm.variance_epsilon))
 
     def __call__(self, x: Tensor) -> Tensor:
+        output: Tensor = self.unscaled(x) * self.scale
+        return output
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """The norm without `scale`."""
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        output: Tensor = x / torch.hypot(length, self._floor) * self._weight
+        output: Tensor = x / torch.hypot(length, self._floor)
         return output
 
 
@@ -111,7 +120,8 @@ class FlatText:
         state = [*state_of(self._text), *state_of(head)]
         if state != self._state:
             self._layers = [_Layer(layer, self._size) for layer in self._text.layers]
-            self._norm, self._head = _Norm.of(self._text.norm), Product.of([head])
+            self._norm = _Norm.of(self._text.norm)
+            self._head = Product.of([head], self._norm.scale)
             self._state = state
         self._fresh = True
 
@@ -139,7 +149,7 @@ class FlatText:
         ]
         x = torch.cat(list(blocks)) if len(blocks) > 1 else blocks[0]
         for number, layer in enumerate(self._layers):
-            y = layer.inwards(layer.before(x)).view(len(x), -1, self._size)
+            y = layer.inwards(layer.before.unscaled(x)).view(len(x), -1, self._size)
             turned = y[:, : layer.heads + layer.key_heads]
             if layer.norm is not None:
                 turned = layer.norm(turned)
@@ -149,10 +159,10 @@ class FlatText:
             if layer is self._layers[-1] and len(wanted) < len(x):  # nothing follows of the others
                 seen, x = seen[wanted], x[wanted]
             x = x + layer.outwards(seen)
-            x = x + layer.feed(layer.after(x))
+            x = x + layer.feed(x)
         for span in spans:
             span.row.tokens += span.end - span.begin
-        return list(torch.split(self._head(self._norm(x)), list(last)))
+        return list(torch.split(self._head(self._norm.unscaled(x)), list(last)))
 
     def release(self) -> None:
         """See `TextReader`; nothing is held for a batch."""

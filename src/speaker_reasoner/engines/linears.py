@@ -70,14 +70,19 @@ class Product:
         self._bias = None if bias is None else bias.detach()
 
     @classmethod
-    def of(cls, layers: Sequence[nn.Linear]) -> "Product":
-        """One product of layers with the same input; outputs lie one after the other."""
-        if len(layers) == 1:
+    def of(cls, layers: Sequence[nn.Linear], scale: Tensor | None = None) -> "Product":
+        """One product of layers with the same input; outputs lie one after the other.
+
+        Args:
+            scale: `[in]`, factors of the input.
+        """
+        if len(layers) == 1 and scale is None:
             return cls(layers[0].weight, layers[0].bias)
         bias = None
         if layers[0].bias is not None:
             bias = torch.cat([layer.bias for layer in layers])
-        return cls(torch.cat([layer.weight for layer in layers]), bias)
+        weight = torch.cat([layer.weight for layer in layers])
+        return cls(weight if scale is None else weight * scale, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         if not _ONE_DNN:

@@ -27,14 +27,14 @@ from ..voices.witness import Witness
 from .base import Reply, Request, Session, Stop
 from .checkpoint import Checkpoint
 from .comparing import load_witness
-from .experts import ChosenExperts
+from .experts import EXPERTS, ChosenExperts
 from .flat import FlatText, is_flat
 from .joined import JoinedText
 from .linears import FastLinears
 from .logits import Logits
 from .lookahead import Lookahead, TokenHistory
 from .memory import Held, TextReader
-from .placed import PlacedText
+from .placed import COMPILE, PlacedText
 from .thinker import MarkedTokenizer, audio_tower, embed, encode_audio, log_mel, slice_tokens
 from .tower import TowerWitness
 
@@ -69,7 +69,7 @@ class _BatchRow:
     looped: bool = False
     done: bool = False
     full: bool = False
-    """Return whether the context ends before the turn does."""
+    """Whether the context ends before the turn does."""
 
 
 class TransformersEngine:
@@ -89,7 +89,7 @@ class TransformersEngine:
             in any bit.
 
     Raises:
-        SettingsError: `cuda_graphs` without an NVIDIA GPU, or `experts` that cannot be used.
+        SettingsError: `cuda_graphs` without an NVIDIA GPU, `experts` that cannot be used, or a choice that is none.
     """
 
     name = "transformers"
@@ -124,6 +124,9 @@ class TransformersEngine:
         self.vocabulary = Vocabulary(checkpoint.tokenizer, self.end_id, int(config.vocab_size))
         self.cuda_graphs, self.compile = cuda_graphs, compile
         self.deterministic = deterministic
+        for option, value, known in (("experts", experts, EXPERTS), ("compile", compile, COMPILE)):
+            if value not in known:
+                raise SettingsError(f"--{option} {value!r}: expected one of {', '.join(known)}")
         if cuda_graphs and self.device.type != "cuda":
             raise SettingsError(
                 f"--cuda-graphs: the model is on {self.device}, expected an NVIDIA GPU; leave it out"
@@ -156,7 +159,7 @@ class TransformersEngine:
             "keep_cache": self.keep_cache,
             "constrained": self.constrained,
             **({"cuda_graphs": True} if self.cuda_graphs else {}),
-            **({"compile": "always"} if self.compile == "always" else {}),
+            **({"compile": self.compile} if getattr(self.text, "compiles", False) else {}),
             **({"experts": "kernel"} if self.experts.kernel else {}),
             **({"deterministic": True} if self.deterministic else {}),
             **(

@@ -31,6 +31,8 @@ MOST_GRAPHS = 64
 _COMPILE_AFTER = 2000
 """Steps after which `auto` compiles: a process that made so many is taken to make as many again, which save the time of
 compiling (assumed)."""
+COMPILE = ("auto", "never", "always")
+"""Choices of `PlacedText`."""
 _MOST_COMPILED = 64
 """Most compiled variants of a layer: one token or several, one row or several, few tokens for the experts or many.
 torch's own limit is 8. The name of the setting is that of torch 2.6, which later versions know, too."""
@@ -83,9 +85,13 @@ class PlacedText:
     Args:
         thinker: one whose layers all attend to the whole past.
         capture: replay steps as CUDA graphs; on a GPU alone.
-        compile: `never`, `always`, or `auto`: after many captured steps.
+        compile: `never`, `always`, or `auto`: after many captured steps, but not with `apart`, because compiled steps
+            round otherwise than those before.
         apart: let no places but those of the rows read take part in a step, so that a row read alone does not
             depend on how many others there are; a step copies its keys and values then.
+
+    Attributes:
+        compiles: whether steps are compiled, from the first or from a later one on.
 
     Raises:
         SettingsError: layers of the thinker attend to a window of the past.
@@ -111,9 +117,10 @@ class PlacedText:
         waits = thinker.dtype != torch.bfloat16 and any(
             hasattr(layer.mlp, "experts") for layer in self._text.layers
         )  # transformers' grouped_mm, compiled in another type, cannot be captured
-        due = _COMPILE_AFTER if capture and not waits else None
+        due = _COMPILE_AFTER if capture and not waits and not apart else None
         by_choice = {"always": 0, "auto": due, "never": None}
         self._compile_after = by_choice[compile]
+        self.compiles = self._compile_after is not None
         self._compiled: Callable[..., Tensor] | None = None
         self._steps = 0
         self.pool: Any = None

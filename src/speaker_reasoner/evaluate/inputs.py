@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,11 @@ def read_sides(
     references, hypotheses, renamed = _named_alike(references, hypotheses)
     notes: list[str] = []
     if uem is not None:
-        references, notes = with_uem(references, read_uem(Path(uem)))
+        listed = read_uem(Path(uem))
+        names = _other_names(listed, references)
+        listed = {names.get(name, name): channels for name, channels in listed.items()}
+        references, notes = with_uem(references, listed)
+        notes += [f"the UEM's {name!r} was taken for {other!r}" for name, other in names.items()]
     warnings = [
         *noticed("reference", references.values()),
         *noticed("hypothesis", hypotheses.values()),
@@ -95,9 +99,23 @@ def _named_alike(
 def _renamed(
     side: str, sessions: dict[str, Transcript], others: Mapping[str, Transcript]
 ) -> tuple[dict[str, Transcript], list[Mapping[str, str | None]]]:
-    """Give sessions the names of the other side that differ in a recording's suffix or in how letters are composed."""
-    if sessions.keys() <= others.keys():
-        return sessions, []
+    """Give sessions the names of the other side, and tell of it."""
+    names = _other_names(sessions, others)
+    named = {
+        names.get(name, name): replace(one, recording=names[name]) if name in names else one
+        for name, one in sessions.items()
+    }
+    warning = "1 sessions have another name on the other side: {!r} was taken for {!r}"
+    return named, [
+        {"side": side, "recording": other, "warning": warning.format(name, other)}
+        for name, other in names.items()
+    ]
+
+
+def _other_names(names: Collection[str], others: Collection[str]) -> dict[str, str]:
+    """Return, by name, names of the other side that differ in a recording's suffix or in how letters are composed."""
+    if set(names) <= set(others):
+        return {}
     from ..audio import SUFFIXES
 
     plain = {unicodedata.normalize("NFC", name): name for name in others}
@@ -108,20 +126,9 @@ def _renamed(
         stem = stem if f"{dot}{suffix}".lower() in SUFFIXES else ""
         return name if name in others else plain.get(composed) or plain.get(stem) or name
 
-    wanted = {name: other_name(name) for name in sessions}
+    wanted = {name: other_name(name) for name in names}
     often = Counter(wanted.values())
-    named, told = dict[str, Transcript](), list[Mapping[str, str | None]]()
-    for name, one in sessions.items():
-        other = wanted[name]
-        if other == name or often[other] > 1:
-            named[name] = one
-            continue
-        named[other] = replace(one, recording=other)
-        warning = (
-            f"1 sessions have another name on the other side: {name!r} was taken for {other!r}"
-        )
-        told.append({"side": side, "recording": other, "warning": warning})
-    return named, told
+    return {n: other for n, other in wanted.items() if other != n and often[other] == 1}
 
 
 def _wordless(

@@ -11,6 +11,7 @@ data set is another run.
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -297,7 +298,12 @@ def _check_same(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         write_text_atomically(path, json.dumps({"settings": about}, indent=2) + "\n")
         return
-    stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    try:
+        stored = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: no settings of a run that can be read ({error}); choose another -o, or delete the folder"
+        ) from error
     differs = [key for key, value in about.items() if stored.get(key) != value]
     if differs:
         raise DataError(
@@ -320,8 +326,14 @@ def _items(rows: Iterable[Excerpt], options: Options) -> list[Item]:
     """The units as recordings; pieces are cut from the decoded recording when they are wanted."""
     source = cache(fingerprint)
 
-    @lru_cache(maxsize=1)  # pieces of a recording follow each other
+    one_at_a_time = threading.Lock()  # or each thread of a system would decode it
+
     def load(path: Path) -> audio.Samples:
+        with one_at_a_time:
+            return decoded(path)
+
+    @lru_cache(maxsize=1)  # pieces of a recording follow each other
+    def decoded(path: Path) -> audio.Samples:
         if options.channels == SEPARATE:
             channels = range(audio.channel_count(path, track=options.track))
             return np.stack([audio.load(path, channel=n, track=options.track) for n in channels])

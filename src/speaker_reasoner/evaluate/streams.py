@@ -11,10 +11,9 @@ others are made again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +24,18 @@ from .mapping import cheapest_mapping, distance
 
 _PASSES = 49  # MeetEval's bound for each cost of substitutions
 _BLOCK = 64  # segments
-_KEPT = 2**20  # costs that the columns of a stream may hold before they are thinned: assumed
+_KEPT = 2**21  # costs that the columns of a stream may hold before they are thinned: assumed
 _SPARE = 8  # words that may move within a pass: assumed
 
 _Ints = npt.NDArray[np.uint64]
+_WORD_BYTES = 8
 
 
 class _TooLowError(Exception):
     """Paths that were left out may cost less than the cost that was read."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
     """Costs before (or behind) a place of a stream's reference, by the number of the stream's words up to there.
 
     Beyond the stored costs, on both sides, costs rise by one a word. Most columns hold a single cost: those
@@ -75,19 +74,20 @@ class _Text:
     def after(self, column: _Column, segment: _Ints, total: int) -> _Column:
         """Return the column behind `segment`, if it comes next; the reference then has `total` words."""
         behind, count = column.words + len(segment), len(segment)
-        if len(column.costs) == 1:
-            begin, end = (
-                number * segment.itemsize for number in (column.first, column.first + count)
-            )
-            if self._bytes[begin:end] == segment.tobytes():
-                # No path is cheaper than the difference of the lengths, which these words reach.
-                return _Column(behind, column.first + count, column.costs)
+        if len(column.costs) == 1 and self.continues(column.first, segment):
+            # No path is cheaper than the difference of the lengths, which these words reach.
+            return _Column(behind, column.first + count, column.costs)
         high = max(column.last, min(len(self.words), behind + self._more))
         above = np.arange(1, high - column.last + 1, dtype=np.uint64)
         costs = np.concatenate((column.costs, column.costs[-1] + above))
         stretch = self.words[column.first : high]
         costs = _forward()(costs, stretch, segment, cost_substitution=self._substitution)
         return self._cut(behind, column.first, costs, len(self.words) - (total - behind))
+
+    def continues(self, place: int, segment: _Ints) -> bool:
+        """Return whether the words from a place on are those of `segment`."""
+        begin = place * _WORD_BYTES
+        return self._bytes[begin : begin + segment.nbytes] == segment.tobytes()
 
     def _cut(self, words: int, first: int, costs: _Ints, to_come: int) -> _Column:
         """Return a column without its ends that no path within the limit passes, or a single cost if all rise from it.
@@ -180,6 +180,26 @@ class _Stream:
         """Return the cost of the stream without its next segment."""
         return self._met(self.front, self._behind(self._left - 1))
 
+    def pass_by_right(self, segment: _Ints) -> bool:
+        """Move the place behind the next segment where all paths cost least before and behind it, and its words follow.
+
+        Then its words are all right, and without it the stream costs one more for each: no stream has more for it.
+        """
+        front, behind = self.front, self._behind(self._left - 1)
+        end = front.first + len(segment)
+        words = front.words + len(segment)
+        if (
+            len(front.costs) != 1
+            or len(behind.costs) != 1
+            or end + behind.first != len(self._text.words)
+            or not self._totals[0] <= words + behind.words <= self._totals[1]
+            or not self._text.continues(front.first, segment)
+        ):
+            return False
+        self.front = _Column(words, end, front.costs)
+        self._left -= 1
+        return True
+
     def passed(self) -> None:
         """Move the place behind the next segment."""
         self._left -= 1
@@ -222,7 +242,7 @@ def assign(
         segments: the words of each segment, in order; none is empty.
         speakers: of each segment.
         streams: the words of each stream; none is empty.
-        largest: number of costs in all bands above which there is no search; `None` for any.
+        largest: number of costs above which there is no search; `None` for any.
 
     Returns:
         For each segment the number of its stream.
@@ -308,6 +328,9 @@ def _moved(
     moved = []
     for row, now in zip(rows, assignment, strict=True):
         here = streams[now]
+        if here.pass_by_right(row):
+            moved.append(now)
+            continue
         stays, front, without = here.cost, here.passed_by(row), here.without_next()
         best, least, after = now, stays - without, (front, stays)
         if least > -len(row):  # all of its words are right where it is: no stream has more for it

@@ -66,7 +66,7 @@ _FIELDS = {
         rf"(?:SPEAKER|NOSCORE)\s+\S+\s+\S+{_NUMBER}{_NUMBER}|[A-Z/-]+\s.*<NA>\s*$", re.IGNORECASE
     ),
     ".stm": re.compile(rf"\S+\s+\S+\s+\S+{_NUMBER}{_NUMBER}"),
-    ".ctm": re.compile(rf"\S+\s+\S+{_NUMBER}{_NUMBER}\s+\S+"),
+    ".ctm": re.compile(rf"\S+\s+\S+(?:{_NUMBER}{_NUMBER}\s+\S+|\s+\*\s+\*\s+<ALT)"),
 }
 _ALIASES = {"diarized_json": "services"}
 _NO_LHOTSE = re.compile(

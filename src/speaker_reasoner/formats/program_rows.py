@@ -111,22 +111,35 @@ def is_watson(data: Any) -> bool:
 def watson(data: Any, where: str) -> Iterator[ServiceRow]:
     """Yield turns of the words of each first alternative, in seconds; speakers are assigned by the start of a word."""
     speakers = {
-        label.get("from"): label.get("speaker") for label in objects(data, "speaker_labels")
+        _time(label.get("from")): label.get("speaker") for label in objects(data, "speaker_labels")
     }
     words = []
     for number, result in enumerate(objects(data, "results"), start=1):
         for best in objects(result, "alternatives")[:1]:
-            times = best.get("timestamps") or []
+            times, given = best.get("timestamps") or [], best.get("word_confidence")
+            if not isinstance(times, list):
+                raise FormatError(
+                    f"{where}, result {number}: expected timestamps as a list, got {str(times)[:60]!r}"
+                )
             if not times and text_of(best, "transcript").strip():
                 raise FormatError(
                     f"{where}, result {number}: expected words with times, got a transcript alone"
                 )
-            known = {n: one[1] for n, one in enumerate(best.get("word_confidence") or [])}
+            known = {
+                n: one[1]
+                for n, one in enumerate(given if isinstance(given, list) else ())
+                if isinstance(one, list) and len(one) == 2
+            }
             for n, one in enumerate(times):
                 if not isinstance(one, list) or len(one) != 3 or not isinstance(one[0], str):
                     raise FormatError(
                         f"{where}, result {number}: expected [word, start, end], got {one!r}"
                     )
                 word, start, end = one
-                words.append(TimedWord(word, start, end, known.get(n), speakers.get(start)))
+                words.append(TimedWord(word, start, end, known.get(n), speakers.get(_time(start))))
     yield from turns(words, where)
+
+
+def _time(value: object) -> object:
+    """Return a time as a key: 1 and 1.0 are the same one; values that are no numbers as text."""
+    return value if isinstance(value, int | float) else str(value)

@@ -44,7 +44,7 @@ _SILENCES = frozenset(("sil", "sp", "<eps>", "<sil>", "<p:>", "<p>", "{sl}", "{s
 _SILENT_LABELS = frozenset(
     ("sil", "sp", "<eps>", "<sil>", "[sil]", "<p:>", "<silence>", "[silence]")
 )
-"""The same where a tier is not of words, and `#` may be part of a user's name."""
+"""The same where a tier is not of words, and `#` may be a label that somebody wrote."""
 _SHORT = 5  # characters that labels of phones have at most, on average
 
 

@@ -2,7 +2,8 @@
 
 One JSON object a line: first the recording, model and settings, then each finished chunk, with its channel
 where channels are transcribed separately; where it holds the whole of a recording that was divided, in the
-end what the reader noticed in the file. If a kill cut the last line off, that line is dropped.
+end what the reader noticed in the file. If a kill cut the last line off, that line is dropped. Chunks of a
+recording that was divided may be in any order, and some may be missing between others.
 """
 
 import hashlib
@@ -56,18 +57,32 @@ def stopwatch() -> Callable[[], float]:
     return lap
 
 
-def reached(path: Path) -> int:
-    """Return the sample that a journal of one channel has reached; 0 if it is missing or holds no chunk."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _PROBE_BYTES))
-            for line in reversed(file.read().split(b"\n")[:-1]):
-                row = json.loads(line)
-                if "start_samples" in row:
-                    return int(row["start_samples"] + row["samples"])
-    except (OSError, ValueError):
-        pass
-    return 0
+class Tally:
+    """Counts the samples of the chunks in a journal of one channel that another process writes.
+
+    Args:
+        path: of the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = self._at = self._samples = 0
+
+    def look(self) -> int:
+        """Read what is new, and return the count; where that fails, as on a deleted journal, the last one."""
+        try:
+            with self._path.open("rb") as file:
+                if (number := os.fstat(file.fileno()).st_ino) != self._file:
+                    self._file, self._at, self._samples = number, 0, 0
+                file.seek(self._at)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._samples += int(json.loads(line).get("samples", 0))
+                    self._at += len(line)
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass
+        return self._samples
 
 
 class OtherJournal(OutputError):
@@ -117,11 +132,6 @@ class Journal:
             self._read(data)
         self._opened_s = time.monotonic() - self.elapsed_s
 
-    @property
-    def kept(self) -> int:
-        """Number of stored chunks that were not taken yet."""
-        return sum(map(len, self._kept.values()))
-
     def chunks(self) -> list[Chunk]:
         """The stored chunks, in order, without their sound."""
         return [
@@ -134,13 +144,13 @@ class Journal:
         return ChannelJournal(self, number)
 
     def next(self, chunk: Chunk, channel: int | None = None) -> FinishedChunk | None:
-        """The next stored chunk of a channel; `None` when all were taken.
+        """The stored chunk of a channel with these bounds; `None` where all were taken, or only later ones are left.
 
         Raises:
             OutputError: the stored chunk has other bounds than this one.
         """
         kept = self._kept.get(channel)
-        if not kept:
+        if not kept or kept[0].start_samples >= chunk.start_samples + len(chunk.samples):
             return None
         finished = kept.pop(0)
         place = (chunk.start_samples, len(chunk.samples))
@@ -257,6 +267,8 @@ class Journal:
             raise OtherJournal(
                 f"{self.path}: no journal that can be read ({error}); delete it to start again"
             ) from error
+        for chunks in self._kept.values():  # those of missing shares are added last
+            chunks.sort(key=lambda one: one.start_samples)
         for key in sorted({*about, *self.about}):
             if about.get(key) != self.about.get(key):
                 raise OtherJournal(

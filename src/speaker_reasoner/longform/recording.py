@@ -105,6 +105,7 @@ class _OpenChunk:
         extra: dialogues over speech that the first one skipped; `None` before coverage was checked.
         reported: how many of the dialogues' turns were reported.
         speech: regions of speech in seconds of the chunk; `None` before they were detected.
+        kept: its result, where the journal holds it; it waits for the chunks before it.
     """
 
     number: int
@@ -115,6 +116,7 @@ class _OpenChunk:
     extra: list[Dialogue] | None = None
     reported: int = 0
     speech: Sequence[Region] | None = None
+    kept: FinishedChunk | None = None
 
     @property
     def start_s(self) -> float:
@@ -237,12 +239,17 @@ class RecordingState:
     def dialogues(self, most: int) -> list[Dialogue]:
         """Return at most `most` dialogues under way; start further chunks while there are fewer.
 
-        With a speaker cache, or where the engine needs chunks in order, a chunk waits for the one before it.
+        With a speaker cache, or where the engine needs chunks in order, a chunk waits for the one before it. So do
+        chunks behind one that the journal holds, or many of those would be held in memory.
         """
         while True:
             self._settle()
             active = [d for open_chunk in self._open_chunks for d in open_chunk.under_way]
-            waits = (self.settings.cached or self.settings.in_order) and bool(self._open_chunks)
+            waits = bool(self._open_chunks) and (
+                self.settings.cached
+                or self.settings.in_order
+                or self._open_chunks[-1].kept is not None
+            )
             if len(active) >= most or waits or self._exhausted or not self.ready():
                 return active[:most]
             self._begin()
@@ -273,7 +280,7 @@ class RecordingState:
         )
 
     def _begin(self) -> None:
-        """Read the next chunk and open its dialogue, or take it from the journal."""
+        """Read the next chunk, and open its dialogue where the journal does not hold its result."""
         try:
             chunk = next(self._source, None)
         except SpeakerReasonerError as error:
@@ -287,7 +294,7 @@ class RecordingState:
             self._alone = self._is_last()
         kept = self._journal.next(chunk) if self._journal is not None else None
         if kept is not None:
-            self._absorb(kept, chunk.samples)
+            self._open_chunks.append(_OpenChunk(number, chunk, (), (), None, kept=kept))
             return
         cache: Sequence[CacheEntry] = ()
         people: Sequence[int] = ()
@@ -327,9 +334,11 @@ class RecordingState:
             if open_chunk.under_way or open_chunk.extra is None:
                 return
             self._open_chunks.popleft()
-            finished = self._finish(open_chunk)
-            if self._journal is not None:
-                self._journal.add(finished)
+            finished = open_chunk.kept
+            if finished is None:
+                finished = self._finish(open_chunk)
+                if self._journal is not None:
+                    self._journal.add(finished)
             self._absorb(finished, open_chunk.chunk.samples)
 
     def _insist(self, open_chunk: _OpenChunk) -> list[Dialogue]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import to_samples
-from ..errors import OutputError
 from ..formats import as_json, write_text_atomically
 from .chunks import Chunk
 from .journal import NOTICES, Journal, OtherJournal
@@ -55,11 +54,11 @@ def shares(duration_s: float, share_s: float) -> list[Share]:
 
 
 def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None:
-    """Write the finished chunks of shares as the journal of their recording.
+    """Add the finished chunks of shares to the journal of their recording.
 
-    It holds the shares up to the first one that is not whole, or is about something else. Where all are whole, it
-    ends with what the reader noticed, and the recording need not be read again. A journal that holds as much
-    already stays as it is.
+    Shares that are missing, or about something else, are left to transcribe. Where all are there, the journal
+    ends with what the reader noticed, and the recording need not be read again. A journal that holds all of
+    them already stays as it is.
 
     Args:
         paths: of the shares, in order.
@@ -69,35 +68,35 @@ def join(paths: Sequence[Path], journal: Path, about: Mapping[str, Any]) -> None
     Raises:
         OutputError: it cannot be written.
     """
-    head: Mapping[str, Any] = {}
-    rows: list[dict[str, Any]] = []
-    elapsed_s, share_s, whole = 0.0, 0.0, False
-    notices: Sequence[str] | None = None
+    before = _rows(journal, about)
+    rows = {} if before is None else {row["start_samples"]: row for row in before[1]}
+    head, held = None if before is None else before[0].about, len(rows)
+    elapsed_s, share_s = (0.0, 0.0) if before is None else (before[0].elapsed_s, before[0].share_s)
+    notices: list[str] | None = None
+    missing = 0
     for path in paths:
-        try:
-            kept = Journal(path, about)
-            lines = path.read_text(encoding="utf-8").split("\n")[1:-1]  # no other ends of lines
-        except (OtherJournal, OSError):
-            break
-        notices = kept.notices
-        for row in map(json.loads, lines):
-            if NOTICES in row:
-                continue
+        share = _rows(path, about)
+        if share is None:
+            missing += 1
+            continue
+        kept, chunks = share
+        head, notices = kept.about, kept.notices  # those of the last share count
+        for row in chunks:
             row["elapsed_s"] = round(elapsed_s + row["elapsed_s"], 3)
             row["share_s"] = round(share_s + row["share_s"], 3)
-            rows.append(row)
-        head = kept.about
+            rows.setdefault(row["start_samples"], row)
         elapsed_s, share_s = elapsed_s + kept.elapsed_s, share_s + kept.share_s
-        whole = path == paths[-1] and notices is not None
-    if _chunks(journal, about) < len(rows):
-        rows += [{NOTICES: notices}] if whole else []
-        text = "".join(as_json(row) + "\n" for row in [head, *rows])
+    if head is not None and len(rows) > held:
+        ends = [] if missing or notices is None else [{NOTICES: notices}]
+        text = "".join(as_json(row) + "\n" for row in (head, *rows.values(), *ends))
         write_text_atomically(journal, text)
 
 
-def _chunks(path: Path, about: Mapping[str, Any]) -> int:
-    """Return how many chunks a journal holds; none where it is about something else."""
+def _rows(path: Path, about: Mapping[str, Any]) -> tuple[Journal, list[dict[str, Any]]] | None:
+    """Return a journal and the rows of its chunks; `None` if it is missing or about something else."""
     try:
-        return Journal(path, about).kept
-    except OutputError:
-        return 0
+        kept = Journal(path, about)
+        lines = path.read_text(encoding="utf-8").split("\n")[1:-1]  # no other ends of lines
+    except (OtherJournal, OSError):
+        return None
+    return kept, [row for row in map(json.loads, lines) if NOTICES not in row]

@@ -1,5 +1,6 @@
 """AssemblyAI with speaker labels, through its library: upload, submit, poll. Its times are milliseconds."""
 
+import hashlib
 import json
 from importlib.metadata import version
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import httpx
 
 from .. import extras
+from ..engines.client import Unavailable
 from ..errors import AnswerError
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage, is_swapped
@@ -35,6 +37,7 @@ class AssemblyAI:
             api_key=options.key, http_timeout=options.timeout_s, polling_interval=poll_s, **place
         )
         self._config = self._aai.TranscriptionConfig(**self._asked())
+        self._submitted: dict[str, str] = {}
 
     def _asked(self) -> dict[str, Any]:
         options = self._options
@@ -68,27 +71,46 @@ class AssemblyAI:
     def ask(self, sound: Sound) -> Answer:
         """See `System`."""
         client = self._aai.Client(settings=self._settings)  # it keeps its last response: one each
+        data = sound.encoded()
+        place = hashlib.sha256(data).hexdigest()
         try:
-            self._aai.Transcriber(client=client, config=self._config).transcribe(
-                sound.encoded(), poll_timeout=self._options.timeout_s
+            self._transcript(client, data, place).wait_for_completion(
+                poll_timeout=self._options.timeout_s
             )
         except self._aai.AssemblyAIError as error:
             last = client.last_response
             if error.status_code is None:  # not done in time
                 raise http_error(self.name, None, error) from error
             said = _said(last)
-            raise http_error(
+            failure = http_error(
                 self.name, error.status_code, said or error, _headers(last), _json(last)
-            ) from error
+            )
+            if not isinstance(failure, Unavailable):
+                self._submitted.pop(place, None)
+            raise failure from error
         except httpx.HTTPError as error:
             raise http_error(self.name, None, f"{type(error).__name__}: {error}") from error
-        except ValueError as error:  # of JSON that is none, or that its library cannot read
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            # of JSON that is none, or that its library cannot read
+            self._submitted.pop(place, None)
             message = " ".join(str(error).split())[:300]
             raise AnswerError("format", message, _json(client.last_response)) from error
         finally:
             client.http_client.close()
+        self._submitted.pop(place, None)
         raw = _json(client.last_response)
+        if not isinstance(raw, dict):
+            raise AnswerError("format", f"{self.name}: expected a JSON object", raw)
         return Answer(raw, raw.get("speech_model_used"), usage=_usage(raw))
+
+    def _transcript(self, client: Any, data: bytes, place: str) -> Any:
+        """The transcript of a sound: a new one, or that of an attempt whose connection broke after it was accepted."""
+        if (known := self._submitted.get(place)) is not None:
+            return self._aai.Transcript(client=client, transcript_id=known)
+        transcript = self._aai.Transcriber(client=client, config=self._config).submit(data)
+        if transcript.id:
+            self._submitted[place] = transcript.id
+        return transcript
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
@@ -110,7 +132,7 @@ def _json(response: httpx.Response | None) -> Any:
         return None
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.text
 
 

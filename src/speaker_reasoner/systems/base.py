@@ -8,6 +8,7 @@ A system whose answer is no transcript raises an `AnswerError` with one of `REAS
 
 import hashlib
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ import numpy as np
 import soundfile
 
 from ..audio import SAMPLE_RATE_HZ, Samples, to_seconds
+from ..engines.client import Address
 from ..errors import SettingsError
 from ..transcript import Transcript
 
@@ -57,6 +59,9 @@ class SystemOptions:
         key: of the service; it is never stored or printed.
         timeout_s: longest time for one answer.
         python: interpreter of the environment that has the system's libraries; this one if `None`.
+
+    Raises:
+        SettingsError: the address or the key cannot be sent.
     """
 
     model: str | None = None
@@ -68,6 +73,9 @@ class SystemOptions:
     key: str | None = field(default=None, repr=False)
     timeout_s: float = 600.0
     python: str | None = None
+
+    def __post_init__(self) -> None:
+        Address(self.base_url or "http://localhost", self.key)
 
     @property
     def terms(self) -> list[str]:
@@ -145,7 +153,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Cost of an answer; `None` where the system does not state it.
+    """Cost of an answer; `None` where the system does not state it, or states no number.
 
     Attributes:
         requests: sent for this answer, those that failed not counted.
@@ -157,6 +165,13 @@ class Usage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     billed_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("input_tokens", "output_tokens", "billed_s"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                object.__setattr__(self, name, None)
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -93,7 +93,8 @@ class ChatModel:
         answered = raw.get("model") if isinstance(raw.get("model"), str) else None
         if is_swapped(self.model, answered):
             raise AnswerError("swapped-model", f"asked for {self.model}, {answered} answered", raw)
-        used = raw.get("usage") or {}
+        used = raw.get("usage")
+        used = used if isinstance(used, dict) else {}
         usage = Usage(
             input_tokens=used.get("prompt_tokens"), output_tokens=used.get("completion_tokens")
         )
@@ -122,15 +123,18 @@ def content_of(raw: Any) -> str:
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict):
         raise AnswerError("format", "expected a chat completion with a choice")
-    message = first.get("message") or {}
+    message = first.get("message")
+    if not isinstance(message, dict):
+        raise AnswerError("format", f"expected a message, got {str(message)[:60]!r}")
     if message.get("refusal"):
         raise AnswerError("refused", str(message["refusal"])[:200])
     reason = first.get("finish_reason")
-    if reason in _KINDS:
+    if isinstance(reason, str) and reason in _KINDS:
         raise AnswerError(_KINDS[reason], f"the answer ended for the reason {reason!r}")
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(text for text in texts if isinstance(text, str))
     if not isinstance(content, str) or not content.strip():
         raise AnswerError("empty", "the answer has no text")
     return content

@@ -4,6 +4,7 @@ A recording is sent as a file, or as a stream in real time (`deepgram-live`). Of
 final are left out; its end is a message of metadata, without which the answer was cut.
 """
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ import httpx
 from .. import extras
 from ..engines.client import Unavailable
 from ..errors import AnswerError
-from ..formats.service_rows import listed
+from ..formats.service_rows import at_key, listed
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage
-from .fern import of_fern
-from .service import service_transcript
+from .fern import json_of, of_fern
+from .service import http_error, service_transcript
 
 _MODEL = "nova-3"
+_FAMILY = re.compile(r"nova(-\d+)?")
 _BLOCK_S = 0.1
 """Sound in one message of a stream (assumed)."""
 
@@ -76,12 +78,13 @@ class Deepgram:
             )
         except Exception as error:
             raise of_fern(self.name, "deepgram", error) from error
-        raw = answer.model_dump(mode="json", exclude_none=True, warnings=False)
-        about = raw.get("metadata") or {}
-        return Answer(raw, _model(about), usage=Usage(billed_s=about.get("duration")))
+        raw = json_of(self.name, answer)
+        about = at_key(raw, "metadata")
+        return Answer(raw, _model(about), usage=Usage(billed_s=at_key(about, "duration")))
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""
+        _check_model(self.model, _models_of(at_key(answer.raw, "metadata")))
         return service_transcript("Deepgram", answer.raw, sound)
 
     def close(self) -> None:
@@ -116,6 +119,9 @@ class DeepgramLive(Deepgram):
                 sender.start()
                 for message in stream:
                     messages.append(message.model_dump(mode="json", warnings=False))
+        except closed.InvalidStatus as error:
+            status, headers = error.response.status_code, dict(error.response.headers)
+            raise http_error(self.name, status, error, headers) from error
         except (closed.WebSocketException, OSError, TimeoutError) as error:
             raise Unavailable(f"{self.name}: {' '.join(str(error).split())[:300]}") from error
         except Exception as error:
@@ -144,6 +150,9 @@ class DeepgramLive(Deepgram):
             raise AnswerError(
                 "truncated", f"the stream ended after {len(messages)} messages, without its last"
             )
+        for message in messages:
+            if message.get("type") == "Metadata":
+                _check_model(self.model, _models_of(message))
         words = [
             word
             for message in messages
@@ -163,12 +172,29 @@ def _blocks(sound: Sound) -> Iterator[tuple[float, bytes]]:
         yield number * _BLOCK_S, data[at : at + size]
 
 
-def _model(about: dict[str, Any]) -> str | None:
-    """Name and version of the models that answered."""
-    known = about.get("model_info")
+def _models_of(about: Any) -> list[dict[str, Any]]:
+    """What an answer says of the models that it is from."""
+    known = about.get("model_info") if isinstance(about, dict) else None
     rows = known.values() if isinstance(known, dict) else ()
-    named = [f"{r.get('name')} {r.get('version', '')}".strip() for r in rows if isinstance(r, dict)]
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _model(about: Any) -> str | None:
+    """Name and version of the models that answered."""
+    named = [f"{r.get('name')} {r.get('version', '')}".strip() for r in _models_of(about)]
     return ", ".join(named) or None
+
+
+def _check_model(asked: str, models: list[dict[str, Any]]) -> None:
+    """Compare families, as nova-3 of nova-3-medical: names of models have other forms in answers.
+
+    Raises:
+        AnswerError: `swapped-model`.
+    """
+    family = _FAMILY.match(asked)
+    answered = [row["arch"] for row in models if isinstance(row.get("arch"), str)]
+    if family is not None and answered and family[0] not in answered:
+        raise AnswerError("swapped-model", f"asked for {asked}, {', '.join(answered)} answered")
 
 
 def load(options: SystemOptions) -> Deepgram:

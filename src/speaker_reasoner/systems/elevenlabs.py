@@ -8,7 +8,7 @@ import httpx
 from .. import extras
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage
-from .fern import of_fern
+from .fern import json_of, of_fern
 from .service import service_transcript
 
 _MODEL = "scribe_v2"
@@ -58,7 +58,7 @@ class ElevenLabs:
             )
         except Exception as error:
             raise of_fern(self.name, "elevenlabs", error) from error
-        raw = answer.model_dump(mode="json", exclude_none=True, warnings=False)
+        raw = json_of(self.name, answer)
         seconds = raw.get("audio_duration_secs")
         return Answer(raw, usage=Usage(billed_s=seconds))
 

@@ -7,7 +7,7 @@ import httpx
 
 from ..engines.client import Unavailable
 from ..errors import AnswerError, SpeakerReasonerError
-from .service import http_error
+from .service import NO_JSON, http_error
 
 
 def of_fern(system: str, package: str, error: Exception) -> SpeakerReasonerError | Unavailable:
@@ -24,12 +24,26 @@ def of_fern(system: str, package: str, error: Exception) -> SpeakerReasonerError
     parsing_error: Any = import_module(f"{package}.core.parse_error").ParsingError
     if isinstance(error, httpx.HTTPError):
         return http_error(system, None, f"{type(error).__name__}: {error}")
+    if isinstance(error, NO_JSON):
+        return AnswerError("format", f"{system}: an answer that is no JSON")
     if isinstance(error, parsing_error):
         return AnswerError("format", "an answer that its library cannot read", error.body)
     if isinstance(error, api_error):
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         return http_error(system, error.status_code, _said(error.body), headers, error.body)
     raise error
+
+
+def json_of(system: str, answer: Any) -> dict[str, Any]:
+    """The JSON of an answer of a library.
+
+    Raises:
+        AnswerError: `format`: it was no object.
+    """
+    raw = answer.model_dump(mode="json", exclude_none=True, warnings=False) if answer else None
+    if not isinstance(raw, dict):
+        raise AnswerError("format", f"{system}: expected a JSON object, got {str(raw)[:60]}")
+    return raw
 
 
 def _said(body: Any) -> str:

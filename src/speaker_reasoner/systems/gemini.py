@@ -4,7 +4,9 @@ The finish reason decides whether an answer is whole; `response.text` does not s
 for another is refused. The paper does not print its prompt; this one is ours, and its hash is stored.
 """
 
+import importlib
 import io
+import time
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +19,7 @@ from ..errors import AnswerError, EngineError
 from ..formats.service_rows import ServiceRow, TimedWord, at_key, listed
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage, is_swapped, text_hash
-from .service import http_error
+from .service import NO_JSON, http_error
 from .text import clock, read_text, transcript_of
 
 _NAME, _MODEL = "gemini", "gemini-3.5-transcribe"
@@ -53,6 +55,12 @@ _REFUSED = frozenset(
     }
 )
 _CUT = frozenset({"MAX_TOKENS", "CONTINUATION"})
+_BROKEN: tuple[type[Exception], ...] = (httpx.HTTPError,)
+"""Errors of connections; google-genai takes httpx2 where it is installed, in place of httpx."""
+with suppress(ImportError):
+    _BROKEN = (httpx.HTTPError, importlib.import_module("httpx2").HTTPError)
+_LOOK_S = 2.0
+"""Time between two looks at an upload that is being processed (assumed)."""
 
 
 class Gemini:
@@ -127,7 +135,8 @@ class Gemini:
         uploaded = None
         try:
             if len(data) > _INLINE_BYTES:
-                audio = uploaded = self._upload(data)
+                uploaded = self._upload(data)
+                audio = self._wait_for(uploaded.name)
             else:
                 audio = types.Part.from_bytes(data=data, mime_type="audio/flac")
             contents = [audio] if self._transcribes else [audio, self._prompt()]
@@ -140,8 +149,10 @@ class Gemini:
             raise http_error(
                 _NAME, code, error.message, dict(headers) if headers else None
             ) from error
-        except httpx.HTTPError as error:
+        except _BROKEN as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
+        except (*NO_JSON, self._errors.UnknownApiResponseError) as error:
+            raise AnswerError("format", f"{_NAME}: an answer that is no JSON") from error
         except ValueError as error:  # the SDK's own checks, as of a key that is missing
             raise EngineError(f"{_NAME}: {str(error).splitlines()[0]}") from error
         finally:
@@ -153,9 +164,29 @@ class Gemini:
         config = self._genai.types.UploadFileConfig(mime_type="audio/flac")
         return self._client.files.upload(file=io.BytesIO(data), config=config)
 
+    def _wait_for(self, name: str) -> Any:
+        """Wait until the service has processed an upload.
+
+        Raises:
+            AnswerError: `refused`: it cannot.
+            Unavailable: it takes too long.
+        """
+        until_s = time.monotonic() + self.options.timeout_s
+        while True:
+            uploaded = self._client.files.get(name=name)
+            state = str(getattr(uploaded.state, "value", uploaded.state))
+            if state == "FAILED":
+                said = getattr(uploaded.error, "message", None) or "it does not say why"
+                raise AnswerError("refused", f"the upload could not be processed: {said}")
+            if state != "PROCESSING":
+                return uploaded
+            if time.monotonic() > until_s:
+                raise Unavailable(f"the upload is not processed after {self.options.timeout_s:g} s")
+            time.sleep(_LOOK_S)
+
     def _forget(self, name: str) -> None:
         """Delete an upload; the service does so itself after two days."""
-        with suppress(self._errors.APIError):
+        with suppress(self._errors.APIError, *_BROKEN):
             self._client.files.delete(name=name)
 
     def answer_of(self, response: Any) -> Answer:

@@ -17,7 +17,7 @@ from ..version import __version__
 from .base import MOST_TOKENS, Answer, Sound, SystemOptions, Usage, is_swapped
 from .checks import repeated
 from .hub import HubModel, whole_text
-from .service import SEGMENTS, http_error, service_transcript
+from .service import NO_JSON, SEGMENTS, http_error, service_transcript
 from .text import transcript_of
 
 _NAME, _MODEL = "moss", "OpenMOSS-Team/MOSS-Transcribe-Diarize"
@@ -121,7 +121,7 @@ class ServedMoss:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         try:
             raw = response.json()
-        except ValueError as error:
+        except NO_JSON as error:
             raise http_error(_NAME, response.status_code, response.text[:200]) from error
         if response.status_code != 200 or not isinstance(raw, dict):
             said = raw.get("error", raw) if isinstance(raw, dict) else raw
@@ -129,7 +129,9 @@ class ServedMoss:
         answered = raw.get("model") if isinstance(raw.get("model"), str) else None
         if is_swapped(self.model, answered):
             raise AnswerError("swapped-model", f"asked for {self.model}, {answered} answered", raw)
-        return Answer(raw, answered, None, Usage(billed_s=(raw.get("usage") or {}).get("seconds")))
+        used = raw.get("usage")
+        seconds = used.get("seconds") if isinstance(used, dict) else None
+        return Answer(raw, answered, None, Usage(billed_s=seconds))
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:
         """See `System`."""

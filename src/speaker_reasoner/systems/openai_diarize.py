@@ -10,7 +10,7 @@ from .. import extras
 from ..errors import AnswerError
 from ..transcript import Transcript
 from .base import Answer, Sound, SystemOptions, Usage
-from .service import SEGMENTS, http_error, service_transcript
+from .service import NO_JSON, SEGMENTS, http_error, service_transcript
 
 _MODEL = "gpt-4o-transcribe-diarize"
 _MOST_BYTES = 25_000_000
@@ -73,7 +73,11 @@ class OpenAIDiarize:
             raise http_error(self.name, None, error.__cause__ or error) from error
         except self._openai.APIError as error:
             raise AnswerError("format", str(error), error.body) from error
-        raw = answer if isinstance(answer, str) else answer.to_dict(warnings=False)
+        except NO_JSON as error:
+            raise AnswerError("format", f"{self.name}: an answer that is no JSON") from error
+        raw: Any = answer  # text, or what else its library did not read
+        if hasattr(answer, "to_dict"):
+            raw = answer.to_dict(warnings=False)
         return Answer(raw, usage=_usage(raw))
 
     def read(self, answer: Answer, sound: Sound) -> Transcript:

@@ -1,5 +1,6 @@
 """Common to all hosted services: errors of HTTP, and answers in the formats that `formats.services` reads."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from .base import Sound
 
 SEGMENTS = "OpenAI, Whisper, WhisperX, faster-whisper"
 """The kind that all of these write."""
+NO_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
+"""Errors of libraries on an answer that is no JSON; they pass them on."""
 _SHOWN = 300
 """Characters of a message that are shown."""
 _TOO_LONG = re.compile(r"longer than|too (long|large)|exceeds? the (maximum|limit)", re.IGNORECASE)
@@ -45,7 +48,7 @@ def http_error(
         what = said if status is None else f"HTTP {status}: {said}"
         wait_s = retry_after((headers or {}).get("retry-after"))
         return Unavailable(what, limited=status == 429, wait_s=wait_s)
-    if status in (401, 402, 403, 404):
+    if status in (401, 402, 403, 404) or 300 <= status < 400:
         return EngineError(
             f"{system}: HTTP {status}: {said}; check the key, its account, the model and --base-url"
         )

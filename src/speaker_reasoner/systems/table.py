@@ -29,6 +29,7 @@ class SystemEntry:
         speakers: whether it names speakers.
         words: whether it gives words.
         languages: whether it takes the spoken language.
+        served: whether it needs a server, which the user names.
         at_once: recordings under way at once, if the user says nothing.
         note: further remarks.
     """
@@ -43,6 +44,7 @@ class SystemEntry:
     speakers: bool = True
     words: bool = True
     languages: bool = True
+    served: bool = False
     at_once: int = 1
     note: str = ""
 
@@ -153,6 +155,7 @@ SYSTEMS: Mapping[str, SystemEntry] = {
         "qwen3_omni",
         licence="Apache-2.0",
         limit_s=600.0,
+        served=True,
         at_once=8,
         note="its prompt is ours; the paper does not print its own",
     ),
@@ -161,6 +164,7 @@ SYSTEMS: Mapping[str, SystemEntry] = {
         HERE,
         "qwen25_omni",
         limit_s=600.0,
+        served=True,
         at_once=8,
         note="its prompt is ours; the paper does not print its own",
     ),
@@ -194,6 +198,7 @@ SYSTEMS: Mapping[str, SystemEntry] = {
         "soulx_transcriber",
         licence="Apache-2.0",
         limit_s=300.0,
+        served=True,
         at_once=8,
         note="its prompt is in our words",
     ),

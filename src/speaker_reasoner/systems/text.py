@@ -89,11 +89,28 @@ def transcript_of(rows: list[ServiceRow], sound: Sound, warnings: Sequence[str] 
 
 
 def unfenced(text: str) -> str:
-    """A text without a leading role, and without code fences around it or after a sentence."""
+    """A text without a leading role, and without code fences around it or after a sentence.
+
+    Raises:
+        AnswerError: `format`: there are several code blocks, or turns outside of the only one.
+    """
     body = text.strip()
     body = re.sub(r"\Aassistant\s*\n", "", body).strip()
-    fence = _FENCE.search(body)
-    return fence[1].strip() if fence else body
+    blocks = list(_FENCE.finditer(body))
+    if not blocks:
+        return body
+    filled = [block for block in blocks if block[1].strip()] or blocks[:1]
+    if len(filled) > 1:
+        raise AnswerError("format", f"{len(filled)} code blocks, expected one with all turns")
+    block = filled[0]
+    around = f"{body[: block.start()]}\n{body[block.end() :]}"
+    lines = (line.strip() for line in around.splitlines())
+    turns = [line for line in lines if line[:1] == "[" and _LINE.fullmatch(line)]
+    if turns:
+        raise AnswerError(
+            "format", f"{len(turns)} turns outside of the code block, as {turns[0][:60]!r}"
+        )
+    return block[1].strip()
 
 
 def json_array(text: str) -> list[Any]:

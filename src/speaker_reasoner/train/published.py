@@ -109,7 +109,12 @@ def _write_settings(folder: Path, files: CheckpointFiles, dtype: torch.dtype) ->
     _save(folder / "config.json", whole)
     marks = {}
     for mark, names in _MARKS.items():
-        number = next(thinker[name] for name in names if name in thinker)
+        number = next((thinker[name] for name in names if thinker.get(name) is not None), None)
+        if number is None:
+            raise CheckpointError(
+                f"{files.folder}/config.json: expected {' or '.join(names)}, the number of a token, which vLLM's "
+                "processor needs; got none; copy it from the base model"
+            )
         marks[mark] = files.tokenizer.convert_ids_to_tokens(number)
     tokenizer = _read(folder / "tokenizer_config.json")
     _save(
