@@ -359,6 +359,47 @@ def test_what_readers_noticed_is_in_the_report(tmp_path: Path) -> None:
     assert any("begin with capitals and a colon" in place for place in changed["first"])
 
 
+def test_what_is_out_of_scoring_is_not_taught(tmp_path: Path) -> None:
+    """By NOSCORE, by our JSON; nor what a CTM accepts beside its words, nor the names of a tier of speakers."""
+    sound(tmp_path / "c/call.wav")
+    rows = "SPEAKER call 1 0.1 0.8 <NA> <NA> A <NA> <NA>\nSPEAKER call 1 1.0 0.9 <NA> <NA> B <NA> <NA>\n"
+    text(tmp_path / "c/call.rttm", rows + "NOSCORE call 1 1.0 0.5 <NA> <NA> <NA> <NA> <NA>\n")
+    words = ["<ALT_BEGIN>", "gonna", "<ALT>", "going", "<ALT_END>", "go"]
+    lines = [f"call 1 {0.1 * n + 0.1:.1f} 0.1 {word} NA lex A" for n, word in enumerate(words)]
+    lines += ["call 1 1.1 0.2 never NA lex B", "call 1 1.6 0.2 yes NA lex B"]
+    text(tmp_path / "c/call.ctm", "\n".join(lines) + "\n")
+    prepare("folder", tmp_path / "c", tmp_path / "o")
+    assert [r[2:] for r in segments(tmp_path / "o", "all")["call"]] == [
+        (0.1, 0.9, "gonna go"),
+        (1.5, 1.9, "yes"),
+    ]
+    sound(tmp_path / "d/call.wav")
+    segment = {"speaker": "A", "start_s": 0.1, "end_s": 0.9, "text": "hello"}
+    later = {"speaker": "A", "start_s": 1.1, "end_s": 1.4, "text": "never"}
+    data = {
+        "schema": "speaker-reasoner/transcript",
+        "version": 1,
+        "recording": "call",
+        "duration_s": 2.0,
+    }
+    data |= {"segments": [segment, later], "unscored": [[1.0, 1.5]]}
+    text(tmp_path / "d/call.json", json.dumps(data))
+    prepare("folder", tmp_path / "d", tmp_path / "p")
+    assert [r[4] for r in segments(tmp_path / "p", "all")["call"]] == ["hello"]
+    sound(tmp_path / "e/call.wav")
+    tiers = {
+        "speaker": [(0.1, 0.9, "Ana"), (1.0, 1.9, "Bo")],
+        "text": [(0.1, 0.9, "hello"), (1.0, 1.9, "yes")],
+    }
+    textgrid(tmp_path / "e/call.TextGrid", tiers)
+    report = prepare("folder", tmp_path / "e", tmp_path / "q")
+    assert [(r[0], r[4]) for r in segments(tmp_path / "q", "all")["call"]] == [
+        ("Ana", "hello"),
+        ("Bo", "yes"),
+    ]
+    assert "tier of speakers" in report["changed"]["noticed while reading"]["first"][0]
+
+
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     for split in ("train", "test"):
         sound(tmp_path / "c" / split / "call.wav")

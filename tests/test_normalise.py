@@ -35,6 +35,7 @@ TEXTS = st.lists(
         ("안녕 세상", "안녕 세상"),
         ("it's, fine.", "it's fine"),
         ("It’s 2.5 %, the dogs' all-hands", "it's 2.5 the dogs all hands"),
+        ("don`t don´t don’t donʼt don＇t ‘so’", "don't don't don't don't don't so"),
         ("ｆｕｌｌ，１２", "full 12"),
         ("uh 嗯 哪儿 three 3", "uh 嗯 哪 儿 three 3"),
         ("", ""),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from speaker_reasoner.errors import FormatError
+from speaker_reasoner.evaluate.inputs import read_sides
 from speaker_reasoner.formats.folders import load
 from speaker_reasoner.formats.services import SERVICE_FORMATS, parse_services, recognise
 from speaker_reasoner.transcript import Transcript
@@ -388,6 +389,49 @@ SAMPLES: dict[str, Any] = {
             ],
         }
     ],
+    "soniox": {
+        "id": "x",
+        "tokens": [
+            token
+            for who, word, a, b in WORDS
+            for token in (
+                {
+                    "text": f" {word[:2]}",
+                    "start_ms": ms(a),
+                    "end_ms": ms(a) + 100,
+                    "speaker": who,
+                    "confidence": 0.9,
+                },
+                {"text": word[2:], "start_ms": ms(a) + 100, "end_ms": ms(b), "speaker": who},
+                {"text": f" {word}s", "translation_status": "translation", "speaker": who},
+                {"text": "<end>", "start_ms": ms(b), "end_ms": ms(b)},
+            )
+        ],
+    },
+    "assemblyai sentences": {
+        "id": "x",
+        "audio_duration": 4,
+        "sentences": [
+            {"text": t, "start": ms(a), "end": ms(b), "words": words_of(w, ms, "text", speaker=w)}
+            for w, a, b, t in ROWS
+        ],
+    },
+    "speechmatics without its header": {
+        "results": [
+            {
+                "type": "word",
+                "start_time": a,
+                "end_time": b,
+                "alternatives": [{"content": w, "speaker": s}],
+            }
+            for s, w, a, b in WORDS
+        ],
+    },
+    "verbose_json of words alone": {
+        "task": "transcribe",
+        "segments": [],
+        "words": [{"word": w, "start": a, "end": b, "speaker": s} for s, w, a, b in WORDS],
+    },
     "fireflies": {
         "sentences": [
             {"speaker_name": w, "speaker_id": n, "text": t, "start_time": a, "end_time": b}
@@ -567,6 +611,30 @@ def test_nemo_manifests_name_their_recordings(tmp_path: Path) -> None:
         assert parsed["one"].duration_s == 9.0
 
 
+def test_each_side_reads_its_text_of_a_nemo_manifest(tmp_path: Path) -> None:
+    """NeMo writes what it heard beside the text that it was given: scored against itself, it is not without errors."""
+    line = {"audio_filepath": "a.wav", "duration": 2.0, "text": "hello there"}
+    for heard in ("hello dear", ""):
+        (tmp_path / "m.jsonl").write_text(json.dumps({**line, "pred_text": heard}) + "\n")
+        sides = read_sides(tmp_path / "m.jsonl", tmp_path / "m.jsonl")
+        assert (sides.references["a"].text, sides.hypotheses["a"].text) == ("hello there", heard)
+        told = [row for row in sides.warnings if "text and pred_text" in str(row["warning"])]
+        assert {row["side"] for row in told} == {"reference", "hypothesis"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line) + "\n")
+    sides = read_sides(tmp_path / "m.jsonl", tmp_path / "m.jsonl")
+    assert sides.hypotheses["a"].text == "hello there"
+
+
+def test_marks_without_times_join_the_words_around_them(tmp_path: Path) -> None:
+    def mark(text: str) -> dict[str, Any]:
+        return {"type": "punctuation", "alternatives": [{"content": text}]}
+
+    words = [aws("A", "hola", 0.5, 1.0), aws("A", "que", 1.0, 1.5)]
+    items = [mark("¡"), words[0], mark("!"), mark("¿"), words[1], mark("-"), mark("?")]
+    parsed = read(tmp_path, {"results": {"transcripts": [{}], "items": items}})
+    assert said(parsed) == [("A", 0.5, 1.5, "¡hola! ¿que-?")]
+
+
 def test_lines_of_segments(tmp_path: Path) -> None:
     rows = [{"speaker": w, "start": a, "end": b, "text": t} for w, a, b, t in ROWS]
     (tmp_path / "call.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -613,6 +681,14 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
+_FIRST_OF_ELAN = """<TIER TIER_ID="words" PARENT_REF="late"><ANNOTATION>
+<REF_ANNOTATION ANNOTATION_ID="a9" ANNOTATION_REF="a8">
+<ANNOTATION_VALUE>good evening</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION></TIER>
+<TIER TIER_ID="late"><ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a8" TIME_SLOT_REF1="t1" TIME_SLOT_REF2="t2">
+<ANNOTATION_VALUE>7</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER><TIER TIER_ID="one" """
+"""A tier whose words refer to one that follows it."""
+
+
 @pytest.mark.parametrize(
     ("old", "new", "texts", "told"),
     [
@@ -622,6 +698,8 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
          ["hello there", "good day"], ""),
         ("good day", "talk.002", ["hello there", "guten Tag"], "1 tiers hold numbers alone"),
         ("hello there", "1", ["1", "good day"], ""),  # nothing hangs on that tier
+        ('<TIER TIER_ID="one" ', _FIRST_OF_ELAN,
+         ["hello there", "good evening", "good day"], "1 tiers hold numbers alone"),
     ],
 )  # fmt: skip
 def test_clocks_and_numbered_tiers_of_elan(
@@ -770,6 +848,15 @@ def test_channels_are_people(tmp_path: Path, name: str) -> None:
             "milliseconds",
         ),
         ({"segments": [{"start": 0, "end": 1.5, "text": ["hi"]}]}, "expected the text as a string"),
+        (
+            {
+                "results": [
+                    {"alternatives": [{"transcript": "hi", "words": [{"word": "hi"}]}]},
+                    {"alternatives": [{"transcript": "oh"}]},
+                ]
+            },
+            "result 2: expected words with times, got a transcript alone",
+        ),
         (
             {"monologues": [{"speaker": 0, "elements": [{"type": "text", "value": "hi"}]}]},
             "expected start in seconds",

@@ -58,7 +58,7 @@ def read_sides(
     """
     options = read or {}
     references = load(reference, **options.get("reference", {}))
-    hypotheses = load(hypothesis, **options.get("hypothesis", {}))
+    hypotheses = load(hypothesis, **options.get("hypothesis", {}), predicted=True)
     references, hypotheses, renamed = _named_alike(references, hypotheses)
     notes: list[str] = []
     if uem is not None:

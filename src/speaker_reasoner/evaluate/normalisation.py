@@ -46,6 +46,9 @@ _INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point, but for fill
     "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e0fff]"
 )
+_APOSTROPHE = re.compile(
+    r"(?<=[^\W\d_])[’‘`´ʻʼ＇](?=[^\W\d_])"
+)  # as keyboards and programs write it
 _INSIDE_WORDS = re.compile(r"(?<=[^\W\d_])(['’])(?=[^\W\d_])|(?<=\d)(\.)(?=\d)")
 _ERHUA = re.compile(rf"([{_HAN}])(?<!儿)(?:\s*儿)+(?!\s*[儿{''.join(sorted(ERHUA_KEPT_BEFORE))}])")
 
@@ -70,7 +73,7 @@ class Normalisation:
             a character error rate; anything else is divided at white space. Mixed text gives both.
             With `ko`, each syllable of Hangul is a word, too, and with `th` each character of Thai.
         punctuation: punctuation and symbols are dropped and divide words, except an apostrophe
-            between letters (it's) and a point between digits (2.5).
+            between letters (it's, in any of the characters that stand for it) and a point between digits (2.5).
         fillers: the words of `FILLERS` are dropped.
         erhua: Mandarin's 儿 as a suffix is dropped, over white space too (哪儿 is 哪), but not where
             it is a syllable of its own, by `ERHUA_KEPT_AFTER` and `ERHUA_KEPT_BEFORE` (女儿, 儿童).
@@ -107,6 +110,8 @@ class Normalisation:
         changes = self.numbers or self.fillers or dotted
         if ascii_only and not changes and _PLAIN.fullmatch(text):
             return (text.lower() if self.lower else text).split()
+        if self.punctuation and (not ascii_only or "`" in text):
+            text = _APOSTROPHE.sub("'", text)
         if self.nfkc and not ascii_only:
             text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
         if self.lower:

@@ -14,6 +14,8 @@ from .sessions import Sessions
 from .speaker_tiers import with_speakers
 from .tiers import Interval, Tier, sort_tiers
 
+_ANNOTATIONS = ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION")
+_DEEPEST = 64  # tiers that hang on each other
 _NUMBERED = re.compile(r"[\w.:/-]*\d+")
 """Values of a tier of references: `1`, `talk.001`."""
 _NUMBERS = "tiers hold numbers alone; the tiers below them were read instead"
@@ -45,7 +47,11 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
     sessions.open(session)
     _check_clock(root, where, sessions, session)
     slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
-    spans: dict[str | None, tuple[Decimal, Decimal]] = {}
+    places = {
+        annotation.get("ANNOTATION_ID"): annotation
+        for annotation in root.iter()
+        if annotation.tag in _ANNOTATIONS
+    }
     read: dict[str, list[Interval]] = {}
     above: dict[str, str | None] = {}
     people: dict[str, str] = {}
@@ -55,15 +61,13 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
         people[name] = (element.get("PARTICIPANT") or "").strip()
         read[name] = []
         for annotation in element.iter():
-            if annotation.tag not in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION"):
+            if annotation.tag not in _ANNOTATIONS:
                 continue
-            number = annotation.get("ANNOTATION_ID")
-            at = f"{where}, tier {name!r}, annotation {number}"
-            span = _span(annotation, slots, spans, at)
+            at = f"{where}, tier {name!r}, annotation {annotation.get('ANNOTATION_ID')}"
+            span = _span(annotation, slots, places, at)
             if span is None:
                 sessions.count(session, "annotations have no time and were not read")
                 continue
-            spans[number] = span
             mark = " ".join("".join(annotation.itertext()).split())
             if mark:
                 read[name].append(Interval(*span, mark, at))
@@ -105,12 +109,22 @@ def _check_clock(root: ElementTree.Element, where: str, sessions: Sessions, sess
 def _span(
     annotation: ElementTree.Element,
     slots: dict[str | None, str | None],
-    spans: dict[str | None, tuple[Decimal, Decimal]],
+    places: dict[str | None, ElementTree.Element],
     at: str,
 ) -> tuple[Decimal, Decimal] | None:
-    """Return start and end in seconds, or those of the annotation that it refers to; `None` if no time is known."""
-    if annotation.tag == "REF_ANNOTATION":
-        return spans.get(annotation.get("ANNOTATION_REF"))
+    """Return start and end in seconds, or those of the annotation that it refers to; `None` if no time is known.
+
+    Tiers stand in any order: what an annotation refers to may follow it.
+    """
+    for _ in range(_DEEPEST):
+        if annotation.tag != "REF_ANNOTATION":
+            break
+        referred = places.get(annotation.get("ANNOTATION_REF"))
+        if referred is None:
+            return None
+        annotation = referred
+    else:
+        return None  # they refer to each other
     times = []
     for key in ("TIME_SLOT_REF1", "TIME_SLOT_REF2"):
         slot = annotation.get(key)

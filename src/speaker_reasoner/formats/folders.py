@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import DataError, FormatError
@@ -81,6 +82,7 @@ def load(
     *,
     encoding: str | None = None,
     gender_from: str | None = None,
+    predicted: bool = False,
 ) -> dict[str, Transcript]:
     """Read the sessions of a file, of the files in a folder, or of those that a pattern matches.
 
@@ -98,6 +100,7 @@ def load(
             (`gb18030`, `latin-1`).
         gender_from: `suffix` takes genders from speaker ids such as `001-M` (AISHELL-4), `prefix`
             from such as `FEE005` (AMI) or `F_SPK0093` (AliMeeting), where the file gives none.
+        predicted: of files that hold both sides (manifests of NeMo), read what the model heard.
 
     Returns:
         Transcripts by name of the session, in order of file name and of appearance.
@@ -118,7 +121,7 @@ def load(
         files = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         if not files:
             raise DataError(f"{source}: matches no file; check the path")
-    read = [(file, one) for file in files for one in _read(file, format, encoding)]
+    read = [(file, one) for file in files for one in _read(file, format, encoding, predicted)]
     names = named_apart([(one.recording, file) for file, one in read])
     sessions: dict[str, Transcript] = {}
     origin: dict[str, Path] = {}
@@ -243,9 +246,13 @@ def _choose(folder: Path, format: str | None, encoding: str | None) -> list[Path
     return chosen
 
 
-def _read(file: Path, format: str | None, encoding: str | None) -> list[Transcript]:
+def _read(
+    file: Path, format: str | None, encoding: str | None, predicted: bool
+) -> list[Transcript]:
     # Of JSON that is no transcript, the parser of services reports the error.
     _, parse = INPUTS[format or _format_of(file, encoding, read_anyway=True) or "services"]
+    if predicted and parse is parse_services:
+        parse = partial(parse_services, predicted=True)
     with without_cycles():
         read = parse(read_text(file, encoding), str(file))
     return read or [Transcript(recording_name(stem_of(file) + ".x"), 0.0)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import FormatError
 from .clock import clock_s
+from .ctm import UNSPACED
 from .service_rows import (
     ServiceRow,
     TimedWord,
@@ -26,6 +27,9 @@ from .service_rows import (
     word_of,
 )
 
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_CONTROL = re.compile(r"<\w+>")
+"""Tokens of Soniox that are no words: `<end>` of what somebody said."""
 _ISO = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?")
 
 
@@ -60,6 +64,16 @@ def assemblyai(data: Any, where: str) -> Iterator[ServiceRow]:
         words = tuple(word_of(word, scale=thousandth) for word in objects(item, "words"))
         start, end = (thousandth(item.get(key)) for key in ("start", "end"))
         yield ServiceRow(at, item.get("speaker"), start, end, text_of(item, "text"), words)
+
+
+def assemblyai_parts(data: Any, where: str) -> Iterator[ServiceRow]:
+    """Sentences or paragraphs, in milliseconds; a speaker is that of their words."""
+    key = "sentences" if "sentences" in data else "paragraphs"
+    words = [word for part in objects(data, key) for word in objects(part, "words")]
+    if words:
+        yield from turns((word_of(word, scale=thousandth) for word in words), where)
+        return
+    yield from assemblyai({"utterances": data[key]}, where)
 
 
 def deepgram(data: Any, where: str) -> Iterator[ServiceRow]:
@@ -165,6 +179,11 @@ def google(data: Any, where: str) -> Iterator[ServiceRow]:
         if len(words[-1]) >= total and all(w.speaker is None for ws in words[:-1] for w in ws):
             words = words[-1:]
     if any(words):
+        for number, (of_result, bests) in enumerate(zip(words, results, strict=False), start=1):
+            if len(words) == len(results) and not of_result and _transcript(bests):
+                raise FormatError(
+                    f"{where}, result {number}: expected words with times, got a transcript alone"
+                )
         yield from turns((word for of_result in words for word in of_result), where)
         return
     end: object = 0
@@ -177,6 +196,10 @@ def google(data: Any, where: str) -> Iterator[ServiceRow]:
         )
         text = text_of(bests[0], "transcript") if bests else ""
         yield ServiceRow(f"{where}, result {number}", None, start, end or None, text)
+
+
+def _transcript(bests: list[dict[str, Any]]) -> str:
+    return text_of(bests[0], "transcript").strip() if bests else ""
 
 
 def _batched(data: Any) -> list[Any]:
@@ -309,6 +332,31 @@ def elevenlabs(data: Any, where: str) -> Iterator[ServiceRow]:
     words = objects(data, "words")
     spoken = (word for word in words if word.get("type", "word") == "word")
     yield from turns((word_of(word, "text", "word", "punctuated_word") for word in spoken), where)
+
+
+def soniox(data: Any, where: str) -> Iterator[ServiceRow]:
+    """Tokens in milliseconds, of which those that begin with a space begin a word; translations are not read."""
+    words: list[TimedWord] = []
+    joins = False
+    for token in objects(data, "tokens"):
+        text = text_of(token, "text")
+        if token.get("translation_status") == "translation" or _CONTROL.fullmatch(text):
+            continue
+        word = TimedWord(
+            text.strip(),
+            thousandth(token.get("start_ms")),
+            thousandth(token.get("end_ms")),
+            token.get("confidence"),
+            token.get("speaker"),
+        )
+        goes_on = joins and text[:1].strip() and not _UNSPACED.match(text)
+        if goes_on and words[-1].speaker == word.speaker:
+            joined = words[-1].text + word.text
+            words[-1] = replace(words[-1], text=joined, end_s=word.end_s, confidence=None)
+        elif word.text:
+            words.append(word)
+        joins = bool(words) and bool(text[-1:].strip())
+    yield from turns(words, where)
 
 
 def elevenlabs_channels(data: Any, where: str) -> Iterator[ServiceRow]:

@@ -48,6 +48,7 @@ _BRACKETED = re.compile(
     r"\s*(?:(?:\[([^\[\]:：]+)\]|\(([^():：]+)\))\s+|【([^【】:：]+)】\s*|（([^（）:：]+)）\s*)(\S.*)",
     re.DOTALL,
 )
+_NOBODY = re.compile(r"\s*\(speaker \?\)\s*(?=\S)")
 _ENCLOSED = re.compile(r"\[([^\[\]]+)\]|\(([^()]+)\)")
 _ASIDE = re.compile(r"\s+\([^()]+\)$")  # Ana (she/her), Bob (Guest)
 
@@ -126,9 +127,15 @@ def _is_explicit(name: str) -> bool:
 
 
 def _unbracketed(cues: Sequence[Cue]) -> Sequence[Cue]:
-    """Rewrite `[Ana] words` as `Ana: words` if all cues of a file begin so, and none with a sound (`[Music] la`)."""
+    """Rewrite `[Ana] words` as `Ana: words` if all cues of a file begin so, and none with a sound (`[Music] la`).
+
+    `(speaker ?) words`, as whisper.cpp writes where it cannot tell, become words without a name.
+    """
     rewritten = []
     for cue in cues if len(cues) > 1 else ():
+        if cue.lines and (nobody := _NOBODY.match(cue.lines[0])):
+            rewritten.append(replace(cue, lines=[cue.lines[0][nobody.end() :], *cue.lines[1:]]))
+            continue
         match = _BRACKETED.match(cue.lines[0]) if cue.lines else None
         name = next(filter(None, match.groups())).strip() if match else ""
         if match is None or not is_name(name) or SOUND_WORDS.fullmatch(name):

@@ -18,6 +18,7 @@ from .clock import clock_s
 from .ctm import MAX_PAUSE_S, join_words
 
 _TURN = "[SPEAKER_TURN]"
+_OPENING = re.compile(r"[¿¡(\[{„“«‘]+")
 _NO_SPACE_BEFORE = re.compile(r"[,.;:!?%)\]}…，。！？；：、]+")
 
 _WORD_TEXTS = ("word", "text", "punctuated_word")
@@ -145,21 +146,30 @@ def _most_said(words: Iterable[TimedWord]) -> object:
 
 
 def turns(words: Iterable[TimedWord], where: str) -> Iterator[ServiceRow]:
-    """Turns of words, one after the other as far as speaker and pauses go; marks join the word before."""
+    """Turns of words, one after the other as far as speaker and pauses go.
+
+    Marks join the word before; those that open something (`¿`) and have no time join the word behind.
+    """
     groups: list[list[TimedWord]] = []
     given = list(words)
+    ahead = ""
     for word in given:
         bare = word.text.strip()
         if not bare:
             continue
-        if groups and _NO_SPACE_BEFORE.fullmatch(bare):
+        untimed = word.start_s is None and not any(map(str.isalnum, bare))
+        if untimed and (not groups or _OPENING.fullmatch(bare)):
+            ahead += bare
+            continue
+        if groups and (untimed or _NO_SPACE_BEFORE.fullmatch(bare)):
             marked = groups[-1][-1]
             groups[-1][-1] = replace(marked, text=marked.text + bare)
             continue
         last = groups[-1][-1] if groups else None
         if last is None or last.speaker != word.speaker or _pause_s(last, word) > MAX_PAUSE_S:
             groups.append([])
-        groups[-1].append(replace(word, text=bare))
+        groups[-1].append(replace(word, text=f"{ahead}{bare}"))
+        ahead = ""
     if given and not groups:
         raise FormatError(f"{where}: expected words, got {len(given)} without text")
     for number, group in enumerate(groups, start=1):
@@ -193,6 +203,9 @@ def segments(data: Any, where: str) -> Iterator[ServiceRow]:
         yield from _segments(data, where)
         return
     made = list(_segments(data, where))
+    if not made:
+        yield from turns(beside, where)
+        return
     try:
         starts = [float(row.start_s) for row in made]  # type: ignore[arg-type]
         middles = [(float(w.start_s) + float(w.end_s)) / 2 for w in beside]  # type: ignore[arg-type]

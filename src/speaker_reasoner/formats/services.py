@@ -27,6 +27,7 @@ from .sessions import Sessions, load_json, parse_seconds
 
 _recording_name = lru_cache(maxsize=4096)(recording_name)  # of a manifest, on each of many lines
 _SILENT = "segments hold no text and were read as turns without words"
+_BOTH = "lines of the manifest hold text and pred_text:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,11 @@ def _under(data: Any) -> list[Any]:
     return list(data.values()) if isinstance(data, dict) else []
 
 
+def _timed_results(data: Any) -> bool:
+    """Return whether results have times of their own, each with alternatives, as Speechmatics writes them."""
+    return any("start_time" in one and "alternatives" in one for one in listed(data, "results"))
+
+
 _OF_ASSEMBLYAI = ("audio_duration", "audio_url", "acoustic_model", "speech_model", "status")
 
 SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
@@ -96,6 +102,12 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         lambda d: at_key(d, "audio_duration"),
     ),
     ServiceFormat(
+        "AssemblyAI",
+        lambda d: _has("audio_duration")(d) and (_has("sentences")(d) or _has("paragraphs")(d)),
+        hosted.assemblyai_parts,
+        lambda d: at_key(d, "audio_duration"),
+    ),
+    ServiceFormat(
         "Deepgram",
         _has("results", "channels"),
         hosted.deepgram,
@@ -108,7 +120,9 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         hosted.aws,
     ),
     ServiceFormat(
-        "Speechmatics", lambda d: _has("results")(d) and _has("format")(d), hosted.speechmatics
+        "Speechmatics",
+        lambda d: _has("results")(d) and (_has("format")(d) or _timed_results(d)),
+        hosted.speechmatics,
     ),
     ServiceFormat("IBM Watson", programs.is_watson, programs.watson),
     ServiceFormat("FunASR", programs.is_funasr, programs.funasr),
@@ -144,6 +158,9 @@ SERVICE_FORMATS: tuple[ServiceFormat, ...] = (
         "ElevenLabs Scribe",
         lambda d: _has("words")({} if not (t := listed(d, "transcripts")) else t[0]),
         hosted.elevenlabs_channels,
+    ),
+    ServiceFormat(
+        "Soniox", lambda d: any("start_ms" in one for one in listed(d, "tokens")), hosted.soniox
     ),
     ServiceFormat("pyannoteAI", _has("output", "diarization"), hosted.pyannoteai),
     ServiceFormat("pyannote.audio", _has("diarization"), rows.pyannote),
@@ -199,12 +216,16 @@ def recognise(data: Any) -> ServiceFormat | None:
     return next((one for one in SERVICE_FORMATS if one.fits(data)), None)
 
 
-def parse_services(text: str, where: str) -> list[Transcript]:
+def parse_services(text: str, where: str, *, predicted: bool = False) -> list[Transcript]:
     """Parse JSON, or JSON lines, of one of `SERVICE_FORMATS`, a manifest of NeMo, or the table of `batch`.
 
     One transcript, named after the file; of a manifest, one for each recording in it, named after its
     audio file. Words that are not as ours, or contradict the segment, are counted in the transcript's
     warnings.
+
+    Args:
+        text, where: of the file.
+        predicted: of a manifest that holds what was said and what a model heard (`text`, `pred_text`), read the latter.
 
     Raises:
         FormatError: it is no JSON, of no kind that is known, or lacks times.
@@ -212,7 +233,7 @@ def parse_services(text: str, where: str) -> list[Transcript]:
     lines = _lines(text, where)
     if lines is not None:
         if all("audio_filepath" in line for line in lines):
-            return _nemo(lines)
+            return _nemo(lines, predicted)
         data: Any = lines
     else:
         try:
@@ -267,7 +288,8 @@ def _lines(text: str, where: str) -> list[dict[str, Any]] | None:
     return lines
 
 
-def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
+def _nemo(lines: list[dict[str, Any]], predicted: bool) -> list[Transcript]:
+    keys = ("pred_text", "text") if predicted else ("text", "pred_text")
     sessions = Sessions()
     for line in lines:
         if not isinstance(line["audio_filepath"], str):
@@ -288,7 +310,9 @@ def _nemo(lines: list[dict[str, Any]]) -> list[Transcript]:
             continue
         start_s = parse_seconds(line.get("offset") or 0, at, "offset")
         length_s = parse_seconds(line.get("duration"), at, "duration")
-        text = next((line[k] for k in ("text", "pred_text") if isinstance(line.get(k), str)), "")
+        found = [key for key in keys if isinstance(line.get(key), str)]
+        text = line[found[0]] if found else ""
+        sessions.count(session, f"{_BOTH} {keys[0]} was read", len(found) > 1)
         sessions.open(session, start_s + length_s)
         if text in ("-", ""):  # what NeMo's diarization puts where nothing is known
             sessions.count(session, "lines of the manifest hold no words and were left out")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...errors import FormatError
+from ...evaluate.directives import without
 from ...formats import read_text
 from ...formats.captions import parse_caption
 from ...formats.ctm import join_words, parse_ctm
@@ -20,9 +21,10 @@ from ...formats.folders import load, stem_of, suffix_of
 from ...formats.lhotse import parse_lhotse
 from ...formats.scoring import parse_rttm, parse_seglst, parse_stm
 from ...formats.sessions import load_json, parse_gender
+from ...formats.speaker_tiers import with_speakers
 from ...formats.textgrid import WORDLESS, Stream, read_tiers
 from ...formats.tiers import sort_tiers
-from ...transcript import Transcript
+from ...transcript import Segment, Transcript
 from .notes import AnnotationRow, Notes
 
 SpeakerOf = Callable[[str], tuple[str, str]]
@@ -50,7 +52,7 @@ def read_rows(path: Path, notes: Notes, encoding: str | None = None) -> list[Ann
     """
     suffix = suffix_of(path)
     if suffix == ".textgrid":
-        return list(textgrid_rows(path, encoding=encoding))
+        return list(textgrid_rows(path, encoding=encoding, notes=notes))
     text = read_text(path, encoding)
     if suffix == ".seglst.json" or (suffix == ".json" and text.lstrip().startswith("[")):
         return list(_seglst(text, path, notes))
@@ -77,7 +79,10 @@ def _tell(transcript: Transcript, at: str, notes: Notes) -> None:
 
 
 def textgrid_rows(
-    path: Path, speaker_of: SpeakerOf | None = None, encoding: str | None = None
+    path: Path,
+    speaker_of: SpeakerOf | None = None,
+    encoding: str | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[AnnotationRow]:
     """Read a TextGrid: each interval tier is a speaker, each mark a row, named after the file.
 
@@ -86,8 +91,10 @@ def textgrid_rows(
 
     Args:
         path: the file.
-        speaker_of: by default the tier's name is the label, perhaps with `(female)` behind it.
+        speaker_of: by default the tier's name is the label, perhaps with `(female)` behind it; a tier of speakers
+            names those of the others.
         encoding: as `formats.read_text`.
+        notes: takes what is noticed while reading.
 
     Raises:
         FormatError: with the line at which something else was expected.
@@ -98,7 +105,14 @@ def textgrid_rows(
     stream.string("object class")
     stream.time("xmin")
     stream.time("xmax")
-    for tier in sort_tiers(read_tiers(stream), str(path)).speech:
+    tiers, told = read_tiers(stream), dict[str, int]()
+    if speaker_of is None:
+        tiers, told = with_speakers(tiers)
+    sorted_tiers = sort_tiers(tiers, str(path))
+    for what, count in (told | sorted_tiers.noticed()).items():
+        if notes is not None and count:
+            notes.change("noticed while reading", f"{path}: {count} {what}")
+    for tier in sorted_tiers.speech:
         speaker, gender = (speaker_of or parse_caption)(tier.speaker)
         for interval in tier.intervals:
             text = "" if interval.mark == WORDLESS else interval.mark
@@ -107,16 +121,26 @@ def textgrid_rows(
 
 
 def _rows(transcript: Transcript, at: str) -> Iterator[AnnotationRow]:
-    for s in transcript.segments:
+    """Yield the segments of a transcript, without what is out of scoring."""
+    for s in without(transcript, transcript.unscored).segments:
         yield AnnotationRow(
             at, transcript.recording, s.speaker, s.gender, s.start_s, s.end_s, s.text
         )
 
 
+_Unscored = dict[str, list[tuple[float, float]]]
+"""Stretches out of scoring, by session."""
+
+
 def _line(
-    parse: Callable[[str, str], list[Transcript]], line: str, path: Path, number: int, notes: Notes
+    parse: Callable[[str, str], list[Transcript]],
+    line: str,
+    path: Path,
+    number: int,
+    notes: Notes,
+    unscored: _Unscored | None = None,
 ) -> list[AnnotationRow]:
-    """Parse one line, or one entry of a list, on its own."""
+    """Parse one line, or one entry of a list, on its own; take stretches out of scoring to `unscored`."""
     at = f"{path}:{number}"
     try:
         transcripts = parse(line, str(path))
@@ -126,6 +150,8 @@ def _line(
         return []
     for transcript in transcripts:
         _tell(transcript, at, notes)
+        if unscored is not None and transcript.unscored:
+            unscored.setdefault(transcript.recording, []).extend(transcript.unscored)
     return [row for transcript in transcripts for row in _rows(transcript, at)]
 
 
@@ -144,8 +170,23 @@ def _seglst(text: str, path: Path, notes: Notes) -> Iterator[AnnotationRow]:
             yield from _rows(transcript, f"{path}, entry {number}")
 
 
+def _scored(rows: list[AnnotationRow], unscored: _Unscored) -> list[AnnotationRow]:
+    """Return rows without what lies in stretches out of scoring."""
+    kept: list[AnnotationRow] = []
+    for row in rows:
+        stretches = unscored.get(row.session, [])
+        if not any(a < row.end_s and b > row.start_s for a, b in stretches):
+            kept.append(row)
+            continue
+        segment = Segment(row.speaker, row.start_s, row.end_s, row.text, row.gender)
+        one = Transcript(row.session, row.end_s, (segment,), unscored=tuple(sorted(stretches)))
+        kept += _rows(one, row.at)
+    return kept
+
+
 def _stm(text: str, path: Path, notes: Notes) -> list[AnnotationRow]:
     rows: list[AnnotationRow] = []
+    unscored: _Unscored = {}
     genders: dict[tuple[str, str], str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if line.lstrip().startswith(";"):
@@ -153,20 +194,21 @@ def _stm(text: str, path: Path, notes: Notes) -> list[AnnotationRow]:
             if comment[:2] == [";;", "GENDER"] and len(comment) == 5:
                 genders[comment[2], comment[3]] = parse_gender(comment[4])
         elif line.strip():
-            rows += _line(parse_stm, line, path, number, notes)
-    return _with_genders(rows, genders)
+            rows += _line(parse_stm, line, path, number, notes, unscored)
+    return _with_genders(_scored(rows, unscored), genders)
 
 
 def _rttm(text: str, path: Path, notes: Notes, encoding: str | None) -> list[AnnotationRow]:
     rows: list[AnnotationRow] = []
+    unscored: _Unscored = {}
     genders: dict[tuple[str, str], str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         fields = line.split()
         if fields and fields[0].upper() == "SPKR-INFO" and len(fields) > 7:
             genders[fields[1], fields[7]] = parse_gender(fields[6])
         elif fields:
-            rows += _line(parse_rttm, line, path, number, notes)
-    rows = _with_genders(rows, genders)
+            rows += _line(parse_rttm, line, path, number, notes, unscored)
+    rows = _with_genders(_scored(rows, unscored), genders)
     beside = next(
         (p for p in (path.with_suffix(".ctm"), path.with_suffix(".CTM")) if p.exists()), None
     )
@@ -181,7 +223,7 @@ def _with_words(
     Where the CTM names no speakers, the earliest segment of the session that holds it takes it.
     """
     words: dict[tuple[str, str], list[AnnotationRow]] = defaultdict(list)
-    for number, line in enumerate(read_text(ctm, encoding).split("\n"), start=1):
+    for number, line in _first_alternatives(read_text(ctm, encoding).split("\n")):
         for word in _line(parse_ctm, line, ctm, number, notes):
             speaker = "" if _CHANNEL.fullmatch(word.speaker) else word.speaker
             words[word.session, speaker].append(word)
@@ -208,6 +250,24 @@ def _with_words(
             if word.at not in taken:
                 notes.drop("word in no segment", f"{word.at}: {word.text!r} at {word.start_s:g} s")
     return filled
+
+
+def _first_alternatives(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a CTM with their numbers, of an alternation those of the first that has words."""
+    ways: list[list[tuple[int, str]]] = []  # of the alternation that is open
+    for number, line in enumerate(lines, start=1):
+        word = (line.split()[4:5] or [""])[0]
+        mark = word.upper()
+        if mark == "<ALT_END>":
+            yield from next(filter(None, ways), [])
+            ways = []
+        elif mark in ("<ALT_BEGIN>", "<ALT>"):
+            ways.append([])
+        elif not ways:
+            yield number, line
+        elif word != "@":
+            ways[-1].append((number, line))
+    yield from next(filter(None, ways), [])
 
 
 def _middle(row: AnnotationRow) -> float:
