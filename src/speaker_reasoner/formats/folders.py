@@ -23,6 +23,7 @@ from .files import beginning, named_apart
 from .labels import is_labels, parse_labels
 from .lhotse import parse_lhotse
 from .native import SCHEMA
+from .other_captions import parse_ass, parse_lrc, parse_sami
 from .paragraphs import is_paragraphs, parse_paragraphs
 from .services import parse_services, recognise
 
@@ -42,6 +43,9 @@ INPUTS: dict[str, tuple[tuple[str, ...], _Parse]] = {
         ("lhotse", (".jsonl", ".jsonl.gz"), parse_lhotse),
         ("elan", (".eaf",), parse_elan),
         *((name, _OWN_SUFFIX[name], FORMATS[name].parse) for name in _BY_RICHNESS),
+        ("ass", (".ass", ".ssa"), parse_ass),
+        ("sami", (".smi", ".sami"), parse_sami),
+        ("lrc", (".lrc",), parse_lrc),
         ("labels", (".txt",), parse_labels),
         ("txt", (".txt",), parse_paragraphs),
     )
