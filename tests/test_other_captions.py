@@ -1,4 +1,4 @@
-"""ASS, LRC and SAMI: what is read, whose it is, and what is refused."""
+"""ASS, LRC, SAMI and TTML: what is read, whose it is, and what is refused."""
 
 from pathlib import Path
 
@@ -40,6 +40,21 @@ SAMI = """<SAMI><HEAD><STYLE TYPE="text/css"><!-- P { color: white } --></STYLE>
 <SYNC Start=4000><P Class=EN>Ana: bye<P Class=FR>salut
 <SYNC Start=5000><P Class=EN>&nbsp;</BODY></SAMI>
 """
+
+
+def ttml(body: str) -> str:
+    names = 'xmlns="http://www.w3.org/ns/ttml" xmlns:ttm="http://www.w3.org/ns/ttml#metadata"'
+    rates = (
+        'xmlns:ttp="http://www.w3.org/ns/ttml#parameter" ttp:frameRate="25" ttp:tickRate="10000000"'
+    )
+    agents = "".join(
+        f'<ttm:agent xml:id="{n}" type="person"><ttm:name type="full">{name}</ttm:name></ttm:agent>'
+        for n, name in (("a", "Ana"), ("b", "Bo"))
+    )
+    head = f"<head><metadata>{agents}</metadata></head>"
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<tt {names} {rates}>{head}<body>{body}</body></tt>'
+
+
 LRC = """[ti:x]\n[by:whisper.cpp]
 [00:00.50] Ana: hello, <00:01.00> there\n[00:01.50]\n[00:02.00]Bo: good day\n[00:03.00]
 [00:04.00]Ana: bye\n[00:05.00]
@@ -56,6 +71,14 @@ LRC = """[ti:x]\n[by:whisper.cpp]
         ("a.ass", HEAD + events(NAMES, SAID) + events(NAMES, ["{\\p1}m 0 0 l 1 1{\\p0}"] * 3),
          ["3 events are drawings"]),
         ("a.smi", SAMI, ["1 captions are of another class"]),
+        ("a.ttml", ttml('<p begin="00:00:00.5" end="00:00:01.500">Ana: hello,<br/> <span>there</span></p>'
+         '<p begin="2s" dur="1s">Bo: good day</p><p begin="4000ms" end="5s">Ana: bye</p><p begin="6s"/>'), []),
+        ("a.dfxp", ttml('<div begin="0.5s"><p begin="0s" end="1s" ttm:agent="a">hello, there</p></div>'
+         '<div ttm:agent="b"><p begin="00:00:02:00" end="00:00:03:00">good day</p></div>'
+         '<p ttm:agent="a"><span begin="100f" end="125f">bye</span></p>'), []),
+        ("a.ttml", ttml('<p begin="5000000t" end="15000000t">Ana: hello, there</p>'
+         '<p begin="20000000t" end="30000000t">Bo: good day</p><p begin="40000000t">Ana: bye</p>'),
+         ["1 paragraphs have no end"]),
         ("a.lrc", LRC, ["3 lines have no end"]),
         ("a.lrc", LRC.replace("[ti:x]", "[offset:-500]").replace("00:00.50", "00:00.00").replace("01.50", "01.00")
          .replace("02.00", "01.50").replace("03.00", "02.50").replace("04.00", "03.50").replace("05.00", "04.50"),
@@ -107,6 +130,12 @@ def test_styles_that_may_tell_people_apart_are_told(tmp_path: Path) -> None:
         ("a.lrc", "hello\n", "a.lrc:1: expected a line such as"),
         ("a.lrc", "[ti:x]\n", "expected lines such as"),
         ("a.lrc", "[00:75.00]hi\n", "expected seconds below 60"),
+        ("a.ttml", ttml("")[:60], "not XML"),
+        ("a.ttml", "<html/>", "expected timed text"),
+        ("a.ttml", ttml("<div>" * 5000 + "</div>" * 5000), "too deep in each other"),
+        ("a.ttml", ttml('<p begin="soon">hi</p>'), "a.ttml, <p>: expected a time such as"),
+        ("a.ttml", ttml('<div timeContainer="seq"><p dur="1s">hi</p></div>'), "expected captions with times"),
+        ("a.ttml", ttml('<p begin="2s" end="1s">hi</p>'), "before it starts"),
         ("a.smi", "<SAMI></SAMI>", "expected captions such as <SYNC"),
     ],
 )  # fmt: skip

@@ -19,7 +19,7 @@ MS = "times are whole numbers at which a word takes half a minute: read as milli
          [f"2 {MS}"]),
         ("a.csv", 'start,end,speaker,text\n500,1500,A," hello ""you"", there"\n2000,3000,B," good day"\n', [f"2 {MS}"]),
         ("a.csv", '"Start";"End";"Speaker";"Text"\r\n0.5;1.5;A;"hello ""you"", there"\r\n2;3;B;good day\r\n', []),
-        ("a.TSV", 'start_time\tduration\tspeaker\ttext\tn\n00:00:00.5\t1.0\tA\thello "you", there\t\n2.0\t1\tB\tgood day\t\n',
+        ("a.TSV", 'start_time\tduration\tspeaker\ttext\n00:00:00.5\t1.0\tA\thello "you", there\n2.0\t1\tB\tgood day\n',
          []),
     ],
 )  # fmt: skip

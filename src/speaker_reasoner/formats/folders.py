@@ -27,6 +27,7 @@ from .other_captions import parse_ass, parse_lrc, parse_sami
 from .paragraphs import is_paragraphs, parse_paragraphs
 from .services import parse_services, recognise
 from .timed_table import is_table, parse_table
+from .ttml import parse_ttml
 
 _Parse = Callable[[str, str], list[Transcript]]
 _BY_RICHNESS = ("stm", "textgrid", "vtt", "srt", "ctm", "rttm")
@@ -45,6 +46,7 @@ INPUTS: dict[str, tuple[tuple[str, ...], _Parse]] = {
         ("elan", (".eaf",), parse_elan),
         *((name, _OWN_SUFFIX[name], FORMATS[name].parse) for name in _BY_RICHNESS),
         ("ass", (".ass", ".ssa"), parse_ass),
+        ("ttml", (".ttml", ".dfxp"), parse_ttml),
         ("sami", (".smi", ".sami"), parse_sami),
         ("lrc", (".lrc",), parse_lrc),
         ("table", (".tsv", ".csv"), parse_table),
