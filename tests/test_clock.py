@@ -408,6 +408,49 @@ def test_the_size_that_bw64_states(subtype: str, tmp_path: Path) -> None:
         audio.load(path)
 
 
+def test_a_clock_that_is_mostly_silence_is_not_followed(tmp_path: Path) -> None:
+    """An AVI whose header states a tick of half a minute: no days of silence for seconds of sound."""
+    path = tmp_path / "slow.avi"
+    write(path, "avi", "libmp3lame", [talk()])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"strh") + 8 + 20  # dwScale of the track, then dwRate
+    scale, rate = struct.unpack_from("<II", content, at)
+    struct.pack_into("<II", content, at, scale * 400_000, rate)
+    path.write_bytes(content)
+    notes: list[str] = []
+    length_s = sum(len(block) for block in audio.stream(path, warn=notes.append)) / 16_000
+    assert length_s < 13 * 3600
+    assert any("timestamps" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "channels"),
+    [("mov", "pcm_s16le", 7), ("mov", "pcm_s16le", 8), ("mov", "pcm_s16le", 16), ("matroska", "pcm_s16le", 64)],
+)  # fmt: skip
+def test_many_channels_by_ffmpeg(kind: str, codec: str, channels: int, tmp_path: Path) -> None:
+    """As of a field recorder, or a film."""
+    path = tmp_path / "a"
+    tones = np.sin(np.arange(16_000) / np.arange(7, 7 + channels)[:, None]) / 2
+    layout = f"{channels} channels"
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=16_000, layout=layout)
+        frame = av.AudioFrame("s16", layout, 16_000)
+        frame.sample_rate, frame.pts = 16_000, 0
+        data = (tones.T * 32767).astype("<i2").tobytes()
+        frame.planes[0].update(data.ljust(frame.planes[0].buffer_size, b"\0"))
+        fit = av.AudioResampler(
+            stream.format, layout, 16_000, stream.codec_context.frame_size or 960
+        )
+        for part in [*fit.resample(frame), *fit.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    for channel in (0, channels - 1):
+        heard = audio.load(path, channel=channel)
+        np.testing.assert_allclose(heard, tones[channel], atol=1e-4)
+    np.testing.assert_allclose(audio.load(path), tones.mean(0), atol=1e-4)
+    assert audio.probe(path).channels == channels
+
+
 @pytest.mark.parametrize("subtype", ["PCM_16", "ULAW"])
 def test_the_size_that_nist_sphere_states(subtype: str, tmp_path: Path) -> None:
     path = tmp_path / "a.sph"

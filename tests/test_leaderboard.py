@@ -89,7 +89,7 @@ def test_rows_are_sorted_and_compared(tmp_path: Path) -> None:
     }
     assert set(verdicts(board, "der_0").values()) == {"not measured"}
     [one, *_] = board["comparisons"]["cpwer"]
-    assert one["found"]["difference"] == pytest.approx(0.2)
+    assert one["compared"]["difference"] == pytest.approx(0.2)
     assert one["p_adjusted"] == pytest.approx(3 * 2 / 10_001)
 
 

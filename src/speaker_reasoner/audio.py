@@ -59,6 +59,9 @@ Warn = Callable[[str], None]
 
 _JITTER_S = 0.1  # timestamps that differ less from the samples before are taken to follow them
 _LEAP_S = 12 * 3600.0  # silence longer than this is a broken clock
+_SILENCE = (
+    1000.0  # times the sound, and more than _LEAP_S: silence of a broken clock, too (assumed)
+)
 _LATE_S = 60.0  # so much later than a file states to end, sound may begin
 _FAR_TOO_LOUD = 8.0  # times full scale; mixes in floating point exceed it a little
 _QUIET_DB = -26  # relative to full scale, of the loudest _LOUDEST_S: a click is none
@@ -322,6 +325,7 @@ class _Clock:
         peak: the largest magnitude of a sample, as far as it is counted.
         peaks: the largest magnitudes in each 20 ms, where they are not counted yet.
         loudness: how many of these have each level, in dB below full scale.
+        sound_s, silence_s: of sound, and of silence where nothing was recorded, so far.
         latest_s: no sound begins later, as far as the file states its length.
     """
 
@@ -336,6 +340,8 @@ class _Clock:
     loudness: npt.NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(1 - _LOWEST_DB, np.int64)
     )
+    sound_s: float = 0.0
+    silence_s: float = 0.0
     latest_s: float = math.inf
 
     @property
@@ -347,6 +353,7 @@ class _Clock:
         """Take note of how loud samples are."""
         if not len(samples):
             return
+        self.sound_s += len(samples) / rate_hz
         loud = np.abs(samples)
         loud = loud if loud.ndim == 1 else loud.max(axis=1)
         step = max(1, rate_hz // 50)
@@ -375,7 +382,9 @@ class _Clock:
         ahead_s = at_s + self.shift_s - self.now_s
         if abs(ahead_s) <= _JITTER_S:
             return ahead_s
-        if _JITTER_S < ahead_s <= _LEAP_S and self.now_s + ahead_s <= self.latest_s:
+        most_s = min(max(_LEAP_S, _SILENCE * self.sound_s) - self.silence_s, _LEAP_S)
+        if _JITTER_S < ahead_s <= most_s and self.now_s + ahead_s <= self.latest_s:
+            self.silence_s += ahead_s
             return ahead_s
         self.shift_s -= ahead_s
         self.jumps += 1

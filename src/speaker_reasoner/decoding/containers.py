@@ -166,8 +166,8 @@ def is_cut_off(data: mmap.mmap, start: int, end: int) -> bool:
         size, length = ebml_size(data, at + 4)
         return size is not None and at + 4 + length + size > end
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        found = boxes(data, start)
-        return any(stop > end and name in _BOXES for at, name, stop in found if at < end)
+        inside = boxes(data, start)
+        return any(stop > end and name in _BOXES for at, name, stop in inside if at < end)
     at = start
     while data[at : at + 4] == b"RIFF" and data[at + 8 : at + 12] in (b"AVI ", b"AVIX"):
         size = struct.unpack("<I", data[at + 4 : at + 8])[0]

@@ -29,6 +29,7 @@ _DEMUXERS = (
 )
 _UNBOUNDED = ("aac", "mpegts")  # their packets follow each other, and nothing says where they end
 _MOST_STRAYS = 100_000
+_MOST_PLANES = 7  # of channels apart; more are read together, because PyAV 18.1 is not safe there
 
 
 def open_with_ffmpeg(
@@ -155,8 +156,7 @@ def _frames(
     empty packets before each, which have no place in FFmpeg's timestamps.
     """
     duration_s, slack_s = promised
-    planar = av.AudioResampler(format="fltp")
-    layout = None
+    resampler, layout, planar = av.AudioResampler(format="fltp"), None, True
     end_s, lost, lost_s = 0.0, 0, 0.0
     expected = "the whole file" if duration_s is None else f"{duration_s:.3f} s"
     failure: Exception | None = None
@@ -197,18 +197,20 @@ def _frames(
                 raise AudioError(damaged(path, end_s, duration_s, stray)) from stray
             if (frame.sample_rate, frame.layout.name) != layout:
                 layout = (frame.sample_rate, frame.layout.name)
-                planar = av.AudioResampler(format="fltp")
+                planar = frame.layout.nb_channels <= _MOST_PLANES
+                resampler = av.AudioResampler(format="fltp" if planar else "flt")
             at_s = (
                 None
                 if frame.pts is None
                 else float(frame.pts * frame.time_base) - origin_s + late_s
             )
             try:
-                resampled = planar.resample(frame)
+                resampled = resampler.resample(frame)
             except av.error.FFmpegError as error:  # a layout or rate that cannot be
                 raise AudioError(damaged(path, end_s, duration_s, error)) from error
             for one in resampled:
-                samples = one.to_ndarray().T
+                array = one.to_ndarray()
+                samples = array.T if planar else array.reshape(-1, frame.layout.nb_channels)
                 if at_s is not None:
                     end_s = max(end_s, at_s)
                 end_s += len(samples) / frame.sample_rate

@@ -33,8 +33,8 @@ TO_THE_END = (b"riff", b"NIST")
 """First four bytes of w64 and NIST SPHERE files, of which libsndfile reads all up to the end of the file as sound."""
 _UNKNOWN_W64 = (1 << 63) - 1
 """Least size that a w64 file states which was written to a pipe."""
-_NIST_HEAD = re.compile(rb"NIST_1A\n\s*(\d+)\n")
-_NIST_NUMBER = re.compile(rb"^(\w+) -(?:i|s\d+) (\d+)\s", re.MULTILINE)
+_NIST_HEAD = re.compile(rb"NIST_1A\n\s*(\d{1,9})\n")
+_NIST_NUMBER = re.compile(rb"^(\w+) -(?:i|s\d+) (\d{1,18})\s", re.MULTILINE)
 _NIST_SIZES = {b"sample_count", b"channel_count", b"sample_n_bytes"}
 _NIST_BYTES = 1 << 14  # of a header at most: assumed
 _TEXT = bytes(range(32, 127)) + b"\t\n\r"

@@ -141,7 +141,7 @@ def _known(stored: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     for board in stored.get("boards", ()):
         for rows in board["comparisons"].values():
-            yield from ((row["key"], row["found"]) for row in rows if row.get("found"))
+            yield from ((row["key"], row["compared"]) for row in rows if row.get("compared"))
 
 
 def _board(
@@ -220,26 +220,26 @@ def _comparisons(
         else:
             content = repr((metric, sorted(counts[a].items()), sorted(counts[b].items())))
             row["key"] = hashlib.sha256(content.encode()).hexdigest()[:24]
-            row["found"] = known.get(row["key"])
-            if row["found"] is None:
+            row["compared"] = known.get(row["key"])
+            if row["compared"] is None:
                 made = compare(counts[a], counts[b])
-                row["found"] = {
+                row["compared"] = {
                     "difference": made.difference,
                     "interval": made.interval,
                     "a_better": made.a_better,
                     "p": made.p,
                     "recordings": made.recordings,
                 }
-    measured = [row for row in rows if row.get("found")]
-    adjusted = holm([row["found"]["p"] for row in measured])
+    measured = [row for row in rows if row.get("compared")]
+    adjusted = holm([row["compared"]["p"] for row in measured])
     for row, p in zip(measured, adjusted, strict=True):
         row["p_adjusted"] = p
-        if row["found"]["recordings"] < LEAST:
+        if row["compared"]["recordings"] < LEAST:
             row["verdict"] = "too few recordings"
         elif p >= LEVEL:
             row["verdict"] = "no difference shown"
         else:
-            row["verdict"] = "a" if row["found"]["difference"] < 0 else "b"
+            row["verdict"] = "a" if row["compared"]["difference"] < 0 else "b"
     return rows
 
 

@@ -155,11 +155,11 @@ def _matrix(names: Sequence[str], comparisons: Sequence[Mapping[str, Any]]) -> I
                 continue
             row, flipped = pairs[a, b]
             result = verdict(row, flipped)
-            if not row.get("found"):
+            if not row.get("compared"):
                 cells.append(f"<td class=soft>{_text(result)}</td>")
                 continue
             difference, low, high = oriented(row, flipped)
-            hint = f"{result}; adjusted p {row['p_adjusted']:.4f}; {row['found']['recordings']} recordings"
+            hint = f"{result}; adjusted p {row['p_adjusted']:.4f}; {row['compared']['recordings']} recordings"
             cells.append(
                 f"<td class='{result if result in ('better', 'worse') else 'even'}' title='{_text(hint)}'>"
                 f"<span class=sr>{_text(result)}: </span>{_SIGNS[result]} {points(difference)}<br><small>"

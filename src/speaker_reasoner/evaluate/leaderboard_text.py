@@ -179,7 +179,7 @@ def _cell(a: str, b: str, pairs: Mapping[tuple[str, str], tuple[_Row, bool]]) ->
     if a == b:
         return ""
     row, flipped = pairs[a, b]
-    if not row.get("found"):
+    if not row.get("compared"):
         return str(row["verdict"])
     difference, low, high = oriented(row, flipped)
     return f"{points(difference)} [{points(low)}, {points(high)}]: {verdict(row, flipped)}"
@@ -187,7 +187,7 @@ def _cell(a: str, b: str, pairs: Mapping[tuple[str, str], tuple[_Row, bool]]) ->
 
 def oriented(row: Mapping[str, Any], flipped: bool) -> tuple[float, float, float]:
     """Difference and interval of a comparison, for the system that comes first."""
-    difference, (low, high) = row["found"]["difference"], row["found"]["interval"]
+    difference, (low, high) = row["compared"]["difference"], row["compared"]["interval"]
     return (-difference, -high, -low) if flipped else (difference, low, high)
 
 

@@ -266,7 +266,7 @@ class Asking:
         about = {
             "file": identity,
             "piece": {"number": sound.number, "start_s": start_s, "end_s": end_s},
-            "heard": {"channel": self.how.channel, "track": self.how.track},
+            "input": {"channel": self.how.channel, "track": self.how.track},
             "system": self._about,
         }
         about = json.loads(json.dumps(about))
