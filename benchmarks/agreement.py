@@ -30,13 +30,14 @@ from rich.console import Console
 from common import store
 from scoring import corrupted
 from speaker_reasoner.evaluate import Normalisation
-from speaker_reasoner.evaluate.directives import merged, outside, scored
+from speaker_reasoner.evaluate.directives import outside, scored
 from speaker_reasoner.evaluate.scores import score
 from speaker_reasoner.evaluate.times import diarization
 from speaker_reasoner.evaluate.words import word_errors
 from speaker_reasoner.formats import render
 from speaker_reasoner.formats.choices import first_choices
 from speaker_reasoner.formats.folders import load
+from speaker_reasoner.formats.unscored import merged
 from speaker_reasoner.transcript import Segment, Transcript
 
 Pairs = dict[str, tuple[Transcript, Transcript]]

@@ -142,7 +142,7 @@ SOUND = (
     ("channels of which one is the other upside down", "their mean, with a warning; `--channel N`"),
     ("files joined to one (wav, aiff, au, caf, w64, flac, tta, mp3, ogg, matroska, mp4, asf, flv)", "read one after the other, also of other rates, with a warning but for frames and pages that join by design (mp3, ogg)"),
     ("a wav or w64 header that states too little (a crash, a pipe, 4 GiB)", "all of the sound, with a warning; packed codings are refused"),
-    ("a wav, aiff, au, caf, w64, NIST SPHERE, flac, matroska, mp4, avi, asf, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
+    ("a wav (also RF64, BW64), aiff, au, caf, w64, NIST SPHERE, flac, matroska, mp4, avi, asf, flv, ogg file, or an mp3 with a Xing header, that was cut off", "an error"),
     ("an mp3 without a Xing header, mp2, aac, ac3, mpegts or a live WebM that was cut off", "a shorter recording: the file does not state its length"),
     ("bytes behind its sound that are no sound, no tag, no padding and no element that may stand there", "left out, with a warning; behind a live WebM, aac and mpegts only where FFmpeg stumbles over them"),
     ("packets that cannot be decoded", "silence and a warning up to 0.25 s, above that an error"),
@@ -190,6 +190,7 @@ A file's suffix, in any case, or its content determines the format; `--reference
 `services` is the JSON, or JSON lines, of {services}, and manifests of NeMo.
 Each channel is a speaker. Optional keys may be missing; segments without a speaker are given to `unknown`, with a warning. Whole
 numbers at which a word takes half a minute are refused, since they are milliseconds.
+Of a manifest of NeMo with `text` and `pred_text`, a reference reads the former and a hypothesis the latter, with a warning.
 `txt` is text with times: `Ana Moe  0:04` (Otter, Teams), `Speaker 1 (00:04):` (Rev), `[00:04] Ana: hello`, a time alone on a
 line (Meet), the ranges that Whisper's programs print, and what `txt` writes. Most have no ends: a line then lasts to the next later
 start, with a warning. Times of the day are refused: captions that Zoom saved, and texts whose first time is at five hours or later;
@@ -197,7 +198,9 @@ from one hour on there is a warning. A text file with captions in it is read as 
 A cue of captions begins at its timing line; formatting is taken off; lines that roll from cue to cue are read once. A name before a colon
 is a speaker if it recurs or every cue has one, and so is a name in brackets, or alone on the first line, of every cue. Where names come at changes of
 the speaker alone, cues without one are of whoever spoke before, with a warning. At `>>` another
-person speaks: without a name behind it that person is `unknown`, like all others, with a warning. Lines that
+person speaks: without a name behind it that person is `unknown`, like all others, with a warning. An event of ASS belongs to its
+Name; A `table` has columns such as `start`, `end`, `speaker`, `text`, and one
+recording. LRC's lines last to the next time. Lines that
 are almost timings (`->`) are refused. Sounds in brackets are words, with a warning. Tiers of words of forced aligners
 are grouped into segments, phones are not read. Whatever was left out or changed is a warning, which
 `evaluate score` prints and stores.

@@ -395,6 +395,19 @@ def test_bytes_behind_a_w64_are_no_sound(stray: bytes, tmp_path: Path) -> None:
     assert notes == ([] if harmless else [told])
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_the_size_that_bw64_states(subtype: str, tmp_path: Path) -> None:
+    """RF64 under the name that broadcasters give it: its size lies in ds64."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, talk(), RATE, format="RF64", subtype=subtype)
+    content, whole = path.read_bytes(), audio.load(path)
+    path.write_bytes(b"BW64" + content[4:])
+    np.testing.assert_allclose(audio.load(path), whole, atol=1e-4)
+    path.write_bytes(b"BW64" + cut_to(0.83)(content)[4:])
+    with pytest.raises(AudioError, match=r"cut off: got .* bytes of sound, expected"):
+        audio.load(path)
+
+
 def test_a_clock_that_is_mostly_silence_is_not_followed(tmp_path: Path) -> None:
     """An AVI whose header states a tick of half a minute: no days of silence for seconds of sound."""
     path = tmp_path / "slow.avi"

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from speaker_reasoner import formats
 from speaker_reasoner.errors import FormatError
 from speaker_reasoner.evaluate import ErrorCounts, Normalisation, score
-from speaker_reasoner.evaluate.directives import merged, outside, read_uem, resolved, without
+from speaker_reasoner.evaluate.directives import outside, read_uem, resolved
 from speaker_reasoner.evaluate.inputs import read_sides, summed_up
 from speaker_reasoner.evaluate.times import diarization
 from speaker_reasoner.formats.choices import parse_choices, render_choices
 from speaker_reasoner.formats.folders import load
+from speaker_reasoner.formats.unscored import merged, without
 from speaker_reasoner.transcript import Segment, Transcript, Word
 
 pytest.importorskip("meeteval", reason="pip install 'speaker-reasoner[eval]'")

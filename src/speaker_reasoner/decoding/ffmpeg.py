@@ -15,7 +15,7 @@ from av.codec.context import Flags2
 from ..errors import AudioError, quoted
 from .blocks import AnyPath, Block, Source, damaged, reason
 from .containers import check_mpeg, check_ogg, empty_chunks, is_cut_off, stated_s
-from .riff import AGAIN, check_packed, cut_off
+from .riff import AGAIN, FORMS, check_packed, cut_off
 from .trailing import end_of_elements, trailing_note
 
 _SLACK_S = 0.5  # durations of containers count codec delay and padding
@@ -67,7 +67,7 @@ def open_with_ffmpeg(
     kind = container.format.name
     if kind == "caf" and context.name == "alac":
         context.flags2 |= Flags2.skip_manual  # its last frame is short; FFmpeg shortens it again
-    if kind == "wav" and data[piece[0] : piece[0] + 4] in (b"RIFF", b"RIFX"):
+    if kind == "wav" and data[piece[0] : piece[0] + 4] in FORMS:
         notes += filter(None, [check_packed(path, data, *piece)])
     stated = stated_s(container, stream)
     origin_s = _origin_s(container, stated, notes)

@@ -17,7 +17,7 @@ from ..errors import AudioError, quoted
 AGAIN = "copy or export it again"
 """The remedy for a damaged file."""
 
-FORMS = (b"RIFF", b"RIFX", b"RF64", b"FORM")
+FORMS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
 """First four bytes of a file of chunks."""
 KINDS = (b"WAVE", b"AIFF", b"AIFC")
 """Bytes 8 to 11 of such a file, where it is wav or aiff."""
@@ -123,13 +123,16 @@ def check_packed(path: str | os.PathLike[str], data: mmap.mmap, first: int, last
         AudioError: there is less; or more, which packed codings cannot be read without.
     """
     order = ">" if data[first : first + 4] == b"RIFX" else "<"
-    at = first + 12
+    at, large = first + 12, 0
     while at + 8 <= last:
         name, size = struct.unpack(order + "4sI", data[at : at + 8])
         if not is_chunk_name(name):
             return ""
+        if name == b"ds64" and at + 24 <= last:  # of RF64 and BW64
+            large = struct.unpack("<Q", data[at + 16 : at + 24])[0]
         if name == b"data":
             there = last - at - 8
+            size = large if size >= 0xFFFF_0000 else size
             if size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000:
                 return ""  # to the end
             if size > there:

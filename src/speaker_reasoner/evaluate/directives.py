@@ -8,9 +8,9 @@ hypothesis words whose middle lies in one; md-eval leaves out the time of NOSCOR
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, chain, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,11 @@ import numpy.typing as npt
 
 from ..errors import FormatError
 from ..formats import read_text
-from ..formats.ctm import join_words, split_words
 from ..formats.scoring import fields_of
 from ..formats.sessions import parse_seconds
-from ..transcript import Segment, Transcript, Word
+from ..formats.unscored import Stretch, merged, without
+from ..transcript import Segment, Transcript
 
-Stretch = tuple[float, float]
 Uem = Mapping[str, Mapping[str, Sequence[Stretch]]]
 """The stretches to be scored, by session and channel."""
 Words = Callable[[str], list[str]]
@@ -50,41 +49,6 @@ def scored(
     return ours.with_segments(segments), theirs, skipped
 
 
-def merged(stretches: Iterable[Stretch]) -> list[Stretch]:
-    """Stretches in order, those that touch or overlap as one; those without length left out."""
-    joined: list[Stretch] = []
-    for start_s, end_s in sorted(stretches):
-        if end_s <= start_s:
-            continue
-        if joined and start_s <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(joined[-1][1], end_s)
-        else:
-            joined.append((start_s, end_s))
-    return joined
-
-
-def without(transcript: Transcript, unscored: Sequence[Stretch]) -> Transcript:
-    """Take stretches of time out of a transcript.
-
-    A word goes if its middle lies in one, as in sclite; where the times of words are not known, each
-    has a share of its segment by its number of characters. Segments end and begin at the stretches.
-    """
-    stretches = merged(unscored)
-    if not stretches:
-        return transcript
-    ends = np.array([end_s for _, end_s in stretches])
-    segments: list[Segment] = []
-    for segment in transcript.segments:
-        first = int(np.searchsorted(ends, segment.start_s, side="right"))
-        near = []
-        for stretch in stretches[first:]:
-            if stretch[0] >= segment.end_s:
-                break
-            near.append(stretch)
-        segments += _outside(segment, near) if near else [segment]
-    return replace(transcript, segments=tuple(segments))
-
-
 def is_left_out(transcript: Transcript) -> bool:
     """Return whether all segments lie in stretches that are out of scoring."""
     stretches = merged(transcript.unscored)
@@ -94,45 +58,6 @@ def is_left_out(transcript: Transcript) -> bool:
         if at == len(ends) or stretches[at][0] > segment.start_s:
             return False
     return True
-
-
-def _outside(segment: Segment, stretches: Sequence[Stretch]) -> list[Segment]:
-    """The parts of a segment that lie in no stretch."""
-    edges = [(segment.start_s, segment.start_s), *stretches, (segment.end_s, segment.end_s)]
-    gaps = [(a[1], b[0]) for a, b in pairwise(edges) if b[0] > a[1]]
-    timed = segment.words is not None
-    words = segment.words or _shared_out(segment)
-    parts = []
-    for start_s, end_s in gaps:
-        inside = [w for w in words if start_s <= (w.start_s + w.end_s) / 2 < end_s]
-        if words and not inside:
-            continue
-        whole = len(inside) == len(words)  # spaces and choices stay as they are
-        clipped = tuple(
-            replace(w, start_s=max(w.start_s, start_s), end_s=min(w.end_s, end_s)) for w in inside
-        )
-        parts.append(
-            replace(
-                segment,
-                start_s=start_s,
-                end_s=end_s,
-                text=segment.text if whole else join_words([w.text for w in inside]),
-                words=clipped if timed else None,
-                choices=segment.choices if whole else None,
-            )
-        )
-    return parts
-
-
-def _shared_out(segment: Segment) -> list[Word]:
-    """The words of a text, each with its share of the segment's time by its number of characters."""
-    words = split_words(segment.text)
-    reached = list(accumulate((len(word) for word in words), initial=0))
-    scale = segment.duration_s / (reached[-1] or 1)
-    return [
-        Word(word, segment.start_s + a * scale, segment.start_s + b * scale)
-        for word, a, b in zip(words, reached, reached[1:], strict=False)
-    ]
 
 
 def resolved(

@@ -23,8 +23,11 @@ from .files import beginning, named_apart
 from .labels import is_labels, parse_labels
 from .lhotse import parse_lhotse
 from .native import SCHEMA
+from .other_captions import parse_ass, parse_lrc, parse_sami
 from .paragraphs import is_paragraphs, parse_paragraphs
 from .services import parse_services, recognise
+from .timed_table import is_table, parse_table
+from .ttml import parse_ttml
 
 _Parse = Callable[[str, str], list[Transcript]]
 _BY_RICHNESS = ("stm", "textgrid", "vtt", "srt", "ctm", "rttm")
@@ -42,6 +45,11 @@ INPUTS: dict[str, tuple[tuple[str, ...], _Parse]] = {
         ("lhotse", (".jsonl", ".jsonl.gz"), parse_lhotse),
         ("elan", (".eaf",), parse_elan),
         *((name, _OWN_SUFFIX[name], FORMATS[name].parse) for name in _BY_RICHNESS),
+        ("ass", (".ass", ".ssa"), parse_ass),
+        ("ttml", (".ttml", ".dfxp"), parse_ttml),
+        ("sami", (".smi", ".sami"), parse_sami),
+        ("lrc", (".lrc",), parse_lrc),
+        ("table", (".tsv", ".csv"), parse_table),
         ("labels", (".txt",), parse_labels),
         ("txt", (".txt",), parse_paragraphs),
     )
@@ -194,6 +202,8 @@ def suffix_of(file: Path) -> str | None:
     """The suffix by which a file is a transcript, in lower case; of a text, its content decides."""
     name = file.name.lower()
     suffix = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
+    if suffix in (".tsv", ".csv"):
+        return suffix if is_table(beginning(file)) else None
     return None if suffix == ".txt" and _format_of_text(file) is None else suffix
 
 

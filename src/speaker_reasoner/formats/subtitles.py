@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
 
@@ -107,6 +107,33 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
         return sessions.transcripts()
     sessions.count(session, _REFERENCES, without_references(cues))
     for cue, parts in _named(cues, str, sessions, session, text):
+        for speaker, gender, words in parts:
+            _add(sessions, session, cue, speaker, gender, words)
+    return sessions.transcripts()
+
+
+def read_captions(cues: list[Cue], where: str, told: Mapping[str, int]) -> list[Transcript]:
+    """Read cues of plain lines, in which no tags are left; one transcript, named after the file.
+
+    Args:
+        cues: with the speaker as their name, if the format states speakers; where no cue has one, what precedes a colon
+            is a speaker where it is a name (`names.name_speakers`).
+        where: the file.
+        told: warnings with their counts.
+
+    Raises:
+        FormatError: none of the cues holds anything, or times are reversed.
+    """
+    sessions, session = _opened(where)
+    for what, count in told.items():
+        sessions.count(session, what, count)
+    _count_cues(cues, 0, sessions, session)
+    if any(cue.name for cue in cues):
+        for cue in cues:
+            speaker, gender = parse_caption(cue.name)
+            _add(sessions, session, cue, speaker, gender, " ".join(cue.lines))
+        return sessions.transcripts()
+    for cue, parts in _named(cues, str, sessions, session, ""):
         for speaker, gender, words in parts:
             _add(sessions, session, cue, speaker, gender, words)
     return sessions.transcripts()

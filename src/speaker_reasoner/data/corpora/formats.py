@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...errors import FormatError
-from ...evaluate.directives import without
 from ...formats import read_text
 from ...formats.captions import parse_caption
 from ...formats.ctm import join_words, parse_ctm
@@ -24,6 +23,7 @@ from ...formats.sessions import load_json, parse_gender
 from ...formats.speaker_tiers import with_speakers
 from ...formats.textgrid import WORDLESS, Stream, read_tiers
 from ...formats.tiers import sort_tiers
+from ...formats.unscored import without
 from ...transcript import Segment, Transcript
 from .notes import AnnotationRow, Notes
 
