@@ -11,7 +11,7 @@ import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -22,9 +22,14 @@ from ..cores import torch_threads_kept, usable_cores
 from ..errors import EngineError, SettingsError, SpeakerReasonerError
 from ..speech import Detect
 from ..voices.witness import Witness
-from .base import Reply, Request, Session
+from .base import Engine, Reply, Request, Session
 from .local import TransformersEngine
 
+_PROGRAM = f"""
+from {__package__.rpartition(".")[0]} import load_engine
+from {__name__} import answer
+answer(load_engine)
+"""
 _PLACE = "process"
 """Key in the memory of a session for where it is."""
 
@@ -171,7 +176,7 @@ class _Process:
         root = str(Path(__file__).parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import answer; answer()"],
+            [sys.executable, "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
@@ -269,11 +274,9 @@ def _use_threads(others: int) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() - others))
 
 
-def answer() -> None:
+def answer(load_engine: Callable[..., Engine]) -> None:
     """Be one of the other processes: load the engine that standard input names, then answer turns until it ends."""
     from transformers.utils import logging
-
-    from .. import load_engine
 
     source, target = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer

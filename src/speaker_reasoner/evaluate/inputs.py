@@ -91,9 +91,9 @@ def _named_alike(
             return references, {one: replace(hypothesis, recording=one)}, []
         if one == STANDARD_INPUT != other:
             return {other: replace(reference, recording=other)}, hypotheses, []
-    references, told = _renamed("reference", references, hypotheses)
+    references, warned = _renamed("reference", references, hypotheses)
     hypotheses, more = _renamed("hypothesis", hypotheses, references)
-    return references, hypotheses, told + more
+    return references, hypotheses, warned + more
 
 
 def _renamed(

@@ -72,9 +72,9 @@ def parse_elan(text: str, where: str) -> list[Transcript]:
             if mark:
                 read[name].append(Interval(*span, mark, at))
     tiers = _top_tiers(read, above, people, sessions, session)
-    tiers, told = with_speakers(tiers)
+    tiers, notices = with_speakers(tiers)
     sorted_tiers = sort_tiers(tiers, where)
-    for what, times in (told | sorted_tiers.noticed()).items():
+    for what, times in (notices | sorted_tiers.noticed()).items():
         sessions.count(session, what, times)
     for tier in sorted_tiers.speech:
         for interval in tier.intervals:

@@ -49,7 +49,7 @@ def parse_ass(text: str, where: str) -> list[Transcript]:
     """
     fields = _SSA_FIELDS.split(",")
     cues: list[Cue] = []
-    told: Counter[str] = Counter()
+    notices: Counter[str] = Counter()
     styles, seen = set(), set()
     section = ""
     for number, line in enumerate(text.split("\n"), start=1):
@@ -71,7 +71,7 @@ def parse_ass(text: str, where: str) -> list[Transcript]:
         if not (_ASS_TIME.fullmatch(start) and _ASS_TIME.fullmatch(end)):
             raise FormatError(f"{at}: expected times such as 0:00:01.50, got {start!r}, {end!r}")
         if _DRAWING.search(values["text"]):
-            told[_DRAWN] += 1
+            notices[_DRAWN] += 1
             continue
         name = (values.get("name") or values.get("actor") or "").strip()
         shown = _OVERRIDE.sub("", values["text"]).replace("\\h", " ")
@@ -80,7 +80,7 @@ def parse_ass(text: str, where: str) -> list[Transcript]:
         lines = [part.strip() for part in re.split(r"\\[Nn]", shown)]
         event = start, end, name, *" ".join(lines).split()
         if event in seen:
-            told[_AGAIN] += 1
+            notices[_AGAIN] += 1
             continue
         seen.add(event)
         styles.add(values.get("style", ""))
@@ -89,8 +89,8 @@ def parse_ass(text: str, where: str) -> list[Transcript]:
     if not cues and "[events]" not in text.lower():
         raise FormatError(f"{where}: expected a section [Events] with lines of Dialogue")
     if len(styles) > 1 and not any(cue.name for cue in cues):
-        told[_STYLES] = len(styles)
-    return read_captions(cues, where, told)
+        notices[_STYLES] = len(styles)
+    return read_captions(cues, where, notices)
 
 
 def parse_lrc(text: str, where: str) -> list[Transcript]:
@@ -103,7 +103,7 @@ def parse_lrc(text: str, where: str) -> list[Transcript]:
         FormatError: a line with words has no time, or none has one.
     """
     rows: list[tuple[Decimal, str, str]] = []
-    told: Counter[str] = Counter()
+    notices: Counter[str] = Counter()
     offset_s = Decimal(0)
     for number, line in enumerate(text.split("\n"), start=1):
         at, rest, times = f"{where}:{number}", line.strip(), list[Decimal]()
@@ -124,10 +124,10 @@ def parse_lrc(text: str, where: str) -> list[Transcript]:
         raise FormatError(f"{where}: expected lines such as '[00:01.50]words', got none")
     rows.sort(key=lambda row: row[0])
     shifted = [(max(Decimal(0), time_s - offset_s), words, at) for time_s, words, at in rows]
-    return read_captions(_to_the_next(shifted, told), where, told)
+    return read_captions(_to_the_next(shifted, notices), where, notices)
 
 
-def _to_the_next(rows: list[tuple[Decimal, str, str]], told: Counter[str]) -> list[Cue]:
+def _to_the_next(rows: list[tuple[Decimal, str, str]], notices: Counter[str]) -> list[Cue]:
     """Make cues of starts, words and places in order: each lasts to the next later start."""
     cues: list[Cue] = []
     following_s = later_s = None
@@ -140,9 +140,9 @@ def _to_the_next(rows: list[tuple[Decimal, str, str]], told: Counter[str]) -> li
         end_s = later_s
         if end_s is None:
             end_s = start_s + max(Decimal(1), _WORD_S * len(words.split()))
-            told[_LAST] += 1
+            notices[_LAST] += 1
         else:
-            told[_OPEN] += 1
+            notices[_OPEN] += 1
         cues.append(Cue(at, start_s, end_s, words.split("\n")))
     return cues[::-1]
 
@@ -160,7 +160,7 @@ def parse_sami(text: str, where: str) -> list[Transcript]:
     if not parts:
         raise FormatError(f"{where}: expected captions such as <SYNC Start=1500><P>words")
     rows: list[tuple[Decimal, str, str]] = []
-    told: Counter[str] = Counter()
+    notices: Counter[str] = Counter()
     first = None
     for start, body in zip(parts[::2], parts[1::2], strict=True):
         before, *paragraphs = _PARAGRAPH.split(re.split(r"</BODY>", body, flags=re.IGNORECASE)[0])
@@ -170,13 +170,13 @@ def parse_sami(text: str, where: str) -> list[Transcript]:
             name = of_class[1].lower() if of_class else ""
             first = name if first is None else first
             if name != first:
-                told[_LANGUAGES] += 1
+                notices[_LANGUAGES] += 1
                 continue
             lines = _BREAK.sub("\0", shown).replace("\n", " ")
             plain = html.unescape(_ANY_TAG.sub("", lines)).replace("\xa0", " ")
             words = "\n".join(filter(None, (line.strip() for line in plain.split("\0"))))
             rows.append((Decimal(start) / 1000, words, f"{where}, caption at {start} ms"))
     rows.sort(key=lambda row: row[0])
-    cues = _to_the_next(rows, told)
-    del told[_OPEN]  # so the format has it
-    return read_captions(cues, where, told)
+    cues = _to_the_next(rows, notices)
+    del notices[_OPEN]  # so the format has it
+    return read_captions(cues, where, notices)

@@ -112,20 +112,20 @@ def parse_srt(text: str, where: str) -> list[Transcript]:
     return sessions.transcripts()
 
 
-def read_captions(cues: list[Cue], where: str, told: Mapping[str, int]) -> list[Transcript]:
+def read_captions(cues: list[Cue], where: str, notices: Mapping[str, int]) -> list[Transcript]:
     """Read cues of plain lines, in which no tags are left; one transcript, named after the file.
 
     Args:
         cues: with the speaker as their name, if the format states speakers; where no cue has one, what precedes a colon
             is a speaker where it is a name (`names.name_speakers`).
         where: the file.
-        told: warnings with their counts.
+        notices: warnings with their counts.
 
     Raises:
         FormatError: none of the cues holds anything, or times are reversed.
     """
     sessions, session = _opened(where)
-    for what, count in told.items():
+    for what, count in notices.items():
         sessions.count(session, what, count)
     _count_cues(cues, 0, sessions, session)
     if any(cue.name for cue in cues):
@@ -140,7 +140,7 @@ def read_captions(cues: list[Cue], where: str, told: Mapping[str, int]) -> list[
 
 
 def _count_cues(cues: list[Cue], again: int, sessions: Sessions, session: str) -> None:
-    """Count what is to be told of the cues of a file.
+    """Count what is to be notices of the cues of a file.
 
     Raises:
         FormatError: none of them holds anything.

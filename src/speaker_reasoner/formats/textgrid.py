@@ -126,9 +126,9 @@ def parse_textgrid(text: str, where: str) -> list[Transcript]:
     session = recording_name(where)
     stream.time("xmin")
     sessions.open(session, duration_s=stream.time("xmax"))
-    divided, told = with_speakers(read_tiers(stream))
+    divided, notices = with_speakers(read_tiers(stream))
     tiers = sort_tiers(divided, where)
-    for what, times in (told | tiers.noticed()).items():
+    for what, times in (notices | tiers.noticed()).items():
         sessions.count(session, what, times)
     for what, times in stream.notes.items():
         sessions.count(session, what, times)

@@ -68,7 +68,7 @@ def parse_ttml(text: str, where: str) -> list[Transcript]:
         raise FormatError(f"{where}: not XML: {error}") from error
     if _name(root.tag) != "tt":
         raise FormatError(f"{where}: expected timed text (<tt>), got <{_name(root.tag)[:60]}>")
-    told: Counter[str] = Counter()
+    notices: Counter[str] = Counter()
     captions: list[_Caption] = []
     times = _times(root, where)
     for body in root:
@@ -88,7 +88,7 @@ def parse_ttml(text: str, where: str) -> list[Transcript]:
         later_s = following_s if following_s is not None and following_s > one.start_s else later_s
         following_s = one.start_s
         if one.end_s is None:
-            told[_OPEN] += 1
+            notices[_OPEN] += 1
             words_s = max(Decimal(1), _WORD_S * len(one.text.split()))
             one.end_s = one.start_s + words_s if later_s is None else later_s
         lines = [line for line in one.text.split("\n") if line]
@@ -102,8 +102,8 @@ def parse_ttml(text: str, where: str) -> list[Transcript]:
         if _name(k) == "color"
     }
     if len(shown) > 1 and not any(cue.name for cue in cues):
-        told[_COLOURS] = len(shown)
-    return read_captions(cues[::-1], where, told)
+        notices[_COLOURS] = len(shown)
+    return read_captions(cues[::-1], where, notices)
 
 
 def _name(tag: object) -> str:
