@@ -140,7 +140,7 @@ def read_captions(cues: list[Cue], where: str, notices: Mapping[str, int]) -> li
 
 
 def _count_cues(cues: list[Cue], again: int, sessions: Sessions, session: str) -> None:
-    """Count what is to be notices of the cues of a file.
+    """Count what is noticed about the cues of a file.
 
     Raises:
         FormatError: none of them holds anything.
