@@ -381,8 +381,10 @@ def test_options_reach_the_engine(run: Run, asked: list[Any], talk: Path, tmp_pa
     expected |= {"language": "en", "hotwords": "Ana", "recogniser": "whisper", "diarizer": "local"}
     options = [word for name, value in expected.items() for word in (f"--{name}", value)]
     options += ["--cuda-graphs", "--experts", "library", "--compile", "always", "--deterministic"]
+    options += ["--processes", "2"]
     run("transcribe", talk, "--model", "owner/name", *options)
     steps = {"cuda_graphs": True, "experts": "library", "compile": "always", "deterministic": True}
+    steps |= {"processes": 2}
     assert asked == [("owner/name", expected | steps)]
 
 
