@@ -1,6 +1,6 @@
 """Load and faults: many clients at once, clients that hang up, a server that is killed.
 
-    python benchmarks/serve.py [--clients 64] [--seconds 120] [--kills 5] [--tiny 1000] [--processes N]
+    python benchmarks/serve.py [--clients 64] [--seconds 120] [--kills 5] [--tiny 1000] [--processes N] [--batch N]
     python benchmarks/serve.py --clients 3 --seconds 10 --kills 1 --tiny 50 --recordings 3 --dry   # does it run?
     python benchmarks/serve.py --model cascade --name serve-cascade --clients 4 --recordings 70   # real speech
 
@@ -428,6 +428,7 @@ def main() -> None:
     parser.add_argument("--banks", type=Path, default=Path("runs/banks"), help="kept voice banks")
     parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--processes", type=int, help="of the server's engine")
+    parser.add_argument("--batch", type=int, help="dialogues at once in the server")
     parser.add_argument("--name", default="serve", help="of the result")
     parser.add_argument("--dry", action="store_true", help="store no result")
     arguments = parser.parse_args()
@@ -442,6 +443,8 @@ def main() -> None:
             chosen += ["--model-alias", "embedded"]  # as the requests call it
         if arguments.processes:
             chosen += ["--processes", str(arguments.processes)]
+        if arguments.batch:
+            chosen += ["--batch", str(arguments.batch)]
         console.print(f"{len(samples)} recordings")
         with server(folder / "load", *chosen) as (running, url):
             asyncio.run(load(url, samples, 1, 5.0))  # warm
@@ -472,6 +475,7 @@ def main() -> None:
         {
             "model": model,
             "processes": arguments.processes or 1,
+            "batch": arguments.batch or "default",
             "load": os.getloadavg(),
             "clients": arguments.clients,
             "seconds": arguments.seconds,
