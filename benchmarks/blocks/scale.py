@@ -98,8 +98,8 @@ def model_check() -> str:
     lengths = check["recordings_s"]
     return (
         f"Checked on {len(lengths)} recordings of {min(lengths):g} to {max(lengths):g} s, embedded "
-        f"checkpoint, {len(check['runs'])} repeats, on a machine that others used "
-        f"(load {check['load'][0]:.1f}): against one process, {both('two processes')}, and "
+        f"checkpoint, {len(check['runs'])} repeats, at a load of "
+        f"{check['load'][0]:.1f}: against one process, {both('two processes')}, and "
         f"{both('eight shards')}, one after the other. The model is given the time of one process and its "
         f"start, and that two processes on two cores are {check['two_at_once_times_faster']:.2f} times as fast "
         "as one (`scale.json`)."
