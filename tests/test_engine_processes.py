@@ -138,13 +138,12 @@ def test_only_for_a_checkpoint_here() -> None:
 
 
 def test_the_others_end_with_this_process(random_checkpoint: Path) -> None:
+    """Also while they load."""
     lines = [
         "import sys, time",
-        "from speaker_reasoner import load_engine",
         "from speaker_reasoner.engines import processes",
-        "processes.usable_cores = lambda: 2",
-        "engine = load_engine(sys.argv[1], device='cpu', processes=2)",
-        "print(engine._others[0]._process.pid, flush=True)",
+        "process = processes._Process({'model': sys.argv[1], 'device': 'cpu'})",
+        "print(process._process.pid, flush=True)",
         "time.sleep(60)",
     ]
     command = [sys.executable, "-c", "\n".join(lines), str(random_checkpoint)]

@@ -66,6 +66,7 @@ def measured(benchmark: Any, folder: Path, *options: str) -> dict[str, Any]:
     return stored
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_gpus_runs(
     benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
