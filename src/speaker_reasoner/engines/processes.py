@@ -89,22 +89,23 @@ class EngineProcesses:
         replies: dict[int, Reply] = {}
         failure: Exception | None = None
         try:
-            if here:
-                with torch_threads_kept():
-                    _use_threads(len(elsewhere))
-                    own = self.own.ask([requests[number] for number in here])
-                replies.update(zip(here, own, strict=True))
-        except Exception as error:  # raised below, when the others have answered
-            failure = error
-        except BaseException:
+            try:
+                if here:
+                    with torch_threads_kept():
+                        _use_threads(len(elsewhere))
+                        own = self.own.ask([requests[number] for number in here])
+                    replies.update(zip(here, own, strict=True))
+            except Exception as error:  # raised below, when the others have answered
+                failure = error
+            for other, numbers in elsewhere.items():
+                try:
+                    replies.update(zip(numbers, other.receive(len(numbers)), strict=True))
+                except SpeakerReasonerError as error:
+                    failure = failure or error
+        except BaseException:  # an interrupt: these answers would be taken for later ones
             for other in elsewhere:
                 other.end()
             raise
-        for other, numbers in elsewhere.items():
-            try:
-                replies.update(zip(numbers, other.receive(len(numbers)), strict=True))
-            except SpeakerReasonerError as error:
-                failure = failure or error
         if failure is not None:
             raise failure
         return [replies[number] for number in range(len(requests))]
@@ -241,12 +242,16 @@ class _Process:
 
     def _write(self, message: Any) -> None:
         assert self._process.stdin is not None
+        if self.ended:
+            return
         with contextlib.suppress(BrokenPipeError):  # then `_read` finds its end
             pickle.dump(message, self._process.stdin, pickle.HIGHEST_PROTOCOL)
             self._process.stdin.flush()
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
+        if self.ended:
+            return None
         try:
             return pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError):
