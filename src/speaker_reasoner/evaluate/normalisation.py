@@ -47,7 +47,7 @@ _INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point, but for fill
     "\U000e0000-\U000e0fff]"
 )
 _APOSTROPHE = re.compile(
-    r"(?<=[^\W\d_])[’‘`´ʻʼ＇](?=[^\W\d_])"
+    r"(?<=[^\W\d_])[’‘`｀´ʻʼ＇](?=[^\W\d_])"
 )  # as keyboards and programs write it
 _INSIDE_WORDS = re.compile(r"(?<=[^\W\d_])(['’])(?=[^\W\d_])|(?<=\d)(\.)(?=\d)")
 _ERHUA = re.compile(rf"([{_HAN}])(?<!儿)(?:\s*儿)+(?!\s*[儿{''.join(sorted(ERHUA_KEPT_BEFORE))}])")
