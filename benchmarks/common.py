@@ -66,10 +66,11 @@ def weights(checkpoint: Checkpoint) -> str:
 
 
 def _words(words: list[str]) -> list[str]:
-    """A command without `--work FOLDER` and `--banks FOLDER`, which are of the machine alone."""
+    """A command without what is of the machine alone: `--work FOLDER`, `--banks FOLDER`, and the folders of paths from
+    the root."""
     pairs, folders = zip(["", *words], words, strict=False), ("--work", "--banks")
     return [
-        word
+        Path(word).name if word.startswith("/") else word
         for before, word in pairs
         if before not in folders and word.partition("=")[0] not in folders
     ]

@@ -199,7 +199,7 @@ A cue of captions begins at its timing line; formatting is taken off; lines that
 is a speaker if it recurs or every cue has one, and so is a name in brackets, or alone on the first line, of every cue. Where names come at changes of
 the speaker alone, cues without one are of whoever spoke before, with a warning. At `>>` another
 person speaks: without a name behind it that person is `unknown`, like all others, with a warning. An event of ASS belongs to its
-Name; A `table` has columns such as `start`, `end`, `speaker`, `text`, and one
+Name. A `table` has columns such as `start`, `end`, `speaker`, `text`, and one
 recording. LRC's lines last to the next time. Lines that
 are almost timings (`->`) are refused. Sounds in brackets are words, with a warning. Tiers of words of forced aligners
 are grouped into segments, phones are not read. Whatever was left out or changed is a warning, which

@@ -16,6 +16,7 @@ from ..errors import FormatError
 SOUND = re.compile(r"[\[(（【][^\[\]()（）【】:]*[\])）】]|[♪♫]")
 """Text in brackets or between notes: mostly a sound, `[music]`, or a remark, `(inaudible)`."""
 SOUNDS = "hold sounds or remarks in brackets, which were read as words"
+_WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 
 _TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
 _SPACE = r"[^\S\n]"
@@ -43,6 +44,23 @@ _TIMESTAMP = re.compile(r"<\d")
 _END_OF_MARK = re.compile(r"</[bciuBCIUfF]")
 _ROLLING_GAP_S = Decimal("0.1")
 _ROLLING_SHARE = 0.4
+
+
+def spoken_s(text: str) -> Decimal:
+    """Return how long a text is taken to last where no end is known: 150 words a minute, at least 1 s."""
+    return max(Decimal(1), _WORD_S * len(text.split()))
+
+
+def later_starts(starts_s: Sequence[Decimal]) -> list[Decimal | None]:
+    """Return for each of some starts in order the next one that is later; `None` where none is."""
+    later: list[Decimal | None] = []
+    following_s: Decimal | None = None
+    later_s: Decimal | None = None
+    for start_s in reversed(starts_s):
+        later_s = following_s if following_s is not None and following_s > start_s else later_s
+        following_s = start_s
+        later.append(later_s)
+    return later[::-1]
 
 
 @dataclass(slots=True)

@@ -9,15 +9,16 @@ from ..errors import FormatError
 from ..transcript import Transcript, Word
 from . import service_rows as rows
 from .changes import MARK, marks
-from .cues import SOUND, SOUNDS
+from .cues import SOUND, SOUNDS, spoken_s
 from .service_rows import ServiceRow
 from .sessions import CHANGED, Sessions, parse_seconds
 
 _LABEL_TYPES, _CONFIDENCE_TYPES = str | int | None, int | float | str
 _NO_TIMES = "segments have words without times: their words' times were not read"
 _OPEN = "segments have no end: they last to the next one's start, the last one as its words take at 150 a minute"
-_WORD_S = Decimal("0.4")  # assumed: 150 words a minute
-_SLOWEST_S = 30  # per word, longer than people pause inside a turn: assumed
+SLOWEST_S = 30
+"""Seconds a word, longer than people pause inside a turn: whole numbers of which a word takes more are no seconds
+(assumed)."""
 _NO_WORDS = "segments have neither words nor a speaker and were left out"
 
 
@@ -50,10 +51,8 @@ def _ended(rows_of: Sequence[ServiceRow], sessions: Sessions, recording: str) ->
     ended = []
     for row, after in zip(rows_of, [*rows_of[1:], None], strict=False):
         if row.open:
-            took = max(Decimal(1), _WORD_S * len(row.text.split()))
-            row = replace(
-                row, end_s=rows.plus(row.start_s, took) if after is None else after.start_s
-            )
+            end_s = rows.plus(row.start_s, spoken_s(row.text)) if after is None else after.start_s
+            row = replace(row, end_s=end_s)
             sessions.count(recording, _OPEN)
         ended.append(row)
     return ended
@@ -70,12 +69,17 @@ def _refuse_milliseconds(rows_of: Sequence[ServiceRow], where: str) -> None:
     if not said or not all(map(_is_whole, times)) or len(set(map(type, times))) > 1:
         return
     length = sum(map(int, times[1::2])) - sum(map(int, times[::2]))
-    words = sum(max(len(row.text.split()), len(row.text) // 6) for row in said)
-    if length > _SLOWEST_S * words:
+    words = sum(word_count(row.text) for row in said)
+    if length > SLOWEST_S * words:
         raise FormatError(
             f"{where}: expected times in seconds, got whole numbers at which a word takes "
             f"{length / words:.0f} s; milliseconds? Divide them by 1000"
         )
+
+
+def word_count(text: str) -> int:
+    """Return about how many words a text has, also where no spaces are written."""
+    return max(len(text.split()), len(text) // 6)
 
 
 def _is_whole(time: object) -> bool:

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from ..errors import FormatError
 from ..transcript import Transcript
-from .cues import Cue, parse_clock
+from .cues import Cue, later_starts, parse_clock, spoken_s
 from .subtitles import read_captions
 
 _SSA_FIELDS = "marked,start,end,style,name,marginl,marginr,marginv,effect,text"
@@ -27,7 +27,6 @@ _WORD_STAMP = re.compile(r"<\d+:\d{1,2}(?:[.:]\d{1,3})?>")
 _TAG = re.compile(r"\[([a-z]+):(.*)\]", re.IGNORECASE)
 _OPEN = "lines have no end and were read up to the next one's start"
 _LAST = "lines at the end last as long as their words take at 150 a minute"
-_WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 _SYNC = re.compile(r"<SYNC\s[^<>]*?\bSTART\s*=\s*[\"']?(\d{1,12})[^<>]*>", re.IGNORECASE)
 _PARAGRAPH = re.compile(r"<P\b([^<>]*)>", re.IGNORECASE)
 _CLASS = re.compile(r"\bCLASS\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
@@ -130,21 +129,13 @@ def parse_lrc(text: str, where: str) -> list[Transcript]:
 def _to_the_next(rows: list[tuple[Decimal, str, str]], notices: Counter[str]) -> list[Cue]:
     """Make cues of starts, words and places in order: each lasts to the next later start."""
     cues: list[Cue] = []
-    following_s = later_s = None
-    for start_s, words, at in reversed(rows):
-        if following_s is not None and following_s > start_s:
-            later_s = following_s
-        following_s = start_s
-        if not words:
-            continue
-        end_s = later_s
-        if end_s is None:
-            end_s = start_s + max(Decimal(1), _WORD_S * len(words.split()))
-            notices[_LAST] += 1
-        else:
-            notices[_OPEN] += 1
-        cues.append(Cue(at, start_s, end_s, words.split("\n")))
-    return cues[::-1]
+    later = later_starts([start_s for start_s, _, _ in rows])
+    for (start_s, words, at), end_s in zip(rows, later, strict=True):
+        if words:
+            notices[_LAST if end_s is None else _OPEN] += 1
+            end_s = start_s + spoken_s(words) if end_s is None else end_s
+            cues.append(Cue(at, start_s, end_s, words.split("\n")))
+    return cues
 
 
 def parse_sami(text: str, where: str) -> list[Transcript]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import FormatError
 from ..transcript import Transcript, recording_name
 from . import service_rows as rows
-from .gathering import gather
+from .gathering import SLOWEST_S, gather, word_count
 
 _OF_SPEAKERS = ("speaker", "speaker_name", "speaker_label", "speaker_id")
 _OF_RECORDINGS = frozenset(
@@ -25,7 +25,6 @@ _OF_RECORDINGS = frozenset(
     )
 ) | {"session", "session_id", "id"}
 """Columns of tables of several recordings, which are not read."""
-_SLOWEST_S = 30  # a word takes less, as in `gathering`
 _MILLISECONDS = "times are whole numbers at which a word takes half a minute: read as milliseconds"
 
 
@@ -81,8 +80,8 @@ def parse_table(text: str, where: str) -> list[Transcript]:
     except csv.Error as error:
         raise FormatError(f"{where}:{reader.line_num}: not a table: {error}") from error
     turns = list(rows.segments({"segments": segments}, where))
-    told = _are_milliseconds(turns)
-    if told:
+    milliseconds = _are_milliseconds(turns)
+    if milliseconds:
         turns = [
             replace(
                 t,
@@ -92,7 +91,7 @@ def parse_table(text: str, where: str) -> list[Transcript]:
             for t in turns
         ]
     one = gather(turns, recording_name(where), where)
-    warnings = (*one.warnings, f"{len(turns)} {_MILLISECONDS}") if told else one.warnings
+    warnings = (*one.warnings, f"{len(turns)} {_MILLISECONDS}") if milliseconds else one.warnings
     return [replace(one, warnings=warnings)]
 
 
@@ -108,5 +107,5 @@ def _are_milliseconds(turns: list[rows.ServiceRow]) -> bool:
         if start is None or end is None:
             return False
         length += end - start
-        words += max(len(turn.text.split()), len(turn.text) // 6)
-    return 0 < words * _SLOWEST_S < length
+        words += word_count(turn.text)
+    return 0 < words * SLOWEST_S < length

@@ -9,14 +9,13 @@ from decimal import Decimal
 
 from ..errors import FormatError
 from ..transcript import Transcript
-from .cues import Cue
+from .cues import Cue, later_starts, spoken_s
 from .subtitles import read_captions
 
 _CLOCK = re.compile(r"(\d{1,6}):(\d\d):(\d\d)(?:(\.\d{1,9})|:(\d{1,4}(?:\.\d{1,3})?))?")
 _OFFSET = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(h|ms|m|s|f|t)")
 _OPEN = "paragraphs have no end: they last to the next one's start, the last one as its words take at 150 a minute"
 _COLOURS = "colours of captions may tell people apart, and were not read"
-_WORD_S = Decimal("0.4")  # assumed: 150 words a minute
 _BLOCKS = ("body", "div", "p", "span")
 
 
@@ -83,14 +82,11 @@ def parse_ttml(text: str, where: str) -> list[Transcript]:
     captions.sort(key=lambda one: one.start_s)
     people = _people(root)
     cues: list[Cue] = []
-    following_s = later_s = None
-    for one in reversed(captions):
-        later_s = following_s if following_s is not None and following_s > one.start_s else later_s
-        following_s = one.start_s
+    later = later_starts([one.start_s for one in captions])
+    for one, later_s in zip(captions, later, strict=True):
         if one.end_s is None:
             notices[_OPEN] += 1
-            words_s = max(Decimal(1), _WORD_S * len(one.text.split()))
-            one.end_s = one.start_s + words_s if later_s is None else later_s
+            one.end_s = one.start_s + spoken_s(one.text) if later_s is None else later_s
         lines = [line for line in one.text.split("\n") if line]
         name = people.get(one.agent, one.agent)
         cues.append(Cue(one.at, one.start_s, one.end_s, lines, name=name))
@@ -103,7 +99,7 @@ def parse_ttml(text: str, where: str) -> list[Transcript]:
     }
     if len(shown) > 1 and not any(cue.name for cue in cues):
         notices[_COLOURS] = len(shown)
-    return read_captions(cues[::-1], where, notices)
+    return read_captions(cues, where, notices)
 
 
 def _name(tag: object) -> str:

@@ -105,11 +105,11 @@ def textgrid_rows(
     stream.string("object class")
     stream.time("xmin")
     stream.time("xmax")
-    tiers, told = read_tiers(stream), dict[str, int]()
+    tiers, noticed = read_tiers(stream), dict[str, int]()
     if speaker_of is None:
-        tiers, told = with_speakers(tiers)
+        tiers, noticed = with_speakers(tiers)
     sorted_tiers = sort_tiers(tiers, str(path))
-    for what, count in (told | sorted_tiers.noticed()).items():
+    for what, count in (noticed | sorted_tiers.noticed()).items():
         if notes is not None and count:
             notes.change("noticed while reading", f"{path}: {count} {what}")
     for tier in sorted_tiers.speech:
