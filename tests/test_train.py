@@ -602,7 +602,7 @@ def losses_of(made: Trainer, stage: str, steps: int) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")
 def test_compiled_layers_learn_the_same(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     plain = losses_of(trainer(tmp_path / "a"), "dialogues", 4)
     compiled = replace(CONFIG, run=replace(CONFIG.run, compile=True))
