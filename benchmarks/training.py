@@ -1,6 +1,6 @@
 """Speed of `train tiny --stage 2`, against another build of the project: the same data, the same seed.
 
-    python benchmarks/training.py --vs ../old/src [--steps 120] [--rounds 3]
+    python benchmarks/training.py --vs ../old/src [--steps 100] [--rounds 3]
 
 Both builds train the same stage from random weights on a bank that the benchmark speaks once (24 voices), each by
 its own configuration `tiny`, in a process of its own, one after the other. The first steps, in which layers are
@@ -88,8 +88,8 @@ def run(source: Path, folder: Path, steps: int, first: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vs", type=Path, help="folder src of the other build")
-    parser.add_argument("--steps", type=int, default=120, help="measured steps (default: 120)")
-    parser.add_argument("--first", type=int, default=12, help="steps before them (default: 12)")
+    parser.add_argument("--steps", type=int, default=100, help="measured steps (default: 100)")
+    parser.add_argument("--first", type=int, default=60, help="steps before them (default: 60)")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs (default: 3)")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
