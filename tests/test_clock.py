@@ -693,8 +693,8 @@ def test_avi_with_a_stretch_without_sound(tmp_path: Path) -> None:
 
 
 def test_a_size_that_wrapped_at_four_gigabytes(tmp_path: Path) -> None:
-    """A sparse file: 4 GiB and 96,000 bytes of sound, of which the header states the rest. It is not looked through for
-    chunks, eight bytes after eight bytes: that takes minutes."""
+    """A sparse file: 4 GiB and 96,000 bytes of sound, of which the header states the rest. It is not looked through,
+    neither for chunks, eight bytes after eight bytes (minutes), nor for padding at its end (seconds)."""
     path = tmp_path / "big.wav"
     soundfile.write(path, talk(), RATE)
     size = (1 << 32) + 96_000
@@ -703,7 +703,7 @@ def test_a_size_that_wrapped_at_four_gigabytes(tmp_path: Path) -> None:
         file.truncate(44 + size)
     begun = time.process_time()
     assert audio.probe(path).duration_s == pytest.approx(size / 2 / RATE, abs=1e-3)
-    assert time.process_time() - begun < 20
+    assert time.process_time() - begun < 2
 
 
 def test_mp3_in_wav(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from speaker_reasoner.data.dialogues import dialogue, single_turn
 from speaker_reasoner.data.simulate import MeetingConfig, meeting
 from speaker_reasoner.data.synthesisers import available
 from speaker_reasoner.engines.pitch import PITCHES
-from speaker_reasoner.engines.thinker import audio_tokens, audio_tower, encode_audio
+from speaker_reasoner.engines.thinker import audio_tokens, audio_tower, encode_audio, text_model
 from speaker_reasoner.engines.voice_head import load_voice_head
 from speaker_reasoner.errors import CheckpointError, DataError, OutputError
 from speaker_reasoner.protocol import Answer, load_profile, pieces
@@ -246,6 +246,7 @@ def test_the_assistants_tokens_alone_are_taught(
     batch = batcher.batch(examples, random.Random(0), augment=False)
     tokenizer, audio_id = made.model.tokenizer, batcher.audio_id
     counts = iter(audio_tokens(made.model.thinker, batch.feature_mask.sum(-1)))
+    begin = 0
     for row, trace in enumerate(traces):
         ids: list[int] = []
         labels: list[int] = []
@@ -253,17 +254,17 @@ def test_the_assistants_tokens_alone_are_taught(
             own = [audio_id] * next(counts) if piece.audio else list(piece.ids)
             ids += own
             labels += own if piece.learned else [IGNORED] * len(own)
-        length = len(ids)
-        assert length == batcher.tokens(trace)
-        assert batch.ids[row, :length].tolist() == ids
-        assert batch.labels[row, :length].tolist() == labels
-        assert batch.mask[row].tolist() == [1] * length + [0] * (batch.ids.shape[1] - length)
-        assert (batch.labels[row, length:] == IGNORED).all()
+        end = begin + len(ids)
+        assert len(ids) == batcher.tokens(trace) == int(batch.lengths[row])
+        assert batch.ids[begin:end].tolist() == ids
+        assert batch.labels[begin:end].tolist() == labels
+        assert batch.following()[begin:end].tolist() == [*labels[1:], IGNORED]
+        begin = end
         taught = tokenizer.decode([i for i in labels if i != IGNORED])
         ends = ["<|im_end|>" if part.closed else "" for part in trace.answers]
         assert taught == "".join(a.text + e for a, e in zip(trace.answers, ends, strict=True))
-    assert next(counts, None) is None
-    assert not traces[1].answers[-1].closed and int(batch.labels[1, -1]) == IGNORED
+    assert next(counts, None) is None and begin == len(batch.ids)
+    assert not traces[1].answers[-1].closed
 
 
 def test_every_placeholder_has_its_frame(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
@@ -593,3 +594,36 @@ def test_a_voice_head_for_a_finished_checkpoint(
     assert load_voice_head(made, thinker) is not None
     for file in folder.iterdir():
         assert (made / file.name).read_bytes() == file.read_bytes()
+
+
+def losses_of(made: Trainer, stage: str, steps: int) -> list[dict[str, float]]:
+    drawn = [made.source.draw(stage, step, 0) for step in range(steps)]
+    made.prepared.learner.train_parts(())
+    rows = [loop.train_step(made.prepared, [batch], 1e-3, 1.0) for batch in drawn]
+    return [row.means(made.accelerator) for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_layers_learn_the_same(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    plain = losses_of(trainer(tmp_path / "a"), "dialogues", 4)
+    compiled = replace(CONFIG, run=replace(CONFIG.run, compile=True))
+    made = trainer(tmp_path / "b", compiled)
+    layer = text_model(made.model.thinker).layers[0]
+    assert layer._compiled_call_impl is not None
+    for own, expected in zip(losses_of(made, "dialogues", 4), plain, strict=True):
+        assert own == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_cannot_be_compiled_is_said(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    made = trainer(tmp_path, replace(CONFIG, run=replace(CONFIG.run, compile=True)))
+    assert text_model(made.model.thinker).layers[0]._compiled_call_impl is None
+    assert "torch.compile failed (no C++ compiler); layers are not compiled" in caplog.text
+    [row] = losses_of(made, "dialogues", 1)
+    assert row["answer"] > 0

@@ -89,7 +89,7 @@ def test_batches_hold_dialogues_of_like_length(corpus: Path, batcher: Batcher) -
     firsts = [batch[0] for batch in lengths]
     assert firsts != sorted(firsts)  # long ones do not all come last
     batch, _ = prepared.draw("dialogues", 0, 0)
-    assert batch.mask.sum(-1).tolist() == lengths[0]
+    assert batch.lengths.tolist() == lengths[0]
 
 
 def test_a_batch_is_the_same_whenever_it_is_drawn(corpus: Path, batcher: Batcher) -> None:
@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_counted(corpus: Path, tmp_path: Path, batcher: Bat
 def test_checks_are_fixed_and_from_all_over(corpus: Path, batcher: Batcher) -> None:
     prepared = PreparedCorpora(make_config(corpus), batcher)
     checks = prepared.checks("dialogues", 2)
-    assert [len(batch.ids) for batch, _ in checks] == [2, 2]
+    assert [len(batch.lengths) for batch, _ in checks] == [2, 2]
     assert torch.equal(checks[0][0].ids, prepared.checks("dialogues", 2)[0][0].ids)
     talks = prepared.talks("cached", 3)
     assert len(talks) == 3 and not talks[0].cache and talks[2].cache

@@ -25,6 +25,8 @@ _BEHIND_A_SEGMENT = frozenset(
 
 def trailing_note(data: mmap.mmap, at: int, end: int) -> str:
     """Return a warning about the bytes `[at, end)` behind the sound; empty for a tag, padding or a few bytes."""
+    if end - at <= _LEAST_BYTES:  # padding of gigabytes is not looked through
+        return ""
     end = min(end, len(data) - trailer_bytes(data))
     head = data[at : min(end, at + _LOOKED_AT_BYTES)]
     if end - at <= _LEAST_BYTES or not any(head) or head.startswith(TAGS):

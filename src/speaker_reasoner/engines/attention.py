@@ -17,7 +17,7 @@ from transformers.masking_utils import sdpa_mask
 _NAME = "speaker_reasoner_grouped"
 
 
-def _attend(
+def attend(
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -38,7 +38,7 @@ def _attend(
     return output.reshape(batch, heads, tokens, size).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, _attend)
+AttentionInterface.register(_NAME, attend)
 AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from .. import extras
+from ..engines.thinker import audio_tower
 from ..errors import DataError, EngineError
 from .learner import Learner
-from .saves import is_deepspeed
+from .saves import is_deepspeed, is_sharded
 from .schedule import RunConfig
 
 _LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe")
@@ -103,6 +104,10 @@ def prepare(learner: Learner, accelerator: Any, *, muon: bool) -> PreparedLearne
     Args:
         muon: Muon for the weight matrices of the layers; otherwise AdamW for all.
     """
+    if accelerator.device.type == "cpu" and not is_sharded(accelerator):
+        for part in audio_tower(learner.thinker).modules():
+            if isinstance(part, nn.Conv2d):  # oneDNN's convolutions are faster so
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimisers = make_optimisers(learner, muon=muon)
     model, *prepared = accelerator.prepare(learner, *optimisers)
     return PreparedLearner(learner, model, prepared, accelerator)

@@ -58,20 +58,21 @@ class Frames:
 
 @dataclass(slots=True)
 class TrainingBatch:
-    """Tensors of one batch; N clips (whole chunks and their slices) hold F audio tokens in all.
+    """Tensors of one batch: B dialogues of T tokens in all, one after the other; their N clips (whole chunks and
+    slices of them) hold F audio tokens.
 
     Attributes:
-        ids: `[B, T]`, padded right; audio placeholders stand for the clips in order.
-        mask: `[B, T]`, 1 on real tokens.
-        labels: `[B, T]`, -100 where there is no loss.
+        ids: `[T]`; audio placeholders stand for the clips in order.
+        labels: `[T]`, -100 where there is no loss.
+        lengths: tokens of each dialogue, `[B]`, on the CPU wherever the batch is.
         features, feature_mask: log-mel `[N, mels, frames]` and `[N, frames]`.
         frames: labels of the audio tokens; `None` where word times are not known.
         audio_s: seconds of all clips.
     """
 
     ids: Tensor
-    mask: Tensor
     labels: Tensor
+    lengths: Tensor
     features: Tensor
     feature_mask: Tensor
     frames: Frames | None
@@ -83,13 +84,19 @@ class TrainingBatch:
             frames = Frames(*(getattr(frames, name).to(device) for name in Frames.__slots__))
         return TrainingBatch(
             self.ids.to(device),
-            self.mask.to(device),
             self.labels.to(device),
+            self.lengths,
             self.features.to(device),
             self.feature_mask.to(device),
             frames,
             self.audio_s,
         )
+
+    def following(self) -> Tensor:
+        """The label of the next token in the same dialogue, `[T]`; -100 for a dialogue's last token."""
+        following = self.labels.roll(-1)
+        following[self.lengths.cumsum(0) - 1] = IGNORED
+        return following
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,6 @@ class Batcher:
         self.tokenizer = MarkedTokenizer(tokenizer)
         self.extractor = extractor
         self.end_id: int = tokenizer.convert_tokens_to_ids("<|im_end|>")
-        self.pad_id: int = tokenizer.pad_token_id
         self.audio_id = int(thinker.config.audio_token_id)
         self._words: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
 
@@ -164,21 +170,21 @@ class Batcher:
             equalise(features, microphones, rng)
             _mask_bands(features, rng)
         counts = iter(slice_tokens(self.thinker, [len(clip) for clip in clips]))
-        ids, labels = [], []
+        ids: list[int] = []
+        labels: list[int] = []
+        lengths: list[int] = []
         for example in examples:
-            row: list[int] = []
-            target: list[int] = []
+            begin = len(ids)
             for piece in pieces(example.trace.parts, self.tokenizer, self.end_id):
                 tokens = list(piece.ids) if piece.audio is None else [self.audio_id] * next(counts)
-                row += tokens
-                target += tokens if piece.learned else [IGNORED] * len(tokens)
-            ids.append(row)
-            labels.append(target)
+                ids += tokens
+                labels += tokens if piece.learned else [IGNORED] * len(tokens)
+            lengths.append(len(ids) - begin)
         known = all(clip.spoken is not None for example in examples for clip in example.clips)
         return TrainingBatch(
-            ids=_pad(ids, self.pad_id),
-            mask=_pad([[1] * len(row) for row in ids], 0),
-            labels=_pad(labels, IGNORED),
+            ids=torch.tensor(ids),
+            labels=torch.tensor(labels),
+            lengths=torch.tensor(lengths),
             features=features,
             feature_mask=feature_mask,
             frames=self._all_frames(examples) if known else None,
@@ -253,8 +259,3 @@ def _mask_bands(features: Tensor, rng: random.Random) -> None:
             width = rng.randint(0, 12)
             first = rng.randint(0, mels - width)
             clip[first : first + width] = 0.0
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..engines.thinker import audio_tower, embed, encode_audio, text_model
 from .batches import IGNORED, MOST_SPEAKERS, Frames, TrainingBatch
+from .packing import row_bounds
 
 VOICE_FRAMES = 500
 """About how many frames of a batch are compared with each other for the voice loss."""
@@ -187,7 +188,7 @@ class Learner(nn.Module):
             everywhere = len(frames.word)
             counts = {"word": everywhere, "gender": everywhere, "voice": 1, "utterance": 1}
         if weights.decoder:
-            counts["answer"] = int((batch.labels[:, 1:] != IGNORED).sum())
+            counts["answer"] = int((batch.following() != IGNORED).sum())
             if frames is not None:
                 counts["speaker"] = len(frames.speaker)
                 counts["time"] = int((frames.second != IGNORED).sum())
@@ -209,7 +210,7 @@ class Learner(nn.Module):
             table = self.thinker.get_input_embeddings().weight
             losses = self.heads.tower_losses(audio, table, frames)
         if weights.decoder:
-            is_audio = batch.ids == self.audio_id  # [B, T]
+            is_audio = batch.ids == self.audio_id  # [T]
             states, answer = self._decode(batch, audio, is_audio)
             losses["answer"] = answer
             if self.heads is not None and frames is not None:
@@ -218,20 +219,23 @@ class Learner(nn.Module):
 
     def _decode(self, batch: TrainingBatch, audio: Tensor, is_audio: Tensor) -> tuple[Any, Tensor]:
         """States after each layer (where heads read them), and the loss on taught tokens."""
+        text = text_model(self.thinker)
         embedded = embed(self.thinker, batch.ids)
         embedded = embedded.masked_scatter(is_audio.unsqueeze(-1), audio.to(embedded.dtype))
-        rows, length = batch.ids.shape
-        positions = torch.arange(length, device=batch.ids.device).expand(3, rows, length)
-        output = text_model(self.thinker)(
-            inputs_embeds=embedded,
-            attention_mask=None,  # rows are padded right: the causal mask alone keeps them apart
-            position_ids=positions,
+        positions = torch.cat([torch.arange(int(length)) for length in batch.lengths])
+        output = text(
+            inputs_embeds=embedded.unsqueeze(0),
+            attention_mask=None,
+            position_ids=positions.to(batch.ids.device).expand(3, 1, -1),
             use_cache=False,
             output_hidden_states=self.heads is not None,
+            **row_bounds(text, batch.lengths, batch.ids.device),
         )
-        taught = batch.labels[:, 1:] != IGNORED
-        logits = self.thinker.lm_head(output.last_hidden_state[:, :-1][taught])  # [taught, V]
-        return output.hidden_states, _cross_entropy(logits, batch.labels[:, 1:][taught])
+        states = [layer[0] for layer in output.hidden_states or ()]
+        following = batch.following()
+        taught = following != IGNORED
+        logits = self.thinker.lm_head(output.last_hidden_state[0][taught])  # [taught, V]
+        return states, _cross_entropy(logits, following[taught])
 
 
 def _part(name: str) -> str:

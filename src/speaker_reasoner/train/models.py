@@ -5,6 +5,7 @@ adapter, and the profile with the configuration it was trained by.
 """
 
 import copy
+import logging
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ from torch import Tensor
 from ..engines.adapter import merge_adapter
 from ..engines.checkpoint import CheckpointFiles, find_checkpoint, load_thinker
 from ..engines.thinker import audio_tower, text_model
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 from ..protocol import Profile
 from ..version import __version__
 from .adapters import adapt, load_adapter, save_adapter
 from .config import TrainingConfig
 from .lineage import named
+from .packing import pack_rows
 from .schedule import RunConfig
 from .scratch import make_feature_extractor, make_thinker, make_tokenizer
 from .simulated import tokenizer_texts
 from .windows import join_windows
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +73,33 @@ def build(config: TrainingConfig, start: str | Path | None = None) -> TrainableM
 
 def make_ready(thinker: Any, run: RunConfig) -> None:
     """Prepare a thinker for training, in place: freeze the vision tower, compute audio windows in one call
-    (see `windows`), and apply the run's settings of its layers."""
+    (see `windows`) and rows of text without padding (see `packing`), and apply the run's settings of its layers."""
     for name, parameter in thinker.named_parameters():
         if "visual." in name:
             parameter.requires_grad_(False)
-    join_windows(audio_tower(thinker))
+    tower = audio_tower(thinker)
+    join_windows(tower)
+    pack_rows(text_model(thinker))
     if run.gradient_checkpointing:
         enable = getattr(thinker, "activation_checkpointing_enable", None)
         enable = enable or thinker.gradient_checkpointing_enable  # before transformers 5.23
         enable({"use_reentrant": False})
-    if run.compile:
-        for layer in text_model(thinker).layers:
+    if run.compile and _compiles():
+        for layer in (*tower.layers, *text_model(thinker).layers):
             layer.compile(dynamic=True)
+
+
+def _compiles() -> bool:
+    """Return whether torch can compile here, by compiling one product; a warning says why it cannot."""
+    try:
+        torch.compile(lambda values: values.sin() * 2)(torch.ones(64))
+    except Exception as error:  # of compilers, any class
+        _log.warning(
+            "compile: torch.compile failed (%s); layers are not compiled: the same losses, but a step takes longer",
+            first_line(error),
+        )
+        return False
+    return True
 
 
 def _load(config: TrainingConfig, start: str | Path | None) -> TrainableModel:

@@ -59,7 +59,7 @@ def weights(
         else:
             value = whole(parameter)
         if accelerator.is_main_process:
-            saved[name] = value if dtype is None else value.to(dtype)
+            saved[name] = (value if dtype is None else value.to(dtype)).contiguous()
     return saved
 
 

@@ -30,6 +30,7 @@ class _Layout:
     def __init__(self) -> None:
         self._held: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, bounds: Tensor) -> tuple[Tensor, Tensor]:
         """Return which tokens of padded windows `[W, longest]` are real, and their places `[tokens]` among them."""
         if self._held is None or self._held[0] is not bounds:
@@ -50,13 +51,25 @@ def _attend(self: Any, hidden_states: Tensor, cu_seqlens: Tensor, *_: Any, **__:
         padded = padded.index_copy(0, places, projected)
         return padded.view(*real.shape, self.num_heads, -1).transpose(1, 2)
 
-    attended = F.scaled_dot_product_attention(
-        windows(self.q_proj(hidden_states)),
-        windows(self.k_proj(hidden_states)),
-        windows(self.v_proj(hidden_states)),
-        attn_mask=real[:, None, None, :],
-        scale=self.scaling,
-    )  # [W, heads, longest, D / heads]
+    query = windows(self.q_proj(hidden_states))
+    key = windows(self.k_proj(hidden_states))
+    value = windows(self.v_proj(hidden_states))
+    if hidden_states.device.type == "cpu":
+        attended = _multiply(query, key, value, real, self.scaling)
+    else:
+        mask = real[:, None, None, :]
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=self.scaling
+        )
+    # [W, heads, longest, D / heads]
     flat = attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
     joined: Tensor = self.out_proj(flat)
     return joined
+
+
+def _multiply(query: Tensor, key: Tensor, value: Tensor, real: Tensor, scale: float) -> Tensor:
+    """The same by products of matrices: of many short windows, a fifth of the time in bfloat16 on a CPU."""
+    with torch.autocast("cpu", enabled=False):  # which would compute the softmax in float32
+        absent = torch.zeros(real.shape, dtype=query.dtype).masked_fill_(~real, float("-inf"))
+        scores = (query * scale) @ key.transpose(-1, -2) + absent[:, None, None, :]
+        return torch.softmax(scores, -1) @ value

@@ -1,0 +1,131 @@
+"""Speed of `train tiny --stage 2`, against another build of the project: the same data, the same seed.
+
+    python benchmarks/training.py --vs ../old/src [--steps 120] [--rounds 3]
+
+Both builds train the same stage from random weights on a bank that the benchmark speaks once (24 voices), each by
+its own configuration `tiny`, in a process of its own, one after the other. The first steps, in which layers are
+compiled, are timed apart. Tokens are those of the dialogues, audio placeholders included, without padding. Stores
+docs/results/training.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import spread, store
+
+SOURCE = Path(__file__).parent.parent / "src"
+_TAIL = 20
+"""Steps whose losses are compared."""
+
+
+def child(folder: Path, steps: int, first: int) -> None:
+    """Train in this process; print one line of JSON."""
+    import torch
+
+    import speaker_reasoner
+    from speaker_reasoner.train import loop, stages
+    from speaker_reasoner.train.config import load_config
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    text = Path(speaker_reasoner.__file__).parent / "configs" / "tiny.toml"
+    small = text.read_text("utf-8").replace("voices = 520", "voices = 24")
+    small = small.replace("sentences = 60", "sentences = 30")
+    config = folder / f"{os.getpid()}.toml"
+    config.write_text(small, "utf-8")
+    made = stages.Trainer(load_config(str(config)), folder, cpu=True)
+    getattr(made.prepared.learner, "train_parts", lambda _: None)(())
+    task = made.config.stages["dialogues"].schedule
+    begun = time.perf_counter()
+    seconds = tokens = audio_s = 0.0
+    losses: list[dict[str, float]] = []
+    for step in range(first + steps):
+        if step == first:
+            begun, started = time.perf_counter(), begun
+            warm_s = begun - started
+        # early steps draw short chunks: halfway through the stage they are as long as in most of it
+        drawn = [made.source.draw("dialogues", task.steps // 2 + step, 0)]
+        rows = loop.train_step(made.prepared, drawn, task.rate(step), made.config.run.clip)
+        batch = drawn[0][0]
+        if step >= first:
+            held = batch.ids.numel() if batch.ids.ndim == 1 else int(batch.mask.sum())
+            tokens, audio_s = tokens + held, audio_s + batch.audio_s
+        losses.append(rows.means(made.accelerator))
+    seconds = time.perf_counter() - begun
+    names = ("answer", "word", "speaker", "time", "voice")
+    tail = {n: [row[n] for row in losses[-_TAIL:] if n in row] for n in names}
+    print(
+        json.dumps(
+            {
+                "tokens_per_s": tokens / seconds,
+                "audio_s_per_s": audio_s / seconds,
+                "step_s": seconds / steps,
+                "first_steps_s": warm_s,
+                "losses": {n: sum(v) / len(v) for n, v in tail.items() if v},
+            }
+        )
+    )
+
+
+def run(source: Path, folder: Path, steps: int, first: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--child", str(folder), "--steps", str(steps)]
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run(
+        [*command, "--first", str(first)], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(source.parent.name, {k: v for k, v in result.items() if k != "losses"}, flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vs", type=Path, help="folder src of the other build")
+    parser.add_argument("--steps", type=int, default=120, help="measured steps (default: 120)")
+    parser.add_argument("--first", type=int, default=12, help="steps before them (default: 12)")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs (default: 3)")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child is not None:
+        child(given.child, given.steps, given.first)
+        return
+    if given.vs is None:
+        parser.error("--vs: name the other build's folder src")
+    pairs = []
+    with tempfile.TemporaryDirectory() as folder:
+        run(SOURCE, Path(folder), 1, 1)  # speaks the bank, and fills the compiler's own store
+        for _ in range(given.rounds):
+            old = run(given.vs, Path(folder), given.steps, given.first)
+            new = run(SOURCE, Path(folder), given.steps, given.first)
+            pairs.append((old, new))
+    names = ("tokens_per_s", "audio_s_per_s", "step_s", "first_steps_s")
+    other = subprocess.run(
+        ["git", "-C", str(given.vs), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    )
+    result = {
+        "stage": "dialogues",
+        "steps": given.steps,
+        "steps_before": given.first,
+        "other_commit": other.stdout.strip() or None,
+        "faster": spread([new["tokens_per_s"] / old["tokens_per_s"] for old, new in pairs]),
+        "other": {n: spread([old[n] for old, _ in pairs]) for n in names},
+        "this": {n: spread([new[n] for _, new in pairs]) for n in names},
+        "losses_of_last_steps": {
+            "steps": _TAIL,
+            "other": {n: spread([o["losses"][n] for o, _ in pairs]) for n in pairs[0][0]["losses"]},
+            "this": {n: spread([o["losses"][n] for _, o in pairs]) for n in pairs[0][0]["losses"]},
+        },
+    }
+    print(json.dumps(result, indent=2))
+    print("wrote", store("training", result))
+
+
+if __name__ == "__main__":
+    main()
