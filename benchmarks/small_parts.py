@@ -158,3 +158,70 @@ def renamed(values: dict[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, Tens
                     yield f"{place}self_attn.{own}.{kind}", third.clone()
         elif part in parts:
             yield f"{place}{parts[part]}.{kinds[kind]}", tensor
+
+
+def write_sentences(gguf: Path, file: Path, count: int, *, seed: int = 0, rows: int = 96) -> float:
+    """Let a language model write everyday talk, and keep its lines of 3 to 14 words; return the seconds it took.
+
+    A file that holds enough lines already is left as it is; one that a stopped run left goes on from its lines.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    held = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    if len(held) >= count:
+        return 0.0
+    began, kept = time.perf_counter(), dict.fromkeys(held)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name).eval()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.padding_side, tokenizer.pad_token = "left", "<|im_end|>"
+    with Progress() as progress:
+        bar = progress.add_task("sentences", total=count)
+        for part in range(len(TOPICS) * len(STYLES)):
+            generator = np.random.default_rng([seed, len(kept), part])
+            prompts = [
+                "<|im_start|>user\nWrite a conversation between "
+                f"{generator.choice(STYLES)} about {generator.choice(TOPICS)}. Use short everyday "
+                "sentences, one on each line.<|im_end|>\n<|im_start|>assistant\n"
+                for _ in range(rows)
+            ]
+            torch.manual_seed(int(generator.integers(2**31)))
+            inputs = tokenizer(prompts, return_tensors="pt", padding=True)
+            with torch.inference_mode():
+                written = model.generate(
+                    **inputs,
+                    do_sample=True,
+                    temperature=1.0,
+                    top_p=0.95,
+                    top_k=0,
+                    max_new_tokens=160,
+                    eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+                )
+            texts = tokenizer.batch_decode(
+                written[:, inputs.input_ids.shape[1] :], skip_special_tokens=True
+            )
+            for text in texts:
+                kept |= dict.fromkeys(sentences(text))
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            temporary.replace(file)
+            progress.update(bar, completed=len(kept))
+            if len(kept) >= count:
+                break
+    return time.perf_counter() - began
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The sentences of a text that can be spoken: letters and apostrophes alone, 3 to 14 words."""
+    text = text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    for line in text.splitlines()[: -1 if len(text) > 400 else None]:  # the last one may be cut
+        spoken = re.sub(r"^[^:]{0,40}:", "", line)
+        for sentence in re.split(r"[.!?;:]+(?=\s|$)", spoken):
+            if re.search(r"[^A-Za-z' ,\"*()-]", sentence):
+                continue
+            words = [
+                word.strip("'") for word in re.sub(r"[^a-z' ]", " ", sentence.lower()).split()
+            ]
+            said = " ".join(word for word in words if word)
+            fits = re.fullmatch(r"[a-z]+('[a-z]+)?( [a-z]+('[a-z]+)?)*", said)
+            if fits and 3 <= said.count(" ") + 1 <= 14:
+                yield said
