@@ -129,7 +129,7 @@ def variables(content: bytes) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
 
 
 def renamed(values: dict[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, Tensor]]:
-    """The encoder's parameters under the names of transformers; queries, keys and values are one matrix in CTranslate2."""
+    """The encoder's parameters under the names of transformers; CTranslate2 joins queries, keys and values."""
     parts = {
         "conv1": "conv1",
         "conv2": "conv2",
@@ -144,9 +144,7 @@ def renamed(values: dict[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, Tens
     for name, value in values.items():
         if not name.startswith("encoder/"):
             continue
-        layer, part, kind = re.fullmatch(
-            r"encoder/(?:layer_(\d+)/)?(.*?)/?(\w+)", name
-        ).groups()  # type: ignore[union-attr]
+        layer, part, kind = re.fullmatch(r"encoder/(?:layer_(\d+)/)?(.*?)/?(\w+)", name).groups()  # type: ignore[union-attr]
         place = "encoder." if layer is None else f"encoder.layers.{layer}."
         tensor = torch.from_numpy(np.array(value, dtype=np.float32))
         if part == "position_encodings":
@@ -160,7 +158,7 @@ def renamed(values: dict[str, np.ndarray[Any, Any]]) -> Iterator[tuple[str, Tens
             yield f"{place}{parts[part]}.{kinds[kind]}", tensor
 
 
-def write_sentences(gguf: Path, file: Path, count: int, *, seed: int = 0, rows: int = 96) -> float:
+def write_sentences(gguf: Path, file: Path, count: int, *, seed: int = 0, rows: int = 64) -> float:
     """Let a language model write everyday talk, and keep its lines of 3 to 14 words; return the seconds it took.
 
     A file that holds enough lines already is left as it is; one that a stopped run left goes on from its lines.
@@ -171,7 +169,9 @@ def write_sentences(gguf: Path, file: Path, count: int, *, seed: int = 0, rows: 
     if len(held) >= count:
         return 0.0
     began, kept = time.perf_counter(), dict.fromkeys(held)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16
+    ).eval()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.padding_side, tokenizer.pad_token = "left", "<|im_end|>"
     with Progress() as progress:
@@ -191,8 +191,8 @@ def write_sentences(gguf: Path, file: Path, count: int, *, seed: int = 0, rows: 
                     **inputs,
                     do_sample=True,
                     temperature=1.0,
-                    top_p=0.95,
-                    top_k=0,
+                    top_k=100,
+                    top_p=1.0,
                     max_new_tokens=160,
                     eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
                 )
@@ -218,9 +218,7 @@ def sentences(text: str) -> Iterator[str]:
         for sentence in re.split(r"[.!?;:]+(?=\s|$)", spoken):
             if re.search(r"[^A-Za-z' ,\"*()-]", sentence):
                 continue
-            words = [
-                word.strip("'") for word in re.sub(r"[^a-z' ]", " ", sentence.lower()).split()
-            ]
+            words = [word.strip("'") for word in re.sub(r"[^a-z' ]", " ", sentence.lower()).split()]
             said = " ".join(word for word in words if word)
             fits = re.fullmatch(r"[a-z]+('[a-z]+)?( [a-z]+('[a-z]+)?)*", said)
             if fits and 3 <= said.count(" ") + 1 <= 14:
