@@ -166,8 +166,8 @@ def test_every_audio_token_has_its_frame(checkpoint: Path) -> None:
     spoken = MixedUtterance(
         *(1, "male", 9600, end, "xylophones"), (UtteranceWord("xylophones", 9600, end),), 0
     )
-    clip = Clip(np.zeros(32_000, dtype=np.float32), (spoken,))
-    rows = batcher._frames(clip, Audio(0, 32_000), 0, itertools.count())
+    clip = Clip(np.zeros(64_000, dtype=np.float32), (spoken,))
+    rows = batcher._frames(clip, Audio(0, 64_000), 0, itertools.count())
     assert rows[15 : 15 + 4 * len(ids), 0].tolist() == np.repeat(ids, 4).tolist()
     assert (rows[:15, 0] == batcher.audio_id).all()
     assert (rows[15 + 4 * len(ids) :, 0] == batcher.audio_id).all()
