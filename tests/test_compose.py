@@ -1,5 +1,6 @@
 """A thinker composed of a Whisper and a language model is both of them, and can be trained and used."""
 
+import itertools
 import json
 import re
 import shutil
@@ -8,13 +9,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from speaker_reasoner import load_engine
 from speaker_reasoner.cli import main
+from speaker_reasoner.data.simulate import MixedUtterance
 from speaker_reasoner.engines.checkpoint import load_checkpoint
-from speaker_reasoner.engines.thinker import audio_tower, log_mel, text_model
+from speaker_reasoner.engines.thinker import (
+    audio_tower,
+    log_mel,
+    slice_tokens,
+    text_model,
+    token_centres,
+)
+from speaker_reasoner.protocol import Audio
+from speaker_reasoner.train.batches import Batcher, Clip
 from speaker_reasoner.train.config import CONFIGS
 from speaker_reasoner.train.parts import read_parts
 
@@ -136,6 +147,30 @@ def encoded(thinker: Any, extractor: Any, clip: Any) -> torch.Tensor:
         thinker.get_audio_features(features, mask)
         hook.remove()
         return tower.ln_post(states[0])
+
+
+def test_every_audio_token_has_its_frame(checkpoint: Path) -> None:
+    """A token every 40 ms of this class; a word of several tokens is their equal parts."""
+    from speaker_reasoner.data.people import UtteranceWord
+
+    made = load_checkpoint(checkpoint, device="cpu")
+    for frames in (*range(100, 140), 2998, 3000):
+        centres = token_centres(made.thinker, frames)
+        assert [len(centres)] == slice_tokens(made.thinker, [frames * 160])
+        assert (centres == 640 * np.arange(len(centres)) + 320).all()
+        assert centres[-1] < frames * 160
+    batcher = Batcher(made.thinker, made.tokenizer, made.extractor)
+    ids = batcher.word_ids("xylophones")
+    assert len(ids) > 2
+    end = 9600 + 640 * 4 * len(ids)
+    spoken = MixedUtterance(
+        *(1, "male", 9600, end, "xylophones"), (UtteranceWord("xylophones", 9600, end),), 0
+    )
+    clip = Clip(np.zeros(64_000, dtype=np.float32), (spoken,))
+    rows = batcher._frames(clip, Audio(0, 64_000), 0, itertools.count())
+    assert rows[15 : 15 + 4 * len(ids), 0].tolist() == np.repeat(ids, 4).tolist()
+    assert (rows[:15, 0] == batcher.audio_id).all()
+    assert (rows[15 + 4 * len(ids) :, 0] == batcher.audio_id).all()
 
 
 @torch.no_grad()

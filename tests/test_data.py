@@ -162,6 +162,51 @@ def test_the_two_sides_never_share_a_sentence() -> None:
     assert all(set(phrase.split()) <= set(vocabulary) for phrase in sentences.BACKCHANNELS)
 
 
+def test_sentences_of_ones_own_have_two_sides(tmp_path: Path) -> None:
+    file, other = tmp_path / "mine.txt", tmp_path / "other.txt"
+    lines = [f"i don't know {word} at all" for word in sentences.vocabulary()[:60]]
+    file.write_text("\n".join(lines) + "\n\n")
+    rng = random.Random(0)
+    drawn = [
+        {sentences.draw(rng, evaluation=side, sentences_from=str(file)) for _ in range(1000)}
+        for side in (False, True)
+    ]
+    assert drawn[0] | drawn[1] == set(lines) and not drawn[0] & drawn[1]
+    assert all(sentences.held_out(said) for said in drawn[1])
+    assert "don't" in sentences.vocabulary(str(file))
+    if not available("espeak"):
+        return
+    config = replace(SMALL, voices=2, sentences_from=str(file))
+    voices = bank(config, tmp_path / "banks")
+    said = {e.text for row in voices.entries for e in row if not e.backchannel}
+    assert said and said <= drawn[0]
+    other.write_text(file.read_text() + "now they are others\n")
+    bank(replace(config, sentences_from=str(other)), tmp_path / "banks")
+    assert len(list((tmp_path / "banks").glob("*.npz"))) == 2
+    assert bank(config, tmp_path / "banks").config == config
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "No such file"),
+        ("", "0 sentences are for training"),
+        ("good morning\nIt costs 5 pounds\n", "line 2: got 'It costs 5 pounds', expected words"),
+        ("caf\u00e9 au lait", "line 1: got"),
+        ("two  spaces", "line 1: got"),
+    ],
+)
+def test_sentences_that_cannot_be_spoken_are_told(
+    text: str | None, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.txt"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="sentences_from: ") as raised:
+        sentences.draw(random.Random(0), evaluation=False, sentences_from=str(file))
+    assert reason in str(raised.value)
+
+
 def test_no_base_is_on_both_sides(monkeypatch: Any) -> None:
     """Whole bases are held out, whatever is installed."""
     monkeypatch.setattr(banks, "available", lambda family: True)

@@ -4,12 +4,13 @@ The split is by construction: a bank is built for training or for evaluation, wi
 voices, its own side of the sentences and its own rooms.
 """
 
+import hashlib
 import json
 import multiprocessing
 import random
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,13 @@ _PEOPLE = 5
 
 @dataclass(frozen=True, slots=True)
 class BankConfig:
-    """Size of a bank, its side of the split, and the share of espeak's voices that are random variants
-    (training only)."""
+    """Size of a bank, its side of the split, and what is said.
+
+    Attributes:
+        drawn: share of espeak's voices that are random variants (training only).
+        sentences_from: a text file of sentences, a line each, in place of the grammar's; the same
+            file serves both sides, since a sentence's own text decides its side.
+    """
 
     evaluation: bool
     voices: int
@@ -47,6 +53,7 @@ class BankConfig:
     backchannels: int = 8
     seed: int = 0
     drawn: float = 0.0
+    sentences_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ class VoiceBank:
         ]
         c = self.config
         meta = {
-            "config": [c.evaluation, c.voices, c.sentences, c.backchannels, c.seed, c.drawn],
+            "config": [*astuple(c)],
             "voices": voices,
             "f0_hz": self.f0_hz,
             "entries": rows,
@@ -158,7 +165,11 @@ def bank(config: BankConfig, folder: Path) -> VoiceBank:
     side = "evaluation" if config.evaluation else "training"
     size = f"{config.voices}x{config.sentences}+{config.backchannels}"
     drawn = f"-drawn-{config.drawn:g}" if config.drawn else ""
-    path = folder / f"bank-{side}-{size}-{config.seed}{drawn}.npz"
+    own = ""
+    if config.sentences_from:
+        said = "\n".join(sum(sentences.read_sentences(config.sentences_from), ()))
+        own = f"-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    path = folder / f"bank-{side}-{size}-{config.seed}{drawn}{own}.npz"
     if path.exists():
         return load_bank(path)
     built = build_bank(config)
@@ -241,7 +252,10 @@ def _weights(bases: Sequence[Base]) -> list[float]:
 def _speak_one(job: tuple[BankConfig, int, SyntheticVoice]) -> list[tuple[Utterance, bool]]:
     config, index, voice = job
     rng = random.Random(f"sentences {config.seed} {config.evaluation} {index}")
-    texts = [sentences.draw(rng, evaluation=config.evaluation) for _ in range(config.sentences)]
+    side, own = config.evaluation, config.sentences_from
+    texts = [
+        sentences.draw(rng, evaluation=side, sentences_from=own) for _ in range(config.sentences)
+    ]
     texts += rng.sample(sentences.BACKCHANNELS, config.backchannels)
     spoken = speak(voice, texts)
     return [(u, i >= config.sentences) for i, u in enumerate(spoken) if u is not None]

@@ -1,4 +1,5 @@
-"""The sentences of simulated speakers: a small English grammar, and its train/evaluation split.
+"""The sentences of simulated speakers: a small English grammar, or a file of one's own, and their
+train/evaluation split.
 
 The grammar yields far more sentences than any training run draws. A sentence is held out when the
 CRC-32 of its text is divisible by `HELD_OUT_EVERY`: the split needs no list, and no sentence is
@@ -6,10 +7,16 @@ on both sides. Backchannels ("okay", "i see") are a closed set and therefore the
 """
 
 import random
+import re
 import zlib
 from functools import cache
+from pathlib import Path
+
+from ..errors import DataError
 
 HELD_OUT_EVERY = 6
+_WORDS = re.compile(r"[a-z]+('[a-z]+)*'?( [a-z]+('[a-z]+)*'?)*")
+"""A line of a file of sentences: words in small letters, single spaces between them."""
 
 _BACKCHANNELS = (
     "yes|okay|right|sure|i see|no|good|great|really|exactly|of course|all right|that is right|"
@@ -81,12 +88,57 @@ def held_out(sentence: str) -> bool:
     return zlib.crc32(sentence.encode()) % HELD_OUT_EVERY == 0
 
 
-def draw(rng: random.Random, *, evaluation: bool) -> str:
-    """Draw one sentence of the training or of the evaluation side."""
+def draw(rng: random.Random, *, evaluation: bool, sentences_from: str = "") -> str:
+    """Draw one sentence of the training or of the evaluation side.
+
+    Args:
+        sentences_from: a file of sentences (see `read_sentences`); the grammar's by default.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    if sentences_from:
+        return rng.choice(read_sentences(sentences_from)[evaluation])
     while True:
         sentence = _expand("sentence", rng)
         if held_out(sentence) == evaluation:
             return sentence
+
+
+@cache
+def read_sentences(file: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read a file of one sentence a line, and return its training and its evaluation side.
+
+    Raises:
+        DataError: it is missing, a line is no sentence that the synthesisers can speak word by word,
+            or a side has none.
+    """
+    path = Path(file).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text in UTF-8"
+        raise DataError(
+            f"sentences_from: {path}: {reason}; expected a text file, a sentence a line"
+        ) from error
+    sides: tuple[list[str], list[str]] = ([], [])
+    for number, line in enumerate(lines, 1):
+        sentence = line.rstrip()
+        if not sentence:
+            continue
+        if not _WORDS.fullmatch(sentence):
+            raise DataError(
+                f"sentences_from: {path}, line {number}: got {sentence[:60]!r}, expected words of the "
+                "letters a to z, apostrophes within them, and single spaces: small letters, numbers "
+                "spelled out, no punctuation"
+            )
+        sides[held_out(sentence)].append(sentence)
+    if not all(sides):
+        raise DataError(
+            f"sentences_from: {path}: {len(sides[0])} sentences are for training, {len(sides[1])} are "
+            f"held out (one in {HELD_OUT_EVERY}); expected at least one of each: give more sentences"
+        )
+    return tuple(sides[0]), tuple(sides[1])
 
 
 def _expand(rule: str, rng: random.Random) -> str:
@@ -97,10 +149,13 @@ def _expand(rule: str, rng: random.Random) -> str:
     return option
 
 
-def vocabulary() -> tuple[str, ...]:
-    """Every word the grammar and the backchannels can say, sorted."""
+def vocabulary(sentences_from: str = "") -> tuple[str, ...]:
+    """Every word the grammar, or the training side of a file, and the backchannels can say, sorted."""
     words: set[str] = set()
-    for rule in _RULES:
+    if sentences_from:
+        for sentence in read_sentences(sentences_from)[0]:
+            words.update(sentence.split())
+    for rule in () if sentences_from else _RULES:
         for option in _options(rule):
             words.update(word for word in option.split() if "<" not in word)
     for phrase in BACKCHANNELS:

@@ -160,3 +160,11 @@ def slice_tokens(thinker: Any, samples: Sequence[int]) -> list[int]:
     """Number of audio tokens of slices, by their numbers of samples."""
     frames = [max(count, SHORTEST_SAMPLES) // HOP_SAMPLES for count in samples]
     return audio_tokens(thinker, torch.tensor(frames, dtype=torch.long))
+
+
+def token_centres(thinker: Any, frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Sample positions of the centres of a clip's audio tokens, by its number of feature frames."""
+    index = np.arange(audio_tokens(thinker, torch.tensor([frames]))[0])
+    if hasattr(audio_tower(thinker), "conv2d1"):  # Qwen3-Omni: 13 a second, 80 ms apart
+        return index // 13 * SAMPLE_RATE_HZ + index % 13 * 8 * HOP_SAMPLES + 4 * HOP_SAMPLES
+    return index * 4 * HOP_SAMPLES + 2 * HOP_SAMPLES  # Qwen2.5-Omni: 40 ms apart

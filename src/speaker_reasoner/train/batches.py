@@ -16,7 +16,14 @@ from torch import Tensor
 
 from ..audio import SAMPLE_RATE_HZ, Samples
 from ..data.simulate import MixedUtterance
-from ..engines.thinker import SHORTEST_SAMPLES, MarkedTokenizer, log_mel, slice_tokens
+from ..engines.thinker import (
+    HOP_SAMPLES,
+    SHORTEST_SAMPLES,
+    MarkedTokenizer,
+    log_mel,
+    slice_tokens,
+    token_centres,
+)
 from ..protocol import Audio, Trace, pieces
 
 IGNORED = -100
@@ -31,7 +38,8 @@ class Frames:
     """Labels of a batch's F audio tokens.
 
     Attributes:
-        word: `[F]` token of the word spoken; the placeholder token in silence.
+        word: `[F]` token of the word spoken, by equal parts of its time if it has several; the
+            placeholder token in silence.
         gender: `[F]` 0 nobody, 1 female, 2 male.
         voice: `[F]` number of the person within the batch, -100 in silence.
         utterance: `[F]` number of the utterance within the batch, -100 in silence.
@@ -122,12 +130,13 @@ class Batcher:
         self.extractor = extractor
         self.end_id: int = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.audio_id = int(thinker.config.audio_token_id)
-        self._words: dict[str, int] = {}
+        self._words: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
 
-    def word_id(self, word: str) -> int:
-        """The token that labels the frames of a word: its last one."""
+    def word_ids(self, word: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The tokens of a word, which label its frames: each an equal part of its time."""
         if word not in self._words:
-            self._words[word] = self.tokenizer.encode(" " + word, add_special_tokens=False)[-1]
+            ids = self.tokenizer.encode(" " + word, add_special_tokens=False)
+            self._words[word] = np.array(ids, dtype=np.int64)
         return self._words[word]
 
     def tokens(self, trace: Trace) -> int:
@@ -194,12 +203,12 @@ class Batcher:
     def _frames(
         self, clip: Clip, part: Audio, first_voice: int, utterances: Iterator[int]
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Labels of an audio part's tokens in a Qwen3-Omni thinker, `[tokens, 7]`.
+        """Labels of an audio part's tokens, `[tokens, 7]`.
 
         The columns: word, gender, voice, utterance, speaker, second, tenth.
         """
         length = max(part.end_samples - part.start_samples, SHORTEST_SAMPLES)
-        times = part.start_samples + _token_centres(length // 160)
+        times = part.start_samples + token_centres(self.thinker, length // HOP_SAMPLES)
         rows = np.zeros((len(times), 7), dtype=np.int64)
         rows[:, 0] = self.audio_id
         rows[:, 2:4] = IGNORED
@@ -210,8 +219,12 @@ class Batcher:
                 inside &= times < part.end_samples
                 if inside.any():
                     gender = 1 if spoken.gender == "female" else 2
-                    rows[inside, :5] = (
-                        self.word_id(word.text),
+                    ids = self.word_ids(word.text)
+                    since = times[inside] - word.start_samples
+                    rows[inside, 0] = ids[
+                        since * len(ids) // (word.end_samples - word.start_samples)
+                    ]
+                    rows[inside, 1:5] = (
                         gender,
                         first_voice + spoken.speaker,
                         utterance,
@@ -220,16 +233,6 @@ class Batcher:
         rows[:, 5] = IGNORED if part.clip else times // SAMPLE_RATE_HZ
         rows[:, 6] = IGNORED if part.clip else times % SAMPLE_RATE_HZ * 10 // SAMPLE_RATE_HZ
         return rows
-
-
-def _token_centres(frames: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Sample positions of a clip's audio tokens: 13 in each second of 100 frames, 80 ms apart, then
-    what the three convolutions leave of the rest."""
-    rest = frames % 100
-    for _ in range(3):
-        rest = (rest + 1) // 2
-    index = np.arange(frames // 100 * 13 + rest)
-    return index // 13 * SAMPLE_RATE_HZ + index % 13 * 1280 + 640
 
 
 def equalise(features: Tensor, microphones: Sequence[int], rng: random.Random) -> None:

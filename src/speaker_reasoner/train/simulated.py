@@ -147,13 +147,14 @@ def tokenizer_texts(config: TrainingConfig) -> list[str]:
     """Text for the tokenizer of a model from scratch: prompts, labels, sentences."""
     rng = random.Random(f"tokenizer {config.seed}")
     profile = config.profile
+    own = config.simulated.bank.sentences_from if config.simulated is not None else ""
     prompts = [profile.wording.initial_text, *profile.wording.tasks.values()]
     texts = []
     for _ in range(4000):
         speaker, gender = rng.randint(1, 9), rng.choice(["female", "male", "unknown"])
         texts.append(f"Speaker{speaker}-{gender} [{rng.uniform(0, 20):.1f}, 3.4]:")
-        texts.append(" " + sentences.draw(rng, evaluation=False))
+        texts.append(" " + sentences.draw(rng, evaluation=False, sentences_from=own))
         texts.append(
             rng.choice([*prompts, "user", "assistant", "speakers: Speaker", "1 speaker: "])
         )
-    return texts + [f" {word}" for word in sentences.vocabulary()] * 20
+    return texts + [f" {word}" for word in sentences.vocabulary(own)] * 20
