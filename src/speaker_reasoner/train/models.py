@@ -77,15 +77,14 @@ def make_ready(thinker: Any, run: RunConfig) -> None:
     for name, parameter in thinker.named_parameters():
         if "visual." in name:
             parameter.requires_grad_(False)
-    tower = audio_tower(thinker)
-    join_windows(tower)
+    join_windows(audio_tower(thinker))
     pack_rows(text_model(thinker))
     if run.gradient_checkpointing:
         enable = getattr(thinker, "activation_checkpointing_enable", None)
         enable = enable or thinker.gradient_checkpointing_enable  # before transformers 5.23
         enable({"use_reentrant": False})
     if run.compile and _compiles():
-        for layer in (*tower.layers, *text_model(thinker).layers):
+        for layer in text_model(thinker).layers:
             layer.compile(dynamic=True)
 
 

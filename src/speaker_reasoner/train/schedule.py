@@ -44,8 +44,8 @@ class RunConfig:
         check_steps: steps between checks on `checks` fixed batches.
         dialogue_steps: steps between transcriptions of `dialogues` fixed dialogues; 0 for never.
         save_every_s: seconds between saves; the end of a stage is always saved.
-        compile: compile the layers of tower and text model (torch.compile; on a CPU it takes a C++ compiler). Where
-            that fails, a warning says so.
+        compile: compile the text model's layers (torch.compile; on a CPU it takes a C++ compiler). Where that
+            fails, a warning says so.
         log_with: trackers by accelerate's names (`tensorboard`, `wandb`, ...).
     """
 

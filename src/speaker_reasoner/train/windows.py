@@ -30,7 +30,6 @@ class _Layout:
     def __init__(self) -> None:
         self._held: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, bounds: Tensor) -> tuple[Tensor, Tensor]:
         """Return which tokens of padded windows `[W, longest]` are real, and their places `[tokens]` among them."""
         if self._held is None or self._held[0] is not bounds:
