@@ -2,9 +2,8 @@
 
     python benchmarks/training.py --vs ../old/src [--steps 100] [--rounds 3]
 
-Both builds train the same stage from random weights on a bank that the benchmark speaks once (24 voices), each by
-its own configuration `tiny`, in a process of its own, one after the other. The first steps, in which layers are
-compiled, are timed apart. Tokens are those of the dialogues, audio placeholders included, without padding. Stores
+Both builds train the same stage from random weights on a bank of 24 voices that each speaks, each by
+its own configuration `tiny`, in a process of its own, one after the other. The first steps are timed apart. Tokens are those of the dialogues, audio placeholders included, without padding. Stores
 docs/results/training.json.
 """
 
@@ -100,10 +99,13 @@ def main() -> None:
         parser.error("--vs: name the other build's folder src")
     pairs = []
     with tempfile.TemporaryDirectory() as folder:
-        run(SOURCE, Path(folder), 1, 1)  # speaks the bank, and fills the compiler's own store
+        own, others = Path(folder) / "this", Path(folder) / "other"
+        for source, place in ((SOURCE, own), (given.vs, others)):
+            place.mkdir()
+            run(source, place, 1, 1)  # speaks the bank
         for _ in range(given.rounds):
-            old = run(given.vs, Path(folder), given.steps, given.first)
-            new = run(SOURCE, Path(folder), given.steps, given.first)
+            old = run(given.vs, others, given.steps, given.first)
+            new = run(SOURCE, own, given.steps, given.first)
             pairs.append((old, new))
     names = ("tokens_per_s", "audio_s_per_s", "step_s", "first_steps_s")
     other = subprocess.run(
