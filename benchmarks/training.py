@@ -2,9 +2,9 @@
 
     python benchmarks/training.py --vs ../old/src [--steps 100] [--rounds 3]
 
-Both builds train the same stage from random weights on a bank of 24 voices that each speaks, each by
-its own configuration `tiny`, in a process of its own, one after the other. The first steps are timed apart. Tokens are those of the dialogues, audio placeholders included, without padding. Stores
-docs/results/training.json.
+Both builds train the same stage from random weights on a bank of 24 voices that each speaks, each by its own
+configuration `tiny`, in a process of its own, one after the other. The first steps are timed apart. Tokens are those
+of the dialogues, audio placeholders included, without padding. Stores docs/results/training.json.
 """
 
 import argparse
