@@ -40,7 +40,7 @@ from speaker_reasoner.protocol import opening, pieces
 STAGES = {"warm_up": 0.4, "single_pass": 0.2, "dialogues": 0.3, "cached": 0.1}
 """Shares of the training time."""
 STEP_S = {"warm_up": 8.0, "single_pass": 12.0, "dialogues": 16.0, "cached": 16.0}
-"""Seconds of a step on two cores, by which the minutes are shared out."""
+"""Seconds of a step on two cores, by which the minutes are shared out (assumed)."""
 HELD_OUT = MeetingConfig(
     speakers=(1, 3), utterances=(2, 12), max_duration_s=20.0, reverb_rate=0.5, silence_rate=0.0
 )
@@ -210,7 +210,12 @@ class Run:
             bf16="false" if a.fp32 else "true",
             **steps,
         )
-        return self.made("small.toml", lambda path: path.write_text(config, encoding="utf-8"))
+        path = self.made("small.toml", lambda path: path.write_text(config, encoding="utf-8"))
+        if path.read_text(encoding="utf-8") != config:
+            raise SystemExit(
+                f"{path}: got other options than it was begun with; give those again, or another DIR"
+            )
+        return path
 
     def train(self, config: Path, number: int) -> Path:
         """A stage's checkpoint."""
@@ -250,7 +255,7 @@ def single_pass(stage: Path, meetings: Sequence[HeldOut]) -> dict[str, Any]:
     thinker = load_thinker(files, torch.float32).eval()
     profile, tokenizer = files.profile(), MarkedTokenizer(files.tokenizer)
     assert profile is not None
-    end, audio_id = tokenizer.tokenizer.convert_tokens_to_ids("<|im_end|>"), None
+    end = tokenizer.tokenizer.convert_tokens_to_ids("<|im_end|>")
     audio_id = int(thinker.config.audio_token_id)
     rows, scores = [], []
     for one in track(meetings, description="single pass"):

@@ -8,7 +8,17 @@ import argparse
 import re
 import sys
 
-from blocks import embedded, engines, evaluation, real_speech, scale, server, stages, whole_meetings
+from blocks import (
+    embedded,
+    engines,
+    evaluation,
+    real_speech,
+    scale,
+    server,
+    stages,
+    training,
+    whole_meetings,
+)
 from blocks.stored import ROOT
 
 FILES = (
@@ -24,6 +34,7 @@ FILES = (
     ROOT / "docs/stages.md",
     ROOT / "docs/engines.md",
     ROOT / "docs/scale.md",
+    ROOT / "docs/training.md",
 )
 
 BLOCKS = {
@@ -34,6 +45,7 @@ BLOCKS = {
     **scale.BLOCKS,
     **server.BLOCKS,
     **stages.BLOCKS,
+    **training.BLOCKS,
     **whole_meetings.BLOCKS,
 }
 """The content between the markers of each name."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from speaker_reasoner.errors import EngineError
 from speaker_reasoner.train.packing import _BLOCK, _attend, _padded, pack_rows, row_bounds
+from speaker_reasoner.train.windows import _by_kernel, _by_products
 
 LENGTHS = ([1], [5, 1, 9], [_BLOCK], [_BLOCK + 1, 3], [3 * _BLOCK - 1, 2 * _BLOCK, 7])
 
@@ -73,10 +74,10 @@ def test_bfloat16_errs_as_little_as_pytorchs_own() -> None:
     """Within autocast, as training computes: relative errors of the result and of all gradients."""
     lengths = [300, 140]
     *inputs, gradient = states(lengths, 4, 2)
-    exact = errors_of(by_rows, inputs, gradient, lengths, torch.float32)
+    exact = results_of(by_rows, inputs, gradient, lengths, torch.float32)
     for own, theirs, right in zip(
-        errors_of(packed, inputs, gradient, lengths, torch.bfloat16),
-        errors_of(by_rows, inputs, gradient, lengths, torch.bfloat16),
+        results_of(packed, inputs, gradient, lengths, torch.bfloat16),
+        results_of(by_rows, inputs, gradient, lengths, torch.bfloat16),
         exact,
         strict=True,
     ):
@@ -84,7 +85,7 @@ def test_bfloat16_errs_as_little_as_pytorchs_own() -> None:
         assert error < 2.5 * usual < 0.05
 
 
-def errors_of(
+def results_of(
     compute: Any, inputs: list[Tensor], gradient: Tensor, lengths: list[int], dtype: torch.dtype
 ) -> list[Tensor]:
     leaves = [one.to(dtype).requires_grad_() for one in inputs]
@@ -119,3 +120,17 @@ def test_other_attentions() -> None:
     ours = Text("sdpa")
     pack_rows(ours)
     assert row_bounds(ours, lengths, device)["cu_seq_lens_q"].tolist() == [0, 3, 8]
+
+
+def test_windows_by_products_are_those_of_the_kernel() -> None:
+    made = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(7, 4, 26, 16, generator=made) for _ in range(3)]
+    real = torch.arange(26) < torch.tensor([26, 1, 13, 26, 25, 2, 26]).unsqueeze(1)
+    gradient = torch.randn(7, 4, 26, 16, generator=made) * real[:, None, :, None]
+    results = []
+    for compute in (_by_products, _by_kernel):
+        leaves = [one.clone().requires_grad_() for one in inputs]
+        output = compute(*leaves, real, 0.3)
+        results.append([output, *torch.autograd.grad(output, leaves, gradient)])
+    for own, expected in zip(*results, strict=True):
+        torch.testing.assert_close(own, expected, atol=2e-5, rtol=1e-4)

@@ -2,7 +2,7 @@
 
 A text model computes all tokens of a batch as one row `[1, T]`. FlashAttention takes the bounds of the rows as they
 are; for PyTorch's attention, a GPU gets padded rows, for this one call, and a CPU computes blocks of queries against
-the keys before them, by products of matrices: in bfloat16, PyTorch's own kernel needs 1.7 to 2.1 times as long there.
+the keys before them, by products of matrices, which take less time there than PyTorch's own kernel.
 """
 
 from itertools import pairwise
@@ -16,10 +16,12 @@ from transformers.masking_utils import sdpa_mask
 
 from ..engines.attention import attend
 from ..errors import EngineError
+from .windows import Layout, pad
 
 _NAME = "speaker_reasoner_packed"
 _BLOCK = 256
 """Queries whose scores are computed at once."""
+_layout = Layout()
 
 
 def pack_rows(text: Any) -> None:
@@ -38,14 +40,14 @@ def row_bounds(text: Any, lengths: Tensor, device: torch.device) -> dict[str, An
         EngineError: its attention cannot keep rows apart.
     """
     kind = text.config._attn_implementation
-    bounds = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    bounds = F.pad(lengths.cumsum(0), (1, 0)).to(device, torch.int32)
     if kind == _NAME:
         return {"cu_seq_lens_q": bounds}
     if not kind.startswith("flash_attention"):
         raise EngineError(
             f"training: got the attention {kind}, expected sdpa or flash_attention_2; others mix the rows of a batch"
         )
-    bounds, longest = bounds.to(device), int(lengths.max())
+    longest = int(lengths.max())
     ends = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
     return {**ends, "max_length_q": longest, "max_length_k": longest}
 
@@ -63,7 +65,7 @@ def _attend(
     """Attention `[B, T, heads, D]` of queries `[B, heads, T, D]`; see transformers' AttentionInterface.
 
     Args:
-        cu_seq_lens_q: bounds of packed rows, `[B + 1]` on the CPU; B is 1 then.
+        cu_seq_lens_q: bounds of packed rows, `[rows + 1]`; B is 1 then.
     """
     if cu_seq_lens_q is None:
         return attend(module, query, key, value, attention_mask, scaling=scaling, **rest)
@@ -81,22 +83,14 @@ def _attend(
 
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scale: float) -> Tensor:
-    lengths = bounds.diff().long()
-    longest = int(lengths.max())
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-    within = torch.arange(int(bounds[-1])) - bounds[:-1].long()[rows]
-    places = (rows * longest + within).to(query.device, non_blocking=True)
+    real, places = _layout(bounds)
 
     def padded(states: Tensor) -> Tensor:
-        heads, _, size = states.shape
-        # copied to where it belongs, not gathered: that would sum the gradients of all padding
-        room = states.new_zeros(len(lengths) * longest, heads, size)
-        room = room.index_copy(0, places, states.transpose(0, 1))
-        return room.view(len(lengths), longest, heads, size).transpose(1, 2)
+        return pad(states.transpose(0, 1), real, places).transpose(1, 2)
 
     attended = F.scaled_dot_product_attention(
         padded(query), padded(key), padded(value), is_causal=True, scale=scale, enable_gqa=True
-    )  # [B, heads, longest, D]
+    )  # [rows, heads, longest, D]
     return attended.transpose(1, 2).flatten(0, 1).index_select(0, places).unsqueeze(0)
 
 
@@ -121,7 +115,7 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scale: 
 
 
 @_attended.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scale: float) -> Tensor:
+def _(query: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(query)
 
 
@@ -141,9 +135,7 @@ def _gradients(
     # sum over keys of share and its gradient, equal to that over features (Dao et al. 2022)
     drift = (above.float() * _grouped(attended, key).float()).sum(-1, keepdim=True).to(above.dtype)
     of_query = torch.empty_like(grouped)
-    of_key, of_value = torch.zeros_like(key), torch.zeros_like(value)
-    if key.dtype != torch.float32:  # summed over blocks
-        of_key, of_value = of_key.float(), of_value.float()
+    of_key, of_value = (torch.zeros_like(one, dtype=torch.float32) for one in (key, value))
     later = _later(grouped)
     for first, start, end in _blocks(bounds):
         rows = grouped[:, :, start:end].flatten(1, 2)
@@ -161,15 +153,7 @@ def _gradients(
 
 
 @_gradients.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bounds: Tensor,
-    scale: float,
-    attended: Tensor,
-    gradient: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 

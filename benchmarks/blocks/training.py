@@ -1,0 +1,22 @@
+"""Block of docs/training.md."""
+
+from .stored import load
+
+
+def training_speed() -> str:
+    stored = load("training")
+    faster, tokens = stored["faster"], stored["this"]["tokens_per_s"]["median"]
+    own, other = (
+        f"{stored['losses_of_last_steps'][side]['answer']['median']:.3f}"
+        for side in ("this", "other")
+    )
+    return (
+        f"On {stored['machine']['cores']} cores stage 2 of `train tiny` learns from {tokens:,.0f} tokens a second, "
+        f"{faster['median']:.2f} times as many as the build {stored['other_commit']} without this ({faster['min']:.2f} "
+        f"to {faster['max']:.2f}; {stored['steps']} steps of the same data, answer loss of the last "
+        f"{stored['losses_of_last_steps']['steps']}: {own} and {other}; `{stored['command']}`, "
+        "[result](results/training.json))."
+    )
+
+
+BLOCKS = {"training-speed": training_speed}
