@@ -37,10 +37,10 @@ from speaker_reasoner.errors import SpeakerReasonerError
 from speaker_reasoner.evaluate import score, total
 from speaker_reasoner.protocol import opening, pieces
 
-STAGES = {"warm_up": 0.4, "single_pass": 0.2, "dialogues": 0.3, "cached": 0.1}
+STAGES = {"warm_up": 0.4, "single_pass": 0.23, "dialogues": 0.27, "cached": 0.1}
 """Shares of the training time."""
-STEP_S = {"warm_up": 8.0, "single_pass": 12.0, "dialogues": 16.0, "cached": 16.0}
-"""Seconds of a step on two cores, by which the minutes are shared out (assumed)."""
+STEP_S = {"warm_up": 2.1, "single_pass": 4.0, "dialogues": 8.0, "cached": 8.0}
+"""Seconds of a step on two cores, by which the minutes are shared out: about."""
 HELD_OUT = MeetingConfig(
     speakers=(1, 3), utterances=(2, 12), max_duration_s=20.0, reverb_rate=0.5, silence_rate=0.0
 )
@@ -64,7 +64,7 @@ cache_s = 20.0
 domain = "simulated English meetings of synthetic voices, up to 3 speakers in 20 s"
 
 [run]
-batches_per_step = 1
+batches_per_step = 2
 bf16 = {bf16}
 workers = 1
 log_steps = 5
@@ -115,36 +115,39 @@ time = 0.2
 [warm_up]
 parts = ["projector", "audio"]
 chunk_s = [3.0, 12.0]
-schedule = {{ steps = {warm_up}, learning_rate = 5e-4, warm_up_steps = 20, floor = 0.1 }}
+schedule = {{ steps = {warm_up}, learning_rate = 3e-4, warm_up_steps = 20, floor = 0.1 }}
 kinds = [
     {{ task = "base", share = 0.5, audio_s = {audio_s}, weights = "tower" }},
     {{ task = "base", share = 0.5, audio_s = {audio_s}, weights = "tower", single = true }},
 ]
 
 [single_pass]
+parts = ["projector", "text"]
 chunk_s = [3.0, 15.0]
 schedule = {{ steps = {single_pass}, learning_rate = 2e-4, warm_up_steps = 10, floor = 0.3 }}
 kinds = [
-    {{ task = "sot", share = 0.6, audio_s = {audio_s}, weights = "all" }},
-    {{ task = "base", share = 0.25, audio_s = {audio_s}, weights = "all" }},
-    {{ task = "times", share = 0.1, audio_s = {audio_s}, weights = "all" }},
-    {{ task = "count", share = 0.05, audio_s = {audio_s}, weights = "all" }},
+    {{ task = "sot", share = 0.6, audio_s = {chunks_s}, weights = "all" }},
+    {{ task = "base", share = 0.25, audio_s = {chunks_s}, weights = "all" }},
+    {{ task = "times", share = 0.1, audio_s = {chunks_s}, weights = "all" }},
+    {{ task = "count", share = 0.05, audio_s = {chunks_s}, weights = "all" }},
 ]
 
 [dialogues]
+parts = ["projector", "text"]
 chunk_s = [4.0, 20.0]
 schedule = {{ steps = {dialogues}, learning_rate = 2e-4, warm_up_steps = 10, floor = 0.1 }}
 kinds = [
-    {{ task = "dialogue", share = 0.8, audio_s = {audio_s}, weights = "all" }},
-    {{ task = "sot", share = 0.2, audio_s = {audio_s}, weights = "all" }},
+    {{ task = "dialogue", share = 0.8, audio_s = {chunks_s}, weights = "all" }},
+    {{ task = "sot", share = 0.2, audio_s = {chunks_s}, weights = "all" }},
 ]
 
 [cached]
+parts = ["projector", "text"]
 chunk_s = [4.0, 20.0]
 schedule = {{ steps = {cached}, learning_rate = 5e-5, warm_up_steps = 5, floor = 0.1 }}
 kinds = [
-    {{ task = "cached", share = 0.7, audio_s = {audio_s}, weights = "all" }},
-    {{ task = "dialogue", share = 0.3, audio_s = {audio_s}, weights = "all" }},
+    {{ task = "cached", share = 0.7, audio_s = {chunks_s}, weights = "all" }},
+    {{ task = "dialogue", share = 0.3, audio_s = {chunks_s}, weights = "all" }},
 ]
 """
 
@@ -207,6 +210,7 @@ class Run:
             voices=a.voices,
             sentences=a.sentences,
             audio_s=float(a.audio_s),
+            chunks_s=0.4 * a.audio_s,
             bf16="false" if a.fp32 else "true",
             **steps,
         )
@@ -374,11 +378,11 @@ def main() -> None:
     add("--only", nargs="*", default=[], help="real clips whose names begin so")
     add("--minutes", type=float, default=45.0, help="of training")
     add("--steps", type=int, default=0, help="of each stage, in place of the minutes")
-    add("--lines", type=int, default=8000, help="sentences that the language model writes")
+    add("--lines", type=int, default=4000, help="sentences that the language model writes")
     add("--voices", type=int, default=120)
     add("--sentences", type=int, default=60, help="of each voice")
     add("--held-voices", type=int, default=24)
-    add("--audio-s", type=float, default=40.0, help="seconds of audio in a batch")
+    add("--audio-s", type=float, default=40.0, help="of a batch of the warm-up, of which a step has two; later ones have 0.4 of it")
     add("--fp32", action="store_true", help="compute in float32, for a processor without bfloat16")
     add("--count", type=int, default=20, help="held-out meetings")
     add("--name", default="small", help="of the stored result")

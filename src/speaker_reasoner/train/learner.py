@@ -64,12 +64,24 @@ class Heads(nn.Module):
         speakers: largest speaker number in a dialogue.
         seconds: longest chunk in whole seconds.
         layer: text layer after which speaker and time are read.
+        words: the token ids that label frames, in ascending order, if not all of the vocabulary may.
+        scale: logarithm of the factor of cosines in the word loss, at first.
     """
 
-    def __init__(self, width: int, speakers: int, seconds: int, layer: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        speakers: int,
+        seconds: int,
+        layer: int,
+        words: Tensor | None = None,
+        scale: float = 2.5,
+    ) -> None:
         super().__init__()
         self.layer = layer
-        self.word_scale = nn.Parameter(torch.tensor(2.5))
+        self.words: Tensor | None
+        self.register_buffer("words", words, persistent=False)
+        self.word_scale = nn.Parameter(torch.tensor(scale))
         self.gender = nn.Linear(width, 3)
         self.voice = nn.Linear(width, 64)
         self.voice_slope = nn.Parameter(torch.tensor(1.6))
@@ -80,11 +92,13 @@ class Heads(nn.Module):
 
     def tower_losses(self, audio: Tensor, table: Tensor, frames: Frames) -> dict[str, Tensor]:
         """Losses on the tower's embeddings `[F, D]`, given those of the tokens `[V, D]`."""
-        states = audio.float()
+        states, word = audio.float(), frames.word
+        if self.words is not None:
+            table, word = table[self.words], torch.searchsorted(self.words, word)
         table = F.normalize(table.float(), dim=-1)
         words = F.linear(F.normalize(states, dim=-1), table) * self.word_scale.exp()
         return {
-            "word": _cross_entropy(words, frames.word),
+            "word": _cross_entropy(words, word),
             "gender": _cross_entropy(self.gender(states), frames.gender),
             "voice": self.same_frames(states, frames.voice),
             "utterance": self.same_utterances(states, frames.voice, frames.utterance),

@@ -5,6 +5,9 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ..data import sentences
 from ..data.banks import bank
 from ..data.cache import condition, draw_cache
@@ -49,6 +52,13 @@ class Simulated:
             self._batch(stage, kind, _FULLY_GROWN, self._check_rng(stage, part), augment=False)
             for part in range(count)
         ]
+
+    def word_ids(self) -> Tensor:
+        """The tokens that label frames: of all words that are spoken, and of silence; in ascending order."""
+        ids = {self.batcher.audio_id}
+        for word in sentences.vocabulary(self.simulated.bank.sentences_from):
+            ids.update(self.batcher.word_ids(word).tolist())
+        return torch.tensor(sorted(ids))
 
     def talks(self, stage: str, count: int) -> list[Talk]:
         settings = self.config.stages[stage]

@@ -37,6 +37,9 @@ from .voice_head import WitnessConfig, calibrate, train_witness
 
 STAGES = {1: "single_pass", 2: "dialogues", 3: "cached"}
 
+_PRETRAINED_SCALE = 3.5
+"""A factor of 33: embeddings of a language model are alike, and with a smaller one a frame that is equal to the
+embedding of its token has a large word loss all the same."""
 _BEYOND = 10**6
 """A step number beyond all schedules: its batches train new heads, and do not recur in the stage."""
 
@@ -90,7 +93,8 @@ class Trainer:
         if config.frames:
             width = self.model.thinker.config.get_text_config().hidden_size
             seconds = int(profile.chunk_s)
-            heads = Heads(width, profile.max_speakers, seconds, config.model.layer)
+            sizes = (width, profile.max_speakers, seconds, config.model.layer)
+            heads = Heads(*sizes, **self._words())
         learner = Learner(self.model.thinker, heads)
         if first is not None and start is not None and heads is not None:
             self._settle(learner, first)
@@ -166,6 +170,13 @@ class Trainer:
         prepared = PreparedCorpora(self.config, batcher, strict=strict, shown=shown)
         _same_everywhere(prepared.contents)
         return prepared, _remarks(prepared.contents)
+
+    def _words(self) -> dict[str, Any]:
+        """Settings of the word loss. A language model's embeddings are alike and many: only the tokens that are
+        spoken are told apart, by a larger factor."""
+        if not self.config.model.base or not isinstance(self.source, Simulated):
+            return {}
+        return {"words": self.source.word_ids(), "scale": _PRETRAINED_SCALE}
 
     def _settle(self, learner: Learner, stage: str) -> None:
         """Teach new heads, unless the stage has begun already."""
