@@ -382,7 +382,12 @@ def main() -> None:
     add("--voices", type=int, default=120)
     add("--sentences", type=int, default=60, help="of each voice")
     add("--held-voices", type=int, default=24)
-    add("--audio-s", type=float, default=40.0, help="of a batch of the warm-up, of which a step has two; later ones have 0.4 of it")
+    add(
+        "--audio-s",
+        type=float,
+        default=40.0,
+        help="of a batch of the warm-up, of which a step has two; later ones have 0.4 of it",
+    )
     add("--fp32", action="store_true", help="compute in float32, for a processor without bfloat16")
     add("--count", type=int, default=20, help="held-out meetings")
     add("--name", default="small", help="of the stored result")

@@ -281,6 +281,12 @@ def moved(before: Path, after: Path) -> set[str]:
     return parts
 
 
+@pytest.mark.parametrize(
+    "llm",
+    [name if name == "llama" else pytest.param(name, marks=pytest.mark.slow) for name in LLMS],
+    indirect=True,
+    scope="module",
+)
 def test_the_three_stages_train_their_parts(
     checkpoint: Path, corpus: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -262,7 +262,7 @@ def by_the_compiler(test: Any) -> Any:
 
 
 @by_the_compiler
-@pytest.mark.parametrize("kind", ["dense", "experts"])
+@pytest.mark.parametrize("kind", [pytest.param("dense", marks=pytest.mark.slow), "experts"])
 @torch.inference_mode()
 def test_compiled_layers(tokenizer: Any, kind: str) -> None:
     """By the real compiler: the same logits, and one layer is compiled for all of a size."""

@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from speaker_reasoner.cli import main
+from speaker_reasoner.cores import usable_cores
+from speaker_reasoner.train import processes
 
 from .forked import TRAINING, Forked, ranks
+from .serving import wait_until
 
 CONFIG = """
 seed = 7
@@ -96,7 +102,97 @@ def assert_same(one: Path, other: Path, tolerance: float) -> None:
     assert names[0] == names[1] and "speaker_reasoner.json" in names[0]
 
 
-@pytest.mark.parametrize("parts", ["", 'parts = ["projector", "text"]'])
+def test_default_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as cores, if the batches divide among them; one where a launcher started this one, or on a GPU."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(processes, "usable_cores", lambda: 4)
+    monkeypatch.setattr(processes, "model_threads", lambda: 4)
+    counts = [processes.default_processes(n, cpu=True) for n in (1, 2, 3, 4, 6, 10)]
+    assert counts == [1, 2, 3, 4, 3, 2]
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert processes.default_processes(4, cpu=False) == 1
+    monkeypatch.setattr(processes, "model_threads", lambda: 2)
+    assert processes.default_processes(4, cpu=True) == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert processes.default_processes(4, cpu=True) == 1
+
+
+def test_processes_that_cannot_be(
+    configure: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = str(configure("full"))
+    words = ["train", config, "--cpu", "-o", str(tmp_path / "run")]
+    assert main([*words, "--processes", "999"]) == 1
+    assert f"--processes 999: expected 1 to {usable_cores()}" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*words, "--processes", "2"]) == 1
+    assert "started processes already; leave it out" in capsys.readouterr().err
+    assert main([*words, "--processes", "2", "--stage", "voice"]) == 1
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core")
+def test_one_command_trains_in_two_processes(configure: Any, tmp_path: Path) -> None:
+    """As one process does; the second one says nothing."""
+    config = configure("full")
+    assert main(["train", str(config), "--cpu", "-o", str(tmp_path / "alone")]) == 0
+    command = Forked(TRAINING, together(config, tmp_path / "both"), dict(os.environ))
+    errors = command.errors(900)
+    assert command.returncode == 0, errors
+    assert errors.count("wrote") == 1 and "[rank" not in errors
+    assert_same(tmp_path / "alone", tmp_path / "both", 3e-5)
+
+
+def together(config: Path, out: Path) -> list[str]:
+    words = ["train", str(config), "--cpu", "--processes", "2", "-o", str(out)]
+    return ["speaker_reasoner", *words]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(usable_cores() < 2, reason="one core")
+@pytest.mark.parametrize("how", ["second", "interrupted", "killed"])
+def test_processes_end_together(configure: Any, tmp_path: Path, how: str) -> None:
+    """Whichever of them ends, and the same command goes on."""
+    config, out = configure("full"), tmp_path / "run"
+    text = config.read_text()
+    config.write_text(text.replace("steps = 3,", "steps = 4000,"))
+    command = Forked(TRAINING, together(config, out), dict(os.environ))
+    wait_until(lambda: (out / "log.jsonl").exists(), 120)
+    members = members_of(config)
+    assert len(members) == 2
+    if how == "second":
+        os.kill(members["1"], signal.SIGKILL)
+    else:
+        command.send_signal(signal.SIGINT if how == "interrupted" else signal.SIGKILL)
+    errors = command.errors(60)
+    assert command.returncode == {"second": 1, "interrupted": 130, "killed": -9}[how], errors
+    if how == "second":
+        assert "process 2 of 2 ended with status -9" in errors and "goes on" in errors
+    wait_until(lambda: not members_of(config), 30)
+    if how == "interrupted":
+        assert errors.count("interrupted") == 1
+    config.write_text(text)
+    shutil.rmtree(out)
+    assert main(["train", str(config), "--cpu", "--processes", "1", "-o", str(out)]) == 0
+
+
+def members_of(config: Path) -> dict[str, int]:
+    """The processes that train by this configuration together, by rank."""
+    found: dict[str, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            held = dict(
+                one.partition("=")[::2] for one in (folder / "environ").read_text().split("\0")
+            )
+            if str(config).encode() in words and held.get("SPEAKER_REASONER_MEMBER"):
+                found[held["RANK"]] = int(folder.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "parts", [pytest.param("", marks=pytest.mark.slow), 'parts = ["projector", "text"]']
+)
 def test_two_processes_are_one_with_twice_the_accumulation(
     configure: Any, random_checkpoint: Path, tmp_path: Path, parts: str
 ) -> None:

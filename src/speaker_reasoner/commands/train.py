@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ..errors import SettingsError
 from ..extras import require
+from .arguments import positive
 from .transcribe import check_output
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ _EXAMPLES = """examples:
   speaker-reasoner train tiny --stage 3 --from runs/tiny/stage-3 -o runs/more
   speaker-reasoner train my.toml --stage 1 -o runs/mine
   speaker-reasoner train tiny --stage voice --from mean
+  speaker-reasoner train tiny --cpu --processes 2
   accelerate launch --num_processes 2 -m speaker_reasoner train tiny-gpu
   accelerate launch --config_file omni-30b.fsdp2.yaml -m speaker_reasoner train omni-30b
 """
@@ -63,6 +66,13 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     add("--cpu", action="store_true", help="use no GPU")
     add(
+        "--processes",
+        metavar="N",
+        type=positive,
+        help="on a CPU: processes that share the batches of a step, with the same result as one (default: as many as "
+        "cores, if batches_per_step divides among them)",
+    )
+    add(
         "--strict",
         action="store_true",
         help="stop before training where audio of a prepared corpus is missing, broken or too short "
@@ -74,7 +84,9 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _train(arguments: argparse.Namespace) -> int:
     from transformers.utils import logging
 
+    from ..train.accelerators import LostProcessError
     from ..train.config import config_path, load_config
+    from ..train.processes import LOST, default_processes, end_with_parent, is_member, run_together
     from ..train.stages import STAGES, train, train_voice_head
 
     if not sys.warnoptions:
@@ -89,6 +101,10 @@ def _train(arguments: argparse.Namespace) -> int:
     check_output(output)
     side = Console(stderr=True, highlight=False, soft_wrap=True)
     if arguments.stage == "voice":
+        if (arguments.processes or 1) > 1:
+            raise SettingsError(
+                f"--processes {arguments.processes}: a voice head is trained by one process; leave it out"
+            )
         written = train_voice_head(config, output, start=arguments.start, cpu=arguments.cpu)
         side.print(f"wrote {written}", markup=False)
         return 0
@@ -96,16 +112,40 @@ def _train(arguments: argparse.Namespace) -> int:
         stages = [number for number, name in STAGES.items() if name in config.stages]
     else:
         stages = [int(arguments.stage)]
-    train(
-        config,
-        output,
-        stages=stages,
-        start=arguments.start,
-        cpu=arguments.cpu,
-        strict=arguments.strict,
-        progress=lambda text: side.print(text, markup=False),
+    processes = arguments.processes or default_processes(
+        config.run.batches_per_step, cpu=arguments.cpu
     )
+    if processes > 1:
+        return run_together(processes, _words(arguments, output))
+    if is_member():
+        end_with_parent()
+    try:
+        train(
+            config,
+            output,
+            stages=stages,
+            start=arguments.start,
+            cpu=arguments.cpu,
+            strict=arguments.strict,
+            progress=lambda text: side.print(text, markup=False),
+        )
+    except LostProcessError:
+        if is_member():
+            return LOST
+        raise
     return 0
+
+
+def _words(arguments: argparse.Namespace, output: Path) -> list[str]:
+    """The command line of another process of the same training."""
+    words = ["train", arguments.config, "--stage", arguments.stage, "-o", str(output), "--cpu"]
+    if arguments.data:
+        words += ["--data", *arguments.data]
+    if arguments.start:
+        words += ["--from", arguments.start]
+    if arguments.strict:
+        words.append("--strict")
+    return words
 
 
 def _libraries(config: "TrainingConfig", stage: str) -> list[str]:

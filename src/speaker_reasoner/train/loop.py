@@ -148,7 +148,10 @@ def _due(done: int, every: int, steps: int) -> bool:
 def _forget(optimisers: Sequence[Any]) -> None:
     """Clear the optimiser's moments at the start of a stage."""
     for optimiser in optimisers:
-        getattr(optimiser, "optimizer", optimiser).state.clear()
+        held = getattr(optimiser, "optimizer", optimiser)
+        getattr(
+            held, "optim", held
+        ).state.clear()  # a ZeroRedundancyOptimizer's is in the one inside
 
 
 class _Draws(Dataset[Any]):

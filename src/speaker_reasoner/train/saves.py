@@ -120,13 +120,21 @@ class Saves:
         state = {
             "weights": weights(self.module, self.accelerator),
             "average": _gathered(self.average),
-            "optimisers": [_gathered(one.state_dict()) for one in self.optimisers],
+            "optimisers": [self._optimiser_state(one) for one in self.optimisers],
             "step": step,
             "order": self.order,
         }
         if self.accelerator.is_main_process:
             replace_file(self.path, lambda path: torch.save(state, path))
         self.accelerator.wait_for_everyone()
+
+    def _optimiser_state(self, optimiser: torch.optim.Optimizer) -> Any:
+        """An optimiser's state, whole; empty but on the main process, where processes share its work."""
+        consolidate = getattr(optimiser, "consolidate_state_dict", None)
+        if consolidate is None:
+            return _gathered(optimiser.state_dict())
+        consolidate(to=0)
+        return _gathered(optimiser.state_dict()) if self.accelerator.is_main_process else {}
 
     def load(self) -> int:
         """Take up the state; returns its step, 0 where nothing was saved.

@@ -21,6 +21,8 @@ from .talks import Talk, make_example
 
 _FULLY_GROWN = 10**9
 """A step number at which every stage draws its longest chunks."""
+_FEWEST_CHUNKS = 2
+"""In the batches of a step together, however long they are."""
 
 
 class Simulated:
@@ -41,17 +43,21 @@ class Simulated:
         self.batcher = batcher
 
     def draw(self, stage: str, step: int, part: int) -> Drawn:
-        rng = random.Random(f"training {stage} {self.config.seed} {step} {part}")
-        kinds = self.config.stages[stage].kinds
-        kind = rng.choices(kinds, [kind.share for kind in kinds])[0]
-        return self._batch(stage, kind, step, rng, augment=True)
+        """Draw a batch. Those of a step are of one kind and chunk length, so that processes take the same time."""
+        drawn = f"training {stage} {self.config.seed} {step}"
+        shared, rng = random.Random(drawn), random.Random(f"{drawn} {part}")
+        settings = self.config.stages[stage]
+        kind = shared.choices(settings.kinds, [kind.share for kind in settings.kinds])[0]
+        return self._batch(kind, self._meetings(settings, step, shared), rng, augment=True)
 
     def checks(self, stage: str, count: int) -> list[Drawn]:
-        kind = self.config.stages[stage].kinds[0]
-        return [
-            self._batch(stage, kind, _FULLY_GROWN, self._check_rng(stage, part), augment=False)
-            for part in range(count)
-        ]
+        settings = self.config.stages[stage]
+        batches = []
+        for part in range(count):
+            rng = self._check_rng(stage, part)
+            meetings = self._meetings(settings, _FULLY_GROWN, rng)
+            batches.append(self._batch(settings.kinds[0], meetings, rng, augment=False))
+        return batches
 
     def word_ids(self) -> Tensor:
         """The tokens that label frames: of all words that are spoken, and of silence; in ascending order."""
@@ -73,11 +79,11 @@ class Simulated:
         return random.Random(f"check {stage} {self.config.seed} {part}")
 
     def _batch(
-        self, stage: str, kind: Kind, step: int, rng: random.Random, *, augment: bool
+        self, kind: Kind, meetings: MeetingConfig, rng: random.Random, *, augment: bool
     ) -> Drawn:
-        settings, audio_s = self.config.stages[stage], kind.audio_s or 0.0
-        meetings = self._meetings(settings, step, rng)
-        rows = max(2, round(audio_s / meetings.max_duration_s))
+        audio_s = kind.audio_s or 0.0
+        fewest = -(-_FEWEST_CHUNKS // self.config.run.batches_per_step)
+        rows = max(fewest, round(audio_s / meetings.max_duration_s))
         if kind.single:
             meetings = replace(meetings, speakers=(1, 1), utterances=(1, 1), max_duration_s=6.0)
             rows = max(1, round(audio_s / 3))
