@@ -70,7 +70,7 @@ WRONG = [
     ("evaluation = false", "evaluation = true", r"simulated: bank\.evaluation"),
     ("chunk_s = [5.0, 30.0]", "chunk_s = [5.0, 60.0]", r"dialogues\.chunk_s: up to 60 s"),
     ("chunk_s = [5.0, 30.0]", "", r"dialogues\.chunk_s is missing"),
-    ("batches_per_step = 1", "batches_per_step = 0", r"run: batches_per_step: expected more"),
+    ("batches_per_step = 2", "batches_per_step = 0", r"run: batches_per_step: expected more"),
     ("layer = 3", 'method = "lora"', r"model: LoRA adapts a model"),
     ("[simulated.cache]", "[corpora]\ntrain = ['x']\n[simulated.cache]", "one of the tables"),
     ("[cached]", '[cached]\nparts = ["tower"]', r"cached: parts: 'tower' is not one of projector,"),
