@@ -52,7 +52,7 @@ def run_together(processes: int, words: Sequence[str]) -> int:
 
     Raises:
         SettingsError: a launcher has started this process already, or there are fewer cores.
-        EngineError: a process besides the first failed; with its last lines.
+        EngineError: a process failed that did not tell its own error; with its last lines.
     """
     if _LAUNCHED in os.environ:
         raise SettingsError(
@@ -150,16 +150,17 @@ def _waited(members: Sequence[_Member]) -> int:
         failed = [one for one in others if one.wait(0.0)]
         if failed and (status := _patiently(first, _GRACE_S)) in (None, 0):
             break
-    if status not in (None, 0, LOST):
+    if status is not None and status > 0 and status != LOST:
         return status
-    failed = [one for one in others if one.wait(_GRACE_S) and one.wait(0.0) != LOST]
+    patience = {one: 0.0 if one is first else _GRACE_S for one in members}
+    failed = [one for one in members if (one.wait(patience[one]) or 0) not in (0, LOST)]
     if not failed and status == 0:
         return 0
     reasons = [
         f"process {one.rank + 1} of {len(members)} ended with status {one.wait(0.0)} "
         f"({one.last_lines() or 'no output'})"
         for one in failed
-    ]
+    ] or ["the processes of the training lost each other"]
     remedy = "the same command goes on from the last save; with --processes 1 it takes less memory"
     raise EngineError("; ".join([*reasons, remedy]))
 
