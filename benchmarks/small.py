@@ -404,6 +404,8 @@ def main() -> None:
         stage = run.folder / "run" / "stage-3"
         work = partial(real, stage, arguments.real, arguments.only)
         result["real"] = run.scored("scores-real", work)
+    sentences = (run.folder / "sentences.txt").read_text(encoding="utf-8").splitlines()
+    result["sentences"] = {"lines": len(sentences), "words": len(set(" ".join(sentences).split()))}
     result["losses"] = losses(run.folder / "run")
     result["seconds"] = run.seconds
     result["configuration"] = config.read_text(encoding="utf-8").replace(
