@@ -262,7 +262,8 @@ def by_the_compiler(test: Any) -> Any:
 
 
 @by_the_compiler
-@pytest.mark.parametrize("kind", [pytest.param("dense", marks=pytest.mark.slow), "experts"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dense", "experts"])
 @torch.inference_mode()
 def test_compiled_layers(tokenizer: Any, kind: str) -> None:
     """By the real compiler: the same logits, and one layer is compiled for all of a size."""
