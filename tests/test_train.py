@@ -349,6 +349,37 @@ def test_the_voice_loss_tells_people_apart() -> None:
     assert nobody.item() == 0.0
 
 
+def test_batches_of_a_step_take_the_same_time(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """They are of one kind and chunk length, which differ from step to step; their meetings differ."""
+    made = trainer(tmp_path, replace(CONFIG, run=replace(CONFIG.run, batches_per_step=2)))
+    kinds = set()
+    for step in range(16):
+        drawn = [made.source.draw("dialogues", step, part) for part in range(2)]
+        (one, weights), (other, same) = drawn
+        assert weights == same
+        assert len(one.lengths) == len(other.lengths) >= 1
+        assert not torch.equal(one.features, other.features)
+        kinds.add(weights)
+    assert len(kinds) > 1
+
+
+def test_the_word_loss_tells_some_tokens_apart() -> None:
+    """As that of a smaller vocabulary does."""
+    torch.manual_seed(0)
+    table, audio = torch.randn(9, 16), torch.randn(5, 16)
+    kept = torch.tensor([1, 4, 8])
+    rest = [torch.zeros(5, dtype=torch.long)] * 5
+    some = Heads(width=16, speakers=4, seconds=20, layer=1, words=kept, scale=3.5)
+    small = Heads(width=16, speakers=4, seconds=20, layer=1, scale=3.5)
+    small.load_state_dict(some.state_dict())
+    word = torch.tensor([0, 2, 1, 1, 2])
+    one = some.tower_losses(audio, table, Frames(kept[word], *rest, rest[0]))["word"]
+    other = small.tower_losses(audio, table[kept], Frames(word, *rest, rest[0]))["word"]
+    assert torch.allclose(one, other) and some.word_scale.item() == 3.5
+
+
 def test_a_step_is_the_mean_over_its_batches(
     trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:

@@ -149,9 +149,7 @@ def _forget(optimisers: Sequence[Any]) -> None:
     """Clear the optimiser's moments at the start of a stage."""
     for optimiser in optimisers:
         held = getattr(optimiser, "optimizer", optimiser)
-        getattr(
-            held, "optim", held
-        ).state.clear()  # a ZeroRedundancyOptimizer's is in the one inside
+        getattr(held, "optim", held).state.clear()  # `optim`: in a ZeroRedundancyOptimizer
 
 
 class _Draws(Dataset[Any]):
