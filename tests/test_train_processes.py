@@ -124,6 +124,10 @@ def test_processes_that_cannot_be(
     words = ["train", config, "--cpu", "-o", str(tmp_path / "run")]
     assert main([*words, "--processes", "999"]) == 1
     assert f"--processes 999: expected 1 to {usable_cores()}" in capsys.readouterr().err
+    with monkeypatch.context() as there:
+        there.setattr(torch.accelerator, "is_available", lambda: True)
+        assert main([word for word in words if word != "--cpu"] + ["--processes", "2"]) == 1
+        assert "got a GPU; add --cpu, or start it by accelerate" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*words, "--processes", "2"]) == 1
     assert "started processes already; leave it out" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def _train(arguments: argparse.Namespace) -> int:
         config.run.batches_per_step, cpu=arguments.cpu
     )
     if processes > 1:
-        return run_together(processes, _words(arguments, output))
+        return run_together(processes, _words(arguments, output), cpu=arguments.cpu)
     if is_member():
         end_with_parent()
     try:

@@ -42,21 +42,27 @@ def default_processes(batches_per_step: int, *, cpu: bool) -> int:
     return max(n for n in range(1, batches_per_step + 1) if n <= cores and not batches_per_step % n)
 
 
-def run_together(processes: int, words: Sequence[str]) -> int:
+def run_together(processes: int, words: Sequence[str], *, cpu: bool) -> int:
     """Run one command in several processes that train together; return its exit status.
 
     The first one has this process's standard streams. All end with this process.
 
     Args:
         words: the command, as after `speaker-reasoner`.
+        cpu: a GPU is not to be used, if there is one.
 
     Raises:
-        SettingsError: a launcher has started this process already, or there are fewer cores.
+        SettingsError: a launcher has started this process already, there is a GPU, or there are fewer cores.
         EngineError: a process failed that did not tell its own error; with its last lines.
     """
     if _LAUNCHED in os.environ:
         raise SettingsError(
             f"--processes {processes}: accelerate launch or torchrun has started processes already; leave it out"
+        )
+    if not cpu and torch.accelerator.is_available():
+        raise SettingsError(
+            f"--processes {processes}: shares a step out among processes on a CPU, got a GPU; add --cpu, or start it "
+            "by accelerate launch"
         )
     if processes > usable_cores():
         raise SettingsError(
