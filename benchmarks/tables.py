@@ -15,6 +15,7 @@ from blocks import (
     real_speech,
     scale,
     server,
+    small,
     stages,
     training,
     whole_meetings,
@@ -35,6 +36,7 @@ FILES = (
     ROOT / "docs/engines.md",
     ROOT / "docs/scale.md",
     ROOT / "docs/training.md",
+    ROOT / "docs/compose.md",
 )
 
 BLOCKS = {
@@ -44,6 +46,7 @@ BLOCKS = {
     **real_speech.BLOCKS,
     **scale.BLOCKS,
     **server.BLOCKS,
+    **small.BLOCKS,
     **stages.BLOCKS,
     **training.BLOCKS,
     **whole_meetings.BLOCKS,

@@ -36,11 +36,12 @@ def stages() -> str:
         f"{percent(warm['check']['word_accuracy'])} of the audio tokens are their word (or silence) after the "
         "warm-up, on voices and sentences of the training"
     )
+    hours = sum(stored["seconds"][name] for name in _TRAINED) / 3600
     return "\n".join(
         [
             table("stage | steps | finished | WER | cpWER | DER | count of speakers right", rows),
             "",
-            f"{stored['sentences']['lines']:,} sentences of {stored['sentences']['words']:,} words; {heard}. "
+            f"Training took {hours:.1f} hours. {stored['sentences']['lines']:,} sentences of {stored['sentences']['words']:,} words; {heard}. "
             f"`{stored['command']}` ([result](results/small.json)).",
         ]
     )
