@@ -41,8 +41,8 @@ def stages() -> str:
         [
             table("stage | steps | finished | WER | cpWER | DER | count of speakers right", rows),
             "",
-            f"Training took {hours:.1f} hours. {stored['sentences']['lines']:,} sentences of {stored['sentences']['words']:,} words; {heard}. "
-            f"`{stored['command']}` ([result](results/small.json)).",
+            f"Training took {hours:.1f} hours. {stored['sentences']['lines']:,} sentences of "
+            f"{stored['sentences']['words']:,} words; {heard}. `{stored['command']}` ([result](results/small.json)).",
         ]
     )
 
