@@ -132,6 +132,7 @@ def test_processes_that_cannot_be(
     assert main([*words, "--processes", "2"]) == 1
     assert "started processes already; leave it out" in capsys.readouterr().err
     assert main([*words, "--processes", "2", "--stage", "voice"]) == 1
+    assert "a voice head is trained by one process" in capsys.readouterr().err
     assert not list((tmp_path / "run").glob("*.pt"))
 
 

@@ -54,20 +54,15 @@ def real() -> str:
         rows.append(
             [
                 row["clip"],
-                *(percent(_number(row.get(name))) for name in ("wer", "cpwer", "der_025")),
+                *(percent(row.get(name)) for name in ("wer", "cpwer", "der_025")),
                 str(row.get("speakers", "–")),
-                *(percent(_number(other.get(name))) for name in ("wer", "cpwer", "der_025")),
+                *(percent(other.get(name)) for name in ("wer", "cpwer", "der_025")),
                 str(other.get("speakers", "–")),
             ]
         )
     return table(
         "clip | WER | cpWER | DER | speakers | cascade: WER | cpWER | DER | speakers", rows
     )
-
-
-def _number(value: Any) -> float | None:
-    rates: float | None = value["rate"] if isinstance(value, dict) else value
-    return rates
 
 
 BLOCKS = {"small-stages": stages, "small-real": real}

@@ -1,9 +1,10 @@
-"""The processors that this process may use, and how many threads a model gets."""
+"""The processors that this process may use, how many threads a model gets, and processes beside this one."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def usable_cores() -> int:
@@ -17,6 +18,16 @@ def model_threads() -> int:
     """Return how many threads one call of a model uses on the CPU: `OMP_NUM_THREADS`, as torch does, or one a core."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # nested levels follow
     return int(wanted) if wanted.isdecimal() and int(wanted) else usable_cores()
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """Return the environment of another process of this package, with so many threads for its libraries."""
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": str(threads),
+    }
 
 
 @contextmanager

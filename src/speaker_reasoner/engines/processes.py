@@ -14,11 +14,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 from weakref import finalize
 
-from ..cores import torch_threads_kept, usable_cores
+from ..cores import child_environment, torch_threads_kept, usable_cores
 from ..errors import EngineError, SettingsError, SpeakerReasonerError
 from ..speech import Detect
 from ..voices.witness import Witness
@@ -174,13 +173,11 @@ class _Process:
     ended: bool = False
 
     def __post_init__(self) -> None:
-        root = str(Path(__file__).parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            env=child_environment(1),
             start_new_session=True,  # an interrupt reaches this process alone, which ends the others
         )
         self._numbers = count()

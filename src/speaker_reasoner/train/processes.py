@@ -11,13 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
 import torch
 
-from ..cores import model_threads, usable_cores
+from ..cores import child_environment, model_threads, usable_cores
 from ..errors import EngineError, SettingsError
 
 _LAUNCHED = "WORLD_SIZE"
@@ -69,13 +68,17 @@ def run_together(processes: int, words: Sequence[str], *, cpu: bool) -> int:
             f"--processes {processes}: expected 1 to {usable_cores()}, one for each core that may be used here"
         )
     threads = max(1, min(usable_cores(), model_threads()) // processes)
-    shared = {_LAUNCHED: str(processes), "LOCAL_WORLD_SIZE": str(processes), _OURS: "1"}
-    shared["TORCH_CPP_LOG_LEVEL"] = (
-        "ERROR"  # of DDP's remarks on parameters that some batches leave out
-    )
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    # before the libraries are loaded: torch.set_num_threads leaves other threads of theirs as they are
-    shared["OMP_NUM_THREADS"] = str(threads)
+    # threads are set before the libraries are loaded: torch.set_num_threads leaves other threads of theirs as they are
+    shared = {
+        **child_environment(threads),
+        _OURS: "1",
+        _LAUNCHED: str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        # not DDP's remarks on parameters that some batches leave out
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
     members = [
         _Member(words, {**shared, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(processes)
     ]
@@ -114,10 +117,9 @@ class _Member:
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         self.rank = int(environment["RANK"])
         self._written: IO[bytes] | None = TemporaryFile() if self.rank else None  # noqa: SIM115
-        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", __package__.partition(".")[0], *words],
-            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths)},
+            env=dict(environment),
             stdin=subprocess.PIPE,
             stdout=self._written,
             stderr=self._written,

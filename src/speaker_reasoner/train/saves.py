@@ -186,9 +186,7 @@ class Saves:
             return int(state["step"]), state.get("order", {})
         except Exception as error:  # of a damaged file, torch raises anything down to struct.error
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            if isinstance(
-                error, pickle.UnpicklingError
-            ):  # whose text is about settings of torch.load
+            if isinstance(error, pickle.UnpicklingError):  # its text is about settings of torch
                 reason = "got no whole file of torch.save"
             raise CheckpointError(
                 f"{self.path}: cannot go on from this checkpoint: {reason}; {_REMEDY}"
