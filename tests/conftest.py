@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: models are tiny, 
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 from speaker_reasoner.cores import model_threads
 from speaker_reasoner.protocol import Profile
@@ -67,9 +67,23 @@ LONGEST = [
 others, and no process has a long file left when the others have none."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart() -> None:
+    """Keep `no_cover` true in a worker, where pytest-cov 7.1 has the controller's measurement begin before the worker's
+    own: paused alone, that one leaves the lines to the other."""
+    coverage = sys.modules.get("coverage")
+    if coverage and "PYTEST_XDIST_WORKER" in os.environ:
+        begun = coverage.Coverage.current()
+        if begun is not None:
+            begun.stop()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {f"test_{name}": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("no_cover")  # the same lines many times, each time slower
 
 
 def pytest_collection_finish() -> None:

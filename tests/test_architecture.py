@@ -1,8 +1,11 @@
 """Imports point one way: the rooms of the package, as docs/architecture.md draws them."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import speaker_reasoner
 
@@ -102,3 +105,9 @@ def test_every_room_is_in_the_picture() -> None:
     rooms = {room_of(parts) for parts, _, _ in modules()} - {"__init__", "__main__", "version"}
     assert rooms <= set(HEIGHTS)
     assert sorted(room for room in rooms if f"`{room}" not in text) == []
+
+
+@pytest.mark.no_cover
+def test_a_test_without_coverage_is_not_traced() -> None:
+    """Also in a process beside others, see `conftest.pytest_sessionstart`."""
+    assert not type(sys.gettrace()).__module__.startswith("coverage")

@@ -78,6 +78,7 @@ def rounds_of(paths: Sequence[Path], out: Path) -> int:
     return 10**6 - engine.left
 
 
+@pytest.mark.no_cover
 def test_killed_at_any_round_it_ends_with_the_same_files(five: list[Path], tmp_path: Path) -> None:
     asked = rounds_of(five, tmp_path / "whole")
     expected = files(tmp_path / "whole")
@@ -122,6 +123,7 @@ def test_killed_while_files_are_written(
         assert files(out) == expected
 
 
+@pytest.mark.no_cover
 def test_random_kills_of_evaluate_run(five: list[Path], tmp_path: Path) -> None:
     for path, length_s in zip(five, (9.0, 2.0, 14.0, 5.0, 11.0), strict=True):
         said = (Segment("A", 0.0, 1.0, "one", "female"),)
@@ -357,6 +359,7 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_the_journals(
     assert list((tmp_path / "out" / STATE).glob("*.journal"))
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("share_s", [8.0, 9.7, 16.0])
 def test_in_shares_it_ends_with_the_same_files(
     tmp_path: Path, share_s: float, monkeypatch: Any
@@ -408,6 +411,7 @@ def test_in_shares_it_ends_with_the_same_files(
         assert files(out) == files(tmp_path / "whole")
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("lost", [[0], [1], [0, 2], [1, 2], [3], [0, 1, 2, 3]])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_only_missing_shares_are_transcribed_when_the_others_are_joined(

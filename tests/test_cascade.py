@@ -194,6 +194,7 @@ def test_what_the_model_writes_is_what_is_assembled(
     assert rows[0] == rows[1]
 
 
+@pytest.mark.no_cover
 def test_a_thousand_words() -> None:
     """Half a minute in which five people take turns at every word, 17 ms each."""
     said = [Word(f"w{i}", i * 0.02, i * 0.02 + 0.015) for i in range(1490)]

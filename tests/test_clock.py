@@ -361,6 +361,7 @@ def written(path: Path, kind: str) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
 @pytest.mark.parametrize("kind", [*COMPRESSED, "vorbis", "mp3 of libsndfile"])
 def test_stray_bytes_behind_compressed_sound_are_told(

@@ -279,6 +279,7 @@ def test_words_equal_meeteval_on_anything(
     assert ours.orcwer.errors == orc_word_error_rate(*sides).errors
 
 
+@pytest.mark.no_cover
 @settings(max_examples=150, deadline=None)
 @given(
     transcripts(),
@@ -571,6 +572,7 @@ def plant(reference: Transcript, kind: str, count: int) -> Transcript:
     )
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("place", "name"),
     [

@@ -236,6 +236,7 @@ def llguidance(expression: str) -> Accepts:
     return accepts
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("library", [xgrammar, llguidance])
 @heavy
 @named

@@ -339,6 +339,7 @@ def finished(serve: Serve, tmp_path: Path) -> Any:
     return client, job, tmp_path / "store/jobs" / job["id"]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -394,6 +395,7 @@ def rows(folder: Path, statement: str, *values: Any) -> None:
     database.close()
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -446,6 +448,7 @@ def test_a_waiting_row_that_cannot_be_done(
     assert wait(client, add_job(client))["status"] == "done"
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "operation",
     ["{", "[]", '{"op": 1}', '{"op": "explode"}', '{"op": "delete"}', '{"op": "undo"}',

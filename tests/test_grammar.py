@@ -388,6 +388,7 @@ def chosen(vocabulary: Vocabulary, row: Any, state: State) -> tuple[int, State]:
     return vocabulary.choose(logits.likely(0), lambda: logits.all(0), state)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", ["native", "released"])
 def test_random_logits_write_whole_dialogues(vocabulary: Vocabulary, name: str) -> None:
     rng = np.random.default_rng(7)

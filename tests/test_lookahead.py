@@ -59,6 +59,7 @@ PROFILES = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("answer", ["assembled", "model"])
 @pytest.mark.parametrize("name", PROFILES)
 def test_the_same_tokens_as_one_by_one(random_checkpoint: Path, name: str, answer: str) -> None:

@@ -112,6 +112,7 @@ def test_a_row_that_cannot_be_deleted_yet(serve: Serve, tmp_path: Path, monkeypa
     assert list((tmp_path / "store/erased").iterdir()) == []
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("times", [8])
 def test_a_database_that_comes_and_goes(serve: Serve, monkeypatch: Any, times: int) -> None:
     """Under load: every accepted job ends as it would have."""

@@ -286,6 +286,7 @@ def test_compiled_layers(tokenizer: Any, kind: str) -> None:
     assert 3 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 7
 
 
+@pytest.mark.no_cover
 @by_the_compiler
 def test_compiled_steps_write_the_same_words(random_checkpoint: Path) -> None:
     clips = [noise(2.0), noise(3.5, 1)]
@@ -296,6 +297,7 @@ def test_compiled_steps_write_the_same_words(random_checkpoint: Path) -> None:
     assert engine.text._compiled is not None
 
 
+@pytest.mark.no_cover
 @by_the_compiler
 @torch.inference_mode()
 def test_a_compiler_that_fails(
@@ -333,6 +335,7 @@ def test_a_compiler_that_fails(
         readers[0].read([held[0]], blocks(thinker, 1), [1])
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", ["joined", "placed", "captured"])
 def test_deterministic_dialogues_do_not_depend_on_a_batch(
     random_checkpoint: Path, name: str, monkeypatch: pytest.MonkeyPatch

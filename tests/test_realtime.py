@@ -672,6 +672,7 @@ def test_a_bug_ends_a_session_and_loses_nothing(
 # Many at once
 
 
+@pytest.mark.no_cover
 def test_twenty_sessions_and_jobs_share_the_engine(live: Any) -> None:
     def slow(request: Request) -> str:
         time.sleep(0.002)

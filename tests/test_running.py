@@ -58,6 +58,7 @@ def kept(folder: Path) -> dict[str, Any]:
     return {n: (t.segments, t.duration_s) for n, t in hypotheses(folder).items()}
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("pieces_s", [None, (3.0, 5.0)])
 @pytest.mark.parametrize("at", [0, 1, 3, 5, 8])
 def test_a_killed_run_goes_on(

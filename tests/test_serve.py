@@ -340,6 +340,7 @@ def test_content_lengths_that_lie(live: Any) -> None:
     assert httpx2.get(f"{server.url}/health").json()["status"] == "ok"
 
 
+@pytest.mark.no_cover
 def test_two_gigabytes_against_a_small_limit(live: Any, tmp_path: Path) -> None:
     """Refused with the proper words long before they are sent, and nothing is kept of them."""
     server = live(limits=Limits(body_bytes=1_000_000))
@@ -362,6 +363,7 @@ def test_two_gigabytes_against_a_small_limit(live: Any, tmp_path: Path) -> None:
     assert server.idle
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
 def test_many_tiny_requests_at_once(live: Any, count: int) -> None:
     """Each is answered: served while there is room, told to come again when there is not."""

@@ -486,6 +486,7 @@ def test_jobs_of_older_tables_are_taken(begin: Begin, made: list[SharedStore], u
     assert store.change(mine, status="done")
 
 
+@pytest.mark.no_cover
 def test_turns_in_a_long_queue(begin: Begin) -> None:
     """20,000 jobs that wait, after as many that are done."""
     store = begin()

@@ -465,6 +465,7 @@ def test_whatever_an_answer_holds_it_is_a_transcript_or_a_failure(name: str) -> 
     assert {"transcript", "format", "empty"} <= seen
 
 
+@pytest.mark.no_cover
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_whatever_is_sent_back_it_is_an_answer_or_a_failure(name: str) -> None:
     """Also what says how much was used, and by which model: it is no number, or no text."""

@@ -133,6 +133,7 @@ def log(folder: Path) -> Iterator[tuple[int, str, float]]:
                 yield values["step"], name, value
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", STAGES)
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
     trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: Any, name: str

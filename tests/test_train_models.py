@@ -85,6 +85,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", MAKERS)
 def test_lora_learns_and_leaves_its_base_alone(
     bases: dict[str, Path], corpus: Path, tokenizer: Any, tmp_path: Path, kind: str

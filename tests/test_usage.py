@@ -253,6 +253,7 @@ def test_enough_examples_are_found() -> None:
     assert {words.split()[0] for words in SHOWN} == {name.split()[0] for name in RUN}
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("words", SHOWN)
 def test_examples_parse(words: str) -> None:
     _parser().parse_args(shlex.split(words))
