@@ -101,19 +101,35 @@ class Replayed(placed._Graph):
     made = 0
 
     def __init__(self, text: PlacedText, inputs: Any, at: Any, slots: Any, length: int) -> None:
-        stream = SimpleNamespace(wait_stream=lambda other: None)
+        main, side = (SimpleNamespace(wait_stream=lambda other: None) for _ in range(2))
+        set_streams: list[Any] = []
+        handed: list[Any] = []
+
+        def graph(own: Any, *, pool: int, stream: Any, capture_error_mode: str) -> Any:
+            assert stream is text._side is not main
+            pools = [one.pool for one in text._graphs.values()] or handed
+            assert pool in pools, "torch refuses a pool whose captures are gone"
+            self.pool = pool
+            return nullcontext()
+
         cuda: dict[str, Any] = {
-            "Stream": lambda: stream,
-            "current_stream": lambda: stream,
+            "Stream": lambda: side,
+            "current_stream": lambda: main,
+            "set_stream": set_streams.append,
             "stream": lambda own: nullcontext(),
-            "graph_pool_handle": lambda: (0, 1),
+            "graph_pool_handle": lambda: (handed.append(object()), handed[-1])[1],
             "CUDAGraph": SimpleNamespace,
-            "graph": lambda own, *, pool, capture_error_mode: nullcontext(),
+            "graph": graph,
         }
         with pytest.MonkeyPatch.context() as patch:
             for name, value in cuda.items():
                 patch.setattr(torch.cuda, name, value)
-            super().__init__(text, inputs, at, slots, length)
+            try:
+                super().__init__(text, inputs, at, slots, length)
+            except BaseException:
+                assert set_streams == [main]
+                raise
+        assert not set_streams
         places = [layer.keys for layer in text._layers]
 
         def replay() -> None:
@@ -176,6 +192,30 @@ def test_steps_that_cannot_be_captured(
             assert torch.equal(*own)
     [line] = caplog.messages
     assert line.startswith("--cuda-graphs: a step cannot be captured (not while it captures); ")
+
+
+@torch.inference_mode()
+def test_a_capture_that_fails_midway(
+    random_engine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Work goes back to the stream that it came from; after an exhausted memory steps are captured again."""
+    monkeypatch.setattr(placed, "_Graph", Replayed)
+    thinker, row, forward = random_engine.thinker, Held(), PlacedText.forward
+    reader = PlacedText(thinker, capture=True)
+    errors = [torch.OutOfMemoryError("no more"), RuntimeError("not while it captures")]
+
+    def failing(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(PlacedText, "forward", forward)
+        raise errors.pop(0)
+
+    monkeypatch.setattr(PlacedText, "forward", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        reader.read([row], blocks(thinker, 1), [1])
+    reader.read([row], blocks(thinker, 1), [1])
+    assert len(reader._graphs) == 1 and not caplog.messages
+    monkeypatch.setattr(PlacedText, "forward", failing)
+    reader.read([row], blocks(thinker, 2), [1])
+    assert not reader._graphs and "(not while it captures)" in caplog.text
 
 
 @torch.inference_mode()

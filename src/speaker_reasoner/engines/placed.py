@@ -123,7 +123,8 @@ class PlacedText:
         self.compiles = self._compile_after is not None
         self._compiled: Callable[..., Tensor] | None = None
         self._steps = 0
-        self.pool: Any = None
+        self._pool: Any = None
+        self._side: Any = None
 
     def read(
         self, rows: Sequence[Held], blocks: Sequence[Tensor], last: Sequence[int]
@@ -255,6 +256,17 @@ class PlacedText:
             self._graphs.clear()
         self._steps += 1
 
+    def capturing(self) -> tuple[Any, Any]:
+        """Return the memory pool that all captures share and the stream that they are captured on, of this device.
+
+        torch refuses to capture into a pool whose captures are all gone, while a library's workspace still lies in it.
+        """
+        if not self._graphs:
+            self._pool = torch.cuda.graph_pool_handle()
+        if self._side is None:
+            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        return self._pool, self._side
+
     def _make_room(self, rows: Sequence[Held], widths: Sequence[int]) -> None:
         """Give new rows a place, and all places room for the longest."""
         for row in rows:
@@ -292,18 +304,23 @@ class _Graph:
         self._inputs, self._at = inputs.clone(), at.clone()
         self._slots = None if slots is None else slots.clone()
         given = self._inputs, self._at, self._slots, length
-        if text.pool is None:
-            text.pool = torch.cuda.graph_pool_handle()
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UPS):
-                text.forward(*given, step=True)
-        torch.cuda.current_stream().wait_stream(side)
+        pool, side = text.capturing()
+        current = torch.cuda.current_stream()
+        side.wait_stream(current)
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads may ask for memory meanwhile.
-        with torch.cuda.graph(self._graph, pool=text.pool, capture_error_mode="thread_local"):
-            self._output = text.forward(*given, step=True)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UPS):
+                    text.forward(*given, step=True)
+            current.wait_stream(side)
+            # Other threads may ask for memory meanwhile. On a stream of this device: torch's own is of the first one.
+            with torch.cuda.graph(
+                self._graph, pool=pool, stream=side, capture_error_mode="thread_local"
+            ):
+                self._output = text.forward(*given, step=True)
+        except BaseException:
+            torch.cuda.set_stream(current)  # which `graph` leaves out where a capture cannot end
+            raise
 
     def replay(self, inputs: Tensor, at: Tensor, slots: Tensor | None) -> Tensor:
         self._inputs.copy_(inputs)
