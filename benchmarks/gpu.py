@@ -5,21 +5,25 @@
 
 For each model and way: the time of a step (one new token of each dialogue after a context), then whole dialogues over
 the example recording, in which the turns of the embedded checkpoint are forced, whatever the random weights would
-write. `generate` is the published loop's work on the same turns: for each, transformers' `generate` over the whole
-conversation so far with all its audio; it writes the answer, too, which this engine assembles. The floor of a step is
-the bytes of the parameters that one token meets over the measured rate of a copy. A part that fails is a row with its
-reason; what is known is stored as each part ends, and no part begins when the minutes are over. `--small` makes the
-same models narrow.
+write. Tokens get noise, so that equal dialogues of a batch choose different experts, as different ones do. `generate`
+is the published loop's work on the same turns: for each, transformers' `generate` over the whole conversation so far
+with all its audio; it writes the answer, too, which this engine assembles. The floor of a step is the bytes of the
+parameters that one token meets over the measured rate of a copy. A part that fails is a row with its reason, and one
+that warned has its warnings; what is known is stored as it is known, and nothing begins when the minutes are over.
+`--small` makes the same models narrow.
 """
 
 import argparse
 import gc
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,7 @@ from speaker_reasoner.train.shapes import PUBLISHED, ModelShape, load_model
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "meeting.flac"
 STEPS = 30
+NOISE_TOKENS = 4096
 LIBRARY = "captured, transformers' experts"
 WAYS: dict[str, dict[str, Any]] = {
     "classes": {"experts": "library", "compile": "never"},
@@ -52,6 +57,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "apart": {"experts": "auto", "compile": "never", "cuda_graphs": True, "deterministic": True},
     LIBRARY: {"experts": "library", "compile": "never", "cuda_graphs": True},
 }
+OVER = "left out: the minutes were over"
 SHARES = {"qwen3-omni-30b-a3b": 2.0, "qwen2.5-omni-7b": 1.0}
 """Each model's share of the minutes."""
 NARROW = {
@@ -93,13 +99,27 @@ class Forced(TransformersEngine):
 
     turns: Sequence[Sequence[int]] = ()
 
+    def __init__(self, checkpoint: Checkpoint, **options: Any) -> None:
+        super().__init__(checkpoint, **options)
+        table = self.thinker.get_input_embeddings().weight
+        noise = 3 * float(table[:1000].detach().float().std()) * drawn(NOISE_TOKENS, table.shape[1])
+        self.noise = noise.to(table.device, table.dtype)
+
+    def _embed_ids(self, ids: Sequence[int]) -> torch.Tensor:
+        """Embeddings with noise that differs from token to token, so that the rows of a batch differ, too."""
+        return super()._embed_ids(ids) + self.noise[: len(ids)]
+
     def _pick(self, row: Any, logits: Logits, place: int) -> int:
         turn = sum(piece.learned for piece in row.memory.pieces)
-        logits.likely(place)
-        token, row.state = self.vocabulary.choose(
-            [self.turns[turn][len(row.ids)]], lambda: logits.all(place), row.state
-        )
+        likely = logits.likely(place)
+        likely[0] = self.turns[turn][len(row.ids)]  # as if it were: no further logits are copied
+        token, row.state = self.vocabulary.choose(likely, lambda: logits.all(place), row.state)
         return token
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    """Random numbers, from the processor: after a capture that failed, torch refuses to draw them on the GPU."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 class ForcedTokens:
@@ -171,7 +191,8 @@ def floor_s(shape: ModelShape, device: str) -> float | None:
     held = torch.empty(1 << 30, dtype=torch.float32, device=device)
     other = torch.empty_like(held)
     copied = min(seconds_of(lambda: other.copy_(held), device) for _ in range(5))
-    return shape.parameters.text_active * 2 / (2 * held.nbytes / copied)
+    met = shape.parameters.text_active - shape.parameters.embeddings  # of which it reads one row
+    return met * 2 / (2 * held.nbytes / copied)
 
 
 def engine_of(checkpoint: Checkpoint, way: str, turns: Any, device: str) -> Forced:
@@ -197,12 +218,15 @@ def steps(engine: Forced, at_once: int, context: int, device: str) -> dict[str, 
     thinker, reader = engine.thinker, engine.text
     width = thinker.get_input_embeddings().weight.shape[1]
     rows = [Held() for _ in range(at_once)]
-    given = torch.randn(context, width, dtype=thinker.dtype, device=device) * 0.02
+    given = (drawn(context, width) * 0.02).to(device, thinker.dtype)
+    tokens = (drawn(at_once, 1, width) * 0.02).to(device, thinker.dtype)
 
     def step() -> None:
-        together = [[row] for row in rows] if engine.deterministic else [rows]
-        for some in together:
-            reader.read(some, [given[:1]] * len(some), [1] * len(some))
+        if engine.deterministic:
+            for row, token in zip(rows, tokens, strict=True):
+                reader.read([row], [token], [1])
+        else:
+            reader.read(rows, list(tokens), [1] * at_once)
 
     with engine.experts.used():
         for row in rows:
@@ -283,6 +307,25 @@ def generated(checkpoint: Checkpoint, parts: Sequence[Any], device: str) -> dict
     return {"seconds": round(taken, 3), "tokens": written}
 
 
+class Warned(logging.Handler):
+    """Notes in a row what the engine warns of: a way that fell back is not what its name says."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        super().__init__(logging.WARNING)
+        self.row = row
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.row.setdefault("warnings", []).append(record.getMessage())
+
+
+def free() -> None:
+    """Give memory back, if the card still answers."""
+    gc.collect()
+    if torch.cuda.is_available():
+        with suppress(RuntimeError):  # of an earlier kernel, after which all calls fail
+            torch.cuda.empty_cache()
+
+
 class Results:
     """Results so far, in a file."""
 
@@ -298,17 +341,20 @@ class Results:
         Console(stderr=True).print(f"{time.strftime('%H:%M:%S')} {model}: {name}")
         done = None
         if time.monotonic() > ends:
-            row["failed"] = "left out: the minutes were over"
+            row["failed"] = OVER
         else:
+            warned = Warned(row)
+            logger = logging.getLogger("speaker_reasoner")
+            logger.addHandler(warned)
             try:
                 done = work(row)
             except Exception as error:  # whatever a library, a driver or a kernel raises
                 row["failed"] = f"{type(error).__name__}: {first_line(error)}"
                 Console(stderr=True).print(f"  {row['failed']}", markup=False)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            finally:
+                logger.removeHandler(warned)
         self.write()
+        free()
         return done
 
     def write(self) -> None:
@@ -342,6 +388,9 @@ def measure(
         engine = engine_of(checkpoint, way, turns, device)
         row["kernel"], row["step_s"], row["dialogue"] = engine.experts.kernel, {}, {}
         for count in given.at_once:
+            if time.monotonic() > ends:
+                row["failed"] = f"{count} at once {OVER}"
+                break
             row["step_s"][str(count)] = steps(engine, count, given.context, device)
             row["dialogue"][str(count)] = dialogues(engine, count, device)
             results.write()
@@ -354,6 +403,13 @@ def measure(
             results.part(
                 name, "generate", ends, lambda row: row.update(generated(checkpoint, parts, device))
             )
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def show(results: Results) -> None:
@@ -370,8 +426,8 @@ def show(results: Results) -> None:
                 faster = f"{theirs / each:.1f}" if theirs else ""
                 heard = str(spoken["audio_s_a_second"])
                 table.add_row(model, way, count, step, f"{each:.2f}", faster, heard)
-            if "failed" in row:
-                failed.append(f"{model}, {way}: {row['failed']}")
+            told = [row["failed"]] if "failed" in row else []
+            failed += [f"{model}, {way}: {line}" for line in told + row.get("warnings", [])]
     Console().print(table)
     for line in failed:
         Console().print(line, markup=False)
@@ -382,7 +438,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(SHARES), default=list(SHARES))
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--at-once", nargs="+", type=int, default=[1, 16])
-    parser.add_argument("--context", type=int, default=1000)
+    parser.add_argument("--context", type=int, default=980)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--small", action="store_true", help="narrow models: does it run?")
     parser.add_argument("--output", type=Path, help="default: docs/results/gpu.json, from a GPU")
@@ -395,6 +451,7 @@ def main() -> None:
         "device": device,
         "card": torch.cuda.get_device_name() if device == "cuda" else None,
         "cuda": torch.version.cuda,
+        "triton": version_of("triton"),
         "small": given.small,
         "context": given.context,
     }
@@ -406,9 +463,7 @@ def main() -> None:
     for number, name in enumerate(given.models):
         ends = begun + given.minutes * 60 * sum(shares[: number + 1]) / sum(shares)
         measure(results, name, here.checkpoint, parts, ends, given)
-        gc.collect()
-        if device == "cuda":
-            torch.cuda.empty_cache()
+        free()
     show(results)
     if path is not None:
         Console(stderr=True).print(f"wrote {path}")

@@ -1,6 +1,8 @@
 """What needs an accelerator (`python -m pytest -m gpu`), and what measures one, tried without."""
 
 import json
+import logging
+import math
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -24,7 +26,9 @@ def said(device: str, **options: Any) -> Said:
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # torch's compiler and drivers warn; what the engine says counts
 @pytest.mark.parametrize(
     "options",
     [
@@ -35,11 +39,17 @@ def said(device: str, **options: Any) -> Said:
         {"compile": "always"},
     ],
 )
-def test_a_gpu_hears_what_a_cpu_hears(options: dict[str, Any]) -> None:
+def test_a_gpu_hears_what_a_cpu_hears(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By what was asked for: an engine that falls back warns of it."""
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA here")
-    assert said("cuda", **options) == said("cpu") != []
+    with caplog.at_level(logging.WARNING, "speaker_reasoner"):
+        heard = said("cuda", **options)
+    assert heard == said("cpu") != []
+    assert not caplog.messages
 
 
 @pytest.fixture
@@ -110,6 +120,61 @@ def test_the_work_of_the_published_loop_is_of_the_same_turns(
     monkeypatch.setattr(benchmark.ForcedTokens, "__call__", lambda own, ids, scores: scores)
     written = benchmark.generated(engine.checkpoint, parts, "cpu")
     assert written["tokens"] == sum(len(part.ids) for part in parts if part.learned) > 100
+
+
+def test_a_batch_of_forced_dialogues_works_as_one_of_different_ones(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows read different embeddings, and no more logits come to the processor than of turns of its own."""
+    own = load_engine("tiny", device="cpu")
+    turns = [part.ids for part in benchmark.conversation(own, "model") if part.learned]
+    checkpoint = benchmark.made(
+        benchmark.shape_of("qwen3-omni-30b-a3b", True), own.checkpoint, "cpu"
+    )
+    engine = benchmark.engine_of(checkpoint, "classes", turns, "cpu")
+    read, equal = engine.text.read, []
+
+    def noted(rows: Any, blocks: Any, last: Any) -> Any:
+        equal.append(bool((blocks[0] == blocks[1]).all()))
+        return read(rows, blocks, last)
+
+    def copied(*_: Any) -> None:
+        raise AssertionError("a whole row of logits was copied")
+
+    monkeypatch.setattr(engine.text, "read", noted)
+    monkeypatch.setattr(benchmark.Logits, "all", copied)
+    spoken = benchmark.dialogues(engine, 2, "cpu")
+    assert spoken["tokens"] > 2 * sum(len(ids) for ids in turns[:-1])
+    assert len(equal) > 20 and not any(equal)
+
+
+def test_what_a_part_of_the_benchmark_leaves(
+    benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warnings of a way that fell back are in its row; a card that is gone does not lose what is known."""
+    path = tmp_path / "gpu.json"
+    results = benchmark.Results(path, {})
+    monkeypatch.setattr(benchmark.torch.cuda, "is_available", lambda: True)
+
+    def gone() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def work(row: dict[str, Any]) -> None:
+        row["step_s"] = 1
+        logging.getLogger("speaker_reasoner.engines").warning("a step cannot be %s", "captured")
+        gone()
+
+    monkeypatch.setattr(benchmark.torch.cuda, "empty_cache", gone)
+    for name in ("captured", "late"):
+        results.part("a model", name, math.inf if name == "captured" else 0, work)
+    assert json.loads(path.read_text(encoding="utf-8"))["models"]["a model"] == {
+        "captured": {
+            "step_s": 1,
+            "warnings": ["a step cannot be captured"],
+            "failed": "RuntimeError: CUDA error: an illegal memory access was encountered",
+        },
+        "late": {"failed": "left out: the minutes were over"},
+    }
 
 
 def test_the_benchmark_of_gpus_ends_in_time(benchmark: Any, tmp_path: Path) -> None:
