@@ -298,6 +298,7 @@ def test_long_work_is_compiled(random_engine: Any, monkeypatch: pytest.MonkeyPat
 def by_the_compiler(test: Any) -> Any:
     """A test that compiles for the processor; torch's compiler uses what torch deprecates."""
     test = pytest.mark.filterwarnings("ignore::DeprecationWarning")(test)
+    test = pytest.mark.filterwarnings("ignore:TensorFloat32")(test)  # said where there is a GPU
     return pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")(test)
 
 
@@ -523,6 +524,23 @@ def test_the_next_batch_after_one_that_failed(
         with pytest.raises(EngineError, match="out of memory with 2 dialogues at once"):
             transcripts(engine, clips)
     assert transcripts(engine, clips) == expected
+
+
+def test_a_gpu_that_fails_midway(random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One error that names it; on a CPU an error of this kind is ours, and stays what it is."""
+
+    def failing(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+
+    engine, clips = load_engine(random_checkpoint, device="cpu"), [noise(2.0)]
+    monkeypatch.setattr(engine, "_write", failing)
+    with pytest.raises(RuntimeError, match=r"^CUDA error"):
+        transcripts(engine, clips)
+    monkeypatch.setattr(engine, "device", torch.device("cuda"))
+    with pytest.raises(
+        EngineError, match=r"^cuda failed with 1 dialogues at once: CUDA .*encountered; what was"
+    ):
+        transcripts(engine, clips)
 
 
 @torch.inference_mode()

@@ -97,6 +97,33 @@ def test_a_smaller_card_is_refused_before_weights_are_read(monkeypatch: pytest.M
         check_room(*published("qwen3-omni-30b-a3b"), torch.bfloat16, card(24.0))
 
 
+@pytest.mark.parametrize("when", ["asked", "filled"])
+def test_a_card_that_fails_while_a_model_is_loaded(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is full before torch can use it, or another process fills it while weights are read."""
+
+    def asked(device: Any) -> tuple[int, int]:
+        if when == "asked":
+            raise RuntimeError(
+                "CUDA error: out of memory\nCUDA kernel errors might be reported later"
+            )
+        return 2**34, 2**35
+
+    def moved(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB.")
+
+    monkeypatch.setattr(checkpoint, "_device", lambda name: CUDA)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", asked)
+    monkeypatch.setattr(transformers.PreTrainedModel, "to", moved)
+    with pytest.raises(
+        CheckpointError, match=r"cannot be put on cuda: CUDA .*out of memory.*; stop"
+    ):
+        checkpoint.load_checkpoint()
+
+
 def test_a_card_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old card")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))

@@ -6,6 +6,8 @@ the adapter. Where possible, errors are raised before any weight is read.
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,17 +91,16 @@ def load_checkpoint(
         )
     if target.type == "cuda":
         check_precision(precision, target)
+        with _told(target):
+            card = Card.of(target)
         check_room(
-            _thinker_class(files.config),
-            files.config,
-            precision,
-            Card.of(target),
-            cuda_graphs=cuda_graphs,
+            _thinker_class(files.config), files.config, precision, card, cuda_graphs=cuda_graphs
         )
     thinker = load_thinker(files, precision)
     if files.adapter is not None:
         merge_adapter(thinker, files.folder, files.adapter)
-    thinker = thinker.to(target).eval()
+    with _told(target):
+        thinker = thinker.to(target).eval()
     return Checkpoint(name, thinker, files.tokenizer, files.extractor, profile, files.folder)
 
 
@@ -178,6 +179,18 @@ def _device(name: str | None) -> torch.device:
             f"device {name!r} cannot be used: {first_line(error)}; use cpu, cuda or mps"
         ) from error
     return device
+
+
+@contextmanager
+def _told(device: torch.device) -> Iterator[None]:
+    """Raise what a driver or an allocator raises as a `CheckpointError`."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError among them
+        raise CheckpointError(
+            f"the model cannot be put on {device}: {first_line(error)}; stop what else fills or uses it, or give "
+            "--device cpu"
+        ) from error
 
 
 def _dtype(name: str | None, device: torch.device) -> torch.dtype:

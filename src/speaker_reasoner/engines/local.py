@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import EngineError, SettingsError
+from ..errors import EngineError, SettingsError, first_line
 from ..heap import give_back
 from ..protocol import TokenizedPart, pieces
 from ..protocol.grammar import start
@@ -186,7 +186,7 @@ class TransformersEngine:
         """Write one turn of each session.
 
         Raises:
-            EngineError: memory is exhausted, or the tokenizer cannot spell the protocol.
+            EngineError: memory is exhausted, a GPU or its driver failed, or the tokenizer cannot spell the protocol.
         """
         groups = [[one] for one in requests] if self.deterministic else [requests]
         return [reply for group in groups for reply in self._ask(group)]
@@ -203,6 +203,13 @@ class TransformersEngine:
                 raise EngineError(
                     f"out of memory with {len(fitting)} dialogues at once on "
                     f"{self.device}: use a smaller --batch or --dtype bfloat16"
+                ) from error
+            except RuntimeError as error:
+                if self.device.type == "cpu":
+                    raise  # of ours, or of a library: no driver is involved
+                raise EngineError(
+                    f"{self.device} failed with {len(fitting)} dialogues at once: {first_line(error)}; what was "
+                    "finished is kept: start again, and with a smaller --batch or --device cpu where it fails again"
                 ) from error
         give_back(pause_s=1.0)
         shared = {stage: value / len(requests) for stage, value in seconds.items()}

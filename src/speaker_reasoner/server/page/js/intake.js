@@ -27,7 +27,7 @@ export function setUpIntake(oncreated) {
     const again = kept ? null : ["Send again", () => send(file)];
     if (!speakers.reportValidity() || !checkPeople()) {
       if (location.hash) location.hash = "";
-      refused = notice(`Not sent yet: ${file.name}. Something above is not filled in rightly.`, { bad: true, lasting: true, action: again });
+      refused = notice(`Not sent yet: ${file.name}. Correct the marked field first.`, { bad: true, lasting: true, action: again });
       return false;
     }
     const wanted = people();
