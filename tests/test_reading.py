@@ -425,6 +425,14 @@ def test_places_that_are_not_read_have_room_for_a_step(random_engine: Any) -> No
 
 
 @torch.inference_mode()
+def test_a_prefill_asks_for_room_in_its_own_places(random_engine: Any) -> None:
+    reader, rows = PlacedText(random_engine.thinker, capture=False), [Held(), Held()]
+    for row, tokens, length in ((0, 480, 512), (1, 300, 512), (1, 20, 512), (0, 40, 1024)):
+        reader.read([rows[row]], blocks(random_engine.thinker, tokens), [1])
+        assert reader._length == length
+
+
+@torch.inference_mode()
 def test_rows_that_are_done_leave_when_they_are_half(random_engine: Any) -> None:
     reader, rows = JoinedText(random_engine.thinker), [Held() for _ in range(4)]
     for count, left in ((4, 0), (3, 0), (2, 2), (1, 3)):

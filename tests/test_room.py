@@ -134,7 +134,7 @@ def test_a_card_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     check_precision(torch.bfloat16, CUDA)
 
 
-def test_a_driver_that_is_too_old_is_said(
+def test_a_driver_or_a_card_that_is_too_old_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def unusable() -> bool:
@@ -151,4 +151,19 @@ def test_a_driver_that_is_too_old_is_said(
     ]
     caplog.clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: unusable() or True)
+    computed: list[Exception] = []
+
+    def compute(*_: Any, device: str) -> float:
+        if computed:
+            raise computed.pop()
+        return 0.0
+
+    monkeypatch.setattr(torch, "zeros", compute)
     assert usable_cuda() and not caplog.messages, "it is used, whatever was warned of"
+    computed.append(RuntimeError("CUDA error: out of memory"))
+    assert usable_cuda() and not caplog.messages, "a full one is told of where a model is put on it"
+    computed.append(RuntimeError("CUDA error: no kernel image is available for execution\nmore"))
+    assert not usable_cuda()
+    assert caplog.messages == [
+        "no GPU is used: CUDA error: no kernel image is available for execution"
+    ]

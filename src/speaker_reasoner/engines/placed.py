@@ -268,13 +268,15 @@ class PlacedText:
         return self._pool, self._side
 
     def _make_room(self, rows: Sequence[Held], widths: Sequence[int]) -> None:
-        """Give new rows a place, and all places room for the longest."""
+        """Give new rows a place, and all places room for the longest: a step writes to all, a prefill to its own."""
         for row in rows:
             if row not in self._slots:
                 taken = set(self._slots.values())
                 self._slots[row] = min(set(range(len(taken) + 1)) - taken)
         places = max(self._places, _power(max(self._slots.values()) + 1))
-        longest = max(row.tokens + max(widths) for row in self._slots)
+        step = max((width for width in widths if width <= _STEP_TOKENS), default=0)
+        wider = {id(row): max(width, step) for row, width in zip(rows, widths, strict=True)}
+        longest = max(row.tokens + wider.get(id(row), step) for row in self._slots)
         length = max(self._length, _power(_rounded(longest)))
         if (places, length) == (self._places, self._length):
             return

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 from .placed import MOST_GRAPHS
 
 _DIALOGUE_TOKENS = 8192
@@ -105,12 +105,18 @@ def check_precision(dtype: torch.dtype, device: torch.device) -> None:
 
 
 def usable_cuda() -> bool:
-    """Return whether there is a GPU that torch can use; one that it cannot, because of its driver, is warned of."""
+    """Return whether there is a GPU that torch can use; one that it cannot, because the card or its driver is too
+    old, is warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         usable = torch.cuda.is_available()
-    for one in [] if usable else caught:
-        reason = str(one.message).strip().splitlines()[0]
+        reasons = [str(one.message).strip().splitlines()[0] for one in caught]
+        if usable:
+            try:
+                float(torch.zeros(1, device="cuda"))
+            except RuntimeError as error:
+                usable, reasons = "out of memory" in str(error), [first_line(error)]
+    for reason in [] if usable else reasons:
         _log.warning("no GPU is used: %s", reason)
     return usable
 
