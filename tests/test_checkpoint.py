@@ -382,6 +382,22 @@ def test_audio_tokens(saved: dict[str, Path], kind: str, per_second: int) -> Non
         assert torch.allclose(a, b, atol=1e-4)
 
 
+@torch.inference_mode()
+def test_a_tower_waits_for_nothing_of_its_device(saved: dict[str, Path]) -> None:
+    """Tensors of the meta device hold no numbers: what a processor would have to wait for is an error there."""
+    engine = load_engine(saved["dense"], device="cpu")
+    clips = [noise(s, i) for i, s in enumerate((9.13, 1.0, 2.0, 5.37))]
+    features, mask = log_mel(engine.checkpoint.extractor, clips)
+    expected = [len(one) for one in encode_audio(engine.thinker, features, mask)]
+    thinker = engine.thinker.to("meta")
+    for change in (lambda tower: None, join_windows):
+        change(audio_tower(thinker))
+        embedded = encode_audio(thinker, features.to("meta"), mask)
+        assert [(one.device.type, len(one)) for one in embedded] == [
+            ("meta", count) for count in expected
+        ]
+
+
 @pytest.mark.parametrize("kind", ["dense", "qwen2.5"])
 def test_laid_out_clips_and_joined_windows_sound_as_the_class_has_them(
     saved: dict[str, Path], kind: str

@@ -109,7 +109,8 @@ def _windowed(
     tower: Any, features: Tensor, frames: Tensor, counts: Sequence[int]
 ) -> dict[str, Tensor]:
     """Prepare the input of a Qwen3-Omni tower in one go; the class itself lays it out clip by clip, with
-    a GPU synchronisation for each.
+    a GPU synchronisation for each. Sizes stay on the processor, so that nothing here or in the tower's layers waits
+    for a GPU; FlashAttention alone wants the bounds of windows there.
 
     Args:
         features: `[N, mels, frames]`.
@@ -123,7 +124,9 @@ def _windowed(
     lengths = (frames.unsqueeze(1) - within * size).clamp(max=size)[real]  # [P]
     longest = int(lengths.max())
     padded = F.pad(features, (0, len(within) * size - features.shape[-1]))
-    padded = padded.reshape(*features.shape[:2], -1, size).transpose(1, 2)[real.to(features.device)]
+    padded = padded.reshape(*features.shape[:2], -1, size).transpose(1, 2).flatten(0, 1)
+    places = real.flatten().nonzero().squeeze(1)
+    padded = padded.index_select(0, places.to(features.device))
     inside = torch.arange(longest) < lengths.unsqueeze(1)
     padded = padded[..., :longest] * inside.to(features.device).unsqueeze(1)  # [P, mels, longest]
     tokens = -(-lengths // 8)  # three convolutions of stride 2
@@ -134,11 +137,14 @@ def _windowed(
     for count in counts:
         whole, rest = divmod(count, window)
         bounds += [window] * whole + [rest] * (rest > 0)
+    flash = "flash" in str(tower.config._attn_implementation)
     return {
         "padded_feature": padded,
         "chunk_lengths": lengths.to(features.device),
         "valid_indices": valid.to(features.device),
-        "cu_seqlens": torch.tensor(bounds).cumsum(-1, dtype=torch.int32).to(features.device),
+        "cu_seqlens": torch.tensor(bounds)
+        .cumsum(-1, dtype=torch.int32)
+        .to(features.device if flash else "cpu"),
     }
 
 

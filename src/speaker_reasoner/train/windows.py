@@ -30,13 +30,16 @@ class Layout:
     def __init__(self) -> None:
         self._held: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
-    def __call__(self, bounds: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which tokens of padded rows `[W, longest]` are real, and their places `[tokens]` among them."""
+    def __call__(self, bounds: Tensor, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Return which tokens of padded rows `[W, longest]` are real, and their places `[tokens]` among them; by
+        default on the device of the bounds."""
         if self._held is None or self._held[0] is not bounds:
             lengths = bounds.diff().long()
             within = torch.arange(int(lengths.max()), device=bounds.device)
             real = within < lengths.unsqueeze(1)
-            self._held = bounds, (real, real.flatten().nonzero().squeeze(1))
+            places = real.flatten().nonzero().squeeze(1)
+            device = device or bounds.device
+            self._held = bounds, (real.to(device), places.to(device))
         return self._held[1]
 
 
@@ -49,7 +52,7 @@ def pad(tokens: Tensor, real: Tensor, places: Tensor) -> Tensor:
 
 def _attend(self: Any, hidden_states: Tensor, cu_seqlens: Tensor, *_: Any, **__: Any) -> Tensor:
     """Replace an audio attention's `forward`: states `[tokens, D]`, bounds of windows `[W + 1]`."""
-    real, places = self.layout(cu_seqlens)
+    real, places = self.layout(cu_seqlens, hidden_states.device)
 
     def windows(projected: Tensor) -> Tensor:
         padded = pad(projected, real, places)
