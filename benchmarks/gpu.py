@@ -53,9 +53,9 @@ LIBRARY = "captured, transformers' experts"
 WAYS: dict[str, dict[str, Any]] = {
     "classes": {"experts": "library", "compile": "never"},
     "captured": {"experts": "kernel", "compile": "never", "cuda_graphs": True},
-    "compiled": {"experts": "auto", "compile": "always", "cuda_graphs": True},
     "apart": {"experts": "auto", "compile": "never", "cuda_graphs": True, "deterministic": True},
     LIBRARY: {"experts": "library", "compile": "never", "cuda_graphs": True},
+    "compiled": {"experts": "auto", "compile": "always", "cuda_graphs": True},
 }
 OVER = "left out: the minutes were over"
 SHARES = {"qwen3-omni-30b-a3b": 2.0, "qwen2.5-omni-7b": 1.0}

@@ -95,6 +95,19 @@ def test_logits_equal_transformers(
     assert [[row.tokens for row in own] for own in held] == [[52, 173, 12, 62]] * len(readers)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("kind", MAKERS)
+@torch.inference_mode()
+def test_a_step_waits_for_nothing_of_its_device(tokenizer: Any, kind: str, apart: bool) -> None:
+    """Tensors of the meta device hold no numbers: what a capture may not hold, a wait for them, is an error there."""
+    thinker = MAKERS[kind](tokenizer).to("meta", torch.bfloat16)
+    reader, rows = PlacedText(thinker, capture=False, apart=apart), [Held() for _ in range(3)]
+    for lengths in ((40, 3, 70), (1, 1, 1), (5, 1), (40, 1)):
+        given = [block.to("meta", torch.bfloat16) for block in blocks(thinker, *lengths)]
+        logits = reader.read(rows[: len(lengths)], given, [1] * len(lengths))
+        assert all((one.device.type, len(one)) == ("meta", 1) for one in logits)
+
+
 class Replayed(placed._Graph):
     """What a captured step does, without a GPU: what is captured is done again on its own inputs."""
 
