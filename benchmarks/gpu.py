@@ -392,6 +392,7 @@ def measure(
                 row["failed"] = f"{count} at once {OVER}"
                 break
             row["step_s"][str(count)] = steps(engine, count, given.context, device)
+            results.write()
             row["dialogue"][str(count)] = dialogues(engine, count, device)
             results.write()
 

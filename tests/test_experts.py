@@ -301,9 +301,13 @@ def test_the_kernels_compile_for_gpus(arch: int) -> None:
     for kind in ("bf16", "fp16", "fp32"):
         given = {"chosen": "*i64", "inner": "*fp32"}
         given |= dict.fromkeys(("hidden", "weights", "shares", "output"), f"*{kind}")
-        for kernel in (kernels._inner_units, kernels._outer_units):
+        for kernel, units, block in (
+            (kernels._inner_units, kernels._INNER_UNITS, kernels._INNER_BLOCK),
+            (kernels._outer_units, kernels._OUTER_UNITS, kernels._OUTER_BLOCK),
+        ):
             for size, inner in ((2048, 768), (33, 7)):
-                sizes = {"WIDTH": size, "INNER": inner, "CHOICES": 8, "UNITS": 4, "BLOCK": 512}
+                sizes = {"WIDTH": size, "INNER": inner, "CHOICES": 8}
+                sizes |= {"UNITS": units, "BLOCK": block}
                 names = kernel.arg_names
                 source = ASTSource(
                     fn=kernel,
