@@ -44,7 +44,7 @@ class Simulated(ScriptedEngine):
         return lambda samples: [(0.0, len(samples) / SAMPLE_RATE_HZ)]
 
 
-def load(chosen: dict[str, Any], *, downloads: bool = False) -> Simulated:
+def load(chosen: dict[str, Any], **_: bool) -> Simulated:
     if reason := os.environ.get("SIMULATED_ERROR"):
         raise CheckpointError(reason)
     return Simulated()

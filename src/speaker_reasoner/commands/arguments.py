@@ -1,6 +1,7 @@
 """Values that several commands take, and the options of all commands that transcribe."""
 
 import argparse
+import logging
 import math
 import os
 import sys
@@ -330,26 +331,41 @@ def load_quietly(arguments: argparse.Namespace, *, quiet: bool = False) -> "Engi
     Raises:
         SettingsError: an option does not fit the model.
     """
-    return load_silently(engine_options(arguments), downloads=sys.stderr.isatty() and not quiet)
+    downloads = sys.stderr.isatty() and not quiet
+    return load_silently(engine_options(arguments), downloads=downloads, quiet=quiet)
 
 
-def load_silently(chosen: dict[str, Any], *, downloads: bool = False) -> "Engine":
+class _Notices(logging.Handler):
+    """Prints what an engine says, one line each, to what is standard error then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def load_silently(
+    chosen: dict[str, Any], *, downloads: bool = False, quiet: bool = False
+) -> "Engine":
     """Load the engine of `engine_options`, here or in another process.
 
     Args:
         downloads: whether the progress of downloads is shown.
+        quiet: whether of what the engine says warnings alone are printed, not what it begins that takes long.
     """
     from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers.utils import logging
+    from transformers.utils import logging as of_library
 
     from .. import load_engine
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    of_library.set_verbosity_error()
+    of_library.disable_progress_bar()
     if downloads:
         enable_progress_bars()
+    said = logging.getLogger("speaker_reasoner.engines")
+    said.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not any(isinstance(one, _Notices) for one in said.handlers):
+        said.addHandler(_Notices())
     return load_engine(**chosen)
 
 

@@ -188,7 +188,7 @@ def _run(arguments: argparse.Namespace, source: str) -> int:
     _check_extras(arguments, tables)
     target, shard = Target(arguments.output, arguments.work), arguments.shard or Shard()
     settings = BatchSettings(
-        partial(load_silently, engine_options(arguments)),
+        partial(load_silently, engine_options(arguments), quiet=arguments.quiet),
         chosen,
         arguments.output,
         None if arguments.work is None else arguments.work.absolute(),

@@ -8,6 +8,7 @@ layers are alike, so `torch.compile` compiles one of them for each size, not the
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,7 +37,15 @@ COMPILE = ("auto", "never", "always")
 _MOST_COMPILED = 64
 """Most compiled variants of a layer: one token or several, one row or several, few tokens for the experts or many.
 torch's own limit is 8. The name of the setting is that of torch 2.6, which later versions know, too."""
+_CAPTURES = "--cuda-graphs: steps of each size are captured when they first come, which takes longer than a step"
+_COMPILES = "--compile: torch compiles a layer for each kind of step when it first comes, which can take long"
 _log = logging.getLogger(__name__)
+
+
+@cache
+def _begin(what: str) -> None:
+    """Say what begins that takes long; once in a process, whatever engines it has."""
+    _log.info("%s", what)
 
 
 class _Places:
@@ -184,7 +193,10 @@ class PlacedText:
         """The step of these sizes; `None`, now and later, where it cannot be captured."""
         key = *at.shape, length
         try:
-            graph = self._graphs.pop(key, None) or _Graph(self, inputs, at, slots, length)
+            graph = self._graphs.pop(key, None)
+            if graph is None:
+                _begin(_CAPTURES)
+                graph = _Graph(self, inputs, at, slots, length)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of the driver, or of what waits for the GPU within a layer
@@ -252,6 +264,7 @@ class PlacedText:
         """Compile from now on, if there were enough steps; what was captured before is captured again."""
         if self._compile_after is not None and self._steps >= self._compile_after:
             self._compile_after = None
+            _begin(_COMPILES)
             self._compiled = torch.compile(_run_layer, fullgraph=True, dynamic=True)
             self._graphs.clear()
         self._steps += 1
