@@ -39,7 +39,7 @@ from speaker_reasoner.engines.checkpoint import Checkpoint
 from speaker_reasoner.engines.local import TransformersEngine
 from speaker_reasoner.engines.logits import Logits
 from speaker_reasoner.engines.memory import Held
-from speaker_reasoner.engines.placed import PlacedText
+from speaker_reasoner.engines.placed import PREFILL_USES, PlacedText
 from speaker_reasoner.engines.thinker import log_mel, slice_tokens, text_model
 from speaker_reasoner.errors import first_line
 from speaker_reasoner.protocol import pieces
@@ -244,7 +244,8 @@ def spread_of(values: list[float]) -> dict[str, float]:
 
 
 def dialogues(engine: Forced, at_once: int, device: str) -> dict[str, Any]:
-    """Whole dialogues over the example recording; where steps are captured the third time, for the others capture."""
+    """Whole dialogues over the example recording; where steps and prefills are captured the last of several times, for
+    the others capture."""
     clip, written = audio.load(EXAMPLE), 0
 
     def work() -> None:
@@ -254,7 +255,7 @@ def dialogues(engine: Forced, at_once: int, device: str) -> dict[str, Any]:
             pass
         written = sum(len(a.ids) for d in asked if d.outcome for a in d.outcome.trace.answers)
 
-    captures = 2 if isinstance(engine.text, PlacedText) else 0
+    captures = PREFILL_USES if isinstance(engine.text, PlacedText) else 0
     *before, taken = (seconds_of(work, device) for _ in range(captures + 1))
     return {
         "seconds": round(taken, 3),

@@ -32,13 +32,14 @@ class ChosenExperts:
 
     Attributes:
         kernel: whether the kernel computes few tokens.
+        most_captured: most tokens of a forward that a CUDA graph can hold; `None` for any number.
 
     Raises:
         SettingsError: the kernel is asked for and cannot be used.
     """
 
     def __init__(self, thinker: Any, choice: str) -> None:
-        self._config = text_model(thinker).config
+        self._thinker, self._config = thinker, text_model(thinker).config
         self.kernel = False
         layer = next(filter(_is_known, text_model(thinker).modules()), None)
         on_gpu = thinker.device.type == "cuda"
@@ -55,6 +56,19 @@ class ChosenExperts:
             )
         self.kernel = not problem
 
+    @property
+    def most_captured(self) -> int | None:
+        routed = any(hasattr(layer.mlp, "experts") for layer in text_model(self._thinker).layers)
+        if not routed or not waits_for_sizes(
+            self._config._experts_implementation, self._thinker.dtype, self._thinker.device
+        ):
+            return None
+        if not self.kernel:
+            return 0
+        from .experts_kernel import MOST_TOKENS
+
+        return MOST_TOKENS
+
     @contextmanager
     def used(self) -> Iterator[None]:
         """Compute the experts as chosen until the context ends."""
@@ -67,6 +81,18 @@ class ChosenExperts:
             yield
         finally:
             self._config._experts_implementation = before
+
+
+def waits_for_sizes(implementation: str, dtype: torch.dtype, device: torch.device) -> bool:
+    """Return whether transformers' experts wait for a GPU within each layer, so that no CUDA graph can hold them.
+
+    `eager` asks which experts were chosen. torch's product of groups asks how large they are, except for bfloat16 on
+    compute capabilities 9.x and 10.x (torch 2.13, read in its source).
+    """
+    if device.type != "cuda" or implementation not in ("eager", "grouped_mm"):
+        return False
+    major, _ = torch.cuda.get_device_capability(device)
+    return implementation == "eager" or dtype != torch.bfloat16 or major not in (9, 10)
 
 
 def _is_known(module: Any) -> bool:

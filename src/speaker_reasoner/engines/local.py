@@ -82,7 +82,7 @@ class TransformersEngine:
         max_new_tokens: most tokens of one turn.
         lookahead: most tokens that are read before they are chosen (`Lookahead`), shared by the rows of a
             batch; 0 reads them one by one, `None` is 32 on a CPU and 512 on a GPU.
-        cuda_graphs: capture steps and replay them (`PlacedText`).
+        cuda_graphs: capture steps and prefills and replay them (`PlacedText`).
         experts: `auto`, `kernel` or `library`: what computes the routed experts (`ChosenExperts`).
         compile: `auto`, `never` or `always`: let torch compile the layers for steps (`PlacedText`).
         deterministic: read each dialogue apart, so that what is written does not depend on the others of a batch
@@ -132,14 +132,18 @@ class TransformersEngine:
                 f"--cuda-graphs: the model is on {self.device}, expected an NVIDIA GPU; leave it out"
             )
         flat = is_flat(self.thinker)
+        self.experts = ChosenExperts(self.thinker, experts)
         self.text: TextReader
         if cuda_graphs or compile == "always":
             self.text = PlacedText(
-                self.thinker, capture=cuda_graphs, compile=compile, apart=deterministic
+                self.thinker,
+                capture=cuda_graphs,
+                most_tokens=self.experts.most_captured if cuda_graphs else None,
+                compile=compile,
+                apart=deterministic,
             )
         else:
             self.text = FlatText(self.thinker) if flat else JoinedText(self.thinker)
-        self.experts = ChosenExperts(self.thinker, experts)
         self.fast = FastLinears(audio_tower(self.thinker) if flat else self.thinker)
         self.lookahead = Lookahead(self.vocabulary, checkpoint.tokenizer)
         by_device = _AHEAD_CPU if self.device.type == "cpu" else _AHEAD_GPU

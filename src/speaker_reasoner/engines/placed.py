@@ -7,6 +7,8 @@ layers are alike, so `torch.compile` compiles one of them for each size, not the
 """
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -21,14 +23,21 @@ from .memory import Held
 from .thinker import text_model
 
 _STEP_TOKENS = 32
-"""Most new tokens of a row in a captured step; more are a prefill, of its own rows alone (assumed)."""
+"""Most new tokens of a row in a step; more are a prefill, of its own rows alone (assumed)."""
+_PREFILL_TOKENS = 256
+"""Most new tokens of a row in a captured prefill: as a turn's slice of audio and its text have (assumed)."""
+MOST_TOKENS = 1024
+"""Most tokens of all rows in a captured prefill; in more there is work enough for a GPU to keep it busy (assumed)."""
 _LENGTH_TOKENS = 512
 """Unit of lengths: attention looks back by multiples of it, places hold a power of two of them. When places grow, all
 steps are captured anew (assumed)."""
 _WARM_UPS = 2
 """Runs before a capture, in which libraries choose and prepare their kernels (assumed)."""
+PREFILL_USES = _WARM_UPS + 2
+"""Prefill of a size that is captured, those before it are launched kernel by kernel: a capture runs the work so many
+times, so that one for a size that never comes again takes as long as all prefills of that size before it."""
 MOST_GRAPHS = 64
-"""Most captured steps; the least recently used one is dropped (assumed)."""
+"""Most captured steps and prefills; the least recently used one is dropped (assumed)."""
 _COMPILE_AFTER = 2000
 """Steps after which `auto` compiles: a process that made so many is taken to make as many again, which save the time of
 compiling (assumed)."""
@@ -38,6 +47,7 @@ _MOST_COMPILED = 64
 """Most compiled variants of a layer: one token or several, one row or several, few tokens for the experts or many.
 torch's own limit is 8. The name of the setting is that of torch 2.6, which later versions know, too."""
 _CAPTURES = "--cuda-graphs: steps of each size are captured when they first come, which takes longer than a step"
+_PREFILLS = f"--cuda-graphs: prefills of a size are captured when they come the {PREFILL_USES}th time, which takes long"
 _COMPILES = "--compile: torch compiles a layer for each kind of step when it first comes, which can take long"
 _log = logging.getLogger(__name__)
 
@@ -93,7 +103,8 @@ class PlacedText:
 
     Args:
         thinker: one whose layers all attend to the whole past.
-        capture: replay steps as CUDA graphs; on a GPU alone.
+        capture: replay steps and prefills as CUDA graphs; on a GPU alone.
+        most_tokens: most tokens of all rows that a capture can hold; `None` for any number (`ChosenExperts`).
         compile: `never`, `always`, or `auto`: after many captured steps, but not with `apart`, because compiled steps
             round otherwise than those before.
         apart: let no places but those of the rows read take part in a step, so that a row read alone does not
@@ -107,7 +118,13 @@ class PlacedText:
     """
 
     def __init__(
-        self, thinker: Any, *, capture: bool, compile: str = "never", apart: bool = False
+        self,
+        thinker: Any,
+        *,
+        capture: bool,
+        most_tokens: int | None = None,
+        compile: str = "never",
+        apart: bool = False,
     ) -> None:
         self._thinker, self._text = thinker, text_model(thinker)
         layers = [layer.self_attn for layer in self._text.layers]
@@ -118,7 +135,17 @@ class PlacedText:
             )
         self._heads = int(self._text.config.num_key_value_heads)
         self._size = int(layers[0].head_dim)
-        self._capture, self._apart = capture, apart
+        self._apart = apart
+        self._most_tokens = math.inf if most_tokens is None else most_tokens
+        self._most_prefilled = min(MOST_TOKENS, self._most_tokens) if capture else 0
+        self._captures = {kind for kind in ("step", "prefill") if capture}
+        self._uses: Counter[tuple[int, int, int]] = Counter()
+        if capture and most_tokens is not None:
+            _log.warning(
+                "--cuda-graphs: nothing of more than %d tokens is captured: transformers' experts wait for this card "
+                "in each layer; that is launched kernel by kernel: the same work, but it takes longer",
+                most_tokens,
+            )
         self._slots: WeakKeyDictionary[Held, int] = WeakKeyDictionary()
         self._layers = [_Places() for _ in self._text.layers]
         self._places = self._length = 0
@@ -149,7 +176,7 @@ class PlacedText:
                 hidden.update(self._step(rows, blocks, steps))
             for width in {width for width in widths if width > _STEP_TOKENS}:
                 alike = [i for i, one in enumerate(widths) if one == width]
-                hidden.update(self._prefill(rows, blocks, alike))
+                hidden.update(self._prefill(rows, blocks, alike, width))
         wanted = [hidden[i][len(blocks[i]) - n : len(blocks[i])] for i, n in enumerate(last)]
         for row, block in zip(rows, blocks, strict=True):
             row.tokens += len(block)
@@ -180,56 +207,81 @@ class PlacedText:
         length = _rounded(int(at.max()) + 1)
         at = at.to(inputs.device)
         slots = torch.tensor(places, device=inputs.device) if self._apart else None
-        graph = self._captured(inputs, at, slots, length) if self._capture else None
-        if graph is None:
-            output = self.forward(inputs, at, slots, length, step=True)
-        else:
-            output = graph.replay(inputs, at, slots)
+        output = self._replayed("step", inputs, at, slots, length)
         return {taken[slot]: own for slot, own in zip(places, output, strict=True) if slot in taken}
 
-    def _captured(
-        self, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int
-    ) -> "_Graph | None":
-        """The step of these sizes; `None`, now and later, where it cannot be captured."""
-        key = *at.shape, length
-        try:
-            graph = self._graphs.pop(key, None)
-            if graph is None:
-                _begin(_CAPTURES)
-                graph = _Graph(self, inputs, at, slots, length)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # of the driver, or of what waits for the GPU within a layer
-            self._capture = False
-            self._graphs.clear()
-            _log.warning(
-                "--cuda-graphs: a step cannot be captured (%s); steps are launched kernel by kernel: the same work, "
-                "but each takes longer",
-                first_line(error),
-            )
-            return None
-        self._graphs[key] = graph  # the last one used comes last
-        if len(self._graphs) > MOST_GRAPHS:
-            del self._graphs[next(iter(self._graphs))]
-        return graph
-
     def _prefill(
-        self, rows: Sequence[Held], blocks: Sequence[Tensor], indices: Sequence[int]
+        self, rows: Sequence[Held], blocks: Sequence[Tensor], indices: Sequence[int], width: int
     ) -> dict[int, Tensor]:
-        """Hidden states of rows with about as many new tokens, padded on the right."""
-        width = max(len(blocks[i]) for i in indices)
+        """Hidden states of rows with about as many new tokens, at most `width`, padded on the right. Whether a
+        prefill is captured changes no shape, and so no bit: those of sizes that may be are padded from the first on."""
+        sized = width <= _PREFILL_TOKENS and len(indices) * width <= self._most_prefilled
+        if not sized:
+            width = max(len(blocks[i]) for i in indices)
         inputs = blocks[0].new_zeros(len(indices), width, blocks[0].shape[1])
         for own, i in zip(inputs, indices, strict=True):
             own[: len(blocks[i])] = blocks[i]
         device = inputs.device
         slots = torch.tensor([self._slots[rows[i]] for i in indices], device=device)
         at = torch.tensor([rows[i].tokens for i in indices])[:, None] + torch.arange(width)
-        output = self.forward(inputs, at.to(device), slots, int(at.max()) + 1)
+        length = int(at.max()) + 1
+        at = at.to(device)
+        if sized:
+            output = self._replayed("prefill", inputs, at, slots, _rounded(length))
+        else:
+            output = self.forward(inputs, at, slots, length)
         return dict(zip(indices, output, strict=True))
 
-    def forward(
-        self, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int, *, step: bool = False
+    def _replayed(
+        self, kind: str, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int
     ) -> Tensor:
+        """As `forward`, by a replay where the step or prefill is captured."""
+        graph = None
+        if kind in self._captures and at.numel() <= self._most_tokens:
+            graph = self._captured(kind, inputs, at, slots, length)
+        if graph is None:
+            return self.forward(inputs, at, slots, length)
+        return graph.replay(inputs, at, slots)
+
+    def _captured(
+        self, kind: str, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int
+    ) -> "_Graph | None":
+        """The step or prefill of these sizes; `None` where it comes too seldom, and, now and later, where none of
+        its kind can be captured."""
+        key = *at.shape, length
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            self._uses[key] += kind == "prefill"
+            if kind == "prefill" and self._uses[key] < PREFILL_USES:
+                return None
+            _begin(_CAPTURES if kind == "step" else _PREFILLS)
+            try:
+                graph = _Graph(self, inputs, at, slots, length)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # of the driver, or of what waits for the GPU within a layer
+                self._give_up(kind, error)
+                return None
+        self._graphs[key] = graph  # the last one used comes last
+        if len(self._graphs) > MOST_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        return graph
+
+    def _give_up(self, kind: str, error: Exception) -> None:
+        """Capture no more steps, and then no prefills either, or no more prefills alone."""
+        ended = self._captures if kind == "step" else {"prefill"}
+        self._captures = self._captures - ended
+        for key in [key for key in self._graphs if kind == "step" or key[1] > _STEP_TOKENS]:
+            del self._graphs[key]
+        _log.warning(
+            "--cuda-graphs: a %s cannot be captured (%s); %s are launched kernel by kernel: the same work, but each "
+            "takes longer",
+            kind,
+            first_line(error),
+            " and ".join(f"{one}s" for one in sorted(ended, reverse=True)),
+        )
+
+    def forward(self, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int) -> Tensor:
         """Hidden states `[B, T, D]` of new tokens at positions `at` `[B, T]`; those of a step by compiled layers,
         if there are any."""
         for places in self._layers:
@@ -237,7 +289,7 @@ class PlacedText:
         back = torch.arange(length, device=at.device)
         mask = (back <= at.unsqueeze(-1)).unsqueeze(1)
         angles = self._text.rotary_emb(inputs, at.expand(3, *at.shape))
-        if step and self._compiled is not None:
+        if at.shape[1] <= _STEP_TOKENS and self._compiled is not None:
             try:
                 with torch._dynamo.config.patch(cache_size_limit=_MOST_COMPILED):
                     return self._run(self._compiled, inputs, mask, angles)
@@ -311,7 +363,7 @@ class PlacedText:
 
 
 class _Graph:
-    """A step of given sizes, captured."""
+    """A step or prefill of given sizes, captured."""
 
     def __init__(
         self, text: PlacedText, inputs: Tensor, at: Tensor, slots: Tensor | None, length: int
@@ -326,13 +378,13 @@ class _Graph:
         try:
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UPS):
-                    text.forward(*given, step=True)
+                    text.forward(*given)
             current.wait_stream(side)
             # Other threads may ask for memory meanwhile. On a stream of this device: torch's own is of the first one.
             with torch.cuda.graph(
                 self._graph, pool=pool, stream=side, capture_error_mode="thread_local"
             ):
-                self._output = text.forward(*given, step=True)
+                self._output = text.forward(*given)
         except BaseException:
             torch.cuda.set_stream(current)  # which `graph` leaves out where a capture cannot end
             raise

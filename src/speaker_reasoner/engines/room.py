@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, first_line
-from .placed import MOST_GRAPHS
+from .placed import MOST_GRAPHS, MOST_TOKENS
 
 _DIALOGUE_TOKENS = 8192
 """Tokens of a dialogue whose keys and values count: a chunk of a minute, heard twice, with its turns (assumed)."""
 _RESERVED_BYTES = 2 * 2**30
 """Bytes of a forward besides weights, keys and values (assumed)."""
 _GRAPH_BYTES = 2**24
-"""Bytes of the GPU for each captured step: its launches, inputs and output (assumed)."""
+"""Bytes of the GPU for the launches of each captured step or prefill (assumed)."""
 _FEW_DIALOGUES = 16
 """A warning says so if fewer dialogues than these have room at once (assumed)."""
 _GIB = 2**30
@@ -64,7 +64,8 @@ def check_room(
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     keys = 2 * text.num_hidden_layers * text.num_key_value_heads * size * dtype.itemsize
     dialogue = keys * _DIALOGUE_TOKENS
-    reserved = _RESERVED_BYTES + (MOST_GRAPHS * _GRAPH_BYTES if cuda_graphs else 0)
+    kept = 2 * MOST_TOKENS * text.hidden_size * dtype.itemsize  # a capture's own inputs and output
+    reserved = _RESERVED_BYTES + (MOST_GRAPHS * (_GRAPH_BYTES + kept) if cuda_graphs else 0)
     spare = card.free_bytes - weights - reserved
     if cuda_graphs:
         spare -= spare // (text.num_hidden_layers + 1)
