@@ -27,6 +27,7 @@ from speaker_reasoner.engines.cascade.clustering import (
 from speaker_reasoner.engines.cascade.embedding import filter_banks
 from speaker_reasoner.engines.cascade.gender import Genders, patches
 from speaker_reasoner.engines.cascade.lines import assign, lines
+from speaker_reasoner.engines.cascade.recogniser import known_language
 from speaker_reasoner.engines.cascade.segmentation import (
     FRAME_S,
     LocalSpeakers,
@@ -46,6 +47,31 @@ PROBABILITIES = arrays(
     st.integers(0, 80),
     elements=st.sampled_from([0.0, 0.2, 0.34, 0.36, 0.49, 0.51, 1.0]),
 )
+
+LANGUAGES = ("de", "en", "pt", "yue", "zh", "zh-Hant", "zh-TW")
+
+# Languages
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ("en", "en"),
+        ("EN", "en"),
+        ("en-US", "en"),
+        ("pt_BR", "pt"),
+        ("English", "en"),
+        ("mandarin", "zh"),
+        ("Cantonese", "yue"),
+        ("zh-tw", "zh-TW"),
+        ("zh_Hant", "zh-Hant"),
+        ("zh-SG", "zh"),
+        (None, None),
+    ],
+)
+def test_a_language_by_its_name_or_with_a_region(given: str | None, code: str | None) -> None:
+    assert known_language("whisper", given, LANGUAGES) == code
+
 
 # Segmentation
 

@@ -115,6 +115,8 @@ def test_nobody_says_a_word(engine: Any, tmp_path: Path, kind: str) -> None:
     }[kind]
     result = transcribed(engine, tmp_path, sound)
     assert len(result.text.split()) <= (2 if kind == "vowel" else 0), result.text
+    no_speech = any("no speech was found" in warning for warning in result.warnings)
+    assert no_speech == (not result.segments and not result.missing)
 
 
 @needs_weights
@@ -216,8 +218,11 @@ def test_names_and_options_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.M
     refused("no folder of that name", "OWNER/NAME", model="cascade=nonsense")
     refused("behind =", model="cascade=", error=SettingsError)
     refused("model.bin", "CTranslate2's format?", model=f"cascade={tmp_path}")
+    (tmp_path / "model.bin").touch()
+    refused("no tokenizer.json in the folder", "--copy_files", model=f"cascade={tmp_path}")
     refused("small", "is there a network?", model="cascade=small")
-    refused("'xx'", "expected one of these", language="xx", error=SettingsError)
+    for language in ("xx", "xx-US", "Klingon", ""):
+        refused(repr(language), "expected one of these", language=language, error=SettingsError)
     refused("--dtype", "no use of it", dtype="float16", error=SettingsError)
     refused("--device mps", "cpu or cuda", device="mps", error=SettingsError)
     refused("--device cuda:99", "sees", device="cuda:99", error=SettingsError)

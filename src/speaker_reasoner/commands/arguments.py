@@ -218,7 +218,11 @@ def add_options(
         "(default: as its profile says)",
     )
     if language:
-        add("--language", metavar="CODE", help="spoken: en, zh, zh-Hant, ... (default: recognised)")
+        add(
+            "--language",
+            metavar="CODE",
+            help="spoken: en, English, zh-Hant, ... (default: recognised)",
+        )
     _add_people(command, store)
     add = command.add_argument_group("audio").add_argument
     add("--channel", metavar="N", type=_number, help="listen to one, from 0 (default: their mix)")

@@ -507,7 +507,7 @@ class RecordingState:
                 f"{self.profile.word_confidence_floor:.2f}; do not trust the words"
             )
         warnings += self.speakers.doubts
-        spoken = any(finished.spoken for finished in self._finished)
+        spoken = any(finished.spoken or finished.missing for finished in self._finished)
         if self.settings.in_order and not spoken:
             warnings.append("no speech was found: silence, noise or music; nothing was transcribed")
         left_out = sum((Counter(f.left_out) for f in self._finished), Counter[str]())

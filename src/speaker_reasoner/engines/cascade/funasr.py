@@ -17,7 +17,7 @@ from ...speech import Region
 from ...transcript import Word
 from .cuts import clips, words_of
 from .hub import unheard, unusable
-from .recogniser import Recognition, check_language
+from .recogniser import Recognition, known_language
 
 _LONGEST_S = 20.0
 """Longest clip (assumed)."""
@@ -45,8 +45,7 @@ class _FunASR:
         **parts: str,
     ) -> None:
         self.name = f"{self.kind}={model}"
-        check_language(self.name, language, self.languages)
-        self._language = language
+        self._language = known_language(self.name, language, self.languages)
         self._device = device
         self._model: Any = _load(self.kind, model, device, threads, parts)
 

@@ -17,7 +17,7 @@ from ...speech import Region
 from ...transcript import Word
 from .cuts import clips
 from .hub import unheard, unusable
-from .recogniser import Recognition, check_language
+from .recogniser import Recognition, known_language
 
 DEFAULT = "nemo-parakeet-tdt-0.6b-v3"
 _LONGEST_S = 30.0
@@ -52,7 +52,7 @@ class Parakeet:
     ) -> None:
         self.name = f"parakeet={model}"
         self.languages = ("en",) if model.endswith(_ENGLISH) else _LANGUAGES
-        check_language(self.name, language, self.languages)
+        language = known_language(self.name, language, self.languages)
         self._given = language
         self._language = language or (self.languages[0] if len(self.languages) == 1 else None)
         self._device = device

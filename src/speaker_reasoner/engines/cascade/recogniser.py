@@ -58,13 +58,24 @@ class Recogniser(Protocol):
         """Name, model, version and settings, for the transcript (JSON-ready)."""
 
 
-def check_language(name: str, language: str | None, languages: Sequence[str]) -> None:
-    """Check that a recogniser knows a language; `None` is any.
+def known_language(name: str, language: str | None, languages: Sequence[str]) -> str | None:
+    """Return the code by which a recogniser knows a language; `None` is any.
+
+    As with Whisper's own command, its English name may be given (`German`), in any case; a region that the recogniser
+    does not know is left out (`en-US` is `en`).
 
     Raises:
-        SettingsError: it does not.
+        SettingsError: it does not know the language.
     """
-    if language is not None and language not in languages:
-        raise SettingsError(
-            f"language {language!r}: {name} knows {', '.join(languages)}; expected one of these codes"
-        )
+    if language is None or language in languages:
+        return language
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    given = language.strip().lower().replace("_", "-")
+    by_lower_case = {code.lower(): code for code in languages}
+    for code in (given, TO_LANGUAGE_CODE.get(given, given), given.partition("-")[0]):
+        if code in by_lower_case:
+            return by_lower_case[code]
+    raise SettingsError(
+        f"language {language!r}: {name} knows {', '.join(languages)}; expected one of these codes"
+    )

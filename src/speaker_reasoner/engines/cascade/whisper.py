@@ -28,7 +28,7 @@ from ...errors import CheckpointError, EngineError, SettingsError
 from ...speech import Region, quietest_cut
 from ...transcript import Word
 from .chinese import CHINESE, WRITTEN, check_opencc, converted, spoken
-from .recogniser import Recognition, check_language
+from .recogniser import Recognition, known_language
 
 SIZES = (
     *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
@@ -101,8 +101,7 @@ class FasterWhisper:
         if CHINESE in self.languages:
             check_opencc(self.name)
             self.languages += tuple(code for code in WRITTEN if code != CHINESE)
-        check_language(self.name, language, self.languages)
-        self._language = language
+        self._language = known_language(self.name, language, self.languages)
         self._hotwords = hotwords
         self._beam = beam
 
@@ -338,6 +337,12 @@ def load_whisper(model: str, device: str, threads: int) -> Any:
         raise CheckpointError(
             f"recogniser whisper={model}: there is no folder of that name, and it is none of "
             f"{', '.join(SIZES)} and no hub id (OWNER/NAME)"
+        )
+    if (local / "model.bin").is_file() and not (local / "tokenizer.json").is_file():
+        # faster-whisper would take that of openai/whisper-tiny from the hub, whose tokens may be others
+        raise CheckpointError(
+            f"recogniser whisper={model}: there is no tokenizer.json in the folder; copy it from the model that was "
+            "converted (ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json)"
         )
     target = str(local) if local.is_dir() else model
     try:
