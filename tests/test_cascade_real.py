@@ -1,5 +1,6 @@
 """The cascade with its weights, on sound made here; and what it says of files it cannot use."""
 
+import os
 import random
 import shutil
 import sys
@@ -164,6 +165,12 @@ def test_without_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     refused("weights are not installed", "pip install ./packages/cascade")
 
 
+def linked_weights(folder: Path) -> Path:
+    """A folder of links to the weights."""
+    shutil.copytree(loading._weights(), folder / "weights", copy_function=os.symlink)
+    return folder / "weights"
+
+
 @needs_weights
 def test_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     import faster_whisper
@@ -188,13 +195,11 @@ def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lost: bool
 ) -> None:
-    folder = tmp_path / "weights"
-    shutil.copytree(loading._weights(), folder)
-    if lost:
-        (folder / name).unlink()
-    else:
-        with (folder / name).open("r+b") as file:
-            file.truncate(random.Random(name).randint(1, 1_000_000))
+    folder = linked_weights(tmp_path)
+    (folder / name).unlink()
+    if not lost:
+        with (loading._weights() / name).open("rb") as file:
+            (folder / name).write_bytes(file.read(random.Random(name).randint(1, 1_000_000)))
     monkeypatch.setattr(loading, "_weights", lambda: folder)
     refused("weights", Path(name).name if name.endswith("onnx") else "whisper-base")
 
@@ -203,9 +208,9 @@ def test_a_file_that_is_damaged(
 def test_another_network_in_place_of_the_segmentation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "weights"
-    shutil.copytree(loading._weights(), folder)
-    shutil.copy(folder / "embedding.onnx", folder / "segmentation.onnx")
+    folder = linked_weights(tmp_path)
+    (folder / "segmentation.onnx").unlink()
+    (folder / "segmentation.onnx").symlink_to(folder / "embedding.onnx")
     monkeypatch.setattr(loading, "_weights", lambda: folder)
     refused("segmentation.onnx", "expected [windows, frames, 7]")
 
