@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingsError, first_line
-from .attention import grouped_attention, grouped_mask
+from .attention import grouped_attention
 from .memory import Held
 from .thinker import text_model
 
@@ -287,7 +287,7 @@ class PlacedText:
         for places in self._layers:
             places.look(slots, at, length)
         back = torch.arange(length, device=at.device)
-        mask = grouped_mask(self._text.config, (back <= at.unsqueeze(-1)).unsqueeze(1))
+        mask = (back <= at.unsqueeze(-1)).unsqueeze(1)
         angles = self._text.rotary_emb(inputs, at.expand(3, *at.shape))
         if at.shape[1] <= _STEP_TOKENS and self._compiled is not None:
             try:
