@@ -1,6 +1,7 @@
 """Drafts cost no token: whatever is proposed, the same ids are written with the same probabilities."""
 
 import random
+import re
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -19,8 +20,10 @@ from speaker_reasoner.engines.thinker import text_model
 from speaker_reasoner.protocol.grammar import start
 from speaker_reasoner.protocol.matcher import State, advance, complete, next_bytes
 from speaker_reasoner.reasoner import Dialogue, run
+from speaker_reasoner.train import scratch
 
-from .conftest import noise
+from .conftest import TINY, noise
+from .test_checkpoint import spread
 from .test_grammar import random_rules
 
 
@@ -72,6 +75,49 @@ def test_the_same_tokens_as_one_by_one(random_checkpoint: Path, name: str, answe
     for longest in (1, 32):
         engine = TransformersEngine(checkpoint, lookahead=longest, max_new_tokens=150)
         assert_same(replies(engine, clips, answer=answer), expected)
+
+
+def merging_tokenizer(seed: int, vocabulary: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """One whose tokens hold whatever its texts repeat within a line: what the grammar spells with what it leaves
+    free, such as ` the` after a line's colon, or `: t`."""
+    rng = random.Random(seed)
+    words = ["the", "red", "dog", "sees", "a", "cat", "2", "13", "yes"]
+    texts = ["user\n", "assistant\n", "system\n"] * 200  # marks of a chat are single tokens
+    for _ in range(60):
+        a, b = sorted(round(rng.uniform(0, 20), 1) for _ in range(2))
+        who = f"Speaker{rng.randint(1, 4)}-{rng.choice(['male', 'female', 'unknown'])}"
+        said = " ".join(rng.choices(words, k=rng.randint(1, 9)))
+        texts += [
+            f"{who} [{a}, {b}]: {said}\n",
+            f"[{a}, {b}] {said}",
+            f"{rng.randint(1, 4)} speakers: {who}\n",
+        ]
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch, "_SPLIT", r"[^\n]+|\n")
+        return scratch.make_tokenizer(texts, vocabulary)
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize(("seed", "vocabulary"), [(0, 600), (1, 600), (2, 900)])
+def test_the_same_tokens_with_merges_across_the_seam(
+    random_checkpoint: Path, seed: int, vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens that begin in what the grammar forces and end in what is free."""
+    tokenizer = merging_tokenizer(seed, vocabulary, monkeypatch)
+    torch.manual_seed(seed)
+    checkpoint = replace(
+        load_engine(random_checkpoint, device="cpu").checkpoint,
+        thinker=spread(scratch.make_thinker(tokenizer, TINY)),
+        tokenizer=tokenizer,
+    )
+    clips = [noise(seconds, i) for i, seconds in enumerate((6.3, 2.2))]
+    engines = [TransformersEngine(checkpoint, lookahead=n, max_new_tokens=120) for n in (0, 32)]
+    tokens = [data or b"" for data in engines[0].vocabulary.tokens]
+    across = {i for i, data in enumerate(tokens) if re.search(rb"[\]:] [a-z0-9]", data)}
+    for answer in ("assembled", "model"):
+        one, other = (replies(engine, clips, answer=answer) for engine in engines)
+        assert_same(one, other)
+        assert any(across.intersection(reply.ids) for reply in chain(*other))
 
 
 def test_a_turn_that_is_cut_is_cut_at_the_same_token(random_checkpoint: Path) -> None:
