@@ -87,7 +87,7 @@ def waits_for_sizes(implementation: str, dtype: torch.dtype, device: torch.devic
     """Return whether transformers' experts wait for a GPU within each layer, so that no CUDA graph can hold them.
 
     `eager` asks which experts were chosen. torch's product of groups asks how large they are, except for bfloat16 on
-    compute capabilities 9.x and 10.x (torch 2.13, read in its source).
+    compute capabilities 9.x and 10.x (read in its source).
     """
     if device.type != "cuda" or implementation not in ("eager", "grouped_mm"):
         return False
